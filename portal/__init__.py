@@ -1,0 +1,1 @@
+"""MCP Portal. The floors, top to bottom: cli, app, web, services, authorization, store | upstream, domain, settings."""
