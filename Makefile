@@ -1,0 +1,116 @@
+# `make run` and `make test` are the two commands a newcomer needs; both install what is missing first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NPM := tests/npm/node_modules
+# Two workers: the suite waits a good deal (browser, servers), and two cores are what CI has. A file stays in one
+# worker, since most files start their peers once for themselves.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+TESTS ?= tests
+UPGRADE ?=
+
+# uv and node carry certificate lists of their own; let them trust what the machine trusts.
+export UV_SYSTEM_CERTS ?= 1
+SYSTEM_CERTS := $(wildcard /etc/ssl/certs/ca-certificates.crt)
+ifneq ($(SYSTEM_CERTS),)
+export NODE_EXTRA_CA_CERTS ?= $(SYSTEM_CERTS)
+endif
+
+UV_PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -p tests.peers
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
+
+.PHONY: help install run demo test test-quick lint format types floors browser bench sbom lock clean dev packages peers
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
+
+# The same hashed files serve uv and, where uv is not to be had, plain pip (slower by half a minute).
+$(BIN)/python:
+	@echo "· making $(VENV)"
+	@. .ci/services.sh; make_venv $(VENV) "$(PY)"
+
+$(VENV)/.build: requirements-build.txt | $(BIN)/python
+	@$(PIP) --require-hashes -r requirements-build.txt || echo "· no uv for this machine: going on with pip"
+	@touch $@
+
+$(VENV)/.install: requirements.txt $(VENV)/.build
+	@echo "· installing what the portal needs"
+	@$(UV_PIP) --require-hashes -r requirements.txt || $(PIP) --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.editable: pyproject.toml $(VENV)/.install
+	@$(UV_PIP) --no-deps --no-build-isolation -e . || $(PIP) --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.editable
+	@echo "· installing what its tests need"
+	@$(UV_PIP) --require-hashes -r requirements-dev.txt || $(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.editable ## .venv with everything that the portal needs, and .venv/bin/portal
+dev: $(VENV)/.dev
+
+run: install ## serve http://127.0.0.1:8000 on SQLite in var/
+	@exec $(BIN)/portal serve
+
+demo: install ## the same with a sample catalog, people of each role and a real MCP server
+	@exec $(BIN)/portal demo
+
+packages:
+	@. .ci/services.sh; install_packages
+
+$(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
+	@echo "· installing the MCP server that the tests talk to"
+	@cd tests/npm && npm ci --no-audit --no-fund --loglevel=error </dev/null >/dev/null
+	@touch $@
+peers: packages $(NPM)/.installed
+
+test: dev peers lint types floors ## everything CI checks: lint, types, floors and the whole suite, on real servers
+	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
+
+test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
+	@$(PYTEST) $(PYTEST_ARGS) $(TESTS)
+
+browser: dev peers ## the journeys in a real Chromium alone
+	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/browser
+
+lint: dev ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "✗ not formatted; 'make format' does it:" >&2; \
+	  $(BIN)/ruff format --check . >&2; }
+
+format: dev ## let ruff mend what it can
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+types: dev ## mypy --strict
+	@$(BIN)/mypy --no-error-summary
+
+floors: dev ## import-linter: imports only go down
+	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
+
+bench: dev peers ## the benches, as ratios within one run
+	@$(BIN)/python -m bench
+
+sbom: dev ## var/sbom.json: a CycloneDX bill of the materials in .venv
+	@mkdir -p var
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-format JSON -o var/sbom.json $(BIN)/python
+	@echo "· var/sbom.json"
+
+lock: $(VENV)/.build ## pin the dependencies anew (UPGRADE=--upgrade for newer ones)
+	@printf 'setuptools>=77\nuv\n' | $(LOCK) - -o requirements-build.txt
+	@$(LOCK) pyproject.toml -o requirements.txt
+	@$(LOCK) --group dev -c requirements.txt -o requirements-dev.txt
+	@cd tests/npm && npm install --package-lock-only --no-audit --no-fund --loglevel=error </dev/null
+
+clean: ## remove what the other targets made, except var/, which holds your data
+	@rm -rf $(VENV) $(NPM) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
