@@ -1,0 +1,303 @@
+"""THE module that decides: who may do what, who reaches which server, and who sees which of its fields.
+
+Pages, API, OAuth routes, commands and the worker all ask here and nowhere else. It builds conditions and answers
+questions; it runs no query and speaks no HTTP. `usable_servers` and `visible_servers` are the SQL twins of `may_use`
+and `may_see`; a property test holds each pair together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, false, or_, select, true
+
+from portal.domain.errors import Forbidden
+from portal.domain.principals import Principal, Reach, Role
+from portal.domain.servers import ApprovalStatus
+from portal.store.models import AccessGroupServer, Server
+
+
+class Action(StrEnum):
+    """Everything that can be asked for, as `<resource>:<action>`."""
+
+    ACCESS_GROUP_MANAGE = "access_group:manage"  # create, change and delete access groups
+    ACCESS_GROUP_READ = "access_group:read"  # see access groups with their servers
+    AUDIT_READ = "audit:read"  # read the record of changes
+    CREDENTIAL_OWN = "credential:own"  # store, test and remove one's own values for a server
+    CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
+    KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
+    KEY_OWN = "key:own"  # issue and revoke one's own API keys
+    KEY_READ = "key:read"  # see all API keys, never their secrets
+    PREFERENCE_MANAGE = "preference:manage"  # change instance settings
+    PREFERENCE_READ = "preference:read"  # see instance settings
+    SERVER_CREATE = "server:create"  # add a server, or try out a definition
+    SERVER_DELETE = "server:delete"  # remove a server with all that hangs on it
+    SERVER_INSPECT = "server:inspect"  # see configuration, access and health of servers
+    SERVER_PROBE = "server:probe"  # check a server's health now
+    SERVER_READ = "server:read"  # see that a server exists, and its public facts
+    SERVER_REVEAL = "server:reveal"  # read url, header, env and global values verbatim
+    SERVER_UPDATE = "server:update"  # change a server
+    SERVER_USE = "server:use"  # list and call a server's tools
+    TEAM_MANAGE = "team:manage"  # create, change and delete teams
+    TEAM_READ = "team:read"  # see all teams
+    USER_MANAGE = "user:manage"  # create, change and deactivate people
+    USER_READ = "user:read"  # see all people
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a decision needs to know of a server: its row and the access groups it is in."""
+
+    row: Server
+    access_group_ids: frozenset[str]
+
+
+Predicate = Callable[[Principal, ServerFacts | None], bool]
+
+
+def is_admin(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """A full Admin, in person or by key."""
+    return principal.role is Role.ADMIN
+
+
+def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """Admin or Read-only admin; a restricted key never has it, whoever owns it."""
+    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and not principal.is_restricted_key
+
+
+def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """Somebody with an own user record, in person or by key."""
+    return principal.user_id is not None
+
+
+def may_use(principal: Principal, server: ServerFacts | None) -> bool:
+    """Rules 1 to 5 and 7 of `1-system.md`, 4: the server is active, granted, and its address rule lets the caller in."""
+    if server is None or not _is_in_reach_of_address(principal, server.row):
+        return False
+    if server.row.approval_status != ApprovalStatus.ACTIVE:
+        return False
+    return server.row.allow_all_keys or _is_granted(principal, server)
+
+
+def may_see(principal: Principal, server: ServerFacts | None) -> bool:
+    """As `may_use`, plus `view_all` (rule 6), plus servers under review for those with admin view (rule 1)."""
+    if server is None or not _is_in_reach_of_address(principal, server.row):
+        return False
+    if server.row.approval_status != ApprovalStatus.ACTIVE:
+        return has_admin_view(principal) and principal.only_servers is None
+    return (principal.view_all and not principal.is_restricted_key) or may_use(principal, server)
+
+
+RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
+    Action.ACCESS_GROUP_MANAGE: [[is_admin]],
+    Action.ACCESS_GROUP_READ: [[has_admin_view]],
+    Action.AUDIT_READ: [[has_admin_view]],
+    Action.CREDENTIAL_OWN: [[is_person, may_use]],
+    Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
+    Action.KEY_MANAGE: [[is_admin]],
+    Action.KEY_OWN: [[is_person]],
+    Action.KEY_READ: [[has_admin_view]],
+    Action.PREFERENCE_MANAGE: [[is_admin]],
+    Action.PREFERENCE_READ: [[has_admin_view]],
+    Action.SERVER_CREATE: [[is_admin]],
+    Action.SERVER_DELETE: [[is_admin, may_see]],
+    Action.SERVER_INSPECT: [[has_admin_view, may_see]],
+    Action.SERVER_PROBE: [[is_admin, may_see]],
+    Action.SERVER_READ: [[may_see]],
+    Action.SERVER_REVEAL: [[is_admin, has_admin_view, may_see]],
+    Action.SERVER_UPDATE: [[is_admin, may_see]],
+    Action.SERVER_USE: [[may_use]],
+    Action.TEAM_MANAGE: [[is_admin]],
+    Action.TEAM_READ: [[has_admin_view]],
+    Action.USER_MANAGE: [[is_admin]],
+    Action.USER_READ: [[has_admin_view]],
+}
+_SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
+_CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})
+
+
+def may(principal: Principal, action: Action, server: ServerFacts | None = None) -> bool:
+    """Whether `principal` may do `action` (to `server`, where the action is about one)."""
+    if action in _CHANGES_A_DEFINITION and server is not None and server.row.origin == "config":
+        return False
+    return any(all(predicate(principal, server) for predicate in clause) for clause in RULES[action])
+
+
+def require(principal: Principal, action: Action, server: ServerFacts | None = None) -> None:
+    """Raise `Forbidden` unless `may`."""
+    if not may(principal, action, server):
+        raise Forbidden(_REFUSALS.get(action, "You may not do this. Ask an Admin."))
+
+
+def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> frozenset[Action]:
+    """What a page may offer: actions on `server`, or, without one, those that concern no single server."""
+    candidates = _SERVER_ACTIONS if server is not None else frozenset(Action) - _SERVER_ACTIONS
+    return frozenset(action for action in candidates if may(principal, action, server))
+
+
+_REFUSALS = {
+    Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
+    Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may change MCP servers (PUT /v1/mcp/server), and none from config.",
+    Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",
+}
+
+
+# Which servers
+
+
+def usable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_use` says."""
+    return and_(_ACTIVE, _address_condition(principal), or_(Server.allow_all_keys, _grant_condition(principal)))
+
+
+def visible_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says of active servers, which are those that lists show."""
+    if principal.view_all and not principal.is_restricted_key:
+        return and_(_ACTIVE, _address_condition(principal))
+    return usable_servers(principal)
+
+
+def servers_of_team(reach: Reach) -> ColumnElement[bool]:
+    """The condition on `Server` for what one team is granted."""
+    return and_(_ACTIVE, _reach_condition(reach))
+
+
+def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
+    """The tools of `server` that the tool permissions leave the principal; None is no limit.
+
+    Within one route of access every level that names the server's tools narrows; between routes the wider wins.
+    """
+    if server.row.allow_all_keys and not any(_covering(principal, server)):
+        return None
+    if not principal.routes_of_access or (is_admin(principal) and principal.key_id is None):
+        return None
+    allowed: frozenset[str] = frozenset()
+    for route in _covering(principal, server):
+        limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]
+        if not limits:
+            return None
+        allowed |= frozenset.intersection(*limits)
+    return allowed if any(_covering(principal, server)) else None
+
+
+_ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
+
+
+def _covering(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
+    row_id, groups = server.row.server_id, server.access_group_ids
+    return [
+        route for route in principal.routes_of_access if route and all(level.covers(row_id, groups) for level in route)
+    ]
+
+
+def _is_granted(principal: Principal, server: ServerFacts) -> bool:
+    if _sees_all(principal):
+        return True
+    if _is_narrowed_admin(principal):
+        return server.row.server_id in (principal.only_servers or ())
+    return bool(_covering(principal, server))
+
+
+def _grant_condition(principal: Principal) -> ColumnElement[bool]:
+    if _sees_all(principal):
+        return true()
+    if _is_narrowed_admin(principal):
+        return Server.server_id.in_(principal.only_servers or ())
+    routes = [route for route in principal.routes_of_access if route]
+    return or_(false(), *(and_(*(_reach_condition(level) for level in route)) for route in routes))
+
+
+def _sees_all(principal: Principal) -> bool:
+    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is None
+
+
+def _is_narrowed_admin(principal: Principal) -> bool:
+    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is not None
+
+
+def _reach_condition(reach: Reach) -> ColumnElement[bool]:
+    named = Server.server_id.in_(reach.server_ids) if reach.server_ids else false()
+    if not reach.access_group_ids:
+        return named
+    members = select(AccessGroupServer.server_id).where(AccessGroupServer.access_group_id.in_(reach.access_group_ids))
+    return or_(named, Server.server_id.in_(members))
+
+
+def _is_in_reach_of_address(principal: Principal, row: Server) -> bool:
+    return principal.is_internal or row.available_on_public_internet or row.is_public
+
+
+def _address_condition(principal: Principal) -> ColumnElement[bool]:
+    if principal.is_internal:
+        return true()
+    return or_(Server.available_on_public_internet, Server.is_public)
+
+
+# Which fields
+
+
+class Visibility(StrEnum):
+    """How much of a server a viewer sees (`1-system.md`, 5)."""
+
+    FULL = "full"
+    INVENTORY = "inventory"
+    MEMBER = "member"
+    RESTRICTED = "restricted"
+
+
+class Show(StrEnum):
+    """How a field is shown to a visibility that may see it."""
+
+    VERBATIM = "verbatim"
+    ORIGIN = "origin"  # of a URL: scheme, host and port
+    NAMES = "names"  # of a mapping: the keys, every value masked
+    NO_VALUES = "no_values"  # of variables: names, scopes and descriptions
+    ONLY_IS_PUBLIC = "only_is_public"  # of mcp_info
+
+
+def visibility(principal: Principal) -> Visibility:
+    """Which of the columns of the field table holds for `principal`."""
+    if principal.is_restricted_key:
+        return Visibility.RESTRICTED
+    if principal.role is Role.ADMIN:
+        return Visibility.FULL
+    return Visibility.INVENTORY if principal.role is Role.ADMIN_VIEWER else Visibility.MEMBER
+
+
+_ALL = dict.fromkeys(Visibility, Show.VERBATIM)
+_NOT_RESTRICTED = {v: Show.VERBATIM for v in Visibility if v is not Visibility.RESTRICTED}
+_URL = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.ORIGIN}
+_MAPPING = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NAMES}
+_ADMIN_VIEW = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.VERBATIM}
+
+VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {  # an allow-list: a field that is not here is shown to nobody
+    **dict.fromkeys(
+        (
+            "server_id", "server_name", "alias", "description", "transport", "auth_type", "is_byok",
+            "byok_description", "byok_api_key_help_url", "has_user_credential",
+        ),
+        _ALL,
+    ),
+    "mcp_info": {**_NOT_RESTRICTED, Visibility.RESTRICTED: Show.ONLY_IS_PUBLIC},
+    **dict.fromkeys(
+        (
+            "instructions", "mcp_access_groups", "teams", "allowed_tools", "tool_name_to_display_name",
+            "tool_name_to_description", "oauth2_flow", "allow_all_keys", "available_on_public_internet",
+            "delegate_auth_to_upstream", "oauth_passthrough", "source_url", "timeout", "status", "health_check_reason",
+            "last_health_check", "health_check_error", "approval_status", "submitted_by", "submitted_at",
+            "reviewed_by", "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by",
+            "version",
+        ),
+        _NOT_RESTRICTED,
+    ),
+    **dict.fromkeys(("url", "spec_path", "authorization_url", "token_url", "registration_url"), _URL),
+    **dict.fromkeys(("static_headers", "env"), _MAPPING),
+    **dict.fromkeys(("extra_headers", "command", "token_validation"), _ADMIN_VIEW),
+    "args": {Visibility.FULL: Show.VERBATIM},
+    "env_vars": {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NO_VALUES},
+}  # fmt: skip
+
+
+def shown(principal: Principal, field: str) -> Show | None:
+    """How `field` of a server is shown to `principal`; None is not at all."""
+    return VISIBLE_FIELDS.get(field, {}).get(visibility(principal))

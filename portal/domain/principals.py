@@ -1,0 +1,81 @@
+"""Who is asking, as plain data: roles, and the reach that grants give."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Role(StrEnum):
+    """A person's role, in the words of the wire format."""
+
+    ADMIN = "proxy_admin"
+    ADMIN_VIEWER = "proxy_admin_viewer"
+    MEMBER = "internal_user"
+    VIEWER = "internal_user_viewer"
+
+    @property
+    def label(self) -> str:
+        """The role as people read it."""
+        return {"proxy_admin": "Admin", "proxy_admin_viewer": "Read-only admin", "internal_user": "Member"}.get(
+            self.value, "Viewer"
+        )
+
+
+class TeamRole(StrEnum):
+    """What a person is in a team."""
+
+    ADMIN = "admin"
+    USER = "user"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one level (a key, a team, a person) names.
+
+    `names_anything` stays true when all that was named is gone: a level that once set a limit never turns into "no
+    limit" because a server was deleted.
+    """
+
+    server_ids: frozenset[str] = frozenset()
+    access_group_ids: frozenset[str] = frozenset()
+    tools: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    names_anything: bool = False
+    explicit_servers: frozenset[str] | None = None
+
+    def covers(self, server_id: str, access_group_ids: frozenset[str]) -> bool:
+        """Whether this level names the server, itself or through an access group."""
+        return server_id in self.server_ids or not self.access_group_ids.isdisjoint(access_group_ids)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A person or a key, with its grants already loaded.
+
+    `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples, every level covers
+    it. `only_servers` is an Admin key's explicit narrowing. `is_internal` says whether the caller's address lies in the
+    internal ranges.
+    """
+
+    name: str
+    role: Role
+    user_id: str | None = None
+    key_id: str | None = None
+    team_id: str | None = None
+    team_ids: frozenset[str] = frozenset()
+    routes_of_access: tuple[tuple[Reach, ...], ...] = ()
+    only_servers: frozenset[str] | None = None
+    allowed_routes: tuple[str, ...] = ()
+    is_internal: bool = False
+    view_all: bool = False
+    is_operator: bool = False
+    address: str | None = None
+
+    @property
+    def is_restricted_key(self) -> bool:
+        """A key whose `allowed_routes` is a non-empty list."""
+        return self.key_id is not None and bool(self.allowed_routes)
+
+
+OPERATOR = Principal(name="operator", role=Role.ADMIN, is_internal=True, is_operator=True)
+"""Who acts when a command of this host does something: whoever has a shell here has the database anyway."""

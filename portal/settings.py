@@ -1,0 +1,173 @@
+"""Everything an operator can set, read once from the environment and never looked up anywhere else."""
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class BadSettings(Exception):
+    """Settings that stop the start; the text has one line for each fault."""
+
+
+class Settings(BaseSettings):
+    """One field a setting; the environment variable is `PORTAL_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: str = Field("sqlite:///var/portal.db", description="Database; SQLite means embedded mode.")
+    redis_url: SecretStr | None = Field(None, description="Redis for rate limits shared by several processes.")
+    secret_key: SecretStr = Field(description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one.")
+    encryption_keys: SecretStr = Field(
+        description="Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
+    )
+    public_url: str = Field("http://127.0.0.1:8000", description="The address that people and clients reach.")
+    config: Path | None = Field(None, description="YAML file with `mcp_servers:` and `general_settings:`.")
+    trusted_proxies: Words = Field((), description="CIDRs whose X-Forwarded-For and -Proto are believed.")
+    trusted_redirect_origins: Words = Field((), description="Hosts to which OAuth may redirect besides our own.")
+    bootstrap_admin_email: str = Field("admin@portal.local", description="E-mail of the first Admin.")
+    bootstrap_admin_password: SecretStr | None = Field(
+        None, description="Password of the first Admin; made and printed once where absent."
+    )
+    bootstrap_api_key: SecretStr | None = Field(None, description="An Admin's API key, set at the first start only.")
+    allow_private_upstreams: bool | Words | None = Field(
+        None, description="`true`, `false` or CIDRs of private ranges that upstreams may be in; true in embedded mode."
+    )
+    enable_stdio: bool = Field(False, description="Whether servers may be commands that run on this host.")
+    stdio_commands: Words = Field((), description="Further program names allowed for stdio servers.")
+    gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
+    metrics: bool = Field(False, description="Whether /metrics answers.")
+    password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
+    write_only_globals: bool = Field(False, description="Hide url, header, env and global values from Admins, too.")
+    session_idle_minutes: int = Field(60, ge=5, le=1440, description="Minutes without a request that end a session.")
+    session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
+    cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
+
+    @field_validator("trusted_proxies", "trusted_redirect_origins", "stdio_commands", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allow_private_upstreams", mode="before")
+    @classmethod
+    def _truth_or_ranges(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        word = value.strip().lower()
+        if word in ("true", "1", "yes", "on", "false", "0", "no", "off", ""):
+            return None if not word else word in ("true", "1", "yes", "on")
+        ranges = tuple(part.strip() for part in value.split(",") if part.strip())
+        _check_ranges(ranges)
+        return ranges
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _check_ranges(value)
+        return value
+
+    @field_validator("public_url", "gateway_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be like https://portal.example.com")
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value.startswith("postgres://"):
+            value = "postgresql://" + value.removeprefix("postgres://")
+        if value.startswith("postgresql://"):
+            value = "postgresql+psycopg://" + value.removeprefix("postgresql://")
+        if not value.startswith(("sqlite:", "postgresql+psycopg:")):
+            raise ValueError("must begin with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 32:
+            raise ValueError("must have 32 characters or more")
+        return value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _key_ring(cls, value: SecretStr) -> SecretStr:
+        parse_key_ring(value.get_secret_value())
+        return value
+
+    @field_validator("bootstrap_api_key")
+    @classmethod
+    def _api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"sk-[\x21-\x7e]{17,}", value.get_secret_value()):
+            raise ValueError("must begin with sk- and have 20 characters or more")
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """Embedded mode: the database is SQLite."""
+        return self.database_url.startswith("sqlite:")
+
+    @property
+    def private_upstreams(self) -> bool | tuple[str, ...]:
+        """Which private ranges upstreams may be in."""
+        return self.embedded if self.allow_private_upstreams is None else self.allow_private_upstreams
+
+    @property
+    def https(self) -> bool:
+        """Whether people reach the portal by https."""
+        return self.public_url.startswith("https://")
+
+
+def parse_key_ring(text: str) -> dict[str, bytes]:
+    """`id:base64key,…` as a mapping, newest first. Raises `ValueError` without quoting a key."""
+    ring: dict[str, bytes] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key_id, _, encoded = part.partition(":")
+        try:
+            key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or len(key) != 32 or key_id in ring:
+            raise ValueError("must be id:base64key with 32-byte keys and distinct ids, comma between")
+        ring[key_id] = key
+    if not ring:
+        raise ValueError("must hold one key at least")
+    return ring
+
+
+def read_settings(environment: Mapping[str, str], **overrides: Any) -> Settings:
+    """The settings of `environment`; raises `BadSettings` with a line for each fault, values not quoted."""
+    known = {f"PORTAL_{name.upper()}": name for name in Settings.model_fields}
+    given: dict[str, Any] = {
+        known[name.upper()]: value for name, value in environment.items() if name.upper() in known and value != ""
+    }
+    try:
+        return Settings(**{**given, **overrides}, _env_file=None)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"PORTAL_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise BadSettings("\n".join(dict.fromkeys(lines))) from None
+
+
+def _check_ranges(ranges: tuple[str, ...]) -> None:
+    for text in ranges:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("must be CIDR ranges such as 10.0.0.0/8, comma between") from None

@@ -1,0 +1,77 @@
+"""The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from portal.store.vault import Vault
+
+_LOCK_WAIT_MS = 5_000
+
+
+class Database:
+    """One per process: hands out sessions, each of which carries the vault."""
+
+    def __init__(self, url: str, vault: Vault) -> None:
+        self.engine = _engine(url)
+        self._vault = vault
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    def session(self, *, writes: bool = False) -> Session:
+        """A session. With `writes` SQLite takes its write lock at once, so that nothing read is stale when written."""
+        session = self._sessions(info={"vault": self._vault})
+        if writes and self.engine.dialect.name == "sqlite":
+            session.connection(execution_options={"portal_writes": True})
+        return session
+
+    def answers(self) -> bool:
+        """Whether the database can be asked at all."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(text("select 1"))
+        except SQLAlchemyError:
+            return False
+        return True
+
+
+def vault_of(session: Session) -> Vault:
+    """The vault that hangs on a session."""
+    vault = session.info["vault"]
+    assert isinstance(vault, Vault)
+    return vault
+
+
+def release(session: Session) -> None:
+    """End the transaction before a long wait, so that no lock or connection is held while an upstream thinks."""
+    session.rollback()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_timeout=10, pool_recycle=1800)
+    path = make_url(url).database
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_size=16, max_overflow=16, pool_timeout=10)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver would open transactions by itself, and late; `_begin_sqlite` does it, and says which kind.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={_LOCK_WAIT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON",
+        "temp_store=MEMORY", "cache_size=-16000",
+    ):  # fmt: skip
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("portal_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,348 @@
+"""Every table on one page.
+
+What is secret stands only in columns of type `Sealed`, as ciphertext of the vault. Ids are strings, times are UTC.
+"""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+Sealed = LargeBinary
+_ID = String(128)
+
+
+def new_id() -> str:
+    """A fresh UUID4 as text."""
+    return str(uuid.uuid4())
+
+
+def now() -> datetime:
+    """The current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite keeps no zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    """The tables' common root: names of constraints, types of columns."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own spelling
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        dict[str, str]: JSON,
+        list[str]: JSON,
+        list[dict[str, Any]]: JSON,
+    }
+
+
+class Server(Base):
+    """An MCP server of the catalogue. `incarnation` is new with every row, even under an old id."""
+
+    __tablename__ = "servers"
+
+    server_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    incarnation: Mapped[str] = mapped_column(_ID, default=new_id)
+    origin: Mapped[str] = mapped_column(String(16), default="database")
+    version: Mapped[int] = mapped_column(default=1)
+    sort_key: Mapped[str] = mapped_column(String(200))
+    server_name: Mapped[str | None] = mapped_column(String(64), unique=True)
+    alias: Mapped[str | None] = mapped_column(String(64), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+    instructions: Mapped[str | None] = mapped_column(Text)
+    transport: Mapped[str] = mapped_column(String(16))
+    auth_type: Mapped[str | None] = mapped_column(String(32))
+    address: Mapped[str | None] = mapped_column(Text)
+    has_spec: Mapped[bool] = mapped_column(default=False)
+    command: Mapped[str | None] = mapped_column(String(64))
+    oauth2_flow: Mapped[str | None] = mapped_column(String(32))
+    mcp_info: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    allowed_tools: Mapped[list[str]] = mapped_column(default=list)
+    tool_name_to_display_name: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    tool_name_to_description: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    extra_headers: Mapped[list[str]] = mapped_column(default=list)
+    token_validation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    allow_all_keys: Mapped[bool] = mapped_column(default=False)
+    available_on_public_internet: Mapped[bool] = mapped_column(default=True)
+    delegate_auth_to_upstream: Mapped[bool] = mapped_column(default=False)
+    oauth_passthrough: Mapped[bool] = mapped_column(default=False)
+    is_byok: Mapped[bool] = mapped_column(default=False)
+    byok_description: Mapped[list[str]] = mapped_column(default=list)
+    byok_api_key_help_url: Mapped[str | None] = mapped_column(Text)
+    source_url: Mapped[str | None] = mapped_column(Text)
+    timeout: Mapped[float | None]
+    is_public: Mapped[bool] = mapped_column(default=False)
+    approval_status: Mapped[str] = mapped_column(String(16), default="active")
+    submitted_by: Mapped[str | None] = mapped_column(String(320))
+    submitted_at: Mapped[datetime | None]
+    reviewed_by: Mapped[str | None] = mapped_column(String(320))
+    reviewed_at: Mapped[datetime | None]
+    review_notes: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_by: Mapped[str | None] = mapped_column(String(320))
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+    updated_by: Mapped[str | None] = mapped_column(String(320))
+    health_status: Mapped[str] = mapped_column(String(16), default="unknown")
+    health_reason: Mapped[str] = mapped_column(String(24), default="never_checked")
+    health_error: Mapped[str | None] = mapped_column(Text)
+    health_checked_at: Mapped[datetime | None]
+    health_latency_ms: Mapped[int | None]
+    protocol_version: Mapped[str | None] = mapped_column(String(32))
+    probe_due_at: Mapped[datetime] = mapped_column(default=now)
+    probe_failures: Mapped[int] = mapped_column(default=0)
+
+    variables: Mapped[list["ServerVariable"]] = relationship(
+        order_by="ServerVariable.position", cascade="all, delete-orphan", passive_deletes=True
+    )
+    secrets: Mapped[list["ServerSecret"]] = relationship(
+        order_by="ServerSecret.position", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    __table_args__ = (
+        Index("ix_servers_list", "approval_status", "sort_key", "server_id"),
+        Index("ix_servers_probe_due_at", "probe_due_at"),
+    )
+
+
+class ServerSecret(Base):
+    """One sealed value of a server's definition: a URL, the arguments, a header, an env value, a credential.
+
+    `hint` is what may be shown of it without opening it (the origin of a URL); `refers_to` are a header's `${NAME}`s.
+    """
+
+    __tablename__ = "server_secrets"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    field: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True, default="")
+    position: Mapped[int] = mapped_column(default=0)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    hint: Mapped[str | None] = mapped_column(Text)
+    refers_to: Mapped[list[str]] = mapped_column(default=list)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class ServerVariable(Base):
+    """A declared variable; a global one has its value sealed. `is_required`: each person must supply it."""
+
+    __tablename__ = "server_variables"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    scope: Mapped[str] = mapped_column(String(8))
+    description: Mapped[str | None] = mapped_column(Text)
+    sealed: Mapped[bytes | None] = mapped_column(Sealed)
+    is_required: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (Index("ix_server_variables_required", "is_required", "server_id"),)
+
+
+class User(Base):
+    """A person."""
+
+    __tablename__ = "users"
+
+    user_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    email: Mapped[str | None] = mapped_column(String(320), unique=True)
+    display_name: Mapped[str | None] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(32))
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    must_change_password: Mapped[bool] = mapped_column(default=False)
+    sso_issuer: Mapped[str | None] = mapped_column(Text)
+    sso_subject: Mapped[str | None] = mapped_column(Text)
+    is_active: Mapped[bool] = mapped_column(default=True)
+    theme: Mapped[str] = mapped_column(String(8), default="auto")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (UniqueConstraint("sso_issuer", "sso_subject"),)
+
+
+class Team(Base):
+    """People who share grants."""
+
+    __tablename__ = "teams"
+
+    team_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    team_alias: Mapped[str] = mapped_column(String(200), unique=True)
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TeamMember(Base):
+    """Who is in which team, as what."""
+
+    __tablename__ = "team_members"
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(8), default="user")
+
+
+class ApiKey(Base):
+    """A bearer secret for the API, kept as its SHA-256."""
+
+    __tablename__ = "api_keys"
+
+    key_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    key_alias: Mapped[str | None] = mapped_column(String(200))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    key_prefix: Mapped[str] = mapped_column(String(16))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), index=True)
+    allowed_routes: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AccessGroup(Base):
+    """A named set of servers."""
+
+    __tablename__ = "access_groups"
+
+    access_group_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+
+
+class AccessGroupServer(Base):
+    """Which server is in which access group."""
+
+    __tablename__ = "access_group_servers"
+
+    access_group_id: Mapped[str] = mapped_column(
+        ForeignKey("access_groups.access_group_id", ondelete="CASCADE"), primary_key=True
+    )
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class Grant(Base):
+    """One entry of what a user, team or key is granted.
+
+    `kind` is server, access_group, tools, toolset or own_group (`access_group_ids`). A server or group that is deleted
+    leaves the row behind with a null reference: it grants nothing any more, and still limits its holder.
+    """
+
+    __tablename__ = "grants"
+
+    grant_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    holder_kind: Mapped[str] = mapped_column(String(8))
+    holder_id: Mapped[str] = mapped_column(_ID)
+    kind: Mapped[str] = mapped_column(String(16))
+    server_id: Mapped[str | None] = mapped_column(ForeignKey("servers.server_id", ondelete="SET NULL"), index=True)
+    access_group_id: Mapped[str | None] = mapped_column(
+        ForeignKey("access_groups.access_group_id", ondelete="SET NULL"), index=True
+    )
+    toolset_id: Mapped[str | None] = mapped_column(_ID)
+    tools: Mapped[list[str]] = mapped_column(default=list)
+
+    __table_args__ = (Index("ix_grants_holder", "holder_kind", "holder_id"),)
+
+
+class UserCredential(Base):
+    """A person's own key (`byok`) or OAuth token (`oauth2`) for a server; the two never overwrite one another."""
+
+    __tablename__ = "user_credentials"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    expires_at: Mapped[datetime | None]
+    scopes: Mapped[list[str]] = mapped_column(default=list)
+    connected_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class UserVariable(Base):
+    """A person's value of a per-user variable."""
+
+    __tablename__ = "user_variables"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class BrowserSession(Base):
+    """A browser's session, under the SHA-256 of its cookie."""
+
+    __tablename__ = "sessions"
+
+    session_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    user_agent: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_seen_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class HealthRecord(Base):
+    """The history of probes."""
+
+    __tablename__ = "health_records"
+
+    record_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"))
+    checked_at: Mapped[datetime] = mapped_column(default=now)
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(24))
+    message: Mapped[str | None] = mapped_column(Text)
+    latency_ms: Mapped[int | None]
+
+    __table_args__ = (Index("ix_health_records_history", "server_id", "checked_at"),)
+
+
+class Preference(Base):
+    """An instance setting that an Admin changes while the portal runs."""
+
+    __tablename__ = "preferences"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[Any] = mapped_column(JSON)
+
+
+class AuditEvent(Base):
+    """Who did what to what, from where; never a secret."""
+
+    __tablename__ = "audit_events"
+
+    event_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(default=now, index=True)
+    actor: Mapped[str] = mapped_column(String(320))
+    actor_id: Mapped[str | None] = mapped_column(_ID)
+    key_id: Mapped[str | None] = mapped_column(_ID)
+    address: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(64))
+    target_kind: Mapped[str] = mapped_column(String(32))
+    target_id: Mapped[str | None] = mapped_column(String(320), index=True)
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)

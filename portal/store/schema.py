@@ -1,0 +1,40 @@
+"""Bringing a database to the schema of this code, and telling whether it is there (Alembic)."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+_MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+_ADVISORY_LOCK = 7_204_917_001
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Run the migrations up to `revision`; several processes may start at once, one of them does it."""
+    with engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Run the migrations down to `revision` (`base` is none at all)."""
+    with engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+        command.downgrade(_config(connection), revision)
+
+
+def is_at_head(engine: Engine) -> bool:
+    """Whether the database has exactly the schema of this code."""
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
