@@ -71,7 +71,7 @@ def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
 
 
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
-    """Rules 1 to 5 and 7 of `1-system.md`, 4: the server is active, granted, and its address rule lets the caller in."""
+    """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in."""
     if server is None or not _is_in_reach_of_address(principal, server.row):
         return False
     if server.row.approval_status != ApprovalStatus.ACTIVE:
@@ -137,7 +137,7 @@ def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> 
 
 _REFUSALS = {
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
-    Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may change MCP servers (PUT /v1/mcp/server), and none from config.",
+    Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",
     Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",
 }
 
@@ -167,17 +167,13 @@ def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[s
 
     Within one route of access every level that names the server's tools narrows; between routes the wider wins.
     """
-    if server.row.allow_all_keys and not any(_covering(principal, server)):
-        return None
-    if not principal.routes_of_access or (is_admin(principal) and principal.key_id is None):
-        return None
-    allowed: frozenset[str] = frozenset()
-    for route in _covering(principal, server):
+    routes, limits_of_routes = _covering(principal, server), list[frozenset[str]]()
+    for route in routes:
         limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]
         if not limits:
             return None
-        allowed |= frozenset.intersection(*limits)
-    return allowed if any(_covering(principal, server)) else None
+        limits_of_routes.append(frozenset.intersection(*limits))
+    return frozenset().union(*limits_of_routes) if routes else None
 
 
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
@@ -265,7 +261,7 @@ def visibility(principal: Principal) -> Visibility:
 
 
 _ALL = dict.fromkeys(Visibility, Show.VERBATIM)
-_NOT_RESTRICTED = {v: Show.VERBATIM for v in Visibility if v is not Visibility.RESTRICTED}
+_NOT_RESTRICTED: dict[Visibility, Show] = {v: Show.VERBATIM for v in Visibility if v is not Visibility.RESTRICTED}
 _URL = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.ORIGIN}
 _MAPPING = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NAMES}
 _ADMIN_VIEW = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.VERBATIM}
