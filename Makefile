@@ -24,6 +24,9 @@ endif
 
 UV_PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# The same hashed files serve uv and, where uv is not to be had, plain pip (slower by half a minute).
+# $(1) is what both are told, $(2) what uv alone is.
+install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
@@ -32,7 +35,6 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
-# The same hashed files serve uv and, where uv is not to be had, plain pip (slower by half a minute).
 $(BIN)/python:
 	@echo "· making $(VENV)"
 	@. .ci/services.sh; make_venv $(VENV) "$(PY)"
@@ -43,16 +45,16 @@ $(VENV)/.build: requirements-build.txt | $(BIN)/python
 
 $(VENV)/.install: requirements.txt $(VENV)/.build
 	@echo "· installing what the portal needs"
-	@$(UV_PIP) --require-hashes -r requirements.txt || $(PIP) --require-hashes -r requirements.txt
+	@$(call install_with,--require-hashes -r requirements.txt)
 	@touch $@
 
 $(VENV)/.editable: pyproject.toml $(VENV)/.install
-	@$(UV_PIP) --no-deps --no-build-isolation -e . || $(PIP) --no-deps -e .
+	@$(call install_with,--no-deps -e .,--no-build-isolation)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.editable
 	@echo "· installing what its tests need"
-	@$(UV_PIP) --require-hashes -r requirements-dev.txt || $(PIP) --require-hashes -r requirements-dev.txt
+	@$(call install_with,--require-hashes -r requirements-dev.txt)
 	@touch $@
 
 install: $(VENV)/.editable ## .venv with everything that the portal needs, and .venv/bin/portal

@@ -31,14 +31,18 @@ apt_install() {
     return 1
   fi
   say "installing with apt: $*"
-  # Debian would otherwise make and start a PostgreSQL cluster of its own.
-  $sudo mkdir -p /etc/postgresql-common
-  [ -e /etc/postgresql-common/createcluster.conf ] ||
+  if [[ " $* " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    # Debian would otherwise make and start a cluster of its own; apt is told below to keep this file.
+    $sudo mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
   log=$(mktemp)
   # The lock's time-out: two runs on one machine wait for each other.
-  if ! { $sudo apt-get -qq update && $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
-    -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"; } </dev/null >"$log" 2>&1; then
+  if ! {
+    $sudo apt-get -qq update &&
+      $sudo env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -qq -y -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
+  } </dev/null >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     complain "apt could not install: $*"
     rm -f "$log"
