@@ -1,4 +1,4 @@
-"""What the portal knows of the machines it speaks to: whom to ask, what they answered, and which addresses are allowed."""
+"""The machines the portal speaks to: whom to ask, what they answered, and which addresses are allowed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,0 +1,126 @@
+"""What went wrong between us and an upstream, as a health reason and a sentence that gives nothing away."""
+
+import re
+import ssl
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import httpcore2
+import httpx2
+
+from portal.domain.errors import UpstreamFailure, UpstreamTimeout
+from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
+from portal.upstream.guard import (
+    CONNECT_TIMEOUT,
+    BadAddress,
+    Blocked,
+    NameNotFound,
+    RedirectRefused,
+    ResponseTooLarge,
+    causes_of,
+)
+
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
+_SCHEMES = {"basic": "Basic", "bearer": "Bearer", "digest": "Digest", "dpop": "DPoP", "negotiate": "Negotiate"}
+# Not tried, or not ours to judge: the rest was tried and failed (spec/1-system.md, "Health words").
+_UNKNOWN = frozenset({HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED})
+
+
+class Fault(Exception):
+    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate."""
+
+    def __init__(self, reason: HealthReason, message: str, challenge: bool = False) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.challenge = reason, message, challenge
+
+    def as_failure(self) -> UpstreamFailure:
+        """The same in the words of the product."""
+        if self.reason is HealthReason.TIMEOUT:
+            return UpstreamTimeout(self.message)
+        return UpstreamFailure(self.message, reason=self.reason)
+
+    def as_result(self, latency_ms: int) -> ProbeResult:
+        """The same as the outcome of a probe."""
+        status = HealthStatus.UNKNOWN if self.reason in _UNKNOWN else HealthStatus.UNHEALTHY
+        return ProbeResult(status, self.reason, self.message, latency_ms, challenge=self.challenge)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The head of a response, as far as a message may tell of it."""
+
+    status: int
+    media_type: str
+    challenged: bool
+    scheme: str
+
+    @classmethod
+    def of(cls, response: httpx2.Response) -> "Answer":
+        media_type = _MEDIA_TYPE.match(response.headers.get("content-type", ""))
+        challenge = response.headers.get("www-authenticate", "").strip()
+        scheme = _SCHEMES.get(challenge.partition(" ")[0].lower(), "")
+        return cls(response.status_code, media_type[0].lower() if media_type else "", bool(challenge), scheme)
+
+    @property
+    def is_json(self) -> bool:
+        return self.media_type == "application/json" or self.media_type.endswith("+json")
+
+    @property
+    def speaks_mcp(self) -> bool:
+        """The head does not rule out that this is MCP."""
+        return self.status < 300 and (self.status == 202 or self.is_json or self.media_type == "text/event-stream")
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status}" + (f", {self.media_type}" if self.media_type else "")
+
+
+def fault_of_answer(target: Target, answer: Answer, expected: str) -> Fault:
+    """Judge the head of a response that was no success; `expected` names what was hoped for (MCP, a document)."""
+    name = target.label
+    if answer.status == HTTPStatus.UNAUTHORIZED or (answer.status == HTTPStatus.FORBIDDEN and answer.scheme):
+        how = f" ({answer.scheme})" if answer.scheme else ""
+        message = f"{name} answered {answer.status} and asks for sign-in{how}."
+        return Fault(HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged)
+    if 300 <= answer.status < 400:
+        return Fault(HealthReason.HTTP_STATUS, f"{name} redirects too often or to nowhere (HTTP {answer.status}).")
+    if answer.status in (403, 407, 408, 425, 429) or answer.status >= 500:
+        return Fault(HealthReason.HTTP_STATUS, f"{name} answered HTTP {answer.status}.")
+    return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with {expected} ({answer}).")
+
+
+def fault_of_network(target: Target, fault: BaseException, port: int | None, timeout: float) -> Fault:
+    """Judge a request that found no answer. `timeout` (seconds) is what a message says when the time was over."""
+    name, where = target.label, f" on port {port}" if port else ""
+    for cause in causes_of(fault):
+        if isinstance(cause, Blocked):
+            return Fault(HealthReason.BLOCKED, f"The address of {name} is not allowed by the outbound policy.")
+        if isinstance(cause, NameNotFound):
+            return Fault(HealthReason.DNS, f"The name {name} was not found.")
+        if isinstance(cause, BadAddress | httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+            return Fault(HealthReason.BLOCKED, f"The address of {name} is not a plain http or https address.")
+        if isinstance(cause, RedirectRefused):
+            return Fault(HealthReason.HTTP_STATUS, f"{name} redirects to another address, which is not followed.")
+        if isinstance(cause, ResponseTooLarge):
+            return Fault(HealthReason.NOT_MCP, f"{name} sent more than the portal takes.")
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f" ({cause.verify_message})" if cause.verify_message else ""
+            return Fault(HealthReason.TLS, f"TLS: the certificate of {name} is not valid{why}.")
+        if isinstance(cause, ssl.SSLError):
+            return Fault(HealthReason.TLS, f"TLS: {name} and the portal did not agree on a secure connection{where}.")
+        if isinstance(cause, ConnectionRefusedError):
+            return Fault(HealthReason.REFUSED, f"{name} refused the connection{where}.")
+        if isinstance(cause, httpx2.ConnectTimeout):
+            return timed_out(target, min(timeout, CONNECT_TIMEOUT))
+        if isinstance(cause, httpx2.TimeoutException | httpcore2.TimeoutException):
+            return timed_out(target, timeout)
+        if isinstance(cause, httpx2.DecodingError):
+            return Fault(HealthReason.NOT_MCP, f"{name} answered with a body that cannot be decoded.")
+        if isinstance(cause, httpx2.ProtocolError):
+            return Fault(HealthReason.NOT_MCP, f"{name} answered{where}, but not with HTTP.")
+    if isinstance(fault, httpx2.ConnectError):
+        return Fault(HealthReason.REFUSED, f"{name} could not be reached{where}.")
+    return Fault(HealthReason.REFUSED, f"{name} broke off the connection{where}.")
+
+
+def timed_out(target: Target, timeout: float) -> Fault:
+    return Fault(HealthReason.TIMEOUT, f"{target.label} did not answer within {timeout:g} s.")

@@ -1,0 +1,302 @@
+"""The one HTTP client for all that the portal asks of other machines.
+
+It resolves a name once, requires every address to be allowed and connects to one that was judged, so neither odd
+spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere else (spec/security.md, 2.8).
+"""
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import cache
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import httpcore2
+import httpx2
+
+from portal.domain.upstream import OutboundPolicy
+
+CONNECT_TIMEOUT = 5.0
+MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+MAX_REDIRECTS = 3
+MAX_ADDRESSES = 4
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPS_METHOD = frozenset({307, 308})
+# RFC 9110, 5.1 and 5.5: a token, and visible text with inner blanks; latin-1 is what goes over the wire.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}\Z")
+_URL_TEXT = re.compile(r"[^\s\\\x00-\x1f\x7f]{1,2048}\Z")
+# How a message is cut and routed is ours to say: a stored `Transfer-Encoding` would be request smuggling.
+_OURS = frozenset(
+    {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+# Both write whole addresses into the log at INFO, and an address may hold a key.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Blocked(httpcore2.ConnectError):
+    """The outbound policy refuses an address that the name stands for."""
+
+
+class NameNotFound(httpcore2.ConnectError):
+    """The name has no address."""
+
+
+class BadAddress(httpx2.RequestError):
+    """The URL is none that the portal fetches: another scheme, user-info, or not a URL at all."""
+
+
+class RedirectRefused(httpx2.RequestError):
+    """A redirect to another origin, or one that changes the method."""
+
+
+class ResponseTooLarge(httpx2.RequestError):
+    """More bytes than the caller takes, counted after decompression."""
+
+
+class InvalidHeader(ValueError):
+    """A header name or value that may not go over the wire."""
+
+
+class Witness(Protocol):
+    """Who wants to know what really happened on the wire, however a library above wraps it."""
+
+    def answered(self, request: httpx2.Request, response: httpx2.Response) -> None:
+        """A response's head has come."""
+
+    def failed(self, request: httpx2.Request, fault: Exception) -> None:
+        """A request found no answer, or its answer broke off."""
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Opens connections to allowed addresses only; TLS above it still checks the certificate of the name."""
+
+    def __init__(self, policy: OutboundPolicy) -> None:
+        self._policy = policy
+        self._inner: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        began = time.monotonic()
+        addresses = await self._judged(host, port, timeout)
+        for left in range(len(addresses), 0, -1):
+            # A dead address must leave time for the next one: each gets its share of what remains.
+            share = None if timeout is None else max(0.05, (timeout - (time.monotonic() - began)) / left)
+            try:
+                return await self._inner.connect_tcp(addresses[-left], port, share, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                if left == 1:
+                    raise
+        raise NameNotFound(f"{host} has no address")
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        raise Blocked("sockets of this machine are not for HTTP")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+    async def _judged(self, host: str, port: int, timeout: float | None) -> list[str]:
+        addresses = await self._resolve(host, port, timeout)
+        if not all(self._policy.allows(address) for address in addresses):
+            raise Blocked(f"{host} stands for an address that is not allowed")
+        return addresses[:MAX_ADDRESSES]
+
+    @staticmethod
+    async def _resolve(host: str, port: int, timeout: float | None) -> list[str]:
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            pass
+        try:
+            async with asyncio.timeout(timeout):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except TimeoutError as fault:
+            raise httpcore2.ConnectTimeout(f"{host} was not resolved in time") from fault
+        except (OSError, UnicodeError) as fault:
+            raise NameNotFound(f"{host} was not found") from fault
+        return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+class _CappedBody(httpx2.AsyncByteStream):
+    """A response's decoded bytes, up to a limit, so that neither a flood nor a zip bomb fills the memory."""
+
+    def __init__(self, inner: httpx2.Response, request: httpx2.Request, limit: int, witness: Witness | None) -> None:
+        self._inner, self._request, self._limit, self._witness = inner, request, limit, witness
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        taken = 0
+        try:
+            async for chunk in self._inner.aiter_bytes():
+                taken += len(chunk)
+                if taken > self._limit:
+                    raise ResponseTooLarge(f"more than {self._limit} bytes")
+                yield chunk
+        except httpx2.RequestError as fault:
+            fault.request = self._request
+            if self._witness:
+                self._witness.failed(self._request, fault)
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """httpx2's transport over a guarded backend, with refused redirects and capped bodies."""
+
+    def __init__(self, policy: OutboundPolicy, *, max_bytes: int, witness: Witness | None) -> None:
+        self._inner = httpx2.AsyncHTTPTransport(verify=shared_ssl_context(), trust_env=False)
+        # httpx2 has no public parameter for it; tests/upstream/test_guard.py fails if this stops being the door.
+        self._inner._pool._network_backend = GuardedBackend(policy)
+        self._max_bytes = max_bytes
+        self._witness = witness
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            _check_url(request.url)
+            response = await self._inner.handle_async_request(request)
+            await _refuse_foreign_redirect(request, response)
+        except httpx2.RequestError as fault:
+            fault.request = request
+            if self._witness:
+                self._witness.failed(request, fault)
+            raise
+        if self._witness:
+            self._witness.answered(request, response)
+        # The body is decoded below the cap; these two headers described the bytes before that.
+        headers = response.headers.raw
+        if "content-encoding" in response.headers:
+            headers = [pair for pair in headers if pair[0].lower() not in (b"content-encoding", b"content-length")]
+        body = _CappedBody(response, request, self._max_bytes, self._witness)
+        return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def checked_url(text: str) -> httpx2.URL:
+    """`text` as the URL that will be fetched. Raises BadAddress unless it is http(s) with a host and no user-info.
+
+    Two parsers must see the same host in it: what one takes for a path, another takes for the host to send to.
+    """
+    if not _URL_TEXT.match(text):
+        raise BadAddress("blanks, control characters or a backslash in an address")
+    try:
+        url, other = httpx2.URL(text), urlsplit(text)
+        same = url.host == other.hostname or not url.host.isascii()
+    except (httpx2.InvalidURL, ValueError) as fault:
+        raise BadAddress("not an address") from fault
+    if not same:
+        raise BadAddress("an address that parsers read differently")
+    _check_url(url)
+    return url
+
+
+def _check_url(url: httpx2.URL) -> None:
+    if url.scheme not in ("http", "https") or not url.host:
+        raise BadAddress("not an http address")
+    if url.userinfo:
+        raise BadAddress("an address with user-info")
+
+
+async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Response) -> None:
+    """Headers, body and allowance belong to one origin: nothing of them goes to another (RFC 9110, 15.4)."""
+    if response.status_code not in _REDIRECTS or "location" not in response.headers:
+        return
+    here = request.url
+    try:
+        there = here.join(response.headers["location"])
+    except (httpx2.InvalidURL, ValueError):
+        there = None
+    same = there is not None and (there.scheme, there.host, there.port) == (here.scheme, here.host, here.port)
+    if there is None or not same or there.userinfo:
+        await response.aclose()
+        raise RedirectRefused("a redirect to another origin")
+    if response.status_code not in _KEEPS_METHOD and request.method not in ("GET", "HEAD"):
+        await response.aclose()
+        raise RedirectRefused("a redirect that changes the method")
+
+
+@cache
+def shared_ssl_context() -> ssl.SSLContext:
+    """The one TLS context of the process: making one takes 40 ms.
+
+    It trusts the system's authorities, or those that the operator names in SSL_CERT_FILE or SSL_CERT_DIR.
+    """
+    return httpx2.create_ssl_context(verify=True, trust_env=True)
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """`headers` as they may be sent. Raises InvalidHeader for a line break, NUL or what is no header (RFC 9110, 5),
+    and for one that frames or routes the message."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.match(name):
+            raise InvalidHeader("A header's name has characters that are not allowed.")
+        if name.lower() in _OURS or name.lower().startswith("proxy-"):
+            raise InvalidHeader(f"The header {name} is set by the portal itself.")
+        if not _HEADER_VALUE.match(value):
+            raise InvalidHeader(f"The value of the header {name} has characters that are not allowed.")
+    return {name: value.strip(" \t") for name, value in headers.items()}
+
+
+def guarded_client(
+    policy: OutboundPolicy,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 20.0,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    follow_redirects: bool = True,
+    witness: Witness | None = None,
+) -> httpx2.AsyncClient:
+    """A new client that reaches only what `policy` allows; close it (`async with`) after one piece of work.
+
+    `timeout` (seconds) is for each read and write, connecting gets at most 5 s of it. `max_bytes` caps each response
+    body after decompression. Redirects are followed within the origin, at most 3, each judged anew; any other raises
+    RedirectRefused, followed or not. Raises InvalidHeader. Requests raise httpx2.ConnectError with Blocked or
+    NameNotFound as a cause (ask `causes_of`), BadAddress, ResponseTooLarge and httpx2's own faults. Proxy variables
+    and netrc of the environment are not read, cookies not kept beyond the client.
+    """
+    return httpx2.AsyncClient(
+        transport=GuardedTransport(policy, max_bytes=max_bytes, witness=witness),
+        headers=_encoded({"User-Agent": "mcp-portal", **checked_headers(headers or {})}),
+        timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)),
+        follow_redirects=follow_redirects,
+        max_redirects=MAX_REDIRECTS,
+        trust_env=False,
+    )
+
+
+def _encoded(headers: dict[str, str]) -> dict[bytes, bytes]:
+    # Last wins, whatever the case: two User-Agent headers would be a malformed request.
+    return {name.lower().encode("ascii"): value.encode("latin-1") for name, value in headers.items()}
+
+
+def causes_of(fault: BaseException) -> list[BaseException]:
+    """`fault`, what it was raised from, and the members of groups on the way; the outermost first."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [fault]
+    while waiting:
+        current = waiting.pop(0)
+        if current is None or current in found:
+            continue
+        found.append(current)
+        if isinstance(current, BaseExceptionGroup):
+            waiting.extend(current.exceptions)
+        waiting.extend((current.__cause__, current.__context__))
+    return found

@@ -1,0 +1,123 @@
+"""One look at an upstream: an MCP handshake, or for an API that is only described, the fetch of its document."""
+
+import asyncio
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx2
+import yaml
+
+from portal.domain.upstream import HealthReason, HealthStatus, OutboundPolicy, ProbeResult, Target, ToolDefinition
+from portal.upstream.conversation import Conversations, WireWitness
+from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
+from portal.upstream.guard import checked_url, guarded_client
+from portal.upstream.tools import listed
+
+if TYPE_CHECKING:
+    from mcp import Client
+
+MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
+MAX_DEPTH = 200
+MAX_NAME = 200  # characters of a server's own name and version
+_DOCUMENT = "an OpenAPI document"
+_YAML: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+async def probe_server(conversations: Conversations, target: Target, timeout: float, with_tools: bool) -> ProbeResult:
+    """Shake hands with an MCP server, within `timeout` seconds. Raises Fault."""
+    return await conversations.hold(target, partial(_greet, target, with_tools, time.monotonic()), timeout)
+
+
+async def _greet(target: Target, with_tools: bool, began: float, client: "Client", witness: WireWitness) -> ProbeResult:
+    tools = await _tools_if_any(client, witness) if with_tools else None
+    info = client.server_info
+    return ProbeResult(
+        HealthStatus.HEALTHY,
+        HealthReason.OK,
+        f"{target.label} answered with MCP {client.protocol_version}.",
+        _since(began),
+        protocol_version=client.protocol_version,
+        server_name=_short(info.name) if info else None,
+        server_version=_short(info.version) if info else None,
+        tools=tools,
+    )
+
+
+async def _tools_if_any(client: "Client", witness: WireWitness) -> tuple[ToolDefinition, ...] | None:
+    """The tools, or None where the server refuses to list them: its handshake is what health is about."""
+    from mcp import MCPError
+
+    try:
+        return await listed(client, witness)
+    except MCPError:
+        return None
+
+
+async def probe_document(policy: OutboundPolicy, target: Target, timeout: float) -> ProbeResult:
+    """Fetch the OpenAPI document of `target`, within `timeout` seconds. Raises Fault.
+
+    The target's headers stay here: they are meant for the API, which may live at another origin.
+    """
+    began = time.monotonic()
+    with anyio.move_on_after(timeout):
+        text = await _fetched(policy, target, timeout)
+        if not await asyncio.to_thread(is_openapi, text):
+            raise Fault(HealthReason.NOT_MCP, f"{target.label} answered, but not with {_DOCUMENT}.")
+        message = f"{target.label} gave its OpenAPI document."
+        return ProbeResult(HealthStatus.HEALTHY, HealthReason.OK, message, _since(began))
+    raise timed_out(target, timeout)
+
+
+async def _fetched(policy: OutboundPolicy, target: Target, timeout: float) -> bytes:
+    accept = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.5"}
+    try:
+        async with guarded_client(policy, headers=accept, timeout=timeout, max_bytes=MAX_DOCUMENT_BYTES) as http:
+            response = await http.get(checked_url(target.spec_url))
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as fault:
+        raise fault_of_network(target, fault, None, timeout) from None
+    if response.status_code != 200:
+        raise fault_of_answer(target, Answer.of(response), _DOCUMENT)
+    return response.content
+
+
+def is_openapi(document: bytes) -> bool:
+    """Whether `document` is a JSON or YAML mapping that names its `openapi` or `swagger` version.
+
+    YAML is read as events and never built, so that aliases which multiply (a "billion laughs") stay small.
+    """
+    try:
+        if document.lstrip().startswith(b"{"):
+            return bool({"openapi", "swagger"} & set(json.loads(document)))
+        return bool({"openapi", "swagger"} & _top_level_keys(document.decode("utf-8-sig")))
+    except (ValueError, yaml.YAMLError, RecursionError):
+        return False
+
+
+def _top_level_keys(text: str) -> set[str]:
+    keys: set[str] = set()
+    depth, items = 0, 0
+    for event in yaml.parse(text, Loader=_YAML):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                return set()
+            if depth == 1:
+                if items % 2 == 0 and isinstance(event, yaml.ScalarEvent):
+                    keys.add(event.value)
+                items += 1
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            if depth > MAX_DEPTH:
+                return set()
+    return keys
+
+
+def _short(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())[:MAX_NAME]
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

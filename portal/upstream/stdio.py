@@ -1,0 +1,130 @@
+"""MCP servers that run as a command on this host (spec/security.md, 2.9; MCP 2026-07-28, transports, stdio).
+
+Off unless the operator switched it on. No shell, an allow-listed bare name, an environment that holds nothing of the
+portal's, and an end for the whole process group, whatever it spawned.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+import anyio
+from pydantic import ValidationError
+
+from portal.domain.errors import UpstreamFailure
+from portal.domain.upstream import HealthReason, Target
+
+DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
+INHERITED = ("PATH", "HOME", "LANG")
+MAX_LINE_BYTES = 10 * 1024 * 1024
+GRACE = 1.0  # seconds that a command gets to leave by itself, and again after being asked to
+
+# These make an interpreter or the loader run other code, or send its traffic elsewhere.
+_REFUSED_ENV = re.compile(
+    r"(LD_|DYLD_|PYTHON|NPM_CONFIG_|GIT_|SSL_).*|NODE_OPTIONS|PATH|BASH_ENV|ENV|.*_PROXY", re.IGNORECASE
+)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def checked_command(target: Target, allowed: frozenset[str]) -> tuple[list[str], dict[str, str]]:
+    """The argument list (its first item a full path) and the environment to start `target` with.
+
+    Raises UpstreamFailure: `blocked` for a command, argument or variable that is not allowed, `refused` for a command
+    that is not on this host.
+    """
+    if target.command not in allowed or "/" in target.command or "\\" in target.command:
+        raise UpstreamFailure("This command is not one of those that the operator allows.", reason=HealthReason.BLOCKED)
+    if any("\0" in argument for argument in target.args):
+        raise UpstreamFailure(f"An argument of {target.label} holds a NUL.", reason=HealthReason.BLOCKED)
+    path = shutil.which(target.command)
+    if path is None:
+        raise UpstreamFailure(f"The command {target.label} is not on this host.", reason=HealthReason.REFUSED)
+    return [path, *target.args], _environment(target.env)
+
+
+def _environment(given: Mapping[str, str]) -> dict[str, str]:
+    for name, value in given.items():
+        if not _ENV_NAME.fullmatch(name) or _REFUSED_ENV.fullmatch(name) or "\0" in value:
+            raise UpstreamFailure(
+                "A variable of the command's environment is not allowed.", reason=HealthReason.BLOCKED
+            )
+    return {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(given)
+
+
+@contextlib.asynccontextmanager
+async def stdio_streams(argv: list[str], env: dict[str, str]) -> AsyncIterator[tuple[Any, Any]]:
+    """Run a command and yield its message streams, (in, out) as the SDK's `Client` takes them.
+
+    The SDK's own stdio transport hands on more of our environment and may take 6 s to stop a stubborn command even
+    when our time is over. Raises OSError when the command cannot be started.
+    """
+    from mcp.shared.message import SessionMessage
+
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, start_new_session=True, limit=MAX_LINE_BYTES
+    )
+    inbox, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](0)
+    polite = False
+    try:
+        async with anyio.create_task_group() as group, inbox, received, outgoing, outbox:
+            group.start_soon(_read, process, inbox)
+            group.start_soon(_write, process, outbox)
+            yield received, outgoing
+            polite = True
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process, polite=polite)
+
+
+async def _read(process: Process, inbox: Any) -> None:
+    from mcp.shared.message import SessionMessage
+    from mcp_types import jsonrpc_message_adapter
+
+    stdout = cast("asyncio.StreamReader", process.stdout)
+    # ValueError: a line beyond the limit. The closed inbox then tells the session that the conversation is over.
+    async with inbox:
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
+            while line := await stdout.readline():
+                with contextlib.suppress(ValidationError):  # a banner on stdout is not MCP, but common
+                    await inbox.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+
+
+async def _write(process: Process, outbox: Any) -> None:
+    stdin = cast("asyncio.StreamWriter", process.stdin)
+    async with outbox:
+        with contextlib.suppress(OSError):  # the command has gone; its closed stdout says so
+            async for item in outbox:
+                stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                await stdin.drain()
+
+
+async def _end(process: Process, *, polite: bool) -> None:
+    """End the command and all of its group: by closing its stdin, by SIGTERM, and in any case by SIGKILL."""
+    cast("asyncio.StreamWriter", process.stdin).close()
+    if polite:
+        await _wait(process)
+        if process.returncode is None:
+            _signal_group(process, signal.SIGTERM)
+            await _wait(process)
+    _signal_group(process, signal.SIGKILL)
+    await _wait(process)
+    # A descendant that left the group may hold the pipe open for ever; asyncio has no public way to let go of it.
+    process._transport.close()  # type: ignore[attr-defined]
+
+
+async def _wait(process: Process) -> None:
+    with anyio.move_on_after(GRACE):
+        await process.wait()
+
+
+def _signal_group(process: Process, which: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, which)  # the group has the pid of its leader: start_new_session
