@@ -165,7 +165,10 @@ def _everything(mode: str) -> Iterator[int]:
     if node is None or not EVERYTHING.exists():
         unavailable("The MCP server server-everything", "run `make peers`")
     port = free_port()
-    with start_process([node, EVERYTHING, mode], bare_environment(PORT=str(port)), port):
+    # Debian 12's Node.js 18 hides the `crypto` that the server counts on; the newer ones need no flag.
+    old = int(run([node, "--version"]).stdout.lstrip("v").split(".")[0]) < 20
+    flags = ["--experimental-global-webcrypto"] if old else []
+    with start_process([node, *flags, EVERYTHING, mode], bare_environment(PORT=str(port)), port):
         yield port
 
 
