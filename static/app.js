@@ -1,0 +1,201 @@
+/* MCP Portal. The only script of our own: no state, no markup but toasts and cloned rows, no fetch. Everything is
+   delegated on the document, so what htmx brings in needs no set-up. The portal works without it. */
+(() => {
+  "use strict";
+  const find = (selector, within = document) => within.querySelector(selector);
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const on = (name, handler, target = document) => target.addEventListener(name, handler);
+
+  /* ---- saying things: toasts, and #live for those who listen ---- */
+  const say = (text) => { find("#live").textContent = text; };
+  const FADE_MS = 8000;
+  const settleToasts = () => all(".toast[data-toast]").forEach((toast) => {
+    toast.removeAttribute("data-toast");
+    say(find("p", toast).textContent);
+    if (!toast.classList.contains("error")) setTimeout(() => toast.remove(), FADE_MS);
+  });
+  const complain = (text) => {
+    const toast = document.createElement("div");
+    const words = document.createElement("p");
+    toast.className = "toast error";
+    toast.dataset.toast = "";
+    words.textContent = text;
+    toast.append(words);
+    find("#toasts").append(toast);
+    settleToasts();
+    setTimeout(() => toast.remove(), 2 * FADE_MS);
+  };
+
+  /* ---- small things that buttons do ---- */
+  const copy = async (button) => {
+    const source = find(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.value ?? source.textContent);
+      say("Copied");
+      const words = find("span", button);
+      if (words) { const before = words.textContent; words.textContent = "Copied"; setTimeout(() => { words.textContent = before; }, 1500); }
+    } catch {
+      getSelection().selectAllChildren(source);
+      say("Press Control C to copy");
+    }
+  };
+  const reveal = (button) => {
+    const input = document.getElementById(button.dataset.reveal);
+    const shown = input.type === "password";
+    input.type = shown ? "text" : "password";
+    button.setAttribute("aria-pressed", String(shown));
+  };
+  const addRow = (button) => {
+    const template = document.getElementById(`new-${button.dataset.addRow}`);
+    const rows = find(button.dataset.rows);
+    const taken = all("[data-row]", rows).map((row) => Number(row.dataset.row));
+    const next = String(Math.max(-1, ...taken) + 1);
+    const holder = document.createElement("template");
+    holder.innerHTML = template.innerHTML.replaceAll("__index__", next);
+    rows.append(holder.content);
+    find("input:not([type=hidden]), select", rows.lastElementChild).focus();
+    dirty = true;
+    checkNames();
+  };
+  on("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const { copy: toCopy, reveal: toReveal, open, dismiss, addRow: toAdd } = button.dataset;
+    if (toCopy) copy(button);
+    if (toReveal) reveal(button);
+    if (dismiss) button.closest(dismiss).remove();
+    if (open) { button.closest("[popover]")?.hidePopover(); document.getElementById(open).showModal(); }
+    if (toAdd) { event.preventDefault(); addRow(button); }
+  });
+
+  /* ---- fields that depend on others: data-show-when="transport=http,sse auth_type=oauth2" (all must hold) ---- */
+  const chosen = (form, name) => {
+    const field = form.elements[name];
+    if (!field) return "";
+    if (field.type === "checkbox") return field.checked ? "yes" : "no";
+    return field.value;
+  };
+  const showWhatApplies = (form) => all("[data-show-when]", form).forEach((part) => {
+    part.hidden = !part.dataset.showWhen.split(" ").every((rule) => {
+      const [name, values] = rule.split("=");
+      return values.split(",").includes(chosen(form, name));
+    });
+  });
+
+  /* ---- ${NAME}: which header uses which variable, and which name nobody declared ---- */
+  const NAMES = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
+  const usedBy = (row) => {
+    const keeps = find("[value=keep]:checked", row);
+    return keeps ? (row.dataset.stored || "").split(" ").filter(Boolean) : [...find("[data-uses]", row).value.matchAll(NAMES)].map((match) => match[1]);
+  };
+  const checkNames = () => {
+    const editor = find("[data-names]");
+    if (!editor) return;
+    const variables = all("[data-variable]", editor).map((row) => [find("[data-name]", row).value.trim(), row]);
+    const declared = new Set(variables.map(([name]) => name));
+    const users = new Map();
+    all("[data-header]", editor).forEach((row) => {
+      const header = find("[data-name]", row).value.trim() || "this header";
+      const note = find("[data-note]", row);
+      const names = [...new Set(usedBy(row))];
+      note.replaceChildren(names.length ? "Uses " : "");
+      names.forEach((name, index) => {
+        const word = document.createElement("code");
+        word.textContent = `\${${name}}`;
+        if (!declared.has(name)) { word.className = "unknown-name"; }
+        note.append(index ? ", " : "", word, declared.has(name) ? "" : " (not among your variables)");
+        users.set(name, [...(users.get(name) || []), header]);
+      });
+    });
+    variables.forEach(([name, row]) => {
+      const headers = users.get(name) || [];
+      find("[data-note]", row).textContent = headers.length ? `Used by ${headers.join(", ")}` : "Not used in any header";
+    });
+  };
+
+  /* ---- long checklists get narrower as one types ---- */
+  const narrow = (box) => all(".check", find(box.dataset.narrow)).forEach((line) => {
+    line.hidden = !line.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
+  });
+
+  /* ---- unsaved changes ---- */
+  let dirty = false;
+  on("input", (event) => {
+    if (event.target.dataset.narrow) { narrow(event.target); return; }
+    const form = event.target.form;
+    if (form?.matches("[data-guard]")) dirty = true;
+    if (event.target.closest("[data-names]")) checkNames();
+  });
+  on("change", (event) => {
+    if (event.target.form) showWhatApplies(event.target.form);
+    if (event.target.closest("[data-names]")) checkNames();
+  });
+  on("submit", (event) => { if (event.target.matches("[data-guard]")) dirty = false; });
+  on("beforeunload", (event) => { if (dirty) event.preventDefault(); }, window);
+  /* Typed secrets must not come back out of the back/forward cache. */
+  on("pagehide", () => all("input[type=password], [data-secret]").forEach((input) => { input.value = ""; }), window);
+
+  /* ---- htmx: dialogs, focus, busy marks, polls, faults ---- */
+  const dialog = () => find("#dialog");
+  let opener = null;
+  on("htmx:beforeRequest", (event) => {
+    const { elt, target } = event.detail;
+    if (document.hidden && elt.hasAttribute("data-poll")) { event.preventDefault(); return; }
+    if (!dialog()?.open) opener = elt;
+    if (!elt.hasAttribute("data-poll")) target?.setAttribute("aria-busy", "true");
+    if (elt.matches("form[data-guard]")) dirty = false;
+  });
+  on("htmx:afterRequest", (event) => {
+    event.detail.target?.removeAttribute("aria-busy");
+    if (event.detail.successful) find("#alerts")?.replaceChildren();
+  });
+  on("htmx:beforeSwap", (event) => {
+    const { detail } = event;
+    const behind = detail.target?.id === "alerts" && dialog()?.open;
+    if (behind) detail.target = find("#dialog-alerts");
+  });
+  on("htmx:afterSwap", (event) => {
+    const target = event.detail.target;
+    settleToasts();
+    if (target.id === "dialog-slot" && !dialog().open && target.childElementCount) {
+      const heading = find("h1, h2", target);
+      if (heading) dialog().setAttribute("aria-label", heading.textContent.trim());
+      find("#dialog-alerts").replaceChildren();
+      dialog().showModal();
+    }
+    (find("[data-error-summary]", target) || find("[data-focus]", target))?.focus();
+    all("form", target).forEach(showWhatApplies);
+    checkNames();
+  });
+  /* "close" does not bubble; it is caught on its way down. */
+  document.documentElement.addEventListener("close", (event) => {
+    if (event.target.id !== "dialog") return;
+    find("#dialog-slot").replaceChildren();
+    if (opener?.isConnected) opener.focus();
+  }, true);
+  on("htmx:sendError", () => complain("No connection. Nothing was saved; try again."));
+  on("htmx:timeout", () => complain("That took too long. Look whether it was done before you try again."));
+
+  /* ---- keys: / search, j and k through a list, ? help. Never while typing, never in a dialog. ---- */
+  const step = (by) => {
+    const items = all("[data-list] [data-item]");
+    if (!items.length) return;
+    const at = items.findIndex((item) => item.contains(document.activeElement));
+    const next = items[Math.min(items.length - 1, Math.max(0, at + by))];
+    find("a, button", next).focus();
+    next.scrollIntoView({ block: "nearest" });
+  };
+  on("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.("input, textarea, select") || find("dialog[open]")) return;
+    if (event.key === "j") step(1);
+    else if (event.key === "k") step(-1);
+    else if (event.key === "?") find("#shortcuts")?.showModal();
+    else if (event.key === "/" && find("[data-search]")) { event.preventDefault(); find("[data-search]").select(); }
+  });
+
+  settleToasts();
+  all("form").forEach(showWhatApplies);
+  checkNames();
+  find("[data-error-summary]")?.focus();
+})();
