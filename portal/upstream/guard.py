@@ -199,7 +199,7 @@ def checked_url(text: str) -> httpx2.URL:
         raise BadAddress("blanks, control characters or a backslash in an address")
     try:
         url, other = httpx2.URL(text), urlsplit(text)
-        same = url.host == other.hostname or not url.host.isascii()
+        same = (url.host == other.hostname or not url.host.isascii()) and url.port in (other.port, None)
     except (httpx2.InvalidURL, ValueError) as fault:
         raise BadAddress("not an address") from fault
     if not same:
