@@ -23,7 +23,7 @@ class Action(StrEnum):
     ACCESS_GROUP_MANAGE = "access_group:manage"  # create, change and delete access groups
     ACCESS_GROUP_READ = "access_group:read"  # see access groups with their servers
     AUDIT_READ = "audit:read"  # read the record of changes
-    CREDENTIAL_OWN = "credential:own"  # store, test and remove one's own values for a server
+    CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
     KEY_OWN = "key:own"  # issue and revoke one's own API keys
@@ -42,6 +42,7 @@ class Action(StrEnum):
     TEAM_READ = "team:read"  # see all teams
     USER_MANAGE = "user:manage"  # create, change and deactivate people
     USER_READ = "user:read"  # see all people
+    VALUES_OWN = "values:own"  # store and remove one's own values of a server's variables
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.TEAM_READ: [[has_admin_view]],
     Action.USER_MANAGE: [[is_admin]],
     Action.USER_READ: [[has_admin_view]],
+    Action.VALUES_OWN: [[is_person, may_see]],
 }
 _SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
 _CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})
@@ -249,6 +251,7 @@ class Show(StrEnum):
     NAMES = "names"  # of a mapping: the keys, every value masked
     NO_VALUES = "no_values"  # of variables: names, scopes and descriptions
     ONLY_IS_PUBLIC = "only_is_public"  # of mcp_info
+    KIND_OF_FAULT = "kind_of_fault"  # of a health error: what went wrong, without the host it names
 
 
 def visibility(principal: Principal) -> Visibility:
@@ -275,12 +278,13 @@ VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {  # an allow-list: a field 
         _ALL,
     ),
     "mcp_info": {**_NOT_RESTRICTED, Visibility.RESTRICTED: Show.ONLY_IS_PUBLIC},
+    "health_check_error": {**_ADMIN_VIEW, Visibility.MEMBER: Show.KIND_OF_FAULT},
     **dict.fromkeys(
         (
             "instructions", "mcp_access_groups", "teams", "allowed_tools", "tool_name_to_display_name",
             "tool_name_to_description", "oauth2_flow", "allow_all_keys", "available_on_public_internet",
             "delegate_auth_to_upstream", "oauth_passthrough", "source_url", "timeout", "status", "health_check_reason",
-            "last_health_check", "health_check_error", "approval_status", "submitted_by", "submitted_at",
+            "last_health_check", "approval_status", "submitted_by", "submitted_at",
             "reviewed_by", "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by",
             "version",
         ),

@@ -93,6 +93,7 @@ def upgrade() -> None:
         sa.Column("health_latency_ms", sa.Integer(), nullable=True),
         sa.Column("protocol_version", sa.String(length=32), nullable=True),
         sa.Column("probe_due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("probe_started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probe_failures", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("server_id", name=op.f("pk_servers")),
         sa.UniqueConstraint("alias", name=op.f("uq_servers_alias")),

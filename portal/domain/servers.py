@@ -71,6 +71,15 @@ class ApprovalStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class Kept(StrEnum):
+    """Stands in a form's fields for a stored value that stays. Known by identity: no text that is sent equals it."""
+
+    KEPT = "kept"
+
+
+KEPT = Kept.KEPT
+
+
 class VariableEntry(TypedDict, total=False):
     """One entry of `env_vars`, as sent."""
 
@@ -201,7 +210,7 @@ def check_values(fields: ServerFields) -> None:
     """Rules of single fields as they were sent, whatever the rest of the row says."""
     for field in (*URL_FIELDS, *LINK_FIELDS):
         value = fields.get(field)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and value is not KEPT:
             check_url(value, field)
     check_headers(fields.get("static_headers") or {}, "static_headers")
     for name in fields.get("extra_headers") or ():

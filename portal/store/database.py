@@ -1,5 +1,6 @@
 """The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +9,20 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from portal.store.vault import Vault
-
 _LOCK_WAIT_MS = 5_000
 
 
 class Database:
-    """One per process: hands out sessions, each of which carries the vault."""
+    """One per process: hands out sessions, each of which carries `info`."""
 
-    def __init__(self, url: str, vault: Vault) -> None:
+    def __init__(self, url: str, info: Mapping[str, object]) -> None:
         self.engine = _engine(url)
-        self._vault = vault
+        self._info = dict(info)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def session(self, *, writes: bool = False) -> Session:
         """A session. With `writes` SQLite takes its write lock at once, so that nothing read is stale when written."""
-        session = self._sessions(info={"vault": self._vault})
+        session = self._sessions(info=dict(self._info))
         if writes and self.engine.dialect.name == "sqlite":
             session.connection(execution_options={"portal_writes": True})
         return session
@@ -36,13 +35,6 @@ class Database:
         except SQLAlchemyError:
             return False
         return True
-
-
-def vault_of(session: Session) -> Vault:
-    """The vault that hangs on a session."""
-    vault = session.info["vault"]
-    assert isinstance(vault, Vault)
-    return vault
 
 
 def release(session: Session) -> None:

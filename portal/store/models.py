@@ -108,6 +108,7 @@ class Server(Base):
     health_latency_ms: Mapped[int | None]
     protocol_version: Mapped[str | None] = mapped_column(String(32))
     probe_due_at: Mapped[datetime] = mapped_column(default=now)
+    probe_started_at: Mapped[datetime | None]
     probe_failures: Mapped[int] = mapped_column(default=0)
 
     variables: Mapped[list["ServerVariable"]] = relationship(

@@ -49,6 +49,10 @@ class Vault:
         sealed = self._ciphers[self._newest].encrypt(nonce, text.encode(), place.associated_data(self._newest))
         return bytes((_VERSION, len(key_id))) + key_id + nonce + sealed
 
+    def knows_key_of(self, ciphertext: bytes) -> bool:
+        """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without opening anything."""
+        return bytes(ciphertext[2 : 2 + ciphertext[1]]).decode("ascii", "replace") in self._ciphers
+
     def open(self, ciphertext: bytes | None, place: Place) -> str | None:
         """The text, or None with a warning where the key is gone, the bytes are broken or stand in another place."""
         if ciphertext is None:

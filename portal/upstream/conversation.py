@@ -32,7 +32,7 @@ CLOSING_GRACE = 1.0  # seconds for ending a session whose work is done
 _SPOKEN = "MCP"
 
 # The SDK logs addresses with their path and query, and what an upstream sent.
-logging.getLogger("mcp.client").setLevel(logging.CRITICAL)
+logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
 
 class WireWitness:
@@ -173,7 +173,7 @@ def _judge(target: Target, witness: WireWitness, surprise: BaseException, timeou
             return Fault(HealthReason.BLOCKED, str(cause))
     if witness.fault:
         return witness.fault
-    if witness.answer and not witness.answer.speaks_mcp:
+    if witness.answer and not witness.answer.speaks_mcp and not _is_version_dispute(causes):
         return fault_of_answer(target, witness.answer, _SPOKEN)
     if network := next((c for c in causes if isinstance(c, httpx2.HTTPError | httpx2.InvalidURL)), None):
         return fault_of_network(target, network, None, timeout)
@@ -185,19 +185,30 @@ def _judge(target: Target, witness: WireWitness, surprise: BaseException, timeou
 def _fault_of_speech(target: Target, witness: WireWitness, causes: list[BaseException]) -> Fault:
     """The upstream spoke, but did not follow the protocol."""
     from mcp import MCPError
-    from mcp_types import CONNECTION_CLOSED, PARSE_ERROR, UNSUPPORTED_PROTOCOL_VERSION
+    from mcp_types import CONNECTION_CLOSED, PARSE_ERROR
 
     name = target.label
     error = next((cause for cause in causes if isinstance(cause, MCPError)), None)
     code = error.code if error else 0
     if code == CONNECTION_CLOSED and target.transport == "stdio":
         return Fault(HealthReason.NOT_MCP, f"The command {name} ended before it answered.")
-    if code == UNSUPPORTED_PROTOCOL_VERSION or any(type(cause) is RuntimeError for cause in causes):
+    if _is_version_dispute(causes):
         return Fault(HealthReason.NOT_MCP, f"{name} speaks no version of MCP that the portal knows.")
     if error and code not in (CONNECTION_CLOSED, PARSE_ERROR):
         return Fault(HealthReason.NOT_MCP, f"{name} refused the request (MCP error {code}).")
     answer = f" ({witness.answer})" if witness.answer else ""
     return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with MCP{answer}.")
+
+
+def _is_version_dispute(causes: list[BaseException]) -> bool:
+    from mcp import MCPError
+    from mcp_types import UNSUPPORTED_PROTOCOL_VERSION
+
+    # The SDK raises a bare RuntimeError for a version in an `initialize` result that it does not know.
+    return any(
+        type(cause) is RuntimeError or (isinstance(cause, MCPError) and cause.code == UNSUPPORTED_PROTOCOL_VERSION)
+        for cause in causes
+    )
 
 
 def cleaned(value: Any) -> Any:

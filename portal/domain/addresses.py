@@ -1,0 +1,46 @@
+"""Callers' addresses: which are internal, and whose word about a forwarded one is taken."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+DEFAULT_INTERNAL_RANGES = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "::1/128", "fe80::/10", "fc00::/7",
+)  # fmt: skip
+
+
+def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
+    """Whether `address` lies in one of the CIDR `ranges`; a blank or unreadable address lies in none."""
+    try:
+        ip = ipaddress.ip_address((address or "").strip())
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return any((mapped or ip) in network for network in _networks(ranges))
+
+
+def is_internal(address: str | None, ranges: Sequence[str]) -> bool:
+    """Whether a caller is internal; custom ranges replace the defaults, unreadable ones are skipped."""
+    custom = [text for text in ranges if any(_networks([text]))]
+    return in_ranges(address, custom or DEFAULT_INTERNAL_RANGES)
+
+
+def client_address(peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[str]) -> str | None:
+    """The caller's address: the socket's, or, from a trusted proxy, the last forwarded one that is no trusted proxy."""
+    if not forwarded_for or not in_ranges(peer, trusted_proxies):
+        return peer
+    hops = [hop.strip() for hop in forwarded_for.split(",")]
+    untrusted = [hop for hop in hops if not in_ranges(hop, trusted_proxies)]
+    candidate = untrusted[-1] if untrusted else hops[0]
+    try:
+        return str(ipaddress.ip_address(candidate))
+    except ValueError:
+        return None
+
+
+def _networks(ranges: Iterable[str]) -> Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for text in ranges:
+        try:
+            yield ipaddress.ip_network(text.strip(), strict=False)
+        except ValueError:
+            continue

@@ -1,0 +1,144 @@
+"""Making a principal out of a person or a key. The only services that run before anybody is known."""
+
+import hashlib
+from datetime import timedelta
+
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.addresses import is_internal
+from portal.domain.errors import InvalidInput, Unauthenticated
+from portal.domain.principals import Principal, Reach, Role
+from portal.services import audit
+from portal.services.grants import Holder, holdings
+from portal.services.house import house_of
+from portal.services.preferences import load_preferences
+from portal.store.models import ApiKey, TeamMember, User, now
+
+_LAST_USED_STEP = timedelta(seconds=60)
+MIN_PASSWORD = 10
+MAX_PASSWORD = 512
+
+
+def hash_key(secret: str) -> str:
+    """The SHA-256 of an API key; its 256 random bits need no slower hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def principal_for_user(session: Session, user_id: str, address: str | None) -> Principal:
+    """The signed-in person: the union of what their teams and they themselves are granted (rule 4).
+
+    Raises `Unauthenticated` where the person is gone or deactivated.
+    """
+    user = session.get(User, user_id)
+    if user is None or not user.is_active:
+        raise Unauthenticated("Sign in to continue.")
+    teams = frozenset(session.scalars(select(TeamMember.team_id).where(TeamMember.user_id == user_id)))
+    held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
+    reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
+    preferences = load_preferences(session)
+    return Principal(
+        name=user.email or user.display_name or user_id,
+        role=Role(user.role),
+        user_id=user_id,
+        team_ids=teams,
+        routes_of_access=tuple((reach,) for reach in reaches if reach.names_anything),
+        is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
+        view_all=preferences.user_mcp_management_mode == "view_all",
+        address=address,
+    )
+
+
+def principal_for_key(session: Session, secret: str, address: str | None) -> Principal:
+    """The owner and team of an API key, within the key's own limits (rules 2 and 3).
+
+    Raises `Unauthenticated` for an unknown, expired or revoked key and for one whose owner is deactivated.
+    """
+    key = session.scalar(select(ApiKey).where(ApiKey.key_hash == hash_key(secret)))
+    if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now()):
+        raise Unauthenticated("A valid API key is required.")
+    user = session.get(User, key.user_id) if key.user_id else None
+    if key.user_id and (user is None or not user.is_active):
+        raise Unauthenticated("A valid API key is required.")
+    holder: Holder = ("key", key.key_id)
+    team: Holder | None = ("team", key.team_id) if key.team_id else None
+    held = holdings(session, [holder, *([team] if team else [])])
+    levels = [held[holder].reach, *([held[team].with_own_groups()] if team else [])]
+    own_groups = frozenset(held[holder].access_group_ids)
+    routes = [tuple(level for level in levels if level.names_anything)]
+    if own_groups:
+        routes.append((Reach(access_group_ids=own_groups, names_anything=True),))
+    preferences = load_preferences(session)
+    return Principal(
+        name=(user.email or user.user_id) if user else (key.key_alias or key.key_prefix),
+        role=Role(user.role) if user else Role.MEMBER,
+        user_id=key.user_id,
+        key_id=key.key_id,
+        team_id=key.team_id,
+        team_ids=frozenset([key.team_id] if key.team_id else []),
+        routes_of_access=tuple(route for route in routes if route),
+        only_servers=held[holder].reach.explicit_servers,
+        allowed_routes=tuple(key.allowed_routes),
+        is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
+        view_all=preferences.user_mcp_management_mode == "view_all",
+        address=address,
+    )
+
+
+def note_key_use(session: Session, principal: Principal) -> bool:
+    """Remember that a key was used, to the minute; true where there is something to commit."""
+    stale = now() - _LAST_USED_STEP
+    result = session.execute(
+        update(ApiKey)
+        .where(
+            ApiKey.key_id == principal.key_id,
+            or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < stale),
+        )
+        .values(last_used_at=now())
+    )
+    return bool(getattr(result, "rowcount", 0))
+
+
+def check_password(session: Session, email: str, password: str) -> User:
+    """The person whose e-mail and password these are; the same answer, after the same work, for every failure."""
+    house = house_of(session)
+    user = session.scalar(select(User).where(User.email == email.strip().lower()))
+    stored = user.password_hash if user else None
+    try:
+        house.hasher.verify(stored or house.decoy_hash, password)
+        correct = user is not None and stored is not None and user.is_active
+    except (VerificationError, InvalidHashError):
+        correct = False
+    if user is None or not correct:
+        raise Unauthenticated("The e-mail or the password is not right.")
+    if house.hasher.check_needs_rehash(stored or ""):
+        user.password_hash = house.hasher.hash(password)
+    return user
+
+
+def change_password(session: Session, principal: Principal, current: str, new: str) -> None:
+    """Set one's own password. Raises `InvalidInput` naming the field."""
+    user = session.get(User, principal.user_id)
+    if user is None or principal.key_id is not None:
+        raise Unauthenticated("Sign in to continue.")
+    try:
+        check_password(session, user.email or "", current)
+    except Unauthenticated:
+        raise InvalidInput("This is not your current password.", field="current") from None
+    if new == current:
+        raise InvalidInput("Choose another password than the current one.", field="new")
+    user.password_hash = hash_password(session, new, field="new")
+    user.must_change_password = False
+    audit.record(session, principal, "password changed", "user", user.user_id)
+    session.flush()
+
+
+def hash_password(session: Session, password: str, field: str = "password") -> str:
+    """The Argon2id hash of a password that is long enough. Raises `InvalidInput`."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise InvalidInput(f"A password has {MIN_PASSWORD} characters or more.", field=field)
+    try:
+        return house_of(session).hasher.hash(password)
+    except UnicodeEncodeError:
+        raise InvalidInput("The password holds a broken character. Type it again.", field=field) from None

@@ -1,0 +1,194 @@
+"""What a person fills in for a server: values of variables and their own key. Written, counted, never read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.credentials import setup_url
+from portal.domain.errors import InvalidRequest
+from portal.domain.principals import Principal
+from portal.domain.servers import check_sendable
+from portal.domain.variables import Scope
+from portal.services import audit, loading, personal
+from portal.services.house import house_of
+from portal.services.loading import RequiredVariable
+from portal.store.models import Server, User, UserCredential, UserVariable, now
+
+MAX_VALUE = 8_192
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What one server needs of the caller."""
+
+    server_id: str
+    server_name: str | None
+    alias: str | None
+    required: tuple[RequiredVariable, ...]
+    setup_url: str | None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names that are not set."""
+        return tuple(variable.name for variable in self.required if not variable.is_set)
+
+    @property
+    def missing_count(self) -> int:
+        """How many are not set."""
+        return len(self.missing)
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """Whether the caller's own key for a BYOK server is stored, and since when (UTC)."""
+
+    server_id: str
+    has_credential: bool
+    connected_at: datetime | None = None
+
+
+def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
+    """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to nobody."""
+    row = _find(session, principal, server_id, Action.SERVER_READ)
+    return _requirement(session, principal, row)
+
+
+def list_requirements(session: Session, principal: Principal) -> list[Requirement]:
+    """What every server on the caller's grid needs of them, in two queries however many servers; [] for nobody."""
+    if principal.user_id is None:
+        return []
+    required = loading.required_of(session, principal, authz.visible_servers(principal))
+    names = select(Server.server_id, Server.server_name, Server.alias).where(Server.server_id.in_(required))
+    rows = session.execute(names.order_by(Server.sort_key, Server.server_id))
+    public_url = house_of(session).public_url
+    return [
+        Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
+        for server_id, name, alias in rows
+    ]
+
+
+def save_variables(
+    session: Session, principal: Principal, server_id: str, values: Mapping[str, str | None]
+) -> Requirement:
+    """Merge values: undeclared names are dropped, empty ones keep what is stored, names no longer declared pruned.
+
+    Raises `InvalidRequest` for a value that cannot go into a header.
+    """
+    row = _find(session, principal, server_id, Action.VALUES_OWN)
+    user_id = _lock_person(session, principal)
+    declared = {variable.name for variable in row.variables if variable.scope == Scope.USER}
+    given = {name: value for name, value in values.items() if name in declared and value}
+    for name, value in given.items():
+        check_value(value, name)
+    mine = (UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
+    stored = {variable.name: variable for variable in session.scalars(select(UserVariable).where(*mine))}
+    vault = house_of(session).vault
+    for name, value in given.items():
+        variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
+        variable.sealed = vault.seal(value, personal.variable_place(row, user_id, name))
+        variable.updated_at = now()
+        session.add(variable)
+    for name in stored.keys() - declared:
+        session.delete(stored[name])
+    if given:
+        audit.record(session, principal, "own values saved", "server", row.server_id, names=sorted(given))
+    session.flush()
+    return _requirement(session, principal, row)
+
+
+def forget_variables(session: Session, principal: Principal, server_id: str) -> Requirement:
+    """Remove all values the caller stored for a server; removing nothing is fine."""
+    row = _find(session, principal, server_id, Action.VALUES_OWN)
+    removed = session.execute(
+        delete(UserVariable).where(UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id)
+    )
+    if getattr(removed, "rowcount", 0):
+        audit.record(session, principal, "own values removed", "server", row.server_id)
+    session.flush()
+    return _requirement(session, principal, row)
+
+
+def get_key_state(session: Session, principal: Principal, server_id: str) -> KeyState:
+    """Whether the caller has stored their key for a BYOK server."""
+    row = _find(session, principal, server_id, Action.SERVER_READ)
+    held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
+    readable = held is not None and house_of(session).vault.knows_key_of(held.sealed)
+    return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
+
+
+def save_key(session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True) -> KeyState:
+    """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False` nothing is stored.
+
+    Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a header.
+    """
+    row = _find(session, principal, server_id, Action.CREDENTIAL_OWN)
+    _require_byok(row)
+    check_value(key, "credential")
+    if not save:
+        return KeyState(row.server_id, False)
+    user_id = _lock_person(session, principal)
+    held = session.get(UserCredential, (user_id, row.server_id, "byok"))
+    held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
+    held.sealed = house_of(session).vault.seal(key.strip(), personal.credential_place(row, user_id, "byok"))
+    held.connected_at = now()
+    session.add(held)
+    audit.record(session, principal, "own key saved", "server", row.server_id)
+    session.flush()
+    return KeyState(row.server_id, True, held.connected_at)
+
+
+def remove_key(session: Session, principal: Principal, server_id: str, *, user_id: str | None = None) -> KeyState:
+    """Remove one's own key, or, as Admin, that of `user_id`; removing nothing is fine."""
+    others = user_id is not None and user_id != principal.user_id
+    action = Action.CREDENTIAL_REMOVE_OTHERS if others else Action.CREDENTIAL_OWN
+    row = _find(session, principal, server_id, action, needs_person=not others)
+    _require_byok(row)
+    owner = user_id or principal.user_id
+    held = session.get(UserCredential, (owner, row.server_id, "byok"))
+    if held is not None:
+        session.delete(held)
+        audit.record(session, principal, "key removed", "server", row.server_id, user_id=owner)
+    session.flush()
+    return KeyState(row.server_id, False)
+
+
+def check_value(value: str, name: str) -> None:
+    """A value that a person supplies fits into one header line."""
+    if not value.strip():
+        raise InvalidRequest("Enter a value.", field=name)
+    if len(value) > MAX_VALUE:
+        raise InvalidRequest(f"A value has {MAX_VALUE} characters at most.", field=name)
+    check_sendable(value, name)
+
+
+def _find(
+    session: Session, principal: Principal, server_id: str, action: Action, *, needs_person: bool = True
+) -> Server:
+    row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
+    if needs_person and principal.user_id is None:
+        raise InvalidRequest("This key belongs to nobody, so it has no values of its own.", field="user_id")
+    authz.require(principal, action, loading.facts(session, row))
+    return row
+
+
+def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:
+    required = loading.required_of(session, principal, Server.server_id == row.server_id).get(row.server_id, ())
+    link = setup_url(house_of(session).public_url, row.server_id) if required else None
+    return Requirement(row.server_id, row.server_name, row.alias, required, link)
+
+
+def _require_byok(row: Server) -> None:
+    if not row.is_byok:
+        raise InvalidRequest("People do not bring their own key to this server.", code="not_byok", field="server_id")
+
+
+def _lock_person(session: Session, principal: Principal) -> str:
+    """Two saves of one person wait for each other, so that neither loses what the other wrote (ENV-14)."""
+    session.execute(select(User.user_id).where(User.user_id == principal.user_id).with_for_update())
+    assert principal.user_id is not None
+    return principal.user_id

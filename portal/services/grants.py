@@ -1,0 +1,169 @@
+"""What users, teams and keys are granted: the object permissions of the wire format, as rows."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy.orm import Session
+
+from portal.domain.errors import InvalidRequest
+from portal.domain.principals import Reach
+from portal.store.models import AccessGroup, Grant, Server
+
+Holder = tuple[str, str]
+"""What holds grants: its kind (`user`, `team`, `key`) and its id."""
+
+
+@dataclass(frozen=True)
+class ObjectPermission:
+    """Grants as they are sent and answered; servers by id, name or alias, groups by name or id."""
+
+    mcp_servers: tuple[str, ...] = ()
+    mcp_access_groups: tuple[str, ...] = ()
+    mcp_tool_permissions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mcp_toolsets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What one holder has: the object permission, the `access_group_ids`, and what they amount to."""
+
+    permission: ObjectPermission = field(default_factory=ObjectPermission)
+    access_group_ids: tuple[str, ...] = ()
+    reach: Reach = field(default_factory=Reach)
+
+    def with_own_groups(self) -> Reach:
+        """The reach with the `access_group_ids` counted in, as for a team."""
+        return Reach(
+            server_ids=self.reach.server_ids,
+            access_group_ids=self.reach.access_group_ids | frozenset(self.access_group_ids),
+            tools=self.reach.tools,
+            names_anything=self.reach.names_anything or bool(self.access_group_ids),
+            explicit_servers=self.reach.explicit_servers,
+        )
+
+
+def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdings]:
+    """The holdings of several holders, in one query; every holder asked for is in the answer."""
+    ids_by_kind: dict[str, set[str]] = defaultdict(set)
+    for kind, holder_id in holders:
+        ids_by_kind[kind].add(holder_id)
+    rows: dict[Holder, list[tuple[Grant, str | None]]] = {(k, i): [] for k, ids in ids_by_kind.items() for i in ids}
+    if not rows:
+        return {}
+    condition: ColumnElement[bool] = or_(
+        *(and_(Grant.holder_kind == kind, Grant.holder_id.in_(ids)) for kind, ids in ids_by_kind.items())
+    )
+    named = select(Grant, AccessGroup.name).outerjoin(AccessGroup, AccessGroup.access_group_id == Grant.access_group_id)
+    for grant, group_name in session.execute(named.where(condition)):
+        rows[(grant.holder_kind, grant.holder_id)].append((grant, group_name))
+    return {holder: _holdings(grants) for holder, grants in rows.items()}
+
+
+def replace_grants(
+    session: Session, holder: Holder, permission: ObjectPermission | None, access_group_ids: Collection[str] | None
+) -> None:
+    """Write what is sent in place of what was there; None leaves that part as it is.
+
+    Raises `InvalidRequest` naming the field where a server or group does not exist.
+    """
+    kind, holder_id = holder
+    mine = and_(Grant.holder_kind == kind, Grant.holder_id == holder_id)
+    if permission is not None:
+        session.execute(delete(Grant).where(mine, Grant.kind != "own_group"))
+        _add_permission(session, kind, holder_id, permission)
+    if access_group_ids is not None:
+        session.execute(delete(Grant).where(mine, Grant.kind == "own_group"))
+        known = resolve_groups(session, access_group_ids, "access_group_ids")
+        for group_id in dict.fromkeys(known.values()):
+            session.add(Grant(holder_kind=kind, holder_id=holder_id, kind="own_group", access_group_id=group_id))
+    session.flush()
+
+
+def remove_grants(session: Session, holder: Holder) -> None:
+    """Delete all that a holder was granted, when the holder itself goes."""
+    session.execute(delete(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1]))
+
+
+def resolve_servers(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
+    """The ids behind ids, names or aliases, an id going before a name. Raises `InvalidRequest` for an unknown one."""
+    if not references:
+        return {}
+    found: dict[str, str] = {}
+    rows = session.execute(
+        select(Server.server_id, Server.server_name, Server.alias).where(
+            or_(
+                Server.server_id.in_(references), Server.server_name.in_(references), Server.alias.in_(references)
+            )
+        )
+    ).all()  # fmt: skip
+    for server_id, name, alias in rows:
+        for reference in (alias, name):
+            if reference is not None:
+                found.setdefault(reference, server_id)
+    found.update({server_id: server_id for server_id, _, _ in rows})
+    return _known(references, found, "MCP server", field_name)
+
+
+def resolve_groups(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
+    """The ids behind ids or names of access groups. Raises `InvalidRequest` for an unknown one."""
+    if not references:
+        return {}
+    rows = session.execute(
+        select(AccessGroup.access_group_id, AccessGroup.name).where(
+            or_(AccessGroup.access_group_id.in_(references), AccessGroup.name.in_(references))
+        )
+    ).all()
+    found = {name: group_id for group_id, name in rows} | {group_id: group_id for group_id, _ in rows}
+    return _known(references, found, "access group", field_name)
+
+
+def _known(references: Collection[str], found: Mapping[str, str], what: str, field_name: str) -> dict[str, str]:
+    for reference in references:
+        if reference not in found:
+            raise InvalidRequest(f"There is no {what} {reference[:64]}.", field=field_name)
+    return {reference: found[reference] for reference in references}
+
+
+def _add_permission(session: Session, kind: str, holder_id: str, permission: ObjectPermission) -> None:
+    servers = resolve_servers(session, permission.mcp_servers, "object_permission.mcp_servers")
+    tools = resolve_servers(session, tuple(permission.mcp_tool_permissions), "object_permission.mcp_tool_permissions")
+    groups = resolve_groups(session, permission.mcp_access_groups, "object_permission.mcp_access_groups")
+
+    def add(grant_kind: str, **columns: object) -> None:
+        session.add(Grant(holder_kind=kind, holder_id=holder_id, kind=grant_kind, **columns))
+
+    for server_id in dict.fromkeys(servers.values()):
+        add("server", server_id=server_id)
+    for group_id in dict.fromkeys(groups.values()):
+        add("access_group", access_group_id=group_id)
+    for reference, names in permission.mcp_tool_permissions.items():
+        add("tools", server_id=tools[reference], tools=list(dict.fromkeys(names)))
+    for toolset_id in dict.fromkeys(permission.mcp_toolsets):
+        add("toolset", toolset_id=toolset_id)
+
+
+def _holdings(grants: list[tuple[Grant, str | None]]) -> Holdings:
+    servers = [g.server_id for g, _ in grants if g.kind == "server" and g.server_id]
+    tools = {g.server_id: frozenset(g.tools) for g, _ in grants if g.kind == "tools" and g.server_id}
+    groups = {g.access_group_id: name or "" for g, name in grants if g.kind == "access_group" and g.access_group_id}
+    kinds = {g.kind for g, _ in grants}
+    return Holdings(
+        permission=ObjectPermission(
+            mcp_servers=tuple(sorted(servers)),
+            mcp_access_groups=tuple(sorted(groups.values())),
+            mcp_tool_permissions={server_id: tuple(sorted(names)) for server_id, names in sorted(tools.items())},
+            mcp_toolsets=tuple(sorted(g.toolset_id for g, _ in grants if g.kind == "toolset" and g.toolset_id)),
+        ),
+        access_group_ids=tuple(
+            sorted(g.access_group_id for g, _ in grants if g.kind == "own_group" and g.access_group_id)
+        ),
+        reach=Reach(
+            server_ids=frozenset(servers) | frozenset(tools),
+            access_group_ids=frozenset(groups),
+            tools=tools,
+            names_anything=bool(kinds & {"server", "access_group", "tools"}),
+            explicit_servers=frozenset(servers) if "server" in kinds else None,
+        ),
+    )

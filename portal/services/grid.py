@@ -1,0 +1,197 @@
+"""The grid: one page of cards, filtered in the database, in a number of queries that does not grow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, and_, exists, or_, select
+from sqlalchemy.orm import Session, defer
+
+from portal import authorization as authz
+from portal.authorization import Action, ServerFacts
+from portal.domain.principals import Principal
+from portal.domain.servers import AuthType
+from portal.services import loading
+from portal.services.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
+from portal.services.health import HealthView, view_health
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    Server,
+    ServerVariable,
+    Team,
+)
+
+PAGE_SIZE = 48
+COUNT_AT_MOST = 1000
+TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "stdio"), ("openapi", "OpenAPI"))
+AUTH_TYPES = tuple((auth.value, auth.label) for auth in AuthType)
+HEALTH = (("healthy", "Healthy"), ("unhealthy", "Unhealthy"), ("unknown", "Unknown"))
+STATUSES = (("active", "Active"), ("pending_review", "Waiting for review"), ("rejected", "Rejected"))
+SORTS = (("name", "Name"), ("newest", "Newest"), ("changed", "Recently changed"))
+
+
+@dataclass(frozen=True)
+class ServerCard:
+    """A server on the grid, as its viewer may see it."""
+
+    server_id: str
+    name: str
+    alias: str | None
+    description: str | None
+    transport: str
+    transport_label: str
+    auth_label: str
+    logo_url: str | None
+    internet: bool
+    listed: bool
+    from_config: bool
+    open_to_all: bool
+    access_groups: tuple[str, ...]
+    health: HealthView
+    missing: tuple[str, ...]
+    byok: str
+    sign_in: str
+    approval_status: str
+    address: str | None
+    command: str | None
+    usable: bool
+    version: int
+    actions: frozenset[Action]
+
+
+@dataclass(frozen=True)
+class GridPage:
+    """One page of the grid with what its filters offer."""
+
+    cards: tuple[ServerCard, ...]
+    total: int
+    total_is_capped: bool
+    next_cursor: str | None
+    query: GridQuery
+    groups: tuple[tuple[str, str], ...]
+    teams: tuple[tuple[str, str], ...]
+    exists_any: bool
+    transports: tuple[tuple[str, str], ...] = TRANSPORTS
+    auth_types: tuple[tuple[str, str], ...] = AUTH_TYPES
+    health_states: tuple[tuple[str, str], ...] = HEALTH
+    statuses: tuple[tuple[str, str], ...] = ()
+    sorts: tuple[tuple[str, str], ...] = SORTS
+
+
+def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
+    """The cards that meet `query`, of the servers the caller may see."""
+    condition = matching(session, principal, query)
+    order, after = ordered(query)
+    rows = session.scalars(
+        select(Server).where(condition, after).order_by(*order).limit(PAGE_SIZE + 1).options(*_SKIPPED)
+    ).all()
+    page = rows[:PAGE_SIZE]
+    total = loading.count_up_to(session, condition, COUNT_AT_MOST + 1)
+    admin_view = authz.has_admin_view(principal)
+    return GridPage(
+        cards=make_cards(session, principal, page),
+        total=min(total, COUNT_AT_MOST),
+        total_is_capped=total > COUNT_AT_MOST,
+        next_cursor=cursor_of(query, page[-1]) if len(rows) > PAGE_SIZE else None,
+        query=query,
+        groups=tuple((name, name) for name in session.scalars(_group_names(principal)).all()),
+        teams=tuple((team_id, alias) for team_id, alias in session.execute(_team_names(principal))),
+        exists_any=bool(page) or (query.filters and loading.count_up_to(session, seen(principal, ""), 1) > 0),
+        statuses=STATUSES if admin_view else (),
+    )
+
+
+def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
+    """One card. Raises `NotFound` or, without admin view, `Forbidden`."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
+    return make_cards(session, principal, [row])[0]
+
+
+def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCard, ...]:
+    """The servers that ask something personal of the caller: variables, a key, a sign-in."""
+    asks = or_(
+        Server.is_byok,
+        Server.auth_type.in_((AuthType.OAUTH2.value, AuthType.OAUTH2_TOKEN_EXCHANGE.value)),
+        exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
+    )
+    query = select(Server).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
+    return make_cards(session, principal, session.scalars(query.limit(500).options(*_SKIPPED)).all())
+
+
+def needs_count(session: Session, principal: Principal) -> int:
+    """How many servers need something of the caller, up to 100."""
+    return loading.count_up_to(session, and_(authz.usable_servers(principal), needing(principal)), 100)
+
+
+def _group_names(principal: Principal) -> Select[str]:
+    """The access groups a filter may offer: all with admin view, else those of servers the caller sees."""
+    names = select(AccessGroup.name).order_by(AccessGroup.name).limit(200)
+    if authz.has_admin_view(principal):
+        return names
+    members = select(AccessGroupServer.access_group_id).join(Server).where(authz.visible_servers(principal))
+    return names.where(AccessGroup.access_group_id.in_(members))
+
+
+def _team_names(principal: Principal) -> Select[str, str]:
+    """The teams a filter may offer: all with admin view, else the caller's own."""
+    names = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)
+    return names if authz.has_admin_view(principal) else names.where(Team.team_id.in_(principal.team_ids))
+
+
+def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
+    """Cards of `rows`: three more queries, however many there are."""
+    groups = loading.groups_of(session, rows)
+    held = loading.keys_held(session, principal, rows)
+    ids = [row.server_id for row in rows]
+    required = loading.required_of(session, principal, Server.server_id.in_(ids))
+    cards = []
+    for row in rows:
+        facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        variables = required.get(row.server_id, ())
+        cards.append(
+            _card(
+                principal, facts, tuple(group.name for group in groups[row.server_id]),
+                tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
+            )
+        )  # fmt: skip
+    return tuple(cards)
+
+
+_SKIPPED = tuple(
+    defer(column)
+    for column in (Server.instructions, Server.token_validation, Server.tool_name_to_description, Server.review_notes)
+)
+
+
+def _card(
+    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool
+) -> ServerCard:
+    row, usable = server.row, authz.may_use(principal, server)
+    inspects = authz.may(principal, Action.SERVER_INSPECT, server)
+    auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
+    logo = (row.mcp_info or {}).get("logo_url")
+    return ServerCard(
+        server_id=row.server_id,
+        name=row.server_name or row.alias or row.server_id,
+        alias=row.alias if row.alias != row.server_name else None,
+        description=row.description,
+        transport=row.transport,
+        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
+        auth_label=auth.label,
+        logo_url=logo if isinstance(logo, str) else None,
+        internet=row.available_on_public_internet,
+        listed=row.is_public,
+        from_config=row.origin == "config",
+        open_to_all=row.allow_all_keys,
+        access_groups=groups,
+        health=view_health(principal, row),
+        missing=missing if usable or principal.view_all else (),
+        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
+        sign_in="needed" if auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and usable else "",
+        approval_status=row.approval_status,
+        address=row.address if inspects else None,
+        command=row.command if inspects else None,
+        usable=usable,
+        version=row.version,
+        actions=authz.allowed_actions(principal, server),
+    )

@@ -1,0 +1,127 @@
+"""What the grid is asked for, as conditions and an order that the database works out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, true, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from portal import authorization as authz
+from portal.domain.principals import Principal
+from portal.domain.servers import ApprovalStatus, AuthType
+from portal.services.grants import holdings
+from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, UserCredential, UserVariable
+
+
+@dataclass(frozen=True)
+class GridQuery:
+    """What is asked for, as it stands in the URL; blank is no filter, and an unknown word finds nothing."""
+
+    q: str = ""
+    status: str = ""
+    transport: str = ""
+    auth: str = ""
+    group: str = ""
+    team: str = ""
+    health: str = ""
+    needs: str = ""
+    sort: str = "name"
+    view: str = "cards"
+    cursor: str = ""
+
+    @property
+    def filters(self) -> bool:
+        """Whether anything narrows the list."""
+        return any((self.q, self.status, self.transport, self.auth, self.group, self.team, self.health, self.needs))
+
+
+def seen(principal: Principal, status: str) -> ColumnElement[bool]:
+    """What the grid shows at all: active servers, and for admin view those under review where they are asked for."""
+    if status in (ApprovalStatus.PENDING_REVIEW, ApprovalStatus.REJECTED):
+        return Server.approval_status == status if authz.has_admin_view(principal) else false()
+    return authz.visible_servers(principal)
+
+
+def matching(session: Session, principal: Principal, query: GridQuery) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = [seen(principal, query.status)]
+    if query.q.strip():
+        conditions.append(_matches(principal, query.q.strip()))
+    if query.transport == "openapi":
+        conditions.append(Server.has_spec.is_(True))
+    elif query.transport:
+        conditions.append(Server.transport == query.transport)
+    if query.auth == AuthType.NONE:
+        conditions.append(or_(Server.auth_type.is_(None), Server.auth_type == "none"))
+    elif query.auth:
+        conditions.append(Server.auth_type == query.auth)
+    if query.group:
+        conditions.append(
+            Server.server_id.in_(
+                select(AccessGroupServer.server_id).join(AccessGroup).where(AccessGroup.name == query.group)
+            )
+        )
+    if query.team:
+        mine = authz.has_admin_view(principal) or query.team in principal.team_ids
+        reach = holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
+        conditions.append(authz.servers_of_team(reach) if mine else false())
+    if query.health:
+        conditions.append(Server.health_status == query.health)
+    if query.needs:
+        conditions.append(needing(principal))
+    return and_(*conditions)
+
+
+def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
+    """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand for themselves."""
+    columns = [Server.server_name, Server.alias, Server.description]
+    if authz.has_admin_view(principal):
+        columns.append(Server.address)
+    found: list[ColumnElement[bool]] = [
+        func.lower(column).contains(text.lower(), autoescape=True) for column in columns
+    ]
+    return or_(*found, Server.server_id == text)
+
+
+def needing(principal: Principal) -> ColumnElement[bool]:
+    unset = (
+        select(ServerVariable.server_id)
+        .outerjoin(
+            UserVariable,
+            and_(
+                UserVariable.server_id == ServerVariable.server_id,
+                UserVariable.name == ServerVariable.name,
+                UserVariable.user_id == principal.user_id,
+            ),
+        )
+        .where(ServerVariable.is_required, UserVariable.name.is_(None))
+    )
+    keys = select(UserCredential.server_id).where(
+        UserCredential.user_id == principal.user_id, UserCredential.kind == "byok"
+    )
+    return or_(Server.server_id.in_(unset), and_(Server.is_byok, Server.server_id.not_in(keys)))
+
+
+_TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}
+
+
+def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
+    """Keyset paging: the order, and the condition that begins behind the cursor."""
+    key, _, server_id = query.cursor.rpartition("~")
+    column = _TIMES.get(query.sort)
+    if column is None:
+        after = tuple_(Server.sort_key, Server.server_id) > (key, server_id)
+        return (Server.sort_key, Server.server_id), after if query.cursor else true()
+    try:
+        at = datetime.fromisoformat(key)
+    except ValueError:
+        return (column.desc(), Server.server_id), true()
+    return (column.desc(), Server.server_id), or_(column < at, and_(column == at, Server.server_id > server_id))
+
+
+def cursor_of(query: GridQuery, row: Server) -> str:
+    """Where the next page begins: behind `row`."""
+    column = _TIMES.get(query.sort)
+    key = row.sort_key if column is None else getattr(row, column.key).isoformat()
+    return f"{key}~{row.server_id}"

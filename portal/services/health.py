@@ -1,0 +1,232 @@
+"""Whether servers answer: looked at by the worker in the background, and on request, never while a list is made."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
+from portal.services import audit, loading
+from portal.services.house import house_of
+from portal.services.server_views import KIND_OF_FAULT, ServerView, view_server
+from portal.services.targets import target_to_probe
+from portal.store.database import release
+from portal.store.models import HealthRecord, Server, now
+
+PROBE_AGAIN_AFTER = timedelta(seconds=10)
+_EVERY = timedelta(seconds=120)
+_LEAST_OFTEN = timedelta(minutes=30)
+_CLAIM = timedelta(seconds=60)
+_KEEP_HISTORY = timedelta(days=30)
+_REQUEST_DEADLINE = 8.0
+_BATCH = 32
+
+_LABELS = {
+    HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
+    HealthReason.PER_USER_VALUE: ("Needs personal values", ""),
+    HealthReason.NEVER_CHECKED: ("Never checked", ""),
+    HealthReason.DISABLED: ("Switched off", ""),
+}
+
+
+@dataclass(frozen=True)
+class HealthView:
+    """The last look at a server, as a chip shows it; times are UTC, the latency in milliseconds."""
+
+    status: str
+    reason: str
+    label: str
+    tone: str
+    message: str | None
+    checked_at: datetime | None
+    latency_ms: int | None
+    protocol_version: str | None
+
+
+@dataclass(frozen=True)
+class HealthRow:
+    """The health of a server as the API answers it."""
+
+    server_id: str
+    status: str
+    health_check_reason: str
+    last_health_check: datetime | None
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One look of the past."""
+
+    checked_at: datetime
+    status: str
+    reason: str
+    message: str | None
+    latency_ms: int | None
+
+
+@dataclass(frozen=True)
+class _Probe:
+    server_id: str
+    incarnation: str
+    version: int
+    target: Target | HealthReason
+
+
+def view_health(principal: Principal, row: Server) -> HealthView:
+    """The stored health of a server; the message names the host only to those who may learn it."""
+    reason = HealthReason(row.health_reason)
+    label, tone = _LABELS.get(reason, ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad"))
+    message = row.health_error if authz.has_admin_view(principal) else None
+    return HealthView(
+        row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,
+        row.health_latency_ms, row.protocol_version,
+    )  # fmt: skip
+
+
+def get_checked_server(session: Session, principal: Principal, reference: str) -> ServerView:
+    """One server with a fresh look at its health, made after it is known that the caller may see it."""
+    row = loading.find_server(session, principal, reference, Action.SERVER_READ).row
+    if authz.may_use(principal, loading.facts(session, row)) or authz.is_admin(principal):
+        server_id = row.server_id
+        _probe_now(session, [row])
+        row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
+    return view_server(session, principal, row)
+
+
+def check_servers(session: Session, principal: Principal, server_ids: Sequence[str] | None = None) -> list[HealthRow]:
+    """The health of the servers the caller may use, looked at side by side, each at most once in 10 seconds."""
+    query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
+    if server_ids:
+        query = query.where(Server.server_id.in_(server_ids))
+    _probe_now(session, list(session.scalars(query.options(*loading.PARTS))))
+    rows = session.scalars(query.execution_options(populate_existing=True))
+    return [HealthRow(r.server_id, r.health_status, r.health_reason, r.health_checked_at) for r in rows]
+
+
+def probe_server(session: Session, principal: Principal, server_id: str) -> HealthView:
+    """Look at one server now, because an Admin asked."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_PROBE).row
+    _probe_now(session, [row])
+    row = loading.find_server(session, principal, server_id, Action.SERVER_PROBE).row
+    return view_health(principal, row)
+
+
+def stored_health(session: Session, principal: Principal, server_ids: Sequence[str]) -> dict[str, HealthView]:
+    """What is stored of the health of several servers, of those the caller may see; nothing is contacted."""
+    rows = session.scalars(select(Server).where(Server.server_id.in_(server_ids), authz.visible_servers(principal)))
+    return {row.server_id: view_health(principal, row) for row in rows}
+
+
+def history(session: Session, principal: Principal, server_id: str, limit: int = 100) -> list[HistoryEntry]:
+    """The latest looks at a server, newest first."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
+    records = session.scalars(
+        select(HealthRecord)
+        .where(HealthRecord.server_id == row.server_id)
+        .order_by(HealthRecord.checked_at.desc())
+        .limit(limit)
+    )
+    return [HistoryEntry(r.checked_at, r.status, r.reason, r.message, r.latency_ms) for r in records]
+
+
+def probe_due(session: Session, principal: Principal) -> int:
+    """Look at the servers whose turn it is, as the worker does; answers how many. Any number of workers may run."""
+    authz.require(principal, Action.PREFERENCE_MANAGE)
+    rows = list(
+        session.scalars(
+            select(Server)
+            .where(Server.probe_due_at <= now(), Server.approval_status == "active")
+            .order_by(Server.probe_due_at)
+            .limit(_BATCH)
+            .options(*loading.PARTS)
+            .with_for_update(skip_locked=True, of=Server)
+        )
+    )
+    probes = [_prepare(session, row) for row in rows]
+    for row in rows:
+        row.probe_due_at, row.probe_started_at = now() + _CLAIM, now()
+    session.commit()
+    _run(session, probes)
+    session.commit()
+    return len(probes)
+
+
+def forget_old_history(session: Session, principal: Principal) -> None:
+    """Delete looks of more than 30 days ago."""
+    authz.require(principal, Action.PREFERENCE_MANAGE)
+    session.execute(delete(HealthRecord).where(HealthRecord.checked_at < now() - _KEEP_HISTORY))
+    audit.record(session, principal, "health history trimmed", "server", None)
+
+
+def _probe_now(session: Session, rows: Sequence[Server]) -> None:
+    """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was seen."""
+    stale = now() - PROBE_AGAIN_AFTER
+    probes = {row.server_id: _prepare(session, row) for row in rows}
+    release(session)
+    claimed = session.scalars(
+        update(Server)
+        .where(
+            Server.server_id.in_(probes),
+            or_(Server.probe_started_at.is_(None), Server.probe_started_at < stale),
+        )
+        .values(probe_started_at=now())
+        .returning(Server.server_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    session.commit()
+    _run(session, [probes[server_id] for server_id in claimed])
+
+
+def _prepare(session: Session, row: Server) -> _Probe:
+    return _Probe(row.server_id, row.incarnation, row.version, target_to_probe(session, row))
+
+
+def _run(session: Session, probes: Sequence[_Probe]) -> None:
+    """Contact upstreams with no transaction open, then write what they answered."""
+    asked = [(probe, probe.target) for probe in probes if isinstance(probe.target, Target)]
+    results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
+    for (probe, _), result in zip(asked, results, strict=True):
+        _store(session, probe, result)
+    for probe in probes:
+        if isinstance(probe.target, HealthReason):
+            _store(session, probe, ProbeResult(HealthStatus.UNKNOWN, probe.target, KIND_OF_FAULT[probe.target]))
+    session.flush()
+
+
+def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
+    at, failed = now(), result.status is HealthStatus.UNHEALTHY
+    healthy = result.status is HealthStatus.HEALTHY
+    still_the_same = (
+        Server.server_id == probe.server_id,
+        Server.incarnation == probe.incarnation,
+        Server.version == probe.version,
+    )
+    failures = session.scalar(select(Server.probe_failures).where(*still_the_same))
+    if failures is None:
+        return  # edited or deleted while we looked: what we saw is of a server that is no more
+    failures = min(failures + 1, 10) if failed else 0
+    # Jitter spreads the probes of servers that were added together.
+    pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(0.85, 1.15)  # noqa: S311 - no secret
+    session.execute(
+        update(Server)
+        .where(*still_the_same)
+        .values(
+            health_status=result.status.value, health_reason=result.reason.value,
+            health_error=None if healthy else result.message, health_checked_at=at,
+            health_latency_ms=result.latency_ms or None, protocol_version=result.protocol_version,
+            probe_failures=failures, probe_due_at=at + pause,
+        )
+        .execution_options(synchronize_session=False)
+    )  # fmt: skip
+    session.add(
+        HealthRecord(
+            server_id=probe.server_id, checked_at=at, status=result.status.value, reason=result.reason.value,
+            message=None if healthy else result.message, latency_ms=result.latency_ms or None,
+        )
+    )  # fmt: skip

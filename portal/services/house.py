@@ -1,0 +1,37 @@
+"""What every use case of this process shares, hung on the database session so that nobody holds it globally."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from argon2 import PasswordHasher
+from sqlalchemy.orm import Session
+
+from portal.store.vault import Vault
+from portal.upstream.mcp_client import McpClient
+
+
+@dataclass(frozen=True)
+class House:
+    """The vault, the way to upstreams, and the operator's settings that use cases depend on."""
+
+    vault: Vault
+    mcp: McpClient
+    hasher: PasswordHasher
+    public_url: str
+    stdio_enabled: bool
+    stdio_commands: frozenset[str]
+    write_only_globals: bool
+    session_idle_minutes: int
+    session_max_hours: int
+
+    @cached_property
+    def decoy_hash(self) -> str:
+        """A hash nobody knows the password of, so that an unknown e-mail takes as long as a wrong password."""
+        return self.hasher.hash("nobody has this password")
+
+
+def house_of(session: Session) -> House:
+    """The house that `session` belongs to."""
+    house = session.info["house"]
+    assert isinstance(house, House)
+    return house

@@ -1,0 +1,204 @@
+"""API keys: issued once, listed by prefix, revoked at once."""
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, NotFound
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.accounts import hash_key
+from portal.services.grants import Holdings, ObjectPermission, holdings, replace_grants, resolve_servers
+from portal.services.paging import Page, paged
+from portal.store.models import ApiKey, Server, Team, User, now
+
+_PREFIX_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class KeyDraft:
+    """What a new key is to be; who and which team it belongs to, and what narrows it."""
+
+    key_alias: str | None = None
+    user_id: str | None = None
+    team_id: str | None = None
+    allowed_routes: Sequence[str] = ()
+    object_permission: ObjectPermission | None = None
+    access_group_ids: Collection[str] = ()
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class KeyView:
+    """A key as it may be shown; never its secret. Times are UTC."""
+
+    key_id: str
+    key_alias: str | None
+    key_prefix: str
+    user_id: str | None
+    team_id: str | None
+    allowed_routes: tuple[str, ...]
+    object_permission: ObjectPermission
+    access_group_ids: tuple[str, ...]
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A key and, this once, its secret."""
+
+    view: KeyView
+    key: str = field(repr=False)
+
+
+def list_keys(session: Session, principal: Principal, *, cursor: str = "", limit: int = 50) -> Page[KeyView]:
+    """Everybody's keys."""
+    authz.require(principal, Action.KEY_READ)
+    rows, next_cursor = paged(session, select(ApiKey), ApiKey.key_id, cursor, limit)
+    return Page(tuple(_views(session, rows)), next_cursor)
+
+
+def list_own_keys(session: Session, principal: Principal, *, cursor: str = "", limit: int = 50) -> Page[KeyView]:
+    """The caller's own keys."""
+    authz.require(principal, Action.KEY_OWN)
+    mine = select(ApiKey).where(ApiKey.user_id == principal.user_id)
+    rows, next_cursor = paged(session, mine, ApiKey.key_id, cursor, limit)
+    return Page(tuple(_views(session, rows)), next_cursor)
+
+
+def get_key(session: Session, principal: Principal, key_id: str) -> KeyView:
+    """One key."""
+    authz.require(principal, Action.KEY_READ)
+    return _views(session, [_find(session, key_id)])[0]
+
+
+def issue_key(session: Session, principal: Principal, draft: KeyDraft, *, secret: str | None = None) -> IssuedKey:
+    """Make a key for anybody. `secret` is given only where the operator brings the first key."""
+    authz.require(principal, Action.KEY_MANAGE)
+    return _issue(session, principal, draft, secret)
+
+
+def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> IssuedKey:
+    """Make a key for oneself, never wider than oneself: one's own team's, within what one can use, not unrestricted
+    where one is restricted."""
+    authz.require(principal, Action.KEY_OWN)
+    if principal.is_restricted_key:
+        raise Forbidden("A restricted key cannot issue keys.")
+    if draft.team_id and draft.team_id not in principal.team_ids:
+        raise Forbidden("You are not a member of this team.")
+    if draft.access_group_ids:
+        raise Forbidden("Only an Admin can add access groups to a key.")
+    permission = draft.object_permission or ObjectPermission()
+    _require_own(session, principal, permission)
+    if principal.key_id is not None and not permission.mcp_servers:
+        raise Forbidden("Sign in to issue a key, or name the servers it is for.")
+    return _issue(session, principal, _for_owner(draft, principal.user_id), None)
+
+
+def change_key(
+    session: Session, principal: Principal, key_id: str, changes: Mapping[str, object],
+    permission: ObjectPermission | None, access_group_ids: Collection[str] | None,
+) -> KeyView:  # fmt: skip
+    """Change what is named: `key_alias`, `allowed_routes`, `expires_at`, grants."""
+    authz.require(principal, Action.KEY_MANAGE)
+    row = _find(session, key_id)
+    _check_routes(changes.get("allowed_routes"))
+    for name in ("key_alias", "expires_at"):
+        if name in changes:
+            setattr(row, name, changes[name])
+    routes = changes.get("allowed_routes", row.allowed_routes)
+    row.allowed_routes = list(routes) if isinstance(routes, list | tuple) else []
+    replace_grants(session, ("key", key_id), permission, access_group_ids)
+    audit.record(session, principal, "API key changed", "key", key_id, fields=sorted(changes))
+    session.flush()
+    return _views(session, [row])[0]
+
+
+def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
+    """End a key, one's own or as Admin anybody's; it opens nothing from the next request on."""
+    row = session.get(ApiKey, key_id)
+    own = row is not None and row.user_id is not None and row.user_id == principal.user_id
+    if not (own and authz.may(principal, Action.KEY_OWN) and not principal.is_restricted_key):
+        authz.require(principal, Action.KEY_MANAGE)
+    row = _find(session, key_id)
+    if row.revoked_at is None:
+        row.revoked_at = now()
+        audit.record(session, principal, "API key revoked", "key", key_id, prefix=row.key_prefix)
+    session.flush()
+
+
+def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str | None) -> IssuedKey:
+    if draft.user_id and session.get(User, draft.user_id) is None:
+        raise InvalidRequest("There is no such user.", field="user_id")
+    if draft.team_id and session.get(Team, draft.team_id) is None:
+        raise InvalidRequest("There is no such team.", field="team_id")
+    if not draft.user_id and not draft.team_id:
+        raise InvalidRequest("A key belongs to a user, a team, or both.", field="user_id")
+    if draft.expires_at is not None and draft.expires_at <= now():
+        raise InvalidRequest("The key would have expired already. Choose a later time.", field="expires_at")
+    _check_routes(draft.allowed_routes)
+    key = secret or f"sk-{secrets.token_urlsafe(32)}"
+    row = ApiKey(
+        key_alias=draft.key_alias, key_hash=hash_key(key), key_prefix=key[:_PREFIX_LENGTH], user_id=draft.user_id,
+        team_id=draft.team_id, allowed_routes=list(draft.allowed_routes), expires_at=draft.expires_at,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    replace_grants(session, ("key", row.key_id), draft.object_permission, draft.access_group_ids)
+    audit.record(session, principal, "API key issued", "key", row.key_id, prefix=row.key_prefix, user_id=row.user_id)
+    session.flush()
+    return IssuedKey(_views(session, [row])[0], key)
+
+
+def _require_own(session: Session, principal: Principal, permission: ObjectPermission) -> None:
+    if permission.mcp_access_groups or permission.mcp_toolsets:
+        raise Forbidden("Name servers: only an Admin can grant access groups and toolsets to a key.")
+    references = (*permission.mcp_servers, *permission.mcp_tool_permissions)
+    ids = set(resolve_servers(session, references, "object_permission.mcp_servers").values())
+    usable = set(
+        session.scalars(select(Server.server_id).where(Server.server_id.in_(ids), authz.usable_servers(principal)))
+    )
+    if ids - usable:
+        raise Forbidden("You may not use one of these servers yourself.")
+
+
+def _for_owner(draft: KeyDraft, user_id: str | None) -> KeyDraft:
+    return KeyDraft(
+        draft.key_alias, user_id, draft.team_id, draft.allowed_routes, draft.object_permission, (), draft.expires_at
+    )
+
+
+def _check_routes(routes: object) -> None:
+    for route in routes if isinstance(routes, list | tuple) else ():
+        if not (isinstance(route, str) and route.startswith("/v1/")):
+            raise InvalidInput("A route begins with /v1/, for example /v1/mcp/server.", field="allowed_routes")
+
+
+def _find(session: Session, key_id: str) -> ApiKey:
+    row = session.get(ApiKey, key_id)
+    if row is None:
+        raise NotFound(f"There is no API key {key_id[:64]}.")
+    return row
+
+
+def _views(session: Session, rows: Sequence[ApiKey]) -> list[KeyView]:
+    held = holdings(session, [("key", row.key_id) for row in rows])
+    return [_view(row, held[("key", row.key_id)]) for row in rows]
+
+
+def _view(row: ApiKey, held: Holdings) -> KeyView:
+    return KeyView(
+        key_id=row.key_id, key_alias=row.key_alias, key_prefix=row.key_prefix, user_id=row.user_id,
+        team_id=row.team_id, allowed_routes=tuple(row.allowed_routes), object_permission=held.permission,
+        access_group_ids=held.access_group_ids, expires_at=row.expires_at, last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at, created_at=row.created_at,
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Reading servers with all that a decision or a view needs, in a number of queries that does not grow with them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session, selectinload
+
+from portal import authorization as authz
+from portal.authorization import Action, ServerFacts, Show
+from portal.domain.errors import Forbidden, NotFound
+from portal.domain.principals import Principal
+from portal.services.house import house_of
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    Grant,
+    Server,
+    ServerVariable,
+    Team,
+    UserCredential,
+    UserVariable,
+)
+
+PARTS = (selectinload(Server.secrets), selectinload(Server.variables))
+
+
+@dataclass(frozen=True)
+class GroupRef:
+    """An access group, by id and name."""
+
+    access_group_id: str
+    name: str
+
+
+def find_server(
+    session: Session, principal: Principal, reference: str, action: Action, *, lock: bool = False
+) -> ServerFacts:
+    """The server with this id, name or alias, if `principal` may do `action` to it.
+
+    Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
+    that ids cannot be guessed (rule 9).
+    """
+    query = select(Server).where(
+        or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
+    )
+    # An id goes before a name, so that nobody can shadow a server by naming theirs like its id.
+    query = query.order_by((Server.server_id == reference).desc()).limit(1).options(*PARTS)
+    row = session.scalar(query.with_for_update(of=Server) if lock else query)
+    server = (
+        ServerFacts(row, frozenset(g.access_group_id for g in groups_of(session, [row])[row.server_id]))
+        if row
+        else None
+    )
+    if server is None or not authz.may_see(principal, server):
+        if authz.has_admin_view(principal):
+            raise NotFound(f"MCP Server not found, passed server_id={reference[:64]}", field="server_id")
+        raise Forbidden("There is no such MCP server, or you may not use it.")
+    authz.require(principal, action, server)
+    return server
+
+
+def facts(session: Session, row: Server) -> ServerFacts:
+    """What decisions about `row` need to know."""
+    return ServerFacts(row, frozenset(group.access_group_id for group in groups_of(session, [row])[row.server_id]))
+
+
+def groups_of(session: Session, rows: Iterable[Server]) -> dict[str, tuple[GroupRef, ...]]:
+    """The access groups of each server, sorted by name."""
+    ids = [row.server_id for row in rows]
+    found: dict[str, list[GroupRef]] = {server_id: [] for server_id in ids}
+    query = (
+        select(AccessGroupServer.server_id, AccessGroup.access_group_id, AccessGroup.name)
+        .join(AccessGroup, AccessGroup.access_group_id == AccessGroupServer.access_group_id)
+        .where(AccessGroupServer.server_id.in_(ids))
+        .order_by(AccessGroup.name)
+    )
+    for server_id, group_id, name in session.execute(query):
+        found[server_id].append(GroupRef(group_id, name))
+    return {server_id: tuple(groups) for server_id, groups in found.items()}
+
+
+def teams_of(session: Session, rows: Iterable[Server]) -> dict[str, list[dict[str, str]]]:
+    """The teams that are granted each server, directly or through a group, sorted by name."""
+    ids = [row.server_id for row in rows]
+    direct = select(Grant.server_id, Team.team_id, Team.team_alias).join(
+        Team, and_(Grant.holder_kind == "team", Grant.holder_id == Team.team_id)
+    )
+    by_group = (
+        select(AccessGroupServer.server_id, Team.team_id, Team.team_alias)
+        .join(Grant, Grant.access_group_id == AccessGroupServer.access_group_id)
+        .join(Team, and_(Grant.holder_kind == "team", Grant.holder_id == Team.team_id))
+    )
+    union = direct.where(Grant.server_id.in_(ids)).union(by_group.where(AccessGroupServer.server_id.in_(ids)))
+    found: dict[str, list[dict[str, str]]] = {server_id: [] for server_id in ids}
+    for server_id, team_id, alias in sorted(session.execute(union), key=lambda r: (r[2].casefold(), r[1])):
+        found[str(server_id)].append({"team_id": team_id, "team_alias": alias})
+    return found
+
+
+def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) -> frozenset[str]:
+    """The BYOK servers among `rows` for which the caller has stored a key that can still be read."""
+    ids = [row.server_id for row in rows if row.is_byok]
+    if not ids or principal.user_id is None:
+        return frozenset()
+    query = select(UserCredential.server_id, UserCredential.sealed).where(
+        UserCredential.user_id == principal.user_id,
+        UserCredential.kind == "byok",
+        UserCredential.server_id.in_(ids),
+    )
+    vault = house_of(session).vault
+    return frozenset(server_id for server_id, sealed in session.execute(query) if vault.knows_key_of(sealed))
+
+
+@dataclass(frozen=True)
+class RequiredVariable:
+    """A variable the caller must supply, and since when they have; a value whose key is lost counts as not set."""
+
+    name: str
+    description: str | None
+    is_set: bool
+    updated_at: datetime | None
+
+
+def required_of(
+    session: Session, principal: Principal, servers: ColumnElement[bool]
+) -> dict[str, tuple[RequiredVariable, ...]]:
+    """The required variables of the servers that meet a condition on `Server`, in one query."""
+    query = (
+        select(
+            ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
+            UserVariable.updated_at,
+        )
+        .join(Server, Server.server_id == ServerVariable.server_id)
+        .outerjoin(
+            UserVariable,
+            and_(
+                UserVariable.server_id == ServerVariable.server_id,
+                UserVariable.name == ServerVariable.name,
+                UserVariable.user_id == principal.user_id,
+            ),
+        )
+        .where(ServerVariable.is_required, servers)
+        .order_by(ServerVariable.server_id, ServerVariable.position)
+    )  # fmt: skip
+    vault = house_of(session).vault
+    found: dict[str, list[RequiredVariable]] = defaultdict(list)
+    for server_id, name, description, sealed, updated_at in session.execute(query):
+        is_set = sealed is not None and vault.knows_key_of(sealed)
+        found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
+    return {server_id: tuple(variables) for server_id, variables in found.items()}
+
+
+def count_up_to(session: Session, condition: ColumnElement[bool], most: int) -> int:
+    """How many servers meet a condition, counting no further than `most`."""
+    some = select(Server.server_id).where(condition).limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def shows_parts(principal: Principal) -> bool:
+    """Whether the viewer sees anything of the sealed parts, so that they have to be read at all."""
+    return authz.shown(principal, "url") is not None
+
+
+def reads_verbatim(principal: Principal) -> bool:
+    """Whether the viewer reads the sealed parts in the clear."""
+    return authz.shown(principal, "url") is Show.VERBATIM

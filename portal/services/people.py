@@ -1,0 +1,158 @@
+"""People: who may sign in, as what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
+from portal.domain.principals import Principal, Role
+from portal.services import audit
+from portal.services.accounts import hash_password
+from portal.services.grants import ObjectPermission, holdings, remove_grants, replace_grants
+from portal.services.paging import Page, paged
+from portal.store.models import BrowserSession, User
+
+
+@dataclass(frozen=True)
+class UserView:
+    """A person as others may see them."""
+
+    user_id: str
+    email: str | None
+    display_name: str | None
+    role: str
+    is_active: bool
+    object_permission: ObjectPermission
+
+
+def list_users(
+    session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, q: str = ""
+) -> Page[UserView]:
+    """People, filtered by a part of their e-mail or name."""
+    authz.require(principal, Action.USER_READ)
+    query = select(User)
+    if q:
+        query = query.where(
+            or_(
+                func.lower(User.email).contains(q.lower(), autoescape=True),
+                func.lower(User.display_name).contains(q.lower(), autoescape=True),
+            )
+        )
+    rows, next_cursor = paged(session, query, User.user_id, cursor, limit)
+    return Page(tuple(_views(session, rows)), next_cursor)
+
+
+def get_user(session: Session, principal: Principal, user_id: str) -> UserView:
+    """One person."""
+    authz.require(principal, Action.USER_READ)
+    return _views(session, [_find(session, user_id)])[0]
+
+
+def create_user(
+    session: Session, principal: Principal, fields: Mapping[str, object], permission: ObjectPermission | None = None
+) -> UserView:
+    """Add a person: `user_id`, `email`, `display_name`, `role`, `password`, `is_active`. Raises `Conflict`."""
+    authz.require(principal, Action.USER_MANAGE)
+    user = User(role=Role.MEMBER.value)
+    if fields.get("user_id"):
+        user.user_id = str(fields["user_id"])
+        if session.get(User, user.user_id) is not None:
+            raise Conflict("There is a user with this id already.", field="user_id")
+    _apply(session, user, fields)
+    session.add(user)
+    _flush(session)
+    replace_grants(session, ("user", user.user_id), permission, None)
+    audit.record(session, principal, "user created", "user", user.user_id, email=user.email, role=user.role)
+    session.flush()
+    return _views(session, [user])[0]
+
+
+def change_user(
+    session: Session, principal: Principal, user_id: str, fields: Mapping[str, object],
+    permission: ObjectPermission | None = None,
+) -> UserView:  # fmt: skip
+    """Change what is named. A person who is deactivated, or whose password is set anew, is signed out everywhere."""
+    authz.require(principal, Action.USER_MANAGE)
+    user = _find(session, user_id)
+    was_last_admin = _is_last_admin(session, user)
+    _apply(session, user, fields)
+    if was_last_admin and (user.role != Role.ADMIN or not user.is_active):
+        raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="role")
+    _flush(session)
+    if not user.is_active or fields.get("password"):
+        session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
+    replace_grants(session, ("user", user_id), permission, None)
+    audit.record(
+        session, principal, "user changed", "user", user_id, fields=sorted(k for k in fields if k != "password")
+    )
+    session.flush()
+    return _views(session, [user])[0]
+
+
+def delete_user(session: Session, principal: Principal, user_id: str) -> None:
+    """Remove a person with their sessions, keys, credentials and values."""
+    authz.require(principal, Action.USER_MANAGE)
+    user = _find(session, user_id)
+    if _is_last_admin(session, user):
+        raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="user_id")
+    remove_grants(session, ("user", user_id))
+    session.delete(user)
+    audit.record(session, principal, "user deleted", "user", user_id, email=user.email)
+    session.flush()
+
+
+def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
+    if "email" in fields:
+        email = fields["email"]
+        user.email = email.strip().lower() if isinstance(email, str) and email.strip() else None
+    if "display_name" in fields:
+        user.display_name = str(fields["display_name"]) if fields["display_name"] else None
+    if fields.get("role") is not None:
+        try:
+            user.role = Role(str(fields["role"])).value
+        except ValueError:
+            raise InvalidInput(f"Choose one of: {', '.join(Role)}.", field="role") from None
+    if fields.get("is_active") is not None:
+        user.is_active = bool(fields["is_active"])
+    if fields.get("password"):
+        user.password_hash = hash_password(session, str(fields["password"]))
+        user.must_change_password = bool(fields.get("must_change_password", False))
+
+
+def _flush(session: Session) -> None:
+    try:
+        with session.begin_nested():
+            session.flush()
+    except IntegrityError:
+        raise Conflict("Somebody has this e-mail already.", field="email") from None
+
+
+def _is_last_admin(session: Session, user: User) -> bool:
+    if user.role != Role.ADMIN or not user.is_active:
+        return False
+    others = select(func.count()).where(
+        User.role == Role.ADMIN.value, User.is_active, User.user_id != user.user_id
+    )  # fmt: skip
+    return not session.scalar(others)
+
+
+def _find(session: Session, user_id: str) -> User:
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound(f"There is no user {user_id[:64]}.")
+    return user
+
+
+def _views(session: Session, rows: Sequence[User]) -> list[UserView]:
+    held = holdings(session, [("user", row.user_id) for row in rows])
+    return [
+        UserView(
+            row.user_id, row.email, row.display_name, row.role, row.is_active, held[("user", row.user_id)].permission
+        )
+        for row in rows
+    ]

@@ -1,0 +1,244 @@
+"""MCP servers: list, read, add, change, remove."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from portal.domain.principals import Principal
+from portal.domain.servers import (
+    ServerFields,
+    Transport,
+    check_definition,
+    check_server_id,
+    check_values,
+    normalized_name,
+    origin_of,
+)
+from portal.services import audit, loading, moving
+from portal.services.definitions import has_part, write_definition
+from portal.services.grants import holdings
+from portal.services.house import house_of
+from portal.services.server_views import ServerView, view_server, view_servers
+from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
+
+MAX_PAGE = 200
+
+
+@dataclass(frozen=True)
+class ServerPage:
+    """One page of the list; `next_cursor` is None on the last."""
+
+    items: list[ServerView]
+    next_cursor: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """Who loses what when a server goes: names where there are few, numbers always."""
+
+    teams: tuple[str, ...]
+    keys: int
+    people_with_values: int
+    access_groups: tuple[str, ...]
+
+
+def list_servers(
+    session: Session, principal: Principal, *, team_id: str | None = None, limit: int | None = None,
+    after: tuple[str, str] | None = None,
+) -> ServerPage:  # fmt: skip
+    """The servers the caller may see, by name; all of them, or a page of `limit` (1 to 200) after a cursor.
+
+    With `team_id` those that team is granted, for admin view and members of it, never for restricted keys.
+    """
+    condition = authz.visible_servers(principal)
+    if team_id and team_id.strip():
+        condition = condition & _team_condition(session, principal, team_id.strip())
+    query = select(Server).where(condition).order_by(Server.sort_key, Server.server_id)
+    if loading.shows_parts(principal):
+        query = query.options(*loading.PARTS)
+    if after is not None:
+        query = query.where(tuple_(Server.sort_key, Server.server_id) > after)
+    if limit is not None:
+        query = query.limit(min(limit, MAX_PAGE) + 1)
+    rows = list(session.scalars(query))
+    more = limit is not None and len(rows) > min(limit, MAX_PAGE)
+    if more:
+        rows.pop()
+    cursor = (rows[-1].sort_key, rows[-1].server_id) if more else None
+    return ServerPage(view_servers(session, principal, rows), cursor)
+
+
+def get_server(session: Session, principal: Principal, reference: str) -> ServerView:
+    """One server by id, name or alias. Raises `NotFound` or, without admin view, `Forbidden`."""
+    server = loading.find_server(session, principal, reference, Action.SERVER_READ)
+    return view_server(session, principal, server.row)
+
+
+def create_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
+    """Add a server, active at once. Raises what the rules of `domain/servers.py` raise, and `Conflict` for a name."""
+    authz.require(principal, Action.SERVER_CREATE)
+    check_values(fields)
+    server_id = fields.get("server_id") or new_id()
+    check_server_id(server_id)
+    row = Server(server_id=server_id, created_by=principal.name, updated_by=principal.name)
+    _set_names(row, fields)
+    _check_result(session, row, fields)
+    if session.get(Server, server_id) is not None:
+        raise InvalidRequest(
+            f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
+        )
+    _refuse_taken_names(session, row)
+    session.add(row)
+    with_conflicts_named(session, row, fields)
+    audit.record(session, principal, "server created", "server", server_id, name=row.server_name, fields=_names(fields))
+    return view_server(session, principal, row)
+
+
+def update_server(session: Session, principal: Principal, server_id: str, fields: ServerFields) -> ServerView:
+    """Change the fields that are there, judged on what the row would be after it.
+
+    Raises `Conflict` with `stale_version` where the caller edited an old version, and with `credentials_would_move`
+    where stored credentials would be sent to another host unasked.
+    """
+    if not authz.is_admin(principal):
+        raise Forbidden("Only an Admin (PROXY_ADMIN) may call PUT /v1/mcp/server.")
+    check_values(fields)
+    row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE, lock=True).row
+    version = fields.get("version")
+    if version is not None and version != row.version:
+        raise Conflict(
+            f"Somebody changed this server meanwhile; it is at version {row.version} now. Load it again.",
+            code="stale_version", field="version", current_version=row.version,
+        )  # fmt: skip
+    _set_names(row, fields)
+    _check_result(session, row, fields)
+    with session.no_autoflush:
+        _refuse_taken_names(session, row)
+    moved = moving.prepare(session, row, fields)
+    with_conflicts_named(session, row, fields)
+    moving.finish(session, principal, row, moved)
+    row.version += 1
+    row.updated_by, row.updated_at = principal.name, now()
+    session.flush()
+    audit.record(
+        session, principal, "server changed", "server", row.server_id, name=row.server_name, fields=_names(fields)
+    )
+    return view_server(session, principal, row)
+
+
+def delete_server(session: Session, principal: Principal, server_id: str) -> str:
+    """Remove a server with its grants, group entries, credentials and variables; answers its name."""
+    if not authz.is_admin(principal):
+        raise Forbidden("Only an Admin (PROXY_ADMIN) may delete MCP servers.")
+    row = loading.find_server(session, principal, server_id, Action.SERVER_DELETE, lock=True).row
+    name = row.server_name or row.alias or row.server_id
+    # What was granted stays as a row without a server: it grants nothing, and still limits its holder.
+    session.execute(update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[]))
+    session.delete(row)
+    audit.record(session, principal, "server deleted", "server", row.server_id, name=name)
+    session.flush()
+    return name
+
+
+def cut_off(session: Session, principal: Principal, server_id: str) -> CutOff:
+    """Who would lose what if the server were deleted."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_DELETE).row
+    people = select(UserVariable.user_id).where(UserVariable.server_id == row.server_id)
+    people_with_keys = select(UserCredential.user_id).where(UserCredential.server_id == row.server_id)
+    keys = select(func.count()).select_from(ApiKey).join(
+        Grant, (Grant.holder_kind == "key") & (Grant.holder_id == ApiKey.key_id)
+    )  # fmt: skip
+    return CutOff(
+        teams=tuple(team["team_alias"] for team in loading.teams_of(session, [row])[row.server_id]),
+        keys=session.scalar(keys.where(Grant.server_id == row.server_id, ApiKey.revoked_at.is_(None))) or 0,
+        people_with_values=session.scalar(select(func.count()).select_from(people.union(people_with_keys).subquery()))
+        or 0,
+        access_groups=tuple(group.name for group in loading.groups_of(session, [row])[row.server_id]),
+    )
+
+
+def publish_servers(session: Session, principal: Principal, server_ids: list[str]) -> list[str]:
+    """Make exactly these servers public. Raises `NotFound` for an unknown id, and then nothing changes."""
+    authz.require(principal, Action.PREFERENCE_MANAGE)
+    known = set(session.scalars(select(Server.server_id).where(Server.server_id.in_(server_ids))))
+    for server_id in server_ids:
+        if server_id not in known:
+            raise NotFound(f"MCP Server not found, passed server_id={server_id[:64]}", field="mcp_server_ids")
+    session.execute(update(Server).where(Server.is_public).values(is_public=False))
+    session.execute(update(Server).where(Server.server_id.in_(known)).values(is_public=True))
+    audit.record(session, principal, "public servers changed", "settings", None, server_ids=sorted(known))
+    session.flush()
+    return list(dict.fromkeys(server_ids))
+
+
+def with_conflicts_named(session: Session, row: Server, fields: ServerFields) -> None:
+    """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
+    try:
+        with session.begin_nested():
+            write_definition(session, row, fields)
+            session.flush()
+    except IntegrityError:
+        raise Conflict("Another server took this id, name or alias meanwhile.", field="server_name") from None
+
+
+def _team_condition(session: Session, principal: Principal, team_id: str) -> ColumnElement[bool]:
+    if principal.is_restricted_key:
+        raise Forbidden("A restricted key may not filter by team.")
+    if not authz.has_admin_view(principal) and team_id not in principal.team_ids:
+        raise Forbidden("You are not a member of this team.")
+    if session.get(Team, team_id) is None:
+        raise NotFound(f"There is no team {team_id[:64]}.", field="team_id")
+    return authz.servers_of_team(holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups())
+
+
+def _set_names(row: Server, fields: ServerFields) -> None:
+    name, alias = fields.get("server_name"), fields.get("alias")
+    if "server_name" in fields:
+        row.server_name = None if name is None else normalized_name(name, "server_name")
+    if "alias" in fields:
+        row.alias = None if alias is None else normalized_name(alias, "alias")
+    if "alias" not in fields and "server_name" in fields:
+        row.alias = row.server_name
+    row.sort_key = (row.server_name or row.alias or row.server_id).casefold()
+
+
+def _refuse_taken_names(session: Session, row: Server) -> None:
+    for field, name in (("server_name", row.server_name), ("alias", row.alias)):
+        if name is None:
+            continue
+        taken = session.scalar(
+            select(Server.server_id).where(
+                (Server.server_name == name) | (Server.alias == name), Server.server_id != row.server_id
+            )
+        )
+        if taken is not None:
+            raise Conflict(f"Another server is called {name} already. Choose another {_WORD[field]}.", field=field)
+
+
+_WORD = {"server_name": "name", "alias": "alias"}
+
+
+def _check_result(session: Session, row: Server, fields: ServerFields) -> None:
+    """The rules of a whole definition, on the row as it would be after `fields`."""
+    house = house_of(session)
+    transport = fields.get("transport") if "transport" in fields else row.transport
+    check_definition(
+        transport=Transport(transport or Transport.SSE),
+        url=fields["url"] if "url" in fields else row.address if has_part(row, "url") else None,
+        spec_path=fields.get("spec_path", row.address if row.has_spec else None),
+        command=fields.get("command", row.command),
+        has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
+        stdio_enabled=house.stdio_enabled,
+        stdio_commands=house.stdio_commands,
+    )
+    if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
+        raise InvalidRequest("The URL names no host.", field="url")
+
+
+def _names(fields: ServerFields) -> list[str]:
+    return sorted(name for name in fields if name not in ("version", "keep_credentials"))

@@ -1,0 +1,111 @@
+"""Browser sessions, kept on the server under the hash of their cookie, so that each can be listed and ended."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from portal.domain.errors import NotFound
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.house import house_of
+from portal.store.models import BrowserSession, now
+
+_SEEN_STEP = timedelta(seconds=60)
+_STRANGER_LIFETIME = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """What a cookie stands for."""
+
+    data: Mapping[str, Any]
+    user_id: str | None
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A session as its owner sees it; `handle` names it for ending it. Times are UTC."""
+
+    handle: str
+    user_agent: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    is_current: bool
+
+
+def load_session(session: Session, cookie: str) -> StoredSession | None:
+    """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
+    row = session.get(BrowserSession, _hash(cookie))
+    idle = timedelta(minutes=house_of(session).session_idle_minutes)
+    if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
+        return None
+    if row.last_seen_at <= now() - _SEEN_STEP:
+        row.last_seen_at = now()
+    return StoredSession(dict(row.data), row.user_id)
+
+
+def save_session(
+    session: Session, cookie: str, data: Mapping[str, Any], user_id: str | None, user_agent: str | None
+) -> None:
+    """Write what the session holds; a stranger's lives an hour, a person's as long as the operator says."""
+    row = session.get(BrowserSession, _hash(cookie))
+    if row is None:
+        lifetime = timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
+        row = BrowserSession(session_hash=_hash(cookie), expires_at=now() + lifetime)
+        session.add(row)
+    row.data, row.user_id, row.user_agent = dict(data), user_id, (user_agent or "")[:200] or None
+
+
+def end_session(session: Session, cookie: str) -> None:
+    """End the session of a cookie."""
+    session.execute(delete(BrowserSession).where(BrowserSession.session_hash == _hash(cookie)))
+
+
+def list_own_sessions(session: Session, principal: Principal, cookie: str | None) -> list[SessionView]:
+    """The caller's live sessions, the latest first."""
+    rows = session.scalars(
+        select(BrowserSession)
+        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > now())
+        .order_by(BrowserSession.last_seen_at.desc())
+    )
+    current = _hash(cookie) if cookie else ""
+    return [
+        SessionView(r.session_hash[:16], r.user_agent, r.created_at, r.last_seen_at, r.session_hash == current)
+        for r in rows
+    ]
+
+
+def end_own_session(session: Session, principal: Principal, handle: str) -> None:
+    """End one of the caller's sessions. Raises `NotFound`."""
+    ended = session.execute(
+        delete(BrowserSession).where(
+            BrowserSession.user_id == principal.user_id, BrowserSession.session_hash.startswith(handle, autoescape=True)
+        )
+    )
+    if not getattr(ended, "rowcount", 0) or len(handle) != 16:
+        raise NotFound("There is no such session.")
+    audit.record(session, principal, "session ended", "user", principal.user_id)
+
+
+def end_other_sessions(session: Session, principal: Principal, cookie: str | None) -> None:
+    """End all of the caller's sessions but the one that asks."""
+    session.execute(
+        delete(BrowserSession).where(
+            BrowserSession.user_id == principal.user_id, BrowserSession.session_hash != _hash(cookie or "")
+        )
+    )
+    audit.record(session, principal, "other sessions ended", "user", principal.user_id)
+
+
+def sweep_sessions(session: Session, _principal: Principal) -> None:
+    """Delete sessions that have run out."""
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+
+
+def _hash(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,146 @@
+"""What happens when the portal starts: the first Admin, the first key, and the servers of the config file."""
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import PortalError
+from portal.domain.principals import Principal, Role
+from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
+from portal.services import audit, people, preferences, servers
+from portal.services.keys import KeyDraft, issue_key
+from portal.store.models import Server, User
+
+log = logging.getLogger("portal.starting")
+
+
+@dataclass(frozen=True)
+class FirstAdmin:
+    """The Admin that was just made; `password` is None where the operator gave one."""
+
+    email: str
+    password: str | None = field(repr=False)
+
+
+def make_first_admin(
+    session: Session, principal: Principal, *, email: str, password: str | None, api_key: str | None
+) -> FirstAdmin | None:
+    """Make the first Admin, and with `api_key` that Admin's key, where there is nobody yet; None where there is."""
+    authz.require(principal, Action.USER_MANAGE)
+    if session.scalar(select(func.count()).select_from(User)):
+        return None
+    chosen = password or secrets.token_urlsafe(15)
+    admin = people.create_user(
+        session,
+        principal,
+        {
+            "email": email, "display_name": "Admin", "role": Role.ADMIN.value, "password": chosen,
+            "must_change_password": password is None,
+        },
+    )  # fmt: skip
+    if api_key:
+        issue_key(session, principal, KeyDraft(key_alias="bootstrap", user_id=admin.user_id), secret=api_key)
+    return FirstAdmin(email, None if password else chosen)
+
+
+def apply_config(session: Session, principal: Principal, config: Mapping[str, Any]) -> list[str]:
+    """Bring the servers of `mcp_servers:` and the settings of `general_settings:` into the database.
+
+    Config servers are rows like others, marked, and nobody changes them in the portal. One that is no longer declared
+    goes, with what hung on it. Answers a line for each entry that could not be taken.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    declared = config.get("mcp_servers") or {}
+    faults: list[str] = []
+    wanted: set[str] = set()
+    for name, entry in declared.items() if isinstance(declared, Mapping) else ():
+        try:
+            wanted.add(_put_config_server(session, principal, str(name), entry if isinstance(entry, Mapping) else {}))
+        except (PortalError, ValueError, TypeError) as error:
+            faults.append(f"mcp_servers.{name}: {error}")
+    for row in session.scalars(select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted))):
+        session.delete(row)
+        audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
+    settings = config.get("general_settings") or {}
+    known = {k: v for k, v in settings.items() if k in preferences.Preferences.__dataclass_fields__}
+    if known:
+        preferences.update_preferences(session, principal, known)
+    session.flush()
+    return faults
+
+
+def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
+    """The stable id of a config server: 32 hex digits of SHA-256 over what identifies it, as LiteLLM has it."""
+    parts = (name, entry.get("url"), entry.get("transport") or "sse", entry.get("auth_type"), entry.get("alias"))
+    return hashlib.sha256("|".join(str(part or "") for part in parts).encode()).hexdigest()[:32]
+
+
+def _put_config_server(session: Session, principal: Principal, name: str, entry: Mapping[str, Any]) -> str:
+    server_id = str(entry.get("server_id") or config_server_id(name, entry))
+    fields = _fields(name, entry)
+    row = session.get(Server, server_id)
+    if row is None:
+        servers.create_server(session, principal, {**fields, "server_id": server_id})
+        row = session.get(Server, server_id)
+    elif row.origin == "config":
+        servers.with_conflicts_named(session, row, fields)
+    else:
+        raise ValueError("a server with this id is in the database already")
+    assert row is not None
+    row.origin = "config"
+    info = entry.get("mcp_info")
+    row.is_public = bool(isinstance(info, Mapping) and info.get("is_public"))
+    session.flush()
+    return server_id
+
+
+def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
+    plain = {key: _resolved(entry[key]) for key in ServerFields.__annotations__ if key in entry}
+    fields: dict[str, Any] = {**plain, "server_name": name}
+    fields["alias"] = entry.get("alias") or name
+    fields["transport"] = Transport(str(entry.get("transport") or "sse"))
+    if entry.get("auth_type"):
+        fields["auth_type"] = AuthType(str(entry["auth_type"]))
+    if entry.get("oauth2_flow"):
+        fields["oauth2_flow"] = OAuthFlow(str(entry["oauth2_flow"]))
+    value = entry.get("auth_value") or entry.get("authentication_token")
+    credentials = {k: _resolved(entry[k]) for k in ("client_id", "client_secret", "scopes") if k in entry}
+    if value or credentials:
+        fields["credentials"] = {**credentials, **({"auth_value": _resolved(value)} if value else {})}
+    if "access_groups" in entry and "mcp_access_groups" not in fields:
+        fields["mcp_access_groups"] = list(entry["access_groups"])
+    fields["mcp_access_groups"] = fields.get("mcp_access_groups") or []
+    info = fields.get("mcp_info")
+    if "description" not in fields and isinstance(info, Mapping) and info.get("description"):
+        fields["description"] = str(info["description"])
+    if isinstance(fields.get("env_vars"), list):
+        fields["env_vars"] = list(_entries(fields["env_vars"]))
+    for unwanted in ("version", "keep_credentials", "server_id"):
+        fields.pop(unwanted, None)
+    return ServerFields(**fields)  # type: ignore[typeddict-item]
+
+
+def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:
+    """Entries that are no objects or have no name are passed over; a missing scope means global (ENV-10)."""
+    for entry in entries:
+        if isinstance(entry, Mapping) and entry.get("name"):
+            yield {**entry, "name": str(entry["name"])}
+
+
+def _resolved(value: Any) -> Any:
+    """`os.environ/NAME` stands for an environment variable, so that the file needs to hold no secret."""
+    if isinstance(value, str) and (match := re.fullmatch(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", value)):
+        return os.environ.get(match[1], "")
+    if isinstance(value, Mapping):
+        return {key: _resolved(inner) for key, inner in value.items()}
+    return [_resolved(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,169 @@
+"""Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, ServerFacts
+from portal.domain.errors import Forbidden, UpstreamFailure
+from portal.domain.principals import Principal
+from portal.domain.upstream import Target, ToolDefinition
+from portal.services import loading
+from portal.services.house import house_of
+from portal.services.server_views import MASK
+from portal.services.targets import target_to_call, target_to_list
+from portal.store.database import release
+from portal.store.models import Server
+
+_DEADLINE = 10.0
+_MOST_SERVERS = 500
+
+
+@dataclass(frozen=True)
+class ToolView:
+    """A tool of one server, as its server describes it and as this catalogue names it."""
+
+    name: str
+    display_name: str
+    description: str
+    kind: str
+    input_schema: Mapping[str, Any]
+    wire: Mapping[str, Any]
+    allowed: bool = True
+
+
+Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
+
+
+@dataclass(frozen=True)
+class CallView:
+    """What a tool call gave: the MCP result, how long it took (ms), and the headers sent, values masked."""
+
+    wire: Mapping[str, Any]
+    is_error: bool
+    duration_ms: int
+    headers_sent: tuple[tuple[str, str], ...]
+
+
+def list_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
+    """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`."""
+    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
+    target = target_to_list(session, principal, server.row)
+    views = _viewer(principal, server)
+    release(session)
+    return tuple(view for view in views(house_of(session).mcp.list_tools(target)) if view.allowed)
+
+
+def inspect_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
+    """All tools of one server, those that are not allowed too. Raises `UpstreamFailure`."""
+    server = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT)
+    target = target_to_list(session, principal, server.row)
+    views = _viewer(principal, server)
+    release(session)
+    return views(house_of(session).mcp.list_tools(target))
+
+
+def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any]]:
+    """The tools of every server the caller may use, as `{prefix}-{tool}` in MCP wire spelling.
+
+    A server that does not answer within its time is left out: one hanging upstream costs the others nothing.
+    """
+    query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
+    rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*loading.PARTS)))
+    groups = loading.groups_of(session, rows)
+    plan: list[tuple[str, Target, Views]] = []
+    for row in rows:
+        if row.transport == "stdio" and not house_of(session).stdio_enabled:
+            continue
+        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        plan.append((prefix_of(row), target_to_list(session, principal, row), _viewer(principal, server)))
+    release(session)
+    answers = house_of(session).mcp.list_tools_many([target for _, target, _ in plan], deadline=_DEADLINE)
+    return [
+        {**view.wire, "name": f"{prefix}-{view.name}", "description": view.description}
+        for (prefix, _, views), answer in zip(plan, answers, strict=True)
+        if not isinstance(answer, UpstreamFailure)
+        for view in views(answer)
+        if view.allowed
+    ]
+
+
+def call_tool(
+    session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any]
+) -> CallView:
+    """Call a tool as the person who asks, with their own values.
+
+    Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
+    `UpstreamFailure`.
+    """
+    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
+    tool = _own_name(server.row, name)
+    if not _is_allowed(principal, server, tool):
+        raise Forbidden("You may not call this tool.")
+    target = target_to_call(session, principal, server.row)
+    release(session)
+    began = time.monotonic()
+    outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
+    took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
+    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in target.headers))
+
+
+def prefix_of(row: Server) -> str:
+    """What a server's tools are published under: its alias, else its name, else its id."""
+    return row.alias or row.server_name or row.server_id
+
+
+def kind_of(tool: ToolDefinition) -> str:
+    """`read`, `write` or `delete`: by the tool's own annotations (MCP), else by the verb its name begins with."""
+    annotations = tool.wire.get("annotations")
+    if isinstance(annotations, dict):
+        if annotations.get("readOnlyHint") is True:
+            return "read"
+        if annotations.get("destructiveHint") is True:
+            return "delete"
+    verb = tool.name.replace("-", "_").split("_")[0].lower()
+    if verb in _DELETES:
+        return "delete"
+    return "read" if verb in _READS else "write"
+
+
+_READS = frozenset("get list search find read show describe query fetch count lookup whoami echo".split())
+_DELETES = frozenset("delete remove drop purge destroy revoke".split())
+
+
+def _viewer(principal: Principal, server: ServerFacts) -> Views:
+    """How this caller sees the tools of this server; made before the transaction ends, so that no row is read later."""
+    shown = dict(server.row.tool_name_to_display_name or {})
+    described = dict(server.row.tool_name_to_description or {})
+    allow_list = frozenset(server.row.allowed_tools)
+    permitted = authz.allowed_tool_names(principal, server)
+
+    def views(tools: Sequence[ToolDefinition]) -> tuple[ToolView, ...]:
+        return tuple(
+            ToolView(
+                tool.name, shown.get(tool.name) or tool.name, described.get(tool.name) or tool.description,
+                kind_of(tool), tool.input_schema, tool.wire,
+                (not allow_list or tool.name in allow_list) and (permitted is None or tool.name in permitted),
+            )
+            for tool in tools
+        )  # fmt: skip
+
+    return views
+
+
+def _is_allowed(principal: Principal, server: ServerFacts, name: str) -> bool:
+    permitted = authz.allowed_tool_names(principal, server)
+    return (not server.row.allowed_tools or name in server.row.allowed_tools) and (
+        permitted is None or name in permitted
+    )
+
+
+def _own_name(row: Server, name: str) -> str:
+    """The tool's own name, also where it was given as it is published; a name that is listed as written stays so."""
+    prefix = f"{prefix_of(row)}-"
+    return name.removeprefix(prefix) if name not in row.allowed_tools else name

@@ -1,0 +1,132 @@
+"""Trying out a definition before it is saved: a true MCP handshake with what is typed."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import InvalidRequest
+from portal.domain.principals import Principal
+from portal.domain.servers import (
+    KEPT,
+    URL_FIELDS,
+    ServerFields,
+    Transport,
+    check_definition,
+    check_values,
+    origin_of,
+)
+from portal.domain.upstream import ProbeResult
+from portal.domain.variables import Scope, Variable
+from portal.services import loading, personal
+from portal.services.definitions import Definition
+from portal.services.house import house_of
+from portal.services.targets import Blueprint, blueprint_of, build
+from portal.store.database import release
+from portal.store.models import Server
+
+_TRY_TIMEOUT = 15.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a try gave, and which variables had no value for it."""
+
+    result: ProbeResult
+    unset: tuple[str, ...] = ()
+
+
+def try_definition(
+    session: Session, principal: Principal, fields: ServerFields, *, server_id: str | None = None
+) -> Trial:
+    """Contact the upstream that `fields` describe and list its tools; nothing is stored.
+
+    Values that are kept come from the stored server, and only where the URL stays at its host: a stored secret is
+    never combined with an address that was just typed. Raises what the rules of a definition raise.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    check_values(fields)
+    row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE).row if server_id else None
+    blueprint = _blueprint(session, row, fields)
+    house = house_of(session)
+    check_definition(
+        transport=Transport(blueprint.transport),
+        url=blueprint.definition.urls.get("url"),
+        spec_path=blueprint.definition.urls.get("spec_path"),
+        command=blueprint.command,
+        has_args=bool(blueprint.definition.args),
+        stdio_enabled=house.stdio_enabled,
+        stdio_commands=house.stdio_commands,
+    )
+    values = personal.opened_values(session, row, principal.user_id) if row else {}
+    target = replace(build(blueprint, values), timeout=min(blueprint.timeout or _TRY_TIMEOUT, _TRY_TIMEOUT))
+    unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
+    release(session)
+    return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
+
+
+def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Blueprint:
+    stored = blueprint_of(session, row) if row else Blueprint(Transport.SSE, None, Definition())
+    old = stored.definition
+    urls = {name: _one(name, fields, old) for name in URL_FIELDS}
+    if row and origin_of(urls["url"]) not in (None, origin_of(old.urls.get("url"))):
+        old, stored = _only_typed(fields), replace(stored, variables=())
+    entries = fields.get("env_vars")
+    typed_globals = {
+        entry["name"]: old.globals.get(entry["name"], "") if entry.get("value") is KEPT else entry.get("value") or ""
+        for entry in entries or ()
+        if entry.get("scope") != Scope.USER
+    }
+    return Blueprint(
+        transport=str(fields.get("transport") or stored.transport),
+        auth_type=fields.get("auth_type") if "auth_type" in fields else stored.auth_type,
+        command=fields.get("command") if "command" in fields else stored.command,
+        timeout=fields.get("timeout") if "timeout" in fields else stored.timeout,
+        variables=stored.variables
+        if entries is None
+        else tuple(
+            Variable(e["name"], Scope(e.get("scope") or Scope.GLOBAL), has_value=bool(typed_globals.get(e["name"])))
+            for e in entries
+        ),
+        definition=Definition(
+            urls={name: url for name, url in urls.items() if url},
+            args=fields["args"] or () if "args" in fields else old.args,
+            static_headers=_typed(fields.get("static_headers"), old.static_headers, "static_headers" in fields),
+            env=_typed(fields.get("env"), old.env, "env" in fields),
+            credentials={**old.credentials, **_sent_credentials(fields)},
+            globals=old.globals if entries is None else {k: v for k, v in typed_globals.items() if v},
+        ),
+    )
+
+
+def _only_typed(fields: ServerFields) -> Definition:
+    """The stored values for another host: none. Raises `InvalidRequest` where one was to be kept."""
+    for name in ("static_headers", "env"):
+        if any(value is KEPT for value in (fields.get(name) or {}).values()):  # type: ignore[attr-defined]
+            raise InvalidRequest(
+                "The address is at another host, so stored values are not sent there. Type them again.", field=name
+            )
+    if any(entry.get("value") is KEPT for entry in fields.get("env_vars") or ()):
+        raise InvalidRequest(
+            "The address is at another host, so stored values are not sent there. Type them again.", field="env_vars"
+        )
+    return Definition()
+
+
+def _one(name: str, fields: ServerFields, old: Definition) -> str | None:
+    value: Any = fields.get(name, KEPT)
+    return old.urls.get(name) if value is KEPT else value
+
+
+def _typed(sent: object, old: object, is_sent: bool) -> dict[str, str]:
+    stored = dict(old) if isinstance(old, dict) else {}
+    if not is_sent:
+        return stored
+    typed = dict(sent) if isinstance(sent, dict) else {}
+    return {name: stored.get(name, "") if value is KEPT else value for name, value in typed.items()}
+
+
+def _sent_credentials(fields: ServerFields) -> dict[str, object]:
+    return {name: value for name, value in (fields.get("credentials") or {}).items() if value and value is not KEPT}
