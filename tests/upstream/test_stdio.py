@@ -1,0 +1,206 @@
+"""Commands on this host: off by default, allow-listed, in a clean environment, and ended with their children."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portal.domain.errors import UpstreamFailure
+from portal.domain.upstream import OutboundPolicy, Target
+from portal.upstream.mcp_client import McpClient
+from tests.peers import EVERYTHING, unavailable
+
+# A command that notes its own pid and that of a child, and is deaf to polite requests.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "60"])
+with open(sys.argv[1] + ".new", "w") as notes:
+    notes.write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(60)
+"""
+SHOW_ENVIRONMENT = """
+import json, os, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    result = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete",
+              "ttlMs": 0, "cacheScope": "private"}
+    if message["method"] == "tools/call":
+        result = {"resultType": "complete", "content": [], "structuredContent": dict(os.environ)}
+    print("a banner, as careless servers print one")
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
+def python(code: str, *more: str, timeout: float = 10, env: dict[str, str] | None = None) -> Target:
+    return Target("stdio", command="python", args=("-c", code, *more), timeout=timeout, env=env or {})
+
+
+@pytest.fixture(autouse=True)
+def _own_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def test_the_echo_server_answers_over_stdio(stdio_client: McpClient, echo_stdio: Target) -> None:
+    result = stdio_client.probe(echo_stdio, with_tools=True, timeout=20)
+    assert (result.status, result.server_name, len(result.tools or ())) == ("healthy", "echo", 5)
+    assert stdio_client.call_tool(echo_stdio, "add", {"a": 2, "b": 3}).wire["structuredContent"] == {"result": 5}
+
+
+def test_a_server_of_the_older_generation_answers_over_stdio(stdio_client: McpClient) -> None:
+    if not EVERYTHING.exists():
+        unavailable("The MCP server server-everything", "run `make peers`")
+    target = Target("stdio", command="node", args=(str(EVERYTHING), "stdio"))
+    assert stdio_client.probe(target, timeout=20).protocol_version == "2025-11-25"
+
+
+def test_stdio_is_off_unless_the_operator_switched_it_on(tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    off = McpClient(OutboundPolicy(), stdio_commands=frozenset({"python"}))
+    target = python(f"open({str(mark)!r}, 'w')")
+    result = off.probe(target)
+    assert (result.status, result.reason) == ("unknown", "disabled")
+    with pytest.raises(UpstreamFailure) as caught:
+        off.call_tool(target, "any", {})
+    assert caught.value.reason == "disabled"
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["bash", "sh", "env", "/usr/bin/python3", "./python", "../python3", "python3 ", "bin\\python", ""]
+)
+def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: McpClient) -> None:
+    result = stdio_client.probe(Target("stdio", command=command, args=("-c", "print(1)")))
+    assert (result.reason, result.message) == (
+        "blocked",
+        "This command is not one of those that the operator allows.",
+    )
+
+
+def test_the_operator_adds_a_command_by_its_bare_name() -> None:
+    client = McpClient(OutboundPolicy(), stdio_enabled=True, stdio_commands=frozenset({"true", "/bin/true"}))
+    assert client.probe(Target("stdio", command="true")).message == "The command true ended before it answered."
+    assert client.probe(Target("stdio", command="/bin/true")).reason == "blocked"
+
+
+def test_a_command_that_is_not_here_is_told(stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = stdio_client.probe(Target("stdio", command="npx"))
+    assert (result.status, result.reason, result.message) == (
+        "unhealthy",
+        "refused",
+        "The command npx is not on this host.",
+    )
+
+
+def test_arguments_pass_no_shell(stdio_client: McpClient, tmp_path: Path) -> None:
+    mark = tmp_path / "made-by-a-shell"
+    stdio_client.probe(Target("stdio", command="python", args=("-c", "pass", f"; touch {mark}", f"$(touch {mark})")))
+    assert not mark.exists()
+
+
+def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTAL_SECRET_KEY", "SECRET")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    outcome = stdio_client.call_tool(python(SHOW_ENVIRONMENT, env={"API_TOKEN": "theirs"}), "show", {})
+    environment = outcome.wire["structuredContent"]
+    # Python itself adds LC_CTYPE when it coerces the C locale.
+    assert set(environment) - {"LC_CTYPE"} == {"PATH", "HOME", "LANG", "API_TOKEN"}
+    assert environment["API_TOKEN"] == "theirs"
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LD_PRELOAD": "SECRET"},
+        {"ld_preload": "SECRET"},
+        {"DYLD_INSERT_LIBRARIES": "SECRET"},
+        {"PYTHONPATH": "SECRET"},
+        {"PYTHONSTARTUP": "SECRET"},
+        {"NODE_OPTIONS": "SECRET"},
+        {"npm_config_registry": "SECRET"},
+        {"PATH": "SECRET"},
+        {"BASH_ENV": "SECRET"},
+        {"GIT_SSH_COMMAND": "SECRET"},
+        {"SSL_CERT_FILE": "SECRET"},
+        {"https_proxy": "SECRET"},
+        {"A=B": "SECRET"},
+        {"": "SECRET"},
+        {"A": "SECRET\0"},
+    ],
+)
+def test_variables_that_run_other_code_are_refused(env: dict[str, str], stdio_client: McpClient) -> None:
+    result = stdio_client.probe(python("print(1)", env=env))
+    assert result.reason == "blocked"
+    assert "SECRET" not in result.message
+
+
+def test_a_nul_in_an_argument_is_refused(stdio_client: McpClient) -> None:
+    assert stdio_client.probe(python("pass", "a\0b")).reason == "blocked"
+
+
+def _noted_pids(notes: Path) -> list[int]:
+    return [int(pid) for pid in notes.read_text(encoding="ascii").split()]
+
+
+def _all_end(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if all(gone(pid) for pid in pids):
+            return True
+    return False
+
+
+def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient, tmp_path: Path) -> None:
+    notes = tmp_path / "pids"
+    began = time.monotonic()
+    result = stdio_client.probe(python(STUBBORN, str(notes), timeout=1.5))
+    assert time.monotonic() - began < 5
+    assert (result.status, result.reason, result.message) == (
+        "unhealthy",
+        "timeout",
+        "python did not answer within 2.5 s.",
+    )
+    pids = _noted_pids(notes)
+    assert len(pids) == 2
+    assert _all_end(pids)
+
+
+def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: McpClient, tmp_path: Path) -> None:
+    notes = tmp_path / "pids"
+    answering = SHOW_ENVIRONMENT + "time.sleep(60)\n"
+    code = STUBBORN.replace("time.sleep(60)\n", "") + answering
+    began = time.monotonic()
+    result = stdio_client.probe(python(code, str(notes)))
+    assert result.status == "healthy"
+    assert time.monotonic() - began < 5
+    assert _all_end(_noted_pids(notes))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit('SECRET')", "The command python ended before it answered."),
+        (
+            "print('x' * 30_000_000, flush=True); import time; time.sleep(60)",
+            "The command python ended before it answered.",
+        ),
+        ("print('no json at all', flush=True); import sys; sys.stdin.read()", "python did not answer within 1 s."),
+    ],
+)
+def test_a_command_that_speaks_no_mcp_is_told(code: str, message: str, stdio_client: McpClient) -> None:
+    result: Any = stdio_client.probe(python(code, timeout=1))
+    assert result.message == message
