@@ -13,8 +13,8 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidInput, NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.grants import resolve_servers
-from portal.services.paging import Page, paged
+from portal.services.inner.grants import resolve_servers
+from portal.services.inner.paging import Page, paged
 from portal.store.models import AccessGroup, AccessGroupServer, Grant, Server
 
 

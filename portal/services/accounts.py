@@ -11,8 +11,8 @@ from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.principals import Principal, Reach, Role
 from portal.services import audit
-from portal.services.grants import Holder, holdings
-from portal.services.house import house_of
+from portal.services.inner.grants import Holder, holdings
+from portal.services.inner.house import house_of
 from portal.services.preferences import load_preferences
 from portal.store.models import ApiKey, TeamMember, User, now
 

@@ -14,9 +14,10 @@ from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import check_sendable
 from portal.domain.variables import Scope
-from portal.services import audit, loading, personal
-from portal.services.house import house_of
-from portal.services.loading import RequiredVariable
+from portal.services import audit
+from portal.services.inner import loading, personal
+from portal.services.inner.house import house_of
+from portal.services.inner.loading import RequiredVariable
 from portal.store.models import Server, User, UserCredential, UserVariable, now
 
 MAX_VALUE = 8_192

@@ -10,9 +10,9 @@ from portal import authorization as authz
 from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
-from portal.services import loading
-from portal.services.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
 from portal.services.health import HealthView, view_health
+from portal.services.inner import loading
+from portal.services.inner.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
 from portal.store.models import (
     AccessGroup,
     AccessGroupServer,

@@ -12,10 +12,11 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
-from portal.services import audit, loading
-from portal.services.house import house_of
-from portal.services.server_views import KIND_OF_FAULT, ServerView, view_server
-from portal.services.targets import target_to_probe
+from portal.services import audit
+from portal.services.inner import loading
+from portal.services.inner.house import house_of
+from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
+from portal.services.inner.targets import target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now
 

@@ -14,8 +14,8 @@ from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, NotFou
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.accounts import hash_key
-from portal.services.grants import Holdings, ObjectPermission, holdings, replace_grants, resolve_servers
-from portal.services.paging import Page, paged
+from portal.services.inner.grants import Holdings, ObjectPermission, holdings, replace_grants, resolve_servers
+from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, Server, Team, User, now
 
 _PREFIX_LENGTH = 10

@@ -13,8 +13,8 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFoun
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
-from portal.services.grants import ObjectPermission, holdings, remove_grants, replace_grants
-from portal.services.paging import Page, paged
+from portal.services.inner.grants import ObjectPermission, holdings, remove_grants, replace_grants
+from portal.services.inner.paging import Page, paged
 from portal.store.models import BrowserSession, User
 
 

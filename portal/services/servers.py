@@ -19,11 +19,12 @@ from portal.domain.servers import (
     normalized_name,
     origin_of,
 )
-from portal.services import audit, loading, moving
-from portal.services.definitions import has_part, write_definition
-from portal.services.grants import holdings
-from portal.services.house import house_of
-from portal.services.server_views import ServerView, view_server, view_servers
+from portal.services import audit
+from portal.services.inner import loading, moving
+from portal.services.inner.definitions import has_part, write_definition
+from portal.services.inner.grants import holdings
+from portal.services.inner.house import house_of
+from portal.services.inner.server_views import ServerView, view_server, view_servers
 from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
 
 MAX_PAGE = 200

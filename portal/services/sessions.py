@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.house import house_of
+from portal.services.inner.house import house_of
 from portal.store.models import BrowserSession, now
 
 _SEEN_STEP = timedelta(seconds=60)

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -127,7 +127,7 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
         fields["env_vars"] = list(_entries(fields["env_vars"]))
     for unwanted in ("version", "keep_credentials", "server_id"):
         fields.pop(unwanted, None)
-    return ServerFields(**fields)  # type: ignore[typeddict-item]
+    return cast(ServerFields, fields)
 
 
 def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:

@@ -14,8 +14,8 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
 from portal.domain.principals import Principal, TeamRole
 from portal.services import audit
-from portal.services.grants import ObjectPermission, holdings, remove_grants, replace_grants
-from portal.services.paging import Page, paged
+from portal.services.inner.grants import ObjectPermission, holdings, remove_grants, replace_grants
+from portal.services.inner.paging import Page, paged
 from portal.store.models import Team, TeamMember, User
 
 

@@ -13,10 +13,10 @@ from portal.authorization import Action, ServerFacts
 from portal.domain.errors import Forbidden, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import Target, ToolDefinition
-from portal.services import loading
-from portal.services.house import house_of
-from portal.services.server_views import MASK
-from portal.services.targets import target_to_call, target_to_list
+from portal.services.inner import loading
+from portal.services.inner.house import house_of
+from portal.services.inner.server_views import MASK
+from portal.services.inner.targets import target_to_call, target_to_list
 from portal.store.database import release
 from portal.store.models import Server
 

@@ -20,10 +20,10 @@ from portal.domain.servers import (
 )
 from portal.domain.upstream import ProbeResult
 from portal.domain.variables import Scope, Variable
-from portal.services import loading, personal
-from portal.services.definitions import Definition
-from portal.services.house import house_of
-from portal.services.targets import Blueprint, blueprint_of, build
+from portal.services.inner import loading, personal
+from portal.services.inner.definitions import Definition
+from portal.services.inner.house import house_of
+from portal.services.inner.targets import Blueprint, blueprint_of, build
 from portal.store.database import release
 from portal.store.models import Server
 

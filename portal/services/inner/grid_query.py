@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from portal import authorization as authz
 from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus, AuthType
-from portal.services.grants import holdings
+from portal.services.inner.grants import holdings
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, UserCredential, UserVariable
 
 

@@ -12,9 +12,9 @@ from portal.authorization import Show
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason
 from portal.domain.variables import Scope
-from portal.services import loading
-from portal.services.definitions import Definition, opened
-from portal.services.house import house_of
+from portal.services.inner import loading
+from portal.services.inner.definitions import Definition, opened
+from portal.services.inner.house import house_of
 from portal.store.models import Server
 
 MASK = "••••••"

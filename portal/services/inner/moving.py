@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
-from portal.services import audit, personal
-from portal.services.definitions import (
+from portal.services import audit
+from portal.services.inner import personal
+from portal.services.inner.definitions import (
     clear_credentials,
     credential_destination,
     destination_of,

@@ -12,7 +12,7 @@ from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, Show
 from portal.domain.errors import Forbidden, NotFound
 from portal.domain.principals import Principal
-from portal.services.house import house_of
+from portal.services.inner.house import house_of
 from portal.store.models import (
     AccessGroup,
     AccessGroupServer,

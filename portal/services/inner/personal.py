@@ -3,8 +3,8 @@
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from portal.services.definitions import destination_of
-from portal.services.house import house_of
+from portal.services.inner.definitions import destination_of
+from portal.services.inner.house import house_of
 from portal.store.models import Server, UserCredential, UserVariable
 from portal.store.vault import Place
 

@@ -11,9 +11,9 @@ from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
 from portal.domain.upstream import HealthReason, Target
 from portal.domain.variables import Scope, Variable, interpolate, missing_variables, references, required_variables
-from portal.services import personal
-from portal.services.definitions import Definition, opened
-from portal.services.house import house_of
+from portal.services.inner import personal
+from portal.services.inner.definitions import Definition, opened
+from portal.services.inner.house import house_of
 from portal.store.models import Server
 
 DEFAULT_TIMEOUT = 30.0

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, Transport, origin_of
 from portal.domain.variables import Scope, Variable, references, required_variables
-from portal.services.house import house_of
+from portal.services.inner.house import house_of
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
 from portal.store.vault import Place
 
