@@ -114,7 +114,7 @@
   };
 
   /* ---- long checklists get narrower as one types ---- */
-  const narrow = (box) => all(".check", find(box.dataset.narrow)).forEach((line) => {
+  const narrow = (box) => all(".check, li", find(box.dataset.narrow)).forEach((line) => {
     line.hidden = !line.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
   });
 
@@ -138,10 +138,16 @@
   /* ---- htmx: dialogs, focus, busy marks, polls, faults ---- */
   const dialog = () => find("#dialog");
   let opener = null;
+  let openerItem = null;
+  /* Blank filters stay out of the address. */
+  on("htmx:configRequest", ({ detail }) => {
+    if (detail.verb !== "get") return;
+    [...detail.formData.entries()].forEach(([name, value]) => { if (value === "") detail.formData.delete(name); });
+  });
   on("htmx:beforeRequest", (event) => {
     const { elt, target } = event.detail;
     if (document.hidden && elt.hasAttribute("data-poll")) { event.preventDefault(); return; }
-    if (!dialog()?.open) opener = elt;
+    if (!dialog()?.open) { opener = elt; openerItem = elt.closest("[data-item]"); }
     if (!elt.hasAttribute("data-poll")) target?.setAttribute("aria-busy", "true");
     if (elt.matches("form[data-guard]")) dirty = false;
   });
@@ -171,7 +177,10 @@
   document.documentElement.addEventListener("close", (event) => {
     if (event.target.id !== "dialog") return;
     find("#dialog-slot").replaceChildren();
+    dirty = false;
+    /* What opened it may be gone, since its work is done; then its card takes the focus. */
     if (opener?.isConnected) opener.focus();
+    else if (openerItem?.isConnected) find("a", openerItem).focus();
   }, true);
   on("htmx:sendError", () => complain("No connection. Nothing was saved; try again."));
   on("htmx:timeout", () => complain("That took too long. Look whether it was done before you try again."));
