@@ -137,6 +137,12 @@ def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> 
     return frozenset(action for action in candidates if may(principal, action, server))
 
 
+def may_take_route(principal: Principal, path: str) -> bool:
+    """Whether a key's `allowed_routes`, which are path prefixes, let it call `path`; a key without any is not bound."""
+    prefixes = [route.rstrip("/") for route in principal.allowed_routes]
+    return not prefixes or any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
+
+
 _REFUSALS = {
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
     Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",

@@ -1,6 +1,7 @@
 """Making a principal out of a person or a key. The only services that run before anybody is known."""
 
 import hashlib
+from dataclasses import dataclass
 from datetime import timedelta
 
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -84,6 +85,38 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A person as they see themselves."""
+
+    user_id: str
+    email: str | None
+    display_name: str
+    role_label: str
+    theme: str
+    must_change_password: bool
+
+
+def get_profile(session: Session, principal: Principal) -> Profile:
+    """The caller's own record. Raises `Unauthenticated` for a key that belongs to nobody."""
+    user = session.get(User, principal.user_id) if principal.user_id else None
+    if user is None:
+        raise Unauthenticated("Sign in to continue.")
+    name = user.display_name or user.email or user.user_id
+    return Profile(user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password)
+
+
+def change_profile(session: Session, principal: Principal, *, display_name: str, theme: str) -> None:
+    """Change one's own name and the colors of the pages."""
+    user = session.get(User, principal.user_id)
+    if user is None or principal.key_id is not None:
+        raise Unauthenticated("Sign in to continue.")
+    if theme not in ("auto", "light", "dark"):
+        raise InvalidInput("Choose auto, light or dark.", field="theme")
+    user.display_name, user.theme = display_name.strip() or None, theme
+    session.flush()
 
 
 def note_key_use(session: Session, principal: Principal) -> bool:

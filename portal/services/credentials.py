@@ -122,6 +122,19 @@ def get_key_state(session: Session, principal: Principal, server_id: str) -> Key
     return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
 
 
+def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyState]:
+    """The BYOK servers the caller has stored a key for, by server id."""
+    held = session.scalars(
+        select(UserCredential).where(UserCredential.user_id == principal.user_id, UserCredential.kind == "byok")
+    )
+    return {row.server_id: KeyState(row.server_id, True, row.connected_at) for row in held}
+
+
+def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:
+    """Raise what `save_key` raises before it looks at the key: the caller may store one for this server."""
+    _require_byok(_find(session, principal, server_id, Action.CREDENTIAL_OWN))
+
+
 def save_key(session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True) -> KeyState:
     """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False` nothing is stored.
 

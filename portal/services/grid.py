@@ -118,6 +118,13 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
     return make_cards(session, principal, session.scalars(query.limit(500).options(*_SKIPPED)).all())
 
 
+def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
+    """The ids and names of the servers the caller may use, by name; at most 500."""
+    query = select(Server.server_id, Server.server_name, Server.alias).where(authz.usable_servers(principal))
+    rows = session.execute(query.order_by(Server.sort_key, Server.server_id).limit(500))
+    return [(server_id, name or alias or server_id) for server_id, name, alias in rows]
+
+
 def needs_count(session: Session, principal: Principal) -> int:
     """How many servers need something of the caller, up to 100."""
     return loading.count_up_to(session, and_(authz.usable_servers(principal), needing(principal)), 100)

@@ -81,6 +81,12 @@ def get_key(session: Session, principal: Principal, key_id: str) -> KeyView:
     return _views(session, [_find(session, key_id)])[0]
 
 
+def get_current_key(session: Session, principal: Principal) -> KeyView | None:
+    """The key that asks; None for a person in their browser."""
+    row = session.get(ApiKey, principal.key_id) if principal.key_id else None
+    return _views(session, [row])[0] if row else None
+
+
 def issue_key(session: Session, principal: Principal, draft: KeyDraft, *, secret: str | None = None) -> IssuedKey:
     """Make a key for anybody. `secret` is given only where the operator brings the first key."""
     authz.require(principal, Action.KEY_MANAGE)
@@ -134,6 +140,19 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
         row.revoked_at = now()
         audit.record(session, principal, "API key revoked", "key", key_id, prefix=row.key_prefix)
     session.flush()
+
+
+def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
+    """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any other."""
+    authz.require(principal, Action.KEY_OWN)
+    if principal.is_restricted_key:
+        raise Forbidden("A restricted key cannot revoke keys.")
+    row = session.get(ApiKey, key_id)
+    if row is None or row.user_id != principal.user_id:
+        if authz.has_admin_view(principal):
+            raise NotFound(f"You have no API key {key_id[:64]}.")
+        raise Forbidden("You have no such API key.")
+    revoke_key(session, principal, key_id)
 
 
 def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str | None) -> IssuedKey:

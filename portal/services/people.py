@@ -53,6 +53,12 @@ def get_user(session: Session, principal: Principal, user_id: str) -> UserView:
     return _views(session, [_find(session, user_id)])[0]
 
 
+def get_self(session: Session, principal: Principal) -> UserView | None:
+    """The caller's own record; None for a key that belongs to nobody."""
+    user = session.get(User, principal.user_id) if principal.user_id else None
+    return _views(session, [user])[0] if user else None
+
+
 def create_user(
     session: Session, principal: Principal, fields: Mapping[str, object], permission: ObjectPermission | None = None
 ) -> UserView:

@@ -148,7 +148,7 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
 
 def cut_off(session: Session, principal: Principal, server_id: str) -> CutOff:
     """Who would lose what if the server were deleted."""
-    row = loading.find_server(session, principal, server_id, Action.SERVER_DELETE).row
+    row = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     people = select(UserVariable.user_id).where(UserVariable.server_id == row.server_id)
     people_with_keys = select(UserCredential.user_id).where(UserCredential.server_id == row.server_id)
     keys = select(func.count()).select_from(ApiKey).join(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
@@ -24,7 +24,7 @@ class StoredSession:
     """What a cookie stands for."""
 
     data: Mapping[str, Any]
-    user_id: str | None
+    is_due_for_a_touch: bool
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,14 @@ def load_session(session: Session, cookie: str) -> StoredSession | None:
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
     if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
         return None
-    if row.last_seen_at <= now() - _SEEN_STEP:
-        row.last_seen_at = now()
-    return StoredSession(dict(row.data), row.user_id)
+    return StoredSession(dict(row.data), row.last_seen_at <= now() - _SEEN_STEP)
+
+
+def touch_session(session: Session, cookie: str) -> None:
+    """Remember that the session was used, to the minute."""
+    session.execute(
+        update(BrowserSession).where(BrowserSession.session_hash == _hash(cookie)).values(last_seen_at=now())
+    )
 
 
 def save_session(

@@ -23,7 +23,7 @@ from portal.domain.variables import Scope, Variable
 from portal.services.inner import loading, personal
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
-from portal.services.inner.targets import Blueprint, blueprint_of, build
+from portal.services.inner.targets import Blueprint, blueprint_of, build, target_to_call
 from portal.store.database import release
 from portal.store.models import Server
 
@@ -65,6 +65,15 @@ def try_definition(
     unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
     release(session)
     return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
+
+
+def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
+    """Contact a server as the caller would, with what they stored. Raises what a tool call raises before it is sent."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_USE).row
+    target = target_to_call(session, principal, row)
+    release(session)
+    target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
+    return Trial(house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT))
 
 
 def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Blueprint:

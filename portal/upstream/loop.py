@@ -24,12 +24,11 @@ class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
 
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._pid != os.getpid():
-                self._loop, self._pid = self._start(), os.getpid()
+            if self._loop is None:
+                self._loop = self._start()
             return self._loop
 
     @staticmethod

@@ -109,32 +109,34 @@ _TUPLES = ("allowed_tools", "extra_headers", "byok_description")
 _URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
 
 
-def view_servers(session: Session, principal: Principal, rows: list[Server]) -> list[ServerView]:
-    """The views of `rows`; those rows must have been loaded with their parts where `loading.shows_parts`."""
+def view_servers(
+    session: Session, principal: Principal, rows: list[Server], *, masked: bool = False
+) -> list[ServerView]:
+    """The views of `rows`, loaded with their parts where `loading.shows_parts`; `masked` opens nothing, for pages."""
     groups, teams = loading.groups_of(session, rows), loading.teams_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     return [
-        _view(session, principal, row, tuple(group.name for group in groups[row.server_id]), teams[row.server_id], held)
+        _view(session, principal, row, groups[row.server_id], teams[row.server_id], row.server_id in held, masked)
         for row in rows
     ]
 
 
-def view_server(session: Session, principal: Principal, row: Server) -> ServerView:
+def view_server(session: Session, principal: Principal, row: Server, *, masked: bool = False) -> ServerView:
     """The view of one server."""
-    return view_servers(session, principal, [row])[0]
+    return view_servers(session, principal, [row], masked=masked)[0]
 
 
 def _view(
-    session: Session, principal: Principal, row: Server, groups: tuple[str, ...], teams: list[dict[str, str]],
-    held: frozenset[str],
+    session: Session, principal: Principal, row: Server, groups: tuple[loading.GroupRef, ...],
+    teams: list[dict[str, str]], has_key: bool, masked: bool,
 ) -> ServerView:  # fmt: skip
     known: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     known |= {name: getattr(row, column) for name, column in _RENAMED.items()}
     known |= {name: tuple(getattr(row, name)) for name in _TUPLES}
-    known |= {"mcp_access_groups": groups, "teams": tuple(teams), "mcp_info": mcp_info(row)}
-    known["has_user_credential"] = row.server_id in held if row.is_byok else None
+    known |= {"mcp_access_groups": tuple(group.name for group in groups), "teams": tuple(teams)}
+    known |= {"mcp_info": mcp_info(row), "has_user_credential": has_key if row.is_byok else None}
     if loading.shows_parts(principal):
-        known |= _parts(session, principal, row)
+        known |= _parts(session, row, verbatim=loading.reads_verbatim(principal) and not masked)
     shown = {name: authz.shown(principal, name) for name in known}
     if shown["mcp_info"] is Show.ONLY_IS_PUBLIC:
         known["mcp_info"] = {"is_public": True} if row.is_public else None
@@ -150,8 +152,7 @@ def mcp_info(row: Server) -> dict[str, Any] | None:
     return {**row.mcp_info, "is_public": False} if row.mcp_info is not None else None
 
 
-def _parts(session: Session, principal: Principal, row: Server) -> dict[str, Any]:
-    verbatim = loading.reads_verbatim(principal)
+def _parts(session: Session, row: Server, *, verbatim: bool) -> dict[str, Any]:
     hidden = house_of(session).write_only_globals
     definition = opened(session, row) if verbatim and not hidden else Definition()
     parts: dict[str, Any] = {"static_headers": {}, "env": {}}

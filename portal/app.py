@@ -1,0 +1,50 @@
+"""The only place where everything meets."""
+
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from flask import Flask
+
+from portal import web
+from portal.domain.servers import STDIO_COMMANDS
+from portal.domain.upstream import OutboundPolicy
+from portal.services.inner.house import House
+from portal.settings import Settings, parse_key_ring
+from portal.store.database import Database
+from portal.store.vault import Vault
+from portal.upstream.mcp_client import McpClient
+
+ROOT = Path(__file__).resolve().parent.parent
+_MOST_BYTES = 2 * 1024 * 1024
+
+
+def open_database(settings: Settings) -> Database:
+    """The database with the house that use cases live in."""
+    commands = frozenset(settings.stdio_commands)
+    house = House(
+        vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
+        mcp=McpClient(
+            OutboundPolicy(settings.private_upstreams), stdio_enabled=settings.enable_stdio, stdio_commands=commands
+        ),
+        hasher=PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+        if settings.cheap_hashing
+        else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),
+        public_url=settings.public_url,
+        stdio_enabled=settings.enable_stdio,
+        stdio_commands=STDIO_COMMANDS | commands,
+        write_only_globals=settings.write_only_globals,
+        session_idle_minutes=settings.session_idle_minutes,
+        session_max_hours=settings.session_max_hours,
+    )
+    return Database(settings.database_url, {"house": house})
+
+
+def create_app(settings: Settings, *, database: Database | None = None) -> Flask:
+    """The web application; its database must be at head."""
+    app = Flask("portal", root_path=str(ROOT / "portal"), template_folder=str(ROOT / "templates"),
+                static_folder=str(ROOT / "static"), static_url_path="/static")  # fmt: skip
+    app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=_MOST_BYTES)
+    app.extensions["settings"] = settings
+    app.extensions["database"] = database or open_database(settings)
+    web.register(app, settings, app.extensions["database"])
+    return app

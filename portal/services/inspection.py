@@ -1,0 +1,129 @@
+"""What an Admin looks at and edits of a server: names, origins and states, with nothing opened to show it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.domain.servers import URL_FIELDS
+from portal.services import audit
+from portal.services.inner import loading
+from portal.services.inner.definitions import opened
+from portal.services.inner.server_views import ServerView, view_server
+from portal.store.models import AccessGroup, User, UserCredential, UserVariable
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Somebody who stored something for a server; never what."""
+
+    user_id: str
+    name: str
+    values_set: int
+    values_total: int
+    has_key: bool
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class StoredVariable:
+    """A declared variable as the form shows it."""
+
+    name: str
+    scope: str
+    description: str | None
+    is_set: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the form needs to know of what is stored: names, origins, states, and when it was set (UTC)."""
+
+    view: ServerView
+    origins: Mapping[str, str]
+    headers: Mapping[str, tuple[str, ...]]
+    env: tuple[str, ...]
+    variables: tuple[StoredVariable, ...]
+    set_at: Mapping[str, datetime]
+    args_stored: bool
+
+
+def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
+    """A server for a page: as the API answers it, with every secret masked, for Admins too."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
+    return view_server(session, principal, row, masked=True)
+
+
+def get_inspected(session: Session, principal: Principal, server_id: str) -> ServerView:
+    """The same, for pages that only those with admin view have."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
+    return view_server(session, principal, row, masked=True)
+
+
+def get_stored(session: Session, principal: Principal, server_id: str) -> Stored:
+    """What the edit form starts from."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
+    secrets = row.secrets
+    return Stored(
+        view=view_server(session, principal, row, masked=True),
+        origins={s.field: s.hint or "" for s in secrets if s.field in URL_FIELDS},
+        headers={s.name: tuple(s.refers_to) for s in secrets if s.field == "static_headers"},
+        env=tuple(s.name for s in secrets if s.field == "env"),
+        variables=tuple(StoredVariable(v.name, v.scope, v.description, v.sealed is not None) for v in row.variables),
+        set_at={s.name if s.field == "credentials" else s.field: s.updated_at for s in secrets},
+        args_stored=any(s.field == "args" for s in secrets),
+    )
+
+
+def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:
+    """URL, headers and global values in the clear, for an Admin who asked; the asking is on the record."""
+    server = loading.find_server(session, principal, server_id, Action.SERVER_REVEAL)
+    view = view_server(session, principal, server.row)
+    definition = opened(session, server.row) if view.url != "" else None
+    audit.record(session, principal, "configuration revealed", "server", server.row.server_id)
+    session.flush()
+    if definition is None:
+        return {}
+    return {
+        **{name.replace("_", " "): value for name, value in definition.urls.items()},
+        **{f"header {name}": value for name, value in definition.static_headers.items()},
+        **{f"variable {name}": value for name, value in definition.globals.items()},
+        **{f"environment {name}": value for name, value in definition.env.items()},
+        **({"arguments": " ".join(definition.args)} if definition.args else {}),
+    }
+
+
+def list_holders(session: Session, principal: Principal, server_id: str) -> list[Holder]:
+    """Who has stored values or a key for a server, by name; at most 500."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
+    required = {variable.name for variable in row.variables if variable.is_required}
+    values, changed = Counter[str](), dict[str, datetime]()
+    mine = select(UserVariable.user_id, UserVariable.name, UserVariable.updated_at)
+    for user_id, name, at in session.execute(mine.where(UserVariable.server_id == row.server_id)):
+        values[user_id] += name in required
+        changed[user_id] = max(at, changed.get(user_id, at))
+    held = select(UserCredential.user_id, UserCredential.connected_at).where(
+        UserCredential.server_id == row.server_id, UserCredential.kind == "byok"
+    )
+    keys = dict(session.execute(held).tuples().all())
+    for user_id, at in keys.items():
+        changed[user_id] = max(at, changed.get(user_id, at))
+    people = session.execute(
+        select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id).label("name"))
+        .where(User.user_id.in_(changed))
+        .order_by("name")
+        .limit(500)
+    )
+    return [Holder(u, name, values[u], len(required), u in keys, changed[u]) for u, name in people]
+
+
+def list_group_choices(session: Session, principal: Principal) -> list[str]:
+    """The names of access groups that a server can be put into."""
+    authz.require(principal, Action.ACCESS_GROUP_READ)
+    return list(session.scalars(select(AccessGroup.name).order_by(AccessGroup.name).limit(500)))

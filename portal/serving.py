@@ -1,0 +1,117 @@
+"""Running the portal: what is done before the first request, the web processes, and the worker."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from gunicorn.app.base import BaseApplication
+from sqlalchemy.exc import SQLAlchemyError
+
+from portal.app import create_app
+from portal.domain.principals import OPERATOR
+from portal.services import health, sessions, starting
+from portal.settings import Settings
+from portal.store.database import Database
+
+log = logging.getLogger("portal.worker")
+_IDLE_SECONDS = 2.0
+_TIDY_EVERY = 300
+
+
+def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
+    """Make the first Admin and take over the config file; the one-time password is announced here and nowhere else."""
+    with database.session(writes=True) as session:
+        password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
+        admin = starting.make_first_admin(
+            session, OPERATOR, email=settings.bootstrap_admin_email.lower(),
+            password=password.get_secret_value() if password else None,
+            api_key=key.get_secret_value() if key else None,
+        )  # fmt: skip
+        faults = starting.apply_config(session, OPERATOR, _config(settings))
+        session.commit()
+    for fault in faults:
+        announce(f"Config: {fault}")
+    if admin is not None:
+        announce(f"\n  Sign in at   {settings.public_url}/login")
+        announce(f"  E-mail       {admin.email}")
+        announce(f"  Password     {admin.password or 'as you set it'}\n")
+    else:
+        announce(f"  MCP Portal is at {settings.public_url}")
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
+    """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
+    beside = _start_worker() if settings.embedded else None
+    try:
+        _Gunicorn(settings, host=host, port=port, workers=workers).run()
+    finally:
+        if beside is not None:
+            beside.terminate()
+            beside.wait(timeout=10)
+
+
+def work(database: Database, *, once: bool) -> None:
+    """Do what is due, over and over, until told to stop or the parent is gone."""
+    stopped = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    parent, rounds = os.getppid(), 0
+    while not stopped.is_set() and (once or os.getppid() == parent):
+        done = 0
+        try:
+            with database.session(writes=True) as session:
+                done = health.probe_due(session, OPERATOR)
+            if rounds % _TIDY_EVERY == 0:
+                with database.session(writes=True) as session:
+                    sessions.sweep_sessions(session, OPERATOR)
+                    health.forget_old_history(session, OPERATOR)
+                    session.commit()
+        except SQLAlchemyError as error:
+            log.warning("the database did not answer (%s); trying again", type(error).__name__)
+        rounds += 1
+        if once and not done:
+            return
+        if not done:
+            stopped.wait(_IDLE_SECONDS)
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our settings, started from our own command."""
+
+    def __init__(self, settings: Settings, *, host: str, port: int, workers: int) -> None:
+        self._portal_settings = settings
+        self._options: dict[str, Any] = {
+            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+            "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
+            "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
+            "proc_name": "mcp-portal", "control_socket_disable": True,
+        }  # fmt: skip
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._portal_settings)
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    if settings.config is None:
+        return {}
+    try:
+        loaded = yaml.safe_load(settings.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        sys.exit(f"Setting PORTAL_CONFIG: the file cannot be read ({type(error).__name__}).")
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _start_worker() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "portal.cli", "worker"])

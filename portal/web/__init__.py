@@ -1,0 +1,55 @@
+"""Speaks HTTP and decides nothing: two doors, pages for people and an API for programs."""
+
+import secrets
+
+from flask import Flask, Response, g
+
+from portal.settings import Settings
+from portal.store import schema
+from portal.store.database import Database
+from portal.web import api as api_door
+from portal.web import context, errors, limits, pages, rendering
+from portal.web.sessions import StoredSessions
+
+
+def register(app: Flask, settings: Settings, database: Database) -> None:
+    """The list of all that hangs on the application."""
+    app.session_interface = StoredSessions(database, https=settings.https)
+
+    @app.before_request
+    def _name_the_request() -> None:
+        g.request_id = secrets.token_hex(6)
+
+    context.init_app(app)
+    rendering.init_app(app, https=settings.https)
+    errors.init_app(app)
+    limits.init_app(app, settings)
+    _register_probes(app, settings, database)
+    pages.register(app)
+    api_door.register(app)
+
+
+def _register_probes(app: Flask, settings: Settings, database: Database) -> None:
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> tuple[dict[str, str], int]:
+        if not database.answers():
+            return {"status": "unavailable", "database": "does not answer"}, 503
+        if not schema.is_at_head(database.engine):
+            return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
+        return {"status": "ok", "database": "ok"}, 200
+
+    @app.get("/.well-known/oauth-protected-resource")
+    def resource_metadata() -> dict[str, object]:
+        """RFC 9728: the portal as a protected resource; keys go into the Authorization header."""
+        return {"resource": settings.public_url, "bearer_methods_supported": ["header"]}
+
+    if settings.metrics:
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        @app.get("/metrics")
+        def metrics() -> Response:
+            return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,68 @@
+"""What the caller fills in for a server: values of variables, and their own key. Written, never read back."""
+
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from portal.services import credentials
+from portal.services.credentials import KeyState, Requirement
+from portal.web.api.answers import answer, to_json
+from portal.web.api.payloads import read_if
+from portal.web.api.shapes import OwnKey, OwnValues
+
+bp = Blueprint("api_credentials", __name__, url_prefix="/v1/mcp")
+
+
+@bp.get("/server/<server_id>/user-env-vars")
+def get_variables(server_id: str) -> Response:
+    """What the server needs of the caller."""
+    return answer(_requirement(credentials.get_requirement(g.session, g.principal, server_id)))
+
+
+@bp.post("/server/<server_id>/user-env-vars")
+def save_variables(server_id: str) -> Response:
+    """Merge the values that are sent into those that are stored."""
+    payload = read_if(lambda: credentials.get_requirement(g.session, g.principal, server_id), OwnValues)
+    return answer(_requirement(credentials.save_variables(g.session, g.principal, server_id, payload.values)))
+
+
+@bp.delete("/server/<server_id>/user-env-vars")
+def forget_variables(server_id: str) -> Response:
+    """Remove all the values of the caller."""
+    return answer(_requirement(credentials.forget_variables(g.session, g.principal, server_id)))
+
+
+@bp.get("/user-env-vars/status")
+def list_requirements() -> Response:
+    """What every server on the caller's grid needs of them."""
+    return answer([_requirement(found) for found in credentials.list_requirements(g.session, g.principal)])
+
+
+@bp.post("/server/<server_id>/user-credential")
+def save_key(server_id: str) -> Response:
+    """Store the caller's own key for a server."""
+    payload = read_if(lambda: credentials.require_own_key_place(g.session, g.principal, server_id), OwnKey)
+    state = credentials.save_key(g.session, g.principal, server_id, payload.credential, save=payload.save)
+    return answer(_key_state(state))
+
+
+@bp.delete("/server/<server_id>/user-credential")
+def remove_key(server_id: str) -> Response:
+    """Remove the caller's own key, or as Admin that of `?user_id=`."""
+    user_id = request.args.get("user_id", "").strip() or None
+    return answer(_key_state(credentials.remove_key(g.session, g.principal, server_id, user_id=user_id)))
+
+
+def _requirement(found: Requirement) -> dict[str, Any]:
+    return {
+        "server_id": found.server_id,
+        "server_name": found.server_name,
+        "alias": found.alias,
+        "required": [to_json(variable, without=("updated_at",)) for variable in found.required],
+        "missing_count": found.missing_count,
+        "setup_url": found.setup_url,
+    }
+
+
+def _key_state(state: KeyState) -> dict[str, Any]:
+    return to_json(state, without=("connected_at",))

@@ -1,0 +1,51 @@
+"""Access groups: named sets of servers."""
+
+from flask import Blueprint, Response, g
+
+from portal.authorization import Action
+from portal.services import access_groups
+from portal.web.api.answers import answer, nothing, page_of, to_json
+from portal.web.api.guarding import guard
+from portal.web.api.payloads import list_place, read
+from portal.web.api.shapes import GroupBody, GroupChange
+
+bp = Blueprint("api_groups", __name__, url_prefix="/v1/access-groups")
+guard(bp, read=Action.ACCESS_GROUP_READ, write=Action.ACCESS_GROUP_MANAGE)
+
+
+@bp.get("")
+def list_groups() -> Response:
+    """A page of access groups."""
+    return page_of(access_groups.list_groups(g.session, g.principal, **list_place()), to_json)
+
+
+@bp.post("")
+def create_group() -> Response:
+    """Add an access group."""
+    payload = read(GroupBody)
+    view = access_groups.create_group(g.session, g.principal, payload.name, payload.description, payload.mcp_server_ids)
+    return answer(view, 201)
+
+
+@bp.get("/<group_id>")
+def get_group(group_id: str) -> Response:
+    """One access group."""
+    return answer(access_groups.get_group(g.session, g.principal, group_id))
+
+
+@bp.patch("/<group_id>")
+def change_group(group_id: str) -> Response:
+    """Change what is sent of an access group."""
+    sent = read(GroupChange).sent()
+    view = access_groups.change_group(
+        g.session, g.principal, group_id, name=sent.get("name"), servers=sent.get("mcp_server_ids"),
+        description=sent["description"] or "" if "description" in sent else None,
+    )  # fmt: skip
+    return answer(view)
+
+
+@bp.delete("/<group_id>")
+def delete_group(group_id: str) -> Response:
+    """Remove an access group; what it granted is granted no more."""
+    access_groups.delete_group(g.session, g.principal, group_id)
+    return nothing(204)

@@ -1,0 +1,70 @@
+"""API keys of everybody."""
+
+from typing import Any
+
+from flask import Blueprint, Response, g
+
+from portal.authorization import Action
+from portal.services import keys
+from portal.services.keys import IssuedKey, KeyDraft, KeyView
+from portal.web.api.answers import answer, nothing, page_of, to_json
+from portal.web.api.guarding import guard
+from portal.web.api.payloads import list_place, read
+from portal.web.api.shapes import KeyBody, KeyChange
+
+bp = Blueprint("api_keys", __name__, url_prefix="/v1/keys")
+guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
+
+
+@bp.get("")
+def list_keys() -> Response:
+    """A page of keys, without their secrets."""
+    return page_of(keys.list_keys(g.session, g.principal, **list_place()), shown)
+
+
+@bp.post("")
+def issue_key() -> Response:
+    """Make a key; its secret is in this answer and nowhere else."""
+    return answer(issued(keys.issue_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
+
+
+@bp.get("/<key_id>")
+def get_key(key_id: str) -> Response:
+    """One key."""
+    return answer(shown(keys.get_key(g.session, g.principal, key_id)))
+
+
+@bp.patch("/<key_id>")
+def change_key(key_id: str) -> Response:
+    """Change what is sent of a key."""
+    payload = read(KeyChange)
+    view = keys.change_key(
+        g.session, g.principal, key_id, payload.own_fields(), payload.permission(), payload.group_ids()
+    )
+    return answer(shown(view))
+
+
+@bp.delete("/<key_id>")
+def revoke_key(key_id: str) -> Response:
+    """End a key at once."""
+    keys.revoke_key(g.session, g.principal, key_id)
+    return nothing(204)
+
+
+def draft_of(payload: KeyBody) -> KeyDraft:
+    """The key that a body asks for."""
+    return KeyDraft(
+        key_alias=payload.key_alias, user_id=payload.user_id, team_id=payload.team_id,
+        allowed_routes=payload.allowed_routes, object_permission=payload.permission(),
+        access_group_ids=payload.group_ids() or (), expires_at=payload.expires_at,
+    )  # fmt: skip
+
+
+def shown(view: KeyView) -> dict[str, Any]:
+    """A key in the shape of the wire format."""
+    return to_json(view, without=("created_at",))
+
+
+def issued(key: IssuedKey) -> dict[str, Any]:
+    """A new key with its secret."""
+    return {**shown(key.view), "key": key.key}

@@ -1,0 +1,49 @@
+"""The caller: who they are, what they reach, and their own API keys."""
+
+from flask import Blueprint, Response, g
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import callers, keys
+from portal.web.api.answers import answer, nothing, page_of
+from portal.web.api.keys import draft_of, issued, shown
+from portal.web.api.payloads import list_place, read
+from portal.web.api.shapes import KeyBody
+
+bp = Blueprint("api_me", __name__, url_prefix="/v1/me")
+
+
+@bp.get("")
+def describe() -> Response:
+    """Who asks, and the servers they may use."""
+    caller = callers.describe_caller(g.session, g.principal)
+    return answer(
+        {
+            "user": caller.user,
+            "key": shown(caller.key) if caller.key else None,
+            "teams": caller.teams,
+            "restricted": caller.restricted,
+            "server_ids": caller.server_ids,
+        }
+    )
+
+
+@bp.get("/keys")
+def list_keys() -> Response:
+    """A page of the caller's own keys."""
+    authz.require(g.principal, Action.KEY_OWN)
+    return page_of(keys.list_own_keys(g.session, g.principal, **list_place()), shown)
+
+
+@bp.post("/keys")
+def issue_key() -> Response:
+    """Make a key for oneself, never wider than oneself."""
+    authz.require(g.principal, Action.KEY_OWN)
+    return answer(issued(keys.issue_own_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
+
+
+@bp.delete("/keys/<key_id>")
+def revoke_key(key_id: str) -> Response:
+    """End one of one's own keys at once."""
+    keys.revoke_own_key(g.session, g.principal, key_id)
+    return nothing(204)

@@ -1,0 +1,91 @@
+"""MCP servers: list, read, add, change, remove, publish, and their health."""
+
+from typing import cast
+
+from flask import Blueprint, Response, g, request
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Forbidden
+from portal.domain.servers import ServerFields
+from portal.services import access_groups, health, servers
+from portal.web.api.answers import answer, next_link, nothing
+from portal.web.api.payloads import cursor_of, limit_of, read
+from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
+
+bp = Blueprint("api_servers", __name__, url_prefix="/v1/mcp")
+
+
+@bp.get("/server")
+def list_servers() -> Response:
+    """All the caller may see, or with `limit` a page with a `Link` to the next one."""
+    after = cast(tuple[str, str] | None, cursor_of(2))
+    limit = limit_of(usual=None)
+    page = servers.list_servers(g.session, g.principal, team_id=request.args.get("team_id"), limit=limit, after=after)
+    response = answer(page.items)
+    if page.next_cursor is not None:
+        response.headers["Link"] = next_link(page.next_cursor)
+    return response
+
+
+@bp.post("/server")
+def create_server() -> Response:
+    """Add a server, active at once."""
+    authz.require(g.principal, Action.SERVER_CREATE)
+    fields = cast(ServerFields, read(ServerBody).sent())
+    return answer(servers.create_server(g.session, g.principal, fields), 201)
+
+
+@bp.put("/server")
+def update_server() -> Response:
+    """Change the fields that are sent of the server that the body names."""
+    _require_admin("call PUT /v1/mcp/server")
+    fields = read(ServerChange).sent()
+    server_id = fields.pop("server_id")
+    return answer(servers.update_server(g.session, g.principal, server_id, cast(ServerFields, fields)), 202)
+
+
+@bp.get("/server/<server_id>")
+def get_server(server_id: str) -> Response:
+    """One server, by id, name or alias, with a fresh look at its health."""
+    return answer(health.get_checked_server(g.session, g.principal, server_id))
+
+
+@bp.delete("/server/<server_id>")
+def delete_server(server_id: str) -> Response:
+    """Remove a server with all that hangs on it."""
+    servers.delete_server(g.session, g.principal, server_id)
+    return nothing(202)
+
+
+@bp.get("/server/health")
+def check_servers() -> Response:
+    """A look at the servers the caller may use, or at those of them that are named."""
+    wanted = [server_id for server_id in request.args.getlist("server_ids") if server_id.strip()]
+    return answer(health.check_servers(g.session, g.principal, wanted or None))
+
+
+@bp.post("/make_public")
+def make_public() -> Response:
+    """Make the list that is sent the list of public servers."""
+    authz.require(g.principal, Action.PREFERENCE_MANAGE)
+    public = servers.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
+    message = f"{len(public)} MCP servers are public now."
+    return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.name}, 202)
+
+
+@bp.get("/access_groups")
+def list_access_groups() -> Response:
+    """The names of the access groups."""
+    return answer({"access_groups": access_groups.list_names(g.session, g.principal)})
+
+
+@bp.get("/network/client-ip")
+def client_address() -> Response:
+    """The caller's address, as the address rule sees it."""
+    return answer({"ip": g.principal.address})
+
+
+def _require_admin(what: str) -> None:
+    if not authz.is_admin(g.principal):
+        raise Forbidden(f"Only an Admin (PROXY_ADMIN) may {what}.")

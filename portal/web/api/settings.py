@@ -1,0 +1,31 @@
+"""Instance settings."""
+
+from flask import Blueprint, Response, g
+
+from portal.authorization import Action
+from portal.services import preferences, servers
+from portal.web.api.answers import answer
+from portal.web.api.guarding import guard
+from portal.web.api.payloads import read
+from portal.web.api.shapes import SettingsChange
+
+bp = Blueprint("api_settings", __name__, url_prefix="/v1/settings")
+guard(bp, read=Action.PREFERENCE_READ, write=Action.PREFERENCE_MANAGE)
+
+
+@bp.get("")
+def get_settings() -> Response:
+    """The settings as they are."""
+    return answer(preferences.get_preferences(g.session, g.principal))
+
+
+@bp.patch("")
+def change_settings() -> Response:
+    """Change the settings that are sent."""
+    changes = read(SettingsChange).sent()
+    public = changes.pop("public_mcp_servers", None)
+    if public is not None:
+        servers.publish_servers(g.session, g.principal, public)
+    if changes:
+        preferences.update_preferences(g.session, g.principal, changes)
+    return answer(preferences.get_preferences(g.session, g.principal))

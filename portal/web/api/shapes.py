@@ -1,0 +1,295 @@
+"""The shapes of bodies (`1-system.md`, 3 and 6): JSON types and sizes, and nothing of what they mean."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints
+
+from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.services.inner.grants import ObjectPermission
+from portal.web.api.payloads import Payload
+
+_LARGEST_OBJECT = 2_000
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+NewId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+Short = Annotated[str, StringConstraints(max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=4_000)]
+Value = Annotated[str, StringConstraints(max_length=8_192)]
+Url = Annotated[str, StringConstraints(max_length=4_096)]
+Word = Annotated[str, StringConstraints(max_length=256)]
+Words = Annotated[list[Word], Field(max_length=500)]
+Ids = Annotated[list[Id], Field(max_length=5_000)]
+Values = Annotated[dict[Word, Value], Field(max_length=200)]
+Texts = Annotated[dict[Word, Text], Field(max_length=200)]
+
+
+def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """A free object has few entries, at any depth, and no text longer than a value."""
+    left, waiting = _LARGEST_OBJECT, list[Any]([value])
+    while waiting:
+        item = waiting.pop()
+        entries = [*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
+        waiting.extend(entries)
+        left -= len(entries)
+        if left < 0 or (isinstance(item, str) and len(item) > 8_192):
+            raise ValueError("Value is too large")
+    return value
+
+
+Object = Annotated[dict[Word, JsonValue], Field(max_length=200), AfterValidator(_bounded)]
+
+
+def _is_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("Write the time as 2026-12-31T23:59:59Z")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("The time is out of range") from None
+
+
+Time = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text), AfterValidator(_in_utc)]
+
+
+class Credentials(Payload):
+    """`credentials` of a server; write-only."""
+
+    auth_value: Value | None = None
+    client_id: Value | None = None
+    client_secret: Value | None = None
+    scopes: Words | None = None
+    aws_access_key_id: Value | None = None
+    aws_secret_access_key: Value | None = None
+    aws_session_token: Value | None = None
+    aws_region_name: Value | None = None
+    aws_service_name: Value | None = None
+    aws_role_name: Value | None = None
+    aws_session_name: Value | None = None
+    audience: Value | None = None
+    token_exchange_endpoint: Url | None = None
+    subject_token_type: Value | None = None
+
+
+class VariableEntry(Payload):
+    """One entry of `env_vars`; without a scope it is global."""
+
+    name: Annotated[str, StringConstraints(max_length=128)]
+    value: Value | None = None
+    scope: Literal["global", "user"] | None = None
+    description: Text | None = None
+
+
+def _with_names(value: object) -> object:
+    """Entries that are null or have no name are passed over (ENV-10)."""
+    if not isinstance(value, list):
+        return value
+    return [entry for entry in value if entry is not None and not (isinstance(entry, dict) and not entry.get("name"))]
+
+
+class ServerBody(Payload):
+    """A server as POST sends it."""
+
+    server_id: Word | None = None
+    server_name: Word | None = None
+    alias: Word | None = None
+    description: Text | None = None
+    instructions: Value | None = None
+    url: Url | None = None
+    spec_path: Url | None = None
+    transport: Annotated[Transport, Field(strict=False)] | None = None
+    auth_type: Annotated[AuthType, Field(strict=False)] | None = None
+    credentials: Credentials | None = None
+    mcp_info: Object | None = None
+    mcp_access_groups: Annotated[list[Short], Field(max_length=500)] | None = None
+    allowed_tools: Words | None = None
+    tool_name_to_display_name: Texts | None = None
+    tool_name_to_description: Texts | None = None
+    extra_headers: Words | None = None
+    static_headers: Values | None = None
+    env_vars: Annotated[list[VariableEntry], Field(max_length=200), BeforeValidator(_with_names)] | None = None
+    command: Word | None = None
+    args: Annotated[list[Value], Field(max_length=500)] | None = None
+    env: Values | None = None
+    authorization_url: Url | None = None
+    token_url: Url | None = None
+    registration_url: Url | None = None
+    oauth2_flow: Annotated[OAuthFlow, Field(strict=False)] | None = None
+    token_validation: Object | None = None
+    allow_all_keys: bool | None = None
+    available_on_public_internet: bool | None = None
+    delegate_auth_to_upstream: bool | None = None
+    oauth_passthrough: bool | None = None
+    is_byok: bool | None = None
+    byok_description: Annotated[list[Text], Field(max_length=500)] | None = None
+    byok_api_key_help_url: Url | None = None
+    source_url: Url | None = None
+    timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] | None = None
+
+
+class ServerChange(ServerBody):
+    """A server as PUT sends it."""
+
+    server_id: Word
+    version: int | None = None
+    keep_credentials: bool | None = None
+
+
+class PublicServers(Payload):
+    """The servers to list publicly."""
+
+    mcp_server_ids: Ids
+
+
+class OwnValues(Payload):
+    """A person's values of a server's variables."""
+
+    values: Annotated[dict[Word, Annotated[str, StringConstraints(max_length=65_536)] | None], Field(max_length=200)]
+
+
+class OwnKey(Payload):
+    """A person's key for a server."""
+
+    credential: Annotated[str, StringConstraints(max_length=65_536)]
+    save: bool = True
+
+
+class ToolCall(Payload):
+    """A tool call; what the arguments must be is the tool's affair."""
+
+    server_id: Word
+    name: Word
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Permission(Payload):
+    """`object_permission`, every part optional."""
+
+    mcp_servers: Ids | None = None
+    mcp_access_groups: Annotated[list[Short], Field(max_length=500)] | None = None
+    mcp_tool_permissions: Annotated[dict[Word, Words], Field(max_length=500)] | None = None
+    mcp_toolsets: Annotated[list[Id], Field(max_length=500)] | None = None
+
+    def grants(self) -> ObjectPermission:
+        """As the services take it."""
+        return ObjectPermission(
+            mcp_servers=tuple(self.mcp_servers or ()),
+            mcp_access_groups=tuple(self.mcp_access_groups or ()),
+            mcp_tool_permissions={k: tuple(v) for k, v in (self.mcp_tool_permissions or {}).items()},
+            mcp_toolsets=tuple(self.mcp_toolsets or ()),
+        )
+
+
+class Granted(Payload):
+    """What holds grants: a user, a team, a key."""
+
+    object_permission: Permission | None = None
+
+    def own_fields(self) -> dict[str, Any]:
+        """What is sent of the thing itself, its grants and members aside."""
+        apart = ("object_permission", "access_group_ids", "members_with_roles")
+        return {name: value for name, value in self.sent().items() if name not in apart}
+
+    def permission(self) -> ObjectPermission | None:
+        """The grants to write; None leaves those that are there, and an explicit null takes all away."""
+        if "object_permission" not in self.model_fields_set:
+            return None
+        return self.object_permission.grants() if self.object_permission else ObjectPermission()
+
+
+class GrantedGroups(Granted):
+    """What also holds access groups of its own."""
+
+    access_group_ids: Annotated[list[Id], Field(max_length=500)] | None = None
+
+    def group_ids(self) -> list[str] | None:
+        """The groups to write; None leaves those that are there."""
+        return (self.access_group_ids or []) if "access_group_ids" in self.model_fields_set else None
+
+
+class UserChange(Granted):
+    """A person as PATCH sends them."""
+
+    email: Annotated[str, StringConstraints(max_length=320)] | None = None
+    display_name: Short | None = None
+    role: Word = ""
+    is_active: bool = True
+    password: Annotated[str, StringConstraints(max_length=512)] | None = None
+
+
+class UserBody(UserChange):
+    """A person as POST sends them."""
+
+    user_id: NewId | None = None
+
+
+class Member(Payload):
+    """A person in a team."""
+
+    user_id: Id
+    role: Word = "user"
+
+
+class TeamChange(GrantedGroups):
+    """A team as PATCH sends it."""
+
+    team_alias: Short = ""
+    members_with_roles: Annotated[list[Member], Field(max_length=5_000)] | None = None
+    metadata: Object | None = None
+
+    def members(self) -> list[tuple[str, str]] | None:
+        """The members to write; None leaves those that are there."""
+        if "members_with_roles" not in self.model_fields_set:
+            return None
+        return [(member.user_id, member.role) for member in self.members_with_roles or ()]
+
+
+class TeamBody(TeamChange):
+    """A team as POST sends it."""
+
+    team_id: NewId | None = None
+
+
+class KeyChange(GrantedGroups):
+    """A key as PATCH sends it."""
+
+    key_alias: Short | None = None
+    allowed_routes: Words = Field(default_factory=list)
+    expires_at: Time | None = None
+
+
+class KeyBody(KeyChange):
+    """A key as POST sends it."""
+
+    user_id: Id | None = None
+    team_id: Id | None = None
+
+
+class GroupChange(Payload):
+    """An access group as PATCH sends it."""
+
+    name: Short = ""
+    description: Text | None = None
+    mcp_server_ids: Ids = Field(default_factory=list)
+
+
+class GroupBody(GroupChange):
+    """An access group as POST sends it."""
+
+    name: Short
+
+
+class SettingsChange(Payload):
+    """The settings of the instance, as PATCH sends them."""
+
+    user_mcp_management_mode: Word = ""
+    mcp_required_fields: Words = Field(default_factory=list)
+    enable_mcp_registry: bool = False
+    mcp_internal_ip_ranges: Words = Field(default_factory=list)
+    trusted_proxies: Words = Field(default_factory=list)
+    trusted_redirect_origins: Words = Field(default_factory=list)
+    public_mcp_servers: Ids = Field(default_factory=list)

@@ -1,0 +1,75 @@
+"""Teams: people who share grants."""
+
+from typing import Any
+
+from flask import Blueprint, Response, g
+
+from portal.authorization import Action
+from portal.services import teams
+from portal.services.teams import TeamView
+from portal.web.api.answers import answer, nothing, page_of, to_json
+from portal.web.api.guarding import guard
+from portal.web.api.payloads import list_place, read
+from portal.web.api.shapes import Member, TeamBody, TeamChange
+
+bp = Blueprint("api_teams", __name__, url_prefix="/v1/teams")
+guard(bp, read=Action.TEAM_READ, write=Action.TEAM_MANAGE)
+
+
+@bp.get("")
+def list_teams() -> Response:
+    """A page of teams."""
+    return page_of(teams.list_teams(g.session, g.principal, **list_place()), _team)
+
+
+@bp.post("")
+def create_team() -> Response:
+    """Add a team."""
+    payload = read(TeamBody)
+    view = teams.create_team(
+        g.session, g.principal, payload.own_fields(), payload.permission(), payload.group_ids(), payload.members() or ()
+    )
+    return answer(_team(view), 201)
+
+
+@bp.get("/<team_id>")
+def get_team(team_id: str) -> Response:
+    """One team."""
+    return answer(_team(teams.get_team(g.session, g.principal, team_id)))
+
+
+@bp.patch("/<team_id>")
+def change_team(team_id: str) -> Response:
+    """Change what is sent of a team."""
+    payload = read(TeamChange)
+    view = teams.change_team(
+        g.session, g.principal, team_id, payload.own_fields(), payload.permission(), payload.group_ids(),
+        payload.members(),
+    )  # fmt: skip
+    return answer(_team(view))
+
+
+@bp.delete("/<team_id>")
+def delete_team(team_id: str) -> Response:
+    """Remove a team with its grants and keys."""
+    teams.delete_team(g.session, g.principal, team_id)
+    return nothing(204)
+
+
+@bp.post("/<team_id>/members")
+def put_member(team_id: str) -> Response:
+    """Add a person to a team, or give them another role in it."""
+    member = read(Member)
+    return answer(_team(teams.put_member(g.session, g.principal, team_id, member.user_id, member.role)), 201)
+
+
+@bp.delete("/<team_id>/members/<user_id>")
+def remove_member(team_id: str, user_id: str) -> Response:
+    """Take a person out of a team."""
+    teams.remove_member(g.session, g.principal, team_id, user_id)
+    return nothing(204)
+
+
+def _team(view: TeamView) -> dict[str, Any]:
+    members = [to_json(member, without=("name",)) for member in view.members_with_roles]
+    return {**to_json(view), "members_with_roles": members}

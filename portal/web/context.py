@@ -1,0 +1,214 @@
+"""Who asks and through which session: default deny, CSRF, and the one place that commits."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, current_app, g, request
+from flask import session as browser_session
+from flask_login import LoginManager, current_user, login_user
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.exceptions import BadRequest
+
+from portal import authorization as authz
+from portal.domain.addresses import client_address, in_ranges
+from portal.domain.errors import Forbidden, Unauthenticated
+from portal.services import accounts, preferences
+from portal.settings import Settings
+from portal.store.database import Database
+
+OPEN_ENDPOINTS = {
+    "static": "stylesheet, script and icons hold nothing of anybody",
+    "healthz": "tells that the process lives",
+    "readyz": "tells a load balancer whether to send requests",
+    "metrics": "off unless the operator switches it on",
+    "accounts.sign_in": "where strangers become known",
+    "resource_metadata": "RFC 9728: how to get in must be readable from outside",
+}
+ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
+_BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+csrf = CSRFProtect()
+login_manager = LoginManager()
+
+
+class SignedIn:
+    """What Flask-Login keeps of a person; whether they still may come in is asked anew with every request."""
+
+    is_authenticated, is_active, is_anonymous = True, True, False
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+
+    def get_id(self) -> str:
+        """The person's id, as Flask-Login asks for it."""
+        return self.user_id
+
+
+def database() -> Database:
+    """The database of this process."""
+    found = current_app.extensions["database"]
+    assert isinstance(found, Database)
+    return found
+
+
+def settings() -> Settings:
+    """The operator's settings."""
+    found = current_app.extensions["settings"]
+    assert isinstance(found, Settings)
+    return found
+
+
+def speaks_json() -> bool:
+    """Whether this request came by the API door."""
+    return request.path.startswith("/v1/")
+
+
+def reads_only(view: Any) -> Any:
+    """Mark a POST that changes nothing itself (it asks an upstream), so that it takes no write lock meanwhile."""
+    view.reads_only = True
+    return view
+
+
+def identify() -> None:
+    """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
+    _check_request()
+    if request.endpoint is None:
+        return
+    g.address = _client_address()
+    view = current_app.view_functions[request.endpoint]
+    g.session = database().session(writes=_is_unsafe() and not getattr(view, "reads_only", False))
+    if request.endpoint in OPEN_ENDPOINTS:
+        if _is_unsafe():
+            _check_csrf()
+        return
+    key = _presented_key() if speaks_json() else None
+    if key is not None:
+        _identify_key(key)
+    else:
+        _identify_person()
+
+
+def init_app(app: Flask) -> None:
+    """Hang the above on the application."""
+    app.config.update(WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None, WTF_CSRF_SSL_STRICT=False)
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    login_manager.session_protection = None  # sessions are ours, and bound to nothing that changes under way
+    login_manager.user_loader(lambda user_id: SignedIn(user_id))
+    app.before_request(identify)
+    app.after_request(_commit)
+    app.teardown_request(_close)
+
+
+def _identify_key(key: str) -> None:
+    with database().session() as own:
+        g.principal = accounts.principal_for_key(own, key, g.address)
+    with database().session() as own:  # survives a request that is refused
+        if accounts.note_key_use(own, g.principal):
+            own.commit()
+    if not authz.may_take_route(g.principal, request.path):
+        raise Forbidden("This API key may not call this route.")
+
+
+def _identify_person() -> None:
+    if not current_user.is_authenticated:
+        raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
+    g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+    if _is_unsafe():
+        _check_csrf()
+    g.profile = accounts.get_profile(g.session, g.principal)
+    if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
+        raise PasswordChangeNeeded
+
+
+class PasswordChangeNeeded(Exception):
+    """A one-time password was used: the person chooses their own before anything else."""
+
+
+def _presented_key() -> str | None:
+    """The API key of the request. A header that is present decides alone, even when it holds no key."""
+    header = request.headers.get("Authorization")
+    if header is not None:
+        scheme, _, value = header.partition(" ")
+        return value.strip() if scheme.lower() == "bearer" else ""
+    return request.headers.get("X-API-Key")
+
+
+def _check_csrf() -> None:
+    """A token of this session (OWASP), and where the browser says where it comes from, from here."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise BadRequest("This request came from another site.")
+    csrf.protect()
+
+
+def _check_request() -> None:
+    if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
+        raise BadRequest("The address holds a NUL character.")
+    if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host):
+        return
+    raise BadRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
+
+
+def _is_our_host(host: str) -> bool:
+    """Whether the Host header is the public URL's; that of a page under another name (DNS rebinding) is not."""
+    public = urlsplit(settings().public_url)
+    try:
+        asked = urlsplit(f"//{host}")
+        port = asked.port or (443 if public.scheme == "https" else 80)
+    except ValueError:
+        return False
+    ours = public.port or (443 if public.scheme == "https" else 80)
+    if (asked.hostname, port) == (public.hostname, ours):
+        return True
+    return _is_loopback(public.hostname) and _is_loopback(asked.hostname)
+
+
+def _is_loopback(host: str | None) -> bool:
+    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+
+
+def _client_address() -> str | None:
+    forwarded = request.headers.get("X-Forwarded-For")
+    if not forwarded:
+        return request.remote_addr
+    with database().session() as own:
+        proxies = (*settings().trusted_proxies, *preferences.load_preferences(own).trusted_proxies)
+    return client_address(request.remote_addr, forwarded, proxies)
+
+
+def _is_unsafe() -> bool:
+    return request.method not in _SAFE_METHODS
+
+
+def _commit(response: Response) -> Response:
+    if "session" in g:
+        if response.status_code < 400:
+            g.session.commit()
+        else:
+            g.session.rollback()
+    return response
+
+
+def commit_now() -> None:
+    """Finish what was written before an upstream is asked about it: what was saved stays, whatever that answers."""
+    g.session.commit()
+
+
+def _close(_error: BaseException | None) -> None:
+    opened = g.pop("session", None)
+    if opened is not None:
+        opened.close()
+
+
+def sign_in(user_id: str) -> None:
+    """Begin a person's session under a new id, with nothing of the stranger's."""
+    browser_session.clear()
+    browser_session.renew()  # type: ignore[attr-defined]
+    browser_session["agent"] = request.headers.get("User-Agent", "")[:200]
+    login_user(SignedIn(user_id))
+
+
+def sign_out() -> None:
+    """End the session."""
+    browser_session.clear()

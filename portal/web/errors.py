@@ -1,0 +1,145 @@
+"""One error, one answer: JSON for the API, a page or a piece of one for people."""
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request, url_for
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from portal.domain import errors
+from portal.web.context import PasswordChangeNeeded, settings, speaks_json
+from portal.web.rendering import is_fragment_request, page, see_other
+
+log = logging.getLogger("portal.web")
+
+STATUS: dict[type[errors.PortalError], int] = {
+    errors.InvalidRequest: 400, errors.InvalidInput: 422, errors.Unauthenticated: 401, errors.CredentialNeeded: 401,
+    errors.Forbidden: 403, errors.NotFound: 404, errors.Conflict: 409, errors.MissingVariables: 412,
+    errors.TooLarge: 413, errors.UnsupportedMediaType: 415, errors.RateLimited: 429, errors.UpstreamFailure: 502,
+    errors.UpstreamTimeout: 504, errors.Unavailable: 503,
+}  # fmt: skip
+_TITLES = {
+    400: "That did not work", 401: "Sign in first", 403: "You may not do this", 404: "There is nothing here",
+    405: "This address does not take that", 409: "Somebody was faster", 412: "Your values are needed",
+    413: "That is too much", 415: "This format is not read here", 422: "Something is not right yet",
+    429: "Too many tries", 500: "Something went wrong on our side", 502: "The MCP server did not play along",
+    503: "The portal cannot answer now", 504: "The MCP server took too long",
+}  # fmt: skip
+_CODES = {
+    400: "invalid_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    413: "too_large", 415: "unsupported_media_type", 429: "rate_limited",
+}  # fmt: skip
+_MESSAGES = {
+    404: "There is no such page. Check the address, or begin at the list of servers.",
+    405: "This address does not take this kind of request.",
+    413: "The request is larger than the portal takes.",
+    429: "Too many tries. Wait a minute and try again.",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Answer every kind of error in one way."""
+    app.register_error_handler(errors.PortalError, _portal_error)
+    app.register_error_handler(PasswordChangeNeeded, lambda _: see_other(url_for("accounts.password")))
+    app.register_error_handler(CSRFError, _csrf_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(DataError, _bad_data)
+    app.register_error_handler(UnicodeEncodeError, _bad_data)
+    app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(PoolTimeout, _no_database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def answer(status: int, code: str, message: str, *, field: str | None = None, **extra: Any) -> Response:
+    """The only line that knows the envelope."""
+    if "session" in g:
+        g.session.rollback()
+    if speaks_json():
+        detail = {"error": code, "message": message, "field": field, **extra}
+        response = Response(orjson.dumps({"detail": detail}), status, mimetype="application/json")
+    else:
+        remedy = extra.get("setup_url") or extra.get("connect_url")
+        if status >= 500:
+            g.pop("profile", None)  # the frame around a page asks the database, which may be what failed
+        response = page(
+            "errors/error.html", fragment="alert", status=status, status_code=status,
+            title=_TITLES.get(status, _TITLES[400]), message=message, code=code,
+            remedy_url=remedy or url_for("servers.grid"),
+            remedy_label="Fill in what is missing" if remedy else "All servers",
+        )  # fmt: skip
+    if status == 401:
+        metadata = f"{settings().public_url}/.well-known/oauth-protected-resource"
+        needs_key = code in ("byok_auth_required", "sign_in_needed")
+        response.headers["WWW-Authenticate"] = f'Bearer resource_metadata="{metadata}"' if needs_key else "Bearer"
+    if status == 503:
+        response.headers["Retry-After"] = "5"
+    return response
+
+
+def status_of(error: errors.PortalError) -> int:
+    """The HTTP status of an error, its own or that of the nearest kind it is of."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _portal_error(error: errors.PortalError) -> Any:
+    if isinstance(error, errors.Unauthenticated) and not speaks_json():
+        target = request.full_path.rstrip("?") if request.method == "GET" and not is_fragment_request() else None
+        return see_other(url_for("accounts.sign_in", next=target))
+    if isinstance(error, errors.Forbidden) and not speaks_json() and request.method == "GET":
+        # What someone may not see looks to them as if it were not there.
+        return answer(404, "not_found", _MESSAGES[404])
+    extra = dict(error.extra)
+    if isinstance(error, errors.InvalidInput):
+        extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]
+    response = answer(status_of(error), error.code, error.message, field=error.field, **extra)
+    if isinstance(error, errors.RateLimited):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _csrf_error(_error: CSRFError) -> Response:
+    return answer(
+        400, "invalid_request", "The form is too old, or came from another page. Load it again and send it once more.",
+        field="csrf_token",
+    )  # fmt: skip
+
+
+def _http_error(error: HTTPException) -> Any:
+    status = error.code or 500
+    if status < 400:
+        return error
+    message = _MESSAGES.get(status) or (error.description if status == 400 else None) or _TITLES.get(status)
+    response = answer(status, _CODES.get(status, "invalid_request"), message or "The request was not understood.")
+    for name, value in error.get_headers():
+        if name in ("Allow", "Retry-After"):
+            response.headers[name] = value
+    return response
+
+
+def _bad_data(_error: Exception) -> Response:
+    return answer(400, "invalid_request", "The input holds a character or number that cannot be stored.")
+
+
+def _no_database(error: DBAPIError | PoolTimeout) -> Response:
+    log.warning("the database did not answer: %s", type(error).__name__)
+    return answer(503, "unavailable", "The portal’s database does not answer now. Try again in a few seconds.")
+
+
+def _unexpected(error: Exception) -> Response:
+    # The exception's text may hold what was typed, so only its kind and place are logged.
+    frames = _frames(error)
+    log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), " < ".join(frames))
+    return answer(500, "internal_error", f"Tell an Admin the request id {g.get('request_id')}.")
+
+
+def _frames(error: BaseException) -> list[str]:
+    places, traceback = [], error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno} {code.co_name}")
+        traceback = traceback.tb_next
+    return places[::-1][:8]

@@ -1,0 +1,225 @@
+"""The form of a server, and the definition that what is typed in it amounts to."""
+
+from typing import Any, ClassVar
+
+from flask import request
+from wtforms import (
+    BooleanField,
+    FieldList,
+    Form,
+    FormField,
+    HiddenField,
+    PasswordField,
+    RadioField,
+    SelectField,
+    SelectMultipleField,
+    StringField,
+    TextAreaField,
+    URLField,
+)  # fmt: skip
+from wtforms.fields import FloatField
+from wtforms.validators import InputRequired, Length, NumberRange, Optional
+
+from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.variables import Scope
+from portal.web.forms.base import PortalForm, lines, stripped
+
+_MOST = 8_192
+_LINE = {"filters": [stripped], "validators": [Length(max=4_096)]}
+
+
+class VariableRow(Form):
+    """A declared variable; its value is write-only and read from the request."""
+
+    name = StringField("Name", [Length(max=128)], filters=[stripped])
+    scope = RadioField("Who sets it", choices=[("global", ""), ("user", "")], default="global", validate_choice=False)
+    description = StringField("Description", [Length(max=1_000)], filters=[stripped])
+    value = PasswordField("Value", [Length(max=_MOST)])
+    delete = BooleanField()
+
+
+class ValueRow(Form):
+    """A header or an environment entry; its value is write-only."""
+
+    name = StringField("Name", [Length(max=128)], filters=[stripped])
+    value = PasswordField("Value", [Length(max=_MOST)])
+    delete = BooleanField()
+
+
+class ServerForm(PortalForm):
+    """All that an Admin sets of a server."""
+
+    version = HiddenField()
+    keep_credentials = BooleanField("Keep them for the new address")
+    server_name = StringField("Name", [InputRequired("A server needs a name."), Length(max=200)], filters=[stripped])
+    alias = StringField("Alias", [Length(max=200)], filters=[stripped])
+    description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
+    instructions = TextAreaField("Instructions", [Length(max=8_000)], filters=[stripped])
+    source_url = URLField("Source code", **_LINE)
+    logo_url = URLField("Logo", **_LINE)
+    transport = RadioField("Transport", choices=[], default="http")
+    url = URLField("Address", **_LINE)
+    spec_path = StringField("OpenAPI document", **_LINE)
+    command = StringField("Command", **_LINE)
+    args = TextAreaField("Arguments", [Length(max=20_000)])
+    env = FieldList(FormField(ValueRow), max_entries=100)
+    timeout = FloatField("Time limit", [Optional(), NumberRange(1, 600, "Choose 1 to 600 seconds.")])
+    auth_type = SelectField("How the portal signs in", choices=[(a.value, a.label) for a in AuthType], default="none")
+    is_byok = BooleanField("Each user brings their own key")
+    auth_value = PasswordField("Secret value", [Length(max=_MOST)])
+    byok_description = TextAreaField("What the key is for", [Length(max=4_000)])
+    byok_api_key_help_url = URLField("Where to get a key", **_LINE)
+    oauth2_flow = SelectField(
+        "Flow",
+        choices=[
+            ("", "Not chosen yet"), ("authorization_code", "Each user signs in (authorization code)"),
+            ("client_credentials", "One shared machine account (client credentials)"),
+        ],
+    )  # fmt: skip
+    client_id = StringField("Client ID", **_LINE)
+    client_secret = PasswordField("Client secret", [Length(max=_MOST)])
+    scopes = TextAreaField("Scopes", [Length(max=4_000)])
+    authorization_url = URLField("Authorization URL", **_LINE)
+    token_url = URLField("Token URL", **_LINE)
+    registration_url = URLField("Registration URL", **_LINE)
+    token_exchange_endpoint = URLField("Token exchange endpoint", **_LINE)
+    audience = StringField("Audience", **_LINE)
+    subject_token_type = StringField("Subject token type", **_LINE)
+    aws_region_name = StringField("AWS region", **_LINE)
+    aws_service_name = StringField("AWS service", **_LINE)
+    aws_access_key_id = PasswordField("AWS access key ID", [Length(max=_MOST)])
+    aws_secret_access_key = PasswordField("AWS secret access key", [Length(max=_MOST)])
+    aws_session_token = PasswordField("AWS session token", [Length(max=_MOST)])
+    aws_role_name = StringField("AWS role", **_LINE)
+    aws_session_name = StringField("AWS session name", **_LINE)
+    variables = FieldList(FormField(VariableRow), max_entries=100)
+    headers = FieldList(FormField(ValueRow), max_entries=100)
+    extra_headers = TextAreaField("Headers passed on from the caller", [Length(max=8_000)])
+    access_groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
+    new_access_group = StringField("New access group", [Length(max=200)], filters=[stripped])
+    allow_all_keys = BooleanField("Open to everyone")
+    available_on_public_internet = BooleanField("Reachable from the internet", default=True)
+
+    _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
+
+    def field_of(self, name: str | None) -> Any:
+        """Fields that the wire format calls otherwise than the form does."""
+        found = super().field_of(self._FIELD_OF.get(name or "", name))
+        # A list of rows takes no message of its own; it is told on top.
+        return None if isinstance(found, FieldList) else found
+
+    def offer(self, *, stdio: bool, openapi: bool, groups: list[str]) -> None:
+        """Say which transports and groups can be chosen."""
+        choices = [("http", "HTTP"), ("sse", "SSE")]
+        choices += [("stdio", "Command (stdio)")] if stdio else []
+        choices += [("openapi", "OpenAPI")] if openapi else []
+        self.transport.choices = choices
+        self.access_groups.choices = [(name, name) for name in groups]
+
+    def fields(self) -> ServerFields:
+        """What is typed, as a definition: only what the chosen transport and sign-in use; kept secrets as `KEPT`."""
+        remote = self.transport.data != "stdio"
+        fields: dict[str, Any] = {
+            "server_name": self.server_name.data,
+            "alias": self.alias.data or None,
+            "description": self.description.data or None,
+            "instructions": self.instructions.data or None,
+            "source_url": self.source_url.data or None,
+            "transport": Transport("http" if self.transport.data == "openapi" else self.transport.data),
+            "timeout": self.timeout.data,
+            "allow_all_keys": self.allow_all_keys.data,
+            "available_on_public_internet": self.available_on_public_internet.data,
+            "mcp_access_groups": self._groups(),
+        }
+        if not fields["alias"]:
+            del fields["alias"]
+        fields |= self._remote_fields() if remote else self._stdio_fields()
+        if self.version.data and self.version.data.isdigit():
+            fields["version"] = int(self.version.data)
+        if self.keep_credentials.data:
+            fields["keep_credentials"] = True
+        return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
+
+    def _remote_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "auth_type": AuthType(self.auth_type.data),
+            "static_headers": self._values(self.headers),
+            "env_vars": self._variables(),
+            "extra_headers": lines(self.extra_headers.data),
+            **self._auth_fields(AuthType(self.auth_type.data)),
+        }
+        if self.transport.data == "openapi":
+            fields |= {"spec_path": self.spec_path.data} if self.spec_path.data else {}
+        elif secret_mode("url") != "keep":
+            fields["url"] = self.url.data or None
+        return fields
+
+    def _stdio_fields(self) -> dict[str, Any]:
+        fields = {"command": self.command.data or None, "env": self._values(self.env)}
+        typed = lines(self.args.data)
+        return {**fields, "args": typed} if typed or "version" not in request.form else fields
+
+    def _auth_fields(self, auth: AuthType) -> dict[str, Any]:
+        if auth.takes_a_key:
+            own = self.is_byok.data
+            return {
+                "is_byok": own,
+                "byok_description": lines(self.byok_description.data) if own else [],
+                "byok_api_key_help_url": (self.byok_api_key_help_url.data or None) if own else None,
+                **({} if own else self._credentials("auth_value")),
+            }
+        names: tuple[str, ...] = ()
+        fields: dict[str, Any] = {"is_byok": False}
+        if auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE):
+            names = ("client_id", "client_secret", "scopes")
+            fields["oauth2_flow"] = OAuthFlow(self.oauth2_flow.data) if self.oauth2_flow.data else None
+            fields |= {n: self[n].data for n in ("authorization_url", "token_url", "registration_url") if self[n].data}
+        if auth is AuthType.OAUTH2_TOKEN_EXCHANGE:
+            names += ("token_exchange_endpoint", "audience", "subject_token_type")
+        if auth is AuthType.AWS_SIGV4:
+            names = tuple(name for name in self._fields if name.startswith("aws_"))
+        return {**fields, **self._credentials(*names)}
+
+    def _credentials(self, *names: str) -> dict[str, Any]:
+        sent: dict[str, Any] = {}
+        for name in names:
+            mode = secret_mode(name)
+            if mode == "clear":
+                sent[name] = None
+            elif self[name].data and mode != "keep":
+                sent[name] = lines(self[name].data) if name == "scopes" else self[name].data
+        return {"credentials": sent} if sent else {}
+
+    def _values(self, rows: Any) -> dict[str, Any]:
+        return {
+            row.form["name"].data: KEPT if secret_mode(f"{row.name}-value") == "keep" else row.form["value"].data or ""
+            for row in rows
+            if row.form["name"].data and not row.form["delete"].data and secret_mode(f"{row.name}-value") != "clear"
+        }
+
+    def _variables(self) -> list[dict[str, Any]]:
+        entries = []
+        for row in self.variables:
+            name, is_global = row.form["name"].data, row.form["scope"].data != Scope.USER
+            if not name or row.form["delete"].data:
+                continue
+            mode = secret_mode(f"{row.name}-value")
+            value = KEPT if mode == "keep" else None if mode == "clear" else row.form["value"].data or None
+            entry = {"name": name, "scope": "global" if is_global else "user"}
+            entries.append({**entry, "description": row.form["description"].data or None, "value": value})
+        return entries
+
+    def _groups(self) -> list[str]:
+        extra = [self.new_access_group.data] if self.new_access_group.data else []
+        return [*(self.access_groups.data or ()), *extra]
+
+
+def secret_mode(name: str) -> str:
+    """What a person chose for a stored secret: keep, replace or clear; blank where nothing was stored."""
+    mode = request.form.get(f"{name}__mode", "")
+    return mode if mode in ("keep", "replace", "clear") else ""
+
+
+def secret_modes() -> dict[str, str]:
+    """All such choices, to show them again when a form comes back."""
+    return {key.removesuffix("__mode"): value for key, value in request.form.items() if key.endswith("__mode")}

@@ -1,0 +1,105 @@
+"""Signing in and out, and one's own account."""
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, flash, g, request, session, url_for
+from flask_login import current_user
+
+from portal.domain.errors import Forbidden, Unauthenticated
+from portal.services import accounts, sessions
+from portal.web import context
+from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
+from portal.web.limits import SIGN_IN_BY_ADDRESS, SIGN_IN_BY_EMAIL, by_email, limiter
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("accounts", __name__)
+
+
+@bp.route("/login", methods=["GET", "POST"])
+@limiter.limit(SIGN_IN_BY_ADDRESS, methods=["POST"])
+@limiter.limit(SIGN_IN_BY_EMAIL, key_func=by_email, methods=["POST"])
+def sign_in() -> Response:
+    """The form, and back to where the person was going."""
+    form = SignInForm(next=own_path(request.values.get("next")))
+    destination = own_path(form.next.data)
+    if current_user.is_authenticated and request.method == "GET":
+        return see_other(destination)
+    if not context.settings().password_sign_in:
+        raise Forbidden("Signing in with a password is switched off here.")
+    if form.sent():
+        try:
+            user = accounts.check_password(g.session, form.email.data, form.password.data)
+        except Unauthenticated as error:
+            form.form_errors.append(error.message)
+        else:
+            context.sign_in(user.user_id)
+            return see_other(destination)
+    shown = destination if destination != url_for("servers.grid") else None
+    return page("accounts/sign_in.html", status=form.status, form=form, destination=shown)
+
+
+@bp.post("/logout")
+def sign_out() -> Response:
+    """End this session."""
+    context.sign_out()
+    response = see_other(url_for("accounts.sign_in"))
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
+    return response
+
+
+@bp.route("/profile/password", methods=["GET", "POST"])
+def password() -> Response:
+    """Choose a password of one's own."""
+    form = PasswordForm()
+    if form.sent():
+        with form.showing_errors():
+            accounts.change_password(g.session, g.principal, form.current_password.data, form.new_password.data)
+            sessions.end_other_sessions(g.session, g.principal, _cookie())
+            flash("Your password is changed.", "success")
+            return see_other(url_for("servers.grid"))
+    return page("accounts/password.html", status=form.status, form=form, forced=g.profile.must_change_password)
+
+
+@bp.route("/profile", methods=["GET", "POST"])
+def profile() -> Response:
+    """Name, theme, and where one is signed in."""
+    form = ProfileForm(display_name=g.profile.display_name, theme=g.profile.theme)
+    if form.sent():
+        with form.showing_errors():
+            accounts.change_profile(g.session, g.principal, display_name=form.display_name.data, theme=form.theme.data)
+            flash("Your profile is saved.", "success")
+            return see_other(url_for("accounts.profile"))
+    mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
+    return page("accounts/profile.html", status=form.status, form=form, sessions=mine)
+
+
+@bp.post("/profile/sessions/end")
+def end_session() -> Response:
+    """Sign out one other browser."""
+    sessions.end_own_session(g.session, g.principal, request.form.get("handle", ""))
+    flash("That browser is signed out.", "success")
+    return see_other(url_for("accounts.profile"))
+
+
+@bp.post("/profile/sessions/end-others")
+def end_other_sessions() -> Response:
+    """Sign out all other browsers."""
+    sessions.end_other_sessions(g.session, g.principal, _cookie())
+    flash("All other browsers are signed out.", "success")
+    return see_other(url_for("accounts.profile"))
+
+
+def own_path(target: str | None) -> str:
+    """`target` where it is a path of ours, else the start page. Browsers read `//` and `/\\` as another host."""
+    start = url_for("servers.grid")
+    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or len(target) > 2000:
+        return start
+    if any(ord(c) < 32 or ord(c) == 127 or c == "\\" for c in target):
+        return start
+    parts = urlsplit(target)
+    return start if parts.scheme or parts.netloc else target
+
+
+def _cookie() -> str | None:
+    cookie: str | None = getattr(session, "cookie", None)
+    return cookie

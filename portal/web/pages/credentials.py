@@ -1,0 +1,115 @@
+"""What a person fills in: all of it on one page, and one server's on the page that errors link to."""
+
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal.domain.errors import CredentialNeeded, InvalidRequest, MissingVariables
+from portal.services import credentials, grid, inspection, trying
+from portal.web.context import commit_now
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages.editing import result_of
+from portal.web.rendering import is_fragment_request, page, see_other
+
+bp = Blueprint("credentials", __name__, url_prefix="/credentials")
+
+
+@bp.get("")
+def overview() -> Response:
+    """Everything that is mine, missing first."""
+    requirements = {r.server_id: r for r in credentials.list_requirements(g.session, g.principal)}
+    held = credentials.list_own_keys_held(g.session, g.principal)
+    items = [
+        {
+            "card": card,
+            "requirement": requirements.get(card.server_id),
+            "key": held.get(card.server_id),
+            "needs_me": bool(card.missing) or card.byok == "connect" or card.sign_in == "needed",
+        }
+        for card in grid.list_cards_of_mine(g.session, g.principal)
+    ]
+    return page("credentials/overview.html", nav="credentials", items=items)
+
+
+@bp.route("/<server_id>", methods=["GET", "POST"])
+@limiter.limit(TRY_UPSTREAM, methods=["POST"])
+def edit(server_id: str) -> Response:
+    """Just that server's fields; saved and, where asked, tried at once."""
+    if request.method == "GET":
+        return _page(server_id, saved="saved" in request.args, test="test" in request.args)
+    values = {k.removeprefix("value-"): v for k, v in request.form.items() if k.startswith("value-")}
+    test = request.form.get("then") == "test"
+    try:
+        requirement = credentials.save_variables(g.session, g.principal, server_id, _chosen(values))
+    except InvalidRequest as error:
+        return _page(server_id, errors={f"value-{error.field}": [error.message]}, status=422)
+    errors = {f"value-{name}": [f"Enter {name}."] for name in requirement.missing if name in values}
+    if errors:
+        commit_now()
+        return _page(server_id, errors=errors, status=422, changed=True)
+    return _saved(server_id, test=test)
+
+
+@bp.post("/<server_id>/forget")
+def forget(server_id: str) -> Response:
+    """Remove my values."""
+    credentials.forget_variables(g.session, g.principal, server_id)
+    return _done(server_id, "Your values are removed.")
+
+
+@bp.post("/<server_id>/key")
+@limiter.limit(TRY_UPSTREAM)
+def connect_key(server_id: str) -> Response:
+    """Store or replace my own key."""
+    try:
+        credentials.save_key(g.session, g.principal, server_id, request.form.get("key", ""))
+    except InvalidRequest as error:
+        return _page(server_id, errors={"key": [error.message]}, status=422)
+    return _saved(server_id, test=False)
+
+
+@bp.post("/<server_id>/key/remove")
+def remove_key(server_id: str) -> Response:
+    """Remove my key, or as Admin somebody else's."""
+    user_id = request.args.get("user_id")
+    credentials.remove_key(g.session, g.principal, server_id, user_id=user_id)
+    if user_id and user_id != g.principal.user_id:
+        flash("The key is removed.", "success")
+        return see_other(url_for("servers.users", server_id=server_id))
+    return _done(server_id, "Your key is removed.")
+
+
+def _chosen(values: dict[str, str]) -> dict[str, str]:
+    """A value that is kept is one that was not typed."""
+    return {name: "" if request.form.get(f"value-{name}__mode") == "keep" else value for name, value in values.items()}
+
+
+def _saved(server_id: str, *, test: bool) -> Response:
+    commit_now()
+    if is_fragment_request():
+        return _page(server_id, saved=True, changed=True, test=test)
+    return see_other(url_for("credentials.edit", server_id=server_id, saved=1, test=1 if test else None))
+
+
+def _done(server_id: str, message: str) -> Response:
+    flash(message, "success")
+    if is_fragment_request():
+        commit_now()
+        return _page(server_id, changed=True)
+    return see_other(url_for("credentials.edit", server_id=server_id))
+
+
+def _page(server_id: str, *, status: int = 200, test: bool = False, **context: Any) -> Response:
+    result = None
+    if test:
+        try:
+            result = result_of(trying.try_own(g.session, g.principal, server_id))
+        except (MissingVariables, CredentialNeeded) as error:
+            result = {"ok": False, "tone": "warn", "label": "Not tried yet", "message": error.message}
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page(
+        "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=card,
+        requirement=credentials.get_requirement(g.session, g.principal, server_id),
+        key=credentials.get_key_state(g.session, g.principal, server_id),
+        about=inspection.get_masked(g.session, g.principal, server_id), result=result, **context,
+    )  # fmt: skip

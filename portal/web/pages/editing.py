@@ -1,0 +1,216 @@
+"""Adding, editing, trying out and deleting a server."""
+
+from typing import Any
+
+from flask import Response, flash, g, request, url_for
+
+from portal.domain.errors import Conflict, PortalError
+from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
+from portal.domain.upstream import HealthStatus
+from portal.domain.variables import references
+from portal.services import grid, inspection, servers, trying
+from portal.services.inspection import Stored
+from portal.web.context import reads_only, settings
+from portal.web.forms.servers import ServerForm, secret_modes
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages.servers import bp
+from portal.web.rendering import page, see_other
+
+
+@bp.route("/new", methods=["GET", "POST"])
+def create() -> Response:
+    """Add a server."""
+    form = _form(None)
+    if "save" in request.form and form.sent():
+        with form.showing_errors():
+            server = servers.create_server(g.session, g.principal, _with_logo(form, form.fields(), None))
+            flash(f"{server.server_name} is added.", "success")
+            return see_other(url_for("servers.detail", server_id=server.server_id))
+    return _page(form, None)
+
+
+@bp.route("/<server_id>/edit", methods=["GET", "POST"])
+def edit(server_id: str) -> Response:
+    """Change a server; only what was changed is written."""
+    stored = inspection.get_stored(g.session, g.principal, server_id)
+    form, conflict, moving = _form(stored), None, False
+    if "save" in request.form and form.sent():
+        with form.showing_errors():
+            try:
+                changes = _changed(_with_logo(form, form.fields(), stored), stored)
+                server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
+            except Conflict as error:
+                if error.code not in ("stale_version", "credentials_would_move"):
+                    raise
+                moving = error.code == "credentials_would_move"
+                conflict = None if moving else error.message
+                form.version.data = stored.view.version  # saving once more is meant to go over what is there now
+            else:
+                flash(f"{server.server_name} is saved.", "success")
+                return see_other(url_for("servers.detail", server_id=server.server_id))
+    return _page(form, stored, conflict=conflict, moving=moving)
+
+
+@bp.post("/test")
+@limiter.limit(TRY_UPSTREAM)
+@reads_only
+def test() -> Response:
+    """Try out what is typed; nothing is saved."""
+    server_id = request.form.get("server_id") or None
+    stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
+    form = _form(stored)
+    result: dict[str, Any] = {"ok": False, "tone": "bad", "label": "Not tried", "tools": None, "unset": ()}
+    if not form.validate():
+        result["message"] = " ".join(str(m) for field in form.errors.values() for m in field if isinstance(m, str))
+        return _result(result)
+    try:
+        trial = trying.try_definition(g.session, g.principal, form.fields(), server_id=server_id)
+    except PortalError as error:
+        return _result({**result, "message": error.message})
+    return _result(result_of(trial))
+
+
+@bp.route("/<server_id>/delete", methods=["GET", "POST"])
+def delete(server_id: str) -> Response:
+    """Say who will be cut off, then remove it."""
+    if request.method == "POST":
+        name = servers.delete_server(g.session, g.principal, server_id)
+        flash(f"{name} is deleted, with all that was stored for it.", "success")
+        return see_other(url_for("servers.grid"))
+    affected = servers.cut_off(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
+
+
+@bp.post("/<server_id>/reveal")
+def reveal(server_id: str) -> Response:
+    """Show what is stored in the clear; the asking is on the record."""
+    values = inspection.reveal(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values)
+
+
+def result_of(trial: trying.Trial) -> dict[str, Any]:
+    """A try as `ui.tools.result` shows it."""
+    found = trial.result
+    ok = found.status is HealthStatus.HEALTHY
+    labels = {"sign_in_needed": "It answers, and asks for a sign-in"}
+    return {
+        "ok": ok,
+        "tone": "ok" if ok else "warn" if found.status is HealthStatus.UNKNOWN else "bad",
+        "label": "Connection successful" if ok else labels.get(found.reason, "No connection"),
+        "message": None if ok else found.message,
+        "latency_ms": found.latency_ms,
+        "protocol_version": found.protocol_version,
+        "server_name": found.server_name,
+        "server_version": found.server_version,
+        "tools": found.tools,
+        "unset": trial.unset,
+    }
+
+
+def _result(result: dict[str, Any]) -> Response:
+    return page("servers/test_result.html", fragment="test_result", nav="servers", result=result)
+
+
+def _form(stored: Stored | None) -> ServerForm:
+    form = ServerForm(data=_typed_before(stored) if stored else {"available_on_public_internet": True})
+    groups = inspection.list_group_choices(g.session, g.principal)
+    spec = bool(stored and stored.view.spec_path)
+    form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
+    added = request.form.get("add", "")
+    if added in ("header", "variable", "env"):
+        {"header": form.headers, "variable": form.variables, "env": form.env}[added].append_entry()
+    return form
+
+
+def _typed_before(stored: Stored) -> dict[str, Any]:
+    view = stored.view
+    plain = ("server_name", "alias", "description", "instructions", "source_url", "command", "timeout", "is_byok",
+             "byok_api_key_help_url", "allow_all_keys", "available_on_public_internet")  # fmt: skip
+    return {
+        **{name: getattr(view, name) for name in plain},
+        "version": view.version,
+        "transport": "openapi" if view.spec_path and view.transport != "stdio" else view.transport,
+        "auth_type": view.auth_type or "none",
+        "oauth2_flow": view.oauth2_flow or "",
+        "logo_url": (view.mcp_info or {}).get("logo_url"),
+        "byok_description": "\n".join(view.byok_description),
+        "extra_headers": "\n".join(view.extra_headers),
+        "access_groups": list(view.mcp_access_groups),
+        "headers": [{"name": name} for name in stored.headers],
+        "env": [{"name": name} for name in stored.env],
+        "variables": [{"name": v.name, "scope": v.scope, "description": v.description} for v in stored.variables],
+    }
+
+
+def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
+    errors = bool(form.errors or context.get("conflict") or context.get("moving"))
+    known, uses = _stored_names(form, stored)
+    declared = {row.form["name"].data for row in form.variables}
+    users: dict[str, list[str]] = {}
+    for row in form.headers:
+        for name in uses.get(row.name, ()):
+            users.setdefault(name, []).append(row.form["name"].data)
+    return page(
+        "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
+        nav="servers", form=form, form_url=request.path, modes=secret_modes(), stored=known,
+        server={"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
+        if stored else None,
+        origins=stored.origins if stored else {}, header_uses=uses, uses=users,
+        unknown={row: [n for n in names if n not in declared] for row, names in uses.items()}, **context,
+    )  # fmt: skip
+
+
+def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Which fields of the form have a stored secret, by field name; and which variables each header row uses."""
+    if stored is None:
+        return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
+    known: dict[str, Any] = dict(stored.set_at)
+    uses: dict[str, tuple[str, ...]] = {}
+    for row in form.headers:
+        name = row.form["name"].data
+        if name in stored.headers:
+            known[f"{row.name}-value"] = None
+        uses[row.name] = references(row.form["value"].data or "") or stored.headers.get(name, ())
+    known |= {f"{row.name}-value": None for row in form.env if row.form["name"].data in stored.env}
+    set_globals = {v.name for v in stored.variables if v.is_set}
+    known |= {f"{row.name}-value": None for row in form.variables if row.form["name"].data in set_globals}
+    return known, uses
+
+
+def _changed(fields: ServerFields, stored: Stored) -> ServerFields:
+    """Only what differs from what is stored; secrets that are all kept are no change."""
+    view: dict[str, Any] = vars(stored.view)
+    changes: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in URL_FIELDS:
+            same = False  # what is stored is not known here, only its origin
+        elif name in ("static_headers", "env"):
+            names = tuple(stored.headers if name == "static_headers" else stored.env)
+            same = isinstance(value, dict) and tuple(value) == names and all(v is KEPT for v in value.values())
+        elif name == "env_vars":
+            same = isinstance(value, list) and _same_variables(value, stored)
+        elif isinstance(value, list):
+            same = list(view.get(name) or ()) == value
+        else:
+            same = name in view and name != "version" and (view[name] or None) == (value or None)
+        if not same:
+            changes[name] = value
+    return ServerFields(**changes)  # type: ignore[typeddict-item, no-any-return]
+
+
+def _same_variables(entries: list[Any], stored: Stored) -> bool:
+    typed = [(e["name"], e["scope"], e["description"], e["value"] is KEPT) for e in entries]
+    before = [(v.name, v.scope, v.description, v.is_set) for v in stored.variables]
+    return typed == before and not any(e["value"] not in (None, KEPT) for e in entries)
+
+
+def _with_logo(form: ServerForm, fields: ServerFields, stored: Stored | None) -> ServerFields:
+    """The logo lives in `mcp_info`, beside what else is there."""
+    info = {k: v for k, v in ((stored.view.mcp_info if stored else None) or {}).items() if k != "is_public"}
+    before = info.get("logo_url")
+    if (form.logo_url.data or None) == before:
+        return fields
+    info.pop("logo_url", None)
+    return {**fields, "mcp_info": {**info, **({"logo_url": form.logo_url.data} if form.logo_url.data else {})}}

@@ -1,0 +1,73 @@
+"""Calling a tool as oneself, from the browser."""
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from portal.domain.errors import CredentialNeeded, Forbidden, MissingVariables, UpstreamFailure
+from portal.services import credentials, grid, inspection, tools
+from portal.services.tools import ToolView
+from portal.web.context import reads_only
+from portal.web.errors import status_of
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.rendering import is_fragment_request, page
+from portal.web.tool_forms import arguments, tool_fields
+
+bp = Blueprint("playground", __name__, url_prefix="/playground")
+
+
+@bp.get("")
+def index() -> Response:
+    """Choose a server, choose a tool, see its form."""
+    return _page("workbench", request.args.get("server", ""), request.args.get("tool", ""))
+
+
+@bp.post("/call")
+@limiter.limit(TRY_UPSTREAM)
+@reads_only
+def call() -> Response:
+    """Call the tool; where a value of mine is missing, ask for it in place."""
+    server_id, name = request.form.get("server", ""), request.form.get("tool", "")
+    tool = next((t for t in tools.list_tools(g.session, g.principal, server_id) if t.name == name), None)
+    if tool is None:
+        raise Forbidden("The server offers no such tool, or you may not call it.")
+    values, fields = arguments(tool_fields(tool.input_schema, request.form))
+    if wrong := {f"argument-{f.name}": [f.error] for f in fields if f.error}:
+        return _page("result", server_id, name, status=422, errors=wrong, tool=tool, fields=fields)
+    shown: dict[str, Any] = {"tool": tool, "fields": fields}
+    try:
+        result = tools.call_tool(g.session, g.principal, server_id, name, values)
+    except (MissingVariables, CredentialNeeded) as error:
+        # Fill it in right here, then call again: that is what 412 asks for.
+        return _page("result", server_id, name, status=412, **shown, **_setup(server_id), problem=error.message)
+    except UpstreamFailure as error:
+        return _page("result", server_id, name, status=status_of(error), **shown, problem=error.message)
+    raw = json.dumps(result.wire, indent=2, ensure_ascii=False)
+    return _page("result", server_id, name, **shown, result=result, raw=raw)
+
+
+def _setup(server_id: str) -> dict[str, Any]:
+    return {
+        "server": grid.get_card(g.session, g.principal, server_id),
+        "requirement": credentials.get_requirement(g.session, g.principal, server_id),
+        "key": credentials.get_key_state(g.session, g.principal, server_id),
+        "about": inspection.get_masked(g.session, g.principal, server_id),
+    }
+
+
+def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, **context: Any) -> Response:
+    """The whole page, or one piece of it; the tools are asked for only where they are shown."""
+    found: tuple[ToolView, ...] = ()
+    fault = None
+    if server_id and not (fragment == "result" and is_fragment_request()):
+        try:
+            found = tools.list_tools(g.session, g.principal, server_id)
+        except UpstreamFailure as error:
+            fault = error.message
+    tool = context.pop("tool", None) or next((t for t in found if t.name == tool_name), None)
+    fields = context.pop("fields", None) or (tool_fields(tool.input_schema) if tool else [])
+    return page(
+        "playground/index.html", fragment=fragment, status=status, nav="playground", server_id=server_id,
+        servers=grid.list_usable(g.session, g.principal), tools=found, tool=tool, fields=fields, fault=fault, **context,
+    )  # fmt: skip

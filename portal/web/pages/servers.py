@@ -1,0 +1,115 @@
+"""The grid and a server's own pages."""
+
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal.authorization import Action
+from portal.domain.errors import UpstreamFailure
+from portal.services import grid, health, inspection, servers, tools
+from portal.services.inner.grid_query import GridQuery
+from portal.web.context import reads_only
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.rendering import is_fragment_request, page, see_other
+
+bp = Blueprint("servers", __name__, url_prefix="/servers")
+_VIEW_COOKIE = "view"
+
+
+@bp.get("", endpoint="grid")
+def grid_page() -> Response:
+    """The grid, or just its results where htmx asks."""
+    query = _query()
+    found = grid.get_grid(g.session, g.principal, query)
+    ids = [card.server_id for card in found.cards]
+    health_url = url_for("servers.health_badges", ids=",".join(ids)) if ids else ""
+    response = page("servers/grid.html", fragment="results", nav="servers", grid=found, health_url=health_url)
+    if request.args.get("view") in ("cards", "table"):
+        response.set_cookie(_VIEW_COOKIE, query.view, max_age=31_536_000, samesite="Lax", httponly=True)
+    if is_fragment_request():
+        wanted = {k: v for k, v in request.args.items() if v and (k, v) not in (("sort", "name"), ("view", "cards"))}
+        response.headers["HX-Push-Url"] = url_for("servers.grid") + (f"?{urlencode(wanted)}" if wanted else "")
+    return response
+
+
+@bp.get("/health-badges")
+def health_badges() -> Response:
+    """The stored health of a page's cards, in one request; nothing is contacted."""
+    ids = [part for part in request.args.get("ids", "").split(",") if part][: grid.PAGE_SIZE]
+    states = health.stored_health(g.session, g.principal, ids)
+    return page("servers/health_badges.html", fragment="badges", health=states)
+
+
+@bp.get("/<server_id>")
+def detail(server_id: str) -> Response:
+    """What it is, and what the person needs for it."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    view = inspection.get_masked(g.session, g.principal, server_id)
+    return page("servers/overview.html", nav="servers", server=card, view=view)
+
+
+@bp.get("/<server_id>/tools", endpoint="tools")
+def tools_page(server_id: str) -> Response:
+    """The live list of its tools; the page comes first, and asks for the list when it is there."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    found, fault = None, None
+    if "now" in request.args:
+        ask = tools.inspect_tools if Action.SERVER_INSPECT in card.actions else tools.list_tools
+        try:
+            found = ask(g.session, g.principal, card.server_id)
+        except UpstreamFailure as error:
+            fault = error.message
+    return page("servers/tools.html", fragment="tools", nav="servers", server=card, tools=found, fault=fault)
+
+
+@bp.get("/<server_id>/configuration")
+def configuration(server_id: str) -> Response:
+    """How it is set up, secrets as set or not set."""
+    view = inspection.get_inspected(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/configuration.html", nav="servers", server=card, view=view)
+
+
+@bp.get("/<server_id>/access")
+def access(server_id: str) -> Response:
+    """Who reaches it, and why."""
+    view = inspection.get_inspected(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    reach = servers.cut_off(g.session, g.principal, server_id)
+    return page("servers/access.html", nav="servers", server=card, view=view, reach=reach)
+
+
+@bp.get("/<server_id>/credentials")
+def users(server_id: str) -> Response:
+    """Who has stored something for it; never what."""
+    people = inspection.list_holders(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/users.html", nav="servers", server=card, people=people)
+
+
+@bp.get("/<server_id>/health", endpoint="health")
+def health_page(server_id: str) -> Response:
+    """The looks of the past."""
+    history = health.history(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/health.html", nav="servers", server=card, history=history)
+
+
+@bp.post("/<server_id>/probe")
+@limiter.limit(TRY_UPSTREAM)
+@reads_only
+def probe(server_id: str) -> Response:
+    """Look at it now."""
+    state = health.probe_server(g.session, g.principal, server_id)
+    flash(f"{state.label}. {state.message}", "success" if state.status == "healthy" else "info")
+    return see_other(url_for("servers.health", server_id=server_id))
+
+
+def _query() -> GridQuery:
+    names = ("q", "status", "transport", "auth", "group", "team", "health", "needs", "cursor")
+    given = {name: request.args.get(name, "")[:300] for name in names}
+    view = request.args.get("view") or request.cookies.get(_VIEW_COOKIE, "")
+    sort = request.args.get("sort", "")
+    return GridQuery(
+        **given, sort=sort if sort in dict(grid.SORTS) else "name", view="table" if view == "table" else "cards"
+    )

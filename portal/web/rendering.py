@@ -1,0 +1,172 @@
+"""Pages and pieces of pages: one function for both, and what every template may use."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request, url_for
+from jinja2 import Environment
+from jinja2_fragments import render_block
+from markupsafe import Markup
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import grid
+
+HTMX_CONFIG = json.dumps(
+    {
+        "allowEval": False, "allowScriptTags": False, "includeIndicatorStyles": False, "selfRequestsOnly": True,
+        "historyCacheSize": 0, "refreshOnHistoryMiss": True, "historyRestoreAsHxRequest": False, "timeout": 35000,
+        "responseHandling": [
+            {"code": "204", "swap": False},
+            {"code": "[23]..", "swap": True},
+            {"code": "(409|412|422)", "swap": True},
+            {"code": "[45]..", "swap": True, "error": True, "target": "#alerts", "swapOverride": "innerHTML"},
+        ],
+    }
+)  # fmt: skip
+
+
+class Components:
+    """`ui.badges.missing(…)` in any template: the macros of `templates/components/badges.html`."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._modules: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._modules or self._environment.auto_reload:
+            self._modules[name] = self._environment.get_template(f"components/{name}.html").module
+        return self._modules[name]
+
+
+class Person:
+    """The signed-in person, as the frame around every page shows them."""
+
+    def __init__(self) -> None:
+        profile = g.profile
+        self.user_id, self.email, self.display_name = profile.user_id, profile.email, profile.display_name
+        self.role_label, self.theme = profile.role_label, profile.theme
+        self.admin_view = authz.has_admin_view(g.principal)
+        self.actions = authz.allowed_actions(g.principal)
+        self.read_only = self.admin_view and Action.SERVER_CREATE not in self.actions
+
+    @cached_property
+    def needs_count(self) -> int:
+        """How many servers need something of this person."""
+        return grid.needs_count(g.session, g.principal)
+
+
+def is_fragment_request() -> bool:
+    """Whether htmx asks for a piece, and not the browser (or htmx on its behalf) for the page."""
+    headers = request.headers
+    return (
+        headers.get("HX-Request") == "true"
+        and headers.get("HX-Boosted") != "true"
+        and headers.get("HX-History-Restore-Request") != "true"
+    )
+
+
+def page(template: str, *, fragment: str | None = None, status: int = 200, **context: Any) -> Response:
+    """The whole page, or its block `fragment` where htmx asks for a piece; messages ride along out of band."""
+    if fragment and is_fragment_request():
+        environment = current_app.jinja_env
+        current_app.update_template_context(context)
+        body = Markup(render_block(environment, template, fragment, **context))  # noqa: S704 - rendered by Jinja
+        if get_flashed_messages():
+            body += environment.globals["ui"].flash.out_of_band()  # type: ignore[attr-defined]
+    else:
+        current_app.update_template_context(context)
+        body = Markup(current_app.jinja_env.get_template(template).render(context))  # noqa: S704 - rendered by Jinja
+    response = make_response(body, status)
+    response.vary.add("HX-Request")
+    return response
+
+
+def see_other(url: str) -> Response:
+    """Go on at `url` after a POST. htmx is told to navigate: it would follow a 303 and swap the page into the form."""
+    if request.headers.get("HX-Request") == "true":
+        return Response(status=204, headers={"HX-Redirect": url})
+    return make_response(redirect(url, code=303))
+
+
+def init_app(app: Flask, *, https: bool) -> None:
+    """Give templates their globals and filters, and every answer its headers."""
+    hashes = _hashes(Path(str(app.static_folder)))
+
+    def asset(name: str) -> str:
+        return url_for("static", filename=name, v=hashes.get(name))
+
+    environment = app.jinja_env
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.globals.update(ui=Components(environment), asset=asset, htmx_config=HTMX_CONFIG)
+    environment.filters.update(ago=ago, when=when, plural=plural)
+
+    @app.context_processor
+    def _of_this_request() -> dict[str, Any]:
+        return {"person": Person() if "profile" in g else None, "nav": "", "request_id": g.get("request_id")}
+
+    @app.after_request
+    def _headers(response: Response) -> Response:
+        return _secured(response, https=https)
+
+
+def ago(time: datetime | None) -> str:
+    """A past time as people say it."""
+    if time is None:
+        return "never"
+    seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
+    for length, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= length:
+            return f"{plural(seconds // length, unit)} ago"
+    return "just now" if seconds < 10 else f"{seconds} seconds ago"
+
+
+def when(time: datetime | None) -> str:
+    """A time in full, in UTC."""
+    return time.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC") if time else "never"
+
+
+def plural(number: int, unit: str) -> str:
+    """`1 server`, `3 servers`."""
+    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def _secured(response: Response, *, https: bool) -> Response:
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", _POLICY)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "same-origin"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+    if https:
+        headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    if request.endpoint == "static":
+        fresh = "public, max-age=31536000, immutable" if "v" in request.args else "public, max-age=300"
+        headers["Cache-Control"] = fresh
+    else:
+        headers.setdefault("Cache-Control", "no-store")
+        response.vary.add("Cookie")
+    if "request_id" in g:
+        headers["X-Request-Id"] = g.request_id
+    return response

@@ -1,0 +1,74 @@
+"""Flask's session on our own store: the cookie is an opaque random id, everything else stays on the server."""
+
+import secrets
+from typing import Any
+
+from flask import Flask, Request, Response
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.datastructures import CallbackDict
+
+from portal.services import sessions
+from portal.store.database import Database
+
+
+class PortalSession(CallbackDict[str, Any], SessionMixin):
+    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth nothing."""
+
+    def __init__(self, data: dict[str, Any] | None = None, cookie: str | None = None) -> None:
+        super().__init__(data or {}, self._changed)
+        self.cookie, self.old_cookie = cookie, None
+        self.modified = False
+
+    def renew(self) -> None:
+        """Go on under a new id."""
+        self.old_cookie, self.cookie = self.cookie, None
+        self.modified = True
+
+    @staticmethod
+    def _changed(session: "PortalSession") -> None:
+        session.modified = True
+
+    cookie: str | None
+    old_cookie: str | None
+
+
+class StoredSessions(SessionInterface):
+    """Opens and saves `PortalSession`s, each in a short transaction of its own: they outlive a request that fails."""
+
+    def __init__(self, database: Database, *, https: bool) -> None:
+        self._database = database
+        self._https = https
+        self._name = "__Host-portal" if https else "portal"
+
+    def open_session(self, app: Flask, request: Request) -> PortalSession:
+        """The session of the request's cookie, or a new one. API calls and static files need none."""
+        cookie = request.cookies.get(self._name)
+        if not cookie or len(cookie) > 128 or request.path.startswith("/static/"):
+            return PortalSession()
+        with self._database.session() as session:
+            stored = sessions.load_session(session, cookie)
+        if stored is None:
+            return PortalSession()
+        if stored.is_due_for_a_touch:
+            with self._database.session(writes=True) as session:
+                sessions.touch_session(session, cookie)
+                session.commit()
+        return PortalSession(dict(stored.data), cookie)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Write the session where it changed, and set or clear its cookie."""
+        if not isinstance(session, PortalSession) or not session.modified:
+            return
+        cookie = session.cookie or secrets.token_urlsafe(32)
+        with self._database.session(writes=True) as store:
+            for ended in filter(None, (session.old_cookie, None if session else session.cookie)):
+                sessions.end_session(store, ended)
+            if session:
+                user_id, agent = session.get("_user_id"), session.get("agent")
+                sessions.save_session(store, cookie, dict(session), user_id, agent)
+            store.commit()
+        if session:
+            response.set_cookie(self._name, cookie, secure=self._https, httponly=True, samesite="Lax", path="/")
+        else:
+            response.delete_cookie(self._name, path="/", secure=self._https, httponly=True, samesite="Lax")
+        response.vary.add("Cookie")

@@ -1,0 +1,107 @@
+"""A form out of a tool's JSON Schema, and arguments out of what was typed into it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+_KINDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
+_NAMES = {"integer": "a whole number", "number": "a number", "boolean": "yes or no", "json": "JSON"}
+
+
+@dataclass(frozen=True)
+class ToolField:
+    """One argument as the form shows it."""
+
+    name: str
+    label: str
+    kind: str
+    required: bool
+    description: str
+    default: Any = None
+    choices: tuple[tuple[str, str], ...] = ()
+    value: str | None = None
+    error: str | None = None
+    shape: str = ""
+
+
+def tool_fields(schema: Mapping[str, Any], typed: Mapping[str, str] | None = None) -> list[ToolField]:
+    """The fields of a tool whose input is `schema`, with what was typed before."""
+    properties = schema.get("properties")
+    required = schema.get("required") or ()
+    return [
+        _field(str(name), part if isinstance(part, dict) else {}, name in required, typed)
+        for name, part in (properties.items() if isinstance(properties, dict) else ())
+    ]
+
+
+def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]:
+    """What was typed as arguments, and the fields with their errors. Optional ones left empty are left out."""
+    values: dict[str, Any] = {}
+    checked = []
+    for field in fields:
+        text = (field.value or "").strip()
+        error = None
+        if not text:
+            error = f"Enter {field.label}." if field.required and field.shape != "string" else None
+            if field.required and not error:
+                values[field.name] = ""
+        else:
+            try:
+                values[field.name] = _parsed(field, field.value or "")
+            except ValueError:
+                error = f"{field.label} is {_NAMES.get(field.kind, 'not right')}."
+        checked.append(replace(field, error=error))
+    return values, checked
+
+
+def _field(name: str, schema: dict[str, Any], required: bool, typed: Mapping[str, str] | None) -> ToolField:
+    inner = _without_null(schema)
+    shape = inner.get("type") if isinstance(inner.get("type"), str) else ""
+    options = inner.get("enum") if isinstance(inner.get("enum"), list) else None
+    default = schema.get("default")
+    kind = _KINDS.get(str(shape), "json")
+    if kind == "json" and default is not None:
+        default = json.dumps(default)
+    return ToolField(
+        name=name,
+        label=name,
+        kind="choice" if options else kind,
+        required=required and default is None,
+        description=str(schema.get("description") or inner.get("description") or ""),
+        default=default,
+        choices=tuple((json.dumps(o) if not isinstance(o, str) else o, str(o)) for o in options or ()),
+        value=typed.get(f"argument-{name}") if typed is not None else None,
+        shape=str(shape),
+    )
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """`anyOf: [X, null]` and `type: [X, "null"]` are X, left empty for null."""
+    for key in ("anyOf", "oneOf"):
+        options = schema.get(key)
+        if isinstance(options, list):
+            real = [o for o in options if isinstance(o, dict) and o.get("type") != "null"]
+            if len(real) == 1:
+                return real[0]
+    kinds = schema.get("type")
+    if isinstance(kinds, list):
+        real_kinds = [k for k in kinds if k != "null"]
+        return {**schema, "type": real_kinds[0]} if len(real_kinds) == 1 else schema
+    return schema
+
+
+def _parsed(field: ToolField, text: str) -> Any:
+    if field.kind == "text":
+        return text
+    if field.kind == "choice":
+        return text if field.shape in ("string", "") else json.loads(text)
+    if field.kind == "boolean":
+        return {"true": True, "false": False}[text.strip().lower()]
+    if field.kind in ("integer", "number"):
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return int(number) if field.kind == "integer" else number
+    return json.loads(text)
