@@ -20,6 +20,7 @@ HTMX_CONFIG = json.dumps(
     {
         "allowEval": False, "allowScriptTags": False, "includeIndicatorStyles": False, "selfRequestsOnly": True,
         "historyCacheSize": 0, "refreshOnHistoryMiss": True, "historyRestoreAsHxRequest": False, "timeout": 35000,
+        "attributesToSettle": ["class"],  # settling `style` would break the policy
         "responseHandling": [
             {"code": "204", "swap": False},
             {"code": "[23]..", "swap": True},

@@ -2,14 +2,14 @@
 
 from flask import Flask, Response, url_for
 
-from portal.web.pages import accounts, credentials, editing, keys, people, playground, servers
+from portal.web.pages import accounts, credentials, editing, keys, people, playground
 from portal.web.rendering import see_other
 
 
 def register(app: Flask) -> None:
-    """The list of page blueprints."""
-    for module in (accounts, servers, editing, credentials, playground, people, keys):
-        app.register_blueprint(module.bp)
+    """The list of page blueprints; `editing` is the other half of `servers`."""
+    for blueprint in (accounts.bp, editing.bp, credentials.bp, playground.bp, people.bp, keys.bp):
+        app.register_blueprint(blueprint)
 
     @app.get("/")
     def start() -> Response:

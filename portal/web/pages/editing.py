@@ -157,7 +157,8 @@ def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
         nav="servers", form=form, form_url=request.path, modes=secret_modes(), stored=known,
         server={"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
         if stored else None,
-        origins=stored.origins if stored else {}, header_uses=uses, uses=users,
+        args_stored=bool(stored and stored.args_stored), origins=stored.origins if stored else {},
+        header_uses=uses, uses=users,
         unknown={row: [n for n in names if n not in declared] for row, names in uses.items()}, **context,
     )  # fmt: skip
 
