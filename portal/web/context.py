@@ -77,15 +77,15 @@ def identify() -> None:
         return
     g.address = _client_address()
     view = current_app.view_functions[request.endpoint]
-    g.session = database().session(writes=_is_unsafe() and not getattr(view, "reads_only", False))
+    writes = _is_unsafe() and not getattr(view, "reads_only", False)
+    key = _presented_key() if speaks_json() and request.endpoint not in OPEN_ENDPOINTS else None
+    if key is not None:
+        _identify_key(key)  # before our own session: SQLite has one write lock, and noting the key's use needs it
+    g.session = database().session(writes=writes)
     if request.endpoint in OPEN_ENDPOINTS:
         if _is_unsafe():
             _check_csrf()
-        return
-    key = _presented_key() if speaks_json() else None
-    if key is not None:
-        _identify_key(key)
-    else:
+    elif key is None:
         _identify_person()
 
 
