@@ -86,7 +86,8 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
     check_values(fields)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
-    row = Server(server_id=server_id, created_by=principal.name, updated_by=principal.name)
+    transport = (fields.get("transport") or Transport.SSE).value
+    row = Server(server_id=server_id, transport=transport, created_by=principal.name, updated_by=principal.name)
     _set_names(row, fields)
     _check_result(session, row, fields)
     if session.get(Server, server_id) is not None:
@@ -94,7 +95,6 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
             f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
         )
     _refuse_taken_names(session, row)
-    session.add(row)
     with_conflicts_named(session, row, fields)
     audit.record(session, principal, "server created", "server", server_id, name=row.server_name, fields=_names(fields))
     return view_server(session, principal, row)
@@ -181,6 +181,8 @@ def with_conflicts_named(session: Session, row: Server, fields: ServerFields) ->
     """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
     try:
         with session.begin_nested():
+            session.add(row)
+            session.flush()
             write_definition(session, row, fields)
             session.flush()
     except IntegrityError:
