@@ -72,6 +72,11 @@ class Principal:
     address: str | None = None
 
     @property
+    def signature(self) -> str:
+        """What stands in `created_by` and `updated_by`: the user's id, or the name of a key that belongs to nobody."""
+        return self.user_id or self.name
+
+    @property
     def is_restricted_key(self) -> bool:
         """A key whose `allowed_routes` is a non-empty list."""
         return self.key_id is not None and bool(self.allowed_routes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.addresses import is_internal
@@ -119,18 +119,15 @@ def change_profile(session: Session, principal: Principal, *, display_name: str,
     session.flush()
 
 
-def note_key_use(session: Session, principal: Principal) -> bool:
-    """Remember that a key was used, to the minute; true where there is something to commit."""
-    stale = now() - _LAST_USED_STEP
-    result = session.execute(
-        update(ApiKey)
-        .where(
-            ApiKey.key_id == principal.key_id,
-            or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < stale),
-        )
-        .values(last_used_at=now())
-    )
-    return bool(getattr(result, "rowcount", 0))
+def is_use_noted(session: Session, principal: Principal) -> bool:
+    """Whether the last minute's use of a key is on record already."""
+    key = session.get(ApiKey, principal.key_id)
+    return key is not None and key.last_used_at is not None and key.last_used_at > now() - _LAST_USED_STEP
+
+
+def note_key_use(session: Session, principal: Principal) -> None:
+    """Remember that a key was used, to the minute."""
+    session.execute(update(ApiKey).where(ApiKey.key_id == principal.key_id).values(last_used_at=now()))
 
 
 def check_password(session: Session, email: str, password: str) -> User:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -57,7 +57,9 @@ class Stored:
 def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
     """A server for a page: as the API answers it, with every secret masked, for Admins too."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
-    return view_server(session, principal, row, masked=True)
+    view = view_server(session, principal, row, masked=True)
+    author = session.get(User, view.updated_by) if view.updated_by else None
+    return replace(view, updated_by=author.display_name or author.email) if author else view
 
 
 def get_inspected(session: Session, principal: Principal, server_id: str) -> ServerView:

@@ -124,7 +124,7 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
     with_conflicts_named(session, row, fields)
     moving.finish(session, principal, row, moved)
     row.version += 1
-    row.updated_by, row.updated_at = principal.name, now()
+    row.updated_by, row.updated_at = principal.signature, now()
     session.flush()
     audit.record(
         session, principal, "server changed", "server", row.server_id, name=row.server_name, fields=_names(fields)

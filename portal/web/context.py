@@ -76,16 +76,16 @@ def identify() -> None:
     if request.endpoint is None:
         return
     g.address = _client_address()
-    view = current_app.view_functions[request.endpoint]
-    writes = _is_unsafe() and not getattr(view, "reads_only", False)
-    key = _presented_key() if speaks_json() and request.endpoint not in OPEN_ENDPOINTS else None
+    is_open = request.endpoint in OPEN_ENDPOINTS
+    key = _presented_key() if speaks_json() and not is_open else None
     if key is not None:
-        _identify_key(key)  # before our own session: SQLite has one write lock, and noting the key's use needs it
-    g.session = database().session(writes=writes)
-    if request.endpoint in OPEN_ENDPOINTS:
-        if _is_unsafe():
-            _check_csrf()
-    elif key is None:
+        _identify_key(key)
+    view = current_app.view_functions[request.endpoint]
+    # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
+    g.session = database().session(writes=_is_unsafe() and not getattr(view, "reads_only", False))
+    if is_open and _is_unsafe():
+        _check_csrf()
+    elif not is_open and key is None:
         _identify_person()
 
 
@@ -104,8 +104,10 @@ def init_app(app: Flask) -> None:
 def _identify_key(key: str) -> None:
     with database().session() as own:
         g.principal = accounts.principal_for_key(own, key, g.address)
-    with database().session() as own:  # survives a request that is refused
-        if accounts.note_key_use(own, g.principal):
+        is_noted = accounts.is_use_noted(own, g.principal)
+    if not is_noted:
+        with database().session(writes=True) as own:  # survives a request that is refused
+            accounts.note_key_use(own, g.principal)
             own.commit()
     if not authz.may_take_route(g.principal, request.path):
         raise Forbidden("This API key may not call this route.")

@@ -2,13 +2,14 @@
 
 from flask import Flask, Response, url_for
 
-from portal.web.pages import accounts, credentials, editing, keys, people, playground
+from portal.web.pages import accounts, credentials, editing, keys, people, playground, servers
 from portal.web.rendering import see_other
 
 
 def register(app: Flask) -> None:
-    """The list of page blueprints; `editing` is the other half of `servers`."""
-    for blueprint in (accounts.bp, editing.bp, credentials.bp, playground.bp, people.bp, keys.bp):
+    """The list of page blueprints."""
+    assert editing.bp is servers.bp  # the other half of the servers' pages, in a file of its own
+    for blueprint in (accounts.bp, servers.bp, credentials.bp, playground.bp, people.bp, keys.bp):
         app.register_blueprint(blueprint)
 
     @app.get("/")
