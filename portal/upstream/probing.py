@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcp import Client
 
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
+MAX_DEPTH = 200
 MAX_NAME = 200  # characters of a server's own name and version
 _DOCUMENT = "an OpenAPI document"
 _YAML: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -109,6 +110,8 @@ def _top_level_keys(text: str) -> set[str]:
                     keys.add(event.value)
                 items += 1
             depth += isinstance(event, yaml.CollectionStartEvent)
+            if depth > MAX_DEPTH:  # libyaml's time grows with the square of it
+                return set()
     return keys
 
 
