@@ -125,6 +125,29 @@ def speaking(answers: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Handle
     return handle
 
 
+def older(**special: Handler) -> Handler:
+    """A handler that speaks MCP 2025-11-25 with a session, has no tools and no stream.
+
+    `special` has other handlers for an HTTP method or a JSON-RPC method.
+    """
+
+    def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
+        method = request.json["method"] if request.method == "POST" else request.method
+        result: dict[str, Any] = {"tools": []}
+        if method in special:
+            special[method](connection, request, server)
+        elif method in ("DELETE", "GET", "server/discover") or method.startswith("notifications/"):
+            connection.sendall(reply({"DELETE": 200, "GET": 405, "server/discover": 400}.get(method, 202)))
+        else:
+            if method == "initialize":
+                info = {"name": "old\0\x1b[31m", "version": "9" * 999}
+                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+            body = json.dumps({"jsonrpc": "2.0", "id": request.json["id"], "result": result}).encode()
+            connection.sendall(reply(200, body, "application/json", Mcp_Session_Id="s-1"))
+
+    return handle
+
+
 DISCOVERED = {
     "resultType": "complete",
     "supportedVersions": ["2026-07-28"],

@@ -48,7 +48,7 @@ def test_a_mapping_with_its_version_is_a_document(document: str) -> None:
         b'["openapi"]',
         b'{"openapi": ',
         b"{" * 100_000,
-        b"openapi: " + b"[" * 1000,
+        b"openapi: " + b"[" * 100_000,
         b"? [openapi]\n: x\n",
         b"openapi: [1\n",
         b"\xff\xfe\x00",
@@ -57,7 +57,9 @@ def test_a_mapping_with_its_version_is_a_document(document: str) -> None:
     ],
 )
 def test_anything_else_is_none(document: bytes) -> None:
+    began = time.monotonic()
     assert not is_openapi(document)
+    assert time.monotonic() - began < 3
 
 
 def probe(client: McpClient, url: str, **more: Any) -> tuple[str, str, str]:

@@ -8,7 +8,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from portal.domain.upstream import HealthStatus, OutboundPolicy, ProbeResult, Ta
 from portal.upstream.mcp_client import McpClient
 from tests.peers import free_port
 from tests.upstream.certificates import self_signed, serving
-from tests.upstream.raw import RawServer, Seen, always, hang, raw_server, reply, speaking, tool_page
+from tests.upstream.raw import RawServer, Seen, always, hang, older, raw_server, reply, speaking, tool_page
 
 
 def http(url: str, **more: Any) -> Target:
@@ -254,44 +253,27 @@ def test_a_flood_is_cut_off(client: McpClient) -> None:
     assert told(result) == ("unhealthy", "not_mcp", "127.0.0.1 sent more than the portal takes.")
 
 
-def legacy(on_delete: Callable[[socket.socket, RawServer], None]) -> Any:
-    """A server of 2025-11-25 with sessions."""
-
-    def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
-        if request.method == "DELETE":
-            on_delete(connection, server)
-        elif request.method == "GET":
-            connection.sendall(reply(405))
-        elif request.json["method"] == "initialize":
-            body = (
-                b'{"jsonrpc":"2.0","id":%d,"result":{"protocolVersion":"2025-11-25","capabilities":{},'
-                b'"serverInfo":{"name":"old\\u0000\\u001b[31m","version":"%s"}}}' % (request.json["id"], b"9" * 999)
-            )
-            connection.sendall(reply(200, body, "application/json", Mcp_Session_Id="s-1"))
-        elif request.json["method"].startswith("notifications/"):
-            connection.sendall(reply(202))
-        else:
-            connection.sendall(reply(400, b"Bad Request: no session"))
-
-    return handle
-
-
 def test_the_session_of_an_older_server_is_ended(client: McpClient) -> None:
-    with raw_server(legacy(lambda connection, server: connection.sendall(reply(200)))) as server:
+    with raw_server(older()) as server:
         result = client.probe(http(server.url()))
     assert result.protocol_version == "2025-11-25"
     assert [seen.headers["mcp-session-id"] for seen in server.seen if seen.method == "DELETE"] == ["s-1"]
 
 
+def test_the_stream_that_an_older_server_need_not_offer_is_no_matter(client: McpClient) -> None:
+    with raw_server(older(GET=always(401))) as server:
+        assert client.probe(http(server.url()), with_tools=True).tools == ()
+
+
 def test_what_a_server_calls_itself_is_made_harmless(client: McpClient) -> None:
-    with raw_server(legacy(lambda connection, server: connection.sendall(reply(200)))) as server:
+    with raw_server(older()) as server:
         result = client.probe(http(server.url()))
     assert result.server_name == "old[31m"
     assert result.server_version == "9" * 200
 
 
 def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(client: McpClient) -> None:
-    with raw_server(legacy(lambda connection, server: hang(connection, server.seen[0], server))) as server:
+    with raw_server(older(DELETE=hang)) as server:
         began = time.monotonic()
         result = client.probe(http(server.url()))
     assert result.status == HealthStatus.HEALTHY

@@ -167,7 +167,7 @@ def _all_end(pids: list[int]) -> bool:
 def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient, tmp_path: Path) -> None:
     notes = tmp_path / "pids"
     began = time.monotonic()
-    result = stdio_client.probe(python(STUBBORN, str(notes), timeout=1.5))
+    result = stdio_client.probe(python(STUBBORN, str(notes), timeout=2.5))
     assert time.monotonic() - began < 5
     assert (result.status, result.reason, result.message) == (
         "unhealthy",

@@ -10,7 +10,7 @@ import pytest
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import OutboundPolicy, Target, ToolDefinition
 from portal.upstream.mcp_client import McpClient
-from tests.upstream.raw import RawServer, Seen, always, hang, raw_server, reply, speaking, tool_page
+from tests.upstream.raw import RawServer, Seen, always, hang, older, raw_server, reply, speaking, tool_page
 
 
 def texts(outcome: Any) -> list[str]:
@@ -211,6 +211,13 @@ def test_a_status_in_the_middle_of_a_conversation_is_a_failure(status: int, clie
                 getattr(client, work)(Target("http", server.url()), *more)
             assert caught.value.reason == ("sign_in_needed" if status == 401 else "http_status")
             assert "SECRET" not in caught.value.message
+
+
+def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClient) -> None:
+    with raw_server(older(**{"tools/list": always(503)})) as server, pytest.raises(UpstreamFailure) as caught:
+        client.list_tools(Target("http", server.url()))
+    assert caught.value.message == "127.0.0.1 answered HTTP 503."
+    assert server.seen[-1].method == "DELETE"
 
 
 def test_a_slow_tool_is_given_up_after_the_targets_time(client: McpClient, echo_server: str) -> None:
