@@ -30,7 +30,7 @@ _BATCH = 32
 
 _LABELS = {
     HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
-    HealthReason.PER_USER_VALUE: ("Needs personal values", ""),
+    HealthReason.PER_USER_VALUE: ("Per-person values", ""),
     HealthReason.NEVER_CHECKED: ("Never checked", ""),
     HealthReason.DISABLED: ("Switched off", ""),
 }

@@ -122,10 +122,10 @@ def ago(time: datetime | None) -> str:
     if time is None:
         return "never"
     seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
-    for length, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= length:
-            return f"{plural(seconds // length, unit)} ago"
-    return "just now" if seconds < 10 else f"{seconds} seconds ago"
+            return f"{seconds // length} {unit} ago"
+    return "just now" if seconds < 10 else f"{seconds} s ago"
 
 
 def when(time: datetime | None) -> str:
