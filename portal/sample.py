@@ -67,7 +67,7 @@ def running_server() -> Iterator[str]:
     Raises `SystemExit` with one line where it does not start. A SIGTERM that comes before the web server has taken over
     the signals ends the context too, so that the child is never left behind.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     port = _free_port()
     # The child gets none of our settings: it needs none, and they hold the keys.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
@@ -84,6 +84,7 @@ def running_server() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def fill(database: Database, url: str, *, announce: Announce) -> None:
@@ -98,14 +99,14 @@ def fill(database: Database, url: str, *, announce: Announce) -> None:
             _add_catalog(session, url)
             _add_people(session, password)
         else:
-            for name, fields in _catalog(url).items():
-                if fields.get("url") == url:
-                    _lead_to(session, name, url)
+            for name in _answering(url):
+                _lead_to(session, name, url)
         session.commit()
     announce(f"  Sample MCP server   {url}")
-    announce(f"  Sample people       password {password}" if is_first else "  Sample people       password as at first")
+    shown = password if is_first else "as at the first start; portal users password E-MAIL sets another"
+    announce(f"  Sample people       password {shown}")
     for person in _PEOPLE:
-        announce(f"    {person.email:<18}{person.role.label}{f' of {person.team}' if person.team else ''}")
+        announce(f"    {person.email:<20}{person.role.label}{f' of {person.team}' if person.team else ''}")
     announce("")
 
 
