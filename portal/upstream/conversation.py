@@ -18,8 +18,9 @@ import httpx2
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
-from portal.upstream.guard import MAX_MESSAGE_BYTES, InvalidHeader, causes_of, checked_url, guarded_client
+from portal.upstream.guard import MAX_MESSAGE_BYTES, causes_of, guarded_client
 from portal.upstream.stdio import checked_command, stdio_streams
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import httpx2
 
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
+from portal.upstream.checks import BadAddress
 from portal.upstream.guard import (
     CONNECT_TIMEOUT,
-    BadAddress,
     Blocked,
     NameNotFound,
     RedirectRefused,

@@ -6,7 +6,6 @@ spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywh
 
 import asyncio
 import logging
-import re
 import socket
 import ssl
 import time
@@ -14,12 +13,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import cache
 from ipaddress import ip_address
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import httpcore2
 import httpx2
 
 from portal.domain.upstream import OutboundPolicy
+from portal.upstream.checks import check_url, checked_headers
 
 CONNECT_TIMEOUT = 5.0
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
@@ -28,15 +27,6 @@ MAX_ADDRESSES = 4
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPS_METHOD = frozenset({307, 308})
-# RFC 9110, 5.1 and 5.5: a token, and visible text with inner blanks; latin-1 is what goes over the wire.
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}\Z")
-_URL_TEXT = re.compile(r"[^\s\\\x00-\x1f\x7f]{1,2048}\Z")
-# How a message is cut and routed is ours to say: a stored `Transfer-Encoding` would be request smuggling.
-_OURS = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-
 # Both write whole addresses into the log at INFO, and an address may hold a key.
 for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -50,20 +40,12 @@ class NameNotFound(httpcore2.ConnectError):
     """The name has no address."""
 
 
-class BadAddress(httpx2.RequestError):
-    """The URL is none that the portal fetches: another scheme, user-info, or not a URL at all."""
-
-
 class RedirectRefused(httpx2.RequestError):
     """A redirect to another origin, or one that changes the method."""
 
 
 class ResponseTooLarge(httpx2.RequestError):
     """More bytes than the caller takes, counted after decompression."""
-
-
-class InvalidHeader(ValueError):
-    """A header name or value that may not go over the wire."""
 
 
 class Witness(Protocol):
@@ -169,7 +151,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            _check_url(request.url)
+            check_url(request.url)
             response = await self._inner.handle_async_request(request)
             await _refuse_foreign_redirect(request, response)
         except httpx2.RequestError as fault:
@@ -188,31 +170,6 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def checked_url(text: str) -> httpx2.URL:
-    """`text` as the URL that will be fetched. Raises BadAddress unless it is http(s) with a host and no user-info.
-
-    Two parsers must see the same host in it: what one takes for a path, another takes for the host to send to.
-    """
-    if not _URL_TEXT.match(text):
-        raise BadAddress("blanks, control characters or a backslash in an address")
-    try:
-        url, other = httpx2.URL(text), urlsplit(text)
-        same = (url.host == other.hostname or not url.host.isascii()) and url.port in (other.port, None)
-    except (httpx2.InvalidURL, ValueError) as fault:
-        raise BadAddress("not an address") from fault
-    if not same:
-        raise BadAddress("an address that parsers read differently")
-    _check_url(url)
-    return url
-
-
-def _check_url(url: httpx2.URL) -> None:
-    if url.scheme not in ("http", "https") or not url.host:
-        raise BadAddress("not an http address")
-    if url.userinfo:
-        raise BadAddress("an address with user-info")
 
 
 async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Response) -> None:
@@ -240,19 +197,6 @@ def shared_ssl_context() -> ssl.SSLContext:
     It trusts the system's authorities, or those that the operator names in SSL_CERT_FILE or SSL_CERT_DIR.
     """
     return httpx2.create_ssl_context(verify=True, trust_env=True)
-
-
-def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """`headers` as they may be sent. Raises InvalidHeader for a line break, NUL or what is no header (RFC 9110, 5),
-    and for one that frames or routes the message."""
-    for name, value in headers.items():
-        if not _HEADER_NAME.match(name):
-            raise InvalidHeader("A header's name has characters that are not allowed.")
-        if name.lower() in _OURS or name.lower().startswith("proxy-"):
-            raise InvalidHeader(f"The header {name} is set by the portal itself.")
-        if not _HEADER_VALUE.match(value):
-            raise InvalidHeader(f"The value of the header {name} has characters that are not allowed.")
-    return {name: value.strip(" \t") for name, value in headers.items()}
 
 
 def guarded_client(

@@ -11,9 +11,10 @@ import httpx2
 import yaml
 
 from portal.domain.upstream import HealthReason, HealthStatus, OutboundPolicy, ProbeResult, Target, ToolDefinition
+from portal.upstream.checks import checked_url
 from portal.upstream.conversation import Conversations, WireWitness
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
-from portal.upstream.guard import checked_url, guarded_client
+from portal.upstream.guard import guarded_client
 from portal.upstream.tools import listed
 
 if TYPE_CHECKING:

@@ -13,17 +13,15 @@ import httpx2
 import pytest
 
 from portal.domain.upstream import OutboundPolicy
+from portal.upstream.checks import BadAddress, InvalidHeader, checked_url
 from portal.upstream.guard import (
-    BadAddress,
     Blocked,
     GuardedBackend,
     GuardedTransport,
-    InvalidHeader,
     NameNotFound,
     RedirectRefused,
     ResponseTooLarge,
     causes_of,
-    checked_url,
     guarded_client,
     shared_ssl_context,
 )

@@ -298,17 +298,3 @@ def test_a_header_that_cannot_be_sent_is_an_answer(client: McpClient) -> None:
         result = client.probe(Target(transport, "http://127.0.0.1:1/", headers={"X-Key": "SECRET\r\nX: 1"}))
         assert result.reason == "blocked"
         assert "SECRET" not in result.message
-
-
-def test_neither_a_target_nor_a_tool_shows_a_secret() -> None:
-    target = Target(
-        "http",
-        "https://user:SECRET@mcp.example.com/SECRET?key=SECRET",
-        command="/SECRET/npx",
-        args=("SECRET",),
-        env={"A": "SECRET"},
-        headers={"Authorization": "SECRET"},
-        spec_url="https://api.example.com/SECRET",
-    )
-    assert repr(target) == "Target(transport='http', label='mcp.example.com', timeout=20.0)"
-    assert "SECRET" not in repr(Target("stdio", command="/SECRET/npx", args=("SECRET",)))

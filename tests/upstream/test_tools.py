@@ -267,3 +267,17 @@ def test_nothing_secret_is_logged(client: McpClient, caplog: pytest.LogCaptureFi
             client.probe(Target("http", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}), with_tools=True)
             client.probe(Target("sse", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}, timeout=0.3))
     assert "SECRET" not in caplog.text
+
+
+def test_neither_a_target_nor_a_tool_shows_a_secret() -> None:
+    target = Target(
+        "http",
+        "https://user:SECRET@mcp.example.com/SECRET?key=SECRET",
+        command="/SECRET/npx",
+        args=("SECRET",),
+        env={"A": "SECRET"},
+        headers={"Authorization": "SECRET"},
+        spec_url="https://api.example.com/SECRET",
+    )
+    assert repr(target) == "Target(transport='http', label='mcp.example.com', timeout=20.0)"
+    assert "SECRET" not in repr(Target("stdio", command="/SECRET/npx", args=("SECRET",)))
