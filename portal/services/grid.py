@@ -185,7 +185,8 @@ def _card(
         transport=row.transport,
         transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
         auth_label=auth.label,
-        logo_url=logo if isinstance(logo, str) else None,
+        # Pages load nothing from other hosts, so only a picture of our own is shown.
+        logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
         internet=row.available_on_public_internet,
         listed=row.is_public,
         from_config=row.origin == "config",

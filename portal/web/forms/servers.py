@@ -56,7 +56,6 @@ class ServerForm(PortalForm):
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     instructions = TextAreaField("Instructions", [Length(max=8_000)], filters=[stripped])
     source_url = URLField("Source code", **_LINE)
-    logo_url = URLField("Logo", **_LINE)
     transport = RadioField("Transport", choices=[], default="http")
     url = URLField("Address", **_LINE)
     spec_path = StringField("OpenAPI document", **_LINE)

@@ -23,7 +23,7 @@ def create() -> Response:
     form = _form(None)
     if "save" in request.form and form.sent():
         with form.showing_errors():
-            server = servers.create_server(g.session, g.principal, _with_logo(form, form.fields(), None))
+            server = servers.create_server(g.session, g.principal, form.fields())
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     return _page(form, None)
@@ -37,7 +37,7 @@ def edit(server_id: str) -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
-                changes = _changed(_with_logo(form, form.fields(), stored), stored)
+                changes = _changed(form.fields(), stored)
                 server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
@@ -134,7 +134,6 @@ def _typed_before(stored: Stored) -> dict[str, Any]:
         "transport": "openapi" if view.spec_path and view.transport != "stdio" else view.transport,
         "auth_type": view.auth_type or "none",
         "oauth2_flow": view.oauth2_flow or "",
-        "logo_url": (view.mcp_info or {}).get("logo_url"),
         "byok_description": "\n".join(view.byok_description),
         "extra_headers": "\n".join(view.extra_headers),
         "access_groups": list(view.mcp_access_groups),
@@ -205,13 +204,3 @@ def _same_variables(entries: list[Any], stored: Stored) -> bool:
     typed = [(e["name"], e["scope"], e["description"], e["value"] is KEPT) for e in entries]
     before = [(v.name, v.scope, v.description, v.is_set) for v in stored.variables]
     return typed == before and not any(e["value"] not in (None, KEPT) for e in entries)
-
-
-def _with_logo(form: ServerForm, fields: ServerFields, stored: Stored | None) -> ServerFields:
-    """The logo lives in `mcp_info`, beside what else is there."""
-    info = {k: v for k, v in ((stored.view.mcp_info if stored else None) or {}).items() if k != "is_public"}
-    before = info.get("logo_url")
-    if (form.logo_url.data or None) == before:
-        return fields
-    info.pop("logo_url", None)
-    return {**fields, "mcp_info": {**info, **({"logo_url": form.logo_url.data} if form.logo_url.data else {})}}

@@ -1,0 +1,123 @@
+"""Who is cut off when a person, a team, a group or a key goes: what the confirmation pages say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import NotFound
+from portal.domain.principals import Principal
+from portal.store.models import (
+    AccessGroupServer,
+    ApiKey,
+    Grant,
+    Team,
+    TeamMember,
+    User,
+    UserCredential,
+    UserVariable,
+)
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What hangs on a person, a team or an access group. `teams` and `people` are names, up to 20."""
+
+    teams: tuple[str, ...]
+    people: tuple[str, ...]
+    people_count: int
+    live_keys: int
+    servers: int
+
+
+@dataclass(frozen=True)
+class RevocableKey:
+    """A key that the caller may revoke, as far as they need it to recognize it."""
+
+    key_id: str
+    key_alias: str | None
+    key_prefix: str
+    is_revoked: bool
+
+
+_MOST_NAMES = 20
+_NAME = func.coalesce(User.display_name, User.email, User.user_id)
+
+
+def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
+    """Its members, and its keys, which go with it."""
+    authz.require(principal, Action.TEAM_READ)
+    members = select(User).join(TeamMember, TeamMember.user_id == User.user_id).where(TeamMember.team_id == team_id)
+    names = session.scalars(members.with_only_columns(_NAME).order_by(_NAME).limit(_MOST_NAMES))
+    return Impact(
+        teams=(),
+        people=tuple(names),
+        people_count=_count(session, TeamMember.user_id, TeamMember.team_id == team_id),
+        live_keys=_live_keys(session, ApiKey.team_id == team_id),
+        servers=_count(session, Grant.server_id, Grant.holder_kind == "team", Grant.holder_id == team_id),
+    )
+
+
+def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
+    """Their teams, their keys, and the servers they stored something for."""
+    authz.require(principal, Action.USER_READ)
+    teams = select(Team.team_alias).join(TeamMember, TeamMember.team_id == Team.team_id)
+    stored = select(UserCredential.server_id).where(UserCredential.user_id == user_id)
+    stored_for = stored.union(select(UserVariable.server_id).where(UserVariable.user_id == user_id)).subquery()
+    return Impact(
+        teams=tuple(session.scalars(teams.where(TeamMember.user_id == user_id).order_by(Team.team_alias))),
+        people=(),
+        people_count=0,
+        live_keys=_live_keys(session, ApiKey.user_id == user_id),
+        servers=session.scalar(select(func.count()).select_from(stored_for)) or 0,
+    )
+
+
+def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
+    """Teams, people and keys that reach servers through it."""
+    authz.require(principal, Action.ACCESS_GROUP_READ)
+    mine = Grant.access_group_id == group_id
+    teams = select(Team.team_alias).join(Grant, (Grant.holder_kind == "team") & (Grant.holder_id == Team.team_id))
+    people = select(_NAME).join(Grant, (Grant.holder_kind == "user") & (Grant.holder_id == User.user_id))
+    holders = select(Grant.holder_id).where(mine, Grant.holder_kind == "key")
+    return Impact(
+        teams=tuple(session.scalars(teams.where(mine).distinct().order_by(Team.team_alias))),
+        people=tuple(session.scalars(people.where(mine).distinct().order_by(_NAME).limit(_MOST_NAMES))),
+        people_count=_count(session, Grant.holder_id, mine, Grant.holder_kind == "user"),
+        live_keys=_live_keys(session, ApiKey.key_id.in_(holders)),
+        servers=_count(session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id),
+    )
+
+
+def of_own_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
+    """One of the caller's own keys. Raises `NotFound`, whether it is somebody else's or nobody's."""
+    authz.require(principal, Action.KEY_OWN)
+    return _key(session, key_id, ApiKey.user_id == principal.user_id)
+
+
+def of_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
+    """Anybody's key. Raises `NotFound`."""
+    authz.require(principal, Action.KEY_MANAGE)
+    return _key(session, key_id)
+
+
+def _key(session: Session, key_id: str, *conditions: ColumnElement[bool]) -> RevocableKey:
+    row = session.scalar(select(ApiKey).where(ApiKey.key_id == key_id, *conditions))
+    if row is None:
+        raise NotFound(f"There is no API key {key_id[:64]}.")
+    return RevocableKey(row.key_id, row.key_alias, row.key_prefix, row.revoked_at is not None)
+
+
+def _live_keys(session: Session, condition: ColumnElement[bool]) -> int:
+    return _count(session, ApiKey.key_id, condition, ApiKey.revoked_at.is_(None))
+
+
+def _count(
+    session: Session,
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None],
+    *conditions: ColumnElement[bool],
+) -> int:
+    return session.scalar(select(func.count(column.distinct())).where(*conditions)) or 0
