@@ -135,7 +135,7 @@ def _write_secrets(session: Session, row: Server, fields: ServerFields) -> None:
         row.address = hint(row, "url") or hint(row, "spec_path")
     if "args" in fields:
         args = fields["args"]
-        _replace(session, row, "args", {"": json.dumps(args)} if args else {})
+        _replace(session, row, "args", {"": json.dumps(args)} if args is not None else {})
     if "static_headers" in fields:
         _replace(session, row, "static_headers", fields["static_headers"] or {})
     if "env" in fields:
