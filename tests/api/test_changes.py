@@ -1,0 +1,359 @@
+"""Adding, changing and removing servers (behaviours CUD, and the rules of `1-system.md`, 3)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from portal.app import create_app, open_database
+from portal.domain.principals import OPERATOR
+from portal.services.starting import apply_config
+from portal.settings import Settings
+from portal.store.models import (
+    AccessGroupServer,
+    Grant,
+    HealthRecord,
+    Server,
+    ServerSecret,
+    ServerVariable,
+    UserCredential,
+    UserVariable,
+)
+from tests.api.test_access import TWO_OF_CONFIG
+from tests.conftest import KEYS, NOTES, Client, Write
+from tests.factories import make_server
+
+As = Callable[[str | None], Client]
+PATH = "/v1/mcp/server"
+PLAIN: dict[str, Any] = {"server_name": "plain", "transport": "http", "url": "https://plain.example/mcp"}
+
+
+def error_of(answer: Any) -> tuple[int, str, str | None]:
+    detail = answer.get_json()["detail"]
+    assert set(detail) >= {"error", "message", "field"}
+    return answer.status_code, detail["error"], detail["field"]
+
+
+def secrets_of(write: Write, server_id: str, field: str) -> set[str]:
+    with write() as session:
+        return {s.name for s in session.query(ServerSecret).filter_by(server_id=server_id, field=field)}
+
+
+@pytest.mark.parametrize("name", ["vera", "mel", "vic", "otto", "kit"])
+def test_cud_01_only_an_admin_adds_a_server(client: As, name: str) -> None:
+    answer = client(name).post(PATH, PLAIN)
+    assert error_of(answer)[:2] == (403, "forbidden")
+    assert "PROXY_ADMIN" in answer.get_json()["detail"]["message"]
+    assert len(client("ada").get(PATH).get_json()) == 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", PATH), ("PUT", PATH), ("POST", "/v1/mcp/make_public")])
+def test_a_refusal_comes_before_a_malformed_body(client: As, method: str, path: str) -> None:
+    for options in ({"data": "{", "content_type": "application/json"}, {"data": "x"}, {"json": {"url": 1}}):
+        assert client("mel").ask(method, path, **options).status_code == 403
+        assert client(None).ask(method, path, **options).status_code == 401
+
+
+def test_cud_02_a_new_server_is_answered_and_listed_at_once(client: As) -> None:
+    answer = client("ada").post(PATH, {"alias": "plain", "transport": "http", "url": "https://plain.example/mcp"})
+    row = answer.get_json()
+    assert (answer.status_code, row["alias"], row["approval_status"], row["version"]) == (201, "plain", "active", 1)
+    assert (row["created_by"], row["submitted_by"], row["status"]) == ("ada@example.com", None, "unknown")
+    assert row["server_id"] in [r["server_id"] for r in client("ada").get(PATH).get_json()]
+
+
+def test_lifecycle_and_derived_fields_of_the_body_are_not_taken_over(client: As) -> None:
+    wishes = {
+        "approval_status": "pending_review", "submitted_by": "x", "created_by": "x", "status": "healthy", "teams": ["x"],
+        "is_public": True, "has_user_credential": True, "something_new": {"a": [1]}, "version": 9,
+    }  # fmt: skip
+    row = client("ada").post(PATH, {**PLAIN, **wishes}).get_json()
+    assert (row["approval_status"], row["submitted_by"], row["created_by"]) == ("active", None, "ada@example.com")
+    assert (row["status"], row["teams"], row["version"]) == ("unknown", [], 1)
+
+
+@pytest.mark.parametrize("name", ["bad/name", "has-dash", "", " ", "a" * 65, "ü", "a\tb"])
+@pytest.mark.parametrize("field", ["server_name", "alias"])
+def test_cud_05_and_40_a_bad_name_is_refused_naming_the_field(client: As, field: str, name: str) -> None:
+    answer = client("ada").post(PATH, {**PLAIN, field: name})
+    assert error_of(answer) == (400, "invalid_request", field)
+    assert error_of(client("ada").put(PATH, {"server_id": NOTES, field: name})) == (400, "invalid_request", field)
+    assert len(client("ada").get(PATH).get_json()) == 1
+
+
+def test_cud_05_the_message_quotes_the_bad_value(client: As) -> None:
+    assert "bad/name" in client("ada").post(PATH, {**PLAIN, "alias": "bad/name"}).get_json()["detail"]["message"]
+
+
+@pytest.mark.parametrize("name", ["github", "my server", "A_1", "v1.2", "x", "a" * 64])
+def test_good_names_are_taken_with_spaces_made_underscores(client: As, name: str) -> None:
+    row = client("ada").post(PATH, {**PLAIN, "server_name": name}).get_json()
+    assert row["server_name"] == row["alias"] == name.replace(" ", "_")
+
+
+@pytest.mark.parametrize("reserved", ["all-team-mcpservers", "all-proxy-mcpservers"])
+def test_reserved_ids_are_refused(client: As, reserved: str) -> None:
+    assert error_of(client("ada").post(PATH, {**PLAIN, "server_id": reserved})) == (400, "reserved_id", "server_id")
+
+
+def test_cud_08_a_stored_id_is_refused_and_its_row_stays(client: As) -> None:
+    answer = client("ada").post(PATH, {**PLAIN, "server_id": NOTES})
+    assert error_of(answer) == (400, "already_exists", "server_id")
+    assert client("ada").get(PATH).get_json()[0]["server_name"] == "notes"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"), [({"alias": "notes"}, "alias"), ({"server_name": "notes", "alias": "free"}, "server_name")]
+)
+def test_a_name_that_is_taken_by_any_server_is_409(
+    client: As, write: Write, fields: dict[str, str], named: str
+) -> None:
+    assert error_of(client("ada").post(PATH, {**PLAIN, **fields})) == (409, "conflict", named)
+    with write() as session:
+        session.get(Server, NOTES).approval_status = "rejected"  # type: ignore[union-attr]
+    assert error_of(client("ada").post(PATH, {**PLAIN, **fields})) == (409, "conflict", named)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"transport": "http"}, "url"),
+        ({"transport": "sse"}, "url"),
+        ({}, "url"),
+        ({"transport": "http", "url": None}, "url"),
+        ({"transport": "http", "url": ""}, "url"),
+        ({"transport": "stdio", "args": []}, "command"),
+        ({"transport": "stdio", "command": "uvx"}, "args"),
+        ({"transport": "websocket", "url": "https://a.example"}, "transport"),
+        ({"url": "https://a.example", "oauth2_flow": "implicit"}, "oauth2_flow"),
+        ({"url": 1}, "url"),
+        ({"url": "https://a.example", "is_byok": "yes"}, "is_byok"),
+        ({"url": "https://a.example", "timeout": 0.5}, "timeout"),
+        ({"url": "https://a.example", "timeout": 601}, "timeout"),
+        ({"url": "https://a.example", "env_vars": {}}, "env_vars"),
+        ({"url": "https://a.example", "static_headers": {"X": 1}}, "static_headers"),
+    ],
+)
+def test_cud_10_12_18_43_what_has_the_wrong_shape_is_422_naming_the_field(
+    client: As, body: dict[str, object], field: str
+) -> None:
+    answer = client("ada").post(PATH, {"alias": "plain", **body})
+    assert error_of(answer) == (422, "invalid", field)
+    assert answer.get_json()["detail"]["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("url", "ftp://a.example"), ("url", "https://"), ("url", "https://user:SECRET@a.example"),
+        ("url", "https://a.example/a b"), ("url", "https://a.example\\@b.example"), ("url", "javascript:alert(1)"),
+        ("source_url", "javascript:alert(1)"), ("token_url", "nope"),
+        ("static_headers", {"X A": "1"}), ("static_headers", {"X": "a\r\nY: b"}), ("static_headers", {"Host": "x"}),
+        ("static_headers", {"x-a": "1", "X-A": "2"}), ("extra_headers", ["a b"]), ("env", {"LD_PRELOAD": "x"}),
+        ("env", {"A-B": "x"}), ("env_vars", [{"name": "1abc"}]),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_400_naming_the_field_and_echoing_nothing(client: As, field: str, value: object) -> None:
+    for answer in (
+        client("ada").post(PATH, {**PLAIN, field: value}),
+        client("ada").put(PATH, {"server_id": NOTES, field: value}),
+    ):
+        assert error_of(answer) == (400, "invalid_request", field)
+        assert "SECRET" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("command", ["/usr/bin/python3", "./uvx", "bash", "uvx "])
+def test_a_command_is_a_bare_name_from_the_list(client: As, command: str) -> None:
+    answer = client("ada").post(PATH, {"alias": "p", "transport": "stdio", "command": command, "args": []})
+    assert error_of(answer) == (400, "stdio_not_allowed", "command")
+
+
+def test_stdio_is_refused_where_the_operator_has_not_switched_it_on(client: As) -> None:
+    answer = client("ada").post(PATH, {"alias": "p", "transport": "stdio", "command": "uvx", "args": ["x"]})
+    assert error_of(answer) == (400, "stdio_not_allowed", "transport")
+
+
+@pytest.fixture
+def with_stdio(settings: Settings) -> Any:
+    """Ada, asking a portal in which stdio is on and `mytool` allowed."""
+    allowing = settings.model_copy(update={"enable_stdio": True, "stdio_commands": ("mytool",)})
+    database = open_database(allowing)
+    yield Client(create_app(allowing, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
+    database.engine.dispose()
+
+
+def test_a_stdio_server_is_judged_as_a_whole_after_every_change(with_stdio: Client) -> None:
+    body = {"server_id": "p", "alias": "p", "transport": "stdio", "command": "mytool", "args": []}
+    assert with_stdio.post(PATH, body).status_code == 201
+    assert with_stdio.put(PATH, {"server_id": "p", "description": "with no arguments"}).status_code == 202
+    refused = with_stdio.put(PATH, {"server_id": "p", "command": "bash"})
+    assert error_of(refused) == (400, "stdio_not_allowed", "command")
+    assert error_of(with_stdio.put(PATH, {"server_id": "p", "command": None})) == (422, "invalid", "command")
+    assert error_of(with_stdio.put(PATH, {"server_id": "p", "transport": None})) == (422, "invalid", "url")
+    assert with_stdio.put(PATH, {"server_id": "p", "transport": None, "url": "https://a.example"}).status_code == 202
+
+
+def test_cud_13_only_what_is_sent_changes(client: As) -> None:
+    client("ada").put(PATH, {"server_id": NOTES, "description": "before", "allowed_tools": ["a"]})
+    headers = ["X-Custom-Header", "X-Another-Header"]
+    answer = client("ada").put(PATH, {"server_id": NOTES, "extra_headers": headers, "alias": "renamed"})
+    row = answer.get_json()
+    assert (answer.status_code, row["extra_headers"], row["alias"]) == (202, headers, "renamed")
+    assert (row["description"], row["allowed_tools"], row["server_name"]) == ("before", ["a"], "notes")
+    assert client("ada").get(f"{PATH}/{NOTES}").get_json()["extra_headers"] == headers
+
+
+def test_cud_14_only_an_admin_changes_and_the_refusal_names_the_route(client: As) -> None:
+    for name in ("vera", "mel", "kit"):
+        answer = client(name).put(PATH, {"server_id": NOTES, "description": "x"})
+        assert error_of(answer)[:2] == (403, "forbidden")
+        assert "PUT /v1/mcp/server" in answer.get_json()["detail"]["message"]
+    assert client("ada").get(PATH).get_json()[0]["description"] is None
+
+
+def test_cud_15_an_unknown_server_is_404_naming_the_id(client: As) -> None:
+    answer = client("ada").put(PATH, {"server_id": "nowhere", "description": "x"})
+    assert error_of(answer)[:2] == (404, "not_found")
+    assert answer.get_json()["detail"]["message"] == "MCP Server not found, passed server_id=nowhere"
+
+
+def test_a_malformed_body_comes_before_a_server_that_is_not_there(client: As) -> None:
+    assert client("ada").put(PATH, {"server_id": "nowhere", "url": 1}).status_code == 422
+    assert client("ada").post(f"{PATH}/nowhere/user-env-vars", {"values": 1}).status_code == 422
+    assert client("ada").post(f"{PATH}/nowhere/user-credential", {}).status_code == 422
+
+
+def test_cud_17_a_deleted_server_is_gone_with_all_that_hung_on_it(client: As, write: Write) -> None:
+    with write() as session:
+        variables = [{"name": "OWN", "scope": "user"}]
+        make_server(
+            session, "doomed", is_byok=True, auth_type="api_key", static_headers={"X": "${OWN}"}, env_vars=variables,
+            mcp_access_groups=["tools"], allow_all_keys=True,
+        )  # fmt: skip
+    path = f"{PATH}/id-doomed"
+    assert client("mel").post(f"{path}/user-credential", {"credential": "SECRET"}).status_code == 200
+    assert client("mel").post(f"{path}/user-env-vars", {"values": {"OWN": "SECRET"}}).status_code == 200
+    assert client("mel").get(path).status_code == 200
+    assert client("mel").delete(path).status_code == 403
+    answer = client("ada").delete(path)
+    assert (answer.status_code, answer.get_data()) == (202, b"")
+    assert client("ada").get(path).status_code == client("ada").delete(path).status_code == 404
+    assert "id-doomed" not in client("ada").get(PATH).get_data(as_text=True)
+    with write() as session:
+        for table in (
+            ServerSecret,
+            ServerVariable,
+            UserCredential,
+            UserVariable,
+            AccessGroupServer,
+            Grant,
+            HealthRecord,
+        ):
+            assert session.query(table).filter_by(server_id="id-doomed").count() == 0, table.__tablename__
+
+
+def test_config_servers_are_changed_by_nobody(client: As, write: Write) -> None:
+    with write() as session:
+        apply_config(session, OPERATOR, TWO_OF_CONFIG)
+    server_id = client("ada").get(f"{PATH}/alpha").get_json()["server_id"]
+    assert client("ada").put(PATH, {"server_id": server_id, "description": "x"}).status_code == 403
+    assert client("ada").delete(f"{PATH}/{server_id}").status_code == 403
+
+
+@pytest.mark.parametrize("flow", ["client_credentials", "authorization_code", None])
+def test_cud_18_the_oauth_flow_comes_back(client: As, flow: str | None) -> None:
+    body = {**PLAIN, "server_id": "p", "auth_type": "oauth2", **({"oauth2_flow": flow} if flow else {})}
+    assert client("ada").post(PATH, body).status_code == 201
+    assert client("ada").get(f"{PATH}/p").get_json()["oauth2_flow"] == flow
+
+
+def test_cud_30_null_clears_and_absence_does_not(client: As) -> None:
+    client("ada").put(PATH, {"server_id": NOTES, "allowed_tools": ["a"], "description": "d", "timeout": 9})
+    row = client("ada").put(PATH, {"server_id": NOTES, "description": None}).get_json()
+    assert (row["allowed_tools"], row["description"], row["timeout"]) == (["a"], None, 9)
+    row = client("ada").put(PATH, {"server_id": NOTES, "allowed_tools": None, "timeout": None}).get_json()
+    assert (row["allowed_tools"], row["timeout"]) == ([], None)
+
+
+def test_cud_31_a_new_name_fills_the_alias_and_no_name_leaves_it(client: As) -> None:
+    row = client("ada").put(PATH, {"server_id": NOTES, "server_name": "new name"}).get_json()
+    assert (row["server_name"], row["alias"]) == ("new_name", "new_name")
+    assert client("ada").put(PATH, {"server_id": NOTES, "description": "x"}).get_json()["alias"] == "new_name"
+
+
+def test_cud_34_a_change_names_its_author_and_leaves_the_first(client: As) -> None:
+    row = client("ada").put(PATH, {"server_id": NOTES, "description": "x"}).get_json()
+    assert (row["created_by"], row["updated_by"], row["version"]) == ("operator", "ada", 2)
+
+
+def test_cud_35_defaults(client: As) -> None:
+    row = client("ada").post(PATH, {"alias": "p", "url": "https://p.example/sse"}).get_json()
+    assert (row["transport"], row["is_byok"], row["allow_all_keys"]) == ("sse", False, False)
+    assert (row["available_on_public_internet"], row["delegate_auth_to_upstream"]) == (True, False)
+
+
+def test_cud_44_credentials_merge_key_by_key_while_the_auth_type_stays(client: As, write: Write) -> None:
+    body = {**PLAIN, "server_id": "p", "auth_type": "oauth2", "credentials": {"client_id": "a", "client_secret": "b"}}
+    assert client("ada").post(PATH, body).status_code == 201
+    client("ada").put(PATH, {"server_id": "p", "credentials": {"client_secret": "c", "scopes": ["s"]}})
+    assert secrets_of(write, "p", "credentials") == {"client_id", "client_secret", "scopes"}
+    client("ada").put(PATH, {"server_id": "p", "auth_type": "oauth2"})
+    assert secrets_of(write, "p", "credentials") == {"client_id", "client_secret", "scopes"}
+    client("ada").put(PATH, {"server_id": "p", "credentials": {"scopes": None}})
+    assert secrets_of(write, "p", "credentials") == {"client_id", "client_secret"}
+    client("ada").put(PATH, {"server_id": "p", "auth_type": "bearer_token", "credentials": {"auth_value": "t"}})
+    assert secrets_of(write, "p", "credentials") == {"auth_value"}
+    client("ada").put(PATH, {"server_id": "p", "auth_type": None})
+    assert secrets_of(write, "p", "credentials") == set()
+
+
+def test_credentials_are_sent_upstream_as_they_were_written(client: As, echo_server: str) -> None:
+    body = {
+        "server_id": "e", "alias": "e", "transport": "http", "url": echo_server, "auth_type": "bearer_token",
+        "credentials": {"auth_value": "SECRET-1"}, "static_headers": {"X-Shared": "${G}!"},
+        "env_vars": [{"name": "G", "value": "SECRET-2"}],
+    }  # fmt: skip
+    assert client("ada").post(PATH, body).status_code == 201
+    call = client("ada").post("/v1/mcp/tools/call", {"server_id": "e", "name": "show_headers"}).get_json()
+    assert call["structuredContent"]["authorization"] == "Bearer SECRET-1"
+    assert call["structuredContent"]["x-shared"] == "SECRET-2!"
+
+
+@pytest.mark.parametrize("moved", [{"url": "https://other.example/mcp"}, {"token_url": "https://evil.example/token"}])
+def test_a_stored_secret_is_never_sent_to_a_new_host_unasked(client: As, write: Write, moved: dict[str, str]) -> None:
+    body = {
+        **PLAIN, "server_id": "p", "auth_type": "oauth2", "token_url": "https://plain.example/token",
+        "credentials": {"client_id": "a", "client_secret": "SECRET"},
+    }  # fmt: skip
+    assert client("ada").post(PATH, body).status_code == 201
+    answer = client("ada").put(PATH, {"server_id": "p", **moved})
+    assert error_of(answer)[:2] == (409, "credentials_would_move")
+    assert client("ada").get(f"{PATH}/p").get_json()["url"] == PLAIN["url"]
+    assert client("ada").put(PATH, {"server_id": "p", "url": "https://plain.example/elsewhere"}).status_code == 202
+    assert client("ada").put(PATH, {"server_id": "p", **moved, "keep_credentials": True}).status_code == 202
+    assert secrets_of(write, "p", "credentials") == {"client_id", "client_secret"}
+
+
+def test_new_credentials_may_go_to_a_new_host_without_the_old_ones(client: As, write: Write) -> None:
+    body = {**PLAIN, "server_id": "p", "auth_type": "oauth2", "credentials": {"client_id": "a", "client_secret": "b"}}
+    client("ada").post(PATH, body)
+    change = {"server_id": "p", "url": "https://other.example", "credentials": {"client_id": "c"}}
+    assert client("ada").put(PATH, change).status_code == 202
+    assert secrets_of(write, "p", "credentials") == {"client_id"}
+
+
+def test_an_old_version_is_refused_telling_the_current_one(client: As) -> None:
+    assert client("ada").put(PATH, {"server_id": NOTES, "version": 1, "description": "x"}).get_json()["version"] == 2
+    answer = client("ada").put(PATH, {"server_id": NOTES, "version": 1, "description": "y"})
+    assert error_of(answer)[:2] == (409, "stale_version")
+    assert answer.get_json()["detail"]["current_version"] == 2
+
+
+def test_a_refused_change_leaves_nothing_behind(client: As, write: Write) -> None:
+    with write() as session:
+        make_server(session, "other")
+    change = {"server_id": NOTES, "description": "half", "mcp_access_groups": ["half"], "alias": "other"}
+    assert client("ada").put(PATH, change).status_code == 409
+    row = client("ada").get(f"{PATH}/{NOTES}").get_json()
+    assert (row["description"], row["mcp_access_groups"], row["version"]) == (None, [], 1)
+    assert client("ada").get("/v1/mcp/access_groups").get_json() == {"access_groups": []}

@@ -1,0 +1,187 @@
+"""The portal under test: a real application on a real database, and the people who use it.
+
+The people are always the same. Ada is Admin and Vera Read-only admin; Mel and the Viewer Vic are members of the team
+`crew`, which is granted the server `notes`; Otto is a Member without grants; Kit is a restricted key of Mel's. All but
+Kit can sign in. `TEST_DATABASE=postgresql` runs the same tests on PostgreSQL.
+"""
+
+import base64
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
+
+from portal.app import create_app, open_database
+from portal.domain.principals import Role
+from portal.settings import Settings, read_settings
+from portal.store import schema
+from portal.store.database import Database
+from portal.store.models import Base
+from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
+
+pytest_plugins = ["tests.peers"]
+
+KEYS = {name: f"sk-SECRET-key-of-{name}-0123456789" for name in ("ada", "vera", "mel", "vic", "otto", "kit")}
+NOTES = "id-notes"
+CREW = "team-crew"
+Write = Callable[[], AbstractContextManager[Session]]
+
+
+class Client:
+    """Asks the API as somebody: `client("mel").get("/v1/mcp/server")`; answers werkzeug's `TestResponse`."""
+
+    def __init__(self, flask_client: FlaskClient, headers: dict[str, str]) -> None:
+        self._client, self._headers = flask_client, headers
+
+    def ask(self, method: str, path: str, **options: Any) -> TestResponse:
+        """Send a request; `options` are werkzeug's, `headers` are added to those that say who asks."""
+        headers = {**self._headers, **options.pop("headers", {})}
+        return self._client.open(path, method=method, headers=headers, **options)
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.ask("GET", path, **options)
+
+    def post(self, path: str, json: object = None, **options: Any) -> TestResponse:
+        return self.ask("POST", path, json=json, **options)
+
+    def put(self, path: str, json: object = None, **options: Any) -> TestResponse:
+        return self.ask("PUT", path, json=json, **options)
+
+    def patch(self, path: str, json: object = None, **options: Any) -> TestResponse:
+        return self.ask("PATCH", path, json=json, **options)
+
+    def delete(self, path: str, **options: Any) -> TestResponse:
+        return self.ask("DELETE", path, **options)
+
+
+def make_settings(database_url: str, **overrides: Any) -> Settings:
+    """Settings for tests: quick hashes, a known key ring, loopback upstreams allowed."""
+    environment = {
+        "PORTAL_DATABASE_URL": database_url,
+        "PORTAL_SECRET_KEY": "SECRET" * 8,
+        "PORTAL_ENCRYPTION_KEYS": "k1:" + base64.b64encode(b"SECRET-key-ring-of-32-bytes-test").decode(),
+        "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
+        "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true",
+    }
+    return read_settings(environment, cheap_hashing=True, **overrides)
+
+
+def add_people(session: Session) -> None:
+    """Write the people, their team, its server and their keys."""
+    make_server(session, "notes")
+    roles = {"ada": Role.ADMIN, "vera": Role.ADMIN_VIEWER, "mel": Role.MEMBER, "vic": Role.VIEWER, "otto": Role.MEMBER}
+    for name, role in roles.items():
+        make_user(session, name, role)
+    make_team(session, "crew", members=("mel", "vic"), mcp_servers=(NOTES,))
+    for name in roles:
+        make_key(session, user_id=name, team_id=CREW if name in ("mel", "vic") else None, secret=KEYS[name])
+    make_key(session, user_id="mel", team_id=CREW, secret=KEYS["kit"], routes=("/v1/mcp", "/v1/me"))
+
+
+@pytest.fixture(scope="session")
+def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file with the people in it, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "portal.db"
+    database = open_database(make_settings(f"sqlite:///{path}"))
+    schema.upgrade(database.engine)
+    with database.session(writes=True) as session:
+        add_people(session)
+        session.commit()
+    database.engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(request: pytest.FixtureRequest) -> str:
+    """The URL of a PostgreSQL database at head."""
+    url: str = request.getfixturevalue("postgres_url")
+    database = open_database(make_settings(url))
+    schema.upgrade(database.engine)
+    database.engine.dispose()
+    return url
+
+
+@pytest.fixture
+def database_kind() -> str:
+    """`sqlite` or `postgresql`; a test may parametrize it."""
+    return os.environ.get("TEST_DATABASE", "sqlite")
+
+
+@pytest.fixture
+def settings(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings on a database of this test's own, with the people in it."""
+    if database_kind == "sqlite":
+        path = tmp_path / "portal.db"
+        shutil.copyfile(request.getfixturevalue("template_database"), path)
+        return make_settings(f"sqlite:///{path}")
+    return make_settings(request.getfixturevalue("migrated_postgres"))
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database of this test."""
+    database = open_database(settings)
+    if database.engine.dialect.name == "postgresql":
+        with database.session(writes=True) as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+            add_people(session)
+            session.commit()
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> Flask:
+    """The whole web application."""
+    return create_app(settings, database=database)
+
+
+@pytest.fixture
+def write(database: Database) -> Write:
+    """`with write() as session:` changes the database for what follows; commits at the end."""
+
+    @contextmanager
+    def writing() -> Iterator[Session]:
+        with database.session(writes=True) as session:
+            yield session
+            session.commit()
+
+    return writing
+
+
+@pytest.fixture
+def client(app: Flask) -> Callable[[str | None], Client]:
+    """`client("ada")` asks with Ada's key, `client("sk-…")` with that key, `client(None)` with none."""
+
+    def asking(as_: str | None) -> Client:
+        headers = {} if as_ is None else {"Authorization": f"Bearer {KEYS.get(as_, as_)}"}
+        return Client(app.test_client(use_cookies=False), headers)
+
+    return asking
+
+
+@pytest.fixture
+def signed_in(app: Flask) -> Callable[[str], Client]:
+    """`signed_in("mel")` asks with the session cookie of a browser in which Mel has signed in."""
+
+    def asking(name: str) -> Client:
+        browser = app.test_client()
+        form = browser.get("/login").get_data(as_text=True)
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form)
+        assert token, "the sign-in form has a CSRF token"
+        fields = {"email": f"{name}@example.com", "password": PASSWORD, "csrf_token": token[1]}
+        answer = browser.post("/login", data=fields)
+        assert answer.status_code == 303, answer.get_data(as_text=True)
+        return Client(browser, {})
+
+    return asking
