@@ -86,8 +86,8 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
     check_values(fields)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
-    transport = (fields.get("transport") or Transport.SSE).value
-    row = Server(server_id=server_id, transport=transport, created_by=principal.name, updated_by=principal.name)
+    author, transport = principal.signature, fields.get("transport") or Transport.SSE
+    row = Server(server_id=server_id, transport=transport.value, created_by=author, updated_by=author)
     _set_names(row, fields)
     _check_result(session, row, fields)
     if session.get(Server, server_id) is not None:

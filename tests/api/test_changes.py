@@ -58,17 +58,17 @@ def test_cud_02_a_new_server_is_answered_and_listed_at_once(client: As) -> None:
     answer = client("ada").post(PATH, {"alias": "plain", "transport": "http", "url": "https://plain.example/mcp"})
     row = answer.get_json()
     assert (answer.status_code, row["alias"], row["approval_status"], row["version"]) == (201, "plain", "active", 1)
-    assert (row["created_by"], row["submitted_by"], row["status"]) == ("ada@example.com", None, "unknown")
+    assert (row["created_by"], row["submitted_by"], row["status"]) == ("ada", None, "unknown")
     assert row["server_id"] in [r["server_id"] for r in client("ada").get(PATH).get_json()]
 
 
 def test_lifecycle_and_derived_fields_of_the_body_are_not_taken_over(client: As) -> None:
     wishes = {
-        "approval_status": "pending_review", "submitted_by": "x", "created_by": "x", "status": "healthy", "teams": ["x"],
-        "is_public": True, "has_user_credential": True, "something_new": {"a": [1]}, "version": 9,
+        "approval_status": "pending_review", "submitted_by": "x", "created_by": "x", "status": "healthy",
+        "teams": ["x"], "is_public": True, "has_user_credential": True, "something_new": {"a": [1]}, "version": 9,
     }  # fmt: skip
     row = client("ada").post(PATH, {**PLAIN, **wishes}).get_json()
-    assert (row["approval_status"], row["submitted_by"], row["created_by"]) == ("active", None, "ada@example.com")
+    assert (row["approval_status"], row["submitted_by"], row["created_by"]) == ("active", None, "ada")
     assert (row["status"], row["teams"], row["version"]) == ("unknown", [], 1)
 
 

@@ -71,7 +71,7 @@ def make_public() -> Response:
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
     public = servers.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
     message = f"{len(public)} MCP servers are public now."
-    return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.name}, 202)
+    return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202)
 
 
 @bp.get("/access_groups")
