@@ -51,7 +51,8 @@ class Vault:
 
     def knows_key_of(self, ciphertext: bytes) -> bool:
         """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without opening anything."""
-        return bytes(ciphertext[2 : 2 + ciphertext[1]]).decode("ascii", "replace") in self._ciphers
+        length = ciphertext[1] if len(ciphertext) > 1 else 0
+        return bytes(ciphertext[2 : 2 + length]).decode("ascii", "replace") in self._ciphers
 
     def open(self, ciphertext: bytes | None, place: Place) -> str | None:
         """The text, or None with a warning where the key is gone, the bytes are broken or stand in another place."""
