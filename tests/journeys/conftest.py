@@ -73,7 +73,7 @@ def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn
         page.get_by_label("E-mail").fill(email)
         page.get_by_label("Password").fill(password)
         page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("heading", name="Servers")).to_be_visible()
+        expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
         return page
 
     return signing_in
