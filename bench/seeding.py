@@ -1,0 +1,183 @@
+"""A database with any number of servers, the same at every run, written in bulk."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert
+
+from portal.app import open_database
+from portal.domain.principals import Role
+from portal.services import sessions
+from portal.settings import Settings, parse_key_ring
+from portal.store import schema
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    ApiKey,
+    Base,
+    Grant,
+    Server,
+    ServerSecret,
+    ServerVariable,
+    Team,
+    TeamMember,
+    User,
+    UserCredential,
+    UserVariable,
+)
+from portal.store.vault import Place, Vault
+
+ADMIN, MEMBER = "bench-admin", "bench-member"
+GRANTED = "granted"
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+_GROUPS = 20
+_NEVER = timedelta(days=3650)
+_KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A filled database, what the portal needs to open it, and how the two people are let in."""
+
+    servers: int
+    environment: dict[str, str]
+    last_page: str
+
+    @staticmethod
+    def cookie(user_id: str) -> str:
+        """The session cookie of a person."""
+        return hashlib.sha256(f"cookie of {user_id}".encode()).hexdigest()
+
+    @staticmethod
+    def key(user_id: str) -> str:
+        """The API key of a person."""
+        return "sk-" + hashlib.sha256(f"key of {user_id}".encode()).hexdigest()
+
+
+def seed(folder: Path, servers: int, page_size: int) -> Seeded:
+    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and a Member whose team has a group.
+
+    Server number i is the same whatever the total, so that first pages are alike and only the total differs.
+    """
+    environment = {
+        "PORTAL_DATABASE_URL": f"sqlite:///{folder / f'{servers}.db'}",
+        "PORTAL_SECRET_KEY": hashlib.sha256(b"bench secret").hexdigest(),
+        "PORTAL_ENCRYPTION_KEYS": _KEY_RING,
+    }
+    settings = Settings(
+        database_url=environment["PORTAL_DATABASE_URL"], secret_key=environment["PORTAL_SECRET_KEY"],
+        encryption_keys=_KEY_RING, cheap_hashing=True, _env_file=None,
+    )  # fmt: skip
+    database = open_database(settings)
+    schema.upgrade(database.engine)
+    with database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+        _people(connection)
+        _servers(connection, servers)
+        _values(connection, servers)
+    with database.session(writes=True) as session:
+        for user_id in (ADMIN, MEMBER):
+            data = {"_user_id": user_id, "_fresh": True}
+            sessions.save_session(session, Seeded.cookie(user_id), data, user_id, "bench")
+        session.commit()
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.engine.dispose()
+    before_last = _name(servers - page_size - 1)
+    return Seeded(servers, environment, f"{before_last}~{before_last}")
+
+
+def _people(connection: Connection) -> None:
+    roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER}
+    _put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
+    _put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
+    keys = [
+        {
+            "key_hash": hashlib.sha256(Seeded.key(u).encode()).hexdigest(),
+            "key_prefix": "sk-bench",
+            "user_id": u,
+            "team_id": "team-0" if u == MEMBER else None,
+        }
+        for u in roles
+    ]
+    _put(connection, ApiKey, keys)
+    _put(connection, TeamMember, [{"team_id": "team-0", "user_id": MEMBER}])
+    groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(_GROUPS)]
+    _put(connection, AccessGroup, [*groups, {"access_group_id": GRANTED, "name": GRANTED}])
+    grant = {"holder_kind": "team", "holder_id": "team-0", "kind": "access_group", "access_group_id": GRANTED}
+    _put(connection, Grant, [grant])
+
+
+def _servers(connection: Connection, servers: int) -> None:
+    _put(connection, Server, (_server(number) for number in range(servers)))
+    vault = Vault(parse_key_ring(_KEY_RING))
+    _put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
+    variables = [
+        {"server_id": _name(n), "position": 0, "name": "TOKEN", "scope": "user", "description": "From your profile.",
+         "is_required": True}
+        for n in range(servers) if _needs_value(n)
+    ]  # fmt: skip
+    _put(connection, ServerVariable, variables)
+    members = [{"access_group_id": f"group-{n % _GROUPS}", "server_id": _name(n)} for n in range(servers)]
+    granted = [{"access_group_id": GRANTED, "server_id": _name(n)} for n in range(servers) if n % 5 < 3]
+    _put(connection, AccessGroupServer, members + granted)
+
+
+def _values(connection: Connection, servers: int) -> None:
+    """Both people have filled in half of what is asked of them."""
+    sealed = Vault(parse_key_ring(_KEY_RING)).seal("value", Place("bench", "", "", ""))
+    owners = [(user_id, n) for user_id in (ADMIN, MEMBER) for n in range(servers) if n % 2]
+    values = [{"user_id": u, "server_id": _name(n), "name": "TOKEN", "sealed": sealed} for u, n in owners]
+    _put(connection, UserVariable, [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)])
+    keys = [{"user_id": u, "server_id": _name(n), "kind": "byok", "sealed": sealed} for u, n in owners]
+    _put(connection, UserCredential, [k for k, (_, n) in zip(keys, owners, strict=True) if _is_byok(n)])
+
+
+def _name(number: int) -> str:
+    return f"server_{number:05}"
+
+
+def _needs_value(number: int) -> bool:
+    return number % 10 < 3
+
+
+def _is_byok(number: int) -> bool:
+    return number % 10 == 5
+
+
+def _server(number: int) -> dict[str, Any]:
+    name, healthy = _name(number), number % 4 != 0
+    return {
+        "server_id": name, "incarnation": f"i-{number}", "sort_key": name, "server_name": name,
+        "alias": f"s{number:05}",
+        "description": f"Sample {number:05}, with a line of text such as people write about what a server can do.",
+        "transport": "sse" if number % 7 == 0 else "http",
+        "auth_type": "bearer_token" if number % 3 == 0 or _is_byok(number) else "none",
+        "is_byok": _is_byok(number), "address": f"https://s{number:05}.example", "mcp_info": {"server_name": name},
+        "created_at": _BEGIN + timedelta(minutes=number), "updated_at": _BEGIN + timedelta(minutes=number),
+        "health_status": "healthy" if healthy else "unhealthy", "health_reason": "ok" if healthy else "dns",
+        "health_checked_at": _BEGIN, "probe_due_at": _BEGIN + _NEVER,
+    }  # fmt: skip
+
+
+def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
+    parts = {("url", ""): f"https://s{number:05}.example/mcp"}
+    if _needs_value(number):
+        parts["static_headers", "X-Token"] = "${TOKEN}"
+    for (field, name), text in parts.items():
+        place = Place("definition", _name(number), f"i-{number}", f"{field}:{name}")
+        yield {
+            "server_id": _name(number), "field": field, "name": name, "sealed": vault.seal(text, place),
+            "hint": f"https://s{number:05}.example" if field == "url" else None,
+            "refers_to": ["TOKEN"] if field == "static_headers" else [],
+        }  # fmt: skip
+
+
+def _put(connection: Connection, model: type[Base], rows: Any) -> None:
+    table = model.__table__
+    assert isinstance(table, Table)
+    connection.execute(insert(table), list(rows))
