@@ -1,0 +1,161 @@
+"""Every use case is told who asks, and asks the authorization module: read from the source, lest one be forgotten."""
+
+import ast
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "portal" / "services"
+FIRST = (("session",), ("principal", "_principal"))
+# What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
+ASKS = {
+    "authz.require", "authz.may", "authz.is_admin", "authz.usable_servers", "authz.visible_servers",
+    "loading.find_server",
+}  # fmt: skip
+WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
+STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
+
+# Functions that are not told who asks, each with the reason.
+NOBODY_ASKS = {
+    "accounts.check_password": "finds out who asks",
+    "accounts.hash_key": "computes",
+    "accounts.hash_password": "computes",
+    "accounts.principal_for_key": "finds out who asks",
+    "accounts.principal_for_user": "finds out who asks",
+    "credentials.check_value": "computes",
+    "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
+    "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
+    "servers.with_conflicts_named": "writes a row for a caller that has asked",
+    "sessions.end_session": "whoever has the cookie may end its session",
+    "sessions.load_session": "runs before it is known who asks",
+    "sessions.save_session": "writes what the web floor keeps of a browser",
+    "sessions.touch_session": "runs before it is known who asks",
+    "starting.config_server_id": "computes",
+    "tools.kind_of": "computes",
+    "tools.prefix_of": "computes",
+}
+# Functions that are told and need not ask, each with the reason.
+ONES_OWN = {
+    "accounts.change_password": "one's own, in person, with the current password",
+    "accounts.change_profile": "one's own, in person",
+    "accounts.get_profile": "one's own",
+    "accounts.is_use_noted": "of the key that asks",
+    "accounts.note_key_use": "of the key that asks",
+    "audit.record": "what was done is on record whoever did it",
+    "credentials.list_own_keys_held": "one's own rows, by one's own id",
+    "keys.get_current_key": "the key that asks",
+    "people.get_self": "one's own",
+    "sessions.end_other_sessions": "one's own sessions, by one's own id",
+    "sessions.end_own_session": "one's own sessions, by one's own id",
+    "sessions.list_own_sessions": "one's own sessions, by one's own id",
+    "sessions.sweep_sessions": "deletes only what opens nothing any more",
+    "teams.list_own_teams": "the teams one is in",
+}
+
+
+@dataclass
+class Function:
+    """A function of a service module, as its source has it."""
+
+    node: ast.FunctionDef
+    is_public: bool
+    calls: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def writes(self) -> list[int]:
+        """The lines that change something through the session."""
+        return [call.lineno for call in ast.walk(self.node) if isinstance(call, ast.Call) and _writes(call)]
+
+    @property
+    def parameters(self) -> list[str]:
+        return [argument.arg for argument in (*self.node.args.posonlyargs, *self.node.args.args)]
+
+
+def _called(node: ast.Call, module: str, imported: dict[str, str]) -> str:
+    """What a call calls, as `module.function`; functions that were imported by name under their home."""
+    if isinstance(node.func, ast.Name):
+        return imported.get(node.func.id, f"{module}.{node.func.id}")
+    if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        return f"{node.func.value.id}.{node.func.attr}"
+    return ""
+
+
+def _writes(call: ast.Call) -> bool:
+    target = call.func
+    if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "session"):
+        return False
+    inner = {n.func.id for n in ast.walk(call) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return target.attr in WRITES or (target.attr == "execute" and bool(inner & STATEMENTS_THAT_WRITE))
+
+
+def _imported(tree: ast.Module) -> dict[str, str]:
+    return {
+        alias.asname or alias.name: f"{(node.module or '').rsplit('.', 1)[-1]}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _functions() -> dict[str, Function]:
+    found: dict[str, Function] = {}
+    for path in sorted(FOLDER.rglob("*.py")):
+        tree, module = ast.parse(path.read_text()), path.stem
+        imported = _imported(tree)
+        for node in tree.body:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            public = not node.name.startswith("_") and path.parent == FOLDER
+            calls = [(c.lineno, _called(c, module, imported)) for c in ast.walk(node) if isinstance(c, ast.Call)]
+            found[f"{module}.{node.name}"] = Function(node, public, calls)
+    return found
+
+
+FUNCTIONS = _functions()
+PUBLIC = sorted(name for name, function in FUNCTIONS.items() if function.is_public)
+
+
+def line_of_asking(name: str, seen: frozenset[str] = frozenset()) -> int | None:
+    """The line at which a function first asks, itself or through one that it calls; None where it never does."""
+    for line, called in sorted(FUNCTIONS[name].calls):
+        if called in ASKS:
+            return line
+        if called in FUNCTIONS and called not in seen and line_of_asking(called, seen | {name}) is not None:
+            return line
+    return None
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_use_case_is_told_the_session_and_who_asks(name: str) -> None:
+    first = FUNCTIONS[name].parameters[:2]
+    told = len(first) == 2 and first[0] in FIRST[0] and first[1] in FIRST[1]
+    assert told or name in NOBODY_ASKS
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLIC) - set(NOBODY_ASKS) - set(ONES_OWN)))
+def test_a_use_case_asks_authorization_before_it_writes(name: str) -> None:
+    asked = line_of_asking(name)
+    assert asked is not None
+    too_early = [line for line in FUNCTIONS[name].writes if line < asked]
+    assert too_early == []
+
+
+def test_what_is_exempt_is_there_and_needs_it() -> None:
+    exempt = [*NOBODY_ASKS, *ONES_OWN]
+    assert len(exempt) == len(set(exempt))
+    assert [name for name in exempt if name not in PUBLIC] == []
+    assert [name for name in ONES_OWN if line_of_asking(name) is not None] == []
+
+
+def test_no_use_case_compares_a_role_by_itself() -> None:
+    """Roles are compared in the authorization module (`conventions.md`, 4); to make and count Admins is people's."""
+    comparing = {
+        name
+        for name, function in FUNCTIONS.items()
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Compare)
+        for part in [node.left, *node.comparators]
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "Role"
+    }
+    assert comparing <= {"people.change_user", "people._is_last_admin"}
