@@ -70,7 +70,7 @@ def make_public() -> Response:
     """Make the list that is sent the list of public servers."""
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
     public = servers.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
-    message = f"{len(public)} MCP servers are public now."
+    message = "1 MCP server is public now." if len(public) == 1 else f"{len(public)} MCP servers are public now."
     return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202)
 
 
