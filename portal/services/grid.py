@@ -131,12 +131,17 @@ def needs_count(session: Session, principal: Principal) -> int:
 
 
 def _group_names(principal: Principal) -> Select[str]:
-    """The access groups a filter may offer: all with admin view, else those of servers the caller sees."""
+    """The access groups a filter may offer: all with admin view, else those of servers the caller sees.
+
+    Of these the first 1,000 by name are looked at, as far as the grid counts: each page asks this.
+    """
     names = select(AccessGroup.name).order_by(AccessGroup.name).limit(200)
     if authz.has_admin_view(principal):
         return names
-    members = select(AccessGroupServer.access_group_id).join(Server).where(authz.visible_servers(principal))
-    return names.where(AccessGroup.access_group_id.in_(members))
+    seen_first = select(Server.server_id).where(authz.visible_servers(principal))
+    seen_first = seen_first.order_by(Server.sort_key, Server.server_id).limit(COUNT_AT_MOST)
+    groups = select(AccessGroupServer.access_group_id).where(AccessGroupServer.server_id.in_(seen_first))
+    return names.where(AccessGroup.access_group_id.in_(groups))
 
 
 def _team_names(principal: Principal) -> Select[str, str]:

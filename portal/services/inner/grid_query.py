@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal import authorization as authz
@@ -85,22 +85,22 @@ def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
 
 
 def needing(principal: Principal) -> ColumnElement[bool]:
-    unset = (
-        select(ServerVariable.server_id)
-        .outerjoin(
-            UserVariable,
-            and_(
-                UserVariable.server_id == ServerVariable.server_id,
-                UserVariable.name == ServerVariable.name,
-                UserVariable.user_id == principal.user_id,
-            ),
-        )
-        .where(ServerVariable.is_required, UserVariable.name.is_(None))
+    """Servers that wait for a value or a key of the caller.
+
+    Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
+    """
+    value = exists().where(
+        UserVariable.user_id == principal.user_id,
+        UserVariable.server_id == ServerVariable.server_id,
+        UserVariable.name == ServerVariable.name,
     )
-    keys = select(UserCredential.server_id).where(
-        UserCredential.user_id == principal.user_id, UserCredential.kind == "byok"
+    unset = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value)
+    key = exists().where(
+        UserCredential.user_id == principal.user_id,
+        UserCredential.server_id == Server.server_id,
+        UserCredential.kind == "byok",
     )
-    return or_(Server.server_id.in_(unset), and_(Server.is_byok, Server.server_id.not_in(keys)))
+    return or_(unset, and_(Server.is_byok, ~key))
 
 
 _TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}
