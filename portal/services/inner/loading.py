@@ -24,7 +24,9 @@ from portal.store.models import (
     UserVariable,
 )
 
-PARTS = (selectinload(Server.secrets), selectinload(Server.variables))
+# One statement for each, however many rows; the databases take this many parameters (the usual chunk is 500 rows).
+_CHUNK = 30_000
+PARTS = (selectinload(Server.secrets, chunksize=_CHUNK), selectinload(Server.variables, chunksize=_CHUNK))
 
 
 @dataclass(frozen=True)
