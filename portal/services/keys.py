@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -14,6 +14,7 @@ from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, NotFou
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.accounts import hash_key
+from portal.services.inner import loading
 from portal.services.inner.grants import Holdings, ObjectPermission, holdings, replace_grants, resolve_servers
 from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, Server, Team, User, now
@@ -103,11 +104,14 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
         raise Forbidden("You are not a member of this team.")
     if draft.access_group_ids:
         raise Forbidden("Only an Admin can add access groups to a key.")
-    permission = draft.object_permission or ObjectPermission()
-    _require_own(session, principal, permission)
+    permission = _within_own(session, principal, draft.object_permission or ObjectPermission())
     if principal.key_id is not None and not permission.mcp_servers:
         raise Forbidden("Sign in to issue a key, or name the servers it is for.")
-    return _issue(session, principal, _for_owner(draft, principal.user_id), None)
+    draft = replace(
+        draft, user_id=principal.user_id, object_permission=permission, access_group_ids=(),
+        expires_at=_own_expiry(session, principal, draft.expires_at),
+    )  # fmt: skip
+    return _issue(session, principal, draft, None)
 
 
 def change_key(
@@ -178,22 +182,30 @@ def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str 
     return IssuedKey(_views(session, [row])[0], key)
 
 
-def _require_own(session: Session, principal: Principal, permission: ObjectPermission) -> None:
+def _within_own(session: Session, principal: Principal, permission: ObjectPermission) -> ObjectPermission:
+    """`permission` where it names what the caller may use, narrowed to the tools they may call."""
     if permission.mcp_access_groups or permission.mcp_toolsets:
         raise Forbidden("Name servers: only an Admin can grant access groups and toolsets to a key.")
     references = (*permission.mcp_servers, *permission.mcp_tool_permissions)
-    ids = set(resolve_servers(session, references, "object_permission.mcp_servers").values())
-    usable = set(
-        session.scalars(select(Server.server_id).where(Server.server_id.in_(ids), authz.usable_servers(principal)))
-    )
-    if ids - usable:
+    ids = resolve_servers(session, references, "object_permission.mcp_servers")
+    usable = select(Server).where(Server.server_id.in_(ids.values()), authz.usable_servers(principal))
+    rows = list(session.scalars(usable))
+    if len(rows) < len(set(ids.values())):
         raise Forbidden("You may not use one of these servers yourself.")
+    tools = {ids[reference]: names for reference, names in permission.mcp_tool_permissions.items()}
+    groups = loading.groups_of(session, rows)
+    for row in rows:
+        group_ids = frozenset(group.access_group_id for group in groups[row.server_id])
+        own = authz.allowed_tool_names(principal, authz.ServerFacts(row, group_ids))
+        if own is not None and not own.issuperset(tools.setdefault(row.server_id, tuple(sorted(own)))):
+            raise Forbidden("You may not call one of these tools yourself.")
+    return replace(permission, mcp_tool_permissions=tools)
 
 
-def _for_owner(draft: KeyDraft, user_id: str | None) -> KeyDraft:
-    return KeyDraft(
-        draft.key_alias, user_id, draft.team_id, draft.allowed_routes, draft.object_permission, (), draft.expires_at
-    )
+def _own_expiry(session: Session, principal: Principal, wanted: datetime | None) -> datetime | None:
+    """When a key ends that was issued with a key: no later than that one."""
+    asking = session.get(ApiKey, principal.key_id) if principal.key_id else None
+    return min(filter(None, (wanted, asking.expires_at if asking else None)), default=None)
 
 
 def _check_routes(routes: object) -> None:

@@ -22,7 +22,9 @@ def _more(write: Write) -> None:
 
 
 def public_of(client: As) -> dict[str, object]:
-    return {r["server_id"]: (r["mcp_info"] or {}).get("is_public") for r in client("mel").get("/v1/mcp/server").get_json()}
+    return {
+        r["server_id"]: (r["mcp_info"] or {}).get("is_public") for r in client("mel").get("/v1/mcp/server").get_json()
+    }
 
 
 def test_pub_02_the_list_is_replaced(client: As) -> None:
@@ -46,12 +48,17 @@ def test_pub_03_one_unknown_id_is_named_and_nothing_changes(client: As) -> None:
 def test_pub_04_and_05_rows_tell_that_they_are_public(client: As) -> None:
     client("ada").post(PUBLISH, {"mcp_server_ids": [NOTES]})
     rows = {r["server_id"]: r["mcp_info"] for r in client("ada").get("/v1/mcp/server").get_json()}
-    assert rows == {NOTES: {"is_public": True}, "id-weather": {"logo_url": "https://l.example/l.png", "is_public": False}}
+    assert rows == {
+        NOTES: {"is_public": True},
+        "id-weather": {"logo_url": "https://l.example/l.png", "is_public": False},
+    }
     assert client("ada").post(PUBLISH, {"mcp_server_ids": []}).status_code == 202
     assert public_of(client) == {NOTES: None}
 
 
-@pytest.mark.parametrize("body", [{}, {"mcp_server_ids": None}, {"mcp_server_ids": "id-notes"}, {"mcp_server_ids": [1]}])
+@pytest.mark.parametrize(
+    "body", [{}, {"mcp_server_ids": None}, {"mcp_server_ids": "id-notes"}, {"mcp_server_ids": [1]}]
+)
 def test_pub_08_a_body_without_the_list_is_422(client: As, body: object) -> None:
     answer = client("ada").post(PUBLISH, body)
     assert (answer.status_code, answer.get_json()["detail"]["field"]) == (422, "mcp_server_ids")
