@@ -126,6 +126,6 @@ def list_holders(session: Session, principal: Principal, server_id: str) -> list
 
 
 def list_group_choices(session: Session, principal: Principal) -> list[str]:
-    """The names of access groups that a server can be put into."""
-    authz.require(principal, Action.ACCESS_GROUP_READ)
+    """The names of access groups that a server can be put into, for those who may put it there."""
+    authz.require(principal, Action.SERVER_CREATE)
     return list(session.scalars(select(AccessGroup.name).order_by(AccessGroup.name).limit(500)))

@@ -4,7 +4,9 @@ from typing import Any
 
 from flask import Response, flash, g, request, url_for
 
-from portal.domain.errors import Conflict, PortalError
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict, Forbidden, PortalError
 from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
@@ -20,6 +22,7 @@ from portal.web.rendering import page, see_other
 @bp.route("/new", methods=["GET", "POST"])
 def create() -> Response:
     """Add a server."""
+    authz.require(g.principal, Action.SERVER_CREATE)
     form = _form(None)
     if "save" in request.form and form.sent():
         with form.showing_errors():
@@ -56,6 +59,7 @@ def edit(server_id: str) -> Response:
 @reads_only
 def test() -> Response:
     """Try out what is typed; nothing is saved."""
+    authz.require(g.principal, Action.SERVER_CREATE)
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
     form = _form(stored)
@@ -77,8 +81,10 @@ def delete(server_id: str) -> Response:
         name = servers.delete_server(g.session, g.principal, server_id)
         flash(f"{name} is deleted, with all that was stored for it.", "success")
         return see_other(url_for("servers.grid"))
-    affected = servers.cut_off(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
+    if Action.SERVER_DELETE not in card.actions:
+        raise Forbidden("You may not delete this server.")
+    affected = servers.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
 
 
@@ -191,6 +197,8 @@ def _changed(fields: ServerFields, stored: Stored) -> ServerFields:
             same = isinstance(value, dict) and tuple(value) == names and all(v is KEPT for v in value.values())
         elif name == "env_vars":
             same = isinstance(value, list) and _same_variables(value, stored)
+        elif name == "auth_type":
+            same = (view[name] or "none") == value
         elif isinstance(value, list):
             same = list(view.get(name) or ()) == value
         else:
