@@ -133,8 +133,10 @@ class ServerForm(PortalForm):
         if not fields["alias"]:
             del fields["alias"]
         fields |= self._remote_fields() if remote else self._stdio_fields()
-        if self.version.data and self.version.data.isdigit():
-            fields["version"] = int(self.version.data)
+        # Only what was sent: a form that is not sent its version holds the stored one, which is no text.
+        sent = self.version.data
+        if isinstance(sent, str) and sent.isascii() and sent.isdigit() and len(sent) < 10:
+            fields["version"] = int(sent)
         if self.keep_credentials.data:
             fields["keep_credentials"] = True
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
