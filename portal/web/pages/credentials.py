@@ -46,7 +46,7 @@ def edit(server_id: str) -> Response:
     errors = {f"value-{name}": [f"Enter {name}."] for name in requirement.missing if name in values}
     if errors:
         commit_now()
-        return _page(server_id, errors=errors, status=422, changed=True)
+        return _page(server_id, errors=errors, status=422, changed=is_fragment_request())
     return _saved(server_id, test=test)
 
 
