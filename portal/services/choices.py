@@ -11,7 +11,7 @@ from portal import authorization as authz
 from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
 from portal.services.inner import loading
-from portal.store.models import Server, Team, TeamMember, User
+from portal.store.models import AccessGroup, Server, Team, TeamMember, User
 
 MOST_SERVERS = 50
 MOST_OTHERS = 20
@@ -95,6 +95,13 @@ def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> 
     return {
         row[0]: Choice(*row) for part in _chunks(known) for row in session.execute(query.where(Team.team_id.in_(part)))
     }
+
+
+def name_groups(session: Session, principal: Principal, ids: Collection[str]) -> list[str]:
+    """The sorted names of the access groups behind `ids`."""
+    authz.require(principal, Action.ACCESS_GROUP_READ)
+    query = select(AccessGroup.name).where(AccessGroup.access_group_id.in_(ids)).order_by(AccessGroup.name)
+    return list(session.scalars(query))
 
 
 def list_memberships(session: Session, principal: Principal, user_id: str) -> list[Membership]:

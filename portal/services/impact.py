@@ -115,9 +115,5 @@ def _live_keys(session: Session, condition: ColumnElement[bool]) -> int:
     return _count(session, ApiKey.key_id, condition, ApiKey.revoked_at.is_(None))
 
 
-def _count(
-    session: Session,
-    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None],
-    *conditions: ColumnElement[bool],
-) -> int:
+def _count(session: Session, column: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> int:
     return session.scalar(select(func.count(column.distinct())).where(*conditions)) or 0

@@ -54,17 +54,13 @@ class GroupForm(ChoosingForm):
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
 
 
+_ADDRESS = (Length(max=320), Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."))
+
+
 class UserForm(ChoosingForm):
     """A person."""
 
-    email = EmailField(
-        "E-mail",
-        [
-            InputRequired("Enter an e-mail address: people sign in with it."), Length(max=320),
-            Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."),
-        ],
-        filters=[stripped],
-    )  # fmt: skip
+    email = EmailField("E-mail", [Optional(), *_ADDRESS], filters=[stripped])
     display_name = StringField("Name", [Length(max=200)], filters=[stripped])
     role = RadioField("Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value)
 
@@ -72,6 +68,9 @@ class UserForm(ChoosingForm):
 class NewUserForm(UserForm):
     """A new person with the password they first sign in with."""
 
+    email = EmailField(
+        "E-mail", [InputRequired("Enter an e-mail address: people sign in with it."), *_ADDRESS], filters=[stripped]
+    )
     password = PasswordField("One-time password", [Length(max=512)])
 
 

@@ -1,54 +1,95 @@
 """Find boxes in forms: what is chosen, and up to a screenful of what matches."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from flask import Response, g, request, url_for
+from flask import g, request, url_for
 
 from portal.services import choices
 from portal.services.choices import Choice
 from portal.services.inner.grants import ObjectPermission
-from portal.web.rendering import page
 
-Found = Callable[[str], list[Choice]]
+_HIDDEN = "A server that is not shown to you from here"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a picker shows. `full` says that there may be more than was listed; `url` answers a new search."""
+    """What a picker shows. `full`: more may match than was listed. `url` answers when one types into the box."""
 
     name: str
     find_name: str
     find: str
     several: bool
+    url: str
     chosen: tuple[Choice, ...]
     matches: tuple[Choice, ...]
     full: bool
-    url: str
 
 
 def server_options(ticked: Collection[str]) -> Options:
     """Servers: those that are ticked, and those that match what is typed into the find box."""
     named = choices.name_servers(g.session, g.principal, ticked)
+    chosen = [named.get(server_id) or Choice(server_id, _HIDDEN, server_id[:64]) for server_id in ticked]
     found = choices.find_servers(g.session, g.principal, _typed("find"))
     url = url_for("keys.find_servers")
-    return _options("servers", "find", url, ticked, named, found, choices.MOST_SERVERS, several=True)
+    return _options("servers", "find", url, chosen, found, choices.MOST_SERVERS, several=True)
 
 
 def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Options:
-    """People, one of whom is chosen."""
-    ticked = [chosen] if chosen else []
-    named = choices.name_people(g.session, g.principal, ticked)
+    """People, one of whom may be chosen; those in `without` are not offered."""
+    named = choices.name_people(g.session, g.principal, [chosen] if chosen else [])
     found = choices.find_people(g.session, g.principal, _typed("find_person"))
-    rest = [choice for choice in found if choice.value not in without]
     url = url_for("people.find_people")
-    return _options("user_id", "find_person", url, ticked, named, rest, choices.MOST_OTHERS - len(without & {c.value for c in found}))
+    offered = _options("user_id", "find_person", url, list(named.values()), found, choices.MOST_OTHERS)
+    return replace(offered, matches=tuple(choice for choice in offered.matches if choice.value not in without))
 
 
 def team_options(chosen: str | None) -> Options:
-    """Teams, one of which is chosen."""
-    ticked = [chosen] if chosen else []
-    named = choices.name_teams(g.session, g.principal, ticked)
+    """Teams, one of which may be chosen."""
+    named = choices.name_teams(g.session, g.principal, [chosen] if chosen else [])
     found = choices.find_teams(g.session, g.principal, _typed("find_team"))
-    return _options("team_id", "find_team", url_for("people.find_teams"), ticked, named, found, choices.MOST_OTHERS)
+    url = url_for("people.find_teams")
+    return _options("team_id", "find_team", url, list(named.values()), found, choices.MOST_OTHERS)
+
+
+def changed_permission(
+    stored: ObjectPermission, servers: Collection[str], groups: Collection[str] | None = None
+) -> ObjectPermission | None:
+    """What to grant, or None where it is what is granted already.
+
+    Tool permissions and toolsets stay. Rewriting an equal permission would not be harmless: it drops the marks that
+    deleted servers left behind, and with them the limit that they still set.
+    """
+    wanted = replace(
+        stored,
+        mcp_servers=tuple(sorted(servers)),
+        mcp_access_groups=stored.mcp_access_groups if groups is None else tuple(sorted(groups)),
+    )
+    return None if wanted == stored else wanted
+
+
+def server_names(permissions: Mapping[str, object]) -> dict[str, str]:
+    """The names of the servers that tool permissions are about."""
+    named = choices.name_servers(g.session, g.principal, permissions)
+    return {server_id: named[server_id].text if server_id in named else server_id for server_id in permissions}
+
+
+def _typed(name: str) -> str:
+    return request.values.get(name, "")[:200]
+
+
+def _options(
+    name: str, find_name: str, url: str, chosen: Sequence[Choice], found: Sequence[Choice], most: int,
+    *, several: bool = False,
+) -> Options:  # fmt: skip
+    ticked = {choice.value for choice in chosen}
+    return Options(
+        name=name,
+        find_name=find_name,
+        find=_typed(find_name),
+        several=several,
+        url=url,
+        chosen=tuple(sorted(chosen, key=lambda choice: choice.text.casefold())),
+        matches=tuple(choice for choice in found if choice.value not in ticked),
+        full=len(found) >= most,
+    )

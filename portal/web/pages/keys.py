@@ -1,3 +1,131 @@
-from flask import Blueprint
+"""API keys: one's own, and for administrators everybody's. A key's secret is shown once."""
 
-bp = Blueprint("keys", __name__)
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import choices, impact, keys, teams
+from portal.services.inner.grants import ObjectPermission
+from portal.services.keys import IssuedKey, KeyDraft, KeyView
+from portal.web.context import reads_only, settings
+from portal.web.forms.people import AnyKeyForm, KeyForm
+from portal.web.pages.choosing import person_options, server_options, team_options
+from portal.web.pages.people import bp as people_bp
+from portal.web.pages.people import saving
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("keys", __name__, url_prefix="/keys")
+
+
+@bp.get("")
+def mine() -> Response:
+    """One's own keys."""
+    found = keys.list_own_keys(g.session, g.principal, cursor=request.args.get("cursor", "")[:128])
+    next_url = url_for("keys.mine", cursor=found.next_cursor) if found.next_cursor else ""
+    return _list("keys/mine.html", "keys", found.items, next_url)
+
+
+@bp.route("/new", methods=["GET", "POST"])
+def new() -> Response:
+    """Issue a key to oneself, never wider than oneself."""
+    form = KeyForm()
+    own = teams.list_own_teams(g.session, g.principal)
+    form.team_id.choices = [("", "None"), *((team.team_id, team.team_alias) for team in own)]
+    if form.sent():
+        with saving(form):
+            return _issued(keys.issue_own_key(g.session, g.principal, _draft(form)), "keys")
+    return page(
+        "keys/new.html", status=form.status, nav="keys", form=form, options=server_options(form.servers.data or ())
+    )
+
+
+@bp.route("/<key_id>/revoke", methods=["GET", "POST"])
+def revoke(key_id: str) -> Response:
+    """End one of one's own keys, after a question."""
+    key = impact.of_own_key(g.session, g.principal, key_id)
+    if request.method == "POST":
+        keys.revoke_own_key(g.session, g.principal, key_id)
+        flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
+        return see_other(url_for("keys.mine"))
+    return page("keys/revoke.html", nav="keys", key=key, url=request.path, back=url_for("keys.mine"))
+
+
+@bp.post("/find/servers")
+@reads_only
+def find_servers() -> Response:
+    """Servers for a find box, as one types: those that the person can use."""
+    return page(
+        "people/found.html", fragment="found", nav="keys", options=server_options(request.form.getlist("servers"))
+    )
+
+
+@people_bp.get("/keys", endpoint="keys")
+def all_keys() -> Response:
+    """Everybody's keys."""
+    found = keys.list_keys(g.session, g.principal, cursor=request.args.get("cursor", "")[:128])
+    next_url = url_for("people.keys", cursor=found.next_cursor) if found.next_cursor else ""
+    owners = choices.name_people(g.session, g.principal, {key.user_id for key in found.items if key.user_id})
+    return _list("keys/all.html", "all_keys", found.items, next_url, owners=owners)
+
+
+@people_bp.route("/keys/new", methods=["GET", "POST"])
+def key_new() -> Response:
+    """Issue a key to anybody."""
+    authz.require(g.principal, Action.KEY_MANAGE)
+    form = AnyKeyForm()
+    if form.sent():
+        with saving(form):
+            return _issued(keys.issue_key(g.session, g.principal, _draft(form, form.user_id.data or None)), "all_keys")
+    return page(
+        "keys/new_for_anybody.html", status=form.status, nav="all_keys", form=form,
+        options=server_options(form.servers.data or ()), people=person_options(form.user_id.data),
+        teams=team_options(form.team_id.data),
+    )  # fmt: skip
+
+
+@people_bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
+def key_revoke(key_id: str) -> Response:
+    """End anybody's key, after a question."""
+    key = impact.of_key(g.session, g.principal, key_id)
+    if request.method == "POST":
+        keys.revoke_key(g.session, g.principal, key_id)
+        flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
+        return see_other(url_for("people.keys"))
+    return page("keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("people.keys"))
+
+
+def _draft(form: KeyForm, user_id: str | None = None) -> KeyDraft:
+    days, ticked = form.days(), tuple(form.servers.data or ())
+    return KeyDraft(
+        key_alias=form.key_alias.data, user_id=user_id, team_id=form.team_id.data or None,
+        allowed_routes=form.routes(), object_permission=ObjectPermission(mcp_servers=ticked) if ticked else None,
+        expires_at=datetime.now(UTC) + timedelta(days=days) if days else None,
+    )  # fmt: skip
+
+
+def _list(template: str, nav: str, items: tuple[KeyView, ...], next_url: str, **more: Any) -> Response:
+    named = choices.name_teams(g.session, g.principal, {key.team_id for key in items if key.team_id})
+    rows = sorted(items, key=lambda key: (key.revoked_at is not None, (key.key_alias or key.key_prefix).casefold()))
+    return page(
+        template, nav=nav, keys=rows, teams=named, now=datetime.now(UTC), soon=datetime.now(UTC) + timedelta(days=14),
+        next_url=next_url, cursor="cursor" in request.args, **more,
+    )  # fmt: skip
+
+
+def _issued(issued: IssuedKey, nav: str) -> Response:
+    """The one answer that holds the secret. It is no redirect: what is shown once is kept nowhere to be shown again."""
+    back = url_for("keys.mine" if nav == "keys" else "people.keys")
+    route = (*issued.view.allowed_routes, "/v1/mcp/server")[0]
+    response = page(
+        "keys/issued.html",
+        nav=nav,
+        key=issued.view,
+        secret=issued.key,
+        back=back,
+        url=f"{settings().public_url}{route}",
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response

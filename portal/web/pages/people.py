@@ -1,3 +1,169 @@
-from flask import Blueprint
+"""People: who may sign in, as what, and what is granted to them alone."""
 
-bp = Blueprint("people", __name__)
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Blueprint, Response, flash, g, request, url_for
+from werkzeug.exceptions import NotFound
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import PortalError
+from portal.domain.principals import Role
+from portal.services import choices, impact, people
+from portal.services.people import UserView
+from portal.web.context import reads_only
+from portal.web.forms.base import PortalForm
+from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
+from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, team_options
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("people", __name__, url_prefix="/admin")
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read as another
+_ROLES = {role.value: role.label for role in Role}
+
+
+@bp.before_request
+def only_with_admin_view() -> None:
+    """For everybody else nothing here exists, whatever they ask."""
+    if not authz.has_admin_view(g.principal):
+        raise NotFound
+
+
+def may_change(action: Action) -> None:
+    """Refuse a POST before it is read, so that those who only look learn nothing about its form."""
+    if request.method == "POST":
+        authz.require(g.principal, action)
+
+
+@contextmanager
+def saving(form: PortalForm) -> Iterator[None]:
+    """Put a refusal on the form, and undo what was written until then: the page that says so reads what is stored."""
+    with form.showing_errors():
+        try:
+            yield
+        except PortalError:
+            g.session.rollback()
+            raise
+
+
+@bp.get("/users")
+def users() -> Response:
+    """Everybody, or those whose name or e-mail holds what is asked for."""
+    q = request.args.get("q", "")[:200]
+    found = people.list_users(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    rows = sorted(found.items, key=lambda user: _name(user).casefold())
+    next_url = url_for("people.users", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    return page(
+        "people/users.html", fragment="results", nav="users", users=rows, q=q, next_url=next_url, roles=_ROLES,
+        cursor="cursor" in request.args,
+    )  # fmt: skip
+
+
+@bp.route("/users/new", methods=["GET", "POST"])
+def user_new() -> Response:
+    """Add a person; the password they first sign in with is on the answer and nowhere else."""
+    authz.require(g.principal, Action.USER_MANAGE)
+    form = NewUserForm()
+    if form.sent():
+        with saving(form):
+            password = form.password.data or one_time_password()
+            fields = {**_typed(form), "password": password, "must_change_password": True}
+            user = people.create_user(g.session, g.principal, fields)
+            return _password_shown(user, password, new=True)
+    return page("people/user_new.html", status=form.status, nav="users", form=form)
+
+
+@bp.route("/users/<user_id>", methods=["GET", "POST"])
+def user(user_id: str) -> Response:
+    """A person, to look at or to change."""
+    may_change(Action.USER_MANAGE)
+    stored = people.get_user(g.session, g.principal, user_id)
+    granted = stored.object_permission
+    form = UserEditForm(
+        email=stored.email, display_name=stored.display_name, role=stored.role, is_active=stored.is_active,
+        servers=list(granted.mcp_servers),
+    )  # fmt: skip
+    if form.sent():
+        with saving(form):
+            fields = {**_typed(form), "is_active": form.is_active.data}
+            changes = {
+                name: value for name, value in fields.items() if (getattr(stored, name) or None) != (value or None)
+            }
+            permission = changed_permission(granted, form.servers.data or ())
+            people.change_user(g.session, g.principal, user_id, changes, permission)
+            flash(f"{form.display_name.data or form.email.data} is saved.", "success")
+            return see_other(url_for("people.user", user_id=user_id))
+    return _user_page(stored, form, OneTimePasswordForm(formdata=None))
+
+
+@bp.post("/users/<user_id>/password")
+def user_password(user_id: str) -> Response:
+    """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
+    authz.require(g.principal, Action.USER_MANAGE)
+    stored, form = people.get_user(g.session, g.principal, user_id), OneTimePasswordForm()
+    if form.sent():
+        with saving(form):
+            password = form.password.data or one_time_password()
+            fields = {"password": password, "must_change_password": True}
+            return _password_shown(people.change_user(g.session, g.principal, user_id, fields), password, new=False)
+    shown = UserEditForm(formdata=None, obj=stored, servers=list(stored.object_permission.mcp_servers))
+    return _user_page(stored, shown, form)
+
+
+@bp.route("/users/<user_id>/delete", methods=["GET", "POST"])
+def user_delete(user_id: str) -> Response:
+    """Say what goes with a person, then remove them."""
+    authz.require(g.principal, Action.USER_MANAGE)
+    stored = people.get_user(g.session, g.principal, user_id)
+    if request.method == "POST":
+        people.delete_user(g.session, g.principal, user_id)
+        flash(f"{_name(stored)} is deleted, with their keys and all that they stored.", "success")
+        return see_other(url_for("people.users"))
+    affected = impact.of_user(g.session, g.principal, user_id)
+    return page("people/user_delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected)
+
+
+@bp.post("/find/people")
+@reads_only
+def find_people() -> Response:
+    """People for a find box, as one types."""
+    return page("people/found.html", fragment="found", nav="users", options=person_options(request.form.get("user_id")))
+
+
+@bp.post("/find/teams")
+@reads_only
+def find_teams() -> Response:
+    """Teams for a find box, as one types."""
+    return page("people/found.html", fragment="found", nav="teams", options=team_options(request.form.get("team_id")))
+
+
+def one_time_password() -> str:
+    """Twenty random letters and digits in groups of five: 99 bits, easy to read aloud."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
+
+
+def _typed(form: UserForm) -> dict[str, object]:
+    email = (form.email.data or "").lower() or None
+    return {"email": email, "display_name": form.display_name.data or None, "role": form.role.data}
+
+
+def _name(user: UserView) -> str:
+    return user.display_name or user.email or user.user_id
+
+
+def _user_page(stored: UserView, form: UserEditForm, password_form: OneTimePasswordForm) -> Response:
+    return page(
+        "people/user.html", status=422 if form.errors or password_form.errors else 200, nav="users", user=stored,
+        name=_name(stored), form=form, password_form=password_form, options=server_options(form.servers.data or ()),
+        teams=choices.list_memberships(g.session, g.principal, stored.user_id), roles=_ROLES, team_roles=TEAM_ROLES,
+        tools=stored.object_permission.mcp_tool_permissions,
+        names=server_names(stored.object_permission.mcp_tool_permissions),
+    )  # fmt: skip
+
+
+def _password_shown(user: UserView, password: str, *, new: bool) -> Response:
+    response = page("people/password.html", nav="users", user=user, name=_name(user), password=password, new=new)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,74 @@
+"""Access groups: named sets of servers that teams and keys are granted."""
+
+from flask import Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import access_groups, impact
+from portal.web.forms.people import GroupForm
+from portal.web.pages.choosing import server_options
+from portal.web.pages.people import bp, may_change, saving
+from portal.web.rendering import page, see_other
+
+
+@bp.get("/groups")
+def groups() -> Response:
+    """All access groups, or those whose name holds what is asked for."""
+    q = request.args.get("q", "")[:200]
+    found = access_groups.list_groups(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    rows = sorted(found.items, key=lambda group: group.name.casefold())
+    next_url = url_for("people.groups", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    return page(
+        "people/groups.html", fragment="results", nav="groups", groups=rows, q=q, next_url=next_url,
+        cursor="cursor" in request.args,
+    )  # fmt: skip
+
+
+@bp.route("/groups/new", methods=["GET", "POST"])
+def group_new() -> Response:
+    """Add an access group with its servers."""
+    authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
+    form = GroupForm()
+    if form.sent():
+        with saving(form):
+            group = access_groups.create_group(
+                g.session, g.principal, form.name.data, form.description.data or None, form.servers.data or ()
+            )
+            flash(f"{group.name} is added. Grant it to a team, and its people reach these servers.", "success")
+            return see_other(url_for("people.group", access_group_id=group.access_group_id))
+    options = server_options(form.servers.data or ())
+    return page("people/group_new.html", status=form.status, nav="groups", form=form, options=options)
+
+
+@bp.route("/groups/<access_group_id>", methods=["GET", "POST"])
+def group(access_group_id: str) -> Response:
+    """An access group, to look at or to change."""
+    may_change(Action.ACCESS_GROUP_MANAGE)
+    stored = access_groups.get_group(g.session, g.principal, access_group_id)
+    form = GroupForm(name=stored.name, description=stored.description, servers=list(stored.mcp_server_ids))
+    if form.sent():
+        with saving(form):
+            ticked = form.servers.data or []
+            access_groups.change_group(
+                g.session, g.principal, access_group_id, name=form.name.data, description=form.description.data or "",
+                servers=ticked if set(ticked) != set(stored.mcp_server_ids) else None,
+            )  # fmt: skip
+            flash(f"{form.name.data} is saved.", "success")
+            return see_other(url_for("people.group", access_group_id=access_group_id))
+    return page(
+        "people/group.html", status=form.status, nav="groups", group=stored, form=form,
+        options=server_options(form.servers.data or ()), reach=impact.of_group(g.session, g.principal, access_group_id),
+    )  # fmt: skip
+
+
+@bp.route("/groups/<access_group_id>/delete", methods=["GET", "POST"])
+def group_delete(access_group_id: str) -> Response:
+    """Say who is cut off, then remove the group."""
+    authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
+    stored = access_groups.get_group(g.session, g.principal, access_group_id)
+    if request.method == "POST":
+        access_groups.delete_group(g.session, g.principal, access_group_id)
+        flash(f"{stored.name} is deleted. Its servers are still there.", "success")
+        return see_other(url_for("people.groups"))
+    affected = impact.of_group(g.session, g.principal, access_group_id)
+    return page("people/group_delete.html", nav="groups", group=stored, cut_off=affected)

@@ -1,0 +1,113 @@
+"""Teams: who is in them, and what they are granted."""
+
+from flask import Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import access_groups, choices, impact, teams
+from portal.services.teams import TeamView
+from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
+from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options
+from portal.web.pages.people import bp, may_change, saving
+from portal.web.rendering import page, see_other
+
+
+@bp.get("/teams", endpoint="teams")
+def teams_page() -> Response:
+    """All teams, or those whose name holds what is asked for."""
+    q = request.args.get("q", "")[:200]
+    found = teams.list_teams(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    rows = sorted(found.items, key=lambda team: team.team_alias.casefold())
+    next_url = url_for("people.teams", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    return page(
+        "people/teams.html", fragment="results", nav="teams", teams=rows, q=q, next_url=next_url,
+        cursor="cursor" in request.args,
+    )  # fmt: skip
+
+
+@bp.route("/teams/new", methods=["GET", "POST"])
+def team_new() -> Response:
+    """Add a team by its name; its people and grants come next."""
+    authz.require(g.principal, Action.TEAM_MANAGE)
+    form = TeamForm()
+    if form.sent():
+        with saving(form):
+            team = teams.create_team(g.session, g.principal, {"team_alias": form.team_alias.data})
+            flash(f"{team.team_alias} is added. Say who is in it and what it may use.", "success")
+            return see_other(url_for("people.team", team_id=team.team_id))
+    return page("people/team_new.html", status=form.status, nav="teams", form=form)
+
+
+@bp.route("/teams/<team_id>", methods=["GET", "POST"])
+def team(team_id: str) -> Response:
+    """A team, to look at or to change."""
+    may_change(Action.TEAM_MANAGE)
+    stored = teams.get_team(g.session, g.principal, team_id)
+    granted, form = stored.object_permission, _form(stored)
+    if form.sent():
+        with saving(form):
+            name = form.team_alias.data
+            permission = changed_permission(granted, form.servers.data or (), form.groups.data or ())
+            changes = {"team_alias": name} if name != stored.team_alias else {}
+            teams.change_team(g.session, g.principal, team_id, changes, permission)
+            flash(f"{name} is saved.", "success")
+            return see_other(url_for("people.team", team_id=team_id))
+    return _page(stored, form, MemberForm(formdata=None))
+
+
+@bp.post("/teams/<team_id>/members")
+def team_member(team_id: str) -> Response:
+    """Add a person to a team, or give them another role in it."""
+    authz.require(g.principal, Action.TEAM_MANAGE)
+    stored, form = teams.get_team(g.session, g.principal, team_id), MemberForm()
+    if form.sent():
+        with saving(form):
+            saved = teams.put_member(g.session, g.principal, team_id, form.user_id.data, form.role.data)
+            name = next(m.name for m in saved.members_with_roles if m.user_id == form.user_id.data)
+            flash(f"{name} is in {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")
+            return see_other(url_for("people.team", team_id=team_id))
+    return _page(stored, _form(stored, fresh=True), form)
+
+
+@bp.post("/teams/<team_id>/members/<user_id>/remove")
+def team_member_remove(team_id: str, user_id: str) -> Response:
+    """Take a person out of a team."""
+    teams.remove_member(g.session, g.principal, team_id, user_id)
+    flash("They are out of the team.", "success")
+    return see_other(url_for("people.team", team_id=team_id))
+
+
+@bp.route("/teams/<team_id>/delete", methods=["GET", "POST"])
+def team_delete(team_id: str) -> Response:
+    """Say who is cut off, then remove the team."""
+    authz.require(g.principal, Action.TEAM_MANAGE)
+    stored = teams.get_team(g.session, g.principal, team_id)
+    if request.method == "POST":
+        teams.delete_team(g.session, g.principal, team_id)
+        flash(f"{stored.team_alias} is deleted, with its keys.", "success")
+        return see_other(url_for("people.teams"))
+    affected = impact.of_team(g.session, g.principal, team_id)
+    return page("people/team_delete.html", nav="teams", team=stored, cut_off=affected)
+
+
+def _form(stored: TeamView, *, fresh: bool = False) -> TeamForm:
+    """The form with what is stored; `fresh` where another form of the page was sent."""
+    granted = stored.object_permission
+    typed = {
+        "team_alias": stored.team_alias, "groups": list(granted.mcp_access_groups), "servers": list(granted.mcp_servers)
+    }  # fmt: skip
+    form = TeamForm(formdata=None, data=typed) if fresh else TeamForm(data=typed)
+    form.groups.choices = [(name, name) for name in access_groups.list_names(g.session, g.principal)]
+    return form
+
+
+def _page(stored: TeamView, form: TeamForm, member_form: MemberForm) -> Response:
+    members = sorted(stored.members_with_roles, key=lambda member: member.name.casefold())
+    tools = stored.object_permission.mcp_tool_permissions
+    return page(
+        "people/team.html", status=422 if form.errors or member_form.errors else 200, nav="teams", team=stored,
+        form=form, member_form=member_form, members=members, roles=TEAM_ROLES, tools=tools, names=server_names(tools),
+        options=server_options(form.servers.data or ()),
+        people=person_options(member_form.user_id.data, without={member.user_id for member in members}),
+        own_groups=choices.name_groups(g.session, g.principal, stored.access_group_ids),
+    )  # fmt: skip
