@@ -1,0 +1,156 @@
+"""Every route with every kind of caller, held to a table that people read (`3-security.md`, 1).
+
+`PORTAL_WRITE_GOLDEN=1 pytest tests/security/test_routes.py` writes `routes.txt` anew; its diff is read in review.
+"""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from tests.conftest import NOTES
+from tests.factories import PASSWORD
+from tests.security.callers import BYOK, HIDDEN, Caller, World
+
+GOLDEN = Path(__file__).with_name("routes.txt")
+HEAD = """\
+# What every route answers to every kind of caller; `in`: sent to the sign-in page. test_routes.py writes this file.
+# Servers: notes and byok are granted to the team of viewer, member, k-viewer, k-member, k-restr and k-team. The ids in
+# the rules are a server of that team, the team, a person called guest, and a spare key of member's.
+# k-narrow: an Admin's key that names one server. k-restr: member's key for /v1/mcp and /v1/me. k-restr-a: an Admin's
+# key for all of /v1. k-team: a key of the team that belongs to nobody. k-gone: the key of an Admin who was deactivated.
+"""
+SERVER = {"server_name": "fresh", "transport": "http", "url": "http://127.0.0.1:9/fresh"}
+FORM = {"auth_type": "none", "oauth2_flow": ""}
+# The least that is valid; where nothing is said an empty form or object is sent.
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /login": {"email": "otto@example.com", "password": PASSWORD},
+    "POST /admin/find/people": {"find": "mel"},
+    "POST /admin/find/teams": {"find": "crew"},
+    "POST /admin/groups/<access_group_id>": {"name": "fresh", "save": "yes"},
+    "POST /admin/groups/new": {"name": "fresh", "save": "yes"},
+    "POST /admin/keys/new": {"key_alias": "fresh", "expiry": "90", "user_id": "guest", "save": "yes"},
+    "POST /admin/teams/<team_id>": {"team_alias": "fresh", "save": "yes"},
+    "POST /admin/teams/<team_id>/members": {"user_id": "guest", "role": "user", "save": "yes"},
+    "POST /admin/teams/new": {"team_alias": "fresh", "save": "yes"},
+    "POST /admin/users/<user_id>": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
+    "POST /admin/users/new": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
+    "POST /keys/find/servers": {"find": "notes"},
+    "POST /keys/new": {"key_alias": "fresh", "expiry": "90", "save": "yes"},
+    "POST /credentials/<server_id>/key": {"key": "a key of one's own"},
+    "POST /playground/call": {"server": NOTES, "tool": "add"},
+    "POST /profile": {"display_name": "Somebody", "theme": "auto"},
+    "POST /profile/password": {
+        "current_password": PASSWORD, "new_password": "another horse staple", "repeat_password": "another horse staple",
+    },
+    "POST /profile/sessions/end": {"handle": "0" * 16},
+    "POST /servers/new": {**FORM, **SERVER, "save": "yes"},
+    "POST /servers/test": {**FORM, **SERVER},
+    "POST /servers/<server_id>/edit": {
+        **FORM, "server_name": "notes", "alias": "notes", "transport": "http", "url__mode": "keep",
+        "description": "fresh", "save": "yes",
+    },
+    "POST /v1/access-groups": {"name": "fresh"},
+    "PATCH /v1/access-groups/<group_id>": {"name": "fresh"},
+    "POST /v1/keys": {"user_id": "guest"},
+    "PATCH /v1/keys/<key_id>": {"key_alias": "fresh"},
+    "POST /v1/mcp/make_public": {"mcp_server_ids": [NOTES]},
+    "POST /v1/mcp/server": SERVER,
+    "PUT /v1/mcp/server": {"server_id": NOTES, "description": "fresh"},
+    "POST /v1/mcp/server/<server_id>/user-credential": {"credential": "a key of one's own"},
+    "POST /v1/mcp/server/<server_id>/user-env-vars": {"values": {}},
+    "POST /v1/mcp/tools/call": {"server_id": NOTES, "name": "add", "arguments": {}},
+    "POST /v1/me/keys": {"key_alias": "fresh", "object_permission": {"mcp_servers": [NOTES]}},
+    "PATCH /v1/settings": {"enable_mcp_registry": True},
+    "POST /v1/teams": {"team_alias": "fresh"},
+    "PATCH /v1/teams/<team_id>": {"metadata": {"fresh": True}},
+    "POST /v1/teams/<team_id>/members": {"user_id": "guest"},
+    "POST /v1/users": {"email": "fresh@example.com", "password": PASSWORD},
+    "PATCH /v1/users/<user_id>": {"display_name": "Fresh"},
+}  # fmt: skip
+PARAMETERS = {
+    "user-credential": {"server_id": BYOK},
+    "/key": {"server_id": BYOK},
+    "/key/remove": {"server_id": BYOK},
+    "/members/<user_id>": {"user_id": "vic"},
+    "/members/<user_id>/remove": {"user_id": "vic"},
+}
+_OURS = {"HEAD", "OPTIONS"}  # these Flask adds by itself
+_ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def every_route(world: World) -> list[tuple[str, Rule]]:
+    """Each method of each rule, in the order of the table."""
+    found = [(method, rule) for rule in world.app.url_map.iter_rules() for method in (rule.methods or set()) - _OURS]
+    return sorted(found, key=lambda route: (route[1].rule, _ORDER.index(route[0])))
+
+
+def address(rule: Rule, ids: dict[str, str], **changed: str) -> str:
+    """The rule's path with its parameters filled in."""
+    special = next((found for end, found in PARAMETERS.items() if rule.rule.endswith(end)), {})
+    values = {**ids, **special, **changed}
+    built = rule.build({name: values[name] for name in rule.arguments})
+    assert built is not None
+    return built[1]
+
+
+def send(caller: Caller, method: str, rule: Rule, ids: dict[str, str], **changed: str) -> TestResponse:
+    """The request of the table, with other ids where they are `changed`."""
+    path, body = address(rule, ids, **changed), BODIES.get(f"{method} {rule.rule}", {})
+    if method == "GET":
+        return caller.ask(method, path)
+    return caller.ask(method, path, **{"json" if path.startswith("/v1/") else "data": body})
+
+
+def word(response: TestResponse) -> str:
+    """An answer as the table has it."""
+    if response.status_code == 303 and response.headers["Location"].split("?")[0] == "/login":
+        return "in"
+    return str(response.status_code)
+
+
+def test_every_route_answers_every_kind_of_caller_as_the_table_says(world: World) -> None:
+    names = list(world.callers)
+    widths = [max(4, len(name)) for name in names]
+    lines = [" ".join(["#", " " * 58, *(n.rjust(w) for n, w in zip(names, widths, strict=True))])]
+    for method, rule in every_route(world):
+        words = []
+        for caller in world.callers.values():
+            response = send(caller, method, rule, world.ids)
+            words.append(word(response))
+            if method != "GET" and response.status_code < 400:
+                world.put_back()
+        cells = " ".join(w.rjust(width) for w, width in zip(words, widths, strict=True))
+        lines.append(f"{method:<6} {rule.rule:<53} {cells}")
+    assert "500" not in " ".join(lines), [line for line in lines if "500" in line]
+    text = HEAD + "\n".join(lines) + "\n"
+    if os.environ.get("PORTAL_WRITE_GOLDEN"):
+        GOLDEN.write_text(text)
+    diff = difflib.unified_diff(
+        GOLDEN.read_text().splitlines(), text.splitlines(), "table", "answers", lineterm="", n=0
+    )
+    assert not list(diff), "\n".join(["a route that is not in the table, or another answer:", *diff])
+
+
+@pytest.mark.parametrize("name", ["viewer", "member", "outsider", "k-member", "k-outsider", "k-restr", "k-team"])
+def test_a_hidden_server_and_one_that_does_not_exist_answer_alike(world: World, name: str) -> None:
+    """Rule 9: ids cannot be guessed by those without admin view."""
+    caller = world.callers[name]
+    for method, rule in every_route(world):
+        if "server_id" not in rule.arguments:
+            continue
+        answers = [send(caller, method, rule, world.ids, server_id=i) for i in (HIDDEN, "no-such-id")]
+        looks = [(a.status_code, _without(a.get_data(as_text=True))) for a in answers]
+        assert looks[0] == looks[1], (name, method, rule.rule)
+        assert looks[0][0] in (303, 401, 403, 404), (name, method, rule.rule, looks[0][0])
+
+
+def _without(text: str) -> str:
+    """An answer without what differs from one answer to the next: tokens, the request's id, the id that was asked."""
+    text = text.replace(HIDDEN, "ID").replace("no-such-id", "ID")
+    return re.sub(r'name="csrf_token" value="[^"]*"|\b[0-9a-f]{12}\b', "", text)
