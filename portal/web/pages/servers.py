@@ -8,7 +8,7 @@ from portal.authorization import Action
 from portal.domain.errors import UpstreamFailure
 from portal.services import grid, health, inspection, servers, tools
 from portal.services.inner.grid_query import GridQuery
-from portal.web.context import reads_only
+from portal.web.context import reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.rendering import is_fragment_request, page, see_other
 
@@ -25,7 +25,9 @@ def grid_page() -> Response:
     health_url = url_for("servers.health_badges", ids=",".join(ids)) if ids else ""
     response = page("servers/grid.html", fragment="results", nav="servers", grid=found, health_url=health_url)
     if request.args.get("view") in ("cards", "table"):
-        response.set_cookie(_VIEW_COOKIE, query.view, max_age=31_536_000, samesite="Lax", httponly=True)
+        response.set_cookie(
+            _VIEW_COOKIE, query.view, max_age=31_536_000, samesite="Lax", httponly=True, secure=settings().https
+        )  # fmt: skip
     if is_fragment_request():
         wanted = {k: v for k, v in request.args.items() if v and (k, v) not in (("sort", "name"), ("view", "cards"))}
         response.headers["HX-Push-Url"] = url_for("servers.grid") + (f"?{urlencode(wanted)}" if wanted else "")
