@@ -32,6 +32,8 @@ class Holdings:
     permission: ObjectPermission = field(default_factory=ObjectPermission)
     access_group_ids: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
+    has_own_groups: bool = False
+    """Also where the groups are gone: like every limit, this one outlives what it named."""
 
     def with_own_groups(self) -> Reach:
         """The reach with the `access_group_ids` counted in, as for a team."""
@@ -39,7 +41,7 @@ class Holdings:
             server_ids=self.reach.server_ids,
             access_group_ids=self.reach.access_group_ids | frozenset(self.access_group_ids),
             tools=self.reach.tools,
-            names_anything=self.reach.names_anything or bool(self.access_group_ids),
+            names_anything=self.reach.names_anything or self.has_own_groups,
             explicit_servers=self.reach.explicit_servers,
         )
 
@@ -166,4 +168,5 @@ def _holdings(grants: list[tuple[Grant, str | None]]) -> Holdings:
             names_anything=bool(kinds & {"server", "access_group", "tools"}),
             explicit_servers=frozenset(servers) if "server" in kinds else None,
         ),
+        has_own_groups="own_group" in kinds,
     )
