@@ -12,13 +12,13 @@ from pathlib import Path
 
 from bench.measuring import Target, measure
 from bench.running import running
-from bench.seeding import ADMIN, MEMBER, Seeded, seed
+from bench.seeding import ADMIN, MEMBER, NARROW, Seeded, seed
 from portal.services.grid import PAGE_SIZE
 
 FEW, MANY = 100, 10_000
 AIM_GROWTH, AIM_OF_BARE = 1.25, 0.60
 ATTEMPTS = 3
-REQUESTS = 150
+REQUESTS = 100
 FIRST_PAGE = "grid, Admin"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -38,7 +38,9 @@ def main() -> int:
         bare = _bare(bare_port, pairs[FIRST_PAGE][1])
         text, grew = "", True
         for attempt in range(1, ATTEMPTS + 1):
-            measure([bare, *(target for pair in pairs.values() for target in pair)], REQUESTS)
+            # What decides is looked at again; the rest keeps its figures of the first attempt.
+            measured = pairs.values() if attempt == 1 else [pairs[FIRST_PAGE]]
+            measure([bare, *(target for pair in measured for target in pair)], REQUESTS)
             text, grew = _table(pairs, bare), _growth(pairs[FIRST_PAGE]) > AIM_GROWTH
             print(f"\nattempt {attempt}\n{text}", flush=True)
             if not grew:
@@ -63,14 +65,15 @@ _LIST = "/v1/mcp/server?limit=50"
 _STATUS = "/v1/mcp/user-env-vars/status"
 _QUESTIONS: dict[str, tuple[str, Mapping[str, str]]] = {
     FIRST_PAGE: ("/servers", _page(ADMIN)),
-    "grid, Member by a group": ("/servers", _page(MEMBER)),
+    "grid, Member with 60 %": ("/servers", _page(MEMBER)),
+    "grid, Member with 20 servers": ("/servers", _page(NARROW)),
     "its last page, Admin": ("/servers?cursor={last}", _page(ADMIN)),
     "its fragment, Admin": ("/servers", _page(ADMIN) | _FRAGMENT),
     "its fragment, Member": ("/servers", _page(MEMBER) | _FRAGMENT),
     "API list of 50, Admin": (_LIST, _api(ADMIN)),
     "API list of 50, Member": (_LIST, _api(MEMBER)),
     "API status, Admin": (_STATUS, _api(ADMIN)),
-    "API status, Member": (_STATUS, _api(MEMBER)),
+    "API status, Member with 20": (_STATUS, _api(NARROW)),
 }
 
 

@@ -32,10 +32,12 @@ from portal.store.models import (
 )
 from portal.store.vault import Place, Vault
 
-ADMIN, MEMBER = "bench-admin", "bench-member"
-GRANTED = "granted"
+ADMIN, MEMBER, NARROW = "bench-admin", "bench-member", "bench-narrow"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _GROUPS = 20
+_NARROW_HAS = 20
+_TEAMS = {MEMBER: "team-0", NARROW: "team-1"}
+_GRANTED = {MEMBER: "most", NARROW: "few"}
 _NEVER = timedelta(days=3650)
 _KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
 
@@ -60,9 +62,10 @@ class Seeded:
 
 
 def seed(folder: Path, servers: int, page_size: int) -> Seeded:
-    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and a Member whose team has a group.
+    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose teams have a group.
 
-    Server number i is the same whatever the total, so that first pages are alike and only the total differs.
+    One group holds three servers of five, the other 20, spread over all. Server number i is the same whatever the
+    total, so that first pages are alike and only the total differs.
     """
     environment = {
         "PORTAL_DATABASE_URL": f"sqlite:///{folder / f'{servers}.db'}",
@@ -80,7 +83,7 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
         _servers(connection, servers)
         _values(connection, servers)
     with database.session(writes=True) as session:
-        for user_id in (ADMIN, MEMBER):
+        for user_id in (ADMIN, MEMBER, NARROW):
             data = {"_user_id": user_id, "_fresh": True}
             sessions.save_session(session, Seeded.cookie(user_id), data, user_id, "bench")
         session.commit()
@@ -92,7 +95,7 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
 
 
 def _people(connection: Connection) -> None:
-    roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER}
+    roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER, NARROW: Role.MEMBER}
     _put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
     _put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
     keys = [
@@ -100,16 +103,20 @@ def _people(connection: Connection) -> None:
             "key_hash": hashlib.sha256(Seeded.key(u).encode()).hexdigest(),
             "key_prefix": "sk-bench",
             "user_id": u,
-            "team_id": "team-0" if u == MEMBER else None,
+            "team_id": _TEAMS.get(u),
         }
         for u in roles
     ]
     _put(connection, ApiKey, keys)
-    _put(connection, TeamMember, [{"team_id": "team-0", "user_id": MEMBER}])
+    _put(connection, TeamMember, [{"team_id": team, "user_id": u} for u, team in _TEAMS.items()])
     groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(_GROUPS)]
-    _put(connection, AccessGroup, [*groups, {"access_group_id": GRANTED, "name": GRANTED}])
-    grant = {"holder_kind": "team", "holder_id": "team-0", "kind": "access_group", "access_group_id": GRANTED}
-    _put(connection, Grant, [grant])
+    granted = [{"access_group_id": group, "name": group} for group in _GRANTED.values()]
+    _put(connection, AccessGroup, groups + granted)
+    grants = [
+        {"holder_kind": "team", "holder_id": _TEAMS[u], "kind": "access_group", "access_group_id": group}
+        for u, group in _GRANTED.items()
+    ]
+    _put(connection, Grant, grants)
 
 
 def _servers(connection: Connection, servers: int) -> None:
@@ -123,14 +130,17 @@ def _servers(connection: Connection, servers: int) -> None:
     ]  # fmt: skip
     _put(connection, ServerVariable, variables)
     members = [{"access_group_id": f"group-{n % _GROUPS}", "server_id": _name(n)} for n in range(servers)]
-    granted = [{"access_group_id": GRANTED, "server_id": _name(n)} for n in range(servers) if n % 5 < 3]
-    _put(connection, AccessGroupServer, members + granted)
+    most = [{"access_group_id": _GRANTED[MEMBER], "server_id": _name(n)} for n in range(servers) if n % 5 < 3]
+    # Spread out, but with the same last digits whatever the total: these decide what a server asks for.
+    spread = [i * (servers // _NARROW_HAS) // 10 * 10 + i % 10 for i in range(_NARROW_HAS)]
+    few = [{"access_group_id": _GRANTED[NARROW], "server_id": _name(n)} for n in spread]
+    _put(connection, AccessGroupServer, members + most + few)
 
 
 def _values(connection: Connection, servers: int) -> None:
-    """Both people have filled in half of what is asked of them."""
+    """All three people have filled in half of what is asked of them."""
     sealed = Vault(parse_key_ring(_KEY_RING)).seal("value", Place("bench", "", "", ""))
-    owners = [(user_id, n) for user_id in (ADMIN, MEMBER) for n in range(servers) if n % 2]
+    owners = [(user_id, n) for user_id in (ADMIN, MEMBER, NARROW) for n in range(servers) if n % 2]
     values = [{"user_id": u, "server_id": _name(n), "name": "TOKEN", "sealed": sealed} for u, n in owners]
     _put(connection, UserVariable, [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)])
     keys = [{"user_id": u, "server_id": _name(n), "kind": "byok", "sealed": sealed} for u, n in owners]
