@@ -99,8 +99,9 @@ def fill(database: Database, url: str, *, announce: Announce) -> None:
             _add_catalog(session, url)
             _add_people(session, password)
         else:
-            for name in _answering(url):
-                _lead_to(session, name, url)
+            for name, fields in _catalog(url).items():
+                if fields.get("url") == url:
+                    _lead_to(session, name, url)
         session.commit()
     announce(f"  Sample MCP server   {url}")
     shown = password if is_first else "as at the first start; portal users password E-MAIL sets another"
@@ -147,11 +148,11 @@ def _lead_to(session: Session, name: str, url: str) -> None:
 
 
 def _catalog(url: str) -> dict[str, ServerFields]:
-    """The sample servers by name: three that answer at `url`, and some that show what can go wrong."""
-    return {**_answering(url), **_for_engineers(), **_for_everybody(), **_for_finance()}
+    """The sample servers by name: half of them answer at `url`, the others show what can go wrong."""
+    return {**_to_try(url), **_for_engineers(url), **_for_everybody(url), **_for_finance(url)}
 
 
-def _answering(url: str) -> dict[str, ServerFields]:
+def _to_try(url: str) -> dict[str, ServerFields]:
     return {
         "echo": {
             "description": "Answers with the headers that reach it. Needs one value of your own.",
@@ -185,7 +186,7 @@ def _answering(url: str) -> dict[str, ServerFields]:
     }  # fmt: skip
 
 
-def _for_engineers() -> dict[str, ServerFields]:
+def _for_engineers(url: str) -> dict[str, ServerFields]:
     return {
         "code_review": {
             "description": "Pull requests, comments and checks. Everybody signs in as themselves.",
@@ -204,7 +205,7 @@ def _for_engineers() -> dict[str, ServerFields]:
         "metrics": {
             "description": "Dashboards and alerts of production.",
             "transport": Transport.HTTP,
-            "url": "https://metrics.example/mcp",
+            "url": url,
             "auth_type": AuthType.API_KEY,
             "credentials": {"auth_value": "a-sample-key"},
             "mcp_access_groups": ["engineering"],
@@ -219,7 +220,7 @@ def _for_engineers() -> dict[str, ServerFields]:
     }
 
 
-def _for_everybody() -> dict[str, ServerFields]:
+def _for_everybody(url: str) -> dict[str, ServerFields]:
     return {
         "calendar": {
             "description": "Meetings, rooms and who is free when.",
@@ -243,13 +244,13 @@ def _for_everybody() -> dict[str, ServerFields]:
         "wiki": {
             "description": "Search and read the pages of the company wiki.",
             "transport": Transport.HTTP,
-            "url": "https://wiki.example/mcp",
+            "url": url,
             "mcp_access_groups": ["engineering", "everyday", "finance"],
         },
     }
 
 
-def _for_finance() -> dict[str, ServerFields]:
+def _for_finance(url: str) -> dict[str, ServerFields]:
     return {
         "invoices": {
             "description": "Invoices that came in and went out.",
@@ -262,7 +263,7 @@ def _for_finance() -> dict[str, ServerFields]:
         "warehouse": {
             "description": "What is in stock, and where.",
             "transport": Transport.HTTP,
-            "url": "https://warehouse.example/mcp",
+            "url": url,
             "auth_type": AuthType.TOKEN,
             "credentials": {"auth_value": "a-sample-token"},
             "mcp_access_groups": ["finance"],
