@@ -65,14 +65,24 @@ SignIn = Callable[..., Page]
 
 @pytest.fixture
 def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn:
-    """`sign_in(email, password, **context)`: a page of a browser in which that person has signed in."""
+    """`sign_in(email, password, **context)`: a page of a browser in which that person has signed in.
 
-    def signing_in(email: str = ADMIN[0], password: str = ADMIN[1], **context: Any) -> Page:
+    `new_password` is what they choose in place of a one-time password.
+    """
+
+    def signing_in(
+        email: str = ADMIN[0], password: str = ADMIN[1], *, new_password: str | None = None, **context: Any
+    ) -> Page:
         page = browser_page_factory(**context)
         page.goto(f"{portal.url}/login")
         page.get_by_label("E-mail").fill(email)
         page.get_by_label("Password").fill(password)
         page.get_by_role("button", name="Sign in").click()
+        if new_password:
+            page.get_by_label("Current password").fill(password)
+            page.get_by_label("New password", exact=True).fill(new_password)
+            page.get_by_label("New password again").fill(new_password)
+            page.get_by_role("button", name="Save and go on").click()
         expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
         return page
 

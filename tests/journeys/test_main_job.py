@@ -65,6 +65,42 @@ def test_an_admin_tries_and_adds_a_server(portal: Portal, sign_in: SignIn, echo_
     ]
 
 
+def test_an_admin_grants_servers_to_a_team(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
+    """Step 3: a team with a Member in it, a server granted directly and one through an access group."""
+    for name in ("direct", "grouped", "neither"):
+        body = {"server_id": f"g_{name}", "server_name": f"g_{name}", "transport": "http", "url": echo_server}
+        assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
+    admin = sign_in()
+    admin.goto(f"{portal.url}/admin/users/new")
+    admin.get_by_label("E-mail").fill("tia@example.com")
+    admin.get_by_label("Name", exact=False).first.fill("Tia")
+    admin.get_by_role("textbox", name="One-time password").fill("only for the first time")
+    admin.get_by_role("button", name="Add user").click()
+    expect(admin.get_by_role("main")).to_contain_text("tia@example.com")
+
+    admin.goto(f"{portal.url}/admin/groups/new")
+    admin.get_by_label("Name", exact=True).fill("notes of the firm")
+    admin.get_by_role("checkbox", name="g_grouped").check()
+    admin.get_by_role("button", name="Add access group").click()
+    expect(admin.get_by_role("main")).to_contain_text("notes of the firm")
+
+    admin.goto(f"{portal.url}/admin/teams/new")
+    admin.get_by_label("Name", exact=True).fill("Writers")
+    admin.get_by_role("button", name="Add team").click()
+    admin.get_by_role("checkbox", name="notes of the firm").check()
+    admin.get_by_role("searchbox", name="Find in MCP servers").fill("g_dir")
+    admin.get_by_role("checkbox", name="g_direct").check()
+    admin.get_by_role("button", name="Save changes").click()
+    expect(admin.locator("#toasts")).to_contain_text("Writers")
+    admin.get_by_role("searchbox", name="Find in Add a person").fill("tia@")
+    admin.get_by_role("radio", name="Tia").check()
+    admin.get_by_role("button", name="Add to the team").click()
+    expect(admin.get_by_role("region", name="Members").get_by_role("list")).to_contain_text("Tia")
+
+    tia = sign_in("tia@example.com", "only for the first time", new_password="now it is my own")
+    expect(tia.locator("[data-item] .cover")).to_have_text(["g_direct", "g_grouped"])
+
+
 @pytest.fixture(scope="module")
 def granted(portal: Portal, people: dict[str, str], echo_server: str, everything_server: str) -> str:
     """The id of a server like the one above, granted to a team with Mel and Max in it."""
