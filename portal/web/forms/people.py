@@ -93,7 +93,7 @@ class KeyForm(ChoosingForm):
     key_alias = StringField(
         "Name", [InputRequired("Name it after the program that will use it."), Length(max=200)], filters=[stripped]
     )
-    expiry = RadioField("Expires after", choices=list(_DAYS), default="90")
+    expiry = SelectField("Expires after", choices=list(_DAYS), default="90")
     team_id = SelectField("Team", [Optional()], choices=[])
     servers = SelectMultipleField("Only these MCP servers", choices=[], validate_choice=False)
     allowed_routes = TextAreaField("Only these routes", [Length(max=4_000)])

@@ -1,0 +1,201 @@
+"""The pages of teams and access groups, and the find boxes in their forms."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from portal.domain.principals import OPERATOR
+from portal.services import access_groups, keys, servers, teams
+from portal.services.inner.grants import ObjectPermission
+from portal.services.keys import KeyDraft
+from tests.conftest import CREW, NOTES, Client, Write
+from tests.factories import make_server, make_team
+from tests.web.browsing import CHANGED, Browser, look_at, text_of
+
+SignedIn = Callable[[str], Client]
+As = Callable[[str], Browser]
+
+
+# Teams
+
+
+def test_team_is_added_by_name_and_opened(browser: As) -> None:
+    ada = browser("ada")
+    answer = ada.send("/admin/teams/new", team_alias="  Data  ")
+    assert answer.status_code == CHANGED
+    assert "Data" in text_of(ada.open(urlsplit(answer.location).path))
+
+
+def test_taken_team_name_comes_back_beside_what_was_typed(browser: As) -> None:
+    answer = browser("ada").send("/admin/teams/new", team_alias="crew")
+    soup = look_at(answer, 422)
+    assert soup.select_one("#team_alias")["value"] == "crew"
+    assert "already" in text_of(soup.select_one("#team_alias-error"))
+
+
+def test_team_without_a_name_is_refused(browser: As) -> None:
+    answer = browser("ada").send(f"/admin/teams/{CREW}", team_alias=" ")
+    assert "needs a name" in text_of(look_at(answer, 422).select_one("#team_alias-error"))
+
+
+def test_team_is_granted_servers_and_groups(browser: As, write: Write, group_id: str) -> None:
+    with write() as session:
+        make_server(session, "wiki")
+    path = f"/admin/teams/{CREW}"
+    answer = browser("ada").send(path, team_alias="Crew 2", servers=[NOTES, "id-wiki"], groups=["writing"])
+    assert answer.status_code == CHANGED
+    with write() as session:
+        team = teams.get_team(session, OPERATOR, CREW)
+    assert team.team_alias == "Crew 2"
+    assert set(team.object_permission.mcp_servers) == {NOTES, "id-wiki"}
+    assert team.object_permission.mcp_access_groups == ("writing",)
+    assert {member.user_id for member in team.members_with_roles} == {"mel", "vic"}
+
+
+def test_tool_permissions_are_shown_and_survive_a_save(browser: As, write: Write) -> None:
+    with write() as session:
+        permission = ObjectPermission(mcp_servers=(NOTES,), mcp_tool_permissions={NOTES: ("read_note",)})
+        teams.change_team(session, OPERATOR, CREW, {}, permission)
+    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    assert "read_note" in text_of(ada.open(path))
+    assert ada.send(path, servers=[]).status_code == CHANGED
+    with write() as session:
+        kept = teams.get_team(session, OPERATOR, CREW).object_permission
+    assert kept.mcp_tool_permissions == {NOTES: ("read_note",)}
+    assert kept.mcp_servers == ()
+
+
+def test_saving_a_name_keeps_the_limit_of_a_deleted_server(browser: As, write: Write, client: SignedIn) -> None:
+    with write() as session:
+        make_server(session, "wiki")
+        make_team(session, "bound", members=("otto",), mcp_servers=("id-wiki",))
+        draft = KeyDraft(user_id="otto", team_id="team-bound", object_permission=ObjectPermission(mcp_servers=(NOTES,)))
+        keys.issue_key(session, OPERATOR, draft, secret="sk-SECRET-of-otto-and-bound")
+        servers.delete_server(session, OPERATOR, "id-wiki")
+    assert browser("ada").send("/admin/teams/team-bound", team_alias="Bound").status_code == CHANGED
+    assert client("sk-SECRET-of-otto-and-bound").get("/v1/mcp/server").json == []
+
+
+def test_person_joins_changes_role_and_leaves(browser: As, write: Write) -> None:
+    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    members = f"{path}/members"
+    assert ada.send(path, members, user_id="otto", role="user").status_code == CHANGED
+    assert ada.post(members, user_id="otto", role="admin").status_code == CHANGED
+    with write() as session:
+        roles = {m.user_id: m.role for m in teams.get_team(session, OPERATOR, CREW).members_with_roles}
+    assert roles == {"mel": "user", "vic": "user", "otto": "admin"}
+    assert ada.send(path, f"{members}/otto/remove").status_code == CHANGED
+    with write() as session:
+        assert len(teams.get_team(session, OPERATOR, CREW).members_with_roles) == 2
+
+
+def test_member_form_without_a_person_says_so(browser: As) -> None:
+    answer = browser("ada").send(f"/admin/teams/{CREW}", f"/admin/teams/{CREW}/members")
+    assert "Choose a person" in text_of(look_at(answer, 422).select_one("#user_id-error"))
+
+
+def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:
+    ada, path = browser("ada"), f"/admin/teams/{CREW}/delete"
+    said = text_of(ada.open(path))
+    assert "Mel, Vic" in said
+    assert "API keys deleted with it 3" in said
+    assert ada.send(path).status_code == CHANGED
+    ada.open(f"/admin/teams/{CREW}", 404)
+
+
+def test_lists_are_searched_and_say_when_nothing_matches(browser: As) -> None:
+    ada = browser("ada")
+    assert "crew" in text_of(ada.open("/admin/teams?q=CRE").select_one("#results"))
+    assert "No team matches" in text_of(ada.open("/admin/teams?q=%25"))
+    assert text_of(ada.open("/admin/users?q=otto").select_one("#results")).count("@example.com") == 1
+    assert "No access groups yet" in text_of(ada.open("/admin/groups"))
+
+
+def test_long_list_goes_on_behind_its_cursor(browser: As, write: Write) -> None:
+    with write() as session:
+        for number in range(60):
+            make_team(session, f"t{number:02}")
+    ada = browser("ada")
+    first = ada.open("/admin/teams")
+    after = first.select_one("a[rel=next]")
+    assert after
+    second = ada.open(str(after["href"]))
+    names = {text_of(row) for soup in (first, second) for row in soup.select("tbody th")}
+    assert len(names) == 61
+
+
+def test_htmx_gets_the_results_only(browser: As) -> None:
+    answer = browser("ada").client.get("/admin/teams?q=cr", headers={"HX-Request": "true"})
+    assert "<html" not in answer.get_data(as_text=True)
+    assert "crew" in answer.get_data(as_text=True)
+
+
+# Find boxes
+
+
+def test_find_box_shows_matches_keeps_ticks_and_saves_nothing(browser: As, write: Write) -> None:
+    with write() as session:
+        for number in range(60):
+            make_server(session, f"s{number:02}")
+        make_server(session, "zebra")
+    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    offered = ada.open(path).select("#servers-options input")
+    assert len(offered) == 50
+    answer = ada.send(path, press="look", find="ZEB", team_alias="typed", servers=[NOTES, "id-s01"])
+    form = look_at(answer)
+    ticks = {str(box["value"]): box.has_attr("checked") for box in form.select("#servers-options input")}
+    assert answer.status_code == 200
+    assert ticks == {NOTES: True, "id-s01": True, "id-zebra": False}
+    assert form.select_one("#team_alias")["value"] == "typed"
+    with write() as session:
+        assert teams.get_team(session, OPERATOR, CREW).team_alias == "crew"
+
+
+def test_enter_in_a_find_box_finds_and_does_not_save(browser: As, write: Write) -> None:
+    answer = browser("ada").send("/admin/groups/new", press="nothing", name="typed", find="not")
+    assert answer.status_code == 200
+    with write() as session:
+        assert not access_groups.list_groups(session, OPERATOR).items
+
+
+def test_find_boxes_answer_while_one_types(browser: As) -> None:
+    ada = browser("ada")
+    assert "Otto" in ada.post("/admin/find/people", find_person="ott").get_data(as_text=True)
+    assert "crew" in ada.post("/admin/find/teams", find_team="cr").get_data(as_text=True)
+    assert "notes" in ada.post("/keys/find/servers", find="no").get_data(as_text=True)
+
+
+def test_find_box_offers_members_only_what_they_can_use(browser: As, write: Write) -> None:
+    with write() as session:
+        make_server(session, "wiki")
+    values = {str(box["value"]) for box in browser("mel").open("/keys/new").select("#servers-options input")}
+    assert values == {NOTES}
+
+
+# Access groups
+
+
+def test_group_is_added_changed_and_deleted(browser: As, write: Write) -> None:
+    ada = browser("ada")
+    answer = ada.send("/admin/groups/new", name="Writing", description="Texts", servers=[NOTES])
+    path = urlsplit(answer.location).path
+    assert "notes" in text_of(ada.open(path))
+    assert ada.send(path, name="Texts", description="", servers=[]).status_code == CHANGED
+    with write() as session:
+        (group,) = access_groups.list_groups(session, OPERATOR).items
+    assert (group.name, group.description, group.mcp_server_ids) == ("Texts", None, ())
+    assert ada.send(f"{path}/delete").status_code == CHANGED
+    ada.open(path, 404)
+
+
+def test_group_page_names_who_has_it(browser: As, write: Write, group_id: str) -> None:
+    with write() as session:
+        teams.change_team(session, OPERATOR, CREW, {}, ObjectPermission(mcp_access_groups=("writing",)))
+    assert "Teams crew" in text_of(browser("vera").open(f"/admin/groups/{group_id}"))
+    assert "Teams crew" in text_of(browser("ada").open(f"/admin/groups/{group_id}/delete"))
+
+
+def test_server_that_is_gone_lands_on_its_field(browser: As) -> None:
+    answer = browser("ada").send("/admin/groups/new", name="Typed", servers=["gone"])
+    soup = look_at(answer, 422)
+    assert "no MCP server gone" in text_of(soup.select_one("#servers-error"))
+    assert soup.select_one("#name")["value"] == "Typed"
