@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from portal.settings import Settings, read_settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import Base
+from portal.web.limits import limiter
 from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
 
 pytest_plugins = ["tests.peers"]
@@ -98,27 +100,61 @@ def add_people(session: Session) -> None:
     make_key(session, user_id="mel", team_id=CREW, secret=KEYS["kit"], routes=("/v1/mcp", "/v1/me"))
 
 
-@pytest.fixture(scope="session")
-def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file with the people in it, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "portal.db"
-    database = open_database(make_settings(f"sqlite:///{path}"))
-    schema.upgrade(database.engine)
-    with database.session(writes=True) as session:
-        add_people(session)
-        session.commit()
-    database.engine.dispose()
-    return path
+@dataclass(frozen=True)
+class Portal:
+    """An application on its database. It is made once for each kind of database; every test begins with fresh data."""
+
+    settings: Settings
+    database: Database
+    app: Flask
+    template: Path | None = None
+
+    def begin_afresh(self) -> None:
+        """Put back the data that every test begins with."""
+        limiter.reset()
+        if self.template is not None:
+            self.database.engine.dispose()
+            path = Path(str(self.database.engine.url.database))
+            for leftover in path.parent.glob(f"{path.name}-*"):
+                leftover.unlink()
+            shutil.copyfile(self.template, path)
+            return
+        with self.database.session(writes=True) as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+            add_people(session)
+            session.commit()
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(request: pytest.FixtureRequest) -> str:
-    """The URL of a PostgreSQL database at head."""
-    url: str = request.getfixturevalue("postgres_url")
-    database = open_database(make_settings(url))
-    schema.upgrade(database.engine)
-    database.engine.dispose()
-    return url
+def portal_on(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Portal]]:
+    """`portal_on("sqlite")` or `portal_on("postgresql")`: the portal on such a database."""
+    made: dict[str, Portal] = {}
+
+    def on(kind: str) -> Portal:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            on_files = kind == "sqlite"
+            settings = make_settings(
+                f"sqlite:///{folder}/portal.db" if on_files else request.getfixturevalue("postgres_url")
+            )
+            database = open_database(settings)
+            schema.upgrade(database.engine)
+            if on_files:
+                with database.session(writes=True) as session:
+                    add_people(session)
+                    session.commit()
+                database.engine.dispose()
+                shutil.copyfile(folder / "portal.db", folder / "template.db")
+            template = folder / "template.db" if on_files else None
+            made[kind] = Portal(settings, database, create_app(settings, database=database), template)
+        return made[kind]
+
+    yield on
+    for portal in made.values():
+        portal.database.engine.dispose()
 
 
 @pytest.fixture
@@ -128,33 +164,29 @@ def database_kind() -> str:
 
 
 @pytest.fixture
-def settings(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings on a database of this test's own, with the people in it."""
-    if database_kind == "sqlite":
-        path = tmp_path / "portal.db"
-        shutil.copyfile(request.getfixturevalue("template_database"), path)
-        return make_settings(f"sqlite:///{path}")
-    return make_settings(request.getfixturevalue("migrated_postgres"))
+def portal(portal_on: Callable[[str], Portal], database_kind: str) -> Portal:
+    """The portal as every test finds it: with the people, and nothing else."""
+    portal = portal_on(database_kind)
+    portal.begin_afresh()
+    return portal
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    """The database of this test."""
-    database = open_database(settings)
-    if database.engine.dialect.name == "postgresql":
-        with database.session(writes=True) as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                session.execute(table.delete())
-            add_people(session)
-            session.commit()
-    yield database
-    database.engine.dispose()
+def settings(portal: Portal) -> Settings:
+    """The operator's settings."""
+    return portal.settings
 
 
 @pytest.fixture
-def app(settings: Settings, database: Database) -> Flask:
+def database(portal: Portal) -> Database:
+    """The database."""
+    return portal.database
+
+
+@pytest.fixture
+def app(portal: Portal) -> Flask:
     """The whole web application."""
-    return create_app(settings, database=database)
+    return portal.app
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from portal.domain.principals import OPERATOR
 from portal.services.preferences import update_preferences
@@ -142,9 +143,13 @@ def test_env_15_deleting_unsets_all_and_deleting_nothing_is_fine(client: As) -> 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_env_16_a_database_that_fails_is_503_and_no_success(client: As, database: Database, method: str) -> None:
-    with database.engine.connect() as connection, connection.begin():
-        connection.execute(text("alter table user_variables rename to gone"))
+    def lose_the_connection(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "user_variables" in statement:
+            raise OperationalError(statement, None, ConnectionResetError("SECRET"))
+
+    event.listen(database.engine, "before_cursor_execute", lose_the_connection)
     answer = client("mel").ask(method, PATH, json={"values": {"TOKEN": "SECRET"}})
+    event.remove(database.engine, "before_cursor_execute", lose_the_connection)
     assert (answer.status_code, answer.get_json()["detail"]["error"]) == (503, "unavailable")
     assert answer.headers["Retry-After"]
 
