@@ -38,8 +38,13 @@ class Action(StrEnum):
     SERVER_REVEAL = "server:reveal"  # read url, header, env and global values verbatim
     SERVER_UPDATE = "server:update"  # change a server
     SERVER_USE = "server:use"  # list and call a server's tools
+    SUBMISSION_DECIDE = "submission:decide"  # approve and reject what Members propose
+    SUBMISSION_MAKE = "submission:make"  # propose a server for review
+    SUBMISSION_READ = "submission:read"  # see the review queue
     TEAM_MANAGE = "team:manage"  # create, change and delete teams
     TEAM_READ = "team:read"  # see all teams
+    TOOLSET_MANAGE = "toolset:manage"  # create, change and delete toolsets
+    TOOLSET_READ = "toolset:read"  # see every toolset, granted or not
     USER_MANAGE = "user:manage"  # create, change and deactivate people
     USER_READ = "user:read"  # see all people
     VALUES_OWN = "values:own"  # store and remove one's own values of a server's variables
@@ -69,6 +74,11 @@ def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """Somebody with an own user record, in person or by key."""
     return principal.user_id is not None
+
+
+def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """A Member, in person or by key; an Admin adds servers directly, a Viewer proposes none."""
+    return principal.role is Role.MEMBER and not principal.is_restricted_key
 
 
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
@@ -108,8 +118,13 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.SERVER_REVEAL: [[is_admin, has_admin_view, may_see]],
     Action.SERVER_UPDATE: [[is_admin, may_see]],
     Action.SERVER_USE: [[may_use]],
+    Action.SUBMISSION_DECIDE: [[is_admin]],
+    Action.SUBMISSION_MAKE: [[is_member]],
+    Action.SUBMISSION_READ: [[has_admin_view]],
     Action.TEAM_MANAGE: [[is_admin]],
     Action.TEAM_READ: [[has_admin_view]],
+    Action.TOOLSET_MANAGE: [[is_admin]],
+    Action.TOOLSET_READ: [[has_admin_view]],
     Action.USER_MANAGE: [[is_admin]],
     Action.USER_READ: [[has_admin_view]],
     Action.VALUES_OWN: [[is_person, may_see]],

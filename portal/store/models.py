@@ -92,7 +92,9 @@ class Server(Base):
     timeout: Mapped[float | None]
     is_public: Mapped[bool] = mapped_column(default=False)
     approval_status: Mapped[str] = mapped_column(String(16), default="active")
-    submitted_by: Mapped[str | None] = mapped_column(String(320))
+    submitted_by: Mapped[str | None] = mapped_column(String(320), index=True)
+    submitted_team_id: Mapped[str | None] = mapped_column(_ID)
+    wishes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     submitted_at: Mapped[datetime | None]
     reviewed_by: Mapped[str | None] = mapped_column(String(320))
     reviewed_at: Mapped[datetime | None]
@@ -186,6 +188,10 @@ class Team(Base):
     team_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
     team_alias: Mapped[str] = mapped_column(String(200), unique=True)
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    sequence: Mapped[int | None] = mapped_column(unique=True)
+    outcome: Mapped[str] = mapped_column(String(8), default="done", server_default="done")
+    previous_hash: Mapped[str | None] = mapped_column(String(64))
+    event_hash: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -332,6 +338,59 @@ class Preference(Base):
     value: Mapped[Any] = mapped_column(JSON)
 
 
+class Proposal(Base):
+    """A change that a submitter proposes to a server that is live; the approved state stays until it is decided."""
+
+    __tablename__ = "proposals"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    submitted_by: Mapped[str] = mapped_column(String(320))
+    submitted_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Review(Base):
+    """A step in a submission's history, with the facts as they were then, secrets as hashes."""
+
+    __tablename__ = "reviews"
+
+    review_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    actor: Mapped[str] = mapped_column(String(320))
+    verdict: Mapped[str] = mapped_column(String(16))
+    notes: Mapped[str | None] = mapped_column(Text)
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class Toolset(Base):
+    """A named selection of tools across servers."""
+
+    __tablename__ = "toolsets"
+
+    toolset_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    toolset_name: Mapped[str] = mapped_column(String(200), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_by: Mapped[str | None] = mapped_column(String(320))
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+    updated_by: Mapped[str | None] = mapped_column(String(320))
+
+
+class ToolsetTool(Base):
+    """One tool of a toolset; goes with its server, and stays when the server no longer offers it."""
+
+    __tablename__ = "toolset_tools"
+
+    toolset_id: Mapped[str] = mapped_column(ForeignKey("toolsets.toolset_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    tool_name: Mapped[str] = mapped_column(String(300), primary_key=True)
+    position: Mapped[int] = mapped_column(default=0)
+
+
 class AuditEvent(Base):
     """Who did what to what, from where; never a secret."""
 
@@ -347,3 +406,7 @@ class AuditEvent(Base):
     target_kind: Mapped[str] = mapped_column(String(32))
     target_id: Mapped[str | None] = mapped_column(String(320), index=True)
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    sequence: Mapped[int | None] = mapped_column(unique=True)
+    outcome: Mapped[str] = mapped_column(String(8), default="done", server_default="done")
+    previous_hash: Mapped[str | None] = mapped_column(String(64))
+    event_hash: Mapped[str | None] = mapped_column(String(64))

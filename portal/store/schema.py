@@ -1,5 +1,7 @@
 """Bringing a database to the schema of this code, and telling whether it is there (Alembic)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -14,7 +16,7 @@ _ADVISORY_LOCK = 7_204_917_001
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Run the migrations up to `revision`; several processes may start at once, one of them does it."""
-    with engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+    with _migrating(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
         command.upgrade(_config(connection), revision)
@@ -22,7 +24,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Run the migrations down to `revision` (`base` is none at all)."""
-    with engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+    with _migrating(engine) as connection:
         command.downgrade(_config(connection), revision)
 
 
@@ -31,6 +33,22 @@ def is_at_head(engine: Engine) -> bool:
     with engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     return current == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Connection]:
+    """One transaction for all of it. SQLite changes a table by making it anew, and dropping the old one must not
+    delete what refers to its rows, so foreign keys are not enforced meanwhile."""
+    with engine.connect().execution_options(portal_writes=True) as connection:
+        sqlite = connection.connection.driver_connection if connection.dialect.name == "sqlite" else None
+        if sqlite is not None:
+            sqlite.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            if sqlite is not None:
+                sqlite.execute("PRAGMA foreign_keys=ON")
 
 
 def _config(connection: Connection) -> Config:
