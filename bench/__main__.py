@@ -123,8 +123,8 @@ def _write(text: str, load: float) -> None:
     RESULTS.write_text(
         f"# The bench\n\n"
         f"`make bench` on {datetime.now(UTC):%Y-%m-%d}: {cores} cores, Python {platform.python_version()}, SQLite, one "
-        f"gunicorn process each,\none connection, {REQUESTS} requests to each in turns, load average {load:.1f} before it "
-        f"began. Times are milliseconds;\ntrust the ratios, not the figures.\n\n{text}\n"
+        f"gunicorn process each,\none connection, {REQUESTS} requests to each in turns, load average {load:.1f} before "
+        f"it began. Times are milliseconds;\ntrust the ratios, not the figures.\n\n{text}\n"
     )
 
 
