@@ -132,8 +132,7 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
 
 def _flush(session: Session) -> None:
     try:
-        with session.begin_nested():
-            session.flush()
+        session.flush()
     except IntegrityError:
         raise Conflict("Somebody has this e-mail already.", field="email") from None
 

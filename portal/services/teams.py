@@ -48,7 +48,7 @@ def list_teams(
     query = select(Team)
     if q:
         query = query.where(func.lower(Team.team_alias).contains(q.lower(), autoescape=True))
-    rows, next_cursor = paged(session, query, Team.team_id, cursor, limit)
+    rows, next_cursor = paged(session, query, Team.team_alias, cursor, limit)
     return Page(tuple(_views(session, rows)), next_cursor)
 
 
@@ -159,8 +159,7 @@ def _name(value: object) -> str:
 
 def _flush(session: Session) -> None:
     try:
-        with session.begin_nested():
-            session.flush()
+        session.flush()
     except IntegrityError:
         raise Conflict("There is a team of this name already.", field="team_alias") from None
 

@@ -45,6 +45,7 @@ def edit(server_id: str) -> Response:
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
                     raise
+                g.session.rollback()
                 moving = error.code == "credentials_would_move"
                 conflict = None if moving else error.message
                 form.version.data = stored.view.version  # saving once more is meant to go over what is there now
