@@ -27,7 +27,7 @@ Pairs = dict[str, tuple[Target, Target]]
 
 def main() -> int:
     """Run, print and write the results; 1 where the first page of the grid grows beyond the aim every time."""
-    begin = time.monotonic()
+    begin, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder, contextlib.ExitStack() as stack:
         few, many = (seed(Path(folder), servers, PAGE_SIZE) for servers in (FEW, MANY))
         print(f"seeded in {time.monotonic() - begin:.1f} s", flush=True)
@@ -45,7 +45,7 @@ def main() -> int:
             print(f"\nattempt {attempt}\n{text}", flush=True)
             if not grew:
                 break
-    _write(text)
+    _write(text, load)
     print(f"\n{time.monotonic() - begin:.0f} s, written to bench/{RESULTS.name}")
     if grew:
         print(f"✗ the grid's first page grows by more than {AIM_GROWTH} in {ATTEMPTS} attempts", file=sys.stderr)
@@ -118,13 +118,13 @@ def _table(pairs: Pairs, bare: Target) -> str:
     return "\n".join(lines)
 
 
-def _write(text: str) -> None:
+def _write(text: str, load: float) -> None:
     cores = len(os.sched_getaffinity(0))
     RESULTS.write_text(
         f"# The bench\n\n"
         f"`make bench` on {datetime.now(UTC):%Y-%m-%d}: {cores} cores, Python {platform.python_version()}, SQLite, one "
-        f"gunicorn process each,\none connection, {REQUESTS} requests to each in turns. Times are milliseconds; trust "
-        f"the ratios, not the figures.\n\n{text}\n"
+        f"gunicorn process each,\none connection, {REQUESTS} requests to each in turns, load average {load:.1f} before "
+        f"it began. Times are milliseconds;\ntrust the ratios, not the figures.\n\n{text}\n"
     )
 
 

@@ -35,6 +35,8 @@ def connect(settings: Settings) -> Database:
     """The database, upgraded where it is SQLite, refused where it is not at head."""
     from portal.app import open_database
 
+    if settings.embedded:
+        os.umask(0o077)  # the database file holds password hashes and ciphertext: its owner's business alone
     database = open_database(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
@@ -64,12 +66,13 @@ def serve(host: str, port: int, workers: int) -> None:
 
 @main.command()
 @click.option("--once", is_flag=True, help="Do what is due now, then end.")
-def worker(once: bool) -> None:
+@click.option("--parent", type=int, default=None, help="End when this process is no longer the parent.")
+def worker(once: bool, parent: int | None) -> None:
     """Probe servers and tidy up, in the background; any number may run."""
     from portal import serving
 
     settings = load()
-    serving.work(connect(settings), once=once)
+    serving.work(connect(settings), once=once, parent=parent)
 
 
 @main.group()
@@ -147,7 +150,28 @@ def issue(user_id: str | None, team_id: str | None, alias: str | None) -> None:
     from portal.services.keys import KeyDraft, issue_key
 
     draft = KeyDraft(key_alias=alias, user_id=user_id, team_id=team_id)
-    click.echo(_in_transaction(lambda session: issue_key(session, OPERATOR, draft)).key)
+    issued = _in_transaction(lambda session: issue_key(session, OPERATOR, draft))
+    click.echo(f"Key id {issued.view.key_id}, for `portal keys revoke`:", err=True)
+    click.echo(issued.key)
+
+
+@keys.command("list")
+def list_all() -> None:
+    """List API keys by id, beginning and name."""
+    from portal.services.keys import list_keys
+
+    def show(session: Any) -> None:
+        cursor = ""
+        while True:
+            page = list_keys(session, OPERATOR, cursor=cursor, limit=200)
+            for key in page.items:
+                state = "revoked" if key.revoked_at else "live"
+                click.echo(f"{key.key_id}  {key.key_prefix}…  {state:8}{key.key_alias or ''}")
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    _in_transaction(show)
 
 
 @keys.command("revoke")

@@ -56,13 +56,13 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
             beside.wait(timeout=10)
 
 
-def work(database: Database, *, once: bool) -> None:
-    """Do what is due, over and over, until told to stop or the parent is gone."""
+def work(database: Database, *, once: bool, parent: int | None = None) -> None:
+    """Do what is due, over and over, until told to stop, or until the process `parent` is no longer the parent."""
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    parent, rounds = os.getppid(), 0
-    while not stopped.is_set() and (once or os.getppid() == parent):
+    rounds = 0
+    while not stopped.is_set() and parent in (None, os.getppid()):
         done = 0
         try:
             with database.session(writes=True) as session:
@@ -114,4 +114,5 @@ def _config(settings: Settings) -> dict[str, Any]:
 
 
 def _start_worker() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "portal.cli", "worker"])
+    command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
+    return subprocess.Popen(command)  # noqa: S603 - our own command

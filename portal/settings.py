@@ -33,7 +33,6 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8000", description="The address that people and clients reach.")
     config: Path | None = Field(None, description="YAML file with `mcp_servers:` and `general_settings:`.")
     trusted_proxies: Words = Field((), description="CIDRs whose X-Forwarded-For and -Proto are believed.")
-    trusted_redirect_origins: Words = Field((), description="Hosts to which OAuth may redirect besides our own.")
     bootstrap_admin_email: str = Field("admin@portal.local", description="E-mail of the first Admin.")
     bootstrap_admin_password: SecretStr | None = Field(
         None, description="Password of the first Admin; made and printed once where absent."
@@ -52,7 +51,7 @@ class Settings(BaseSettings):
     session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
-    @field_validator("trusted_proxies", "trusted_redirect_origins", "stdio_commands", mode="before")
+    @field_validator("trusted_proxies", "stdio_commands", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

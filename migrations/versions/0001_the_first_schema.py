@@ -99,7 +99,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("server_name", name=op.f("uq_servers_server_name")),
     )
     with op.batch_alter_table("servers", schema=None) as batch_op:
-        batch_op.create_index("ix_servers_list", ["approval_status", "sort_key", "server_id"], unique=False)
+        batch_op.create_index(
+            "ix_servers_list",
+            [
+                "approval_status",
+                "sort_key",
+                "server_id",
+                "allow_all_keys",
+                "available_on_public_internet",
+                "is_public",
+                "is_byok",
+            ],
+            unique=False,
+        )
         batch_op.create_index("ix_servers_probe_due_at", ["probe_due_at"], unique=False)
 
     op.create_table(

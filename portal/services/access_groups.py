@@ -45,7 +45,7 @@ def list_groups(
     query = select(AccessGroup)
     if q:
         query = query.where(func.lower(AccessGroup.name).contains(q.lower(), autoescape=True))
-    rows, next_cursor = paged(session, query, AccessGroup.access_group_id, cursor, limit)
+    rows, next_cursor = paged(session, query, AccessGroup.name, cursor, limit)
     return Page(tuple(_views(session, rows)), next_cursor)
 
 
@@ -114,8 +114,7 @@ def _checked(name: str) -> str:
 
 def _flush(session: Session) -> None:
     try:
-        with session.begin_nested():
-            session.flush()
+        session.flush()
     except IntegrityError:
         raise Conflict("There is an access group of this name already.", field="name") from None
 

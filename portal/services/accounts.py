@@ -155,10 +155,10 @@ def change_password(session: Session, principal: Principal, current: str, new: s
     try:
         check_password(session, user.email or "", current)
     except Unauthenticated:
-        raise InvalidInput("This is not your current password.", field="current") from None
+        raise InvalidInput("This is not your current password.", field="current_password") from None
     if new == current:
-        raise InvalidInput("Choose another password than the current one.", field="new")
-    user.password_hash = hash_password(session, new, field="new")
+        raise InvalidInput("Choose another password than the current one.", field="new_password")
+    user.password_hash = hash_password(session, new, field="new_password")
     user.must_change_password = False
     audit.record(session, principal, "password changed", "user", user.user_id)
     session.flush()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -18,7 +18,7 @@ from portal.services import audit
 from portal.services.inner import loading, personal
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import RequiredVariable
-from portal.store.models import Server, User, UserCredential, UserVariable, now
+from portal.store.models import Server, ServerVariable, User, UserCredential, UserVariable, now
 
 MAX_VALUE = 8_192
 
@@ -64,12 +64,14 @@ def list_requirements(session: Session, principal: Principal) -> list[Requiremen
     if principal.user_id is None:
         return []
     required = loading.required_of(session, principal, authz.visible_servers(principal))
-    names = select(Server.server_id, Server.server_name, Server.alias).where(Server.server_id.in_(required))
+    asks = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required)
+    names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal), asks)
     rows = session.execute(names.order_by(Server.sort_key, Server.server_id))
     public_url = house_of(session).public_url
     return [
         Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
         for server_id, name, alias in rows
+        if server_id in required
     ]
 
 

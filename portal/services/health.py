@@ -12,7 +12,6 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
-from portal.services import audit
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
@@ -162,7 +161,6 @@ def forget_old_history(session: Session, principal: Principal) -> None:
     """Delete looks of more than 30 days ago."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     session.execute(delete(HealthRecord).where(HealthRecord.checked_at < now() - _KEEP_HISTORY))
-    audit.record(session, principal, "health history trimmed", "server", None)
 
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:

@@ -15,6 +15,7 @@ from portal.domain.servers import URL_FIELDS
 from portal.services import audit
 from portal.services.inner import loading
 from portal.services.inner.definitions import opened
+from portal.services.inner.house import house_of
 from portal.services.inner.server_views import ServerView, view_server
 from portal.store.models import AccessGroup, User, UserCredential, UserVariable
 
@@ -86,8 +87,7 @@ def get_stored(session: Session, principal: Principal, server_id: str) -> Stored
 def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:
     """URL, headers and global values in the clear, for an Admin who asked; the asking is on the record."""
     server = loading.find_server(session, principal, server_id, Action.SERVER_REVEAL)
-    view = view_server(session, principal, server.row)
-    definition = opened(session, server.row) if view.url != "" else None
+    definition = None if house_of(session).write_only_globals else opened(session, server.row)
     audit.record(session, principal, "configuration revealed", "server", server.row.server_id)
     session.flush()
     if definition is None:

@@ -13,9 +13,15 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFoun
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
-from portal.services.inner.grants import ObjectPermission, holdings, remove_grants, replace_grants
+from portal.services.inner.grants import (
+    ObjectPermission,
+    holdings,
+    remove_grants,
+    remove_grants_of_keys,
+    replace_grants,
+)
 from portal.services.inner.paging import Page, paged
-from portal.store.models import BrowserSession, User
+from portal.store.models import ApiKey, BrowserSession, User
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     if _is_last_admin(session, user):
         raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="user_id")
     remove_grants(session, ("user", user_id))
+    remove_grants_of_keys(session, ApiKey.user_id == user_id)
     session.delete(user)
     audit.record(session, principal, "user deleted", "user", user_id, email=user.email)
     session.flush()
@@ -132,8 +139,7 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
 
 def _flush(session: Session) -> None:
     try:
-        with session.begin_nested():
-            session.flush()
+        session.flush()
     except IntegrityError:
         raise Conflict("Somebody has this e-mail already.", field="email") from None
 

@@ -14,9 +14,15 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
 from portal.domain.principals import Principal, TeamRole
 from portal.services import audit
-from portal.services.inner.grants import ObjectPermission, holdings, remove_grants, replace_grants
+from portal.services.inner.grants import (
+    ObjectPermission,
+    holdings,
+    remove_grants,
+    remove_grants_of_keys,
+    replace_grants,
+)
 from portal.services.inner.paging import Page, paged
-from portal.store.models import Team, TeamMember, User
+from portal.store.models import ApiKey, Team, TeamMember, User
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def list_teams(
     query = select(Team)
     if q:
         query = query.where(func.lower(Team.team_alias).contains(q.lower(), autoescape=True))
-    rows, next_cursor = paged(session, query, Team.team_id, cursor, limit)
+    rows, next_cursor = paged(session, query, Team.team_alias, cursor, limit)
     return Page(tuple(_views(session, rows)), next_cursor)
 
 
@@ -116,6 +122,7 @@ def delete_team(session: Session, principal: Principal, team_id: str) -> None:
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     remove_grants(session, ("team", team_id))
+    remove_grants_of_keys(session, ApiKey.team_id == team_id)
     session.delete(team)
     audit.record(session, principal, "team deleted", "team", team_id, name=team.team_alias)
     session.flush()
@@ -159,8 +166,7 @@ def _name(value: object) -> str:
 
 def _flush(session: Session) -> None:
     try:
-        with session.begin_nested():
-            session.flush()
+        session.flush()
     except IntegrityError:
         raise Conflict("There is a team of this name already.", field="team_alias") from None
 

@@ -121,7 +121,17 @@ class Server(Base):
     )
 
     __table_args__ = (
-        Index("ix_servers_list", "approval_status", "sort_key", "server_id"),
+        # What decides whether a row is listed stands in the index, so that passing over a row does not fetch it.
+        Index(
+            "ix_servers_list",
+            "approval_status",
+            "sort_key",
+            "server_id",
+            "allow_all_keys",
+            "available_on_public_internet",
+            "is_public",
+            "is_byok",
+        ),
         Index("ix_servers_probe_due_at", "probe_due_at"),
     )
 

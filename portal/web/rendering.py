@@ -3,11 +3,11 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request, url_for
+from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request
 from jinja2 import Environment
 from jinja2_fragments import render_block
 from markupsafe import Markup
@@ -31,17 +31,30 @@ HTMX_CONFIG = json.dumps(
 )  # fmt: skip
 
 
+class Icons:
+    """`ui.icons.icon(…)`: a symbol of the sprite. Python and not a macro, since a page has hundreds of them."""
+
+    def __init__(self, sprite: str) -> None:
+        self._sprite = sprite
+        self.icon = lru_cache(maxsize=512)(self._icon)
+
+    def _icon(self, name: str, label: str = "") -> Markup:
+        """The symbol `name`; without a label it is decoration."""
+        spoken = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
+        return Markup('<svg class="icon" {}><use href="{}#{}"/></svg>').format(spoken, self._sprite, name)
+
+
 class Components:
     """`ui.badges.missing(…)` in any template: the macros of `templates/components/badges.html`."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, sprite: str) -> None:
         self._environment = environment
-        self._modules: dict[str, Any] = {}
+        self._modules: dict[str, Any] = {"icons": Icons(sprite)}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._modules or self._environment.auto_reload:
+        if name not in self._modules:
             self._modules[name] = self._environment.get_template(f"components/{name}.html").module
         return self._modules[name]
 
@@ -98,14 +111,12 @@ def see_other(url: str) -> Response:
 
 def init_app(app: Flask, *, https: bool) -> None:
     """Give templates their globals and filters, and every answer its headers."""
-    hashes = _hashes(Path(str(app.static_folder)))
-
-    def asset(name: str) -> str:
-        return url_for("static", filename=name, v=hashes.get(name))
-
+    addresses = _static_addresses(Path(str(app.static_folder)))
     environment = app.jinja_env
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.globals.update(ui=Components(environment), asset=asset, htmx_config=HTMX_CONFIG)
+    environment.globals.update(
+        ui=Components(environment, addresses["icons.svg"]), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
+    )
     environment.filters.update(ago=ago, when=when, plural=plural)
 
     @app.context_processor
@@ -138,12 +149,13 @@ def plural(number: int, unit: str) -> str:
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def _static_addresses(folder: Path) -> dict[str, str]:
+    """The address of every static file, with a hash of what is in it, so that browsers may keep it for good."""
+    addresses = {}
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        name, digest = str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
+        addresses[name] = f"/static/{name}?v={digest[:12]}"
+    return addresses
 
 
 _POLICY = (

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Reach
-from portal.store.models import AccessGroup, Grant, Server
+from portal.store.models import AccessGroup, ApiKey, Grant, Server
 
 Holder = tuple[str, str]
 """What holds grants: its kind (`user`, `team`, `key`) and its id."""
@@ -86,6 +86,12 @@ def replace_grants(
 def remove_grants(session: Session, holder: Holder) -> None:
     """Delete all that a holder was granted, when the holder itself goes."""
     session.execute(delete(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1]))
+
+
+def remove_grants_of_keys(session: Session, owned: ColumnElement[bool]) -> None:
+    """Delete what the keys that meet a condition on `ApiKey` were granted, when they go with their owner."""
+    keys = select(ApiKey.key_id).where(owned)
+    session.execute(delete(Grant).where(Grant.holder_kind == "key", Grant.holder_id.in_(keys)))
 
 
 def resolve_servers(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:

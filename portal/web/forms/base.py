@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import request
+from flask import g, request
 from flask_wtf import FlaskForm
 from wtforms import Field
 
@@ -23,10 +23,14 @@ class PortalForm(FlaskForm):
 
     @contextmanager
     def showing_errors(self) -> Iterator[None]:
-        """Put a refusal from below on the field it names, or on top of the form."""
+        """Put a refusal from below on the field it names, or on top of the form.
+
+        What was written until then is undone: the page that says so reads what is stored.
+        """
         try:
             yield
         except (InvalidInput, InvalidRequest, Conflict) as error:
+            g.session.rollback()
             field = self.field_of(error.field)
             if field is None:
                 self.form_errors.append(error.message)

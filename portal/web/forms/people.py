@@ -60,6 +60,12 @@ _ADDRESS = (Length(max=320), Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mai
 class UserForm(ChoosingForm):
     """A person."""
 
+    ROLE_HINTS: ClassVar = {
+        Role.ADMIN.value: "Sees and changes everything",
+        Role.ADMIN_VIEWER.value: "Sees everything, changes nothing of others",
+        Role.MEMBER.value: "Uses what is granted",
+        Role.VIEWER.value: "As a Member, and submits no servers",
+    }
     email = EmailField("E-mail", [Optional(), *_ADDRESS], filters=[stripped])
     display_name = StringField("Name", [Length(max=200)], filters=[stripped])
     role = RadioField("Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value)

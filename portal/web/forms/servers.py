@@ -99,6 +99,11 @@ class ServerForm(PortalForm):
     allow_all_keys = BooleanField("Open to everyone")
     available_on_public_internet = BooleanField("Reachable from the internet", default=True)
 
+    _SEALED: ClassVar = (
+        "spec_path", "args", "client_id", "scopes", "authorization_url", "token_url", "registration_url",
+        "token_exchange_endpoint", "audience", "subject_token_type", "aws_region_name", "aws_service_name",
+        "aws_role_name", "aws_session_name",
+    )  # fmt: skip
     _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
 
     def field_of(self, name: str | None) -> Any:
@@ -106,6 +111,16 @@ class ServerForm(PortalForm):
         found = super().field_of(self._FIELD_OF.get(name or "", name))
         # A list of rows takes no message of its own; it is told on top.
         return None if isinstance(found, FieldList) else found
+
+    def forget_sealed(self) -> bool:
+        """Empty the boxes of what is sealed once it is stored: it is not sent back to the page, as passwords are not.
+
+        Answers whether anything was in them.
+        """
+        typed = [self[name] for name in self._SEALED if self[name].data]
+        for box in typed:
+            box.data = None
+        return bool(typed)
 
     def offer(self, *, stdio: bool, openapi: bool, groups: list[str]) -> None:
         """Say which transports and groups can be chosen."""

@@ -45,6 +45,7 @@ def edit(server_id: str) -> Response:
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
                     raise
+                g.session.rollback()
                 moving = error.code == "credentials_would_move"
                 conflict = None if moving else error.message
                 form.version.data = stored.view.version  # saving once more is meant to go over what is there now
@@ -159,7 +160,8 @@ def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
             users.setdefault(name, []).append(row.form["name"].data)
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
-        nav="servers", form=form, form_url=request.path, modes=secret_modes(), stored=known,
+        nav="servers", form=form, forgotten=form.forget_sealed(), form_url=request.path, modes=secret_modes(),
+        stored=known,
         server={"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
         if stored else None,
         args_stored=bool(stored and stored.args_stored), origins=stored.origins if stored else {},

@@ -7,7 +7,7 @@ from portal.authorization import Action
 from portal.services import access_groups, impact
 from portal.web.forms.people import GroupForm
 from portal.web.pages.choosing import server_options
-from portal.web.pages.people import bp, may_change, saving
+from portal.web.pages.people import bp, may_change
 from portal.web.rendering import page, see_other
 
 
@@ -15,7 +15,7 @@ from portal.web.rendering import page, see_other
 def groups() -> Response:
     """All access groups, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = access_groups.list_groups(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    found = access_groups.list_groups(g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q)
     rows = sorted(found.items, key=lambda group: group.name.casefold())
     next_url = url_for("people.groups", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
     return page(
@@ -30,7 +30,7 @@ def group_new() -> Response:
     authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
     form = GroupForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             group = access_groups.create_group(
                 g.session, g.principal, form.name.data, form.description.data or None, form.servers.data or ()
             )
@@ -47,7 +47,7 @@ def group(access_group_id: str) -> Response:
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
     form = GroupForm(name=stored.name, description=stored.description, servers=list(stored.mcp_server_ids))
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             ticked = form.servers.data or []
             access_groups.change_group(
                 g.session, g.principal, access_group_id, name=form.name.data, description=form.description.data or "",

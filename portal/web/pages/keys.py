@@ -14,7 +14,6 @@ from portal.web.context import reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
 from portal.web.pages.choosing import person_options, server_options, team_options
 from portal.web.pages.people import bp as people_bp
-from portal.web.pages.people import saving
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("keys", __name__, url_prefix="/keys")
@@ -37,7 +36,7 @@ def new() -> Response:
     form = KeyForm(team_id=likely)
     form.team_id.choices = [("", "None"), *((team.team_id, team.team_alias) for team in own)]
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             return _issued(keys.issue_own_key(g.session, g.principal, _draft(form)), "keys")
     return page(
         "keys/new.html", status=form.status, nav="keys", form=form, options=server_options(form.servers.data or ())
@@ -79,7 +78,7 @@ def key_new() -> Response:
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             return _issued(keys.issue_key(g.session, g.principal, _draft(form, form.user_id.data or None)), "all_keys")
     return page(
         "keys/new_for_anybody.html", status=form.status, nav="all_keys", form=form,

@@ -1,20 +1,16 @@
 """People: who may sign in, as what, and what is granted to them alone."""
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from flask import Blueprint, Response, flash, g, request, url_for
 from werkzeug.exceptions import NotFound
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import PortalError
 from portal.domain.principals import Role
 from portal.services import choices, impact, people
 from portal.services.people import UserView
 from portal.web.context import reads_only
-from portal.web.forms.base import PortalForm
 from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
 from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, team_options
 from portal.web.rendering import page, see_other
@@ -37,17 +33,6 @@ def may_change(action: Action) -> None:
         authz.require(g.principal, action)
 
 
-@contextmanager
-def saving(form: PortalForm) -> Iterator[None]:
-    """Put a refusal on the form, and undo what was written until then: the page that says so reads what is stored."""
-    with form.showing_errors():
-        try:
-            yield
-        except PortalError:
-            g.session.rollback()
-            raise
-
-
 @bp.get("/users")
 def users() -> Response:
     """Everybody, or those whose name or e-mail holds what is asked for."""
@@ -67,7 +52,7 @@ def user_new() -> Response:
     authz.require(g.principal, Action.USER_MANAGE)
     form = NewUserForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             password = form.password.data or one_time_password()
             fields = {**_typed(form), "password": password, "must_change_password": True}
             user = people.create_user(g.session, g.principal, fields)
@@ -86,7 +71,7 @@ def user(user_id: str) -> Response:
         servers=list(granted.mcp_servers),
     )  # fmt: skip
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             fields = {**_typed(form), "is_active": form.is_active.data}
             changes = {
                 name: value for name, value in fields.items() if (getattr(stored, name) or None) != (value or None)
@@ -104,7 +89,7 @@ def user_password(user_id: str) -> Response:
     authz.require(g.principal, Action.USER_MANAGE)
     stored, form = people.get_user(g.session, g.principal, user_id), OneTimePasswordForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             password = form.password.data or one_time_password()
             fields = {"password": password, "must_change_password": True}
             return _password_shown(people.change_user(g.session, g.principal, user_id, fields), password, new=False)

@@ -8,7 +8,7 @@ from portal.services import access_groups, choices, impact, teams
 from portal.services.teams import TeamView
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
 from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options
-from portal.web.pages.people import bp, may_change, saving
+from portal.web.pages.people import bp, may_change
 from portal.web.rendering import page, see_other
 
 
@@ -16,7 +16,7 @@ from portal.web.rendering import page, see_other
 def teams_page() -> Response:
     """All teams, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = teams.list_teams(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    found = teams.list_teams(g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q)
     rows = sorted(found.items, key=lambda team: team.team_alias.casefold())
     next_url = url_for("people.teams", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
     return page(
@@ -31,7 +31,7 @@ def team_new() -> Response:
     authz.require(g.principal, Action.TEAM_MANAGE)
     form = TeamForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             team = teams.create_team(g.session, g.principal, {"team_alias": form.team_alias.data})
             flash(f"{team.team_alias} is added. Say who is in it and what it may use.", "success")
             return see_other(url_for("people.team", team_id=team.team_id))
@@ -45,7 +45,7 @@ def team(team_id: str) -> Response:
     stored = teams.get_team(g.session, g.principal, team_id)
     granted, form = stored.object_permission, _form(stored)
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             name = form.team_alias.data
             permission = changed_permission(granted, form.servers.data or (), form.groups.data or ())
             changes = {"team_alias": name} if name != stored.team_alias else {}
@@ -61,7 +61,7 @@ def team_member(team_id: str) -> Response:
     authz.require(g.principal, Action.TEAM_MANAGE)
     stored, form = teams.get_team(g.session, g.principal, team_id), MemberForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             saved = teams.put_member(g.session, g.principal, team_id, form.user_id.data, form.role.data)
             name = next(m.name for m in saved.members_with_roles if m.user_id == form.user_id.data)
             flash(f"{name} is in {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")

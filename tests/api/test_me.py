@@ -1,0 +1,83 @@
+"""Who one is, and one's own API keys (`/v1/me`)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from portal.store.models import ApiKey
+from tests.conftest import CREW, NOTES, Client, Write
+from tests.factories import make_key, make_server
+
+As = Callable[[str | None], Client]
+
+
+def test_who_asks_learns_who_they_are(client: As, signed_in: Callable[[str], Client], write: Write) -> None:
+    with write() as session:
+        nobodys = make_key(session, team_id=CREW)
+    mel, kit, of_team = (client(name).get("/v1/me").get_json() for name in ("mel", "kit", nobodys))
+    assert set(mel) == {"user", "key", "teams", "restricted", "server_ids"}
+    assert (mel["user"]["user_id"], mel["restricted"], mel["server_ids"]) == ("mel", False, [NOTES])
+    assert mel["teams"] == [{"team_id": CREW, "team_alias": "crew"}]
+    assert (kit["restricted"], kit["key"]["allowed_routes"]) == (True, ["/v1/mcp", "/v1/me"])
+    assert (of_team["user"], of_team["server_ids"]) == (None, [NOTES])
+    session_of_mel = signed_in("mel").get("/v1/me").get_json()
+    assert (session_of_mel["key"], session_of_mel["server_ids"]) == (None, [NOTES])
+
+
+def test_one_lists_and_ends_ones_own_keys_and_no_others(client: As) -> None:
+    mine = client("mel").get("/v1/me/keys").get_json()["items"]
+    assert {key["user_id"] for key in mine} == {"mel"}
+    theirs = client("otto").get("/v1/me").get_json()["key"]["key_id"]
+    assert client("mel").delete(f"/v1/me/keys/{theirs}").status_code == 403
+    assert client("mel").delete("/v1/me/keys/nowhere").status_code == 403
+    assert client("ada").delete(f"/v1/me/keys/{theirs}").status_code == 404
+    restricted = next(key["key_id"] for key in mine if key["allowed_routes"])
+    assert client("kit").delete(f"/v1/me/keys/{restricted}").status_code == 403
+    assert client("mel").delete(f"/v1/me/keys/{restricted}").status_code == 204
+    assert client("kit").get("/v1/me").status_code == 401
+
+
+def test_a_signed_in_person_makes_a_key_for_themselves_only(signed_in: Callable[[str], Client], client: As) -> None:
+    mel = signed_in("mel").with_csrf()
+    made = mel.post("/v1/me/keys", {"key_alias": "mine", "user_id": "ada", "team_id": CREW})
+    assert (made.status_code, made.get_json()["user_id"]) == (201, "mel")
+    assert client(made.get_json()["key"]).get("/v1/me").get_json()["server_ids"] == [NOTES]
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [
+        {"object_permission": {"mcp_servers": ["weather"]}},
+        {"object_permission": {"mcp_tool_permissions": {"weather": ["x"]}}},
+        {"object_permission": {"mcp_access_groups": ["tools"]}},
+        {"access_group_ids": ["tools"]},
+        {"team_id": "team-of-others"},
+    ],
+)
+def test_nobody_makes_a_key_that_is_wider_than_themselves(
+    signed_in: Callable[[str], Client], write: Write, wider: dict[str, Any]
+) -> None:
+    with write() as session:
+        make_server(session, "weather", mcp_access_groups=["tools"])
+    assert signed_in("mel").with_csrf().post("/v1/me/keys", wider).status_code == 403
+
+
+def test_a_key_makes_keys_no_wider_and_no_longer_than_itself(client: As, write: Write) -> None:
+    with write() as session:
+        make_server(session, "weather")
+        narrow = make_key(session, user_id="mel", mcp_servers=("weather",), mcp_tool_permissions={"weather": ("read",)})
+        row = session.query(ApiKey).order_by(ApiKey.created_at.desc()).first()
+        assert row is not None
+        row.expires_at = datetime(2099, 1, 1, tzinfo=UTC)
+    weather = {"mcp_servers": ["weather"]}
+    assert client(narrow).post("/v1/me/keys", {}).status_code == 403
+    assert client(narrow).post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403
+    other = {**weather, "mcp_tool_permissions": {"weather": ["read", "write"]}}
+    assert client(narrow).post("/v1/me/keys", {"object_permission": other}).status_code == 403
+    made = client(narrow).post("/v1/me/keys", {"object_permission": weather, "expires_at": "2100-01-01T00:00:00Z"})
+    assert made.status_code == 201
+    assert made.get_json()["object_permission"]["mcp_tool_permissions"] == {"id-weather": ["read"]}
+    assert made.get_json()["expires_at"] == "2099-01-01T00:00:00Z"
+    assert client("kit").post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403

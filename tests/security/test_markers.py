@@ -1,0 +1,248 @@
+"""A marker in every secret is found in no answer, page, header, log line, error or file, for any kind of caller.
+
+The exemptions of `1-system.md`, 5: what a full Admin reads of a definition over the API, and the page's *Reveal*.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from portal.domain.principals import OPERATOR
+from portal.services import health
+from tests.conftest import make_settings
+from tests.security import failing
+from tests.security.callers import SESSIONS, Caller, World, add_callers, opened_world
+from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
+from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people
+from tests.security.test_routes import address, every_route
+from tests.security.upstreams import parrot
+
+FAULTY = ("a-http", "a-refused", "a-nameless", "a-tls")
+
+
+@dataclass
+class Planted:
+    """The catalog with its markers, and all that was logged since it began."""
+
+    world: World
+    marks: Marks
+    planter: Planter
+    values: dict[str, str]
+    log: list[str]
+
+    def check(self) -> None:
+        """Nothing leaked up to here."""
+        assert self.marks.report() == []
+
+
+def _planted(path: str, folder: pytest.TempPathFactory, echo: str, *, write_only: bool) -> Iterator[Planted]:
+    file = folder.mktemp(path) / "portal.db"
+    settings = make_settings(f"sqlite:///{file}", enable_stdio=True, write_only_globals=write_only)
+    with everything_logged() as log, parrot() as upstream, opened_world(settings, file) as world:
+        add_callers(world)
+        marks = Marks()
+        marks.exempts_admins = not write_only
+        planter = Planter(world, marks, upstream)
+        plant_by_api(planter, echo)
+        plant_by_page(planter)
+        yield Planted(world, marks, planter, plant_people(planter), log)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, echo_server: str) -> Iterator[Planted]:
+    yield from _planted("planted", tmp_path_factory, echo_server, write_only=False)
+
+
+@pytest.fixture(scope="module")
+def write_only(tmp_path_factory: pytest.TempPathFactory, echo_server: str) -> Iterator[Planted]:
+    """The same under PORTAL_WRITE_ONLY_GLOBALS=true."""
+    yield from _planted("write-only", tmp_path_factory, echo_server, write_only=True)
+
+
+def sweep(planted: Planted, caller: Caller, *, pieces: bool = True) -> None:
+    """Every GET route, about servers of each kind where it is about one; pages as pages and as htmx's pieces."""
+    world, planter = planted.world, planted.planter
+    # How an upstream failed is told in different words only to those with admin view.
+    sees_faults = caller.name in ("admin", "reader", "k-admin", "k-reader")
+    of_each_kind = [i for i in planter.ids if sees_faults or i == "a-http_rpc" or not i.startswith(FAULTY)]
+    pieces = pieces and caller.name in SESSIONS
+    for method, rule in every_route(world):
+        if method != "GET" or rule.endpoint == "static":
+            continue
+        is_page = not rule.rule.startswith("/v1/")
+        for server_id in of_each_kind if "server_id" in rule.arguments else ["a-personal"]:
+            path = address(rule, world.ids, server_id=server_id)
+            planted.marks.read(caller, caller.ask("GET", path))
+            if is_page and pieces and server_id in ("a-personal", "a-oauth", "a-stdio"):
+                planted.marks.read(caller, caller.ask("GET", path, headers={"HX-Request": "true"}))
+
+
+def test_planting_shows_nothing(planted: Planted) -> None:
+    assert len(planted.marks.of_kind(DEFINITION)) > 40
+    assert len(planted.marks.of_kind(NEVER)) > 40
+    planted.check()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nobody", "ended", "viewer", "member", "outsider", "reader", "admin", "k-viewer", "k-member", "k-outsider",
+        "k-reader", "k-admin", "k-narrow", "k-restr", "k-restr-a", "k-team", "k-expired", "k-revoked", "k-gone",
+    ],
+)  # fmt: skip
+def test_no_get_shows_a_secret(planted: Planted, name: str) -> None:
+    sweep(planted, planted.world.callers[name])
+    planted.check()
+
+
+def test_pages_that_ask_an_upstream_show_nothing(planted: Planted) -> None:
+    """Upstreams that fail, and give back all that they were sent while they do."""
+    for name in ("admin", "member"):
+        caller = planted.world.callers[name]
+        for server_id in planted.planter.ids:
+            for path in ("/servers/{}/tools?now=1", "/credentials/{}?test=1", "/playground?server={}"):
+                asked = caller.ask("GET", path.format(server_id), headers={"HX-Request": "true"})
+                planted.marks.read(caller, asked)
+            planted.marks.read(caller, caller.ask("POST", f"/servers/{server_id}/probe", data={}))
+    planted.check()
+
+
+def test_failing_tool_calls_show_nothing(planted: Planted) -> None:
+    for name in ("k-admin", "k-member", "k-viewer", "k-team", "k-restr"):
+        caller = planted.world.callers[name]
+        for server_id in planted.planter.ids:
+            if server_id == "a-echo":
+                continue
+            body = {"server_id": server_id, "name": "add", "arguments": {}}
+            answer = planted.marks.read(caller, caller.ask("POST", "/v1/mcp/tools/call", json=body))
+            assert answer.status_code >= 400, (server_id, answer.get_data(as_text=True))
+            assert answer.status_code != 500, server_id
+    planted.check()
+
+
+def test_answers_that_refuse_give_nothing_back_over_the_api(planted: Planted) -> None:
+    for caller, method, path, status, options in failing.over_the_api(planted.planter):
+        answer = planted.marks.read(caller, caller.ask(method, path, **options))
+        assert answer.status_code == status, (method, path, answer.get_data(as_text=True)[:500])
+    planted.check()
+
+
+def test_pages_that_refuse_give_nothing_back(planted: Planted) -> None:
+    for caller, path, status, form in failing.through_pages(planted.planter):
+        for headers in ({}, {"HX-Request": "true"}):
+            answer = planted.marks.read(caller, caller.ask("POST", path, data=form, headers=headers))
+            assert answer.status_code == status, (path, form, answer.get_data(as_text=True)[-3000:])
+    planted.check()
+
+
+def test_a_tool_shows_what_arrived_to_the_one_who_called_and_to_nobody_else(planted: Planted) -> None:
+    marks, callers = planted.marks, planted.world.callers
+    shared = {m.text for m in marks.planted if m.what.startswith("api echo")}
+    for name, value in planted.values.items():
+        body = {"server_id": "a-echo", "name": "show_headers", "arguments": {}}
+        answer = callers[name].ask("POST", "/v1/mcp/tools/call", json=body)
+        assert answer.status_code == 200
+        assert value in answer.get_data(as_text=True)
+        marks.read(callers[name], answer, allowed={*shared, value})
+    for name, value in (("member", planted.values["k-member"]), ("viewer", planted.values["k-viewer"])):
+        form = {"server": "a-echo", "tool": "show_headers"}
+        answer = callers[name].ask("POST", "/playground/call", data=form)
+        assert value in answer.get_data(as_text=True)
+        marks.read(callers[name], answer, allowed={*shared, value})
+    for name in ("reader", "outsider", "k-outsider", "k-team"):
+        path = "/v1/mcp/tools/call"
+        marks.read(callers[name], callers[name].ask("POST", path, json={"server_id": "a-echo", "name": "show_headers"}))
+    for name in ("admin", "reader", "member", "k-team"):
+        marks.read(callers[name], callers[name].ask("GET", "/playground?server=a-echo&tool=show_headers"))
+    planted.check()
+
+
+def test_revealing_shows_an_admin_the_definition_and_puts_it_on_record(planted: Planted) -> None:
+    marks, admin = planted.marks, planted.world.callers["admin"]
+    for server_id in planted.planter.ids:
+        for name in ("member", "outsider", "reader", "nobody"):
+            caller = planted.world.callers[name]
+            marks.read(caller, caller.ask("POST", f"/servers/{server_id}/reveal"))
+        answer = admin.ask("POST", f"/servers/{server_id}/reveal")
+        assert answer.status_code == 200
+        marks.read(admin, answer, allowed=marks.of_kind(DEFINITION))
+        assert marks.found_in(answer.get_data()) != []
+        assert "no-store" in answer.headers["Cache-Control"]
+    connection = sqlite3.connect(planted.world.path)
+    query = "select count(*) from audit_events where action = 'configuration revealed' and actor_id = 'ada'"
+    assert connection.execute(query).fetchone()[0] == len(planted.planter.ids)
+    connection.close()
+    planted.check()
+
+
+def test_the_exemption_is_no_wider_than_the_specification_has_it(planted: Planted) -> None:
+    """A full Admin's key reads url, spec_path, header, env, args and global values, and of the rest nothing."""
+    caller = planted.world.callers["k-admin"]
+    listed = caller.ask("GET", "/v1/mcp/server")
+    seen = planted.marks.found_in(listed.get_data())
+    assert {mark.kind for mark in seen} == {DEFINITION}
+    told = {mark.what.split(": ")[-1] for mark in seen}
+    assert told == {"path", "query", "url", "spec_path", "header", "global value", "args", "env"}
+    assert all(server["credentials"] is None for server in listed.get_json())
+
+
+def test_changes_and_the_worker_show_nothing(planted: Planted) -> None:
+    marks, callers, planter = planted.marks, planted.world.callers, planted.planter
+    change = {"server_id": "a-http_500", "credentials": {"auth_value": planter.sealed("changed auth_value")}}
+    assert (
+        marks.read(callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=change)).status_code == 202
+    )
+    moved = {"server_id": "a-http_rpc", "url": planter.url("moved", "html"), "keep_credentials": True}
+    assert (
+        marks.read(callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=moved)).status_code == 202
+    )
+    with planted.world.database.session(writes=True) as session:
+        health.probe_due(session, OPERATOR)
+        session.commit()
+    for name in ("admin", "reader", "member"):
+        for server_id in ("a-http_500", "a-http_rpc"):
+            for part in ("", "/health", "/configuration", "/access"):
+                marks.read(callers[name], callers[name].ask("GET", f"/servers/{server_id}{part}"))
+    planted.check()
+
+
+def test_the_log_holds_nothing_even_at_its_most_talkative(planted: Planted) -> None:
+    assert len(planted.log) > 1_000
+    if planted.marks.found_in("\n".join(planted.log).encode()):
+        for line in planted.log:
+            planted.marks.look(line.encode(), f"log: {line[:60]}")
+    planted.check()
+
+
+def test_the_database_file_and_its_journal_hold_nothing_plain(planted: Planted) -> None:
+    files = sorted(planted.world.path.parent.iterdir())
+    assert {file.suffix for file in files} >= {".db", ".db-wal"}
+    for file in files:
+        planted.marks.look(file.read_bytes(), f"file {file.suffix}")
+    connection = sqlite3.connect(planted.world.path)
+    for line in connection.iterdump():
+        planted.marks.look(line.encode(), f"row: {line[:40]}")
+    connection.close()
+    planted.check()
+
+
+@pytest.mark.parametrize("name", ["admin", "k-admin"])
+def test_with_write_only_globals_an_admin_reads_nothing_either(write_only: Planted, name: str) -> None:
+    sweep(write_only, write_only.world.callers[name], pieces=False)
+    write_only.check()
+
+
+def test_with_write_only_globals_nothing_can_be_revealed(write_only: Planted) -> None:
+    admin = write_only.world.callers["admin"]
+    for server_id in write_only.planter.ids:
+        write_only.marks.read(admin, admin.ask("POST", f"/servers/{server_id}/reveal"))
+    write_only.check()
+
+
+def test_with_write_only_globals_an_admin_is_told_what_is_set(write_only: Planted) -> None:
+    server = write_only.world.callers["k-admin"].ask("GET", "/v1/mcp/server/a-personal").get_json()
+    region = next(v for v in server["env_vars"] if v["name"] == "REGION")
+    assert (region["value"], region["is_set"]) == ("", True)
+    assert server["url"] == ""
