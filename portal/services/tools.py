@@ -9,9 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action, ServerFacts
+from portal.authorization import Action, ServerFacts, ToolLimits
 from portal.domain.errors import Forbidden, UpstreamFailure
 from portal.domain.principals import Principal
+from portal.domain.tokens import approximate_tokens
 from portal.domain.upstream import Target, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
@@ -35,6 +36,8 @@ class ToolView:
     input_schema: Mapping[str, Any]
     wire: Mapping[str, Any]
     allowed: bool = True
+    tokens: int = 0
+    """About how many tokens its definition costs a model."""
 
 
 Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
@@ -102,8 +105,9 @@ def call_tool(
     `UpstreamFailure`.
     """
     server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
-    tool = _own_name(server.row, name)
-    if not _is_allowed(principal, server, tool):
+    limits = authz.tool_limits(principal, server)
+    tool = _own_name(server.row, limits, name)
+    if not limits.allow(tool):
         raise Forbidden("You may not call this tool.")
     target = target_to_call(session, principal, server.row)
     release(session)
@@ -140,30 +144,22 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
     """How this caller sees the tools of this server; made before the transaction ends, so that no row is read later."""
     shown = dict(server.row.tool_name_to_display_name or {})
     described = dict(server.row.tool_name_to_description or {})
-    allow_list = frozenset(server.row.allowed_tools)
-    permitted = authz.allowed_tool_names(principal, server)
+    limits = authz.tool_limits(principal, server)
 
     def views(tools: Sequence[ToolDefinition]) -> tuple[ToolView, ...]:
-        return tuple(
-            ToolView(
-                tool.name, shown.get(tool.name) or tool.name, described.get(tool.name) or tool.description,
-                kind_of(tool), tool.input_schema, tool.wire,
-                (not allow_list or tool.name in allow_list) and (permitted is None or tool.name in permitted),
-            )
-            for tool in tools
+        return tuple(view(tool) for tool in tools)
+
+    def view(tool: ToolDefinition) -> ToolView:
+        description = described.get(tool.name) or tool.description
+        return ToolView(
+            tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
+            limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
         )  # fmt: skip
 
     return views
 
 
-def _is_allowed(principal: Principal, server: ServerFacts, name: str) -> bool:
-    permitted = authz.allowed_tool_names(principal, server)
-    return (not server.row.allowed_tools or name in server.row.allowed_tools) and (
-        permitted is None or name in permitted
-    )
-
-
-def _own_name(row: Server, name: str) -> str:
+def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
     """The tool's own name, also where it was given as it is published; a name that is listed as written stays so."""
     prefix = f"{prefix_of(row)}-"
-    return name.removeprefix(prefix) if name not in row.allowed_tools else name
+    return name if limits.name(name) else name.removeprefix(prefix)
