@@ -57,8 +57,8 @@ class Principal:
     """A person or a key, with its grants already loaded.
 
     `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples, every level covers
-    it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says whether the caller's address lies in the
-    internal ranges.
+    it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says
+    whether the caller's address lies in the internal ranges.
     """
 
     name: str
