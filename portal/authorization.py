@@ -68,7 +68,7 @@ def is_admin(principal: Principal, _server: ServerFacts | None = None) -> bool:
 
 def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """Admin or Read-only admin; a restricted key never has it, whoever owns it."""
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and not principal.is_restricted_key
+    return principal.role.has_admin_view and not principal.is_restricted_key
 
 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
@@ -113,7 +113,7 @@ def _open_to_all(_principal: Principal, server: ServerFacts) -> Verdict:
 
 
 def _admin_view(principal: Principal, server: ServerFacts) -> Verdict:
-    if principal.role not in (Role.ADMIN, Role.ADMIN_VIEWER):
+    if not principal.role.has_admin_view:
         return Verdict.NOT_MET
     named = principal.only_servers is None or server.row.server_id in principal.only_servers
     return Verdict.GRANTS if named else Verdict.NOT_MET
@@ -121,7 +121,7 @@ def _admin_view(principal: Principal, server: ServerFacts) -> Verdict:
 
 def _grants(principal: Principal, server: ServerFacts) -> Verdict:
     # What an Admin's key names narrows it (rule 2); further grants do not widen it again.
-    is_judged = principal.role not in (Role.ADMIN, Role.ADMIN_VIEWER)
+    is_judged = not principal.role.has_admin_view
     return Verdict.GRANTS if is_judged and covering_routes(principal, server) else Verdict.NOT_MET
 
 
@@ -324,11 +324,11 @@ def _grant_condition(principal: Principal) -> ColumnElement[bool]:
 
 
 def _sees_all(principal: Principal) -> bool:
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is None
+    return principal.role.has_admin_view and principal.only_servers is None
 
 
 def _is_narrowed_admin(principal: Principal) -> bool:
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is not None
+    return principal.role.has_admin_view and principal.only_servers is not None
 
 
 def _reach_condition(reach: Reach) -> ColumnElement[bool]:

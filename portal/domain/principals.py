@@ -21,6 +21,11 @@ class Role(StrEnum):
             self.value, "Viewer"
         )
 
+    @property
+    def has_admin_view(self) -> bool:
+        """Admin and Read-only admin."""
+        return self in (Role.ADMIN, Role.ADMIN_VIEWER)
+
 
 class TeamRole(StrEnum):
     """What a person is in a team."""

@@ -104,17 +104,23 @@ def call_tool(
     Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
     `UpstreamFailure`.
     """
-    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
-    limits = authz.tool_limits(principal, server)
-    tool = _own_name(server.row, limits, name)
-    if not limits.allow(tool):
-        raise Forbidden("You may not call this tool.")
-    target = target_to_call(session, principal, server.row)
+    row, tool = authorize_call(session, principal, server_id, name)
+    target = target_to_call(session, principal, row)
     release(session)
     began = time.monotonic()
     outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
     return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in target.headers))
+
+
+def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:
+    """The server and the tool's own name, where the caller may call it. Raises as `find_server`, and `Forbidden`."""
+    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
+    limits = authz.tool_limits(principal, server)
+    tool = _own_name(server.row, limits, name)
+    if not limits.allow(tool):
+        raise Forbidden("You may not call this tool.")
+    return server.row, tool
 
 
 def prefix_of(row: Server) -> str:
