@@ -120,7 +120,7 @@ def start_process(
     with tempfile.TemporaryDirectory(prefix="portal-peer-") as folder:
         log = Path(folder) / "output.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 - the tests' own commands
+            process = subprocess.Popen(
                 [str(part) for part in argv],
                 env=dict(env),
                 cwd=cwd,
@@ -149,9 +149,7 @@ def _await_ready(started: StartedProcess, ready: Callable[[], bool], seconds: fl
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
     """Run ``argv`` to its end, with no input, in ``env`` (ours by default); return its exit code and what it said."""
-    return subprocess.run(  # noqa: S603 - the tests' own commands
-        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 def bare_environment(**more: str) -> dict[str, str]:

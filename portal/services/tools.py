@@ -1,7 +1,7 @@
 """Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,29 @@ def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any
         for view in views(answer)
         if view.allowed
     ]
+
+
+def list_tools_of(
+    session: Session, principal: Principal, server_ids: Collection[str]
+) -> dict[str, tuple[ToolView, ...] | UpstreamFailure]:
+    """All tools of these servers, asked side by side now; of a server that fails, the failure.
+
+    Servers whose tools the caller may neither use nor inspect are left out.
+    """
+    query = select(Server).where(Server.server_id.in_(server_ids)).order_by(Server.sort_key, Server.server_id)
+    rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*loading.PARTS)))
+    groups = loading.groups_of(session, rows)
+    plan: dict[str, tuple[Target, Views]] = {}
+    for row in rows:
+        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        if any(authz.may(principal, action, server) for action in (Action.SERVER_USE, Action.SERVER_INSPECT)):
+            plan[row.server_id] = (target_to_list(session, principal, row), _viewer(principal, server))
+    release(session)
+    answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
+    return {
+        server_id: answer if isinstance(answer, UpstreamFailure) else views(answer)
+        for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
+    }
 
 
 def call_tool(
