@@ -74,7 +74,9 @@ def test_an_admin_picks_tools_across_servers_without_a_script(browser: Browsing,
     assert ticked == [f'["{NOTES}","find"]']
     assert offered == [], "no tool of the echo server mentions sums"
     wider = look_at(
-        ada.post("/toolsets/new", toolset_name="mixed", server_id="id-echo", look="tools", tools=[f'["{NOTES}","find"]'])
+        ada.post(
+            "/toolsets/new", toolset_name="mixed", server_id="id-echo", look="tools", tools=[f'["{NOTES}","find"]']
+        )
     )
     assert '["id-echo","add"]' in [box["value"] for box in wider.select("input[name=tools]:not([checked])")]
     saved = ada.post(
