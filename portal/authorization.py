@@ -68,7 +68,7 @@ def is_admin(principal: Principal, _server: ServerFacts | None = None) -> bool:
 
 def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """Admin or Read-only admin; a restricted key never has it, whoever owns it."""
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and not principal.is_restricted_key
+    return principal.role.has_admin_view and not principal.is_restricted_key
 
 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
@@ -81,13 +81,81 @@ def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
     return principal.role is Role.MEMBER and not principal.is_restricted_key
 
 
+class Verdict(StrEnum):
+    """What one rule says: it lets in, it keeps out, it has no objection, or it is not met."""
+
+    GRANTS = "grants"
+    REFUSES = "refuses"
+    PASSES = "passes"
+    NOT_MET = "not_met"
+
+
+class Rule(StrEnum):
+    """The rules of `1-system.md`, 4 that decide about using a server, by the number they have there."""
+
+    ACTIVE = "active"  # 1
+    ADDRESS = "address"  # 7
+    OPEN_TO_ALL = "open_to_all"  # 5
+    ADMIN_VIEW = "admin_view"  # 2
+    GRANTS = "grants"  # 3 and 4
+
+
+def _active(_principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.PASSES if server.row.approval_status == ApprovalStatus.ACTIVE else Verdict.REFUSES
+
+
+def _address(principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.PASSES if _is_in_reach_of_address(principal, server.row) else Verdict.REFUSES
+
+
+def _open_to_all(_principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.GRANTS if server.row.allow_all_keys else Verdict.NOT_MET
+
+
+def _admin_view(principal: Principal, server: ServerFacts) -> Verdict:
+    if not principal.role.has_admin_view:
+        return Verdict.NOT_MET
+    named = principal.only_servers is None or server.row.server_id in principal.only_servers
+    return Verdict.GRANTS if named else Verdict.NOT_MET
+
+
+def _grants(principal: Principal, server: ServerFacts) -> Verdict:
+    # What an Admin's key names narrows it (rule 2); further grants do not widen it again.
+    is_judged = not principal.role.has_admin_view
+    return Verdict.GRANTS if is_judged and covering_routes(principal, server) else Verdict.NOT_MET
+
+
+_RULES_OF_USE: dict[Rule, Callable[[Principal, ServerFacts], Verdict]] = {
+    Rule.ACTIVE: _active,
+    Rule.ADDRESS: _address,
+    Rule.OPEN_TO_ALL: _open_to_all,
+    Rule.ADMIN_VIEW: _admin_view,
+    Rule.GRANTS: _grants,
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether somebody may use a server, which rule settles it, and what each rule says."""
+
+    allowed: bool
+    decided_by: Rule
+    verdicts: dict[Rule, Verdict]
+
+
+def decide(principal: Principal, server: ServerFacts) -> Decision:
+    """Ask every rule. The first that refuses decides, else the first that grants, else the grants that are missing."""
+    verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
+    for wanted in (Verdict.REFUSES, Verdict.GRANTS):
+        for rule, verdict in verdicts.items():
+            if verdict is wanted:
+                return Decision(verdict is Verdict.GRANTS, rule, verdicts)
+    return Decision(False, Rule.GRANTS, verdicts)
+
+
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
     """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in."""
-    if server is None or not _is_in_reach_of_address(principal, server.row):
-        return False
-    if server.row.approval_status != ApprovalStatus.ACTIVE:
-        return False
-    return server.row.allow_all_keys or _is_granted(principal, server)
+    return server is not None and decide(principal, server).allowed
 
 
 def may_see(principal: Principal, server: ServerFacts | None) -> bool:
@@ -185,12 +253,48 @@ def servers_of_team(reach: Reach) -> ColumnElement[bool]:
     return and_(_ACTIVE, _reach_condition(reach))
 
 
+def granted_toolsets(principal: Principal) -> frozenset[str] | None:
+    """The toolsets that are granted to the principal; None is every one.
+
+    With admin view all, unless the key names some itself (ACC-27). Else, as for tools: within one route every level
+    that names toolsets narrows, and between routes the wider wins.
+    """
+    if has_admin_view(principal):
+        return principal.only_toolsets
+    narrowed = (
+        [level.toolset_ids for level in route if level.explicit_toolsets is not None]
+        for route in principal.routes_of_access
+    )
+    return frozenset().union(*(frozenset.intersection(*limits) for limits in narrowed if limits))
+
+
+@dataclass(frozen=True)
+class ToolLimits:
+    """Which tools of one server are left to a principal: by the server's own list, and by permissions. None: all."""
+
+    allow_list: frozenset[str] | None
+    permitted: frozenset[str] | None
+
+    def allow(self, name: str) -> bool:
+        """Whether the tool may be called; names are compared as they are written."""
+        return all(limit is None or name in limit for limit in (self.allow_list, self.permitted))
+
+    def name(self, name: str) -> bool:
+        """Whether a limit names just this tool."""
+        return any(limit is not None and name in limit for limit in (self.allow_list, self.permitted))
+
+
+def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
+    """The limits on the tools of `server`, for those who may use it."""
+    return ToolLimits(frozenset(server.row.allowed_tools) or None, allowed_tool_names(principal, server))
+
+
 def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
     """The tools of `server` that the tool permissions leave the principal; None is no limit.
 
     Within one route of access every level that names the server's tools narrows; between routes the wider wins.
     """
-    routes, limits_of_routes = _covering(principal, server), list[frozenset[str]]()
+    routes, limits_of_routes = covering_routes(principal, server), list[frozenset[str]]()
     for route in routes:
         limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]
         if not limits:
@@ -202,19 +306,12 @@ def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[s
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
 
 
-def _covering(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
+def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
+    """The routes of access in which every level names the server."""
     row_id, groups = server.row.server_id, server.access_group_ids
     return [
         route for route in principal.routes_of_access if route and all(level.covers(row_id, groups) for level in route)
     ]
-
-
-def _is_granted(principal: Principal, server: ServerFacts) -> bool:
-    if _sees_all(principal):
-        return True
-    if _is_narrowed_admin(principal):
-        return server.row.server_id in (principal.only_servers or ())
-    return bool(_covering(principal, server))
 
 
 def _grant_condition(principal: Principal) -> ColumnElement[bool]:
@@ -227,11 +324,11 @@ def _grant_condition(principal: Principal) -> ColumnElement[bool]:
 
 
 def _sees_all(principal: Principal) -> bool:
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is None
+    return principal.role.has_admin_view and principal.only_servers is None
 
 
 def _is_narrowed_admin(principal: Principal) -> bool:
-    return principal.role in (Role.ADMIN, Role.ADMIN_VIEWER) and principal.only_servers is not None
+    return principal.role.has_admin_view and principal.only_servers is not None
 
 
 def _reach_condition(reach: Reach) -> ColumnElement[bool]:

@@ -19,6 +19,15 @@ def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
     return any((mapped or ip) in network for network in _networks(ranges))
 
 
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_internal(address: str | None, ranges: Sequence[str]) -> bool:
     """Whether a caller is internal; custom ranges replace the defaults, unreadable ones are skipped."""
     custom = [text for text in ranges if any(_networks([text]))]

@@ -21,6 +21,11 @@ class Role(StrEnum):
             self.value, "Viewer"
         )
 
+    @property
+    def has_admin_view(self) -> bool:
+        """Admin and Read-only admin."""
+        return self in (Role.ADMIN, Role.ADMIN_VIEWER)
+
 
 class TeamRole(StrEnum):
     """What a person is in a team."""
@@ -34,7 +39,8 @@ class Reach:
     """What one level (a key, a team, a person) names.
 
     `names_anything` stays true when all that was named is gone: a level that once set a limit never turns into "no
-    limit" because a server was deleted.
+    limit" because a server was deleted. A toolset counts as tool permissions on the servers it is made of; those are
+    in `server_ids` and `tools` already. `holder` is whose level it is (`team` and its id), for those who explain.
     """
 
     server_ids: frozenset[str] = frozenset()
@@ -42,6 +48,9 @@ class Reach:
     tools: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     names_anything: bool = False
     explicit_servers: frozenset[str] | None = None
+    toolset_ids: frozenset[str] = frozenset()
+    explicit_toolsets: frozenset[str] | None = None
+    holder: tuple[str, str] | None = None
 
     def covers(self, server_id: str, access_group_ids: frozenset[str]) -> bool:
         """Whether this level names the server, itself or through an access group."""
@@ -53,8 +62,8 @@ class Principal:
     """A person or a key, with its grants already loaded.
 
     `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples, every level covers
-    it. `only_servers` is an Admin key's explicit narrowing. `is_internal` says whether the caller's address lies in the
-    internal ranges.
+    it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says
+    whether the caller's address lies in the internal ranges.
     """
 
     name: str
@@ -65,6 +74,7 @@ class Principal:
     team_ids: frozenset[str] = frozenset()
     routes_of_access: tuple[tuple[Reach, ...], ...] = ()
     only_servers: frozenset[str] | None = None
+    only_toolsets: frozenset[str] | None = None
     allowed_routes: tuple[str, ...] = ()
     is_internal: bool = False
     view_all: bool = False

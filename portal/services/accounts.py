@@ -56,7 +56,15 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
 
     Raises `Unauthenticated` for an unknown, expired or revoked key and for one whose owner is deactivated.
     """
-    key = session.scalar(select(ApiKey).where(ApiKey.key_hash == hash_key(secret)))
+    return _principal_of(session, session.scalar(select(ApiKey).where(ApiKey.key_hash == hash_key(secret))), address)
+
+
+def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
+    """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let anybody in."""
+    return _principal_of(session, session.get(ApiKey, key_id), address)
+
+
+def _principal_of(session: Session, key: ApiKey | None, address: str | None) -> Principal:
     if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now()):
         raise Unauthenticated("A valid API key is required.")
     user = session.get(User, key.user_id) if key.user_id else None
@@ -69,7 +77,7 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
     own_groups = frozenset(held[holder].access_group_ids)
     routes = [tuple(level for level in levels if level.names_anything)]
     if own_groups:
-        routes.append((Reach(access_group_ids=own_groups, names_anything=True),))
+        routes.append((Reach(access_group_ids=own_groups, names_anything=True, holder=holder),))
     preferences = load_preferences(session)
     return Principal(
         name=(user.email or user.user_id) if user else (key.key_alias or key.key_prefix),
@@ -80,6 +88,7 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
         team_ids=frozenset([key.team_id] if key.team_id else []),
         routes_of_access=tuple(route for route in routes if route),
         only_servers=held[holder].reach.explicit_servers,
+        only_toolsets=held[holder].reach.explicit_toolsets,
         allowed_routes=tuple(key.allowed_routes),
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
         view_all=preferences.user_mcp_management_mode == "view_all",

@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
 from portal.services.inner import loading
-from portal.store.models import AccessGroup, Server, Team, TeamMember, User
+from portal.store.models import AccessGroup, ApiKey, Server, Team, TeamMember, User
 
 MOST_SERVERS = 50
 MOST_OTHERS = 20
@@ -97,6 +97,24 @@ def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> 
     }
 
 
+def find_keys(session: Session, principal: Principal, text: str) -> list[Choice]:
+    """Up to 20 API keys by a part of their name, their owner's or their beginning; the first ones for a blank."""
+    authz.require(principal, Action.KEY_READ)
+    query = _keys()
+    if text.strip():
+        query = query.where(_holds(text, ApiKey.key_alias, ApiKey.key_prefix, User.email, User.display_name))
+    rows = session.execute(query.order_by(ApiKey.key_alias, ApiKey.key_prefix, ApiKey.key_id).limit(MOST_OTHERS))
+    return [_key(*row) for row in rows]
+
+
+def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
+    """The API keys behind `ids`."""
+    authz.require(principal, Action.KEY_READ)
+    return {
+        row[0]: _key(*row) for part in _chunks(ids) for row in session.execute(_keys().where(ApiKey.key_id.in_(part)))
+    }
+
+
 def name_groups(session: Session, principal: Principal, ids: Collection[str]) -> list[str]:
     """The sorted names of the access groups behind `ids`."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
@@ -118,6 +136,16 @@ def list_memberships(session: Session, principal: Principal, user_id: str) -> li
 
 def _server(server_id: str, name: str | None, alias: str | None) -> Choice:
     return Choice(server_id, name or alias or server_id, alias if name and alias and alias != name else "")
+
+
+def _keys() -> Select[str, str | None, str, str | None, str | None]:
+    columns = (ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, User.display_name, User.email)
+    return select(*columns).outerjoin(User, User.user_id == ApiKey.user_id)
+
+
+def _key(key_id: str, alias: str | None, prefix: str, name: str | None, email: str | None) -> Choice:
+    note = ", ".join(filter(None, (f"{prefix}…" if alias else "", name or email)))
+    return Choice(key_id, alias or f"{prefix}…", note)
 
 
 def _person(user_id: str, name: str | None, email: str | None) -> Choice:

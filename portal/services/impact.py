@@ -16,6 +16,7 @@ from portal.store.models import (
     Grant,
     Team,
     TeamMember,
+    ToolsetTool,
     User,
     UserCredential,
     UserVariable,
@@ -79,7 +80,18 @@ def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
 def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
     """Teams, people and keys that reach servers through it."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
-    mine = Grant.access_group_id == group_id
+    servers = _count(session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id)
+    return _of_holders(session, Grant.access_group_id == group_id, servers)
+
+
+def of_toolset(session: Session, principal: Principal, toolset_id: str) -> Impact:
+    """Teams, people and keys that it is granted to."""
+    authz.require(principal, Action.TOOLSET_READ)
+    servers = _count(session, ToolsetTool.server_id, ToolsetTool.toolset_id == toolset_id)
+    return _of_holders(session, Grant.toolset_id == toolset_id, servers)
+
+
+def _of_holders(session: Session, mine: ColumnElement[bool], servers: int) -> Impact:
     teams = select(Team.team_alias).join(Grant, (Grant.holder_kind == "team") & (Grant.holder_id == Team.team_id))
     people = select(_NAME).join(Grant, (Grant.holder_kind == "user") & (Grant.holder_id == User.user_id))
     holders = select(Grant.holder_id).where(mine, Grant.holder_kind == "key")
@@ -88,7 +100,7 @@ def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
         people=tuple(session.scalars(people.where(mine).distinct().order_by(_NAME).limit(_MOST_NAMES))),
         people_count=_count(session, Grant.holder_id, mine, Grant.holder_kind == "user"),
         live_keys=_live_keys(session, ApiKey.key_id.in_(holders)),
-        servers=_count(session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id),
+        servers=servers,
     )
 
 

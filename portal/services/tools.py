@@ -1,7 +1,7 @@
 """Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action, ServerFacts
+from portal.authorization import Action, ServerFacts, ToolLimits
 from portal.domain.errors import Forbidden, UpstreamFailure
 from portal.domain.principals import Principal
+from portal.domain.tokens import approximate_tokens
 from portal.domain.upstream import Target, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
@@ -35,6 +36,8 @@ class ToolView:
     input_schema: Mapping[str, Any]
     wire: Mapping[str, Any]
     allowed: bool = True
+    tokens: int = 0
+    """About how many tokens its definition costs a model."""
 
 
 Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
@@ -93,6 +96,29 @@ def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any
     ]
 
 
+def list_tools_of(
+    session: Session, principal: Principal, server_ids: Collection[str]
+) -> dict[str, tuple[ToolView, ...] | UpstreamFailure]:
+    """All tools of these servers, asked side by side now; of a server that fails, the failure.
+
+    Servers whose tools the caller may neither use nor inspect are left out.
+    """
+    query = select(Server).where(Server.server_id.in_(server_ids)).order_by(Server.sort_key, Server.server_id)
+    rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*loading.PARTS)))
+    groups = loading.groups_of(session, rows)
+    plan: dict[str, tuple[Target, Views]] = {}
+    for row in rows:
+        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        if any(authz.may(principal, action, server) for action in (Action.SERVER_USE, Action.SERVER_INSPECT)):
+            plan[row.server_id] = (target_to_list(session, principal, row), _viewer(principal, server))
+    release(session)
+    answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
+    return {
+        server_id: answer if isinstance(answer, UpstreamFailure) else views(answer)
+        for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
+    }
+
+
 def call_tool(
     session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any]
 ) -> CallView:
@@ -101,16 +127,23 @@ def call_tool(
     Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
     `UpstreamFailure`.
     """
-    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
-    tool = _own_name(server.row, name)
-    if not _is_allowed(principal, server, tool):
-        raise Forbidden("You may not call this tool.")
-    target = target_to_call(session, principal, server.row)
+    row, tool = authorize_call(session, principal, server_id, name)
+    target = target_to_call(session, principal, row)
     release(session)
     began = time.monotonic()
     outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
     return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in target.headers))
+
+
+def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:
+    """The server and the tool's own name, where the caller may call it. Raises as `find_server`, and `Forbidden`."""
+    server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
+    limits = authz.tool_limits(principal, server)
+    tool = _own_name(server.row, limits, name)
+    if not limits.allow(tool):
+        raise Forbidden("You may not call this tool.")
+    return server.row, tool
 
 
 def prefix_of(row: Server) -> str:
@@ -140,30 +173,22 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
     """How this caller sees the tools of this server; made before the transaction ends, so that no row is read later."""
     shown = dict(server.row.tool_name_to_display_name or {})
     described = dict(server.row.tool_name_to_description or {})
-    allow_list = frozenset(server.row.allowed_tools)
-    permitted = authz.allowed_tool_names(principal, server)
+    limits = authz.tool_limits(principal, server)
 
     def views(tools: Sequence[ToolDefinition]) -> tuple[ToolView, ...]:
-        return tuple(
-            ToolView(
-                tool.name, shown.get(tool.name) or tool.name, described.get(tool.name) or tool.description,
-                kind_of(tool), tool.input_schema, tool.wire,
-                (not allow_list or tool.name in allow_list) and (permitted is None or tool.name in permitted),
-            )
-            for tool in tools
+        return tuple(view(tool) for tool in tools)
+
+    def view(tool: ToolDefinition) -> ToolView:
+        description = described.get(tool.name) or tool.description
+        return ToolView(
+            tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
+            limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
         )  # fmt: skip
 
     return views
 
 
-def _is_allowed(principal: Principal, server: ServerFacts, name: str) -> bool:
-    permitted = authz.allowed_tool_names(principal, server)
-    return (not server.row.allowed_tools or name in server.row.allowed_tools) and (
-        permitted is None or name in permitted
-    )
-
-
-def _own_name(row: Server, name: str) -> str:
+def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
     """The tool's own name, also where it was given as it is published; a name that is listed as written stays so."""
     prefix = f"{prefix_of(row)}-"
-    return name.removeprefix(prefix) if name not in row.allowed_tools else name
+    return name if limits.name(name) else name.removeprefix(prefix)

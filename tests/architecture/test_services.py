@@ -11,7 +11,7 @@ FIRST = (("session",), ("principal", "_principal"))
 # What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
 ASKS = {
     "authz.require", "authz.may", "authz.is_admin", "authz.usable_servers", "authz.visible_servers",
-    "loading.find_server",
+    "authz.granted_toolsets", "loading.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
@@ -22,6 +22,7 @@ NOBODY_ASKS = {
     "accounts.hash_key": "computes",
     "accounts.hash_password": "computes",
     "accounts.principal_for_key": "finds out who asks",
+    "accounts.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
     "accounts.principal_for_user": "finds out who asks",
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",

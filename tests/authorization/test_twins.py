@@ -14,15 +14,26 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain.principals import OPERATOR, Principal, Role
-from portal.services import access_groups, accounts, preferences, servers
+from portal.services import access_groups, accounts, preferences, servers, toolsets
 from portal.services.inner.grants import ObjectPermission, replace_grants
 from portal.services.inner.loading import facts
 from portal.store.database import Database
-from portal.store.models import AccessGroup, AccessGroupServer, ApiKey, Server, Team, TeamMember, User
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    ApiKey,
+    Server,
+    Team,
+    TeamMember,
+    Toolset,
+    ToolsetTool,
+    User,
+)
 
 SERVERS = ("s0", "s1", "s2", "s3")
 GROUPS = ("g0", "g1")
 TEAMS = ("t0", "t1")
+TOOLSETS = ("x0", "x1")
 SECRET = "sk-SECRET"
 INSIDE, OUTSIDE = "10.0.0.1", "203.0.113.7"
 ADMINS = (Role.ADMIN, Role.ADMIN_VIEWER)
@@ -44,6 +55,7 @@ class Level:
     groups: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()
     own_groups: frozenset[str] = frozenset()
+    toolsets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class World:
 
     servers: tuple[MadeServer, ...] = (MadeServer(),) * 4
     members: tuple[frozenset[str], ...] = (frozenset(),) * 2
+    selections: tuple[frozenset[str], ...] = (frozenset(),) * 2
     role: Role = Role.MEMBER
     direct: Level = field(default_factory=Level)
     teams: tuple[Level, ...] = (Level(),) * 2
@@ -64,13 +77,14 @@ class World:
     inside: bool = True
     gone_servers: frozenset[str] = frozenset()
     gone_groups: frozenset[str] = frozenset()
+    gone_toolsets: frozenset[str] = frozenset()
 
 
 def some(of: tuple[str, ...]) -> st.SearchStrategy[frozenset[str]]:
     return st.frozensets(st.sampled_from(of), max_size=len(of))
 
 
-LEVELS = st.builds(Level, some(SERVERS), some(GROUPS), some(SERVERS), some(GROUPS)) | st.just(Level())
+LEVELS = st.builds(Level, some(SERVERS), some(GROUPS), some(SERVERS), some(GROUPS), some(TOOLSETS)) | st.just(Level())
 WORLDS = st.builds(
     World,
     servers=st.tuples(
@@ -84,6 +98,7 @@ WORLDS = st.builds(
         )
     ),
     members=st.tuples(some(SERVERS), some(SERVERS)),
+    selections=st.tuples(some(SERVERS), some(SERVERS)),
     role=st.sampled_from([*Role, Role.MEMBER, Role.MEMBER]),
     direct=LEVELS,
     teams=st.tuples(LEVELS, LEVELS),
@@ -96,6 +111,7 @@ WORLDS = st.builds(
     inside=st.booleans(),
     gone_servers=st.just(frozenset()) | some(SERVERS),
     gone_groups=st.just(frozenset()) | some(GROUPS),
+    gone_toolsets=st.just(frozenset()) | some(TOOLSETS),
 )  # fmt: skip
 
 
@@ -103,6 +119,7 @@ def reference(world: World) -> tuple[set[str], set[str]]:
     """The active servers that may be seen and that may be used, straight from the text of the rules."""
     there = {s: made for s, made in zip(SERVERS, world.servers, strict=True) if s not in world.gone_servers}
     groups = {g: members for g, members in zip(GROUPS, world.members, strict=True) if g not in world.gone_groups}
+    selections = {x: made for x, made in zip(TOOLSETS, world.selections, strict=True) if x not in world.gone_toolsets}
     active = {s for s, made in there.items() if made.status == "active"}  # rule 1
     within = {s for s in active if world.inside or there[s].internet or there[s].public}  # rule 7
     everything = set(SERVERS)
@@ -113,9 +130,10 @@ def reference(world: World) -> tuple[set[str], set[str]]:
     def named(level: Level, *, with_own: bool) -> set[str] | None:
         """What a level names; None where it sets no limit."""
         own = level.own_groups if with_own else frozenset()
-        if not (level.servers or level.groups or level.tools or own):
+        if not (level.servers or level.groups or level.tools or level.toolsets or own):
             return None
-        return {*level.servers, *level.tools, *through(level.groups | own)}
+        picked = {server for name in level.toolsets & selections.keys() for server in selections[name]}
+        return {*level.servers, *level.tools, *picked, *through(level.groups | own)}
 
     def of_team(team: str) -> set[str] | None:
         return named(world.teams[TEAMS.index(team)], with_own=True)
@@ -153,6 +171,10 @@ def build(session: Session, world: World) -> None:
     session.flush()
     for group_id, members in zip(GROUPS, world.members, strict=True):
         session.add_all(AccessGroupServer(access_group_id=group_id, server_id=member) for member in members)
+    session.add_all(Toolset(toolset_id=name, toolset_name=f"toolset {name}") for name in TOOLSETS)
+    session.flush()
+    for name, picked in zip(TOOLSETS, world.selections, strict=True):
+        session.add_all(ToolsetTool(toolset_id=name, server_id=server, tool_name="tool") for server in picked)
     session.add_all(TeamMember(team_id=team_id, user_id="u") for team_id in world.joined)
     grant(session, "user", "u", world.direct)
     for team_id, level in zip(TEAMS, world.teams, strict=True):
@@ -171,6 +193,8 @@ def build(session: Session, world: World) -> None:
         servers.delete_server(session, OPERATOR, server_id)
     for group_id in sorted(world.gone_groups):
         access_groups.delete_group(session, OPERATOR, group_id)
+    for toolset_id in sorted(world.gone_toolsets):
+        toolsets.delete_toolset(session, OPERATOR, toolset_id)
     mode = "view_all" if world.view_all else "restricted"
     preferences.update_preferences(session, OPERATOR, {"user_mcp_management_mode": mode})
     session.expire_all()
@@ -181,6 +205,7 @@ def grant(session: Session, kind: str, holder_id: str, level: Level) -> None:
         mcp_servers=tuple(level.servers),
         mcp_access_groups=tuple(level.groups),
         mcp_tool_permissions=dict.fromkeys(level.tools, ("tool",)),
+        mcp_toolsets=tuple(level.toolsets),
     )
     replace_grants(session, (kind, holder_id), permission, level.own_groups if kind != "user" else None)
 

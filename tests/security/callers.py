@@ -22,13 +22,14 @@ from werkzeug.test import TestResponse
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR, Role
-from portal.services import keys, people, sessions, teams
+from portal.services import keys, people, sessions, teams, toolsets
 from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import KeyDraft
+from portal.services.toolsets import ToolRef
 from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
-from portal.store.models import ApiKey
+from portal.store.models import ApiKey, Toolset
 from tests.conftest import CREW, KEYS, NOTES, add_people
 from tests.factories import PASSWORD, make_group, make_key, make_server, make_user
 
@@ -36,6 +37,7 @@ HIDDEN = "id-hidden"
 BYOK = "id-byok"
 GROUP = "tools"
 SPARE_KEY = "spare-key"
+TOOLSET = "id-adding"
 SESSIONS = {"viewer": "vic", "member": "mel", "outsider": "otto", "reader": "vera", "admin": "ada"}
 KEY_CALLERS = {"k-viewer": "vic", "k-member": "mel", "k-outsider": "otto", "k-reader": "vera", "k-admin": "ada"}
 _TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
@@ -162,11 +164,18 @@ def _add_targets(session: Session) -> dict[str, str]:
     teams.change_team(session, OPERATOR, CREW, {}, access_group_ids=[group_id])
     make_user(session, "guest", Role.VIEWER)
     session.flush()
+    made = toolsets.create_toolset(session, OPERATOR, "adding", None, []).toolset_id
+    session.execute(update(Toolset).where(Toolset.toolset_id == made).values(toolset_id=TOOLSET))
+    session.expire_all()
+    toolsets.change_toolset(session, OPERATOR, TOOLSET, tools=[ToolRef(NOTES, "add")])
+    crew = ObjectPermission(mcp_servers=(NOTES,), mcp_toolsets=(TOOLSET,))
+    teams.change_team(session, OPERATOR, CREW, {}, permission=crew)
     issued = keys.issue_key(session, OPERATOR, KeyDraft(key_alias="spare", user_id="mel")).view.key_id
     session.execute(update(ApiKey).where(ApiKey.key_id == issued).values(key_id=SPARE_KEY))
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id,
+        "toolset_id": TOOLSET,
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import NOTES
 from tests.factories import PASSWORD
-from tests.security.callers import BYOK, HIDDEN, Caller, World
+from tests.security.callers import BYOK, HIDDEN, TOOLSET, Caller, World
 
 GOLDEN = Path(__file__).with_name("routes.txt")
 HEAD = """\
@@ -42,6 +42,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/users/new": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
     "POST /keys/find/servers": {"find": "notes"},
     "POST /keys/new": {"key_alias": "fresh", "expiry": "90", "save": "yes"},
+    "POST /admin/access": {"user_id": "guest", "server_id": NOTES, "save": "yes"},
+    "POST /admin/find/keys": {"find_key": "spare"},
+    "POST /admin/find/servers": {"find_server": "notes"},
+    "POST /toolsets/new": {"toolset_name": "fresh", "save": "yes"},
+    "POST /toolsets/<toolset_id>/edit": {"toolset_name": "fresh", "save": "yes"},
+    "POST /v1/mcp/toolset": {"toolset_name": "fresh"},
+    "PUT /v1/mcp/toolset": {"toolset_id": TOOLSET, "description": "fresh"},
     "POST /credentials/<server_id>/key": {"key": "a key of one's own"},
     "POST /playground/call": {"server": NOTES, "tool": "add"},
     "POST /profile": {"display_name": "Somebody", "theme": "auto"},

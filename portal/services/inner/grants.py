@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Reach
-from portal.store.models import AccessGroup, ApiKey, Grant, Server
+from portal.store.models import AccessGroup, ApiKey, Grant, Server, Toolset, ToolsetTool
 
 Holder = tuple[str, str]
 """What holds grants: its kind (`user`, `team`, `key`) and its id."""
@@ -17,7 +17,7 @@ Holder = tuple[str, str]
 
 @dataclass(frozen=True)
 class ObjectPermission:
-    """Grants as they are sent and answered; servers by id, name or alias, groups by name or id."""
+    """Grants as they are sent and answered; servers by id, name or alias, groups and toolsets by name or id."""
 
     mcp_servers: tuple[str, ...] = ()
     mcp_access_groups: tuple[str, ...] = ()
@@ -37,17 +37,15 @@ class Holdings:
 
     def with_own_groups(self) -> Reach:
         """The reach with the `access_group_ids` counted in, as for a team."""
-        return Reach(
-            server_ids=self.reach.server_ids,
+        return replace(
+            self.reach,
             access_group_ids=self.reach.access_group_ids | frozenset(self.access_group_ids),
-            tools=self.reach.tools,
             names_anything=self.reach.names_anything or self.has_own_groups,
-            explicit_servers=self.reach.explicit_servers,
         )
 
 
 def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdings]:
-    """The holdings of several holders, in one query; every holder asked for is in the answer."""
+    """The holdings of several holders, in two queries at most; every holder asked for is in the answer."""
     ids_by_kind: dict[str, set[str]] = defaultdict(set)
     for kind, holder_id in holders:
         ids_by_kind[kind].add(holder_id)
@@ -60,7 +58,9 @@ def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdin
     named = select(Grant, AccessGroup.name).outerjoin(AccessGroup, AccessGroup.access_group_id == Grant.access_group_id)
     for grant, group_name in session.execute(named.where(condition)):
         rows[(grant.holder_kind, grant.holder_id)].append((grant, group_name))
-    return {holder: _holdings(grants) for holder, grants in rows.items()}
+    toolset_ids = {g.toolset_id for grants in rows.values() for g, _ in grants if g.kind == "toolset" and g.toolset_id}
+    toolsets = _tools_of(session, toolset_ids)
+    return {holder: _holdings(holder, grants, toolsets) for holder, grants in rows.items()}
 
 
 def replace_grants(
@@ -127,6 +127,19 @@ def resolve_groups(session: Session, references: Collection[str], field_name: st
     return _known(references, found, "access group", field_name)
 
 
+def resolve_toolsets(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
+    """The ids behind ids or names of toolsets, an id going first. Raises `InvalidRequest` for an unknown one."""
+    if not references:
+        return {}
+    rows = session.execute(
+        select(Toolset.toolset_id, Toolset.toolset_name).where(
+            or_(Toolset.toolset_id.in_(references), Toolset.toolset_name.in_(references))
+        )
+    ).all()
+    found = {name: toolset_id for toolset_id, name in rows} | {toolset_id: toolset_id for toolset_id, _ in rows}
+    return _known(references, found, "toolset", field_name)
+
+
 def _known(references: Collection[str], found: Mapping[str, str], what: str, field_name: str) -> dict[str, str]:
     for reference in references:
         if reference not in found:
@@ -138,6 +151,7 @@ def _add_permission(session: Session, kind: str, holder_id: str, permission: Obj
     servers = resolve_servers(session, permission.mcp_servers, "object_permission.mcp_servers")
     tools = resolve_servers(session, tuple(permission.mcp_tool_permissions), "object_permission.mcp_tool_permissions")
     groups = resolve_groups(session, permission.mcp_access_groups, "object_permission.mcp_access_groups")
+    toolsets = resolve_toolsets(session, permission.mcp_toolsets, "object_permission.mcp_toolsets")
 
     def add(grant_kind: str, **columns: object) -> None:
         session.add(Grant(holder_kind=kind, holder_id=holder_id, kind=grant_kind, **columns))
@@ -148,31 +162,51 @@ def _add_permission(session: Session, kind: str, holder_id: str, permission: Obj
         add("access_group", access_group_id=group_id)
     for reference, names in permission.mcp_tool_permissions.items():
         add("tools", server_id=tools[reference], tools=list(dict.fromkeys(names)))
-    for toolset_id in dict.fromkeys(permission.mcp_toolsets):
+    for toolset_id in dict.fromkeys(toolsets.values()):
         add("toolset", toolset_id=toolset_id)
 
 
-def _holdings(grants: list[tuple[Grant, str | None]]) -> Holdings:
+_Tools = dict[str, set[str]]
+
+
+def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tools]:
+    """The tools of each toolset by server; the names as they are stored (TLS-12)."""
+    found: dict[str, _Tools] = {toolset_id: {} for toolset_id in toolset_ids}
+    if toolset_ids:
+        for entry in session.scalars(select(ToolsetTool).where(ToolsetTool.toolset_id.in_(toolset_ids))):
+            found[entry.toolset_id].setdefault(entry.server_id, set()).add(entry.tool_name)
+    return found
+
+
+def _holdings(holder: Holder, grants: list[tuple[Grant, str | None]], toolsets: Mapping[str, _Tools]) -> Holdings:
     servers = [g.server_id for g, _ in grants if g.kind == "server" and g.server_id]
     tools = {g.server_id: frozenset(g.tools) for g, _ in grants if g.kind == "tools" and g.server_id}
     groups = {g.access_group_id: name or "" for g, name in grants if g.kind == "access_group" and g.access_group_id}
+    toolset_ids = frozenset(g.toolset_id for g, _ in grants if g.kind == "toolset" and g.toolset_id)
     kinds = {g.kind for g, _ in grants}
+    # Tools that a level names itself and those of its toolsets add up, as if all stood in one list.
+    callable_tools = _Tools({server_id: set(names) for server_id, names in tools.items()})
+    for server_id, names in (part for i in toolset_ids for part in toolsets[i].items()):
+        callable_tools.setdefault(server_id, set()).update(names)
     return Holdings(
         permission=ObjectPermission(
             mcp_servers=tuple(sorted(servers)),
             mcp_access_groups=tuple(sorted(groups.values())),
             mcp_tool_permissions={server_id: tuple(sorted(names)) for server_id, names in sorted(tools.items())},
-            mcp_toolsets=tuple(sorted(g.toolset_id for g, _ in grants if g.kind == "toolset" and g.toolset_id)),
+            mcp_toolsets=tuple(sorted(toolset_ids)),
         ),
         access_group_ids=tuple(
             sorted(g.access_group_id for g, _ in grants if g.kind == "own_group" and g.access_group_id)
         ),
         reach=Reach(
-            server_ids=frozenset(servers) | frozenset(tools),
+            server_ids=frozenset(servers) | frozenset(callable_tools),
             access_group_ids=frozenset(groups),
-            tools=tools,
-            names_anything=bool(kinds & {"server", "access_group", "tools"}),
+            tools={server_id: frozenset(names) for server_id, names in callable_tools.items()},
+            names_anything=bool(kinds & {"server", "access_group", "tools", "toolset"}),
             explicit_servers=frozenset(servers) if "server" in kinds else None,
+            toolset_ids=toolset_ids,
+            explicit_toolsets=toolset_ids if "toolset" in kinds else None,
+            holder=holder,
         ),
         has_own_groups="own_group" in kinds,
     )

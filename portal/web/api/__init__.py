@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from portal.web.api.access import bp as access
 from portal.web.api.credentials import bp as credentials
 from portal.web.api.groups import bp as groups
 from portal.web.api.keys import bp as keys
@@ -10,10 +11,11 @@ from portal.web.api.servers import bp as servers
 from portal.web.api.settings import bp as settings
 from portal.web.api.teams import bp as teams
 from portal.web.api.tools import bp as tools
+from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
 
 def register(app: Flask) -> None:
     """Hang every part of the API on the application."""
-    for blueprint in (servers, credentials, tools, users, teams, keys, groups, settings, me):
+    for blueprint in (servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access):
         app.register_blueprint(blueprint)

@@ -52,6 +52,21 @@ def team_options(chosen: str | None) -> Options:
     return _options("team_id", "find_team", url, list(named.values()), found, choices.MOST_OTHERS)
 
 
+def key_options(chosen: str | None) -> Options:
+    """API keys, one of which may be chosen."""
+    named = choices.name_keys(g.session, g.principal, [chosen] if chosen else [])
+    found = choices.find_keys(g.session, g.principal, _typed("find_key"))
+    url = url_for("people.find_keys")
+    return _options("key_id", "find_key", url, list(named.values()), found, choices.MOST_OTHERS)
+
+
+def one_server_options(chosen: str | None, url: str) -> Options:
+    """Servers, one of which may be chosen; `url` answers the find box."""
+    named = choices.name_servers(g.session, g.principal, [chosen] if chosen else [])
+    found = choices.find_servers(g.session, g.principal, _typed("find_server"))
+    return _options("server_id", "find_server", url, list(named.values()), found, choices.MOST_SERVERS)
+
+
 def changed_permission(
     stored: ObjectPermission, servers: Collection[str], groups: Collection[str] | None = None
 ) -> ObjectPermission | None:

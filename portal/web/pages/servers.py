@@ -6,7 +6,8 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.authorization import Action
 from portal.domain.errors import UpstreamFailure
-from portal.services import grid, health, inspection, servers, tools
+from portal.domain.snippets import KEY_VARIABLE
+from portal.services import connecting, grid, health, inspection, servers, tools
 from portal.services.inner.grid_query import GridQuery
 from portal.web.context import reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -62,6 +63,18 @@ def tools_page(server_id: str) -> Response:
         except UpstreamFailure as error:
             fault = error.message
     return page("servers/tools.html", fragment="tools", nav="servers", server=card, tools=found, fault=fault)
+
+
+@bp.get("/<server_id>/connect")
+def connect(server_id: str) -> Response:
+    """What to paste into an AI client to reach it."""
+    gateway = settings().gateway_url
+    connection = connecting.describe_connection(g.session, g.principal, server_id, gateway)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page(
+        "servers/connect.html", nav="servers", server=card, connection=connection, has_gateway=bool(gateway),
+        key_variable=KEY_VARIABLE,
+    )  # fmt: skip
 
 
 @bp.get("/<server_id>/configuration")

@@ -1,0 +1,27 @@
+"""How an AI client gets to a server that its person may use."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.domain.snippets import Snippet, endpoint, snippets
+from portal.services.inner import loading
+from portal.services.inner.house import house_of
+from portal.services.tools import prefix_of
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The address of a server behind the gateway, and how each client is told of it."""
+
+    url: str
+    snippets: tuple[Snippet, ...]
+
+
+def describe_connection(session: Session, principal: Principal, server_id: str, gateway: str | None) -> Connection:
+    """The snippets for one server, pointing to `gateway`, or where there is none to the portal's public URL."""
+    row = loading.find_server(session, principal, server_id, Action.SERVER_USE).row
+    url = endpoint(gateway or house_of(session).public_url, prefix_of(row))
+    return Connection(url, snippets(prefix_of(row), url))

@@ -1,0 +1,252 @@
+"""Explain access: what each rule says about one person or key, one server and perhaps one tool.
+
+The verdicts are those of `authorization.decide`, the very function that lets in and keeps out; only the words that say
+why, and the one step that would change the answer, are made here.
+"""
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, Rule, ServerFacts, Verdict
+from portal.domain.addresses import is_address
+from portal.domain.errors import InvalidInput, NotFound, Unauthenticated
+from portal.domain.principals import Principal, Reach
+from portal.services import choices
+from portal.services.accounts import principal_for_key_id, principal_for_user
+from portal.services.inner import loading
+from portal.store.models import AccessGroup, ApiKey, Toolset, User
+
+CALL_ROUTE = "/v1/mcp/tools/call"
+
+
+@dataclass(frozen=True)
+class RuleAnswer:
+    """One rule, its verdict (`grants`, `refuses`, `passes`, `not_met`), and why."""
+
+    rule: str
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What would change the answer: in words, as a stable word, and the id of what it is to be done to."""
+
+    action: str
+    text: str
+    target_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer. `decided_by` is the rule that settles it; there is no next step where access is allowed."""
+
+    allowed: bool
+    decided_by: str
+    rules: tuple[RuleAnswer, ...]
+    next_step: NextStep | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Who, what, and the names that the words need."""
+
+    session: Session
+    principal: Principal
+    server: ServerFacts
+    who: str
+    names: dict[tuple[str, str], str]
+
+
+def explain_access(
+    session: Session, principal: Principal, *, user_id: str = "", key_id: str = "", server_id: str, tool: str = "",
+    address: str | None = None,
+) -> Explanation:  # fmt: skip
+    """Whether that person or key may use the server (and call the tool), seen from `address`, which is the asker's own
+    where it is left out. Raises `InvalidInput` unless there is one of `user_id` and `key_id`, and `NotFound`."""
+    authz.require(principal, Action.USER_READ)
+    if bool(user_id) == bool(key_id):
+        raise InvalidInput("Name either a person or a key.", field="user_id")
+    if not server_id:
+        raise InvalidInput("Name a server.", field="server_id")
+    if address and not is_address(address):
+        raise InvalidInput("Write an address like 203.0.113.7.", field="address")
+    who = _name_of(session, principal, user_id, key_id)
+    server = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT)
+    address = address or principal.address
+    try:
+        judged = (
+            principal_for_user(session, user_id, address) if user_id else principal_for_key_id(session, key_id, address)
+        )
+    except Unauthenticated:
+        return _shut_out(session, user_id, key_id, who)
+    asked = _Asked(session, judged, server, who, _names(session, principal, judged))
+    explanation = _of_server(asked)
+    return _with_tool(asked, explanation, tool) if tool else explanation
+
+
+def _name_of(session: Session, principal: Principal, user_id: str, key_id: str) -> str:
+    """What to call who is judged. Raises `NotFound`."""
+    named = choices.name_people(session, principal, [user_id]) if user_id else {}
+    named = choices.name_keys(session, principal, [key_id]) if key_id else named
+    if not named:
+        thing = f"user {user_id[:64]}" if user_id else f"API key {key_id[:64]}"
+        raise NotFound(f"There is no {thing}.", field="user_id" if user_id else "key_id")
+    return named[user_id or key_id].text
+
+
+def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanation:
+    """Nobody gets as far as the rules who cannot prove who they are."""
+    key = session.get(ApiKey, key_id) if key_id else None
+    owner = user_id or (key.user_id if key else None) or ""
+    user = session.get(User, owner)
+    if key is not None and key.revoked_at is not None:
+        why, step = f"{who} is revoked.", NextStep("issue_key", "Issue a new key")
+    elif user is not None and not user.is_active:
+        name = user.display_name or user.email or owner
+        why, step = f"{name} may not sign in.", NextStep("open_user", f"Let {name} sign in again", owner)
+    else:
+        why, step = f"{who} has expired.", NextStep("issue_key", "Issue a new key")
+    return Explanation(False, "identity", (RuleAnswer("identity", Verdict.REFUSES, why),), step)
+
+
+def _of_server(asked: _Asked) -> Explanation:
+    decision = authz.decide(asked.principal, asked.server)
+    rules = tuple(RuleAnswer(rule, verdict, _why(asked, rule, verdict)) for rule, verdict in decision.verdicts.items())
+    step = None if decision.allowed else _step(asked, decision.decided_by)
+    if decision.decided_by is Rule.GRANTS and not decision.allowed and authz.may_see(asked.principal, asked.server):
+        why = "It is shown to everybody, which lets nobody use it."
+        rules += (RuleAnswer("view_all", Verdict.NOT_MET, why),)
+    return Explanation(decision.allowed, decision.decided_by, rules, step)
+
+
+def _with_tool(asked: _Asked, reached: Explanation, tool: str) -> Explanation:
+    """The rules of one tool on top: its server's list, the permissions, and the routes of a key."""
+    limits = authz.tool_limits(asked.principal, asked.server)
+    answers = []
+    for rule, names, why in (
+        ("allowed_tools", limits.allow_list, "The server’s list of allowed tools"),
+        ("tool_permissions", limits.permitted, "What is granted"),
+    ):
+        if names is None:
+            answers.append(RuleAnswer(rule, Verdict.PASSES, f"{why} sets no limit."))
+        else:
+            holds = tool in names
+            words = f"{why} {'holds' if holds else 'does not hold'} this tool."
+            answers.append(RuleAnswer(rule, Verdict.PASSES if holds else Verdict.REFUSES, words))
+    if asked.principal.key_id is not None:
+        taken = authz.may_take_route(asked.principal, CALL_ROUTE)
+        words = f"Its routes {'let it' if taken else 'do not let it'} call tools ({CALL_ROUTE})."
+        answers.append(RuleAnswer("allowed_routes", Verdict.PASSES if taken else Verdict.REFUSES, words))
+    refusal = next((answer.rule for answer in answers if answer.verdict == Verdict.REFUSES), None)
+    rules = (*reached.rules, *answers)
+    if not reached.allowed or refusal is None:
+        return replace(reached, rules=rules)
+    step = _tool_step(asked, refusal, tool)
+    return Explanation(False, refusal, rules, step)
+
+
+def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
+    row, who = asked.server.row, asked.who
+    if rule is Rule.ACTIVE:
+        state = {"active": "active", "pending_review": "waiting for review", "rejected": "rejected"}
+        return f"The server is {state.get(row.approval_status, row.approval_status)}."
+    if rule is Rule.ADDRESS:
+        if row.available_on_public_internet or row.is_public:
+            return "The server is there for every address."
+        place = asked.principal.address or "an unknown address"
+        inside = "is one of them" if verdict is Verdict.PASSES else "is not"
+        return f"The server is there for internal addresses only, and {place} {inside}."
+    if rule is Rule.OPEN_TO_ALL:
+        return "The server is open to every key and person." if row.allow_all_keys else "The server is not open to all."
+    if rule is Rule.ADMIN_VIEW:
+        if verdict is Verdict.GRANTS:
+            return f"{who} is {asked.principal.role.label}, who reaches every server that the key does not leave out."
+        if asked.principal.role.has_admin_view:
+            return f"{who} belongs to an administrator, and names other servers."
+        return f"{who} is {asked.principal.role.label}: no administrator."
+    return _why_granted(asked, verdict)
+
+
+def _why_granted(asked: _Asked, verdict: Verdict) -> str:
+    if verdict is Verdict.GRANTS:
+        route = authz.covering_routes(asked.principal, asked.server)[0]
+        return "; ".join(_covered_by(asked, level) for level in route) + "."
+    if asked.principal.role.has_admin_view:
+        return "Grants are not asked about for administrators."
+    levels = [level for route in asked.principal.routes_of_access for level in route]
+    if not levels:
+        return f"Nothing is granted to {asked.who}."
+    missing = dict.fromkeys(_holder(asked, level) for level in levels if not _covers(asked, level))
+    return f"{' and '.join(missing)} {'names' if len(missing) == 1 else 'name'} other servers only."
+
+
+def _covers(asked: _Asked, level: Reach) -> bool:
+    return level.covers(asked.server.row.server_id, asked.server.access_group_ids)
+
+
+def _holder(asked: _Asked, level: Reach) -> str:
+    kind = level.holder[0] if level.holder else ""
+    name = asked.names.get(level.holder, "") if level.holder else ""
+    return {"team": f"Team {name}", "key": f"Key {asked.who}"}.get(kind, asked.who)
+
+
+def _covered_by(asked: _Asked, level: Reach) -> str:
+    """How one level names the server."""
+    server_id, holder = asked.server.row.server_id, _holder(asked, level)
+    if server_id in (level.explicit_servers or ()):
+        return f"{holder} is granted the server"
+    shared = level.access_group_ids & asked.server.access_group_ids
+    if shared:
+        query = select(AccessGroup.name).where(AccessGroup.access_group_id.in_(shared)).order_by(AccessGroup.name)
+        return f"{holder} is granted the access group {', '.join(asked.session.scalars(query))}"
+    if level.toolset_ids:
+        query = select(Toolset.toolset_name).where(Toolset.toolset_id.in_(level.toolset_ids))
+        names = ", ".join(asked.session.scalars(query.order_by(Toolset.toolset_name)))
+        return f"{holder} is granted tools of the server, by name or by toolset ({names})"
+    return f"{holder} is granted tools of the server"
+
+
+def _step(asked: _Asked, decided_by: Rule) -> NextStep:
+    row, judged = asked.server.row, asked.principal
+    name = row.server_name or row.alias or row.server_id
+    if decided_by is Rule.ACTIVE:
+        return NextStep("open_server", f"Open {name}", row.server_id)
+    if decided_by is Rule.ADDRESS:
+        return NextStep("change_reach", f"Change from where {name} can be reached", row.server_id)
+    if judged.key_id is None:
+        team = next(iter(sorted(judged.team_ids, key=lambda i: asked.names.get(("team", i), i))), None)
+        if team is None:
+            return NextStep("open_user", f"Grant {name} to {asked.who}", judged.user_id)
+        return NextStep("open_team", f"Grant {name} to team {asked.names.get(('team', team), team)}", team)
+    levels = [level for route in judged.routes_of_access for level in route]
+    if judged.team_id and not any(level.holder and level.holder[0] == "key" for level in levels):
+        # The key itself sets no limit, so its team's grants are what is missing.
+        alias = asked.names.get(("team", judged.team_id), judged.team_id)
+        return NextStep("open_team", f"Grant {name} to team {alias}", judged.team_id)
+    return NextStep("issue_key", f"Issue a key that reaches {name}")
+
+
+def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
+    row, judged = asked.server.row, asked.principal
+    if refusal == "allowed_tools":
+        return NextStep("edit_server", f"Allow {tool} on the server", row.server_id)
+    if refusal == "allowed_routes" or judged.key_id is not None:
+        return NextStep("issue_key", "Issue a key with wider limits")
+    narrow = [level for route in authz.covering_routes(judged, asked.server) for level in route]
+    toolset = next((i for level in narrow for i in sorted(level.toolset_ids)), None)
+    if toolset is not None:
+        return NextStep("open_toolset", f"Add {tool} to the toolset", toolset)
+    holder = next((level.holder for level in narrow if level.holder), None)
+    if holder is not None and holder[0] == "team":
+        return NextStep("open_team", f"Change the tools of team {asked.names.get(holder, holder[1])}", holder[1])
+    return NextStep("open_user", f"Change the tools of {asked.who}", judged.user_id)
+
+
+def _names(session: Session, principal: Principal, judged: Principal) -> dict[tuple[str, str], str]:
+    """The names of the teams that the judged one is in."""
+    named = choices.name_teams(session, principal, judged.team_ids)
+    return {("team", team_id): choice.text for team_id, choice in named.items()}

@@ -1,0 +1,89 @@
+"""Toolsets: named selections of tools across servers."""
+
+from typing import Annotated
+
+from flask import Blueprint, Response, g
+from pydantic import Field, StringConstraints
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.services import toolsets
+from portal.services.toolsets import ToolRef
+from portal.web.api.answers import answer, nothing
+from portal.web.api.payloads import Payload, read
+from portal.web.api.shapes import Id, Short, Text, Word
+
+bp = Blueprint("api_toolsets", __name__, url_prefix="/v1/mcp/toolset")
+
+
+class ToolsetEntry(Payload):
+    """One tool of a toolset."""
+
+    server_id: Word
+    tool_name: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+
+
+ToolsetEntries = Annotated[list[ToolsetEntry], Field(max_length=500)]
+
+
+class ToolsetBody(Payload):
+    """A toolset as POST sends it."""
+
+    toolset_name: Short
+    description: Text | None = None
+    tools: ToolsetEntries = Field(default_factory=list)
+
+
+class ToolsetChange(Payload):
+    """A toolset as PUT sends it."""
+
+    toolset_id: Id
+    toolset_name: Short | None = None
+    description: Text | None = None
+    tools: ToolsetEntries | None = None
+
+
+@bp.get("")
+def list_toolsets() -> Response:
+    """The toolsets granted to the caller; with admin view all."""
+    return answer(toolsets.list_toolsets(g.session, g.principal))
+
+
+@bp.post("")
+def create_toolset() -> Response:
+    """Add a toolset."""
+    authz.require(g.principal, Action.TOOLSET_MANAGE)
+    body = read(ToolsetBody)
+    view = toolsets.create_toolset(g.session, g.principal, body.toolset_name, body.description, _refs(body.tools))
+    return answer(view, 201)
+
+
+@bp.put("")
+def change_toolset() -> Response:
+    """Change what is sent of a toolset; an explicit null takes the description away."""
+    authz.require(g.principal, Action.TOOLSET_MANAGE)
+    body = read(ToolsetChange)
+    sent = body.model_fields_set
+    view = toolsets.change_toolset(
+        g.session, g.principal, body.toolset_id, name=body.toolset_name,
+        description=body.description or "" if "description" in sent else None,
+        tools=_refs(body.tools) if body.tools is not None else None,
+    )  # fmt: skip
+    return answer(view)
+
+
+@bp.get("/<toolset_id>")
+def get_toolset(toolset_id: str) -> Response:
+    """One toolset."""
+    return answer(toolsets.get_toolset(g.session, g.principal, toolset_id))
+
+
+@bp.delete("/<toolset_id>")
+def delete_toolset(toolset_id: str) -> Response:
+    """Remove a toolset; what it granted is granted no more."""
+    toolsets.delete_toolset(g.session, g.principal, toolset_id)
+    return nothing(202)
+
+
+def _refs(entries: list[ToolsetEntry]) -> list[ToolRef]:
+    return [ToolRef(entry.server_id, entry.tool_name) for entry in entries]

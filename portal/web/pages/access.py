@@ -1,0 +1,88 @@
+"""Explain access: choose a person or key and a server, and see what each rule says."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, g, request, url_for
+
+from portal.domain.errors import InvalidInput, NotFound
+from portal.services import choices, explain
+from portal.services.explain import Explanation, NextStep
+from portal.web.context import reads_only
+from portal.web.forms.people import is_search
+from portal.web.pages.choosing import key_options, one_server_options, person_options
+from portal.web.pages.people import bp
+from portal.web.rendering import page, see_other
+
+_FIELDS = ("user_id", "key_id", "server_id", "tool", "address")
+_RULES = {
+    "identity": "Who asks", "active": "Is active", "address": "Address", "open_to_all": "Open to all",
+    "admin_view": "Administrator", "grants": "Grants", "view_all": "Shown to all", "allowed_tools": "Allowed tools",
+    "tool_permissions": "Tool permissions", "allowed_routes": "Routes of the key",
+}  # fmt: skip
+
+
+@bp.get("/access")
+def access() -> Response:
+    """The question, and where it is asked in full the answer; its address can be sent to others."""
+    asked = {name: request.args.get(name, "").strip()[:320] for name in _FIELDS}
+    errors: dict[str, list[str]] = {}
+    answer = None
+    if asked["user_id"] or asked["key_id"] or "ask" in request.args:
+        try:
+            answer = explain.explain_access(g.session, g.principal, **asked)
+        except (InvalidInput, NotFound) as error:
+            errors[error.field or "server_id"] = [error.message]
+    return _page(asked, answer, errors)
+
+
+@bp.post("/access")
+@reads_only
+def access_ask() -> Response:
+    """Find somebody or something to ask about, or go to the answer."""
+    asked = {name: request.form.get(name, "").strip()[:320] for name in _FIELDS}
+    if is_search():
+        return _page(asked, None, {})
+    return see_other(f"{url_for('people.access')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}")
+
+
+@bp.post("/find/keys")
+@reads_only
+def find_keys() -> Response:
+    """API keys for a find box, as one types."""
+    return page("people/found.html", fragment="found", nav="access", options=key_options(request.form.get("key_id")))
+
+
+@bp.post("/find/servers")
+@reads_only
+def find_one_server() -> Response:
+    """Servers for a find box of which one is chosen, as one types."""
+    options = one_server_options(request.form.get("server_id"), request.path)
+    return page("people/found.html", fragment="found", nav="access", options=options)
+
+
+def _page(asked: dict[str, str], answer: Explanation | None, errors: dict[str, list[str]]) -> Response:
+    server = choices.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+    return page(
+        "people/access.html", status=422 if errors else 200, nav="access", asked=asked, answer=answer, errors=errors,
+        rules=_RULES, server=server, step_url=_url_of(answer.next_step, asked) if answer and answer.next_step else "",
+        people=person_options(asked["user_id"]), keys=key_options(asked["key_id"]),
+        servers=one_server_options(asked["server_id"], url_for("people.find_one_server")),
+    )  # fmt: skip
+
+
+def _url_of(step: NextStep, asked: dict[str, str]) -> str:
+    """The form where the step is done, with the server found in it already."""
+    server = choices.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+    find: dict[str, Any] = {"find": server.text if server else None}
+    places = {
+        "open_team": ("people.team", {"team_id": step.target_id, **find}),
+        "open_user": ("people.user", {"user_id": step.target_id, **find}),
+        "issue_key": ("people.key_new", find),
+        "open_server": ("servers.detail", {"server_id": step.target_id}),
+        "change_reach": ("servers.edit", {"server_id": step.target_id}),
+        "edit_server": ("servers.edit", {"server_id": step.target_id}),
+        "open_toolset": ("toolsets.edit", {"toolset_id": step.target_id}),
+    }
+    endpoint, values = places[step.action]
+    return url_for(endpoint, **values)
