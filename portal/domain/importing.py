@@ -180,7 +180,7 @@ def _from_client(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -
 
 def _from_house(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
     """An entry of `mcp_servers:`, whose transport is SSE where nothing is said."""
-    fields = _connection(raw, Transport.SSE, needs_address=not raw.get("spec_path"))
+    fields = _connection(raw, Transport.SSE, complete=False)
     fields.update(house_fields(raw))
     headers = texts(raw, "static_headers") | texts(raw, "headers")
     token = str((fields.get("credentials") or {}).get("auth_value") or "")
@@ -220,7 +220,8 @@ _TRANSPORTS = {
 }  # fmt: skip
 
 
-def _connection(raw: Mapping[str, Any], usual: Transport, *, needs_address: bool = True) -> ServerFields:
+def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = True) -> ServerFields:
+    """Where a server is. One that need not be `complete` may be about a server that is stored already."""
     word = raw.get("type") or raw.get("transport")
     transport = _TRANSPORTS.get(str(word).lower()) if word else Transport.STDIO if raw.get("command") else usual
     if transport is None:
@@ -228,11 +229,14 @@ def _connection(raw: Mapping[str, Any], usual: Transport, *, needs_address: bool
     if transport is Transport.STDIO:
         if not raw.get("command"):
             raise Unusable("A stdio server needs a command.")
-        args = [str(part) for part in listed(raw, "args")]
-        command = text_of(raw, "command")
-        return ServerFields(transport=transport, command=command, args=args, env=texts(raw, "env"))
+        fields = ServerFields(transport=transport, command=text_of(raw, "command"))
+        if complete or "args" in raw:
+            fields["args"] = [text_of({"args": part}, "args") for part in listed(raw, "args")]
+        if raw.get("env"):
+            fields["env"] = texts(raw, "env")
+        return fields
     url = text_of(raw, "url") or text_of(raw, "serverUrl")
-    if not url and needs_address:
+    if not url and complete:
         raise Unusable("It has neither a URL nor a command.")
     return ServerFields(transport=transport, **({"url": url} if url else {}))
 

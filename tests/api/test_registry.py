@@ -80,7 +80,9 @@ def test_an_internal_server_that_is_listed_is_told_to_everybody(enabled: Client,
 
 
 @pytest.mark.parametrize("path", [PLAIN, OFFICIAL])
-def test_reg_14_a_server_that_cannot_be_listed_is_left_out(enabled: Client, client: As, write: Write, path: str) -> None:
+def test_reg_14_a_server_that_cannot_be_listed_is_left_out(
+    enabled: Client, client: As, write: Write, path: str
+) -> None:
     with write() as session:
         make_server(session, "odd", server_id="ü:odd", server_name=None)
     client("ada").post("/v1/mcp/make_public", {"mcp_server_ids": ["ü:odd", NOTES]})
@@ -157,7 +159,9 @@ def test_one_server_has_its_present_version(enabled: Client, client: As, name: s
     assert enabled.get(f"{OFFICIAL}/{name}/versions/1.0.1").status_code == 404
 
 
-@pytest.mark.parametrize("name", [f"{NAMESPACE}%2Funlisted", f"{NAMESPACE}%2Fnowhere", "com.other%2Fnotes", "notes", "%2F"])
+@pytest.mark.parametrize(
+    "name", [f"{NAMESPACE}%2Funlisted", f"{NAMESPACE}%2Fnowhere", "com.other%2Fnotes", "notes", "%2F"]
+)
 def test_what_is_not_listed_does_not_exist(enabled: Client, name: str) -> None:
     answers = [enabled.get(f"{OFFICIAL}/{name}/versions{rest}") for rest in ("", "/latest")]
     assert [answer.status_code for answer in answers] == [404, 404]

@@ -167,6 +167,7 @@ def _add_targets(session: Session) -> dict[str, str]:
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id,
+        "name": "local.127-0-0-1/notes", "version": "latest",
     }  # fmt: skip
 
 
