@@ -30,6 +30,7 @@ def open_database(settings: Settings) -> Database:
         if settings.cheap_hashing
         else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),
         public_url=settings.public_url,
+        gateway_url=settings.gateway_url or settings.public_url,
         stdio_enabled=settings.enable_stdio,
         stdio_commands=STDIO_COMMANDS | commands,
         write_only_globals=settings.write_only_globals,

@@ -248,6 +248,11 @@ def visible_servers(principal: Principal) -> ColumnElement[bool]:
     return usable_servers(principal)
 
 
+def public_servers() -> ColumnElement[bool]:
+    """The condition on `Server` for what strangers may know of: active, and listed publicly by an Admin."""
+    return and_(_ACTIVE, Server.is_public)
+
+
 def servers_of_team(reach: Reach) -> ColumnElement[bool]:
     """The condition on `Server` for what one team is granted."""
     return and_(_ACTIVE, _reach_condition(reach))

@@ -1,4 +1,4 @@
-"""Commands for operators: `portal serve | worker | db | users | keys | doctor | demo`."""
+"""Commands for operators: `portal serve | worker | db | users | keys | catalogue | doctor | demo`."""
 
 import os
 import sys
@@ -182,6 +182,49 @@ def revoke(key_id: str) -> None:
 
     _in_transaction(lambda session: revoke_key(session, OPERATOR, key_id))
     click.echo("The key is revoked.")
+
+
+@main.group()
+def catalogue() -> None:
+    """The servers as a document, for Git."""
+
+
+@catalogue.command("export")
+@click.option(
+    "--format", "file_name", type=click.Choice(["catalogue.yaml", "mcp.json", "server.json"]),
+    default="catalogue.yaml", show_default=True,
+)  # fmt: skip
+def export_servers(file_name: str) -> None:
+    """Write the servers, without secrets, to standard output."""
+    from portal.services import exporting
+
+    def export(session: Any) -> str:
+        text = exporting.export_catalogue(session, OPERATOR, file_name)
+        exporting.record_export(session, OPERATOR, file_name)
+        return text
+
+    click.echo(_in_transaction(export), nl=False)
+
+
+@catalogue.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--update", is_flag=True, help="Change servers that differ, too.")
+def import_servers(file: Any, update: bool) -> None:
+    """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong."""
+    from portal.services import exchange
+
+    def bring_in(session: Any) -> Any:
+        found = exchange.import_text(session, OPERATOR, file.read(), update=update)
+        if found.errors:
+            faults = "\n".join(f"{name}, line {line}: {why}" for name, line, why in found.errors)
+            raise click.ClickException(f"{faults}\nNothing was imported.")
+        return found
+
+    outcome = _in_transaction(bring_in)
+    for name, _ in outcome.imported:
+        click.echo(f"imported {name}")
+    for name, why in outcome.skipped:
+        click.echo(f"skipped {name}: {why}")
 
 
 @main.command()

@@ -11,6 +11,16 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "import_drafts",
+        sa.Column("user_id", sa.String(length=128), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.user_id"], name=op.f("fk_import_drafts_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_import_drafts")),
+    )
+    op.create_table(
         "toolsets",
         sa.Column("toolset_id", sa.String(length=128), nullable=False),
         sa.Column("toolset_name", sa.String(length=200), nullable=False),
@@ -92,6 +102,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("import_drafts")
     with op.batch_alter_table("teams", schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f("uq_teams_sequence"), type_="unique")
         batch_op.drop_column("event_hash")

@@ -170,8 +170,10 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
     for server_id in server_ids:
         if server_id not in known:
             raise NotFound(f"MCP Server not found, passed server_id={server_id[:64]}", field="mcp_server_ids")
-    session.execute(update(Server).where(Server.is_public).values(is_public=False))
-    session.execute(update(Server).where(Server.server_id.in_(known)).values(is_public=True))
+    # Readers of the registry ask for what changed since they last looked, so that a new listing counts as a change.
+    listed = Server.server_id.in_(known)
+    session.execute(update(Server).where(listed, ~Server.is_public).values(is_public=True, updated_at=now()))
+    session.execute(update(Server).where(Server.is_public, ~listed).values(is_public=False))
     audit.record(session, principal, "public servers changed", "settings", None, server_ids=sorted(known))
     session.flush()
     return list(dict.fromkeys(server_ids))

@@ -360,6 +360,16 @@ class Proposal(Base):
     submitted_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class ImportDraft(Base):
+    """A document that a person is about to import, sealed for them; it lives an hour, and ends with the import."""
+
+    __tablename__ = "import_drafts"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Review(Base):
     """A step in a submission's history, with the facts as they were then, secrets as hashes."""
 

@@ -23,6 +23,11 @@ OPEN_ENDPOINTS = {
     "metrics": "off unless the operator switches it on",
     "accounts.sign_in": "where strangers become known",
     "resource_metadata": "RFC 9728: how to get in must be readable from outside",
+    "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
+    "api_registry.list_entries": "as above, in the words of the official registry API",
+    "api_registry.list_versions": "as above",
+    "api_registry.get_version": "as above",
+    "hub.index": "the registry for people; on and off with it",
 }
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
 _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
@@ -61,7 +66,7 @@ def settings() -> Settings:
 
 def speaks_json() -> bool:
     """Whether this request came by the API door."""
-    return request.path.startswith("/v1/")
+    return request.path.startswith(("/v1/", "/v0.1/"))
 
 
 def reads_only(view: Any) -> Any:

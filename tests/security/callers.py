@@ -176,6 +176,7 @@ def _add_targets(session: Session) -> dict[str, str]:
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id,
         "toolset_id": TOOLSET,
+        "name": "local.127-0-0-1/notes", "version": "latest",
     }  # fmt: skip
 
 

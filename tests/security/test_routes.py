@@ -56,6 +56,9 @@ BODIES: dict[str, dict[str, Any]] = {
         "current_password": PASSWORD, "new_password": "another horse staple", "repeat_password": "another horse staple",
     },
     "POST /profile/sessions/end": {"handle": "0" * 16},
+    "POST /servers/<server_id>/listing": {"listed": "yes"},
+    "POST /servers/export": {"format": "mcp.json"},
+    "POST /servers/import": {"text": '{"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}}'},
     "POST /servers/new": {**FORM, **SERVER, "save": "yes"},
     "POST /servers/test": {**FORM, **SERVER},
     "POST /servers/<server_id>/edit": {
@@ -68,6 +71,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/keys/<key_id>": {"key_alias": "fresh"},
     "POST /v1/mcp/make_public": {"mcp_server_ids": [NOTES]},
     "POST /v1/mcp/server": SERVER,
+    "POST /v1/mcp/server/import": {"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}},
     "PUT /v1/mcp/server": {"server_id": NOTES, "description": "fresh"},
     "POST /v1/mcp/server/<server_id>/user-credential": {"credential": "a key of one's own"},
     "POST /v1/mcp/server/<server_id>/user-env-vars": {"values": {}},

@@ -18,6 +18,7 @@ class House:
     mcp: McpClient
     hasher: PasswordHasher
     public_url: str
+    gateway_url: str
     stdio_enabled: bool
     stdio_commands: frozenset[str]
     write_only_globals: bool

@@ -4,9 +4,11 @@ from flask import Flask
 
 from portal.web.api.access import bp as access
 from portal.web.api.credentials import bp as credentials
+from portal.web.api.exchange import bp as exchange
 from portal.web.api.groups import bp as groups
 from portal.web.api.keys import bp as keys
 from portal.web.api.me import bp as me
+from portal.web.api.registry import bp as registry
 from portal.web.api.servers import bp as servers
 from portal.web.api.settings import bp as settings
 from portal.web.api.teams import bp as teams
@@ -14,8 +16,12 @@ from portal.web.api.tools import bp as tools
 from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
+_BLUEPRINTS = (
+    servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
+)  # fmt: skip
+
 
 def register(app: Flask) -> None:
     """Hang every part of the API on the application."""
-    for blueprint in (servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access):
+    for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)

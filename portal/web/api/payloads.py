@@ -43,6 +43,11 @@ def read(shape: type[T]) -> T:
         raise _named(error) from None
 
 
+def read_object() -> dict[str, Any]:
+    """The body as the JSON object that it is, for documents of other programs' making. Raises as `read` does."""
+    return _body()
+
+
 def read_if(allowed: Callable[[], object], shape: type[T]) -> T:
     """The body, once `allowed` let the caller pass: a refusal (403) comes before a malformed body (422), and that
     before a thing that does not exist (404)."""
@@ -57,13 +62,13 @@ def read_if(allowed: Callable[[], object], shape: type[T]) -> T:
     return payload
 
 
-def limit_of(*, usual: int | None = _USUAL_PER_PAGE) -> int | None:
-    """`?limit=`, 1 to 200. Raises `InvalidInput`."""
+def limit_of(*, usual: int | None = _USUAL_PER_PAGE, most: int = MOST_PER_PAGE) -> int | None:
+    """`?limit=`, 1 to `most` (200). Raises `InvalidInput`."""
     text = request.args.get("limit")
     if text is None:
         return usual
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MOST_PER_PAGE):
-        raise InvalidInput(f"A limit is a number from 1 to {MOST_PER_PAGE}.", field="limit")
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= most):
+        raise InvalidInput(f"A limit is a number from 1 to {most}.", field="limit")
     return int(text)
 
 

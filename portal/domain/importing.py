@@ -1,0 +1,276 @@
+"""What other programs write down about MCP servers, read into definitions of ours.
+
+Read are `mcp.json` of Claude, Cursor and VS Code, `server.json` of the official registry (2025-12-11), and LiteLLM's
+`mcp_servers`. A secret that stands in a document is found, and offered as a variable; a placeholder becomes one.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from portal.domain.errors import InvalidInput, PortalError
+from portal.domain.import_fields import house_fields, listed, text_of, texts
+from portal.domain.import_secrets import (
+    Secret,
+    Share,
+    Unusable,
+    add_headers,
+    add_input_header,
+    find_secrets,
+    is_placeholder,
+    refuse_placeholders,
+)
+from portal.domain.servers import AuthType, ServerFields, Transport, check_values
+
+MOST_ENTRIES = 500
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One server of a document, by its key there; `fault` says why it cannot be taken.
+
+    `asked` are the variables that each person will have to set, `blank` the headers of which only the name is given.
+    """
+
+    key: str
+    line: int
+    name: str = ""
+    fields: ServerFields = field(default_factory=lambda: ServerFields(), repr=False)
+    secrets: tuple[Secret, ...] = ()
+    asked: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document that was understood: what kind it is, and its servers in its order."""
+
+    kind: str
+    entries: tuple[Entry, ...]
+
+
+Reader = Callable[[str, Mapping[str, Any], Mapping[str, str]], ServerFields]
+
+
+def read_document(document: object, lines: Mapping[str, int]) -> Document:
+    """The servers of `document`; `lines` are the lines of its entries by key, 1 where one is not known.
+
+    Raises `InvalidInput` where it is none of the shapes.
+    """
+    kind, entries, reader, inputs = _recognized(document)
+    if len(entries) > MOST_ENTRIES:
+        raise InvalidInput(f"The document holds more than {MOST_ENTRIES} servers. Split it.", field="text")
+    return Document(kind, tuple(_entry(key, raw, lines.get(key, 1), reader, inputs) for key, raw in entries))
+
+
+def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -> ServerFields:
+    """The definition of `entry` with each found secret, by its number, where it is meant to go."""
+    fields = cast(ServerFields, dict(entry.fields))
+    headers, variables = dict(fields.get("static_headers") or {}), list(fields.get("env_vars") or ())
+    for number, secret in enumerate(entry.secrets):
+        share = choices.get(number, otherwise)
+        if not secret.variable:
+            continue
+        if share is not Share.KEEP:
+            headers[secret.name] = f"{secret.prefix}${{{secret.variable}}}"
+            value = secret.value if share is Share.GLOBAL else None
+            note = f"For the header {secret.name}"
+            variables.append({"name": secret.variable, "scope": share.value, "value": value, "description": note})
+        elif secret.prefix.lower() == "bearer " and "credentials" not in fields:
+            del headers[secret.name]
+            fields["auth_type"], fields["credentials"] = AuthType.BEARER_TOKEN, {"auth_value": secret.value}
+    if "static_headers" in fields:
+        fields["static_headers"] = headers
+    if variables:
+        fields["env_vars"] = variables
+    return fields
+
+
+def name_of(key: str) -> str:
+    """A key as a server may be called here: everything else becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", key.strip(), flags=re.ASCII)[:64]
+
+
+def _recognized(
+    document: object,
+) -> tuple[str, list[tuple[str, Any]], Reader, Mapping[str, str]]:
+    if isinstance(document, list):
+        return "server.json", [_named(item) for item in document], _from_registry, {}
+    found = document if isinstance(document, Mapping) else {}
+    if isinstance(found.get("mcp"), Mapping) and "servers" in found["mcp"]:
+        found = found["mcp"]  # VS Code's settings.json
+    if isinstance(found.get("mcp_servers"), Mapping):
+        return "LiteLLM YAML", _pairs(found["mcp_servers"]), _from_house, {}
+    if isinstance(found.get("mcpServers"), Mapping):
+        return "mcp.json", _pairs(found["mcpServers"]), _from_client, {}
+    if isinstance(found.get("servers"), Mapping):
+        return "VS Code mcp.json", _pairs(found["servers"]), _from_client, _inputs(found.get("inputs"))
+    if isinstance(found.get("servers"), list):
+        return "server.json", [_named(item) for item in found["servers"]], _from_registry, {}
+    if isinstance(found.get("server"), Mapping) or ("name" in found and ("remotes" in found or "packages" in found)):
+        return "server.json", [_named(found)], _from_registry, {}
+    if found and all(isinstance(v, Mapping) and ("url" in v or "command" in v) for v in found.values()):
+        return "mcp.json", _pairs(found), _from_client, {}
+    raise InvalidInput(
+        "This is none of the formats that can be imported: mcp.json (mcpServers or servers), server.json, or YAML "
+        "with mcp_servers.", field="text",
+    )  # fmt: skip
+
+
+def _pairs(found: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    return [(str(key), raw) for key, raw in found.items()]
+
+
+def _named(item: Any) -> tuple[str, Any]:
+    inner = item.get("server") if isinstance(item, Mapping) and isinstance(item.get("server"), Mapping) else item
+    return (str(inner.get("name") or "") if isinstance(inner, Mapping) else "", inner)
+
+
+def _inputs(found: Any) -> dict[str, str]:
+    """VS Code's `inputs`: what it asks the person for, by id."""
+    entries = found if isinstance(found, list) else []
+    return {
+        str(entry["id"]): str(entry.get("description") or "")[:1_000]
+        for entry in entries
+        if isinstance(entry, Mapping) and entry.get("id")
+    }
+
+
+def _entry(key: str, raw: Any, line: int, reader: Reader, inputs: Mapping[str, str]) -> Entry:
+    short = key.rpartition("/")[2] if reader is _from_registry else key
+    entry = Entry(key[:128], line, name_of(short))
+    try:
+        if not isinstance(raw, Mapping):
+            raise Unusable("A server is described by an object.")
+        if not entry.name.strip("_."):
+            raise Unusable("It has no name that a server could have.")
+        fields = reader(key, raw, inputs)
+        fields["server_name"] = entry.name
+        check_values(fields)
+        refuse_placeholders(fields)
+    except Unusable as error:
+        return replace(entry, fault=str(error))
+    except PortalError as error:
+        return replace(entry, fault=error.message)
+    asked = tuple(v["name"] for v in fields.get("env_vars") or () if v.get("scope") == Share.USER)
+    return replace(
+        entry, fields=fields, secrets=tuple(find_secrets(entry.name, fields)), asked=asked, blank=_blank(raw)
+    )
+
+
+def _blank(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = (raw.get("static_headers"), raw.get("headers"))
+    return tuple(str(k) for part in parts if isinstance(part, Mapping) for k, v in part.items() if v in (None, ""))
+
+
+# The shapes
+
+
+def _from_client(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
+    """An entry of Claude's, Cursor's or VS Code's file."""
+    fields = _connection(raw, Transport.HTTP)
+    if raw.get("description"):
+        fields["description"] = text_of(raw, "description")
+    if raw.get("headers"):
+        add_headers(fields, texts(raw, "headers"), inputs)
+    return fields
+
+
+def _from_house(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
+    """An entry of `mcp_servers:`, whose transport is SSE where nothing is said."""
+    fields = _connection(raw, Transport.SSE, complete=False)
+    fields.update(house_fields(raw))
+    headers = texts(raw, "static_headers") | texts(raw, "headers")
+    token = str((fields.get("credentials") or {}).get("auth_value") or "")
+    if fields.get("auth_type") is AuthType.BEARER_TOKEN and (is_placeholder(token)):
+        # A token that the file only refers to becomes a variable; our environment is not the importer's to read.
+        headers["Authorization"] = f"Bearer {token}"
+        fields["auth_type"] = AuthType.NONE
+        del fields["credentials"]
+    if headers:
+        add_headers(fields, headers, inputs)
+    return fields
+
+
+def _from_registry(_key: str, raw: Mapping[str, Any], _inputs: Mapping[str, str]) -> ServerFields:
+    """A `server.json`: its first remote, Streamable HTTP before SSE, else its first package as a command."""
+    remotes = sorted(
+        (remote for remote in listed(raw, "remotes") if isinstance(remote, Mapping)),
+        key=lambda remote: remote.get("type") != "streamable-http",
+    )
+    if remotes:
+        fields = _connection({**remotes[0], "url": _filled_in(remotes[0])}, Transport.HTTP)
+        for header in (item for item in listed(remotes[0], "headers") if isinstance(item, Mapping)):
+            add_input_header(fields, header)
+    else:
+        fields = _package(next((p for p in listed(raw, "packages") if isinstance(p, Mapping)), {}))
+    if raw.get("description"):
+        fields["description"] = text_of(raw, "description")
+    repository = raw.get("repository")
+    if isinstance(repository, Mapping) and repository.get("url"):
+        fields["source_url"] = text_of(repository, "url")
+    return fields
+
+
+_TRANSPORTS = {
+    "http": Transport.HTTP, "streamable-http": Transport.HTTP, "streamable_http": Transport.HTTP,
+    "streamablehttp": Transport.HTTP, "sse": Transport.SSE, "stdio": Transport.STDIO,
+}  # fmt: skip
+
+
+def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = True) -> ServerFields:
+    """Where a server is. One that need not be `complete` may be about a server that is stored already."""
+    word = raw.get("type") or raw.get("transport")
+    transport = _TRANSPORTS.get(str(word).lower()) if word else Transport.STDIO if raw.get("command") else usual
+    if transport is None:
+        raise Unusable("This transport is not supported here. Use http, sse or stdio.")
+    if transport is Transport.STDIO:
+        if not raw.get("command"):
+            raise Unusable("A stdio server needs a command.")
+        fields = ServerFields(transport=transport, command=text_of(raw, "command"))
+        if complete or "args" in raw:
+            fields["args"] = [text_of({"args": part}, "args") for part in listed(raw, "args")]
+        if raw.get("env"):
+            fields["env"] = texts(raw, "env")
+        return fields
+    url = text_of(raw, "url") or text_of(raw, "serverUrl")
+    if not url and complete:
+        raise Unusable("It has neither a URL nor a command.")
+    return ServerFields(transport=transport, **({"url": url} if url else {}))
+
+
+def _filled_in(remote: Mapping[str, Any]) -> str:
+    """A remote's URL with the values or defaults of its variables; one without either cannot be imported."""
+    found = remote.get("variables")
+    variables: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+
+    def value_of(match: re.Match[str]) -> str:
+        variable = variables.get(match[1])
+        value = (variable.get("value") or variable.get("default")) if isinstance(variable, Mapping) else None
+        if value is None:
+            raise Unusable("Its address has a part that only a person can fill in. Add this server by hand.")
+        return str(value)
+
+    return re.sub(r"\{([^{}]*)\}", value_of, text_of(remote, "url"))
+
+
+_RUNNERS = {"npm": ("npx", ["-y"], "@"), "pypi": ("uvx", [], "=="), "oci": ("docker", ["run", "-i", "--rm"], ":")}
+
+
+def _package(package: Mapping[str, Any]) -> ServerFields:
+    runner = _RUNNERS.get(str(package.get("registryType")))
+    if runner is None or not package.get("identifier"):
+        raise Unusable("It has no remote, and no package of npm, PyPI or a container registry.")
+    command, args, joint = runner
+    identifier = text_of(package, "identifier")
+    version = f"{joint}{package['version']}" if package.get("version") and joint not in identifier[1:] else ""
+    env: dict[str, str] = {}
+    for item in (item for item in listed(package, "environmentVariables") if isinstance(item, Mapping)):
+        value = item.get("value") or item.get("default")
+        if value is None and item.get("isRequired"):
+            raise Unusable("Its command needs a value in its environment. Add this server by hand.")
+        if value is not None:
+            env[text_of(item, "name")] = str(value)
+    return ServerFields(transport=Transport.STDIO, command=command, args=[*args, identifier + version], env=env)

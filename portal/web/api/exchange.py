@@ -1,0 +1,38 @@
+"""Import over the API: one request, what can be taken is taken."""
+
+from flask import Blueprint, Response, g, request
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import InvalidInput, TooLarge
+from portal.services import exchange
+from portal.services.inner.import_documents import MOST_BYTES, understand
+from portal.web.api.answers import answer
+from portal.web.api.payloads import read_object
+
+bp = Blueprint("api_exchange", __name__, url_prefix="/v1/mcp/server")
+_ANYTHING = "keep"
+
+
+@bp.post("/import")
+def import_servers() -> Response:
+    """Add the servers of an `mcp.json`, a `server.json` or LiteLLM's `mcp_servers`, sent as JSON.
+
+    `?secrets=` says what becomes of secrets in headers: `keep` (a bearer token becomes the server's credential),
+    `global` or `user` (variables).
+    """
+    authz.require(g.principal, Action.SERVER_CREATE)
+    if (request.content_length or 0) > MOST_BYTES:
+        raise TooLarge("The document is larger than 256 KB. Split it.")
+    share = exchange.SHARES.get(request.args.get("secrets", _ANYTHING))
+    if share is None:
+        raise InvalidInput("Choose keep, global or user.", field="secrets")
+    document = understand(read_object())
+    outcome = exchange.import_document(g.session, g.principal, document, exchange.Choices(otherwise=share))
+    return answer(
+        {
+            "imported": [{"server_name": name, "server_id": server_id} for name, server_id in outcome.imported],
+            "skipped": [{"server_name": name, "reason": reason} for name, reason in outcome.skipped],
+            "errors": [{"server_name": name, "error": why} for name, _, why in outcome.errors],
+        }
+    )

@@ -1,0 +1,92 @@
+"""The public registry: LiteLLM's `registry.json`, and the official registry API v0.1 beside it.
+
+Clients in browsers read both from anywhere and without credentials, so these routes, and no others, send CORS headers.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from flask import Blueprint, Response, g, request
+
+from portal.domain.errors import InvalidInput
+from portal.services import registry
+from portal.services.registry import Entry
+from portal.web.api.answers import answer
+from portal.web.api.payloads import cursor_of, cursor_text, limit_of
+
+bp = Blueprint("api_registry", __name__)
+_USUAL = 30
+_OFFICIAL = "io.modelcontextprotocol.registry/official"
+
+
+@bp.after_request
+def _readable_from_anywhere(response: Response) -> Response:
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Access-Control-Allow-Methods"] = "GET, OPTIONS"
+    response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
+    return response
+
+
+@bp.get("/v1/mcp/registry.json")
+def gateway() -> Response:
+    """The portal itself, then every listed server, by name."""
+    return _fresh({"servers": registry.describe_gateway(g.session)})
+
+
+@bp.get("/v0.1/servers")
+def list_entries() -> Response:
+    """A page of the listed servers."""
+    page = registry.list_entries(
+        g.session,
+        limit=limit_of(usual=_USUAL, most=registry.MOST_ENTRIES) or _USUAL,
+        after=cast(tuple[str, str] | None, cursor_of(2)),
+        search=request.args.get("search", "")[:200],
+        updated_since=_updated_since(),
+        version=request.args.get("version", "")[:64],
+    )
+    return _fresh(_listed(page.entries, cursor_text(page.next_cursor) if page.next_cursor else None))
+
+
+@bp.get("/v0.1/servers/<path:name>/versions")
+def list_versions(name: str) -> Response:
+    """The versions of one server: the present one."""
+    return _fresh(_listed((registry.get_entry(g.session, name),), None))
+
+
+@bp.get("/v0.1/servers/<path:name>/versions/<version>")
+def get_version(name: str, version: str) -> Response:
+    """One version, or `latest`."""
+    return _fresh(_wrapped(registry.get_entry(g.session, name, version)))
+
+
+def _listed(entries: tuple[Entry, ...], cursor: str | None) -> dict[str, Any]:
+    metadata = {"count": len(entries), **({"nextCursor": cursor} if cursor else {})}
+    return {"servers": [_wrapped(entry) for entry in entries], "metadata": metadata}
+
+
+def _wrapped(entry: Entry) -> dict[str, Any]:
+    official = {
+        "status": "active", "publishedAt": entry.published_at, "updatedAt": entry.updated_at,
+        "statusChangedAt": entry.published_at, "isLatest": True,
+    }  # fmt: skip
+    return {"server": entry.server, "_meta": {_OFFICIAL: official}}
+
+
+def _fresh(value: Any) -> Response:
+    """`value` with a validator (RFC 9110, 8.8.3): who has it already is told so instead."""
+    response = answer(value)
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def _updated_since() -> datetime | None:
+    text = request.args.get("updated_since")
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput("Write the time as 2026-12-31T23:59:59Z.", field="updated_since") from None

@@ -1,0 +1,128 @@
+"""Import and export of the catalogue. What is imported stays on the server meanwhile; the page has its names only."""
+
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import InvalidInput, NotFound, TooLarge
+from portal.services import exchange, exporting, registry
+from portal.services.exchange import Choices
+from portal.services.inner.import_documents import MOST_BYTES
+from portal.services.inner.import_plan import Plan, State
+from portal.web.forms.exchange import ExportForm, ImportForm
+from portal.web.rendering import page, plural, see_other
+
+bp = Blueprint("exchange", __name__, url_prefix="/servers")
+_SHARES = (("global", "Variable, the same for everyone"), ("user", "Variable, each user sets their own"))
+
+
+@bp.route("/import", methods=["GET", "POST"])
+def begin() -> Response:
+    """Paste or upload a document."""
+    authz.require(g.principal, Action.SERVER_CREATE)
+    form = ImportForm()
+    if form.sent():
+        try:
+            exchange.keep_draft(g.session, g.principal, _text(form))
+            return see_other(url_for("exchange.preview"))
+        except (InvalidInput, TooLarge) as error:
+            form.text.errors = [*form.text.errors, error.message]
+    form.text.data = ""  # what was pasted is likely to hold secrets, which no page sends back
+    return page("servers/import.html", nav="servers", form=form, status=form.status)
+
+
+@bp.route("/import/preview", methods=["GET", "POST"])
+def preview() -> Response:
+    """What would happen, then make it happen."""
+    authz.require(g.principal, Action.SERVER_CREATE)
+    try:
+        plan = exchange.get_draft(g.session, g.principal)
+    except NotFound as error:
+        flash(error.message, "info")
+        return see_other(url_for("exchange.begin"))
+    errors: dict[str, list[str]] = {}
+    if request.method == "POST":
+        choices = _choices(plan)
+        if not choices.numbers:
+            errors["plan"] = ["Choose one server at least."]
+        else:
+            outcome = exchange.import_draft(g.session, g.principal, choices)
+            if not outcome.errors:
+                flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
+                return see_other(url_for("servers.grid", sort="changed"))
+            errors["plan"] = [f"{name}, line {line}: {why}" for name, line, why in outcome.errors]
+            errors["plan"].append("Nothing was imported.")
+    return page(
+        "servers/import_preview.html", nav="servers", plan=plan, errors=errors, shares=_SHARES,
+        taken=_taken(plan), chosen=_chosen_shares(plan), status=422 if errors else 200,
+    )  # fmt: skip
+
+
+@bp.post("/import/cancel")
+def cancel() -> Response:
+    """Forget the document."""
+    exchange.drop_draft(g.session, g.principal)
+    flash("The document is forgotten. Nothing was imported.", "info")
+    return see_other(url_for("servers.grid"))
+
+
+@bp.route("/export", methods=["GET", "POST"])
+def export() -> Response:
+    """The catalogue as a file, without secrets."""
+    authz.require(g.principal, Action.SERVER_CREATE)
+    form = ExportForm()
+    if form.sent():
+        name = form.format.data
+        text = exporting.export_catalogue(g.session, g.principal, name)
+        exporting.record_export(g.session, g.principal, name)
+        attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(text, mimetype=exporting.FORMATS[name], headers=attachment)
+    return page("servers/export.html", nav="servers", form=form, status=form.status)
+
+
+@bp.post("/<server_id>/listing")
+def listing(server_id: str) -> Response:
+    """List a server in the public registry, or take it off."""
+    listed = request.form.get("listed") == "yes"
+    name = registry.set_listed(g.session, g.principal, server_id, listed)
+    flash(f"{name} is {'listed publicly' if listed else 'not listed any more'}.", "success")
+    return see_other(url_for("servers.access", server_id=server_id))
+
+
+def _text(form: ImportForm) -> str:
+    upload = form.file.data
+    if not upload or not upload.filename:
+        return form.text.data or ""
+    content: bytes = upload.stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise TooLarge("The document is larger than 256 KB. Split it.", field="text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidInput("The file is not text in UTF-8.", field="text") from None
+
+
+def _choices(plan: Plan) -> Choices:
+    shares = {
+        (row.number, number): exchange.SHARES[chosen]
+        for row in plan.rows
+        for number in range(len(row.secrets))
+        if (chosen := request.form.get(f"share-{row.number}-{number}", "")) in exchange.SHARES
+    }
+    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"])
+
+
+def _taken(plan: Plan) -> set[int]:
+    """The numbers that are ticked: at first every new server."""
+    if request.method != "POST":
+        return {row.number for row in plan.rows if row.state is State.NEW}
+    ticked = set(request.form.getlist("take"))
+    possible = (State.NEW, State.CHANGED)
+    return {row.number for row in plan.rows if row.state in possible and str(row.number) in ticked}
+
+
+def _chosen_shares(plan: Plan) -> dict[str, Any]:
+    names = [f"share-{row.number}-{number}" for row in plan.rows for number in range(len(row.secrets))]
+    return {name: request.form.get(name, "global") for name in names}
