@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from portal.web.api.audit import bp as audit
 from portal.web.api.credentials import bp as credentials
 from portal.web.api.groups import bp as groups
 from portal.web.api.keys import bp as keys
@@ -15,5 +16,5 @@ from portal.web.api.users import bp as users
 
 def register(app: Flask) -> None:
     """Hang every part of the API on the application."""
-    for blueprint in (servers, credentials, tools, users, teams, keys, groups, settings, me):
+    for blueprint in (servers, credentials, tools, users, teams, keys, groups, settings, me, audit):
         app.register_blueprint(blueprint)
