@@ -54,6 +54,8 @@ def changed(before: object, after: object) -> dict[str, object]:
         was, is_now = old.get(name), new.get(name)
         if was == is_now or (_is_empty(was) and _is_empty(is_now)):
             continue
+        if (before is None and is_now is False) or (after is None and was is False):
+            continue  # a switch that is off says nothing of what is made or deleted
         if isinstance(was, chain.Hidden) or isinstance(is_now, chain.Hidden):
             found[name] = "cleared" if is_now is None else "set" if was is None else "changed"
         else:

@@ -197,7 +197,7 @@ def _query(wanted: EventFilter) -> Select[AuditEvent]:
     return query.order_by(AuditEvent.at.desc(), AuditEvent.event_id.desc())
 
 
-def _after(query: Select[AuditEvent], cursor: str) -> Select[tuple[AuditEvent]]:
+def _after(query: Select[AuditEvent], cursor: str) -> Select[AuditEvent]:
     if not cursor:
         return query
     at, _, event_id = cursor.partition("~")
