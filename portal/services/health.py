@@ -161,8 +161,9 @@ def probe_due(session: Session, principal: Principal) -> int:
 def forget_old_history(session: Session, principal: Principal) -> None:
     """Delete looks of more than 30 days ago."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
-    session.execute(delete(HealthRecord).where(HealthRecord.checked_at < now() - _KEEP_HISTORY))
-    audit.record(session, principal, "health history trimmed", "server", None)
+    gone = session.execute(delete(HealthRecord).where(HealthRecord.checked_at < now() - _KEEP_HISTORY))
+    if count := getattr(gone, "rowcount", 0):
+        audit.record(session, principal, "health history trimmed", "server", None, records=count)
 
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:

@@ -79,7 +79,8 @@ def update_preferences(
     row.value = {**row.value, **changes}
     session.add(row)
     differences = audit.changed(asdict(before), asdict(after))
-    audit.record(session, principal, "settings changed", "settings", None, changes=differences)
+    if differences:
+        audit.record(session, principal, "settings changed", "settings", None, changes=differences)
     session.flush()
     return get_preferences(session, principal)
 

@@ -8,6 +8,7 @@ from flask import Flask, Response, current_app, g, request
 from flask import session as browser_session
 from flask_login import LoginManager, current_user, login_user
 from flask_wtf.csrf import CSRFProtect
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadRequest
 
 from portal import authorization as authz
@@ -105,7 +106,6 @@ def init_app(app: Flask) -> None:
     login_manager.session_protection = None  # sessions are ours, and bound to nothing that changes under way
     login_manager.user_loader(lambda user_id: SignedIn(user_id))
     app.before_request(identify)
-    app.after_request(_commit)
     app.teardown_request(_close)
 
 
@@ -196,12 +196,17 @@ def _is_unsafe() -> bool:
     return request.method not in _SAFE_METHODS
 
 
-def _commit(response: Response) -> Response:
-    if "session" in g:
-        if response.status_code < 400:
-            g.session.commit()
-        else:
-            g.session.rollback()
+def commit_or_undo(response: Response) -> Response:
+    """Commit what a request that went well wrote. Has to run first after it: a commit that fails is the answer then."""
+    if "session" not in g:
+        return response
+    if response.status_code >= 400:
+        g.session.rollback()
+        return response
+    try:
+        g.session.commit()
+    except SQLAlchemyError as error:
+        return current_app.make_response(current_app.handle_user_exception(error))
     return response
 
 

@@ -42,6 +42,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/users/new": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
     "POST /keys/find/servers": {"find": "notes"},
     "POST /keys/new": {"key_alias": "fresh", "expiry": "90", "save": "yes"},
+    "POST /admin/settings": {"user_mcp_management_mode": "view_all"},
     "POST /credentials/<server_id>/key": {"key": "a key of one's own"},
     "POST /playground/call": {"server": NOTES, "tool": "add"},
     "POST /profile": {"display_name": "Somebody", "theme": "auto"},

@@ -7,12 +7,14 @@ from datetime import UTC
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, flash, g, request, stream_with_context, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.domain.errors import Hidden, InvalidInput
+from portal.domain.principals import Principal
 from portal.services import grid, trail
-from portal.services.trail import FILTER_NAMES, EventFilter, EventView
+from portal.services.trail import FILTER_NAMES, EventFilter
+from portal.web.context import database
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("audit", __name__)
@@ -51,8 +53,8 @@ def events() -> Response:
 @bp.get("/admin/audit.csv")
 def export() -> Response:
     """The events of a filter as CSV, sent while they are read."""
-    rows = trail.export_events(g.session, g.principal, trail.filter_of(_given()))
-    response = Response(stream_with_context(_csv(rows)), mimetype="text/csv")
+    wanted = trail.filter_of(_given())
+    response = Response(_csv(database(), g.principal, wanted), mimetype="text/csv")
     response.headers["Content-Disposition"] = 'attachment; filename="audit.csv"'
     return response
 
@@ -87,10 +89,13 @@ def _cursor() -> str:
     return request.args.get("cursor", "")[:200]
 
 
-def _csv(rows: Iterator[EventView]) -> Iterator[str]:
-    yield _line(_COLUMNS)
-    for row in rows:
-        yield _line([_cell(getattr(row, name)) for name in _COLUMNS])
+def _csv(source: Any, principal: Principal, wanted: EventFilter) -> Iterator[str]:
+    """The lines, read through a session that lives as long as the answer is sent."""
+    with source.session() as own:
+        rows = trail.export_events(own, principal, wanted)
+        yield _line(_COLUMNS)
+        for row in rows:
+            yield _line([_cell(getattr(row, name)) for name in _COLUMNS])
 
 
 def _cell(value: Any) -> str:

@@ -58,7 +58,7 @@ def _save(form: SettingsForm, stored: dict[str, object]) -> None:
     changes = {name: value for name, value in form.typed().items() if value != _plain(stored[name])}
     preferences.update_preferences(
         g.session, g.principal, changes, arrival=arrival(), confirmed=bool(form.confirm_external.data),
-        seen=form.seen.data or "",
+        seen=form.seen.data or None,
     )  # fmt: skip
 
 
