@@ -23,6 +23,7 @@ class Action(StrEnum):
     ACCESS_GROUP_MANAGE = "access_group:manage"  # create, change and delete access groups
     ACCESS_GROUP_READ = "access_group:read"  # see access groups with their servers
     AUDIT_READ = "audit:read"  # read the record of changes
+    AUDIT_VERIFY = "audit:verify"  # check that the record of changes is whole
     CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
@@ -171,6 +172,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.ACCESS_GROUP_MANAGE: [[is_admin]],
     Action.ACCESS_GROUP_READ: [[has_admin_view]],
     Action.AUDIT_READ: [[has_admin_view]],
+    Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
     Action.KEY_MANAGE: [[is_admin]],

@@ -1,4 +1,4 @@
-"""Commands for operators: `portal serve | worker | db | users | keys | catalogue | doctor | demo`."""
+"""Commands for operators: `portal serve | worker | db | users | keys | catalogue | audit | doctor | demo`."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from portal.domain.errors import PortalError
+from portal.domain.errors import Forbidden, PortalError
 from portal.domain.principals import OPERATOR, Role
 from portal.embedded import prepare_environment
 from portal.settings import BadSettings, Settings, read_settings
@@ -227,6 +227,25 @@ def import_servers(file: Any, update: bool) -> None:
         click.echo(f"skipped {name}: {why}")
 
 
+@main.group()
+def audit() -> None:
+    """The record of what was done and refused."""
+
+
+@audit.command("verify")
+def verify_audit() -> None:
+    """Walk along the chain of events; ends with 1 and names the first event that does not hold."""
+    from portal.services import trail
+
+    found = _in_transaction(lambda session: trail.verify(session, OPERATOR))
+    if found.earlier:
+        click.echo(f"{found.earlier} events are older than the chain.")
+    click.echo(f"{found.holds} events hold.")
+    if found.fault:
+        click.echo(found.fault, err=True)
+        sys.exit(1)
+
+
 @main.command()
 def doctor() -> None:
     """Check settings, database and file rights, and say what to do."""
@@ -260,9 +279,17 @@ def demo(host: str, port: int) -> None:
 
 
 def _in_transaction(work: Any) -> Any:
+    from portal.services.audit import Outcome, record
+
     with connect(load()).session(writes=True) as session:
         try:
             result = work(session)
+        except Forbidden as error:
+            session.rollback()
+            command = click.get_current_context().command_path
+            record(session, OPERATOR, command[:64], "route", None, outcome=Outcome.REFUSED, because=error.message)
+            session.commit()
+            raise click.ClickException(error.message) from None
         except PortalError as error:
             raise click.ClickException(error.message) from None
         session.commit()

@@ -93,23 +93,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("wishes", sa.JSON(none_as_null=True), nullable=True))
         batch_op.create_index(batch_op.f("ix_servers_submitted_by"), ["submitted_by"], unique=False)
 
-    with op.batch_alter_table("teams", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("sequence", sa.Integer(), nullable=True))
-        batch_op.add_column(sa.Column("outcome", sa.String(length=8), server_default="done", nullable=False))
-        batch_op.add_column(sa.Column("previous_hash", sa.String(length=64), nullable=True))
-        batch_op.add_column(sa.Column("event_hash", sa.String(length=64), nullable=True))
-        batch_op.create_unique_constraint(batch_op.f("uq_teams_sequence"), ["sequence"])
-
 
 def downgrade() -> None:
     op.drop_table("import_drafts")
-    with op.batch_alter_table("teams", schema=None) as batch_op:
-        batch_op.drop_constraint(batch_op.f("uq_teams_sequence"), type_="unique")
-        batch_op.drop_column("event_hash")
-        batch_op.drop_column("previous_hash")
-        batch_op.drop_column("outcome")
-        batch_op.drop_column("sequence")
-
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_servers_submitted_by"))
         batch_op.drop_column("wishes")

@@ -2,6 +2,26 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How a request came in: the socket's address, what was said of others, and the proxies the operator trusts."""
+
+    peer: str | None
+    forwarded_for: str | None = None
+    operator_proxies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How a caller looks to the portal; `via` is the trusted proxy between, None where there is none."""
+
+    address: str | None
+    is_internal: bool
+    via: str | None
+
 
 DEFAULT_INTERNAL_RANGES = (
     "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",

@@ -54,6 +54,10 @@ class Forbidden(PortalError):
     code = "forbidden"
 
 
+class Hidden(Forbidden):
+    """May not, nor know that there is something: a page says that nothing is there, whatever was asked."""
+
+
 class NotFound(PortalError):
     """There is no such thing, told only to those who may know."""
 

@@ -92,5 +92,8 @@ class Principal:
         return self.key_id is not None and bool(self.allowed_routes)
 
 
+STRANGER = Principal(name="somebody", role=Role.VIEWER)
+"""Who acts when nobody is known: a sign-in that failed."""
+
 OPERATOR = Principal(name="operator", role=Role.ADMIN, is_internal=True, is_operator=True)
 """Who acts when a command of this host does something: whoever has a shell here has the database anyway."""

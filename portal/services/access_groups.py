@@ -64,9 +64,9 @@ def create_group(
     session.add(group)
     _flush(session)
     _set_servers(session, group, servers)
-    audit.record(session, principal, "access group created", "access_group", group.access_group_id, name=group.name)
-    session.flush()
-    return _views(session, [group])[0]
+    view = _views(session, [group])[0]
+    _record(session, principal, "access group created", group, audit.changed(None, view))
+    return view
 
 
 def change_group(
@@ -76,6 +76,7 @@ def change_group(
     """Change what is given."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = _find(session, group_id)
+    before = _views(session, [group])[0]
     if name is not None:
         group.name = _checked(name)
     if description is not None:
@@ -83,19 +84,26 @@ def change_group(
     _flush(session)
     if servers is not None:
         _set_servers(session, group, servers)
-    audit.record(session, principal, "access group changed", "access_group", group_id, name=group.name)
-    session.flush()
-    return _views(session, [group])[0]
+    after = _views(session, [group])[0]
+    _record(session, principal, "access group changed", group, audit.changed(before, after))
+    return after
 
 
 def delete_group(session: Session, principal: Principal, group_id: str) -> None:
     """Remove a group; what was granted through it is granted no more."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = _find(session, group_id)
+    changes = audit.changed(_views(session, [group])[0], None)
     # The grants stay as rows without a group: they grant nothing, and still limit their holders.
     session.execute(update(Grant).where(Grant.access_group_id == group_id).values(access_group_id=None))
     session.delete(group)
-    audit.record(session, principal, "access group deleted", "access_group", group_id, name=group.name)
+    _record(session, principal, "access group deleted", group, changes)
+
+
+def _record(
+    session: Session, principal: Principal, action: str, group: AccessGroup, changes: dict[str, object]
+) -> None:
+    audit.record(session, principal, action, "access_group", group.access_group_id, name=group.name, changes=changes)
     session.flush()
 
 

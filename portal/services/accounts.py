@@ -156,6 +156,21 @@ def check_password(session: Session, email: str, password: str) -> User:
     return user
 
 
+def sign_in(session: Session, email: str, password: str, address: str | None) -> str:
+    """The id of the person whose e-mail and password these are, on record as signed in. Raises `Unauthenticated`."""
+    user_id = check_password(session, email, password).user_id
+    principal = principal_for_user(session, user_id, address)
+    audit.record(session, principal, "signed in", "user", user_id, name=principal.name)
+    session.flush()
+    return user_id
+
+
+def sign_out(session: Session, principal: Principal) -> None:
+    """Put on record that somebody signed out; the session itself is the web floor's to end."""
+    audit.record(session, principal, "signed out", "user", principal.user_id, name=principal.name)
+    session.flush()
+
+
 def change_password(session: Session, principal: Principal, current: str, new: str) -> None:
     """Set one's own password. Raises `InvalidInput` naming the field."""
     user = session.get(User, principal.user_id)

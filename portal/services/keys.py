@@ -121,6 +121,7 @@ def change_key(
     """Change what is named: `key_alias`, `allowed_routes`, `expires_at`, grants."""
     authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
+    before = _views(session, [row])[0]
     _check_routes(changes.get("allowed_routes"))
     for name in ("key_alias", "expires_at"):
         if name in changes:
@@ -128,9 +129,11 @@ def change_key(
     routes = changes.get("allowed_routes", row.allowed_routes)
     row.allowed_routes = list(routes) if isinstance(routes, list | tuple) else []
     replace_grants(session, ("key", key_id), permission, access_group_ids)
-    audit.record(session, principal, "API key changed", "key", key_id, fields=sorted(changes))
+    after = _views(session, [row])[0]
+    differences = audit.changed(before, after)
+    audit.record(session, principal, "API key changed", "key", key_id, name=_called(row), changes=differences)
     session.flush()
-    return _views(session, [row])[0]
+    return after
 
 
 def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
@@ -142,7 +145,7 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
     row = _find(session, key_id)
     if row.revoked_at is None:
         row.revoked_at = now()
-        audit.record(session, principal, "API key revoked", "key", key_id, prefix=row.key_prefix)
+        audit.record(session, principal, "API key revoked", "key", key_id, name=_called(row))
     session.flush()
 
 
@@ -177,9 +180,11 @@ def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str 
     session.add(row)
     session.flush()
     replace_grants(session, ("key", row.key_id), draft.object_permission, draft.access_group_ids)
-    audit.record(session, principal, "API key issued", "key", row.key_id, prefix=row.key_prefix, user_id=row.user_id)
+    view = _views(session, [row])[0]
+    changes = audit.changed(None, view)
+    audit.record(session, principal, "API key issued", "key", row.key_id, name=_called(row), changes=changes)
     session.flush()
-    return IssuedKey(_views(session, [row])[0], key)
+    return IssuedKey(view, key)
 
 
 def _within_own(session: Session, principal: Principal, permission: ObjectPermission) -> ObjectPermission:
@@ -212,6 +217,10 @@ def _check_routes(routes: object) -> None:
     for route in routes if isinstance(routes, list | tuple) else ():
         if not (isinstance(route, str) and route.startswith("/v1/")):
             raise InvalidInput("A route begins with /v1/, for example /v1/mcp/server.", field="allowed_routes")
+
+
+def _called(row: ApiKey) -> str:
+    return row.key_alias or row.key_prefix
 
 
 def _find(session: Session, key_id: str) -> ApiKey:

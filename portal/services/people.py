@@ -79,9 +79,11 @@ def create_user(
     session.add(user)
     _flush(session)
     replace_grants(session, ("user", user.user_id), permission, None)
-    audit.record(session, principal, "user created", "user", user.user_id, email=user.email, role=user.role)
+    view = _views(session, [user])[0]
+    changes = audit.changed(None, view)
+    audit.record(session, principal, "user created", "user", user.user_id, name=user.email, changes=changes)
     session.flush()
-    return _views(session, [user])[0]
+    return view
 
 
 def change_user(
@@ -91,6 +93,7 @@ def change_user(
     """Change what is named. A person who is deactivated, or whose password is set anew, is signed out everywhere."""
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
+    before = _views(session, [user])[0]
     was_last_admin = _is_last_admin(session, user)
     _apply(session, user, fields)
     if was_last_admin and (user.role != Role.ADMIN or not user.is_active):
@@ -99,11 +102,11 @@ def change_user(
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
     replace_grants(session, ("user", user_id), permission, None)
-    audit.record(
-        session, principal, "user changed", "user", user_id, fields=sorted(k for k in fields if k != "password")
-    )
+    after = _views(session, [user])[0]
+    changes = audit.changed(before, after) | ({"password": "changed"} if fields.get("password") else {})
+    audit.record(session, principal, "user changed", "user", user_id, name=user.email, changes=changes)
     session.flush()
-    return _views(session, [user])[0]
+    return after
 
 
 def delete_user(session: Session, principal: Principal, user_id: str) -> None:
@@ -112,10 +115,11 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     user = _find(session, user_id)
     if _is_last_admin(session, user):
         raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="user_id")
+    changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
     remove_grants_of_keys(session, ApiKey.user_id == user_id)
     session.delete(user)
-    audit.record(session, principal, "user deleted", "user", user_id, email=user.email)
+    audit.record(session, principal, "user deleted", "user", user_id, name=user.email, changes=changes)
     session.flush()
 
 

@@ -1,21 +1,34 @@
 """Instance settings that an Admin changes while the portal runs."""
 
+import difflib
+import hashlib
 import ipaddress
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import InvalidInput
+from portal.domain.addresses import Appearance, Arrival, client_address, in_ranges, is_internal
+from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.store.models import Preference, Server
 
 _NAME = "general_settings"
+REQUIRABLE_FIELDS = (
+    "description", "alias", "server_name", "source_url", "url", "spec_path", "auth_type", "instructions", "mcp_info",
+    "allowed_tools", "tool_name_to_display_name", "tool_name_to_description", "extra_headers", "static_headers",
+    "env_vars", "credentials", "authorization_url", "token_url", "registration_url", "oauth2_flow",
+    "token_validation", "is_byok", "byok_description", "byok_api_key_help_url", "timeout", "command", "args", "env",
+    "transport", "mcp_access_groups",
+)  # fmt: skip
+"""What may be required of a submission: every field that one may fill in."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +58,107 @@ def get_preferences(session: Session, principal: Principal) -> dict[str, object]
     return {**asdict(load_preferences(session)), "public_mcp_servers": list(public)}
 
 
-def update_preferences(session: Session, principal: Principal, changes: Mapping[str, object]) -> dict[str, object]:
-    """Change the settings that are named. Raises `InvalidInput` for a value that a setting cannot have."""
+def update_preferences(
+    session: Session, principal: Principal, changes: Mapping[str, object], *, arrival: Arrival | None = None,
+    confirmed: bool = False, seen: str | None = None,
+) -> dict[str, object]:  # fmt: skip
+    """Change the settings that are named. Raises `InvalidInput` for a value that a setting cannot have.
+
+    `arrival` is how the caller's request came: where the change would make them external, it raises `Conflict` with
+    `would_be_external` unless `confirmed`. `seen` is the `state_of` that was edited: another one now is a `Conflict`.
+    """
     authz.require(principal, Action.PREFERENCE_MANAGE)
-    _check(changes)
+    _check(changes, any_name=principal.is_operator)
+    before = load_preferences(session)
+    if seen is not None and seen != state_of(before):
+        raise Conflict("Somebody changed the settings meanwhile. Load the page again.", code="stale_version")
+    after = _merged(before, changes)
+    if arrival is not None and not confirmed:
+        _refuse_to_shut_out(arrival, before, after)
     row = session.get(Preference, _NAME) or Preference(name=_NAME, value={})
     row.value = {**row.value, **changes}
     session.add(row)
-    audit.record(session, principal, "settings changed", "settings", None, changed=sorted(changes))
+    differences = audit.changed(asdict(before), asdict(after))
+    if differences:
+        audit.record(session, principal, "settings changed", "settings", None, changes=differences)
     session.flush()
     return get_preferences(session, principal)
 
 
-def _check(changes: Mapping[str, object]) -> None:
+def state_of(preferences: Preferences) -> str:
+    """A short word that is another one when a setting is."""
+    return hashlib.sha256(json.dumps(asdict(preferences), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def appearance(
+    session: Session, principal: Principal, arrival: Arrival, changes: Mapping[str, object]
+) -> tuple[Appearance, Appearance]:
+    """How the caller looks to the portal with the settings as they are, and as they would be with `changes`."""
+    authz.require(principal, Action.PREFERENCE_READ)
+    stored = load_preferences(session)
+    return _seen(arrival, stored), _seen(arrival, _merged(stored, changes))
+
+
+def _merged(stored: Preferences, changes: Mapping[str, object]) -> Preferences:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    return replace(stored, **{name: value for name, value in values.items() if value is not None})
+
+
+def _seen(arrival: Arrival, settings: Preferences) -> Appearance:
+    proxies = (*arrival.operator_proxies, *settings.trusted_proxies)
+    address = client_address(arrival.peer, arrival.forwarded_for, proxies)
+    via = arrival.peer if arrival.forwarded_for and in_ranges(arrival.peer, proxies) else None
+    return Appearance(address, is_internal(address, settings.mcp_internal_ip_ranges), via)
+
+
+def _refuse_to_shut_out(arrival: Arrival, before: Preferences, after: Preferences) -> None:
+    then = _seen(arrival, after)
+    if not _seen(arrival, before).is_internal or then.is_internal:
+        return
+    changed_ranges = before.mcp_internal_ip_ranges != after.mcp_internal_ip_ranges
+    raise Conflict(
+        f"With this you would come from outside yourself ({then.address or 'no address'}), and internal servers would "
+        "not exist for you. Confirm it, or change the ranges.",
+        code="would_be_external", field="mcp_internal_ip_ranges" if changed_ranges else "trusted_proxies",
+    )  # fmt: skip
+
+
+def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
     if changes.get("user_mcp_management_mode", "restricted") not in ("restricted", "view_all"):
         raise InvalidInput("Choose restricted or view_all.", field="user_mcp_management_mode")
     for field in ("mcp_internal_ip_ranges", "trusted_proxies"):
         ranges = changes.get(field) or ()
         for text in ranges if isinstance(ranges, list | tuple) else ():
             try:
-                ipaddress.ip_network(text, strict=False)
+                network = ipaddress.ip_network(text, strict=False)
             except ValueError:
                 raise InvalidInput("Write ranges as 10.0.0.0/8.", field=field) from None
+            if network.prefixlen == 0:
+                raise InvalidInput("A range of all addresses there are would mean nothing.", field=field)
+    for origin in _listed(changes, "trusted_redirect_origins"):
+        if not _is_origin(origin):
+            raise InvalidInput(
+                "Write origins as https://app.example.com; http is for this machine only.",
+                field="trusted_redirect_origins",
+            )
+    for name in () if any_name else _listed(changes, "mcp_required_fields"):
+        if name not in REQUIRABLE_FIELDS:
+            close = difflib.get_close_matches(name, REQUIRABLE_FIELDS, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InvalidInput(f"No server has a field {name[:64]} to fill in.{hint}", field="mcp_required_fields")
+
+
+def _listed(changes: Mapping[str, object], name: str) -> list[str]:
+    values = changes.get(name)
+    return [str(value) for value in values] if isinstance(values, list | tuple) else []
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    local = host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+    plain = text in (f"{parts.scheme}://{parts.netloc}",) and "@" not in parts.netloc
+    return bool(host) and plain and (parts.scheme == "https" or (parts.scheme == "http" and local))

@@ -24,6 +24,7 @@ from portal.services.inner import loading, moving
 from portal.services.inner.definitions import has_part, write_definition
 from portal.services.inner.grants import holdings
 from portal.services.inner.house import house_of
+from portal.services.inner.server_facts import facts_of
 from portal.services.inner.server_views import ServerView, view_server, view_servers
 from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
 
@@ -96,7 +97,10 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
         )
     _refuse_taken_names(session, row)
     with_conflicts_named(session, row, fields)
-    audit.record(session, principal, "server created", "server", server_id, name=row.server_name, fields=_names(fields))
+    audit.record(
+        session, principal, "server created", "server", server_id, name=_called(row), fields=_names(fields),
+        changes=audit.changed(None, facts_of(session, row)),
+    )  # fmt: skip
     return view_server(session, principal, row)
 
 
@@ -116,6 +120,7 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
             f"Somebody changed this server meanwhile; it is at version {row.version} now. Load it again.",
             code="stale_version", field="version", current_version=row.version,
         )  # fmt: skip
+    before = facts_of(session, row)
     _set_names(row, fields)
     _check_result(session, row, fields)
     with session.no_autoflush:
@@ -127,8 +132,9 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
     row.updated_by, row.updated_at = principal.signature, now()
     session.flush()
     audit.record(
-        session, principal, "server changed", "server", row.server_id, name=row.server_name, fields=_names(fields)
-    )
+        session, principal, "server changed", "server", row.server_id, name=_called(row), fields=_names(fields),
+        changes=audit.changed(before, facts_of(session, row)),
+    )  # fmt: skip
     return view_server(session, principal, row)
 
 
@@ -137,11 +143,11 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may delete MCP servers.")
     row = loading.find_server(session, principal, server_id, Action.SERVER_DELETE, lock=True).row
-    name = row.server_name or row.alias or row.server_id
+    name, changes = _called(row), audit.changed(facts_of(session, row), None)
     # What was granted stays as a row without a server: it grants nothing, and still limits its holder.
     session.execute(update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[]))
     session.delete(row)
-    audit.record(session, principal, "server deleted", "server", row.server_id, name=name)
+    audit.record(session, principal, "server deleted", "server", row.server_id, name=name, changes=changes)
     session.flush()
     return name
 
@@ -170,11 +176,13 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
     for server_id in server_ids:
         if server_id not in known:
             raise NotFound(f"MCP Server not found, passed server_id={server_id[:64]}", field="mcp_server_ids")
+    before = session.scalars(select(Server.server_id).where(Server.is_public).order_by(Server.server_id)).all()
     # Readers of the registry ask for what changed since they last looked, so that a new listing counts as a change.
     listed = Server.server_id.in_(known)
     session.execute(update(Server).where(listed, ~Server.is_public).values(is_public=True, updated_at=now()))
     session.execute(update(Server).where(Server.is_public, ~listed).values(is_public=False))
-    audit.record(session, principal, "public servers changed", "settings", None, server_ids=sorted(known))
+    changes = audit.changed({"public_mcp_servers": list(before)}, {"public_mcp_servers": sorted(known)})
+    audit.record(session, principal, "public servers changed", "settings", None, changes=changes)
     session.flush()
     return list(dict.fromkeys(server_ids))
 
@@ -243,6 +251,10 @@ def _check_result(session: Session, row: Server, fields: ServerFields) -> None:
     )
     if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
         raise InvalidRequest("The URL names no host.", field="url")
+
+
+def _called(row: Server) -> str:
+    return row.server_name or row.alias or row.server_id
 
 
 def _names(fields: ServerFields) -> list[str]:

@@ -86,9 +86,11 @@ def create_team(
     for user_id, role in members:
         _put_member(session, team, user_id, role)
     replace_grants(session, ("team", team.team_id), permission, access_group_ids)
-    audit.record(session, principal, "team created", "team", team.team_id, name=team.team_alias)
+    view = _views(session, [team])[0]
+    changes = audit.changed(None, view)
+    audit.record(session, principal, "team created", "team", team.team_id, name=team.team_alias, changes=changes)
     session.flush()
-    return _views(session, [team])[0]
+    return view
 
 
 def change_team(
@@ -99,6 +101,7 @@ def change_team(
     """Change what is named; grants and members that are given replace those that were there."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
+    before = _views(session, [team])[0]
     if "team_alias" in fields:
         team.team_alias = _name(fields["team_alias"])
     if "metadata" in fields:
@@ -112,19 +115,23 @@ def change_team(
         for user_id, role in members:
             _put_member(session, team, user_id, role)
     replace_grants(session, ("team", team_id), permission, access_group_ids)
-    audit.record(session, principal, "team changed", "team", team_id, fields=sorted(fields))
     session.flush()
-    return _views(session, [team])[0]
+    after = _views(session, [team])[0]
+    changes = audit.changed(before, after)
+    audit.record(session, principal, "team changed", "team", team_id, name=team.team_alias, changes=changes)
+    session.flush()
+    return after
 
 
 def delete_team(session: Session, principal: Principal, team_id: str) -> None:
     """Remove a team with its grants and its keys."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
+    changes = audit.changed(_views(session, [team])[0], None)
     remove_grants(session, ("team", team_id))
     remove_grants_of_keys(session, ApiKey.team_id == team_id)
     session.delete(team)
-    audit.record(session, principal, "team deleted", "team", team_id, name=team.team_alias)
+    audit.record(session, principal, "team deleted", "team", team_id, name=team.team_alias, changes=changes)
     session.flush()
 
 
@@ -133,7 +140,7 @@ def put_member(session: Session, principal: Principal, team_id: str, user_id: st
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     _put_member(session, team, user_id, role)
-    audit.record(session, principal, "member added", "team", team_id, user_id=user_id, role=role)
+    audit.record(session, principal, "member added", "team", team_id, name=team.team_alias, user_id=user_id, role=role)
     session.flush()
     return _views(session, [team])[0]
 

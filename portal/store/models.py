@@ -198,10 +198,6 @@ class Team(Base):
     team_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
     team_alias: Mapped[str] = mapped_column(String(200), unique=True)
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    sequence: Mapped[int | None] = mapped_column(unique=True)
-    outcome: Mapped[str] = mapped_column(String(8), default="done", server_default="done")
-    previous_hash: Mapped[str | None] = mapped_column(String(64))
-    event_hash: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

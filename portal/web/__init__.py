@@ -27,6 +27,7 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
     _register_probes(app, settings, database)
     pages.register(app)
     api_door.register(app)
+    app.after_request(context.commit_or_undo)  # the last to be registered is the first to run
 
 
 def _register_probes(app: Flask, settings: Settings, database: Database) -> None:

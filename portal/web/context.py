@@ -1,5 +1,6 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -7,12 +8,15 @@ from flask import Flask, Response, current_app, g, request
 from flask import session as browser_session
 from flask_login import LoginManager, current_user, login_user
 from flask_wtf.csrf import CSRFProtect
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadRequest
 
 from portal import authorization as authz
-from portal.domain.addresses import client_address, in_ranges
+from portal.domain.addresses import Arrival, client_address, in_ranges
 from portal.domain.errors import Forbidden, Unauthenticated
-from portal.services import accounts, preferences
+from portal.domain.principals import STRANGER, Principal
+from portal.services import accounts, audit, preferences
+from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
 
@@ -32,6 +36,11 @@ OPEN_ENDPOINTS = {
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
 _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+_TARGETS = {
+    "server_id": "server", "team_id": "team", "user_id": "user", "key_id": "key", "group_id": "access_group",
+    "access_group_id": "access_group", "toolset_id": "toolset",
+}  # fmt: skip
 
 csrf = CSRFProtect()
 login_manager = LoginManager()
@@ -102,7 +111,6 @@ def init_app(app: Flask) -> None:
     login_manager.session_protection = None  # sessions are ours, and bound to nothing that changes under way
     login_manager.user_loader(lambda user_id: SignedIn(user_id))
     app.before_request(identify)
-    app.after_request(_commit)
     app.teardown_request(_close)
 
 
@@ -184,22 +192,58 @@ def _client_address() -> str | None:
     return client_address(request.remote_addr, forwarded, proxies)
 
 
+def arrival() -> Arrival:
+    """How this request came in."""
+    return Arrival(request.remote_addr, request.headers.get("X-Forwarded-For"), tuple(settings().trusted_proxies))
+
+
 def _is_unsafe() -> bool:
     return request.method not in _SAFE_METHODS
 
 
-def _commit(response: Response) -> Response:
-    if "session" in g:
-        if response.status_code < 400:
-            g.session.commit()
-        else:
-            g.session.rollback()
+def commit_or_undo(response: Response) -> Response:
+    """Commit what a request that went well wrote. Has to run first after it: a commit that fails is the answer then."""
+    if "session" not in g:
+        return response
+    if response.status_code >= 400:
+        g.session.rollback()
+        return response
+    try:
+        g.session.commit()
+    except SQLAlchemyError as error:
+        return current_app.make_response(current_app.handle_user_exception(error))
     return response
 
 
 def commit_now() -> None:
     """Finish what was written before an upstream is asked about it: what was saved stays, whatever that answers."""
     g.session.commit()
+
+
+def note_refusal(because: str) -> None:
+    """Put on record that somebody who is known was refused a change; what they began is undone."""
+    if "principal" not in g or not _is_unsafe() or request.url_rule is None:
+        return
+    kind, target_id = next(
+        ((_TARGETS[name], str(value)[:320]) for name, value in (request.view_args or {}).items() if name in _TARGETS),
+        ("route", None),
+    )
+    action = f"{request.method} {request.url_rule.rule}"[:64]
+    _record_apart(g.principal, action, kind, target_id, because=because)
+
+
+def note_failed_sign_in() -> None:
+    """Put on record that a sign-in failed: from where, and nothing of what was typed."""
+    _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
+
+
+def _record_apart(principal: Principal, action: str, kind: str, target_id: str | None, **details: object) -> None:
+    """Write an event in a transaction of its own, which outlives that of the request: that one is given up first."""
+    if "session" in g:
+        g.session.rollback()
+    with database().session(writes=True) as own:
+        audit.record(own, principal, action, kind, target_id, outcome=Outcome.REFUSED, **details)
+        own.commit()
 
 
 def _close(_error: BaseException | None) -> None:

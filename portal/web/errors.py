@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
-from portal.web.context import PasswordChangeNeeded, settings, speaks_json
+from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_fragment_request, page, see_other
 
 log = logging.getLogger("portal.web")
@@ -89,7 +89,12 @@ def _portal_error(error: errors.PortalError) -> Any:
     if isinstance(error, errors.Unauthenticated) and not speaks_json():
         target = request.full_path.rstrip("?") if request.method == "GET" and not is_fragment_request() else None
         return see_other(url_for("accounts.sign_in", next=target))
-    if isinstance(error, errors.Forbidden) and not speaks_json() and request.method == "GET":
+    if isinstance(error, errors.Forbidden):
+        _note_refusal(error)
+        hides = isinstance(error, errors.Hidden) or request.method == "GET"
+    else:
+        hides = False
+    if hides and not speaks_json():
         # What someone may not see looks to them as if it were not there.
         return answer(404, "not_found", _MESSAGES[404])
     extra = dict(error.extra)
@@ -99,6 +104,13 @@ def _portal_error(error: errors.PortalError) -> Any:
     if isinstance(error, errors.RateLimited):
         response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+def _note_refusal(error: errors.Forbidden) -> None:
+    try:
+        note_refusal(error.message)
+    except (OperationalError, PoolTimeout):  # nothing was changed: the answer stays a refusal
+        log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
 
 
 def _csrf_error(_error: CSRFError) -> Response:

@@ -106,6 +106,9 @@ def test_reg_05_and_11_which_addresses_are_internal(
 ) -> None:
     with write() as session:
         make_server(session, "inner", allow_all_keys=True, available_on_public_internet=False)
-    assert client("ada").patch("/v1/settings", {"mcp_internal_ip_ranges": ranges}).status_code == 200
+    assert (
+        client("ada").patch("/v1/settings", {"mcp_internal_ip_ranges": ranges, "confirm_external": True}).status_code
+        == 200
+    )
     found = client("otto").get("/v1/mcp/server", environ_overrides={"REMOTE_ADDR": address}).get_json()
     assert [row["server_id"] for row in found] == (["id-inner"] if internal else [])

@@ -24,6 +24,8 @@ NOBODY_ASKS = {
     "accounts.principal_for_key": "finds out who asks",
     "accounts.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
     "accounts.principal_for_user": "finds out who asks",
+    "accounts.sign_in": "finds out who asks",
+    "audit.changed": "computes",
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
     "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
@@ -33,6 +35,7 @@ NOBODY_ASKS = {
     "registry.list_entries": "strangers ask; only what an Admin listed is shown",
     "registry.namespace": "computes",
     "registry.server_json": "computes, of a row that its caller was allowed to load",
+    "preferences.state_of": "computes",
     "servers.with_conflicts_named": "writes a row for a caller that has asked",
     "sessions.end_session": "whoever has the cookie may end its session",
     "sessions.load_session": "runs before it is known who asks",
@@ -41,6 +44,7 @@ NOBODY_ASKS = {
     "starting.config_server_id": "computes",
     "tools.kind_of": "computes",
     "tools.prefix_of": "computes",
+    "trail.filter_of": "computes",
 }
 # Functions that are told and need not ask, each with the reason.
 ONES_OWN = {
@@ -49,6 +53,7 @@ ONES_OWN = {
     "accounts.get_profile": "one's own",
     "accounts.is_use_noted": "of the key that asks",
     "accounts.note_key_use": "of the key that asks",
+    "accounts.sign_out": "one's own session",
     "audit.record": "what was done is on record whoever did it",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",

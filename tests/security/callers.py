@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR, Role
-from portal.services import keys, people, sessions, teams, toolsets
+from portal.services import keys, people, sessions, teams, toolsets, trail
 from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import KeyDraft
 from portal.services.toolsets import ToolRef
@@ -172,11 +172,11 @@ def _add_targets(session: Session) -> dict[str, str]:
     teams.change_team(session, OPERATOR, CREW, {}, permission=crew)
     issued = keys.issue_key(session, OPERATOR, KeyDraft(key_alias="spare", user_id="mel")).view.key_id
     session.execute(update(ApiKey).where(ApiKey.key_id == issued).values(key_id=SPARE_KEY))
+    event_id = trail.list_events(session, OPERATOR, trail.EventFilter(), limit=1).items[0].event_id
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
-        "group_id": group_id, "access_group_id": group_id,
-        "toolset_id": TOOLSET,
-        "name": "local.127-0-0-1/notes", "version": "latest",
+        "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
+        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest",
     }  # fmt: skip
 
 

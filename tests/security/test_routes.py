@@ -49,6 +49,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /toolsets/<toolset_id>/edit": {"toolset_name": "fresh", "save": "yes"},
     "POST /v1/mcp/toolset": {"toolset_name": "fresh"},
     "PUT /v1/mcp/toolset": {"toolset_id": TOOLSET, "description": "fresh"},
+    "POST /admin/settings": {"user_mcp_management_mode": "view_all"},
     "POST /credentials/<server_id>/key": {"key": "a key of one's own"},
     "POST /playground/call": {"server": NOTES, "tool": "add"},
     "POST /profile": {"display_name": "Somebody", "theme": "auto"},

@@ -8,6 +8,7 @@ from portal.web.api.answers import answer
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import read
 from portal.web.api.shapes import SettingsChange
+from portal.web.context import arrival
 
 bp = Blueprint("api_settings", __name__, url_prefix="/v1/settings")
 guard(bp, read=Action.PREFERENCE_READ, write=Action.PREFERENCE_MANAGE)
@@ -21,11 +22,12 @@ def get_settings() -> Response:
 
 @bp.patch("")
 def change_settings() -> Response:
-    """Change the settings that are sent."""
+    """Change the settings that are sent; `confirm_external` where the caller would come from outside afterwards."""
     changes = read(SettingsChange).sent()
+    confirmed = changes.pop("confirm_external", False)
     public = changes.pop("public_mcp_servers", None)
     if public is not None:
         servers.publish_servers(g.session, g.principal, public)
     if changes:
-        preferences.update_preferences(g.session, g.principal, changes)
+        preferences.update_preferences(g.session, g.principal, changes, arrival=arrival(), confirmed=confirmed)
     return answer(preferences.get_preferences(g.session, g.principal))

@@ -293,3 +293,4 @@ class SettingsChange(Payload):
     trusted_proxies: Words = Field(default_factory=list)
     trusted_redirect_origins: Words = Field(default_factory=list)
     public_mcp_servers: Ids = Field(default_factory=list)
+    confirm_external: bool = False

@@ -3,7 +3,19 @@
 from flask import Flask, Response, url_for
 
 from portal.web.pages import access as _explained_to_people  # noqa: F401 - hangs its handlers on people.bp
-from portal.web.pages import accounts, credentials, exchange, hub, keys, people, playground, servers, toolsets
+from portal.web.pages import (
+    accounts,
+    audit,
+    credentials,
+    exchange,
+    hub,
+    keys,
+    people,
+    playground,
+    servers,
+    settings,
+    toolsets,
+)
 from portal.web.pages import editing as _the_other_half_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
 from portal.web.pages import teams as _also_of_people  # noqa: F401 - likewise
@@ -12,7 +24,9 @@ from portal.web.rendering import see_other
 
 def register(app: Flask) -> None:
     """The list of page blueprints."""
-    for module in (accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub):
+    for module in (
+        accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings,
+    ):  # fmt: skip
         app.register_blueprint(module.bp)
 
     @app.get("/")

@@ -28,11 +28,12 @@ def sign_in() -> Response:
         raise Forbidden("Signing in with a password is switched off here.")
     if form.sent():
         try:
-            user = accounts.check_password(g.session, form.email.data, form.password.data)
+            user_id = accounts.sign_in(g.session, form.email.data, form.password.data, g.address)
         except Unauthenticated as error:
+            context.note_failed_sign_in()
             form.form_errors.append(error.message)
         else:
-            context.sign_in(user.user_id)
+            context.sign_in(user_id)
             return see_other(destination)
     shown = destination if destination != url_for("servers.grid") else None
     return page("accounts/sign_in.html", status=form.status, form=form, destination=shown)
@@ -41,6 +42,7 @@ def sign_in() -> Response:
 @bp.post("/logout")
 def sign_out() -> Response:
     """End this session."""
+    accounts.sign_out(g.session, g.principal)
     context.sign_out()
     response = see_other(url_for("accounts.sign_in"))
     response.headers["Clear-Site-Data"] = '"cache", "storage"'

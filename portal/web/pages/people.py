@@ -3,10 +3,10 @@
 import secrets
 
 from flask import Blueprint, Response, flash, g, request, url_for
-from werkzeug.exceptions import NotFound
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.errors import Hidden
 from portal.domain.principals import Role
 from portal.services import choices, impact, people
 from portal.services.people import UserView
@@ -24,7 +24,7 @@ _ROLES = {role.value: role.label for role in Role}
 def only_with_admin_view() -> None:
     """For everybody else nothing here exists, whatever they ask."""
     if not authz.has_admin_view(g.principal):
-        raise NotFound
+        raise Hidden("You may not do this.")
 
 
 def may_change(action: Action) -> None:

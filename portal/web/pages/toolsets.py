@@ -16,7 +16,6 @@ from portal.web.forms.people import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.choosing import one_server_options
-from portal.web.pages.people import saving
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("toolsets", __name__, url_prefix="/toolsets")
@@ -71,7 +70,7 @@ def new() -> Response:
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     form = ToolsetForm()
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             made = toolsets.create_toolset(
                 g.session, g.principal, form.toolset_name.data, form.description.data, form.refs()
             )
@@ -106,7 +105,7 @@ def edit(toolset_id: str) -> Response:
         toolset_name=stored.toolset_name, description=stored.description, tools=[value_of(ref) for ref in stored.tools]
     )
     if form.sent():
-        with saving(form):
+        with form.showing_errors():
             toolsets.change_toolset(
                 g.session, g.principal, toolset_id, name=form.toolset_name.data,
                 description=form.description.data or "", tools=form.refs(),

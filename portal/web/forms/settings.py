@@ -1,0 +1,42 @@
+"""The instance's settings, as they are typed."""
+
+from typing import Any
+
+from wtforms import BooleanField, HiddenField, RadioField, SelectMultipleField
+from wtforms.fields import TextAreaField
+from wtforms.validators import Length
+
+from portal.services.preferences import REQUIRABLE_FIELDS
+from portal.web.forms.base import PortalForm, lines
+
+_MODES = (("restricted", "Only what people may use"), ("view_all", "Everybody sees all servers"))
+_LINES = ("mcp_internal_ip_ranges", "trusted_proxies", "trusted_redirect_origins")
+
+
+class SettingsForm(PortalForm):
+    """All settings at once; lists of addresses one on a line. `seen` is the state that was edited."""
+
+    user_mcp_management_mode = RadioField("Who sees which servers", choices=list(_MODES))
+    mcp_required_fields = SelectMultipleField(
+        "Required of submissions", choices=[(name, name) for name in REQUIRABLE_FIELDS], validate_choice=False
+    )
+    mcp_internal_ip_ranges = TextAreaField("Internal ranges", [Length(max=20_000)])
+    trusted_proxies = TextAreaField("Trusted proxies", [Length(max=20_000)])
+    trusted_redirect_origins = TextAreaField("Trusted redirect origins", [Length(max=20_000)])
+    enable_mcp_registry = BooleanField("Publish the registry")
+    seen = HiddenField()
+    confirm_external = BooleanField("Save it, though I come from outside then")
+
+    @staticmethod
+    def shown(stored: dict[str, Any]) -> dict[str, Any]:
+        """The stored settings as the form has them."""
+        return {name: "\n".join(value) if name in _LINES else value for name, value in stored.items()}
+
+    def typed(self) -> dict[str, Any]:
+        """The settings as the services take them."""
+        return {
+            "user_mcp_management_mode": self.user_mcp_management_mode.data,
+            "mcp_required_fields": list(dict.fromkeys(self.mcp_required_fields.data or ())),
+            "enable_mcp_registry": bool(self.enable_mcp_registry.data),
+            **{name: lines(self[name].data) for name in _LINES},
+        }

@@ -1,0 +1,115 @@
+"""The record of what was done and refused: to read, to export, to verify."""
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.domain.errors import Hidden, InvalidInput
+from portal.domain.principals import Principal
+from portal.services import grid, trail
+from portal.services.trail import FILTER_NAMES, EventFilter
+from portal.web.context import database
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("audit", __name__)
+_COLUMNS = (
+    "at", "actor", "actor_id", "key_id", "address", "action", "outcome", "target_kind", "target_id", "details",
+    "sequence", "event_hash",
+)  # fmt: skip
+
+
+@bp.before_request
+def only_with_admin_view() -> None:
+    """For everybody else nothing here exists, whatever they ask."""
+    if not authz.has_admin_view(g.principal):
+        raise Hidden("You may not do this.")
+
+
+@bp.get("/admin/audit")
+def events() -> Response:
+    """The record, newest first; every filter is in the URL."""
+    given, error, status = _given(), None, 200
+    try:
+        found = trail.list_events(g.session, g.principal, trail.filter_of(given), cursor=_cursor())
+    except InvalidInput as fault:
+        error, status = fault, 422
+        found = trail.list_events(g.session, g.principal, EventFilter())
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value}
+    kept: dict[str, Any] = {} if error else asked
+    next_url = url_for("audit.events", **kept, cursor=found.next_cursor) if found.next_cursor else ""
+    return page(
+        "governing/audit.html", fragment="results", status=status, nav="audit", events=found.items, given=given,
+        asked=asked, error=error, next_url=next_url, first_url=url_for("audit.events", **asked) if _cursor() else "",
+        export_url=url_for("audit.export", **kept), verified=trail.last_verification(g.session, g.principal),
+    )  # fmt: skip
+
+
+@bp.get("/admin/audit.csv")
+def export() -> Response:
+    """The events of a filter as CSV, sent while they are read."""
+    wanted = trail.filter_of(_given())
+    response = Response(_csv(database(), g.principal, wanted), mimetype="text/csv")
+    response.headers["Content-Disposition"] = 'attachment; filename="audit.csv"'
+    return response
+
+
+@bp.post("/admin/audit/verify")
+def verify() -> Response:
+    """Walk along the whole chain."""
+    found = trail.verify(g.session, g.principal)
+    if found.is_whole:
+        flash(f"The chain is whole: {found.holds:,} events hold.", "success")
+    return see_other(url_for("audit.events"))
+
+
+@bp.get("/servers/<server_id>/activity")
+def activity(server_id: str) -> Response:
+    """What was done to one server."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    found = trail.server_events(g.session, g.principal, card.server_id, cursor=_cursor())
+    here = url_for("audit.activity", server_id=server_id)
+    next_url = url_for("audit.activity", server_id=server_id, cursor=found.next_cursor) if found.next_cursor else ""
+    return page(
+        "servers/activity.html", nav="servers", server=card, events=found.items, next_url=next_url,
+        first_url=here if _cursor() else "",
+    )  # fmt: skip
+
+
+def _given() -> dict[str, str]:
+    return {name: request.args.get(name, "").strip()[:320] for name in FILTER_NAMES}
+
+
+def _cursor() -> str:
+    return request.args.get("cursor", "")[:200]
+
+
+def _csv(source: Any, principal: Principal, wanted: EventFilter) -> Iterator[str]:
+    """The lines, read through a session that lives as long as the answer is sent."""
+    with source.session() as own:
+        rows = trail.export_events(own, principal, wanted)
+        yield _line(_COLUMNS)
+        for row in rows:
+            yield _line([_cell(getattr(row, name)) for name in _COLUMNS])
+
+
+def _cell(value: Any) -> str:
+    """A value as text that no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        text = orjson.dumps(value).decode()
+    else:
+        text = value.astimezone(UTC).isoformat() if hasattr(value, "astimezone") else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _line(cells: Any) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue()

@@ -1,0 +1,73 @@
+"""The instance's settings."""
+
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.addresses import DEFAULT_INTERNAL_RANGES
+from portal.domain.errors import Conflict, Hidden
+from portal.services import preferences
+from portal.web.context import arrival, reads_only, settings
+from portal.web.forms.settings import SettingsForm
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("settings", __name__, url_prefix="/admin/settings")
+
+
+@bp.before_request
+def only_with_admin_view() -> None:
+    """For everybody else nothing here exists, whatever they ask."""
+    if not authz.has_admin_view(g.principal):
+        raise Hidden("You may not do this.")
+
+
+@bp.route("", methods=["GET", "POST"])
+def edit() -> Response:
+    """The settings, to look at or to change; a change that makes the Admin external wants a second yes."""
+    if request.method == "POST":
+        authz.require(g.principal, Action.PREFERENCE_MANAGE)
+    stored = preferences.load_preferences(g.session)
+    values = preferences.get_preferences(g.session, g.principal)
+    form = SettingsForm(**{**SettingsForm.shown(values), "seen": preferences.state_of(stored)})
+    asks = False
+    if form.sent():
+        with form.showing_errors():
+            try:
+                _save(form, values)
+            except Conflict as conflict:
+                asks = conflict.code == "would_be_external"
+                raise
+            flash("The settings are saved.", "success")
+            return see_other(url_for("settings.edit"))
+    return page(
+        "governing/settings.html", status=form.status, nav="settings", form=form, asks=asks, values=values,
+        looks=_looks(form), defaults=DEFAULT_INTERNAL_RANGES, operator_proxies=settings().trusted_proxies,
+    )  # fmt: skip
+
+
+@bp.post("/appearance")
+@reads_only
+def appearance() -> Response:
+    """How the caller looks to the portal, with what is typed."""
+    return page("governing/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm()))
+
+
+def _save(form: SettingsForm, stored: dict[str, object]) -> None:
+    changes = {name: value for name, value in form.typed().items() if value != _plain(stored[name])}
+    preferences.update_preferences(
+        g.session, g.principal, changes, arrival=arrival(), confirmed=bool(form.confirm_external.data),
+        seen=form.seen.data or None,
+    )  # fmt: skip
+
+
+def _looks(form: SettingsForm) -> Any:
+    typed = {
+        name: value for name, value in form.typed().items() if name in ("mcp_internal_ip_ranges", "trusted_proxies")
+    }
+    return preferences.appearance(g.session, g.principal, arrival(), typed)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,324 @@
+"""The record: chained, told of in the same transaction, without secrets (AUD-05, `3-security.md`, 11)."""
+
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import select, text
+
+from portal import cli
+from portal.domain.errors import Forbidden
+from portal.domain.principals import OPERATOR, Role
+from portal.domain.servers import AuthType, Transport
+from portal.services import audit, keys, people, preferences, servers, teams, trail
+from portal.services.inner.chain import Hidden, hash_of
+from portal.services.inner.grants import ObjectPermission
+from portal.services.trail import EventFilter
+from portal.store.database import Database
+from portal.store.models import AuditEvent, new_id
+from tests.conftest import NOTES, Client, Write
+from tests.factories import make_group, make_server, make_user
+
+As = Callable[[str | None], Client]
+
+
+def events(database: Database, **wanted: Any) -> list[trail.EventView]:
+    """What is on record, oldest first."""
+    with database.session() as session:
+        return list(trail.export_events(session, OPERATOR, EventFilter(**wanted)))[::-1]
+
+
+def fault(database: Database) -> str | None:
+    with database.session(writes=True) as session:
+        return trail.verify(session, OPERATOR).fault
+
+
+def change(database: Database, sql: str, **values: object) -> None:
+    """Somebody with the database in their hands."""
+    with database.session(writes=True) as session:
+        session.execute(text(sql), values)
+        session.commit()
+
+
+def last_sequence(database: Database) -> int:
+    return max(e.sequence or 0 for e in events(database))
+
+
+# The chain
+
+
+def test_each_event_follows_the_one_before_it(database: Database, write: Write) -> None:
+    with write() as session:
+        make_server(session, "s")
+        make_user(session, "new")
+    with database.session() as session:
+        rows = session.scalars(select(AuditEvent).order_by(AuditEvent.sequence)).all()
+        assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
+        assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
+        assert [row.event_hash for row in rows] == [hash_of(row) for row in rows]
+    assert fault(database) is None
+
+
+def test_a_change_that_is_given_up_leaves_no_event_and_no_gap(database: Database, write: Write) -> None:
+    before = len(events(database))
+    with database.session(writes=True) as session:
+        make_server(session, "undone")
+        session.rollback()
+        make_server(session, "done")
+        with pytest.raises(RuntimeError), session.begin_nested():
+            make_server(session, "half")
+            raise RuntimeError
+        session.commit()
+    found = events(database)[before:]
+    assert [e.details["name"] for e in found] == ["done"]
+    assert fault(database) is None
+
+
+def test_writers_side_by_side_make_one_chain(database: Database) -> None:
+    before = last_sequence(database)
+
+    def work(number: int) -> None:
+        for step in range(5):
+            with database.session(writes=True) as session:
+                audit.record(session, OPERATOR, "tried", "test", f"{number}-{step}")
+                session.commit()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert last_sequence(database) == before + 20
+    assert fault(database) is None
+
+
+@pytest.mark.parametrize(
+    "column", ["actor", "actor_id", "key_id", "address", "action", "target_kind", "target_id", "outcome"]
+)
+def test_a_changed_word_is_found(database: Database, column: str) -> None:
+    change(database, f"update audit_events set {column} = 'forged' where sequence = 3")
+    assert fault(database) == "Event 3 was changed."
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ('update audit_events set details = \'{"name": "forged"}\' where sequence = 3', "Event 3 was changed."),
+        ("update audit_events set at = '2026-01-01 00:00:00.000000' where sequence = 3", "Event 3 was changed."),
+        ("update audit_events set event_hash = 'forged' where sequence = 3", "Event 3 was changed."),
+        ("update audit_events set previous_hash = 'x' where sequence = 3", "Event 3 does not follow the event before"),
+        ("delete from audit_events where sequence = 3", "Event 3 is missing."),
+        ("delete from audit_events where sequence = 1", "Event 1 is missing."),
+        ("update audit_events set sequence = null where sequence = 3", "Event 3 is missing."),
+        ("delete from audit_events where sequence > 3", "are missing at the end."),
+        ("delete from audit_events", "are missing at the end."),
+        ("delete from preferences where name = 'audit_head'", "The head of the chain does not know event"),
+    ],
+)
+def test_every_way_to_tamper_is_found(database: Database, sql: str, found: str) -> None:
+    change(database, sql)
+    assert found in (fault(database) or "")
+
+
+def test_two_events_that_change_places_are_found(database: Database) -> None:
+    for old, new in ((3, 9_999), (4, 3), (9_999, 4)):
+        change(database, "update audit_events set sequence = :new where sequence = :old", old=old, new=new)
+    assert fault(database) == "Event 3 does not follow the event before it."
+
+
+def test_a_tail_that_was_cut_off_shows_also_when_the_record_went_on(database: Database, write: Write) -> None:
+    end = last_sequence(database)
+    change(database, "delete from audit_events where sequence > :last", last=end - 2)
+    with write() as session:
+        make_server(session, "later")
+    assert fault(database) == f"Event {end - 1} is missing."
+
+
+def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(database: Database) -> None:
+    end = last_sequence(database)
+    with database.session(writes=True) as session:
+        row = session.scalar(select(AuditEvent).where(AuditEvent.sequence == end))
+        assert row is not None
+        row.actor = "forged"
+        row.event_hash = hash_of(row)
+        session.commit()
+    assert fault(database) == f"Event {end} is not the one that was noted as the last."
+
+
+def test_events_from_before_the_chain_are_counted_apart(database: Database) -> None:
+    columns = "event_id, at, actor, action, target_kind, details"
+    values = f"'{new_id()}', '2025-01-01 00:00:00.000000', 'old', 'old', 'test', '{{}}'"
+    change(database, f"insert into audit_events ({columns}) values ({values})")
+    with database.session(writes=True) as session:
+        found = trail.verify(session, OPERATOR)
+        session.commit()
+    assert (found.earlier, found.fault, found.holds) == (1, None, last_sequence(database) - 1)
+    with database.session() as session:
+        assert trail.last_verification(session, OPERATOR) == found
+
+
+def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trail, "_BATCH", 2)
+    whole = len(events(database))
+    assert whole > 4
+    assert fault(database) is None
+    change(database, "delete from audit_events where sequence = 5")
+    assert fault(database) == "Event 5 is missing."
+
+
+def test_the_command_names_what_is_broken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load", lambda: None)
+    monkeypatch.setattr(cli, "connect", lambda _: database)
+    whole = CliRunner().invoke(cli.main, ["audit", "verify"])
+    assert (whole.exit_code, whole.output) == (0, f"{last_sequence(database) - 1} events hold.\n")
+    change(database, "update audit_events set actor = 'forged' where sequence = 3")
+    broken = CliRunner().invoke(cli.main, ["audit", "verify"])
+    assert broken.exit_code == 1
+    assert broken.output == "2 events hold.\nEvent 3 was changed.\n"
+
+
+def test_a_command_that_is_refused_is_on_record(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Forbidden("Not this one.")
+
+    monkeypatch.setattr(cli, "load", lambda: None)
+    monkeypatch.setattr(cli, "connect", lambda _: database)
+    monkeypatch.setattr(keys, "revoke_key", refuse)
+    assert CliRunner().invoke(cli.main, ["keys", "revoke", "any"]).exit_code == 1
+    last = events(database)[-1]
+    assert (last.actor, last.outcome, last.details) == ("operator", "refused", {"because": "Not this one."})
+
+
+def test_only_admin_view_reads_and_only_an_admin_verifies(database: Database) -> None:
+    from portal.services.accounts import principal_for_user
+
+    with database.session() as session:
+        for name, reads, verifies in (("vera", True, False), ("mel", False, False)):
+            principal = principal_for_user(session, name, "127.0.0.1")
+            for ask, allowed in ((trail.last_verification, reads), (trail.verify, verifies)):
+                if not allowed:
+                    with pytest.raises(Forbidden):
+                        ask(session, principal)
+            if reads:
+                assert trail.list_events(session, principal, EventFilter()).items
+
+
+# Before and after
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1, "b": 3}, {"b": {"before": 2, "after": 3}}),
+        ({"a": None}, {"a": ()}, {}),
+        (None, {"a": "x", "off": False}, {"a": {"before": None, "after": "x"}}),
+        ({"a": False}, {"a": True}, {"a": {"before": False, "after": True}}),
+        ({"a": "x"}, None, {"a": {"before": "x", "after": None}}),
+        ({}, {"k": Hidden(b"1")}, {"k": "set"}),
+        ({"k": Hidden(b"1")}, {"k": Hidden(b"2")}, {"k": "changed"}),
+        ({"k": Hidden(b"1")}, {"k": Hidden(b"1")}, {}),
+        ({"k": Hidden(b"1")}, {}, {"k": "cleared"}),
+        (None, {"o": ObjectPermission()}, {}),
+    ],
+)
+def test_what_changed_is_told_by_field(before: Any, after: Any, found: object) -> None:
+    assert audit.changed(before, after) == found
+
+
+def test_a_long_value_is_cut() -> None:
+    text_after = audit.changed(None, {"a": "x" * 10_000})["a"]
+    assert isinstance(text_after, dict)
+    assert len(text_after["after"]) < 2_100
+
+
+def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(database: Database, write: Write) -> None:
+    with write() as session:
+        servers.create_server(
+            session, OPERATOR,
+            {
+                "server_id": "id-x", "server_name": "x", "transport": Transport.HTTP, "url": "http://127.0.0.1:9/SECRET",
+                "auth_type": AuthType.BEARER_TOKEN, "credentials": {"auth_value": "SECRET-1"},
+                "static_headers": {"X-A": "SECRET-2"},
+                "env_vars": [{"name": "G", "scope": "global", "value": "SECRET-3"}],
+            },
+        )  # fmt: skip
+    with write() as session:
+        servers.update_server(
+            session, OPERATOR, "id-x",
+            {
+                "description": "new", "credentials": {"auth_value": "SECRET-4"}, "static_headers": {"X-B": "SECRET-5"},
+                "timeout": 3.0, "mcp_access_groups": ["dev"],
+            },
+        )  # fmt: skip
+        servers.delete_server(session, OPERATOR, "id-x")
+    created, updated, deleted = (e.details["changes"] for e in events(database, target="id-x"))
+    assert created["url"] == created["credentials.auth_value"] == created["env_vars.G.value"] == "set"
+    assert created["url.origin"] == {"before": None, "after": "http://127.0.0.1:9"}
+    assert updated == {
+        "description": {"before": None, "after": "new"}, "timeout": {"before": None, "after": 3.0},
+        "mcp_access_groups": {"before": [], "after": ["dev"]}, "credentials.auth_value": "changed",
+        "static_headers.X-A": "cleared", "static_headers.X-B": "set",
+    }  # fmt: skip
+    assert deleted["credentials.auth_value"] == "cleared"
+    assert deleted["description"] == {"before": "new", "after": None}
+
+
+def test_people_teams_groups_keys_and_settings_tell_before_and_after(database: Database, write: Write) -> None:
+    with write() as session:
+        make_user(session, "new")
+        people.change_user(session, OPERATOR, "new", {"role": Role.VIEWER.value, "password": "another SECRET word"})
+        teams.change_team(session, OPERATOR, "team-crew", {"team_alias": "band"}, members=[("mel", "admin")])
+        make_group(session, "texts", (NOTES,))
+        key = keys.issue_key(session, OPERATOR, keys.KeyDraft(key_alias="robot", user_id="new")).view.key_id
+        keys.change_key(session, OPERATOR, key, {"key_alias": "bot"}, None, None)
+        preferences.update_preferences(session, OPERATOR, {"user_mcp_management_mode": "view_all"})
+    found = {e.action: e.details.get("changes") for e in events(database)}
+    assert found["user changed"] == {
+        "role": {"before": "internal_user", "after": "internal_user_viewer"}, "password": "changed",
+    }  # fmt: skip
+    assert found["team changed"]["team_alias"] == {"before": "crew", "after": "band"}
+    assert [m["user_id"] for m in found["team changed"]["members_with_roles"]["after"]] == ["mel"]
+    assert found["access group created"]["mcp_server_ids"]["after"] == [NOTES]
+    assert found["API key changed"] == {"key_alias": {"before": "robot", "after": "bot"}}
+    assert found["settings changed"] == {"user_mcp_management_mode": {"before": "restricted", "after": "view_all"}}
+
+
+def test_no_secret_is_on_record_whatever_was_done(database: Database, client: As, signed_in: Any) -> None:
+    ada, mel = client("ada"), client("mel")
+    body = {
+        "server_name": "deep", "transport": "http", "url": "http://127.0.0.1:9/SECRET", "auth_type": "api_key",
+        "is_byok": True, "static_headers": {"X": "SECRET ${V}"}, "allow_all_keys": True,
+        "env_vars": [{"name": "V", "scope": "user"}, {"name": "G", "scope": "global", "value": "SECRET"}],
+    }  # fmt: skip
+    server_id = ada.post("/v1/mcp/server", body).get_json()["server_id"]
+    moved = {"server_id": server_id, "url": "http://127.0.0.1:8/SECRET", "keep_credentials": True}
+    assert mel.post(f"/v1/mcp/server/{server_id}/user-credential", {"credential": "SECRET"}).status_code == 200
+    assert mel.post(f"/v1/mcp/server/{server_id}/user-env-vars", {"values": {"V": "SECRET"}}).status_code == 200
+    assert mel.put("/v1/mcp/server", {"server_id": server_id, "url": "http://127.0.0.1:9/SECRET"}).status_code == 403
+    assert ada.put("/v1/mcp/server", moved).status_code == 202
+    assert ada.post("/v1/users", {"email": "n@example.com", "password": "a SECRET password"}).status_code == 201
+    assert mel.post("/v1/me/keys", {"key_alias": "k"}).status_code in (201, 403)
+    signed_in("mel")
+    assert ada.delete(f"/v1/mcp/server/{server_id}").status_code == 202
+    with database.session() as session:
+        rows = session.execute(text("select * from audit_events")).mappings().all()
+    told = json.dumps([dict(row) for row in rows], default=str)
+    assert "SECRET" not in re.sub(r"sk-SECRET-(?![\w-])", "sk-", told)  # how the tests' keys begin
+    assert len(rows) > 15
+
+
+def test_aud_06_a_header_that_names_somebody_else_is_ignored(client: As, database: Database) -> None:
+    body = {"server_id": NOTES, "description": "new"}
+    answer = client("ada").put("/v1/mcp/server", body, headers={"litellm-changed-by": "somebody else"})
+    assert answer.get_json()["updated_by"] == "ada"
+    last = events(database, target=NOTES)[-1]
+    assert (last.actor, last.actor_id) == ("ada@example.com", "ada")
+
+
+def test_aud_02_the_signature_is_the_callers_id_or_the_name_of_a_key_of_nobody(client: As, write: Write) -> None:
+    made = client("ada").post("/v1/mcp/server", {"server_name": "mine", "url": "http://127.0.0.1:9/x"}).get_json()
+    assert (made["created_by"], made["updated_by"]) == ("ada", "ada")
+    with write() as session:
+        view = servers.get_server(session, OPERATOR, NOTES)
+    assert view.created_by == "operator"
