@@ -26,7 +26,6 @@ NOBODY_ASKS = {
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
     "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
-    "servers.with_conflicts_named": "writes a row for a caller that has asked",
     "sessions.end_session": "whoever has the cookie may end its session",
     "sessions.load_session": "runs before it is known who asks",
     "sessions.save_session": "writes what the web floor keeps of a browser",

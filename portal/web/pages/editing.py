@@ -11,7 +11,7 @@ from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
-from portal.services.inspection import Stored
+from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms.servers import ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
