@@ -58,8 +58,8 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
     row.approval_status = ApprovalStatus.ACTIVE.value
     _decided(session, principal, row)
     note_step(session, row, principal.signature, Step.APPROVED, facts_of(session, row))
-    _grant_submitter(session, principal, row)
     audit.record(session, principal, "server approved", "server", row.server_id, name=row.server_name, changed=changed)
+    _grant_submitter(session, principal, row)
     session.flush()
     return view_server(session, principal, row)
 

@@ -108,7 +108,9 @@ def test_what_only_admins_decide_is_a_wish(client: As) -> None:
     assert (found["delegate_auth_to_upstream"], found["available_on_public_internet"]) == (False, True)
     assert (found["reviewed_by"], found["review_notes"]) == (None, None)
     item = client("ada").get(SUBMISSIONS).get_json()["items"][0]
-    assert (item["command"], item["args"], item["mcp_info"]) == (None, [], {"logo_url": "/static/x.svg"})
+    assert (item["command"], item["args"], item["mcp_info"]) == (
+        None, [], {"logo_url": "/static/x.svg", "is_public": False},
+    )  # fmt: skip
     assert item["wishes"] == {
         "server_id": "mine", "allow_all_keys": True, "mcp_access_groups": ["all"], "delegate_auth_to_upstream": True,
         "available_on_public_internet": False, "approval_status": "active", "reviewed_by": "ada",
