@@ -185,7 +185,8 @@
   on("htmx:sendError", () => complain("No connection. Nothing was saved; try again."));
   on("htmx:timeout", () => complain("That took too long. Look whether it was done before you try again."));
 
-  /* ---- keys: / search, j and k through a list, ? help. Never while typing, never in a dialog. ---- */
+  /* ---- keys: / search, j and k through a list, ? help. Never while typing, never in a dialog.
+     data-key="a" is pressed by that key: in the item in focus, or, where there is no list, on the page. ---- */
   const step = (by) => {
     const items = all("[data-list] [data-item]");
     if (!items.length) return;
@@ -194,13 +195,18 @@
     find("a, button", next).focus();
     next.scrollIntoView({ block: "nearest" });
   };
+  const press = (key) => {
+    const within = document.activeElement.closest("[data-item]") || (find("[data-list]") ? null : document);
+    if (within) find(`[data-key="${CSS.escape(key)}"]`, within)?.click();
+  };
   on("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest?.("input, textarea, select") || find("dialog[open]")) return;
+    if (event.target.closest?.("input:not([type=checkbox]), textarea, select") || find("dialog[open]")) return;
     if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
     else if (event.key === "?") find("#shortcuts")?.showModal();
     else if (event.key === "/" && find("[data-search]")) { event.preventDefault(); find("[data-search]").select(); }
+    else press(event.key);
   });
 
   settleToasts();

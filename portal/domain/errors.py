@@ -82,6 +82,12 @@ class TooLarge(PortalError):
     code = "too_large"
 
 
+class Misconfigured(PortalError):
+    """A setting of the instance cannot be followed; an Admin has to mend it."""
+
+    code = "misconfigured"
+
+
 class UnsupportedMediaType(PortalError):
     """A body in a format that this route does not read."""
 

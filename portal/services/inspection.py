@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
-from portal.domain.servers import URL_FIELDS
 from portal.services import audit
 from portal.services.inner import loading
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import ServerView, view_server
+from portal.services.inner.stored import Stored, stored_of
 from portal.store.models import AccessGroup, User, UserCredential, UserVariable
 
 
@@ -30,29 +30,6 @@ class Holder:
     values_total: int
     has_key: bool
     updated_at: datetime | None
-
-
-@dataclass(frozen=True)
-class StoredVariable:
-    """A declared variable as the form shows it."""
-
-    name: str
-    scope: str
-    description: str | None
-    is_set: bool
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What the form needs to know of what is stored: names, origins, states, and when it was set (UTC)."""
-
-    view: ServerView
-    origins: Mapping[str, str]
-    headers: Mapping[str, tuple[str, ...]]
-    env: tuple[str, ...]
-    variables: tuple[StoredVariable, ...]
-    set_at: Mapping[str, datetime]
-    args_stored: bool
 
 
 def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
@@ -72,16 +49,7 @@ def get_inspected(session: Session, principal: Principal, server_id: str) -> Ser
 def get_stored(session: Session, principal: Principal, server_id: str) -> Stored:
     """What the edit form starts from."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
-    secrets = row.secrets
-    return Stored(
-        view=view_server(session, principal, row, masked=True),
-        origins={s.field: s.hint or "" for s in secrets if s.field in URL_FIELDS},
-        headers={s.name: tuple(s.refers_to) for s in secrets if s.field == "static_headers"},
-        env=tuple(s.name for s in secrets if s.field == "env"),
-        variables=tuple(StoredVariable(v.name, v.scope, v.description, v.sealed is not None) for v in row.variables),
-        set_at={s.name if s.field == "credentials" else s.field: s.updated_at for s in secrets},
-        args_stored=any(s.field == "args" for s in secrets),
-    )
+    return stored_of(session, principal, row)
 
 
 def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:

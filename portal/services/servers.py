@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -13,19 +12,21 @@ from portal.domain.principals import Principal
 from portal.domain.servers import (
     ServerFields,
     Transport,
-    check_definition,
     check_server_id,
     check_values,
-    normalized_name,
-    origin_of,
 )
 from portal.services import audit
-from portal.services.inner import loading, moving
-from portal.services.inner.definitions import has_part, write_definition
+from portal.services.inner import loading
 from portal.services.inner.grants import holdings
-from portal.services.inner.house import house_of
 from portal.services.inner.server_facts import facts_of
 from portal.services.inner.server_views import ServerView, view_server, view_servers
+from portal.services.inner.writing import (
+    change_row,
+    check_result,
+    refuse_taken_names,
+    set_names,
+    with_conflicts_named,
+)
 from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
 
 MAX_PAGE = 200
@@ -89,13 +90,13 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
     check_server_id(server_id)
     author, transport = principal.signature, fields.get("transport") or Transport.SSE
     row = Server(server_id=server_id, transport=transport.value, created_by=author, updated_by=author)
-    _set_names(row, fields)
-    _check_result(session, row, fields)
+    set_names(row, fields)
+    check_result(session, row, fields)
     if session.get(Server, server_id) is not None:
         raise InvalidRequest(
             f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
         )
-    _refuse_taken_names(session, row)
+    refuse_taken_names(session, row)
     with_conflicts_named(session, row, fields)
     audit.record(
         session, principal, "server created", "server", server_id, name=_called(row), fields=_names(fields),
@@ -121,13 +122,7 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
             code="stale_version", field="version", current_version=row.version,
         )  # fmt: skip
     before = facts_of(session, row)
-    _set_names(row, fields)
-    _check_result(session, row, fields)
-    with session.no_autoflush:
-        _refuse_taken_names(session, row)
-    moved = moving.prepare(session, row, fields)
-    with_conflicts_named(session, row, fields)
-    moving.finish(session, principal, row, moved)
+    change_row(session, principal, row, fields)
     row.version += 1
     row.updated_by, row.updated_at = principal.signature, now()
     session.flush()
@@ -187,18 +182,6 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
     return list(dict.fromkeys(server_ids))
 
 
-def with_conflicts_named(session: Session, row: Server, fields: ServerFields) -> None:
-    """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
-    try:
-        with session.begin_nested():
-            session.add(row)
-            session.flush()
-            write_definition(session, row, fields)
-            session.flush()
-    except IntegrityError:
-        raise Conflict("Another server took this id, name or alias meanwhile.", field="server_name") from None
-
-
 def _team_condition(session: Session, principal: Principal, team_id: str) -> ColumnElement[bool]:
     if principal.is_restricted_key:
         raise Forbidden("A restricted key may not filter by team.")
@@ -207,50 +190,6 @@ def _team_condition(session: Session, principal: Principal, team_id: str) -> Col
     if session.get(Team, team_id) is None:
         raise NotFound(f"There is no team {team_id[:64]}.", field="team_id")
     return authz.servers_of_team(holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups())
-
-
-def _set_names(row: Server, fields: ServerFields) -> None:
-    name, alias = fields.get("server_name"), fields.get("alias")
-    if "server_name" in fields:
-        row.server_name = None if name is None else normalized_name(name, "server_name")
-    if "alias" in fields:
-        row.alias = None if alias is None else normalized_name(alias, "alias")
-    if "alias" not in fields and "server_name" in fields:
-        row.alias = row.server_name
-    row.sort_key = (row.server_name or row.alias or row.server_id).casefold()
-
-
-def _refuse_taken_names(session: Session, row: Server) -> None:
-    for field, name in (("server_name", row.server_name), ("alias", row.alias)):
-        if name is None:
-            continue
-        taken = session.scalar(
-            select(Server.server_id).where(
-                (Server.server_name == name) | (Server.alias == name), Server.server_id != row.server_id
-            )
-        )
-        if taken is not None:
-            raise Conflict(f"Another server is called {name} already. Choose another {_WORD[field]}.", field=field)
-
-
-_WORD = {"server_name": "name", "alias": "alias"}
-
-
-def _check_result(session: Session, row: Server, fields: ServerFields) -> None:
-    """The rules of a whole definition, on the row as it would be after `fields`."""
-    house = house_of(session)
-    transport = fields.get("transport") if "transport" in fields else row.transport
-    check_definition(
-        transport=Transport(transport or Transport.SSE),
-        url=fields["url"] if "url" in fields else row.address if has_part(row, "url") else None,
-        spec_path=fields.get("spec_path", row.address if row.has_spec else None),
-        command=fields.get("command", row.command),
-        has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
-        stdio_enabled=house.stdio_enabled,
-        stdio_commands=house.stdio_commands,
-    )
-    if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
-        raise InvalidRequest("The URL names no host.", field="url")
 
 
 def _called(row: Server) -> str:

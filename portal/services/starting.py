@@ -18,6 +18,7 @@ from portal.domain.errors import PortalError
 from portal.domain.principals import Principal, Role
 from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
 from portal.services import audit, people, preferences, servers
+from portal.services.inner.writing import with_conflicts_named
 from portal.services.keys import KeyDraft, issue_key
 from portal.store.models import Server, User
 
@@ -93,7 +94,7 @@ def _put_config_server(session: Session, principal: Principal, name: str, entry:
         servers.create_server(session, principal, {**fields, "server_id": server_id})
         row = session.get(Server, server_id)
     elif row.origin == "config":
-        servers.with_conflicts_named(session, row, fields)
+        with_conflicts_named(session, row, fields)
     else:
         raise ValueError("a server with this id is in the database already")
     assert row is not None

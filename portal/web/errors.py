@@ -21,6 +21,7 @@ STATUS: dict[type[errors.PortalError], int] = {
     errors.Forbidden: 403, errors.NotFound: 404, errors.Conflict: 409, errors.MissingVariables: 412,
     errors.TooLarge: 413, errors.UnsupportedMediaType: 415, errors.RateLimited: 429, errors.UpstreamFailure: 502,
     errors.UpstreamTimeout: 504, errors.Unavailable: 503,
+    errors.Misconfigured: 500,
 }  # fmt: skip
 _TITLES = {
     400: "That did not work", 401: "Sign in first", 403: "You may not do this", 404: "There is nothing here",

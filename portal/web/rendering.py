@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import grid
+from portal.services import grid, review_queue
 
 HTMX_CONFIG = json.dumps(
     {
@@ -74,6 +74,11 @@ class Person:
     def needs_count(self) -> int:
         """How many servers need something of this person."""
         return grid.needs_count(g.session, g.principal)
+
+    @cached_property
+    def review_count(self) -> int:
+        """How many submissions wait for a review, for those who may look at them."""
+        return review_queue.waiting_count(g.session, g.principal) if Action.SUBMISSION_READ in self.actions else 0
 
 
 def is_fragment_request() -> bool:

@@ -36,7 +36,6 @@ NOBODY_ASKS = {
     "registry.namespace": "computes",
     "registry.server_json": "computes, of a row that its caller was allowed to load",
     "preferences.state_of": "computes",
-    "servers.with_conflicts_named": "writes a row for a caller that has asked",
     "sessions.end_session": "whoever has the cookie may end its session",
     "sessions.load_session": "runs before it is known who asks",
     "sessions.save_session": "writes what the web floor keeps of a browser",

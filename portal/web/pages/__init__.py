@@ -14,10 +14,12 @@ from portal.web.pages import (
     playground,
     servers,
     settings,
+    submissions,
     toolsets,
 )
 from portal.web.pages import editing as _the_other_half_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
+from portal.web.pages import reviewing as _the_other_half_of_submissions  # noqa: F401 - on submissions.bp
 from portal.web.pages import teams as _also_of_people  # noqa: F401 - likewise
 from portal.web.rendering import see_other
 
@@ -25,7 +27,7 @@ from portal.web.rendering import see_other
 def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
-        accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings,
+        accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

@@ -11,7 +11,7 @@ from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
-from portal.services.inspection import Stored
+from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms.servers import ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -40,7 +40,7 @@ def edit(server_id: str) -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
-                changes = _changed(form.fields(), stored)
+                changes = changed_fields(form.fields(), stored)
                 server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
@@ -121,17 +121,23 @@ def _result(result: dict[str, Any]) -> Response:
 
 
 def _form(stored: Stored | None) -> ServerForm:
-    form = ServerForm(data=_typed_before(stored) if stored else {"available_on_public_internet": True})
+    form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
     groups = inspection.list_group_choices(g.session, g.principal)
     spec = bool(stored and stored.view.spec_path)
     form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
-    added = request.form.get("add", "")
-    if added in ("header", "variable", "env"):
-        {"header": form.headers, "variable": form.variables, "env": form.env}[added].append_entry()
+    add_row(form)
     return form
 
 
-def _typed_before(stored: Stored) -> dict[str, Any]:
+def add_row(form: ServerForm) -> None:
+    """One row more where the button for it was pressed without JavaScript."""
+    rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(request.form.get("add", ""))
+    if rows is not None:
+        rows.append_entry()
+
+
+def typed_before(stored: Stored) -> dict[str, Any]:
+    """What the form of a stored server shows at first."""
     view = stored.view
     plain = ("server_name", "alias", "description", "instructions", "source_url", "command", "timeout", "is_byok",
              "byok_api_key_help_url", "allow_all_keys", "available_on_public_internet")  # fmt: skip
@@ -152,22 +158,29 @@ def _typed_before(stored: Stored) -> dict[str, Any]:
 
 def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
     errors = bool(form.errors or context.get("conflict") or context.get("moving"))
+    return page(
+        "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
+        nav="servers", **form_context(form, stored), **context,
+    )  # fmt: skip
+
+
+def form_context(form: ServerForm, stored: Stored | None) -> dict[str, Any]:
+    """What the parts of the server form show beside what is typed."""
     known, uses = _stored_names(form, stored)
     declared = {row.form["name"].data for row in form.variables}
     users: dict[str, list[str]] = {}
     for row in form.headers:
         for name in uses.get(row.name, ()):
             users.setdefault(name, []).append(row.form["name"].data)
-    return page(
-        "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
-        nav="servers", form=form, forgotten=form.forget_sealed(), form_url=request.path, modes=secret_modes(),
-        stored=known,
-        server={"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
+    return {
+        "form": form, "forgotten": form.forget_sealed(), "form_url": request.path, "modes": secret_modes(),
+        "stored": known,
+        "server": {"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
         if stored else None,
-        args_stored=bool(stored and stored.args_stored), origins=stored.origins if stored else {},
-        header_uses=uses, uses=users,
-        unknown={row: [n for n in names if n not in declared] for row, names in uses.items()}, **context,
-    )  # fmt: skip
+        "args_stored": bool(stored and stored.args_stored), "origins": stored.origins if stored else {},
+        "header_uses": uses, "uses": users,
+        "unknown": {row: [n for n in names if n not in declared] for row, names in uses.items()},
+    }  # fmt: skip
 
 
 def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
@@ -187,7 +200,7 @@ def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, An
     return known, uses
 
 
-def _changed(fields: ServerFields, stored: Stored) -> ServerFields:
+def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
     """Only what differs from what is stored; secrets that are all kept are no change."""
     view: dict[str, Any] = vars(stored.view)
     changes: dict[str, Any] = {}

@@ -1,0 +1,85 @@
+"""Writing a server, whoever does it: what it is called, the rules that its whole definition meets, what moves along."""
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain.errors import Conflict, InvalidRequest
+from portal.domain.principals import Principal
+from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
+from portal.services.inner import moving
+from portal.services.inner.definitions import has_part, write_definition
+from portal.services.inner.house import house_of
+from portal.store.models import Server
+
+
+def set_names(row: Server, fields: ServerFields) -> None:
+    """Write name, alias and the key that lists are sorted by; an alias left out is the name."""
+    name, alias = fields.get("server_name"), fields.get("alias")
+    if "server_name" in fields:
+        row.server_name = None if name is None else normalized_name(name, "server_name")
+    if "alias" in fields:
+        row.alias = None if alias is None else normalized_name(alias, "alias")
+    if "alias" not in fields and "server_name" in fields:
+        row.alias = row.server_name
+    row.sort_key = (row.server_name or row.alias or row.server_id).casefold()
+
+
+def refuse_taken_names(session: Session, row: Server) -> None:
+    """Raise `Conflict` where another server, live or submitted, has the name or alias."""
+    for field, name in (("server_name", row.server_name), ("alias", row.alias)):
+        if name is None:
+            continue
+        taken = session.scalar(
+            select(Server.server_id).where(
+                (Server.server_name == name) | (Server.alias == name), Server.server_id != row.server_id
+            )
+        )
+        if taken is not None:
+            raise Conflict(f"Another server is called {name} already. Choose another {_WORD[field]}.", field=field)
+
+
+_WORD = {"server_name": "name", "alias": "alias"}
+
+
+def check_result(session: Session, row: Server, fields: ServerFields) -> None:
+    """The rules of a whole definition, on the row as it would be after `fields`."""
+    house = house_of(session)
+    transport = fields.get("transport") if "transport" in fields else row.transport
+    check_definition(
+        transport=Transport(transport or Transport.SSE),
+        url=fields["url"] if "url" in fields else row.address if has_part(row, "url") else None,
+        spec_path=fields.get("spec_path", row.address if row.has_spec else None),
+        command=fields.get("command", row.command),
+        has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
+        stdio_enabled=house.stdio_enabled,
+        stdio_commands=house.stdio_commands,
+    )
+    if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
+        raise InvalidRequest("The URL names no host.", field="url")
+
+
+def change_row(session: Session, principal: Principal, row: Server, fields: ServerFields) -> None:
+    """Change the fields that are there, judged on what the row would be after it; what moved elsewhere is settled.
+
+    Raises what the rules of a definition raise, and `Conflict` for a taken name and for credentials that would move.
+    """
+    set_names(row, fields)
+    check_result(session, row, fields)
+    with session.no_autoflush:
+        refuse_taken_names(session, row)
+    moved = moving.prepare(session, row, fields)
+    with_conflicts_named(session, row, fields)
+    moving.finish(session, principal, row, moved)
+
+
+def with_conflicts_named(session: Session, row: Server, fields: ServerFields) -> None:
+    """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+            write_definition(session, row, fields)
+            session.flush()
+    except IntegrityError:
+        raise Conflict("Another server took this id, name or alias meanwhile.", field="server_name") from None

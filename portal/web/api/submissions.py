@@ -1,0 +1,91 @@
+"""Submissions: Members propose servers, Admins approve and reject them."""
+
+import dataclasses
+from typing import Any, cast
+
+from flask import Blueprint, Response, g, request
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Forbidden
+from portal.services import review_queue, reviewing, submissions
+from portal.services.review_queue import Submission
+from portal.services.submissions import OwnSubmission
+from portal.web.api.answers import answer, next_link, to_json
+from portal.web.api.payloads import cursor_of, limit_of, read
+from portal.web.api.submission_shapes import Decision, Rejection, SubmissionBody, SubmissionChange
+
+bp = Blueprint("api_submissions", __name__, url_prefix="/v1/mcp/server")
+
+
+@bp.post("/register")
+def register() -> Response:
+    """Propose a server; it waits for a review."""
+    _require_submitter()
+    sent = read(SubmissionBody).sent()
+    team_id = sent.pop("team_id", None)
+    return answer(submissions.submit(g.session, g.principal, sent, team_id=team_id), 201)
+
+
+@bp.put("/register/<server_id>")
+def resubmit(server_id: str) -> Response:
+    """Mend one's own submission; a change of a live server waits, and the server stays as it was approved."""
+    _require_submitter()
+    own = submissions.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
+    return answer(_own(own))
+
+
+@bp.get("/submissions")
+def list_submissions() -> Response:
+    """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next one."""
+    authz.require(g.principal, Action.SUBMISSION_READ)
+    after = cast(tuple[str, str] | None, cursor_of(2))
+    found = review_queue.list_submissions(g.session, g.principal, limit=limit_of(usual=None), after=after)
+    counts = dataclasses.asdict(found.counts)
+    response = answer({**counts, "items": [_submission(item) for item in found.items]})
+    if found.next_cursor is not None:
+        response.headers["Link"] = next_link(found.next_cursor)
+    return response
+
+
+@bp.get("/submissions/mine")
+def list_own() -> Response:
+    """The caller's own submissions, with what reviewers noted."""
+    return answer([_own(own) for own in submissions.list_own(g.session, g.principal)])
+
+
+@bp.put("/<server_id>/approve")
+def approve(server_id: str) -> Response:
+    """Make a submission active, or a proposed change of a live server its state; a body is not needed."""
+    authz.require(g.principal, Action.SUBMISSION_DECIDE)
+    version = read(Decision).version if request.get_data(cache=True) else None
+    return answer(reviewing.approve(g.session, g.principal, server_id, version=version))
+
+
+@bp.put("/<server_id>/reject")
+def reject(server_id: str) -> Response:
+    """Reject a submission or a live server; the notes are shown to who submitted it."""
+    authz.require(g.principal, Action.SUBMISSION_DECIDE)
+    sent = read(Rejection)
+    decide = reviewing.decline if sent.only_change else reviewing.reject
+    return answer(decide(g.session, g.principal, server_id, sent.review_notes, version=sent.version))
+
+
+def _require_submitter() -> None:
+    if authz.may(g.principal, Action.SERVER_CREATE):
+        raise Forbidden("An Admin adds servers with POST /v1/mcp/server; they need no review.")
+    authz.require(g.principal, Action.SUBMISSION_MAKE)
+
+
+def _submission(item: Submission) -> dict[str, Any]:
+    return {
+        **to_json(item.view),
+        "submitted_team_id": item.submitted_team_id,
+        "wishes": item.wishes,
+        "checks": [{"field": check.field, "passes": check.passes} for check in item.checks],
+        "change_waits": item.change_waits,
+    }
+
+
+def _own(own: OwnSubmission) -> dict[str, Any]:
+    return {**to_json(own.view), "change_submitted_at": own.change_waits}

@@ -1,0 +1,34 @@
+"""What Members type to propose a server, and Admins to decide about one."""
+
+from typing import Any
+
+from wtforms import SelectField, TextAreaField
+from wtforms.validators import Length, Optional
+
+from portal.domain.servers import ServerFields
+from portal.web.forms.base import PortalForm, stripped
+from portal.web.forms.servers import ServerForm
+
+_OF_ADMINS = ("mcp_access_groups", "allow_all_keys", "available_on_public_internet", "keep_credentials")
+
+
+class SubmissionForm(ServerForm):
+    """A server as a Member proposes it: no command, and nothing of who may use it."""
+
+    team_id = SelectField("Team", [Optional()], choices=[])
+
+    def offer_to_member(self, *, openapi: bool, teams: list[tuple[str, str]]) -> None:
+        """Say which transports and teams can be chosen."""
+        self.offer(stdio=False, openapi=openapi, groups=[])
+        self.team_id.choices = teams
+
+    def fields(self) -> ServerFields:
+        """What is typed, as a definition, without what Admins decide."""
+        fields: dict[str, Any] = {n: v for n, v in super().fields().items() if n not in _OF_ADMINS}
+        return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
+
+
+class DecisionForm(PortalForm):
+    """Why something was decided as it was."""
+
+    notes = TextAreaField("Notes", [Length(max=4_000)], filters=[stripped])

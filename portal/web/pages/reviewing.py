@@ -1,0 +1,85 @@
+"""The review queue: look, try, approve, reject, one by one or several at once."""
+
+from flask import Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import NotFound
+from portal.domain.submissions import Step
+from portal.services import review_queue, reviewing
+from portal.services.trying import Trial
+from portal.web.context import reads_only
+from portal.web.forms.submissions import DecisionForm
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages.editing import result_of
+from portal.web.pages.submissions import bp
+from portal.web.rendering import page, see_other
+
+_VERDICTS = {"approve": Step.APPROVED, "reject": Step.REJECTED, "decline": Step.DECLINED}
+_DONE = {"approve": "approved", "reject": "rejected", "decline": "left as it was approved"}
+STATUSES = (("waiting", "Waiting for review"), ("active", "Active"), ("rejected", "Rejected"))
+
+
+@bp.get("/admin/submissions")
+def queue() -> Response:
+    """What was submitted, newest first, narrowed by name or host and by where it stands."""
+    q, status = request.args.get("q", "")[:200], request.args.get("status", "")
+    cursor = request.args.get("cursor", "")[:300]
+    found = review_queue.get_queue(g.session, g.principal, q=q, status=status, cursor=cursor)
+    next_url = (
+        url_for("submissions.queue", q=q or None, status=status or None, cursor=found.next_cursor)
+        if found.next_cursor
+        else ""
+    )
+    return page(
+        "submissions/queue.html", fragment="results", nav="reviews", queue=found, q=q, status_filter=status,
+        statuses=STATUSES, cursor=cursor, next_url=next_url,
+    )  # fmt: skip
+
+
+@bp.get("/admin/submissions/<server_id>")
+def review(server_id: str) -> Response:
+    """One submission with all that is known of it."""
+    found, history = review_queue.get_review(g.session, g.principal, server_id)
+    return page("submissions/review.html", nav="reviews", review=found, history=history)
+
+
+@bp.post("/admin/submissions/<server_id>/probe")
+@limiter.limit(TRY_UPSTREAM)
+@reads_only
+def probe_submission(server_id: str) -> Response:
+    """Ask the proposed server for its tools, with none of what is stored but its address."""
+    result = result_of(Trial(reviewing.probe_submission(g.session, g.principal, server_id)))
+    return page("submissions/probe.html", fragment="probe", nav="reviews", result=result, server_id=server_id)
+
+
+@bp.route("/admin/submissions/decide", methods=["GET", "POST"])
+def decide() -> Response:
+    """Ask whether it is meant, with room for notes; then do it."""
+    authz.require(g.principal, Action.SUBMISSION_DECIDE)
+    verdict = request.values.get("verdict", "")
+    ids = list(dict.fromkeys(request.values.getlist("chosen")))
+    reviews = review_queue.list_reviews(g.session, g.principal, ids)
+    if verdict not in _VERDICTS or (ids and not reviews):
+        raise NotFound("There is nothing of that to decide about.")
+    form = DecisionForm()
+    if reviews and form.sent():
+        return _decided(verdict, {r.server_id: _version_seen(r.server_id) for r in reviews}, form.notes.data or None)
+    return page(
+        "submissions/decide.html", fragment="decision", status=form.status, nav="reviews", verdict=verdict,
+        reviews=reviews, form=form,
+    )  # fmt: skip
+
+
+def _decided(verdict: str, chosen: dict[str, int | None], notes: str | None) -> Response:
+    done, refused = reviewing.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes)
+    if done:
+        flash(f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.", "success")
+    for refusal in refused[:5]:
+        flash(refusal.message, "error")
+    return see_other(url_for("submissions.queue", status="waiting"))
+
+
+def _version_seen(server_id: str) -> int | None:
+    text = request.form.get(f"version-{server_id}", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

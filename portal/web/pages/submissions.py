@@ -1,0 +1,99 @@
+"""Proposing a server: the form, and how one's own submissions stand."""
+
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict
+from portal.domain.submissions import REQUIRABLE
+from portal.services import submissions
+from portal.services.inner.stored import Stored
+from portal.web.context import reads_only
+from portal.web.forms.submissions import SubmissionForm
+from portal.web.pages.editing import add_row, changed_fields, form_context, typed_before
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("submissions", __name__)
+_ROWS = {"static_headers": "headers", "env_vars": "variables"}
+
+
+@bp.get("/submissions/mine")
+def mine() -> Response:
+    """One's own submissions with what reviewers noted."""
+    return page("submissions/mine.html", nav="submissions", submissions=submissions.list_own(g.session, g.principal))
+
+
+@bp.route("/submissions/new", methods=["GET", "POST"])
+def create() -> Response:
+    """Propose a server."""
+    authz.require(g.principal, Action.SUBMISSION_MAKE)
+    form = _form(None)
+    if "save" in request.form and form.sent():
+        with form.showing_errors():
+            team_id = form.team_id.data or None
+            server = submissions.submit(g.session, g.principal, dict(form.fields()), team_id=team_id)
+            flash(f"{server.server_name} is sent. You see here when it is reviewed.", "success")
+            return see_other(url_for("submissions.mine"))
+    return _page(form, None)
+
+
+@bp.route("/submissions/<server_id>/edit", methods=["GET", "POST"])
+def edit(server_id: str) -> Response:
+    """Mend one's own submission and send it again; only what was changed is sent."""
+    own, stored = submissions.get_own(g.session, g.principal, server_id)
+    form, conflict = _form(stored), None
+    if "save" in request.form and form.sent():
+        with form.showing_errors():
+            try:
+                submissions.resubmit(g.session, g.principal, server_id, dict(changed_fields(form.fields(), stored)))
+            except Conflict as error:
+                if error.code != "stale_version":
+                    raise
+                conflict = error.message
+                form.version.data = stored.view.version
+            else:
+                live = own.view.approval_status == "active"
+                flash("The change waits for a review; until then nothing is different." if live else "Sent again.",
+                      "success")  # fmt: skip
+                return see_other(url_for("submissions.mine"))
+    return _page(form, stored, own=own, conflict=conflict)
+
+
+@bp.post("/submissions/checks")
+@reads_only
+def checks() -> Response:
+    """The checklist of required fields, for what is typed so far."""
+    form = _form(None)
+    required = submissions.list_required(g.session, g.principal, _typed(form))
+    return page("submissions/checks.html", fragment="checks", nav="submissions", checks=required)
+
+
+def _form(stored: Stored | None) -> SubmissionForm:
+    form = SubmissionForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
+    teams = submissions.list_teams(g.session, g.principal)
+    form.offer_to_member(openapi=bool(stored and stored.view.spec_path), teams=teams)
+    add_row(form)
+    return form
+
+
+def _typed(form: SubmissionForm) -> dict[str, Any]:
+    """What the form holds of the fields that can be required; of rows only whether there are any."""
+    typed: dict[str, Any] = {name: form[name].data for name in REQUIRABLE if name in form}
+    for name, rows in _ROWS.items():
+        typed[name] = [row.form["name"].data for row in form[rows] if row.form["name"].data]
+    typed["credentials"] = form.auth_value.data or form.client_id.data or None
+    return typed
+
+
+def _page(form: SubmissionForm, stored: Stored | None, **context: Any) -> Response:
+    typed = _typed(form)
+    if stored is not None:
+        typed |= {name: typed.get(name) or "set" for name in stored.origins}
+    conflict = context.get("conflict")
+    return page(
+        "submissions/edit.html", fragment="form", status=409 if conflict else form.status, nav="submissions",
+        checks=submissions.list_required(g.session, g.principal, typed),
+        has_team=bool(form.team_id.choices), **form_context(form, stored), **context,
+    )  # fmt: skip
