@@ -66,8 +66,8 @@ def _cursor(name: str, url: str) -> Snippet:
     link = f"cursor://anysphere.cursor-deeplink/mcp/install?name={quote(name, safe='')}&config={quote(config, safe='')}"
     return Snippet(
         "cursor", "Cursor",
-        f"Put your API key into {KEY_VARIABLE} of the environment that Cursor starts in. Then install it, or add "
-        "this to ~/.cursor/mcp.json.",
+        f"Put your API key into {KEY_VARIABLE} of the environment that Cursor starts in, and add this to "
+        "~/.cursor/mcp.json.",
         _json({"mcpServers": {name: server}}),
         "Settings, Tools & MCP shows the server with a green dot.", link, "Install in Cursor",
     )  # fmt: skip
@@ -79,7 +79,7 @@ def _vs_code(name: str, url: str) -> Snippet:
     install = json.dumps({"name": name, **server, "inputs": [asks]}, separators=(",", ":"))
     return Snippet(
         "vs-code", "VS Code",
-        "Install it, or add this to .vscode/mcp.json. VS Code asks for your API key once and keeps it safe.",
+        "Add this to .vscode/mcp.json. VS Code asks for your API key once and keeps it safe.",
         _json({"inputs": [asks], "servers": {name: server}}),
         "The command MCP: List Servers shows it running.",
         f"vscode:mcp/install?{quote(install, safe='')}", "Install in VS Code",

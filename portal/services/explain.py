@@ -164,10 +164,10 @@ def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
         return "The server is open to every key and person." if row.allow_all_keys else "The server is not open to all."
     if rule is Rule.ADMIN_VIEW:
         if verdict is Verdict.GRANTS:
-            return f"{who} is {asked.principal.role.label}, who reaches every server that the key does not leave out."
+            return f"{who} has the role {asked.principal.role.label}, which reaches every server."
         if asked.principal.role.has_admin_view:
-            return f"{who} belongs to an administrator, and names other servers."
-        return f"{who} is {asked.principal.role.label}: no administrator."
+            return f"{who} belongs to an administrator, and itself names other servers."
+        return f"{who} has the role {asked.principal.role.label}, which reaches nothing by itself."
     return _why_granted(asked, verdict)
 
 

@@ -13,10 +13,10 @@ from portal.authorization import Action, ServerFacts, ToolLimits
 from portal.domain.errors import Forbidden, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.tokens import approximate_tokens
-from portal.domain.upstream import Target, ToolDefinition
+from portal.domain.upstream import HealthReason, Target, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
-from portal.services.inner.server_views import MASK
+from portal.services.inner.server_views import KIND_OF_FAULT, MASK
 from portal.services.inner.targets import target_to_call, target_to_list
 from portal.store.database import release
 from portal.store.models import Server
@@ -114,9 +114,16 @@ def list_tools_of(
     release(session)
     answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
     return {
-        server_id: answer if isinstance(answer, UpstreamFailure) else views(answer)
+        server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
         for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
     }
+
+
+def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
+    """What went wrong, as far as the caller may know: hosts are for those with admin view (`1-system.md`, 5)."""
+    if authz.has_admin_view(principal):
+        return failure
+    return UpstreamFailure(KIND_OF_FAULT[HealthReason(failure.reason)], reason=failure.reason)
 
 
 def call_tool(

@@ -52,12 +52,15 @@ def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(browser: B
     assert "tokens in a model’s context" in text_of(after)
 
 
-def test_a_server_that_does_not_answer_makes_no_tool_stale(browser: Browsing, write: Write) -> None:
+def test_a_server_that_does_not_answer_makes_no_tool_stale(browser: Browsing, client: As, write: Write) -> None:
     with write() as session:
         made = toolsets.create_toolset(session, OPERATOR, "notes", None, [ToolRef(NOTES, "find")]).toolset_id
-    page = text_of(browser("ada").open(f"/toolsets/{made}?now=1"))
-    assert "could not be listed" in page
-    assert "No longer offered" not in page
+    client("ada").patch("/v1/users/mel", {"object_permission": {"mcp_toolsets": [made]}})
+    for name in ("ada", "mel"):
+        page = text_of(browser(name).open(f"/toolsets/{made}?now=1"))
+        assert "could not be listed" in page
+        assert "No longer offered" not in page
+        assert ("127.0.0.1" in page) is (name == "ada"), "hosts are for those with admin view"
 
 
 def test_an_admin_picks_tools_across_servers_without_a_script(browser: Browsing, adding: str, write: Write) -> None:
