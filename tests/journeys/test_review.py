@@ -31,7 +31,7 @@ def test_submit_reject_mend_approve(portal: Portal, sign_in: SignIn, echo_server
     add_member(portal)
     assert portal.api("PATCH", "/v1/settings", {"mcp_required_fields": ["description"]})[0] == 200
     admin = sign_in()
-    mel = sign_in("mel@example.com", PASSWORD, new_password=PASSWORD + "!")
+    mel = sign_in("mel@example.com", PASSWORD)
 
     mel.get_by_role("link", name="My submissions").click()
     mel.get_by_role("link", name="Submit a server").click()
