@@ -116,27 +116,27 @@ def list_submissions(
     """Every server that was ever submitted, or a page of `limit` (1 to 200), newest first."""
     authz.require(principal, Action.SUBMISSION_READ)
     most = None if limit is None else min(limit, MOST)
-    rows, more = _rows(session, _SUBMITTED, after, most)
+    rows, more = _rows(session, _seen(principal), after, most)
     changes = _proposals(session, rows)
     required = load_preferences(session).mcp_required_fields
     items = tuple(
         Submission(view, row.submitted_team_id, row.wishes or {}, checks_of(required, row), row.server_id in changes)
         for view, row in zip(view_servers(session, principal, rows), rows, strict=True)
     )
-    return SubmissionList(_counts(session), items, _cursor(rows[-1]) if more else None)
+    return SubmissionList(_counts(session, principal), items, _cursor(rows[-1]) if more else None)
 
 
 def get_queue(session: Session, principal: Principal, *, q: str = "", status: str = "", cursor: str = "") -> QueuePage:
     """A page of the queue. `q` is a part of a name or host; `status` blank, `waiting`, `active` or `rejected`."""
     authz.require(principal, Action.SUBMISSION_READ)
-    condition = and_(_SUBMITTED, _status_condition(status))
+    condition = and_(_seen(principal), _status_condition(status))
     if q.strip():
         columns = (Server.server_name, Server.alias, Server.address)
         condition &= or_(*(func.lower(column).contains(q.strip().lower(), autoescape=True) for column in columns))
     at, _, server_id = cursor.partition("~")
     rows, more = _rows(session, condition, (at, server_id) if server_id else None, PAGE_SIZE)
     next_cursor = "~".join(_cursor(rows[-1])) if more else ""
-    return QueuePage(_counts(session), _reviews(session, rows), next_cursor)
+    return QueuePage(_counts(session, principal), _reviews(session, rows), next_cursor)
 
 
 def get_review(session: Session, principal: Principal, server_id: str) -> tuple[Review, tuple[HistoryStep, ...]]:
@@ -151,14 +151,25 @@ def get_review(session: Session, principal: Principal, server_id: str) -> tuple[
 def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> tuple[Review, ...]:
     """The submissions among `ids`, by name; at most 200."""
     authz.require(principal, Action.SUBMISSION_READ)
-    query = select(Server).where(_SUBMITTED, Server.server_id.in_(ids[:MOST])).order_by(Server.sort_key)
+    query = select(Server).where(_seen(principal), Server.server_id.in_(ids[:MOST])).order_by(Server.sort_key)
     return _reviews(session, session.scalars(query.options(*loading.PARTS)).all())
 
 
 def waiting_count(session: Session, principal: Principal) -> int:
     """How many submissions and changes wait for a review, up to 100."""
     authz.require(principal, Action.SUBMISSION_READ)
-    return loading.count_up_to(session, _WAITS, 100)
+    return loading.count_up_to(session, and_(_seen(principal), _WAITS), 100)
+
+
+def _seen(principal: Principal) -> ColumnElement[bool]:
+    """What was submitted and `may_see` shows: a key that names its servers has those only, when they are live."""
+    live = authz.usable_servers(principal)
+    if principal.only_servers is not None:
+        return and_(_SUBMITTED, live)
+    under_review = Server.approval_status != ApprovalStatus.ACTIVE.value
+    if not principal.is_internal:
+        under_review &= or_(Server.available_on_public_internet, Server.is_public)
+    return and_(_SUBMITTED, or_(live, under_review))
 
 
 def _rows(
@@ -191,10 +202,11 @@ def _status_condition(status: str) -> ColumnElement[bool]:
     return Server.approval_status == status if status else true()
 
 
-def _counts(session: Session) -> Counts:
-    by_status = select(Server.approval_status, func.count()).where(_SUBMITTED).group_by(Server.approval_status)
+def _counts(session: Session, principal: Principal) -> Counts:
+    by_status = select(Server.approval_status, func.count()).where(_seen(principal)).group_by(Server.approval_status)
     found = dict(session.execute(by_status).all())
-    changes = session.scalar(select(func.count()).select_from(Proposal)) or 0
+    proposed = select(func.count()).select_from(Server).where(_seen(principal), _CHANGE_WAITS)
+    changes = session.scalar(proposed) or 0
     pending, active, rejected = (found.get(status.value, 0) for status in _ORDER)
     return Counts(sum(found.values()), pending, active, rejected, changes)
 

@@ -217,6 +217,17 @@ def test_the_queue_comes_in_pages_too(client: As) -> None:
     assert seen == ["n4", "n3", "n2", "n1", "n0"]
 
 
+def test_a_key_that_names_its_servers_sees_no_other_submission(client: As, write: Write) -> None:
+    """1-system.md, 4.2: with an explicit permission an Admin's key has just those, under review or not."""
+    live, _waiting = submitted(client)["server_id"], submitted(client, server_name="waits")
+    put(client, live, "approve")
+    with write() as session:
+        narrow = [make_key(session, user_id="ada", mcp_servers=(name,)) for name in (live, NOTES)]
+    found = [client(key).get(SUBMISSIONS).get_json() for key in narrow]
+    assert [[item["server_id"] for item in page["items"]] for page in found] == [[live], []]
+    assert [page["total"] for page in found] == [1, 0]
+
+
 def test_sub_11_what_is_active_is_not_approved_again(client: As) -> None:
     assert error_of(put(client, NOTES, "approve")) == (400, "already_active", "server_id")
 

@@ -15,13 +15,14 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import NOTES
 from tests.factories import PASSWORD
-from tests.security.callers import BYOK, HIDDEN, TOOLSET, Caller, World
+from tests.security.callers import BYOK, HIDDEN, TOOLSET, WAITING, Caller, World
 
 GOLDEN = Path(__file__).with_name("routes.txt")
 HEAD = """\
 # What every route answers to every kind of caller; `in`: sent to the sign-in page. test_routes.py writes this file.
 # Servers: notes and byok are granted to the team of viewer, member, k-viewer, k-member, k-restr and k-team. The ids in
-# the rules are a server of that team, the team, a person called guest, and a spare key of member's.
+# the rules are a server of that team, the team, a person called guest, and a spare key of member's; for submissions
+# and verdicts a server that member submitted and nobody reviewed.
 # k-narrow: an Admin's key that names one server. k-restr: member's key for /v1/mcp and /v1/me. k-restr-a: an Admin's
 # key for all of /v1. k-team: a key of the team that belongs to nobody. k-gone: the key of an Admin who was deactivated.
 """
@@ -66,6 +67,15 @@ BODIES: dict[str, dict[str, Any]] = {
         **FORM, "server_name": "notes", "alias": "notes", "transport": "http", "url__mode": "keep",
         "description": "fresh", "save": "yes",
     },
+    "POST /admin/submissions/decide": {"verdict": "approve", "chosen": WAITING},
+    "POST /submissions/checks": {**FORM, "transport": "http"},
+    "POST /submissions/new": {**FORM, **SERVER, "save": "yes"},
+    "POST /submissions/<server_id>/edit": {
+        **FORM, "server_name": "waiting", "transport": "http", "url__mode": "keep", "description": "fresh",
+        "save": "yes",
+    },
+    "POST /v1/mcp/server/register": SERVER,
+    "PUT /v1/mcp/server/register/<server_id>": {"description": "fresh"},
     "POST /v1/access-groups": {"name": "fresh"},
     "PATCH /v1/access-groups/<group_id>": {"name": "fresh"},
     "POST /v1/keys": {"user_id": "guest"},
@@ -86,6 +96,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/users/<user_id>": {"display_name": "Fresh"},
 }  # fmt: skip
 PARAMETERS = {
+    "/approve": {"server_id": WAITING},
+    "/reject": {"server_id": WAITING},
+    "/register/<server_id>": {"server_id": WAITING},
+    "/submissions/<server_id>": {"server_id": WAITING},
+    "/submissions/<server_id>/edit": {"server_id": WAITING},
+    "/submissions/<server_id>/probe": {"server_id": WAITING},
     "user-credential": {"server_id": BYOK},
     "/key": {"server_id": BYOK},
     "/key/remove": {"server_id": BYOK},
