@@ -300,3 +300,23 @@ def test_the_demo_fills_itself_once_and_its_server_ends_with_it(host: Host) -> N
         echo = requests.get(f"{address}/v1/mcp/server/echo", headers=ADMIN, timeout=20).json()
         assert echo["url"] == url, "the sample leads to the server of this start"
     assert host.read("select count(*) from users where email like '%@demo.example'") == [(4,)]
+
+
+def test_the_catalogue_goes_into_a_file_and_comes_back(host: Host) -> None:
+    """All servers of a file, or none where one is wrong; what is there already stays as it is."""
+    good, bad = host.folder / "good.yaml", host.folder / "bad.yaml"
+    good.write_text("mcp_servers:\n  one:\n    transport: http\n    url: https://one.example/mcp\n")
+    bad.write_text("mcp_servers:\n  two:\n    url: https://two.example\n  three:\n    transport: smoke\n")
+    first = host.portal("catalogue", "import", "good.yaml")
+    assert (first.returncode, first.stdout) == (0, "imported one\n"), first.stderr
+    refused = host.portal("catalogue", "import", "bad.yaml")
+    assert refused.returncode == 1
+    assert "three, line 4" in refused.stderr
+    assert host.read("select server_name from servers") == [("one",)]
+    exported = host.portal("catalogue", "export").stdout
+    assert "url: https://one.example/mcp" in exported
+    good.write_text(exported.replace("one.example", "new.example"))
+    again = host.portal("catalogue", "import", "good.yaml")
+    assert again.stdout.startswith("skipped one: ")
+    assert host.portal("catalogue", "import", "good.yaml", "--update").stdout == "imported one\n"
+    assert "new.example" in host.portal("catalogue", "export").stdout

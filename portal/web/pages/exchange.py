@@ -15,7 +15,7 @@ from portal.web.forms.exchange import ExportForm, ImportForm
 from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("exchange", __name__, url_prefix="/servers")
-_SHARES = (("global", "Variable, the same for everyone"), ("user", "Variable, each user sets their own"))
+_SHARES = (("global", "Variable for everyone"), ("user", "Variable of each user"))
 
 
 @bp.route("/import", methods=["GET", "POST"])
