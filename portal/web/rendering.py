@@ -122,7 +122,7 @@ def init_app(app: Flask, *, https: bool) -> None:
     environment.globals.update(
         ui=Components(environment, addresses["icons.svg"]), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
     )
-    environment.filters.update(ago=ago, when=when, plural=plural)
+    environment.filters.update(ago=ago, when=when, plural=plural, as_json=as_json)
 
     @app.context_processor
     def _of_this_request() -> dict[str, Any]:
@@ -147,6 +147,11 @@ def ago(time: datetime | None) -> str:
 def when(time: datetime | None) -> str:
     """A time in full, in UTC."""
     return time.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC") if time else "never"
+
+
+def as_json(value: object) -> str:
+    """A list or an object as people read it: JSON, to be escaped like any text."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def plural(number: int, unit: str) -> str:

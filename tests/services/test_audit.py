@@ -69,9 +69,9 @@ def test_a_change_that_is_given_up_leaves_no_event_and_no_gap(database: Database
         make_server(session, "undone")
         session.rollback()
         make_server(session, "done")
-        with pytest.raises(RuntimeError), session.begin_nested():  # noqa: PT012 - a savepoint that is given up
-            make_server(session, "half")
-            raise RuntimeError
+        half = session.begin_nested()
+        make_server(session, "half")
+        half.rollback()
         session.commit()
     found = events(database)[before:]
     assert [e.details["name"] for e in found] == ["done"]
