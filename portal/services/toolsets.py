@@ -97,19 +97,19 @@ def change_toolset(
     """Change what is given; a blank description takes it away. Raises `Conflict` for a name that is taken."""
     authz.require(principal, Action.TOOLSET_MANAGE)
     row = _find(session, toolset_id, lock=True)
-    details: dict[str, object] = {}
-    if name is not None and _checked(name) != row.toolset_name:
-        details["name_before"] = row.toolset_name
+    before = {"toolset_name": row.toolset_name, "description": row.description}
+    if name is not None:
         row.toolset_name = _checked(name)
-    if description is not None and (description or None) != row.description:
-        details["description_before"] = row.description
+    if description is not None:
         row.description = description or None
     _flush(session, row.toolset_name)
-    if tools is not None:
-        added, removed = _set_tools(session, toolset_id, tools)
-        details |= {"added": _words(added), "removed": _words(removed)}
+    added, removed = _set_tools(session, toolset_id, tools) if tools is not None else ((), ())
     row.updated_at, row.updated_by = now(), principal.signature
-    audit.record(session, principal, "toolset changed", "toolset", toolset_id, name=row.toolset_name, **details)
+    audit.record(
+        session, principal, "toolset changed", "toolset", toolset_id, name=row.toolset_name, added=_words(added),
+        removed=_words(removed),
+        changes=audit.changed(before, {"toolset_name": row.toolset_name, "description": row.description}),
+    )  # fmt: skip
     session.flush()
     return _views(session, principal, [row])[0]
 

@@ -80,6 +80,11 @@ def test_the_routes_of_the_api_are_these(app: Flask) -> None:
         "/v1/mcp/access_groups": "GET", "/v1/mcp/network/client-ip": "GET", "/v1/mcp/make_public": "POST",
         "/v1/settings": "GET,PATCH", "/v1/me": "GET", "/v1/me/keys": "GET,POST", "/v1/me/keys/{}": "DELETE",
         "/v1/teams/{}/members": "POST", "/v1/teams/{}/members/{}": "DELETE",
+        "/v1/mcp/toolset": "GET,POST,PUT", "/v1/mcp/toolset/{}": "GET,DELETE", "/v1/access/explain": "GET",
+        "/v1/mcp/server/register": "POST", "/v1/mcp/server/register/{}": "PUT", "/v1/mcp/server/submissions": "GET",
+        "/v1/mcp/server/submissions/mine": "GET", "/v1/mcp/server/{}/approve": "PUT",
+        "/v1/mcp/server/{}/reject": "PUT", "/v1/mcp/server/import": "POST", "/v1/mcp/registry.json": "GET",
+        "/v1/audit": "GET", "/v1/audit/{}": "GET",
     }  # fmt: skip
     for thing in ("users", "teams", "keys", "access-groups"):
         golden |= {f"/v1/{thing}": "GET,POST", f"/v1/{thing}/{{}}": "GET,PATCH,DELETE"}
@@ -96,6 +101,12 @@ def test_a_body_that_is_not_what_it_should_be(client: As, app: Flask, kind: str)
         if "user-credential" in path:  # `notes` takes no keys, which is told first
             assert check(answer)["error"] == "not_byok"
             continue
+        if path.endswith("/approve") and kind == "empty":  # approving needs no body
+            assert check(answer)["error"] == "already_active"
+            continue
+        if "/register" in path:  # an Admin adds servers directly, which is told first
+            assert check(answer)["error"] == "forbidden"
+            continue
         assert (answer.status_code, method, path) == (status, method, path)
         detail = check(answer)
         assert status != 422 or detail["errors"][0]["message"] == detail["message"]
@@ -103,6 +114,8 @@ def test_a_body_that_is_not_what_it_should_be(client: As, app: Flask, kind: str)
 
 def test_nobody_is_told_about_a_body_before_they_are_known(client: As, app: Flask) -> None:
     for method, path in routes(app, {*UNSAFE, "GET", "DELETE"}):
+        if path == "/v1/mcp/registry.json":
+            continue  # for strangers, where the operator says so
         answer = client(None).ask(method, path.format("x", "x"), data=b"{", content_type=JSON)
         assert (answer.status_code, path) == (401, path)
         check(answer)

@@ -96,6 +96,8 @@ def test_what_is_secret_stands_only_in_binary_columns() -> None:
         if any(word in column.name for word in words)
     }
     assert suspicious == {
+        "import_drafts.sealed: BLOB",
+        "proposals.sealed: BLOB",
         "server_secrets.sealed: BLOB",
         "server_variables.sealed: BLOB",
         "servers.token_validation: JSON",
