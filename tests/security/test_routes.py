@@ -104,7 +104,9 @@ def send(caller: Caller, method: str, rule: Rule, ids: dict[str, str], **changed
     path, body = address(rule, ids, **changed), BODIES.get(f"{method} {rule.rule}", {})
     if method == "GET":
         return caller.ask(method, path)
-    return caller.ask(method, path, **{"json" if path.startswith("/v1/") else "data": body})
+    if path.startswith("/v1/"):
+        return caller.ask(method, path, json=body)
+    return caller.ask(method, path, data=body)
 
 
 def word(response: TestResponse) -> str:
