@@ -1,5 +1,6 @@
 """What holds for every endpoint: default deny, CSRF, GET that changes nothing, headers, cookies, sessions that end."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -377,3 +378,38 @@ def test_a_restricted_key_stays_on_its_routes(world: World) -> None:
         assert kit.ask("GET", path).status_code == 403
     for path in ("/v1/mcpx", "/v1/mcp/../users", "/v1//users", "/v1/mcp/%2e%2e/users"):
         assert kit.ask("GET", path).status_code in (308, 403, 404), path
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/\t/evil.example",
+        "javascript:x", "/servers\r\nX-Evil: 1", "evil.example", "",
+    ],
+)  # fmt: skip
+def test_signing_in_leads_only_to_our_own_pages(fresh: World, target: str) -> None:
+    client = fresh.app.test_client()
+    token = token_in(client.get("/login", query_string={"next": target}))
+    fields = {"email": "mel@example.com", "password": PASSWORD, "csrf_token": token, "next": target}
+    with_next = client.post("/login", data=fields, environ_base={"REMOTE_ADDR": "127.9.9.9"})
+    assert (with_next.status_code, with_next.headers["Location"]) == (303, "/servers")
+    assert "X-Evil" not in with_next.headers
+
+
+def test_guessing_the_password_of_one_account_is_slowed_down_wherever_it_comes_from(fresh: World) -> None:
+    nobody = fresh.callers["nobody"]
+    guess = {"email": "victim@example.com", "password": "a guess"}
+    answers = [nobody.ask("POST", "/login", data=guess).status_code for _ in range(11)]
+    assert answers == [422] * 10 + [429]
+    other = {"email": "other@example.com", "password": "a guess"}
+    assert nobody.ask("POST", "/login", data=other).status_code == 422
+
+
+def test_an_unknown_account_and_a_wrong_password_get_the_same_answer(fresh: World) -> None:
+    texts = set()
+    for email in ("otto@example.com", "nobody-of-this-name@example.com"):
+        answer = fresh.callers["nobody"].ask("POST", "/login", data={"email": email, "password": "a guess"})
+        text = answer.get_data(as_text=True).replace(email, "")
+        texts.add((answer.status_code, re.sub(r'name="csrf_token" value="[^"]*"', "", text)))
+    assert len(texts) == 1
+    assert "The e-mail or the password is not right." in text

@@ -66,9 +66,7 @@ def test_nothing_is_marked_safe_and_escaping_stays_on(app: Flask, name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_component_that_is_called_exists(app: Flask, name: str) -> None:
-    used = {
-        (macro.node.attr, macro.attr) for macro in parsed(app, name).find_all(nodes.Getattr) if _is_component(macro)
-    }
+    used = {found for macro in parsed(app, name).find_all(nodes.Getattr) if (found := _component(macro))}
     ui = app.jinja_env.globals["ui"]
     missing = [f"ui.{room}.{macro}" for room, macro in used if not _has(ui, room, macro)]
     assert missing == []
@@ -112,9 +110,12 @@ def test_a_link_that_opens_a_new_tab_gives_nothing_away(name: str) -> None:
         assert "noopener" in link
 
 
-def _is_component(found: nodes.Getattr) -> bool:
+def _component(found: nodes.Getattr) -> tuple[str, str] | None:
+    """The room and name of `ui.room.name`; None for any other attribute."""
     inner = found.node
-    return isinstance(inner, nodes.Getattr) and isinstance(inner.node, nodes.Name) and inner.node.name == "ui"
+    if isinstance(inner, nodes.Getattr) and isinstance(inner.node, nodes.Name) and inner.node.name == "ui":
+        return inner.attr, found.attr
+    return None
 
 
 def _constants(node: nodes.Node) -> list[str]:

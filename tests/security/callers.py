@@ -41,6 +41,10 @@ SPARE_KEY = "spare-key"
 TOOLSET = "id-adding"
 SESSIONS = {"viewer": "vic", "member": "mel", "outsider": "otto", "reader": "vera", "admin": "ada"}
 KEY_CALLERS = {"k-viewer": "vic", "k-member": "mel", "k-outsider": "otto", "k-reader": "vera", "k-admin": "ada"}
+CALLERS = (
+    "nobody", "ended", *SESSIONS, *KEY_CALLERS, "k-narrow", "k-restr", "k-restr-a", "k-team", "k-expired", "k-revoked",
+    "k-gone", "k-unknown",
+)  # fmt: skip
 _TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 _HOSTS = count(1)
 

@@ -1,6 +1,5 @@
 """A catalog in which everything that can be a secret holds a marker: through the API and through the pages' forms."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from tests.security.callers import GROUP, Caller, World
@@ -165,11 +164,11 @@ def plant_secrets_that_are_shown_once(planter: Planter) -> None:
     admin = callers["admin"]
     marks.read(admin, admin.ask("POST", "/admin/users/new", data=form), allowed=[typed])
     for name, path in (("k-admin", "/v1/keys"), ("k-member", "/v1/me/keys"), ("member", "/v1/me/keys")):
-        body = {"user_id": "guest"} if path == "/v1/keys" else {"object_permission": {"mcp_servers": ["id-notes"]}}
-        issued = callers[name].ask("POST", path, json=body).get_json()
+        wanted = {"user_id": "guest"} if path == "/v1/keys" else {"object_permission": {"mcp_servers": ["id-notes"]}}
+        issued = callers[name].ask("POST", path, json=wanted).get_json()
         marks.known(issued["key"], NEVER, f"API key issued to {name}")
 
 
-def _expect(marks: Marks, caller: Caller, path: str, status: int, **body: Mapping[str, object]) -> None:
+def _expect(marks: Marks, caller: Caller, path: str, status: int, **body: Any) -> None:
     answer = marks.read(caller, caller.ask("POST", path, **body))
     assert answer.status_code == status, (path, answer.get_data(as_text=True)[:2000])

@@ -65,7 +65,7 @@ def sweep(planted: Planted, caller: Caller, *, pieces: bool = True) -> None:
     """Every GET route, about servers of each kind where it is about one; pages as pages and as htmx's pieces."""
     world, planter = planted.world, planted.planter
     # How an upstream failed is told in different words only to those with admin view.
-    sees_faults = caller.name in ("admin", "reader", "k-admin", "k-reader")
+    sees_faults = caller.name in ("admin", "reader", "k-admin", "k-reader") and pieces
     of_each_kind = [i for i in planter.ids if sees_faults or i == "a-http_rpc" or not i.startswith(FAULTY)]
     pieces = pieces and caller.name in SESSIONS
     for method, rule in every_route(world):
@@ -205,6 +205,31 @@ def test_changes_and_the_worker_show_nothing(planted: Planted) -> None:
         for server_id in ("a-http_500", "a-http_rpc"):
             for part in ("", "/health", "/configuration", "/access"):
                 marks.read(callers[name], callers[name].ask("GET", f"/servers/{server_id}{part}"))
+    planted.check()
+
+
+def test_a_database_that_fails_gives_nothing_away(planted: Planted) -> None:
+    """Its errors quote the statement with what was to be written."""
+    marks, callers = planted.marks, planted.world.callers
+    connection = sqlite3.connect(planted.world.path)
+    tables = ("user_variables", "users", "server_secrets")
+    for table in tables:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
+    connection.commit()
+    path, body = "/v1/mcp/server", {"url": f"http://127.0.0.1/{planted.planter.sealed('url at a fault')}"}
+    value = {"values": {"CORP_TOKEN": planted.planter.sealed("value at a fault")}}
+    form = {"email": "mel@example.com", "password": planted.planter.sealed("password at a fault")}
+    answers = [
+        marks.read(callers["k-team"], callers["k-team"].ask("POST", f"{path}/a-echo/user-env-vars", json=value)),
+        marks.read(callers["k-admin"], callers["k-admin"].ask("POST", path, json={"server_name": "fault", **body})),
+        marks.read(callers["member"], callers["member"].ask("POST", "/credentials/a-echo", data=value["values"])),
+        marks.read(callers["nobody"], callers["nobody"].ask("POST", "/login", data=form)),
+    ]
+    for table in tables:
+        connection.execute(f"ALTER TABLE {table}_gone RENAME TO {table}")
+    connection.commit()
+    connection.close()
+    assert [answer.status_code for answer in answers] == [503] * 4
     planted.check()
 
 

@@ -69,7 +69,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def plant(running: Running, upstream: str) -> list[str]:
     """Servers of which none answers; answers their ids."""
-    new, ids = running.marks.new, []
+    new, ids = running.marks.new, list[str]()
     places = {
         "refused": "http://127.0.0.1:9", "nameless": "http://no-such-host.invalid", "tls": f"https{upstream[4:]}",
         **{how: f"{upstream}/{how}" for how in ("401", "500", "302", "html", "rpc", "cut")},
@@ -83,7 +83,7 @@ def plant(running: Running, upstream: str) -> list[str]:
         }  # fmt: skip
         status, answer = running.ask("POST", "/v1/mcp/server", body)
         assert status == 201, answer
-        ids.append(body["server_id"])
+        ids.append(f"id-{name}")
     loud = f"import os, sys; sys.exit('{new(NEVER, 'stdio: args')}' + os.environ['API_TOKEN'])"
     body = {"server_id": "id-stdio", "server_name": "at_stdio", "transport": "stdio", "command": "python3",
             "args": ["-c", loud], "env": {"API_TOKEN": new(NEVER, "stdio: env")}}  # fmt: skip

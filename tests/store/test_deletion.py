@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.domain.errors import Unauthenticated
 from portal.domain.principals import OPERATOR
 from portal.services import access_groups, accounts, credentials, people, servers, teams
 from portal.store.database import Database
@@ -144,7 +145,7 @@ def test_a_person_takes_everything_of_theirs_along(session: Session, write: Writ
         session.commit()
         assert references_to(session, "user_id", user_id) == {}
         assert references_to(session, "holder_id", user_id) == {}
-    with pytest.raises(accounts.Unauthenticated):
+    with pytest.raises(Unauthenticated):
         accounts.principal_for_key(session, secret, "127.0.0.1")
     assert orphans(session) == []
 
@@ -154,7 +155,7 @@ def test_a_team_takes_its_grants_and_keys_along(session: Session) -> None:
     teams.delete_team(session, OPERATOR, CREW)
     session.commit()
     assert references_to(session, "team_id", CREW) == {}
-    with pytest.raises(accounts.Unauthenticated):
+    with pytest.raises(Unauthenticated):
         accounts.principal_for_key(session, secret, "127.0.0.1")
     assert orphans(session) == []
 
