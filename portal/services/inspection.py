@@ -81,7 +81,7 @@ def list_holders(session: Session, principal: Principal, server_id: str) -> list
     held = select(UserCredential.user_id, UserCredential.connected_at).where(
         UserCredential.server_id == row.server_id, UserCredential.kind == "byok"
     )
-    keys = dict(session.execute(held).tuples().all())
+    keys = dict(session.execute(held).all())
     for user_id, at in keys.items():
         changed[user_id] = max(at, changed.get(user_id, at))
     people = session.execute(

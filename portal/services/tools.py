@@ -1,7 +1,8 @@
 """Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, ToolLimits
-from portal.domain.errors import Forbidden, UpstreamFailure
+from portal.domain.errors import Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.tokens import approximate_tokens
 from portal.domain.upstream import HealthReason, Target, ToolDefinition
@@ -59,7 +60,8 @@ def list_tools(session: Session, principal: Principal, server_id: str) -> tuple[
     target = target_to_list(session, principal, server.row)
     views = _viewer(principal, server)
     release(session)
-    return tuple(view for view in views(house_of(session).mcp.list_tools(target)) if view.allowed)
+    with _asking(principal):
+        return tuple(view for view in views(house_of(session).mcp.list_tools(target)) if view.allowed)
 
 
 def inspect_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
@@ -114,16 +116,27 @@ def list_tools_of(
     release(session)
     answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
     return {
-        server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
+        server_id: told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
         for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
     }
 
 
-def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
+def told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
     """What went wrong, as far as the caller may know: hosts are for those with admin view (`1-system.md`, 5)."""
     if authz.has_admin_view(principal):
         return failure
-    return UpstreamFailure(KIND_OF_FAULT[HealthReason(failure.reason)], reason=failure.reason)
+    message = KIND_OF_FAULT[HealthReason(failure.reason)]
+    timed_out = isinstance(failure, UpstreamTimeout)
+    return UpstreamTimeout(message) if timed_out else UpstreamFailure(message, reason=failure.reason)
+
+
+@contextmanager
+def _asking(principal: Principal) -> Iterator[None]:
+    """Ask an upstream for somebody, who is told of its failure what they may know."""
+    try:
+        yield
+    except UpstreamFailure as failure:
+        raise told(principal, failure) from None
 
 
 def call_tool(
@@ -138,7 +151,8 @@ def call_tool(
     target = target_to_call(session, principal, row)
     release(session)
     began = time.monotonic()
-    outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
+    with _asking(principal):
+        outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
     return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in target.headers))
 

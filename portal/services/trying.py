@@ -23,6 +23,7 @@ from portal.domain.variables import Scope, Variable
 from portal.services.inner import loading, personal
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
+from portal.services.inner.server_views import KIND_OF_FAULT
 from portal.services.inner.targets import Blueprint, blueprint_of, build, target_to_call
 from portal.store.database import release
 from portal.store.models import Server
@@ -73,7 +74,10 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
     target = target_to_call(session, principal, row)
     release(session)
     target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
-    return Trial(house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT))
+    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+    if not authz.has_admin_view(principal):  # the message names the host, which is not theirs to learn
+        result = replace(result, message=KIND_OF_FAULT[result.reason])
+    return Trial(result)
 
 
 def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Blueprint:

@@ -131,10 +131,16 @@ def test_a_server_one_may_not_use_is_not_there(signed_in: SignedIn) -> None:
         assert otto.post(path, data=data).status_code in (403, 404), path
 
 
-def test_an_upstream_that_fails_is_told_in_place(signed_in: SignedIn, write: Write) -> None:
-    """Tools tab and playground say what failed and go on."""
+def test_an_upstream_that_fails_is_told_in_place(client: Any, signed_in: SignedIn, write: Write) -> None:
+    """Tools tab, playground and API say what failed; the host is named to admin view only (1-system.md, 5)."""
     with write() as session:
         make_server(session, "gone", allow_all_keys=True)
-    mel = signed_in("mel")
-    assert "refused the connection" in parse(mel.get("/servers/id-gone/tools?now=1")).text
-    assert "refused the connection" in parse(mel.get("/playground?server=id-gone")).text
+    for name, learns in (("mel", False), ("ada", True)):
+        for path in ("/servers/id-gone/tools?now=1", "/playground?server=id-gone"):
+            said = parse(signed_in(name).get(path)).find("main").find(attrs={"class": "alert"}).text
+            assert "refused the connection" in said
+            assert ("127.0.0.1" in said) is learns
+        call = {"server_id": "id-gone", "name": "add", "arguments": {}}
+        answer = client(name).post("/v1/mcp/tools/call", call)
+        assert answer.status_code == 502
+        assert ("127.0.0.1" in answer.get_json()["detail"]["message"]) is learns
