@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import case, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -26,6 +26,7 @@ _CLAIM = timedelta(seconds=60)
 _KEEP_HISTORY = timedelta(days=30)
 _REQUEST_DEADLINE = 8.0
 _BATCH = 32
+_MOST_FAILURES = 10
 
 _LABELS = {
     HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
@@ -206,23 +207,30 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
         Server.incarnation == probe.incarnation,
         Server.version == probe.version,
     )
-    failures = session.scalar(select(Server.probe_failures).where(*still_the_same))
-    if failures is None:
-        return  # edited or deleted while we looked: what we saw is of a server that is no more
-    failures = min(failures + 1, 10) if failed else 0
-    # Jitter spreads the probes of servers that were added together.
-    pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(0.85, 1.15)  # noqa: S311 - no secret
-    session.execute(
+    one_more = case((Server.probe_failures < _MOST_FAILURES, Server.probe_failures + 1), else_=_MOST_FAILURES)
+    # Writing comes first: on SQLite a transaction that has read cannot write any more once another process has.
+    failures = session.scalar(
         update(Server)
         .where(*still_the_same)
         .values(
             health_status=result.status.value, health_reason=result.reason.value,
             health_error=None if healthy else result.message, health_checked_at=at,
             health_latency_ms=result.latency_ms or None, protocol_version=result.protocol_version,
-            probe_failures=failures, probe_due_at=at + pause,
+            probe_failures=one_more if failed else 0,
         )
+        .returning(Server.probe_failures)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
+    if failures is None:
+        return  # edited or deleted while we looked: what we saw is of a server that is no more
+    # Jitter spreads the probes of servers that were added together.
+    pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(0.85, 1.15)  # noqa: S311 - no secret
+    session.execute(
+        update(Server)
+        .where(Server.server_id == probe.server_id)
+        .values(probe_due_at=at + pause)
+        .execution_options(synchronize_session=False)
+    )
     session.add(
         HealthRecord(
             server_id=probe.server_id, checked_at=at, status=result.status.value, reason=result.reason.value,

@@ -18,14 +18,13 @@ class Database:
     def __init__(self, url: str, info: Mapping[str, object]) -> None:
         self.engine = _engine(url)
         self._info = dict(info)
+        self._writing = self.engine.execution_options(portal_writes=True)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def session(self, *, writes: bool = False) -> Session:
-        """A session. With `writes` SQLite takes its write lock at once, so that nothing read is stale when written."""
-        session = self._sessions(info=dict(self._info))
-        if writes and self.engine.dialect.name == "sqlite":
-            session.connection(execution_options={"portal_writes": True})
-        return session
+        """A session. With `writes` each of its transactions takes SQLite's write lock as it begins, so that nothing
+        that was read is stale when it is written."""
+        return self._sessions(bind=self._writing if writes else self.engine, info=dict(self._info))
 
     def answers(self) -> bool:
         """Whether the database can be asked at all."""
