@@ -67,7 +67,7 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
     for name, entry in declared.items() if isinstance(declared, Mapping) else ():
         try:
             wanted.add(_put_config_server(session, principal, str(name), entry if isinstance(entry, Mapping) else {}))
-        except (PortalError, ValueError, TypeError) as error:
+        except (PortalError, ValueError, TypeError, AttributeError, LookupError) as error:
             faults.append(f"mcp_servers.{name}: {error}")
     for row in session.scalars(select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted))):
         session.delete(row)

@@ -45,7 +45,7 @@ _MESSAGES = {
 def init_app(app: Flask) -> None:
     """Answer every kind of error in one way."""
     app.register_error_handler(errors.PortalError, _portal_error)
-    app.register_error_handler(PasswordChangeNeeded, lambda _: see_other(url_for("accounts.password")))
+    app.register_error_handler(PasswordChangeNeeded, _password_first)
     app.register_error_handler(CSRFError, _csrf_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DataError, _bad_data)
@@ -112,6 +112,12 @@ def _note_refusal(error: errors.Forbidden) -> None:
         note_refusal(error.message)
     except (OperationalError, PoolTimeout):  # nothing was changed: the answer stays a refusal
         log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
+
+
+def _password_first(_error: PasswordChangeNeeded) -> Response:
+    if speaks_json():
+        return answer(403, "forbidden", "Choose a password of your own first: sign in to the portal.")
+    return see_other(url_for("accounts.password"))
 
 
 def _csrf_error(_error: CSRFError) -> Response:

@@ -105,6 +105,7 @@ def test_a_one_time_password_is_changed_before_anything_else(app: Flask, write: 
     client, data = sign_in_form(app, email="otto@example.com", password="one time only")
     assert client.post("/login", data=data).status_code == 303
     assert client.get("/servers").headers["Location"].endswith("/profile/password")
+    assert client.get("/v1/me").get_json()["detail"]["error"] == "forbidden"
     form = parse(client.get("/profile/password")).find("form")
     typed = {"current_password": "one time only", "new_password": "short", "repeat_password": "short"}
     page = parse(client.post("/profile/password", data=filled(form, **typed)), 422)
