@@ -116,12 +116,12 @@ def list_tools_of(
     release(session)
     answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
     return {
-        server_id: told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
+        server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
         for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
     }
 
 
-def told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
+def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
     """What went wrong, as far as the caller may know: hosts are for those with admin view (`1-system.md`, 5)."""
     if authz.has_admin_view(principal):
         return failure
@@ -136,7 +136,7 @@ def _asking(principal: Principal) -> Iterator[None]:
     try:
         yield
     except UpstreamFailure as failure:
-        raise told(principal, failure) from None
+        raise _told(principal, failure) from None
 
 
 def call_tool(
