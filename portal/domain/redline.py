@@ -1,0 +1,214 @@
+"""Tool definitions, compared: what counts of one, its hash, and the redline of an old one beside a new one.
+
+What counts is what a model or a client is told: name, title, description, both schemas and the annotations. The hash is
+the SHA-256 over these as JSON with sorted keys, so that neither their order nor a server's extra keys (`_meta`) matter.
+
+A redline is made of runs: pieces of the text as it is, each with what became of it and what is to be said of it. Put
+together, the runs of a side are that side's text; nothing is left out and nothing is put in.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portal.domain.marks import Mark, characters, phrases
+
+MAX_BYTES = 32 * 1024
+"""The largest definition that is kept to be shown, in bytes of JSON; of a larger one only the hash and the size."""
+
+_COUNTS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
+_LABELS = {
+    "name": "Name", "title": "Title", "description": "Description", "inputSchema": "Input schema",
+    "outputSchema": "Output schema", "annotations": "Annotations", "too_large": "Size",
+}  # fmt: skip
+# difflib takes time with the pairs of equal pieces; beyond this, a text is shown as replaced.
+_MOST_PIECES = 1_000
+_MOST_PAIRS = 30_000
+_LONGEST_EXCERPT = 120
+_WORDS = re.compile(r"\S+\s*|\s+")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A piece of a text. `change`: same, removed or added. `hidden` names characters that cannot be told by looking;
+    where `visible` the text can be shown too. `phrase` is the label of the phrase it is in, `opens` where that begins.
+    """
+
+    text: str
+    change: str = "same"
+    hidden: str = ""
+    visible: bool = True
+    phrase: str = ""
+    opens: bool = False
+
+
+@dataclass(frozen=True)
+class FieldDiff:
+    """One part of a definition, old and new; a side without text has no runs."""
+
+    label: str
+    is_code: bool
+    changed: bool
+    old: tuple[Run, ...]
+    new: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Warning:
+    """A finding in a definition: where, what, and the words it is about."""
+
+    where: str
+    what: str
+    excerpt: str
+
+
+def definition_of(wire: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of a tool as its server sent it."""
+    return {name: wire[name] for name in _COUNTS if wire.get(name) is not None}
+
+
+def canonical(definition: Mapping[str, Any]) -> str:
+    """The definition as JSON that is the same whenever the definition is."""
+    return json.dumps(definition, sort_keys=True, separators=(",", ":"))
+
+
+def hash_of(definition: Mapping[str, Any]) -> str:
+    """The SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical(definition).encode()).hexdigest()
+
+
+def kept_of(definition: Mapping[str, Any], left: int = MAX_BYTES) -> dict[str, Any]:
+    """The definition as it is stored: itself, or a note of its size where it has more than `left` bytes."""
+    size = len(canonical(definition))
+    if size <= min(left, MAX_BYTES):
+        return dict(definition)
+    return {"too_large": f"{size:,} bytes of JSON, more than is kept. Only the hash is compared."}
+
+
+def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
+    """All that is to be pointed out in a definition, part by part."""
+    found: list[Warning] = []
+    for name in definition or {}:
+        text, label = _text_of((definition or {})[name]), _LABELS[name]
+        if name == "too_large":
+            found.append(Warning(label, "Too large to be shown", text))
+        found += [Warning(label, m.kind, m.label) for m in characters(text)]
+        found += [Warning(label, m.label, _excerpt(text[m.start : m.end])) for m in phrases(text)]
+    return tuple(dict.fromkeys(found))
+
+
+def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tuple[FieldDiff, ...]:
+    """The redline of a definition, part by part; None is a definition that is not there."""
+    before, after = old or {}, new or {}
+    return tuple(
+        _field(name, before.get(name), after.get(name)) for name in _LABELS if name in before or name in after
+    )
+
+
+def marked(text: str) -> tuple[Run, ...]:
+    """A text that is not compared with anything, as runs with their marks."""
+    return _runs(text, [(0, len(text), "same")])
+
+
+def _field(name: str, old: Any, new: Any) -> FieldDiff:
+    is_code = not isinstance(old if new is None else new, str)
+    before, after = _text_of(old), _text_of(new)
+    cut = (lambda text: text.splitlines(keepends=True)) if is_code else _WORDS.findall
+    left, right = _pieces(before, after, cut(before), cut(after))
+    return FieldDiff(_LABELS[name], is_code, before != after, _runs(before, left), _runs(after, right))
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    try:
+        # Not escaped: a hidden character in a schema is to be named like any other.
+        return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    except RecursionError:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+Piece = tuple[int, int, str]
+
+
+def _pieces(before: str, after: str, old: Sequence[str], new: Sequence[str]) -> tuple[list[Piece], list[Piece]]:
+    """Where each side is the same, removed or added, as character ranges."""
+    if before == after:
+        return [(0, len(before), "same")], [(0, len(after), "same")]
+    ours, theirs = Counter(old), Counter(new)
+    pairs = sum(count * theirs[piece] for piece, count in ours.items())
+    if max(len(old), len(new)) > _MOST_PIECES or pairs > _MOST_PAIRS:
+        return [(0, len(before), "removed")], [(0, len(after), "added")]
+    left, right = list[Piece](), list[Piece]()
+    at = [_offsets(old), _offsets(new)]
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if i1 < i2:
+            left.append((at[0][i1], at[0][i2], "same" if tag == "equal" else "removed"))
+        if j1 < j2:
+            right.append((at[1][j1], at[1][j2], "same" if tag == "equal" else "added"))
+    return left, right
+
+
+def _offsets(pieces: Iterable[str]) -> list[int]:
+    found = [0]
+    for piece in pieces:
+        found.append(found[-1] + len(piece))
+    return found
+
+
+def _runs(text: str, pieces: Sequence[Piece]) -> tuple[Run, ...]:
+    """The text cut wherever something begins or ends: a change, a finding among the characters, a phrase."""
+    hidden, said = characters(text), phrases(text)
+    cuts = {edge for start, end, _ in pieces for edge in (start, end)}
+    cuts |= {edge for mark in (*hidden, *said) for edge in (mark.start, mark.end)}
+    edges = sorted(cuts)
+    found: list[Run] = []
+    at, in_hidden, in_said = iter(pieces), _Cursor(hidden), _Cursor(said)
+    piece = next(at, None)
+    for start, end in zip(edges, edges[1:], strict=False):
+        while piece is not None and piece[1] <= start:
+            piece = next(at, None)
+        mark, phrase = in_hidden.at(start), in_said.at(start)
+        found.append(
+            Run(
+                text[start:end], piece[2] if piece else "same",
+                mark.label if mark else "", mark.visible if mark else True,
+                phrase.label if phrase else "", bool(phrase and phrase.start == start),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+class _Cursor:
+    """Walks along findings in their order: which one is at a place."""
+
+    def __init__(self, found: Sequence[Mark]) -> None:
+        self._found, self._next = found, 0
+
+    def at(self, place: int) -> Mark | None:
+        while self._next < len(self._found) and self._found[self._next].end <= place:
+            self._next += 1
+        mark = self._found[self._next] if self._next < len(self._found) else None
+        return mark if mark and mark.start <= place else None
+
+
+def _excerpt(text: str) -> str:
+    """The words of a finding on one line, hidden characters named."""
+    shown = "".join(f"{r.text if r.visible else ''}{f' [{r.hidden}]' if r.hidden else ''}" for r in _bare(text))
+    flat = " ".join(shown.split())
+    return flat if len(flat) <= _LONGEST_EXCERPT else f"{flat[:_LONGEST_EXCERPT]}…"
+
+
+def _bare(text: str) -> Iterable[Run]:
+    edges, runs = 0, list[Run]()
+    for mark in characters(text):
+        runs += [Run(text[edges : mark.start]), Run(text[mark.start : mark.end], hidden=mark.label, visible=mark.visible)]
+        edges = mark.end
+    return [*runs, Run(text[edges:])]
