@@ -31,6 +31,7 @@ class Action(StrEnum):
     KEY_READ = "key:read"  # see all API keys, never their secrets
     PREFERENCE_MANAGE = "preference:manage"  # change instance settings
     PREFERENCE_READ = "preference:read"  # see instance settings
+    SERVER_ACCEPT = "server:accept"  # compare the tool definitions of a server, and accept changed ones
     SERVER_CREATE = "server:create"  # add a server, or try out a definition
     SERVER_DELETE = "server:delete"  # remove a server with all that hangs on it
     SERVER_INSPECT = "server:inspect"  # see configuration, access and health of servers
@@ -180,6 +181,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.KEY_READ: [[has_admin_view]],
     Action.PREFERENCE_MANAGE: [[is_admin]],
     Action.PREFERENCE_READ: [[has_admin_view]],
+    Action.SERVER_ACCEPT: [[is_admin, has_admin_view, may_see]],
     Action.SERVER_CREATE: [[is_admin]],
     Action.SERVER_DELETE: [[is_admin, may_see]],
     Action.SERVER_INSPECT: [[has_admin_view, may_see]],

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal.app import create_app
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, starting
+from portal.services import health, sessions, starting, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database
 
@@ -67,6 +67,8 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
         try:
             with database.session(writes=True) as session:
                 done = health.probe_due(session, OPERATOR)
+            with database.session(writes=True) as session:
+                done += tool_changes.compare_due(session, OPERATOR)
             if rounds % _TIDY_EVERY == 0:
                 with database.session(writes=True) as session:
                     sessions.sweep_sessions(session, OPERATOR)

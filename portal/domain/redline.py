@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from portal.domain.marks import Mark, characters, phrases
@@ -105,9 +106,7 @@ def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
 def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tuple[FieldDiff, ...]:
     """The redline of a definition, part by part; None is a definition that is not there."""
     before, after = old or {}, new or {}
-    return tuple(
-        _field(name, before.get(name), after.get(name)) for name in _LABELS if name in before or name in after
-    )
+    return tuple(_field(name, before.get(name), after.get(name)) for name in _LABELS if name in before or name in after)
 
 
 def marked(text: str) -> tuple[Run, ...]:
@@ -172,7 +171,7 @@ def _runs(text: str, pieces: Sequence[Piece]) -> tuple[Run, ...]:
     found: list[Run] = []
     at, in_hidden, in_said = iter(pieces), _Cursor(hidden), _Cursor(said)
     piece = next(at, None)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         while piece is not None and piece[1] <= start:
             piece = next(at, None)
         mark, phrase = in_hidden.at(start), in_said.at(start)
@@ -209,6 +208,9 @@ def _excerpt(text: str) -> str:
 def _bare(text: str) -> Iterable[Run]:
     edges, runs = 0, list[Run]()
     for mark in characters(text):
-        runs += [Run(text[edges : mark.start]), Run(text[mark.start : mark.end], hidden=mark.label, visible=mark.visible)]
+        runs += [
+            Run(text[edges : mark.start]),
+            Run(text[mark.start : mark.end], hidden=mark.label, visible=mark.visible),
+        ]
         edges = mark.end
     return [*runs, Run(text[edges:])]

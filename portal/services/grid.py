@@ -11,7 +11,7 @@ from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
 from portal.services.health import HealthView, view_health
-from portal.services.inner import loading
+from portal.services.inner import loading, sights
 from portal.services.inner.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
 from portal.store.models import (
     AccessGroup,
@@ -57,6 +57,8 @@ class ServerCard:
     usable: bool
     version: int
     actions: frozenset[Action]
+    tool_changes: int = 0
+    """How many changed tool definitions wait for an Admin; for those with admin view."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,12 @@ def _team_names(principal: Principal) -> Select[str, str]:
 
 
 def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: three more queries, however many there are."""
+    """Cards of `rows`: three more queries, with admin view four, however many there are."""
     groups = loading.groups_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
     required = loading.required_of(session, principal, Server.server_id.in_(ids))
+    changes = sights.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
     cards = []
     for row in rows:
         facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
@@ -164,6 +167,7 @@ def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -
             _card(
                 principal, facts, tuple(group.name for group in groups[row.server_id]),
                 tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
+                changes.get(row.server_id, 0),
             )
         )  # fmt: skip
     return tuple(cards)
@@ -176,8 +180,9 @@ _SKIPPED = tuple(
 
 
 def _card(
-    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool
-) -> ServerCard:
+    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
+    changes: int,
+) -> ServerCard:  # fmt: skip
     row, usable = server.row, authz.may_use(principal, server)
     inspects = authz.may(principal, Action.SERVER_INSPECT, server)
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
@@ -207,4 +212,5 @@ def _card(
         usable=usable,
         version=row.version,
         actions=authz.allowed_actions(principal, server),
+        tool_changes=changes if inspects else 0,
     )

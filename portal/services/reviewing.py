@@ -14,7 +14,7 @@ from portal.domain.servers import ApprovalStatus
 from portal.domain.submissions import Step
 from portal.domain.upstream import ProbeResult, Target
 from portal.services import audit
-from portal.services.inner import loading, proposing
+from portal.services.inner import loading, proposing, sights
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
 from portal.services.inner.review_facts import facts_of
@@ -46,6 +46,7 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
     if row.approval_status == ApprovalStatus.ACTIVE and proposal is None:
         raise InvalidRequest(f"{_name(row)} is active already.", code="already_active", field="server_id")
     _check_version(row, version)
+    tools = sights.accept_probed(session, principal, row)
     changed: list[str] = []
     if proposal is not None:
         fields = proposing.proposed_fields(session, row, proposal)
@@ -57,8 +58,11 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
         row.probe_due_at, row.probe_failures = now(), 0
     row.approval_status = ApprovalStatus.ACTIVE.value
     _decided(session, principal, row)
-    note_step(session, row, principal.signature, Step.APPROVED, facts_of(session, row))
-    audit.record(session, principal, "server approved", "server", row.server_id, name=row.server_name, changed=changed)
+    note_step(session, row, principal.signature, Step.APPROVED, {**facts_of(session, row), "tools": tools})
+    audit.record(
+        session, principal, "server approved", "server", row.server_id, name=row.server_name, changed=changed,
+        tools=len(tools),
+    )  # fmt: skip
     _grant_submitter(session, principal, row)
     session.flush()
     return view_server(session, principal, row)
@@ -133,12 +137,19 @@ def decide(
 
 
 def probe_submission(session: Session, principal: Principal, server_id: str) -> ProbeResult:
-    """Contact what is proposed and list its tools, with nothing but its address: no stored header, key or value."""
+    """Contact what is proposed and list its tools, with nothing but its address: no stored header, key or value.
+
+    What is answered is kept with the version of the submission: an approval of just that accepts these definitions.
+    """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = loading.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE).row
-    target = _bare_target(session, principal, row)
+    target, subject = _bare_target(session, principal, row), sights.subject_of(row)
     release(session)
-    return house_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
+    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
+    if result.tools is not None:
+        sights.remember_probe(session, principal, subject, sights.entries_of(result.tools))
+        session.commit()
+    return result
 
 
 def _one(

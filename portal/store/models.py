@@ -407,6 +407,43 @@ class ToolsetTool(Base):
     position: Mapped[int] = mapped_column(default=0)
 
 
+class ToolSight(Base):
+    """When a server's tools were first seen, and so taken as accepted, and when they were last compared.
+
+    `probed` is what a reviewer's look at a submission gave, with the version that it was a look at.
+    """
+
+    __tablename__ = "tool_sights"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    first_at: Mapped[datetime | None]
+    first_by: Mapped[str | None] = mapped_column(String(320))
+    compared_at: Mapped[datetime | None]
+    probed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class AcceptedTool(Base):
+    """The definition of a tool that was accepted, and the last one seen that is another. Upstream text: never trusted.
+
+    `state` is same, added, changed, removed, or aside: differs, but the server's allow-list leaves the tool out.
+    """
+
+    __tablename__ = "tool_definitions"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    tool_name: Mapped[str] = mapped_column(String(300), primary_key=True)
+    state: Mapped[str] = mapped_column(String(8))
+    accepted_hash: Mapped[str | None] = mapped_column(String(64))
+    accepted: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    accepted_by: Mapped[str | None] = mapped_column(String(320))
+    accepted_at: Mapped[datetime | None]
+    seen_hash: Mapped[str | None] = mapped_column(String(64))
+    seen: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    seen_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_tool_definitions_state", "state", "server_id"),)
+
+
 class AuditEvent(Base):
     """Who did what to what, from where; never a secret."""
 

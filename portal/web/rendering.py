@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from markupsafe import Markup
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.redline import Warning, definition_of, marked, warnings_of
 from portal.services import grid, review_queue
 
 HTMX_CONFIG = json.dumps(
@@ -123,6 +125,7 @@ def init_app(app: Flask, *, https: bool) -> None:
         ui=Components(environment, addresses["icons.svg"]), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
     )
     environment.filters.update(ago=ago, when=when, plural=plural, as_json=as_json)
+    environment.filters.update(marked=marked, tool_warnings=tool_warnings)
 
     @app.context_processor
     def _of_this_request() -> dict[str, Any]:
@@ -152,6 +155,11 @@ def when(time: datetime | None) -> str:
 def as_json(value: object) -> str:
     """A list or an object as people read it: JSON, to be escaped like any text."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def tool_warnings(wire: Mapping[str, Any]) -> tuple[Warning, ...]:
+    """What is to be pointed out in a tool as its server described it."""
+    return warnings_of(definition_of(wire))
 
 
 def plural(number: int, unit: str) -> str:

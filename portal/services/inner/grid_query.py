@@ -12,7 +12,16 @@ from portal import authorization as authz
 from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus, AuthType
 from portal.services.inner.grants import holdings
-from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, UserCredential, UserVariable
+from portal.services.inner.sights import WAITING
+from portal.store.models import (
+    AcceptedTool,
+    AccessGroup,
+    AccessGroupServer,
+    Server,
+    ServerVariable,
+    UserCredential,
+    UserVariable,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def matching(session: Session, principal: Principal, query: GridQuery) -> Column
     if query.health:
         conditions.append(Server.health_status == query.health)
     if query.needs:
-        conditions.append(needing(principal))
+        conditions.append(_asking(principal))
     return and_(*conditions)
 
 
@@ -82,6 +91,14 @@ def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
         func.lower(column).contains(text.lower(), autoescape=True) for column in columns
     ]
     return or_(*found, Server.server_id == text)
+
+
+def _asking(principal: Principal) -> ColumnElement[bool]:
+    """As `needing`, and for those with admin view also servers with changed tool definitions that wait."""
+    if not authz.has_admin_view(principal):
+        return needing(principal)
+    changed = exists().where(AcceptedTool.server_id == Server.server_id, AcceptedTool.state.in_(WAITING))
+    return or_(needing(principal), changed)
 
 
 def needing(principal: Principal) -> ColumnElement[bool]:

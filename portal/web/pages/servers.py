@@ -7,9 +7,11 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.authorization import Action
 from portal.domain.errors import UpstreamFailure
 from portal.domain.snippets import KEY_VARIABLE
-from portal.services import connecting, grid, health, inspection, servers, tools
+from portal.services import connecting, grid, health, inspection, servers, tool_changes, tools
+from portal.services.grid import ServerCard
 from portal.services.inner.grid_query import GridQuery
-from portal.web.context import reads_only, settings
+from portal.services.tools import ToolView
+from portal.web.context import database, reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.rendering import is_fragment_request, page, see_other
 
@@ -62,6 +64,9 @@ def tools_page(server_id: str) -> Response:
             found = ask(g.session, g.principal, card.server_id)
         except UpstreamFailure as error:
             fault = error.message
+        else:
+            _compare(card, found)
+            card = grid.get_card(g.session, g.principal, server_id)
     return page("servers/tools.html", fragment="tools", nav="servers", server=card, tools=found, fault=fault)
 
 
@@ -118,6 +123,19 @@ def probe(server_id: str) -> Response:
     state = health.probe_server(g.session, g.principal, server_id)
     flash(f"{state.label}. {state.message}", "success" if state.status == "healthy" else "info")
     return see_other(url_for("servers.health", server_id=server_id))
+
+
+def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
+    """Take down what an Admin sees here for the first time, in a transaction of its own, and only then write."""
+    if Action.SERVER_ACCEPT not in card.actions:
+        return
+    wires = [tool.wire for tool in found]
+    if not tool_changes.is_news(g.session, g.principal, card.server_id, wires):
+        return
+    g.session.rollback()
+    with database().session(writes=True) as own:
+        tool_changes.note(own, g.principal, card.server_id, card.version, wires)
+        own.commit()
 
 
 def _query() -> GridQuery:

@@ -1,0 +1,240 @@
+"""What servers offer, compared with what was accepted of it.
+
+The first sight of a server's tools is taken as accepted (trust on first use): by whoever looked, the portal's worker
+included. From then on a tool whose hash is another is a change that waits for an Admin. Only sights of the portal
+itself and of Admins count; what Members' clients list is compared with nothing.
+
+Where people reach a server with values of their own (variables, a key, a sign-in), lists may differ by person. There
+a tool that is missing says nothing, and a new one counts only where an Admin saw it; a tool whose definition is another
+counts always. A tool that the server's allow-list leaves out is kept `aside`: nobody can call it, so it asks nobody.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain import redline
+from portal.domain.principals import Principal
+from portal.domain.servers import AuthType
+from portal.domain.upstream import ToolDefinition
+from portal.domain.variables import Scope
+from portal.services import audit
+from portal.store.models import AcceptedTool, Server, ToolSight, now
+
+WAITING = ("added", "changed", "removed")
+_MOST_BYTES = 2 * 1024 * 1024  # of one server's definitions, kept to be shown
+_LONGEST_NAME = 300
+_NAMED = 20
+_OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tool as it was seen: its own name, the hash of its whole definition, and what is kept of that."""
+
+    name: str
+    sha256: str
+    kept: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The server a list is asked of, as it was then: an answer that comes after an edit is of another server."""
+
+    server_id: str
+    incarnation: str
+    version: int
+    is_personal: bool
+    allowed: frozenset[str]
+
+    def is_unchanged(self) -> Any:
+        """The condition on `Server` that it is still the same."""
+        return exists().where(
+            Server.server_id == self.server_id, Server.incarnation == self.incarnation, Server.version == self.version
+        )
+
+
+def subject_of(row: Server) -> Subject:
+    """What a comparison needs to know of a server; taken before the upstream is asked."""
+    personal = row.is_byok or row.auth_type in _OAUTH or any(v.scope == Scope.USER for v in row.variables)
+    return Subject(row.server_id, row.incarnation, row.version, personal, frozenset(row.allowed_tools))
+
+
+def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
+    """The tools of a list by the name they are kept under; one of a name that was there before gets a number."""
+    found: dict[str, Entry] = {}
+    left = _MOST_BYTES
+    for tool in tools:
+        definition = redline.definition_of(tool.wire)
+        kept = redline.kept_of(definition, left)
+        left -= len(redline.canonical(kept))
+        key, number = _key_of(tool.name), 1
+        while key in found:
+            number += 1
+            key = f"{_key_of(tool.name)} ({number})"
+        found[key] = Entry(tool.name, redline.hash_of(definition), kept)
+    return found
+
+
+def is_news(session: Session, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool) -> bool:
+    """Whether `compare` would write anything; reads only."""
+    first_at = session.scalar(select(ToolSight.first_at).where(ToolSight.server_id == subject.server_id))
+    return first_at is None or next(_news(_rows(session, subject), entries, subject, by_admin), None) is not None
+
+
+def compare(
+    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool
+) -> None:
+    """Take down what differs from what was accepted; the first time, accept all of it.
+
+    Begins with a write, and with one to the same row for everybody, so that two sights come one after the other.
+    """
+    sight = _claim(session, subject)
+    if sight is None:
+        return
+    if sight.first_at is None:
+        sight.first_at, sight.first_by = now(), principal.signature
+        _take_over(session, principal, subject.server_id, entries)
+        audit.record(session, principal, "tool definitions first seen", "server", subject.server_id, tools=len(entries))
+    else:
+        _note(session, principal, subject, entries, by_admin)
+    session.flush()
+
+
+def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
+    """How many changes wait at each of these servers; those without any are left out."""
+    waiting = AcceptedTool.state.in_(WAITING), AcceptedTool.server_id.in_(ids)
+    query = select(AcceptedTool.server_id, func.count()).where(*waiting).group_by(AcceptedTool.server_id)
+    return dict(session.execute(query).all())
+
+
+def claim_look(session: Session, subject: Subject) -> None:
+    """Take down that the server is asked for its tools now, whatever comes of it."""
+    _claim(session, subject)
+
+
+def remember_probe(session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]) -> None:
+    """Keep what a reviewer was shown of a submission, for the moment it is approved."""
+    sight = _claim(session, subject)
+    if sight is not None:
+        tools = {key: {"name": e.name, "sha256": e.sha256, "kept": e.kept} for key, e in entries.items()}
+        sight.probed = {"version": subject.version, "by": principal.signature, "tools": tools}
+        session.flush()
+
+
+def accept_probed(session: Session, principal: Principal, row: Server) -> dict[str, str]:
+    """Accept the tools that were probed of exactly this version of a submission: their hashes, none without a probe."""
+    sight = session.get(ToolSight, row.server_id)
+    if sight is None or sight.probed is None:
+        return {}
+    probed, sight.probed = sight.probed, None
+    if probed["version"] != row.version:
+        return {}
+    entries = {key: Entry(e["name"], e["sha256"], e["kept"]) for key, e in probed["tools"].items()}
+    if sight.first_at is None:
+        sight.first_at, sight.first_by = now(), principal.signature
+    session.execute(delete(AcceptedTool).where(AcceptedTool.server_id == row.server_id))
+    _take_over(session, principal, row.server_id, entries)
+    return {key: entry.sha256 for key, entry in entries.items()}
+
+
+def _claim(session: Session, subject: Subject) -> ToolSight | None:
+    """The row of the server's sights, locked; None where the server was edited or deleted meanwhile."""
+    mine = ToolSight.server_id == subject.server_id
+    touch = update(ToolSight).where(mine, subject.is_unchanged()).values(compared_at=now())
+    for _ in range(2):
+        if session.scalar(touch.returning(ToolSight.server_id)) is not None:
+            return session.get(ToolSight, subject.server_id, populate_existing=True)
+        if not session.scalar(select(subject.is_unchanged())):
+            return None
+        try:
+            with session.begin_nested():
+                session.add(ToolSight(server_id=subject.server_id, compared_at=now()))
+                session.flush()
+        except IntegrityError:
+            continue  # somebody else's first look came between; theirs is there now
+        return session.get(ToolSight, subject.server_id)
+    return None
+
+
+def _rows(session: Session, subject: Subject) -> dict[str, AcceptedTool]:
+    rows = session.scalars(select(AcceptedTool).where(AcceptedTool.server_id == subject.server_id))
+    return {row.tool_name: row for row in rows}
+
+
+def _take_over(session: Session, principal: Principal, server_id: str, entries: Mapping[str, Entry]) -> None:
+    at = now()
+    session.add_all(
+        AcceptedTool(
+            server_id=server_id, tool_name=key, state="same", accepted_hash=entry.sha256, accepted=entry.kept,
+            accepted_by=principal.signature, accepted_at=at,
+        )
+        for key, entry in entries.items()
+    )  # fmt: skip
+
+
+def _news(
+    rows: Mapping[str, AcceptedTool], entries: Mapping[str, Entry], subject: Subject, by_admin: bool
+) -> Iterator[tuple[str, str]]:
+    """The tools of which something is to be written, each with what became of it; `gone`: added, and away again."""
+    for key, entry in entries.items():
+        row = rows.get(key)
+        if row is None:
+            if by_admin or not subject.is_personal:
+                yield key, "added"
+        elif row.accepted_hash == entry.sha256:
+            if row.state != "same":
+                yield key, "same"
+        else:
+            what = "added" if row.accepted_hash is None else "changed"
+            if row.seen_hash != entry.sha256 or row.state != _state(subject, entry.name, what):
+                yield key, what
+    if subject.is_personal:
+        return
+    for key, row in rows.items():
+        if key in entries:
+            continue
+        if row.accepted_hash is None:
+            yield key, "gone"
+        elif row.seen_hash is not None or row.state != _state(subject, key, "removed"):
+            yield key, "removed"
+
+
+def _state(subject: Subject, name: str, what: str) -> str:
+    return what if not subject.allowed or name in subject.allowed else "aside"
+
+
+def _note(
+    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry], by_admin: bool
+) -> None:
+    rows, told = _rows(session, subject), dict[str, list[str]]()
+    for key, what in list(_news(rows, entries, subject, by_admin)):
+        entry, row = entries.get(key), rows.get(key)
+        told.setdefault(what, []).append(key)
+        if row is None:
+            row = AcceptedTool(server_id=subject.server_id, tool_name=key)
+            session.add(row)
+        if what == "gone":
+            session.delete(row)
+            continue
+        differs = entry is not None and what != "same"
+        row.state = what if what == "same" else _state(subject, entry.name if entry else key, what)
+        row.seen_hash, row.seen = (entry.sha256, entry.kept) if entry and differs else (None, None)
+        row.seen_at = now()
+    if told:
+        named = {what: [*keys[:_NAMED], *([f"and {len(keys) - _NAMED} more"] if len(keys) > _NAMED else [])]
+                 for what, keys in told.items()}  # fmt: skip
+        audit.record(session, principal, "tool definitions differ", "server", subject.server_id, tools=named)
+
+
+def _key_of(name: str) -> str:
+    """The name as it can be stored: whole characters, and not longer than the column."""
+    whole = name.encode("utf-8", "replace").decode()
+    if len(whole) <= _LONGEST_NAME - 10:
+        return whole
+    return f"{whole[:200]}…{sha256(whole.encode()).hexdigest()[:32]}"
