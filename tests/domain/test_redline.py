@@ -54,7 +54,7 @@ def test_letters_of_another_script_in_a_word_are_named(word: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Adds a and b.", "Füge hinzu: «schön»", "Привет, мир", "日本語の説明", "10 µs, 5 °C", 
+    ["Adds a and b.", "Füge hinzu: «schön»", "Привет, мир", "日本語の説明", "10 µs, 5 °C",
      "Careful \u26a0\ufe0f", "a\tb\r\n"]
 )  # fmt: skip
 def test_usual_text_has_nothing_to_point_out(text: str) -> None:

@@ -22,7 +22,9 @@ from werkzeug.test import TestResponse
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR, Role
+from portal.domain.upstream import ToolDefinition
 from portal.services import keys, people, sessions, teams, toolsets, trail
+from portal.services.inner import sights
 from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import KeyDraft
 from portal.services.toolsets import ToolRef
@@ -181,12 +183,21 @@ def _add_targets(session: Session) -> dict[str, str]:
     teams.change_team(session, OPERATOR, CREW, {}, permission=crew)
     issued = keys.issue_key(session, OPERATOR, KeyDraft(key_alias="spare", user_id="mel")).view.key_id
     session.execute(update(ApiKey).where(ApiKey.key_id == issued).values(key_id=SPARE_KEY))
+    add_tool_change(session)
     event_id = trail.list_events(session, OPERATOR, trail.EventFilter(), limit=1).items[0].event_id
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
         "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest",
     }  # fmt: skip
+
+
+def add_tool_change(session: Session) -> None:
+    """Two tools of `notes` that were accepted, of which one is gone since."""
+    row = session.get_one(Server, NOTES)
+    for names in (("add", "gone"), ("add",)):
+        entries = sights.entries_of([ToolDefinition({"name": name, "inputSchema": {}}) for name in names])
+        sights.compare(session, OPERATOR, sights.subject_of(row), entries, by_admin=True)
 
 
 def _issue_special_keys(session: Session) -> dict[str, str]:

@@ -93,7 +93,7 @@ def test_what_changed_again_in_between_is_refused_and_shown(browser: In, shop: O
     assert "is not what you were shown any more" in text
     assert "thrice" in text
     over_api = client("ada").post(f"{API}/accept", {"tool_name": "say", "sha256": old["sha256"]})
-    assert (over_api.status_code, over_api.get_json()["error"]["code"]) == (409, "stale_definition")
+    assert (over_api.status_code, over_api.get_json()["detail"]["error"]) == (409, "stale_definition")
 
 
 def test_a_tool_is_disabled_in_place(browser: In, shop: Offering, client: As) -> None:

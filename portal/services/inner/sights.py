@@ -162,9 +162,11 @@ def _claim(session: Session, subject: Subject) -> ToolSight | None:
     return None
 
 
-def _rows(session: Session, subject: Subject) -> dict[str, AcceptedTool]:
-    rows = session.scalars(select(AcceptedTool).where(AcceptedTool.server_id == subject.server_id))
-    return {row.tool_name: row for row in rows}
+def _rows(session: Session, subject: Subject, *, lock: bool = False) -> dict[str, AcceptedTool]:
+    query = select(AcceptedTool).where(AcceptedTool.server_id == subject.server_id)
+    if lock:  # in one order, so that nobody waits for one another in a circle
+        query = query.order_by(AcceptedTool.tool_name).with_for_update().execution_options(populate_existing=True)
+    return {row.tool_name: row for row in session.scalars(query)}
 
 
 def _take_over(session: Session, principal: Principal, server_id: str, entries: Mapping[str, Entry]) -> None:
@@ -212,7 +214,7 @@ def _state(subject: Subject, name: str, what: str) -> str:
 def _note(
     session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry], by_admin: bool
 ) -> None:
-    rows, told = _rows(session, subject), dict[str, list[str]]()
+    rows, told = _rows(session, subject, lock=True), dict[str, list[str]]()
     for key, what in list(_news(rows, entries, subject, by_admin)):
         entry, row = entries.get(key), rows.get(key)
         told.setdefault(what, []).append(key)
