@@ -10,7 +10,7 @@ from portal.app import create_app, open_database
 from portal.services import catalog
 from portal.settings import Settings
 from portal.store.database import Database
-from tests.conftest import NOTES, Client, Portal, Write
+from tests.conftest import Client, Portal, Write
 from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 from tests.web.test_grid import counting
@@ -184,14 +184,3 @@ def test_dis_05_without_its_file_the_page_says_so(
     monkeypatch.setattr(catalog, "FILE", tmp_path / "missing.json")
     assert "could not be read" in text_of(browser("ada").open(PATH))
     assert not browser("ada").open("/servers/new?from=discover:github").select_one("#url").get("value")
-
-
-def test_ui_16_a_card_without_a_logo_of_ours_shows_letters(browser: Browsing, write: Write) -> None:
-    with write() as session:
-        make_server(session, "pictured", mcp_info={"logo_url": "/static/favicon.svg"})
-        make_server(session, "elsewhere", mcp_info={"logo_url": "https://pictures.example/a.png"})
-    page = browser("ada").open("/servers")
-    looks = {name: page.select_one(f"#server-{name} .logo") for name in ("id-pictured", "id-elsewhere", NOTES)}
-    assert looks["id-pictured"]["src"] == "/static/favicon.svg"
-    assert text_of(looks["id-elsewhere"]) == "EL"
-    assert text_of(looks[NOTES]) == "NO"
