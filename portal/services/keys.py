@@ -70,7 +70,7 @@ def list_keys(session: Session, principal: Principal, *, cursor: str = "", limit
 
 def list_own_keys(session: Session, principal: Principal, *, cursor: str = "", limit: int = 50) -> Page[KeyView]:
     """The caller's own keys."""
-    authz.require(principal, Action.KEY_OWN)
+    authz.require(principal, Action.KEY_OWN_READ)
     mine = select(ApiKey).where(ApiKey.user_id == principal.user_id)
     rows, next_cursor = paged(session, mine, ApiKey.key_id, cursor, limit)
     return Page(tuple(_views(session, rows)), next_cursor)
@@ -98,8 +98,6 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
     """Make a key for oneself, never wider than oneself: one's own team's, within what one can use, not unrestricted
     where one is restricted."""
     authz.require(principal, Action.KEY_OWN)
-    if principal.is_restricted_key:
-        raise Forbidden("A restricted key cannot issue keys.")
     if draft.team_id and draft.team_id not in principal.team_ids:
         raise Forbidden("You are not a member of this team.")
     if draft.access_group_ids:
@@ -140,7 +138,7 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
     """End a key, one's own or as Admin anybody's; it opens nothing from the next request on."""
     row = session.get(ApiKey, key_id)
     own = row is not None and row.user_id is not None and row.user_id == principal.user_id
-    if not (own and authz.may(principal, Action.KEY_OWN) and not principal.is_restricted_key):
+    if not (own and authz.may(principal, Action.KEY_OWN)):
         authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
     if row.revoked_at is None:
@@ -152,8 +150,6 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
 def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
     """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any other."""
     authz.require(principal, Action.KEY_OWN)
-    if principal.is_restricted_key:
-        raise Forbidden("A restricted key cannot revoke keys.")
     row = session.get(ApiKey, key_id)
     if row is None or row.user_id != principal.user_id:
         if authz.has_admin_view(principal):
