@@ -11,7 +11,9 @@ from portal.services import exchange, exporting, registry
 from portal.services.exchange import Choices
 from portal.services.inner.import_documents import MOST_BYTES
 from portal.services.inner.import_plan import Plan, State
+from portal.web.context import may_change
 from portal.web.forms.exchange import ExportForm, ImportForm
+from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("exchange", __name__, url_prefix="/servers")
@@ -85,6 +87,8 @@ def export() -> Response:
 @bp.post("/<server_id>/listing")
 def listing(server_id: str) -> Response:
     """List a server in the public registry, or take it off."""
+    find_card(server_id, Action.SERVER_INSPECT)
+    may_change(Action.PREFERENCE_MANAGE)
     listed = request.form.get("listed") == "yes"
     name = registry.set_listed(g.session, g.principal, server_id, listed)
     flash(f"{name} is {'listed publicly' if listed else 'not listed any more'}.", "success")
