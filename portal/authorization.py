@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select, true
 from portal.domain.errors import Forbidden
 from portal.domain.principals import Principal, Reach, Role
 from portal.domain.servers import ApprovalStatus
-from portal.store.models import AccessGroupServer, Server
+from portal.store.models import AccessGroupServer, Server, User
 
 
 class Action(StrEnum):
@@ -29,6 +29,7 @@ class Action(StrEnum):
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
     KEY_OWN = "key:own"  # issue and revoke one's own API keys
+    KEY_OWN_READ = "key:own_read"  # see one's own API keys
     KEY_READ = "key:read"  # see all API keys, never their secrets
     PREFERENCE_MANAGE = "preference:manage"  # change instance settings
     PREFERENCE_READ = "preference:read"  # see instance settings
@@ -77,6 +78,22 @@ def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """Somebody with an own user record, in person or by key."""
     return principal.user_id is not None
+
+
+def is_not_restricted(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """Whoever asks, unless it is by a restricted key."""
+    return not principal.is_restricted_key
+
+
+def is_unbound(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """Whoever asks with all that they have: in person, or by a key without routes and grants of its own.
+
+    A key with any may hand out no more than it has itself, and whoever changes people, keys, teams, groups, toolsets
+    and settings can hand out anything: such a key changes none of them.
+    """
+    own = ("key", principal.key_id)
+    has_grants = any(level.holder == own for route in principal.routes_of_access for level in route)
+    return principal.key_id is None or not (principal.is_restricted_key or has_grants)
 
 
 def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
@@ -171,17 +188,18 @@ def may_see(principal: Principal, server: ServerFacts | None) -> bool:
 
 
 RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
-    Action.ACCESS_GROUP_MANAGE: [[is_admin]],
+    Action.ACCESS_GROUP_MANAGE: [[is_admin, is_unbound]],
     Action.ACCESS_GROUP_READ: [[has_admin_view]],
     Action.AUDIT_READ: [[has_admin_view]],
     Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
     Action.CATALOG_READ: [[has_admin_view]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
-    Action.KEY_MANAGE: [[is_admin]],
-    Action.KEY_OWN: [[is_person]],
+    Action.KEY_MANAGE: [[is_admin, is_unbound]],
+    Action.KEY_OWN: [[is_person, is_not_restricted]],
+    Action.KEY_OWN_READ: [[is_person]],
     Action.KEY_READ: [[has_admin_view]],
-    Action.PREFERENCE_MANAGE: [[is_admin]],
+    Action.PREFERENCE_MANAGE: [[is_admin, is_unbound]],
     Action.PREFERENCE_READ: [[has_admin_view]],
     Action.SERVER_ACCEPT: [[is_admin, has_admin_view, may_see]],
     Action.SERVER_CREATE: [[is_admin]],
@@ -195,11 +213,11 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.SUBMISSION_DECIDE: [[is_admin]],
     Action.SUBMISSION_MAKE: [[is_member]],
     Action.SUBMISSION_READ: [[has_admin_view]],
-    Action.TEAM_MANAGE: [[is_admin]],
+    Action.TEAM_MANAGE: [[is_admin, is_unbound]],
     Action.TEAM_READ: [[has_admin_view]],
-    Action.TOOLSET_MANAGE: [[is_admin]],
+    Action.TOOLSET_MANAGE: [[is_admin, is_unbound]],
     Action.TOOLSET_READ: [[has_admin_view]],
-    Action.USER_MANAGE: [[is_admin]],
+    Action.USER_MANAGE: [[is_admin, is_unbound]],
     Action.USER_READ: [[has_admin_view]],
     Action.VALUES_OWN: [[is_person, may_see]],
 }
@@ -217,7 +235,12 @@ def may(principal: Principal, action: Action, server: ServerFacts | None = None)
 def require(principal: Principal, action: Action, server: ServerFacts | None = None) -> None:
     """Raise `Forbidden` unless `may`."""
     if not may(principal, action, server):
-        raise Forbidden(_REFUSALS.get(action, "You may not do this. Ask an Admin."))
+        raise Forbidden(refusal(action))
+
+
+def refusal(action: Action) -> str:
+    """What somebody is told who may not do `action`; it names nothing."""
+    return _REFUSALS.get(action, "You may not do this. Ask an Admin.")
 
 
 def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> frozenset[Action]:
@@ -232,7 +255,23 @@ def may_take_route(principal: Principal, path: str) -> bool:
     return not prefixes or any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
+def may_ask_for_team(principal: Principal, team_id: str) -> bool:
+    """Whether a list may be narrowed to what a team is granted: by those with admin view and by its members."""
+    return has_admin_view(principal) or (team_id in principal.team_ids and not principal.is_restricted_key)
+
+
+def is_active_admin(user: User) -> bool:
+    """Somebody who can govern the portal. There is always one: the last can be neither changed nor removed."""
+    return user.role == Role.ADMIN and user.is_active
+
+
+def active_admins() -> ColumnElement[bool]:
+    """The condition on `User` that says what `is_active_admin` says."""
+    return and_(User.role == Role.ADMIN.value, User.is_active)
+
+
 _REFUSALS = {
+    Action.KEY_OWN: "A restricted key cannot issue or revoke keys.",
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
     Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",
     Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",
@@ -252,6 +291,14 @@ def visible_servers(principal: Principal) -> ColumnElement[bool]:
     if principal.view_all and not principal.is_restricted_key:
         return and_(_ACTIVE, _address_condition(principal))
     return usable_servers(principal)
+
+
+def reviewable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
+    if principal.only_servers is not None:
+        return usable_servers(principal)
+    under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(principal))
+    return or_(usable_servers(principal), under_review)
 
 
 def public_servers() -> ColumnElement[bool]:

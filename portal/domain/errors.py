@@ -54,8 +54,8 @@ class Forbidden(PortalError):
     code = "forbidden"
 
 
-class Hidden(Forbidden):
-    """May not, nor know that there is something: a page says that nothing is there, whatever was asked."""
+class LookOnly(Forbidden):
+    """May not, and sees what it is about: a page says so, where for other refusals it says that nothing is there."""
 
 
 class NotFound(PortalError):

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, InvalidInput, NotFound
+from portal.domain.errors import InvalidInput, NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
+from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import resolve_servers
 from portal.services.inner.paging import Page, paged
 from portal.store.models import AccessGroup, AccessGroupServer, Grant, Server
+
+_TAKEN = "There is an access group of this name already."
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def create_group(
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = AccessGroup(name=_checked(name), description=description)
     session.add(group)
-    _flush(session)
+    flush_unique(session, _TAKEN, "name")
     _set_servers(session, group, servers)
     view = _views(session, [group])[0]
     _record(session, principal, "access group created", group, audit.changed(None, view))
@@ -81,7 +83,7 @@ def change_group(
         group.name = _checked(name)
     if description is not None:
         group.description = description or None
-    _flush(session)
+    flush_unique(session, _TAKEN, "name")
     if servers is not None:
         _set_servers(session, group, servers)
     after = _views(session, [group])[0]
@@ -118,13 +120,6 @@ def _checked(name: str) -> str:
     if not name.strip():
         raise InvalidInput("An access group needs a name.", field="name")
     return name.strip()
-
-
-def _flush(session: Session) -> None:
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("There is an access group of this name already.", field="name") from None
 
 
 def _find(session: Session, group_id: str) -> AccessGroup:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, NotFound
+from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, LookOnly, NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.accounts import hash_key
@@ -20,6 +20,7 @@ from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, Server, Team, User, now
 
 _PREFIX_LENGTH = 10
+_NOT_YOURS = "You may not use one of these servers yourself."
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def list_keys(session: Session, principal: Principal, *, cursor: str = "", limit
 
 def list_own_keys(session: Session, principal: Principal, *, cursor: str = "", limit: int = 50) -> Page[KeyView]:
     """The caller's own keys."""
-    authz.require(principal, Action.KEY_OWN)
+    authz.require(principal, Action.KEY_OWN_READ)
     mine = select(ApiKey).where(ApiKey.user_id == principal.user_id)
     rows, next_cursor = paged(session, mine, ApiKey.key_id, cursor, limit)
     return Page(tuple(_views(session, rows)), next_cursor)
@@ -98,10 +99,8 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
     """Make a key for oneself, never wider than oneself: one's own team's, within what one can use, not unrestricted
     where one is restricted."""
     authz.require(principal, Action.KEY_OWN)
-    if principal.is_restricted_key:
-        raise Forbidden("A restricted key cannot issue keys.")
     if draft.team_id and draft.team_id not in principal.team_ids:
-        raise Forbidden("You are not a member of this team.")
+        raise LookOnly("You are not a member of this team.")
     if draft.access_group_ids:
         raise Forbidden("Only an Admin can add access groups to a key.")
     permission = _within_own(session, principal, draft.object_permission or ObjectPermission())
@@ -140,7 +139,7 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
     """End a key, one's own or as Admin anybody's; it opens nothing from the next request on."""
     row = session.get(ApiKey, key_id)
     own = row is not None and row.user_id is not None and row.user_id == principal.user_id
-    if not (own and authz.may(principal, Action.KEY_OWN) and not principal.is_restricted_key):
+    if not (own and authz.may(principal, Action.KEY_OWN)):
         authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
     if row.revoked_at is None:
@@ -152,8 +151,6 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
 def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
     """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any other."""
     authz.require(principal, Action.KEY_OWN)
-    if principal.is_restricted_key:
-        raise Forbidden("A restricted key cannot revoke keys.")
     row = session.get(ApiKey, key_id)
     if row is None or row.user_id != principal.user_id:
         if authz.has_admin_view(principal):
@@ -190,20 +187,25 @@ def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str 
 def _within_own(session: Session, principal: Principal, permission: ObjectPermission) -> ObjectPermission:
     """`permission` where it names what the caller may use, narrowed to the tools they may call."""
     if permission.mcp_access_groups or permission.mcp_toolsets:
-        raise Forbidden("Name servers: only an Admin can grant access groups and toolsets to a key.")
+        raise LookOnly("Name servers: only an Admin can grant access groups and toolsets to a key.")
     references = (*permission.mcp_servers, *permission.mcp_tool_permissions)
-    ids = resolve_servers(session, references, "object_permission.mcp_servers")
+    try:
+        ids = resolve_servers(session, references, "object_permission.mcp_servers")
+    except InvalidRequest:
+        if authz.has_admin_view(principal):
+            raise
+        raise LookOnly(_NOT_YOURS) from None  # as for a server that is there, so that ids cannot be guessed
     usable = select(Server).where(Server.server_id.in_(ids.values()), authz.usable_servers(principal))
     rows = list(session.scalars(usable))
     if len(rows) < len(set(ids.values())):
-        raise Forbidden("You may not use one of these servers yourself.")
+        raise LookOnly(_NOT_YOURS)
     tools = {ids[reference]: names for reference, names in permission.mcp_tool_permissions.items()}
     groups = loading.groups_of(session, rows)
     for row in rows:
         group_ids = frozenset(group.access_group_id for group in groups[row.server_id])
         own = authz.allowed_tool_names(principal, authz.ServerFacts(row, group_ids))
         if own is not None and not own.issuperset(tools.setdefault(row.server_id, tuple(sorted(own)))):
-            raise Forbidden("You may not call one of these tools yourself.")
+            raise LookOnly("You may not call one of these tools yourself.")
     return replace(permission, mcp_tool_permissions=tools)
 
 

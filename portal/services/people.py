@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, or_, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -13,6 +12,7 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFoun
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
+from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
     ObjectPermission,
     holdings,
@@ -22,6 +22,8 @@ from portal.services.inner.grants import (
 )
 from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, BrowserSession, User
+
+_TAKEN = "Somebody has this e-mail already."
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def create_user(
             raise Conflict("There is a user with this id already.", field="user_id")
     _apply(session, user, fields)
     session.add(user)
-    _flush(session)
+    flush_unique(session, _TAKEN, "email")
     replace_grants(session, ("user", user.user_id), permission, None)
     view = _views(session, [user])[0]
     changes = audit.changed(None, view)
@@ -94,11 +96,11 @@ def change_user(
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     before = _views(session, [user])[0]
-    was_last_admin = _is_last_admin(session, user)
+    is_last_admin = _is_last_admin(session, user)
     _apply(session, user, fields)
-    if was_last_admin and (user.role != Role.ADMIN or not user.is_active):
+    if is_last_admin and not authz.is_active_admin(user):
         raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="role")
-    _flush(session)
+    flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
     replace_grants(session, ("user", user_id), permission, None)
@@ -141,20 +143,12 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
         user.must_change_password = bool(fields.get("must_change_password", False))
 
 
-def _flush(session: Session) -> None:
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("Somebody has this e-mail already.", field="email") from None
-
-
 def _is_last_admin(session: Session, user: User) -> bool:
-    if user.role != Role.ADMIN or not user.is_active:
+    """Whether nobody else could govern. Locks the Admins' rows: two who remove one another take turns."""
+    if not authz.is_active_admin(user):
         return False
-    others = select(func.count()).where(
-        User.role == Role.ADMIN.value, User.is_active, User.user_id != user.user_id
-    )  # fmt: skip
-    return not session.scalar(others)
+    admins = session.scalars(select(User.user_id).where(authz.active_admins()).order_by(User.user_id).with_for_update())
+    return set(admins) <= {user.user_id}
 
 
 def _find(session: Session, user_id: str) -> User:

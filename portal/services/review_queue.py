@@ -162,14 +162,7 @@ def waiting_count(session: Session, principal: Principal) -> int:
 
 
 def _seen(principal: Principal) -> ColumnElement[bool]:
-    """What was submitted and `may_see` shows: a key that names its servers has those only, when they are live."""
-    live = authz.usable_servers(principal)
-    if principal.only_servers is not None:
-        return and_(_SUBMITTED, live)
-    under_review = Server.approval_status != ApprovalStatus.ACTIVE.value
-    if not principal.is_internal:
-        under_review &= or_(Server.available_on_public_internet, Server.is_public)
-    return and_(_SUBMITTED, or_(live, under_review))
+    return and_(_SUBMITTED, authz.reviewable_servers(principal))
 
 
 def _rows(

@@ -183,10 +183,8 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
 
 
 def _team_condition(session: Session, principal: Principal, team_id: str) -> ColumnElement[bool]:
-    if principal.is_restricted_key:
-        raise Forbidden("A restricted key may not filter by team.")
-    if not authz.has_admin_view(principal) and team_id not in principal.team_ids:
-        raise Forbidden("You are not a member of this team.")
+    if not authz.may_ask_for_team(principal, team_id):
+        raise Forbidden("You may not ask for the servers of this team.")
     if session.get(Team, team_id) is None:
         raise NotFound(f"There is no team {team_id[:64]}.", field="team_id")
     return authz.servers_of_team(holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups())

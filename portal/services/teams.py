@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -14,6 +13,7 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
 from portal.domain.principals import Principal, TeamRole
 from portal.services import audit
+from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
     ObjectPermission,
     holdings,
@@ -23,6 +23,8 @@ from portal.services.inner.grants import (
 )
 from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, Team, TeamMember, User
+
+_TAKEN = "There is a team of this name already."
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def create_team(
         if session.get(Team, team.team_id) is not None:
             raise Conflict("There is a team with this id already.", field="team_id")
     session.add(team)
-    _flush(session)
+    flush_unique(session, _TAKEN, "team_alias")
     for user_id, role in members:
         _put_member(session, team, user_id, role)
     replace_grants(session, ("team", team.team_id), permission, access_group_ids)
@@ -106,7 +108,7 @@ def change_team(
         team.team_alias = _name(fields["team_alias"])
     if "metadata" in fields:
         team.details = dict(fields["metadata"] or {})
-    _flush(session)
+    flush_unique(session, _TAKEN, "team_alias")
     if members is not None:
         kept = {user_id for user_id, _ in members}
         for member in session.scalars(select(TeamMember).where(TeamMember.team_id == team_id)):
@@ -169,13 +171,6 @@ def _name(value: object) -> str:
     if not name:
         raise InvalidInput("A team needs a name.", field="team_alias")
     return name
-
-
-def _flush(session: Session) -> None:
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("There is a team of this name already.", field="team_alias") from None
 
 
 def _find(session: Session, team_id: str) -> Team:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from portal.domain.errors import Forbidden, InvalidRequest, NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
+from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import resolve_servers
 from portal.store.models import Grant, Server, Toolset, ToolsetTool, now
 
@@ -81,7 +81,7 @@ def create_toolset(
     row = Toolset(toolset_name=_checked(name), description=description or None, created_by=principal.signature)
     row.updated_by = principal.signature
     session.add(row)
-    _flush(session, row.toolset_name)
+    flush_unique(session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name")
     added, _ = _set_tools(session, row.toolset_id, tools)
     audit.record(
         session, principal, "toolset created", "toolset", row.toolset_id, name=row.toolset_name, added=_words(added)
@@ -102,7 +102,7 @@ def change_toolset(
         row.toolset_name = _checked(name)
     if description is not None:
         row.description = description or None
-    _flush(session, row.toolset_name)
+    flush_unique(session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name")
     added, removed = _set_tools(session, toolset_id, tools) if tools is not None else ((), ())
     row.updated_at, row.updated_by = now(), principal.signature
     audit.record(
@@ -154,14 +154,6 @@ def _checked(name: str) -> str:
     if not name.strip():
         raise InvalidRequest("A toolset needs a name.", field="toolset_name")
     return name.strip()
-
-
-def _flush(session: Session, name: str) -> None:
-    try:
-        with session.begin_nested():
-            session.flush()
-    except IntegrityError:
-        raise Conflict(f"There is a toolset called {name[:64]} already.", field="toolset_name") from None
 
 
 def _find(session: Session, toolset_id: str, *, lock: bool = False) -> Toolset:

@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadRequest
 
 from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain.addresses import Arrival, client_address, in_ranges
-from portal.domain.errors import Forbidden, Unauthenticated
+from portal.domain.errors import Forbidden, LookOnly, Unauthenticated
 from portal.domain.principals import STRANGER, Principal
 from portal.services import accounts, audit, preferences
 from portal.services.audit import Outcome
@@ -213,6 +214,18 @@ def commit_or_undo(response: Response) -> Response:
     except SQLAlchemyError as error:
         return current_app.make_response(current_app.handle_user_exception(error))
     return response
+
+
+def only_with_admin_view() -> None:
+    """Refuse everybody else, whatever they ask: for them nothing is here."""
+    if not authz.has_admin_view(g.principal):
+        raise Forbidden("You may not do this.")
+
+
+def may_change(action: Action) -> None:
+    """Refuse a change on a page that the caller sees, before what they sent is read."""
+    if _is_unsafe() and not authz.may(g.principal, action):
+        raise LookOnly("You may look at this, and not change it.")
 
 
 def commit_now() -> None:

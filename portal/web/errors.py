@@ -92,12 +92,10 @@ def _portal_error(error: errors.PortalError) -> Any:
         return see_other(url_for("accounts.sign_in", next=target))
     if isinstance(error, errors.Forbidden):
         _note_refusal(error)
-        hides = isinstance(error, errors.Hidden) or request.method == "GET"
-    else:
-        hides = False
-    if hides and not speaks_json():
-        # What someone may not see looks to them as if it were not there.
-        return answer(404, "not_found", _MESSAGES[404])
+        is_seen = isinstance(error, errors.LookOnly) and request.method != "GET"
+        if not is_seen and not speaks_json():
+            # What someone may not see looks to them as if it were not there.
+            return answer(404, "not_found", _MESSAGES[404])
     extra = dict(error.extra)
     if isinstance(error, errors.InvalidInput):
         extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]

@@ -27,7 +27,7 @@ def public_of(client: As) -> dict[str, object]:
     }
 
 
-def test_pub_02_the_list_is_replaced(client: As) -> None:
+def test_pub_02_and_aud_04_the_list_is_replaced_and_the_record_says_by_whom(client: As) -> None:
     client("ada").post(PUBLISH, {"mcp_server_ids": [NOTES]})
     answer = client("ada").post(PUBLISH, {"mcp_server_ids": ["id-weather"]})
     assert (answer.status_code, answer.get_json()) == (
@@ -35,6 +35,10 @@ def test_pub_02_the_list_is_replaced(client: As) -> None:
         {"message": "1 MCP server is public now.", "public_mcp_servers": ["id-weather"], "updated_by": "ada"},
     )
     assert client("ada").get("/v1/settings").get_json()["public_mcp_servers"] == ["id-weather"]
+    last = client("ada").get("/v1/audit?action=public").get_json()["items"][0]
+    assert (last["actor_id"], last["details"]["changes"]) == (
+        "ada", {"public_mcp_servers": {"before": [NOTES], "after": ["id-weather"]}},
+    )  # fmt: skip
 
 
 def test_pub_03_one_unknown_id_is_named_and_nothing_changes(client: As) -> None:

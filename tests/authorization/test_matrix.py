@@ -24,6 +24,7 @@ HEAD = """\
 # outside: the caller's address is not internal. narrowed: an Admin's key that names the server "granted".
 """
 GRANT = Reach(server_ids=frozenset({"granted"}), names_anything=True)
+OF_THE_KEY = replace(GRANT, holder=("key", "k"))
 
 
 def _person(role: Role, *, granted: bool = False, **more: object) -> Principal:
@@ -46,7 +47,7 @@ PEOPLE = {
     "key of admin": replace(ADMIN, key_id="k"),
     "key of admin restricted": replace(ADMIN, key_id="k", allowed_routes=("/v1",)),
     "key of admin narrowed": replace(
-        ADMIN, key_id="k", only_servers=frozenset({"granted"}), routes_of_access=((GRANT,),)
+        ADMIN, key_id="k", only_servers=frozenset({"granted"}), routes_of_access=((OF_THE_KEY,),)
     ),
     "member outside": replace(MEMBER, is_internal=False),
     "admin outside": replace(ADMIN, is_internal=False),

@@ -1,5 +1,6 @@
 """A catalog in which everything that can be a secret holds a marker: through the API and through the pages' forms."""
 
+import json
 from typing import Any
 
 from tests.security.callers import GROUP, Caller, World
@@ -151,6 +152,38 @@ def plant_people(planter: Planter) -> dict[str, str]:
     _expect(marks, callers["viewer"], f"/credentials/{planter.ids[-1]}/key", 303, data={**form})
     plant_secrets_that_are_shown_once(planter)
     return values
+
+
+def plant_what_waits(planter: Planter) -> None:
+    """A submission under review, a live one with a change that waits, and an import that nobody confirmed."""
+    marks, callers = planter.marks, planter.world.callers
+    register, member = "/v1/mcp/server/register", callers["k-member"]
+    for name in ("waits", "changes"):
+        what = f"submission {name}"
+        body = {"server_name": f"m_{name}", "transport": "http", "url": planter.url(what), "auth_type": "bearer_token",
+                "credentials": credentials(planter, what, "auth_value"), **headers_by_api(planter, what)}  # fmt: skip
+        answer = marks.read(member, member.ask("POST", register, json=body))
+        assert answer.status_code == 201, answer.get_data(as_text=True)
+        planter.ids.append(answer.get_json()["server_id"])
+    server_id, admin = planter.ids[-1], callers["k-admin"]
+    approved = marks.read(admin, admin.ask("PUT", f"/v1/mcp/server/{server_id}/approve"))
+    assert approved.status_code == 200
+    sealed = planter.sealed  # until it is approved nobody reads a change over the API either
+    change = {
+        "url": f"{planter.upstream}/html/{sealed('change: path')}/mcp?token={sealed('change: query')}",
+        "static_headers": {"X-Corp": sealed("change: header")},
+        "env_vars": [{"name": "REGION", "value": sealed("change: global value"), "scope": "global"}],
+        "credentials": {"auth_value": sealed("change: credential")},
+    }
+    answer = marks.read(member, member.ask("PUT", f"{register}/{server_id}", json=change))
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    servers = {
+        "drafted": {"url": f"{planter.upstream}/{sealed('draft: path')}/mcp?api_key={sealed('draft: query')}",
+                    "headers": {"Authorization": f"Bearer {sealed('draft: header')}"}},
+        "drafted_command": {"command": "npx", "args": ["-y", "tool", f"--token={sealed('draft: argument')}"],
+                            "env": {"API_TOKEN": sealed("draft: env")}},
+    }  # fmt: skip
+    _expect(marks, callers["admin"], "/servers/import", 303, data={"text": json.dumps({"mcpServers": servers})})
 
 
 def plant_secrets_that_are_shown_once(planter: Planter) -> None:

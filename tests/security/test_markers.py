@@ -15,7 +15,7 @@ from tests.conftest import make_settings
 from tests.security import failing
 from tests.security.callers import Caller, World, add_callers, opened_world
 from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
-from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people
+from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people, plant_what_waits
 from tests.security.test_routes import address, every_route
 from tests.security.upstreams import parrot
 
@@ -47,7 +47,9 @@ def _planted(path: str, folder: pytest.TempPathFactory, echo: str, *, write_only
         planter = Planter(world, marks, upstream)
         plant_by_api(planter, echo)
         plant_by_page(planter)
-        yield Planted(world, marks, planter, plant_people(planter), log)
+        values = plant_people(planter)
+        plant_what_waits(planter)
+        yield Planted(world, marks, planter, values, log)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,17 @@ def test_planting_shows_nothing(planted: Planted) -> None:
 )  # fmt: skip
 def test_no_get_shows_a_secret(planted: Planted, name: str) -> None:
     sweep(planted, planted.world.callers[name])
+    planted.check()
+
+
+def test_what_waits_is_there_to_be_found(planted: Planted) -> None:
+    """Or the sweep above would look at pages without anything that waits."""
+    callers = planted.world.callers
+    queue = planted.marks.read(callers["k-admin"], callers["k-admin"].ask("GET", "/v1/mcp/server/submissions"))
+    waits = {item["server_name"]: item["change_waits"] for item in queue.get_json()["items"]}
+    assert waits.items() >= {"m_waits": False, "m_changes": True}.items()
+    draft = planted.marks.read(callers["admin"], callers["admin"].ask("GET", "/servers/import/preview"))
+    assert "drafted" in draft.get_data(as_text=True)
     planted.check()
 
 

@@ -52,7 +52,10 @@ def test_pages_that_only_change_are_not_there_for_a_read_only_admin(browser: As)
 def test_read_only_admin_is_refused_every_change(browser: As) -> None:
     vera = browser("vera")
     fields = {"team_alias": "x", "email": "x@example.com", "name": "x", "role": "user", "user_id": "otto"}
-    assert {path: vera.post(path, **fields).status_code for path in CHANGES} == dict.fromkeys(CHANGES, 403)
+    for path in CHANGES:
+        # What she sees she may not change; pages that are only there to change something are not there.
+        is_hers = not path.endswith(("/new", "/delete"))
+        assert vera.post(path, **fields).status_code == (403 if is_hers else 404), path
 
 
 @pytest.mark.parametrize("who", ["mel", "vic"])

@@ -199,7 +199,8 @@ def test_the_queue_is_not_there_for_others(browser: In, submit: Any, name: str) 
     person = browser(name)
     for path in (QUEUE, f"{QUEUE}/{server_id}", f"{DECIDE}?verdict=approve&chosen={server_id}"):
         assert person.client.get(path).status_code == 404
-    assert person.post(DECIDE, verdict="approve", chosen=server_id).status_code == 403
+    assert person.post(DECIDE, verdict="approve", chosen=server_id).status_code == 404
+    assert person.post(f"{QUEUE}/{server_id}/probe").status_code == 404
     assert "Review queue" not in person.client.get("/servers").get_data(as_text=True)
 
 
@@ -208,7 +209,7 @@ def test_a_submission_is_edited_by_nobody_else(browser: In, submit: Any, name: s
     edit = f"/submissions/{submit()}/edit"
     person = browser(name)
     assert person.client.get(edit).status_code == 404
-    assert person.post(edit, save="yes", server_name="weather").status_code == 403
+    assert person.post(edit, save="yes", server_name="weather").status_code == 404
 
 
 def test_the_menu_counts_what_waits(browser: In, submit: Any) -> None:

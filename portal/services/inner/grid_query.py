@@ -72,7 +72,7 @@ def matching(session: Session, principal: Principal, query: GridQuery) -> Column
             )
         )
     if query.team:
-        mine = authz.has_admin_view(principal) or query.team in principal.team_ids
+        mine = authz.may_ask_for_team(principal, query.team)
         reach = holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
         conditions.append(authz.servers_of_team(reach) if mine else false())
     if query.health:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, Show
-from portal.domain.errors import Forbidden, NotFound
+from portal.domain.errors import Forbidden, LookOnly, NotFound
 from portal.domain.principals import Principal
 from portal.services.inner.house import house_of
 from portal.store.models import (
@@ -43,7 +43,7 @@ def find_server(
     """The server with this id, name or alias, if `principal` may do `action` to it.
 
     Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
-    that ids cannot be guessed (rule 9).
+    that ids cannot be guessed (rule 9); and `LookOnly` for those who see it.
     """
     query = select(Server).where(
         or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
@@ -60,7 +60,8 @@ def find_server(
         if authz.has_admin_view(principal):
             raise NotFound(f"MCP Server not found, passed server_id={reference[:64]}", field="server_id")
         raise Forbidden("There is no such MCP server, or you may not use it.")
-    authz.require(principal, action, server)
+    if not authz.may(principal, action, server):
+        raise LookOnly(authz.refusal(action))
     return server
 
 

@@ -31,7 +31,7 @@ def describe() -> Response:
 @bp.get("/keys")
 def list_keys() -> Response:
     """A page of the caller's own keys."""
-    authz.require(g.principal, Action.KEY_OWN)
+    authz.require(g.principal, Action.KEY_OWN_READ)
     return page_of(keys.list_own_keys(g.session, g.principal, **list_place()), shown)
 
 

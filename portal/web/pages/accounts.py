@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, flash, g, request, session, url_for
 from flask_login import current_user
 
-from portal.domain.errors import Forbidden, Unauthenticated
+from portal.domain.errors import LookOnly, Unauthenticated
 from portal.services import accounts, sessions
 from portal.web import context
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
@@ -25,7 +25,7 @@ def sign_in() -> Response:
     if current_user.is_authenticated and request.method == "GET":
         return see_other(destination)
     if not context.settings().password_sign_in:
-        raise Forbidden("Signing in with a password is switched off here.")
+        raise LookOnly("Signing in with a password is switched off here.")
     if form.sent():
         try:
             user_id = accounts.sign_in(g.session, form.email.data, form.password.data, g.address)

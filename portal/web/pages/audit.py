@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, flash, g, request, url_for
 
-from portal import authorization as authz
-from portal.domain.errors import Hidden, InvalidInput
+from portal.authorization import Action
+from portal.domain.errors import InvalidInput
 from portal.domain.principals import Principal
 from portal.services import grid, trail
 from portal.services.trail import FILTER_NAMES, EventFilter
-from portal.web.context import database
+from portal.web.context import database, may_change, only_with_admin_view
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("audit", __name__)
@@ -24,11 +24,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@bp.before_request
-def only_with_admin_view() -> None:
-    """For everybody else nothing here exists, whatever they ask."""
-    if not authz.has_admin_view(g.principal):
-        raise Hidden("You may not do this.")
+bp.before_request(only_with_admin_view)
 
 
 @bp.get("/admin/audit")
@@ -62,6 +58,7 @@ def export() -> Response:
 @bp.post("/admin/audit/verify")
 def verify() -> Response:
     """Walk along the whole chain."""
+    may_change(Action.AUDIT_VERIFY)
     found = trail.verify(g.session, g.principal)
     if found.is_whole:
         flash(f"The chain is whole: {found.holds:,} events hold.", "success")

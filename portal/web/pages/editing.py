@@ -12,6 +12,7 @@ from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
+from portal.services.grid import ServerCard
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms import logos
@@ -44,6 +45,7 @@ def create() -> Response:
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
     """Change a server; only what was changed is written."""
+    find_card(server_id, Action.SERVER_UPDATE)
     stored = inspection.get_stored(g.session, g.principal, server_id)
     form, conflict, moving = _form(stored), None, False
     if "save" in request.form and form.sent():
@@ -89,15 +91,21 @@ def test() -> Response:
 @bp.route("/<server_id>/delete", methods=["GET", "POST"])
 def delete(server_id: str) -> Response:
     """Say who will be cut off, then remove it."""
+    card = find_card(server_id, Action.SERVER_DELETE)
     if request.method == "POST":
         name = servers.delete_server(g.session, g.principal, server_id)
         flash(f"{name} is deleted, with all that was stored for it.", "success")
         return see_other(url_for("servers.grid"))
-    card = grid.get_card(g.session, g.principal, server_id)
-    if Action.SERVER_DELETE not in card.actions:
-        raise Forbidden("You may not delete this server.")
     affected = servers.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
+
+
+def find_card(server_id: str, action: Action) -> ServerCard:
+    """The server of a page that is there only for those who may do `action` to it."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    if action not in card.actions:
+        raise Forbidden("You may not do this to this server.")
+    return card
 
 
 @bp.post("/<server_id>/reveal")

@@ -12,8 +12,9 @@ from portal.services import enforcing, exchange, exporting, registry
 from portal.services.exchange import Choices
 from portal.services.inner.import_documents import MOST_BYTES
 from portal.services.inner.import_plan import Plan, State
-from portal.web.context import settings
+from portal.web.context import may_change, settings
 from portal.web.forms.exchange import ExportForm, ImportForm
+from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("exchange", __name__, url_prefix="/servers")
@@ -101,6 +102,8 @@ def enforcement() -> Response:
 @bp.post("/<server_id>/listing")
 def listing(server_id: str) -> Response:
     """List a server in the public registry, or take it off."""
+    find_card(server_id, Action.SERVER_INSPECT)
+    may_change(Action.PREFERENCE_MANAGE)
     listed = request.form.get("listed") == "yes"
     name = registry.set_listed(g.session, g.principal, server_id, listed)
     flash(f"{name} is {'listed publicly' if listed else 'not listed any more'}.", "success")

@@ -5,9 +5,10 @@ from flask import Response, flash, g, request, url_for
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.services import access_groups, impact
+from portal.web.context import may_change
 from portal.web.forms.people import GroupForm
 from portal.web.pages.choosing import server_options
-from portal.web.pages.people import bp, may_change
+from portal.web.pages.people import bp
 from portal.web.rendering import page, see_other
 
 

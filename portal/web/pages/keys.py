@@ -10,7 +10,7 @@ from portal.authorization import Action
 from portal.services import choices, impact, keys, teams
 from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import IssuedKey, KeyDraft, KeyView
-from portal.web.context import reads_only, settings
+from portal.web.context import may_change, reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
 from portal.web.pages.choosing import person_options, server_options, team_options, toolset_choices
 from portal.web.pages.people import bp as people_bp
@@ -92,6 +92,7 @@ def key_new() -> Response:
 @people_bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
 def key_revoke(key_id: str) -> Response:
     """End anybody's key, after a question."""
+    may_change(Action.KEY_MANAGE)
     key = impact.of_key(g.session, g.principal, key_id)
     if request.method == "POST":
         keys.revoke_key(g.session, g.principal, key_id)

@@ -6,11 +6,10 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Hidden
 from portal.domain.principals import Role
 from portal.services import choices, impact, people
 from portal.services.people import UserView
-from portal.web.context import reads_only
+from portal.web.context import may_change, only_with_admin_view, reads_only
 from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
 from portal.web.pages.choosing import (
     changed_permission,
@@ -27,17 +26,7 @@ _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read as another
 _ROLES = {role.value: role.label for role in Role}
 
 
-@bp.before_request
-def only_with_admin_view() -> None:
-    """For everybody else nothing here exists, whatever they ask."""
-    if not authz.has_admin_view(g.principal):
-        raise Hidden("You may not do this.")
-
-
-def may_change(action: Action) -> None:
-    """Refuse a POST before it is read, so that those who only look learn nothing about its form."""
-    if request.method == "POST":
-        authz.require(g.principal, action)
+bp.before_request(only_with_admin_view)
 
 
 @bp.get("/users")
@@ -93,7 +82,7 @@ def user(user_id: str) -> Response:
 @bp.post("/users/<user_id>/password")
 def user_password(user_id: str) -> Response:
     """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
-    authz.require(g.principal, Action.USER_MANAGE)
+    may_change(Action.USER_MANAGE)
     stored, form = people.get_user(g.session, g.principal, user_id), OneTimePasswordForm()
     if form.sent():
         with form.showing_errors():

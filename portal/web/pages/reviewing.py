@@ -8,7 +8,7 @@ from portal.domain.errors import NotFound
 from portal.domain.submissions import Step
 from portal.services import review_queue, reviewing
 from portal.services.trying import Trial
-from portal.web.context import reads_only
+from portal.web.context import may_change, reads_only
 from portal.web.forms.submissions import DecisionForm
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.editing import result_of
@@ -49,6 +49,8 @@ def review(server_id: str) -> Response:
 @reads_only
 def probe_submission(server_id: str) -> Response:
     """Ask the proposed server for its tools, with none of what is stored but its address."""
+    authz.require(g.principal, Action.SUBMISSION_READ)
+    may_change(Action.SUBMISSION_DECIDE)
     result = result_of(Trial(reviewing.probe_submission(g.session, g.principal, server_id)))
     return page("submissions/probe.html", fragment="probe", nav="reviews", result=result, server_id=server_id)
 

@@ -2,32 +2,26 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, url_for
 
-from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.addresses import DEFAULT_INTERNAL_RANGES
-from portal.domain.errors import Conflict, Hidden
+from portal.domain.errors import Conflict
 from portal.services import preferences
-from portal.web.context import arrival, reads_only, settings
+from portal.web.context import arrival, may_change, only_with_admin_view, reads_only, settings
 from portal.web.forms.settings import SettingsForm
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("settings", __name__, url_prefix="/admin/settings")
 
 
-@bp.before_request
-def only_with_admin_view() -> None:
-    """For everybody else nothing here exists, whatever they ask."""
-    if not authz.has_admin_view(g.principal):
-        raise Hidden("You may not do this.")
+bp.before_request(only_with_admin_view)
 
 
 @bp.route("", methods=["GET", "POST"])
 def edit() -> Response:
     """The settings, to look at or to change; a change that makes the Admin external wants a second yes."""
-    if request.method == "POST":
-        authz.require(g.principal, Action.PREFERENCE_MANAGE)
+    may_change(Action.PREFERENCE_MANAGE)
     stored = preferences.load_preferences(g.session)
     values = preferences.get_preferences(g.session, g.principal)
     form = SettingsForm(**{**SettingsForm.shown(values), "seen": preferences.state_of(stored)})

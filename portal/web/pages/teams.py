@@ -6,9 +6,10 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.services import access_groups, choices, impact, teams
 from portal.services.teams import TeamView
+from portal.web.context import may_change
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
 from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, toolset_choices
-from portal.web.pages.people import bp, may_change
+from portal.web.pages.people import bp
 from portal.web.rendering import page, see_other
 
 
@@ -60,7 +61,7 @@ def team(team_id: str) -> Response:
 @bp.post("/teams/<team_id>/members")
 def team_member(team_id: str) -> Response:
     """Add a person to a team, or give them another role in it."""
-    authz.require(g.principal, Action.TEAM_MANAGE)
+    may_change(Action.TEAM_MANAGE)
     stored, form = teams.get_team(g.session, g.principal, team_id), MemberForm()
     if form.sent():
         with form.showing_errors():
@@ -74,6 +75,7 @@ def team_member(team_id: str) -> Response:
 @bp.post("/teams/<team_id>/members/<user_id>/remove")
 def team_member_remove(team_id: str, user_id: str) -> Response:
     """Take a person out of a team."""
+    may_change(Action.TEAM_MANAGE)
     teams.remove_member(g.session, g.principal, team_id, user_id)
     flash("They are out of the team.", "success")
     return see_other(url_for("people.team", team_id=team_id))
