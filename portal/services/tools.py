@@ -14,6 +14,7 @@ from portal.authorization import Action, ServerFacts, ToolLimits
 from portal.domain.errors import Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.tokens import approximate_tokens
+from portal.domain.tool_groups import group_of
 from portal.domain.upstream import HealthReason, Target, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
@@ -39,6 +40,14 @@ class ToolView:
     allowed: bool = True
     tokens: int = 0
     """About how many tokens its definition costs a model."""
+    enabled: bool = True
+    """Whether the server's own list has it, whoever asks."""
+    own_description: str = ""
+
+    @property
+    def group(self) -> str:
+        """Create, Read, Update, Delete or Other."""
+        return group_of(self.name, self.own_description)
 
 
 Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
@@ -210,6 +219,7 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
         return ToolView(
             tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
             limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
+            limits.allow_list is None or tool.name in limits.allow_list, tool.description,
         )  # fmt: skip
 
     return views

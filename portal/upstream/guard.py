@@ -213,9 +213,10 @@ def guarded_client(
 
     `timeout` (seconds) is for each read and write, connecting gets at most 5 s of it. `max_bytes` caps each response
     body after decompression. Redirects are followed within the origin, at most 3, each judged anew; any other raises
-    RedirectRefused, followed or not. `auth` signs what is sent. Raises InvalidHeader. Requests raise httpx2.ConnectError with Blocked or
-    NameNotFound as a cause (ask `causes_of`), BadAddress, ResponseTooLarge and httpx2's own faults. Proxy variables
-    and netrc of the environment are not read, cookies not kept beyond the client.
+    RedirectRefused, followed or not. `auth` signs what is sent. Raises InvalidHeader. Requests raise
+    httpx2.ConnectError with Blocked or NameNotFound as a cause (ask `causes_of`), BadAddress, ResponseTooLarge and
+    httpx2's own faults. Proxy variables and netrc of the environment are not read, cookies not kept beyond the
+    client.
     """
     return httpx2.AsyncClient(
         transport=GuardedTransport(policy, max_bytes=max_bytes, witness=witness),

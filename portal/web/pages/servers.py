@@ -4,10 +4,8 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
-from portal.authorization import Action
-from portal.domain.errors import UpstreamFailure
 from portal.domain.snippets import KEY_VARIABLE
-from portal.services import connecting, grid, health, inspection, servers, tools
+from portal.services import connecting, grid, health, inspection, servers
 from portal.services.inner.grid_query import GridQuery
 from portal.web.context import reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -49,20 +47,6 @@ def detail(server_id: str) -> Response:
     card = grid.get_card(g.session, g.principal, server_id)
     view = inspection.get_masked(g.session, g.principal, server_id)
     return page("servers/overview.html", nav="servers", server=card, view=view)
-
-
-@bp.get("/<server_id>/tools", endpoint="tools")
-def tools_page(server_id: str) -> Response:
-    """The live list of its tools; the page comes first, and asks for the list when it is there."""
-    card = grid.get_card(g.session, g.principal, server_id)
-    found, fault = None, None
-    if "now" in request.args:
-        ask = tools.inspect_tools if Action.SERVER_INSPECT in card.actions else tools.list_tools
-        try:
-            found = ask(g.session, g.principal, card.server_id)
-        except UpstreamFailure as error:
-            fault = error.message
-    return page("servers/tools.html", fragment="tools", nav="servers", server=card, tools=found, fault=fault)
 
 
 @bp.get("/<server_id>/connect")
