@@ -57,6 +57,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "current_password": PASSWORD, "new_password": "another horse staple", "repeat_password": "another horse staple",
     },
     "POST /profile/sessions/end": {"handle": "0" * 16},
+    "POST /servers/<server_id>/tools": {"tool": "add", "enabled": "add"},
     "POST /servers/<server_id>/listing": {"listed": "yes"},
     "POST /servers/export": {"format": "mcp.json"},
     "POST /servers/import": {"text": '{"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}}'},

@@ -30,7 +30,7 @@ def read_choice(sent: MultiDict[str, str]) -> ToolChoice:
     named = {tool: sent.get(f"name-{i}", "").strip() for i, tool in enumerate(offered)}
     texts = {tool: sent.get(f"text-{i}", "").strip() for i, tool in enumerate(offered)}
     ticked, later = frozenset(sent.getlist("enabled")) & frozenset(offered), "later" in sent
-    errors: dict[str, list[str]] = {}
+    errors: dict[str, list[str]] = {} if offered else {"": ["No tool was sent. Load the list again."]}
     for i, tool in enumerate(offered):
         if any(c.isspace() for c in named[tool]):
             errors[f"name-{i}"] = [f"The display name of {tool} may not hold a space."]
