@@ -57,6 +57,10 @@
     dirty = true;
     checkNames();
   };
+  /* A picture that does not load leaves the letters below it; `error` does not bubble, so it is caught on the way down. */
+  const isBrokenLogo = (part) => part.matches?.(".logo > img");
+  document.addEventListener("error", (event) => { if (isBrokenLogo(event.target)) event.target.remove(); }, true);
+  all(".logo > img").forEach((picture) => { if (picture.complete && !picture.naturalWidth) picture.remove(); });
   on("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
