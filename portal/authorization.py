@@ -344,7 +344,10 @@ class ToolLimits:
 
 def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
     """The limits on the tools of `server`, for those who may use it."""
-    return ToolLimits(frozenset(server.row.allowed_tools) or None, allowed_tool_names(principal, server))
+    # An empty list is no list, unless the server says that it is one (LiteLLM's `tool_allowlist_enforced`).
+    enforced = (server.row.mcp_info or {}).get("tool_allowlist_enforced") is True
+    listed = frozenset(server.row.allowed_tools) if server.row.allowed_tools or enforced else None
+    return ToolLimits(listed, allowed_tool_names(principal, server))
 
 
 def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:

@@ -71,14 +71,14 @@
   /* ---- fields that depend on others: data-show-when="transport=http,sse auth_type=oauth2" (all must hold) ---- */
   const chosen = (form, name) => {
     const field = form.elements[name];
-    if (!field) return "";
-    if (field.type === "checkbox") return field.checked ? "yes" : "no";
-    return field.value;
+    if (!field) return [""];
+    if (field.type === "checkbox") return [field.checked ? "yes" : "no"];
+    return field.type === "textarea" ? field.value.toLowerCase().split(/\s+/) : [field.value];
   };
   const showWhatApplies = (form) => all("[data-show-when]", form).forEach((part) => {
     part.hidden = !part.dataset.showWhen.split(" ").every((rule) => {
       const [name, values] = rule.split("=");
-      return values.split(",").includes(chosen(form, name));
+      return chosen(form, name).some((value) => values.split(",").includes(value));
     });
   });
 

@@ -39,6 +39,21 @@ class HealthReason(StrEnum):
 
 
 @dataclass(frozen=True, repr=False)
+class AwsSigning:
+    """With what requests are signed (AWS Signature Version 4); `role` is one that would have to be assumed first."""
+
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    session_token: str = ""
+    region: str = "us-east-1"
+    service: str = "bedrock-agentcore"
+    role: str = ""
+
+    def __repr__(self) -> str:
+        return f"AwsSigning(region={self.region!r}, service={self.service!r})"
+
+
+@dataclass(frozen=True, repr=False)
 class Target:
     """One upstream, ready to be spoken to: every value resolved, so most fields are secret.
 
@@ -54,6 +69,7 @@ class Target:
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 20.0
     spec_url: str = ""
+    signing: AwsSigning | None = None
 
     @property
     def label(self) -> str:

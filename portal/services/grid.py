@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, exists, or_, select
+from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
-from portal.domain.servers import AuthType
+from portal.domain.servers import AuthType, OAuthFlow
 from portal.services.health import HealthView, view_health
 from portal.services.inner import loading, sights
 from portal.services.inner.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
@@ -51,6 +51,7 @@ class ServerCard:
     missing: tuple[str, ...]
     byok: str
     sign_in: str
+    flow_unset: bool
     approval_status: str
     address: str | None
     command: str | None
@@ -113,7 +114,10 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
     """The servers that ask something personal of the caller: variables, a key, a sign-in."""
     asks = or_(
         Server.is_byok,
-        Server.auth_type.in_((AuthType.OAUTH2.value, AuthType.OAUTH2_TOKEN_EXCHANGE.value)),
+        and_(
+            Server.auth_type.in_((AuthType.OAUTH2.value, AuthType.OAUTH2_TOKEN_EXCHANGE.value)),
+            func.coalesce(Server.oauth2_flow, "") != OAuthFlow.CLIENT_CREDENTIALS.value,
+        ),
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
     query = select(Server).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
@@ -173,6 +177,12 @@ def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -
     return tuple(cards)
 
 
+def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
+    """Whether each person signs in at the provider; a machine account signs in for all."""
+    by_machine = row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+    return auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and not by_machine
+
+
 _SKIPPED = tuple(
     defer(column)
     for column in (Server.instructions, Server.token_validation, Server.tool_name_to_description, Server.review_notes)
@@ -205,7 +215,8 @@ def _card(
         health=view_health(principal, row),
         missing=missing if usable or principal.view_all else (),
         byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
-        sign_in="needed" if auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and usable else "",
+        sign_in="needed" if _asks_to_sign_in(row, auth) and usable else "",
+        flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
         approval_status=row.approval_status,
         address=row.address if inspects else None,
         command=row.command if inspects else None,

@@ -14,11 +14,12 @@ from portal.authorization import Action, ServerFacts, ToolLimits
 from portal.domain.errors import Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.tokens import approximate_tokens
+from portal.domain.tool_groups import group_of
 from portal.domain.upstream import HealthReason, Target, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, MASK
-from portal.services.inner.targets import target_to_call, target_to_list
+from portal.services.inner.targets import NOTHING, Passed, target_to_call, target_to_list
 from portal.store.database import release
 from portal.store.models import Server
 
@@ -39,6 +40,14 @@ class ToolView:
     allowed: bool = True
     tokens: int = 0
     """About how many tokens its definition costs a model."""
+    enabled: bool = True
+    """Whether the server's own list has it, whoever asks."""
+    own_description: str = ""
+
+    @property
+    def group(self) -> str:
+        """Create, Read, Update, Delete or Other."""
+        return group_of(self.name, self.own_description)
 
 
 Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
@@ -54,10 +63,15 @@ class CallView:
     headers_sent: tuple[tuple[str, str], ...]
 
 
-def list_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
-    """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`."""
+def list_tools(
+    session: Session, principal: Principal, server_id: str, passed: Passed = NOTHING
+) -> tuple[ToolView, ...]:
+    """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`.
+
+    `passed` are headers of the caller; those that the server lists go on to it.
+    """
     server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
-    target = target_to_list(session, principal, server.row)
+    target = target_to_list(session, principal, server.row, passed)
     views = _viewer(principal, server)
     release(session)
     with _asking(principal):
@@ -73,7 +87,7 @@ def inspect_tools(session: Session, principal: Principal, server_id: str) -> tup
     return views(house_of(session).mcp.list_tools(target))
 
 
-def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any]]:
+def list_all_tools(session: Session, principal: Principal, passed: Passed = NOTHING) -> list[dict[str, Any]]:
     """The tools of every server the caller may use, as `{prefix}-{tool}` in MCP wire spelling.
 
     A server that does not answer within its time is left out: one hanging upstream costs the others nothing.
@@ -86,7 +100,7 @@ def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any
         if row.transport == "stdio" and not house_of(session).stdio_enabled:
             continue
         server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
-        plan.append((prefix_of(row), target_to_list(session, principal, row), _viewer(principal, server)))
+        plan.append((prefix_of(row), target_to_list(session, principal, row, passed), _viewer(principal, server)))
     release(session)
     answers = house_of(session).mcp.list_tools_many([target for _, target, _ in plan], deadline=_DEADLINE)
     return [
@@ -140,15 +154,16 @@ def _asking(principal: Principal) -> Iterator[None]:
 
 
 def call_tool(
-    session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any]
-) -> CallView:
-    """Call a tool as the person who asks, with their own values.
+    session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any],
+    passed: Passed = NOTHING,
+) -> CallView:  # fmt: skip
+    """Call a tool as the person who asks, with their own values and those of their headers that the server lists.
 
     Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
     `UpstreamFailure`.
     """
     row, tool = authorize_call(session, principal, server_id, name)
-    target = target_to_call(session, principal, row)
+    target = target_to_call(session, principal, row, passed)
     release(session)
     began = time.monotonic()
     with _asking(principal):
@@ -204,6 +219,7 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
         return ToolView(
             tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
             limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
+            limits.allow_list is None or tool.name in limits.allow_list, tool.description,
         )  # fmt: skip
 
     return views

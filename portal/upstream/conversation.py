@@ -21,6 +21,7 @@ from portal.domain.upstream import HealthReason, OutboundPolicy, Target
 from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
 from portal.upstream.guard import MAX_MESSAGE_BYTES, causes_of, guarded_client
+from portal.upstream.sigv4 import AwsAuth
 from portal.upstream.stdio import checked_command, stdio_streams
 
 if TYPE_CHECKING:
@@ -118,7 +119,10 @@ class Conversations:
         if not target.url:
             message = f"{target.label} is described by an OpenAPI document and does not speak MCP."
             raise Fault(HealthReason.NOT_MCP, message)
-        opened = partial(guarded_client, self._policy, headers=target.headers, timeout=timeout, witness=witness)
+        auth = AwsAuth(target.signing) if target.signing else None
+        opened = partial(
+            guarded_client, self._policy, headers=target.headers, timeout=timeout, witness=witness, auth=auth
+        )
         if target.transport == "sse":
             from mcp.client.sse import sse_client
 

@@ -207,19 +207,22 @@ def guarded_client(
     max_bytes: int = MAX_MESSAGE_BYTES,
     follow_redirects: bool = True,
     witness: Witness | None = None,
+    auth: httpx2.Auth | None = None,
 ) -> httpx2.AsyncClient:
     """A new client that reaches only what `policy` allows; close it (`async with`) after one piece of work.
 
     `timeout` (seconds) is for each read and write, connecting gets at most 5 s of it. `max_bytes` caps each response
     body after decompression. Redirects are followed within the origin, at most 3, each judged anew; any other raises
-    RedirectRefused, followed or not. Raises InvalidHeader. Requests raise httpx2.ConnectError with Blocked or
-    NameNotFound as a cause (ask `causes_of`), BadAddress, ResponseTooLarge and httpx2's own faults. Proxy variables
-    and netrc of the environment are not read, cookies not kept beyond the client.
+    RedirectRefused, followed or not. `auth` signs what is sent. Raises InvalidHeader. Requests raise
+    httpx2.ConnectError with Blocked or NameNotFound as a cause (ask `causes_of`), BadAddress, ResponseTooLarge and
+    httpx2's own faults. Proxy variables and netrc of the environment are not read, cookies not kept beyond the
+    client.
     """
     return httpx2.AsyncClient(
         transport=GuardedTransport(policy, max_bytes=max_bytes, witness=witness),
         headers=_encoded({"User-Agent": "mcp-portal", **checked_headers(headers or {})}),
         timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)),
+        auth=auth,
         follow_redirects=follow_redirects,
         max_redirects=MAX_REDIRECTS,
         trust_env=False,

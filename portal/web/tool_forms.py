@@ -8,6 +8,7 @@ from typing import Any
 
 _KINDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
 _NAMES = {"integer": "a whole number", "number": "a number", "boolean": "yes or no", "json": "JSON"}
+_SHAPES = {"object": (dict, "a JSON object"), "array": (list, "a JSON list")}
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,41 @@ class ToolField:
     value: str | None = None
     error: str | None = None
     shape: str = ""
+    within: str = ""
+    """The one argument that this is a part of, where the tool takes all of its own in a single object."""
 
 
 def tool_fields(schema: Mapping[str, Any], typed: Mapping[str, str] | None = None) -> list[ToolField]:
     """The fields of a tool whose input is `schema`, with what was typed before."""
-    properties = schema.get("properties")
-    required = schema.get("required") or ()
+    inner, within = _unwrapped(schema)
+    required = inner.get("required") or ()
     return [
-        _field(str(name), part if isinstance(part, dict) else {}, name in required, typed)
-        for name, part in (properties.items() if isinstance(properties, dict) else ())
+        replace(_field(str(name), _resolved(part, schema), name in required, typed), within=within)
+        for name, part in _properties(inner).items()
     ]
+
+
+def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
+    found = schema.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def _unwrapped(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The object that alone a tool takes as `params`, and that name; or the schema itself."""
+    if list(_properties(schema)) == ["params"]:
+        inner = _without_null(_resolved(_properties(schema)["params"], schema))
+        if _properties(inner):
+            return inner, "params"
+    return schema, ""
+
+
+def _resolved(part: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """`part`, or what its `$ref` points to within the schema's own `$defs`; one step, so that none goes in circles."""
+    if not isinstance(part, dict):
+        return {}
+    name, definitions = str(part.get("$ref", "")).removeprefix("#/$defs/"), schema.get("$defs")
+    found = definitions.get(name) if name and isinstance(definitions, dict) else None
+    return {**found, **part} if isinstance(found, dict) else part
 
 
 def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]:
@@ -50,10 +76,13 @@ def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]
         else:
             try:
                 values[field.name] = _parsed(field, field.value or "")
-            except ValueError:
-                error = f"{field.label} is {_NAMES.get(field.kind, 'not right')}."
+            except (ValueError, KeyError, RecursionError):
+                error = (
+                    f"{field.label} is {_SHAPES.get(field.shape, (dict, _NAMES.get(field.kind)))[1] or 'not right'}."
+                )
         checked.append(replace(field, error=error))
-    return values, checked
+    within = fields[0].within if fields else ""
+    return {within: values} if within else values, checked
 
 
 def _field(name: str, schema: dict[str, Any], required: bool, typed: Mapping[str, str] | None) -> ToolField:
@@ -104,4 +133,7 @@ def _parsed(field: ToolField, text: str) -> Any:
         if not math.isfinite(number):
             raise ValueError
         return int(number) if field.kind == "integer" else number
-    return json.loads(text)
+    parsed = json.loads(text)
+    if field.shape in _SHAPES and not isinstance(parsed, _SHAPES[field.shape][0]):
+        raise ValueError
+    return parsed

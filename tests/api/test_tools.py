@@ -97,3 +97,12 @@ def test_a_tool_permission_whose_server_is_gone_opens_nothing_else(client: As, w
         key = make_key(session, team_id=CREW, mcp_tool_permissions={"doomed": ("x",)})
     client("ada").delete("/v1/mcp/server/id-doomed")
     assert [r["server_id"] for r in client(key).get("/v1/mcp/server").get_json()] == ["id-echo"]
+
+
+def test_what_aws_signing_cannot_do_is_said(client: As, write: Write) -> None:
+    credentials = {"aws_access_key_id": "SECRET-id", "aws_secret_access_key": "SECRET-key", "aws_role_name": "arn:x"}
+    with write() as session:
+        make_server(session, "aws", auth_type="aws_sigv4", credentials=credentials)
+    answer = client("ada").post(CALL, {"server_id": "aws", "name": "x"})
+    assert (answer.status_code, answer.get_json()["detail"]["reason"]) == (502, "disabled")
+    assert "does not assume AWS roles" in answer.get_json()["detail"]["message"]

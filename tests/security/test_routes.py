@@ -60,6 +60,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /servers/<server_id>/tools/changes/accept": {"chosen": '["gone", null]'},
     "POST /servers/<server_id>/tools/changes/disable": {"tool_name": "gone"},
     "POST /v1/mcp/server/<server_id>/tool-changes/accept": {"tool_name": "gone", "sha256": None},
+    "POST /servers/<server_id>/tools": {"tool": "add", "enabled": "add"},
     "POST /servers/<server_id>/listing": {"listed": "yes"},
     "POST /servers/export": {"format": "mcp.json"},
     "POST /servers/import": {"text": '{"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}}'},

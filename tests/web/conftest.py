@@ -1,13 +1,23 @@
 """What the tests of pages share."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import select
 
+from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services import access_groups
-from tests.conftest import NOTES, Client, Write
+from portal.services.inner.definitions import opened
+from portal.settings import Settings
+from portal.store.database import Database
+from portal.store.models import AuditEvent, Server
+from tests.conftest import KEYS, NOTES, Client, Write
+from tests.factories import PASSWORD
+from tests.peers import bare_environment, free_port, start_process
 from tests.web.browsing import Browser
+from tests.web.html import parse
 
 
 @pytest.fixture
@@ -21,3 +31,53 @@ def group_id(write: Write) -> str:
     """An access group that holds the server `notes`."""
     with write() as session:
         return access_groups.create_group(session, OPERATOR, "writing", "Texts", [NOTES]).access_group_id
+
+
+@pytest.fixture
+def changes(database: Database) -> Callable[[], list[str]]:
+    """`changes()` are the fields that the last recorded change of a server names."""
+
+    def of_the_last() -> list[str]:
+        query = select(AuditEvent.details).where(AuditEvent.action == "server changed").order_by(AuditEvent.at.desc())
+        with database.session() as session:
+            found: list[str] = session.scalars(query.limit(1)).one()["fields"]
+            return found
+
+    return of_the_last
+
+
+@pytest.fixture
+def held(database: Database) -> Callable[[], dict[str, object]]:
+    """`held()` are the credentials stored for the server `id-s`, opened."""
+
+    def opened_now() -> dict[str, object]:
+        with database.session() as session:
+            return dict(opened(session, session.get_one(Server, "id-s"), credentials=True).credentials)
+
+    return opened_now
+
+
+@pytest.fixture
+def stdio_portal(settings: Settings, portal: object) -> Iterator[tuple[Client, Callable[[str | None], Client]]]:
+    """Ada signed in, and `client`, at a portal in which stdio is on."""
+    allowing = settings.model_copy(update={"enable_stdio": True})
+    own = open_database(allowing)
+    app = create_app(allowing, database=own)
+    browser = app.test_client()
+    token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
+    assert token
+    browser.post("/login", data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]})
+    yield Client(browser, {}), lambda name: Client(app.test_client(), {"X-API-Key": KEYS[name or "ada"]})
+    own.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def toolless() -> Iterator[str]:
+    """A real MCP server that offers no tool: its URL."""
+    port = free_port()
+    script = (
+        "import uvicorn; from mcp.server.mcpserver import MCPServer; "
+        f"uvicorn.run(MCPServer('bare').streamable_http_app(), host='127.0.0.1', port={port}, log_level='warning')"
+    )
+    with start_process([sys.executable, "-c", script], bare_environment(), port):
+        yield f"http://127.0.0.1:{port}/mcp"

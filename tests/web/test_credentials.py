@@ -144,3 +144,25 @@ def test_an_upstream_that_fails_is_told_in_place(client: Any, signed_in: SignedI
         answer = client(name).post("/v1/mcp/tools/call", call)
         assert answer.status_code == 502
         assert ("127.0.0.1" in answer.get_json()["detail"]["message"]) is learns
+
+
+@pytest.mark.parametrize(("typed", "words"), [("", "Enter"), ("a\nb", "line break"), ("x" * 9000, "8192 characters")])
+def test_ui_54_a_key_that_is_refused_says_why(
+    client: Any, signed_in: SignedIn, write: Write, typed: str, words: str
+) -> None:
+    """The dialog tells the API's own words, on the field."""
+    with write() as session:
+        make_server(session, "own", is_byok=True, auth_type="api_key", allow_all_keys=True)
+    mel = signed_in("mel")
+    form = parse(mel.get("/credentials/id-own")).find("main").find("form", action="/credentials/id-own/key")
+    answer = mel.post("/credentials/id-own/key", data=filled(form, key=typed), headers={"HX-Request": "true"})
+    said = parse(answer, 422).find(id="key-error").text
+    assert words in said, said
+    answer = client("mel").post("/v1/mcp/server/id-own/user-credential", {"credential": typed, "save": True})
+    assert answer.status_code in (400, 422)
+    if typed:
+        assert answer.get_json()["detail"]["message"] in " ".join(said.split())
+    assert (
+        client("mel").post("/v1/mcp/server/id-own/user-credential", {"credential": "right", "save": True}).status_code
+        == 200
+    )

@@ -1,5 +1,6 @@
 """The form of a server, and the definition that what is typed in it amounts to."""
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from wtforms import (
     StringField,
     TextAreaField,
     URLField,
+    ValidationError,
 )  # fmt: skip
 from wtforms.fields import FloatField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional
@@ -27,6 +29,8 @@ from portal.domain.variables import Scope
 from portal.web.forms import logos
 from portal.web.forms.base import PortalForm, lines, stripped
 
+ENDPOINTS = ("authorization_url", "token_url", "registration_url")
+OAUTH_TYPES = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 _MOST = 8_192
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LINE = {"filters": [stripped], "validators": [Length(max=4_096)]}
@@ -82,10 +86,11 @@ class ServerForm(PortalForm):
     )  # fmt: skip
     client_id = StringField("Client ID", **_LINE)
     client_secret = PasswordField("Client secret", [Length(max=_MOST)])
-    scopes = TextAreaField("Scopes", [Length(max=4_000)])
+    scopes = StringField("Scopes", [Length(max=4_000)])
     authorization_url = URLField("Authorization URL", **_LINE)
     token_url = URLField("Token URL", **_LINE)
     registration_url = URLField("Registration URL", **_LINE)
+    token_validation = TextAreaField("Token validation rules", [Length(max=20_000)], filters=[stripped])
     token_exchange_endpoint = URLField("Token exchange endpoint", **_LINE)
     audience = StringField("Audience", **_LINE)
     subject_token_type = StringField("Subject token type", **_LINE)
@@ -103,6 +108,8 @@ class ServerForm(PortalForm):
     new_access_group = StringField("New access group", [Length(max=200)], filters=[stripped])
     allow_all_keys = BooleanField("Open to everyone")
     available_on_public_internet = BooleanField("Reachable from the internet", default=True)
+    delegate_auth_to_upstream = BooleanField("Clients sign in at the server itself")
+    oauth_passthrough = BooleanField("Pass the client’s own token through")
 
     _SEALED: ClassVar = (
         "spec_path", "args", "client_id", "scopes", "authorization_url", "token_url", "registration_url",
@@ -110,6 +117,16 @@ class ServerForm(PortalForm):
         "aws_role_name", "aws_session_name",
     )  # fmt: skip
     _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
+
+    def validate_token_validation(self, field: TextAreaField) -> None:
+        """Rules are a JSON object; what stands in the box counts only where the sign-in uses it."""
+        if field.data and self.auth_type.data == AuthType.OAUTH2:
+            try:
+                rules = json.loads(field.data, parse_constant=_refuse)
+            except (ValueError, RecursionError):
+                raise ValidationError("Must be valid JSON.") from None
+            if not isinstance(rules, dict):
+                raise ValidationError('Must be valid JSON: an object, as in {"iss": "https://…"}.')
 
     def field_of(self, name: str | None) -> Any:
         """Fields that the wire format calls otherwise than the form does."""
@@ -165,13 +182,21 @@ class ServerForm(PortalForm):
             fields["keep_credentials"] = True
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
 
+    def _passes_tokens(self) -> bool:
+        return "authorization" in (name.lower() for name in lines(self.extra_headers.data))
+
     def _remote_fields(self) -> dict[str, Any]:
+        auth = AuthType(self.auth_type.data)
         fields: dict[str, Any] = {
             "auth_type": AuthType(self.auth_type.data),
             "static_headers": self._values(self.headers),
             "env_vars": self._variables(),
             "extra_headers": lines(self.extra_headers.data),
-            **self._auth_fields(AuthType(self.auth_type.data)),
+            # Each of these goes with one way of signing in: another never keeps it (UI-35, UI-36).
+            **dict.fromkeys(() if auth in OAUTH_TYPES else ENDPOINTS),
+            "delegate_auth_to_upstream": auth is AuthType.OAUTH2 and self.delegate_auth_to_upstream.data,
+            "oauth_passthrough": auth is AuthType.NONE and self._passes_tokens() and self.oauth_passthrough.data,
+            **self._auth_fields(auth),
         }
         if self.transport.data == "openapi":
             fields |= {"spec_path": self.spec_path.data} if self.spec_path.data else {}
@@ -195,15 +220,24 @@ class ServerForm(PortalForm):
             }
         names: tuple[str, ...] = ()
         fields: dict[str, Any] = {"is_byok": False}
-        if auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE):
+        if auth in OAUTH_TYPES:
             names = ("client_id", "client_secret", "scopes")
             fields["oauth2_flow"] = OAuthFlow(self.oauth2_flow.data) if self.oauth2_flow.data else None
-            fields |= {n: self[n].data for n in ("authorization_url", "token_url", "registration_url") if self[n].data}
+            fields |= self._endpoints()
+            if auth is AuthType.OAUTH2 and self.oauth2_flow.data != OAuthFlow.CLIENT_CREDENTIALS:
+                rules = self.token_validation.data
+                fields["token_validation"] = json.loads(rules) if rules else None
         if auth is AuthType.OAUTH2_TOKEN_EXCHANGE:
             names += ("token_exchange_endpoint", "audience", "subject_token_type")
         if auth is AuthType.AWS_SIGV4:
             names = tuple(name for name in self._fields if name.startswith("aws_"))
         return {**fields, **self._credentials(*names)}
+
+    def _endpoints(self) -> dict[str, Any]:
+        """The addresses that were typed, and None for those to be cleared; what is kept is left out."""
+        modes = {name: secret_mode(name) for name in ENDPOINTS}
+        cleared = {name: None for name, mode in modes.items() if mode == "clear"}
+        return cleared | {n: self[n].data for n, mode in modes.items() if mode in ("", "replace") and self[n].data}
 
     def _credentials(self, *names: str) -> dict[str, Any]:
         sent: dict[str, Any] = {}
@@ -212,7 +246,7 @@ class ServerForm(PortalForm):
             if mode == "clear":
                 sent[name] = None
             elif self[name].data and mode != "keep":
-                sent[name] = lines(self[name].data) if name == "scopes" else self[name].data
+                sent[name] = self[name].data.split() if name == "scopes" else self[name].data
         return {"credentials": sent} if sent else {}
 
     def _values(self, rows: Any) -> dict[str, Any]:
@@ -237,6 +271,10 @@ class ServerForm(PortalForm):
     def _groups(self) -> list[str]:
         extra = [self.new_access_group.data] if self.new_access_group.data else []
         return [*(self.access_groups.data or ()), *extra]
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def secret_mode(name: str) -> str:

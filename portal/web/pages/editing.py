@@ -1,5 +1,6 @@
 """Adding, editing, trying out and deleting a server."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from portal.web.forms.prefill import Prefill, prefill_from
 from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp
-from portal.web.rendering import page, see_other
+from portal.web.rendering import is_fragment_request, page, see_other
 
 
 @bp.route("/new", methods=["GET", "POST"])
@@ -32,10 +33,7 @@ def create() -> Response:
     form = _form(None, picked)
     if "save" in request.form and form.sent():
         with form.showing_errors():
-            fields = form.fields()
-            if form.logo.data:
-                fields["mcp_info"] = logos.with_logo(None, form.logo.data)
-            server = servers.create_server(g.session, g.principal, fields)
+            server = servers.create_server(g.session, g.principal, with_picture(form, None))
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked else {}
@@ -51,9 +49,7 @@ def edit(server_id: str) -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
-                changes = changed_fields(form.fields(), stored)
-                if form.logo.data != logos.chosen(stored.view.mcp_info):
-                    changes["mcp_info"] = logos.with_logo(stored.view.mcp_info, form.logo.data)
+                changes = changed_fields(with_picture(form, stored), stored)
                 server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
@@ -79,6 +75,7 @@ def test() -> Response:
     form = _form(stored)
     result: dict[str, Any] = {"ok": False, "tone": "bad", "label": "Not tried", "tools": None, "unset": ()}
     if not form.validate():
+        result["label"] = "Complete the required fields"
         result["message"] = " ".join(str(m) for field in form.errors.values() for m in field if isinstance(m, str))
         return _result(result)
     try:
@@ -136,7 +133,9 @@ def result_of(trial: trying.Trial) -> dict[str, Any]:
 
 
 def _result(result: dict[str, Any]) -> Response:
-    return page("servers/test_result.html", fragment="test_result", nav="servers", result=result)
+    # In the form the failed try can be repeated from where its result stands.
+    retry = is_fragment_request() and not result["ok"]
+    return page("servers/test_result.html", fragment="test_result", nav="servers", result=result, retry=retry)
 
 
 def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
@@ -162,7 +161,9 @@ def typed_before(stored: Stored) -> dict[str, Any]:
     """What the form of a stored server shows at first."""
     view = stored.view
     plain = ("server_name", "alias", "description", "instructions", "source_url", "command", "timeout", "is_byok",
-             "byok_api_key_help_url", "allow_all_keys", "available_on_public_internet")  # fmt: skip
+             "byok_api_key_help_url", "allow_all_keys", "available_on_public_internet", "delegate_auth_to_upstream",
+             "oauth_passthrough")  # fmt: skip
+    rules = view.token_validation
     return {
         **{name: getattr(view, name) for name in plain},
         "version": view.version,
@@ -170,6 +171,7 @@ def typed_before(stored: Stored) -> dict[str, Any]:
         "transport": "openapi" if view.spec_path and view.transport != "stdio" else view.transport,
         "auth_type": view.auth_type or "none",
         "oauth2_flow": view.oauth2_flow or "",
+        "token_validation": json.dumps(rules, indent=2, ensure_ascii=False) if rules else "",
         "byok_description": "\n".join(view.byok_description),
         "extra_headers": "\n".join(view.extra_headers),
         "access_groups": list(view.mcp_access_groups),
@@ -177,6 +179,14 @@ def typed_before(stored: Stored) -> dict[str, Any]:
         "env": [{"name": name} for name in stored.env],
         "variables": [{"name": v.name, "scope": v.scope, "description": v.description} for v in stored.variables],
     }
+
+
+def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
+    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest of it stays."""
+    fields, info = form.fields(), stored.view.mcp_info if stored else None
+    if form.logo.data != logos.chosen(info):
+        fields["mcp_info"] = logos.with_logo(info, form.logo.data)
+    return fields
 
 
 def _page(form: ServerForm, stored: Stored | None, *, picked: Prefill | None = None, **context: Any) -> Response:
@@ -231,7 +241,7 @@ def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
     changes: dict[str, Any] = {}
     for name, value in fields.items():
         if name in URL_FIELDS:
-            same = False  # what is stored is not known here, only its origin
+            same = value is None and name not in stored.origins  # what is stored is not known here, only its origin
         elif name in ("static_headers", "env"):
             names = tuple(stored.headers if name == "static_headers" else stored.env)
             same = isinstance(value, dict) and tuple(value) == names and all(v is KEPT for v in value.values())

@@ -5,7 +5,9 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from portal.domain.errors import CredentialNeeded, Forbidden, MissingVariables, UpstreamFailure
+from portal.authorization import Action
+from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, UpstreamFailure
+from portal.domain.servers import check_headers
 from portal.services import credentials, grid, inspection, tools
 from portal.services.tools import ToolView
 from portal.web.context import reads_only
@@ -29,7 +31,11 @@ def index() -> Response:
 def call() -> Response:
     """Call the tool; where a value of mine is missing, ask for it in place."""
     server_id, name = request.form.get("server", ""), request.form.get("tool", "")
-    tool = next((t for t in tools.list_tools(g.session, g.principal, server_id) if t.name == name), None)
+    passed, wrong = _typed_headers()
+    if wrong:
+        return _page("result", server_id, name, status=422, errors=wrong)
+    listed = tools.list_tools(g.session, g.principal, server_id, passed)
+    tool = next((t for t in listed if t.name == name), None)
     if tool is None:
         raise Forbidden("The server offers no such tool, or you may not call it.")
     values, fields = arguments(tool_fields(tool.input_schema, request.form))
@@ -37,7 +43,7 @@ def call() -> Response:
         return _page("result", server_id, name, status=422, errors=wrong, tool=tool, fields=fields)
     shown: dict[str, Any] = {"tool": tool, "fields": fields}
     try:
-        result = tools.call_tool(g.session, g.principal, server_id, name, values)
+        result = tools.call_tool(g.session, g.principal, server_id, name, values, passed)
     except (MissingVariables, CredentialNeeded) as error:
         # Fill it in right here, then call again: that is what 412 asks for.
         return _page("result", server_id, name, status=412, **shown, **_setup(server_id), problem=error.message)
@@ -45,6 +51,27 @@ def call() -> Response:
         return _page("result", server_id, name, status=status_of(error), **shown, problem=error.message)
     raw = json.dumps(result.wire, indent=2, ensure_ascii=False)
     return _page("result", server_id, name, **shown, result=result, raw=raw)
+
+
+def _typed_headers() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What was typed for headers that the server has passed on, and what of it cannot be sent, by field."""
+    fields = {name: text.strip() for name, text in request.form.items() if name.startswith("header-") and text.strip()}
+    passed = {name.removeprefix("header-"): text for name, text in fields.items()}
+    wrong: dict[str, list[str]] = {}
+    for name, text in passed.items():
+        try:
+            check_headers({name: text}, "headers")
+        except InvalidRequest as error:
+            wrong[f"header-{name}"] = [error.message]
+    return passed, wrong
+
+
+def _header_names(server_id: str) -> tuple[str, ...]:
+    """The headers of a caller that the server gets; their names are for those with admin view only."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    if Action.SERVER_INSPECT not in card.actions or card.transport == "stdio":
+        return ()
+    return inspection.get_inspected(g.session, g.principal, card.server_id).extra_headers
 
 
 def _setup(server_id: str) -> dict[str, Any]:
@@ -69,5 +96,6 @@ def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, *
     fields = context.pop("fields", None) or (tool_fields(tool.input_schema) if tool else [])
     return page(
         "playground/index.html", fragment=fragment, status=status, nav="playground", server_id=server_id,
-        servers=grid.list_usable(g.session, g.principal), tools=found, tool=tool, fields=fields, fault=fault, **context,
+        servers=grid.list_usable(g.session, g.principal), tools=found, tool=tool, fields=fields, fault=fault,
+        passed_on=_header_names(server_id) if tool and found else (), **context,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from portal.services import submissions
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only
 from portal.web.forms.submissions import SubmissionForm
-from portal.web.pages.editing import add_row, changed_fields, form_context, typed_before
+from portal.web.pages.editing import add_row, changed_fields, form_context, typed_before, with_picture
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("submissions", __name__)
@@ -33,7 +33,7 @@ def create() -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             team_id = form.team_id.data or None
-            server = submissions.submit(g.session, g.principal, dict(form.fields()), team_id=team_id)
+            server = submissions.submit(g.session, g.principal, dict(with_picture(form, None)), team_id=team_id)
             flash(f"{server.server_name} is sent. You see here when it is reviewed.", "success")
             return see_other(url_for("submissions.mine"))
     return _page(form, None)
@@ -47,7 +47,8 @@ def edit(server_id: str) -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
-                submissions.resubmit(g.session, g.principal, server_id, dict(changed_fields(form.fields(), stored)))
+                changes = changed_fields(with_picture(form, stored), stored)
+                submissions.resubmit(g.session, g.principal, server_id, dict(changes))
             except Conflict as error:
                 if error.code != "stale_version":
                     raise
