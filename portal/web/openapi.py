@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from flask import Flask
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from werkzeug.routing import Rule
 
@@ -18,14 +18,14 @@ from portal.web.documented import Entry, Query
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORDS: dict[int, tuple[str, ...]] = {
     400: (
-        "invalid_request", "already_active", "already_rejected", "missing_required_fields", "no_team", "not_byok",
-        "stdio_not_allowed",
+        "invalid_request", "already_active", "already_exists", "already_rejected", "missing_required_fields", "no_team",
+        "not_byok", "reserved_id", "stdio_not_allowed",
     ),
     401: ("unauthenticated", "sign_in_needed", "byok_auth_required"),
     403: ("forbidden",),
     404: ("not_found",),
     405: ("method_not_allowed",),
-    409: ("conflict", "stale_version"),
+    409: ("conflict", "credentials_would_move", "stale_version", "would_be_external"),
     412: ("missing_user_env_vars",),
     413: ("too_large",),
     415: ("unsupported_media_type",),
@@ -66,14 +66,17 @@ class Fault(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: a stable word for programs, a sentence for people, the field at fault."""
+    """What went wrong: a stable word for programs, a sentence for people, the field at fault; some words bring more."""
+
+    model_config = ConfigDict(extra="allow")
 
     error: str
     message: str
     field: str | None
-    errors: list[Fault] = []
-    setup_url: str = ""
-    reason: str = ""
+    errors: list[Fault] = Field([], description="Every field at fault, with 422.")
+    setup_url: str = Field("", description="Where a person stores what is missing, with 401 and 412.")
+    names: list[str] = Field([], description="The variables that are missing, with 412.")
+    reason: str = Field("", description="Why the server failed, in the words of its health, with 502 and 504.")
 
 
 class Error(BaseModel):

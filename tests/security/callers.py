@@ -30,6 +30,7 @@ from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import ApiKey, Server, Toolset
+from tests import documents
 from tests.conftest import CREW, KEYS, NOTES, add_people
 from tests.factories import PASSWORD, make_group, make_key, make_server, make_user
 
@@ -74,7 +75,9 @@ class Caller:
         headers = {**self.headers, **options.pop("headers", {})}
         if csrf and self.token and method not in ("GET", "HEAD", "OPTIONS"):
             headers["X-CSRFToken"] = self.token
-        return self.client.open(path, method=method, headers=headers, environ_base=_next_address(), **options)
+        answer = self.client.open(path, method=method, headers=headers, environ_base=_next_address(), **options)
+        documents.check(self.client.application, answer)
+        return answer
 
 
 @dataclass
