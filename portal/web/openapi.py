@@ -184,9 +184,10 @@ def operation_id(endpoint: str) -> str:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    about, example = _PARAMETERS.get(name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", f"some-{name}"))
+    about, example = _PARAMETERS.get(name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", None))
     schema = {"type": "string", "minLength": 1}
-    return {"name": name, "in": "path", "required": True, "description": about, "schema": schema, "example": example}
+    found = {"name": name, "in": "path", "required": True, "description": about, "schema": schema}
+    return found if example is None else {**found, "example": example}
 
 
 def _in_query(query: Query, schema: Any) -> dict[str, Any]:

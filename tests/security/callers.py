@@ -188,7 +188,7 @@ def _add_targets(session: Session) -> dict[str, str]:
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
-        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest",
+        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest", "operation_id": "users_list",
     }  # fmt: skip
 
 
