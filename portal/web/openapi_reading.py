@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +28,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Shape:
-    """A component: its fields, or where it has none what it is."""
+    """A component: its fields, or where it has none what it is. `sent` is one that a caller sends."""
 
     name: str
     about: str
     rows: tuple[Row, ...]
     kind: str
+    sent: bool
+
+    @property
+    def explains(self) -> bool:
+        """Whether any of its fields says what it means."""
+        return any(row.about for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One status of an operation."""
+    """One status of an operation; an error has one of `words` as its `detail.error`."""
 
     status: str
     about: str
     body: Row | None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Operation:
     body: Row | None
     example: str
     answers: tuple[Answer, ...]
+    errors: tuple[Answer, ...]
     shapes: tuple[Shape, ...]
     curl: str
 
@@ -86,18 +94,22 @@ def _operation(document: Mapping[str, Any], path: str, method: str, entry: Mappi
     body = _row("body", content["schema"], required=required) if content else None
     example = json.dumps(content["example"], indent=2, ensure_ascii=False) if content else ""
     answers = tuple(_answer(document, status, said) for status, said in entry["responses"].items())
-    firsts = [body.shape if body else "", answers[0].body.shape if answers[0].body else ""]
+    parameters = tuple(
+        (
+            said["in"],
+            _row(said["name"], said["schema"], required=said.get("required", False), about=said["description"]),
+        )
+        for said in entry.get("parameters", ())
+    )
+    sent = {shape.name: shape for shape in _shapes(document, [*(row for _, row in parameters), body], sent=True)}
+    shapes = {shape.name: shape for shape in _shapes(document, [answers[0].body], sent=False)} | sent
     return Operation(
         operation_id=entry["operationId"], tag=entry["tags"][0], method=method.upper(), path=path,
-        summary=entry["summary"], description=entry.get("description", ""), open=not entry["security"],
-        parameters=tuple(
-            (
-                each["in"],
-                _row(each["name"], each["schema"], each.get("required", False), each["description"]),
-            )
-            for each in entry.get("parameters", ())
-        ),
-        body=body, example=example, answers=answers, shapes=tuple(_shapes(document, firsts)),
+        summary=_plain(entry["summary"]), description=_plain(entry.get("description", "")), open=not entry["security"],
+        parameters=parameters, body=body, example=example,
+        answers=tuple(answer for answer in answers if not answer.words),
+        errors=tuple(answer for answer in answers if answer.words),
+        shapes=(*sent.values(), *(shape for shape in shapes.values() if not shape.sent)),
         curl=_curl(document["servers"][0]["url"], method.upper(), path, entry, example),
     )  # fmt: skip
 
@@ -106,15 +118,16 @@ def _answer(document: Mapping[str, Any], status: str, said: Mapping[str, Any]) -
     reference = said.get("$ref")
     if reference:
         said = document["components"]["responses"][reference.rpartition("/")[2]]
-        return Answer(status, said["description"], None)
+        detail = said["content"]["application/json"]["schema"]["allOf"][1]["properties"]["detail"]
+        return Answer(status, said["description"].partition(":")[0], None, tuple(detail["properties"]["error"]["enum"]))
     content = said.get("content", {}).get("application/json")
     return Answer(status, said["description"], _row("answer", content["schema"]) if content else None)
 
 
-def _shapes(document: Mapping[str, Any], firsts: list[str]) -> Iterator[Shape]:
-    """The shapes that are named first, and all that they lead to."""
+def _shapes(document: Mapping[str, Any], firsts: Sequence[Row | None], *, sent: bool) -> Iterator[Shape]:
+    """The shapes that parameters and bodies lead to, and all that these lead to in turn."""
     schemas = document["components"]["schemas"]
-    waiting, seen = [name for name in firsts if name], set[str]()
+    waiting, seen = [row.shape for row in firsts if row and row.shape], set[str]()
     while waiting:
         name = waiting.pop(0)
         if name in seen:
@@ -122,16 +135,21 @@ def _shapes(document: Mapping[str, Any], firsts: list[str]) -> Iterator[Shape]:
         seen.add(name)
         required = schemas[name].get("required", ())
         rows = tuple(
-            _row(field, schema, field in required, schema.get("description", ""))
+            _row(field, schema, required=field in required, about=schema.get("description", ""))
             for field, schema in schemas[name].get("properties", {}).items()
         )
         waiting.extend(row.shape for row in rows if row.shape)
-        yield Shape(name, " ".join(schemas[name].get("description", "").split()), rows, _kind(schemas[name]))
+        yield Shape(name, _plain(schemas[name].get("description", "")), rows, _kind(schemas[name]), sent)
 
 
-def _row(name: str, schema: Mapping[str, Any], required: bool = False, about: str = "") -> Row:
+def _row(name: str, schema: Mapping[str, Any], *, required: bool = False, about: str = "") -> Row:
     found = re.search(rf"{_SCHEMAS}(\w+)", json.dumps(schema))
-    return Row(name, _kind(schema), found[1] if found else "", required, about)
+    return Row(name, _kind(schema), found[1] if found else "", required, _plain(about))
+
+
+def _plain(text: str) -> str:
+    """Text without the marks and line ends that only documents need."""
+    return " ".join(text.replace("`", "").split())
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -144,7 +162,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return json.dumps(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(str(each) or "(empty)" for each in schema["enum"])
-    kind = str(schema.get("type", "anything"))
+    kind = str(schema.get("type", "any JSON value"))
     if kind == "array":
         kind = f"list of {_kind(schema.get('items', {}))}"
     elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
@@ -152,7 +170,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
     elif schema.get("format") == "date-time":
         kind = "time (ISO 8601)"
     limits = [said.format(schema[name]) for name, said in _LIMITS.items() if name in schema]
-    return ", ".join([kind, *limits])
+    return f"{kind} ({', '.join(limits)})" if limits else kind
 
 
 def _curl(base: str, method: str, path: str, entry: Mapping[str, Any], example: str) -> str:
