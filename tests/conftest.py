@@ -28,6 +28,7 @@ from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import Base
 from portal.web.limits import limiter
+from tests import documents
 from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
 
 pytest_plugins = ["tests.peers"]
@@ -47,7 +48,9 @@ class Client:
     def ask(self, method: str, path: str, **options: Any) -> TestResponse:
         """Send a request; `options` are werkzeug's, `headers` are added to those that say who asks."""
         headers = {**self._headers, **options.pop("headers", {})}
-        return self._client.open(path, method=method, headers=headers, **options)
+        answer = self._client.open(path, method=method, headers=headers, **options)
+        documents.check(self._client.application, answer)
+        return answer
 
     def with_csrf(self) -> "Client":
         """A signed-in client that also sends its session's CSRF token, as a page's script would."""

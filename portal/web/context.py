@@ -32,6 +32,7 @@ OPEN_ENDPOINTS = {
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
     "api_registry.get_version": "as above",
+    "api_document.get_document": "tools read an API's description without credentials; it holds nothing of anybody",
     "hub.index": "the registry for people; on and off with it",
 }
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address

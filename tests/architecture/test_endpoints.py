@@ -22,7 +22,17 @@ REGISTRY = {
     "api_registry.list_versions",
     "api_registry.get_version",
 }
-OPEN = {"static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY}
+OPEN = {
+    "static",
+    "healthz",
+    "readyz",
+    "metrics",
+    "accounts.sign_in",
+    "resource_metadata",
+    "hub.index",
+    "api_document.get_document",
+    *REGISTRY,
+}
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
 TRACES = {
@@ -187,7 +197,8 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
         assert "*" not in policy
         assert "Strict-Transport-Security" not in answer.headers
         if not answer.request.path.startswith("/static/"):
-            assert answer.headers["Cache-Control"] == "no-store", answer.request.path
+            wanted = "no-cache" if answer.request.path == "/v1/openapi.json" else "no-store"
+            assert answer.headers["Cache-Control"] == wanted, answer.request.path
         assert "Server" not in answer.headers
         is_registry = answer.request.path.startswith("/v0.1/") or answer.request.path == "/v1/mcp/registry.json"
         assert ("Access-Control-Allow-Origin" in answer.headers) is is_registry, answer.request.path

@@ -32,6 +32,7 @@ from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import ApiKey, Server, Toolset
+from tests import documents
 from tests.conftest import CREW, KEYS, NOTES, add_people
 from tests.factories import PASSWORD, make_group, make_key, make_server, make_user
 
@@ -76,7 +77,9 @@ class Caller:
         headers = {**self.headers, **options.pop("headers", {})}
         if csrf and self.token and method not in ("GET", "HEAD", "OPTIONS"):
             headers["X-CSRFToken"] = self.token
-        return self.client.open(path, method=method, headers=headers, environ_base=_next_address(), **options)
+        answer = self.client.open(path, method=method, headers=headers, environ_base=_next_address(), **options)
+        documents.check(self.client.application, answer)
+        return answer
 
 
 @dataclass
@@ -188,7 +191,7 @@ def _add_targets(session: Session) -> dict[str, str]:
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
-        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest",
+        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest", "operation_id": "users_list",
     }  # fmt: skip
 
 

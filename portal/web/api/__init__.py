@@ -6,6 +6,7 @@ from portal.web.api.access import bp as access
 from portal.web.api.audit import bp as audit
 from portal.web.api.catalog import bp as catalog
 from portal.web.api.credentials import bp as credentials
+from portal.web.api.document import bp as document
 from portal.web.api.exchange import bp as exchange
 from portal.web.api.groups import bp as groups
 from portal.web.api.keys import bp as keys
@@ -22,7 +23,7 @@ from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
     servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
-    audit, submissions, tool_changes, catalog,
+    audit, submissions, tool_changes, catalog, document,
 )  # fmt: skip
 
 

@@ -29,6 +29,15 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(_dumped(value), status, mimetype="application/json")
 
 
+def fresh(value: Any) -> Response:
+    """`value` with a validator (RFC 9110, 8.8.3): who has it already is told so instead."""
+    response = answer(value)
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
 def nothing(status: int) -> Response:
     """An answer without a body."""
     return Response(status=status)

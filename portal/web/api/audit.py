@@ -1,18 +1,32 @@
 """The record of what was done and refused."""
 
+from typing import Literal
+
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
 from portal.services import trail
+from portal.services.audit import Outcome
+from portal.services.trail import EventView
 from portal.web.api.answers import answer, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place
+from portal.web.documented import PAGED, Query, documented, listed
 
 bp = Blueprint("api_audit", __name__, url_prefix="/v1/audit")
 guard(bp, read=Action.AUDIT_READ, write=Action.AUDIT_VERIFY)
 
 
 @bp.get("")
+@documented(
+    listed(EventView),
+    query=(
+        Query("actor", "Part of the name or id of who did it."), Query("action", "Part of what was done."),
+        Query("target", "Kind or id of what it was done to."),
+        Query("outcome", "How it ended.", Outcome | Literal[""]),
+        Query("since", "A day or time, ISO 8601."), Query("until", "A day (to its end) or a time."), *PAGED,
+    ),
+)  # fmt: skip
 def list_events() -> Response:
     """A page of events, newest first; `?actor=`, `action`, `target`, `outcome`, `since` and `until` narrow it."""
     wanted = trail.filter_of(request.args)
@@ -20,6 +34,7 @@ def list_events() -> Response:
 
 
 @bp.get("/<event_id>")
+@documented(EventView)
 def get_event(event_id: str) -> Response:
     """One event."""
     return answer(trail.get_event(g.session, g.principal, event_id))

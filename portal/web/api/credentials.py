@@ -6,20 +6,24 @@ from flask import Blueprint, Response, g, request
 
 from portal.services import credentials
 from portal.services.credentials import KeyState, Requirement
+from portal.web.api.answer_shapes import KeyStateAnswer, Needs
 from portal.web.api.answers import answer, to_json
 from portal.web.api.payloads import read_if
 from portal.web.api.shapes import OwnKey, OwnValues
+from portal.web.documented import Query, documented
 
 bp = Blueprint("api_credentials", __name__, url_prefix="/v1/mcp")
 
 
 @bp.get("/server/<server_id>/user-env-vars")
+@documented(Needs)
 def get_variables(server_id: str) -> Response:
     """What the server needs of the caller."""
     return answer(_requirement(credentials.get_requirement(g.session, g.principal, server_id)))
 
 
 @bp.post("/server/<server_id>/user-env-vars")
+@documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
 def save_variables(server_id: str) -> Response:
     """Merge the values that are sent into those that are stored."""
     payload = read_if(lambda: credentials.get_requirement(g.session, g.principal, server_id), OwnValues)
@@ -27,18 +31,21 @@ def save_variables(server_id: str) -> Response:
 
 
 @bp.delete("/server/<server_id>/user-env-vars")
+@documented(Needs)
 def forget_variables(server_id: str) -> Response:
     """Remove all the values of the caller."""
     return answer(_requirement(credentials.forget_variables(g.session, g.principal, server_id)))
 
 
 @bp.get("/user-env-vars/status")
+@documented(list[Needs])
 def list_requirements() -> Response:
     """What every server on the caller's grid needs of them."""
     return answer([_requirement(found) for found in credentials.list_requirements(g.session, g.principal)])
 
 
 @bp.post("/server/<server_id>/user-credential")
+@documented(KeyStateAnswer, takes=OwnKey, example={"credential": "your own key"})
 def save_key(server_id: str) -> Response:
     """Store the caller's own key for a server."""
     payload = read_if(lambda: credentials.require_own_key_place(g.session, g.principal, server_id), OwnKey)
@@ -47,6 +54,7 @@ def save_key(server_id: str) -> Response:
 
 
 @bp.delete("/server/<server_id>/user-credential")
+@documented(KeyStateAnswer, query=(Query("user_id", "Whose key, for an Admin; else one's own."),))
 def remove_key(server_id: str) -> Response:
     """Remove the caller's own key, or as Admin that of `?user_id=`."""
     user_id = request.args.get("user_id", "").strip() or None

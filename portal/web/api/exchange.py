@@ -1,20 +1,30 @@
 """Import over the API: one request, what can be taken is taken."""
 
+from typing import Literal
+
 from flask import Blueprint, Response, g, request
+from pydantic import JsonValue
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput, TooLarge
 from portal.services import exchange
 from portal.services.inner.import_documents import MOST_BYTES, understand
+from portal.web.api.answer_shapes import Imported
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read_object
+from portal.web.documented import Query, documented
 
 bp = Blueprint("api_exchange", __name__, url_prefix="/v1/mcp/server")
 _ANYTHING = "keep"
 
 
 @bp.post("/import")
+@documented(
+    Imported, takes=dict[str, JsonValue],
+    query=(Query("secrets", "What becomes of secrets in headers.", Literal[*exchange.SHARES]),),
+    example={"mcpServers": {"notes": {"type": "http", "url": "https://notes.example.com/mcp"}}},
+)  # fmt: skip
 def import_servers() -> Response:
     """Add the servers of an `mcp.json`, a `server.json` or LiteLLM's `mcp_servers`, sent as JSON.
 

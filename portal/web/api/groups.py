@@ -4,22 +4,26 @@ from flask import Blueprint, Response, g
 
 from portal.authorization import Action
 from portal.services import access_groups
+from portal.services.access_groups import AccessGroupView
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import GroupBody, GroupChange
+from portal.web.documented import PAGED, documented, listed
 
 bp = Blueprint("api_groups", __name__, url_prefix="/v1/access-groups")
 guard(bp, read=Action.ACCESS_GROUP_READ, write=Action.ACCESS_GROUP_MANAGE)
 
 
 @bp.get("")
+@documented(listed(AccessGroupView), query=PAGED)
 def list_groups() -> Response:
     """A page of access groups."""
     return page_of(access_groups.list_groups(g.session, g.principal, **list_place()), to_json)
 
 
 @bp.post("")
+@documented(AccessGroupView, takes=GroupBody, status=201, also=(409,), example={"name": "research"})
 def create_group() -> Response:
     """Add an access group."""
     payload = read(GroupBody)
@@ -28,12 +32,14 @@ def create_group() -> Response:
 
 
 @bp.get("/<group_id>")
+@documented(AccessGroupView)
 def get_group(group_id: str) -> Response:
     """One access group."""
     return answer(access_groups.get_group(g.session, g.principal, group_id))
 
 
 @bp.patch("/<group_id>")
+@documented(AccessGroupView, takes=GroupChange, also=(409,), example={"mcp_server_ids": ["notes"]})
 def change_group(group_id: str) -> Response:
     """Change what is sent of an access group."""
     sent = read(GroupChange).sent()
@@ -45,6 +51,7 @@ def change_group(group_id: str) -> Response:
 
 
 @bp.delete("/<group_id>")
+@documented(status=204)
 def delete_group(group_id: str) -> Response:
     """Remove an access group; what it granted is granted no more."""
     access_groups.delete_group(g.session, g.principal, group_id)

@@ -7,34 +7,41 @@ from flask import Blueprint, Response, g
 from portal.authorization import Action
 from portal.services import keys
 from portal.services.keys import IssuedKey, KeyDraft, KeyView
+from portal.web.api import answer_shapes as shapes
+from portal.web.api.answer_shapes import Key
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import KeyBody, KeyChange
+from portal.web.documented import PAGED, documented, listed
 
 bp = Blueprint("api_keys", __name__, url_prefix="/v1/keys")
 guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
 
 
 @bp.get("")
+@documented(listed(Key), query=PAGED)
 def list_keys() -> Response:
     """A page of keys, without their secrets."""
     return page_of(keys.list_keys(g.session, g.principal, **list_place()), shown)
 
 
 @bp.post("")
+@documented(shapes.IssuedKey, takes=KeyBody, status=201, example={"key_alias": "ci", "user_id": "ada"})
 def issue_key() -> Response:
     """Make a key; its secret is in this answer and nowhere else."""
     return answer(issued(keys.issue_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 
 
 @bp.get("/<key_id>")
+@documented(Key)
 def get_key(key_id: str) -> Response:
     """One key."""
     return answer(shown(keys.get_key(g.session, g.principal, key_id)))
 
 
 @bp.patch("/<key_id>")
+@documented(Key, takes=KeyChange, example={"key_alias": "nightly"})
 def change_key(key_id: str) -> Response:
     """Change what is sent of a key."""
     payload = read(KeyChange)
@@ -45,6 +52,7 @@ def change_key(key_id: str) -> Response:
 
 
 @bp.delete("/<key_id>")
+@documented(status=204)
 def revoke_key(key_id: str) -> Response:
     """End a key at once."""
     keys.revoke_key(g.session, g.principal, key_id)

@@ -5,15 +5,18 @@ from flask import Blueprint, Response, g
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.services import callers, keys
+from portal.web.api.answer_shapes import Caller, IssuedKey, Key
 from portal.web.api.answers import answer, nothing, page_of
 from portal.web.api.keys import draft_of, issued, shown
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import KeyBody
+from portal.web.documented import PAGED, documented, listed
 
 bp = Blueprint("api_me", __name__, url_prefix="/v1/me")
 
 
 @bp.get("")
+@documented(Caller)
 def describe() -> Response:
     """Who asks, and the servers they may use."""
     caller = callers.describe_caller(g.session, g.principal)
@@ -29,6 +32,7 @@ def describe() -> Response:
 
 
 @bp.get("/keys")
+@documented(listed(Key), query=PAGED)
 def list_keys() -> Response:
     """A page of the caller's own keys."""
     authz.require(g.principal, Action.KEY_OWN_READ)
@@ -36,6 +40,7 @@ def list_keys() -> Response:
 
 
 @bp.post("/keys")
+@documented(IssuedKey, takes=KeyBody, status=201, example={"key_alias": "laptop"})
 def issue_key() -> Response:
     """Make a key for oneself, never wider than oneself."""
     authz.require(g.principal, Action.KEY_OWN)
@@ -43,6 +48,7 @@ def issue_key() -> Response:
 
 
 @bp.delete("/keys/<key_id>")
+@documented(status=204)
 def revoke_key(key_id: str) -> Response:
     """End one of one's own keys at once."""
     keys.revoke_own_key(g.session, g.principal, key_id)

@@ -4,15 +4,18 @@ Clients in browsers read both from anywhere and without credentials, so these ro
 """
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from flask import Blueprint, Response, g, request
+from pydantic import Field
 
 from portal.domain.errors import InvalidInput
 from portal.services import registry
 from portal.services.registry import Entry
-from portal.web.api.answers import answer
+from portal.web.api.answer_shapes import Gateway, RegistryList, RegistryServer
+from portal.web.api.answers import fresh
 from portal.web.api.payloads import cursor_of, cursor_text, limit_of
+from portal.web.documented import CURSOR, Query, documented
 
 bp = Blueprint("api_registry", __name__)
 _USUAL = 30
@@ -28,12 +31,22 @@ def _readable_from_anywhere(response: Response) -> Response:
 
 
 @bp.get("/v1/mcp/registry.json")
+@documented(Gateway, also=(304, 404))
 def gateway() -> Response:
     """The portal itself, then every listed server, by name."""
-    return _fresh({"servers": registry.describe_gateway(g.session)})
+    return fresh({"servers": registry.describe_gateway(g.session)})
 
 
 @bp.get("/v0.1/servers")
+@documented(
+    RegistryList, also=(304, 404),
+    query=(
+        Query("limit", "How many at most, 1 to 100.", Annotated[int, Field(ge=1, le=registry.MOST_ENTRIES)]), CURSOR,
+        Query("search", "Part of the name or description."),
+        Query("updated_since", "Only what changed since then.", datetime),
+        Query("version", "`latest`, or an exact version."),
+    ),
+)  # fmt: skip
 def list_entries() -> Response:
     """A page of the listed servers."""
     page = registry.list_entries(
@@ -44,19 +57,21 @@ def list_entries() -> Response:
         updated_since=_updated_since(),
         version=request.args.get("version", "")[:64],
     )
-    return _fresh(_listed(page.entries, cursor_text(page.next_cursor) if page.next_cursor else None))
+    return fresh(_listed(page.entries, cursor_text(page.next_cursor) if page.next_cursor else None))
 
 
 @bp.get("/v0.1/servers/<path:name>/versions")
+@documented(RegistryList, also=(304,))
 def list_versions(name: str) -> Response:
     """The versions of one server: the present one."""
-    return _fresh(_listed((registry.get_entry(g.session, name),), None))
+    return fresh(_listed((registry.get_entry(g.session, name),), None))
 
 
 @bp.get("/v0.1/servers/<path:name>/versions/<version>")
+@documented(RegistryServer, also=(304,))
 def get_version(name: str, version: str) -> Response:
     """One version, or `latest`."""
-    return _fresh(_wrapped(registry.get_entry(g.session, name, version)))
+    return fresh(_wrapped(registry.get_entry(g.session, name, version)))
 
 
 def _listed(entries: tuple[Entry, ...], cursor: str | None) -> dict[str, Any]:
@@ -70,15 +85,6 @@ def _wrapped(entry: Entry) -> dict[str, Any]:
         "statusChangedAt": entry.published_at, "isLatest": True,
     }  # fmt: skip
     return {"server": entry.server, "_meta": {_OFFICIAL: official}}
-
-
-def _fresh(value: Any) -> Response:
-    """`value` with a validator (RFC 9110, 8.8.3): who has it already is told so instead."""
-    response = answer(value)
-    response.headers["Cache-Control"] = "no-cache"
-    response.add_etag()
-    response.make_conditional(request)
-    return response
 
 
 def _updated_since() -> datetime | None:

@@ -9,14 +9,20 @@ from portal.authorization import Action
 from portal.domain.errors import Forbidden
 from portal.domain.servers import ServerFields
 from portal.services import access_groups, health, servers
+from portal.services.health import HealthRow
+from portal.services.inner.server_views import ServerView
+from portal.web.api.answer_shapes import ClientAddress, GroupNames, Published
 from portal.web.api.answers import answer, next_link, nothing
 from portal.web.api.payloads import cursor_of, limit_of, read
 from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
+from portal.web.documented import PAGED, Query, documented
 
 bp = Blueprint("api_servers", __name__, url_prefix="/v1/mcp")
+_EXAMPLE = {"server_name": "notes", "description": "Notes", "transport": "http", "url": "https://notes.example.com/mcp"}
 
 
 @bp.get("/server")
+@documented(list[ServerView], query=(Query("team_id", "Only what this team may use."), *PAGED), also=(404,))
 def list_servers() -> Response:
     """All the caller may see, or with `limit` a page with a `Link` to the next one."""
     after = cast(tuple[str, str] | None, cursor_of(2))
@@ -29,6 +35,7 @@ def list_servers() -> Response:
 
 
 @bp.post("/server")
+@documented(ServerView, takes=ServerBody, status=201, also=(409,), example=_EXAMPLE)
 def create_server() -> Response:
     """Add a server, active at once."""
     authz.require(g.principal, Action.SERVER_CREATE)
@@ -37,6 +44,10 @@ def create_server() -> Response:
 
 
 @bp.put("/server")
+@documented(
+    ServerView, takes=ServerChange, status=202, also=(404, 409),
+    example={"server_id": "notes", "description": "Read and change notes"},
+)  # fmt: skip
 def update_server() -> Response:
     """Change the fields that are sent of the server that the body names."""
     _require_admin("call PUT /v1/mcp/server")
@@ -46,12 +57,14 @@ def update_server() -> Response:
 
 
 @bp.get("/server/<server_id>")
+@documented(ServerView)
 def get_server(server_id: str) -> Response:
     """One server, by id, name or alias, with a fresh look at its health."""
     return answer(health.get_checked_server(g.session, g.principal, server_id))
 
 
 @bp.delete("/server/<server_id>")
+@documented(status=202)
 def delete_server(server_id: str) -> Response:
     """Remove a server with all that hangs on it."""
     servers.delete_server(g.session, g.principal, server_id)
@@ -59,6 +72,7 @@ def delete_server(server_id: str) -> Response:
 
 
 @bp.get("/server/health")
+@documented(list[HealthRow], query=(Query("server_ids", "Only these; may be repeated.", list[str]),))
 def check_servers() -> Response:
     """A look at the servers the caller may use, or at those of them that are named."""
     wanted = [server_id for server_id in request.args.getlist("server_ids") if server_id.strip()]
@@ -66,6 +80,7 @@ def check_servers() -> Response:
 
 
 @bp.post("/make_public")
+@documented(Published, takes=PublicServers, status=202, also=(404,), example={"mcp_server_ids": ["notes"]})
 def make_public() -> Response:
     """Make the list that is sent the list of public servers."""
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
@@ -75,12 +90,14 @@ def make_public() -> Response:
 
 
 @bp.get("/access_groups")
+@documented(GroupNames)
 def list_access_groups() -> Response:
     """The names of the access groups."""
     return answer({"access_groups": access_groups.list_names(g.session, g.principal)})
 
 
 @bp.get("/network/client-ip")
+@documented(ClientAddress)
 def client_address() -> Response:
     """The caller's address, as the address rule sees it."""
     return answer({"ip": g.principal.address})

@@ -4,23 +4,27 @@ from flask import Blueprint, Response, g
 
 from portal.authorization import Action
 from portal.services import preferences, servers
+from portal.web.api.answer_shapes import Settings
 from portal.web.api.answers import answer
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import read
 from portal.web.api.shapes import SettingsChange
 from portal.web.context import arrival
+from portal.web.documented import documented
 
 bp = Blueprint("api_settings", __name__, url_prefix="/v1/settings")
 guard(bp, read=Action.PREFERENCE_READ, write=Action.PREFERENCE_MANAGE)
 
 
 @bp.get("")
+@documented(Settings)
 def get_settings() -> Response:
     """The settings as they are."""
     return answer(preferences.get_preferences(g.session, g.principal))
 
 
 @bp.patch("")
+@documented(Settings, takes=SettingsChange, also=(404, 409), example={"enable_mcp_registry": True})
 def change_settings() -> Response:
     """Change the settings that are sent; `confirm_external` where the caller would come from outside afterwards."""
     changes = read(SettingsChange).sent()

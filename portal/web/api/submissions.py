@@ -9,16 +9,21 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden
 from portal.services import review_queue, reviewing, submissions
+from portal.services.inner.server_views import ServerView
 from portal.services.review_queue import Submission
 from portal.services.submissions import OwnSubmission
+from portal.web.api.answer_shapes import OwnSubmissionAnswer, SubmissionQueue
 from portal.web.api.answers import answer, next_link, to_json
 from portal.web.api.payloads import cursor_of, limit_of, read
 from portal.web.api.submission_shapes import Decision, Rejection, SubmissionBody, SubmissionChange
+from portal.web.documented import PAGED, documented
 
 bp = Blueprint("api_submissions", __name__, url_prefix="/v1/mcp/server")
+_EXAMPLE = {"server_name": "notes", "description": "Notes", "transport": "http", "url": "https://notes.example.com/mcp"}
 
 
 @bp.post("/register")
+@documented(ServerView, takes=SubmissionBody, status=201, also=(409,), example=_EXAMPLE)
 def register() -> Response:
     """Propose a server; it waits for a review."""
     _require_submitter()
@@ -28,6 +33,7 @@ def register() -> Response:
 
 
 @bp.put("/register/<server_id>")
+@documented(OwnSubmissionAnswer, takes=SubmissionChange, also=(409,), example={"description": "Read and change notes"})
 def resubmit(server_id: str) -> Response:
     """Mend one's own submission; a change of a live server waits, and the server stays as it was approved."""
     _require_submitter()
@@ -36,6 +42,7 @@ def resubmit(server_id: str) -> Response:
 
 
 @bp.get("/submissions")
+@documented(SubmissionQueue, query=PAGED)
 def list_submissions() -> Response:
     """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next one."""
     authz.require(g.principal, Action.SUBMISSION_READ)
@@ -49,12 +56,14 @@ def list_submissions() -> Response:
 
 
 @bp.get("/submissions/mine")
+@documented(list[OwnSubmissionAnswer])
 def list_own() -> Response:
     """The caller's own submissions, with what reviewers noted."""
     return answer([_own(own) for own in submissions.list_own(g.session, g.principal)])
 
 
 @bp.put("/<server_id>/approve")
+@documented(ServerView, takes=Decision, also=(409,), example={"version": 1}, needs_body=False)
 def approve(server_id: str) -> Response:
     """Make a submission active, or a proposed change of a live server its state; a body is not needed."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
@@ -63,6 +72,7 @@ def approve(server_id: str) -> Response:
 
 
 @bp.put("/<server_id>/reject")
+@documented(ServerView, takes=Rejection, also=(409,), example={"review_notes": "Say what it is for."})
 def reject(server_id: str) -> Response:
     """Reject a submission or a live server; the notes are shown to who submitted it."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)

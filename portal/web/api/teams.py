@@ -7,22 +7,26 @@ from flask import Blueprint, Response, g
 from portal.authorization import Action
 from portal.services import teams
 from portal.services.teams import TeamView
+from portal.web.api.answer_shapes import Team
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import Member, TeamBody, TeamChange
+from portal.web.documented import PAGED, documented, listed
 
 bp = Blueprint("api_teams", __name__, url_prefix="/v1/teams")
 guard(bp, read=Action.TEAM_READ, write=Action.TEAM_MANAGE)
 
 
 @bp.get("")
+@documented(listed(Team), query=PAGED)
 def list_teams() -> Response:
     """A page of teams."""
     return page_of(teams.list_teams(g.session, g.principal, **list_place()), _team)
 
 
 @bp.post("")
+@documented(Team, takes=TeamBody, status=201, also=(409,), example={"team_alias": "Research"})
 def create_team() -> Response:
     """Add a team."""
     payload = read(TeamBody)
@@ -33,12 +37,14 @@ def create_team() -> Response:
 
 
 @bp.get("/<team_id>")
+@documented(Team)
 def get_team(team_id: str) -> Response:
     """One team."""
     return answer(_team(teams.get_team(g.session, g.principal, team_id)))
 
 
 @bp.patch("/<team_id>")
+@documented(Team, takes=TeamChange, also=(409,), example={"object_permission": {"mcp_servers": ["notes"]}})
 def change_team(team_id: str) -> Response:
     """Change what is sent of a team."""
     payload = read(TeamChange)
@@ -50,6 +56,7 @@ def change_team(team_id: str) -> Response:
 
 
 @bp.delete("/<team_id>")
+@documented(status=204)
 def delete_team(team_id: str) -> Response:
     """Remove a team with its grants and keys."""
     teams.delete_team(g.session, g.principal, team_id)
@@ -57,6 +64,7 @@ def delete_team(team_id: str) -> Response:
 
 
 @bp.post("/<team_id>/members")
+@documented(Team, takes=Member, status=201, example={"user_id": "ada", "role": "user"})
 def put_member(team_id: str) -> Response:
     """Add a person to a team, or give them another role in it."""
     member = read(Member)
@@ -64,6 +72,7 @@ def put_member(team_id: str) -> Response:
 
 
 @bp.delete("/<team_id>/members/<user_id>")
+@documented(status=204)
 def remove_member(team_id: str, user_id: str) -> Response:
     """Take a person out of a team."""
     teams.remove_member(g.session, g.principal, team_id, user_id)

@@ -1,23 +1,32 @@
 """The tools of the servers that the caller may use."""
 
+from typing import Any
+
 from flask import Blueprint, Response, g
 
 from portal.services import tools
+from portal.web.api.answer_shapes import Tools
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read
 from portal.web.api.shapes import ToolCall
 from portal.web.context import caller_headers, reads_only
+from portal.web.documented import documented
 
 bp = Blueprint("api_tools", __name__, url_prefix="/v1/mcp")
 
 
 @bp.get("/tools")
+@documented(Tools)
 def list_tools() -> Response:
     """The tools in MCP's own spelling, as `{prefix}-{tool}`; servers get those headers of the caller that they list."""
     return answer({"tools": tools.list_all_tools(g.session, g.principal, caller_headers())})
 
 
 @bp.post("/tools/call")
+@documented(
+    dict[str, Any], takes=ToolCall, also=(404, 412, 502, 504),
+    example={"server_id": "notes", "name": "search_notes", "arguments": {"query": "budget"}},
+)  # fmt: skip
 @reads_only
 def call_tool() -> Response:
     """Call a tool as the caller: MCP's own result, a tool's error (`isError`) included."""

@@ -8,10 +8,11 @@ from pydantic import Field, StringConstraints
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.services import toolsets
-from portal.services.toolsets import ToolRef
+from portal.services.toolsets import ToolRef, ToolsetView
 from portal.web.api.answers import answer, nothing
 from portal.web.api.payloads import Payload, read
 from portal.web.api.shapes import Id, Short, Text, Word
+from portal.web.documented import documented
 
 bp = Blueprint("api_toolsets", __name__, url_prefix="/v1/mcp/toolset")
 
@@ -44,12 +45,17 @@ class ToolsetChange(Payload):
 
 
 @bp.get("")
+@documented(list[ToolsetView])
 def list_toolsets() -> Response:
     """The toolsets granted to the caller; with admin view all."""
     return answer(toolsets.list_toolsets(g.session, g.principal))
 
 
 @bp.post("")
+@documented(
+    ToolsetView, takes=ToolsetBody, status=201, also=(409,),
+    example={"toolset_name": "Reading", "tools": [{"server_id": "notes", "tool_name": "search_notes"}]},
+)  # fmt: skip
 def create_toolset() -> Response:
     """Add a toolset."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
@@ -59,6 +65,9 @@ def create_toolset() -> Response:
 
 
 @bp.put("")
+@documented(
+    ToolsetView, takes=ToolsetChange, also=(404, 409), example={"toolset_id": "reading", "description": "Only reads"}
+)
 def change_toolset() -> Response:
     """Change what is sent of a toolset; an explicit null takes the description away."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
@@ -73,12 +82,14 @@ def change_toolset() -> Response:
 
 
 @bp.get("/<toolset_id>")
+@documented(ToolsetView)
 def get_toolset(toolset_id: str) -> Response:
     """One toolset."""
     return answer(toolsets.get_toolset(g.session, g.principal, toolset_id))
 
 
 @bp.delete("/<toolset_id>")
+@documented(status=202)
 def delete_toolset(toolset_id: str) -> Response:
     """Remove a toolset; what it granted is granted no more."""
     toolsets.delete_toolset(g.session, g.principal, toolset_id)

@@ -4,22 +4,26 @@ from flask import Blueprint, Response, g
 
 from portal.authorization import Action
 from portal.services import people
+from portal.services.people import UserView
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import UserBody, UserChange
+from portal.web.documented import PAGED, documented, listed
 
 bp = Blueprint("api_users", __name__, url_prefix="/v1/users")
 guard(bp, read=Action.USER_READ, write=Action.USER_MANAGE)
 
 
 @bp.get("")
+@documented(listed(UserView), query=PAGED)
 def list_users() -> Response:
     """A page of people."""
     return page_of(people.list_users(g.session, g.principal, **list_place()), to_json)
 
 
 @bp.post("")
+@documented(UserView, takes=UserBody, status=201, also=(409,), example={"email": "ada@example.com"})
 def create_user() -> Response:
     """Add a person."""
     payload = read(UserBody)
@@ -27,12 +31,14 @@ def create_user() -> Response:
 
 
 @bp.get("/<user_id>")
+@documented(UserView)
 def get_user(user_id: str) -> Response:
     """One person."""
     return answer(people.get_user(g.session, g.principal, user_id))
 
 
 @bp.patch("/<user_id>")
+@documented(UserView, takes=UserChange, also=(409,), example={"display_name": "Ada"})
 def change_user(user_id: str) -> Response:
     """Change what is sent of a person."""
     payload = read(UserChange)
@@ -40,6 +46,7 @@ def change_user(user_id: str) -> Response:
 
 
 @bp.delete("/<user_id>")
+@documented(status=204)
 def delete_user(user_id: str) -> Response:
     """Remove a person with all that is theirs."""
     people.delete_user(g.session, g.principal, user_id)

@@ -5,6 +5,7 @@ from flask import Flask, Response, url_for
 from portal.web.pages import access as _explained_to_people  # noqa: F401 - hangs its handlers on people.bp
 from portal.web.pages import (
     accounts,
+    api_docs,
     audit,
     credentials,
     discover,
@@ -31,7 +32,7 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
-        discover,
+        discover, api_docs,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

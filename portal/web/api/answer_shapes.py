@@ -1,0 +1,169 @@
+"""The shapes of answers that are not a view as it is. What is in their fields is the services' affair."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from portal.services.callers import CallerView
+from portal.services.credentials import KeyState, Requirement
+from portal.services.inner.loading import RequiredVariable
+from portal.services.inner.server_views import ServerView
+from portal.services.keys import KeyView
+from portal.services.people import UserView
+from portal.services.preferences import Preferences
+from portal.services.review_queue import Counts
+from portal.services.teams import MemberView, TeamView
+from portal.web.documented import list_of, shape
+
+Key = shape("Key", KeyView, without=("created_at",))
+IssuedKey = shape("IssuedKey", KeyView, without=("created_at",), key=str)
+TeamMember = shape("TeamMember", MemberView, without=("name",))
+Team = shape("Team", TeamView, members_with_roles=list_of(TeamMember))
+KeyStateAnswer = shape("KeyState", KeyState, without=("connected_at",))
+NeededVariable = shape("NeededVariable", RequiredVariable, without=("updated_at",))
+Needs = shape("Needs", Requirement, required=list_of(NeededVariable), missing_count=int)
+Caller = shape("Caller", CallerView, user=UserView | None, key=Key | None)
+Settings = shape("Settings", Preferences, public_mcp_servers=list[str])
+OwnSubmissionAnswer = shape("OwnSubmission", ServerView, change_submitted_at=datetime | None)
+
+
+class CheckAnswer(BaseModel):
+    """One required field of a submission."""
+
+    field: str
+    passes: bool
+
+
+SubmissionAnswer = shape(
+    "Submission", ServerView, submitted_team_id=str | None, wishes=dict[str, Any], checks=list[CheckAnswer],
+    change_waits=bool,
+)  # fmt: skip
+SubmissionQueue = shape("SubmissionQueue", Counts, items=list_of(SubmissionAnswer))
+
+
+class GroupNames(BaseModel):
+    """The names of access groups, sorted."""
+
+    access_groups: list[str]
+
+
+class ClientAddress(BaseModel):
+    """The caller's address; null where the connection has none."""
+
+    ip: str | None
+
+
+class Published(BaseModel):
+    """The list of public servers as it is now."""
+
+    message: str
+    public_mcp_servers: list[str]
+    updated_by: str | None
+
+
+class Tools(BaseModel):
+    """Tools in MCP's own spelling."""
+
+    tools: list[dict[str, Any]]
+
+
+class ImportedServer(BaseModel):
+    """A server that was added."""
+
+    server_name: str
+    server_id: str
+
+
+class SkippedServer(BaseModel):
+    """A server that was there already."""
+
+    server_name: str
+    reason: str
+
+
+class RefusedServer(BaseModel):
+    """A server that could not be added."""
+
+    server_name: str
+    error: str
+
+
+class Imported(BaseModel):
+    """What became of each server of a document."""
+
+    imported: list[ImportedServer]
+    skipped: list[SkippedServer]
+    errors: list[RefusedServer]
+
+
+class Remote(BaseModel):
+    """Where a server is reached: at the gateway."""
+
+    type: Literal["streamable-http"]
+    url: str
+
+
+class GatewayEntry(BaseModel):
+    """A server as LiteLLM's registry has it."""
+
+    name: str
+    title: str
+    description: str
+    version: str
+    remotes: list[Remote]
+
+
+class GatewayServer(BaseModel):
+    """An entry of LiteLLM's registry."""
+
+    server: GatewayEntry
+
+
+class Gateway(BaseModel):
+    """LiteLLM's registry: the portal itself, then every listed server."""
+
+    servers: list[GatewayServer]
+
+
+class ServerJson(GatewayEntry):
+    """A `server.json` of 2025-12-11."""
+
+    schema_: str = Field(alias="$schema")
+
+
+class Official(BaseModel):
+    """What the registry says of an entry."""
+
+    status: Literal["active"]
+    publishedAt: datetime
+    updatedAt: datetime
+    statusChangedAt: datetime
+    isLatest: Literal[True]
+
+
+class RegistryMeta(BaseModel):
+    """Metadata of an entry, by who says it."""
+
+    official: Official = Field(alias="io.modelcontextprotocol.registry/official")
+
+
+class RegistryServer(BaseModel):
+    """An entry of the registry."""
+
+    server: ServerJson
+    meta: RegistryMeta = Field(alias="_meta")
+
+
+class RegistryPlace(BaseModel):
+    """How many entries the page has, and where the next one begins; without `nextCursor` it is the last."""
+
+    count: int
+    nextCursor: str = ""
+
+
+class RegistryList(BaseModel):
+    """A page of the registry."""
+
+    servers: list[RegistryServer]
+    metadata: RegistryPlace

@@ -1,0 +1,256 @@
+"""The OpenAPI 3.1 document of the API, made from the rules of the application and the entries beside the handlers."""
+
+import re
+import sys
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Literal
+
+from flask import Flask
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from werkzeug.routing import Rule
+
+from portal.settings import Settings
+from portal.web.context import OPEN_ENDPOINTS
+from portal.web.documented import Entry, Query
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+WORDS: dict[int, tuple[str, ...]] = {
+    400: (
+        "invalid_request", "already_active", "already_exists", "already_rejected", "missing_required_fields", "no_team",
+        "not_byok", "reserved_id", "stdio_not_allowed",
+    ),
+    401: ("unauthenticated", "sign_in_needed", "byok_auth_required"),
+    403: ("forbidden",),
+    404: ("not_found",),
+    405: ("method_not_allowed",),
+    409: ("conflict", "credentials_would_move", "stale_version", "would_be_external"),
+    412: ("missing_user_env_vars",),
+    413: ("too_large",),
+    415: ("unsupported_media_type",),
+    422: ("invalid",),
+    500: ("internal_error", "misconfigured"),
+    502: ("upstream_failed",),
+    503: ("unavailable",),
+    504: ("upstream_timeout",),
+}  # fmt: skip
+"""The stable words of `detail.error` by status."""
+
+_TAGS = {
+    "servers": "MCP servers", "credentials": "Own credentials", "keys": "API keys", "groups": "Access groups",
+    "me": "The caller", "access": "Explain access", "exchange": "Import", "audit": "Audit log",
+    "document": "This document",
+}  # fmt: skip
+_PARAMETERS = {
+    "server_id": ("Id, name or alias of an MCP server.", "notes"),
+    "name": ("Full name of a server in the registry.", "com.example.portal/notes"),
+    "version": ("A version, or `latest`.", "latest"),
+}
+_REF = "#/components/schemas/{model}"
+_ANSWER, _BODY, _QUERY = "answer", "body", "query"
+_PARAMETER = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
+_ABOUT = """\
+Everything the portal does, as JSON. The paths under `/v1/mcp` have the wire format of LiteLLM's MCP management API.
+
+Send an API key (make one under *My API keys*), or the session cookie with the token of a page in `X-CSRFToken`. A key
+that is sent decides alone. Every error has one body; `detail.error` is a stable word, `detail.message` is for people.
+"""
+
+
+class Fault(BaseModel):
+    """One field at fault."""
+
+    field: str
+    message: str
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: a stable word for programs, a sentence for people, the field at fault; some words bring more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+    message: str
+    field: str | None
+    errors: list[Fault] = Field([], description="Every field at fault, with 422.")
+    setup_url: str = Field("", description="Where a person stores what is missing, with 401 and 412.")
+    names: list[str] = Field([], description="The variables that are missing, with 412.")
+    reason: str = Field("", description="Why the server failed, in the words of its health, with 502 and 504.")
+
+
+class Error(BaseModel):
+    """The body of every error."""
+
+    detail: ErrorDetail
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schema of views: a frozen view has all its fields, those with a default too; no titles that repeat names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        if self.mode == "serialization" and field["type"] == "dataclass-field":
+            return True
+        return super().field_is_required(field, total)
+
+
+def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:
+    """Each method of each rule of the API, with its entry if it has one."""
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith(("/v1/", "/v0.1/")):
+            entry = getattr(app.view_functions[rule.endpoint], "entry", None)
+            yield from ((method, rule, entry) for method in METHODS if method in (rule.methods or ()))
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The document of this application, made at the first call. Nobody may change it."""
+    found: dict[str, Any] | None = app.extensions.get("openapi")
+    if found is None:
+        found = app.extensions["openapi"] = _build(app)
+    return found
+
+
+def _build(app: Flask) -> dict[str, Any]:
+    settings = app.extensions["settings"]
+    assert isinstance(settings, Settings)
+    known = [(method, rule, entry) for method, rule, entry in operations(app) if entry is not None]
+    schemas, components = _schemas(known)
+    paths: dict[str, dict[str, Any]] = {}
+    tags: dict[str, str] = {}
+    for method, rule, entry in known:
+        found = _operation(app, method, rule, entry, schemas)
+        paths.setdefault(_PARAMETER.sub(r"{\1}", rule.rule), {})[method.lower()] = found
+        tags[found["tags"][0]] = _module_doc(app, rule)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "MCP Portal API", "version": "1", "description": _ABOUT},
+        "servers": [{"url": settings.public_url}],
+        "tags": [{"name": name, "description": about} for name, about in tags.items()],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "responses": {f"Error{status}": _error(status) for status in WORDS},
+            "securitySchemes": _security_schemes(https=settings.https),
+        },
+    }
+
+
+def _schemas(known: list[tuple[str, Rule, Entry]]) -> tuple[dict[Any, JsonSchemaValue], dict[str, Any]]:
+    """The schema of every body, answer and parameter by operation, and the components they refer to."""
+    wanted: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
+        ("error", "serialization", TypeAdapter(Error))
+    ]
+    for method, rule, entry in known:
+        if entry.gives is not None:
+            wanted.append(((_ANSWER, method, rule.rule), "serialization", TypeAdapter(entry.gives)))
+        if entry.takes is not None:
+            wanted.append(((_BODY, method, rule.rule), "validation", TypeAdapter(entry.takes)))
+        wanted.extend(
+            ((_QUERY, method, rule.rule, query.name), "validation", TypeAdapter(query.kind)) for query in entry.query
+        )
+    found, definitions = TypeAdapter.json_schemas(wanted, ref_template=_REF, schema_generator=_Schemas)
+    return {key: schema for (key, _), schema in found.items()}, definitions["$defs"]
+
+
+def _operation(app: Flask, method: str, rule: Rule, entry: Entry, schemas: dict[Any, Any]) -> dict[str, Any]:
+    feature = rule.endpoint.partition(".")[0].removeprefix("api_")
+    summary, _, about = (app.view_functions[rule.endpoint].__doc__ or "").strip().partition("\n")
+    found: dict[str, Any] = {
+        "operationId": operation_id(rule.endpoint),
+        "tags": [_TAGS.get(feature, feature.replace("_", " ").capitalize())],
+        "summary": summary.rstrip("."),
+        "description": " ".join(about.split()),
+        "parameters": [
+            *(_in_path(name) for name in _PARAMETER.findall(rule.rule)),
+            *(_in_query(query, schemas[(_QUERY, method, rule.rule, query.name)]) for query in entry.query),
+        ],
+        "responses": _responses(method, rule, entry, schemas),
+        "security": _security(method) if rule.endpoint not in OPEN_ENDPOINTS else [],
+    }
+    if entry.takes is not None:
+        content = {"schema": schemas[(_BODY, method, rule.rule)], "example": dict(entry.example or {})}
+        found["requestBody"] = {"required": entry.needs_body, "content": {"application/json": content}}
+    return {name: value for name, value in found.items() if value != "" and (value or name != "parameters")}
+
+
+def operation_id(endpoint: str) -> str:
+    """`feature_verb` of an endpoint: `users_create` of `api_users.create_user`."""
+    feature, _, verb = endpoint.removeprefix("api_").partition(".")
+    own_name = re.compile(rf"_{feature.removesuffix('s')}s?$")
+    return f"{feature}_{own_name.sub('', verb)}"
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    about, example = _PARAMETERS.get(name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", None))
+    schema = {"type": "string", "minLength": 1}
+    found = {"name": name, "in": "path", "required": True, "description": about, "schema": schema}
+    return found if example is None else {**found, "example": example}
+
+
+def _in_query(query: Query, schema: Any) -> dict[str, Any]:
+    return {"name": query.name, "in": "query", "description": query.about, "schema": schema}
+
+
+def _responses(method: str, rule: Rule, entry: Entry, schemas: dict[Any, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": HTTPStatus(entry.status).phrase}
+    if entry.gives is not None:
+        answer["content"] = {"application/json": {"schema": schemas[(_ANSWER, method, rule.rule)]}}
+    found: dict[str, Any] = {str(entry.status): answer}
+    for status in sorted(_statuses(rule, entry)):
+        is_error = status >= HTTPStatus.BAD_REQUEST
+        found[str(status)] = (
+            {"$ref": f"#/components/responses/Error{status}"}
+            if is_error
+            else {"description": HTTPStatus(status).phrase}
+        )
+    return found
+
+
+def _statuses(rule: Rule, entry: Entry) -> set[int]:
+    """What any route of this kind may answer beside its success."""
+    found = {400, 500, 503, *entry.also}
+    if rule.endpoint not in OPEN_ENDPOINTS:
+        found |= {401, 403}
+    if rule.arguments:
+        found |= {404}
+    if entry.query:
+        found |= {422}
+    if entry.takes is not None:
+        found |= {413, 415, 422}
+    return found
+
+
+def _error(status: int) -> dict[str, Any]:
+    words = {"type": "object", "properties": {"error": {"enum": list(WORDS[status])}}}
+    schema = {"allOf": [{"$ref": _REF.format(model="Error")}, {"properties": {"detail": words}}]}
+    about = f"{HTTPStatus(status).phrase}: {', '.join(f'`{word}`' for word in WORDS[status])}."
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+def _security(method: str) -> list[dict[str, list[str]]]:
+    session: dict[str, list[str]] = {"session": []} if method == "GET" else {"session": [], "csrf": []}
+    return [{"bearer": []}, {"apiKey": []}, session]
+
+
+def _security_schemes(*, https: bool) -> dict[str, Any]:
+    return {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer sk-…`."},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in a header."},
+        "session": {
+            "type": "apiKey", "in": "cookie", "name": "__Host-portal" if https else "portal",
+            "description": "The cookie of a person who signed in.",
+        },
+        "csrf": {
+            "type": "apiKey", "in": "header", "name": "X-CSRFToken",
+            "description": "The CSRF token of the session; a change needs it beside the cookie.",
+        },
+    }  # fmt: skip
+
+
+def _module_doc(app: Flask, rule: Rule) -> str:
+    """What the module of a handler says of itself, in its first line."""
+    module = sys.modules[app.view_functions[rule.endpoint].__module__]
+    return (module.__doc__ or "").strip().partition("\n")[0]
