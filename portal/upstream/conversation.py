@@ -115,9 +115,6 @@ class Conversations:
             if not self._stdio_enabled:
                 raise Fault(HealthReason.DISABLED, "stdio servers are switched off on this portal.")
             return stdio_streams(*checked_command(target, self._stdio_commands))
-        if not target.url:
-            message = f"{target.label} is described by an OpenAPI document and does not speak MCP."
-            raise Fault(HealthReason.NOT_MCP, message)
         opened = partial(guarded_client, self._policy, headers=target.headers, timeout=timeout, witness=witness)
         if target.transport == "sse":
             from mcp.client.sse import sse_client
