@@ -246,8 +246,10 @@ class _Reader:
 
 
 def _tool_name(operation_id: Any, method: str, path: str) -> str:
-    text = operation_id if isinstance(operation_id, str) and operation_id.strip() else f"{method}_{path}"
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text[:1_000]).strip("_")[:MAX_TOOL_NAME] or method
+    given = operation_id if isinstance(operation_id, str) else ""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", given[:1_000]).strip("_")
+    name = name or f"{method}_{re.sub(r'[^A-Za-z0-9]+', '_', path[:1_000]).strip('_')}".strip("_")
+    return name[:MAX_TOOL_NAME]
 
 
 def _unique(name: str, taken: set[str]) -> str:
