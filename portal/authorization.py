@@ -24,6 +24,7 @@ class Action(StrEnum):
     ACCESS_GROUP_READ = "access_group:read"  # see access groups with their servers
     AUDIT_READ = "audit:read"  # read the record of changes
     AUDIT_VERIFY = "audit:verify"  # check that the record of changes is whole
+    CATALOG_READ = "catalog:read"  # see the lists of well-known servers and services to pick from
     CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
@@ -173,6 +174,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.ACCESS_GROUP_READ: [[has_admin_view]],
     Action.AUDIT_READ: [[has_admin_view]],
     Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
+    Action.CATALOG_READ: [[has_admin_view]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
     Action.KEY_MANAGE: [[is_admin]],

@@ -1,5 +1,7 @@
 """The form of a server, and the definition that what is typed in it amounts to."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flask import request
@@ -25,6 +27,7 @@ from portal.domain.variables import Scope
 from portal.web.forms.base import PortalForm, lines, stripped
 
 _MOST = 8_192
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LINE = {"filters": [stripped], "validators": [Length(max=4_096)]}
 
 
@@ -112,15 +115,19 @@ class ServerForm(PortalForm):
         # A list of rows takes no message of its own; it is told on top.
         return None if isinstance(found, FieldList) else found
 
-    def forget_sealed(self) -> bool:
+    def forget_sealed(self, public: Mapping[str, Any] = NOTHING) -> bool:
         """Empty the boxes of what is sealed once it is stored: it is not sent back to the page, as passwords are not.
 
-        Answers whether anything was in them.
+        What stands in `public`, by field name, is no secret and stays. Answers whether anything was forgotten.
         """
-        typed = [self[name] for name in self._SEALED if self[name].data]
+        typed = [self[name] for name in self._SEALED if self[name].data and not self.still_has(name, public)]
         for box in typed:
             box.data = None
         return bool(typed)
+
+    def still_has(self, name: str, public: Mapping[str, Any]) -> bool:
+        """Whether a field holds the text that stands in `public` under its name, whatever its line ends."""
+        return name in public and lines(self[name].data) == lines(public[name])
 
     def offer(self, *, stdio: bool, openapi: bool, groups: list[str]) -> None:
         """Say which transports and groups can be chosen."""

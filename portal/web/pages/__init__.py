@@ -7,6 +7,7 @@ from portal.web.pages import (
     accounts,
     audit,
     credentials,
+    discover,
     exchange,
     hub,
     keys,
@@ -28,6 +29,7 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
+        discover,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

@@ -1,5 +1,6 @@
 """Adding, editing, trying out and deleting a server."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, flash, g, request, url_for
@@ -13,7 +14,8 @@ from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
-from portal.web.forms.servers import ServerForm, secret_modes
+from portal.web.forms.prefill import Prefill, prefill_from
+from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp
 from portal.web.rendering import page, see_other
@@ -23,13 +25,16 @@ from portal.web.rendering import page, see_other
 def create() -> Response:
     """Add a server."""
     authz.require(g.principal, Action.SERVER_CREATE)
-    form = _form(None)
+    source = request.args.get("from", "")[:200]
+    picked = prefill_from(source)
+    form = _form(None, picked)
     if "save" in request.form and form.sent():
         with form.showing_errors():
             server = servers.create_server(g.session, g.principal, form.fields())
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
-    return _page(form, None)
+    kept: dict[str, Any] = {"from": source} if picked else {}
+    return _page(form, None, picked=picked, form_url=url_for("servers.create", **kept))
 
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
@@ -120,8 +125,9 @@ def _result(result: dict[str, Any]) -> Response:
     return page("servers/test_result.html", fragment="test_result", nav="servers", result=result)
 
 
-def _form(stored: Stored | None) -> ServerForm:
-    form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
+def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
+    values = picked.values if picked and request.method == "GET" else {}
+    form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True, **values})
     groups = inspection.list_group_choices(g.session, g.principal)
     spec = bool(stored and stored.view.spec_path)
     form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
@@ -156,16 +162,17 @@ def typed_before(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
+def _page(form: ServerForm, stored: Stored | None, *, picked: Prefill | None = None, **context: Any) -> Response:
+    shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context}
     errors = bool(form.errors or context.get("conflict") or context.get("moving"))
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
-        nav="servers", **form_context(form, stored), **context,
+        nav="servers", **shown,
     )  # fmt: skip
 
 
-def form_context(form: ServerForm, stored: Stored | None) -> dict[str, Any]:
-    """What the parts of the server form show beside what is typed."""
+def form_context(form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """What the parts of the server form show beside what is typed; `public` as in `forget_sealed`."""
     known, uses = _stored_names(form, stored)
     declared = {row.form["name"].data for row in form.variables}
     users: dict[str, list[str]] = {}
@@ -173,8 +180,9 @@ def form_context(form: ServerForm, stored: Stored | None) -> dict[str, Any]:
         for name in uses.get(row.name, ()):
             users.setdefault(name, []).append(row.form["name"].data)
     return {
-        "form": form, "forgotten": form.forget_sealed(), "form_url": request.path, "modes": secret_modes(),
-        "stored": known,
+        "form": form, "forgotten": form.forget_sealed(public),
+        "public_url": form.url.data if form.still_has("url", public) else "",
+        "form_url": request.path, "modes": secret_modes(), "stored": known,
         "server": {"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
         if stored else None,
         "args_stored": bool(stored and stored.args_stored), "origins": stored.origins if stored else {},
