@@ -1,9 +1,9 @@
-"""The list of well-known MCP servers, as LiteLLM has it."""
+"""The lists of well-known MCP servers and of APIs with an OpenAPI document, as LiteLLM has them."""
 
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services import catalog
+from portal.services import catalog, openapi_catalog
 from portal.web.api.answers import answer, to_json
 from portal.web.api.guarding import guard
 
@@ -18,3 +18,9 @@ def discover() -> Response:
         g.session, g.principal, query=request.args.get("query", ""), category=request.args.get("category", "")
     )
     return answer({"servers": [to_json(entry) for entry in found.servers], "categories": found.categories})
+
+
+@bp.get("/openapi-registry")
+def openapi_registry() -> Response:
+    """All well-known APIs with their OAuth details and key tools."""
+    return answer({"apis": [to_json(entry) for entry in openapi_catalog.list_apis(g.session, g.principal)]})

@@ -11,6 +11,7 @@ from portal.web.pages import (
     exchange,
     hub,
     keys,
+    openapi,
     people,
     playground,
     servers,
@@ -29,7 +30,7 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
-        discover,
+        discover, openapi,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

@@ -14,7 +14,7 @@ from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
-from portal.web.forms.prefill import Prefill, prefill_from
+from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
 from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp
@@ -26,14 +26,14 @@ def create() -> Response:
     """Add a server."""
     authz.require(g.principal, Action.SERVER_CREATE)
     source = request.args.get("from", "")[:200]
-    picked = prefill_from(source)
+    picked = prefill_from(source) or prefill_from_preview()
     form = _form(None, picked)
     if "save" in request.form and form.sent():
         with form.showing_errors():
             server = servers.create_server(g.session, g.principal, form.fields())
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
-    kept: dict[str, Any] = {"from": source} if picked else {}
+    kept: dict[str, Any] = {"from": source} if picked and source else {}
     return _page(form, None, picked=picked, form_url=url_for("servers.create", **kept))
 
 
@@ -129,8 +129,7 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
     values = picked.values if picked and request.method == "GET" else {}
     form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True, **values})
     groups = inspection.list_group_choices(g.session, g.principal)
-    spec = bool(stored and stored.view.spec_path)
-    form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
+    form.offer(stdio=settings().enable_stdio, groups=groups, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form
 
@@ -196,6 +195,7 @@ def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, An
     if stored is None:
         return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
     known: dict[str, Any] = dict(stored.set_at)
+    known |= {"base_url": known["url"]} if "url" in known else {}
     uses: dict[str, tuple[str, ...]] = {}
     for row in form.headers:
         name = row.form["name"].data
@@ -214,7 +214,7 @@ def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
     changes: dict[str, Any] = {}
     for name, value in fields.items():
         if name in URL_FIELDS:
-            same = False  # what is stored is not known here, only its origin
+            same = value is None and name not in stored.origins  # what is stored is not known here, only its origin
         elif name in ("static_headers", "env"):
             names = tuple(stored.headers if name == "static_headers" else stored.env)
             same = isinstance(value, dict) and tuple(value) == names and all(v is KEPT for v in value.values())
