@@ -75,5 +75,5 @@ def _check_yaml(text: str) -> None:
             raise DocumentError(f"The document uses more than {MAX_ALIASES} YAML aliases. Write it out, or use JSON.")
         if depth > MAX_DEPTH:
             raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.")
-        if nodes > 2 * MAX_NODES:
+        if nodes > MAX_NODES:
             raise DocumentError(f"The document holds more than {MAX_NODES:,} values. Use a smaller one.")

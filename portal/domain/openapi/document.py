@@ -97,7 +97,7 @@ def read_document(parsed: Any) -> Document:
     if not found:
         raise DocumentError("The document describes no operation that can be called.")
     return Document(
-        _text(info.get("title"), 200), _text(info.get("version"), 60), _text(info.get("description"), 1_000), server,
+        _text(info.get("title"), 200), _text(_word(info.get("version")), 60), _text(info.get("description"), 1_000), server,
         tuple(found), left_out, sign_in_of(document, resolver),
     )  # fmt: skip
 
@@ -259,6 +259,10 @@ def _unique(name: str, taken: set[str]) -> str:
         unique = f"{name[: MAX_TOOL_NAME - 1 - len(str(number))]}_{number}"
     taken.add(unique)
     return unique
+
+
+def _word(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value  # YAML reads 1.0 as a number
 
 
 def _text(value: Any, most: int) -> str:
