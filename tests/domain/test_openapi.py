@@ -121,10 +121,10 @@ def test_bombs_go_off_in_a_small_room() -> None:
     cyclic: list[Any] = []
     cyclic.append(cyclic)
     for bomb in (deep, laughs, cyclic, [0] * 500_000):
-        began = time.monotonic()
+        began = time.thread_time()
         with pytest.raises(DocumentError):
             read_document(document(bomb=bomb))
-        assert time.monotonic() - began < 3
+        assert time.thread_time() - began < 3
 
 
 def test_references_that_multiply_stay_small() -> None:
@@ -135,13 +135,13 @@ def test_references_that_multiply_stay_small() -> None:
     }
     schemas["s20"] = {"type": "string", "default": "x" * 60_000, "enum": ["y" * 60_000]}
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/s0"}}}}
-    began = time.monotonic()
+    began = time.thread_time()
     found = of_paths(
         {f"/{n}": {"post": {"requestBody": body}} for n in range(200)}, components={"schemas": schemas}
     )  # fmt: skip
     assert len(json.dumps(found.tools[0].wire)) < 100_000
     assert sum(len(json.dumps(tool.wire)) for tool in found.tools) < 8_000_000
-    assert time.monotonic() - began < 3
+    assert time.thread_time() - began < 3
 
 
 def test_a_schema_that_holds_itself_ends() -> None:
@@ -239,7 +239,7 @@ SHAPED = st.recursive(
 
 
 @given(SHAPED, SHAPED, SHAPED, SHAPED)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_document_breaks_the_reader(item: Any, operation: Any, components: Any, servers: Any) -> None:
     paths = {"/a/{a}": {"get": operation, "post": operation, "parameters": item}, "/b": item}
     try:

@@ -88,11 +88,11 @@ def test_what_is_wrong_with_a_document_is_told(client: McpClient) -> None:
     ],
 )
 def test_text_that_is_too_much_or_wrong_is_refused(text: bytes, words: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(DocumentError) as caught:
         parse_document(text)
     assert words in caught.value.message
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_yaml_is_read_like_json() -> None:

@@ -88,7 +88,7 @@ def test_from_the_preview_to_a_server_whose_tools_are_called(browser: Browsing, 
     saved = ada.client.ask("POST", NEW, data={**given, "auth_type": "none", "save": "yes"})
     assert saved.status_code == CHANGED, saved.get_data(as_text=True)
     server_id = saved.location.rsplit("/", 1)[-1]
-    assert "delete_pets_id" in text_of(ada.open(f"/servers/{server_id}/tools", headers={"HX-Request": "true"}))
+    assert "delete_pets_id" in text_of(ada.open(f"/servers/{server_id}/tools?now=1").main)
     played = look_at(ada.post("/playground/call", server=server_id, tool="getPet", **{"argument-id": "7"}))
     assert "Rex" in text_of(played.main)
 

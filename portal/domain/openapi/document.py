@@ -97,9 +97,14 @@ def read_document(parsed: Any) -> Document:
     if not found:
         raise DocumentError("The document describes no operation that can be called.")
     return Document(
-        _text(info.get("title"), 200), _text(_word(info.get("version")), 60), _text(info.get("description"), 1_000), server,
-        tuple(found), left_out, sign_in_of(document, resolver),
-    )  # fmt: skip
+        title=_text(info.get("title"), 200),
+        version=_text(_word(info.get("version")), 60),
+        description=_text(info.get("description"), 1_000),
+        server=server,
+        operations=tuple(found),
+        left_out=left_out,
+        sign_in=sign_in_of(document, resolver),
+    )
 
 
 def absolute_server(server: str, document_url: str) -> str | None:
