@@ -73,14 +73,14 @@ class Added:
 
 
 def list_catalog(
-    _session: Session, principal: Principal, *, query: str = "", category: str = "", transport: str = ""
+    session: Session, principal: Principal, *, query: str = "", category: str = "", transport: str = ""
 ) -> Catalog:
     """The entries whose name, title or description holds `query`, of just that category and transport if one is named.
 
     The categories are those of the whole list, whatever is asked for (behaviours DIS-01, DIS-03).
     """
     authz.require(principal, Action.CATALOG_READ)
-    everything, words = read_entries(FILE), query.strip().casefold()
+    everything, words = _read_entries(FILE), query.strip().casefold()
     found = (
         entry
         for entry in everything
@@ -91,10 +91,10 @@ def list_catalog(
     return Catalog(tuple(found), tuple(sorted({entry.category for entry in everything})))
 
 
-def get_entry(_session: Session, principal: Principal, name: str) -> CatalogEntry | None:
+def get_entry(session: Session, principal: Principal, name: str) -> CatalogEntry | None:
     """One entry by its name, or None."""
     authz.require(principal, Action.CATALOG_READ)
-    return next((entry for entry in read_entries(FILE) if entry.name == name), None)
+    return next((entry for entry in _read_entries(FILE) if entry.name == name), None)
 
 
 def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
@@ -136,7 +136,7 @@ def find_added(session: Session, principal: Principal, entries: Sequence[Catalog
 
 
 @lru_cache(maxsize=8)
-def read_entries(file: Path) -> tuple[CatalogEntry, ...]:
+def _read_entries(file: Path) -> tuple[CatalogEntry, ...]:
     """The entries of a file; none where it is not there or not right, which is logged."""
     try:
         return tuple(_entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["servers"])

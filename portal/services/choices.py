@@ -11,7 +11,7 @@ from portal import authorization as authz
 from portal.authorization import Action, ServerFacts
 from portal.domain.principals import Principal
 from portal.services.inner import loading
-from portal.store.models import AccessGroup, ApiKey, Server, Team, TeamMember, User
+from portal.store.models import AccessGroup, ApiKey, Server, Team, TeamMember, Toolset, User
 
 MOST_SERVERS = 50
 MOST_OTHERS = 20
@@ -113,6 +113,14 @@ def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> d
     return {
         row[0]: _key(*row) for part in _chunks(ids) for row in session.execute(_keys().where(ApiKey.key_id.in_(part)))
     }
+
+
+def list_toolsets(session: Session, principal: Principal) -> list[Choice]:
+    """Every toolset by name; there are never more than a few hundred."""
+    authz.require(principal, Action.TOOLSET_READ)
+    query = select(Toolset.toolset_id, Toolset.toolset_name)
+    rows = session.execute(query.order_by(func.lower(Toolset.toolset_name), Toolset.toolset_id))
+    return [Choice(*row) for row in rows]
 
 
 def name_groups(session: Session, principal: Principal, ids: Collection[str]) -> list[str]:

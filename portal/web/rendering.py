@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,12 +33,26 @@ HTMX_CONFIG = json.dumps(
 )  # fmt: skip
 
 
+_PICTURES = (".svg", ".png", ".webp", ".jpg", ".ico")
+
+
 class Icons:
     """`ui.icons.icon(…)`: a symbol of the sprite. Python and not a macro, since a page has hundreds of them."""
 
-    def __init__(self, sprite: str) -> None:
-        self._sprite = sprite
+    def __init__(self, addresses: Mapping[str, str], symbols: Collection[str]) -> None:
+        self._sprite, self._files, self._symbols = addresses["icons.svg"], addresses, symbols
         self.icon = lru_cache(maxsize=512)(self._icon)
+
+    def symbol_of(self, logo_url: str | None) -> str:
+        """The symbol that a `logo_url` like `/static/icons.svg#cloud` names; blank where it names none of ours."""
+        address, _, name = (logo_url or "").partition("#")
+        return name if address == "/static/icons.svg" and name in self._symbols else ""
+
+    def is_there(self, logo_url: str) -> bool:
+        """Whether a `logo_url` is a picture among our own files, so that no card shows a broken one (UI-16)."""
+        return (
+            logo_url.removeprefix("/static/").endswith(_PICTURES) and logo_url.removeprefix("/static/") in self._files
+        )
 
     def _icon(self, name: str, label: str = "") -> Markup:
         """The symbol `name`; without a label it is decoration."""
@@ -47,9 +63,9 @@ class Icons:
 class Components:
     """`ui.badges.missing(…)` in any template: the macros of `templates/components/badges.html`."""
 
-    def __init__(self, environment: Environment, sprite: str) -> None:
+    def __init__(self, environment: Environment, icons: Icons) -> None:
         self._environment = environment
-        self._modules: dict[str, Any] = {"icons": Icons(sprite)}
+        self._modules: dict[str, Any] = {"icons": icons}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -117,10 +133,11 @@ def see_other(url: str) -> Response:
 def init_app(app: Flask, *, https: bool) -> None:
     """Give templates their globals and filters, and every answer its headers."""
     addresses = _static_addresses(Path(str(app.static_folder)))
+    symbols = re.findall(r'<symbol id="([a-z]+)"', Path(str(app.static_folder), "icons.svg").read_text("utf-8"))
     environment = app.jinja_env
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.globals.update(
-        ui=Components(environment, addresses["icons.svg"]), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
+        ui=Components(environment, Icons(addresses, symbols)), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
     )
     environment.filters.update(ago=ago, when=when, plural=plural, as_json=as_json)
 

@@ -9,7 +9,9 @@ from tests.journeys.conftest import Portal, SignIn
 from tests.peers import AXE
 
 PAGES = (
-    "/servers", "/servers?view=table", "/servers/new", "/servers/axe", "/servers/axe/edit", "/servers/axe/tools?now=1",
+    "/servers", "/servers?view=table", "/servers/discover", "/servers/new?from=discover:github", "/servers/openapi",
+    "/servers/export", "/servers/export/enforcement", "/servers/new", "/servers/axe", "/servers/axe/edit",
+    "/servers/axe/tools?now=1",
     "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/credentials", "/servers/axe/health",
     "/servers/axe/activity", "/servers/axe/connect", "/servers/axe/delete", "/servers/import", "/credentials",
     "/credentials/axe", "/playground?server=axe&tool=search_notes", "/toolsets", "/toolsets/new", "/keys", "/keys/new",

@@ -19,7 +19,7 @@ class ChoosingForm(PortalForm):
 
     _FIELD_OF: ClassVar = {
         "object_permission.mcp_servers": "servers", "mcp_server_ids": "servers",
-        "object_permission.mcp_access_groups": "groups",
+        "object_permission.mcp_access_groups": "groups", "object_permission.mcp_toolsets": "toolsets",
     }  # fmt: skip
 
     def sent(self) -> bool:
@@ -37,6 +37,7 @@ class TeamForm(ChoosingForm):
     team_alias = StringField("Name", [InputRequired("A team needs a name."), Length(max=200)], filters=[stripped])
     groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
+    toolsets = SelectMultipleField("Toolsets", choices=[], validate_choice=False)
 
 
 class MemberForm(ChoosingForm):
@@ -81,10 +82,11 @@ class NewUserForm(UserForm):
 
 
 class UserEditForm(UserForm):
-    """A person who is known already, and the servers that are granted to nobody but them."""
+    """A person who is known already, and the servers and toolsets that are granted to nobody but them."""
 
     is_active = BooleanField("May sign in")
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
+    toolsets = SelectMultipleField("Toolsets", choices=[], validate_choice=False)
 
 
 class OneTimePasswordForm(PortalForm):
@@ -118,6 +120,7 @@ class AnyKeyForm(KeyForm):
 
     team_id = RadioField("Team", [Optional()], choices=[], validate_choice=False)
     user_id = RadioField("Owner", [Optional()], choices=[], validate_choice=False)
+    toolsets = SelectMultipleField("Toolsets", choices=[], validate_choice=False)
 
 
 def is_search() -> bool:

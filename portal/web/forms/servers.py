@@ -24,6 +24,7 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 
 from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Transport
 from portal.domain.variables import Scope
+from portal.web.forms import logos
 from portal.web.forms.base import PortalForm, lines, stripped
 
 _MOST = 8_192
@@ -59,6 +60,7 @@ class ServerForm(PortalForm):
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     instructions = TextAreaField("Instructions", [Length(max=8_000)], filters=[stripped])
     source_url = URLField("Source code", **_LINE)
+    logo = RadioField("Logo", choices=list(logos.CHOICES), default=logos.LETTERS)
     transport = RadioField("Transport", choices=[], default="http")
     url = URLField("Address", **_LINE)
     spec_path = StringField("OpenAPI document", **_LINE)

@@ -68,19 +68,28 @@ def one_server_options(chosen: str | None, url: str) -> Options:
 
 
 def changed_permission(
-    stored: ObjectPermission, servers: Collection[str], groups: Collection[str] | None = None
+    stored: ObjectPermission,
+    servers: Collection[str],
+    toolsets: Collection[str],
+    groups: Collection[str] | None = None,
 ) -> ObjectPermission | None:
     """What to grant, or None where it is what is granted already.
 
-    Tool permissions and toolsets stay. Rewriting an equal permission would not be harmless: it drops the marks that
+    Tool permissions stay. Rewriting an equal permission would not be harmless: it drops the marks that
     deleted servers left behind, and with them the limit that they still set.
     """
     wanted = replace(
         stored,
         mcp_servers=tuple(sorted(servers)),
+        mcp_toolsets=tuple(sorted(toolsets)),
         mcp_access_groups=stored.mcp_access_groups if groups is None else tuple(sorted(groups)),
     )
     return None if wanted == stored else wanted
+
+
+def toolset_choices() -> list[tuple[str, str]]:
+    """All toolsets, for a form that grants them; a few hundred at most."""
+    return [(choice.value, choice.text) for choice in choices.list_toolsets(g.session, g.principal)]
 
 
 def server_names(permissions: Mapping[str, object]) -> dict[str, str]:

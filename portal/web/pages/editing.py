@@ -14,6 +14,7 @@ from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
+from portal.web.forms import logos
 from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
 from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -30,7 +31,10 @@ def create() -> Response:
     form = _form(None, picked)
     if "save" in request.form and form.sent():
         with form.showing_errors():
-            server = servers.create_server(g.session, g.principal, form.fields())
+            fields = form.fields()
+            if form.logo.data:
+                fields["mcp_info"] = logos.with_logo(None, form.logo.data)
+            server = servers.create_server(g.session, g.principal, fields)
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked and source else {}
@@ -46,6 +50,8 @@ def edit(server_id: str) -> Response:
         with form.showing_errors():
             try:
                 changes = changed_fields(form.fields(), stored)
+                if form.logo.data != logos.chosen(stored.view.mcp_info):
+                    changes["mcp_info"] = logos.with_logo(stored.view.mcp_info, form.logo.data)
                 server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
@@ -129,6 +135,8 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
     values = picked.values if picked and request.method == "GET" else {}
     form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True, **values})
     groups = inspection.list_group_choices(g.session, g.principal)
+    if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
+        form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
     form.offer(stdio=settings().enable_stdio, groups=groups, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form
@@ -149,6 +157,7 @@ def typed_before(stored: Stored) -> dict[str, Any]:
     return {
         **{name: getattr(view, name) for name in plain},
         "version": view.version,
+        "logo": logos.chosen(view.mcp_info),
         "transport": "openapi" if view.spec_path and view.transport != "stdio" else view.transport,
         "auth_type": view.auth_type or "none",
         "oauth2_flow": view.oauth2_flow or "",

@@ -6,11 +6,13 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.enforcement import zipped
 from portal.domain.errors import InvalidInput, NotFound, TooLarge
-from portal.services import exchange, exporting, registry
+from portal.services import enforcing, exchange, exporting, registry
 from portal.services.exchange import Choices
 from portal.services.inner.import_documents import MOST_BYTES
 from portal.services.inner.import_plan import Plan, State
+from portal.web.context import settings
 from portal.web.forms.exchange import ExportForm, ImportForm
 from portal.web.rendering import page, plural, see_other
 
@@ -80,6 +82,20 @@ def export() -> Response:
         attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text, mimetype=exporting.FORMATS[name], headers=attachment)
     return page("servers/export.html", nav="servers", form=form, status=form.status)
+
+
+@bp.route("/export/enforcement", methods=["GET", "POST"])
+def enforcement() -> Response:
+    """What makes the clients of an organization keep to the catalogue: each file to read, all of them to download."""
+    pack = enforcing.make_pack(g.session, g.principal)
+    if request.method == "POST":
+        exporting.record_export(g.session, g.principal, "enforcement pack")
+        attachment = {"Content-Disposition": 'attachment; filename="mcp-enforcement.zip"'}
+        return Response(zipped(pack.files), mimetype="application/zip", headers=attachment)
+    return page(
+        "servers/enforcement.html", nav="servers", pack=pack, has_gateway=bool(settings().gateway_url),
+        is_outside=not g.principal.is_internal,
+    )  # fmt: skip
 
 
 @bp.post("/<server_id>/listing")

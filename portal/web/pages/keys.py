@@ -12,7 +12,7 @@ from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import IssuedKey, KeyDraft, KeyView
 from portal.web.context import reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
-from portal.web.pages.choosing import person_options, server_options, team_options
+from portal.web.pages.choosing import person_options, server_options, team_options, toolset_choices
 from portal.web.pages.people import bp as people_bp
 from portal.web.rendering import page, see_other
 
@@ -77,9 +77,11 @@ def key_new() -> Response:
     """Issue a key to anybody."""
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
+    form.toolsets.choices = toolset_choices()
     if form.sent():
         with form.showing_errors():
-            return _issued(keys.issue_key(g.session, g.principal, _draft(form, form.user_id.data or None)), "all_keys")
+            draft = _draft(form, form.user_id.data or None, tuple(form.toolsets.data or ()))
+            return _issued(keys.issue_key(g.session, g.principal, draft), "all_keys")
     return page(
         "keys/new_for_anybody.html", status=form.status, nav="all_keys", form=form,
         options=server_options(form.servers.data or ()), people=person_options(form.user_id.data),
@@ -98,11 +100,12 @@ def key_revoke(key_id: str) -> Response:
     return page("keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("people.keys"))
 
 
-def _draft(form: KeyForm, user_id: str | None = None) -> KeyDraft:
+def _draft(form: KeyForm, user_id: str | None = None, toolsets: tuple[str, ...] = ()) -> KeyDraft:
     days, ticked = form.days(), tuple(form.servers.data or ())
+    permission = ObjectPermission(mcp_servers=ticked, mcp_toolsets=toolsets) if ticked or toolsets else None
     return KeyDraft(
         key_alias=form.key_alias.data, user_id=user_id, team_id=form.team_id.data or None,
-        allowed_routes=form.routes(), object_permission=ObjectPermission(mcp_servers=ticked) if ticked else None,
+        allowed_routes=form.routes(), object_permission=permission,
         expires_at=datetime.now(UTC) + timedelta(days=days) if days else None,
     )  # fmt: skip
 

@@ -12,7 +12,14 @@ from portal.services import choices, impact, people
 from portal.services.people import UserView
 from portal.web.context import reads_only
 from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
-from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, team_options
+from portal.web.pages.choosing import (
+    changed_permission,
+    person_options,
+    server_names,
+    server_options,
+    team_options,
+    toolset_choices,
+)
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("people", __name__, url_prefix="/admin")
@@ -68,7 +75,7 @@ def user(user_id: str) -> Response:
     granted = stored.object_permission
     form = UserEditForm(
         email=stored.email, display_name=stored.display_name, role=stored.role, is_active=stored.is_active,
-        servers=list(granted.mcp_servers),
+        servers=list(granted.mcp_servers), toolsets=list(granted.mcp_toolsets),
     )  # fmt: skip
     if form.sent():
         with form.showing_errors():
@@ -76,7 +83,7 @@ def user(user_id: str) -> Response:
             changes = {
                 name: value for name, value in fields.items() if (getattr(stored, name) or None) != (value or None)
             }
-            permission = changed_permission(granted, form.servers.data or ())
+            permission = changed_permission(granted, form.servers.data or (), form.toolsets.data or ())
             people.change_user(g.session, g.principal, user_id, changes, permission)
             flash(f"{form.display_name.data or form.email.data} is saved.", "success")
             return see_other(url_for("people.user", user_id=user_id))
@@ -93,7 +100,10 @@ def user_password(user_id: str) -> Response:
             password = form.password.data or one_time_password()
             fields = {"password": password, "must_change_password": True}
             return _password_shown(people.change_user(g.session, g.principal, user_id, fields), password, new=False)
-    shown = UserEditForm(formdata=None, obj=stored, servers=list(stored.object_permission.mcp_servers))
+    granted = stored.object_permission
+    shown = UserEditForm(
+        formdata=None, obj=stored, servers=list(granted.mcp_servers), toolsets=list(granted.mcp_toolsets)
+    )
     return _user_page(stored, shown, form)
 
 
@@ -139,6 +149,7 @@ def _name(user: UserView) -> str:
 
 
 def _user_page(stored: UserView, form: UserEditForm, password_form: OneTimePasswordForm) -> Response:
+    form.toolsets.choices = toolset_choices()
     return page(
         "people/user.html", status=422 if form.errors or password_form.errors else 200, nav="users", user=stored,
         name=_name(stored), form=form, password_form=password_form, options=server_options(form.servers.data or ()),

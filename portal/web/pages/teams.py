@@ -7,7 +7,7 @@ from portal.authorization import Action
 from portal.services import access_groups, choices, impact, teams
 from portal.services.teams import TeamView
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
-from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options
+from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, toolset_choices
 from portal.web.pages.people import bp, may_change
 from portal.web.rendering import page, see_other
 
@@ -47,7 +47,9 @@ def team(team_id: str) -> Response:
     if form.sent():
         with form.showing_errors():
             name = form.team_alias.data
-            permission = changed_permission(granted, form.servers.data or (), form.groups.data or ())
+            permission = changed_permission(
+                granted, form.servers.data or (), form.toolsets.data or (), form.groups.data or ()
+            )
             changes = {"team_alias": name} if name != stored.team_alias else {}
             teams.change_team(g.session, g.principal, team_id, changes, permission)
             flash(f"{name} is saved.", "success")
@@ -94,10 +96,12 @@ def _form(stored: TeamView, *, fresh: bool = False) -> TeamForm:
     """The form with what is stored; `fresh` where another form of the page was sent."""
     granted = stored.object_permission
     typed = {
-        "team_alias": stored.team_alias, "groups": list(granted.mcp_access_groups), "servers": list(granted.mcp_servers)
+        "team_alias": stored.team_alias, "groups": list(granted.mcp_access_groups),
+        "servers": list(granted.mcp_servers), "toolsets": list(granted.mcp_toolsets),
     }  # fmt: skip
     form = TeamForm(formdata=None, data=typed) if fresh else TeamForm(data=typed)
     form.groups.choices = [(name, name) for name in access_groups.list_names(g.session, g.principal)]
+    form.toolsets.choices = toolset_choices()
     return form
 
 

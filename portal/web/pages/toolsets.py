@@ -9,9 +9,11 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import PortalError, UpstreamFailure
-from portal.services import choices, impact, tools, toolsets
+from portal.domain.snippets import KEY_VARIABLE
+from portal.services import choices, connecting, impact, tools, toolsets
 from portal.services.tools import ToolView
 from portal.services.toolsets import ToolRef, ToolsetView
+from portal.web.context import settings
 from portal.web.forms.people import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -113,6 +115,18 @@ def edit(toolset_id: str) -> Response:
             flash(f"{form.toolset_name.data} is saved.", "success")
             return see_other(url_for("toolsets.detail", toolset_id=toolset_id))
     return _editor(form, stored)
+
+
+@bp.get("/<toolset_id>/connect")
+def connect(toolset_id: str) -> Response:
+    """What to paste into each client to reach just these tools."""
+    stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
+    gateway = settings().gateway_url
+    connection = connecting.describe_toolset(g.session, g.principal, toolset_id, gateway)
+    return page(
+        "toolsets/connect.html", nav="toolsets", toolset=stored, connection=connection, has_gateway=bool(gateway),
+        key_variable=KEY_VARIABLE,
+    )  # fmt: skip
 
 
 @bp.route("/<toolset_id>/delete", methods=["GET", "POST"])
