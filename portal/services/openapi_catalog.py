@@ -97,11 +97,11 @@ class Preview:
         return sum(tool.tokens for tool in self.tools)
 
 
-def list_apis(_session: Session, principal: Principal, *, query: str = "") -> tuple[ApiEntry, ...]:
+def list_apis(session: Session, principal: Principal, *, query: str = "") -> tuple[ApiEntry, ...]:
     """The entries with `query` in their name, title, description or key tools."""
     authz.require(principal, Action.CATALOG_READ)
     words = query.strip().casefold()
-    return tuple(entry for entry in read_apis(FILE) if words in _searched(entry))
+    return tuple(entry for entry in _read_apis(FILE) if words in _searched(entry))
 
 
 def get_api(session: Session, principal: Principal, name: str) -> ApiEntry | None:
@@ -135,7 +135,7 @@ def preview_file(session: Session, principal: Principal, content: bytes) -> Prev
 
 
 @lru_cache(maxsize=8)
-def read_apis(file: Path) -> tuple[ApiEntry, ...]:
+def _read_apis(file: Path) -> tuple[ApiEntry, ...]:
     """The entries of a file; none where it is not there or not right, which is logged."""
     try:
         return tuple(_entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["apis"])
