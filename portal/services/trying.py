@@ -1,5 +1,6 @@
 """Trying out a definition before it is saved: a true MCP handshake with what is typed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,7 +85,7 @@ def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Bl
     stored = blueprint_of(session, row) if row else Blueprint(Transport.SSE, None, Definition())
     old = stored.definition
     urls = {name: _one(name, fields, old) for name in URL_FIELDS}
-    if row and origin_of(urls["url"]) not in (None, origin_of(old.urls.get("url"))):
+    if row and _origin(urls) not in (None, _origin(old.urls)):
         old, stored = _only_typed(fields), replace(stored, variables=())
     entries = fields.get("env_vars")
     typed_globals = {
@@ -112,6 +113,11 @@ def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Bl
             globals=old.globals if entries is None else {k: v for k, v in typed_globals.items() if v},
         ),
     )
+
+
+def _origin(urls: Mapping[str, str | None]) -> str | None:
+    """Where what signs in is sent: the origin of the URL or, without one, of the OpenAPI document."""
+    return origin_of(urls.get("url") or urls.get("spec_path"))
 
 
 def _only_typed(fields: ServerFields) -> Definition:

@@ -116,9 +116,6 @@ class Conversations:
             if not self._stdio_enabled:
                 raise Fault(HealthReason.DISABLED, "stdio servers are switched off on this portal.")
             return stdio_streams(*checked_command(target, self._stdio_commands))
-        if not target.url:
-            message = f"{target.label} is described by an OpenAPI document and does not speak MCP."
-            raise Fault(HealthReason.NOT_MCP, message)
         auth = AwsAuth(target.signing) if target.signing else None
         opened = partial(
             guarded_client, self._policy, headers=target.headers, timeout=timeout, witness=witness, auth=auth

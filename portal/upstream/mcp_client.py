@@ -1,4 +1,4 @@
-"""The portal's own MCP client: probes, tool lists and tool calls, for synchronous and asynchronous code."""
+"""The portal's own client of MCP servers and of services with an OpenAPI document: probes, tool lists and calls."""
 
 import asyncio
 import threading
@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
+from portal.domain.openapi.document import Document
 from portal.domain.upstream import (
     HealthReason,
     HealthStatus,
@@ -17,7 +18,7 @@ from portal.domain.upstream import (
     ToolDefinition,
     ToolOutcome,
 )
-from portal.upstream import probing
+from portal.upstream import openapi_client, probing
 from portal.upstream.conversation import Conversations
 from portal.upstream.faults import Fault, timed_out
 from portal.upstream.loop import run
@@ -32,7 +33,7 @@ OVERTIME = 8.0
 
 
 class McpClient:
-    """Speaks MCP of both generations over streamable HTTP, SSE and stdio, within the operator's rules.
+    """Speaks MCP of both generations over streamable HTTP, SSE and stdio, and plain HTTP by OpenAPI documents.
 
     stdio targets are refused unless `stdio_enabled`; `stdio_commands` are allowed besides the usual seven. An
     operation takes no longer than its target's `timeout` (seconds); a probe also no longer than 5 s. Holds no
@@ -65,8 +66,8 @@ class McpClient:
     async def aprobe(self, target: Target, *, with_tools: bool = False, timeout: float | None = None) -> ProbeResult:
         """`probe` for asynchronous code."""
         limit = _probe_limit(target, timeout)
-        if target.spec_url and not target.url and target.transport != "stdio":
-            return await _timed(partial(probing.probe_document, self._policy, target, limit))
+        if openapi_client.is_described(target):
+            return await _timed(partial(probing.probe_document, self._policy, target, limit, with_tools))
         await _load_sdk()
         return await _timed(partial(probing.probe_server, self._conversations, target, limit, with_tools))
 
@@ -76,8 +77,18 @@ class McpClient:
 
     async def alist_tools(self, target: Target) -> tuple[ToolDefinition, ...]:
         """`list_tools` for asynchronous code."""
+        return await _in_our_words(self._listed(target, target.timeout))
+
+    async def _listed(self, target: Target, timeout: float) -> tuple[ToolDefinition, ...]:
+        if openapi_client.is_described(target):
+            return await openapi_client.listed(self._policy, target, timeout)
         await _load_sdk()
-        return await _in_our_words(self._conversations.hold(target, listed, target.timeout))
+        return await self._conversations.hold(target, listed, timeout)
+
+    def describe(self, spec_url: str, *, timeout: float) -> Document:
+        """Fetch and read the OpenAPI document at `spec_url`, within `timeout` seconds. Raises UpstreamFailure."""
+        target = Target("http", spec_url=spec_url, timeout=timeout)
+        return run(_in_our_words(openapi_client.read(self._policy, target, timeout)), timeout + OVERTIME)
 
     def call_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         """Call a tool. Raises UpstreamFailure (`sign_in_needed` for a 401) or UpstreamTimeout.
@@ -88,6 +99,10 @@ class McpClient:
 
     async def acall_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         """`call_tool` for asynchronous code."""
+        began = time.monotonic()
+        if openapi_client.is_described(target):
+            wire = await _in_our_words(openapi_client.call(self._policy, target, name, arguments))
+            return ToolOutcome(wire, wire.get("isError") is True, _since(began))
         await _load_sdk()
         began = time.monotonic()
         work = partial(call, name=name, arguments=arguments)
@@ -115,9 +130,8 @@ class McpClient:
         """List the tools of many side by side, as `probe_many` does; a failure stands where its answer would."""
 
         async def one(target: Target, left: float) -> tuple[ToolDefinition, ...] | UpstreamFailure:
-            await _load_sdk()
             try:
-                return await self._conversations.hold(target, listed, min(left, target.timeout))
+                return await self._listed(target, min(left, target.timeout))
             except Fault as fault:
                 return fault.as_failure()
 

@@ -3,27 +3,24 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx2
 import yaml
 
 from portal.domain.upstream import HealthReason, HealthStatus, OutboundPolicy, ProbeResult, Target, ToolDefinition
-from portal.upstream.checks import checked_url
+from portal.upstream import openapi_client
 from portal.upstream.conversation import Conversations, WireWitness
-from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
-from portal.upstream.guard import guarded_client
+from portal.upstream.faults import Fault, timed_out
 from portal.upstream.tools import listed
 
 if TYPE_CHECKING:
     from mcp import Client
 
-MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 MAX_DEPTH = 200
 MAX_NAME = 200  # characters of a server's own name and version
-_DOCUMENT = "an OpenAPI document"
 _YAML: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,31 +54,25 @@ async def _tools_if_any(client: "Client", witness: WireWitness) -> tuple[ToolDef
         return None
 
 
-async def probe_document(policy: OutboundPolicy, target: Target, timeout: float) -> ProbeResult:
-    """Fetch the OpenAPI document of `target`, within `timeout` seconds. Raises Fault.
-
-    The target's headers stay here: they are meant for the API, which may live at another origin.
-    """
+async def probe_document(
+    policy: OutboundPolicy, target: Target, timeout: float, with_tools: bool = False
+) -> ProbeResult:
+    """Fetch the OpenAPI document of `target`, within `timeout` seconds (HLT-08). Raises Fault."""
     began = time.monotonic()
+    where = replace(target, url="").label
+    message = f"{where} gave its OpenAPI document."
+    if with_tools:
+        document = await openapi_client.read(policy, target, timeout)
+        return ProbeResult(
+            HealthStatus.HEALTHY, HealthReason.OK, message, _since(began), server_name=_short(document.title) or None,
+            server_version=_short(document.version) or None, tools=document.tools,
+        )  # fmt: skip
     with anyio.move_on_after(timeout):
-        text = await _fetched(policy, target, timeout)
+        text = await openapi_client.fetch_document(policy, target, timeout)
         if not await asyncio.to_thread(is_openapi, text):
-            raise Fault(HealthReason.NOT_MCP, f"{target.label} answered, but not with {_DOCUMENT}.")
-        message = f"{target.label} gave its OpenAPI document."
+            raise Fault(HealthReason.NOT_MCP, f"{where} answered, but not with an OpenAPI document.")
         return ProbeResult(HealthStatus.HEALTHY, HealthReason.OK, message, _since(began))
-    raise timed_out(target, timeout)
-
-
-async def _fetched(policy: OutboundPolicy, target: Target, timeout: float) -> bytes:
-    accept = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.5"}
-    try:
-        async with guarded_client(policy, headers=accept, timeout=timeout, max_bytes=MAX_DOCUMENT_BYTES) as http:
-            response = await http.get(checked_url(target.spec_url))
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as fault:
-        raise fault_of_network(target, fault, None, timeout) from None
-    if response.status_code != 200:
-        raise fault_of_answer(target, Answer.of(response), _DOCUMENT)
-    return response.content
+    raise timed_out(replace(target, url=""), timeout)
 
 
 def is_openapi(document: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 import secrets
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 
 from portal.settings import Settings
 from portal.store import schema
@@ -19,6 +19,8 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
     @app.before_request
     def _name_the_request() -> None:
         g.request_id = secrets.token_hex(6)
+        if request.endpoint in limits.LARGER_BODIES:  # before anything looks into the body
+            request.max_content_length = limits.LARGER_BODIES[request.endpoint]
 
     context.init_app(app)
     rendering.init_app(app, https=settings.https)

@@ -86,7 +86,7 @@ def test_the_routes_of_the_api_are_these(app: Flask) -> None:
         "/v1/mcp/server/{}/reject": "PUT", "/v1/mcp/server/import": "POST", "/v1/mcp/registry.json": "GET",
         "/v1/audit": "GET", "/v1/audit/{}": "GET", "/v1/mcp/server/{}/tool-changes": "GET",
         "/v1/mcp/server/{}/tool-changes/accept": "POST", "/v1/mcp/discover": "GET",
-        "/v1/openapi.json": "GET",
+        "/v1/openapi.json": "GET", "/v1/mcp/openapi-registry": "GET",
     }  # fmt: skip
     for thing in ("users", "teams", "keys", "access-groups"):
         golden |= {f"/v1/{thing}": "GET,POST", f"/v1/{thing}/{{}}": "GET,PATCH,DELETE"}

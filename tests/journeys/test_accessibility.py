@@ -10,7 +10,7 @@ from tests.peers import AXE
 
 PAGES = (
     "/servers/axe/tools/changes",
-    "/servers", "/servers?view=table", "/servers/discover", "/servers/new?from=discover:github",
+    "/servers", "/servers?view=table", "/servers/discover", "/servers/new?from=discover:github", "/servers/openapi",
     "/servers/export", "/servers/export/enforcement", "/servers/new", "/servers/axe", "/servers/axe/edit",
     "/servers/axe/tools?now=1",
     "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/credentials", "/servers/axe/health",

@@ -247,12 +247,6 @@ def test_a_forbidden_address_is_blocked(echo_server: str) -> None:
     assert caught.value.reason == "blocked"
 
 
-def test_a_described_api_has_no_tools_over_mcp(client: McpClient) -> None:
-    with pytest.raises(UpstreamFailure) as caught:
-        client.list_tools(Target("http", spec_url="http://127.0.0.1:1/openapi.json"))
-    assert caught.value.reason == "not_mcp"
-
-
 def test_nothing_secret_is_logged(client: McpClient, caplog: pytest.LogCaptureFixture) -> None:
     """httpx2 logs whole addresses, the SDK addresses and what an upstream sent."""
     caplog.set_level(logging.DEBUG)

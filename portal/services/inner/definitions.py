@@ -45,6 +45,22 @@ def destination_of(row: Server) -> str:
     return row.address or f"stdio:{row.command}"
 
 
+def moves_address(row: Server, fields: ServerFields) -> bool:
+    """Whether a change leads the server, and with it all that is stored for it, to another origin.
+
+    Of a service with an OpenAPI document that is the base URL's or, without one, the document's.
+    """
+    if row.address is None:
+        return False
+    origins = [_origin_after(row, fields, name) for name in ("url", "spec_path")]
+    return next((origin for origin in origins if origin), None) != row.address
+
+
+def _origin_after(row: Server, fields: ServerFields, name: str) -> str | None:
+    value = fields.get(name, KEPT)
+    return hint(row, name) if value is KEPT else origin_of(str(value)) if value else None
+
+
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
     """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}

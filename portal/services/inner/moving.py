@@ -22,6 +22,7 @@ from portal.services.inner.definitions import (
     destination_of,
     has_part,
     hint,
+    moves_address,
     opened,
     reseal_credentials,
 )
@@ -55,7 +56,7 @@ _DECIDES_HEALTH = (
 
 def prepare(session: Session, row: Server, fields: ServerFields) -> Move:
     """Look at a change before it is written. Raises `Conflict` where credentials would move unasked."""
-    moves = _moves(row, fields, "url") or _moves(row, fields, "token_url")
+    moves = moves_address(row, fields) or _token_url_moves(row, fields)
     changes_auth = "auth_type" in fields and (fields["auth_type"] or None) != row.auth_type
     keeps = bool(fields.get("keep_credentials"))
     sent = fields.get("credentials", {})
@@ -100,8 +101,8 @@ def finish(session: Session, principal: Principal, row: Server, move: Move) -> N
         row.probe_due_at, row.probe_failures = now(), 0
 
 
-def _moves(row: Server, fields: ServerFields, name: str) -> bool:
-    if name not in fields or fields[name] is KEPT:  # type: ignore[literal-required]
+def _token_url_moves(row: Server, fields: ServerFields) -> bool:
+    if "token_url" not in fields or fields["token_url"] is KEPT:
         return False
-    before = hint(row, name)
-    return before is not None and origin_of(fields[name]) != before  # type: ignore[literal-required]
+    before = hint(row, "token_url")
+    return before is not None and origin_of(fields["token_url"]) != before

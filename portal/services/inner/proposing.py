@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport, origin_of
-from portal.services.inner.definitions import hint
+from portal.services.inner.definitions import hint, moves_address
 from portal.services.inner.house import house_of
 from portal.services.inner.review_facts import Facts, facts_of
 from portal.services.inner.writing import change_row
@@ -82,6 +82,7 @@ def _refuse_kept_elsewhere(row: Server, fields: ServerFields) -> None:
         name in fields and sent[name] is not KEPT and hint(row, name) not in (None, origin_of(sent[name]))
         for name in _SENT_THERE
     )
+    moves = moves or moves_address(row, fields)
     if not moves:
         return
     stored = any(secret.field in ("static_headers", "env") for secret in row.secrets)

@@ -10,10 +10,12 @@ from portal.services.credentials import KeyState, Requirement
 from portal.services.inner.loading import RequiredVariable
 from portal.services.inner.server_views import ServerView
 from portal.services.keys import KeyView
+from portal.services.openapi_catalog import ApiEntry
 from portal.services.people import UserView
 from portal.services.preferences import Preferences
 from portal.services.review_queue import Counts
 from portal.services.teams import MemberView, TeamView
+from portal.services.tool_changes import ToolChange, ToolChanges
 from portal.web.documented import list_of, shape
 
 Key = shape("Key", KeyView, without=("created_at",))
@@ -167,3 +169,16 @@ class RegistryList(BaseModel):
 
     servers: list[RegistryServer]
     metadata: RegistryPlace
+
+
+class Apis(BaseModel):
+    """The well-known APIs."""
+
+    apis: list[ApiEntry]
+
+
+class ToolWarning(BaseModel):
+    """Something in a definition that a reviewer should look at."""
+
+
+ToolChangesAnswer = shape("ToolChanges", ToolChanges, items=list_of(shape("ToolChange", ToolChange)))

@@ -1,20 +1,33 @@
-"""The list of well-known MCP servers, as LiteLLM has it."""
+"""The lists of well-known MCP servers and of APIs with an OpenAPI document, as LiteLLM has them."""
 
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services import catalog
+from portal.services import catalog, openapi_catalog
+from portal.services.catalog import Catalog
+from portal.web.api.answer_shapes import Apis
 from portal.web.api.answers import answer, to_json
 from portal.web.api.guarding import guard
+from portal.web.documented import Query, documented
 
 bp = Blueprint("api_catalog", __name__, url_prefix="/v1/mcp")
 guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 
 
 @bp.get("/discover")
+@documented(
+    Catalog, query=(Query("query", "A part of the name, title or description."), Query("category", "Exactly this one."))
+)
 def discover() -> Response:
     """The entries that `?query=` and `?category=` leave, and the categories of all."""
     found = catalog.list_catalog(
         g.session, g.principal, query=request.args.get("query", ""), category=request.args.get("category", "")
     )
     return answer({"servers": [to_json(entry) for entry in found.servers], "categories": found.categories})
+
+
+@bp.get("/openapi-registry")
+@documented(Apis)
+def openapi_registry() -> Response:
+    """All well-known APIs with their OAuth details and key tools."""
+    return answer({"apis": [to_json(entry) for entry in openapi_catalog.list_apis(g.session, g.principal)]})

@@ -7,8 +7,10 @@ from pydantic import StringConstraints
 
 from portal.services import tool_changes
 from portal.services.tool_changes import ToolChange
+from portal.web.api.answer_shapes import ToolChangesAnswer
 from portal.web.api.answers import answer, to_json
 from portal.web.api.payloads import Payload, read_if
+from portal.web.documented import documented
 
 bp = Blueprint("api_tool_changes", __name__, url_prefix="/v1/mcp/server/<server_id>/tool-changes")
 
@@ -21,6 +23,7 @@ class Acceptance(Payload):
 
 
 @bp.get("")
+@documented(ToolChangesAnswer)
 def list_changes(server_id: str) -> Response:
     """The first 20 changes that wait, by name, each with both definitions and what is to be pointed out."""
     found = tool_changes.list_changes(g.session, g.principal, server_id)
@@ -28,6 +31,7 @@ def list_changes(server_id: str) -> Response:
 
 
 @bp.post("/accept")
+@documented(ToolChangesAnswer, takes=Acceptance, also=(409,), example={"tool_name": "search", "sha256": "0" * 64})
 def accept(server_id: str) -> Response:
     """Accept one tool exactly as it was seen; 409 where it is another again."""
     sent = read_if(lambda: tool_changes.check_may_accept(g.session, g.principal, server_id), Acceptance)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import g
+from flask import g, request
 
 from portal.domain.servers import AuthType, OAuthFlow, Transport
-from portal.services import catalog
+from portal.services import catalog, openapi_catalog
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,39 @@ def _from_discover(name: str) -> Prefill | None:
     return Prefill(entry.title, values, (*needs, *([entry.note] if entry.note else ())))
 
 
-_PICKERS: dict[str, Callable[[str], Prefill | None]] = {"discover": _from_discover}
+def _from_openapi(name: str) -> Prefill | None:
+    entry = openapi_catalog.get_api(g.session, g.principal, name)
+    if entry is None:
+        return None
+    values: dict[str, Any] = {
+        "server_name": entry.name, "description": entry.description, "transport": "openapi",
+        "spec_path": entry.spec_url, "base_url": entry.base_url or "", "auth_type": entry.auth_type.value,
+    }  # fmt: skip
+    todo = [entry.note] if entry.note else []
+    if entry.oauth:
+        values |= {
+            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE.value, "authorization_url": entry.oauth.authorization_url,
+            "token_url": entry.oauth.token_url, "scopes": "\n".join(entry.oauth.scopes),
+        }  # fmt: skip
+        todo.append(f"Register an OAuth app with {entry.title} and enter its client ID: {entry.oauth.docs_url}")
+    return Prefill(entry.title, values, tuple(todo))
+
+
+def prefill_from_preview() -> Prefill | None:
+    """What the preview of a document sent along to be filled in; None where the request comes from elsewhere.
+
+    It is sent by POST, with the form's token, so that no link can fill in what somebody else chose.
+    """
+    if request.form.get("add") != "openapi":
+        return None
+    values = {name: request.form[name] for name in _OF_PREVIEW if name in request.form}
+    header = request.form.get("headers-0-name", "")
+    todo = ("Look whether the base URL is right: what signs in is sent there, and nowhere else.",)
+    return Prefill(
+        request.form.get("title", "")[:200], values, (*todo, f"Enter the API key as the header {header[:128]}.")
+        if header else todo,
+    )  # fmt: skip
+
+
+_OF_PREVIEW = ("spec_path", "base_url", "authorization_url", "token_url", "scopes")
+_PICKERS: dict[str, Callable[[str], Prefill | None]] = {"discover": _from_discover, "openapi": _from_openapi}

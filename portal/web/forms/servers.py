@@ -19,10 +19,9 @@ from wtforms import (
     StringField,
     TextAreaField,
     URLField,
-    ValidationError,
 )  # fmt: skip
 from wtforms.fields import FloatField
-from wtforms.validators import InputRequired, Length, NumberRange, Optional
+from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Transport
 from portal.domain.variables import Scope
@@ -68,6 +67,7 @@ class ServerForm(PortalForm):
     transport = RadioField("Transport", choices=[], default="http")
     url = URLField("Address", **_LINE)
     spec_path = StringField("OpenAPI document", **_LINE)
+    base_url = URLField("Base URL", **_LINE)
     command = StringField("Command", **_LINE)
     args = TextAreaField("Arguments", [Length(max=20_000)])
     env = FieldList(FormField(ValueRow), max_entries=100)
@@ -112,7 +112,7 @@ class ServerForm(PortalForm):
     oauth_passthrough = BooleanField("Pass the client’s own token through")
 
     _SEALED: ClassVar = (
-        "spec_path", "args", "client_id", "scopes", "authorization_url", "token_url", "registration_url",
+        "spec_path", "base_url", "args", "client_id", "scopes", "authorization_url", "token_url", "registration_url",
         "token_exchange_endpoint", "audience", "subject_token_type", "aws_region_name", "aws_service_name",
         "aws_role_name", "aws_session_name",
     )  # fmt: skip
@@ -130,6 +130,8 @@ class ServerForm(PortalForm):
 
     def field_of(self, name: str | None) -> Any:
         """Fields that the wire format calls otherwise than the form does."""
+        if self.transport.data == "openapi":
+            name = {"url": "base_url"}.get(name or "", name)
         found = super().field_of(self._FIELD_OF.get(name or "", name))
         # A list of rows takes no message of its own; it is told on top.
         return None if isinstance(found, FieldList) else found
@@ -148,11 +150,19 @@ class ServerForm(PortalForm):
         """Whether a field holds the text that stands in `public` under its name, whatever its line ends."""
         return name in public and lines(self[name].data) == lines(public[name])
 
-    def offer(self, *, stdio: bool, openapi: bool, groups: list[str]) -> None:
-        """Say which transports and groups can be chosen."""
+    def validate_spec_path(self, box: StringField) -> None:
+        """A service is described by its document; an empty box keeps the one that is stored."""
+        if self.transport.data == "openapi" and not box.data and not self._has_document:
+            raise ValidationError("Enter the address of the OpenAPI document.")
+
+    _has_document = False
+
+    def offer(self, *, stdio: bool, groups: list[str], has_document: bool = False) -> None:
+        """Say which transports and groups can be chosen, and whether an OpenAPI document is stored."""
+        self._has_document = has_document
         choices = [("http", "HTTP"), ("sse", "SSE")]
         choices += [("stdio", "Command (stdio)")] if stdio else []
-        choices += [("openapi", "OpenAPI")] if openapi else []
+        choices.append(("openapi", "OpenAPI"))
         self.transport.choices = choices
         self.access_groups.choices = [(name, name) for name in groups]
 
@@ -200,9 +210,12 @@ class ServerForm(PortalForm):
         }
         if self.transport.data == "openapi":
             fields |= {"spec_path": self.spec_path.data} if self.spec_path.data else {}
-        elif secret_mode("url") != "keep":
-            fields["url"] = self.url.data or None
-        return fields
+            return fields | self._address("base_url")
+        return fields | {"spec_path": None} | self._address("url")
+
+    def _address(self, name: str) -> dict[str, Any]:
+        mode = secret_mode(name)
+        return {} if mode == "keep" else {"url": None if mode == "clear" else self[name].data or None}
 
     def _stdio_fields(self) -> dict[str, Any]:
         fields = {"command": self.command.data or None, "env": self._values(self.env)}

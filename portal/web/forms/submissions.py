@@ -20,9 +20,9 @@ class SubmissionForm(ServerForm):
 
     team_id = SelectField("Team", [Optional()], choices=[])
 
-    def offer_to_member(self, *, openapi: bool, teams: list[tuple[str, str]]) -> None:
+    def offer_to_member(self, *, teams: list[tuple[str, str]], has_document: bool) -> None:
         """Say which transports and teams can be chosen."""
-        self.offer(stdio=False, openapi=openapi, groups=[])
+        self.offer(stdio=False, groups=[], has_document=has_document)
         self.team_id.choices = teams
 
     def fields(self) -> ServerFields:

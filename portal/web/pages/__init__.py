@@ -12,6 +12,7 @@ from portal.web.pages import (
     exchange,
     hub,
     keys,
+    openapi,
     people,
     playground,
     servers,
@@ -32,7 +33,7 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
-        discover, api_docs,
+        discover, openapi, api_docs,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

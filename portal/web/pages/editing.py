@@ -17,7 +17,7 @@ from portal.services.grid import ServerCard
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms import logos
-from portal.web.forms.prefill import Prefill, prefill_from
+from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
 from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp
@@ -29,14 +29,14 @@ def create() -> Response:
     """Add a server."""
     authz.require(g.principal, Action.SERVER_CREATE)
     source = request.args.get("from", "")[:200]
-    picked = prefill_from(source)
+    picked = prefill_from(source) or prefill_from_preview()
     form = _form(None, picked)
     if "save" in request.form and form.sent():
         with form.showing_errors():
             server = servers.create_server(g.session, g.principal, with_picture(form, None))
             flash(f"{server.server_name} is added.", "success")
             return see_other(url_for("servers.detail", server_id=server.server_id))
-    kept: dict[str, Any] = {"from": source} if picked else {}
+    kept: dict[str, Any] = {"from": source} if picked and source else {}
     return _page(form, None, picked=picked, form_url=url_for("servers.create", **kept))
 
 
@@ -144,8 +144,7 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
     groups = inspection.list_group_choices(g.session, g.principal)
     if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
         form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
-    spec = bool(stored and stored.view.spec_path)
-    form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
+    form.offer(stdio=settings().enable_stdio, groups=groups, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form
 
@@ -223,6 +222,7 @@ def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, An
     if stored is None:
         return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
     known: dict[str, Any] = dict(stored.set_at)
+    known |= {"base_url": known["url"]} if "url" in known else {}
     uses: dict[str, tuple[str, ...]] = {}
     for row in form.headers:
         name = row.form["name"].data

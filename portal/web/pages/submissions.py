@@ -74,7 +74,7 @@ def checks() -> Response:
 def _form(stored: Stored | None) -> SubmissionForm:
     form = SubmissionForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
     teams = submissions.list_teams(g.session, g.principal)
-    form.offer_to_member(openapi=bool(stored and stored.view.spec_path), teams=teams)
+    form.offer_to_member(teams=teams, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form
 
@@ -82,6 +82,7 @@ def _form(stored: Stored | None) -> SubmissionForm:
 def _typed(form: SubmissionForm) -> dict[str, Any]:
     """What the form holds of the fields that can be required; of rows only whether there are any."""
     typed: dict[str, Any] = {name: form[name].data for name in REQUIRABLE if name in form}
+    typed["url"] = form.base_url.data if form.transport.data == "openapi" else form.url.data
     for name, rows in _ROWS.items():
         typed[name] = [row.form["name"].data for row in form[rows] if row.form["name"].data]
     typed["credentials"] = form.auth_value.data or form.client_id.data or None
