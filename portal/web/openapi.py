@@ -25,7 +25,7 @@ WORDS: dict[int, tuple[str, ...]] = {
     403: ("forbidden",),
     404: ("not_found",),
     405: ("method_not_allowed",),
-    409: ("conflict", "credentials_would_move", "stale_version", "would_be_external"),
+    409: ("conflict", "credentials_would_move", "stale_definition", "stale_version", "would_be_external"),
     412: ("missing_user_env_vars",),
     413: ("too_large",),
     415: ("unsupported_media_type",),
