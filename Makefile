@@ -86,7 +86,7 @@ test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is sk
 	@$(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 browser: dev peers ## the journeys in a real Chromium alone
-	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/browser
+	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
 
 lint: dev ## ruff: rules and format
 	@$(BIN)/ruff check --quiet .
