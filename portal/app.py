@@ -13,6 +13,7 @@ from portal.settings import Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
+from portal.upstream.oauth_client import OAuthClient
 
 ROOT = Path(__file__).resolve().parent.parent
 _MOST_BYTES = 2 * 1024 * 1024
@@ -21,11 +22,11 @@ _MOST_BYTES = 2 * 1024 * 1024
 def open_database(settings: Settings) -> Database:
     """The database with the house that use cases live in."""
     commands = frozenset(settings.stdio_commands)
+    outbound = OutboundPolicy(settings.private_upstreams)
     house = House(
         vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
-        mcp=McpClient(
-            OutboundPolicy(settings.private_upstreams), stdio_enabled=settings.enable_stdio, stdio_commands=commands
-        ),
+        oauth=OAuthClient(outbound),
+        mcp=McpClient(outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands),
         hasher=PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
         if settings.cheap_hashing
         else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
+from portal.upstream.oauth_client import OAuthClient
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class House:
 
     vault: Vault
     mcp: McpClient
+    oauth: OAuthClient
     hasher: PasswordHasher
     public_url: str
     gateway_url: str

@@ -1,0 +1,1 @@
+"""OAuth in the browser: redirects out and back. It only redirects; `services/` own the flows."""
