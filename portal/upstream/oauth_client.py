@@ -12,9 +12,11 @@ from urllib.parse import quote
 
 import httpx2
 
+from portal.domain.discovery import Walk
 from portal.domain.errors import UpstreamFailure
-from portal.domain.oauth import AuthorizationServer, Client
+from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.upstream import oauth_discovery
 from portal.upstream.checks import checked_url
 from portal.upstream.faults import fault_of_network
 from portal.upstream.guard import guarded_client
@@ -23,6 +25,7 @@ from portal.upstream.loop import run
 TIMEOUT = 10.0
 MAX_ANSWER = 64 * 1024  # R-OAUTH-53
 _OVERTIME = 2.0
+_WALK = 30.0
 _ERROR_CODE = 64
 
 
@@ -46,6 +49,18 @@ class OAuthClient:
 
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
+
+    def walk(self, url: str) -> Walk:
+        """How the MCP server at `url` leads to its authorization server; raises `UpstreamTimeout` only."""
+        return run(oauth_discovery.walk(self._policy, url), _WALK)
+
+    def discover(self, url: str) -> Discovery:
+        """The authorization of the MCP server at `url`. Raises `UpstreamFailure` with what is wrong."""
+        return _found(self.walk(url))
+
+    def read_issuer(self, issuer: str) -> AuthorizationServer:
+        """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what is wrong."""
+        return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
     def ask_for_token(
         self, server: AuthorizationServer, client: Client, form: Mapping[str, str], *, timeout: float = TIMEOUT
@@ -107,6 +122,13 @@ class OAuthClient:
                 return response.status_code, response.content, target.label
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
             raise fault_of_network(target, fault, None, timeout).as_failure() from None
+
+
+def _found(walk: Walk) -> Discovery:
+    if walk.found is None:
+        fault = walk.fault
+        raise UpstreamFailure(fault.said if fault else "Nothing was found.", reason=HealthReason.HTTP_STATUS)
+    return walk.found
 
 
 def _authentication(server: AuthorizationServer, client: Client) -> tuple[dict[str, str], dict[str, str]]:
