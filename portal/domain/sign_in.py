@@ -15,7 +15,8 @@ class SignInProvider:
     """An OpenID provider and the operator's rules for those who come from it.
 
     `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. Where `roles` maps
-    anything, it decides at every sign-in: who has none of its groups gets `default_role`, or is not let in where that is None.
+    anything, it decides at every sign-in: who has none of its groups gets `default_role`, or is not let in where that
+    is None.
     """
 
     name: str
