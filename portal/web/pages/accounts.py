@@ -86,7 +86,10 @@ def profile() -> Response:
             flash("Your profile is saved.", "success")
             return see_other(url_for("accounts.profile"))
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
-    return page("accounts/profile.html", status=form.status, form=form, sessions=mine)
+    return page(
+        "accounts/profile.html", status=form.status, form=form, sessions=mine, has_password=g.profile.has_password,
+        signs_in_with=g.profile.signs_in_with,
+    )  # fmt: skip
 
 
 @bp.post("/profile/sessions/end")
