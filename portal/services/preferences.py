@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,6 +16,7 @@ from portal.authorization import Action
 from portal.domain.addresses import Appearance, Arrival, client_address, in_ranges, is_internal
 from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
+from portal.domain.redirects import is_trusted_entry
 from portal.services import audit
 from portal.store.models import Preference, Server
 
@@ -136,9 +136,9 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
             if network.prefixlen == 0:
                 raise InvalidInput("A range of all addresses there are would mean nothing.", field=field)
     for origin in _listed(changes, "trusted_redirect_origins"):
-        if not _is_origin(origin):
+        if not is_trusted_entry(origin):
             raise InvalidInput(
-                "Write origins as https://app.example.com; http is for this machine only.",
+                "Write app.example.com, app.example.com:8443, *.example.com, or a native app's whole address.",
                 field="trusted_redirect_origins",
             )
     for name in () if any_name else _listed(changes, "mcp_required_fields"):
@@ -151,14 +151,3 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
 def _listed(changes: Mapping[str, object], name: str) -> list[str]:
     values = changes.get(name)
     return [str(value) for value in values] if isinstance(values, list | tuple) else []
-
-
-def _is_origin(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        return False
-    local = host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
-    plain = text in (f"{parts.scheme}://{parts.netloc}",) and "@" not in parts.netloc
-    return bool(host) and plain and (parts.scheme == "https" or (parts.scheme == "http" and local))

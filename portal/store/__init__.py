@@ -1,0 +1,5 @@
+"""Rows and secrets; knows no rule."""
+
+from portal.store import models, oauth_tables  # one metadata: whoever opens a table knows them all
+
+__all__ = ["models", "oauth_tables"]

@@ -289,6 +289,11 @@ class UserCredential(Base):
     expires_at: Mapped[datetime | None]
     scopes: Mapped[list[str]] = mapped_column(default=list)
     connected_at: Mapped[datetime] = mapped_column(default=now)
+    issuer: Mapped[str | None] = mapped_column(Text)
+    account: Mapped[str | None] = mapped_column(String(320))
+    version: Mapped[int] = mapped_column(default=1, server_default="1")
+    refresh_lease_until: Mapped[datetime | None]
+    reconnect_because: Mapped[str | None] = mapped_column(String(32))
 
 
 class UserVariable(Base):

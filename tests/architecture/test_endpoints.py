@@ -22,6 +22,7 @@ REGISTRY = {
     "api_registry.list_versions",
     "api_registry.get_version",
 }
+SSO = {"sign_in.start", "sign_in.callback"}
 OPEN = {
     "static",
     "healthz",
@@ -32,6 +33,7 @@ OPEN = {
     "hub.index",
     "api_document.get_document",
     *REGISTRY,
+    *SSO,
 }
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.

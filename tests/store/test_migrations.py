@@ -97,10 +97,14 @@ def test_what_is_secret_stands_only_in_binary_columns() -> None:
     }
     assert suspicious == {
         "import_drafts.sealed: BLOB",
+        "oauth_client_registrations.sealed: BLOB",
+        "oauth_flows.sealed: BLOB",
         "proposals.sealed: BLOB",
         "server_secrets.sealed: BLOB",
         "server_variables.sealed: BLOB",
         "servers.token_validation: JSON",
+        "shared_tokens.sealed: BLOB",
+        "temporary_servers.sealed: BLOB",
         "user_credentials.sealed: BLOB",
         "user_variables.sealed: BLOB",
         "users.must_change_password: BOOLEAN",

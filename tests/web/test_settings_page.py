@@ -33,12 +33,12 @@ def test_an_admin_changes_every_setting(browser: Browsers, database: Database) -
     answer = sent(
         ada, user_mcp_management_mode="view_all", mcp_required_fields=["description", "source_url"],
         mcp_internal_ip_ranges="10.0.0.0/8\r\n\r\n 127.0.0.0/8 ", trusted_proxies="192.0.2.1",
-        trusted_redirect_origins="https://app.example.com\r\nhttp://localhost:3000", enable_mcp_registry="y",
+        trusted_redirect_origins="https://app.example.com\r\n*.example.org", enable_mcp_registry="y",
     )  # fmt: skip
     assert answer.status_code == CHANGED
     expected = Preferences(
         "view_all", ("description", "source_url"), True, ("10.0.0.0/8", "127.0.0.0/8"), ("192.0.2.1",),
-        ("https://app.example.com", "http://localhost:3000"),
+        ("https://app.example.com", "*.example.org"),
     )  # fmt: skip
     assert stored(database) == expected
     page = ada.open(PAGE)
@@ -64,11 +64,10 @@ def test_what_is_not_changed_leaves_no_event(browser: Browsers, database: Databa
         ("mcp_internal_ip_ranges", "0.0.0.0/0", "all addresses"),
         ("trusted_proxies", "::/0", "all addresses"),
         ("trusted_proxies", "proxy.example.com", "Write ranges as"),
-        ("trusted_redirect_origins", "http://app.example.com", "Write origins as"),
-        ("trusted_redirect_origins", "https://app.example.com/path", "Write origins as"),
-        ("trusted_redirect_origins", "https://me@app.example.com", "Write origins as"),
-        ("trusted_redirect_origins", "https://app.example.com:99999", "Write origins as"),
-        ("trusted_redirect_origins", "*", "Write origins as"),
+        ("trusted_redirect_origins", "http://app.example.com", "Write app.example.com"),
+        ("trusted_redirect_origins", "https://me@app.example.com", "Write app.example.com"),
+        ("trusted_redirect_origins", "https://app.example.com:99999", "Write app.example.com"),
+        ("trusted_redirect_origins", "*", "Write app.example.com"),
         ("mcp_required_fields", ["descripton"], "Did you mean description?"),
     ],
 )

@@ -1,0 +1,129 @@
+"""Browser redirects under way: opaque state, single use, short-lived, bound to one browser (1-system.md, 8)."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal.services.inner.house import house_of
+from portal.store.models import now
+from portal.store.oauth_tables import OAuthFlow
+from portal.store.vault import Place
+
+LIFETIME = timedelta(minutes=10)
+_KEPT_AFTERWARDS = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One redirect: who began it, for which server, and what only the portal may know of it."""
+
+    flow_id: str
+    kind: str
+    user_id: str | None
+    server_id: str | None
+    contents: Mapping[str, Any] = field(repr=False)
+    status: str = "pending"
+    outcome: Mapping[str, Any] | None = None
+
+
+def begin_flow(
+    session: Session,
+    kind: str,
+    contents: Mapping[str, Any],
+    *,
+    browser: str | None,
+    user_id: str | None = None,
+    server_id: str | None = None,
+    lifetime: timedelta = LIFETIME,
+) -> tuple[str, str]:
+    """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for the other side.
+
+    `browser` is the secret in the cookie of the browser that has to come back, None where a program holds the flow.
+    """
+    state = secrets.token_urlsafe(32)
+    row = OAuthFlow(
+        flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
+        browser_hash=digest(browser) if browser else None, expires_at=now() + lifetime,
+    )  # fmt: skip
+    row.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), _place(row))
+    session.add(row)
+    session.flush()
+    return row.flow_id, state
+
+
+def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: str | None) -> Flow | None:
+    """The redirect that `state` belongs to, used up herewith: whoever comes second gets None, as does another browser.
+
+    One that another browser brings is left alone, so that nobody ends somebody else's sign-in.
+    """
+    own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
+    return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
+
+
+def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None) -> Flow | None:
+    """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it needs that one."""
+    row = session.scalar(select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds)))
+    if row is None or (row.browser_hash and row.browser_hash != digest(browser or "")):
+        return None
+    if row.status == "pending" and row.expires_at <= now():
+        return None
+    return _read(session, row)
+
+
+def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> None:
+    """Write down how a flow ended, for its result page. `outcome` holds no secret."""
+    session.execute(
+        update(OAuthFlow).where(OAuthFlow.flow_id == flow_id).values(status="over", outcome=dict(outcome), sealed=b"")
+    )
+
+
+def forget_flows(session: Session, *, server_id: str | None = None, user_id: str | None = None) -> None:
+    """End what is under way for a server or a person (R-OAUTH-16)."""
+    session.execute(
+        delete(OAuthFlow).where(
+            (OAuthFlow.server_id == server_id) if server_id is not None else (OAuthFlow.user_id == user_id)
+        )
+    )
+
+
+def sweep_flows(session: Session) -> None:
+    """Delete flows that ran out; how one ended stays readable for a day."""
+    session.execute(
+        delete(OAuthFlow).where(
+            (OAuthFlow.expires_at <= now() - _KEPT_AFTERWARDS)
+            | ((OAuthFlow.status == "pending") & (OAuthFlow.expires_at <= now()))
+        )
+    )
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of a state, a cookie or a code; each has 192 random bits or more."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _taken(session: Session, *conditions: Any) -> Flow | None:
+    # One conditional statement decides who was first, on every process (R-OAUTH-14).
+    claimed = session.execute(
+        update(OAuthFlow)
+        .where(*conditions, OAuthFlow.status == "pending", OAuthFlow.expires_at > now())
+        .values(status="taken")
+        .returning(OAuthFlow.flow_id)
+    ).scalar_one_or_none()
+    row = session.get(OAuthFlow, claimed, populate_existing=True) if claimed else None
+    return _read(session, row) if row else None
+
+
+def _read(session: Session, row: OAuthFlow) -> Flow:
+    text = house_of(session).vault.open(row.sealed, _place(row)) if row.sealed else None
+    return Flow(row.flow_id, row.kind, row.user_id, row.server_id, json.loads(text or "{}"), row.status, row.outcome)
+
+
+def _place(row: OAuthFlow) -> Place:
+    return Place("oauth flow", row.server_id or "", row.flow_id, row.kind, owner=row.user_id or "")

@@ -1,0 +1,116 @@
+"""The tables of OAuth: redirects under way, what discovery found, clients on both sides, consents and tokens.
+
+As in `models.py`: what is secret stands only in columns of type `Sealed`; ids are strings, times are UTC.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from portal.store.models import Base, Sealed, new_id, now
+
+_ID = String(128)
+
+
+class OAuthFlow(Base):
+    """A browser redirect under way, or just ended: Connect, the broker for an MCP client, a sign-in, a BYOK code.
+
+    `state_hash` is the SHA-256 of what the other side sends back, `browser_hash` that of the cookie which binds the
+    flow to one browser. `status` is pending, taken or over; what happened stands in `outcome`, for the result page.
+    """
+
+    __tablename__ = "oauth_flows"
+
+    flow_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    state_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    browser_hash: Mapped[str | None] = mapped_column(String(64))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    server_id: Mapped[str | None] = mapped_column(_ID, index=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ServerAuthorization(Base):
+    """What discovery found for an OAuth server: its authorization server, the resource's name, the scopes asked for."""
+
+    __tablename__ = "server_authorizations"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    issuer: Mapped[str] = mapped_column(Text)
+    found: Mapped[dict[str, Any]] = mapped_column(JSON)
+    discovered_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class OAuthClientRegistration(Base):
+    """The portal as a client that registered itself (RFC 7591) at a server's authorization server, by its issuer."""
+
+    __tablename__ = "oauth_client_registrations"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    issuer: Mapped[str] = mapped_column(String(512), primary_key=True)
+    client_id: Mapped[str] = mapped_column(Text)
+    sealed: Mapped[bytes | None] = mapped_column(Sealed)
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    registered_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class McpClient(Base):
+    """An MCP client that registered itself at the portal's broker. All it says of itself is a claim."""
+
+    __tablename__ = "mcp_clients"
+
+    registration_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    server_id: Mapped[str | None] = mapped_column(_ID, index=True)
+    client_id: Mapped[str] = mapped_column(String(512), index=True)
+    client_name: Mapped[str | None] = mapped_column(String(80))
+    redirect_uris: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]
+
+
+class Consent(Base):
+    """A person allowed an MCP client to reach a server by way of the portal, and to be sent back there.
+
+    `client_hash` is the SHA-256 of the client's id and the redirect URI together.
+    """
+
+    __tablename__ = "consents"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    client_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    client_id: Mapped[str] = mapped_column(Text)
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    client_name: Mapped[str | None] = mapped_column(String(80))
+    scopes: Mapped[list[str]] = mapped_column(default=list)
+    given_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TemporaryServer(Base):
+    """A definition under test, at most 300 s old; never in the catalogue."""
+
+    __tablename__ = "temporary_servers"
+
+    server_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    incarnation: Mapped[str] = mapped_column(_ID, default=new_id)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    created_by: Mapped[str | None] = mapped_column(String(320))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SharedToken(Base):
+    """An access token that the portal got by itself: client credentials, or an exchange for one person (RFC 8693)."""
+
+    __tablename__ = "shared_tokens"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(64), primary_key=True, default="")
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,11 @@
+"""OAuth in the browser: redirects out and back. It only redirects; `services/` own the flows."""
+
+from flask import Flask
+
+from portal.web.oauth import sign_in
+
+
+def register(app: Flask) -> None:
+    """The list of blueprints."""
+    for module in (sign_in,):
+        app.register_blueprint(module.bp)
