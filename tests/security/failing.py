@@ -1,4 +1,4 @@
-"""Requests with secrets in them that the portal refuses: with 400, 403, 409, 412, 413, 415 and 422."""
+"""Requests with secrets in them that the portal refuses: with 400, 403, 404, 409, 412, 413, 415 and 422."""
 
 import json
 from collections.abc import Iterator
@@ -155,13 +155,13 @@ def through_pages(planter: Planter) -> Iterator[Form]:
     yield from _refused_edits(planter)
     yield admin, "/servers/test", 200, _form(planter, "page, test")
     yield admin, "/servers/test", 200, {**_form(planter, "page, test without a name"), "server_name": ""}
-    yield member, "/servers/new", 403, _form(planter, "page, by a member")
+    yield member, "/servers/new", 404, _form(planter, "page, by a member")
     page = next(i for i in planter.ids if not i.startswith("a-"))
     yield member, f"/credentials/{page}", 422, {"value-CORP_TOKEN": f"{sealed('page, value with a break')}\x01"}
     yield member, f"/credentials/{page}", 422, {"value-CORP_TOKEN": sealed("page, long value") + "x" * 9_000}
     yield member, "/credentials/a-byok/key", 422, {"key": f"{sealed('page, key with a break')}\x01"}
     yield member, "/credentials/a-echo/key", 422, {"key": sealed("page, key for a server that takes none")}
-    yield callers["outsider"], f"/credentials/{page}", 403, {"value-CORP_TOKEN": sealed("page, value of an outsider")}
+    yield callers["outsider"], f"/credentials/{page}", 404, {"value-CORP_TOKEN": sealed("page, value of an outsider")}
     yield from _refused_passwords(planter)
 
 
@@ -179,7 +179,7 @@ def _refused_edits(planter: Planter) -> Iterator[Form]:
         422,
         {**moving, "url": f"http://127.0.0.2/{planter.sealed('page, moving')}", "url__mode": "replace"},
     )
-    yield planter.world.callers["reader"], path, 403, {**kept, "version": "1"}
+    yield planter.world.callers["reader"], path, 404, {**kept, "version": "1"}
 
 
 def _refused_passwords(planter: Planter) -> Iterator[Form]:
