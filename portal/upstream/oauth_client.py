@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from portal.domain.discovery import Walk
+from portal.domain.discovery import Step, Walk
 from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
@@ -62,6 +62,13 @@ class OAuthClient:
     def read_issuer(self, issuer: str) -> AuthorizationServer:
         """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what is wrong."""
         return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
+
+    def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
+        """Read the portal's own documents as clients do: a step, and what came, for each title and address.
+
+        The addresses are below the operator's public URL, so a private one is fine; users have no say in them.
+        """
+        return run(oauth_discovery.read_documents(OutboundPolicy(True), titles), oauth_discovery.SHORT_TIME + _OVERTIME)
 
     def ask_for_token(
         self, server: AuthorizationServer, client: Client, form: Mapping[str, str], *, timeout: float = TIMEOUT

@@ -33,6 +33,7 @@ from portal.upstream.json_answers import json_object
 
 TIMEOUT = 10.0  # seconds for one answer, to its last byte
 MOST_TIME = 25.0  # seconds for all of them
+SHORT_TIME = 5.0  # seconds for the portal's own
 MAX_DOCUMENT = 64 * 1024
 _SHOWN = 4_000
 _NAME_THE_SERVER = "Name the authorization server in `authorization_servers` (RFC 9728, 2)."
@@ -62,15 +63,16 @@ async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
     return Walk(tuple(path.steps), Discovery(server, "") if server else None, path.documents)
 
 
-async def read_document(policy: OutboundPolicy, url: str) -> tuple[Step, Mapping[str, Any] | None]:
-    """A step that GETs one JSON document, and the document where it came."""
-    path = _Path(policy, "")
-    async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
+async def read_documents(policy: OutboundPolicy, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
+    """GET JSON documents side by side: for each title and address a step, and what came, {} where nothing did."""
+    path = _Path(policy, "", over_at=time.monotonic() + SHORT_TIME)
+    async with guarded_client(policy, timeout=SHORT_TIME, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
-        seen = await path.ask(url)
-    said = "A JSON document came." if seen.usable else seen.why
-    path.note("Read a document", Verdict.OK if seen.usable else Verdict.FAIL, said, address=url, seen=seen)
-    return path.steps[0], seen.document if seen.usable else None
+        answers = await asyncio.gather(*(path.ask(address) for address in titles.values()))
+    for (title, address), seen in zip(titles.items(), answers, strict=True):
+        verdict = Verdict.OK if seen.usable else Verdict.FAIL
+        path.note(title, verdict, "" if seen.usable else seen.why, address=address, seen=seen, document=seen.document)
+    return [(step, seen.document or {}) for step, seen in zip(path.steps, answers, strict=True)]
 
 
 @dataclass
@@ -110,12 +112,13 @@ class _Path:
         """GET a document, or its head, or POST an MCP message."""
         accept = "application/json" if message is None else "application/json, text/event-stream"
         target = Target("http", url=address)
+        seconds = max(0.0, min(TIMEOUT, self.over_at - time.monotonic()))
         try:
             # The client's own limit is for each read: a server that drips would hold us for ever.
-            async with asyncio.timeout(max(0.0, min(TIMEOUT, self.over_at - time.monotonic()))):
+            async with asyncio.timeout(seconds):
                 return await self._asked(address, accept, message, head_only or message is not None)
         except TimeoutError:
-            return _Answer(fault=timed_out(target, TIMEOUT).message)
+            return _Answer(fault=timed_out(target, round(seconds, 1)).message)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
             return _Answer(fault=fault_of_network(target, fault, None, TIMEOUT).message)
 
