@@ -186,5 +186,5 @@ def _judged(name: str, needs: tuple[_Need, ...], walk: Walk, url: str) -> Step:
     missing = [need for need in needs if not need[0](walk, url)]
     if not missing:
         return Step(name, Verdict.OK, "It finds all that it needs.")
-    said = f"It looks for {'; '.join(what for _, what, _ in missing)}."
+    said = f"It would miss: {'; '.join(what for _, what, _ in missing)}."
     return Step(name, Verdict.WARN, said, remedy=" ".join(remedy for _, _, remedy in missing))

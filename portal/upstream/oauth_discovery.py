@@ -242,14 +242,12 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
         if not seen.usable or seen.document is None:
             path.note(title, Verdict.WARN, seen.why, address=address, seen=seen)
             continue
+        path.documents.setdefault("server", seen.document)
         said, remedy = fault_of_metadata(seen.document, issuer)
         verdict = Verdict.FAIL if said else Verdict.OK
         said = said or "They are complete and of the right issuer."
         path.note(title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy)
-        if verdict is Verdict.FAIL:
-            return None
-        path.documents["server"] = seen.document
-        return server_of(seen.document)
+        return None if verdict is Verdict.FAIL else server_of(seen.document)
     said = "No metadata were found, so nobody can tell where to sign in."
     remedy = "Type the authorization and the token URL in the server's form, or let the provider serve its metadata."
     path.note(title, Verdict.FAIL, said, remedy=remedy)

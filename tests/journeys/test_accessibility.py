@@ -11,7 +11,8 @@ from tests.peers import AXE
 PAGES = (
     "/servers", "/servers?view=table", "/servers/new", "/servers/axe", "/servers/axe/edit", "/servers/axe/tools?now=1",
     "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/credentials", "/servers/axe/health",
-    "/servers/axe/activity", "/servers/axe/connect", "/servers/axe/delete", "/servers/import", "/credentials",
+    "/servers/axe/activity", "/servers/axe/connect", "/servers/axe/oauth-check", "/servers/axe/delete",
+    "/servers/import", "/credentials",
     "/credentials/axe", "/playground?server=axe&tool=search_notes", "/toolsets", "/toolsets/new", "/keys", "/keys/new",
     "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
     "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -20,7 +21,7 @@ from tests.conftest import Write
 both_databases = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 
 
-def _begin(write: Write, browser: str | None = "browser-1", **more: str) -> tuple[str, str]:
+def _begin(write: Write, browser: str | None = "browser-1", **more: Any) -> tuple[str, str]:
     with write() as session:
         return flows.begin_flow(session, "connect", {"verifier": "SECRET-verifier"}, browser=browser, **more)
 
