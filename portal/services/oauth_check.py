@@ -180,7 +180,7 @@ def _machine(registered: Registered) -> Step:
 
 
 def _of_clients(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
-    if "server" not in walk.documents or patient.is_machine or not patient.is_oauth:
+    if walk.found is None or patient.is_machine or not patient.is_oauth:
         return ()
     return judge_clients(walk, patient.urls["url"])
 
