@@ -17,6 +17,7 @@ from tests.factories import make_server
 from tests.oauth.recording import RecordingServer
 from tests.oauth.serving import Answer, serving
 from tests.oauth_peers import ProtectedServer
+from tests.peers import free_port
 from tests.web.browsing import text_of
 from tests.web.html import parse
 
@@ -274,11 +275,18 @@ def _standing_at_the_public_url(portal: Portal, documents: dict[str, Any]) -> It
     ))  # fmt: skip
     with serving(outside, Event()) as public:
         documents.update(json.loads(json.dumps(documents).replace(PUBLIC, public)))
-        settings = make_settings(portal.settings.database_url, public_url=public)
-        database = open_database(settings)
-        headers = {"Authorization": f"Bearer {KEYS['ada']}", "Host": public.removeprefix("http://")}
-        yield Client(create_app(settings, database=database).test_client(use_cookies=False), headers)
-        database.engine.dispose()
+        with _portal_at(portal, public) as client:
+            yield client
+
+
+@contextmanager
+def _portal_at(portal: Portal, public: str) -> Iterator[Client]:
+    """Ada's client of a portal that is told to be at `public`."""
+    settings = make_settings(portal.settings.database_url, public_url=public)
+    database = open_database(settings)
+    headers = {"Authorization": f"Bearer {KEYS['ada']}", "Host": public.removeprefix("http://")}
+    yield Client(create_app(settings, database=database).test_client(use_cookies=False), headers)
+    database.engine.dispose()
 
 
 def _documents() -> dict[str, Any]:
@@ -329,9 +337,10 @@ def test_another_program_at_the_public_url_is_noticed(
     assert (step["verdict"], said in step["said"], "/.well-known/" in step["remedy"]) == ("fail", True, True), step
 
 
-def test_a_portal_that_does_not_reach_itself_is_warned_not_blamed(client: Asking, remote: RecordingServer) -> None:
-    """Where a network does not lead back in, clients outside may have no trouble. Nobody listens in this test."""
-    steps = by_title(report(client("ada")))
+def test_a_portal_that_does_not_reach_itself_is_warned_not_blamed(portal: Portal, remote: RecordingServer) -> None:
+    """Where a network does not lead back in, clients outside may have no trouble."""
+    with _portal_at(portal, f"http://127.0.0.1:{free_port()}") as client:
+        steps = by_title(report(client))
     step = steps["Read the portal as its authorization server"]
     assert (step["verdict"], "From here" in step["said"], "outside" in step["remedy"]) == ("warn", True, True)
 
