@@ -257,8 +257,8 @@ def doctor() -> None:
     checks.append(("migrations", database.answers() and schema.is_at_head(database.engine), "at head"))
     if settings.config:
         checks.append(("config file", Path(settings.config).is_file(), str(settings.config)))
-    for name, good, note in checks:
-        click.echo(f"{'ok ' if good else 'BAD'} {name}: {note if good else 'not ' + note}")
+    lines = [f"{'ok ' if good else 'BAD'} {name}: {note if good else 'not ' + note}" for name, good, note in checks]
+    click.echo("\n".join([*lines, *(f"    {fact}" for fact in settings.sign_in_facts)]))
     sys.exit(0 if all(good for _, good, _ in checks) else 1)
 
 

@@ -181,6 +181,20 @@ class Settings(BaseSettings):
         """Whether people reach the portal by https."""
         return self.public_url.startswith("https://")
 
+    @property
+    def sign_in_facts(self) -> list[str]:
+        """How people sign in, and which redirect URIs to register where, a line each."""
+        return [
+            f"public URL: {self.public_url}",
+            f"password sign-in: {'on' if self.password_sign_in else 'off'}",
+            *(
+                f"callback to register at {provider.label or provider.name}: "
+                f"{self.public_url}/login/{provider.name}/callback"
+                for provider in self.sign_in_providers
+            ),
+            f"callback to register for MCP servers: {self.public_url}/oauth/callback",
+        ]
+
 
 def parse_key_ring(text: str) -> dict[str, bytes]:
     """`id:base64key,…` as a mapping, newest first. Raises `ValueError` without quoting a key."""

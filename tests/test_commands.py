@@ -225,6 +225,8 @@ def test_the_schema_goes_up_and_down_and_the_doctor_tells(host: Host) -> None:
     assert host.portal("db", "upgrade").stdout == "The database is at head.\n"
     well = host.portal("doctor")
     assert well.returncode == 0, well.stdout
+    assert "password sign-in: on" in well.stdout
+    assert "/oauth/callback" in well.stdout
     assert host.portal("db", "downgrade", "base").returncode == 0
     ill = host.portal("doctor")
     assert ill.returncode == 1

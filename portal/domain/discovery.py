@@ -1,11 +1,20 @@
 """What was seen on the way from an MCP server to its authorization server, step by step."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from portal.domain.addresses import in_ranges
 from portal.domain.oauth import Discovery
+
+# Visible ASCII without a backslash: every parser on the way sees the same address in it.
+_ADDRESS = re.compile(r"[!-\[\]-~]{1,2048}\Z")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_TELLING = 8
+"""A segment of a path with as many characters may be a key; a shorter one, like `mcp`, is not."""
 
 
 class Verdict(StrEnum):
@@ -34,10 +43,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Walk:
-    """A whole discovery: its steps, and what it found, if it found anything that may be used."""
+    """A whole discovery: its steps, and what it found, if it found anything that may be used.
+
+    `documents` holds what was read on the way, as far as it came: `challenge` (the parameters of WWW-Authenticate),
+    `resource` (RFC 9728) and `server` (RFC 8414). They may name the server's URL, so they are not for showing.
+    """
 
     steps: tuple[Step, ...]
     found: Discovery | None = None
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def fault(self) -> Step | None:
@@ -51,19 +65,27 @@ def shown_address(address: str, secret_path: str) -> str:
     path = parts.path
     if len(secret_path.strip("/")) > 0:
         path = path.replace(secret_path.rstrip("/"), "/…")
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """`text` without what may be secret of the server's `url`: its path and query, whole or in parts."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    segments = [segment for segment in path.split("/") if len(segment) >= _TELLING]
+    secrets = [parts.query, *(value for value in values if len(value) > 3), *segments]
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        text = text.replace(secret, "…") if len(secret) > 1 else text
+    return text.replace(path, "/…") if len(path) > 1 else text
 
 
 def is_secure(address: str) -> bool:
     """https, or http on this very machine, for development (R-OAUTH-23, R-OAUTH-52)."""
-    try:
-        parts = urlsplit(address)
-        host = parts.hostname or ""
-    except ValueError:
+    parts = _parts(address)
+    if parts is None or not parts.hostname or "@" in parts.netloc or "#" in address:
         return False
-    if not host or parts.username or parts.fragment:
-        return False
-    is_loopback = host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+    is_loopback = parts.hostname == "localhost" or in_ranges(parts.hostname, ("127.0.0.0/8", "::1/128"))
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback)
 
 
@@ -77,8 +99,25 @@ def same_issuer(one: str, other: str) -> bool:
 
 def covers(resource: str, url: str) -> bool:
     """Whether resource metadata for `resource` are about `url`: the same origin, and its path or a folder above it."""
-    there, here = urlsplit(resource), urlsplit(url)
-    if (there.scheme, there.hostname, there.port) != (here.scheme, here.hostname, here.port):
+    there, here = _parts(resource), _parts(url)
+    if there is None or here is None or "@" in there.netloc or "#" in resource or not there.hostname:
+        return False
+    if _origin(there) != _origin(here):
         return False
     above = there.path.rstrip("/")
     return here.path.rstrip("/") == above or here.path.startswith(f"{above}/")
+
+
+def _parts(address: str) -> SplitResult | None:
+    """The parts of an address that can be read in one way only; None for any other."""
+    if not _ADDRESS.match(address):
+        return None
+    try:
+        parts = urlsplit(address)
+        return parts if parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)

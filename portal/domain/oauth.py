@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 _MOST_SECONDS = 10 * 365 * 24 * 3600
 _MOST_TOKEN = 16_384
+_MOST_KIND = 64
 REFRESH_MARGIN = timedelta(seconds=60)
 
 
@@ -83,10 +84,12 @@ def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str]
     kind = answer.get("token_type")
     return TokenSet(
         access_token=token,
-        refresh_token=refresh if isinstance(refresh, str) and len(refresh) <= _MOST_TOKEN else "",
+        refresh_token=refresh
+        if isinstance(refresh, str) and len(refresh) <= _MOST_TOKEN and _is_sendable(refresh)
+        else "",
         expires_at=expiry(answer.get("expires_in"), at),
         scopes=tuple(scope.split()) if isinstance(scope, str) else tuple(asked),
-        token_type=kind if isinstance(kind, str) and kind else "Bearer",
+        token_type=kind if isinstance(kind, str) and 0 < len(kind) <= _MOST_KIND and _is_sendable(kind) else "Bearer",
     )
 
 
@@ -94,16 +97,21 @@ def expiry(expires_in: object, at: datetime) -> datetime | None:
     """When something that lives `expires_in` seconds from `at` runs out; None for what is no sensible number."""
     if isinstance(expires_in, str) and expires_in.isascii() and expires_in.isdigit() and len(expires_in) < 12:
         expires_in = int(expires_in)
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not math.isfinite(expires_in):
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
+        return None
+    if isinstance(expires_in, float) and not math.isfinite(expires_in):
         return None
     return at + timedelta(seconds=min(expires_in, _MOST_SECONDS)) if expires_in >= 0 else None
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
-    """`url` with `parameters` in its query: those it had stay, the same names are replaced (OAU-03, OAU-51)."""
+    """`url` with `parameters` in its query: those it had stay as they were written, the same names are replaced
+    (OAU-03, OAU-51)."""
     parts = urlsplit(url)
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in parameters]
-    return urlunsplit(parts._replace(query=urlencode([*kept, *parameters.items()])))
+    pieces = [piece for piece in parts.query.split("&") if piece]
+    kept = [piece for piece in pieces if unquote_plus(piece.partition("=")[0]) not in parameters]
+    added = [urlencode(parameters)] if parameters else []
+    return urlunsplit(parts._replace(query="&".join([*kept, *added])))
 
 
 def canonical_resource(url: str) -> str:

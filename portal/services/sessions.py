@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
+from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
 from portal.store.models import BrowserSession, now
 
@@ -108,8 +109,9 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 
 def sweep_sessions(session: Session, _principal: Principal) -> None:
-    """Delete sessions that have run out."""
+    """Delete sessions that have run out, and redirects that nobody came back from."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+    sweep_flows(session)
 
 
 def _hash(cookie: str) -> str:

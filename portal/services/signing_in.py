@@ -8,6 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFailure
 from portal.domain.principals import Principal, Role
 from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_identity, role_of, teams_of
@@ -34,6 +36,13 @@ class Arrived:
 def list_providers(session: Session) -> tuple[tuple[str, str], ...]:
     """The providers' names and labels, for the buttons of the sign-in page."""
     return tuple((provider.name, provider.label) for provider in house_of(session).providers.values())
+
+
+def list_callbacks(session: Session, principal: Principal) -> tuple[tuple[str, str, str], ...]:
+    """Each provider's label, issuer and the redirect URI to register there, for those who may see settings."""
+    authz.require(principal, Action.PREFERENCE_READ)
+    providers = house_of(session).providers.values()
+    return tuple((provider.label, provider.issuer, _callback(session, provider.name)) for provider in providers)
 
 
 def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> str:

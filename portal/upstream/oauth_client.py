@@ -5,14 +5,14 @@ RFC 8693 (exchange). Every answer is small, JSON, and hostile until read.
 """
 
 import base64
-import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
-from portal.domain.discovery import Walk
+from portal.domain.discovery import Step, Walk
 from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
@@ -20,13 +20,14 @@ from portal.upstream import oauth_discovery
 from portal.upstream.checks import checked_url
 from portal.upstream.faults import fault_of_network
 from portal.upstream.guard import guarded_client
+from portal.upstream.json_answers import json_object
 from portal.upstream.loop import run
 
 TIMEOUT = 10.0
 MAX_ANSWER = 64 * 1024  # R-OAUTH-53
 _OVERTIME = 2.0
 _WALK = 30.0
-_ERROR_CODE = 64
+_ERROR_CODE = re.compile(r"[a-z]+(?:[_-][a-z]+){0,7}\Z")
 
 
 class OAuthRefused(UpstreamFailure):
@@ -62,6 +63,13 @@ class OAuthClient:
         """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what is wrong."""
         return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
+    def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
+        """Read the portal's own documents as clients do: a step, and what came, for each title and address.
+
+        The addresses are below the operator's public URL, so a private one is fine; users have no say in them.
+        """
+        return run(oauth_discovery.read_documents(OutboundPolicy(True), titles), oauth_discovery.SHORT_TIME + _OVERTIME)
+
     def ask_for_token(
         self, server: AuthorizationServer, client: Client, form: Mapping[str, str], *, timeout: float = TIMEOUT
     ) -> dict[str, Any]:
@@ -94,11 +102,11 @@ class OAuthClient:
     ) -> dict[str, Any]:
         work = self._apost(url, form, document, {"Accept": "application/json", **(headers or {})}, timeout)
         status, text, host = run(work, timeout + _OVERTIME)
-        answer = _object(text)
-        if status >= 400 or (answer and "error" in answer and "access_token" not in answer):
+        answer = json_object(text)
+        if status >= 300 or (answer and answer.get("error") and "access_token" not in answer):
             error = (answer or {}).get("error")
             raise OAuthRefused(host, _word(error) or f"HTTP {status}", status)
-        if answer is None and not (may_be_empty and status < 300):
+        if answer is None and not may_be_empty:
             raise UpstreamFailure(f"{host} answered, but not with JSON (HTTP {status}).", reason=HealthReason.NOT_MCP)
         return answer or {}
 
@@ -127,7 +135,8 @@ class OAuthClient:
 def _found(walk: Walk) -> Discovery:
     if walk.found is None:
         fault = walk.fault
-        raise UpstreamFailure(fault.said if fault else "Nothing was found.", reason=HealthReason.HTTP_STATUS)
+        said = f"{fault.title}: {fault.said}" if fault else "No authorization server was found."
+        raise UpstreamFailure(said, reason=HealthReason.HTTP_STATUS)
     return walk.found
 
 
@@ -145,19 +154,11 @@ def _chosen(supported: tuple[str, ...], has_secret: bool) -> str:
     if not has_secret:
         return "none"
     # RFC 8414: where nothing is said it is client_secret_basic; in practice the form is what every server takes.
-    return "client_secret_basic" if supported and "client_secret_post" not in supported else "client_secret_post"
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
+    only_basic = "client_secret_basic" in supported and "client_secret_post" not in supported
+    return "client_secret_basic" if only_basic else "client_secret_post"
 
 
 def _word(error: object) -> str:
-    """An error code as it may be shown: a short word of printable ASCII, nothing that could be a secret or markup."""
-    if isinstance(error, str) and len(error) <= _ERROR_CODE and error.replace("_", "").replace("-", "").isalnum():
-        return error if error.isascii() else ""
-    return ""
+    """An error code as it may be shown: words in small letters, as all registered ones are, and nothing that could be
+    a secret or markup."""
+    return error if isinstance(error, str) and len(error) <= 64 and _ERROR_CODE.match(error) else ""

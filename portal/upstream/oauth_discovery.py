@@ -4,7 +4,9 @@ Everything that comes is hostile until checked: issuers are compared, endpoints 
 client judges each address anew.
 """
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,16 +14,29 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from portal.domain.discovery import Step, Verdict, Walk, covers, is_secure, same_issuer, shown_address
+from portal.domain.discovery import (
+    Step,
+    Verdict,
+    Walk,
+    covers,
+    is_secure,
+    shown_address,
+    without_secrets,
+)
 from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resource
+from portal.domain.oauth_metadata import fault_of_metadata, server_of, words_of
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.checks import checked_url
-from portal.upstream.faults import fault_of_network
+from portal.upstream.faults import fault_of_network, timed_out
 from portal.upstream.guard import guarded_client
+from portal.upstream.json_answers import json_object
 
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # seconds for one answer, to its last byte
+MOST_TIME = 25.0  # seconds for all of them
+SHORT_TIME = 5.0  # seconds for the portal's own
 MAX_DOCUMENT = 64 * 1024
 _SHOWN = 4_000
+_NAME_THE_SERVER = "Name the authorization server in `authorization_servers` (RFC 9728, 2)."
 _INITIALIZE = {
     "jsonrpc": "2.0", "id": 1, "method": "initialize",
     "params": {
@@ -36,7 +51,7 @@ async def walk(policy: OutboundPolicy, url: str) -> Walk:
     async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
         found = await _walked(path)
-    return Walk(tuple(path.steps), found)
+    return Walk(tuple(path.steps), found, path.documents)
 
 
 async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
@@ -45,7 +60,19 @@ async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
     async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
         server = await _authorization_server(path, issuer)
-    return Walk(tuple(path.steps), Discovery(server, "") if server else None)
+    return Walk(tuple(path.steps), Discovery(server, "") if server else None, path.documents)
+
+
+async def read_documents(policy: OutboundPolicy, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
+    """GET JSON documents side by side: for each title and address a step, and what came, {} where nothing did."""
+    path = _Path(policy, "", over_at=time.monotonic() + SHORT_TIME)
+    async with guarded_client(policy, timeout=SHORT_TIME, max_bytes=MAX_DOCUMENT) as http:
+        path.http = http
+        answers = await asyncio.gather(*(path.ask(address) for address in titles.values()))
+    for (title, address), seen in zip(titles.items(), answers, strict=True):
+        verdict = Verdict.OK if seen.usable else Verdict.FAIL
+        path.note(title, verdict, "" if seen.usable else seen.why, address=address, seen=seen, document=seen.document)
+    return [(step, seen.document or {}) for step, seen in zip(path.steps, answers, strict=True)]
 
 
 @dataclass
@@ -57,6 +84,18 @@ class _Answer:
     document: dict[str, Any] | None = None
     fault: str = ""
 
+    @property
+    def usable(self) -> bool:
+        """A document came, as asked for."""
+        return self.status == 200 and self.document is not None
+
+    @property
+    def why(self) -> str:
+        """Why there is no document."""
+        if self.status == 200:
+            return "Something is there, but it is not a JSON object (HTTP 200)."
+        return self.fault or f"Nothing there (HTTP {self.status})."
+
 
 @dataclass
 class _Path:
@@ -65,23 +104,33 @@ class _Path:
     policy: OutboundPolicy
     url: str
     steps: list[Step] = field(default_factory=list)
+    documents: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     http: httpx2.AsyncClient | None = None
+    over_at: float = field(default_factory=lambda: time.monotonic() + MOST_TIME)
 
-    async def ask(self, address: str, message: Mapping[str, Any] | None = None) -> _Answer:
-        """GET a document, or POST an MCP message."""
-        assert self.http is not None
+    async def ask(self, address: str, message: Mapping[str, Any] | None = None, *, head_only: bool = False) -> _Answer:
+        """GET a document, or its head, or POST an MCP message."""
         accept = "application/json" if message is None else "application/json, text/event-stream"
+        target = Target("http", url=address)
+        seconds = max(0.0, min(TIMEOUT, self.over_at - time.monotonic()))
         try:
-            where = checked_url(address)
-            # A server that takes the message may never end its answer: the head tells all that is asked.
-            content = None if message is None else json.dumps(dict(message))
-            headers = {"Accept": accept, **({"Content-Type": "application/json"} if content else {})}
-            request = self.http.stream("POST" if content else "GET", where, headers=headers, content=content)
-            async with request as response:
-                text = b"" if message is not None and response.status_code < 400 else await response.aread()
+            # The client's own limit is for each read: a server that drips would hold us for ever.
+            async with asyncio.timeout(seconds):
+                return await self._asked(address, accept, message, head_only or message is not None)
+        except TimeoutError:
+            return _Answer(fault=timed_out(target, round(seconds, 1)).message)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
-            return _Answer(fault=fault_of_network(Target("http", url=address), fault, None, TIMEOUT).message)
-        return _Answer(response.status_code, response.headers, _object(text))
+            return _Answer(fault=fault_of_network(target, fault, None, TIMEOUT).message)
+
+    async def _asked(self, address: str, accept: str, message: Mapping[str, Any] | None, head_only: bool) -> _Answer:
+        assert self.http is not None
+        # A server that takes the message may never end its answer: the head tells all that is asked.
+        content = None if message is None else json.dumps(dict(message))
+        headers = {"Accept": accept, **({"Content-Type": "application/json"} if content else {})}
+        request = self.http.stream("POST" if content else "GET", checked_url(address), headers=headers, content=content)
+        async with request as response:
+            text = b"" if head_only else await response.aread()
+        return _Answer(response.status_code, response.headers, json_object(text))
 
     def note(self, title: str, verdict: Verdict, said: str, **more: Any) -> None:
         """Write a step down; `address` becomes the request line, `document` the answer that is shown."""
@@ -89,37 +138,32 @@ class _Path:
         if answer is not None:
             more |= {"status": answer.status}
         request = f"{more.pop('method', 'GET')} {self.shown(address)}" if address else ""
-        shown = json.dumps(document, indent=2, ensure_ascii=True)[:_SHOWN] if document else more.pop("answer", "")
-        self.steps.append(Step(title, verdict, said, request=request, answer=self.hidden(shown), **more))
+        shown = json.dumps(document, indent=2, ensure_ascii=True) if document else more.pop("answer", "")
+        shown = without_secrets(shown, self.url)[:_SHOWN]
+        self.steps.append(Step(title, verdict, said, request=request, answer=shown, **more))
 
     def shown(self, address: str) -> str:
         """An address as a page may show it."""
         try:
-            return shown_address(address, urlsplit(self.url).path)
+            return without_secrets(shown_address(address, urlsplit(self.url).path), self.url)
         except ValueError:
             return "an address that cannot be read"
-
-    def hidden(self, text: str) -> str:
-        """Upstream's text without the path and query of the server's own address."""
-        parts = urlsplit(self.url)
-        for secret in (parts.query, parts.path.rstrip("/")):
-            text = text.replace(secret, "/…" if secret.startswith("/") else "…") if len(secret) > 1 else text
-        return text
 
 
 async def _walked(path: _Path) -> Discovery | None:
     challenge = await _challenge(path)
     if challenge is None:
         return None
+    path.documents["challenge"] = challenge
     resource = await _resource(path, challenge.get("resource_metadata", ""))
     if resource is None:
         return None
-    issuers = [issuer for issuer in resource.get("authorization_servers") or () if isinstance(issuer, str)]
+    path.documents["resource"] = resource
     parts = urlsplit(path.url)
-    for issuer in issuers[:3] or [f"{parts.scheme}://{parts.netloc}"]:
+    for issuer in words_of(resource.get("authorization_servers"))[:3] or [f"{parts.scheme}://{parts.netloc}"]:
         server = await _authorization_server(path, issuer)
         if server is not None:
-            scopes = challenge.get("scope", "").split() or _words(resource.get("scopes_supported"))
+            scopes = challenge.get("scope", "").split() or words_of(resource.get("scopes_supported"))
             name = resource.get("resource")
             return Discovery(server, name if isinstance(name, str) else canonical_resource(path.url), tuple(scopes))
     return None
@@ -128,6 +172,9 @@ async def _walked(path: _Path) -> Discovery | None:
 async def _challenge(path: _Path) -> dict[str, str] | None:
     title = "Ask the MCP server without a token"
     seen = await path.ask(path.url, _INITIALIZE)
+    if seen.status in (404, 405):  # HTTP+SSE: its stream is opened with GET
+        opened = await path.ask(path.url, head_only=True)
+        seen = opened if opened.status in (401, 403) else seen
     common: dict[str, Any] = {"address": path.url, "method": "POST", "seen": seen}
     if seen.status is None:
         path.note(title, Verdict.FAIL, seen.fault, remedy="Check the server's URL, and that it runs.", **common)
@@ -142,7 +189,9 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
     if found["resource_metadata"]:
         path.note(title, Verdict.OK, "It asks for a token and says where its metadata are.", answer=header, **common)
     else:
+        is_bearer = "bearer" in header.lower()
         said = "It asks for a token, but does not say where its metadata are."
+        said = said if is_bearer else "It refuses, but does not ask for a bearer token (WWW-Authenticate: Bearer)."
         remedy = "Add resource_metadata=… to WWW-Authenticate (RFC 9728, 5.1); the well-known addresses are tried now."
         path.note(title, Verdict.WARN, said, answer=header, remedy=remedy, **common)
     return {name: value for name, value in found.items() if value}
@@ -155,21 +204,25 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
     title = "Read the resource's metadata (RFC 9728)"
     for address in build_protected_resource_metadata_discovery_urls(told or None, path.url):
         if not is_secure(address):
-            path.note(title, Verdict.FAIL, "The address of the metadata is not https.", address=address)
+            remedy = "Serve the MCP server and its metadata over https."
+            path.note(title, Verdict.FAIL, "The address of the metadata is not https.", address=address, remedy=remedy)
             return None
         seen = await path.ask(address)
-        if seen.status != 200 or seen.document is None:
-            said = seen.fault or f"Nothing there (HTTP {seen.status})."
-            path.note(title, Verdict.WARN, said, address=address, seen=seen)
+        if not seen.usable or seen.document is None:
+            path.note(title, Verdict.WARN, seen.why, address=address, seen=seen)
             continue
         common = {"address": address, "seen": seen, "document": seen.document}
         resource = seen.document.get("resource")
-        if not isinstance(resource, str) or not _covers(resource, path.url):
+        if not isinstance(resource, str) or not covers(resource, path.url):
             said = "They are about another resource than this server's URL, so clients must not use them."
             remedy = "Let `resource` be exactly the URL that clients call (RFC 9728, 3.3)."
             path.note(title, Verdict.FAIL, said, remedy=remedy, **common)
             return None
-        path.note(title, Verdict.OK, "They name the authorization server.", **common)
+        if words_of(seen.document.get("authorization_servers")):
+            path.note(title, Verdict.OK, "They name the authorization server.", **common)
+        else:
+            said, remedy = "They name no authorization server; the server's own host is tried.", _NAME_THE_SERVER
+            path.note(title, Verdict.WARN, said, remedy=remedy, **common)
         return seen.document
     said = "There are none. The server's own host is tried as authorization server, as clients of before mid-2025 do."
     path.note(title, Verdict.WARN, said, remedy="Serve /.well-known/oauth-protected-resource (RFC 9728).")
@@ -186,60 +239,19 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
         return None
     for address in build_oauth_authorization_server_metadata_discovery_urls(issuer, path.url):
         seen = await path.ask(address)
-        if seen.status != 200 or seen.document is None:
-            path.note(
-                title, Verdict.WARN, seen.fault or f"Nothing there (HTTP {seen.status}).", address=address, seen=seen
-            )
+        if not seen.usable or seen.document is None:
+            path.note(title, Verdict.WARN, seen.why, address=address, seen=seen)
             continue
-        said, remedy = _fault_of_metadata(seen.document, issuer)
+        path.documents.setdefault("server", seen.document)
+        said, remedy = fault_of_metadata(seen.document, issuer)
         verdict = Verdict.FAIL if said else Verdict.OK
         said = said or "They are complete and of the right issuer."
         path.note(title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy)
-        return None if verdict is Verdict.FAIL else _server_of(seen.document)
+        return None if verdict is Verdict.FAIL else server_of(seen.document)
     said = "No metadata were found, so nobody can tell where to sign in."
     remedy = "Type the authorization and the token URL in the server's form, or let the provider serve its metadata."
     path.note(title, Verdict.FAIL, said, remedy=remedy)
     return None
-
-
-def _fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, str]:
-    said = document.get("issuer")
-    if not isinstance(said, str) or not same_issuer(said, issuer):
-        return (
-            "They name another issuer than the one that was asked for.",
-            "Let `issuer` be the very URL (RFC 8414, 3.3).",
-        )
-    for name in ("authorization_endpoint", "token_endpoint"):
-        if not isinstance(document.get(name), str):
-            return f"{name} is missing.", f"Add {name} to the metadata."
-    for name in ("authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"):
-        address = document.get(name)
-        if isinstance(address, str) and not is_secure(address):
-            return f"{name} is not https.", "Serve every endpoint over https."
-    methods = document.get("code_challenge_methods_supported")
-    if isinstance(methods, list) and "S256" not in methods:
-        return "It does not offer PKCE with S256.", "Switch PKCE S256 on; MCP clients refuse to go on without it."
-    return "", ""
-
-
-def _server_of(document: Mapping[str, Any]) -> AuthorizationServer:
-    def text(name: str) -> str:
-        value = document.get(name)
-        return value if isinstance(value, str) else ""
-
-    methods = document.get("code_challenge_methods_supported")
-    return AuthorizationServer(
-        issuer=text("issuer"),
-        authorization_endpoint=text("authorization_endpoint"),
-        token_endpoint=text("token_endpoint"),
-        registration_endpoint=text("registration_endpoint"),
-        revocation_endpoint=text("revocation_endpoint"),
-        scopes_supported=tuple(_words(document.get("scopes_supported"))),
-        token_endpoint_auth_methods=tuple(_words(document.get("token_endpoint_auth_methods_supported"))),
-        pkce=tuple(_words(methods)) if isinstance(methods, list) else None,
-        sends_iss=document.get("authorization_response_iss_parameter_supported") is True,
-        takes_metadata_documents=document.get("client_id_metadata_document_supported") is True,
-    )
 
 
 def _parameter(header: str, name: str) -> str:
@@ -247,22 +259,3 @@ def _parameter(header: str, name: str) -> str:
     from mcp.client.auth.utils import extract_field_from_www_auth
 
     return extract_field_from_www_auth(httpx2.Response(401, headers={"WWW-Authenticate": header}), name) or ""
-
-
-def _covers(resource: str, url: str) -> bool:
-    try:
-        return covers(resource, url)
-    except ValueError:
-        return False
-
-
-def _words(value: object) -> list[str]:
-    return [word for word in value if isinstance(word, str) and word] if isinstance(value, list) else []
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None

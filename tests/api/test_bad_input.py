@@ -75,6 +75,7 @@ def test_the_routes_of_the_api_are_these(app: Flask) -> None:
     own = "GET,POST,DELETE"
     golden = {
         "/v1/mcp/server": "GET,POST,PUT", "/v1/mcp/server/{}": "GET,DELETE", "/v1/mcp/server/health": "GET",
+        "/v1/mcp/server/{}/oauth-check": "GET",
         "/v1/mcp/server/{}/user-env-vars": own, "/v1/mcp/user-env-vars/status": "GET",
         "/v1/mcp/server/{}/user-credential": "POST,DELETE", "/v1/mcp/tools": "GET", "/v1/mcp/tools/call": "POST",
         "/v1/mcp/access_groups": "GET", "/v1/mcp/network/client-ip": "GET", "/v1/mcp/make_public": "POST",

@@ -118,7 +118,8 @@ def test_pages_that_ask_an_upstream_show_nothing(planted: Planted) -> None:
             for path in ("/servers/{}/tools?now=1", "/credentials/{}?test=1", "/playground?server={}"):
                 asked = caller.ask("GET", path.format(server_id), headers={"HX-Request": "true"})
                 planted.marks.read(caller, asked)
-            planted.marks.read(caller, caller.ask("POST", f"/servers/{server_id}/probe", data={}))
+            for asked_for in ("probe", "oauth-check"):
+                planted.marks.read(caller, caller.ask("POST", f"/servers/{server_id}/{asked_for}", data={}))
     planted.check()
 
 

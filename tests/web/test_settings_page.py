@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from portal.app import open_database
 from portal.domain.principals import OPERATOR
-from portal.services import preferences, trail
+from portal.services import preferences, signing_in, trail
 from portal.services.preferences import Preferences, load_preferences
 from portal.store.database import Database
-from tests.conftest import Client, Write
+from tests.conftest import Client, Portal, Write, make_settings
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 from tests.web.html import filled
 
@@ -190,3 +191,29 @@ def test_for_everybody_else_there_is_no_such_page(browser: Browsers, name: str) 
     assert asking.client.get(PAGE).status_code == 404
     for path in (PAGE, f"{PAGE}/appearance"):
         assert asking.post(path).status_code == 404
+
+
+def test_the_callbacks_to_register_are_there_to_copy(portal: Portal, signed_in: Callable[[str], Client]) -> None:
+    """For those who may look and not change, too; and whether passwords open the portal."""
+    for name in ("ada", "vera"):
+        panel = look_at(signed_in(name).get(PAGE)).select_one('section[aria-labelledby="sign-in"]')
+        assert panel
+        assert "Password sign-in On" in text_of(panel)
+        assert "http://127.0.0.1:8000/oauth/callback" in text_of(panel)
+
+
+def test_each_provider_has_a_callback_of_its_own(portal: Portal) -> None:
+    provider = {
+        "name": "corp", "label": "Corp", "issuer": "https://id.example", "client_id": "c", "client_secret": "SECRET",
+    }  # fmt: skip
+    settings = make_settings(portal.settings.database_url, sign_in_providers=[provider], password_sign_in=False)
+    told = "\n".join(settings.sign_in_facts)
+    assert "password sign-in: off" in told
+    assert "Corp: http://127.0.0.1:8000/login/corp/callback" in told
+    assert "SECRET" not in told
+    database = open_database(settings)
+    with database.session() as session:
+        assert signing_in.list_callbacks(session, OPERATOR) == (
+            ("Corp", "https://id.example", "http://127.0.0.1:8000/login/corp/callback"),
+        )
+    database.engine.dispose()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from portal.store.vault import Place
 
 LIFETIME = timedelta(minutes=10)
 _KEPT_AFTERWARDS = timedelta(days=1)
+_FLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ def begin_flow(
     """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for the other side.
 
     `browser` is the secret in the cookie of the browser that has to come back, None where a program holds the flow.
+    Raises ValueError for an empty one, which would bind to nobody.
     """
+    if browser == "":
+        raise ValueError("a flow is bound to a browser or to none")
     state = secrets.token_urlsafe(32)
     row = OAuthFlow(
         flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
@@ -61,7 +66,8 @@ def begin_flow(
 def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: str | None) -> Flow | None:
     """The redirect that `state` belongs to, used up herewith: whoever comes second gets None, as does another browser.
 
-    One that another browser brings is left alone, so that nobody ends somebody else's sign-in.
+    One that another browser brings is left alone, so that nobody ends somebody else's sign-in. Commit before anything
+    else is done with it: a rollback would make it good again.
     """
     own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
     return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
@@ -69,6 +75,8 @@ def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: 
 
 def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None) -> Flow | None:
     """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it needs that one."""
+    if not _FLOW_ID.match(flow_id):  # PostgreSQL takes no NUL and no half of a character
+        return None
     row = session.scalar(select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds)))
     if row is None or (row.browser_hash and row.browser_hash != digest(browser or "")):
         return None
@@ -94,11 +102,13 @@ def forget_flows(session: Session, *, server_id: str | None = None, user_id: str
 
 
 def sweep_flows(session: Session) -> None:
-    """Delete flows that ran out; how one ended stays readable for a day."""
+    """Delete flows that ran out, and what is sealed in them; how one ended stays readable for a day."""
+    at = now()
     session.execute(
         delete(OAuthFlow).where(
-            (OAuthFlow.expires_at <= now() - _KEPT_AFTERWARDS)
-            | ((OAuthFlow.status == "pending") & (OAuthFlow.expires_at <= now()))
+            (OAuthFlow.expires_at <= at - _KEPT_AFTERWARDS)
+            | ((OAuthFlow.status == "pending") & (OAuthFlow.expires_at <= at))
+            | ((OAuthFlow.status == "taken") & (OAuthFlow.expires_at <= at - LIFETIME))  # nobody is at it any more
         )
     )
 

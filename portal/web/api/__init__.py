@@ -11,6 +11,7 @@ from portal.web.api.exchange import bp as exchange
 from portal.web.api.groups import bp as groups
 from portal.web.api.keys import bp as keys
 from portal.web.api.me import bp as me
+from portal.web.api.oauth_check import bp as oauth_check
 from portal.web.api.registry import bp as registry
 from portal.web.api.servers import bp as servers
 from portal.web.api.settings import bp as settings
@@ -23,7 +24,7 @@ from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
     servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
-    audit, submissions, tool_changes, catalog, document,
+    audit, submissions, tool_changes, catalog, document, oauth_check,
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from portal.web.pages import (
 )
 from portal.web.pages import editing as _the_other_half_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
+from portal.web.pages import oauth_check as _the_doctor_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import reviewing as _the_other_half_of_submissions  # noqa: F401 - on submissions.bp
 from portal.web.pages import server_tools as _a_third_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import teams as _also_of_people  # noqa: F401 - likewise

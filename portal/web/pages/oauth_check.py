@@ -1,0 +1,31 @@
+"""The OAuth doctor of a server."""
+
+from flask import Response, g
+
+from portal.services import grid, oauth_check
+from portal.web.context import reads_only
+from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages.servers import bp
+from portal.web.rendering import page
+from portal.web.sightings import sighting
+
+
+@bp.get("/<server_id>/oauth-check")
+def oauth_check_page(server_id: str) -> Response:
+    """The page comes first; its form starts the check when it is there."""
+    callback = oauth_check.callback_url(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page("servers/oauth_check.html", nav="servers", server=card, callback=callback, report=None)
+
+
+@bp.post("/<server_id>/oauth-check")
+@limiter.limit(TRY_UPSTREAM)
+@reads_only
+def run_oauth_check(server_id: str) -> Response:
+    """Run it."""
+    report = oauth_check.check_oauth(g.session, g.principal, server_id, sighting())
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page(
+        "servers/oauth_check.html", fragment="report", nav="servers", server=card, callback=report.callback,
+        report=report,
+    )  # fmt: skip
