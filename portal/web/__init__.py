@@ -8,7 +8,7 @@ from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.web import api as api_door
-from portal.web import context, errors, limits, pages, rendering
+from portal.web import context, errors, limits, oauth, pages, rendering
 from portal.web.sessions import StoredSessions
 
 
@@ -27,6 +27,7 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
     _register_probes(app, settings, database)
     pages.register(app)
     api_door.register(app)
+    oauth.register(app)
     app.after_request(context.commit_or_undo)  # the last to be registered is the first to run
 
 
