@@ -70,7 +70,7 @@ packages:
 	@. .ci/services.sh; install_packages
 
 $(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
-	@echo "· installing the MCP server that the tests talk to"
+	@echo "· installing the peers from npm that the tests talk to"
 	@cd tests/npm && npm ci --no-audit --no-fund --loglevel=error </dev/null >/dev/null
 	@touch $@
 peers: packages $(NPM)/.installed

@@ -30,7 +30,7 @@ from portal.store.models import Base
 from portal.web.limits import limiter
 from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
 
-pytest_plugins = ["tests.peers"]
+pytest_plugins = ["tests.peers", "tests.oauth_peers"]
 
 KEYS = {name: f"sk-SECRET-key-of-{name}-0123456789" for name in ("ada", "vera", "mel", "vic", "otto", "kit")}
 NOTES = "id-notes"
