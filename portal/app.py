@@ -6,14 +6,18 @@ from argon2 import PasswordHasher
 from flask import Flask
 
 from portal import web
+from portal.domain.oauth import Client
+from portal.domain.principals import Role
 from portal.domain.servers import STDIO_COMMANDS
+from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy
 from portal.services.inner.house import House
-from portal.settings import Settings, parse_key_ring
+from portal.settings import ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
+from portal.upstream.openid import OpenIdClient
 
 ROOT = Path(__file__).resolve().parent.parent
 _MOST_BYTES = 2 * 1024 * 1024
@@ -26,6 +30,8 @@ def open_database(settings: Settings) -> Database:
     house = House(
         vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
         oauth=OAuthClient(outbound),
+        openid=OpenIdClient(),
+        providers={provider.name: _provider(provider) for provider in settings.sign_in_providers},
         mcp=McpClient(outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands),
         hasher=PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
         if settings.cheap_hashing
@@ -39,6 +45,22 @@ def open_database(settings: Settings) -> Database:
         session_max_hours=settings.session_max_hours,
     )
     return Database(settings.database_url, {"house": house})
+
+
+def _provider(given: ProviderSettings) -> SignInProvider:
+    return SignInProvider(
+        name=given.name,
+        label=given.label or given.name,
+        issuer=given.issuer,
+        client=Client(given.client_id, given.client_secret.get_secret_value()),
+        scopes=tuple(given.scopes),
+        email_domains=tuple(given.email_domains),
+        groups_claim=given.groups_claim,
+        roles={group: Role(role) for group, role in given.roles.items()},
+        teams=dict(given.teams),
+        default_role=Role(given.default_role) if given.default_role else None,
+        link_by_email=given.link_by_email,
+    )
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Flask:

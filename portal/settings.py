@@ -3,13 +3,14 @@
 import base64
 import binascii
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -17,6 +18,37 @@ Words = Annotated[tuple[str, ...], NoDecode]
 
 class BadSettings(Exception):
     """Settings that stop the start; the text has one line for each fault."""
+
+
+_ROLES = Literal["proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer"]
+
+
+class ProviderSettings(BaseModel):
+    """One OpenID provider of `PORTAL_SIGN_IN_PROVIDERS`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    label: str = ""
+    issuer: str
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr = SecretStr("")
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    email_domains: tuple[str, ...] = ()
+    groups_claim: str = "groups"
+    roles: dict[str, _ROLES] = Field(default_factory=dict)
+    teams: dict[str, str] = Field(default_factory=dict)
+    default_role: _ROLES | None = "internal_user"
+    link_by_email: bool = False
+
+    @field_validator("issuer")
+    @classmethod
+    def _secure(cls, value: str) -> str:
+        parts = urlsplit(value)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            raise ValueError("issuer must be an https address")
+        return value
 
 
 class Settings(BaseSettings):
@@ -46,6 +78,9 @@ class Settings(BaseSettings):
     gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
     metrics: bool = Field(False, description="Whether /metrics answers.")
     password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
+    sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
+        (), description="OpenID providers to sign in with: a JSON list, see *Signing in by SSO*."
+    )
     write_only_globals: bool = Field(False, description="Hide url, header, env and global values from Admins, too.")
     session_idle_minutes: int = Field(60, ge=5, le=1440, description="Minutes without a request that end a session.")
     session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
@@ -67,6 +102,22 @@ class Settings(BaseSettings):
         ranges = tuple(part.strip() for part in value.split(",") if part.strip())
         _check_ranges(ranges)
         return ranges
+
+    @field_validator("sign_in_providers", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("must be a JSON list of objects") from None
+
+    @field_validator("sign_in_providers")
+    @classmethod
+    def _named_once(cls, value: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
+        names = [provider.name for provider in value]
+        if len(set(names)) < len(names) or "logout" in names:
+            raise ValueError("each provider needs a name of its own")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

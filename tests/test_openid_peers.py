@@ -105,6 +105,8 @@ def test_the_openid_provider_refuses_strangers_replays_and_missing_verifiers(
         for verifier in ({}, {"code_verifier": VERIFIER}, {"code_verifier": VERIFIER})
     ]
     assert [answer.status_code for answer in answers] == [400, 200, 400]
+    without = session.create_authorization_url(document["authorization_endpoint"])[0]
+    assert browser.visit(without, until=PORTAL).query["error"] == "invalid_request", "PKCE is required"
 
 
 def test_a_person_can_cancel_at_the_openid_provider(oidc_provider: Callable[..., OidcProvider]) -> None:

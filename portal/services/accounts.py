@@ -106,6 +106,8 @@ class Profile:
     role_label: str
     theme: str
     must_change_password: bool
+    has_password: bool = True
+    signs_in_with: str | None = None
 
 
 def get_profile(session: Session, principal: Principal) -> Profile:
@@ -114,7 +116,12 @@ def get_profile(session: Session, principal: Principal) -> Profile:
     if user is None:
         raise Unauthenticated("Sign in to continue.")
     name = user.display_name or user.email or user.user_id
-    return Profile(user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password)
+    providers = house_of(session).providers.values()
+    label = next((p.label for p in providers if p.issuer == user.sso_issuer), None)
+    return Profile(
+        user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
+        has_password=user.password_hash is not None, signs_in_with=label,
+    )  # fmt: skip
 
 
 def change_profile(session: Session, principal: Principal, *, display_name: str, theme: str) -> None:

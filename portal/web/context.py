@@ -26,6 +26,8 @@ OPEN_ENDPOINTS = {
     "readyz": "tells a load balancer whether to send requests",
     "metrics": "off unless the operator switches it on",
     "accounts.sign_in": "where strangers become known",
+    "sign_in.start": "likewise: out to an OpenID provider",
+    "sign_in.callback": "and back",
     "resource_metadata": "RFC 9728: how to get in must be readable from outside",
     "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
     "api_registry.list_entries": "as above, in the words of the official registry API",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request
 from jinja2 import Environment
@@ -112,6 +113,13 @@ def see_other(url: str) -> Response:
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": url})
     return make_response(redirect(url, code=303))
+
+
+def onward(address: str, title: str, message: str) -> Response:
+    """A page that leads to another site after a form: `form-action 'self'` stops a redirect there (ui.md, O2)."""
+    if request.headers.get("HX-Request") == "true":
+        return Response(status=204, headers={"HX-Redirect": address})
+    return page("oauth/onward.html", address=address, host=urlsplit(address).netloc, title=title, message=message)
 
 
 def init_app(app: Flask, *, https: bool) -> None:

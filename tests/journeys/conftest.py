@@ -6,6 +6,7 @@ import re
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,30 @@ def _decoded(body: bytes) -> Any:
     return json.loads(body) if body else None
 
 
-@pytest.fixture(scope="module")
-def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """Its first start, with the Admin's password chosen by us."""
-    folder, port = tmp_path_factory.mktemp("portal"), free_port()
+@contextmanager
+def started_portal(folder: Path, port: int, **more: str) -> Iterator[Portal]:
+    """A portal on `port` with its database in `folder` and `more` settings."""
+    url = f"http://127.0.0.1:{port}"
     environment = bare_environment(
         PORTAL_DATABASE_URL=f"sqlite:///{folder}/portal.db",
+        PORTAL_PUBLIC_URL=url,
         PORTAL_BOOTSTRAP_ADMIN_EMAIL=ADMIN[0],
         PORTAL_BOOTSTRAP_ADMIN_PASSWORD=ADMIN[1],
         PORTAL_BOOTSTRAP_API_KEY=API_KEY,
         PORTAL_ENCRYPTION_KEYS="j1:" + base64.b64encode(b"j" * 32).decode(),
         PORTAL_SECRET_KEY="journey" * 8,
+        **more,
     )
     argv = [sys.executable, "-m", "portal.cli", "serve", "--port", str(port)]
     with start_process(argv, environment, port) as process:
-        yield Portal(f"http://127.0.0.1:{port}", process, folder)
+        yield Portal(url, process, folder)
+
+
+@pytest.fixture(scope="module")
+def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """Its first start, with the Admin's password chosen by us."""
+    with started_portal(tmp_path_factory.mktemp("portal"), free_port()) as portal:
+        yield portal
 
 
 SignIn = Callable[..., Page]

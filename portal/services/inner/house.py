@@ -1,14 +1,17 @@
 """What every use case of this process shares, hung on the database session so that nobody holds it globally."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from argon2 import PasswordHasher
 from sqlalchemy.orm import Session
 
+from portal.domain.sign_in import SignInProvider
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
+from portal.upstream.openid import OpenIdClient
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class House:
     vault: Vault
     mcp: McpClient
     oauth: OAuthClient
+    openid: OpenIdClient
+    providers: Mapping[str, SignInProvider]
     hasher: PasswordHasher
     public_url: str
     gateway_url: str

@@ -6,11 +6,12 @@ from flask import Blueprint, Response, flash, g, request, session, url_for
 from flask_login import current_user
 
 from portal.domain.errors import Forbidden, Unauthenticated
-from portal.services import accounts, sessions
+from portal.services import accounts, sessions, signing_in
 from portal.web import context
+from portal.web.context import commit_now
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
 from portal.web.limits import SIGN_IN_BY_ADDRESS, SIGN_IN_BY_EMAIL, by_email, limiter
-from portal.web.rendering import page, see_other
+from portal.web.rendering import onward, page, see_other
 
 bp = Blueprint("accounts", __name__)
 
@@ -24,7 +25,8 @@ def sign_in() -> Response:
     destination = own_path(form.next.data)
     if current_user.is_authenticated and request.method == "GET":
         return see_other(destination)
-    if not context.settings().password_sign_in:
+    by_password = context.settings().password_sign_in
+    if request.method == "POST" and not by_password:
         raise Forbidden("Signing in with a password is switched off here.")
     if form.sent():
         try:
@@ -36,15 +38,27 @@ def sign_in() -> Response:
             context.sign_in(user_id)
             return see_other(destination)
     shown = destination if destination != url_for("servers.grid") else None
-    return page("accounts/sign_in.html", status=form.status, form=form, destination=shown)
+    providers = signing_in.list_providers(g.session)
+    return page(
+        "accounts/sign_in.html", status=form.status, form=form, destination=shown, providers=providers,
+        by_password=by_password,
+    )  # fmt: skip
 
 
 @bp.post("/logout")
 def sign_out() -> Response:
     """End this session."""
     accounts.sign_out(g.session, g.principal)
+    commit_now()
+    name, hint = session.get("signed_in_by", ""), session.get("id_token", "")
+    back_to = context.settings().public_url + url_for("accounts.sign_in")
+    address = signing_in.end_at_provider(g.session, g.principal, name, hint, back_to=back_to) if name else None
     context.sign_out()
-    response = see_other(url_for("accounts.sign_in"))
+    response = (
+        onward(address, "You are signed out here", "Your provider now ends its own session.")
+        if address
+        else (see_other(url_for("accounts.sign_in")))
+    )
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
@@ -72,7 +86,10 @@ def profile() -> Response:
             flash("Your profile is saved.", "success")
             return see_other(url_for("accounts.profile"))
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
-    return page("accounts/profile.html", status=form.status, form=form, sessions=mine)
+    return page(
+        "accounts/profile.html", status=form.status, form=form, sessions=mine, has_password=g.profile.has_password,
+        signs_in_with=g.profile.signs_in_with,
+    )  # fmt: skip
 
 
 @bp.post("/profile/sessions/end")

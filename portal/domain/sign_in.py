@@ -1,0 +1,92 @@
+"""Who may sign in by an OpenID provider, and as what: the operator's rules applied to what the provider says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from portal.domain.oauth import Client
+from portal.domain.principals import Role
+
+_STRONGEST_FIRST = (Role.ADMIN, Role.ADMIN_VIEWER, Role.MEMBER, Role.VIEWER)
+
+
+@dataclass(frozen=True)
+class SignInProvider:
+    """An OpenID provider and the operator's rules for those who come from it.
+
+    `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. Where `roles` maps
+    anything, it decides at every sign-in: who has none of its groups gets `default_role`, or is not let in where that
+    is None.
+    """
+
+    name: str
+    label: str
+    issuer: str
+    client: Client = field(repr=False)
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    email_domains: tuple[str, ...] = ()
+    groups_claim: str = "groups"
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    teams: Mapping[str, str] = field(default_factory=dict)
+    default_role: Role | None = Role.MEMBER
+    link_by_email: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person as a provider vouches for them: known by issuer and subject, with an e-mail only if it is verified."""
+
+    issuer: str
+    subject: str
+    email: str | None
+    name: str | None
+    groups: frozenset[str]
+
+
+def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identity:
+    """The identity in validated claims. Never trusts an e-mail without `email_verified` being true (R-AUTHN-09)."""
+    email = claims.get("email") if claims.get("email_verified") is True else None
+    name = claims.get("name") or claims.get("preferred_username")
+    groups = claims.get(provider.groups_claim)
+    listed = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
+    return Identity(
+        issuer=str(claims["iss"]),
+        subject=str(claims["sub"]),
+        email=email.strip().lower() if isinstance(email, str) and _domain_of(email) else None,
+        name=name.strip()[:200] if isinstance(name, str) and name.strip() else None,
+        groups=frozenset(group for group in listed if isinstance(group, str)),
+    )
+
+
+def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
+    """Whether the provider's e-mail domain rule lets this person in; without a rule, everybody it vouches for."""
+    if not provider.email_domains:
+        return True
+    return _domain_of(identity.email or "") in {_ascii(domain) for domain in provider.email_domains}
+
+
+def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
+    """The strongest role that their groups give; nobody becomes Admin but by a group that the operator named."""
+    given = {role for group, role in provider.roles.items() if group in identity.groups}
+    return next((role for role in _STRONGEST_FIRST if role in given), provider.default_role)
+
+
+def teams_of(provider: SignInProvider, identity: Identity) -> frozenset[str]:
+    """The aliases of the teams that their groups give."""
+    return frozenset(alias for group, alias in provider.teams.items() if group in identity.groups)
+
+
+def _domain_of(email: str) -> str:
+    """The domain behind the one `@`, as its A-label; "" for what is no plain address (R-AUTHN-13)."""
+    text = email.strip()
+    local, _, domain = text.partition("@")
+    if not local or "@" in domain or not text.isprintable() or any(c.isspace() for c in text) or len(text) > 320:
+        return ""
+    return _ascii(domain)
+
+
+def _ascii(domain: str) -> str:
+    try:
+        return domain.strip().lower().encode("idna").decode()
+    except UnicodeError:
+        return ""

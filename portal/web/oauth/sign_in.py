@@ -1,0 +1,69 @@
+"""Signing in by an OpenID provider: out to it, and back."""
+
+from flask import Blueprint, Response, current_app, g, request, session, url_for
+
+from portal.domain.errors import Forbidden, InvalidRequest, PortalError, UpstreamFailure
+from portal.services import signing_in
+from portal.services.inner.flows import Flow
+from portal.web import context
+from portal.web.limits import SIGN_IN_BY_ADDRESS, limiter
+from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
+from portal.web.pages.accounts import own_path
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("sign_in", __name__)
+_DECLINED = "You did not finish signing in. Nothing was changed."
+
+
+@bp.get("/login/<name>")
+@limiter.limit(SIGN_IN_BY_ADDRESS)
+def start(name: str) -> Response:
+    """Out to the provider; a link, since a form may not lead to another site (ui.md, O2)."""
+    browser = new_or_bound_browser()
+    try:
+        with context.database().session(writes=True) as own:
+            address = signing_in.begin_sign_in(own, name, browser=browser, go_to=own_path(request.args.get("next")))
+            own.commit()
+    except UpstreamFailure as failure:
+        return _failed(name, failure, 502)
+    return bind(see_other(address), browser)
+
+
+@bp.get("/login/<name>/callback")
+@limiter.limit(SIGN_IN_BY_ADDRESS)
+def callback(name: str) -> Response:
+    """Back from the provider: prove who it is, begin their session, and on to where they were going."""
+    try:
+        flow = _taken(name)
+        if "error" in request.args:
+            raise InvalidRequest(_DECLINED, code="declined")
+        code = request.args.get("code", "")
+        if not code:
+            raise InvalidRequest("The provider's answer is incomplete.", code="incomplete")
+        with context.database().session(writes=True) as own:
+            arrived = signing_in.complete_sign_in(own, flow, code=code, iss=request.args.get("iss"), address=g.address)
+            own.commit()
+    except InvalidRequest as error:
+        return _failed(name, error, 400)
+    except Forbidden as error:
+        return _failed(name, error, 403)
+    except UpstreamFailure as error:
+        current_app.logger.warning("sign-in with %s failed: %s", name, error.reason)
+        return _failed(name, error, 502 if type(error) is UpstreamFailure else 400)
+    context.sign_in(arrived.user_id)
+    session["signed_in_by"], session["id_token"] = arrived.provider, arrived.id_token
+    return see_other(arrived.go_to)
+
+
+def _taken(name: str) -> Flow:
+    # In a transaction of its own, at an end before the provider is asked: a second answer finds it used.
+    with context.database().session(writes=True) as own:
+        flow = signing_in.take_answer(own, name, request.args.get("state", ""), bound_browser())
+        own.commit()
+    return flow
+
+
+def _failed(name: str, error: PortalError, status: int) -> Response:
+    context.note_failed_sign_in()
+    again = url_for("sign_in.start", name=name)
+    return page("accounts/sign_in_failed.html", status=status, message=error.message, code=error.code, again=again)
