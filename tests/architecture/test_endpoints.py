@@ -23,7 +23,10 @@ REGISTRY = {
     "api_registry.get_version",
 }
 SSO = {"sign_in.start", "sign_in.callback"}
-OPEN = {"static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY, *SSO}
+OAUTH = {"oauth_callback.came_back", "oauth_documents.client"}
+OPEN = {
+    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY, *SSO, *OAUTH,
+}  # fmt: skip
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
 TRACES = {
