@@ -25,7 +25,8 @@ REGISTRY = {
 SSO = {"sign_in.start", "sign_in.callback"}
 OAUTH = {"oauth_callback.came_back", "oauth_documents.client"}
 OPEN = {
-    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY, *SSO, *OAUTH,
+    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index",
+    *REGISTRY, *SSO, *OAUTH,
 }  # fmt: skip
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
