@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, exists, func, or_, select
+from sqlalchemy import Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, defer
 
 from portal import authorization as authz
@@ -12,7 +12,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import AuthType, OAuthFlow
 from portal.services.health import HealthView, view_health
 from portal.services.inner import loading, sights
-from portal.services.inner.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
+from portal.services.inner.grid_query import GridQuery, asks_for_sign_in, cursor_of, matching, needing, ordered, seen
 from portal.store.models import (
     AccessGroup,
     AccessGroupServer,
@@ -51,6 +51,7 @@ class ServerCard:
     missing: tuple[str, ...]
     byok: str
     sign_in: str
+    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
     flow_unset: bool
     approval_status: str
     address: str | None
@@ -60,6 +61,11 @@ class ServerCard:
     actions: frozenset[Action]
     tool_changes: int = 0
     """How many changed tool definitions wait for an Admin; for those with admin view."""
+
+    @property
+    def needs_me(self) -> bool:
+        """Whether it waits for something of its viewer."""
+        return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,7 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
     """The servers that ask something personal of the caller: variables, a key, a sign-in."""
     asks = or_(
         Server.is_byok,
-        and_(
-            Server.auth_type.in_((AuthType.OAUTH2.value, AuthType.OAUTH2_TOKEN_EXCHANGE.value)),
-            func.coalesce(Server.oauth2_flow, "") != OAuthFlow.CLIENT_CREDENTIALS.value,
-        ),
+        asks_for_sign_in(),
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
     query = select(Server).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
@@ -157,12 +160,13 @@ def _team_names(principal: Principal) -> Select[str, str]:
 
 
 def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: three more queries, with admin view four, however many there are."""
+    """Cards of `rows`: four more queries, with admin view five, however many there are."""
     groups = loading.groups_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
     required = loading.required_of(session, principal, Server.server_id.in_(ids))
     changes = sights.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
+    sign_ins = loading.sign_ins(session, principal, rows)
     cards = []
     for row in rows:
         facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
@@ -171,7 +175,7 @@ def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -
             _card(
                 principal, facts, tuple(group.name for group in groups[row.server_id]),
                 tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
-                changes.get(row.server_id, 0),
+                changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
             )
         )  # fmt: skip
     return tuple(cards)
@@ -191,7 +195,7 @@ _SKIPPED = tuple(
 
 def _card(
     principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
-    changes: int,
+    changes: int, sign_in: str,
 ) -> ServerCard:  # fmt: skip
     row, usable = server.row, authz.may_use(principal, server)
     inspects = authz.may(principal, Action.SERVER_INSPECT, server)
@@ -215,7 +219,7 @@ def _card(
         health=view_health(principal, row),
         missing=missing if usable or principal.view_all else (),
         byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
-        sign_in="needed" if _asks_to_sign_in(row, auth) and usable else "",
+        sign_in=sign_in if usable else "",
         flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
         approval_status=row.approval_status,
         address=row.address if inspects else None,

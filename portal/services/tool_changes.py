@@ -14,17 +14,17 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, InvalidRequest, NotFound, UpstreamFailure
+from portal.domain.errors import Conflict, CredentialNeeded, InvalidRequest, NotFound, UpstreamFailure
 from portal.domain.principals import OPERATOR, Principal
 from portal.domain.redline import FieldDiff, Warning, compare, warnings_of
 from portal.domain.servers import ApprovalStatus
-from portal.domain.upstream import HealthStatus, Target, ToolDefinition
+from portal.domain.upstream import HealthReason, HealthStatus, Target, ToolDefinition
 from portal.services import audit, servers
 from portal.services.inner import loading, sights
 from portal.services.inner.house import house_of
 from portal.services.inner.reviews import names_of
 from portal.services.inner.sights import WAITING
-from portal.services.inner.targets import target_to_list, target_to_probe
+from portal.services.inner.targets import approach_to_list, ask, target_to_probe
 from portal.store.database import release
 from portal.store.models import AcceptedTool, Server, ToolSight, now
 
@@ -144,9 +144,12 @@ def disable(session: Session, principal: Principal, server_id: str, tool_name: s
 def look(session: Session, principal: Principal, server_id: str) -> None:
     """Ask a server for its tools as the caller, and compare them. Raises `UpstreamFailure`."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
-    subject, target = sights.subject_of(row), target_to_list(session, principal, row)
+    subject, approach = sights.subject_of(row), approach_to_list(session, principal, row)
     release(session)
-    entries = sights.entries_of(house_of(session).mcp.list_tools(target))
+    try:
+        entries = sights.entries_of(ask(session, principal, approach, house_of(session).mcp.list_tools))
+    except CredentialNeeded as error:
+        raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
     sights.compare(session, principal, subject, entries, by_admin=True)
     session.commit()
 

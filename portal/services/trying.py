@@ -8,24 +8,27 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import InvalidRequest
+from portal.domain.errors import InvalidRequest, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.servers import (
     KEPT,
     URL_FIELDS,
+    AuthType,
+    OAuthFlow,
     ServerFields,
     Transport,
     check_definition,
     check_values,
     origin_of,
 )
-from portal.domain.upstream import ProbeResult
+from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.domain.variables import Scope, Variable
 from portal.services.inner import loading, personal
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT
-from portal.services.inner.targets import Blueprint, blueprint_of, build, target_to_call
+from portal.services.inner.shared_tokens import typed_token
+from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build
 from portal.store.database import release
 from portal.store.models import Server
 
@@ -63,8 +66,15 @@ def try_definition(
         stdio_commands=house.stdio_commands,
     )
     values = personal.opened_values(session, row, principal.user_id) if row else {}
-    target = replace(build(blueprint, values), timeout=min(blueprint.timeout or _TRY_TIMEOUT, _TRY_TIMEOUT))
     unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
+    flow = fields.get("oauth2_flow") if "oauth2_flow" in fields else row.oauth2_flow if row else None
+    by_itself = blueprint.auth_type == AuthType.OAUTH2 and flow == OAuthFlow.CLIENT_CREDENTIALS
+    try:
+        token = typed_token(session, blueprint.definition) if by_itself else None
+    except UpstreamFailure as failure:
+        return Trial(ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message), unset)
+    target = build(blueprint, values, key=token)
+    target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
     release(session)
     return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
 
@@ -72,10 +82,20 @@ def try_definition(
 def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
     """Contact a server as the caller would, with what they stored. Raises what a tool call raises before it is sent."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_USE).row
-    target = target_to_call(session, principal, row)
-    release(session)
-    target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
-    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+
+    def look(target: Target) -> ProbeResult:
+        target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
+        result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+        if result.reason is HealthReason.SIGN_IN_NEEDED:
+            raise UpstreamFailure(result.message, reason=result.reason)
+        return result
+
+    try:
+        approach = approach_to_call(session, principal, row)
+        release(session)
+        result = ask(session, principal, approach, look)
+    except UpstreamFailure as failure:
+        result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
     if not authz.has_admin_view(principal):  # the message names the host, which is not theirs to learn
         result = replace(result, message=KIND_OF_FAULT[result.reason])
     return Trial(result)
@@ -109,7 +129,7 @@ def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Bl
             args=fields["args"] or () if "args" in fields else old.args,
             static_headers=_typed(fields.get("static_headers"), old.static_headers, "static_headers" in fields),
             env=_typed(fields.get("env"), old.env, "env" in fields),
-            credentials={**old.credentials, **_sent_credentials(fields)},
+            credentials={**_kept_credentials(old, urls), **_sent_credentials(fields)},
             globals=old.globals if entries is None else {k: v for k, v in typed_globals.items() if v},
         ),
     )
@@ -132,6 +152,12 @@ def _only_typed(fields: ServerFields) -> Definition:
             "The address is at another host, so stored values are not sent there. Type them again.", field="env_vars"
         )
     return Definition()
+
+
+def _kept_credentials(old: Definition, urls: Mapping[str, str | None]) -> Mapping[str, object]:
+    """The stored credentials, none of which goes to a token URL at another host than the stored one."""
+    typed = urls["token_url"]
+    return old.credentials if not typed or origin_of(typed) == origin_of(old.urls.get("token_url")) else {}
 
 
 def _one(name: str, fields: ServerFields, old: Definition) -> str | None:

@@ -58,6 +58,9 @@ ONES_OWN = {
     "accounts.note_key_use": "of the key that asks",
     "accounts.sign_out": "one's own session",
     "audit.record": "what was done is on record whoever did it",
+    "connections.get_result": "of a flow that is bound to the browser that asks, and told to its own person only",
+    "connections.give_up": "ends a flow that its browser brought back; nothing is given away",
+    "connections.list_own": "one's own rows, by one's own id",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",
     "people.get_self": "one's own",
@@ -66,6 +69,7 @@ ONES_OWN = {
     "sessions.list_own_sessions": "one's own sessions, by one's own id",
     "sessions.sweep_sessions": "deletes only what opens nothing any more",
     "signing_in.end_at_provider": "one's own session",
+    "sign_in_providers.sweep": "deletes only what opens nothing any more",
     "teams.list_own_teams": "the teams one is in",
 }
 

@@ -22,6 +22,7 @@ PAGES = (
     "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
     "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",
     "/admin/settings", "/admin/submissions", "/docs/api", "/docs/api/servers_create", "/no-such-page",
+    "/credentials/axe_oauth", "/credentials/axe_oauth/connect",
 )  # fmt: skip
 OWN = (
     "/servers", "/servers/axe", "/servers/axe/tools?now=1", "/servers/axe/connect", "/credentials", "/credentials/axe",
@@ -80,6 +81,9 @@ def add_server(portal: Portal, url: str) -> None:
         "env_vars": [{"name": "TOKEN", "scope": "user", "description": "From the desk"}],
     }  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", body)[0] in (201, 400)
+    oauth = {"server_id": "axe_oauth", "server_name": "axe_oauth", "transport": "http", "url": url,
+             "auth_type": "oauth2"}  # fmt: skip
+    assert portal.api("POST", "/v1/mcp/server", oauth)[0] in (201, 400)
 
 
 def faults_of(portal: Portal, page: Page, paths: tuple[str, ...]) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from flask import Flask
 from portal.web.api.access import bp as access
 from portal.web.api.audit import bp as audit
 from portal.web.api.catalog import bp as catalog
+from portal.web.api.connections import bp as connections
 from portal.web.api.credentials import bp as credentials
 from portal.web.api.document import bp as document
 from portal.web.api.exchange import bp as exchange
@@ -23,8 +24,8 @@ from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
-    servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
-    audit, submissions, tool_changes, catalog, document, oauth_check,
+    servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry,
+    exchange, audit, submissions, tool_changes, catalog, document, oauth_check,
 )  # fmt: skip
 
 

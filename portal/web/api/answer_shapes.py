@@ -182,3 +182,21 @@ class ToolWarning(BaseModel):
 
 
 ToolChangesAnswer = shape("ToolChanges", ToolChanges, items=list_of(shape("ToolChange", ToolChange)))
+
+
+class Connection(BaseModel):
+    """A person's OAuth connection to a server; times are UTC."""
+
+    server_id: str
+    has_credential: bool
+    expires_at: datetime | None
+    is_expired: bool
+    connected_at: datetime | None
+
+
+class NamedConnection(Connection):
+    """The same in the list of one's own, with the server's names; null where it is gone."""
+
+    server_name: str | None
+    alias: str | None
+    credential_type: Literal["oauth2"]
