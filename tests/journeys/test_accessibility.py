@@ -6,7 +6,7 @@ The Admin looks at 1440 px in light and at 390 px in dark, the others the other 
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import Portal, SignIn
 from tests.peers import AXE
@@ -93,7 +93,7 @@ def faults_of(portal: Portal, page: Page, paths: tuple[str, ...]) -> dict[str, l
         answer = page.goto(portal.url + path)
         assert answer is not None
         assert answer.ok or path == "/no-such-page", f"{path} answered {answer.status}"
-        page.wait_for_function("!document.querySelector('.htmx-request')")
+        expect(page.locator(".htmx-request")).to_have_count(0)
         found = serious(page)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             found.append("wider than the window")
