@@ -1,22 +1,32 @@
 """The caller's OAuth connections to servers. Tokens are written, never read back."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, g
+from pydantic import Field, StringConstraints
 
 from portal.services import connections
 from portal.services.connections import ConnectionState
 from portal.web.api.answer_shapes import Connection, NamedConnection
 from portal.web.api.answers import answer
-from portal.web.api.payloads import read_if
-from portal.web.api.shapes import OwnToken
+from portal.web.api.payloads import Payload, read_if
+from portal.web.api.shapes import Word
 from portal.web.documented import documented
 
 bp = Blueprint("api_connections", __name__, url_prefix="/v1/mcp")
 
 
+class OwnToken(Payload):
+    """Tokens that a person got elsewhere; what cannot stand in a header is refused by the rules of RFC 6750."""
+
+    access_token: Annotated[str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")]
+    refresh_token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    expires_in: Annotated[int, Field(ge=0, le=10 * 365 * 24 * 3600)] | None = None
+    scopes: Annotated[list[Word], Field(max_length=100)] | None = None
+
+
 @bp.post("/server/<server_id>/oauth-user-credential")
-@documented(Connection, takes=OwnToken, example={"access_token": "…", "expires_in": 3600, "scopes": ["read"]})
+@documented(Connection, takes=OwnToken, example={"access_token": "token", "expires_in": 3600, "scopes": ["read"]})
 def save_token(server_id: str) -> Response:
     """Store tokens that the caller got elsewhere."""
     sent = read_if(lambda: connections.require_own_place(g.session, g.principal, server_id), OwnToken)
