@@ -79,7 +79,8 @@ class OAuthClient:
     def revoke(self, server: AuthorizationServer, client: Client, token: str, *, hint: str) -> None:
         """Revoke a token (RFC 7009); `hint` is access_token or refresh_token."""
         headers, more = _authentication(server, client)
-        form = {"token": token, "token_type_hint": hint, **more}
+        # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK miss it where it is not there.
+        form = {"token": token, "token_type_hint": hint, "client_secret": "", **more}
         self._post(server.revocation_endpoint, form=form, headers=headers, may_be_empty=True)
 
     def _post(
@@ -136,7 +137,8 @@ def _authentication(server: AuthorizationServer, client: Client) -> tuple[dict[s
     method = client.auth_method or _chosen(server.token_endpoint_auth_methods, bool(client.client_secret))
     if method == "client_secret_basic":
         pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}"
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {}
+        # The id stands in the form, too: servers on the official SDK look for it there.
+        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {"client_id": client.client_id}
     secret = {"client_secret": client.client_secret} if client.client_secret and method != "none" else {}
     return {}, {"client_id": client.client_id, **secret}
 

@@ -20,8 +20,8 @@ from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
-    servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
-    audit, submissions,
+    servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry,
+    exchange, audit, submissions,
 )  # fmt: skip
 
 
