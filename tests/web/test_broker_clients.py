@@ -55,3 +55,8 @@ def test_the_python_sdk_signs_in_through_the_portal(
         )
     assert '"subject": "alice"' in outcome.text
     assert protected_mcp_server.counters().tool_calls == 1
+
+
+def test_mcp_remote_signs_in_through_the_portal(place: Place) -> None:
+    with HttpBrowser() as browser:
+        assert '"subject": "alice"' in call_with_mcp_remote(place.endpoint, lambda url: allowed(browser, url))
