@@ -22,7 +22,8 @@ REGISTRY = {
     "api_registry.list_versions",
     "api_registry.get_version",
 }
-OPEN = {"static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY}
+SSO = {"sign_in.start", "sign_in.callback"}
+OPEN = {"static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY, *SSO}
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
 TRACES = {

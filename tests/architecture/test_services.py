@@ -40,6 +40,10 @@ NOBODY_ASKS = {
     "sessions.load_session": "runs before it is known who asks",
     "sessions.save_session": "writes what the web floor keeps of a browser",
     "sessions.touch_session": "runs before it is known who asks",
+    "signing_in.begin_sign_in": "finds out who asks",
+    "signing_in.complete_sign_in": "finds out who asks",
+    "signing_in.list_providers": "what the sign-in page offers to strangers",
+    "signing_in.take_answer": "finds out who asks",
     "starting.config_server_id": "computes",
     "tools.kind_of": "computes",
     "tools.prefix_of": "computes",
@@ -64,6 +68,7 @@ ONES_OWN = {
     "sessions.end_own_session": "one's own sessions, by one's own id",
     "sessions.list_own_sessions": "one's own sessions, by one's own id",
     "sessions.sweep_sessions": "deletes only what opens nothing any more",
+    "signing_in.end_at_provider": "one's own session",
     "teams.list_own_teams": "the teams one is in",
 }
 
