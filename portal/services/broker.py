@@ -161,7 +161,9 @@ def bring_back(session: Session, principal: Principal | None, flow: Flow, answer
         return _to_client(begun, said)
     code = answer.get("code")
     if not code:
-        raise InvalidRequest("The sign-in provider sent neither a code nor an error (invalid_request: code is missing).")
+        raise InvalidRequest(
+            "The sign-in provider sent neither a code nor an error (invalid_request: code is missing)."
+        )
     kept = {
         name: begun[name]
         for name in ("client_id", "redirect_uri", "challenge", "upstream_client_id", "incarnation", "scopes")

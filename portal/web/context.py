@@ -1,6 +1,7 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -103,12 +104,15 @@ def speaks_json() -> bool:
     return request.path.startswith(("/v1/", "/v0.1/"))
 
 
-def of_the_broker(speaks: str) -> Callable[[View], View]:
-    """Mark a view of the OAuth broker: a key, a session or nobody may ask. It `speaks` `oauth`, with the errors of
-    RFC 6749, or `browser`: pages to people, JSON to programs."""
+def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], View]:
+    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is the same for all.
+
+    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages to people, JSON to
+    programs.
+    """
 
     def marked(view: View) -> View:
-        view.marks = {"speaks": speaks}  # type: ignore[attr-defined]
+        view.marks = {"speaks": speaks, "asks": "who" if asks_who else ""}  # type: ignore[attr-defined]
         return view
 
     return marked
@@ -158,17 +162,17 @@ def identify() -> None:
         return
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
-    is_brokers = bool(_marks())
-    key = _presented_key() if is_brokers or (speaks_json() and not is_open) else None
+    of_broker = _marks()
+    key = _presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
     writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
     g.session = database().session(writes=writes)
-    if is_brokers:
+    if of_broker:
         if key is None:
-            _identify_anybody()
+            _identify_anybody(asks_who=bool(of_broker["asks"]))
     elif is_open and _is_unsafe():
         _check_csrf()
     elif not is_open and key is None:
@@ -209,12 +213,12 @@ def _identify_person() -> None:
         raise PasswordChangeNeeded
 
 
-def _identify_anybody() -> None:
+def _identify_anybody(*, asks_who: bool) -> None:
     """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
-    try:
-        _identify_person()
-    except Unauthenticated:
-        g.principal = accounts.stranger(g.session, g.address)
+    g.principal = accounts.stranger(g.session, g.address)
+    if asks_who and current_user.is_authenticated:
+        with suppress(Unauthenticated):
+            _identify_person()
 
 
 class PasswordChangeNeeded(Exception):

@@ -12,7 +12,15 @@ from portal.app import create_app, open_database
 from tests.conftest import make_settings
 from tests.oauth.serving import serving
 
-_PASSED_ON = ("authorization", "content-type", "accept", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")
+_PASSED_ON = (
+    "authorization",
+    "content-type",
+    "accept",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "mcp-method",
+    "mcp-name",
+)
 
 
 @contextlib.contextmanager

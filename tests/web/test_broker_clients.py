@@ -4,12 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx2
 import pytest
 
-from portal.store.models import UserCredential
 from tests.conftest import Portal, Write
-from tests.factories import PASSWORD, make_server
+from tests.factories import make_server
 from tests.oauth.brokered import gateway_to, portal_on_a_port
 from tests.oauth.browsing import Arrival, HttpBrowser
 from tests.oauth.clients import CLIENT_REDIRECT, call_with_mcp_remote, call_with_sdk
@@ -26,14 +24,15 @@ class Place:
 
 @pytest.fixture
 def place(portal: Portal, write: Write, protected_mcp_server: ProtectedServer) -> Iterator[Place]:
+    upstream = protected_mcp_server.url
     with write() as session:
-        make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", delegate_auth_to_upstream=True,
-        )  # fmt: skip
-    with gateway_to(protected_mcp_server.url) as (gateway, where):
-        with portal_on_a_port(portal.settings.database_url, gateway_url=gateway) as public:
-            where["portal"] = public
-            yield Place(public, f"{gateway}/guarded/mcp")
+        make_server(session, "guarded", url=upstream, auth_type="oauth2", delegate_auth_to_upstream=True)
+    with (
+        gateway_to(upstream) as (gateway, where),
+        portal_on_a_port(portal.settings.database_url, gateway_url=gateway) as public,
+    ):
+        where["portal"] = public
+        yield Place(public, f"{gateway}/guarded/mcp")
 
 
 def allowed(browser: HttpBrowser, url: str, until: str | None = None) -> Arrival:
@@ -46,15 +45,16 @@ def allowed(browser: HttpBrowser, url: str, until: str | None = None) -> Arrival
     return browser.visit(str(link["href"]), until=until)
 
 
-def test_the_python_sdk_signs_in_through_the_portal(
-    place: Place, protected_mcp_server: ProtectedServer
-) -> None:
+def test_the_python_sdk_signs_in_through_the_portal(place: Place, protected_mcp_server: ProtectedServer) -> None:
+    """Its own discovery, registration, PKCE, resource and issuer checks, against a server that checks them, too."""
+    protected_mcp_server.configure(response_iss=True)
     with HttpBrowser() as browser:
-        outcome = call_with_sdk(
-            place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url, tool="whoami"
-        )
+        outcome = call_with_sdk(place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url)
     assert '"subject": "alice"' in outcome.text
-    assert protected_mcp_server.counters().tool_calls == 1
+    assert (outcome.client.client_id or "").startswith("mcp-")
+    counts = protected_mcp_server.counters()
+    assert (counts.register, counts.code_grants, counts.refused_grants) == (1, 1, 0)
+    assert ("POST", "/guarded/register", 201) in outcome.requests
 
 
 def test_mcp_remote_signs_in_through_the_portal(place: Place) -> None:

@@ -152,7 +152,9 @@ def _registered(
     kept = OAuthClientRegistration(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
-    kept.sealed = house_of(session).vault.seal(json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))), _place(row, kept))
+    kept.sealed = house_of(session).vault.seal(
+        json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))), _place(row, kept)
+    )
     try:
         kept = session.merge(kept)
         session.commit()

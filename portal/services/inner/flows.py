@@ -46,7 +46,8 @@ def begin_flow(
 ) -> tuple[str, str]:
     """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for the other side.
 
-    `state` is given where somebody else made it: a code on its way through the portal. `browser` is the secret in the cookie of the browser that has to come back, None where a program holds the flow.
+    `state` is given where somebody else made it: a code on its way through the portal. `browser` is the secret in the
+    cookie of the browser that has to come back, None where a program holds the flow.
     """
     if state is not None:  # whoever made it may have made it before
         session.execute(delete(OAuthFlow).where(OAuthFlow.state_hash == digest(state)))

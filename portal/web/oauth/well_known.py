@@ -19,7 +19,7 @@ _LARGEST = 16 * 1024
 @bp.get("/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root")
 @bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
 @bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>")
-@of_the_broker("document")
+@of_the_broker("document", asks_who=False)
 def resource(prefix: str | None) -> Response:
     """How to get in must be readable from outside."""
     return _document(broker_documents.describe_resource(g.session, g.principal, prefix))
@@ -27,7 +27,7 @@ def resource(prefix: str | None) -> Response:
 
 @bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")
 @bp.get("/.well-known/oauth-authorization-server/<prefix>")
-@of_the_broker("document")
+@of_the_broker("document", asks_who=False)
 def authorization_server(prefix: str | None) -> Response:
     """The portal as an authorization server."""
     return _document(broker_documents.describe_authorization_server(g.session, g.principal, prefix))
@@ -45,7 +45,7 @@ def register(server_id: str) -> Response:
 @bp.post("/mcp/<prefix>/register", endpoint="register_from_root")
 @bp.post("/register", defaults={"prefix": ""}, endpoint="register_at_root")
 @limiter.limit(REGISTER)
-@of_the_broker("oauth")
+@of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
     """Take down what a client says of itself."""
     return _registered(broker_clients.register_stranger(g.session, g.principal, prefix, _metadata()), 201)
