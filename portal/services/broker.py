@@ -7,6 +7,7 @@ code under the client's own PKCE challenge (1-system.md, 8; security.md, 2.6).
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -42,6 +43,7 @@ from portal.services.inner.oauth_subjects import find_subject
 from portal.store.models import Server
 from portal.store.oauth_tables import Consent, McpClient
 
+_CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
 _OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
 
 
@@ -170,7 +172,7 @@ def bring_back(session: Session, principal: Principal | None, flow: Flow, answer
     }
     begin_flow(
         session, CODE, kept, browser=None, user_id=flow.user_id, server_id=flow.server_id,
-        state=f"{flow.server_id} {code}",
+        state=f"{flow.server_id} {code}", lifetime=_CODE_LIFETIME,
     )  # fmt: skip
     note_client_use(session, begun["client_id"])
     return _to_client(begun, {"code": code})

@@ -63,6 +63,8 @@ ONES_OWN = {
     "connections.get_result": "of a flow that is bound to the browser that asks, and told to its own person only",
     "connections.give_up": "ends a flow that its browser brought back; nothing is given away",
     "connections.list_own": "one's own rows, by one's own id",
+    "consents.list_own_apps": "one's own rows, by one's own id",
+    "consents.remove_own_app": "one's own rows, by one's own id",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",
     "people.get_self": "one's own",
