@@ -465,7 +465,10 @@ def test_oau_83_an_error_goes_to_the_client_with_its_own_state(
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"error": "access_denied", "error_description": "<script>no"}, ("access_denied", "&lt;script&gt;no")),  # OAU-81
+        (
+            {"error": "access_denied", "error_description": "<script>no"},
+            ("access_denied", "&lt;script&gt;no"),
+        ),  # OAU-81
         ({"error": "server_error", "state": "x" * 43}, ("server_error",)),  # OAU-85
         ({}, ("invalid_request", "code", "state")),  # OAU-86
         ({"code": "abc"}, ("invalid_request", "state")),

@@ -217,7 +217,11 @@ def test_what_nobody_signs_in_to_has_no_documents(client: As, write: Write, add:
         make_server(session, "plain")
     bodies = set()
     for name in ("guarded", "machine", "plain", "notes", "nowhere"):
-        for path in ("oauth-protected-resource/{}/mcp", "oauth-protected-resource/mcp/{}", "oauth-authorization-server/{}"):
+        for path in (
+            "oauth-protected-resource/{}/mcp",
+            "oauth-protected-resource/mcp/{}",
+            "oauth-authorization-server/{}",
+        ):
             answer = client(None).get(f"/.well-known/{path.format(name)}")
             assert answer.status_code == 404
             bodies.add(answer.get_data())

@@ -1,6 +1,7 @@
 """A portal on a port of its own as MCP clients meet it, with a small gateway that asks them to sign in there first."""
 
 import contextlib
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
@@ -24,21 +25,22 @@ _PASSED_ON = (
 
 
 @contextlib.contextmanager
-def portal_on_a_port(database_url: str, **overrides: Any) -> Iterator[str]:
-    """Serve a portal on this database; yield its public URL."""
-    apps: dict[str, Flask] = {}
+def portal_on_a_port(database_url: str, *, instances: int = 1, **overrides: Any) -> Iterator[str]:
+    """Serve a portal on this database; yield its public URL. Of several instances any one answers each request."""
+    apps: list[Flask] = []
 
     def late(environ: Any, start: Any) -> Any:
-        return apps["portal"](environ, start)  # the portal has to know its address before it is made
+        return random.choice(apps)(environ, start)  # noqa: S311 - made later: a portal has to know its address
 
     with serving(cast(Flask, late), threading.Event()) as url:
         settings = make_settings(database_url, **{"public_url": url, **overrides})
-        database = open_database(settings)
-        apps["portal"] = create_app(settings, database=database)
+        databases = [open_database(settings) for _ in range(instances)]
+        apps += [create_app(settings, database=database) for database in databases]
         try:
             yield url
         finally:
-            database.engine.dispose()
+            for database in databases:
+                database.engine.dispose()
 
 
 @contextlib.contextmanager
