@@ -34,7 +34,7 @@ BROKER = {
     "oauth_broker.consent",
     "oauth_broker.decide",
 }
-# Clients register there for themselves, whoever's browser they run in: no session is looked at.
+# Clients register there for themselves, whosoever browser they run in: no session is looked at.
 NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
 CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
 METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
@@ -199,7 +199,9 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
         world.callers["nobody"].ask("GET", "/", headers={"Host": "evil"}),
     ]
     for answer in answers:
-        for header, parts in HEADERS.items():
+        came_back = answer.request.path in ("/callback", "/oauth/callback")  # its address holds a code
+        own = {"Referrer-Policy": ["no-referrer"]} if came_back else {}
+        for header, parts in {**HEADERS, **own}.items():
             for part in parts:
                 assert part in answer.headers.get(header, ""), (answer.request.path, header)
         policy = answer.headers["Content-Security-Policy"]
