@@ -1,5 +1,6 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,10 @@ from portal.services import accounts, audit, preferences
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.web.carriers import marks, presented_key, wants_page
 
+_WAYS = ("", "_by_name", "_from_root", "_at_root")
+_DOCUMENTS = ("resource", "resource_at_root", "authorization_server", "server_at_root")
 OPEN_ENDPOINTS = {
     "static": "stylesheet, script and icons hold nothing of anybody",
     "healthz": "tells that the process lives",
@@ -29,7 +33,12 @@ OPEN_ENDPOINTS = {
     "accounts.sign_in": "where strangers become known",
     "sign_in.start": "likewise: out to an OpenID provider",
     "sign_in.callback": "and back",
-    "resource_metadata": "RFC 9728: how to get in must be readable from outside",
+    **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so (1-system.md, 4.8)" for way in _WAYS},
+    **{f"oauth_broker.token{way}": "as above: they exchange their code" for way in _WAYS},
+    **{f"oauth_broker.{of}": "as above: they are asked, in their browser" for of in ("consent", "decide")},
+    "oauth_metadata.register": "decides by itself: a key or a session",
+    **{f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing" for way in _WAYS[1:]},
+    **{f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable" for of in _DOCUMENTS},
     "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
@@ -81,6 +90,8 @@ def settings() -> Settings:
 
 def speaks_json() -> bool:
     """Whether this request came by the API door."""
+    if (kind := marks().get("speaks")) is not None:
+        return kind != "browser" or not (wants_page() and presented_key() is None)
     return request.path.startswith(("/v1/", "/v0.1/"))
 
 
@@ -115,14 +126,18 @@ def identify() -> None:
         return
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
-    key = _presented_key() if speaks_json() and not is_open else None
+    of_broker = marks()
+    key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
     writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
     g.session = database().session(writes=writes)
-    if is_open and _is_unsafe():
+    if of_broker:
+        if key is None:
+            _identify_anybody(asks_who=bool(of_broker["asks"]))
+    elif is_open and _is_unsafe():
         _check_csrf()
     elif not is_open and key is None:
         _identify_person()
@@ -162,17 +177,16 @@ def _identify_person() -> None:
         raise PasswordChangeNeeded
 
 
+def _identify_anybody(*, asks_who: bool) -> None:
+    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
+    g.principal = accounts.stranger(g.session, g.address)
+    if asks_who and current_user.is_authenticated:
+        with suppress(Unauthenticated):
+            _identify_person()
+
+
 class PasswordChangeNeeded(Exception):
     """A one-time password was used: the person chooses their own before anything else."""
-
-
-def _presented_key() -> str | None:
-    """The API key of the request. A header that is present decides alone, even when it holds no key."""
-    header = request.headers.get("Authorization")
-    if header is not None:
-        scheme, _, value = header.partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else ""
-    return request.headers.get("X-API-Key")
 
 
 # By these the portal itself knows a caller or a session, and proxies one another: no upstream learns them.
@@ -184,7 +198,7 @@ def caller_headers() -> dict[str, str]:
 
     Never the portal's own credentials: neither by name, nor a header that repeats the key under another one.
     """
-    key = _presented_key() or ""
+    key = presented_key() or ""
     return {
         name.lower(): value
         for name, value in request.headers.items()

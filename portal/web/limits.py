@@ -20,6 +20,9 @@ SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
 TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
+AUTHORIZE = "60 per minute"
+EXCHANGE = "120 per minute"
+REGISTER = "20 per hour"
 LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
 """Bytes that these endpoints take, where others take what the application says: a file of up to 5 MB and a form."""
 

@@ -206,13 +206,18 @@ _POLICY = (
 )
 
 
+def policy(*, form_action: str) -> str:
+    """The policy of a page whose form may be answered with a redirect to `form_action` (ui.md, O6)."""
+    return _POLICY.replace("form-action 'self'", f"form-action 'self' {form_action}")
+
+
 def _secured(response: Response, *, https: bool) -> Response:
     headers = response.headers
     headers.setdefault("Content-Security-Policy", _POLICY)
     headers["X-Content-Type-Options"] = "nosniff"
     headers.setdefault("Referrer-Policy", "same-origin")
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if https:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"

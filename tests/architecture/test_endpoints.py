@@ -24,18 +24,34 @@ REGISTRY = {
 }
 SSO = {"sign_in.start", "sign_in.callback"}
 OAUTH = {"oauth_callback.came_back", "oauth_documents.client"}
+BROKER = {
+    *(
+        f"oauth_broker.{what}{how}"
+        for what in ("authorize", "token")
+        for how in ("", "_by_name", "_from_root", "_at_root")
+    ),
+    *(f"oauth_metadata.register{how}" for how in ("", "_by_name", "_from_root", "_at_root")),
+    "oauth_broker.consent",
+    "oauth_broker.decide",
+}
+# Clients register there for themselves, whosoever browser they run in: no session is looked at.
+NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
+CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
+METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
+DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
     "static",
     "healthz",
     "readyz",
     "metrics",
     "accounts.sign_in",
-    "resource_metadata",
     "hub.index",
     "api_document.get_document",
     *REGISTRY,
     *SSO,
     *OAUTH,
+    *BROKER,
+    *DOCUMENTS,
 }
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
@@ -147,7 +163,7 @@ def test_a_session_changes_nothing_without_its_token(fresh: World, name: str) ->
     caller, before = fresh.callers[name], rows(fresh)
     other = fresh.callers["reader"].token
     for method, rule in every_route(fresh):
-        if method not in UNSAFE:
+        if method not in UNSAFE or rule.endpoint in NO_SESSION:
             continue
         bare = Caller(name, caller.client, {})
         wrong = Caller(name, caller.client, {"X-CSRFToken": other})
@@ -207,7 +223,9 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
             assert answer.headers["Cache-Control"] == wanted, answer.request.path
         assert "Server" not in answer.headers
         is_registry = answer.request.path.startswith("/v0.1/") or answer.request.path == "/v1/mcp/registry.json"
-        assert ("Access-Control-Allow-Origin" in answer.headers) is is_registry, answer.request.path
+        is_metadata = answer.request.path.startswith(CLIENTS_READ) and answer.status_code == 200
+        open_to_all = is_registry or is_metadata
+        assert ("Access-Control-Allow-Origin" in answer.headers) is open_to_all, answer.request.path
 
 
 def _cookies(answer: TestResponse) -> dict[str, Any]:
