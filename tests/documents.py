@@ -46,7 +46,7 @@ def check(app: Flask, response: TestResponse) -> None:
         rule, _ = adapter.match(request.path, request.method, return_rule=True)
     except HTTPException:
         return  # no route of ours
-    if request.method not in openapi.METHODS:
+    if request.method not in openapi.METHODS or not openapi.is_ours(app, rule):
         return
     document = _document(app)
     operation = document["paths"][path_of(rule.rule)][request.method.lower()]

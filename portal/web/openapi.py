@@ -97,10 +97,15 @@ class _Schemas(GenerateJsonSchema):
         return super().field_is_required(field, total)
 
 
+def is_ours(app: Flask, rule: Rule) -> bool:
+    """Whether a rule belongs to the JSON API. What speaks OAuth does not: RFC 8414 describes it, and its errors."""
+    return rule.rule.startswith(("/v1/", "/v0.1/")) and not hasattr(app.view_functions[rule.endpoint], "marks")
+
+
 def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:
     """Each method of each rule of the API, with its entry if it has one."""
     for rule in app.url_map.iter_rules():
-        if rule.rule.startswith(("/v1/", "/v0.1/")):
+        if is_ours(app, rule):
             entry = getattr(app.view_functions[rule.endpoint], "entry", None)
             yield from ((method, rule, entry) for method in METHODS if method in (rule.methods or ()))
 
