@@ -102,7 +102,7 @@ def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
     authz.require(principal, Action.CATALOG_READ)
     house = house_of(session)
     if entry.transport is Transport.STDIO and not house.stdio_enabled:
-        return "It is a program, and programs may not be run on this host: PORTAL_ENABLE_STDIO is off."
+        return "Programs may not be run on this host: PORTAL_ENABLE_STDIO is off."
     try:
         check_definition(
             transport=entry.transport, url=entry.url, spec_path=None, command=entry.command, has_args=True,

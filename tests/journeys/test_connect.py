@@ -67,7 +67,7 @@ def test_connect_use_renew_and_disconnect(
     """Issue 4, 2: connect, call as that person, expire, renewed once for two processes, disconnect, revoked."""
     page = sign_in()
     card = page.locator(f"#server-{guarded}")
-    expect(card).to_contain_text("Your sign-in is needed")
+    expect(card).to_contain_text("Sign-in needed")
     card.get_by_role("link", name="Connect").click()
     page.locator("#dialog").get_by_role("button", name="Connect").click()
     expect(page.get_by_role("button", name="Deny")).to_be_visible()
@@ -89,7 +89,7 @@ def test_connect_use_renew_and_disconnect(
     page.goto(f"{portal.url}/credentials/{guarded}")
     page.get_by_role("button", name="Disconnect").click()
     expect(page.locator("#toasts")).to_contain_text("The provider revoked it, too.")
-    expect(page.get_by_role("main")).to_contain_text("Your sign-in is needed")
+    expect(page.get_by_role("main")).to_contain_text("Sign-in needed")
     counters = protected_mcp_server.counters()
     assert (counters.live_access, counters.live_refresh) == (0, 0)
 

@@ -88,7 +88,7 @@ def test_pages_tell_how_the_connection_stands(
 ) -> None:
     """Grid, overview and counter: needed, connected, expired; each with what to do."""
     mel = signed_in("mel")
-    assert "Your sign-in is needed" in badge(mel, guarded)
+    assert "Sign-in needed" in badge(mel, guarded)
     assert "0 of 1" in parse(mel.get("/credentials")).text
     assert "guarded" in parse(mel.get("/servers?needs=me")).main.text
     connect(mel, guarded)
@@ -97,7 +97,7 @@ def test_pages_tell_how_the_connection_stands(
     assert "No server matches" in parse(mel.get("/servers?needs=me")).main.text
     protected_mcp_server.revoke_all()
     assert call(client("mel"), guarded).status_code == 401
-    assert "Your sign-in has expired" in badge(mel, guarded)
+    assert "Sign-in expired" in badge(mel, guarded)
     assert "0 of 1" in parse(mel.get("/credentials")).text
     assert "guarded" in parse(mel.get("/servers?needs=me")).main.text
     page = parse(mel.get(f"/credentials/{guarded}"))
@@ -184,7 +184,7 @@ def test_a_provider_that_is_gone_does_not_keep_a_connection(signed_in: SignedIn,
         known.found = {**known.found, "server": {**known.found["server"], "revocation_endpoint": "http://127.0.0.1:9/"}}
     answer = mel.post(f"/credentials/{guarded}/disconnect", data=filled(form.find_parent("form")))
     assert "did not confirm" in parse(mel.get(answer.headers["Location"])).text
-    assert "Your sign-in is needed" in badge(mel, guarded)
+    assert "Sign-in needed" in badge(mel, guarded)
 
 
 def test_the_person_may_say_no(signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer) -> None:
@@ -192,7 +192,7 @@ def test_the_person_may_say_no(signed_in: SignedIn, guarded: str, protected_mcp_
     mel = signed_in("mel")
     page = parse(come_back(mel, at_provider(depart(mel, guarded))))
     assert page.h1.text == "You said no"
-    assert "Your sign-in is needed" in badge(mel, guarded)
+    assert "Sign-in needed" in badge(mel, guarded)
 
 
 def test_a_way_back_is_used_once(signed_in: SignedIn, guarded: str) -> None:
@@ -222,8 +222,8 @@ def test_somebody_else_in_the_same_browser_is_not_connected(app: Flask, signed_i
     assert mel.post("/logout", data={"csrf_token": token}).status_code == 303
     sign_in_again(mel, "otto")
     assert "Somebody else began this" in parse(come_back(mel, path)).h1.text
-    assert "Your sign-in is needed" in badge(mel, guarded)
-    assert "Your sign-in is needed" in badge(signed_in("mel"), guarded)
+    assert "Sign-in needed" in badge(mel, guarded)
+    assert "Sign-in needed" in badge(signed_in("mel"), guarded)
 
 
 def test_whoever_was_signed_out_meanwhile_is_told(signed_in: SignedIn, guarded: str) -> None:
