@@ -11,6 +11,10 @@ from playwright.sync_api import Page, expect
 from tests.journeys.conftest import Portal, SignIn
 from tests.peers import AXE
 
+CONSENT = (
+    "/axe_oauth/authorize?redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcb&client_id=an-app"
+    f"&code_challenge={'c' * 43}&code_challenge_method=S256"
+)
 PAGES = (
     "/servers", "/servers?view=table", "/servers/discover", "/servers/new?from=discover:github", "/servers/openapi",
     "/servers/export", "/servers/export/enforcement", "/servers/new", "/servers/axe", "/servers/axe/edit",
@@ -22,7 +26,7 @@ PAGES = (
     "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
     "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",
     "/admin/settings", "/admin/submissions", "/docs/api", "/docs/api/servers_create", "/no-such-page",
-    "/credentials/axe_oauth", "/credentials/axe_oauth/connect",
+    "/credentials/axe_oauth", "/credentials/axe_oauth/connect", CONSENT,
 )  # fmt: skip
 OWN = (
     "/servers", "/servers/axe", "/servers/axe/tools?now=1", "/servers/axe/connect", "/credentials", "/credentials/axe",
@@ -82,7 +86,8 @@ def add_server(portal: Portal, url: str) -> None:
     }  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", body)[0] in (201, 400)
     oauth = {"server_id": "axe_oauth", "server_name": "axe_oauth", "transport": "http", "url": url,
-             "auth_type": "oauth2"}  # fmt: skip
+             "auth_type": "oauth2", "authorization_url": "https://idp.example/a", "token_url": "https://idp.example/t",
+             "credentials": {"client_id": "portal", "scopes": ["notes:read"]}}  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", oauth)[0] in (201, 400)
 
 
