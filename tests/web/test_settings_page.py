@@ -29,6 +29,14 @@ def sent(browser: Browser, **changes: Any) -> Any:
     return browser.client.ask("POST", PAGE, data=filled(form, **changes))
 
 
+def test_ui_56_the_rules_of_submissions_stand_in_four_groups(browser: Browsers) -> None:
+    page = browser("ada").open("/admin/settings")
+    groups = page.select("#mcp_required_fields fieldset")
+    assert [group.legend.text for group in groups] == ["Documentation", "Source", "Connection", "Security"]
+    offered = [box["value"] for box in page.select("input[name=mcp_required_fields]")]
+    assert sorted(offered) == sorted(preferences.REQUIRABLE_FIELDS)
+
+
 def test_an_admin_changes_every_setting(browser: Browsers, database: Database) -> None:
     ada = browser("ada")
     answer = sent(

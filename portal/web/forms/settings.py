@@ -13,6 +13,21 @@ _MODES = (("restricted", "Only what people may use"), ("view_all", "Everybody se
 _LINES = ("mcp_internal_ip_ranges", "trusted_proxies", "trusted_redirect_origins")
 
 
+RULE_GROUPS = {
+    "Documentation": (
+        "description", "server_name", "alias", "instructions", "mcp_info", "byok_description", "byok_api_key_help_url",
+    ),
+    "Source": ("source_url", "mcp_access_groups", "allowed_tools", "tool_name_to_display_name",
+               "tool_name_to_description"),
+    "Connection": ("url", "transport", "spec_path", "timeout", "command", "args", "env", "env_vars"),
+    "Security": (
+        "auth_type", "credentials", "is_byok", "static_headers", "extra_headers", "oauth2_flow", "authorization_url",
+        "token_url", "registration_url", "token_validation",
+    ),
+}  # fmt: skip
+"""What a submission may have to fill in, in the groups of the page (UI-56)."""
+
+
 class SettingsForm(PortalForm):
     """All settings at once; lists of addresses one on a line. `seen` is the state that was edited."""
 

@@ -9,7 +9,7 @@ from portal.domain.addresses import DEFAULT_INTERNAL_RANGES
 from portal.domain.errors import Conflict
 from portal.services import preferences, signing_in
 from portal.web.context import arrival, may_change, only_with_admin_view, reads_only, settings
-from portal.web.forms.settings import SettingsForm
+from portal.web.forms.settings import RULE_GROUPS, SettingsForm
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("settings", __name__, url_prefix="/admin/settings")
@@ -37,7 +37,7 @@ def edit() -> Response:
             return see_other(url_for("settings.edit"))
     return page(
         "governing/settings.html", status=form.status, nav="settings", form=form, asks=asks, values=values,
-        looks=_looks(form), callbacks=signing_in.list_callbacks(g.session, g.principal),
+        looks=_looks(form), rule_groups=RULE_GROUPS, callbacks=signing_in.list_callbacks(g.session, g.principal),
         by_password=settings().password_sign_in, public_url=settings().public_url,
         defaults=DEFAULT_INTERNAL_RANGES, operator_proxies=settings().trusted_proxies,
     )  # fmt: skip
