@@ -124,10 +124,12 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("version", sa.Integer(), nullable=False, server_default="1"))
         batch_op.add_column(sa.Column("refresh_lease_until", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("reconnect_because", sa.String(length=32), nullable=True))
+        batch_op.add_column(sa.Column("renewable", sa.Boolean(), nullable=False, server_default=sa.false()))
 
 
 def downgrade() -> None:
     with op.batch_alter_table("user_credentials", schema=None) as batch_op:
+        batch_op.drop_column("renewable")
         batch_op.drop_column("reconnect_because")
         batch_op.drop_column("refresh_lease_until")
         batch_op.drop_column("version")

@@ -114,6 +114,14 @@ class UpstreamFailure(PortalError):
         self.reason = reason
 
 
+class InsufficientScope(UpstreamFailure):
+    """An upstream takes the token, but wants more rights for what was asked (RFC 6750, 3.1): these `scopes`."""
+
+    def __init__(self, message: str, scopes: Sequence[str]) -> None:
+        super().__init__(message, reason="sign_in_needed")
+        self.scopes = tuple(scopes)
+
+
 class UpstreamTimeout(UpstreamFailure):
     """An upstream did not answer within its time limit."""
 

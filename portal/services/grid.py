@@ -12,7 +12,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
 from portal.services.health import HealthView, view_health
 from portal.services.inner import loading
-from portal.services.inner.grid_query import GridQuery, cursor_of, matching, needing, ordered, seen
+from portal.services.inner.grid_query import GridQuery, asks_for_sign_in, cursor_of, matching, needing, ordered, seen
 from portal.store.models import (
     AccessGroup,
     AccessGroupServer,
@@ -51,12 +51,18 @@ class ServerCard:
     missing: tuple[str, ...]
     byok: str
     sign_in: str
+    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
     approval_status: str
     address: str | None
     command: str | None
     usable: bool
     version: int
     actions: frozenset[Action]
+
+    @property
+    def needs_me(self) -> bool:
+        """Whether it waits for something of its viewer."""
+        return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
     """The servers that ask something personal of the caller: variables, a key, a sign-in."""
     asks = or_(
         Server.is_byok,
-        Server.auth_type.in_((AuthType.OAUTH2.value, AuthType.OAUTH2_TOKEN_EXCHANGE.value)),
+        asks_for_sign_in(),
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
     query = select(Server).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
@@ -151,11 +157,12 @@ def _team_names(principal: Principal) -> Select[str, str]:
 
 
 def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: three more queries, however many there are."""
+    """Cards of `rows`: four more queries at most, however many there are."""
     groups = loading.groups_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
     required = loading.required_of(session, principal, Server.server_id.in_(ids))
+    sign_ins = loading.sign_ins(session, principal, rows)
     cards = []
     for row in rows:
         facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
@@ -164,6 +171,7 @@ def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -
             _card(
                 principal, facts, tuple(group.name for group in groups[row.server_id]),
                 tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
+                sign_ins.get(row.server_id, ""),
             )
         )  # fmt: skip
     return tuple(cards)
@@ -176,8 +184,9 @@ _SKIPPED = tuple(
 
 
 def _card(
-    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool
-) -> ServerCard:
+    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
+    sign_in: str,
+) -> ServerCard:  # fmt: skip
     row, usable = server.row, authz.may_use(principal, server)
     inspects = authz.may(principal, Action.SERVER_INSPECT, server)
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
@@ -200,7 +209,7 @@ def _card(
         health=view_health(principal, row),
         missing=missing if usable or principal.view_all else (),
         byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
-        sign_in="needed" if auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and usable else "",
+        sign_in=sign_in if usable else "",
         approval_status=row.approval_status,
         address=row.address if inspects else None,
         command=row.command if inspects else None,

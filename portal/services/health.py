@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.errors import PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
-from portal.services.inner.targets import target_to_probe
+from portal.services.inner.targets import Plan, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now
 
@@ -76,7 +77,7 @@ class _Probe:
     server_id: str
     incarnation: str
     version: int
-    target: Target | HealthReason
+    target: Target | HealthReason | Plan
 
 
 def view_health(principal: Principal, row: Server) -> HealthView:
@@ -189,14 +190,27 @@ def _prepare(session: Session, row: Server) -> _Probe:
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
     """Contact upstreams with no transaction open, then write what they answered."""
-    asked = [(probe, probe.target) for probe in probes if isinstance(probe.target, Target)]
+    ready = [(probe, _signed(session, probe.target)) for probe in probes]
+    asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
     results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
     for (probe, _), result in zip(asked, results, strict=True):
         _store(session, probe, result)
-    for probe in probes:
-        if isinstance(probe.target, HealthReason):
-            _store(session, probe, ProbeResult(HealthStatus.UNKNOWN, probe.target, KIND_OF_FAULT[probe.target]))
+    for probe, target in ready:
+        if isinstance(target, ProbeResult):
+            _store(session, probe, target)
     session.flush()
+
+
+def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | ProbeResult:
+    """The target with the portal's own token where it needs one, or what is known without asking it."""
+    if isinstance(target, HealthReason):
+        return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
+    try:
+        return signed(session, target) if isinstance(target, Plan) else target
+    except PortalError as error:
+        # Its own tokens are the portal's to judge: without one nobody reaches the server.
+        reason = HealthReason(error.reason) if isinstance(error, UpstreamFailure) else HealthReason.SIGN_IN_NEEDED
+        return ProbeResult(HealthStatus.UNHEALTHY, reason, error.message)
 
 
 def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:

@@ -14,10 +14,11 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.inner import loading
 from portal.services.inner.definitions import opened
+from portal.services.inner.held_tokens import KIND, is_usable
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import ServerView, view_server
 from portal.services.inner.stored import Stored, stored_of
-from portal.store.models import AccessGroup, User, UserCredential, UserVariable
+from portal.store.models import AccessGroup, User, UserCredential, UserVariable, now
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Holder:
     values_set: int
     values_total: int
     has_key: bool
+    sign_in: str
+    account: str | None
     updated_at: datetime | None
 
 
@@ -70,7 +73,7 @@ def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[st
 
 
 def list_holders(session: Session, principal: Principal, server_id: str) -> list[Holder]:
-    """Who has stored values or a key for a server, by name; at most 500."""
+    """Who has stored values or a key for a server, or is connected to it, by name; at most 500."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     required = {variable.name for variable in row.variables if variable.is_required}
     values, changed = Counter[str](), dict[str, datetime]()
@@ -78,19 +81,32 @@ def list_holders(session: Session, principal: Principal, server_id: str) -> list
     for user_id, name, at in session.execute(mine.where(UserVariable.server_id == row.server_id)):
         values[user_id] += name in required
         changed[user_id] = max(at, changed.get(user_id, at))
-    held = select(UserCredential.user_id, UserCredential.connected_at).where(
-        UserCredential.server_id == row.server_id, UserCredential.kind == "byok"
-    )
-    keys = dict(session.execute(held).all())
-    for user_id, at in keys.items():
-        changed[user_id] = max(at, changed.get(user_id, at))
+    keys, connections = set[str](), dict[str, UserCredential]()
+    for held in session.scalars(select(UserCredential).where(UserCredential.server_id == row.server_id)):
+        changed[held.user_id] = max(held.connected_at, changed.get(held.user_id, held.connected_at))
+        if held.kind == KIND:
+            connections[held.user_id] = held
+        else:
+            keys.add(held.user_id)
     people = session.execute(
         select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id).label("name"))
         .where(User.user_id.in_(changed))
         .order_by("name")
         .limit(500)
     )
-    return [Holder(u, name, values[u], len(required), u in keys, changed[u]) for u, name in people]
+    return [
+        Holder(
+            user_id, name, values[user_id], len(required), user_id in keys, _sign_in(connections.get(user_id)),
+            connections[user_id].account if user_id in connections else None, changed[user_id],
+        )
+        for user_id, name in people
+    ]  # fmt: skip
+
+
+def _sign_in(held: UserCredential | None) -> str:
+    if held is None:
+        return ""
+    return "connected" if is_usable(held, now()) else "expired"
 
 
 def list_group_choices(session: Session, principal: Principal) -> list[str]:

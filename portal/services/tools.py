@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, ToolLimits
-from portal.domain.errors import Forbidden, UpstreamFailure, UpstreamTimeout
+from portal.domain.errors import CredentialNeeded, Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.tokens import approximate_tokens
-from portal.domain.upstream import HealthReason, Target, ToolDefinition
+from portal.domain.upstream import HealthReason, ToolDefinition
 from portal.services.inner import loading
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, MASK
-from portal.services.inner.targets import target_to_call, target_to_list
+from portal.services.inner.targets import Approach, approach_to_call, approach_to_list, approaches_to_list, ask
 from portal.store.database import release
 from portal.store.models import Server
 
@@ -57,20 +57,13 @@ class CallView:
 def list_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
     """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`."""
     server = loading.find_server(session, principal, server_id, Action.SERVER_USE)
-    target = target_to_list(session, principal, server.row)
-    views = _viewer(principal, server)
-    release(session)
-    with _asking(principal):
-        return tuple(view for view in views(house_of(session).mcp.list_tools(target)) if view.allowed)
+    return tuple(view for view in _listed(session, principal, server) if view.allowed)
 
 
 def inspect_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
     """All tools of one server, those that are not allowed too. Raises `UpstreamFailure`."""
     server = loading.find_server(session, principal, server_id, Action.SERVER_INSPECT)
-    target = target_to_list(session, principal, server.row)
-    views = _viewer(principal, server)
-    release(session)
-    return views(house_of(session).mcp.list_tools(target))
+    return _listed(session, principal, server)
 
 
 def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any]]:
@@ -81,17 +74,14 @@ def list_all_tools(session: Session, principal: Principal) -> list[dict[str, Any
     query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
     rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*loading.PARTS)))
     groups = loading.groups_of(session, rows)
-    plan: list[tuple[str, Target, Views]] = []
+    rows = [row for row in rows if row.transport != "stdio" or house_of(session).stdio_enabled]
+    plan: list[tuple[str, Views]] = []
     for row in rows:
-        if row.transport == "stdio" and not house_of(session).stdio_enabled:
-            continue
         server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
-        plan.append((prefix_of(row), target_to_list(session, principal, row), _viewer(principal, server)))
-    release(session)
-    answers = house_of(session).mcp.list_tools_many([target for _, target, _ in plan], deadline=_DEADLINE)
+        plan.append((prefix_of(row), _viewer(principal, server)))
     return [
         {**view.wire, "name": f"{prefix}-{view.name}", "description": view.description}
-        for (prefix, _, views), answer in zip(plan, answers, strict=True)
+        for (prefix, views), answer in zip(plan, _answers(session, principal, rows), strict=True)
         if not isinstance(answer, UpstreamFailure)
         for view in views(answer)
         if view.allowed
@@ -108,17 +98,39 @@ def list_tools_of(
     query = select(Server).where(Server.server_id.in_(server_ids)).order_by(Server.sort_key, Server.server_id)
     rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*loading.PARTS)))
     groups = loading.groups_of(session, rows)
-    plan: dict[str, tuple[Target, Views]] = {}
+    plan: dict[str, tuple[Server, Views]] = {}
     for row in rows:
         server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
         if any(authz.may(principal, action, server) for action in (Action.SERVER_USE, Action.SERVER_INSPECT)):
-            plan[row.server_id] = (target_to_list(session, principal, row), _viewer(principal, server))
-    release(session)
-    answers = house_of(session).mcp.list_tools_many([target for target, _ in plan.values()], deadline=_DEADLINE)
+            plan[row.server_id] = (row, _viewer(principal, server))
+    answers = _answers(session, principal, [row for row, _ in plan.values()])
     return {
         server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
         for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
     }
+
+
+def _listed(session: Session, principal: Principal, server: ServerFacts) -> tuple[ToolView, ...]:
+    """All tools of one server, asked of it now as the caller."""
+    views = _viewer(principal, server)
+    approach = approach_to_list(session, principal, server.row)
+    release(session)
+    with _asking(principal):
+        try:
+            return views(ask(session, principal, approach, house_of(session).mcp.list_tools))
+        except CredentialNeeded as error:
+            raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
+
+
+def _answers(
+    session: Session, principal: Principal, rows: Sequence[Server]
+) -> list[tuple[ToolDefinition, ...] | UpstreamFailure]:
+    """What many servers answer when they are asked for their tools side by side, in their order."""
+    approaches = approaches_to_list(session, principal, rows)
+    release(session)
+    targets = [approach.target for approach in approaches if isinstance(approach, Approach)]
+    answers = iter(house_of(session).mcp.list_tools_many(targets, deadline=_DEADLINE))
+    return [next(answers) if isinstance(approach, Approach) else approach for approach in approaches]
 
 
 def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
@@ -148,13 +160,14 @@ def call_tool(
     `UpstreamFailure`.
     """
     row, tool = authorize_call(session, principal, server_id, name)
-    target = target_to_call(session, principal, row)
+    approach = approach_to_call(session, principal, row)
     release(session)
     began = time.monotonic()
     with _asking(principal):
-        outcome = house_of(session).mcp.call_tool(target, tool, dict(arguments))
+        mcp = house_of(session).mcp
+        outcome = ask(session, principal, approach, lambda target: mcp.call_tool(target, tool, dict(arguments)))
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
-    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in target.headers))
+    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in approach.target.headers))
 
 
 def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import InvalidRequest
+from portal.domain.errors import InvalidRequest, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.servers import (
     KEPT,
@@ -18,13 +18,13 @@ from portal.domain.servers import (
     check_values,
     origin_of,
 )
-from portal.domain.upstream import ProbeResult
+from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.domain.variables import Scope, Variable
 from portal.services.inner import loading, personal
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT
-from portal.services.inner.targets import Blueprint, blueprint_of, build, target_to_call
+from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build
 from portal.store.database import release
 from portal.store.models import Server
 
@@ -71,10 +71,20 @@ def try_definition(
 def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
     """Contact a server as the caller would, with what they stored. Raises what a tool call raises before it is sent."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_USE).row
-    target = target_to_call(session, principal, row)
-    release(session)
-    target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
-    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+
+    def look(target: Target) -> ProbeResult:
+        target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
+        result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+        if result.reason is HealthReason.SIGN_IN_NEEDED:
+            raise UpstreamFailure(result.message, reason=result.reason)
+        return result
+
+    try:
+        approach = approach_to_call(session, principal, row)
+        release(session)
+        result = ask(session, principal, approach, look)
+    except UpstreamFailure as failure:
+        result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
     if not authz.has_admin_view(principal):  # the message names the host, which is not theirs to learn
         result = replace(result, message=KIND_OF_FAULT[result.reason])
     return Trial(result)

@@ -7,7 +7,19 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
@@ -294,6 +306,7 @@ class UserCredential(Base):
     version: Mapped[int] = mapped_column(default=1, server_default="1")
     refresh_lease_until: Mapped[datetime | None]
     reconnect_because: Mapped[str | None] = mapped_column(String(32))
+    renewable: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class UserVariable(Base):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import httpcore2
 import httpx2
 
-from portal.domain.errors import UpstreamFailure, UpstreamTimeout
+from portal.domain.errors import InsufficientScope, UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.upstream.checks import BadAddress
 from portal.upstream.guard import (
@@ -21,22 +21,29 @@ from portal.upstream.guard import (
 )
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
+_MOST_SCOPES = 50
 _SCHEMES = {"basic": "Basic", "bearer": "Bearer", "digest": "Digest", "dpop": "DPoP", "negotiate": "Negotiate"}
 # Not tried, or not ours to judge: the rest was tried and failed (spec/1-system.md, "Health words").
 _UNKNOWN = frozenset({HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED})
 
 
 class Fault(Exception):
-    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate."""
+    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate; `wanted`: the scopes
+    that it misses in the token, None where this is not what it said."""
 
-    def __init__(self, reason: HealthReason, message: str, challenge: bool = False) -> None:
+    def __init__(
+        self, reason: HealthReason, message: str, challenge: bool = False, wanted: tuple[str, ...] | None = None
+    ) -> None:
         super().__init__(message)
-        self.reason, self.message, self.challenge = reason, message, challenge
+        self.reason, self.message, self.challenge, self.wanted = reason, message, challenge, wanted
 
     def as_failure(self) -> UpstreamFailure:
         """The same in the words of the product."""
         if self.reason is HealthReason.TIMEOUT:
             return UpstreamTimeout(self.message)
+        if self.wanted is not None:
+            return InsufficientScope(self.message, self.wanted)
         return UpstreamFailure(self.message, reason=self.reason)
 
     def as_result(self, latency_ms: int) -> ProbeResult:
@@ -53,13 +60,15 @@ class Answer:
     media_type: str
     challenged: bool
     scheme: str
+    wanted: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, response: httpx2.Response) -> "Answer":
         media_type = _MEDIA_TYPE.match(response.headers.get("content-type", ""))
         challenge = response.headers.get("www-authenticate", "").strip()
         scheme = _SCHEMES.get(challenge.partition(" ")[0].lower(), "")
-        return cls(response.status_code, media_type[0].lower() if media_type else "", bool(challenge), scheme)
+        wanted = _wanted(challenge) if response.status_code == HTTPStatus.FORBIDDEN else None
+        return cls(response.status_code, media_type[0].lower() if media_type else "", bool(challenge), scheme, wanted)
 
     @property
     def is_json(self) -> bool:
@@ -74,13 +83,22 @@ class Answer:
         return f"HTTP {self.status}" + (f", {self.media_type}" if self.media_type else "")
 
 
+def _wanted(challenge: str) -> tuple[str, ...] | None:
+    """The scopes of an `insufficient_scope` challenge (RFC 6750, 3), as far as they are scopes; None for any other."""
+    if not re.search(r'\berror="?insufficient_scope\b', challenge):
+        return None
+    scope = re.search(r'\bscope="([^"]{0,2000})"', challenge)
+    words = scope[1].split()[:_MOST_SCOPES] if scope else []
+    return tuple(word for word in words if _SCOPE.fullmatch(word))
+
+
 def fault_of_answer(target: Target, answer: Answer, expected: str) -> Fault:
     """Judge the head of a response that was no success; `expected` names what was hoped for (MCP, a document)."""
     name = target.label
     if answer.status == HTTPStatus.UNAUTHORIZED or (answer.status == HTTPStatus.FORBIDDEN and answer.scheme):
         how = f" ({answer.scheme})" if answer.scheme else ""
         message = f"{name} answered {answer.status} and asks for sign-in{how}."
-        return Fault(HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged)
+        return Fault(HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged, wanted=answer.wanted)
     if 300 <= answer.status < 400:
         return Fault(HealthReason.HTTP_STATUS, f"{name} redirects too often or to nowhere (HTTP {answer.status}).")
     if answer.status in (403, 407, 408, 425, 429) or answer.status >= 500:

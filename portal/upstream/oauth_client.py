@@ -136,7 +136,8 @@ def _authentication(server: AuthorizationServer, client: Client) -> tuple[dict[s
     method = client.auth_method or _chosen(server.token_endpoint_auth_methods, bool(client.client_secret))
     if method == "client_secret_basic":
         pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}"
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {}
+        # The id stands in the form, too: servers on the official SDK look for it there.
+        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {"client_id": client.client_id}
     secret = {"client_secret": client.client_secret} if client.client_secret and method != "none" else {}
     return {}, {"client_id": client.client_id, **secret}
 

@@ -33,6 +33,8 @@ OPEN_ENDPOINTS = {
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
     "api_registry.get_version": "as above",
+    "oauth_callback.came_back": "whoever an authorization server sends back; the state and the browser's cookie decide",
+    "oauth_documents.client": "authorization servers read there who the portal is as a client",
     "hub.index": "the registry for people; on and off with it",
 }
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
@@ -86,6 +88,24 @@ def reads_only(view: Any) -> Any:
     return view
 
 
+def also_writes(view: Any) -> Any:
+    """Mark a GET that writes: the way back of a redirect, which browsers take by GET."""
+    view.also_writes = True
+    return view
+
+
+def known_person() -> Principal | None:
+    """Who is signed in, where strangers are let in too; they are `g.principal` from here on."""
+    if not current_user.is_authenticated:
+        return None
+    try:
+        g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+    except Unauthenticated:
+        return None
+    g.profile = accounts.get_profile(g.session, g.principal)
+    return None if g.profile.must_change_password else g.principal
+
+
 def identify() -> None:
     """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
     _check_request()
@@ -98,7 +118,8 @@ def identify() -> None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
-    g.session = database().session(writes=_is_unsafe() and not getattr(view, "reads_only", False))
+    writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
+    g.session = database().session(writes=writes)
     if is_open and _is_unsafe():
         _check_csrf()
     elif not is_open and key is None:

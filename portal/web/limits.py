@@ -19,6 +19,7 @@ limiter = Limiter(_by_address, strategy="moving-window", swallow_errors=True)
 SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
 TRY_UPSTREAM = "60 per minute"
+WAY_BACK = "120 per minute"
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -67,6 +67,12 @@ def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: 
     return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
 
 
+def is_known(session: Session, state: str) -> bool:
+    """Whether a flow of this state is still under way, in whatever browser."""
+    waiting = (OAuthFlow.state_hash == digest(state), OAuthFlow.status == "pending", OAuthFlow.expires_at > now())
+    return session.scalar(select(OAuthFlow.flow_id).where(*waiting)) is not None
+
+
 def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None) -> Flow | None:
     """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it needs that one."""
     row = session.scalar(select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds)))

@@ -10,9 +10,18 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal import authorization as authz
 from portal.domain.principals import Principal
-from portal.domain.servers import ApprovalStatus, AuthType
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.services.inner.grants import holdings
-from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, UserCredential, UserVariable
+from portal.services.inner.held_tokens import KIND
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    Server,
+    ServerVariable,
+    UserCredential,
+    UserVariable,
+    now,
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
 
 
 def needing(principal: Principal) -> ColumnElement[bool]:
-    """Servers that wait for a value or a key of the caller.
+    """Servers that wait for a value, a key or a sign-in of the caller.
 
     Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
     """
@@ -100,7 +109,23 @@ def needing(principal: Principal) -> ColumnElement[bool]:
         UserCredential.server_id == Server.server_id,
         UserCredential.kind == "byok",
     )
-    return or_(unset, and_(Server.is_byok, ~key))
+    connected = exists().where(
+        UserCredential.user_id == principal.user_id,
+        UserCredential.server_id == Server.server_id,
+        UserCredential.kind == KIND,
+        UserCredential.reconnect_because.is_(None),
+        or_(UserCredential.renewable, UserCredential.expires_at.is_(None), UserCredential.expires_at > now()),
+    )
+    return or_(unset, and_(Server.is_byok, ~key), and_(asks_for_sign_in(), ~connected))
+
+
+def asks_for_sign_in() -> ColumnElement[bool]:
+    """The condition on `Server` that says what `needs_a_person` says."""
+    by_itself = func.coalesce(Server.oauth2_flow, "") == OAuthFlow.CLIENT_CREDENTIALS.value
+    return or_(
+        Server.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE.value,
+        and_(Server.auth_type == AuthType.OAUTH2.value, ~by_itself),
+    )
 
 
 _TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}

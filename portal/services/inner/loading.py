@@ -12,6 +12,7 @@ from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, Show
 from portal.domain.errors import Forbidden, NotFound
 from portal.domain.principals import Principal
+from portal.services.inner.held_tokens import KIND, MORE_RIGHTS, is_usable, needs_a_person
 from portal.services.inner.house import house_of
 from portal.store.models import (
     AccessGroup,
@@ -22,6 +23,7 @@ from portal.store.models import (
     Team,
     UserCredential,
     UserVariable,
+    now,
 )
 
 # One statement for each, however many rows; the databases take this many parameters (the usual chunk is 500 rows).
@@ -114,6 +116,23 @@ def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) ->
     )
     vault = house_of(session).vault
     return frozenset(server_id for server_id, sealed in session.execute(query) if vault.knows_key_of(sealed))
+
+
+def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> dict[str, str]:
+    """How the caller's connection to each OAuth server among `rows` stands, in one query: `connect`, `expired`,
+    `more_rights` or `connected`. Servers that ask nobody to sign in are left out."""
+    ids = [row.server_id for row in rows if needs_a_person(row)]
+    if not ids:
+        return {}
+    mine = (UserCredential.user_id == principal.user_id, UserCredential.kind == KIND)
+    query = select(UserCredential).where(*mine, UserCredential.server_id.in_(ids))
+    vault, at, found = house_of(session).vault, now(), dict.fromkeys(ids, "connect")
+    for credential in session.scalars(query):
+        if vault.knows_key_of(credential.sealed):
+            lacks = credential.reconnect_because == MORE_RIGHTS
+            usable = is_usable(credential, at)
+            found[credential.server_id] = "expired" if not usable else MORE_RIGHTS if lacks else "connected"
+    return found
 
 
 @dataclass(frozen=True)

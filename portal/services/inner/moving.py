@@ -15,7 +15,7 @@ from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
 from portal.services import audit
-from portal.services.inner import personal
+from portal.services.inner import authorizations, personal
 from portal.services.inner.definitions import (
     clear_credentials,
     credential_destination,
@@ -38,6 +38,7 @@ class Move:
     keeps: bool
     probe_again: bool
     tokens_die: bool
+    minted_for: tuple[object, ...] = field(repr=False)
 
 
 _DECIDES_HEALTH = (
@@ -74,6 +75,7 @@ def prepare(session: Session, row: Server, fields: ServerFields) -> Move:
         keeps=keeps,
         probe_again=changes_auth or any(name in fields for name in _DECIDES_HEALTH),
         tokens_die=moves or changes_auth,
+        minted_for=authorizations.minted_for(session, row),
     )
 
 
@@ -81,7 +83,8 @@ def finish(session: Session, principal: Principal, row: Server, move: Move) -> N
     """Settle what was prepared, once the definition is written."""
     if move.credentials and move.credential_destination != credential_destination(row):
         reseal_credentials(session, row, move.credentials)
-    if move.tokens_die:
+    if move.tokens_die or move.minted_for != authorizations.minted_for(session, row):
+        authorizations.forget(session, row)
         session.execute(
             delete(UserCredential).where(UserCredential.server_id == row.server_id, UserCredential.kind == "oauth2")
         )

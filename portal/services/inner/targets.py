@@ -1,22 +1,31 @@
 """From a stored server and a person to an upstream that can be spoken to: the last line that opens secrets."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
 from portal.domain.credentials import auth_headers, setup_url
-from portal.domain.errors import CredentialNeeded, MissingVariables, UpstreamFailure
+from portal.domain.errors import CredentialNeeded, InsufficientScope, MissingVariables, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
 from portal.domain.upstream import HealthReason, Target
 from portal.domain.variables import Scope, Variable, interpolate, missing_variables, references, required_variables
 from portal.services.inner import personal
 from portal.services.inner.definitions import Definition, opened
+from portal.services.inner.held_tokens import is_exchange, is_machine, needs_a_person
 from portal.services.inner.house import house_of
+from portal.services.inner.shared_tokens import exchanged_token, machine_token
+from portal.services.inner.tokens import fresh_tokens, name_of, needed, note_refusal, note_wanted, own_token
+from portal.store.database import release
 from portal.store.models import Server
 
+T = TypeVar("T")
+
 DEFAULT_TIMEOUT = 30.0
+_RENEWING = 8.0  # seconds for renewing connections before many servers are asked
 _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 
@@ -30,6 +39,30 @@ class Blueprint:
     command: str | None = None
     variables: tuple[Variable, ...] = ()
     timeout: float | None = None
+
+    @property
+    def needs_a_token(self) -> bool:
+        """Whether an access token has to be got before anything is sent."""
+        return self.auth_type in _OAUTH
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a target is made of, but the access token that it may need; `key` is a person's own, or that token."""
+
+    row: Server
+    blueprint: Blueprint
+    values: Mapping[str, str] = field(repr=False)
+    key: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Approach:
+    """A target, with the access token that is in it ("" for none) and the way to get another one."""
+
+    target: Target
+    plan: Plan
+    token: str = field(default="", repr=False)
 
 
 def blueprint_of(session: Session, row: Server) -> Blueprint:
@@ -49,16 +82,17 @@ def declared(row: Server) -> tuple[Variable, ...]:
     return tuple(Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables)
 
 
-def target_to_call(session: Session, principal: Principal, row: Server) -> Target:
-    """The upstream as `principal` reaches it for a tool call.
+def approach_to_call(session: Session, principal: Principal, row: Server) -> Approach:
+    """The upstream as `principal` reaches it for a tool call. It may ask an authorization server first, which ends the
+    transaction at hand.
 
     Raises `MissingVariables` (412) with the names, `CredentialNeeded` (401) where their key or sign-in is missing, and
-    `UpstreamFailure` for a way of authenticating that the portal cannot do.
+    `UpstreamFailure` for a way of authenticating that the portal cannot do, or an authorization server that fails.
     """
     values = personal.opened_values(session, row, principal.user_id)
     missing = missing_variables([Variable(v.name, Scope.USER) for v in row.variables if v.is_required], values)
     link = setup_url(house_of(session).public_url, row.server_id)
-    name = row.server_name or row.alias or row.server_id
+    name = name_of(row)
     if missing:
         raise MissingVariables(
             f"{name} needs values that only you have: {', '.join(missing)}. Set them at {link} and try again.",
@@ -70,37 +104,130 @@ def target_to_call(session: Session, principal: Principal, row: Server) -> Targe
             f"{name} needs your own key. Store it at {link} and try again.", code="byok_auth_required",
             server_id=row.server_id, setup_url=link,
         )  # fmt: skip
-    if row.auth_type in _OAUTH:
-        raise CredentialNeeded(
-            f"{name} needs you to sign in. Connect at {link} and try again.", server_id=row.server_id, connect_url=link
-        )
     if row.auth_type == AuthType.AWS_SIGV4:
         raise UpstreamFailure("The portal cannot sign requests with AWS SigV4.", reason=HealthReason.DISABLED)
-    return build(blueprint_of(session, row), values, key=key)
+    return _approach(session, principal, Plan(row, blueprint_of(session, row), values, key))
 
 
-def target_to_probe(session: Session, row: Server) -> Target | HealthReason:
-    """The upstream as the portal itself reaches it, or the reason why it cannot be judged without a person."""
+def target_to_probe(session: Session, row: Server) -> Target | HealthReason | Plan:
+    """The upstream as the portal itself reaches it, or the reason why it cannot be judged without a person; a `Plan`
+    where the portal's own token has to be got first, by `signed`."""
     house = house_of(session)
     if row.transport == "stdio" and not house.stdio_enabled:
         return HealthReason.DISABLED
     if any(variable.is_required for variable in row.variables):
         return HealthReason.PER_USER_VALUE
-    if row.is_byok or row.auth_type in _OAUTH or row.auth_type == AuthType.AWS_SIGV4:
+    if row.is_byok or needs_a_person(row) or row.auth_type == AuthType.AWS_SIGV4:
         return HealthReason.SIGN_IN_NEEDED
-    return build(blueprint_of(session, row), {})
+    blueprint = blueprint_of(session, row)
+    return Plan(row, blueprint, {}, None) if is_machine(row) else build(blueprint, {})
 
 
-def target_to_list(session: Session, principal: Principal, row: Server) -> Target:
-    """The upstream for listing tools, which missing values do not block: headers that need one are left out."""
-    key = personal.opened_key(session, row, principal.user_id) if row.is_byok else None
-    return build(blueprint_of(session, row), personal.opened_values(session, row, principal.user_id), key=key)
+def signed(session: Session, plan: Plan) -> Target:
+    """The upstream with the portal's own token. Raises `UpstreamFailure`; ends the transaction at hand."""
+    return build(plan.blueprint, plan.values, key=machine_token(session, plan.row))
+
+
+def approach_to_list(session: Session, principal: Principal, row: Server) -> Approach:
+    """The upstream for listing tools, which missing values do not block: headers that need one are left out.
+
+    Raises `UpstreamFailure` (`sign_in_needed`) where the person's own connection is missing.
+    """
+    found = approaches_to_list(session, principal, [row])[0]
+    if isinstance(found, UpstreamFailure):
+        raise found
+    return found
+
+
+def approaches_to_list(
+    session: Session, principal: Principal, rows: Sequence[Server]
+) -> list[Approach | UpstreamFailure]:
+    """As `approach_to_list` for many, in their order; a failure stands where one cannot be asked.
+
+    What is stored is read first, for all: getting a token may end the transaction.
+    """
+    plans = []
+    for row in rows:
+        key = personal.opened_key(session, row, principal.user_id) if row.is_byok else None
+        values = personal.opened_values(session, row, principal.user_id)
+        plans.append(Plan(row, blueprint_of(session, row), values, key))
+    personally = [plan.row for plan in plans if plan.blueprint.needs_a_token and not is_machine(plan.row)]
+    fresh = fresh_tokens(session, principal.user_id, [row for row in personally if not is_exchange(row)])
+    ids, deadline = [row.server_id for row in rows], time.monotonic() + _RENEWING
+    found: list[Approach | UpstreamFailure] = []
+    for server_id, plan in zip(ids, plans, strict=True):
+        if plan.blueprint.needs_a_token and server_id not in fresh and time.monotonic() > deadline:
+            found.append(UpstreamTimeout("There was no time to renew your connection."))
+            continue
+        try:
+            known = replace(plan, key=fresh[server_id]) if server_id in fresh else plan
+            found.append(_approach(session, principal, known))
+        except UpstreamFailure as failure:
+            found.append(failure)
+        except CredentialNeeded as error:
+            found.append(UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED))
+    return found
+
+
+def ask(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
+    """Ask an upstream, and once more where it refuses the token: with the one that is got in its place.
+
+    Raises what `question` raises, and `CredentialNeeded` where only a new connection helps. No other credential is
+    tried (R-OAUTH-43). The transaction has to be released before.
+    """
+    try:
+        return question(approach.target)
+    except InsufficientScope as failure:
+        if approach.token and needs_a_person(approach.plan.row):
+            row = approach.plan.row
+            note_wanted(session, row, principal.user_id, failure.scopes)
+            raise needed(session, row.server_id, name_of(row), scopes=failure.scopes or ("?",)) from None
+        raise
+    except UpstreamFailure as failure:
+        if not approach.token or failure.reason != HealthReason.SIGN_IN_NEEDED:
+            raise
+    return _ask_again(session, principal, approach, question)
+
+
+def _ask_again(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
+    again = _approach(session, principal, approach.plan, refused=approach.token)
+    release(session)
+    try:
+        return question(again.target)
+    except UpstreamFailure as failure:
+        row = approach.plan.row
+        if failure.reason != HealthReason.SIGN_IN_NEEDED or not needs_a_person(row):
+            raise
+        if not is_exchange(row):
+            note_refusal(session, row, principal.user_id, again.token)
+        raise needed(session, row.server_id, name_of(row), "refused") from None
+
+
+def _approach(session: Session, principal: Principal, plan: Plan, *, refused: str = "") -> Approach:
+    token = plan.key if plan.blueprint.needs_a_token else None
+    if plan.blueprint.needs_a_token and (token is None or token == refused):
+        token = _token(session, principal, plan.row, refused)
+        plan = replace(plan, key=token)
+    return Approach(build(plan.blueprint, plan.values, key=plan.key), plan, token or "")
+
+
+def _token(session: Session, principal: Principal, row: Server, refused: str) -> str:
+    """The access token that the server's auth type asks for, and no other."""
+    if is_machine(row):
+        return machine_token(session, row, refused=refused)
+    if not is_exchange(row):
+        return own_token(session, row, principal.user_id, refused=refused)
+    subject = own_token(session, row, principal.user_id)
+    return exchanged_token(session, row, principal.user_id or "", subject, refused=refused)
 
 
 def build(blueprint: Blueprint, values: Mapping[str, str], *, key: str | None = None) -> Target:
-    """Put a blueprint and a person's values together; `key` is the person's own and goes before the shared one."""
+    """Put a blueprint and a person's values together; `key` is the person's own and goes before the shared one.
+
+    Where the auth type is OAuth `key` is the access token, and no shared one ever takes its place.
+    """
     definition = blueprint.definition
-    secret = key if key is not None else definition.credentials.get("auth_value")
+    secret = key if key is not None or blueprint.needs_a_token else definition.credentials.get("auth_value")
     headers: dict[str, str] = {}
     if isinstance(secret, str) and secret and blueprint.auth_type:
         headers |= auth_headers(AuthType(blueprint.auth_type), secret.strip())

@@ -4,6 +4,7 @@ from flask import Flask
 
 from portal.web.api.access import bp as access
 from portal.web.api.audit import bp as audit
+from portal.web.api.connections import bp as connections
 from portal.web.api.credentials import bp as credentials
 from portal.web.api.exchange import bp as exchange
 from portal.web.api.groups import bp as groups
@@ -19,8 +20,8 @@ from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
-    servers, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry, exchange,
-    audit, submissions,
+    servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry,
+    exchange, audit, submissions,
 )  # fmt: skip
 
 

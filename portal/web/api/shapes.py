@@ -158,6 +158,15 @@ class OwnKey(Payload):
     save: bool = True
 
 
+class OwnToken(Payload):
+    """Tokens that a person got elsewhere; what cannot stand in a header is refused by the rules of RFC 6750."""
+
+    access_token: Annotated[str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")]
+    refresh_token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    expires_in: Annotated[int, Field(ge=0, le=10 * 365 * 24 * 3600)] | None = None
+    scopes: Annotated[list[Word], Field(max_length=100)] | None = None
+
+
 class ToolCall(Payload):
     """A tool call; what the arguments must be is the tool's affair."""
 

@@ -2,10 +2,10 @@
 
 from flask import Flask
 
-from portal.web.oauth import sign_in
+from portal.web.oauth import callback, connect, documents, sign_in
 
 
 def register(app: Flask) -> None:
-    """The list of blueprints."""
-    for module in (sign_in,):
+    """The list of OAuth blueprints."""
+    for module in (callback, connect, documents, sign_in):
         app.register_blueprint(module.bp)

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import CredentialNeeded, InvalidRequest, MissingVariables
-from portal.services import credentials, grid, inspection, trying
+from portal.services import connections, credentials, grid, inspection, trying
 from portal.web.context import commit_now
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.editing import result_of
@@ -19,12 +19,14 @@ def overview() -> Response:
     """Everything that is mine, missing first."""
     requirements = {r.server_id: r for r in credentials.list_requirements(g.session, g.principal)}
     held = credentials.list_own_keys_held(g.session, g.principal)
+    connected = {state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)}
     items = [
         {
             "card": card,
             "requirement": requirements.get(card.server_id),
             "key": held.get(card.server_id),
-            "needs_me": bool(card.missing) or card.byok == "connect" or card.sign_in == "needed",
+            "connection": connected.get(card.server_id) if card.sign_in else None,
+            "needs_me": card.needs_me,
         }
         for card in grid.list_cards_of_mine(g.session, g.principal)
     ]
@@ -111,5 +113,6 @@ def _page(server_id: str, *, status: int = 200, test: bool = False, **context: A
         "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=card,
         requirement=credentials.get_requirement(g.session, g.principal, server_id),
         key=credentials.get_key_state(g.session, g.principal, server_id),
-        about=inspection.get_masked(g.session, g.principal, server_id), result=result, **context,
+        about=inspection.get_masked(g.session, g.principal, server_id), result=result,
+        connection=connections.get_state(g.session, g.principal, server_id) if card.sign_in else None, **context,
     )  # fmt: skip

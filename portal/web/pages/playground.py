@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, request, url_for
 
 from portal.domain.errors import CredentialNeeded, Forbidden, MissingVariables, UpstreamFailure
-from portal.services import credentials, grid, inspection, tools
+from portal.domain.upstream import HealthReason
+from portal.services import connections, credentials, grid, inspection, tools
 from portal.services.tools import ToolView
 from portal.web.context import reads_only
 from portal.web.errors import status_of
@@ -40,16 +41,19 @@ def call() -> Response:
         result = tools.call_tool(g.session, g.principal, server_id, name, values)
     except (MissingVariables, CredentialNeeded) as error:
         # Fill it in right here, then call again: that is what 412 asks for.
-        return _page("result", server_id, name, status=412, **shown, **_setup(server_id), problem=error.message)
+        return _page("result", server_id, name, status=412, **shown, **_setup(server_id, name), problem=error.message)
     except UpstreamFailure as error:
         return _page("result", server_id, name, status=status_of(error), **shown, problem=error.message)
     raw = json.dumps(result.wire, indent=2, ensure_ascii=False)
     return _page("result", server_id, name, **shown, result=result, raw=raw)
 
 
-def _setup(server_id: str) -> dict[str, Any]:
+def _setup(server_id: str, tool: str) -> dict[str, Any]:
+    card = grid.get_card(g.session, g.principal, server_id)
     return {
-        "server": grid.get_card(g.session, g.principal, server_id),
+        "server": card,
+        "connection": connections.get_state(g.session, g.principal, server_id) if card.sign_in else None,
+        "back": url_for("playground.index", server=server_id, tool=tool or None),
         "requirement": credentials.get_requirement(g.session, g.principal, server_id),
         "key": credentials.get_key_state(g.session, g.principal, server_id),
         "about": inspection.get_masked(g.session, g.principal, server_id),
@@ -65,6 +69,8 @@ def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, *
             found = tools.list_tools(g.session, g.principal, server_id)
         except UpstreamFailure as error:
             fault = error.message
+            if error.reason == HealthReason.SIGN_IN_NEEDED:
+                context |= _setup(server_id, tool_name)
     tool = context.pop("tool", None) or next((t for t in found if t.name == tool_name), None)
     fields = context.pop("fields", None) or (tool_fields(tool.input_schema) if tool else [])
     return page(

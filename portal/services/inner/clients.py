@@ -1,0 +1,170 @@
+"""As which client the portal speaks to a server's authorization server.
+
+By the order of MCP's authorization (2026-07-28, client registration): the client that an Admin typed, our Client ID
+Metadata Document, a client that the portal registered itself (RFC 7591), and else a word to the Admin.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain.addresses import in_ranges
+from portal.domain.errors import InvalidRequest
+from portal.domain.oauth import AuthorizationServer, Client
+from portal.services.inner.authorizations import identity_of
+from portal.services.inner.definitions import opened
+from portal.services.inner.house import house_of
+from portal.store.database import release
+from portal.store.models import Server
+from portal.store.oauth_tables import OAuthClientRegistration
+from portal.store.vault import Place
+
+CLIENT_NAME = "MCP Portal"
+_PREFERRED = ("client_secret_basic", "client_secret_post", "none")
+
+
+def redirect_uri(session: Session) -> str:
+    """Where authorization servers send people back to, whatever they came for."""
+    return f"{house_of(session).public_url}/oauth/callback"
+
+
+def document_url(public_url: str) -> str:
+    """The address of our Client ID Metadata Document, which is the client id that it describes."""
+    return f"{public_url}/.well-known/oauth-client"
+
+
+def metadata_document(public_url: str) -> dict[str, Any]:
+    """Our Client ID Metadata Document."""
+    return {
+        "client_id": document_url(public_url),
+        "client_uri": public_url,
+        **_description(f"{public_url}/oauth/callback"),
+        "token_endpoint_auth_method": "none",
+    }
+
+
+def client_of(session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str] = ()) -> Client:
+    """The client for a new sign-in; registers one where there is none, which ends the transaction at hand.
+
+    `scopes` are those that a client registered now may ask for. Raises `InvalidRequest` (`missing_client_id`) where
+    there is no way to a client, and `UpstreamFailure` where the registration fails.
+    """
+    typed = _typed(session, row)
+    if typed is not None:
+        return typed
+    if server.takes_metadata_documents and _is_reachable(house_of(session).public_url, server):
+        return Client(document_url(house_of(session).public_url), auth_method="none")
+    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    if ours is not None and ours.redirect_uri == redirect_uri(session):
+        registered = _opened(session, row, ours)
+        if registered is not None:
+            return registered
+    if not server.registration_endpoint:
+        raise InvalidRequest(
+            "The sign-in provider does not know this portal. An Admin has to register the portal there as a client, "
+            f"with the redirect URI {redirect_uri(session)}, and to enter its client ID in the server’s form.",
+            code="missing_client_id",
+            field="client_id",
+        )
+    return _registered(session, row, server, scopes)
+
+
+def known_client(session: Session, row: Server, server: AuthorizationServer, client_id: str) -> Client | None:
+    """The client to which a token was issued, to renew or revoke it; None where the portal is that client no more."""
+    typed = _typed(session, row)
+    if typed is not None and client_id in ("", typed.client_id):
+        return typed
+    if client_id == document_url(house_of(session).public_url):
+        return Client(client_id, auth_method="none")
+    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    if ours is not None and client_id in ("", ours.client_id):
+        return _opened(session, row, ours)
+    return None
+
+
+def _typed(session: Session, row: Server) -> Client | None:
+    credentials = opened(session, row, credentials=True).credentials
+    client_id, secret = credentials.get("client_id"), credentials.get("client_secret")
+    if not isinstance(client_id, str) or not client_id:
+        return None
+    return Client(client_id, secret if isinstance(secret, str) else "")
+
+
+def _is_reachable(public_url: str, server: AuthorizationServer) -> bool:
+    """Whether the authorization server can fetch our document: over https, or both on this very machine."""
+    parts = urlsplit(public_url)
+    if parts.scheme == "https":
+        return True
+    return _is_loopback(parts.hostname) and _is_loopback(urlsplit(server.token_endpoint).hostname)
+
+
+def _is_loopback(host: str | None) -> bool:
+    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+
+
+def _description(callback: str) -> dict[str, Any]:
+    return {
+        "client_name": CLIENT_NAME,
+        "redirect_uris": [callback],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "application_type": "web",
+    }
+
+
+def _registered(session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str]) -> Client:
+    offered = server.token_endpoint_auth_methods
+    method = next((m for m in _PREFERRED if m in offered), _PREFERRED[0])
+    callback = redirect_uri(session)
+    metadata = {**_description(callback), "token_endpoint_auth_method": method}
+    if wanted := server.scopes_supported or tuple(scopes):
+        metadata["scope"] = " ".join(wanted)
+    issuer, server_id = identity_of(server), row.server_id
+    release(session)
+    answer = house_of(session).oauth.register(server, metadata)
+    kept = OAuthClientRegistration(
+        server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
+    )  # fmt: skip
+    kept.sealed = house_of(session).vault.seal(json.dumps(_secret_part(answer, method)), _place(row, kept))
+    try:
+        kept = session.merge(kept)
+        session.commit()
+    except IntegrityError:  # another process was first, or the server is gone: theirs is as good
+        session.rollback()
+        winner = session.get(OAuthClientRegistration, (server_id, issuer), populate_existing=True)
+        if winner is None:
+            raise InvalidRequest("The server was removed meanwhile.") from None
+        kept = winner
+    client = _opened(session, row, kept)
+    assert client is not None, "it was sealed or found a moment ago"
+    return client
+
+
+def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
+    secret, ends = answer.get("client_secret"), answer.get("client_secret_expires_at")
+    method = answer.get("token_endpoint_auth_method", asked)
+    return {
+        "client_secret": secret if isinstance(secret, str) else "",
+        "auth_method": method if method in _PREFERRED else asked,
+        "expires_at": ends if isinstance(ends, int) and not isinstance(ends, bool) else 0,
+    }
+
+
+def _opened(session: Session, row: Server, kept: OAuthClientRegistration) -> Client | None:
+    """A registered client; None where its secret cannot be read or has run out."""
+    text = house_of(session).vault.open(kept.sealed, _place(row, kept))
+    if text is None:
+        return None
+    secret = json.loads(text)
+    if secret["expires_at"] and secret["expires_at"] <= datetime.now(UTC).timestamp():
+        return None
+    return Client(kept.client_id, secret["client_secret"], secret["auth_method"])
+
+
+def _place(row: Server, kept: OAuthClientRegistration) -> Place:
+    return Place("client registration", row.server_id, row.incarnation, kept.client_id, destination=kept.issuer)

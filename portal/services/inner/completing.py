@@ -1,0 +1,89 @@
+"""The way back from an authorization server: whether it is that one, its code for tokens, the tokens stored."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from portal.domain.oauth import Discovery, TokenSet, read_token_set
+from portal.domain.principals import Principal
+from portal.domain.token_answers import broken_rule, claimed_account
+from portal.services import audit
+from portal.services.inner import held_tokens, shared_tokens
+from portal.services.inner.authorizations import identity_of
+from portal.services.inner.clients import known_client, redirect_uri
+from portal.services.inner.held_tokens import KIND
+from portal.services.inner.house import house_of
+from portal.store.database import release
+from portal.store.models import Server, UserCredential, now
+
+_ERROR_WORDS = 64
+
+
+def refused(error: str) -> dict[str, Any]:
+    """The outcome for an error of an authorization server; of its words only a code of the usual form is kept."""
+    if error == "access_denied":
+        return {"state": "declined"}
+    word = error[:_ERROR_WORDS]
+    return {"state": "provider_error", "error": word if word.replace("_", "").isalnum() and word.isascii() else ""}
+
+
+def is_from(found: Discovery, iss: str | None) -> bool:
+    """RFC 9207, 2.4: byte by byte where it is there, and it has to be there where the server says that it sends it.
+
+    Where an Admin typed the URLs no issuer is known that it could be compared with.
+    """
+    if not found.server.issuer:
+        return True
+    return iss == found.server.issuer if iss is not None else not found.server.sends_iss
+
+
+def exchanged(
+    session: Session, principal: Principal, row: Server, found: Discovery, begun: Mapping[str, Any], code: str
+) -> dict[str, Any]:
+    """Exchange the code for tokens, and store them where the server's rules take them."""
+    client = known_client(session, row, found.server, begun["client_id"])
+    if client is None:
+        return {"state": "changed"}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": redirect_uri(session),
+        "code_verifier": begun["verifier"],
+        **({"resource": found.resource} if found.resource else {}),
+    }
+    server_id, version = row.server_id, row.version
+    release(session)
+    answer = house_of(session).oauth.ask_for_token(found.server, client, form)
+    try:
+        tokens = read_token_set(answer, now(), begun["scopes"])
+    except ValueError:
+        return refused("invalid_token")
+    now_there = session.get(Server, server_id, populate_existing=True)
+    if now_there is None or (now_there.incarnation, now_there.version) != (begun["incarnation"], version):
+        return {"state": "changed"}  # a token that was got for one host is never sent to another
+    if (rule := broken_rule(now_there.token_validation, answer)) is not None:
+        audit.record(session, principal, "connection refused", "server", server_id, rule=rule)
+        return {"state": "refused_by_rules", "rule": rule}
+    return _kept(session, principal, now_there, found, begun, client.client_id, tokens, claimed_account(answer))
+
+
+def _kept(
+    session: Session, principal: Principal, row: Server, found: Discovery, begun: Mapping[str, Any], client_id: str,
+    tokens: TokenSet, account: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    assert principal.user_id is not None
+    before = session.get(UserCredential, (principal.user_id, row.server_id, KIND))
+    old_account = before.account if before else None
+    issuer = identity_of(found.server)
+    held_tokens.keep(
+        session, row, principal.user_id, tokens, issuer=issuer, client_id=client_id, account=account
+    )  # fmt: skip
+    shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
+    audit.record(session, principal, "connected", "server", row.server_id, issuer=issuer, scopes=list(tokens.scopes))
+    return {
+        "state": "connected", "account": account, "scopes": list(tokens.scopes), "renews": bool(tokens.refresh_token),
+        "missing": [scope for scope in begun["scopes"] if scope not in tokens.scopes],
+        "expires_at": tokens.expires_at.isoformat() if tokens.expires_at else None,
+        "old_account": old_account if old_account and account and old_account != account else None,
+    }  # fmt: skip

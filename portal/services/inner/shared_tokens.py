@@ -1,0 +1,137 @@
+"""Tokens that the portal gets by itself: with its own credentials, or in exchange for a person's (RFC 6749, 4.4; 8693).
+
+They are kept, sealed, until they are due. Two processes that both find none may each ask once: such a grant spends
+nothing, unlike a refresh token. Whose token is exchanged: the one that the person got by connecting. What a caller of
+the API sends is a key of ours, which is never sent anywhere.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain.discovery import is_secure
+from portal.domain.errors import InvalidRequest, UpstreamFailure
+from portal.domain.oauth import REFRESH_MARGIN, TokenSet, read_token_set
+from portal.domain.upstream import HealthReason
+from portal.services.inner.authorizations import authorization_of
+from portal.services.inner.clients import known_client
+from portal.services.inner.definitions import credential_destination, opened
+from portal.services.inner.house import house_of
+from portal.store.database import release
+from portal.store.models import Server, now
+from portal.store.oauth_tables import SharedToken
+from portal.store.vault import Place
+from portal.upstream.oauth_client import OAuthRefused
+
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a word of RFC 8693
+
+
+def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
+    """The portal's own token for a server (client credentials), not the one that the upstream `refused`.
+
+    Raises `UpstreamFailure` where none can be had.
+    """
+    kept = _kept(session, row, "")
+    if kept and kept != refused:
+        return kept
+    scopes = _words(opened(session, row, credentials=True).credentials.get("scopes"))
+    form = {"grant_type": "client_credentials", **({"scope": " ".join(scopes)} if scopes else {})}
+    return _fetched(session, row, "", form)
+
+
+def exchanged_token(session: Session, row: Server, user_id: str, subject: str, *, refused: str = "") -> str:
+    """The token that the server takes, for the person's own token `subject` (RFC 8693, 2.1)."""
+    holder = subject_of(user_id)
+    kept = _kept(session, row, holder)
+    if kept and kept != refused:
+        return kept
+    credentials = opened(session, row, credentials=True).credentials
+    form = {
+        "grant_type": _EXCHANGE,
+        "subject_token": subject,
+        "subject_token_type": str(credentials.get("subject_token_type") or _ACCESS_TOKEN),
+        "requested_token_type": _ACCESS_TOKEN,
+    }
+    if credentials.get("audience"):
+        form["audience"] = str(credentials["audience"])
+    if scopes := _words(credentials.get("scopes")):
+        form["scope"] = " ".join(scopes)
+    return _fetched(session, row, holder, form, endpoint=str(credentials.get("token_exchange_endpoint") or ""))
+
+
+def forget_exchanged(session: Session, server_id: str, user_id: str) -> None:
+    """Forget what was got for a person's token that they gave up or replaced."""
+    session.execute(
+        delete(SharedToken).where(SharedToken.server_id == server_id, SharedToken.subject == subject_of(user_id))
+    )
+
+
+def sweep(session: Session) -> None:
+    """Delete tokens that have run out."""
+    session.execute(delete(SharedToken).where(SharedToken.expires_at <= now()))
+
+
+def subject_of(user_id: str) -> str:
+    """Under what a person's exchanged token is kept."""
+    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _kept(session: Session, row: Server, subject: str) -> str | None:
+    kept = session.get(SharedToken, (row.server_id, subject), populate_existing=True)
+    if kept is None or (kept.expires_at is not None and kept.expires_at - REFRESH_MARGIN <= now()):
+        return None
+    return house_of(session).vault.open(kept.sealed, _place(row, subject))
+
+
+def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], *, endpoint: str = "") -> str:
+    """Ask for a token and keep it. Ends the transaction at hand."""
+    found = authorization_of(session, row)
+    client = known_client(session, row, found.server, "")
+    if client is None:
+        raise UpstreamFailure(
+            "An Admin has to enter the client ID and the client secret of this server.",
+            reason=HealthReason.SIGN_IN_NEEDED,
+        )
+    if endpoint and not is_secure(endpoint):
+        raise InvalidRequest("The token exchange endpoint is not https. An Admin has to mend it.")
+    server = replace(found.server, token_endpoint=endpoint) if endpoint else found.server
+    if found.resource and "audience" not in form:
+        form = {**form, "resource": found.resource}
+    server_id, place = row.server_id, _place(row, subject)
+    release(session)
+    try:
+        tokens = read_token_set(house_of(session).oauth.ask_for_token(server, client, form), now())
+    except OAuthRefused as refusal:
+        raise UpstreamFailure(
+            f"The sign-in provider refused the portal ({refusal.error}).", reason=HealthReason.SIGN_IN_NEEDED
+        ) from None
+    except ValueError:
+        raise UpstreamFailure("The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP) from None
+    _keep(session, server_id, subject, place, tokens)
+    return tokens.access_token
+
+
+def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: TokenSet) -> None:
+    sealed = house_of(session).vault.seal(tokens.access_token, place)
+    try:
+        # Deleting comes first: on SQLite a transaction that has read cannot write once another process has.
+        session.execute(delete(SharedToken).where(SharedToken.server_id == server_id, SharedToken.subject == subject))
+        session.add(SharedToken(server_id=server_id, subject=subject, sealed=sealed, expires_at=tokens.expires_at))
+        session.commit()
+    except IntegrityError:  # another process kept one at the same moment, or the server is gone
+        session.rollback()
+
+
+def _place(row: Server, subject: str) -> Place:
+    destination = credential_destination(row)
+    return Place("shared token", row.server_id, row.incarnation, "access", owner=subject, destination=destination)
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, str):
+        return value.split()
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []

@@ -1,0 +1,54 @@
+"""The one redirect URI of the portal: it looks up what came back and hands it to whoever began it."""
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import BadRequest
+
+from portal.services import connections
+from portal.services.inner.flows import Flow, is_known, take_flow
+from portal.web.context import also_writes, commit_now
+from portal.web.limits import WAY_BACK, limiter
+from portal.web.oauth import connect
+from portal.web.oauth.browsers import bound_browser
+from portal.web.rendering import page
+
+bp = Blueprint("oauth_callback", __name__)
+CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {connections.FLOW: connect.came_back}
+"""Who goes on with a flow of each kind; a flow is taken, and that stands, before they are called."""
+_LONGEST = 8_192
+_SHOWN = 300
+
+
+@bp.get("/oauth/callback")
+@bp.get("/callback")
+@limiter.limit(WAY_BACK)
+@also_writes
+def came_back() -> Response:
+    """An authorization server sends somebody back; wherever that leads, the code does not stay in the address."""
+    answer = _answer()
+    flow = take_flow(g.session, answer.get("state", ""), kinds=tuple(CAME_BACK), browser=bound_browser())
+    if flow is None:
+        response = _not_ours(answer)
+    else:
+        commit_now()
+        response = CAME_BACK[flow.kind](flow, answer)
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _answer() -> dict[str, str]:
+    """The parameters; one that comes twice is an attack or a mistake (RFC 6749, 3.1)."""
+    for name, values in request.args.lists():
+        if len(values) > 1 or len(values[0]) > _LONGEST:
+            raise BadRequest(f"The parameter {name[:40]} came twice, or is too long.")
+    return request.args.to_dict()
+
+
+def _not_ours(answer: dict[str, str]) -> Response:
+    state = answer.get("state")
+    why = "missing" if not state else "other_browser" if is_known(g.session, state) else "over"
+    return page(
+        "oauth/not_ours.html", status=400, why=why, error=answer.get("error", "")[:_SHOWN],
+        description=answer.get("error_description", "")[:_SHOWN], has_code="code" in answer,
+    )  # fmt: skip

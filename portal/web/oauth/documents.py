@@ -1,0 +1,17 @@
+"""What the portal says of itself to other machines' OAuth software."""
+
+from flask import Blueprint, Response, jsonify
+
+from portal.services.inner.clients import metadata_document
+from portal.web.context import settings
+
+bp = Blueprint("oauth_documents", __name__)
+
+
+@bp.get("/.well-known/oauth-client")
+def client() -> Response:
+    """Our Client ID Metadata Document; its address is our client id."""
+    response = jsonify(metadata_document(settings().public_url))
+    response.headers["Cache-Control"] = "public, max-age=3600"
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
