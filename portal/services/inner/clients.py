@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from portal.domain.addresses import in_ranges
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
+from portal.services.inner import temporary
 from portal.services.inner.authorizations import identity_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
@@ -59,7 +60,7 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
         return typed
     if server.takes_metadata_documents and _is_reachable(house_of(session).public_url, server):
         return Client(document_url(house_of(session).public_url), auth_method="none")
-    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    ours = _kept(session, row, identity_of(server))
     if ours is not None and ours.redirect_uri == redirect_uri(session):
         registered = _opened(session, row, ours)
         if registered is not None:
@@ -81,7 +82,7 @@ def known_client(session: Session, row: Server, server: AuthorizationServer, cli
         return typed
     if client_id == document_url(house_of(session).public_url):
         return Client(client_id, auth_method="none")
-    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    ours = _kept(session, row, identity_of(server))
     if ours is not None and client_id in ("", ours.client_id):
         return _opened(session, row, ours)
     return None
@@ -127,6 +128,11 @@ def _registered(session: Session, row: Server, server: AuthorizationServer, scop
     issuer, server_id = identity_of(server), row.server_id
     release(session)
     answer = house_of(session).oauth.register(server, metadata)
+    if temporary.is_temporary(row):
+        secret = _secret_part(answer, method)
+        found = {"issuer": issuer, "client_id": answer["client_id"], "redirect_uri": callback, "secret": secret}
+        temporary.remember(session, row, registration=found)
+        return Client(answer["client_id"], secret["client_secret"], secret["auth_method"])
     kept = OAuthClientRegistration(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
@@ -143,6 +149,21 @@ def _registered(session: Session, row: Server, server: AuthorizationServer, scop
     client = _opened(session, row, kept)
     assert client is not None, "it was sealed or found a moment ago"
     return client
+
+
+def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration | None:
+    """The registration at an issuer; that of a definition under test is part of its record."""
+    if not temporary.is_temporary(row):
+        return session.get(OAuthClientRegistration, (row.server_id, issuer))
+    found = temporary.recall(session, row, "registration")
+    return _as_row(session, row, found) if found and found["issuer"] == issuer else None
+
+
+def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:
+    names = ("issuer", "client_id", "redirect_uri")
+    kept = OAuthClientRegistration(server_id=row.server_id, **{name: found[name] for name in names})
+    kept.sealed = house_of(session).vault.seal(json.dumps(found["secret"]), _place(row, kept))
+    return kept
 
 
 def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
