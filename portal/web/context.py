@@ -33,6 +33,9 @@ OPEN_ENDPOINTS = {
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
     "api_registry.get_version": "as above",
+    "oauth_byok.token": "an MCP client redeems its code; the code and the PKCE verifier decide",
+    "oauth_byok.token_at_old_address": "as above",
+    "oauth_byok.ask_at_old_address": "leads to the page that asks",
     "oauth_callback.came_back": "whoever an authorization server sends back; the state and the browser's cookie decide",
     "oauth_documents.client": "authorization servers read there who the portal is as a client",
     "hub.index": "the registry for people; on and off with it",
@@ -94,6 +97,13 @@ def also_writes(view: Any) -> Any:
     return view
 
 
+def sent_by_programs(view: Any) -> Any:
+    """Mark a POST of an open endpoint in which no cookie counts, so that there is no session a CSRF token could be of:
+    all that decides is in the request (RFC 6749, 3.2)."""
+    view.sent_by_programs = True
+    return view
+
+
 def known_person() -> Principal | None:
     """Who is signed in, where strangers are let in too; they are `g.principal` from here on."""
     if not current_user.is_authenticated:
@@ -120,7 +130,7 @@ def identify() -> None:
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
     writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
     g.session = database().session(writes=writes)
-    if is_open and _is_unsafe():
+    if is_open and _is_unsafe() and not getattr(view, "sent_by_programs", False):
         _check_csrf()
     elif not is_open and key is None:
         _identify_person()

@@ -182,6 +182,11 @@ _POLICY = (
 )
 
 
+def policy(*, form_action: str) -> str:
+    """The policy of a page whose form may be answered with a redirect to `form_action` (ui.md, O6)."""
+    return _POLICY.replace("form-action 'self'", f"form-action 'self' {form_action}")
+
+
 def _secured(response: Response, *, https: bool) -> Response:
     headers = response.headers
     headers.setdefault("Content-Security-Policy", _POLICY)

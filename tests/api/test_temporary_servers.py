@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.serving import work
 from portal.services.accounts import principal_for_user
 from portal.services.inner import temporary
 from portal.services.inner.authorizations import authorization_of
 from portal.services.inner.clients import client_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.targets import blueprint_of, build
+from portal.serving import work
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server

@@ -15,8 +15,8 @@ from portal.web.api.servers import bp as servers
 from portal.web.api.settings import bp as settings
 from portal.web.api.submissions import bp as submissions
 from portal.web.api.teams import bp as teams
-from portal.web.api.tools import bp as tools
 from portal.web.api.temporary import bp as temporary
+from portal.web.api.tools import bp as tools
 from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 

@@ -2,10 +2,10 @@
 
 from flask import Flask
 
-from portal.web.oauth import callback, connect, documents, sign_in
+from portal.web.oauth import byok, callback, connect, documents, sign_in
 
 
 def register(app: Flask) -> None:
     """The list of OAuth blueprints."""
-    for module in (callback, connect, documents, sign_in):
+    for module in (byok, callback, connect, documents, sign_in):
         app.register_blueprint(module.bp)
