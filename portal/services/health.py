@@ -199,6 +199,7 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
         if isinstance(target, ProbeResult):
             _store(session, probe, target)
     session.flush()
+    session.expire_all()  # what statements wrote is read anew
 
 
 def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | ProbeResult:

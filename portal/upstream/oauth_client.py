@@ -79,7 +79,8 @@ class OAuthClient:
     def revoke(self, server: AuthorizationServer, client: Client, token: str, *, hint: str) -> None:
         """Revoke a token (RFC 7009); `hint` is access_token or refresh_token."""
         headers, more = _authentication(server, client)
-        form = {"token": token, "token_type_hint": hint, **more}
+        # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK want it to be there.
+        form = {"token": token, "token_type_hint": hint, "client_secret": "", **more}
         self._post(server.revocation_endpoint, form=form, headers=headers, may_be_empty=True)
 
     def _post(

@@ -26,7 +26,7 @@ from portal.store.oauth_tables import OAuthClientRegistration
 from portal.store.vault import Place
 
 CLIENT_NAME = "MCP Portal"
-_PREFERRED = ("client_secret_basic", "client_secret_post", "none")
+_PREFERRED = ("client_secret_post", "client_secret_basic", "none")  # the first is what every server takes
 
 
 def redirect_uri(session: Session) -> str:

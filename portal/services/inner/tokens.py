@@ -132,18 +132,21 @@ def name_of(row: Server) -> str:
 
 
 def _own_token(session: Session, row: Server, user_id: str | None, refused: str) -> str:
-    patience = time.monotonic() + _PATIENCE
+    patience, first = time.monotonic() + _PATIENCE, None
     while True:
         stored = _load(session, user_id, [row]).get(row.server_id)
         if stored is None or stored.is_blocked:
             raise needed(session, row.server_id, name_of(row), stored.because if stored else None)
-        if stored.is_fresh() and stored.held.access_token != refused:
-            return stored.held.access_token
+        token = stored.held.access_token
+        first = first or token
+        # One that came meanwhile is taken even if it is due soon: it may live less than the margin.
+        if token != refused and (stored.is_fresh() or (token != first and stored.lasts(refused))):
+            return token
         if not stored.held.refresh_token:
-            _give_up(session, stored, stored.version, "refused" if stored.held.access_token == refused else "expired")
+            _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
         if stored.held.retry_at > now().timestamp():
             if stored.lasts(refused):
-                return stored.held.access_token
+                return token
             raise _unrenewed("does not answer")
         if not _renewed(session, row, stored, refused):
             if time.monotonic() > patience:

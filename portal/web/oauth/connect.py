@@ -3,14 +3,14 @@
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import InvalidRequest, PortalError
-from portal.services import connections, grid
+from portal.services import connections, grid, sign_in_providers
 from portal.services.inner.flows import Flow
 from portal.web.context import known_person, settings
 from portal.web.errors import status_of
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.pages.accounts import own_path
-from portal.web.rendering import page, see_other
+from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("oauth_connect", __name__)
 
@@ -46,6 +46,15 @@ def disconnect(server_id: str) -> Response:
     said = connections.disconnect(g.session, g.principal, server_id)
     flash(f"You are disconnected. {said}".strip(), "success")
     return see_other(url_for("credentials.edit", server_id=server_id))
+
+
+@bp.post("/servers/<server_id>/sign-in/forget")
+def forget_provider(server_id: str) -> Response:
+    """Ask the server anew where people sign in, as an Admin who has looked at it."""
+    people = sign_in_providers.forget_provider(g.session, g.principal, server_id)
+    gone = f" {plural(people, 'connection')} ended." if people else ""
+    flash(f"The sign-in provider is forgotten; the next person who connects finds it anew.{gone}", "success")
+    return see_other(url_for("servers.users", server_id=server_id))
 
 
 @bp.get("/oauth/result/<flow_id>")

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.authorization import Action
 from portal.domain.errors import UpstreamFailure
 from portal.domain.snippets import KEY_VARIABLE
-from portal.services import connecting, grid, health, inspection, servers, tools
+from portal.services import connecting, grid, health, inspection, servers, sign_in_providers, tools
 from portal.services.inner.grid_query import GridQuery
 from portal.web.context import reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -99,7 +99,8 @@ def users(server_id: str) -> Response:
     """Who has stored something for it; never what."""
     people = inspection.list_holders(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    return page("servers/users.html", nav="servers", server=card, people=people)
+    provider = sign_in_providers.get_provider(g.session, g.principal, server_id)
+    return page("servers/users.html", nav="servers", server=card, people=people, provider=provider)
 
 
 @bp.get("/<server_id>/health", endpoint="health")
