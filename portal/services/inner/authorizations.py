@@ -63,6 +63,21 @@ def forget(session: Session, row: Server) -> None:
     flows.forget_flows(session, server_id=row.server_id)
 
 
+def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) -> None:
+    """Store what was discovered of a definition under test for the server that it became.
+
+    Raises `Conflict` (`issuer_changed`) where that one led to another issuer before.
+    """
+    issuer = identity_of(_read(found).server)
+    known = session.get(ServerAuthorization, row.server_id)
+    if known is not None and known.issuer != issuer:
+        raise Conflict("The server sent people to another sign-in provider before.", code="issuer_changed")
+    known = known or ServerAuthorization(server_id=row.server_id, issuer=issuer)
+    known.found, known.discovered_at = dict(found), now()
+    session.add(known)
+    session.flush()
+
+
 def minted_for(session: Session, row: Server) -> tuple[object, ...]:
     """What people's tokens depend on; where it changes they are worth nothing (`1-system.md`, 3)."""
     urls = opened(session, row).urls

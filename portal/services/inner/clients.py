@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -157,6 +158,23 @@ def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration
         return session.get(OAuthClientRegistration, (row.server_id, issuer))
     found = temporary.recall(session, row, "registration")
     return _as_row(session, row, found) if found and found["issuer"] == issuer else None
+
+
+def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
+    """The registration of a stored server, in the clear, for a definition under test that goes out from it."""
+    query = select(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id)
+    ours = session.scalar(query.order_by(OAuthClientRegistration.registered_at.desc()).limit(1))
+    text = house_of(session).vault.open(ours.sealed, _place(row, ours)) if ours is not None else None
+    if ours is None or text is None:
+        return None
+    names = ("issuer", "client_id", "redirect_uri")
+    return {**{name: getattr(ours, name) for name in names}, "secret": json.loads(text)}
+
+
+def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -> None:
+    """Store the registration of a definition under test for the server that it became."""
+    session.merge(_as_row(session, row, found))
+    session.flush()
 
 
 def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:

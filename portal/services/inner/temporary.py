@@ -102,6 +102,12 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
     session.commit()
 
 
+def contents_of(session: Session, server_id: str) -> dict[str, Any] | None:
+    """All that is held under an id; it has secrets. Asks for nobody's rights."""
+    kept = _find(session, server_id)
+    return _opened(session, kept) if kept is not None else None
+
+
 def forget(session: Session, server_id: str) -> None:
     """Hold a definition no longer."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.server_id == server_id))
