@@ -6,15 +6,17 @@ from flask import Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, Forbidden, PortalError
+from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailure
 from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
+from portal.services.drafting import Draft
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms.servers import ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages import drafts
 from portal.web.pages.servers import bp
 from portal.web.rendering import page, see_other
 
@@ -23,21 +25,25 @@ from portal.web.rendering import page, see_other
 def create() -> Response:
     """Add a server."""
     authz.require(g.principal, Action.SERVER_CREATE)
-    form = _form(None)
-    if "save" in request.form and form.sent():
+    form, draft = _form(None)
+    if "sign_in" in request.form and not drafts.is_over() and form.sent():
+        return _signed_in(form, None, draft)
+    if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             server = servers.create_server(g.session, g.principal, form.fields())
-            flash(f"{server.server_name} is added.", "success")
+            drafts.adopt(draft, server.server_id, f"{server.server_name} is added.")
             return see_other(url_for("servers.detail", server_id=server.server_id))
-    return _page(form, None)
+    return _page(form, None, draft)
 
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
     """Change a server; only what was changed is written."""
     stored = inspection.get_stored(g.session, g.principal, server_id)
-    form, conflict, moving = _form(stored), None, False
-    if "save" in request.form and form.sent():
+    (form, draft), conflict, moving = _form(stored), None, False
+    if "sign_in" in request.form and not drafts.is_over() and form.sent():
+        return _signed_in(form, stored, draft)
+    if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             try:
                 changes = changed_fields(form.fields(), stored)
@@ -50,9 +56,9 @@ def edit(server_id: str) -> Response:
                 conflict = None if moving else error.message
                 form.version.data = stored.view.version  # saving once more is meant to go over what is there now
             else:
-                flash(f"{server.server_name} is saved.", "success")
+                drafts.adopt(draft, server.server_id, f"{server.server_name} is saved.")
                 return see_other(url_for("servers.detail", server_id=server.server_id))
-    return _page(form, stored, conflict=conflict, moving=moving)
+    return _page(form, stored, draft, conflict=conflict, moving=moving)
 
 
 @bp.post("/test")
@@ -63,7 +69,7 @@ def test() -> Response:
     authz.require(g.principal, Action.SERVER_CREATE)
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
-    form = _form(stored)
+    form, _draft = _form(stored)
     result: dict[str, Any] = {"ok": False, "tone": "bad", "label": "Not tried", "tools": None, "unset": ()}
     if not form.validate():
         result["message"] = " ".join(str(m) for field in form.errors.values() for m in field if isinstance(m, str))
@@ -120,13 +126,26 @@ def _result(result: dict[str, Any]) -> Response:
     return page("servers/test_result.html", fragment="test_result", nav="servers", result=result)
 
 
-def _form(stored: Stored | None) -> ServerForm:
-    form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
+def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
+    """Out to the provider with what is typed, or the form with what is in the way."""
+    result = None
+    with form.showing_errors():
+        try:
+            return drafts.depart(form, stored, draft)
+        except UpstreamFailure as failure:
+            g.session.rollback()
+            result = drafts.failure(failure)
+    return _page(form, stored, draft, failed=result)
+
+
+def _form(stored: Stored | None) -> tuple[ServerForm, Draft | None]:
+    draft, before = drafts.opened_draft(), typed_before(stored) if stored else {"available_on_public_internet": True}
+    form = ServerForm(formdata=g.typed, data=before) if draft else ServerForm(data=before)
     groups = inspection.list_group_choices(g.session, g.principal)
     spec = bool(stored and stored.view.spec_path)
     form.offer(stdio=settings().enable_stdio, openapi=spec, groups=groups)
     add_row(form)
-    return form
+    return form, draft
 
 
 def add_row(form: ServerForm) -> None:
@@ -156,11 +175,19 @@ def typed_before(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _page(form: ServerForm, stored: Stored | None, **context: Any) -> Response:
-    errors = bool(form.errors or context.get("conflict") or context.get("moving"))
+def _page(form: ServerForm, stored: Stored | None, draft: Draft | None, **context: Any) -> Response:
+    kept = drafts.shown(draft, form)
+    if context.get("failed"):
+        kept["result"] = context["failed"]
+    errors = bool(
+        form.errors
+        or context.get("conflict")
+        or context.get("moving")
+        or (kept.get("draft_over") and form.is_submitted())
+    )
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
-        nav="servers", **form_context(form, stored), **context,
+        nav="servers", **form_context(form, stored), **context, **kept,
     )  # fmt: skip
 
 
