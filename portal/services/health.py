@@ -14,6 +14,7 @@ from portal.domain.errors import PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.inner import loading
+from portal.services.inner.held_tokens import needs_a_person
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
 from portal.services.inner.targets import Plan, signed, target_to_probe
@@ -35,6 +36,7 @@ _LABELS = {
     HealthReason.NEVER_CHECKED: ("Never checked", ""),
     HealthReason.DISABLED: ("Switched off", ""),
 }
+_PER_PERSON = ("Per-person sign-in", "")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class _Probe:
 def view_health(principal: Principal, row: Server) -> HealthView:
     """The stored health of a server; the message names the host only to those who may learn it."""
     reason = HealthReason(row.health_reason)
-    label, tone = _LABELS.get(reason, ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad"))
+    label, tone = ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad")
+    if row.health_status == HealthStatus.UNKNOWN:
+        label, tone = _LABELS.get(reason, (label, tone))
+        if reason is HealthReason.SIGN_IN_NEEDED and (row.is_byok or needs_a_person(row)):
+            label, tone = _PER_PERSON  # whether the viewer is signed in is another mark's affair
     message = row.health_error if authz.has_admin_view(principal) else None
     return HealthView(
         row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,

@@ -293,7 +293,7 @@ def test_health_comes_from_the_worker(portal: Portal, sign_in: SignIn, echo_serv
         body = {"server_id": name, "server_name": name, "transport": "http", **fields}
         assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     page = sign_in()
-    shown = {"h_ok": "Healthy", "h_gone": "Unhealthy", "h_oauth": "Sign-in needed", "h_own": "Per-person values"}
+    shown = {"h_ok": "Healthy", "h_gone": "Unhealthy", "h_oauth": "Per-person sign-in", "h_own": "Per-person values"}
     for name, label in shown.items():
         page.goto(f"{portal.url}/servers/{name}/health")
         deadline = time.monotonic() + 40  # the worker's turn comes every two seconds, on a busy machine later

@@ -30,7 +30,11 @@ def index() -> Response:
 def call() -> Response:
     """Call the tool; where a value of mine is missing, ask for it in place."""
     server_id, name = request.form.get("server", ""), request.form.get("tool", "")
-    tool = next((t for t in tools.list_tools(g.session, g.principal, server_id) if t.name == name), None)
+    try:
+        tool = next((t for t in tools.list_tools(g.session, g.principal, server_id) if t.name == name), None)
+    except UpstreamFailure as error:
+        more = _setup(server_id, name) if error.reason == HealthReason.SIGN_IN_NEEDED else {}
+        return _page("result", server_id, name, status=412 if more else status_of(error), problem=error.message, **more)
     if tool is None:
         raise Forbidden("The server offers no such tool, or you may not call it.")
     values, fields = arguments(tool_fields(tool.input_schema, request.form))
