@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select, true
 
 from portal.domain.errors import Forbidden
 from portal.domain.principals import Principal, Reach, Role
-from portal.domain.servers import ApprovalStatus
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.store.models import AccessGroupServer, Server
 
 
@@ -36,7 +36,9 @@ class Action(StrEnum):
     SERVER_INSPECT = "server:inspect"  # see configuration, access and health of servers
     SERVER_PROBE = "server:probe"  # check a server's health now
     SERVER_READ = "server:read"  # see that a server exists, and its public facts
+    SERVER_RENEW = "server:renew"  # refresh tokens of, and register a client at, a server's sign-in by the portal
     SERVER_REVEAL = "server:reveal"  # read url, header, env and global values verbatim
+    SERVER_SIGN_IN = "server:sign_in"  # sign in to a server by way of the portal, as MCP clients do
     SERVER_UPDATE = "server:update"  # change a server
     SERVER_USE = "server:use"  # list and call a server's tools
     SUBMISSION_DECIDE = "submission:decide"  # approve and reject what Members propose
@@ -75,6 +77,11 @@ def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """Somebody with an own user record, in person or by key."""
     return principal.user_id is not None
+
+
+def is_known(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """Somebody who showed a key or has signed in."""
+    return principal.user_id is not None or principal.key_id is not None or principal.is_operator
 
 
 def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
@@ -168,6 +175,15 @@ def may_see(principal: Principal, server: ServerFacts | None) -> bool:
     return (principal.view_all and not principal.is_restricted_key) or may_use(principal, server)
 
 
+def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> bool:
+    """Rule 8: an active OAuth server that leaves signing in to its upstream; there it is found out who they are."""
+    if server is None or server.row.approval_status != ApprovalStatus.ACTIVE:
+        return False
+    row = server.row
+    is_of_people = row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
+    return is_of_people and row.delegate_auth_to_upstream is True and _is_in_reach_of_address(principal, row)
+
+
 RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
     Action.ACCESS_GROUP_MANAGE: [[is_admin]],
     Action.ACCESS_GROUP_READ: [[has_admin_view]],
@@ -185,7 +201,9 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.SERVER_INSPECT: [[has_admin_view, may_see]],
     Action.SERVER_PROBE: [[is_admin, may_see]],
     Action.SERVER_READ: [[may_see]],
+    Action.SERVER_RENEW: [[is_known, may_use]],
     Action.SERVER_REVEAL: [[is_admin, has_admin_view, may_see]],
+    Action.SERVER_SIGN_IN: [[is_known, may_use], [lets_strangers_sign_in]],
     Action.SERVER_UPDATE: [[is_admin, may_see]],
     Action.SERVER_USE: [[may_use]],
     Action.SUBMISSION_DECIDE: [[is_admin]],
@@ -354,6 +372,27 @@ def _address_condition(principal: Principal) -> ColumnElement[bool]:
     if principal.is_internal:
         return true()
     return or_(Server.available_on_public_internet, Server.is_public)
+
+
+def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those that people sign in to by way of the portal, as far as the caller may know.
+
+    Strangers may know of all that their address reaches: clients read how to sign in before anybody does.
+    """
+    of_people = and_(
+        Server.auth_type == AuthType.OAUTH2.value,
+        or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
+    )
+    return and_(of_people, _known_of(principal))
+
+
+def key_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
+    return and_(Server.is_byok, _known_of(principal))
+
+
+def _known_of(principal: Principal) -> ColumnElement[bool]:
+    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
 
 
 # Which fields

@@ -1,7 +1,7 @@
 """Making a principal out of a person or a key. The only services that run before anybody is known."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
-from portal.domain.principals import Principal, Reach, Role
+from portal.domain.principals import STRANGER, Principal, Reach, Role
 from portal.services import audit
 from portal.services.inner.grants import Holder, holdings
 from portal.services.inner.house import house_of
@@ -62,6 +62,12 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
 def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
     """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let anybody in."""
     return _principal_of(session, session.get(ApiKey, key_id), address)
+
+
+def stranger(session: Session, address: str | None) -> Principal:
+    """Nobody known, asking from `address`."""
+    ranges = load_preferences(session).mcp_internal_ip_ranges
+    return replace(STRANGER, is_internal=is_internal(address, ranges), address=address)
 
 
 def _principal_of(session: Session, key: ApiKey | None, address: str | None) -> Principal:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.orm import Session
 
@@ -27,10 +27,10 @@ from portal.domain.redirects import check_redirect_uri, is_loopback, shown_desti
 from portal.services import credentials, keys
 from portal.services.accounts import principal_for_user
 from portal.services.inner import loading
+from portal.services.inner.brokered import issuer_of, prefix_of
 from portal.services.inner.flows import Flow, begin_flow, finish_flow, take_flow
 from portal.services.inner.grants import ObjectPermission
 from portal.services.inner.house import house_of
-from portal.services.tools import prefix_of
 from portal.store.models import Server, now
 
 QUESTION, CODE = "byok_ask", "byok"
@@ -235,7 +235,7 @@ def _question(
 def _way_back(session: Session, principal: Principal, question: Question, answer: Mapping[str, str]) -> str:
     """The redirect URI with the answer, the client's state, and who answers (RFC 9207)."""
     row = _find(session, principal, question.server_id)
-    issuer = f"{house_of(session).public_url}/{quote(prefix_of(row), safe='')}"
+    issuer = issuer_of(session, row)
     state = {"state": question.asked["state"]} if question.asked["state"] else {}
     return with_parameters(question.asked["redirect_uri"], {**answer, **state, "iss": issuer})
 

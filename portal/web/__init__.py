@@ -44,11 +44,6 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
             return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
         return {"status": "ok", "database": "ok"}, 200
 
-    @app.get("/.well-known/oauth-protected-resource")
-    def resource_metadata() -> dict[str, object]:
-        """RFC 9728: the portal as a protected resource; keys go into the Authorization header."""
-        return {"resource": settings.public_url, "bearer_methods_supported": ["header"]}
-
     if settings.metrics:
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 

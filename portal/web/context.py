@@ -1,7 +1,9 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
@@ -28,7 +30,24 @@ OPEN_ENDPOINTS = {
     "accounts.sign_in": "where strangers become known",
     "sign_in.start": "likewise: out to an OpenID provider",
     "sign_in.callback": "and back",
-    "resource_metadata": "RFC 9728: how to get in must be readable from outside",
+    "oauth_broker.authorize": "strangers sign in where a server leaves it to its upstream (1-system.md, 4.8)",
+    "oauth_broker.authorize_by_name": "as above",
+    "oauth_broker.authorize_from_root": "as above",
+    "oauth_broker.authorize_at_root": "as above",
+    "oauth_broker.token": "as above: they exchange their code",
+    "oauth_broker.token_by_name": "as above",
+    "oauth_broker.token_from_root": "as above",
+    "oauth_broker.token_at_root": "as above",
+    "oauth_broker.consent": "as above: they are asked; the flow is bound to their browser",
+    "oauth_broker.decide": "as above: they answer",
+    "oauth_metadata.resource": "RFC 9728: how to get in must be readable from outside",
+    "oauth_metadata.resource_at_root": "as above",
+    "oauth_metadata.authorization_server": "RFC 8414: as above",
+    "oauth_metadata.server_at_root": "as above",
+    "oauth_metadata.register": "decides by itself: a key or a session",
+    "oauth_metadata.register_by_name": "RFC 7591: clients make themselves known; that opens nothing",
+    "oauth_metadata.register_from_root": "as above",
+    "oauth_metadata.register_at_root": "as above",
     "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
@@ -49,6 +68,7 @@ _TARGETS = {
     "access_group_id": "access_group", "toolset_id": "toolset",
 }  # fmt: skip
 
+View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
 login_manager = LoginManager()
 
@@ -82,7 +102,36 @@ def settings() -> Settings:
 
 def speaks_json() -> bool:
     """Whether this request came by the API door."""
+    if (kind := _marks().get("speaks")) is not None:
+        return kind != "browser" or not (_wants_page() and _presented_key() is None)
     return request.path.startswith(("/v1/", "/v0.1/"))
+
+
+def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], View]:
+    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is the same for all.
+
+    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages to people, JSON to
+    programs.
+    """
+
+    def marked(view: View) -> View:
+        view.marks = {"speaks": speaks, "asks": "who" if asks_who else ""}  # type: ignore[attr-defined]
+        return view
+
+    return marked
+
+
+def speaks_oauth() -> bool:
+    """Whether errors of this request are those of RFC 6749, 5.2."""
+    return _marks().get("speaks") == "oauth"
+
+
+def _marks() -> dict[str, str]:
+    return getattr(current_app.view_functions.get(request.endpoint or ""), "marks", {})
+
+
+def _wants_page() -> bool:
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def reads_only(view: Any) -> Any:
@@ -94,13 +143,6 @@ def reads_only(view: Any) -> Any:
 def also_writes(view: Any) -> Any:
     """Mark a GET that writes: the way back of a redirect, which browsers take by GET."""
     view.also_writes = True
-    return view
-
-
-def sent_by_programs(view: Any) -> Any:
-    """Mark a POST of an open endpoint in which no cookie counts, so that there is no session a CSRF token could be of:
-    all that decides is in the request (RFC 6749, 3.2)."""
-    view.sent_by_programs = True
     return view
 
 
@@ -123,14 +165,18 @@ def identify() -> None:
         return
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
-    key = _presented_key() if speaks_json() and not is_open else None
+    of_broker = _marks()
+    key = _presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
     # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
     writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
     g.session = database().session(writes=writes)
-    if is_open and _is_unsafe() and not getattr(view, "sent_by_programs", False):
+    if of_broker:
+        if key is None:
+            _identify_anybody(asks_who=bool(of_broker["asks"]))
+    elif is_open and _is_unsafe():
         _check_csrf()
     elif not is_open and key is None:
         _identify_person()
@@ -168,6 +214,14 @@ def _identify_person() -> None:
     g.profile = accounts.get_profile(g.session, g.principal)
     if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
         raise PasswordChangeNeeded
+
+
+def _identify_anybody(*, asks_who: bool) -> None:
+    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
+    g.principal = accounts.stranger(g.session, g.address)
+    if asks_who and current_user.is_authenticated:
+        with suppress(Unauthenticated):
+            _identify_person()
 
 
 class PasswordChangeNeeded(Exception):

@@ -2,6 +2,7 @@
 
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from flask import Flask, Response, g, request, url_for
@@ -11,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
-from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
+from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json, speaks_oauth
 from portal.web.rendering import is_fragment_request, page, see_other
 
 log = logging.getLogger("portal.web")
@@ -34,6 +35,7 @@ _CODES = {
     400: "invalid_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
     413: "too_large", 415: "unsupported_media_type", 429: "rate_limited",
 }  # fmt: skip
+_OAUTH_WORDS = {"unauthenticated": "invalid_client", "invalid": "invalid_request", "forbidden": "access_denied"}
 _MESSAGES = {
     404: "There is no such page. Check the address, or begin at the list of servers.",
     405: "This address does not take this kind of request.",
@@ -61,7 +63,8 @@ def answer(status: int, code: str, message: str, *, field: str | None = None, **
         g.session.rollback()
     if speaks_json():
         detail = {"error": code, "message": message, "field": field, **extra}
-        response = Response(orjson.dumps({"detail": detail}), status, mimetype="application/json")
+        body = _oauth_error(code, message, detail) if speaks_oauth() else {"detail": detail}
+        response = Response(orjson.dumps(body), status, mimetype="application/json")
     else:
         remedy = extra.get("setup_url") or extra.get("connect_url")
         if status >= 500:
@@ -73,12 +76,25 @@ def answer(status: int, code: str, message: str, *, field: str | None = None, **
             remedy_label="Fill in what is missing" if remedy else "All servers",
         )  # fmt: skip
     if status == 401:
-        metadata = f"{settings().public_url}/.well-known/oauth-protected-resource"
         needs_key = code in ("byok_auth_required", "sign_in_needed")
-        response.headers["WWW-Authenticate"] = f'Bearer resource_metadata="{metadata}"' if needs_key else "Bearer"
+        response.headers["WWW-Authenticate"] = _where_to_sign_in(str(extra.get("server_id"))) if needs_key else "Bearer"
     if status == 503:
         response.headers["Retry-After"] = "5"
     return response
+
+
+def _oauth_error(code: str, message: str, detail: dict[str, Any]) -> dict[str, Any]:
+    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place as well (OAU-09)."""
+    body: dict[str, Any] = {"error": _OAUTH_WORDS.get(code, code), "error_description": message}
+    if code == "missing_client_id":
+        body["detail"] = detail
+    return body | {name: detail[name] for name in ("field", "server_id", "hint") if detail.get(name)}
+
+
+def _where_to_sign_in(server_id: str) -> str:
+    """The challenge that leads clients to a server's metadata (RFC 9728, 5.1)."""
+    metadata = f"{settings().public_url}/.well-known/oauth-protected-resource/{quote(server_id, safe='')}/mcp"
+    return f'Bearer resource_metadata="{metadata}"'
 
 
 def status_of(error: errors.PortalError) -> int:

@@ -20,6 +20,9 @@ SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
 TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
+AUTHORIZE = "60 per minute"
+EXCHANGE = "120 per minute"
+REGISTER = "20 per hour"
 
 
 def init_app(app: Flask, settings: Settings) -> None:

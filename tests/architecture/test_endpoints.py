@@ -23,7 +23,21 @@ REGISTRY = {
     "api_registry.get_version",
 }
 SSO = {"sign_in.start", "sign_in.callback"}
-OPEN = {"static", "healthz", "readyz", "metrics", "accounts.sign_in", "resource_metadata", "hub.index", *REGISTRY, *SSO}
+BROKER = {
+    *(
+        f"oauth_broker.{what}{how}"
+        for what in ("authorize", "token")
+        for how in ("", "_by_name", "_from_root", "_at_root")
+    ),
+    *(f"oauth_metadata.register{how}" for how in ("", "_by_name", "_from_root", "_at_root")),
+    "oauth_broker.consent",
+    "oauth_broker.decide",
+}
+METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
+DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
+OPEN = {
+    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "hub.index", *REGISTRY, *SSO, *BROKER, *DOCUMENTS,
+}  # fmt: skip
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.
 TRACES = {
@@ -191,7 +205,9 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
             assert answer.headers["Cache-Control"] == "no-store", answer.request.path
         assert "Server" not in answer.headers
         is_registry = answer.request.path.startswith("/v0.1/") or answer.request.path == "/v1/mcp/registry.json"
-        assert ("Access-Control-Allow-Origin" in answer.headers) is is_registry, answer.request.path
+        is_metadata = answer.request.path.startswith("/.well-known/") and answer.status_code == 200
+        open_to_all = is_registry or is_metadata
+        assert ("Access-Control-Allow-Origin" in answer.headers) is open_to_all, answer.request.path
 
 
 def _cookies(answer: TestResponse) -> dict[str, Any]:

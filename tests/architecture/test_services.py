@@ -11,7 +11,7 @@ FIRST = (("session",), ("principal", "_principal"))
 # What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
 ASKS = {
     "authz.require", "authz.may", "authz.is_admin", "authz.usable_servers", "authz.visible_servers",
-    "authz.granted_toolsets", "loading.find_server",
+    "authz.granted_toolsets", "authz.sign_in_servers", "loading.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
@@ -25,6 +25,7 @@ NOBODY_ASKS = {
     "accounts.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
     "accounts.principal_for_user": "finds out who asks",
     "accounts.sign_in": "finds out who asks",
+    "accounts.stranger": "finds out who asks",
     "audit.changed": "computes",
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
@@ -57,10 +58,13 @@ ONES_OWN = {
     "accounts.is_use_noted": "of the key that asks",
     "accounts.note_key_use": "of the key that asks",
     "accounts.sign_out": "one's own session",
+    "broker.bring_back": "one's own flow, by its state and the browser that holds it",
     "audit.record": "what was done is on record whoever did it",
     "connections.get_result": "of a flow that is bound to the browser that asks, and told to its own person only",
     "connections.give_up": "ends a flow that its browser brought back; nothing is given away",
     "connections.list_own": "one's own rows, by one's own id",
+    "consents.list_own_apps": "one's own rows, by one's own id",
+    "consents.remove_own_app": "one's own rows, by one's own id",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",
     "people.get_self": "one's own",

@@ -185,6 +185,7 @@ def _add_targets(session: Session) -> dict[str, str]:
     return {
         "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
         "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
+        "prefix": "notes", "flow_id": "no-such-flow",
         "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest",
     }  # fmt: skip
 

@@ -119,25 +119,49 @@ def _description(callback: str) -> dict[str, Any]:
     }
 
 
-def _registered(session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str]) -> Client:
+def register_for_admin(
+    session: Session, row: Server, server: AuthorizationServer, wishes: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Register the portal with what an Admin wishes beside our own; the whole answer, which holds secrets.
+
+    None where the portal is a client there already: a stored one is used, and registered anew only where our redirect
+    URI is another one since (OAU-41). Ends the transaction at hand.
+    """
+    ours = _kept(session, row, identity_of(server))
+    if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):
+        return None
+    answer: dict[str, Any] = {}
+    _registered(session, row, server, (), wishes, answer)
+    return answer
+
+
+def _registered(
+    session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str],
+    wishes: Mapping[str, Any] | None = None, said: dict[str, Any] | None = None,
+) -> Client:  # fmt: skip
     offered = server.token_endpoint_auth_methods
     method = next((m for m in _PREFERRED if m in offered), _PREFERRED[0])
     callback = redirect_uri(session)
     metadata = {**_description(callback), "token_endpoint_auth_method": method}
     if wanted := server.scopes_supported or tuple(scopes):
         metadata["scope"] = " ".join(wanted)
+    metadata |= wishes or {}
     issuer, server_id = identity_of(server), row.server_id
     release(session)
     answer = house_of(session).oauth.register(server, metadata)
+    if said is not None:
+        said.update(answer)
     if temporary.is_temporary(row):
-        secret = _secret_part(answer, method)
+        secret = _secret_part(answer, str(metadata["token_endpoint_auth_method"]))
         found = {"issuer": issuer, "client_id": answer["client_id"], "redirect_uri": callback, "secret": secret}
         temporary.remember(session, row, registration=found)
         return Client(answer["client_id"], secret["client_secret"], secret["auth_method"])
     kept = OAuthClientRegistration(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
-    kept.sealed = house_of(session).vault.seal(json.dumps(_secret_part(answer, method)), _place(row, kept))
+    kept.sealed = house_of(session).vault.seal(
+        json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))), _place(row, kept)
+    )
     try:
         kept = session.merge(kept)
         session.commit()

@@ -42,12 +42,16 @@ def begin_flow(
     user_id: str | None = None,
     server_id: str | None = None,
     lifetime: timedelta = LIFETIME,
+    state: str | None = None,
 ) -> tuple[str, str]:
     """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for the other side.
 
-    `browser` is the secret in the cookie of the browser that has to come back, None where a program holds the flow.
+    `state` is given where somebody else made it: a code on its way through the portal. `browser` is the secret in the
+    cookie of the browser that has to come back, None where a program holds the flow.
     """
-    state = secrets.token_urlsafe(32)
+    if state is not None:  # whoever made it may have made it before
+        session.execute(delete(OAuthFlow).where(OAuthFlow.state_hash == digest(state)))
+    state = state or secrets.token_urlsafe(32)
     row = OAuthFlow(
         flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
         browser_hash=digest(browser) if browser else None, expires_at=now() + lifetime,
@@ -65,6 +69,18 @@ def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: 
     """
     own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
     return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
+
+
+def take_flow_by_id(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None) -> Flow | None:
+    """As `take_flow`, for a page of ours whose address holds the flow's id."""
+    own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
+    return _taken(session, OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds), own)
+
+
+def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
+    """A flow by its state, used up or not, without using it up; None once it ran out."""
+    row = session.scalar(select(OAuthFlow).where(OAuthFlow.state_hash == digest(state), OAuthFlow.kind == kind))
+    return _read(session, row) if row is not None and row.expires_at > now() else None
 
 
 def is_known(session: Session, state: str) -> bool:

@@ -2,10 +2,10 @@
 
 from flask import Flask
 
-from portal.web.oauth import byok, callback, connect, documents, sign_in
+from portal.web.oauth import broker, byok, callback, connect, documents, sign_in, well_known
 
 
 def register(app: Flask) -> None:
     """The list of OAuth blueprints."""
-    for module in (byok, callback, connect, documents, sign_in):
+    for module in (broker, byok, callback, connect, documents, sign_in, well_known):
         app.register_blueprint(module.bp)

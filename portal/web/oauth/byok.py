@@ -10,7 +10,7 @@ from werkzeug.datastructures import MultiDict
 from portal.domain.errors import InvalidRequest
 from portal.services import byok_flow
 from portal.services.byok_flow import AuthorizeRequest, Question, TokenRequest
-from portal.web.context import also_writes, sent_by_programs
+from portal.web.context import also_writes, of_the_broker
 from portal.web.limits import TRY_UPSTREAM, WAY_BACK, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.rendering import page, policy, see_other
@@ -54,15 +54,12 @@ def answer() -> Response:
 @bp.post("/oauth/token")
 @bp.post("/v1/mcp/oauth/token", endpoint="token_at_old_address")
 @limiter.limit(WAY_BACK)
-@sent_by_programs
+@of_the_broker("oauth", asks_who=False)
 def token() -> Response:
-    """A client's code for its token; errors as RFC 6749, 5.2 has them."""
-    try:
-        asked = TokenRequest(**_parameters(request.form, TokenRequest))
-        body, status = byok_flow.redeem(g.session, asked, g.address), 200
-    except InvalidRequest as error:
-        body, status = {"error": error.code, "error_description": error.message}, 400
-    response = Response(orjson.dumps(body), status, mimetype="application/json")
+    """A client's code for its token."""
+    asked = TokenRequest(**_parameters(request.form, TokenRequest))
+    body = byok_flow.redeem(g.session, asked, g.address)
+    response = Response(orjson.dumps(body), mimetype="application/json")
     response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
     return response
 

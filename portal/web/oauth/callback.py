@@ -6,17 +6,20 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadRequest
 
 from portal.services import connections, drafting
+from portal.services.inner.brokered import FLOW as BROKER
 from portal.services.inner.flows import Flow, is_known, take_flow
 from portal.web.context import also_writes, commit_now
 from portal.web.limits import WAY_BACK, limiter
-from portal.web.oauth import connect, drafts
+from portal.web.oauth import broker, connect, drafts
 from portal.web.oauth.browsers import bound_browser
 from portal.web.rendering import page
 
 bp = Blueprint("oauth_callback", __name__)
 CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
-    connections.FLOW: connect.came_back, drafting.FLOW: drafts.came_back,
-}  # fmt: skip
+    connections.FLOW: connect.came_back,
+    BROKER: broker.finish_broker,
+    drafting.FLOW: drafts.came_back,
+}
 """Who goes on with a flow of each kind; a flow is taken, and that stands, before they are called."""
 _LONGEST = 8_192
 _SHOWN = 300

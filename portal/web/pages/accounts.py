@@ -6,7 +6,7 @@ from flask import Blueprint, Response, flash, g, request, session, url_for
 from flask_login import current_user
 
 from portal.domain.errors import Forbidden, Unauthenticated
-from portal.services import accounts, sessions, signing_in
+from portal.services import accounts, consents, sessions, signing_in
 from portal.web import context
 from portal.web.context import commit_now
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
@@ -88,7 +88,7 @@ def profile() -> Response:
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
     return page(
         "accounts/profile.html", status=form.status, form=form, sessions=mine, has_password=g.profile.has_password,
-        signs_in_with=g.profile.signs_in_with,
+        signs_in_with=g.profile.signs_in_with, apps=consents.list_own_apps(g.session, g.principal),
     )  # fmt: skip
 
 
@@ -108,10 +108,18 @@ def end_other_sessions() -> Response:
     return see_other(url_for("accounts.profile"))
 
 
+@bp.post("/profile/apps/remove")
+def remove_app() -> Response:
+    """Let an app ask again."""
+    consents.remove_own_app(g.session, g.principal, request.form.get("app", ""))
+    flash("That app has to ask you again.", "success")
+    return see_other(url_for("accounts.profile"))
+
+
 def own_path(target: str | None) -> str:
     """`target` where it is a path of ours, else the start page. Browsers read `//` and `/\\` as another host."""
     start = url_for("servers.grid")
-    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or len(target) > 2000:
+    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or len(target) > 4000:
         return start
     if any(ord(c) < 32 or ord(c) == 127 or c == "\\" for c in target):
         return start

@@ -1,0 +1,169 @@
+"""What MCP clients ask of the broker, judged before anything is looked up.
+
+OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (registration). All of it is hostile text.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from portal.domain.errors import InvalidInput, InvalidRequest
+
+MOST_REDIRECTS = 10
+LONGEST_NAME = 80
+_LONGEST_STATE = 2_000
+_LONGEST_ID = 512
+_MOST_SCOPES = 50
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
+_VISIBLE = re.compile(r"[\x20-\x7e]*")
+_SECRET = re.compile(r"[\x21-\x7e]{1,8192}")
+_GRANTS = ("authorization_code", "refresh_token")
+_OWN_NAME = "mcp portal"
+
+
+@dataclass(frozen=True)
+class AuthorizationRequest:
+    """The parameters of an authorization request, "" where one is missing."""
+
+    redirect_uri: str = ""
+    client_id: str = ""
+    state: str = field(default="", repr=False)
+    scope: str = ""
+    code_challenge: str = ""
+    code_challenge_method: str = ""
+    response_type: str = ""
+    resource: str = ""
+
+    def check(self) -> None:
+        """Raise `InvalidInput` without a redirect URI (OAU-10), `InvalidRequest` for what OAuth does not allow."""
+        if not self.redirect_uri:
+            raise InvalidInput("A redirect_uri is needed.", field="redirect_uri")
+        if self.response_type not in ("", "code"):
+            raise InvalidRequest("Only the response_type code is supported.", field="response_type")
+        if self.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(self.code_challenge):
+            raise InvalidRequest(
+                "PKCE is needed: a code_challenge of 43 characters with the code_challenge_method S256.",
+                field="code_challenge",
+            )
+        if len(self.state) > _LONGEST_STATE or not self.state.isprintable():
+            raise InvalidRequest("The state is too long, or holds characters that none has.", field="state")
+        check_client_id(self.client_id)
+        scopes_of(self.scope)
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """The form of a token request, "" where a field is missing."""
+
+    grant_type: str = ""
+    code: str = field(default="", repr=False)
+    redirect_uri: str = ""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    code_verifier: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+    scope: str = ""
+    resource: str = ""
+
+    def check(self) -> None:
+        """Raise `InvalidInput` without a grant type (OAU-10), `InvalidRequest` in the words of RFC 6749, 5.2."""
+        if not self.grant_type:
+            raise InvalidInput("A grant_type is needed.", field="grant_type")
+        if self.grant_type not in _GRANTS:
+            raise InvalidRequest(
+                "Unsupported: the grant_type is authorization_code or refresh_token.", code="unsupported_grant_type"
+            )
+        needed = "code" if self.grant_type == "authorization_code" else "refresh_token"
+        given = getattr(self, needed)
+        if not given:
+            raise InvalidRequest(f"{needed} is required", field=needed)
+        if not _SECRET.fullmatch(given):
+            raise InvalidRequest(f"This {needed} is none that was issued.", code="invalid_grant")
+        if needed == "code" and not _VERIFIER.fullmatch(self.code_verifier):
+            raise InvalidRequest("A code_verifier of 43 to 128 characters is required.", field="code_verifier")
+        if self.client_secret and not _SECRET.fullmatch(self.client_secret):
+            raise InvalidRequest("The client_secret holds characters that none has.", field="client_secret")
+        check_client_id(self.client_id)
+        scopes_of(self.scope)
+
+
+@dataclass(frozen=True)
+class ClientClaims:
+    """What a client says of itself when it registers; none of it is proven."""
+
+    name: str = ""
+    redirect_uris: tuple[str, ...] = ()
+    grant_types: tuple[str, ...] = _GRANTS
+    response_types: tuple[str, ...] = ("code",)
+    auth_method: str = "none"
+
+
+def check_client_id(text: str) -> None:
+    """Raise `InvalidRequest` for what is no client id."""
+    if len(text) > _LONGEST_ID or not _VISIBLE.fullmatch(text):
+        raise InvalidRequest("The client_id is too long, or holds characters that none has.", field="client_id")
+
+
+def scopes_of(text: str) -> tuple[str, ...]:
+    """The scopes of a `scope` parameter, each once. Raises `InvalidRequest` (`invalid_scope`)."""
+    scopes = tuple(dict.fromkeys(scope for scope in text.split(" ") if scope))
+    if len(scopes) > _MOST_SCOPES or not all(_SCOPE.fullmatch(scope) for scope in scopes):
+        raise InvalidRequest("The scope holds too much, or what no scope holds.", code="invalid_scope", field="scope")
+    return scopes
+
+
+def matches_challenge(verifier: str, challenge: str) -> bool:
+    """Whether `challenge` was made of `verifier` (RFC 7636, 4.6), compared in constant time."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    return hmac.compare_digest(base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), challenge)
+
+
+def read_claims(metadata: Mapping[str, Any]) -> ClientClaims:
+    """The metadata of a registration (RFC 7591, 2); what is unknown is passed over, nothing is ever fetched.
+
+    Raises `InvalidRequest` with `invalid_client_metadata`, or `invalid_redirect_uri`.
+    """
+    redirect_uris = _texts(metadata, "redirect_uris", code="invalid_redirect_uri")
+    if len(redirect_uris) > MOST_REDIRECTS:
+        raise InvalidRequest(f"At most {MOST_REDIRECTS} redirect URIs.", code="invalid_redirect_uri")
+    grants = tuple(g for g in _texts(metadata, "grant_types") or _GRANTS if g in _GRANTS)
+    responses = _texts(metadata, "response_types") or ("code",)
+    if "authorization_code" not in grants or "code" not in responses:
+        raise _bad("Clients sign in with an authorization code here.")
+    method = metadata.get("token_endpoint_auth_method") or "none"
+    if not isinstance(method, str) or len(method) > 64 or not method.isascii() or not method.isprintable():
+        raise _bad("The token_endpoint_auth_method is not one.")
+    return ClientClaims(_name(metadata.get("client_name")), redirect_uris, grants, ("code",), method)
+
+
+def _name(value: object) -> str:
+    """A client's name as it may be shown: one line of visible characters, nothing that turns the text around."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _bad("The client_name is a text.")
+    kept = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in unicodedata.normalize("NFC", value))
+    name = " ".join(kept.split())[:LONGEST_NAME].strip()
+    if name.casefold() == _OWN_NAME:
+        raise _bad("This client_name is the portal’s own.")
+    return name
+
+
+def _texts(metadata: Mapping[str, Any], name: str, code: str = "invalid_client_metadata") -> tuple[str, ...]:
+    value = metadata.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidRequest(f"{name} is a list of texts.", code=code, field=name)
+    return tuple(dict.fromkeys(value))
+
+
+def _bad(message: str) -> InvalidRequest:
+    return InvalidRequest(message, code="invalid_client_metadata")

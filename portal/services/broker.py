@@ -1,0 +1,283 @@
+"""The portal between an MCP client and an upstream's authorization server: the way out, consent, and the way back.
+
+The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client gets the upstream's
+code under the client's own PKCE challenge (1-system.md, 8; security.md, 2.6).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from portal.authorization import Action
+from portal.domain.brokering import AuthorizationRequest, scopes_of
+from portal.domain.errors import InvalidRequest, NotFound
+from portal.domain.oauth import Client, Discovery, canonical_resource, with_parameters
+from portal.domain.principals import Principal
+from portal.domain.redirects import is_loopback, shown_destination
+from portal.domain.snippets import endpoint
+from portal.services import audit
+from portal.services.inner.authorizations import identity_of
+from portal.services.inner.brokered import (
+    CODE,
+    CONSENT,
+    FLOW,
+    NO_AUTHORIZATION,
+    authorization,
+    check_redirect,
+    configured_scopes,
+    issuer_of,
+    missing_client,
+    note_client_use,
+    prefix_of,
+    registered_client,
+    require_oauth,
+)
+from portal.services.inner.clients import client_of, redirect_uri
+from portal.services.inner.flows import Flow, begin_flow, peek_flow, take_flow_by_id
+from portal.services.inner.house import house_of
+from portal.services.inner.oauth_subjects import find_subject
+from portal.store.models import Server
+from portal.store.oauth_tables import Consent, McpClient
+
+_CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
+_OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where the browser goes on: to the upstream, or first to the consent page of a flow."""
+
+    url: str = ""
+    consent: str = ""
+
+
+@dataclass(frozen=True)
+class ConsentQuestion:
+    """What a person is asked; `claimed_name` is what the client calls itself, `account` who they are here."""
+
+    flow_id: str
+    client_id: str
+    claimed_name: str
+    is_self_registered: bool
+    server_name: str
+    destination: str
+    redirect_uri: str
+    is_loopback: bool
+    scopes: tuple[str, ...]
+    account: str | None
+    is_remembered: bool
+
+
+def begin(
+    session: Session, principal: Principal, reference: str, asked: AuthorizationRequest, *,
+    browser: str | None, may_skip: bool = False, at_root: bool = False,
+) -> Departure:  # fmt: skip
+    """Prepare the way to a server's authorization server for an MCP client; asks other machines.
+
+    `browser` is the secret of the person's browser, None where a program holds an API key. `may_skip` says that the
+    person came by themselves, so that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
+    what may not be asked; nobody is ever sent to a redirect URI that was not checked.
+    """
+    row = _subject(session, principal, reference, asked)
+    require_oauth(row)
+    check_redirect(session, asked.redirect_uri)
+    known = registered_client(session, row, asked.client_id, asked.redirect_uri)
+    found = authorization(session, row)
+    if not found.server.authorization_endpoint:
+        raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server")
+    row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    _check_resource(session, row, found, asked.resource)
+    scopes = scopes_of(asked.scope) or configured_scopes(session, row) or found.scopes
+    client = _client(session, row, found, scopes, asked, known)
+    row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    contents = _contents(session, row, found, client, asked, scopes, at_root=at_root)
+    if browser is None:
+        return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
+    contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
+    if may_skip and known is None and _is_remembered(session, principal, row, asked, scopes):
+        return Departure(_departed(session, contents, principal.user_id, row.server_id, browser))
+    flow_id, _ = begin_flow(
+        session, CONSENT, contents, browser=browser, user_id=principal.user_id, server_id=row.server_id
+    )
+    return Departure(consent=flow_id)
+
+
+def get_question(session: Session, principal: Principal, flow_id: str, browser: str | None) -> ConsentQuestion:
+    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is nothing to decide."""
+    flow = peek_flow(session, flow_id, kinds=(CONSENT,), browser=browser)
+    if flow is None or flow.status != "pending" or not browser or flow.user_id != principal.user_id:
+        raise InvalidRequest(_OVER)
+    row = find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
+    begun = flow.contents
+    back = begun["redirect_uri"]
+    return ConsentQuestion(
+        flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
+        shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
+        principal.name if principal.user_id else None,
+        is_remembered=not begun["registered"] and not is_loopback(back) and principal.user_id is not None,
+    )  # fmt: skip
+
+
+def decide(session: Session, principal: Principal, flow_id: str, browser: str | None, *, allow: bool) -> str:
+    """Take the person's decision; answers where their browser goes on, the upstream or, refused, the app.
+
+    It counts once. Raises `InvalidRequest` where there is nothing to decide (any more).
+    """
+    get_question(session, principal, flow_id, browser)
+    flow = take_flow_by_id(session, flow_id, kinds=(CONSENT,), browser=browser)
+    if flow is None:
+        raise InvalidRequest(_OVER)
+    row = find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
+    begun = flow.contents
+    check_redirect(session, begun["redirect_uri"])
+    details = {"client_id": begun["client_id"], "returns_to": shown_destination(begun["redirect_uri"])}
+    if not allow:
+        audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
+        return _to_client(begun, {"error": "access_denied", "error_description": "The person did not allow it."})
+    if row.incarnation != begun["incarnation"]:
+        raise InvalidRequest(_OVER)
+    audit.record(session, principal, "app allowed", "server", row.server_id, **details)
+    _remember(session, principal, row, begun)
+    return _departed(session, begun, flow.user_id, row.server_id, browser)
+
+
+def bring_back(session: Session, principal: Principal | None, flow: Flow, answer: Mapping[str, str]) -> str:
+    """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error.
+
+    The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person came back than left,
+    another authorization server answered (RFC 9207), or the redirect URI is no longer trusted.
+    """
+    begun = flow.contents
+    if begun["is_bound"] and flow.user_id != (principal.user_id if principal else None):
+        raise InvalidRequest("Somebody else is signed in here than when this began. Begin again in the app.")
+    iss = answer.get("iss")
+    if begun["upstream_issuer"] and (iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]):
+        raise InvalidRequest("This answer came from another sign-in provider than was asked. Begin again in the app.")
+    check_redirect(session, begun["redirect_uri"])
+    if answer.get("error"):
+        said = {name: answer[name][:500] for name in ("error", "error_description", "error_uri") if answer.get(name)}
+        return _to_client(begun, said)
+    code = answer.get("code")
+    if not code:
+        raise InvalidRequest(
+            "The sign-in provider sent neither a code nor an error (invalid_request: code is missing)."
+        )
+    kept = {
+        name: begun[name]
+        for name in ("client_id", "redirect_uri", "challenge", "upstream_client_id", "incarnation", "scopes")
+    }
+    begin_flow(
+        session, CODE, kept, browser=None, user_id=flow.user_id, server_id=flow.server_id,
+        state=f"{flow.server_id} {code}", lifetime=_CODE_LIFETIME,
+    )  # fmt: skip
+    note_client_use(session, begun["client_id"])
+    return _to_client(begun, {"code": code})
+
+
+def _subject(session: Session, principal: Principal, reference: str, asked: AuthorizationRequest) -> Server:
+    """The server; a refusal comes before what is wrong with the request, and that before a server that is not there."""
+    missing: NotFound | None = None
+    row: Server | None = None
+    try:
+        row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    except NotFound as error:
+        missing = error
+    asked.check()
+    if row is None:
+        raise missing or NotFound("There is no such server.")
+    return row
+
+
+def _check_resource(session: Session, row: Server, found: Discovery, resource: str) -> None:
+    """RFC 8707: where a client names the resource it means, that has to be this server."""
+    if not resource:
+        return
+    house = house_of(session)
+    ours = {endpoint(house.gateway_url, prefix_of(row)), f"{house.gateway_url}/mcp", house.gateway_url}
+    ours |= {house.public_url, found.resource, f"{house.gateway_url}/mcp/{prefix_of(row)}"}
+    try:
+        named = canonical_resource(resource)
+    except ValueError:
+        named = ""
+    if not named or named not in {canonical_resource(one) for one in ours if one}:
+        raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
+
+
+def _client(
+    session: Session, row: Server, found: Discovery, scopes: tuple[str, ...], asked: AuthorizationRequest,
+    known: McpClient | None,
+) -> Client:  # fmt: skip
+    """The client that the upstream knows: the portal, or where it has none there the one that the caller names."""
+    try:
+        return client_of(session, row, found.server, scopes)
+    except InvalidRequest:
+        if known is None and asked.client_id:
+            return Client(asked.client_id)
+        raise missing_client() from None
+
+
+def _contents(
+    session: Session, row: Server, found: Discovery, client: Client, asked: AuthorizationRequest,
+    scopes: tuple[str, ...], *, at_root: bool,
+) -> dict[str, Any]:  # fmt: skip
+    parameters = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri(session),
+        "code_challenge": asked.code_challenge,
+        "code_challenge_method": asked.code_challenge_method,
+        **({"scope": " ".join(scopes)} if scopes else {}),
+        **({"resource": found.resource} if found.resource else {}),
+    }
+    return {
+        "upstream": with_parameters(found.server.authorization_endpoint, parameters),
+        "upstream_issuer": found.server.issuer, "upstream_iss": found.server.sends_iss,
+        "upstream_identity": identity_of(found.server), "upstream_client_id": client.client_id,
+        "redirect_uri": asked.redirect_uri, "state": asked.state, "client_id": asked.client_id,
+        "challenge": asked.code_challenge, "scopes": list(scopes), "incarnation": row.incarnation,
+        "issuer": issuer_of(session, None if at_root else row),
+    }  # fmt: skip
+
+
+def _departed(
+    session: Session, contents: Mapping[str, Any], user_id: str | None, server_id: str, browser: str | None
+) -> str:
+    kept = {**contents, "is_bound": browser is not None}
+    _, state = begin_flow(session, FLOW, kept, browser=browser, user_id=user_id, server_id=server_id)
+    return with_parameters(contents["upstream"], {"state": state})
+
+
+def _to_client(begun: Mapping[str, Any], parameters: dict[str, str]) -> str:
+    state = {"state": begun["state"]} if begun["state"] else {}
+    return with_parameters(begun["redirect_uri"], {**parameters, **state, "iss": begun["issuer"]})
+
+
+def _consent_key(client_id: str, back: str) -> str:
+    return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
+
+
+def _is_remembered(
+    session: Session, principal: Principal, row: Server, asked: AuthorizationRequest, scopes: tuple[str, ...]
+) -> bool:
+    """Whether the person allowed just this before; nothing on their own computer is ever remembered."""
+    if principal.user_id is None or is_loopback(asked.redirect_uri):
+        return False
+    key = (principal.user_id, row.server_id, _consent_key(asked.client_id, asked.redirect_uri))
+    consent = session.get(Consent, key)
+    return consent is not None and set(scopes) <= set(consent.scopes)
+
+
+def _remember(session: Session, principal: Principal, row: Server, begun: Mapping[str, Any]) -> None:
+    if principal.user_id is None or session.get(Server, row.server_id) is None:
+        return
+    session.merge(
+        Consent(
+            user_id=principal.user_id, server_id=row.server_id, client_id=begun["client_id"],
+            client_hash=_consent_key(begun["client_id"], begun["redirect_uri"]), redirect_uri=begun["redirect_uri"],
+            client_name=begun["name"] or None, scopes=list(begun["scopes"]),
+        )
+    )  # fmt: skip

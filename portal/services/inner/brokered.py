@@ -1,0 +1,109 @@
+"""What the parts of the broker share: where sign-in happens, as which client, and whose word of a redirect is taken."""
+
+from urllib.parse import quote
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
+from portal.domain.oauth import AuthorizationServer, Client, Discovery
+from portal.domain.redirects import check_redirect_uri, same_registered_uri
+from portal.services.inner.authorizations import authorization_of
+from portal.services.inner.clients import document_url, known_client
+from portal.services.inner.definitions import opened
+from portal.services.inner.held_tokens import is_machine
+from portal.services.inner.house import house_of
+from portal.services.preferences import load_preferences
+from portal.store.models import Server, now
+from portal.store.oauth_tables import McpClient
+
+FLOW = "broker"
+CONSENT = "broker_consent"
+CODE = "broker_code"
+NO_AUTHORIZATION = (
+    "Nobody can tell where to sign in to this server. An Admin can set its authorization URL and token URL in its "
+    "form; where it has a URL, discovery failed, and the portal’s log says how."
+)
+
+
+def prefix_of(row: Server) -> str:
+    """What a server is published under: its alias, else its name, else its id."""
+    return row.alias or row.server_name or row.server_id
+
+
+def issuer_of(session: Session, row: Server | None) -> str:
+    """The portal as an authorization server, for one server or (None) for whichever a client means."""
+    public = house_of(session).public_url
+    return public if row is None else f"{public}/{quote(prefix_of(row), safe='')}"
+
+
+def require_oauth(row: Server) -> None:
+    """Raise `InvalidRequest` for a server that people do not sign in to (OAU-24)."""
+    if row.auth_type != "oauth2" or is_machine(row):
+        raise InvalidRequest("This server does not use OAuth for people.", code="not_oauth")
+
+
+def configured_scopes(session: Session, row: Server) -> tuple[str, ...]:
+    """The scopes that an Admin entered."""
+    typed = opened(session, row, credentials=True).credentials.get("scopes")
+    words = typed.split() if isinstance(typed, str) else typed if isinstance(typed, list) else []
+    return tuple(dict.fromkeys(str(word) for word in words))
+
+
+def authorization(session: Session, row: Server) -> Discovery:
+    """Where people sign in; may ask other machines and ends the transaction. Raises `InvalidRequest` (OAU-25, -26)."""
+    try:
+        return authorization_of(session, row)
+    except UpstreamFailure:
+        raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server") from None
+    except Conflict as conflict:
+        raise InvalidRequest(conflict.message, code=conflict.code) from None
+
+
+def upstream_client(
+    session: Session, row: Server, server: AuthorizationServer, known_as: str, *, callers_id: str, callers_secret: str
+) -> Client:
+    """The client to speak to the token endpoint as: the stored one wins over the caller's (1-system.md, 8).
+
+    `known_as` is the one that a code was asked for with, "" where that is not known. Raises `InvalidRequest`
+    (`missing_client_id`).
+    """
+    ours = known_client(session, row, server, known_as)
+    if ours is not None:
+        return ours
+    if not known_as and server.takes_metadata_documents:
+        return Client(document_url(house_of(session).public_url), auth_method="none")
+    if callers_id and known_as in ("", callers_id):
+        return Client(callers_id, callers_secret)
+    raise missing_client()
+
+
+def missing_client() -> InvalidRequest:
+    """What somebody is told where there is no client id, stored or sent."""
+    return InvalidRequest(
+        "This server has no client ID stored, and the request names none.", code="missing_client_id", field="client_id"
+    )
+
+
+def check_redirect(session: Session, uri: str) -> None:
+    """Raise `InvalidRequest` for a redirect URI that codes may not be sent to, as the settings are now."""
+    trusted = load_preferences(session).trusted_redirect_origins
+    check_redirect_uri(uri, public_url=house_of(session).public_url, trusted=trusted)
+
+
+def registered_client(session: Session, row: Server, client_id: str, redirect_uri: str) -> McpClient | None:
+    """The client that registered itself under this id. Raises `InvalidRequest` where it named other redirect URIs."""
+    known = session.scalar(select(McpClient).where(McpClient.client_id == client_id)) if client_id else None
+    if known is None:
+        return None
+    if not any(same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris):
+        raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")
+    if known.server_id not in (None, row.server_id):
+        raise InvalidRequest("This client registered for another server.", field="client_id")
+    return known
+
+
+def note_client_use(session: Session, client_id: str) -> None:
+    """Remember that a client that registered itself was used."""
+    if client_id:
+        session.execute(update(McpClient).where(McpClient.client_id == client_id).values(last_used_at=now()))

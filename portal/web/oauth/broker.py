@@ -1,0 +1,148 @@
+"""The broker's own addresses: authorize and token for MCP clients, the consent page, and the client's way back.
+
+One set of views under three kinds of address: `/v1/mcp/server/oauth/{server}/…`, `/{prefix}/…` as our metadata has it,
+and at the root for clients that know no server's name.
+"""
+
+from dataclasses import fields
+from urllib.parse import urlsplit
+
+import orjson
+from flask import Blueprint, Response, g, make_response, redirect, request, url_for
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import BadRequest
+
+from portal.domain.brokering import AuthorizationRequest, TokenRequest
+from portal.domain.errors import InvalidRequest
+from portal.domain.principals import Principal
+from portal.services import accounts, broker, broker_documents, broker_tokens
+from portal.services.inner.flows import Flow
+from portal.web.context import also_writes, known_person, of_the_broker
+from portal.web.errors import status_of
+from portal.web.limits import AUTHORIZE, EXCHANGE, limiter
+from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
+from portal.web.rendering import onward, page, policy
+
+bp = Blueprint("oauth_broker", __name__)
+_LONGEST = 8_192
+_MOST_PARAMETERS = 40
+
+
+@bp.get("/v1/mcp/server/oauth/<server_id>/authorize")
+@limiter.limit(AUTHORIZE)
+@also_writes
+@of_the_broker("browser")
+def authorize(server_id: str) -> Response:
+    """Out to the upstream, for a person by way of the consent page."""
+    return _authorized(server_id)
+
+
+@bp.get("/<prefix>/authorize")
+@bp.get("/mcp/<prefix>/authorize", endpoint="authorize_from_root")
+@bp.get("/authorize", defaults={"prefix": ""}, endpoint="authorize_at_root")
+@limiter.limit(AUTHORIZE)
+@also_writes
+@of_the_broker("browser")
+def authorize_by_name(prefix: str) -> Response:
+    """As above, at the addresses that our metadata name."""
+    at_root = request.endpoint != "oauth_broker.authorize_by_name"
+    return _authorized(prefix or broker_documents.only_server(g.session, g.principal), at_root=at_root)
+
+
+@bp.post("/v1/mcp/server/oauth/<server_id>/token")
+@limiter.limit(EXCHANGE)
+@of_the_broker("oauth")
+def token(server_id: str) -> Response:
+    """The upstream's tokens for a code or a refresh token."""
+    return _redeemed(server_id)
+
+
+@bp.post("/<prefix>/token")
+@bp.post("/mcp/<prefix>/token", endpoint="token_from_root")
+@bp.post("/token", defaults={"prefix": ""}, endpoint="token_at_root")
+@limiter.limit(EXCHANGE)
+@of_the_broker("oauth")
+def token_by_name(prefix: str) -> Response:
+    """As above, at the addresses that our metadata name."""
+    return _redeemed(prefix or broker_documents.only_server(g.session, g.principal))
+
+
+@bp.get("/oauth/consent/<flow_id>")
+def consent(flow_id: str) -> Response:
+    """Ask the person whether an app may go on."""
+    question = broker.get_question(g.session, _person(), flow_id, bound_browser())
+    response = page("oauth/consent.html", question=question)
+    response.headers["Content-Security-Policy"] = policy(form_action=_form_target(question.redirect_uri))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@bp.post("/oauth/consent/<flow_id>")
+def decide(flow_id: str) -> Response:
+    """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which a form may not."""
+    browser, allow = bound_browser(), request.form.get("decision") == "allow"
+    address = broker.decide(g.session, _person(), flow_id, browser, allow=allow)
+    if allow:
+        response = onward(address, "Now sign in to the server", "You are led to its own sign-in provider.")
+    else:
+        response = make_response(redirect(address, code=303))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return bind(response, browser or "")
+
+
+def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
+    """Send what an upstream answered on to the MCP client."""
+    try:
+        return make_response(redirect(broker.bring_back(g.session, known_person(), flow, answer), code=302))
+    except InvalidRequest as error:
+        return page(
+            "errors/error.html", status=status_of(error), status_code=status_of(error), title="This cannot go on",
+            message=error.message, code=error.code, remedy_url=url_for("servers.grid"), remedy_label="All servers",
+        )  # fmt: skip
+
+
+def _authorized(server: str, *, at_root: bool = False) -> Response:
+    asked = AuthorizationRequest(**_parameters(request.args, AuthorizationRequest))
+    by_key = g.principal.key_id is not None
+    browser = None if by_key else new_or_bound_browser()
+    by_themselves = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
+    departure = broker.begin(
+        g.session, g.principal, server, asked, browser=browser, may_skip=by_themselves, at_root=at_root
+    )
+    target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
+    response = make_response(redirect(target, code=307))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response if browser is None else bind(response, browser)
+
+
+def _redeemed(server: str) -> Response:
+    asked = TokenRequest(**_parameters(request.form, TokenRequest))
+    answer = broker_tokens.redeem(g.session, g.principal, server, asked)
+    response = Response(orjson.dumps(answer), mimetype="application/json")
+    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    return response
+
+
+def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
+    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is one too long."""
+    if len(given) > _MOST_PARAMETERS:
+        raise BadRequest("The request has too many parameters.")
+    for name, values in given.lists():
+        if len(values) > 1 or len(values[0]) > _LONGEST:
+            raise BadRequest(f"A parameter came twice, or is too long: {name[:40]}")
+    if "request" in given or "request_uri" in given:
+        raise BadRequest("Parameters are taken as they are, never from a request object.")
+    return {field.name: given.get(field.name, "") for field in fields(shape)}
+
+
+def _person() -> Principal:
+    """Who decides: who is signed in, else the stranger who sits at the browser."""
+    return known_person() or accounts.stranger(g.session, g.address)
+
+
+def _form_target(uri: str) -> str:
+    """The one place outside that the consent form may lead to, as a policy writes it; it knows no IPv6 addresses."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or ":" in (parts.hostname or ""):
+        return f"{parts.scheme}:"
+    return f"{parts.scheme}://{parts.netloc}"

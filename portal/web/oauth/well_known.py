@@ -1,0 +1,90 @@
+"""What clients look up before they sign in (RFC 9728, RFC 8414), and where they register (RFC 7591)."""
+
+import json
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, g, request
+
+from portal.domain.errors import InvalidRequest, TooLarge
+from portal.services import broker_clients, broker_documents
+from portal.web.api import payloads
+from portal.web.context import of_the_broker
+from portal.web.limits import REGISTER, limiter
+
+bp = Blueprint("oauth_metadata", __name__)
+_LARGEST = 16 * 1024
+
+
+@bp.get("/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root")
+@bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
+@bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>")
+@of_the_broker("document", asks_who=False)
+def resource(prefix: str | None) -> Response:
+    """How to get in must be readable from outside."""
+    return _document(broker_documents.describe_resource(g.session, g.principal, prefix))
+
+
+@bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")
+@bp.get("/.well-known/oauth-authorization-server/<prefix>")
+@of_the_broker("document", asks_who=False)
+def authorization_server(prefix: str | None) -> Response:
+    """The portal as an authorization server."""
+    return _document(broker_documents.describe_authorization_server(g.session, g.principal, prefix))
+
+
+@bp.post("/v1/mcp/server/oauth/<server_id>/register")
+@limiter.limit(REGISTER)
+@of_the_broker("oauth")
+def register(server_id: str) -> Response:
+    """Register a client by key or session."""
+    return _registered(broker_clients.register(g.session, g.principal, server_id, _metadata()), 200)
+
+
+@bp.post("/<prefix>/register")
+@bp.post("/mcp/<prefix>/register", endpoint="register_from_root")
+@bp.post("/register", defaults={"prefix": ""}, endpoint="register_at_root")
+@limiter.limit(REGISTER)
+@of_the_broker("oauth", asks_who=False)
+def register_by_name(prefix: str) -> Response:
+    """Take down what a client says of itself."""
+    return _registered(broker_clients.register_stranger(g.session, g.principal, prefix, _metadata()), 201)
+
+
+def _document(document: dict[str, Any]) -> Response:
+    response = Response(orjson.dumps(document), mimetype="application/json")
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
+
+
+def _metadata() -> dict[str, Any]:
+    """The metadata: JSON, or as LiteLLM takes it a form."""
+    if request.content_length is not None and request.content_length > _LARGEST:
+        raise TooLarge("Client metadata are 16 KiB at most.")
+    if request.mimetype == "application/x-www-form-urlencoded":
+        return _of_form()
+    return payloads.read_object()
+
+
+def _of_form() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, values in request.form.lists():
+        if name in ("redirect_uris", "grant_types", "response_types"):
+            found[name] = values if not values[0].startswith("[") else _listed(values[0])
+        else:
+            found[name] = values[-1]
+    return found
+
+
+def _listed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("A list is not JSON.", code="invalid_client_metadata") from None
+
+
+def _registered(answer: dict[str, Any], status: int) -> Response:
+    response = Response(orjson.dumps(answer), status, mimetype="application/json")
+    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    return response
