@@ -369,6 +369,28 @@ def test_byk_27_the_metadata_name_both_endpoints_and_s256(mel: Client) -> None:
     assert brought_back(answer(mel, key=KEY))["iss"] == document["issuer"]
 
 
+def test_byk_25_and_27_a_refused_call_leads_a_client_to_the_page_by_metadata_alone(mel: Client, client: As) -> None:
+    """401, resource metadata, authorization server metadata, authorize, token: as RFC 9728 and 8414 chain them."""
+    call = {"server_id": OWN, "name": "add", "arguments": {}}
+    refused = client("mel").post("/v1/mcp/tools/call", call)
+    assert (refused.status_code, refused.get_json()["detail"]["error"]) == (401, "byok_auth_required")
+    told = refused.headers["WWW-Authenticate"].partition('resource_metadata="')[2].rstrip('"')
+    resource = client(None).get(told.removeprefix(PUBLIC)).get_json()
+    assert len(resource["authorization_servers"]) == 1
+    issuer = resource["authorization_servers"][0]
+    where = f"/.well-known/oauth-authorization-server{issuer.removeprefix(PUBLIC)}"
+    document = client(None).get(where).get_json()
+    assert document == byok_flow.byok_metadata(PUBLIC, issuer)
+    path = request(server_id=None, resource=resource["resource"]).replace(
+        "/oauth/authorize", document["authorization_endpoint"].removeprefix(PUBLIC)
+    )
+    found = brought_back(answer(mel, path, key=KEY))
+    assert found["iss"] == document["issuer"]
+    at = document["token_endpoint"].removeprefix(PUBLIC)
+    assert redeem(client(None), found["code"], at=at).status_code == 200
+    assert client("mel").post("/v1/mcp/tools/call", call).status_code == 502, "it goes through; nobody listens there"
+
+
 def test_ada_sees_no_more_of_it_than_others(signed_in: Callable[[str], Client]) -> None:
     found = heading(signed_in("ada"), request(server_id="id-secluded"))
     assert found == "Your key for secluded", "an Admin may use every server"
