@@ -92,6 +92,7 @@ def test_the_routes_of_the_api_are_these(app: Flask) -> None:
         "/v1/mcp/server/{}/reject": "PUT", "/v1/mcp/server/import": "POST", "/v1/mcp/registry.json": "GET",
         "/v1/audit": "GET", "/v1/audit/{}": "GET", "/v1/mcp/server/oauth/{}/authorize": "GET",
         "/v1/mcp/server/oauth/{}/token": "POST", "/v1/mcp/server/oauth/{}/register": "POST",
+        "/v1/mcp/server/oauth/session": "POST", "/v1/mcp/oauth/authorize": "GET", "/v1/mcp/oauth/token": "POST",
     }  # fmt: skip
     for thing in ("users", "teams", "keys", "access-groups"):
         golden |= {f"/v1/{thing}": "GET,POST", f"/v1/{thing}/{{}}": "GET,PATCH,DELETE"}
