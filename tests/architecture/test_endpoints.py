@@ -23,6 +23,7 @@ REGISTRY = {
     "api_registry.get_version",
 }
 SSO = {"sign_in.start", "sign_in.callback"}
+OAUTH = {"oauth_callback.came_back", "oauth_documents.client"}
 BROKER = {
     *(
         f"oauth_broker.{what}{how}"
@@ -36,7 +37,8 @@ BROKER = {
 METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
-    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "hub.index", *REGISTRY, *SSO, *BROKER, *DOCUMENTS,
+    "static", "healthz", "readyz", "metrics", "accounts.sign_in", "hub.index", *REGISTRY, *SSO, *OAUTH, *BROKER,
+    *DOCUMENTS,
 }  # fmt: skip
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.

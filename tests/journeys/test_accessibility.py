@@ -43,6 +43,9 @@ def test_no_page_shuts_anybody_out(
         "env_vars": [{"name": "TOKEN", "scope": "user", "description": "From the desk"}],
     }  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", body)[0] in (201, 400)  # the second look finds it there
+    oauth = {"server_id": "axe_oauth", "server_name": "axe_oauth", "transport": "http", "url": echo_server,
+             "auth_type": "oauth2"}  # fmt: skip
+    assert portal.api("POST", "/v1/mcp/server", oauth)[0] in (201, 400)
     page = sign_in(viewport=viewport, color_scheme=scheme)
     faults: dict[str, list[str]] = {}
     for path in PAGES:

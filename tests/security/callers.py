@@ -31,11 +31,12 @@ from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import ApiKey, Server, Toolset
 from tests.conftest import CREW, KEYS, NOTES, add_people
-from tests.factories import PASSWORD, make_group, make_key, make_server, make_user
+from tests.factories import NOBODY_LISTENS, PASSWORD, make_group, make_key, make_server, make_user
 
 HIDDEN = "id-hidden"
 BYOK = "id-byok"
 WAITING = "id-waiting"
+OAUTH = "id-oauth"
 GROUP = "tools"
 SPARE_KEY = "spare-key"
 TOOLSET = "id-adding"
@@ -165,11 +166,15 @@ def _add_targets(session: Session) -> dict[str, str]:
     """What the routes of the table are asked about; answers the values of the rules' parameters."""
     make_server(session, "hidden")
     make_server(session, "byok", auth_type="bearer_token", is_byok=True)
+    make_server(
+        session, "oauth", auth_type="oauth2", credentials={"client_id": "portal"},
+        authorization_url=f"{NOBODY_LISTENS}/authorize", token_url=f"{NOBODY_LISTENS}/token",
+    )  # fmt: skip
     make_server(session, "waiting")
     submitted = {"submitted_by": "mel", "submitted_team_id": CREW, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)}
     waits = update(Server).where(Server.server_id == WAITING)
     session.execute(waits.values(approval_status="pending_review", **submitted))
-    group_id = make_group(session, GROUP, (BYOK,))
+    group_id = make_group(session, GROUP, (BYOK, OAUTH))
     teams.change_team(session, OPERATOR, CREW, {}, access_group_ids=[group_id])
     make_user(session, "guest", Role.VIEWER)
     session.flush()

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import NOTES
 from tests.factories import PASSWORD
-from tests.security.callers import BYOK, CALLERS, HIDDEN, TOOLSET, WAITING, Caller, World
+from tests.security.callers import BYOK, CALLERS, HIDDEN, OAUTH, TOOLSET, WAITING, Caller, World
 
 GOLDEN = Path(__file__).with_name("routes.txt")
 HEAD = """\
@@ -84,6 +84,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/mcp/server/oauth/session": SERVER,
     "POST /v1/mcp/server/import": {"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}},
     "PUT /v1/mcp/server": {"server_id": NOTES, "description": "fresh"},
+    "POST /v1/mcp/server/<server_id>/oauth-user-credential": {"access_token": "one's-own-token"},
     "POST /v1/mcp/server/<server_id>/user-credential": {"credential": "a key of one's own"},
     "POST /v1/mcp/server/<server_id>/user-env-vars": {"values": {}},
     "POST /v1/mcp/tools/call": {"server_id": NOTES, "name": "add", "arguments": {}},
@@ -102,7 +103,12 @@ PARAMETERS = {
     "/submissions/<server_id>": {"server_id": WAITING},
     "/submissions/<server_id>/edit": {"server_id": WAITING},
     "/submissions/<server_id>/probe": {"server_id": WAITING},
-    "user-credential": {"server_id": BYOK},
+    "/oauth-user-credential": {"server_id": OAUTH},
+    "/oauth-user-credential/status": {"server_id": OAUTH},
+    "/credentials/<server_id>/connect": {"server_id": OAUTH},
+    "/disconnect": {"server_id": OAUTH},
+    "/sign-in/forget": {"server_id": OAUTH},
+    "/user-credential": {"server_id": BYOK},
     "/key": {"server_id": BYOK},
     "/key/remove": {"server_id": BYOK},
     "/members/<user_id>": {"user_id": "vic"},

@@ -11,7 +11,4 @@ bp = Blueprint("oauth_documents", __name__)
 @bp.get("/.well-known/oauth-client")
 def client() -> Response:
     """Our Client ID Metadata Document; its address is our client id."""
-    response = jsonify(metadata_document(settings().public_url))
-    response.headers["Cache-Control"] = "public, max-age=3600"
-    response.headers["Access-Control-Allow-Origin"] = "*"
-    return response
+    return jsonify(metadata_document(settings().public_url))
