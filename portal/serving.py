@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal.app import create_app
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, starting, temporary
+from portal.services import health, sessions, sign_in_providers, starting, temporary
 from portal.settings import Settings
 from portal.store.database import Database
 
@@ -71,6 +71,7 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
                 with database.session(writes=True) as session:
                     sessions.sweep_sessions(session, OPERATOR)
                     temporary.sweep(session, OPERATOR)
+                    sign_in_providers.sweep(session, OPERATOR)
                     health.forget_old_history(session, OPERATOR)
                     session.commit()
         except SQLAlchemyError as error:

@@ -11,7 +11,7 @@ from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport, check_server_id, check_values
 from portal.services import audit
-from portal.services.inner import flows, loading, shared_tokens, temporary
+from portal.services.inner import loading, temporary
 from portal.services.inner.inheriting import whole
 from portal.services.inner.server_views import ServerView, view_server
 from portal.services.inner.writing import check_result, set_names
@@ -57,7 +57,5 @@ def checked(session: Session, server_id: str, fields: ServerFields, contents: di
 
 
 def sweep(session: Session, _principal: Principal) -> None:
-    """Delete what OAuth leaves behind: definitions, redirects and tokens whose time is over."""
+    """Delete the definitions whose time is over."""
     temporary.sweep(session)
-    flows.sweep_flows(session)
-    shared_tokens.sweep(session)

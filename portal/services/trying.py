@@ -1,5 +1,6 @@
 """Trying out a definition before it is saved: a true MCP handshake with what is typed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from portal.domain.principals import Principal
 from portal.domain.servers import (
     KEPT,
     URL_FIELDS,
+    AuthType,
+    OAuthFlow,
     ServerFields,
     Transport,
     check_definition,
@@ -24,6 +27,7 @@ from portal.services.inner import loading, personal
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT
+from portal.services.inner.shared_tokens import typed_token
 from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build
 from portal.store.database import release
 from portal.store.models import Server
@@ -62,8 +66,15 @@ def try_definition(
         stdio_commands=house.stdio_commands,
     )
     values = personal.opened_values(session, row, principal.user_id) if row else {}
-    target = replace(build(blueprint, values), timeout=min(blueprint.timeout or _TRY_TIMEOUT, _TRY_TIMEOUT))
     unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
+    flow = fields.get("oauth2_flow") if "oauth2_flow" in fields else row.oauth2_flow if row else None
+    by_itself = blueprint.auth_type == AuthType.OAUTH2 and flow == OAuthFlow.CLIENT_CREDENTIALS
+    try:
+        token = typed_token(session, blueprint.definition) if by_itself else None
+    except UpstreamFailure as failure:
+        return Trial(ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message), unset)
+    target = build(blueprint, values, key=token)
+    target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
     release(session)
     return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
 
@@ -118,7 +129,7 @@ def _blueprint(session: Session, row: Server | None, fields: ServerFields) -> Bl
             args=fields["args"] or () if "args" in fields else old.args,
             static_headers=_typed(fields.get("static_headers"), old.static_headers, "static_headers" in fields),
             env=_typed(fields.get("env"), old.env, "env" in fields),
-            credentials={**old.credentials, **_sent_credentials(fields)},
+            credentials={**_kept_credentials(old, urls), **_sent_credentials(fields)},
             globals=old.globals if entries is None else {k: v for k, v in typed_globals.items() if v},
         ),
     )
@@ -136,6 +147,12 @@ def _only_typed(fields: ServerFields) -> Definition:
             "The address is at another host, so stored values are not sent there. Type them again.", field="env_vars"
         )
     return Definition()
+
+
+def _kept_credentials(old: Definition, urls: Mapping[str, str | None]) -> Mapping[str, object]:
+    """The stored credentials, none of which goes to a token URL at another host than the stored one."""
+    typed = urls["token_url"]
+    return old.credentials if not typed or origin_of(typed) == origin_of(old.urls.get("token_url")) else {}
 
 
 def _one(name: str, fields: ServerFields, old: Definition) -> str | None:

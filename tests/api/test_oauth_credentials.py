@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, update
 
+from portal.domain.principals import OPERATOR
+from portal.domain.servers import KEPT, AuthType, OAuthFlow, Transport
+from portal.domain.upstream import HealthStatus
+from portal.services import trying
 from portal.store.database import Database
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import SharedToken
@@ -298,3 +302,27 @@ def test_a_persons_token_is_exchanged(
     with database.session() as session:
         assert session.query(SharedToken).count() == 0
         session.execute(delete(SharedToken))
+
+
+def test_client_credentials_are_tried_before_they_are_saved(
+    write: Write, recording_as: RecordingServer, database: Database
+) -> None:
+    """*Test connection* gets a token with what is typed; a stored secret never goes to a token URL that was typed."""
+    fields: Any = {
+        "transport": Transport.HTTP, "url": recording_as.url, "auth_type": AuthType.OAUTH2,
+        "oauth2_flow": OAuthFlow.CLIENT_CREDENTIALS, "token_url": recording_as.endpoint("token"),
+        "credentials": {"client_id": "portal", "client_secret": "SECRET-typed"},
+    }  # fmt: skip
+    with database.session() as session:
+        tried = trying.try_definition(session, OPERATOR, fields).result
+        assert tried.status is HealthStatus.HEALTHY, tried.message
+        assert [tool.name for tool in tried.tools or ()] == ["whoami"]
+        assert session.query(SharedToken).count() == 0
+    server_id = machine(write, recording_as)
+    elsewhere = {**fields, "token_url": "http://127.0.0.1:9/token", "credentials": {}}
+    kept = {**fields, "token_url": KEPT, "credentials": {}}
+    with database.session() as session:
+        refused = trying.try_definition(session, OPERATOR, elsewhere, server_id=server_id).result
+        assert "has to enter the client ID" in refused.message
+        assert trying.try_definition(session, OPERATOR, kept, server_id=server_id).result.status is HealthStatus.HEALTHY
+    assert recording_as.last("token").form["client_secret"] == "SECRET-cc"

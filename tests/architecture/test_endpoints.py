@@ -35,10 +35,11 @@ BROKER = {
     "oauth_broker.decide",
 }
 METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
+BYOK = {"oauth_byok.token", "oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
     "static", "healthz", "readyz", "metrics", "accounts.sign_in", "hub.index", *REGISTRY, *SSO, *OAUTH, *BROKER,
-    *DOCUMENTS,
+    *DOCUMENTS, *BYOK,
 }  # fmt: skip
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.

@@ -73,6 +73,7 @@ ONES_OWN = {
     "sessions.list_own_sessions": "one's own sessions, by one's own id",
     "sessions.sweep_sessions": "deletes only what opens nothing any more",
     "signing_in.end_at_provider": "one's own session",
+    "sign_in_providers.sweep": "deletes only what opens nothing any more",
     "teams.list_own_teams": "the teams one is in",
 }
 

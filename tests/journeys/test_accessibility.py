@@ -15,7 +15,8 @@ PAGES = (
     "/credentials/axe", "/playground?server=axe&tool=search_notes", "/toolsets", "/toolsets/new", "/keys", "/keys/new",
     "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
     "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",
-    "/admin/settings", "/admin/submissions", "/no-such-page",
+    "/admin/settings", "/admin/submissions", "/no-such-page", "/credentials/axe_oauth",
+    "/credentials/axe_oauth/connect",
 )  # fmt: skip
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 LOOKS = [({"width": 1440, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark")]

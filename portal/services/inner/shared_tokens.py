@@ -14,11 +14,18 @@ from sqlalchemy.orm import Session
 
 from portal.domain.discovery import is_secure
 from portal.domain.errors import InvalidRequest, UpstreamFailure
-from portal.domain.oauth import REFRESH_MARGIN, TokenSet, read_token_set
+from portal.domain.oauth import (
+    REFRESH_MARGIN,
+    AuthorizationServer,
+    Client,
+    TokenSet,
+    canonical_resource,
+    read_token_set,
+)
 from portal.domain.upstream import HealthReason
 from portal.services.inner.authorizations import authorization_of
 from portal.services.inner.clients import known_client
-from portal.services.inner.definitions import credential_destination, opened
+from portal.services.inner.definitions import Definition, credential_destination, opened
 from portal.services.inner.house import house_of
 from portal.store.database import release
 from portal.store.models import Server, now
@@ -38,9 +45,26 @@ def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
     kept = _kept(session, row, "")
     if kept and kept != refused:
         return kept
-    scopes = _words(opened(session, row, credentials=True).credentials.get("scopes"))
-    form = {"grant_type": "client_credentials", **({"scope": " ".join(scopes)} if scopes else {})}
-    return _fetched(session, row, "", form)
+    return _fetched(session, row, "", _own_grant(opened(session, row, credentials=True).credentials.get("scopes")))
+
+
+def typed_token(session: Session, definition: Definition) -> str:
+    """A token for a definition that is only tried out (client credentials); nothing of it is kept.
+
+    Raises `UpstreamFailure` where none can be had; ends the transaction at hand.
+    """
+    credentials, oauth = definition.credentials, house_of(session).oauth
+    client = Client(str(credentials.get("client_id") or ""), str(credentials.get("client_secret") or ""))
+    if not client.client_id:
+        raise _no_client()
+    typed, url = definition.urls.get("token_url"), definition.urls.get("url", "")
+    release(session)
+    server = AuthorizationServer(issuer="", token_endpoint=typed) if typed else oauth.discover(url).server
+    if not is_secure(server.token_endpoint):
+        raise UpstreamFailure("The token URL is not https.", reason=HealthReason.BLOCKED)
+    form = _own_grant(credentials.get("scopes"))
+    resource = canonical_resource(url) if url else ""
+    return _asked(session, server, client, {**form, **({"resource": resource} if resource else {})}).access_token
 
 
 def exchanged_token(session: Session, row: Server, user_id: str, subject: str, *, refused: str = "") -> str:
@@ -92,10 +116,7 @@ def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], 
     found = authorization_of(session, row)
     client = known_client(session, row, found.server, "")
     if client is None:
-        raise UpstreamFailure(
-            "An Admin has to enter the client ID and the client secret of this server.",
-            reason=HealthReason.SIGN_IN_NEEDED,
-        )
+        raise _no_client()
     if endpoint and not is_secure(endpoint):
         raise InvalidRequest("The token exchange endpoint is not https. An Admin has to mend it.")
     server = replace(found.server, token_endpoint=endpoint) if endpoint else found.server
@@ -103,16 +124,31 @@ def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], 
         form = {**form, "resource": found.resource}
     server_id, place = row.server_id, _place(row, subject)
     release(session)
+    tokens = _asked(session, server, client, form)
+    _keep(session, server_id, subject, place, tokens)
+    return tokens.access_token
+
+
+def _no_client() -> UpstreamFailure:
+    return UpstreamFailure(
+        "An Admin has to enter the client ID and the client secret of this server.", reason=HealthReason.SIGN_IN_NEEDED
+    )
+
+
+def _own_grant(scopes: object) -> dict[str, str]:
+    words = _words(scopes)
+    return {"grant_type": "client_credentials", **({"scope": " ".join(words)} if words else {})}
+
+
+def _asked(session: Session, server: AuthorizationServer, client: Client, form: dict[str, str]) -> TokenSet:
     try:
-        tokens = read_token_set(house_of(session).oauth.ask_for_token(server, client, form), now())
+        return read_token_set(house_of(session).oauth.ask_for_token(server, client, form), now())
     except OAuthRefused as refusal:
         raise UpstreamFailure(
             f"The sign-in provider refused the portal ({refusal.error}).", reason=HealthReason.SIGN_IN_NEEDED
         ) from None
     except ValueError:
         raise UpstreamFailure("The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP) from None
-    _keep(session, server_id, subject, place, tokens)
-    return tokens.access_token
 
 
 def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: TokenSet) -> None:

@@ -28,7 +28,7 @@ def save_token(server_id: str) -> Response:
 def disconnect(server_id: str) -> Response:
     """Forget the caller's tokens, here and where they come from."""
     connections.disconnect(g.session, g.principal, server_id)
-    return answer(_state(ConnectionState(server_id, has_credential=False)))
+    return answer(_state(connections.get_state(g.session, g.principal, server_id)))
 
 
 @bp.get("/server/<server_id>/oauth-user-credential/status")
