@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain.errors import NotFound
+from portal.domain.oauth import byok_metadata
 from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
-from portal.services.byok_flow import byok_metadata
 from portal.services.inner.brokered import configured_scopes, issuer_of, prefix_of
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import PARTS

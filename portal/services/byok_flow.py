@@ -83,21 +83,6 @@ class Question:
     has_key: bool
 
 
-def byok_metadata(public_url: str, issuer: str) -> dict[str, Any]:
-    """The metadata of a key server's authorization server (RFC 8414) for the document at `issuer`."""
-    return {
-        "issuer": issuer,
-        "authorization_endpoint": f"{public_url}/oauth/authorize",
-        "token_endpoint": f"{public_url}/oauth/token",
-        "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code"],
-        "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none"],
-        "authorization_response_iss_parameter_supported": True,
-    }
-
-
 def ask(session: Session, principal: Principal, asked: AuthorizeRequest, *, browser: str) -> Question:
     """Prepare the question, which only this person in this browser can answer, once.
 

@@ -29,9 +29,8 @@ from portal.services.inner.departing import Departure, depart, usual_scopes
 from portal.services.inner.flows import Flow, finish_flow
 from portal.services.inner.held_tokens import is_exchange, needs_a_person
 from portal.services.inner.house import house_of
-from portal.services.inner.inheriting import whole
+from portal.services.inner.inheriting import checked, whole
 from portal.services.inner.targets import blueprint_of, build
-from portal.services.temporary import checked
 from portal.store.database import release
 from portal.store.models import Server, new_id
 from portal.upstream.oauth_client import OAuthRefused
@@ -102,6 +101,7 @@ def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping
 
     What went wrong is remembered as well, and nothing is raised for what others did.
     """
+    authz.require(principal, Action.SERVER_CREATE)
     finish_flow(session, flow.flow_id, {"state": "over", "back": ""})
     session.commit()
     try:

@@ -1,20 +1,17 @@
 """Temporary servers: a definition that is tried with OAuth before it is saved (TMP-01 to 16)."""
 
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Principal
-from portal.domain.servers import ServerFields, Transport, check_server_id, check_values
+from portal.domain.servers import ServerFields, check_server_id
 from portal.services import audit
 from portal.services.inner import loading, temporary
-from portal.services.inner.inheriting import whole
+from portal.services.inner.inheriting import checked, whole
 from portal.services.inner.server_views import ServerView, view_server
-from portal.services.inner.writing import check_result, set_names
 from portal.store.models import Server, new_id
 
 
@@ -38,22 +35,6 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     row = temporary.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
     groups = tuple(fields.get("mcp_access_groups") or ())
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
-
-
-def checked(session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]) -> dict[str, Any]:
-    """A whole definition, held to the rules of one that is saved, with its names as they would be stored.
-
-    A command is refused: it is never started for something that nobody saved (R-STDIO-03).
-    """
-    check_values(fields)
-    if fields.get("transport") is Transport.STDIO:
-        raise InvalidRequest(
-            "A command is not started before it is saved.", code="stdio_not_allowed", field="transport"
-        )
-    row = Server(server_id=server_id)
-    set_names(row, fields)
-    check_result(session, row, ServerFields(**contents))  # type: ignore[typeddict-item]
-    return {**contents, "server_name": row.server_name, "alias": row.alias}
 
 
 def sweep(session: Session, _principal: Principal) -> None:

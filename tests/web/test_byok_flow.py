@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from portal.domain.oauth import byok_metadata
 from portal.domain.principals import OPERATOR
 from portal.services import byok_flow, people
 from portal.services.inner.grants import ObjectPermission
@@ -362,7 +363,7 @@ def test_a_resource_names_the_server_and_litellms_addresses_work_too(mel: Client
 
 
 def test_byk_27_the_metadata_name_both_endpoints_and_s256(mel: Client) -> None:
-    document = byok_flow.byok_metadata(PUBLIC, f"{PUBLIC}/own")
+    document = byok_metadata(PUBLIC, f"{PUBLIC}/own")
     assert document["authorization_endpoint"] == f"{PUBLIC}/oauth/authorize"
     assert document["token_endpoint"] == f"{PUBLIC}/oauth/token"
     assert document["code_challenge_methods_supported"] == ["S256"]
@@ -380,7 +381,7 @@ def test_byk_25_and_27_a_refused_call_leads_a_client_to_the_page_by_metadata_alo
     issuer = resource["authorization_servers"][0]
     where = f"/.well-known/oauth-authorization-server{issuer.removeprefix(PUBLIC)}"
     document = client(None).get(where).get_json()
-    assert document == byok_flow.byok_metadata(PUBLIC, issuer)
+    assert document == byok_metadata(PUBLIC, issuer)
     path = request(server_id=None, resource=resource["resource"]).replace(
         "/oauth/authorize", document["authorization_endpoint"].removeprefix(PUBLIC)
     )

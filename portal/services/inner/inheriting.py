@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import Conflict, InvalidRequest
-from portal.domain.servers import KEPT, URL_FIELDS, ServerFields, origin_of
+from portal.domain.servers import KEPT, URL_FIELDS, ServerFields, Transport, check_values, origin_of
 from portal.services.inner.definitions import Definition, opened
+from portal.services.inner.writing import check_result, set_names
 from portal.store.models import Server
 
 _NO_SECRETS = frozenset({"scopes"})
@@ -38,6 +39,22 @@ def whole(session: Session, stored: Server | None, fields: ServerFields, *, as_c
         whole["env_vars"] = [_variable(entry, old, moved) for entry in sent["env_vars"]]
     whole["credentials"] = _credentials(stored, old, sent, moved, as_change=as_change)
     return whole
+
+
+def checked(session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]) -> dict[str, Any]:
+    """A whole definition, held to the rules of one that is saved, with its names as they would be stored.
+
+    A command is refused: it is never started for something that nobody saved (R-STDIO-03).
+    """
+    check_values(fields)
+    if fields.get("transport") is Transport.STDIO:
+        raise InvalidRequest(
+            "A command is not started before it is saved.", code="stdio_not_allowed", field="transport"
+        )
+    row = Server(server_id=server_id)
+    set_names(row, fields)
+    check_result(session, row, ServerFields(**contents))  # type: ignore[typeddict-item]
+    return {**contents, "server_name": row.server_name, "alias": row.alias}
 
 
 def _credentials(
