@@ -68,6 +68,11 @@ def register(session: Session, principal: Principal, reference: str, metadata: M
     return _registered(session, row, claims, valid)
 
 
+def require_may_register(session: Session, principal: Principal, reference: str) -> None:
+    """Raise what `register` raises before it looks at the metadata."""
+    find_subject(session, principal, reference, Action.SERVER_RENEW)
+
+
 def register_stranger(
     session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:

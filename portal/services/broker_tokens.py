@@ -102,7 +102,7 @@ def _exchanged(
 def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) -> bool:
     """Whether a code came through the portal for who redeems it, and PKCE says so."""
     begun = flow.contents
-    if flow.status != "pending" or begun["incarnation"] != row.incarnation:
+    if begun["incarnation"] != row.incarnation:
         return False
     if asked.redirect_uri and asked.redirect_uri != begun["redirect_uri"]:
         return False
@@ -190,5 +190,5 @@ def _keep(
         account=claimed_account(answer),
     )  # fmt: skip
     shared_tokens.forget_exchanged(session, row.server_id, person)
-    audit.record(session, principal, "token saved", "server", row.server_id, scopes=list(tokens.scopes))
+    audit.record(session, principal, "token saved", "server", row.server_id, person=person, scopes=list(tokens.scopes))
     session.commit()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -29,6 +29,7 @@ from portal.services.inner.writing import (
     with_conflicts_named,
 )
 from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
+from portal.store.oauth_tables import McpClient
 
 MAX_PAGE = 200
 
@@ -143,6 +144,7 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
     # What was granted stays as a row without a server: it grants nothing, and still limits its holder.
     session.execute(update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[]))
     forget_flows(session, server_id=row.server_id)
+    session.execute(delete(McpClient).where(McpClient.server_id == row.server_id))
     session.delete(row)
     audit.record(session, principal, "server deleted", "server", row.server_id, name=name, changes=changes)
     session.flush()

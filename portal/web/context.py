@@ -1,9 +1,8 @@
 """Who asks and through which session: default deny, CSRF, and the one place that commits."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
@@ -21,7 +20,10 @@ from portal.services import accounts, audit, preferences
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.web.carriers import marks, presented_key, wants_page
 
+_WAYS = ("", "_by_name", "_from_root", "_at_root")
+_DOCUMENTS = ("resource", "resource_at_root", "authorization_server", "server_at_root")
 OPEN_ENDPOINTS = {
     "static": "stylesheet, script and icons hold nothing of anybody",
     "healthz": "tells that the process lives",
@@ -30,24 +32,12 @@ OPEN_ENDPOINTS = {
     "accounts.sign_in": "where strangers become known",
     "sign_in.start": "likewise: out to an OpenID provider",
     "sign_in.callback": "and back",
-    "oauth_broker.authorize": "strangers sign in where a server leaves it to its upstream (1-system.md, 4.8)",
-    "oauth_broker.authorize_by_name": "as above",
-    "oauth_broker.authorize_from_root": "as above",
-    "oauth_broker.authorize_at_root": "as above",
-    "oauth_broker.token": "as above: they exchange their code",
-    "oauth_broker.token_by_name": "as above",
-    "oauth_broker.token_from_root": "as above",
-    "oauth_broker.token_at_root": "as above",
-    "oauth_broker.consent": "as above: they are asked; the flow is bound to their browser",
-    "oauth_broker.decide": "as above: they answer",
-    "oauth_metadata.resource": "RFC 9728: how to get in must be readable from outside",
-    "oauth_metadata.resource_at_root": "as above",
-    "oauth_metadata.authorization_server": "RFC 8414: as above",
-    "oauth_metadata.server_at_root": "as above",
+    **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so (1-system.md, 4.8)" for way in _WAYS},
+    **{f"oauth_broker.token{way}": "as above: they exchange their code" for way in _WAYS},
+    **{f"oauth_broker.{of}": "as above: they are asked, in their browser" for of in ("consent", "decide")},
     "oauth_metadata.register": "decides by itself: a key or a session",
-    "oauth_metadata.register_by_name": "RFC 7591: clients make themselves known; that opens nothing",
-    "oauth_metadata.register_from_root": "as above",
-    "oauth_metadata.register_at_root": "as above",
+    **{f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing" for way in _WAYS[1:]},
+    **{f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable" for of in _DOCUMENTS},
     "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
@@ -68,7 +58,6 @@ _TARGETS = {
     "access_group_id": "access_group", "toolset_id": "toolset",
 }  # fmt: skip
 
-View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
 login_manager = LoginManager()
 
@@ -102,36 +91,9 @@ def settings() -> Settings:
 
 def speaks_json() -> bool:
     """Whether this request came by the API door."""
-    if (kind := _marks().get("speaks")) is not None:
-        return kind != "browser" or not (_wants_page() and _presented_key() is None)
+    if (kind := marks().get("speaks")) is not None:
+        return kind != "browser" or not (wants_page() and presented_key() is None)
     return request.path.startswith(("/v1/", "/v0.1/"))
-
-
-def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], View]:
-    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is the same for all.
-
-    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages to people, JSON to
-    programs.
-    """
-
-    def marked(view: View) -> View:
-        view.marks = {"speaks": speaks, "asks": "who" if asks_who else ""}  # type: ignore[attr-defined]
-        return view
-
-    return marked
-
-
-def speaks_oauth() -> bool:
-    """Whether errors of this request are those of RFC 6749, 5.2."""
-    return _marks().get("speaks") == "oauth"
-
-
-def _marks() -> dict[str, str]:
-    return getattr(current_app.view_functions.get(request.endpoint or ""), "marks", {})
-
-
-def _wants_page() -> bool:
-    return "text/html" in request.headers.get("Accept", "")
 
 
 def reads_only(view: Any) -> Any:
@@ -165,8 +127,8 @@ def identify() -> None:
         return
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
-    of_broker = _marks()
-    key = _presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
+    of_broker = marks()
+    key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
@@ -226,15 +188,6 @@ def _identify_anybody(*, asks_who: bool) -> None:
 
 class PasswordChangeNeeded(Exception):
     """A one-time password was used: the person chooses their own before anything else."""
-
-
-def _presented_key() -> str | None:
-    """The API key of the request. A header that is present decides alone, even when it holds no key."""
-    header = request.headers.get("Authorization")
-    if header is not None:
-        scheme, _, value = header.partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else ""
-    return request.headers.get("X-API-Key")
 
 
 def _check_csrf() -> None:

@@ -12,7 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
-from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json, speaks_oauth
+from portal.web.carriers import speaks_oauth
+from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_fragment_request, page, see_other
 
 log = logging.getLogger("portal.web")

@@ -9,13 +9,12 @@ from flask import Flask
 
 from portal.domain.principals import OPERATOR
 from portal.services import preferences
-from tests.api.test_oauth_broker import ASKED, BASE, CHALLENGE, VERIFIER, add, code_for
 from tests.conftest import Client, Write
+from tests.oauth.asking import ASKED, BASE, CHALLENGE, VERIFIER, code_for
 from tests.oauth.recording import RecordingServer
 
 As = Callable[[str | None], Client]
 Add = Callable[..., str]
-__all__ = ["add"]  # the fixture
 TRUSTED = ["app.example.com", "*.suffix.example"]
 REDIRECTS = [
     "https://1.2.3.4/cb", "ftp://localhost/cb", "https:///no-netloc", "http://[not-an-ip]/cb", "//localhost/cb",

@@ -9,14 +9,13 @@ from sqlalchemy import select, update
 
 from portal.store.models import Server, ServerSecret
 from portal.store.oauth_tables import McpClient, OAuthClientRegistration
-from tests.api.test_oauth_broker import ASKED, BACK, BASE, PUBLIC, add, authorize, departed
 from tests.conftest import Client, Write
 from tests.factories import make_server
+from tests.oauth.asking import ASKED, BACK, BASE, PUBLIC, authorize, departed
 from tests.oauth.recording import RecordingServer
 
 As = Callable[[str | None], Client]
 Add = Callable[..., str]
-__all__ = ["add"]  # the fixture
 VS_CODE = {
     "client_name": "Visual Studio Code",
     "redirect_uris": [BACK, "http://127.0.0.1:33418/", "vscode://evil", "https://nobody.example/cb"],

@@ -34,6 +34,10 @@ BROKER = {
     "oauth_broker.consent",
     "oauth_broker.decide",
 }
+# Clients register there for themselves, whosoever browser they run in: no session is looked at.
+NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
+NO_SESSION |= {"oauth_byok.token", "oauth_byok.token_at_old_address"}
+CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
 METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
 BYOK = {"oauth_byok.token", "oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
@@ -151,7 +155,7 @@ def test_a_session_changes_nothing_without_its_token(fresh: World, name: str) ->
     caller, before = fresh.callers[name], rows(fresh)
     other = fresh.callers["reader"].token
     for method, rule in every_route(fresh):
-        if method not in UNSAFE:
+        if method not in UNSAFE or rule.endpoint in NO_SESSION:
             continue
         bare = Caller(name, caller.client, {})
         wrong = Caller(name, caller.client, {"X-CSRFToken": other})
@@ -197,7 +201,9 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
         world.callers["nobody"].ask("GET", "/", headers={"Host": "evil"}),
     ]
     for answer in answers:
-        for header, parts in HEADERS.items():
+        came_back = answer.request.path in ("/callback", "/oauth/callback")  # its address holds a code
+        own = {"Referrer-Policy": ["no-referrer"]} if came_back else {}
+        for header, parts in {**HEADERS, **own}.items():
             for part in parts:
                 assert part in answer.headers.get(header, ""), (answer.request.path, header)
         policy = answer.headers["Content-Security-Policy"]
@@ -208,7 +214,7 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
             assert answer.headers["Cache-Control"] == "no-store", answer.request.path
         assert "Server" not in answer.headers
         is_registry = answer.request.path.startswith("/v0.1/") or answer.request.path == "/v1/mcp/registry.json"
-        is_metadata = answer.request.path.startswith("/.well-known/") and answer.status_code == 200
+        is_metadata = answer.request.path.startswith(CLIENTS_READ) and answer.status_code == 200
         open_to_all = is_registry or is_metadata
         assert ("Access-Control-Allow-Origin" in answer.headers) is open_to_all, answer.request.path
 

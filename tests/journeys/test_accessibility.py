@@ -8,6 +8,10 @@ from playwright.sync_api import Page
 from tests.journeys.conftest import Portal, SignIn
 from tests.peers import AXE
 
+CONSENT = (
+    "/axe_oauth/authorize?redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcb&client_id=an-app"
+    f"&code_challenge={'c' * 43}&code_challenge_method=S256"
+)
 PAGES = (
     "/servers", "/servers?view=table", "/servers/new", "/servers/axe", "/servers/axe/edit", "/servers/axe/tools?now=1",
     "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/credentials", "/servers/axe/health",
@@ -16,7 +20,7 @@ PAGES = (
     "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
     "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",
     "/admin/settings", "/admin/submissions", "/no-such-page", "/credentials/axe_oauth",
-    "/credentials/axe_oauth/connect",
+    "/credentials/axe_oauth/connect", CONSENT,
 )  # fmt: skip
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 LOOKS = [({"width": 1440, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark")]
@@ -45,7 +49,8 @@ def test_no_page_shuts_anybody_out(
     }  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", body)[0] in (201, 400)  # the second look finds it there
     oauth = {"server_id": "axe_oauth", "server_name": "axe_oauth", "transport": "http", "url": echo_server,
-             "auth_type": "oauth2"}  # fmt: skip
+             "auth_type": "oauth2", "authorization_url": "https://idp.example/a", "token_url": "https://idp.example/t",
+             "credentials": {"client_id": "portal", "scopes": ["notes:read"]}}  # fmt: skip
     assert portal.api("POST", "/v1/mcp/server", oauth)[0] in (201, 400)
     page = sign_in(viewport=viewport, color_scheme=scheme)
     faults: dict[str, list[str]] = {}

@@ -30,7 +30,7 @@ def portal_on_a_port(database_url: str, *, instances: int = 1, **overrides: Any)
     apps: list[Flask] = []
 
     def late(environ: Any, start: Any) -> Any:
-        return random.choice(apps)(environ, start)  # noqa: S311 - made later: a portal has to know its address
+        return random.choice(apps)(environ, start)  # made later: a portal has to know its address
 
     with serving(cast(Flask, late), threading.Event()) as url:
         settings = make_settings(database_url, **{"public_url": url, **overrides})

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from tests.api.test_oauth_broker import ASKED, VERIFIER
 from tests.conftest import KEYS, Portal, Write
 from tests.factories import make_server
+from tests.oauth.asking import ASKED, VERIFIER
 from tests.oauth.brokered import gateway_to, portal_on_a_port
 from tests.oauth.browsing import Arrival, HttpBrowser
 from tests.oauth.clients import CLIENT_REDIRECT, call_with_mcp_remote, call_with_sdk

@@ -17,7 +17,8 @@ from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Principal
 from portal.services import accounts, broker, broker_documents, broker_tokens
 from portal.services.inner.flows import Flow
-from portal.web.context import also_writes, known_person, of_the_broker
+from portal.web.carriers import of_the_broker
+from portal.web.context import also_writes, known_person
 from portal.web.errors import status_of
 from portal.web.limits import AUTHORIZE, EXCHANGE, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser

@@ -10,7 +10,8 @@ from werkzeug.datastructures import MultiDict
 from portal.domain.errors import InvalidRequest
 from portal.services import byok_flow
 from portal.services.byok_flow import AuthorizeRequest, Question, TokenRequest
-from portal.web.context import also_writes, of_the_broker
+from portal.web.carriers import of_the_broker
+from portal.web.context import also_writes
 from portal.web.limits import TRY_UPSTREAM, WAY_BACK, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.rendering import page, policy, see_other

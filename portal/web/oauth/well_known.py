@@ -1,15 +1,16 @@
 """What clients look up before they sign in (RFC 9728, RFC 8414), and where they register (RFC 7591)."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import orjson
 from flask import Blueprint, Response, g, request
 
-from portal.domain.errors import InvalidRequest, TooLarge
+from portal.domain.errors import InvalidRequest, NotFound, TooLarge
 from portal.services import broker_clients, broker_documents
 from portal.web.api import payloads
-from portal.web.context import of_the_broker
+from portal.web.carriers import of_the_broker
 from portal.web.limits import REGISTER, limiter
 
 bp = Blueprint("oauth_metadata", __name__)
@@ -38,6 +39,8 @@ def authorization_server(prefix: str | None) -> Response:
 @of_the_broker("oauth")
 def register(server_id: str) -> Response:
     """Register a client by key or session."""
+    with suppress(NotFound):  # told after what is wrong with the body
+        broker_clients.require_may_register(g.session, g.principal, server_id)
     return _registered(broker_clients.register(g.session, g.principal, server_id, _metadata()), 200)
 
 
