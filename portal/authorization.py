@@ -437,8 +437,16 @@ def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
         Server.auth_type == AuthType.OAUTH2.value,
         or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
     )
-    reachable = usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
-    return and_(of_people, reachable)
+    return and_(of_people, _known_of(principal))
+
+
+def key_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
+    return and_(Server.is_byok, _known_of(principal))
+
+
+def _known_of(principal: Principal) -> ColumnElement[bool]:
+    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
 
 
 # Which fields

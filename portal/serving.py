@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal.app import create_app
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, tool_changes
+from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database
 
@@ -72,6 +72,7 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
             if rounds % _TIDY_EVERY == 0:
                 with database.session(writes=True) as session:
                     sessions.sweep_sessions(session, OPERATOR)
+                    temporary.sweep(session, OPERATOR)
                     sign_in_providers.sweep(session, OPERATOR)
                     health.forget_old_history(session, OPERATOR)
                     session.commit()

@@ -6,11 +6,12 @@ every other name answers alike.
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain.errors import NotFound
+from portal.domain.oauth import byok_metadata
 from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
 from portal.services.inner.brokered import configured_scopes, issuer_of, prefix_of
@@ -38,6 +39,8 @@ def describe_resource(session: Session, principal: Principal, prefix: str | None
 def describe_authorization_server(session: Session, principal: Principal, prefix: str | None) -> dict[str, Any]:
     """The portal as the authorization server of one server, or (None) of whichever is the only one (OAU-64)."""
     row = _find(session, principal, prefix) if prefix is not None else None
+    if row is not None and row.is_byok:
+        return byok_metadata(house_of(session).public_url, issuer_of(session, row))
     only = _only(session, principal) if row is None else None
     issuer = issuer_of(session, row)
     # At the root the addresses differ, so that the answer can name the issuer that the client began with (RFC 9207).
@@ -73,7 +76,7 @@ def _only(session: Session, principal: Principal) -> Server | None:
 
 def _find(session: Session, principal: Principal, prefix: str) -> Server:
     row = by_reference(session, prefix)
-    known = select(Server.server_id).where(authz.sign_in_servers(principal))
+    known = select(Server.server_id).where(or_(authz.sign_in_servers(principal), authz.key_servers(principal)))
     if row is None or session.scalar(known.where(Server.server_id == row.server_id)) is None:
         raise NotFound(_NOTHING)
     return row

@@ -4,14 +4,10 @@ MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 87
 (RFC 9207) and revocation (RFC 7009). The portal is the client; nobody ever sees a token.
 """
 
-import base64
-import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,19 +15,19 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, UpstreamFailure
-from portal.domain.oauth import Discovery, TokenSet, expiry, with_parameters
+from portal.domain.oauth import Discovery, TokenSet, expiry
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthStatus
 from portal.services import audit, trying
 from portal.services.inner import held_tokens, loading, shared_tokens
 from portal.services.inner.authorizations import authorization_of, identity_of
-from portal.services.inner.clients import client_of, known_client, redirect_uri
-from portal.services.inner.completing import exchanged, is_from, refused
-from portal.services.inner.definitions import opened
-from portal.services.inner.flows import Flow, begin_flow, finish_flow, peek_flow
+from portal.services.inner.clients import client_of, known_client
+from portal.services.inner.completing import exchanged, fault_of, refused
+from portal.services.inner.departing import Departure, depart, usual_scopes
+from portal.services.inner.flows import Flow, finish_flow, peek_flow
 from portal.services.inner.held_tokens import KIND, MORE_RIGHTS, needs_a_person
 from portal.services.inner.house import house_of
-from portal.services.inner.tokens import name_of, wanted_scopes
+from portal.services.inner.tokens import wanted_scopes
 from portal.store.database import release
 from portal.store.models import Server, UserCredential, now
 from portal.upstream.oauth_client import OAuthRefused
@@ -55,15 +51,6 @@ class ConnectionState:
     needs: str = "connect"
 
 
-@dataclass(frozen=True)
-class Departure:
-    """Where the browser goes on, and whom it meets there."""
-
-    url: str
-    host: str
-    server_name: str
-
-
 def begin(session: Session, principal: Principal, server_id: str, *, browser: str, back: str = "") -> Departure:
     """Prepare the way to a server's authorization server; asks other machines. `back` is a path of ours to return to.
 
@@ -77,27 +64,9 @@ def begin(session: Session, principal: Principal, server_id: str, *, browser: st
     scopes = _scopes(session, principal, row, found)
     client = client_of(session, row, found.server, scopes)
     row = _find(session, principal, server_id)
-    verifier = secrets.token_urlsafe(48)
-    contents = {
-        "verifier": verifier, "issuer": identity_of(found.server), "token_endpoint": found.server.token_endpoint,
-        "client_id": client.client_id, "scopes": scopes, "incarnation": row.incarnation, "back": back,
-    }  # fmt: skip
-    _, state = begin_flow(
-        session, FLOW, contents, browser=browser, user_id=principal.user_id, server_id=row.server_id
+    return depart(
+        session, row, found, client, scopes, kind=FLOW, user_id=principal.user_id, browser=browser, back=back
     )  # fmt: skip
-    parameters = {
-        "response_type": "code",
-        "client_id": client.client_id,
-        "redirect_uri": redirect_uri(session),
-        "state": state,
-        "code_challenge": _challenge(verifier),
-        "code_challenge_method": "S256",
-        **({"resource": found.resource} if found.resource else {}),
-        **({"scope": " ".join(scopes)} if scopes else {}),
-        **({"prompt": "consent"} if "offline_access" in scopes else {}),  # OpenID Connect Core, 11
-    }
-    url = with_parameters(found.server.authorization_endpoint, parameters)
-    return Departure(url, urlsplit(url).hostname or "", name_of(row))
 
 
 def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
@@ -219,17 +188,8 @@ def _completed(session: Session, principal: Principal, flow: Flow, answer: Mappi
         row = _find(session, principal, str(flow.server_id))
         found = authorization_of(session, row)
         row = _find(session, principal, str(flow.server_id))
-        server = found.server
-        if (identity_of(server), server.token_endpoint, row.incarnation) != (
-            begun["issuer"], begun["token_endpoint"], begun["incarnation"],
-        ):  # fmt: skip
-            return outcome | {"state": "changed"}
-        if not is_from(found, answer.get("iss")):
-            return outcome | {"state": "other_issuer"}  # and what it said is not looked at (R-OAUTH-21)
-        if answer.get("error"):
-            return outcome | refused(answer["error"])
-        if not answer.get("code"):
-            return outcome | refused("invalid_response")
+        if (fault := fault_of(row, found, begun, answer)) is not None:
+            return outcome | fault
         return outcome | exchanged(session, principal, row, found, begun, answer["code"])
     except OAuthRefused as refusal:
         return outcome | refused(refusal.error)
@@ -251,19 +211,8 @@ def _tried(session: Session, principal: Principal, server_id: str) -> dict[str, 
 
 def _scopes(session: Session, principal: Principal, row: Server, found: Discovery) -> list[str]:
     """What to ask for: the scopes of the definition, else those that discovery found; more where more were wanted."""
-    typed = opened(session, row, credentials=True).credentials.get("scopes")
-    scopes = typed.split() if isinstance(typed, str) else list(typed) if isinstance(typed, list) else []
-    if not scopes:
-        scopes = list(found.scopes)
-        if scopes and "offline_access" in found.server.scopes_supported:
-            scopes.append("offline_access")
     more = wanted_scopes(session, row, principal.user_id)
-    return list(dict.fromkeys(str(scope) for scope in (*scopes, *more)))
-
-
-def _challenge(verifier: str) -> str:
-    digest = hashlib.sha256(verifier.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return list(dict.fromkeys(str(scope) for scope in (*usual_scopes(session, row, found), *more)))
 
 
 def _view(session: Session, server_id: str, credential: UserCredential | None) -> ConnectionState:

@@ -99,7 +99,9 @@ class _Schemas(GenerateJsonSchema):
 
 def is_ours(app: Flask, rule: Rule) -> bool:
     """Whether a rule belongs to the JSON API. What speaks OAuth does not: RFC 8414 describes it, and its errors."""
-    return rule.rule.startswith(("/v1/", "/v0.1/")) and not hasattr(app.view_functions[rule.endpoint], "marks")
+    if rule.rule.startswith("/v1/mcp/oauth/") or hasattr(app.view_functions[rule.endpoint], "marks"):
+        return False
+    return rule.rule.startswith(("/v1/", "/v0.1/"))
 
 
 def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:

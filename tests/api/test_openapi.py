@@ -41,6 +41,7 @@ with only what is not the default; portal/web/documented.py tells more."""
 
 # These speak OAuth, by the documents of RFC 8414 and with the errors of RFC 6749.
 OAUTH = {f"/v1/mcp/server/oauth/<server_id>/{what}" for what in ("authorize", "token", "register")}
+OAUTH |= {"/v1/mcp/oauth/authorize", "/v1/mcp/oauth/token"}
 
 
 def test_every_route_of_the_api_has_an_entry(app: Flask) -> None:

@@ -36,8 +36,10 @@ BROKER = {
 }
 # Clients register there for themselves, whosoever browser they run in: no session is looked at.
 NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
+NO_SESSION |= {"oauth_byok.token", "oauth_byok.token_at_old_address"}
 CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
 METADATA = {"resource", "resource_at_root", "authorization_server", "server_at_root"}
+BYOK = {"oauth_byok.token", "oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
     "static",
@@ -52,6 +54,7 @@ OPEN = {
     *OAUTH,
     *BROKER,
     *DOCUMENTS,
+    *BYOK,
 }
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.

@@ -85,6 +85,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/keys/<key_id>": {"key_alias": "fresh"},
     "POST /v1/mcp/make_public": {"mcp_server_ids": [NOTES]},
     "POST /v1/mcp/server": SERVER,
+    "POST /v1/mcp/server/oauth/session": SERVER,
     "POST /v1/mcp/server/import": {"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}},
     "PUT /v1/mcp/server": {"server_id": NOTES, "description": "fresh"},
     "POST /v1/mcp/server/<server_id>/oauth-user-credential": {"access_token": "one's-own-token"},

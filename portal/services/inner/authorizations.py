@@ -18,7 +18,7 @@ from portal.domain.discovery import is_secure
 from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resource
 from portal.domain.servers import origin_of
-from portal.services.inner import flows
+from portal.services.inner import flows, temporary
 from portal.services.inner.definitions import opened
 from portal.services.inner.held_tokens import is_machine
 from portal.services.inner.house import house_of
@@ -40,9 +40,9 @@ def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> 
     urls = opened(session, row).urls
     if urls.get("token_url") and (urls.get("authorization_url") or is_machine(row)):
         return _checked(Discovery(_typed(urls), _resource(urls), ()))
-    known = session.get(ServerAuthorization, row.server_id)
-    if known is not None and (not afresh or known.discovered_at > now() - _FRESH):
-        return _with_typed(_read(known.found), urls)
+    known = _known(session, row, afresh)
+    if known is not None:
+        return _with_typed(_read(known), urls)
     if not urls.get("url"):
         raise InvalidRequest(
             "Nobody can tell where to sign in to this server: it needs an authorization URL and a token URL.",
@@ -61,6 +61,21 @@ def forget(session: Session, row: Server) -> None:
     for table in (ServerAuthorization, OAuthClientRegistration, SharedToken):
         session.execute(delete(table).where(table.server_id == row.server_id))
     flows.forget_flows(session, server_id=row.server_id)
+
+
+def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) -> None:
+    """Store what was discovered of a definition under test for the server that it became.
+
+    Raises `Conflict` (`issuer_changed`) where that one led to another issuer before.
+    """
+    issuer = identity_of(_read(found).server)
+    known = session.get(ServerAuthorization, row.server_id)
+    if known is not None and known.issuer != issuer:
+        raise Conflict("The server sent people to another sign-in provider before.", code="issuer_changed")
+    known = known or ServerAuthorization(server_id=row.server_id, issuer=issuer)
+    known.found, known.discovered_at = dict(found), now()
+    session.add(known)
+    session.flush()
 
 
 def minted_for(session: Session, row: Server) -> tuple[object, ...]:
@@ -101,6 +116,15 @@ def _checked(found: Discovery) -> Discovery:
     return found
 
 
+def _known(session: Session, row: Server, afresh: bool) -> Mapping[str, Any] | None:
+    """What was discovered before; for a definition under test that is minutes ago at most."""
+    if temporary.is_temporary(row):
+        found: Mapping[str, Any] | None = temporary.recall(session, row, "authorization")
+        return found
+    known = session.get(ServerAuthorization, row.server_id)
+    return known.found if known is not None and (not afresh or known.discovered_at > now() - _FRESH) else None
+
+
 def _resource(urls: Mapping[str, str]) -> str:
     return canonical_resource(urls["url"]) if urls.get("url") else ""
 
@@ -114,6 +138,9 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
         # Its message may name the server's host, which is not for everybody; the OAuth check tells an Admin all.
         log.warning("no authorization server was found for server %s: %s", server_id, failure.message)
         raise UpstreamFailure(_NOT_FOUND, reason=failure.reason) from None
+    if temporary.is_temporary(row):
+        temporary.remember(session, row, authorization=_written(found))
+        return found
     # Writing comes first (SQLite), and tells whether the definition is still the one that was asked about.
     unchanged = (Server.server_id == server_id, Server.incarnation == incarnation, Server.version == version)
     if not _touches(session, update(Server).where(*unchanged).values(server_id=Server.server_id)):

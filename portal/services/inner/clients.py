@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.domain.addresses import in_ranges
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
+from portal.services.inner import temporary
 from portal.services.inner.authorizations import identity_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
@@ -59,7 +61,7 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
         return typed
     if server.takes_metadata_documents and _is_reachable(house_of(session).public_url, server):
         return Client(document_url(house_of(session).public_url), auth_method="none")
-    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    ours = _kept(session, row, identity_of(server))
     if ours is not None and ours.redirect_uri == redirect_uri(session):
         registered = _opened(session, row, ours)
         if registered is not None:
@@ -81,7 +83,7 @@ def known_client(session: Session, row: Server, server: AuthorizationServer, cli
         return typed
     if client_id == document_url(house_of(session).public_url):
         return Client(client_id, auth_method="none")
-    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    ours = _kept(session, row, identity_of(server))
     if ours is not None and client_id in ("", ours.client_id):
         return _opened(session, row, ours)
     return None
@@ -125,7 +127,7 @@ def register_for_admin(
     None where the portal is a client there already: a stored one is used, and registered anew only where our redirect
     URI is another one since (OAU-41). Ends the transaction at hand.
     """
-    ours = session.get(OAuthClientRegistration, (row.server_id, identity_of(server)))
+    ours = _kept(session, row, identity_of(server))
     if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):
         return None
     answer: dict[str, Any] = {}
@@ -149,6 +151,11 @@ def _registered(
     answer = house_of(session).oauth.register(server, metadata)
     if said is not None:
         said.update(answer)
+    if temporary.is_temporary(row):
+        secret = _secret_part(answer, str(metadata["token_endpoint_auth_method"]))
+        found = {"issuer": issuer, "client_id": answer["client_id"], "redirect_uri": callback, "secret": secret}
+        temporary.remember(session, row, registration=found)
+        return Client(answer["client_id"], secret["client_secret"], secret["auth_method"])
     kept = OAuthClientRegistration(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
@@ -167,6 +174,38 @@ def _registered(
     client = _opened(session, row, kept)
     assert client is not None, "it was sealed or found a moment ago"
     return client
+
+
+def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration | None:
+    """The registration at an issuer; that of a definition under test is part of its record."""
+    if not temporary.is_temporary(row):
+        return session.get(OAuthClientRegistration, (row.server_id, issuer))
+    found = temporary.recall(session, row, "registration")
+    return _as_row(session, row, found) if found and found["issuer"] == issuer else None
+
+
+def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
+    """The registration of a stored server, in the clear, for a definition under test that goes out from it."""
+    query = select(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id)
+    ours = session.scalar(query.order_by(OAuthClientRegistration.registered_at.desc()).limit(1))
+    text = house_of(session).vault.open(ours.sealed, _place(row, ours)) if ours is not None else None
+    if ours is None or text is None:
+        return None
+    names = ("issuer", "client_id", "redirect_uri")
+    return {**{name: getattr(ours, name) for name in names}, "secret": json.loads(text)}
+
+
+def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -> None:
+    """Store the registration of a definition under test for the server that it became."""
+    session.merge(_as_row(session, row, found))
+    session.flush()
+
+
+def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:
+    names = ("issuer", "client_id", "redirect_uri")
+    kept = OAuthClientRegistration(server_id=row.server_id, **{name: found[name] for name in names})
+    kept.sealed = house_of(session).vault.seal(json.dumps(found["secret"]), _place(row, kept))
+    return kept
 
 
 def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from portal.domain.oauth import Discovery, TokenSet, read_token_set
+from portal.domain.oauth import Client, Discovery, TokenSet, read_token_set
 from portal.domain.principals import Principal
 from portal.domain.token_answers import broken_rule, claimed_account
 from portal.services import audit
@@ -38,6 +38,22 @@ def is_from(found: Discovery, iss: str | None) -> bool:
     return iss == found.server.issuer if iss is not None else not found.server.sends_iss
 
 
+def fault_of(
+    row: Server, found: Discovery, begun: Mapping[str, Any], answer: Mapping[str, str]
+) -> dict[str, Any] | None:  # fmt: skip
+    """The outcome where what came back holds no code for the server as it was when the flow began; else None."""
+    server = found.server
+    if (identity_of(server), server.token_endpoint, row.incarnation) != (
+        begun["issuer"], begun["token_endpoint"], begun["incarnation"],
+    ):  # fmt: skip
+        return {"state": "changed"}
+    if not is_from(found, answer.get("iss")):
+        return {"state": "other_issuer"}  # and what it said is not looked at (R-OAUTH-21)
+    if answer.get("error"):
+        return refused(answer["error"])
+    return None if answer.get("code") else refused("invalid_response")
+
+
 def exchanged(
     session: Session, principal: Principal, row: Server, found: Discovery, begun: Mapping[str, Any], code: str
 ) -> dict[str, Any]:
@@ -45,19 +61,9 @@ def exchanged(
     client = known_client(session, row, found.server, begun["client_id"])
     if client is None:
         return {"state": "changed"}
-    form = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "redirect_uri": redirect_uri(session),
-        "code_verifier": begun["verifier"],
-        **({"resource": found.resource} if found.resource else {}),
-    }
     server_id, version = row.server_id, row.version
-    release(session)
-    answer = house_of(session).oauth.ask_for_token(found.server, client, form)
-    try:
-        tokens = read_token_set(answer, now(), begun["scopes"])
-    except ValueError:
+    answer, tokens = tokens_for(session, found, client, begun, code)
+    if tokens is None:
         return refused("invalid_token")
     now_there = session.get(Server, server_id, populate_existing=True)
     if now_there is None or (now_there.incarnation, now_there.version) != (begun["incarnation"], version):
@@ -66,6 +72,28 @@ def exchanged(
         audit.record(session, principal, "connection refused", "server", server_id, rule=rule)
         return {"state": "refused_by_rules", "rule": rule}
     return _kept(session, principal, now_there, found, begun, client.client_id, tokens, claimed_account(answer))
+
+
+def tokens_for(
+    session: Session, found: Discovery, client: Client, begun: Mapping[str, Any], code: str
+) -> tuple[dict[str, Any], TokenSet | None]:
+    """What the token endpoint gives for a code, and the tokens in it if there are any. Ends the transaction at hand.
+
+    Raises what `ask_for_token` raises.
+    """
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": redirect_uri(session),
+        "code_verifier": begun["verifier"],
+        **({"resource": found.resource} if found.resource else {}),
+    }
+    release(session)
+    answer = house_of(session).oauth.ask_for_token(found.server, client, form)
+    try:
+        return answer, read_token_set(answer, now(), begun["scopes"])
+    except ValueError:
+        return answer, None
 
 
 def _kept(

@@ -7,16 +7,21 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Unauthenticated
 from portal.domain.principals import Principal
-from portal.services.inner import loading
+from portal.services.inner import loading, temporary
 from portal.store.models import Server
 
 
 def find_subject(session: Session, principal: Principal, reference: str, action: Action) -> Server:
-    """The server with this id, else alias or name, if the caller may do `action` with it.
+    """The server with this id, else alias or name, if the caller may do `action` with it; for those with admin view a
+    definition under test goes before (it is another id than that of any server, unless somebody wished otherwise).
 
     Raises as `loading.find_server` does. To strangers every other server looks alike: `Unauthenticated`.
     """
     if authz.is_known(principal):
+        held = temporary.find_temporary(session, principal, reference)
+        if held is not None:
+            authz.require(principal, action, loading.facts(session, held))
+            return held
         return loading.find_server(session, principal, reference, action).row
     row = by_reference(session, reference)
     if row is None or not authz.may(principal, action, loading.facts(session, row)):

@@ -18,6 +18,7 @@ from portal.web.api.servers import bp as servers
 from portal.web.api.settings import bp as settings
 from portal.web.api.submissions import bp as submissions
 from portal.web.api.teams import bp as teams
+from portal.web.api.temporary import bp as temporary
 from portal.web.api.tool_changes import bp as tool_changes
 from portal.web.api.tools import bp as tools
 from portal.web.api.toolsets import bp as toolsets
@@ -25,7 +26,7 @@ from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
     servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry,
-    exchange, audit, submissions, tool_changes, catalog, document, oauth_check,
+    exchange, audit, submissions, tool_changes, catalog, document, oauth_check, temporary,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from flask import request
+from flask import g, request
 from wtforms import (
     BooleanField,
     FieldList,
@@ -116,6 +116,11 @@ class ServerForm(PortalForm):
         "token_exchange_endpoint", "audience", "subject_token_type", "aws_region_name", "aws_service_name",
         "aws_role_name", "aws_session_name",
     )  # fmt: skip
+    SECRET: ClassVar = (
+        *_SEALED, "url", "auth_value", "client_secret", "aws_access_key_id", "aws_secret_access_key",
+        "aws_session_token",
+    )  # fmt: skip
+    """What is never sent back to the page once it was typed."""
     _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
 
     def validate_token_validation(self, field: TextAreaField) -> None:
@@ -220,7 +225,7 @@ class ServerForm(PortalForm):
     def _stdio_fields(self) -> dict[str, Any]:
         fields = {"command": self.command.data or None, "env": self._values(self.env)}
         typed = lines(self.args.data)
-        return {**fields, "args": typed} if typed or "version" not in request.form else fields
+        return {**fields, "args": typed} if typed or "version" not in typed_form() else fields
 
     def _auth_fields(self, auth: AuthType) -> dict[str, Any]:
         if auth.takes_a_key:
@@ -290,12 +295,18 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
 
 
+def typed_form() -> Mapping[str, str]:
+    """What is typed: as it was sent, or made whole with what is held of it (`pages/drafts.py`)."""
+    found: Mapping[str, str] = g.get("typed", request.form)
+    return found
+
+
 def secret_mode(name: str) -> str:
     """What a person chose for a stored secret: keep, replace or clear; blank where nothing was stored."""
-    mode = request.form.get(f"{name}__mode", "")
+    mode = typed_form().get(f"{name}__mode", "")
     return mode if mode in ("keep", "replace", "clear") else ""
 
 
 def secret_modes() -> dict[str, str]:
     """All such choices, to show them again when a form comes back."""
-    return {key.removesuffix("__mode"): value for key, value in request.form.items() if key.endswith("__mode")}
+    return {key.removesuffix("__mode"): value for key, value in typed_form().items() if key.endswith("__mode")}

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadRequest
 
-from portal.services import connections
+from portal.services import connections, drafting
 from portal.services.inner.brokered import FLOW as BROKER
 from portal.services.inner.flows import Flow, is_known, take_flow
 from portal.web.context import also_writes, commit_now
 from portal.web.limits import WAY_BACK, limiter
-from portal.web.oauth import broker, connect
+from portal.web.oauth import broker, connect, drafts
 from portal.web.oauth.browsers import bound_browser
 from portal.web.rendering import page
 
@@ -18,6 +18,7 @@ bp = Blueprint("oauth_callback", __name__)
 CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
     connections.FLOW: connect.came_back,
     BROKER: broker.finish_broker,
+    drafting.FLOW: drafts.came_back,
 }
 """Who goes on with a flow of each kind; a flow is taken, and that stands, before they are called."""
 _LONGEST = 8_192

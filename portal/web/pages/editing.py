@@ -8,11 +8,12 @@ from flask import Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, Forbidden, PortalError
+from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailure
 from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services import grid, inspection, servers, trying
+from portal.services.drafting import Draft
 from portal.services.grid import ServerCard
 from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
@@ -20,6 +21,7 @@ from portal.web.forms import logos
 from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
 from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
+from portal.web.pages import drafts
 from portal.web.pages.servers import bp
 from portal.web.rendering import is_fragment_request, page, see_other
 
@@ -30,14 +32,16 @@ def create() -> Response:
     authz.require(g.principal, Action.SERVER_CREATE)
     source = request.args.get("from", "")[:200]
     picked = prefill_from(source) or prefill_from_preview()
-    form = _form(None, picked)
-    if "save" in request.form and form.sent():
+    form, draft = _form(None, picked)
+    if "sign_in" in request.form and not drafts.is_over() and form.sent():
+        return _signed_in(form, None, draft)
+    if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             server = servers.create_server(g.session, g.principal, with_picture(form, None))
-            flash(f"{server.server_name} is added.", "success")
+            drafts.adopt(draft, server.server_id, f"{server.server_name} is added.")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked and source else {}
-    return _page(form, None, picked=picked, form_url=url_for("servers.create", **kept))
+    return _page(form, None, draft, picked=picked, form_url=url_for("servers.create", **kept))
 
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
@@ -45,8 +49,10 @@ def edit(server_id: str) -> Response:
     """Change a server; only what was changed is written."""
     find_card(server_id, Action.SERVER_UPDATE)
     stored = inspection.get_stored(g.session, g.principal, server_id)
-    form, conflict, moving = _form(stored), None, False
-    if "save" in request.form and form.sent():
+    (form, draft), conflict, moving = _form(stored), None, False
+    if "sign_in" in request.form and not drafts.is_over() and form.sent():
+        return _signed_in(form, stored, draft)
+    if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             try:
                 changes = changed_fields(with_picture(form, stored), stored)
@@ -59,9 +65,9 @@ def edit(server_id: str) -> Response:
                 conflict = None if moving else error.message
                 form.version.data = stored.view.version  # saving once more is meant to go over what is there now
             else:
-                flash(f"{server.server_name} is saved.", "success")
+                drafts.adopt(draft, server.server_id, f"{server.server_name} is saved.")
                 return see_other(url_for("servers.detail", server_id=server.server_id))
-    return _page(form, stored, conflict=conflict, moving=moving)
+    return _page(form, stored, draft, conflict=conflict, moving=moving)
 
 
 @bp.post("/test")
@@ -72,7 +78,7 @@ def test() -> Response:
     authz.require(g.principal, Action.SERVER_CREATE)
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
-    form = _form(stored)
+    form, _draft = _form(stored)
     result: dict[str, Any] = {"ok": False, "tone": "bad", "label": "Not tried", "tools": None, "unset": ()}
     if not form.validate():
         result["label"] = "Complete the required fields"
@@ -138,15 +144,28 @@ def _result(result: dict[str, Any]) -> Response:
     return page("servers/test_result.html", fragment="test_result", nav="servers", result=result, retry=retry)
 
 
-def _form(stored: Stored | None, picked: Prefill | None = None) -> ServerForm:
-    values = picked.values if picked and request.method == "GET" else {}
-    form = ServerForm(data=typed_before(stored) if stored else {"available_on_public_internet": True, **values})
+def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
+    """Out to the provider with what is typed, or the form with what is in the way."""
+    result = None
+    with form.showing_errors():
+        try:
+            return drafts.depart(form, stored, draft)
+        except UpstreamFailure as failure:
+            g.session.rollback()
+            result = drafts.failure(failure)
+    return _page(form, stored, draft, failed=result)
+
+
+def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerForm, Draft | None]:
+    draft, values = drafts.opened_draft(), picked.values if picked and request.method == "GET" else {}
+    before = typed_before(stored) if stored else {"available_on_public_internet": True, **values}
+    form = ServerForm(formdata=g.typed, data=before) if draft else ServerForm(data=before)
     groups = inspection.list_group_choices(g.session, g.principal)
     if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
         form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
     form.offer(stdio=settings().enable_stdio, groups=groups, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
-    return form
+    return form, draft
 
 
 def add_row(form: ServerForm) -> None:
@@ -188,9 +207,19 @@ def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
     return fields
 
 
-def _page(form: ServerForm, stored: Stored | None, *, picked: Prefill | None = None, **context: Any) -> Response:
-    shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context}
-    errors = bool(form.errors or context.get("conflict") or context.get("moving"))
+def _page(
+    form: ServerForm, stored: Stored | None, draft: Draft | None, *, picked: Prefill | None = None, **context: Any
+) -> Response:
+    kept = drafts.shown(draft, form)
+    if context.get("failed"):
+        kept["result"] = context["failed"]
+    errors = bool(
+        form.errors
+        or context.get("conflict")
+        or context.get("moving")
+        or (kept.get("draft_over") and form.is_submitted())
+    )
+    shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context, **kept}
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
         nav="servers", **shown,

@@ -1,0 +1,42 @@
+"""Temporary servers: a definition that is tried with OAuth before it is saved (TMP-01 to 16)."""
+
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.domain.servers import ServerFields, check_server_id
+from portal.services import audit
+from portal.services.inner import loading, temporary
+from portal.services.inner.inheriting import checked, whole
+from portal.services.inner.server_views import ServerView, view_server
+from portal.store.models import Server, new_id
+
+
+def hold_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
+    """Hold a definition for 300 s, under its id or a new one; the same id again refreshes both.
+
+    One that names a stored server and brings no secrets inherits its credentials, and changes nothing of it (TMP-03,
+    TMP-13). Raises what `create_server` raises for the definition, `stdio_not_allowed` for a command, and `Conflict`
+    (`credentials_would_move`) where inherited secrets would go to another host.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    server_id = fields.get("server_id") or new_id()
+    check_server_id(server_id)
+    stored = session.get(Server, server_id, options=loading.PARTS)
+    if stored is not None and not authz.may(principal, Action.SERVER_UPDATE, loading.facts(session, stored)):
+        stored = None
+    contents = checked(session, server_id, fields, whole(session, stored, fields, as_change=False))
+    kept = temporary.hold(session, principal, server_id, {"fields": contents})
+    audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
+    session.flush()
+    row = temporary.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
+    groups = tuple(fields.get("mcp_access_groups") or ())
+    return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
+
+
+def sweep(session: Session, _principal: Principal) -> None:
+    """Delete the definitions whose time is over."""
+    temporary.sweep(session)

@@ -1,0 +1,94 @@
+"""Bringing one's own key in the flow of an MCP client: the page that asks for it, and the client's token request."""
+
+from dataclasses import fields
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+from flask import Blueprint, Response, g, make_response, redirect, request, url_for
+from werkzeug.datastructures import MultiDict
+
+from portal.domain.errors import InvalidRequest
+from portal.services import byok_flow
+from portal.services.byok_flow import AuthorizeRequest, Question, TokenRequest
+from portal.web.carriers import of_the_broker
+from portal.web.context import also_writes
+from portal.web.limits import TRY_UPSTREAM, WAY_BACK, limiter
+from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
+from portal.web.rendering import page, policy, see_other
+
+bp = Blueprint("oauth_byok", __name__)
+_LONGEST = 8_192
+_MOST_PARAMETERS = 40
+
+
+@bp.get("/oauth/authorize")
+@limiter.limit(TRY_UPSTREAM)
+@also_writes
+def ask() -> Response:
+    """Ask the person for their key, in the name of a client."""
+    browser = new_or_bound_browser()
+    asked = AuthorizeRequest(**_parameters(request.args, AuthorizeRequest))
+    question = byok_flow.ask(g.session, g.principal, asked, browser=browser)
+    return bind(_page(question), browser)
+
+
+@bp.get("/v1/mcp/oauth/authorize")
+def ask_at_old_address() -> Response:
+    """LiteLLM's address of the same page."""
+    query = urlencode(list(request.args.items(multi=True)))
+    return make_response(redirect(f"{url_for('oauth_byok.ask')}?{query}", code=302))
+
+
+@bp.post("/oauth/authorize")
+@limiter.limit(TRY_UPSTREAM)
+def answer() -> Response:
+    """Take the key, or the no, and go back to the client."""
+    question = byok_flow.take(g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser())
+    if request.form.get("decision") != "allow":
+        return _back(byok_flow.decline(g.session, g.principal, question))
+    try:
+        return _back(byok_flow.grant(g.session, g.principal, question, request.form.get("key", "")))
+    except InvalidRequest as error:
+        return _page(question, problem=error.message)
+
+
+@bp.post("/oauth/token")
+@bp.post("/v1/mcp/oauth/token", endpoint="token_at_old_address")
+@limiter.limit(WAY_BACK)
+@of_the_broker("oauth", asks_who=False)
+def token() -> Response:
+    """A client's code for its token."""
+    asked = TokenRequest(**_parameters(request.form, TokenRequest))
+    body = byok_flow.redeem(g.session, asked, g.address)
+    response = Response(orjson.dumps(body), mimetype="application/json")
+    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    return response
+
+
+def _page(question: Question, *, problem: str = "") -> Response:
+    response = page("oauth/byok.html", status=422 if problem else 200, question=question, problem=problem)
+    response.headers["Content-Security-Policy"] = policy(form_action=_form_target(question.asked["redirect_uri"]))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _back(address: str) -> Response:
+    response = see_other(address) if request.headers.get("HX-Request") else make_response(redirect(address, code=302))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
+    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is one too long."""
+    if len(given) > _MOST_PARAMETERS:
+        raise InvalidRequest("The request has too many parameters.")
+    for _name, values in given.lists():
+        if len(values) > 1 or len(values[0]) > _LONGEST:
+            raise InvalidRequest("A parameter came twice, or is too long.")
+    return {field.name: given.get(field.name, "") for field in fields(shape)}
+
+
+def _form_target(uri: str) -> str:
+    """The one place outside that the form may lead to, as a policy writes it; it knows no IPv6 addresses."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}:" if ":" in (parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"
