@@ -18,18 +18,23 @@ from portal.web.documented import Entry, Query
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORDS: dict[int, tuple[str, ...]] = {
     400: (
-        "invalid_request", "already_active", "already_exists", "already_rejected", "missing_required_fields", "no_team",
-        "not_byok", "reserved_id", "stdio_not_allowed",
+        "invalid_request", "already_active", "already_exists", "already_rejected", "insecure_authorization_server",
+        "missing_client_id", "missing_required_fields", "no_authorization_server", "no_team", "not_byok", "not_oauth",
+        "reserved_id", "stdio_not_allowed",
     ),
     401: ("unauthenticated", "sign_in_needed", "byok_auth_required"),
     403: ("forbidden",),
     404: ("not_found",),
     405: ("method_not_allowed",),
-    409: ("conflict", "credentials_would_move", "stale_definition", "stale_version", "would_be_external"),
+    409: (
+        "conflict", "credentials_would_move", "expired", "issuer_changed", "stale_definition", "stale_version",
+        "would_be_external",
+    ),
     412: ("missing_user_env_vars",),
     413: ("too_large",),
     415: ("unsupported_media_type",),
     422: ("invalid",),
+    429: ("rate_limited",),
     500: ("internal_error", "misconfigured"),
     502: ("upstream_failed",),
     503: ("unavailable",),
@@ -40,7 +45,8 @@ WORDS: dict[int, tuple[str, ...]] = {
 _TAGS = {
     "servers": "MCP servers", "credentials": "Own credentials", "keys": "API keys", "groups": "Access groups",
     "me": "The caller", "access": "Explain access", "exchange": "Import", "audit": "Audit log",
-    "document": "This document",
+    "document": "This document", "connections": "Own connections", "temporary": "Temporary servers",
+    "oauth_check": "OAuth check",
 }  # fmt: skip
 _PARAMETERS = {
     "server_id": ("Id, name or alias of an MCP server.", "notes"),
