@@ -36,7 +36,7 @@ WORDS: dict[int, tuple[str, ...]] = {
     422: ("invalid",),
     429: ("rate_limited",),
     500: ("internal_error", "misconfigured"),
-    502: ("upstream_failed",),
+    502: ("upstream_failed", "oauth_refused"),
     503: ("unavailable",),
     504: ("upstream_timeout",),
 }  # fmt: skip
