@@ -67,7 +67,8 @@ class HttpBrowser:
         if pressed is not None and pressed.get("name"):
             values[str(pressed["name"])] = str(pressed.get("value", ""))
         values |= fields
-        target = urljoin(page.url, str(form.get("action") or page.url))
+        own = pressed.get("formaction") if pressed is not None else None
+        target = urljoin(page.url, str(own or form.get("action") or page.url))
         if str(form.get("method", "get")).lower() == "post":
             return self._follow("POST", target, values, until, came_from=page.url)
         return self._follow("GET", str(httpx2.URL(target, params=values)), None, until)

@@ -10,7 +10,7 @@ from portal.web.errors import status_of
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.pages.accounts import own_path
-from portal.web.rendering import page, plural, see_other
+from portal.web.rendering import onward, page, plural, see_other
 
 bp = Blueprint("oauth_connect", __name__)
 
@@ -34,7 +34,8 @@ def begin(server_id: str) -> Response:
             raise
         g.session.rollback()
         return _page(server_id, status=status_of(error), problem=error)
-    response = page("oauth/continue.html", departure=departure)
+    message = f"You sign in there, and come back here connected to {departure.server_name}."
+    response = onward(departure.url, f"Continue to {departure.host}", message)
     response.headers["Referrer-Policy"] = "no-referrer"
     return bind(response, browser)
 
