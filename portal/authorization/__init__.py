@@ -1,0 +1,172 @@
+"""THE module that decides: who may do what, who reaches which server, and who sees which of its fields.
+
+Pages, API, OAuth routes, commands and the worker all ask here and nowhere else. It builds conditions and answers
+questions; it runs no query and speaks no HTTP. `usable_servers` and `visible_servers` are the SQL twins of `may_use`
+and `may_see`; a property test holds each pair together.
+"""
+
+from portal.authorization.callers import (
+    active_admins,
+    has_admin_view,
+    is_active_admin,
+    is_admin,
+    is_known,
+    is_member,
+    is_not_restricted,
+    is_person,
+    is_unbound,
+    may_ask_for_team,
+    may_take_route,
+)
+from portal.authorization.fields import (
+    VISIBLE_FIELDS,
+    Show,
+    Visibility,
+    shown,
+    visibility,
+)
+from portal.authorization.reach import (
+    Decision,
+    Rule,
+    ToolLimits,
+    Verdict,
+    allowed_tool_names,
+    covering_routes,
+    decide,
+    granted_toolsets,
+    key_servers,
+    lets_strangers_sign_in,
+    may_see,
+    may_use,
+    public_servers,
+    reviewable_servers,
+    servers_of_team,
+    sign_in_servers,
+    tool_limits,
+    usable_servers,
+    visible_servers,
+)
+from portal.authorization.words import (
+    Action,
+    Predicate,
+    ServerFacts,
+)
+from portal.domain.errors import Forbidden
+from portal.domain.principals import Principal
+
+__all__ = [
+    "RULES",
+    "VISIBLE_FIELDS",
+    "Action",
+    "Decision",
+    "Predicate",
+    "Rule",
+    "ServerFacts",
+    "Show",
+    "ToolLimits",
+    "Verdict",
+    "Visibility",
+    "active_admins",
+    "allowed_actions",
+    "allowed_tool_names",
+    "covering_routes",
+    "decide",
+    "granted_toolsets",
+    "has_admin_view",
+    "is_active_admin",
+    "is_admin",
+    "is_known",
+    "is_member",
+    "is_not_restricted",
+    "is_person",
+    "is_unbound",
+    "key_servers",
+    "lets_strangers_sign_in",
+    "may",
+    "may_ask_for_team",
+    "may_see",
+    "may_take_route",
+    "may_use",
+    "public_servers",
+    "refusal",
+    "require",
+    "reviewable_servers",
+    "servers_of_team",
+    "shown",
+    "sign_in_servers",
+    "tool_limits",
+    "usable_servers",
+    "visibility",
+    "visible_servers",
+]
+
+RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
+    Action.ACCESS_GROUP_MANAGE: [[is_admin, is_unbound]],
+    Action.ACCESS_GROUP_READ: [[has_admin_view]],
+    Action.AUDIT_READ: [[has_admin_view]],
+    Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
+    Action.CATALOG_READ: [[has_admin_view]],
+    Action.CREDENTIAL_OWN: [[is_person, may_use]],
+    Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
+    Action.KEY_MANAGE: [[is_admin, is_unbound]],
+    Action.KEY_OWN: [[is_person, is_not_restricted]],
+    Action.KEY_OWN_READ: [[is_person]],
+    Action.KEY_READ: [[has_admin_view]],
+    Action.PREFERENCE_MANAGE: [[is_admin, is_unbound]],
+    Action.PREFERENCE_READ: [[has_admin_view]],
+    Action.SERVER_ACCEPT: [[is_admin, has_admin_view, may_see]],
+    Action.SERVER_CREATE: [[is_admin]],
+    Action.SERVER_DELETE: [[is_admin, may_see]],
+    Action.SERVER_INSPECT: [[has_admin_view, may_see]],
+    Action.SERVER_PROBE: [[is_admin, may_see]],
+    Action.SERVER_READ: [[may_see]],
+    Action.SERVER_RENEW: [[is_known, may_use]],
+    Action.SERVER_REVEAL: [[is_admin, has_admin_view, may_see]],
+    Action.SERVER_SIGN_IN: [[is_known, may_use], [lets_strangers_sign_in]],
+    Action.SERVER_UPDATE: [[is_admin, may_see]],
+    Action.SERVER_USE: [[may_use]],
+    Action.SUBMISSION_DECIDE: [[is_admin]],
+    Action.SUBMISSION_MAKE: [[is_member]],
+    Action.SUBMISSION_READ: [[has_admin_view]],
+    Action.TEAM_MANAGE: [[is_admin, is_unbound]],
+    Action.TEAM_READ: [[has_admin_view]],
+    Action.TOOLSET_MANAGE: [[is_admin, is_unbound]],
+    Action.TOOLSET_READ: [[has_admin_view]],
+    Action.USER_MANAGE: [[is_admin, is_unbound]],
+    Action.USER_READ: [[has_admin_view]],
+    Action.VALUES_OWN: [[is_person, may_see]],
+}
+_SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
+_CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})
+
+
+def may(principal: Principal, action: Action, server: ServerFacts | None = None) -> bool:
+    """Whether `principal` may do `action` (to `server`, where the action is about one)."""
+    if action in _CHANGES_A_DEFINITION and server is not None and server.row.origin == "config":
+        return False
+    return any(all(predicate(principal, server) for predicate in clause) for clause in RULES[action])
+
+
+def require(principal: Principal, action: Action, server: ServerFacts | None = None) -> None:
+    """Raise `Forbidden` unless `may`."""
+    if not may(principal, action, server):
+        raise Forbidden(refusal(action))
+
+
+def refusal(action: Action) -> str:
+    """What somebody is told who may not do `action`; it names nothing."""
+    return _REFUSALS.get(action, "You may not do this. Ask an Admin.")
+
+
+def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> frozenset[Action]:
+    """What a page may offer: actions on `server`, or, without one, those that concern no single server."""
+    candidates = _SERVER_ACTIONS if server is not None else frozenset(Action) - _SERVER_ACTIONS
+    return frozenset(action for action in candidates if may(principal, action, server))
+
+
+_REFUSALS = {
+    Action.KEY_OWN: "A restricted key cannot issue or revoke keys.",
+    Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
+    Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",
+    Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",
+}

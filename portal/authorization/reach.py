@@ -1,0 +1,261 @@
+"""Which servers somebody reaches, and which of their tools: `1-system.md`, 4.
+
+`usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, false, or_, select, true
+
+from portal.authorization.callers import has_admin_view, is_known
+from portal.authorization.words import ServerFacts
+from portal.domain.principals import Principal, Reach
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.store.models import AccessGroupServer, Server
+
+
+class Verdict(StrEnum):
+    """What one rule says: it lets in, it keeps out, it has no objection, or it is not met."""
+
+    GRANTS = "grants"
+    REFUSES = "refuses"
+    PASSES = "passes"
+    NOT_MET = "not_met"
+
+
+class Rule(StrEnum):
+    """The rules of `1-system.md`, 4 that decide about using a server, by the number they have there."""
+
+    ACTIVE = "active"  # 1
+    ADDRESS = "address"  # 7
+    OPEN_TO_ALL = "open_to_all"  # 5
+    ADMIN_VIEW = "admin_view"  # 2
+    GRANTS = "grants"  # 3 and 4
+
+
+def _active(_principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.PASSES if server.row.approval_status == ApprovalStatus.ACTIVE else Verdict.REFUSES
+
+
+def _address(principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.PASSES if _is_in_reach_of_address(principal, server.row) else Verdict.REFUSES
+
+
+def _open_to_all(_principal: Principal, server: ServerFacts) -> Verdict:
+    return Verdict.GRANTS if server.row.allow_all_keys else Verdict.NOT_MET
+
+
+def _admin_view(principal: Principal, server: ServerFacts) -> Verdict:
+    if not principal.role.has_admin_view:
+        return Verdict.NOT_MET
+    named = principal.only_servers is None or server.row.server_id in principal.only_servers
+    return Verdict.GRANTS if named else Verdict.NOT_MET
+
+
+def _grants(principal: Principal, server: ServerFacts) -> Verdict:
+    # What an Admin's key names narrows it (rule 2); further grants do not widen it again.
+    is_judged = not principal.role.has_admin_view
+    return Verdict.GRANTS if is_judged and covering_routes(principal, server) else Verdict.NOT_MET
+
+
+_RULES_OF_USE: dict[Rule, Callable[[Principal, ServerFacts], Verdict]] = {
+    Rule.ACTIVE: _active,
+    Rule.ADDRESS: _address,
+    Rule.OPEN_TO_ALL: _open_to_all,
+    Rule.ADMIN_VIEW: _admin_view,
+    Rule.GRANTS: _grants,
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether somebody may use a server, which rule settles it, and what each rule says."""
+
+    allowed: bool
+    decided_by: Rule
+    verdicts: dict[Rule, Verdict]
+
+
+def decide(principal: Principal, server: ServerFacts) -> Decision:
+    """Ask every rule. The first that refuses decides, else the first that grants, else the grants that are missing."""
+    verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
+    for wanted in (Verdict.REFUSES, Verdict.GRANTS):
+        for rule, verdict in verdicts.items():
+            if verdict is wanted:
+                return Decision(verdict is Verdict.GRANTS, rule, verdicts)
+    return Decision(False, Rule.GRANTS, verdicts)
+
+
+def may_use(principal: Principal, server: ServerFacts | None) -> bool:
+    """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in."""
+    return server is not None and decide(principal, server).allowed
+
+
+def may_see(principal: Principal, server: ServerFacts | None) -> bool:
+    """As `may_use`, plus `view_all` (rule 6), plus servers under review for those with admin view (rule 1)."""
+    if server is None or not _is_in_reach_of_address(principal, server.row):
+        return False
+    if server.row.approval_status != ApprovalStatus.ACTIVE:
+        return has_admin_view(principal) and principal.only_servers is None
+    return (principal.view_all and not principal.is_restricted_key) or may_use(principal, server)
+
+
+def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> bool:
+    """Rule 8: an active OAuth server that leaves signing in to its upstream; there it is found out who they are."""
+    if server is None or server.row.approval_status != ApprovalStatus.ACTIVE:
+        return False
+    row = server.row
+    is_of_people = row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
+    return is_of_people and row.delegate_auth_to_upstream is True and _is_in_reach_of_address(principal, row)
+
+
+def usable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_use` says."""
+    return and_(_ACTIVE, _address_condition(principal), or_(Server.allow_all_keys, _grant_condition(principal)))
+
+
+def visible_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says of active servers, which are those that lists show."""
+    if principal.view_all and not principal.is_restricted_key:
+        return and_(_ACTIVE, _address_condition(principal))
+    return usable_servers(principal)
+
+
+def reviewable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
+    if principal.only_servers is not None:
+        return usable_servers(principal)
+    under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(principal))
+    return or_(usable_servers(principal), under_review)
+
+
+def public_servers() -> ColumnElement[bool]:
+    """The condition on `Server` for what strangers may know of: active, and listed publicly by an Admin."""
+    return and_(_ACTIVE, Server.is_public)
+
+
+def servers_of_team(reach: Reach) -> ColumnElement[bool]:
+    """The condition on `Server` for what one team is granted."""
+    return and_(_ACTIVE, _reach_condition(reach))
+
+
+def granted_toolsets(principal: Principal) -> frozenset[str] | None:
+    """The toolsets that are granted to the principal; None is every one.
+
+    With admin view all, unless the key names some itself (ACC-27). Else, as for tools: within one route every level
+    that names toolsets narrows, and between routes the wider wins.
+    """
+    if has_admin_view(principal):
+        return principal.only_toolsets
+    narrowed = (
+        [level.toolset_ids for level in route if level.explicit_toolsets is not None]
+        for route in principal.routes_of_access
+    )
+    return frozenset().union(*(frozenset.intersection(*limits) for limits in narrowed if limits))
+
+
+@dataclass(frozen=True)
+class ToolLimits:
+    """Which tools of one server are left to a principal: by the server's own list, and by permissions. None: all."""
+
+    allow_list: frozenset[str] | None
+    permitted: frozenset[str] | None
+
+    def allow(self, name: str) -> bool:
+        """Whether the tool may be called; names are compared as they are written."""
+        return all(limit is None or name in limit for limit in (self.allow_list, self.permitted))
+
+    def name(self, name: str) -> bool:
+        """Whether a limit names just this tool."""
+        return any(limit is not None and name in limit for limit in (self.allow_list, self.permitted))
+
+
+def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
+    """The limits on the tools of `server`, for those who may use it."""
+    # An empty list is no list, unless the server says that it is one (LiteLLM's `tool_allowlist_enforced`).
+    enforced = (server.row.mcp_info or {}).get("tool_allowlist_enforced") is True
+    listed = frozenset(server.row.allowed_tools) if server.row.allowed_tools or enforced else None
+    return ToolLimits(listed, allowed_tool_names(principal, server))
+
+
+def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
+    """The tools of `server` that the tool permissions leave the principal; None is no limit.
+
+    Within one route of access every level that names the server's tools narrows; between routes the wider wins.
+    """
+    routes, limits_of_routes = covering_routes(principal, server), list[frozenset[str]]()
+    for route in routes:
+        limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]
+        if not limits:
+            return None
+        limits_of_routes.append(frozenset.intersection(*limits))
+    return frozenset().union(*limits_of_routes) if routes else None
+
+
+_ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
+
+
+def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
+    """The routes of access in which every level names the server."""
+    row_id, groups = server.row.server_id, server.access_group_ids
+    return [
+        route for route in principal.routes_of_access if route and all(level.covers(row_id, groups) for level in route)
+    ]
+
+
+def _grant_condition(principal: Principal) -> ColumnElement[bool]:
+    if _sees_all(principal):
+        return true()
+    if _is_narrowed_admin(principal):
+        return Server.server_id.in_(principal.only_servers or ())
+    routes = [route for route in principal.routes_of_access if route]
+    return or_(false(), *(and_(*(_reach_condition(level) for level in route)) for route in routes))
+
+
+def _sees_all(principal: Principal) -> bool:
+    return principal.role.has_admin_view and principal.only_servers is None
+
+
+def _is_narrowed_admin(principal: Principal) -> bool:
+    return principal.role.has_admin_view and principal.only_servers is not None
+
+
+def _reach_condition(reach: Reach) -> ColumnElement[bool]:
+    named = Server.server_id.in_(reach.server_ids) if reach.server_ids else false()
+    if not reach.access_group_ids:
+        return named
+    members = select(AccessGroupServer.server_id).where(AccessGroupServer.access_group_id.in_(reach.access_group_ids))
+    return or_(named, Server.server_id.in_(members))
+
+
+def _is_in_reach_of_address(principal: Principal, row: Server) -> bool:
+    return principal.is_internal or row.available_on_public_internet or row.is_public
+
+
+def _address_condition(principal: Principal) -> ColumnElement[bool]:
+    if principal.is_internal:
+        return true()
+    return or_(Server.available_on_public_internet, Server.is_public)
+
+
+def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those that people sign in to by way of the portal, as far as the caller may know.
+
+    Strangers may know of all that their address reaches: clients read how to sign in before anybody does.
+    """
+    of_people = and_(
+        Server.auth_type == AuthType.OAUTH2.value,
+        or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
+    )
+    return and_(of_people, _known_of(principal))
+
+
+def key_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
+    return and_(Server.is_byok, _known_of(principal))
+
+
+def _known_of(principal: Principal) -> ColumnElement[bool]:
+    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
