@@ -129,7 +129,8 @@ class ToolOutcome:
 class ProbeResult:
     """One look at an upstream. `message` is for people and never holds a secret, a URL path or the upstream's words.
 
-    `tools` is None when they were not asked for or not given. `challenge`: a 401 carried WWW-Authenticate.
+    `tools` is None when they were not asked for or not given. `challenge`: a 401 carried WWW-Authenticate; `wanted`:
+    the scopes of a refusal that asks for more rights (RFC 6750, 3.1).
     """
 
     status: HealthStatus
@@ -141,6 +142,7 @@ class ProbeResult:
     server_version: str | None = None
     tools: tuple[ToolDefinition, ...] | None = None
     challenge: bool = False
+    wanted: tuple[str, ...] | None = None
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import InvalidRequest, UpstreamFailure
+from portal.domain.errors import InsufficientScope, InvalidRequest, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.servers import (
     KEPT,
@@ -86,6 +86,8 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
     def look(target: Target) -> ProbeResult:
         target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
         result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+        if result.wanted is not None:
+            raise InsufficientScope(result.message, result.wanted)
         if result.reason is HealthReason.SIGN_IN_NEEDED:
             raise UpstreamFailure(result.message, reason=result.reason)
         return result

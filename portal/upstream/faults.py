@@ -49,7 +49,7 @@ class Fault(Exception):
     def as_result(self, latency_ms: int) -> ProbeResult:
         """The same as the outcome of a probe."""
         status = HealthStatus.UNKNOWN if self.reason in _UNKNOWN else HealthStatus.UNHEALTHY
-        return ProbeResult(status, self.reason, self.message, latency_ms, challenge=self.challenge)
+        return ProbeResult(status, self.reason, self.message, latency_ms, challenge=self.challenge, wanted=self.wanted)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ _INITIALIZE = {
     },
 }  # fmt: skip
 
+_LIST_TOOLS = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+
 
 async def walk(policy: OutboundPolicy, url: str) -> Walk:
     """Ask the MCP server at `url` for its authorization, without any credential. Raises nothing for what it answers."""
@@ -175,6 +177,9 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
     if seen.status in (404, 405):  # HTTP+SSE: its stream is opened with GET
         opened = await path.ask(path.url, head_only=True)
         seen = opened if opened.status in (401, 403) else seen
+    if seen.status == 200:  # anybody may shake hands there; asking for something is another matter
+        refused = await path.ask(path.url, _LIST_TOOLS)
+        seen = refused if refused.status in (401, 403) else seen
     common: dict[str, Any] = {"address": path.url, "method": "POST", "seen": seen}
     if seen.status is None:
         path.note(title, Verdict.FAIL, seen.fault, remedy="Check the server's URL, and that it runs.", **common)

@@ -45,12 +45,17 @@ async def _greet(target: Target, with_tools: bool, began: float, client: "Client
 
 
 async def _tools_if_any(client: "Client", witness: WireWitness) -> tuple[ToolDefinition, ...] | None:
-    """The tools, or None where the server refuses to list them: its handshake is what health is about."""
+    """The tools, or None where the server refuses to list them: its handshake is what health is about.
+
+    A refusal that asks for more rights is passed on: whoever's token it is can get them.
+    """
     from mcp import MCPError
 
     try:
         return await listed(client, witness)
     except MCPError:
+        if witness.answer is not None and witness.answer.wanted is not None:
+            raise
         return None
 
 

@@ -90,6 +90,16 @@ def test_a_server_of_before_resource_metadata_is_its_own_authorization_server(
     assert [step.verdict for step in walk.steps] == [Verdict.WARN] * 4 + [Verdict.OK]
 
 
+def test_a_server_that_shakes_hands_with_anybody_is_asked_for_its_tools(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
+    assert recording_as.challenge is not None
+    recording_as.challenge += ', scope="tools:list"'
+    recording_as.answer("mcp", Answer(200, json={"jsonrpc": "2.0", "id": 1, "result": {}}), times=1)
+    assert oauth.discover(recording_as.url).scopes == ("tools:list",)
+    assert [request.json["method"] for request in recording_as.seen("mcp")] == ["initialize", "tools/list"]
+
+
 def test_an_sse_server_is_asked_with_get(oauth: OAuthClient, recording_as: RecordingServer) -> None:
     recording_as.answer("mcp", Answer(405), times=1)
     assert oauth.discover(recording_as.url).server.issuer == recording_as.issuer

@@ -183,6 +183,23 @@ def test_scopes_that_were_not_given_are_named(signed_in: SignedIn, write: Write,
     assert "did not give all rights that were asked for: write is missing" in connect(signed_in("mel"), server_id).text
 
 
+def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(
+    signed_in: SignedIn, write: Write, recording_as: RecordingServer
+) -> None:
+    """Its refusal is no reason to renew or to drop the token; the next way out asks for what it named, too."""
+    server_id = discovered(write, recording_as)
+    wants = {"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="tools:list"'}
+    mel = signed_in("mel")
+    address = depart(mel, server_id)
+    recording_as.answer("mcp", Answer(403, json={}, headers=wants))
+    page = parse(come_back(mel, at_provider(address)))
+    assert "It works" not in page.text
+    assert "did not take it" in page.text
+    assert "Needs more rights" in parse(mel.get("/servers")).text
+    assert [asked.form["grant_type"] for asked in recording_as.seen("token")] == ["authorization_code"]
+    assert "tools:list" in parse_qs(urlsplit(depart(mel, server_id)).query)["scope"][0].split()
+
+
 def test_a_server_that_moves_meanwhile_gets_nothing(
     signed_in: SignedIn, client: As, write: Write, recording_as: RecordingServer
 ) -> None:
