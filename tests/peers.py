@@ -200,9 +200,19 @@ def _worker_number() -> int:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
-    """An empty database of this pytest process alone, on a real PostgreSQL: its URL."""
+    """A database of this pytest process alone, on a real PostgreSQL, empty at first: its URL."""
+    return _new_database("shared")
+
+
+@pytest.fixture(scope="module")
+def own_postgres_url(request: pytest.FixtureRequest) -> str:
+    """One of this module alone, for tests that clear it or leave something behind."""
+    return _new_database(request.module.__name__.rpartition(".")[2])
+
+
+def _new_database(purpose: str) -> str:
     server = os.environ.get("TEST_PG_URL") or unavailable("PostgreSQL (TEST_PG_URL)")
-    name = f"portal_test_{_worker_number()}"
+    name = f"portal_{purpose}_{_worker_number()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

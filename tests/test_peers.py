@@ -39,7 +39,7 @@ def test_the_sse_server_names_its_message_endpoint(everything_sse: str) -> None:
 
 def test_postgres_gives_this_process_a_database_of_its_own(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
-        assert connection.info.dbname.startswith("portal_test_")
+        assert connection.info.dbname.startswith("portal_shared_")
         connection.execute("CREATE TEMPORARY TABLE ours (id integer)")
 
 

@@ -23,10 +23,10 @@ ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
-def public(postgres_url: str) -> Iterator[str]:
+def public(own_postgres_url: str) -> Iterator[str]:
     """Their common address; Dana signs in by SSO and is Admin by her group."""
     environment = bare_environment(
-        PORTAL_DATABASE_URL=postgres_url,
+        PORTAL_DATABASE_URL=own_postgres_url,
         PORTAL_SECRET_KEY="x" * 32,
         PORTAL_ENCRYPTION_KEYS="j1:" + "ampq" * 10 + "amo=",
     )
@@ -39,7 +39,7 @@ def public(postgres_url: str) -> Iterator[str]:
             "client_secret": provider.client_secret, "roles": {"mcp-admins": "proxy_admin"},
         }  # fmt: skip
         settings = {"PORTAL_SIGN_IN_PROVIDERS": json.dumps([corp]), "PORTAL_BOOTSTRAP_API_KEY": KEY}
-        with two_processes(postgres_url, **settings) as public:
+        with two_processes(own_postgres_url, **settings) as public:
             yield public
 
 

@@ -229,7 +229,7 @@ def test_client_credentials_serve_everybody_with_one_token(
     assert "refresh_token" not in asked.form
     seen = client("ada").get(f"/v1/mcp/server/{server_id}").get_json()
     assert seen["status"] == "healthy", (seen["health_check_reason"], seen["health_check_error"])
-    assert "sign-in is needed" not in signed_in("mel").get("/servers").get_data(as_text=True)
+    assert "Sign-in needed" not in signed_in("mel").get("/servers").get_data(as_text=True)
     assert signed_in("mel").get(f"/credentials/{server_id}/connect").status_code == 400
     with database.session() as session:
         assert b"at-1" not in session.query(SharedToken).one().sealed

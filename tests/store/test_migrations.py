@@ -21,7 +21,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'portal.db'}"
     else:
-        url = request.getfixturevalue("postgres_url").replace("postgresql://", "postgresql+psycopg://")
+        url = request.getfixturevalue("own_postgres_url").replace("postgresql://", "postgresql+psycopg://")
     database = Database(url, {})
     _clear(database)
     yield database

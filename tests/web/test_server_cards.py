@@ -83,8 +83,8 @@ def test_ui_52_a_machine_account_asks_nobody_to_sign_in(signed_in: SignedIn, wri
         make_server(session, "s", auth_type="oauth2", oauth2_flow="client_credentials", allow_all_keys=True)
         make_server(session, "each", auth_type="oauth2", oauth2_flow="authorization_code", allow_all_keys=True)
     otto = signed_in("otto")
-    assert "sign-in is needed" not in card(otto).text
-    assert "sign-in is needed" in card(otto, "id-each").text
+    assert "Sign-in needed" not in card(otto).text
+    assert "Sign-in needed" in card(otto, "id-each").text
     mine = parse(otto.get("/credentials")).find("main").text
     assert "each" in mine
     assert "id-s" not in mine

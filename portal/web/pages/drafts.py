@@ -101,8 +101,10 @@ def _result(outcome: Mapping[str, Any]) -> dict[str, Any]:
     ok = tried["status"] == "healthy"
     account = f" as {outcome['account']}" if outcome.get("account") else ""
     label = f"Signed in{account}. Save, and you are connected."
+    tools = tried["tools"]
     return {
         **tried,
+        "tools": None if tools is None else [{**tool, "wire": tool} for tool in tools],
         "ok": ok,
         "tone": "ok" if ok else "warn",
         "label": label,
