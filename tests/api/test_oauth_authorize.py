@@ -36,7 +36,7 @@ SignedIn = Callable[[str], Client]
 # Authorize
 
 
-def test_oau_01_an_admins_request_goes_to_the_upstream_with_all_it_carries(
+def test_oau_01_04_69_an_admins_request_goes_to_the_upstream_with_all_it_carries(
     client: As, add: Callable[..., str], recording_as: RecordingServer
 ) -> None:
     add()
@@ -51,6 +51,18 @@ def test_oau_01_an_admins_request_goes_to_the_upstream_with_all_it_carries(
     }  # fmt: skip
     assert len(state) >= 43
     assert "client-state" not in state
+
+
+def test_oau_20_to_23_the_public_url_is_the_operators_word_whatever_proxies_say(
+    client: As, add: Callable[..., str], write: Write
+) -> None:
+    """It is always set, so no header of a proxy, trusted or not, makes another callback of it."""
+    add()
+    with write() as session:
+        preferences.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
+    forwarded = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-Port": "8443"}
+    answer = client("ada").get(f"{BASE}/authorize", query_string=ASKED, headers=forwarded)
+    assert query_of(answer.location)["redirect_uri"] == CALLBACK
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,21 @@ def test_pages_tell_how_the_connection_stands(
     assert page.find("button", string=lambda t: t and "Connect again" in t) or "Connect again" in page.main.text
 
 
+def test_ui_49_51_the_tools_tab_asks_to_connect_and_only_then_asks_the_server(
+    signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
+) -> None:
+    mel, tab = signed_in("mel"), f"/servers/{guarded}/tools?now=1"
+    gate = parse(mel.get(tab))
+    assert gate.select_one(f'a[href^="/credentials/{guarded}/connect"]')
+    assert protected_mcp_server.counters().unauthorized == 0
+    connect(mel, guarded)
+    assert "whoami" in parse(mel.get(tab)).text
+    protected_mcp_server.expire_access_tokens()
+    assert "whoami" in parse(mel.get(tab)).text  # no gate: the list renews
+    protected_mcp_server.revoke_all()
+    assert parse(mel.get(tab)).select_one(f'a[href^="/credentials/{guarded}/connect"]')
+
+
 def test_an_expired_token_is_renewed_once_on_a_401(
     signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
