@@ -59,7 +59,7 @@ def _page(
             fault = error.message
         else:
             _compare(card, found)
-        card = grid.get_card(g.session, g.principal, card.server_id)  # asking may have ended a connection, or shown news
+        card = grid.get_card(g.session, g.principal, card.server_id)  # asking may have ended a connection
     return page(
         "servers/tools.html", fragment="tools", status=status, nav="servers", server=card, tools=found, fault=fault,
         groups=_groups(found or ()), view=_view(), choice=choice, changeable=Action.SERVER_UPDATE in card.actions,
