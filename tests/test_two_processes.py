@@ -122,3 +122,17 @@ def test_tmp_07_a_definition_that_one_holds_the_other_knows(public: str, protect
     for _ in range(6):
         url = f"{public}/v1/mcp/server/oauth/trial/authorize"
         assert httpx2.get(url, params=asked, headers=BY_KEY, follow_redirects=False).status_code == 307
+
+
+def test_a_key_brought_in_a_clients_flow_is_known_to_both(public: str, dana: HttpBrowser) -> None:
+    body = {"server_id": "keyed", "server_name": "keyed", "transport": "http", "url": "http://127.0.0.1:9/mcp",
+            "auth_type": "bearer_token", "is_byok": True}  # fmt: skip
+    assert httpx2.post(f"{public}/v1/mcp/server", json=body, headers=BY_KEY).status_code == 201
+    asked = {**ASKED, "redirect_uri": CLIENT_REDIRECT, "server_id": "keyed"}
+    for _ in range(ROUNDS):
+        page = dana.visit(str(httpx2.URL(f"{public}/oauth/authorize", params=asked)))
+        code = dana.submit(page, "Allow", until=CLIENT_REDIRECT, key="the-key-of-dana").query["code"]
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER,
+                "client_id": ASKED["client_id"], "redirect_uri": CLIENT_REDIRECT}  # fmt: skip
+        answers = [httpx2.post(f"{public}/oauth/token", data=form).status_code for _ in range(2)]
+        assert answers == [200, 400]
