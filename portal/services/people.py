@@ -12,6 +12,7 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFoun
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
+from portal.services.inner.admins import is_last_admin
 from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
     ObjectPermission,
@@ -96,9 +97,9 @@ def change_user(
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     before = _views(session, [user])[0]
-    is_last_admin = _is_last_admin(session, user)
+    was_last = is_last_admin(session, user)
     _apply(session, user, fields)
-    if is_last_admin and not authz.is_active_admin(user):
+    if was_last and not authz.is_active_admin(user):
         raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="role")
     flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
@@ -115,7 +116,7 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     """Remove a person with their sessions, keys, credentials and values."""
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
-    if _is_last_admin(session, user):
+    if is_last_admin(session, user):
         raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="user_id")
     changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
@@ -141,14 +142,6 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
     if fields.get("password"):
         user.password_hash = hash_password(session, str(fields["password"]))
         user.must_change_password = bool(fields.get("must_change_password", False))
-
-
-def _is_last_admin(session: Session, user: User) -> bool:
-    """Whether nobody else could govern. Locks the Admins' rows: two who remove one another take turns."""
-    if not authz.is_active_admin(user):
-        return False
-    admins = session.scalars(select(User.user_id).where(authz.active_admins()).order_by(User.user_id).with_for_update())
-    return set(admins) <= {user.user_id}
 
 
 def _find(session: Session, user_id: str) -> User:

@@ -16,6 +16,7 @@ from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_id
 from portal.services import audit
 from portal.services.accounts import principal_for_user
 from portal.services.inner import flows
+from portal.services.inner.admins import is_last_admin
 from portal.services.inner.house import house_of
 from portal.store.models import Team, TeamMember, User, new_id
 from portal.store.vault import Place
@@ -161,9 +162,12 @@ def _linked_or_new(session: Session, provider: SignInProvider, identity: Identit
 
 
 def _apply_rules(session: Session, provider: SignInProvider, identity: Identity, user: User, role: Role) -> None:
-    """Roles and teams anew with every sign-in, as far as the operator mapped any (R-AUTHN-11)."""
+    """Roles and teams anew with every sign-in, as far as the operator mapped any (R-AUTHN-11).
+
+    The last Admin stays one, whatever the rules say: somebody has to be able to mend them.
+    """
     made = Principal(name=f"{provider.label} (sign-in rules)", role=Role(user.role), user_id=user.user_id)
-    if provider.roles and user.role != role.value:
+    if provider.roles and user.role != role.value and not is_last_admin(session, user):
         changes = {"role": {"before": user.role, "after": role.value}}
         user.role = role.value
         audit.record(session, made, "user changed", "user", user.user_id, name=user.email, changes=changes)

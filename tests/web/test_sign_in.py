@@ -224,6 +224,19 @@ def test_groups_give_the_role_and_the_teams_anew_each_time(
     assert come_in() == ("internal_user", False)
 
 
+def test_the_last_admin_stays_one(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
+    browser = opened(forging_provider, roles={"mcp-admins": "proxy_admin"})
+    forging_provider.claims = {"sub": "s-8", "groups": ["mcp-admins"]}
+    browser.get(come_back(begin(browser)))
+    with write() as session:
+        for other in session.scalars(select(User).where(User.sso_subject.is_(None))):
+            other.is_active = False
+    forging_provider.claims = {"sub": "s-8", "groups": []}
+    assert browser.get(come_back(begin(browser))).status_code == 303
+    with write() as session:
+        assert session.scalar(select(User.role).where(User.sso_subject == "s-8")) == "proxy_admin"
+
+
 def test_nobody_becomes_admin_without_a_rule(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
     forging_provider.claims = {"sub": "s-3", "groups": ["proxy_admin", "admin"], "role": "proxy_admin"}
     browser = opened(forging_provider)
