@@ -44,3 +44,20 @@ def presented_key() -> str | None:
         scheme, _, value = header.partition(" ")
         return value.strip() if scheme.lower() == "bearer" else ""
     return request.headers.get("X-API-Key")
+
+
+# By these the portal itself knows a caller or a session, and proxies one another: no upstream learns them.
+_NOT_PASSED = frozenset({"authorization", "cookie", "x-api-key", "x-csrftoken", "x-csrf-token"})
+
+
+def caller_headers() -> dict[str, str]:
+    """What an upstream may be passed on of this request's headers, if its server lists them.
+
+    Never the portal's own credentials: neither by name, nor a header that repeats the key under another one.
+    """
+    key = presented_key() or ""
+    return {
+        name.lower(): value
+        for name, value in request.headers.items()
+        if name.lower() not in _NOT_PASSED and not name.lower().startswith("proxy-") and not (key and key in value)
+    }

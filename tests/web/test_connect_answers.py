@@ -120,6 +120,14 @@ def test_an_error_of_the_provider_in_plain_words(
     assert "Try again" in page.main.text
 
 
+def test_an_admin_is_led_from_a_failure_to_the_oauth_check(
+    signed_in: SignedIn, write: Write, recording_as: RecordingServer
+) -> None:
+    recording_as.authorize_error = "server_error"
+    page = connect(signed_in("ada"), discovered(write, recording_as))
+    assert page.find("a", href="/servers/id-rec/oauth-check", string="Check OAuth")
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -195,6 +203,7 @@ def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(
     page = parse(come_back(mel, at_provider(address)))
     assert "It works" not in page.text
     assert "did not take it" in page.text
+    assert not page.find("a", string="Check OAuth"), "that is for Admins"
     assert "Needs more rights" in parse(mel.get("/servers")).text
     assert [asked.form["grant_type"] for asked in recording_as.seen("token")] == ["authorization_code"]
     assert "tools:list" in parse_qs(urlsplit(depart(mel, server_id)).query)["scope"][0].split()
