@@ -138,8 +138,8 @@ def test_every_lie_is_refused_with_a_page_that_helps(
     forging_provider.fault = fault
     with nothing_made(write):
         answer = browser.get(come_back(address))
-    assert 400 <= answer.status_code < 503, answer.status_code
-    assert answer.status_code != 500
+    wanted = 400 if fault in ("response_state", "access_denied") else 502  # not a sign-in of ours; not proven
+    assert answer.status_code == wanted
     page = parse(answer, answer.status_code)
     assert text_of(page.h1) == "You are not signed in"
     assert page.find("a", string="Try again")
@@ -346,8 +346,6 @@ def test_passwords_can_be_switched_off(opened: Opened, forging_provider: Forging
     page = parse(browser.get("/login"))
     assert page.select_one("input[type=password]") is None
     assert page.find("a", string="Continue with Corp")
-    token = re.search(r'"csrf_token" type="hidden" value="([^"]+)"', browser.get("/login").get_data(as_text=True))
-    assert token is None
     assert browser.get(come_back(begin(browser))).status_code == 303
 
 

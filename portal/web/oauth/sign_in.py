@@ -6,6 +6,7 @@ from portal.domain.errors import Forbidden, InvalidRequest, PortalError, Upstrea
 from portal.services import signing_in
 from portal.services.inner.flows import Flow
 from portal.web import context
+from portal.web.errors import status_of
 from portal.web.limits import SIGN_IN_BY_ADDRESS, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.pages.accounts import own_path
@@ -25,7 +26,7 @@ def start(name: str) -> Response:
             address = signing_in.begin_sign_in(own, name, browser=browser, go_to=own_path(request.args.get("next")))
             own.commit()
     except UpstreamFailure as failure:
-        return _failed(name, failure, 502)
+        return _failed(name, failure)
     return bind(see_other(address), browser)
 
 
@@ -43,13 +44,8 @@ def callback(name: str) -> Response:
         with context.database().session(writes=True) as own:
             arrived = signing_in.complete_sign_in(own, flow, code=code, iss=request.args.get("iss"), address=g.address)
             own.commit()
-    except InvalidRequest as error:
-        return _failed(name, error, 400)
-    except Forbidden as error:
-        return _failed(name, error, 403)
-    except UpstreamFailure as error:
-        current_app.logger.warning("sign-in with %s failed: %s", name, error.reason)
-        return _failed(name, error, 502 if type(error) is UpstreamFailure else 400)
+    except (InvalidRequest, Forbidden, UpstreamFailure) as error:
+        return _failed(name, error)
     context.sign_in(arrived.user_id)
     session["signed_in_by"], session["id_token"] = arrived.provider, arrived.id_token
     return see_other(arrived.go_to)
@@ -63,7 +59,11 @@ def _taken(name: str) -> Flow:
     return flow
 
 
-def _failed(name: str, error: PortalError, status: int) -> Response:
+def _failed(name: str, error: PortalError) -> Response:
     context.note_failed_sign_in()
+    if isinstance(error, UpstreamFailure):
+        current_app.logger.warning("sign-in with %s failed: %s", name, error.reason)
     again = url_for("sign_in.start", name=name)
-    return page("accounts/sign_in_failed.html", status=status, message=error.message, code=error.code, again=again)
+    return page(
+        "accounts/sign_in_failed.html", status=status_of(error), message=error.message, code=error.code, again=again
+    )  # fmt: skip
