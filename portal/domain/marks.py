@@ -12,7 +12,6 @@ is looked for in a window of fixed length.
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -119,13 +118,12 @@ def phrases(text: str) -> tuple[Mark, ...]:
 
 
 def _kept(length: int, hidden: list[Mark]) -> list[int]:
-    starts = [mark.start for mark in hidden]
-
-    def is_hidden(place: int) -> bool:
-        index = bisect_right(starts, place) - 1
-        return index >= 0 and place < hidden[index].end
-
-    return [place for place in range(length) if not is_hidden(place)]
+    kept: list[int] = []
+    begin = 0
+    for mark in hidden:
+        kept.extend(range(begin, mark.start))
+        begin = mark.end
+    return [*kept, *range(begin, length)]
 
 
 def _matches(text: str) -> Iterator[tuple[int, int, str]]:

@@ -159,8 +159,9 @@ def test_what_is_too_large_is_known_by_its_hash_alone() -> None:
     ],
 )
 def test_hostile_texts_take_no_time(piece: str) -> None:
+    # Linear work takes a tenth of a second and quadratic work minutes: a slow or busy machine stays far from both.
     text = (piece * redline.MAX_BYTES)[: redline.MAX_BYTES]
     began = time.process_time()
     warnings_of({"description": text})
     compare({"description": text}, {"description": text[::-1]})
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 30
