@@ -6,7 +6,7 @@ from textwrap import fill
 
 from bench.measuring import Target, percentile
 from bench.probing import Kept
-from bench.results import table
+from bench.results import WIDTH, table
 from bench.starting import Started
 from bench.visiting import Visit
 
@@ -57,10 +57,10 @@ def report(figures: Figures) -> tuple[str, list[str]]:
     about = (
         "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows. "
         f"Its grid page has {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
-        "stands around the cards is constant text; it asks for no session, no rights and no counters: a limit, no rival."
+        "stands around the cards is constant text; it asks for no session, no rights and no counters: a limit."
     )
     text = [
-        fill(about, 118),
+        fill(about, WIDTH),
         _times(figures),
         _pressed(figures),
         "Aims of 5-performance.md:",

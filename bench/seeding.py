@@ -68,6 +68,11 @@ class Seeded:
         """The API key of a person."""
         return "sk-" + hashlib.sha256(f"key of {user_id}".encode()).hexdigest()
 
+    @staticmethod
+    def hash_of(key: str) -> str:
+        """What is stored of an API key."""
+        return hashlib.sha256(key.encode()).hexdigest()
+
 
 def seed(folder: Path, servers: int, page_size: int) -> Seeded:
     """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose teams have a group.
@@ -114,7 +119,7 @@ def _people(connection: Connection) -> None:
     put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
     keys = [
         {
-            "key_hash": hashlib.sha256(Seeded.key(u).encode()).hexdigest(),
+            "key_hash": Seeded.hash_of(Seeded.key(u)),
             "key_prefix": "sk-bench",
             "user_id": u,
             "team_id": _TEAMS.get(u),
@@ -149,8 +154,8 @@ def put_servers(connection: Connection, servers: int) -> None:
     vault = Vault(parse_key_ring(KEY_RING))
     put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
     variables = [
-        {"server_id": server_name(n), "position": 0, "name": "TOKEN", "scope": "user", "description": "From your profile.",
-         "is_required": True}
+        {"server_id": server_name(n), "position": 0, "name": "TOKEN", "scope": "user",
+         "description": "From your profile.", "is_required": True}
         for n in range(servers) if _needs_value(n)
     ]  # fmt: skip
     put(connection, ServerVariable, variables)
