@@ -15,7 +15,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import check_sendable
 from portal.domain.variables import Scope
 from portal.services import audit
-from portal.services.inner import loading, personal
+from portal.services.inner import loading, places
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import RequiredVariable
 from portal.store.models import Server, ServerVariable, User, UserCredential, UserVariable, now
@@ -93,7 +93,7 @@ def save_variables(
     vault = house_of(session).vault
     for name, value in given.items():
         variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
-        variable.sealed = vault.seal(value, personal.variable_place(row, user_id, name))
+        variable.sealed = vault.seal(value, places.of_user_variable(row, user_id, name))
         variable.updated_at = now()
         session.add(variable)
     for name in stored.keys() - declared:
@@ -150,7 +150,7 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     user_id = _lock_person(session, principal)
     held = session.get(UserCredential, (user_id, row.server_id, "byok"))
     held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
-    held.sealed = house_of(session).vault.seal(key.strip(), personal.credential_place(row, user_id, "byok"))
+    held.sealed = house_of(session).vault.seal(key.strip(), places.of_user_credential(row, user_id, "byok"))
     held.connected_at = now()
     session.add(held)
     audit.record(session, principal, "own key saved", "server", row.server_id)
