@@ -13,6 +13,7 @@ from portal.authorization.callers import (
     is_known,
     is_member,
     is_not_restricted,
+    is_operator,
     is_person,
     is_unbound,
     may_ask_for_team,
@@ -78,6 +79,7 @@ __all__ = [
     "is_known",
     "is_member",
     "is_not_restricted",
+    "is_operator",
     "is_person",
     "is_unbound",
     "key_servers",
@@ -135,6 +137,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.USER_MANAGE: [[is_admin, is_unbound]],
     Action.USER_READ: [[has_admin_view]],
     Action.VALUES_OWN: [[is_person, may_see]],
+    Action.VAULT_MANAGE: [[is_operator]],
 }
 _SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
 _CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})

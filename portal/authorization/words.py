@@ -45,6 +45,7 @@ class Action(StrEnum):
     USER_MANAGE = "user:manage"  # create, change and deactivate people
     USER_READ = "user:read"  # see all people
     VALUES_OWN = "values:own"  # store and remove one's own values of a server's variables
+    VAULT_MANAGE = "vault:manage"  # count what is stored by key, and re-encrypt it
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
-"""API keys: `portal keys`."""
+"""API keys: `portal keys issue | list | revoke`; the rest of `portal keys` is in `ring.py`."""
 
 from typing import Any
 
 import click
 
-from portal.cli import base
+from portal.cli import base, ring
 from portal.domain.principals import OPERATOR
 
 
 @click.group()
 def keys() -> None:
-    """API keys."""
+    """API keys, and the keys that stored secrets are encrypted under."""
+
+
+keys.add_command(ring.status)
+keys.add_command(ring.rotate)
 
 
 @keys.command("issue")
