@@ -68,6 +68,7 @@ ONES_OWN = {
     "consents.remove_own_app": "one's own rows, by one's own id",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",
+    "keys.sweep_keys": "deletes only what opens nothing any more",
     "people.get_self": "one's own",
     "sessions.end_other_sessions": "one's own sessions, by one's own id",
     "sessions.end_own_session": "one's own sessions, by one's own id",
