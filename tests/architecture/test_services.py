@@ -66,6 +66,7 @@ ONES_OWN = {
     "connections.list_own": "one's own rows, by one's own id",
     "consents.list_own_apps": "one's own rows, by one's own id",
     "consents.remove_own_app": "one's own rows, by one's own id",
+    "credentials.list_holdings": "one's own rows, by one's own id",
     "credentials.list_own_keys_held": "one's own rows, by one's own id",
     "keys.get_current_key": "the key that asks",
     "keys.sweep_keys": "deletes only what opens nothing any more",
