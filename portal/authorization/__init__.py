@@ -108,6 +108,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.AUDIT_READ: [[has_admin_view]],
     Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
     Action.CATALOG_READ: [[has_admin_view]],
+    Action.CREDENTIAL_FORGET: [[is_person, is_unbound]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
     Action.KEY_MANAGE: [[is_admin, is_unbound]],
