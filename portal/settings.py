@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str = Field("sqlite:///var/portal.db", description="Database; SQLite means embedded mode.")
-    redis_url: SecretStr | None = Field(None, description="Redis for rate limits shared by several processes.")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis (`redis://`, `rediss://`, `unix://`) for rate limits that all processes share."
+    )
     secret_key: SecretStr = Field(description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one.")
     encryption_keys: SecretStr = Field(
         description="Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
@@ -144,6 +146,15 @@ class Settings(BaseSettings):
             value = "postgresql+psycopg://" + value.removeprefix("postgresql://")
         if not value.startswith(("sqlite:", "postgresql+psycopg:")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if not (parts.path if parts.scheme == "unix" else parts.scheme in ("redis", "rediss") and parts.hostname):
+                raise ValueError("must be like redis://host:6379/0, rediss://… or unix:///path/of/socket")
         return value
 
     @field_validator("secret_key")

@@ -44,7 +44,10 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
             return {"status": "unavailable", "database": "does not answer"}, 503
         if not schema.is_at_head(database.engine):
             return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
-        return {"status": "ok", "database": "ok"}, 200
+        told = {"status": "ok", "database": "ok"}
+        if (there := limits.redis_is_there()) is not None:
+            told["redis"] = "ok" if there else "is away: each process counts its own rate limits"
+        return told, 200
 
     if settings.metrics:
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

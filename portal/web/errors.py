@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
+from portal.web import limits
 from portal.web.carriers import speaks_oauth
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_fragment_request, page, see_other
@@ -41,7 +42,6 @@ _MESSAGES = {
     404: "There is no such page. Check the address, or begin at the list of servers.",
     405: "This address does not take this kind of request.",
     413: "The request is larger than the portal takes.",
-    429: "Too many tries. Wait a minute and try again.",
 }
 
 
@@ -146,11 +146,21 @@ def _http_error(error: HTTPException) -> Any:
     status = error.code or 500
     if status < 400:
         return error
+    if status == 429:
+        return _too_many()
     message = _MESSAGES.get(status) or (error.description if status == 400 else None) or _TITLES.get(status)
     response = answer(status, _CODES.get(status, "invalid_request"), message or "The request was not understood.")
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
+    return response
+
+
+def _too_many() -> Response:
+    seconds = limits.seconds_to_wait()
+    wait = f"{seconds} seconds" if seconds < 100 else f"{-(-seconds // 60)} minutes"
+    response = answer(429, _CODES[429], f"Too many tries. Wait {wait} and try again.")
+    response.headers["Retry-After"] = str(seconds)
     return response
 
 
