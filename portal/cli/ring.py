@@ -5,20 +5,22 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import TypeVar
 
 import click
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.cli import base
-from portal.domain.principals import OPERATOR
+from portal.domain.principals import OPERATOR, Principal
 from portal.services import key_ring
 from portal.services.key_ring import BROKEN, Batch, KeyUse, Position, Unreadable
 from portal.store.database import Database
 
 UNREADABLE, OUTSTANDING = 1, 3
 _TRIES = 10
+T = TypeVar("T")
 
 
 @click.command()
@@ -52,15 +54,11 @@ def rotate(dry_run: bool) -> None:
     click.echo(f"{sum(due.values())} values are under older keys{_by_key(due)}.", err=True)
     if dry_run:
         return
-    stopped = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
-    _record(database, "keys rotation begun", due=dict(due))
-    done, unreadable = _rotated(database, stopped, sum(due.values()))
-    _record(
-        database, "keys rotation stopped" if stopped.is_set() else "keys rotated",
-        resealed=dict(done), unreadable=len(unreadable),
-    )  # fmt: skip
+    _record(database, "keys rotation begun", due=due)
+    with _stoppable() as stopped:
+        done, unreadable = _rotated(database, stopped, sum(due.values()))
+    action = "keys rotation stopped" if stopped.is_set() else "keys rotated"
+    _record(database, action, resealed=dict(done), unreadable=len(unreadable))
     click.echo(f"{sum(done.values())} values were re-encrypted{_by_key(done)}.")
     _report(unreadable)
     if stopped.is_set():
@@ -72,6 +70,18 @@ def rotate(dry_run: bool) -> None:
     if readable_left > 0:
         click.echo(f"{readable_left} values were in use meanwhile. Run again: portal keys rotate", err=True)
     sys.exit(UNREADABLE if unreadable else OUTSTANDING if readable_left > 0 else 0)
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that is set when somebody asks this process to end."""
+    stopped = threading.Event()
+    before = {name: signal.signal(name, lambda *_: stopped.set()) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _rotated(database: Database, stopped: threading.Event, due: int) -> tuple[Counter[str], list[Unreadable]]:
@@ -93,30 +103,35 @@ def _rotated(database: Database, stopped: threading.Event, due: int) -> tuple[Co
 
 
 def _each_batch(
-    database: Database, step: Callable[[Session, Any, Position], Batch], *, writes: bool = False
+    database: Database, step: Callable[[Session, Principal, Position], Batch], *, writes: bool = False
 ) -> Iterator[Batch]:
-    """Each step in a transaction of its own; where SQLite's lock was not to be had in time, it is tried again."""
+    """Each step in a transaction of its own."""
     position: Position | None = Position()
     while position is not None:
-        for attempt in range(_TRIES):
-            try:
-                with database.session(writes=writes) as session:
-                    batch = step(session, OPERATOR, position)
-                    session.commit()
-                break
-            except OperationalError:
-                if attempt == _TRIES - 1:
-                    raise click.ClickException(
-                        "The database does not answer. What is done is done; run again."
-                    ) from None
+        here = position
+        batch = _committed(database, lambda session: step(session, OPERATOR, here), writes=writes)  # noqa: B023 - run at once
         yield batch
         position = batch.position
 
 
 def _record(database: Database, action: str, **counts: object) -> None:
-    with database.session(writes=True) as session:
+    def record(session: Session) -> None:
         key_ring.record_rotation(session, OPERATOR, action, **counts)
-        session.commit()
+
+    _committed(database, record, writes=True)
+
+
+def _committed(database: Database, work: Callable[[Session], T], *, writes: bool) -> T:
+    """What `work` answers; where others hold SQLite's lock for too long, it is tried again."""
+    for _ in range(_TRIES):
+        try:
+            with database.session(writes=writes) as session:
+                result = work(session)
+                session.commit()
+                return result
+        except OperationalError:
+            continue
+    raise click.ClickException("The database does not answer. What is done is done; run the command again.")
 
 
 def _outstanding(uses: list[KeyUse]) -> dict[str, int]:

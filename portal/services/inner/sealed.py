@@ -94,7 +94,12 @@ class Kind:
         """The next values along the primary key. With `locked` on PostgreSQL nobody changes them until the transaction
         ends, and rows that somebody is changing are left out: whoever waits for nobody is in nobody's deadlock."""
         query = select(self.model, Server) if self.of_server else select(self.model)
-        query = query.add_columns(self.stored).where(self.is_set, *conditions).order_by(*self.keys).limit(_BATCH)
+        query = (
+            query.add_columns(self.stored.label("stored"))
+            .where(self.is_set, *conditions)
+            .order_by(*self.keys)
+            .limit(_BATCH)
+        )
         if self.of_server:
             joined = query.join(Server, Server.server_id == self.model.server_id)
             query = joined.options(selectinload(Server.secrets))
