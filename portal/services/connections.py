@@ -142,7 +142,9 @@ def save_token(
     tokens = TokenSet(access_token, refresh_token, expiry(expires_in, now()), tuple(scopes))
     credential = held_tokens.keep(session, row, principal.user_id, tokens, issuer=None)
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
-    audit.record(session, principal, "token saved", "server", row.server_id, scopes=list(tokens.scopes))
+    audit.record(
+        session, principal, "token saved", "server", row.server_id, name=row.server_name, scopes=list(tokens.scopes)
+    )
     session.flush()
     return _view(session, row.server_id, credential)
 
@@ -167,7 +169,7 @@ def disconnect(session: Session, principal: Principal, server_id: str) -> Discon
     issuer = credential.issuer
     session.delete(credential)
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
-    audit.record(session, principal, "disconnected", "server", row.server_id)
+    audit.record(session, principal, "disconnected", "server", row.server_id, name=row.server_name)
     session.commit()
     said = _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
     return Disconnected(found, said)

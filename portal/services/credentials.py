@@ -112,7 +112,9 @@ def save_variables(
     for name in stored.keys() - declared:
         session.delete(stored[name])
     if given:
-        audit.record(session, principal, "own values saved", "server", row.server_id, names=sorted(given))
+        audit.record(
+            session, principal, "own values saved", "server", row.server_id, name=row.server_name, names=sorted(given)
+        )
     session.flush()
     return _requirement(session, principal, row)
 
@@ -127,7 +129,7 @@ def forget_variables(session: Session, principal: Principal, server_id: str) -> 
         delete(UserVariable).where(UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id)
     )
     if getattr(removed, "rowcount", 0):
-        audit.record(session, principal, "own values removed", "server", row.server_id)
+        audit.record(session, principal, "own values removed", "server", row.server_id, name=row.server_name)
     session.flush()
     if not authz.may_see(principal, loading.facts(session, row)):
         return Requirement(row.server_id, None, None, (), None)
@@ -184,7 +186,7 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     held.sealed = house_of(session).vault.seal(key.strip(), places.of_user_credential(row, user_id, "byok"))
     held.connected_at = now()
     session.add(held)
-    audit.record(session, principal, "own key saved", "server", row.server_id)
+    audit.record(session, principal, "own key saved", "server", row.server_id, name=row.server_name)
     session.flush()
     return KeyState(row.server_id, True, held.connected_at)
 
@@ -203,7 +205,7 @@ def remove_key(session: Session, principal: Principal, server_id: str, *, user_i
         _require_byok(row)
     else:
         session.delete(held)
-        audit.record(session, principal, "key removed", "server", row.server_id, user_id=owner)
+        audit.record(session, principal, "key removed", "server", row.server_id, name=row.server_name, user_id=owner)
     session.flush()
     return KeyState(row.server_id, False)
 
