@@ -93,13 +93,13 @@ class Site:
 
     def web_pids(self) -> list[int]:
         """The web processes that the master started, without the worker beside them."""
-        return [pid for pid in children(self.processes["serve"].pid) if "worker" not in command_line(pid)]
+        return [pid for pid in children(self.processes["serve"].pid) if "portal.cli worker" not in command_line(pid)]
 
     def worker_pid(self) -> int | None:
         """The background worker: a process of its own, or in embedded mode a child of the master."""
         if not self.embedded:
             return self.processes["worker"].pid
-        return next((p for p in children(self.processes["serve"].pid) if "worker" in command_line(p)), None)
+        return next((p for p in children(self.processes["serve"].pid) if "portal.cli worker" in command_line(p)), None)
 
     def api(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """A request as the Admin, by key."""
