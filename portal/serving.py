@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from sqlalchemy.exc import SQLAlchemyError
 
 from portal.app import create_app
@@ -47,13 +48,12 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
-    beside = _start_worker() if settings.embedded else None
+    beside = _WorkerBeside() if settings.embedded else None
     try:
-        _Gunicorn(settings, host=host, port=port, workers=workers).run()
+        _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
     finally:
         if beside is not None:
-            beside.terminate()
-            beside.wait(timeout=10)
+            beside.end()
 
 
 def work(database: Database, *, once: bool, parent: int | None = None) -> None:
@@ -88,8 +88,10 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, started from our own command."""
 
-    def __init__(self, settings: Settings, *, host: str, port: int, workers: int) -> None:
-        self._portal_settings = settings
+    def __init__(
+        self, settings: Settings, *, host: str, port: int, workers: int, beside: "_WorkerBeside | None"
+    ) -> None:
+        self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
@@ -106,6 +108,45 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         return create_app(self._portal_settings)
 
+    def run(self) -> None:
+        _Master(self, self._beside).run()
+
+
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which looks after the worker beside as after its own processes: about once a second."""
+
+    def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
+        self._beside = beside
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self._beside is not None:
+            self._beside.look_after()
+
+
+class _WorkerBeside:
+    """The worker of embedded mode: nobody else would start it again when it dies."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def look_after(self) -> None:
+        """Start it again where it has ended."""
+        if self._process.poll() is not None:
+            log.warning("the worker ended; starting it again")
+            self._process = self._start()
+
+    def end(self) -> None:
+        """End it kindly."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
+        return subprocess.Popen(command)  # noqa: S603 - our own command
+
 
 def _config(settings: Settings) -> dict[str, Any]:
     if settings.config is None:
@@ -115,8 +156,3 @@ def _config(settings: Settings) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         sys.exit(f"Setting PORTAL_CONFIG: the file cannot be read ({type(error).__name__}).")
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _start_worker() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-    return subprocess.Popen(command)  # noqa: S603 - our own command

@@ -42,7 +42,7 @@ class Database:
             with self._sessions(bind=self._noting, info=dict(self._info)) as session:
                 yield session
                 session.commit()
-        except OperationalError:
+        except SQLAlchemyError:
             log.debug("a note was given up")
 
     def answers(self) -> bool:

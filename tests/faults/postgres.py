@@ -30,6 +30,8 @@ class OwnPostgres:
 
     def stop(self) -> None:
         """End it at once, as when the machine goes: what was committed is recovered at the next start."""
+        if not (self._data / "postmaster.pid").exists():
+            return
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
 
     def _run(self, program: str, *arguments: str | Path) -> None:

@@ -15,6 +15,7 @@ import httpx2
 
 from tests.oauth.browsing import HttpBrowser
 from tests.peers import Finished, StartedProcess, bare_environment, free_port, run, start_process
+from tests.web.html import filled
 
 KEY = "sk-faults-bootstrap-key-0001"
 BY_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -92,13 +93,13 @@ class Site:
 
     def web_pids(self) -> list[int]:
         """The web processes that the master started, without the worker beside them."""
-        return [pid for pid in children(self.processes["serve"].pid) if "worker" not in command_line(pid)]
+        return [pid for pid in children(self.processes["serve"].pid) if "portal.cli worker" not in command_line(pid)]
 
     def worker_pid(self) -> int | None:
         """The background worker: a process of its own, or in embedded mode a child of the master."""
         if not self.embedded:
             return self.processes["worker"].pid
-        return next((p for p in children(self.processes["serve"].pid) if "worker" in command_line(p)), None)
+        return next((p for p in children(self.processes["serve"].pid) if "portal.cli worker" in command_line(p)), None)
 
     def api(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """A request as the Admin, by key."""
@@ -114,6 +115,17 @@ class Site:
             assert arrived.status == 200, arrived.text
             assert not arrived.url.endswith("/login"), arrived.text
             yield browser
+
+    def typed(self, browser: HttpBrowser, name: str) -> Any:
+        """The form that adds a server, as a browser would send it."""
+        form = browser.visit(f"{self.address}/servers/new").soup.find("form", attrs={"data-guard": True})
+        return filled(form, save="yes", transport="http", url="http://127.0.0.1:9/mcp", server_name=name)
+
+    def names(self) -> list[str]:
+        """The servers that the Admin sees, which an answer without an error has."""
+        answer = self.api("GET", "/v1/mcp/server")
+        assert answer.status_code == 200, answer.text
+        return sorted(server["server_name"] for server in answer.json())
 
     def verified(self) -> None:
         """Hold that the chain of the audit is whole."""

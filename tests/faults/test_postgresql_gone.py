@@ -39,9 +39,7 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, post
     address, asked = started.address, 0
     assert started.api("POST", "/v1/mcp/server", json=SERVER).status_code == 201
     with started.signed_in() as browser:
-        form = browser.visit(f"{address}/servers/new")
-        token = str(form.soup.find("input", {"name": "csrf_token"})["value"])  # type: ignore[index]
-        typed = {**SERVER, "csrf_token": token, "server_name": "typed"}
+        typed = started.typed(browser, "typed")
         for _ in range(ROUNDS):
             postgres.stop()
             piece = {"HX-Request": "true"}
@@ -69,7 +67,7 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, post
             postgres.start()
             # The very next requests: connections of before lie in the pools of both processes.
             for _ in range(16):
-                assert [server["server_name"] for server in list_of(started)] == ["before"]
+                assert started.names() == ["before"]
                 assert "before" in browser.visit(f"{address}/servers").text
             assert started.is_ready()
         worker = started.worker_pid()
@@ -81,12 +79,6 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, post
     assert "Traceback" not in started.processes["serve"].output() + started.processes["worker"].output()
     started.verified()
     note("PostgreSQL stopped and started", "9 kinds of request, and both probes", asked)
-
-
-def list_of(site: Site) -> list[dict[str, object]]:
-    answer = site.api("GET", "/v1/mcp/server")
-    assert answer.status_code == 200, answer.text
-    return list(answer.json())
 
 
 def is_looked_at(site: Site, server_id: str) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
+import httpx2
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.site import IN_FULL, Site, until
+from tests.faults.site import IN_FULL, PATIENCE, Site
 
 HELD_SECONDS = 30 if IN_FULL else 0  # at least; until all writers were refused in any case
 WRITERS = 24  # more than the two processes of eight threads have
@@ -55,8 +56,7 @@ def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: S
             reads, end = 0, time.monotonic() + HELD_SECONDS
             while reads < 6 or time.monotonic() < end:
                 assert "before" in browser.visit(f"{started.address}/servers").text
-                listed = started.api("GET", "/v1/mcp/server")
-                assert [server["server_name"] for server in listed.json()] == ["before"]
+                assert started.names() == ["before"]
                 reads += 2
             refused = [answer.result() for answer in answers]
         assert Counter(answer.status_code for answer in refused) == {503: WRITERS}
@@ -66,21 +66,18 @@ def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: S
         # Nobody was signed out, and the next write goes through.
         assert "before" in browser.visit(f"{started.address}/servers").text
     assert started.api("POST", "/v1/mcp/server", json=a_server("after")).status_code == 201
-    names = [server["server_name"] for server in started.api("GET", "/v1/mcp/server").json()]
-    assert sorted(names) == ["after", "before"]
+    assert started.names() == ["after", "before"]
     started.verified()
     note("SQLite locked by another process", f"{WRITERS} writes and {reads} reads meanwhile", WRITERS + reads)
 
 
 def test_forms_answer_with_words_and_keep_what_was_typed(started: Site, note: Note) -> None:
     with started.signed_in() as browser:
-        form = browser.visit(f"{started.address}/servers/new")
-        token = str(form.soup.find("input", {"name": "csrf_token"})["value"])  # type: ignore[index]
-        fields = {"csrf_token": token, "server_name": "typed", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
+        address, typed = f"{started.address}/servers/new", started.typed(browser, "typed")
         with locked(started):
-            page = browser.http.post(form.url, data=fields)
-            piece = browser.http.post(form.url, data=fields, headers={"HX-Request": "true"})
-            stranger = browser.http.__class__(timeout=60).get(f"{started.address}/login")
+            page = browser.http.post(address, data=typed)
+            piece = browser.http.post(address, data=typed, headers={"HX-Request": "true"})
+            stranger = httpx2.get(f"{started.address}/login", timeout=PATIENCE)
         for answer in (page, piece, stranger):
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5"), answer.text
             assert "Try again" in answer.text
@@ -88,5 +85,6 @@ def test_forms_answer_with_words_and_keep_what_was_typed(started: Site, note: No
         # htmx puts an error above the form, which it leaves as it is (see responseHandling in the page's head).
         assert "<html" not in piece.text
         assert "<html" in page.text
-        assert until(lambda: browser.http.post(form.url, data=fields).status_code in (200, 303), "saved at last")
+        assert browser.http.post(address, data=typed).status_code == 303
+    assert started.names() == ["typed"]
     note("SQLite locked by another process", "a form sent plainly, and by htmx; a sign-in page", 3)
