@@ -7,13 +7,15 @@ from types import FrameType
 
 from tests.cluster.topology import Cluster, cluster
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the end of the terminal is an orderly end, too
+
 
 def main() -> None:
     """Start the cluster, say how to get in, and wait."""
     parser = argparse.ArgumentParser(prog="make cluster", description=__doc__)
     parser.add_argument("--port", type=int, default=8000, help="where nginx listens (8000)")
     port = parser.parse_args().port
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the end of the terminal is an orderly end, too
+    for name in _ENDS:
         signal.signal(name, _interrupt)
     try:
         with cluster(port=port) as running:
@@ -24,6 +26,8 @@ def main() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for name in _ENDS:
+        signal.signal(name, signal.SIG_IGN)  # impatience must not leave processes behind
     raise KeyboardInterrupt
 
 
