@@ -76,7 +76,9 @@ class Member:
         self._running.process.send_signal(number)
 
     def end(self) -> None:
-        """Make sure that nothing of it is left, whatever state it is in."""
+        """Make sure that nothing of it is left, whatever state it is in. What it holds is not needed any more."""
+        if self.is_running:
+            self.kill()
         self._leave()
 
     @property
@@ -90,6 +92,16 @@ class Member:
         if self._holds is not None:
             self._holds.close()
             self._holds = None
+
+
+class Postgres(Member):
+    """A PostgreSQL; it stops without waiting for its clients."""
+
+    def end(self) -> None:
+        """As above, but by its own hand: it has shared memory to give back."""
+        if self.is_running:
+            self.stop()
+        super().end()
 
 
 class Served(Member):

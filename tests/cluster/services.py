@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from tests.cluster.members import Member, Served
+from tests.cluster.members import Member, Postgres, Served
 from tests.peers import ROOT, accepts, bare_environment, free_port, run, unavailable
 
 _CONFIG = ROOT / "deploy" / "nginx" / "nginx.conf"
@@ -18,7 +18,7 @@ _NGINX = Path("/usr/sbin/nginx")
 _POSTGRES = {"listen_addresses": "127.0.0.1", "max_connections": "200", "fsync": "off", "full_page_writes": "off"}
 
 
-def make_postgres(folder: Path) -> tuple[Member, str]:
+def make_postgres(folder: Path) -> tuple[Postgres, str]:
     """A PostgreSQL with an empty database, running, and the database's URL."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     if not programs:
@@ -39,7 +39,7 @@ def make_postgres(folder: Path) -> tuple[Member, str]:
     server = f"postgresql://portal@127.0.0.1:{port}"
     argv = [*as_owner, programs[-1] / "postgres", "-D", home / "data"]
     argv += [f"--{name}={value}" for name, value in options.items()]
-    member = Member("postgres", argv, bare_environment(), lambda: _opens(server), ends_at=signal.SIGINT, cwd=home)
+    member = Postgres("postgres", argv, bare_environment(), lambda: _opens(server), ends_at=signal.SIGINT, cwd=home)
     member.start()
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database portal")

@@ -11,7 +11,6 @@ It owns all of its processes and ends them with the block, in whatever state the
 
 import base64
 import secrets
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.cluster.members import Member, Served
+from tests.cluster.members import Member, Postgres, Served
 from tests.cluster.services import make_nginx, make_postgres, make_redis
 from tests.peers import ROOT, Finished, bare_environment, free_port, run
 
@@ -36,7 +35,7 @@ class Cluster:
     nginx: Served
     web: tuple[Served, Served]
     workers: tuple[Member, Member]
-    postgres: Member
+    postgres: Postgres
     redis: Member
     database_url: str
     redis_url: str
@@ -95,9 +94,6 @@ def cluster(*, port: int | None = None, processes: int = 2, **settings: str) -> 
         for member in others:
             member.wait()
         yield found
-        for member in others:  # all at once here, too
-            if member.is_running:
-                member.signal(signal.SIGTERM)
 
 
 def _environment(database_url: str, redis_url: str, public_url: str, settings: dict[str, str]) -> dict[str, str]:
