@@ -18,9 +18,10 @@ from portal.app import create_app
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
-from portal.store.database import Database
+from portal.store.database import Database, take_turn
 
 log = logging.getLogger("portal.worker")
+_START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
 
@@ -28,6 +29,7 @@ _TIDY_EVERY = 300
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
     """Make the first Admin and take over the config file; the one-time password is announced here and nowhere else."""
     with database.session(writes=True) as session:
+        take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
         password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
         admin = starting.make_first_admin(
             session, OPERATOR, email=settings.bootstrap_admin_email.lower(),

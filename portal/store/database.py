@@ -60,6 +60,13 @@ def release(session: Session) -> None:
     session.rollback()
 
 
+def take_turn(session: Session, lock: int) -> None:
+    """Wait until no other transaction holds the `lock` (any number, the same in every process), and hold it until this
+    one ends. On SQLite a session that writes is alone anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         engine = create_engine(
