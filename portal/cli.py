@@ -72,7 +72,7 @@ def worker(once: bool, parent: int | None) -> None:
     from portal import serving
 
     settings = load()
-    serving.work(connect(settings), once=once, parent=parent)
+    serving.work(settings, connect(settings), once=once, parent=parent)
 
 
 @main.group()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from portal.telemetry import metrics
+
 log = logging.getLogger("portal.vault")
 _VERSION = 1
 _NONCE_BYTES = 12
@@ -66,6 +68,7 @@ class Vault:
             data = place.associated_data(key_id)
             return self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
         except (InvalidTag, ValueError, KeyError, IndexError):
+            metrics.security("decrypt_failed")
             log.warning(
                 "a stored secret cannot be read; it counts as not set (%s, server %s)", place.field, place.server_id
             )

@@ -12,6 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
+from portal.telemetry import metrics
+from portal.telemetry.logs import places
 from portal.web import limits
 from portal.web.carriers import speaks_oauth
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
@@ -108,6 +110,7 @@ def _portal_error(error: errors.PortalError) -> Any:
         target = request.full_path.rstrip("?") if request.method == "GET" and not is_fragment_request() else None
         return see_other(url_for("accounts.sign_in", next=target))
     if isinstance(error, errors.Forbidden):
+        metrics.security("forbidden")
         _note_refusal(error)
         is_seen = isinstance(error, errors.LookOnly) and request.method != "GET"
         if not is_seen and not speaks_json():
@@ -118,6 +121,7 @@ def _portal_error(error: errors.PortalError) -> Any:
         extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]
     response = answer(status_of(error), error.code, error.message, field=error.field, **extra)
     if isinstance(error, errors.RateLimited):
+        metrics.security("rate_limited")
         response.headers["Retry-After"] = str(error.retry_after)
     return response
 
@@ -125,7 +129,9 @@ def _portal_error(error: errors.PortalError) -> Any:
 def _note_refusal(error: errors.Forbidden) -> None:
     try:
         note_refusal(error.message)
-    except (OperationalError, PoolTimeout):  # nothing was changed: the answer stays a refusal
+    except (OperationalError, PoolTimeout):
+        # Nothing was changed: the answer stays a refusal.
+        metrics.security("audit_failed")
         log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
 
 
@@ -136,6 +142,7 @@ def _password_first(_error: PasswordChangeNeeded) -> Response:
 
 
 def _csrf_error(_error: CSRFError) -> Response:
+    metrics.security("csrf_refused")
     return answer(
         400, "invalid_request", "The form is too old, or came from another page. Load it again and send it once more.",
         field="csrf_token",
@@ -157,6 +164,7 @@ def _http_error(error: HTTPException) -> Any:
 
 
 def _too_many() -> Response:
+    metrics.security("rate_limited")
     seconds = limits.seconds_to_wait()
     wait = f"{seconds} seconds" if seconds < 100 else f"{-(-seconds // 60)} minutes"
     response = answer(429, _CODES[429], f"Too many tries. Wait {wait} and try again.")
@@ -170,20 +178,12 @@ def _bad_data(_error: Exception) -> Response:
 
 def _no_database(error: DBAPIError | PoolTimeout) -> Response:
     log.warning("the database did not answer: %s", type(error).__name__)
+    metrics.count("portal_database_failures_total", type(error).__name__)
     return answer(503, "unavailable", "The portal’s database does not answer now. Try again in a few seconds.")
 
 
 def _unexpected(error: Exception) -> Response:
     # The exception's text may hold what was typed, so only its kind and place are logged.
-    frames = _frames(error)
-    log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), " < ".join(frames))
+    at = " < ".join(places(error))
+    log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), at)
     return answer(500, "internal_error", f"Tell an Admin the request id {g.get('request_id')}.")
-
-
-def _frames(error: BaseException) -> list[str]:
-    places, traceback = [], error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    return places[::-1][:8]
