@@ -54,8 +54,8 @@ def report(figures: Figures) -> tuple[str, list[str]]:
         faults.append(f"bench/bare.html is no longer the portal's card: {bytes_of_bare:.3f} times its bytes")
     same = "the same tags" if same_tags else "OTHER tags"
     text = [
-        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows; its "
-        f"grid page\nhas {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
+        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows; "
+        f"its grid page\nhas {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
         "stands around the\ncards is constant text; it asks for no session, no rights and no counters, so that it is a "
         "limit and not a rival.",
         _times(figures),

@@ -78,7 +78,16 @@ class Settings(BaseSettings):
     enable_stdio: bool = Field(False, description="Whether servers may be commands that run on this host.")
     stdio_commands: Words = Field((), description="Further program names allowed for stdio servers.")
     gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
-    metrics: bool = Field(False, description="Whether /metrics answers.")
+    metrics: bool = Field(False, description="Whether /metrics answers, see docs/observability.md.")
+    worker_metrics: str | None = Field(
+        None, description="Address such as `127.0.0.1:9464` where `portal worker` answers with its metrics."
+    )
+    log_format: Literal["text", "json"] | None = Field(
+        None, description="`text` or `json`; by default text at a terminal and JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="From where on the portal tells: `debug`, `info`, `warning` or `error`."
+    )
     password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
     sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
         (), description="OpenID providers to sign in with: a JSON list, see *Signing in by SSO*."
@@ -155,6 +164,13 @@ class Settings(BaseSettings):
             parts = urlsplit(value.get_secret_value())
             if not (parts.path if parts.scheme == "unix" else parts.scheme in ("redis", "rediss") and parts.hostname):
                 raise ValueError("must be like redis://host:6379/0, rediss://… or unix:///path/of/socket")
+        return value
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.:\[\]-]+:\d{1,5}", value):
+            raise ValueError("must be like 127.0.0.1:9464")
         return value
 
     @field_validator("secret_key")

@@ -32,7 +32,7 @@ def worker(once: bool, parent: int | None) -> None:
     from portal import serving
 
     settings = base.load()
-    serving.work(base.connect(settings), once=once, parent=parent)
+    serving.work(settings, base.connect(settings), once=once, parent=parent)
 
 
 @click.command()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from portal.telemetry import metrics
+
 log = logging.getLogger("portal.vault")
 _VERSION = 1
 _NONCE_BYTES = 12
@@ -74,6 +76,7 @@ class Vault:
         try:
             return self._opened(ciphertext, place)
         except (InvalidTag, ValueError, KeyError, IndexError):
+            metrics.security("decrypt_failed")
             log.warning(
                 "a stored secret cannot be read; it counts as not set (%s, server %s)", place.field, place.server_id
             )

@@ -12,6 +12,8 @@ from typing import TypeVar
 from limits.storage import MemoryStorage, RedisStorage
 from redis.exceptions import RedisError
 
+from portal.telemetry import metrics
+
 log = logging.getLogger("portal.redis")
 T = TypeVar("T")
 
@@ -71,6 +73,7 @@ class SharedCounts(RedisStorage):
             if self._away.is_set():
                 return
             self._away.set()
+            metrics.move("portal_redis_away", 1)
         log.warning("Redis is away (%s): each process counts for itself, half of each limit", type(error).__name__)
         threading.Thread(target=self._watch, name="redis-watch", daemon=True).start()
 
@@ -80,6 +83,7 @@ class SharedCounts(RedisStorage):
             pause.wait(_LOOK_AGAIN)
         self._own.reset()
         self._away.clear()
+        metrics.move("portal_redis_away", -1)
         log.warning("Redis is back: limits are shared again")
 
     def _counts(self) -> bool:
