@@ -55,7 +55,7 @@ def report(figures: Figures) -> tuple[str, list[str]]:
     same = "the same tags" if same_tags else "OTHER tags"
     text = [
         "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows; "
-        f"its grid page\nhas {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
+        f"its grid page\nhas {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings; what "
         "stands around the\ncards is constant text; it asks for no session, no rights and no counters, so that it is a "
         "limit and not a rival.",
         _times(figures),
