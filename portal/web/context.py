@@ -21,6 +21,7 @@ from portal.services import accounts, audit, preferences
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.telemetry import metrics
 from portal.web.carriers import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
@@ -127,6 +128,9 @@ def identify() -> None:
     _check_request()
     if request.endpoint is None:
         return
+    fault = browser_session.fault  # type: ignore[attr-defined]
+    if fault is not None and request.endpoint not in ANY_HOST_ENDPOINTS:
+        raise fault  # who asks cannot be known: neither a stranger nor signed out
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
@@ -159,12 +163,15 @@ def init_app(app: Flask) -> None:
 
 def _identify_key(key: str) -> None:
     with database().session() as own:
-        g.principal = accounts.principal_for_key(own, key, g.address)
+        try:
+            g.principal = accounts.principal_for_key(own, key, g.address)
+        except Unauthenticated:
+            metrics.security("key_refused")
+            raise
         is_noted = accounts.is_use_noted(own, g.principal)
     if not is_noted:
-        with database().session(writes=True) as own:  # survives a request that is refused
+        with database().noting() as own:  # survives a request that is refused
             accounts.note_key_use(own, g.principal)
-            own.commit()
     if not authz.may_take_route(g.principal, request.path):
         raise Forbidden("This API key may not call this route.")
 
@@ -195,6 +202,7 @@ class PasswordChangeNeeded(Exception):
 def _check_csrf() -> None:
     """A token of this session (OWASP), and where the browser says where it comes from, from here."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        metrics.security("csrf_refused")
         raise BadRequest("This request came from another site.")
     csrf.protect()
 
@@ -244,15 +252,17 @@ def _is_unsafe() -> bool:
 
 
 def commit_or_undo(response: Response) -> Response:
-    """Commit what a request that went well wrote. Has to run first after it: a commit that fails is the answer then."""
-    if "session" not in g:
-        return response
-    if response.status_code >= 400:
-        g.session.rollback()
-        return response
+    """Commit what a request that went well wrote, and save its browser's session. Has to run first after it: what fails
+    here is the answer then."""
     try:
-        g.session.commit()
+        if "session" in g:
+            if response.status_code >= 400:
+                g.session.rollback()
+            else:
+                g.session.commit()
+        current_app.session_interface.save_session(current_app, browser_session, response)
     except SQLAlchemyError as error:
+        browser_session.fault = error  # type: ignore[attr-defined]
         return current_app.make_response(current_app.handle_user_exception(error))
     return response
 
@@ -288,6 +298,7 @@ def note_refusal(because: str) -> None:
 
 def note_failed_sign_in() -> None:
     """Put on record that a sign-in failed: from where, and nothing of what was typed."""
+    metrics.security("sign_in_failed")
     _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
 
 
