@@ -40,16 +40,16 @@ class _Cluster:
     """Two `portal serve` and a `portal worker`."""
 
     portals: list[running.Running] = field(default_factory=list)
-    worker: int = 0
+    worker: running.Running = field(default_factory=lambda: running.Running(0, 0))
     echo: str = ""
 
     def memory(self) -> float:
         """Resident megabytes of all of their processes."""
-        return sum(p.memory(everything=True) for p in (*self.portals, running.Running(0, self.worker, "-")))
+        return sum(member.memory(everything=True) for member in (*self.portals, self.worker))
 
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time of the web processes, and of the worker."""
-        return sum(p.cpu_seconds() for p in self.portals), running.Running(0, self.worker, "-").cpu_seconds()
+        return sum(portal.cpu_seconds() for portal in self.portals), self.worker.cpu_seconds()
 
 
 @dataclass
@@ -207,7 +207,8 @@ def _cluster(url: str) -> Iterator[_Cluster]:
         stack.enter_context(running.serving(echo, running.environment(), port))
         cluster.portals = [stack.enter_context(running.portal(env, workers=2)) for _ in range(2)]
         worker = [sys.executable, "-m", "portal.cli", "worker"]
-        cluster.worker = stack.enter_context(running.process(worker, running.environment(**env))).pid
+        started = stack.enter_context(running.process(worker, running.environment(**env)))
+        cluster.worker = running.Running(0, started.pid, apart=None)
         echo_server = {
             "server_name": "echo", "transport": "http", "url": f"http://127.0.0.1:{port}/mcp", "allow_all_keys": True,
         }  # fmt: skip

@@ -76,6 +76,9 @@ def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
     if nginx is None:
         yield None
         return
+    folder.chmod(0o711)  # started by root it gives that up, and has to get to what is its own
+    folder = folder / "nginx"
+    folder.mkdir()
     port = free_port()
     shutil.copy(_NGINX, folder)
     (folder / "members.conf").write_text(f"server 127.0.0.1:{portal.port};\n")
