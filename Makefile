@@ -123,7 +123,7 @@ bench-load: dev packages ## 200 people and 50 API keys on PostgreSQL and Redis f
 	@. .ci/services.sh; start_services; BENCH_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m bench load
 
 # A peer to measure beside, in an environment of its own: nothing of the portal depends on it.
-$(PEER)/.installed: $(VENV)/.build
+$(PEER)/.installed: | $(VENV)/.build
 	@echo "· installing $(PEER_PACKAGE) in $(PEER)"
 	@$(BIN)/python -m venv --clear $(PEER)
 	@{ [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --python $(PEER)/bin/python $(PEER_PACKAGE); } || \
