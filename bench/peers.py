@@ -41,6 +41,8 @@ def main() -> int:
         print(f"{time.monotonic() - begin:4.0f} s: both have {SERVERS:,} servers", flush=True)
         with running.portal(seeded.environment) as portal, peer.running() as theirs:
             by_admin = peer.headers
+            portal.settle()
+            theirs.settle()
             pairs = [
                 (Target.get(what, portal, path, _ours(what)), Target.get(what, theirs, other, by_admin), aim)
                 for what, path, other, aim in _PAIRS
