@@ -116,10 +116,9 @@ def known_person() -> Principal | None:
     if not current_user.is_authenticated:
         return None
     try:
-        g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+        g.principal, g.profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     except Unauthenticated:
         return None
-    g.profile = accounts.get_profile(g.session, g.principal)
     return None if g.profile.must_change_password else g.principal
 
 
@@ -179,10 +178,10 @@ def _identify_key(key: str) -> None:
 def _identify_person() -> None:
     if not current_user.is_authenticated:
         raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
-    g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+    g.principal, profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     if _is_unsafe():
         _check_csrf()
-    g.profile = accounts.get_profile(g.session, g.principal)
+    g.profile = profile
     if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
         raise PasswordChangeNeeded
 
