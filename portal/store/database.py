@@ -1,5 +1,6 @@
 """The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
 
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
 
 _LOCK_WAIT_MS = 5_000
 
@@ -25,6 +27,12 @@ class Database:
         """A session. With `writes` each of its transactions takes SQLite's write lock as it begins, so that nothing
         that was read is stale when it is written."""
         return self._sessions(bind=self._writing if writes else self.engine, info=dict(self._info))
+
+    def look_into(self, file: Path) -> Session:
+        """A session on another SQLite file that nobody changes; nothing is written, not even beside it."""
+        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+        engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+        return Session(engine, info=dict(self._info))
 
     def answers(self) -> bool:
         """Whether the database can be asked at all."""

@@ -35,6 +35,11 @@ def is_at_head(engine: Engine) -> bool:
     return current == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
 
 
+def knows(revision: str) -> bool:
+    """Whether this code has the migrations from `revision` on; one of a newer version it has not."""
+    return revision in {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
+
+
 @contextmanager
 def _migrating(engine: Engine) -> Iterator[Connection]:
     """One transaction for all of it. SQLite changes a table by making it anew, and dropping the old one must not
