@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR
@@ -60,6 +60,7 @@ def restore(file: Path, force: bool, without_secrets: bool) -> None:
     manifest = _read_manifest(file)
     partial = target.with_name(f"{target.name}.restoring")
     os.umask(0o077)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with copying.alone(target), _removed_at_the_end(partial):
             copying.copy(file, partial)
@@ -81,7 +82,8 @@ def _sqlite_file(settings: Settings, instead: str) -> Path:
     url = make_url(settings.database_url)
     if settings.embedded and url.database:
         return Path(url.database)
-    address = url.set(drivername="postgresql", password=None).render_as_string()
+    open_parts = (url.username, None, url.host, url.port, url.database, url.query)
+    address = URL.create("postgresql", *open_parts).render_as_string()
     click.echo(
         "This is for SQLite. PostgreSQL has its own tools; the password comes from ~/.pgpass or PGPASSWORD:", err=True
     )
