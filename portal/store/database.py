@@ -1,6 +1,7 @@
 """The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, t
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from portal.telemetry import metrics
@@ -35,6 +37,12 @@ class Database:
         """A session. With `writes` each of its transactions takes SQLite's write lock as it begins, so that nothing
         that was read is stale when it is written."""
         return self._sessions(bind=self._writing if writes else self.engine, info=dict(self._info))
+
+    def look_into(self, file: Path) -> Session:
+        """A session on another SQLite file that nobody changes; nothing is written, not even beside it."""
+        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+        engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+        return Session(engine, info=dict(self._info))
 
     @contextmanager
     def noting(self) -> Iterator[Session]:
