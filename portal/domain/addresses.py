@@ -39,6 +39,11 @@ def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
     return any((mapped or ip) in network for network in _networks(ranges))
 
 
+def is_this_machine(host: str | None) -> bool:
+    """Whether a host, as it stands in a URL without brackets, is this very machine (RFC 8252, 7.3)."""
+    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+
+
 def is_address(text: str) -> bool:
     """Whether `text` is an IPv4 or IPv6 address."""
     try:
