@@ -48,7 +48,7 @@ def test_connect_and_call_a_tool_as_oneself(
     assert client("otto").get("/v1/mcp/tools").json["tools"] == []
 
 
-def test_the_portal_registers_once_for_everybody(
+def test_ui_67_the_portal_registers_once_for_everybody(
     signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
     for name in ("mel", "otto", "mel"):
