@@ -26,15 +26,6 @@ SignedIn = Callable[[str], Client]
 
 
 @pytest.fixture
-def guarded(write: Write, protected_mcp_server: ProtectedServer) -> str:
-    """A server behind the official SDK's authorization server, which spends each refresh token once."""
-    with write() as session:
-        return make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
-        )  # fmt: skip
-
-
-@pytest.fixture
 def recorded(write: Write, recording_as: RecordingServer) -> str:
     """A server whose provider answers as it is told; Mel holds a token for it that ran out."""
     with write() as session:
