@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from werkzeug.test import TestResponse
 
+from portal.telemetry.logs import formatter
 from tests.security.callers import Caller
 
 DEFINITION = "definition"  # url, spec_path, header, env, args and global values: a full Admin reads them over the API
@@ -101,10 +102,13 @@ class _Keep(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+        self._as_json = formatter(as_json=True)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
+        # All that a record carries, before anything is hidden; and the line that an operator gets.
+        self.lines.append(f"{self.format(record)} {vars(record)}")
+        self.lines.append(self._as_json.format(record))
 
 
 @contextmanager
