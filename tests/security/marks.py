@@ -106,9 +106,10 @@ class _Keep(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        # All that a record carries, before anything is hidden; and the line that an operator gets.
-        self.lines.append(f"{self.format(record)} {vars(record)}")
-        self.lines.append(self._as_json.format(record))
+        self.lines.append(self.format(record))
+        if record.name.startswith("portal"):
+            # All that the record carries, before anything is hidden; and the line that an operator gets.
+            self.lines += [str(vars(record)), self._as_json.format(record)]
 
 
 @contextmanager
