@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,11 +21,12 @@ from portal.app import create_app
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
-from portal.store.database import Database
+from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
 from portal.telemetry.traces import span
 
 log = logging.getLogger("portal.worker")
+_START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
 
@@ -32,6 +34,7 @@ _TIDY_EVERY = 300
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
     """Make the first Admin and take over the config file; the one-time password is announced here and nowhere else."""
     with database.session(writes=True) as session:
+        take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
         password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
         admin = starting.make_first_admin(
             session, OPERATOR, email=settings.bootstrap_admin_email.lower(),
@@ -54,13 +57,12 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
     logs.begin(settings.log_format, settings.log_level)
     with metrics.shared_folder(wanted=settings.metrics):
-        beside = _start_worker() if settings.embedded else None
+        beside = _WorkerBeside() if settings.embedded else None
         try:
-            _Gunicorn(settings, host=host, port=port, workers=workers).run()
+            _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
         finally:
             if beside is not None:
-                beside.terminate()
-                beside.wait(timeout=10)
+                beside.end()
 
 
 def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
@@ -120,8 +122,10 @@ class _Log(GunicornLogger):  # type: ignore[misc]
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, started from our own command."""
 
-    def __init__(self, settings: Settings, *, host: str, port: int, workers: int) -> None:
-        self._portal_settings = settings
+    def __init__(
+        self, settings: Settings, *, host: str, port: int, workers: int, beside: "_WorkerBeside | None"
+    ) -> None:
+        self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
@@ -140,6 +144,45 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         telemetry.begin(self._portal_settings)
         return create_app(self._portal_settings)
 
+    def run(self) -> None:
+        _Master(self, self._beside).run()
+
+
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which looks after the worker beside as after its own processes: about once a second."""
+
+    def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
+        self._beside = beside
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self._beside is not None:
+            self._beside.look_after()
+
+
+class _WorkerBeside:
+    """The worker of embedded mode: nobody else would start it again when it dies."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def look_after(self) -> None:
+        """Start it again where it has ended."""
+        if self._process.poll() is not None:
+            log.warning("the worker ended; starting it again")
+            self._process = self._start()
+
+    def end(self) -> None:
+        """End it kindly."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
+        return subprocess.Popen(command)  # noqa: S603 - our own command
+
 
 def _config(settings: Settings) -> dict[str, Any]:
     if settings.config is None:
@@ -149,8 +192,3 @@ def _config(settings: Settings) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         sys.exit(f"Setting PORTAL_CONFIG: the file cannot be read ({type(error).__name__}).")
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _start_worker() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-    return subprocess.Popen(command)  # noqa: S603 - our own command

@@ -18,6 +18,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     """Run the migrations up to `revision`; several processes may start at once, one of them does it."""
     with _migrating(engine) as connection:
         if connection.dialect.name == "postgresql":
+            connection.execute(text("set local lock_timeout = 0"))  # who comes second waits as long as it takes
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
         command.upgrade(_config(connection), revision)
 

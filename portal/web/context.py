@@ -128,6 +128,9 @@ def identify() -> None:
     _check_request()
     if request.endpoint is None:
         return
+    fault = browser_session.fault  # type: ignore[attr-defined]
+    if fault is not None and request.endpoint not in ANY_HOST_ENDPOINTS:
+        raise fault  # who asks cannot be known: neither a stranger nor signed out
     g.address = _client_address()
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
@@ -167,9 +170,8 @@ def _identify_key(key: str) -> None:
             raise
         is_noted = accounts.is_use_noted(own, g.principal)
     if not is_noted:
-        with database().session(writes=True) as own:  # survives a request that is refused
+        with database().noting() as own:  # survives a request that is refused
             accounts.note_key_use(own, g.principal)
-            own.commit()
     if not authz.may_take_route(g.principal, request.path):
         raise Forbidden("This API key may not call this route.")
 
@@ -250,15 +252,17 @@ def _is_unsafe() -> bool:
 
 
 def commit_or_undo(response: Response) -> Response:
-    """Commit what a request that went well wrote. Has to run first after it: a commit that fails is the answer then."""
-    if "session" not in g:
-        return response
-    if response.status_code >= 400:
-        g.session.rollback()
-        return response
+    """Commit what a request that went well wrote, and save its browser's session. Has to run first after it: what fails
+    here is the answer then."""
     try:
-        g.session.commit()
+        if "session" in g:
+            if response.status_code >= 400:
+                g.session.rollback()
+            else:
+                g.session.commit()
+        current_app.session_interface.save_session(current_app, browser_session, response)
     except SQLAlchemyError as error:
+        browser_session.fault = error  # type: ignore[attr-defined]
         return current_app.make_response(current_app.handle_user_exception(error))
     return response
 

@@ -1,17 +1,19 @@
 """One error, one answer: JSON for the API, a page or a piece of one for people."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 from flask import Flask, Response, g, request, url_for
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
+from portal.store.faults import DatabaseFault, fault_of
 from portal.telemetry import metrics
 from portal.telemetry.logs import places
 from portal.web import limits
@@ -45,6 +47,16 @@ _MESSAGES = {
     405: "This address does not take this kind of request.",
     413: "The request is larger than the portal takes.",
 }
+_NOT_STORED = "Nothing of this request was stored."
+_DATABASE_WORDS = {
+    DatabaseFault.GONE: "The portal’s database does not answer now. Try again in a few seconds.",
+    DatabaseFault.BUSY: f"Something else is changing the portal’s database. {_NOT_STORED} Try again in a few seconds.",
+    DatabaseFault.FULL: f"The disk of the portal’s database is full. {_NOT_STORED} What was stored before can be read. "
+    "Tell whoever runs the portal to free some space, then try again.",
+    DatabaseFault.READ_ONLY: f"The portal’s database takes no changes now. {_NOT_STORED} Tell whoever runs the portal.",
+    DatabaseFault.OTHER_SCHEMA: f"The portal’s database lacks something that this version needs. {_NOT_STORED} "
+    "Tell whoever runs the portal: `portal doctor` says more.",
+}
 
 
 def init_app(app: Flask) -> None:
@@ -55,7 +67,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DataError, _bad_data)
     app.register_error_handler(UnicodeEncodeError, _bad_data)
-    app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(DBAPIError, _no_database)
     app.register_error_handler(PoolTimeout, _no_database)
     app.register_error_handler(Exception, _unexpected)
 
@@ -63,7 +75,8 @@ def init_app(app: Flask) -> None:
 def answer(status: int, code: str, message: str, *, field: str | None = None, **extra: Any) -> Response:
     """The only line that knows the envelope."""
     if "session" in g:
-        g.session.rollback()
+        with suppress(SQLAlchemyError):  # it may be what failed
+            g.session.rollback()
     if speaks_json():
         detail = {"error": code, "message": message, "field": field, **extra}
         body = _oauth_error(code, message, detail) if speaks_oauth() else {"detail": detail}
@@ -129,8 +142,7 @@ def _portal_error(error: errors.PortalError) -> Any:
 def _note_refusal(error: errors.Forbidden) -> None:
     try:
         note_refusal(error.message)
-    except (OperationalError, PoolTimeout):
-        # Nothing was changed: the answer stays a refusal.
+    except (DBAPIError, PoolTimeout):  # nothing was changed: the answer stays a refusal
         metrics.security("audit_failed")
         log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
 
@@ -177,9 +189,12 @@ def _bad_data(_error: Exception) -> Response:
 
 
 def _no_database(error: DBAPIError | PoolTimeout) -> Response:
-    log.warning("the database did not answer: %s", type(error).__name__)
-    metrics.count("portal_database_failures_total", type(error).__name__)
-    return answer(503, "unavailable", "The portal’s database does not answer now. Try again in a few seconds.")
+    fault = fault_of(error)
+    if fault is None:
+        return _unexpected(error)
+    log.warning("the database is %s (%s) in request %s", fault, type(error).__name__, g.get("request_id"))
+    metrics.count("portal_database_failures_total", fault)
+    return answer(503, "unavailable", _DATABASE_WORDS[fault])
 
 
 def _unexpected(error: Exception) -> Response:
