@@ -30,13 +30,16 @@ class Collector(BaseHTTPRequestHandler):
     """Takes OTLP over HTTP, as a collector does."""
 
     spans: ClassVar[list[Span]] = []
+    scopes: ClassVar[set[str]] = set()
     raw: ClassVar[list[bytes]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.raw.append(body)
         sent = ExportTraceServiceRequest.FromString(body)
-        self.spans += [span for of in sent.resource_spans for scope in of.scope_spans for span in scope.spans]
+        for of in (scope for resource in sent.resource_spans for scope in resource.scope_spans):
+            self.spans += of.spans
+            self.scopes.add(of.scope.name)
         self.send_response(200)
         self.end_headers()
 
@@ -73,7 +76,7 @@ class Observed:
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+def observed(tmp_path_factory: pytest.TempPathFactory, echo_server: str) -> Iterator[Observed]:
     folder, port = tmp_path_factory.mktemp("observed"), free_port()
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     thread = threading.Thread(target=collector.serve_forever)
@@ -92,7 +95,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     try:
         with start_process(argv, environment, port, seconds=SECONDS) as started:
             portal = Observed(f"http://127.0.0.1:{port}", started, folder)
-            use(portal)
+            use(portal, echo_server)
             yield portal
     finally:
         collector.shutdown()
@@ -100,8 +103,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         collector.server_close()
 
 
-def use(portal: Observed) -> None:
-    """Add a server that answers nothing, ask as somebody unknown, and send what nobody should find again."""
+def use(portal: Observed, echo: str) -> None:
+    """Add a server that answers and one that does not, ask as somebody unknown, send what nobody should find again."""
     body = {
         "server_id": "dead",
         "server_name": "dead",
@@ -113,6 +116,13 @@ def use(portal: Observed) -> None:
     for _ in range(10):
         assert portal.ask("/v1/me?code=SECRET", headers=by_key).status_code == 200
     assert portal.ask("/v1/me", headers={"X-API-Key": "sk-SECRET-nobody-has-this"}).status_code == 401
+    body = {"server_id": "echo", "server_name": "echo", "transport": "http", "url": echo}
+    assert portal.ask("/v1/mcp/server", method="POST", json=body, headers=by_key).status_code == 201
+    call = {"server_id": "echo", "name": "show_headers", "arguments": {}}
+    shown = portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key)
+    assert shown.status_code == 200
+    assert "user-agent" in shown.text
+    assert "traceparent" not in shown.text
     call = {"server_id": "dead", "name": "SECRET", "arguments": {"a": "SECRET"}}
     assert portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key).status_code == 502
     known = {"X-Request-ID": "a-proxy.made-this", "traceparent": PARENT}
@@ -149,6 +159,7 @@ def test_metrics_are_those_of_all_processes_together(observed: Observed) -> None
     assert observed.metric("portal_http_request_seconds_count", route="/v1/me") == 11
     assert observed.metric("portal_security_events_total", event="key_refused") == 1
     assert observed.metric("portal_upstream_calls_total", kind="call", outcome="refused") == 1
+    assert observed.metric("portal_upstream_calls_total", kind="call", outcome="ok") == 1
     observed.wait(lambda: observed.metric("portal_upstream_calls_total", kind="probe", outcome="refused") >= 1)
     observed.wait(lambda: observed.metric("portal_worker_rounds_total", outcome="done") >= 1)
     assert observed.metric("portal_database_answers") == 1
@@ -167,9 +178,11 @@ def test_spans_have_the_route_and_the_host_and_hang_together(observed: Observed)
     [login] = [span for span in Collector.spans if span.trace_id.hex() == PARENT.split("-")[1]]
     assert login.name == "GET /login", "the proxy's trace goes on"
     assert {a.key: a.value.string_value for a in login.attributes}["http.route"] == "/login"
+    assert Collector.scopes == {"portal"}, "spans of the MCP SDK hold names of tools and texts of exceptions"
     call = named["upstream call"]
     assert {a.key: a.value.string_value for a in call.attributes}["server.address"] == "127.0.0.1"
-    assert call.parent_span_id == named["POST /v1/mcp/tools/call"].span_id
+    asked = [span.span_id for span in Collector.spans if span.name == "POST /v1/mcp/tools/call"]
+    assert call.parent_span_id in asked
 
 
 def test_nothing_of_it_holds_a_secret(observed: Observed) -> None:
