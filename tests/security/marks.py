@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from werkzeug.test import TestResponse
 
+from portal.telemetry.logs import formatter
 from tests.security.callers import Caller
 
 DEFINITION = "definition"  # url, spec_path, header, env, args and global values: a full Admin reads them over the API
@@ -101,10 +102,14 @@ class _Keep(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+        self._as_json = formatter(as_json=True)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
+        if record.name.startswith("portal"):
+            # All that the record carries, before anything is hidden; and the line that an operator gets.
+            self.lines += [str(vars(record)), self._as_json.format(record)]
 
 
 @contextmanager
