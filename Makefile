@@ -12,13 +12,11 @@ NPM := tests/npm/node_modules
 PEER := var/peers/contextforge
 # The one that the aims name; later ones want a newer Python than the portal does.
 PEER_PACKAGE := mcp-contextforge-gateway==1.0.7
-# Two workers: the suite waits a good deal (browser, servers), and two cores are what CI has. A file stays in one
-# worker, since most files start their peers once for themselves.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Three workers for the two cores that CI has: the suite waits a good deal (browser, servers, PostgreSQL). A file stays
+# in one worker, since most files start their peers once for themselves; the order is that of the files, whose last are
+# small, for by the number of tests the journeys, which are few and slow, would come last.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 TESTS ?= tests
-# What governs the catalogue runs on PostgreSQL too: locks, collation and JSON are not SQLite's there.
-ON_POSTGRESQL := tests/services tests/store tests/api/test_submissions.py tests/api/test_audit.py \
-  tests/api/test_toolsets.py tests/api/test_people.py tests/api/test_registry.py tests/api/test_import.py
 UPGRADE ?=
 
 # uv and node carry certificate lists of their own; let them trust what the machine trusts.
@@ -83,8 +81,7 @@ $(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
 peers: packages $(NPM)/.installed
 
 test: dev peers lint types floors ## everything CI checks: lint, types, floors and the whole suite, on real servers
-	@. .ci/services.sh; start_services; export PORTAL_REQUIRE_ALL=1; $(PYTEST) $(PYTEST_ARGS) $(TESTS); \
-	  $(if $(filter tests,$(TESTS)),TEST_DATABASE=postgresql $(PYTEST) $(PYTEST_ARGS) $(ON_POSTGRESQL))
+	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
 	@$(PYTEST) $(PYTEST_ARGS) $(TESTS)
