@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
@@ -14,6 +14,7 @@ from portal.domain.principals import Principal
 from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
+from portal.store.database import read
 from portal.store.models import BrowserSession, now
 
 _SEEN_STEP = timedelta(seconds=60)
@@ -39,9 +40,14 @@ class SessionView:
     is_current: bool
 
 
+_STORED = select(
+    BrowserSession.data, BrowserSession.user_id, BrowserSession.last_seen_at, BrowserSession.expires_at
+).where(BrowserSession.session_hash == bindparam("session_hash"))
+
+
 def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
-    row = session.get(BrowserSession, _hash(cookie))
+    row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
     if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
         return None

@@ -116,8 +116,11 @@ class _Keep(logging.Handler):
 def everything_logged() -> Iterator[list[str]]:
     """All that any library writes to the log at DEBUG, tracebacks included, as it comes."""
     root, handler = logging.getLogger(), _Keep()
+    others = [(other, other.level) for other in root.handlers]
     # SQLAlchemy's own switch for an echo of every statement with its parameters.
     levels = {logger: logger.level for logger in (root, logging.getLogger("sqlalchemy.engine"))}
+    for other, _ in others:  # pytest's own would keep every statement in the report of every test
+        other.setLevel(logging.WARNING)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
@@ -125,5 +128,5 @@ def everything_logged() -> Iterator[list[str]]:
         yield handler.lines
     finally:
         root.removeHandler(handler)
-        for logger, level in levels.items():
-            logger.setLevel(level)
+        for changed, level in (*levels.items(), *others):
+            changed.setLevel(level)
