@@ -10,9 +10,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "portal" / "services"
 FIRST = (("session",), ("principal", "_principal"))
 # What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
 ASKS = {
-    "authz.require", "authz.may", "authz.allowed_actions", "authz.is_admin", "authz.usable_servers", "authz.visible_servers",
-    "authz.usable_within", "authz.visible_within", "authz.granted_toolsets", "authz.sign_in_servers",
-    "loading.find_server",
+    "authz.require", "authz.may", "authz.allowed_actions", "authz.is_admin", "authz.usable_servers",
+    "authz.visible_servers", "authz.usable_within", "authz.visible_within", "authz.granted_toolsets",
+    "authz.sign_in_servers", "loading.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
