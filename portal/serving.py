@@ -1,5 +1,6 @@
 """Running the portal: what is done before the first request, the web processes, and the worker."""
 
+import gc
 import logging
 import os
 import signal
@@ -94,7 +95,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
-            "proc_name": "mcp-portal", "control_socket_disable": True,
+            "proc_name": "mcp-portal", "control_socket_disable": True, "post_worker_init": _settle,
         }  # fmt: skip
         super().__init__()
 
@@ -105,6 +106,12 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         return create_app(self._portal_settings)
+
+
+def _settle(_worker: object) -> None:
+    """Leave what the start has made out of the collections of garbage: it stays, and going through it takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 def _config(settings: Settings) -> dict[str, Any]:
