@@ -41,8 +41,8 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 Finished = subprocess.CompletedProcess[str]
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 
 
 def unavailable(what: str, cure: str = "run `make test`, which installs and starts it") -> NoReturn:
@@ -89,6 +89,16 @@ class StartedProcess:
         """Return what it has written to stdout and stderr so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until the question is answered yes. Raises AssertionError, with the output, when it dies first."""
+        deadline = time.monotonic() + seconds
+        while not is_ready():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(0.02)  # the pause between two looks, cut short by its death
+                raise AssertionError(f"{self.process.args!r} ended with {code}:\n{self.output()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.process.args!r} was not ready in {seconds:g} s:\n{self.output()}")
+
     def stop(self) -> int:
         """End it with its children, kindly and then by force; return its exit code."""
         for kind in (signal.SIGTERM, signal.SIGKILL):
@@ -131,20 +141,10 @@ def start_process(
             )
         started = StartedProcess(process, log)
         try:
-            _await_ready(started, ready, seconds)
+            started.wait_until(ready, seconds)
             yield started
         finally:
             started.stop()
-
-
-def _await_ready(started: StartedProcess, ready: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = started.process.wait(0.02)  # the pause between two looks, cut short by its death
-            raise AssertionError(f"{started.process.args!r} ended with {code}:\n{started.output()}")
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{started.process.args!r} was not ready in {seconds:g} s:\n{started.output()}")
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
@@ -201,16 +201,17 @@ def _worker_number() -> int:
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
     """A database of this pytest process alone, on a real PostgreSQL, empty at first: its URL."""
-    return _new_database("shared")
+    return new_database("shared")
 
 
 @pytest.fixture(scope="module")
 def own_postgres_url(request: pytest.FixtureRequest) -> str:
     """One of this module alone, for tests that clear it or leave something behind."""
-    return _new_database(request.module.__name__.rpartition(".")[2])
+    return new_database(request.module.__name__.rpartition(".")[2])
 
 
-def _new_database(purpose: str) -> str:
+def new_database(purpose: str) -> str:
+    """Make a database of this pytest process alone on a real PostgreSQL, empty; return its URL."""
     server = os.environ.get("TEST_PG_URL") or unavailable("PostgreSQL (TEST_PG_URL)")
     name = f"portal_{purpose}_{_worker_number()}"
     with psycopg.connect(server, autocommit=True) as connection:

@@ -15,6 +15,7 @@ from portal.authorization.callers import (
     is_known,
     is_member,
     is_not_restricted,
+    is_operator,
     is_person,
     is_unbound,
     may_ask_for_team,
@@ -88,6 +89,7 @@ __all__ = [
     "is_known",
     "is_member",
     "is_not_restricted",
+    "is_operator",
     "is_person",
     "is_unbound",
     "key_servers",
@@ -118,6 +120,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.AUDIT_READ: [[has_admin_view]],
     Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
     Action.CATALOG_READ: [[has_admin_view]],
+    Action.CREDENTIAL_FORGET: [[is_person, is_unbound]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
     Action.KEY_MANAGE: [[is_admin, is_unbound]],
@@ -147,6 +150,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.USER_MANAGE: [[is_admin, is_unbound]],
     Action.USER_READ: [[has_admin_view]],
     Action.VALUES_OWN: [[is_person, may_see]],
+    Action.VAULT_MANAGE: [[is_operator]],
 }
 _SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
 _PREDICATES = frozenset(predicate for clauses in RULES.values() for clause in clauses for predicate in clause)

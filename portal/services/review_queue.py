@@ -35,7 +35,7 @@ _SUBMITTED = Server.submitted_at.is_not(None)
 _CHANGE_WAITS = Server.server_id.in_(select(Proposal.server_id))
 _PENDING = and_(_SUBMITTED, Server.approval_status == ApprovalStatus.PENDING_REVIEW.value)
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
-_WAITS = or_(_PENDING, and_(_CHANGE_WAITS, _ACTIVE))
+WAITS = or_(_PENDING, and_(_CHANGE_WAITS, _ACTIVE))
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _cursor(row: Server) -> tuple[str, str]:
 
 def _status_condition(status: str) -> ColumnElement[bool]:
     if status in ("waiting", ApprovalStatus.PENDING_REVIEW):
-        return _WAITS
+        return WAITS
     return Server.approval_status == status if status else true()
 
 
