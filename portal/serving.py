@@ -1,5 +1,6 @@
 """Running the portal: what is done before the first request, the web processes, and the worker."""
 
+import gc
 import logging
 import os
 import signal
@@ -131,7 +132,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
             "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
-            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
+            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid), "post_worker_init": _settle,
         }  # fmt: skip
         super().__init__()
 
@@ -183,6 +184,12 @@ class _WorkerBeside:
     def _start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
         return subprocess.Popen(command)  # noqa: S603 - our own command
+
+
+def _settle(_worker: object) -> None:
+    """Leave what the start has made out of the collections of garbage: it stays, and going through it takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 def _config(settings: Settings) -> dict[str, Any]:
