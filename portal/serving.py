@@ -14,6 +14,7 @@ from gunicorn.app.base import BaseApplication
 from sqlalchemy.exc import SQLAlchemyError
 
 from portal.app import create_app
+from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
@@ -37,6 +38,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
         )  # fmt: skip
         faults = starting.apply_config(session, OPERATOR, _config(settings))
         session.commit()
+    database.engine.dispose()  # gunicorn forks next: its children must not share a connection
     for fault in faults:
         announce(f"Config: {fault}")
     if admin is not None:
@@ -78,6 +80,8 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
                     sign_in_providers.sweep(session, OPERATOR)
                     health.forget_old_history(session, OPERATOR)
                     session.commit()
+        except PortalError as error:  # what was claimed comes up again when the claim is over
+            log.warning("a round came to no end (%s)", error)
         except SQLAlchemyError as error:
             log.warning("the database did not answer (%s); trying again", type(error).__name__)
         rounds += 1
