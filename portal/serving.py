@@ -6,19 +6,25 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
+from portal import telemetry
 from portal.app import create_app
 from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
+from portal.telemetry import logs, metrics
+from portal.telemetry.traces import span
 
 log = logging.getLogger("portal.worker")
 _START_LOCK = 7_204_917_002
@@ -51,17 +57,21 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
-    beside = _start_worker() if settings.embedded else None
-    try:
-        _Gunicorn(settings, host=host, port=port, workers=workers).run()
-    finally:
-        if beside is not None:
-            beside.terminate()
-            beside.wait(timeout=10)
+    logs.begin(settings.log_format, settings.log_level)
+    with metrics.shared_folder(wanted=settings.metrics):
+        beside = _WorkerBeside() if settings.embedded else None
+        try:
+            _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
+        finally:
+            if beside is not None:
+                beside.end()
 
 
-def work(database: Database, *, once: bool, parent: int | None = None) -> None:
+def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
     """Do what is due, over and over, until told to stop, or until the process `parent` is no longer the parent."""
+    telemetry.begin(settings)
+    if settings.metrics and settings.worker_metrics and parent is None:
+        metrics.serve(settings.worker_metrics)
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
@@ -69,21 +79,12 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
     while not stopped.is_set() and parent in (None, os.getppid()):
         done = 0
         try:
-            with database.session(writes=True) as session:
-                done = health.probe_due(session, OPERATOR)
-            with database.session(writes=True) as session:
-                done += tool_changes.compare_due(session, OPERATOR)
-            if rounds % _TIDY_EVERY == 0:
-                with database.session(writes=True) as session:
-                    sessions.sweep_sessions(session, OPERATOR)
-                    temporary.sweep(session, OPERATOR)
-                    sign_in_providers.sweep(session, OPERATOR)
-                    health.forget_old_history(session, OPERATOR)
-                    session.commit()
+            done = _round(database, tidies=rounds % _TIDY_EVERY == 0)
         except PortalError as error:  # what was claimed comes up again when the claim is over
             log.warning("a round came to no end (%s)", error)
         except SQLAlchemyError as error:
             log.warning("the database did not answer (%s); trying again", type(error).__name__)
+            metrics.count("portal_worker_rounds_total", "database_failed")
         rounds += 1
         if once and not done:
             return
@@ -91,16 +92,50 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
             stopped.wait(_IDLE_SECONDS)
 
 
+def _round(database: Database, *, tidies: bool) -> int:
+    """Do what is due now; how much was done."""
+    began = time.monotonic()
+    with span("worker round"):
+        with database.session(writes=True) as session:
+            probed = health.probe_due(session, OPERATOR)
+        with database.session(writes=True) as session:
+            compared = tool_changes.compare_due(session, OPERATOR)
+        if tidies:
+            with database.session(writes=True) as session:
+                sessions.sweep_sessions(session, OPERATOR)
+                temporary.sweep(session, OPERATOR)
+                sign_in_providers.sweep(session, OPERATOR)
+                health.forget_old_history(session, OPERATOR)
+                session.commit()
+    metrics.count("portal_worker_rounds_total", "done")
+    if probed or compared:
+        told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}
+        log.info("a round is done", extra=told)
+    return probed + compared
+
+
+class _Log(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's own words, written down as all others are; its access log stays off, ours knows more."""
+
+    def setup(self, cfg: Any) -> None:
+        """Instead of handlers of its own."""
+        self.error_log.handlers, self.error_log.propagate = [], True
+        self.error_log.setLevel(logging.WARNING)
+
+
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, started from our own command."""
 
-    def __init__(self, settings: Settings, *, host: str, port: int, workers: int) -> None:
-        self._portal_settings = settings
+    def __init__(
+        self, settings: Settings, *, host: str, port: int, workers: int, beside: "_WorkerBeside | None"
+    ) -> None:
+        self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
-            "proc_name": "mcp-portal", "control_socket_disable": True,
+            "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
+            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
         }  # fmt: skip
         super().__init__()
 
@@ -110,7 +145,48 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
+        telemetry.begin(self._portal_settings)
         return create_app(self._portal_settings)
+
+    def run(self) -> None:
+        _Master(self, self._beside).run()
+
+
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which looks after the worker beside as after its own processes: about once a second."""
+
+    def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
+        self._beside = beside
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self._beside is not None:
+            self._beside.look_after()
+
+
+class _WorkerBeside:
+    """The worker of embedded mode: nobody else would start it again when it dies."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def look_after(self) -> None:
+        """Start it again where it has ended."""
+        if self._process.poll() is not None:
+            log.warning("the worker ended; starting it again")
+            metrics.forget_process(self._process.pid)
+            self._process = self._start()
+
+    def end(self) -> None:
+        """End it kindly."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
+        return subprocess.Popen(command)  # noqa: S603 - our own command
 
 
 def _config(settings: Settings) -> dict[str, Any]:
@@ -121,8 +197,3 @@ def _config(settings: Settings) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         sys.exit(f"Setting PORTAL_CONFIG: the file cannot be read ({type(error).__name__}).")
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _start_worker() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-    return subprocess.Popen(command)  # noqa: S603 - our own command

@@ -1,5 +1,6 @@
 """Whether servers answer: looked at by the worker in the background, and on request, never while a list is made."""
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from portal.services.inner.targets import Plan, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now
 
+log = logging.getLogger("portal.health")
 PROBE_AGAIN_AFTER = timedelta(seconds=10)
 _EVERY = timedelta(seconds=120)
 _LEAST_OFTEN = timedelta(minutes=30)
@@ -252,6 +254,11 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
         .returning(Server.probe_failures)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
+    told = {"server_id": probe.server_id, "status": result.status.value, "reason": result.reason.value}
+    if failures == 1:
+        log.warning("a server stopped answering", extra=told)
+    else:
+        log.debug("a server was looked at", extra=told)
     if failures is None:
         return  # edited, deleted or claimed anew while we looked: what we saw is not how it is now
     # Jitter spreads the probes of servers that were added together.

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
-from portal.services import audit
+from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
+from portal.store.database import read
 from portal.store.models import BrowserSession, now
 
 _SEEN_STEP = timedelta(seconds=60)
@@ -39,9 +40,14 @@ class SessionView:
     is_current: bool
 
 
+_STORED = select(
+    BrowserSession.data, BrowserSession.user_id, BrowserSession.last_seen_at, BrowserSession.expires_at
+).where(BrowserSession.session_hash == bindparam("session_hash"))
+
+
 def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
-    row = session.get(BrowserSession, _hash(cookie))
+    row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
     if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
         return None
@@ -108,9 +114,10 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
     audit.record(session, principal, "other sessions ended", "user", principal.user_id)
 
 
-def sweep_sessions(session: Session, _principal: Principal) -> None:
-    """Delete sessions that have run out, and redirects that nobody came back from."""
+def sweep_sessions(session: Session, principal: Principal) -> None:
+    """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+    keys.sweep_keys(session, principal)
     sweep_flows(session)
 
 

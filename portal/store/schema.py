@@ -18,6 +18,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     """Run the migrations up to `revision`; several processes may start at once, one of them does it."""
     with _migrating(engine) as connection:
         if connection.dialect.name == "postgresql":
+            connection.execute(text("set local lock_timeout = 0"))  # who comes second waits as long as it takes
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
         command.upgrade(_config(connection), revision)
 
@@ -30,9 +31,25 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 def is_at_head(engine: Engine) -> bool:
     """Whether the database has exactly the schema of this code."""
+    return revision(engine) == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+
+def serves(engine: Engine) -> bool:
+    """Whether this code can work on the database: it has the schema of this code, or of a newer version, which keeps
+    what the one before needs; an upgrade migrates first and replaces the processes after it."""
+    found = revision(engine)
+    return is_at_head(engine) or (found is not None and not knows(found))
+
+
+def revision(engine: Engine) -> str | None:
+    """The revision of the database's schema, None where it has none."""
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return current == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def knows(wanted: str) -> bool:
+    """Whether this code has the migrations from `wanted` on; one of a newer version it has not."""
+    return wanted in {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
 
 
 @contextmanager

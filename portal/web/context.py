@@ -3,7 +3,6 @@
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
 from flask import session as browser_session
@@ -14,13 +13,15 @@ from werkzeug.exceptions import BadRequest
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.addresses import Arrival, client_address, in_ranges
+from portal.domain.addresses import Arrival
 from portal.domain.errors import Forbidden, LookOnly, Unauthenticated
 from portal.domain.principals import STRANGER, Principal
-from portal.services import accounts, audit, preferences
+from portal.services import accounts, audit
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.telemetry import metrics
+from portal.web import arriving
 from portal.web.carriers import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
@@ -51,7 +52,6 @@ OPEN_ENDPOINTS = {
     "oauth_documents.client": "authorization servers read there who the portal is as a client",
     "hub.index": "the registry for people; on and off with it",
 }
-ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
 _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -115,19 +115,21 @@ def known_person() -> Principal | None:
     if not current_user.is_authenticated:
         return None
     try:
-        g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+        g.principal, g.profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     except Unauthenticated:
         return None
-    g.profile = accounts.get_profile(g.session, g.principal)
     return None if g.profile.must_change_password else g.principal
 
 
 def identify() -> None:
     """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
-    _check_request()
+    arriving.check(settings().public_url)
     if request.endpoint is None:
         return
-    g.address = _client_address()
+    fault = browser_session.fault  # type: ignore[attr-defined]
+    if fault is not None and request.endpoint not in arriving.ANY_HOST_ENDPOINTS:
+        raise fault  # who asks cannot be known: neither a stranger nor signed out
+    g.address = arriving.client_address(database(), settings().trusted_proxies)
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
     key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
@@ -159,12 +161,15 @@ def init_app(app: Flask) -> None:
 
 def _identify_key(key: str) -> None:
     with database().session() as own:
-        g.principal = accounts.principal_for_key(own, key, g.address)
+        try:
+            g.principal = accounts.principal_for_key(own, key, g.address)
+        except Unauthenticated:
+            metrics.security("key_refused")
+            raise
         is_noted = accounts.is_use_noted(own, g.principal)
     if not is_noted:
-        with database().session(writes=True) as own:  # survives a request that is refused
+        with database().noting() as own:  # survives a request that is refused
             accounts.note_key_use(own, g.principal)
-            own.commit()
     if not authz.may_take_route(g.principal, request.path):
         raise Forbidden("This API key may not call this route.")
 
@@ -172,10 +177,10 @@ def _identify_key(key: str) -> None:
 def _identify_person() -> None:
     if not current_user.is_authenticated:
         raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
-    g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+    g.principal, profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     if _is_unsafe():
         _check_csrf()
-    g.profile = accounts.get_profile(g.session, g.principal)
+    g.profile = profile
     if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
         raise PasswordChangeNeeded
 
@@ -195,43 +200,9 @@ class PasswordChangeNeeded(Exception):
 def _check_csrf() -> None:
     """A token of this session (OWASP), and where the browser says where it comes from, from here."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        metrics.security("csrf_refused")
         raise BadRequest("This request came from another site.")
     csrf.protect()
-
-
-def _check_request() -> None:
-    if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
-        raise BadRequest("The address holds a NUL character.")
-    if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host):
-        return
-    raise BadRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
-
-
-def _is_our_host(host: str) -> bool:
-    """Whether the Host header is the public URL's; that of a page under another name (DNS rebinding) is not."""
-    public = urlsplit(settings().public_url)
-    try:
-        asked = urlsplit(f"//{host}")
-        port = asked.port or (443 if public.scheme == "https" else 80)
-    except ValueError:
-        return False
-    ours = public.port or (443 if public.scheme == "https" else 80)
-    if (asked.hostname, port) == (public.hostname, ours):
-        return True
-    return _is_loopback(public.hostname) and _is_loopback(asked.hostname)
-
-
-def _is_loopback(host: str | None) -> bool:
-    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
-
-
-def _client_address() -> str | None:
-    forwarded = request.headers.get("X-Forwarded-For")
-    if not forwarded:
-        return request.remote_addr
-    with database().session() as own:
-        proxies = (*settings().trusted_proxies, *preferences.load_preferences(own).trusted_proxies)
-    return client_address(request.remote_addr, forwarded, proxies)
 
 
 def arrival() -> Arrival:
@@ -244,15 +215,17 @@ def _is_unsafe() -> bool:
 
 
 def commit_or_undo(response: Response) -> Response:
-    """Commit what a request that went well wrote. Has to run first after it: a commit that fails is the answer then."""
-    if "session" not in g:
-        return response
-    if response.status_code >= 400:
-        g.session.rollback()
-        return response
+    """Commit what a request that went well wrote, and save its browser's session. Has to run first after it: what fails
+    here is the answer then."""
     try:
-        g.session.commit()
+        if "session" in g:
+            if response.status_code >= 400:
+                g.session.rollback()
+            else:
+                g.session.commit()
+        current_app.session_interface.save_session(current_app, browser_session, response)
     except SQLAlchemyError as error:
+        browser_session.fault = error  # type: ignore[attr-defined]
         return current_app.make_response(current_app.handle_user_exception(error))
     return response
 
@@ -288,6 +261,7 @@ def note_refusal(because: str) -> None:
 
 def note_failed_sign_in() -> None:
     """Put on record that a sign-in failed: from where, and nothing of what was typed."""
+    metrics.security("sign_in_failed")
     _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
 
 

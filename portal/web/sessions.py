@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import CallbackDict
 
 from portal.services import sessions
@@ -12,11 +13,16 @@ from portal.store.database import Database
 
 
 class PortalSession(CallbackDict[str, Any], SessionMixin):
-    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth nothing."""
+    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth nothing.
 
-    def __init__(self, data: dict[str, Any] | None = None, cookie: str | None = None) -> None:
+    `fault` says why it could not be read or written. Nothing of it is saved then, so that nobody is signed out by it.
+    """
+
+    def __init__(
+        self, data: dict[str, Any] | None = None, cookie: str | None = None, *, fault: SQLAlchemyError | None = None
+    ) -> None:
         super().__init__(data or {}, self._changed)
-        self.cookie, self.old_cookie = cookie, None
+        self.cookie, self.old_cookie, self.fault = cookie, None, fault
         self.modified = False
 
     def renew(self) -> None:
@@ -30,6 +36,7 @@ class PortalSession(CallbackDict[str, Any], SessionMixin):
 
     cookie: str | None
     old_cookie: str | None
+    fault: SQLAlchemyError | None
 
 
 class StoredSessions(SessionInterface):
@@ -45,19 +52,21 @@ class StoredSessions(SessionInterface):
         cookie = request.cookies.get(self._name)
         if not cookie or len(cookie) > 128 or request.path.startswith("/static/"):
             return PortalSession()
-        with self._database.session() as session:
-            stored = sessions.load_session(session, cookie)
+        try:
+            with self._database.session() as session:
+                stored = sessions.load_session(session, cookie)
+        except SQLAlchemyError as fault:
+            return PortalSession(fault=fault)
         if stored is None:
             return PortalSession()
         if stored.is_due_for_a_touch:
-            with self._database.session(writes=True) as session:
+            with self._database.noting() as session:
                 sessions.touch_session(session, cookie)
-                session.commit()
         return PortalSession(dict(stored.data), cookie)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Write the session where it changed, and set or clear its cookie."""
-        if not isinstance(session, PortalSession) or not session.modified:
+        if not isinstance(session, PortalSession) or not session.modified or session.fault:
             return
         cookie = session.cookie or secrets.token_urlsafe(32)
         with self._database.session(writes=True) as store:
@@ -72,3 +81,4 @@ class StoredSessions(SessionInterface):
         else:
             response.delete_cookie(self._name, path="/", secure=self._https, httponly=True, samesite="Lax")
         response.vary.add("Cookie")
+        session.modified = False

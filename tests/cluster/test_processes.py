@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
+from portal.store.database import Database
 from portal.store.models import Server, now
 from tests.cluster.conftest import ADMIN_KEY
 from tests.cluster.topology import Cluster
@@ -49,6 +50,19 @@ def test_no_two_processes_share_a_connection(running: Cluster) -> None:
         assert any(held), "they do ask the database"
         assert not sockets(member.pid) & outside, "the master holds none that its children could inherit"
         assert sum(map(len, held)) == len(set().union(*held))
+
+
+def test_the_portal_serves_on_the_schema_of_the_next_version(running: Cluster, its_database: Database) -> None:
+    with its_database.engine.begin() as connection:
+        [at] = connection.execute(text("select version_num from alembic_version")).one()
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    try:
+        for member in running.web:
+            assert httpx2.get(f"{member.url}/readyz", timeout=30).status_code == 200
+        assert running.portal("audit", "verify").returncode == 0
+    finally:
+        with its_database.engine.begin() as connection:
+            connection.execute(text("update alembic_version set version_num = :at"), {"at": at})
 
 
 def test_sighup_makes_the_processes_anew(running: Cluster) -> None:

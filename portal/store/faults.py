@@ -1,0 +1,44 @@
+"""What is wrong when the database refuses, as one of a few words that both databases share."""
+
+from enum import StrEnum
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+
+class DatabaseFault(StrEnum):
+    """Why nothing can be read or stored now."""
+
+    GONE = "gone"
+    BUSY = "busy"
+    FULL = "full"
+    READ_ONLY = "read only"
+    OTHER_SCHEMA = "other schema"
+
+
+_SQLITE = {
+    "database is locked": DatabaseFault.BUSY, "database table is locked": DatabaseFault.BUSY,
+    "database or disk is full": DatabaseFault.FULL, "disk I/O error": DatabaseFault.FULL,
+    "attempt to write a readonly": DatabaseFault.READ_ONLY, "no such table": DatabaseFault.OTHER_SCHEMA,
+    "no such column": DatabaseFault.OTHER_SCHEMA,
+}  # fmt: skip
+# PostgreSQL's codes: lock not available, deadlock, serialization; disk full; read-only; no such table, no such column,
+# and no right to it.
+_SQLSTATES = {
+    "55P03": DatabaseFault.BUSY, "40P01": DatabaseFault.BUSY, "40001": DatabaseFault.BUSY,
+    "53100": DatabaseFault.FULL, "25006": DatabaseFault.READ_ONLY, "42P01": DatabaseFault.OTHER_SCHEMA,
+    "42703": DatabaseFault.OTHER_SCHEMA, "42501": DatabaseFault.OTHER_SCHEMA,
+}  # fmt: skip
+
+
+def fault_of(error: SQLAlchemyError) -> DatabaseFault | None:
+    """What `error` says of the database; None where it is a mistake in what was asked of it."""
+    if isinstance(error, PoolTimeout):
+        return DatabaseFault.BUSY
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
+        return None
+    known = _SQLSTATES.get(getattr(error.orig, "sqlstate", None) or "")
+    known = known or next((fault for words, fault in _SQLITE.items() if str(error.orig).startswith(words)), None)
+    if known is None and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+        return DatabaseFault.GONE
+    return known
