@@ -1,11 +1,9 @@
 """One cluster for all of these tests. What they need of people is that of every test: Ada, Mel, their team and keys."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy.orm import Session
 
 from portal.app import open_database
 from portal.settings import read_settings
@@ -35,24 +33,11 @@ def running() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def its_database(running: Cluster) -> Iterator[Database]:
-    """The cluster's database, with the people in it."""
+def database(running: Cluster) -> Iterator[Database]:
+    """The cluster's database, with the people in it; `write` writes there, past the cluster's processes."""
     database = open_database(read_settings(running.environment))
     with database.session(writes=True) as session:
         add_people(session)
         session.commit()
     yield database
     database.engine.dispose()
-
-
-@pytest.fixture
-def write_there(its_database: Database) -> Callable[[], AbstractContextManager[Session]]:
-    """`with write_there() as session:` writes past the cluster's processes; commits at the end."""
-
-    @contextmanager
-    def writing() -> Iterator[Session]:
-        with its_database.session(writes=True) as session:
-            yield session
-            session.commit()
-
-    return writing

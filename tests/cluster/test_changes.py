@@ -41,7 +41,7 @@ def by(who: str) -> dict[str, str]:
 
 
 @pytest.fixture(params=[0, 1], ids=["one-to-two", "two-to-one"])
-def members(request: pytest.FixtureRequest, running: Cluster, its_database: Database) -> Members:
+def members(request: pytest.FixtureRequest, running: Cluster, database: Database) -> Members:
     return Members(running, request.param)
 
 

@@ -2,21 +2,19 @@
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 from sqlalchemy import text, update
-from sqlalchemy.orm import Session
 
 from portal.store.database import Database
 from portal.store.models import Server, now
 from tests.cluster.conftest import ADMIN_KEY
 from tests.cluster.topology import Cluster
 from tests.cluster.upstream import upstreams
+from tests.conftest import Write
 from tests.factories import make_server
 from tests.peers import accepts
 
@@ -52,8 +50,8 @@ def test_no_two_processes_share_a_connection(running: Cluster) -> None:
         assert sum(map(len, held)) == len(set().union(*held))
 
 
-def test_the_portal_serves_on_the_schema_of_the_next_version(running: Cluster, its_database: Database) -> None:
-    with its_database.engine.begin() as connection:
+def test_the_portal_serves_on_the_schema_of_the_next_version(running: Cluster, database: Database) -> None:
+    with database.engine.begin() as connection:
         [at] = connection.execute(text("select version_num from alembic_version")).one()
         connection.execute(text("update alembic_version set version_num = '9999'"))
     try:
@@ -61,7 +59,7 @@ def test_the_portal_serves_on_the_schema_of_the_next_version(running: Cluster, i
             assert httpx2.get(f"{member.url}/readyz", timeout=30).status_code == 200
         assert running.portal("audit", "verify").returncode == 0
     finally:
-        with its_database.engine.begin() as connection:
+        with database.engine.begin() as connection:
             connection.execute(text("update alembic_version set version_num = :at"), {"at": at})
 
 
@@ -75,13 +73,11 @@ def test_sighup_makes_the_processes_anew(running: Cluster) -> None:
     assert httpx2.get(f"{member.url}/v1/me", headers=BY_ADMIN, timeout=30).status_code == 200
 
 
-def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(
-    running: Cluster, write_there: Callable[[], AbstractContextManager[Session]]
-) -> None:
+def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(running: Cluster, write: Write) -> None:
     member = running.web[1]
     with upstreams() as upstream:
         upstream.answers.clear()
-        with write_there() as session:
+        with write() as session:
             make_server(session, "slow", url=upstream.url("slow"))
             session.execute(update(Server).values(probe_due_at=now() + timedelta(hours=1)))  # no worker's turn
         found: list[httpx2.Response] = []
