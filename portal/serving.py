@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal import telemetry
 from portal.app import create_app
+from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
@@ -44,6 +45,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
         )  # fmt: skip
         faults = starting.apply_config(session, OPERATOR, _config(settings))
         session.commit()
+    database.engine.dispose()  # gunicorn forks next: its children must not share a connection
     for fault in faults:
         announce(f"Config: {fault}")
     if admin is not None:
@@ -79,6 +81,8 @@ def work(settings: Settings, database: Database, *, once: bool, parent: int | No
         done = 0
         try:
             done = _round(database, tidies=rounds % _TIDY_EVERY == 0)
+        except PortalError as error:  # what was claimed comes up again when the claim is over
+            log.warning("a round came to no end (%s)", error)
         except SQLAlchemyError as error:
             log.warning("the database did not answer (%s); trying again", type(error).__name__)
             metrics.count("portal_worker_rounds_total", "database_failed")

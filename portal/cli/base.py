@@ -35,13 +35,13 @@ def opened(settings: Settings) -> Database:
 
 
 def connect(settings: Settings) -> Database:
-    """The database, upgraded where it is SQLite, refused where it is not at head."""
+    """The database, upgraded where it is SQLite, refused where it is not at head or beyond."""
     database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
     elif not database.answers():
         sys.exit("The database does not answer. Check PORTAL_DATABASE_URL.")
-    elif not schema.is_at_head(database.engine):
+    elif not schema.serves(database.engine):
         sys.exit("The database is not at head. Run: portal db upgrade")
     return database
 

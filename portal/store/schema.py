@@ -34,6 +34,13 @@ def is_at_head(engine: Engine) -> bool:
     return revision(engine) == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
 
 
+def serves(engine: Engine) -> bool:
+    """Whether this code can work on the database: it has the schema of this code, or of a newer version, which keeps
+    what the one before needs; an upgrade migrates first and replaces the processes after it."""
+    found = revision(engine)
+    return is_at_head(engine) or (found is not None and not knows(found))
+
+
 def revision(engine: Engine) -> str | None:
     """The revision of the database's schema, None where it has none."""
     with engine.connect() as connection:

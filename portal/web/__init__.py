@@ -40,7 +40,7 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
     def readyz() -> tuple[dict[str, str], int]:
         if not database.answers():
             return {"status": "unavailable", "database": "does not answer"}, 503
-        if not schema.is_at_head(database.engine):
+        if not schema.serves(database.engine):
             return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
         told = {"status": "ok", "database": "ok"}
         if (there := limits.redis_is_there()) is not None:

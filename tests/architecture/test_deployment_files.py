@@ -77,6 +77,12 @@ def test_every_container_of_compose_is_hardened(compose: Any) -> None:
         assert "user" in service or service["image"].startswith("mcp-portal:"), name
 
 
+def test_compose_trusts_its_proxy_and_nobody_else(compose: Any) -> None:
+    services = compose["services"]
+    address = services["proxy"]["networks"]["front"]["ipv4_address"]
+    assert services["web-1"]["environment"]["PORTAL_TRUSTED_PROXIES"] == f"{address}/32"
+
+
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_the_manifests_are_of_kubernetes(version: str) -> None:
     for found in objects():

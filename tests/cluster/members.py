@@ -51,7 +51,11 @@ class Member:
 
     def wait(self) -> None:
         """Wait until it is ready. Raises AssertionError, with what it said, where it ends before that."""
-        self._running.wait_until(self._is_ready, START_SECONDS)
+        self.wait_until(self._is_ready)
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until a question about it is answered yes. Raises AssertionError, as `wait` does."""
+        self._running.wait_until(is_so, START_SECONDS)
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""

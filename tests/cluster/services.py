@@ -64,7 +64,7 @@ def make_nginx(folder: Path, port: int, portals: list[int]) -> Served:
     home = folder / "nginx"
     home.mkdir()
     shutil.copy(_CONFIG, home)
-    (home / "members.conf").write_text("".join(f"server 127.0.0.1:{member};\n" for member in portals))
+    (home / "members.conf").write_text("".join(f"server 127.0.0.1:{member} fail_timeout=2s;\n" for member in portals))
     (home / "listen.conf").write_text(
         f"listen 127.0.0.1:{port};\nadd_header X-Served-By $upstream_addr always;\n"
     )  # fmt: skip

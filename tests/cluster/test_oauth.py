@@ -1,46 +1,26 @@
-"""SSO, Connect, the broker and temporary servers on two processes and one PostgreSQL, each request at random."""
+"""SSO, Connect, the broker and temporary servers where each request goes to the next member in turn."""
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
+from tests.cluster.conftest import ADMIN_KEY
+from tests.cluster.topology import Cluster
 from tests.oauth.asking import ASKED, VERIFIER
 from tests.oauth.browsing import Arrival, HttpBrowser
 from tests.oauth.clients import CLIENT_REDIRECT
-from tests.oauth.forging import forging_server
-from tests.oauth.processes import two_processes
 from tests.oauth_peers import ProtectedServer
-from tests.peers import ROOT, bare_environment
 
-KEY = "sk-two-processes-bootstrap-0001"
-BY_KEY = {"Authorization": f"Bearer {KEY}"}
+BY_KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}
 ROUNDS = 3
 
 
-@pytest.fixture(scope="module")
-def public(own_postgres_url: str) -> Iterator[str]:
-    """Their common address; Dana signs in by SSO and is Admin by her group."""
-    environment = bare_environment(
-        PORTAL_DATABASE_URL=own_postgres_url,
-        PORTAL_SECRET_KEY="x" * 32,
-        PORTAL_ENCRYPTION_KEYS="j1:" + "ampq" * 10 + "amo=",
-    )
-    upgrade = [sys.executable, "-m", "portal.cli", "db", "upgrade"]
-    subprocess.run(upgrade, env=environment, cwd=ROOT, check=True, capture_output=True)
-    with forging_server() as provider:  # an honest one here, which knows no redirect URI beforehand
-        provider.claims |= {"sub": "dana", "email": "dana@example.com", "name": "Dana", "groups": ["mcp-admins"]}
-        corp = {
-            "name": "corp", "issuer": provider.issuer, "client_id": provider.client_id,
-            "client_secret": provider.client_secret, "roles": {"mcp-admins": "proxy_admin"},
-        }  # fmt: skip
-        settings = {"PORTAL_SIGN_IN_PROVIDERS": json.dumps([corp]), "PORTAL_BOOTSTRAP_API_KEY": KEY}
-        with two_processes(own_postgres_url, **settings) as public:
-            yield public
+@pytest.fixture
+def public(running: Cluster) -> str:
+    """The address of all members."""
+    return running.url
 
 
 @pytest.fixture
