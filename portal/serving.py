@@ -19,10 +19,13 @@ from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.upstream import loop
 
 log = logging.getLogger("portal.worker")
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
+_THREADS = 8
+_THREADS_FOR_PAGES = 2  # of each process, so that people can go on while all upstreams hang
 
 
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
@@ -94,7 +97,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
-            "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
+            "workers": workers, "threads": _THREADS, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
             "proc_name": "mcp-portal", "control_socket_disable": True,
         }  # fmt: skip
@@ -106,6 +109,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
+        loop.limit(_THREADS - _THREADS_FOR_PAGES)
         return create_app(self._portal_settings)
 
     def run(self) -> None:

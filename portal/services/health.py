@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import PortalError, UpstreamFailure
+from portal.domain.errors import Busy, PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.inner import loading
@@ -214,6 +214,8 @@ def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | 
         return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
     try:
         return signed(session, target) if isinstance(target, Plan) else target
+    except Busy:
+        raise  # says nothing about the server
     except PortalError as error:
         # Its own tokens are the portal's to judge: without one nobody reaches the server.
         reason = HealthReason(error.reason) if isinstance(error, UpstreamFailure) else HealthReason.SIGN_IN_NEEDED
