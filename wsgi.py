@@ -2,7 +2,10 @@
 
 import os
 
+from portal import telemetry
 from portal.app import create_app
 from portal.settings import read_settings
 
-app = create_app(read_settings(os.environ))
+settings = read_settings(os.environ)
+telemetry.begin(settings)
+app = create_app(settings)

@@ -17,6 +17,7 @@ missing_packages() {
   have node || printf 'nodejs '
   have npm || printf 'npm '
   [ -x /usr/bin/chromium ] || printf 'chromium '
+  [ -x /usr/sbin/nginx ] || printf 'nginx '
   [ -n "${TEST_REDIS_URL:-}" ] || have redis-server || printf 'redis-server '
   [ -n "${TEST_PG_URL:-}" ] || [ -n "$(postgres_bin)" ] || printf 'postgresql '
 }
@@ -35,6 +36,10 @@ apt_install() {
     # Debian would otherwise make and start a cluster of its own; apt is told below to keep this file.
     $sudo mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  if [[ " $* " == *" nginx "* && -d /run/systemd/system ]]; then
+    # Debian would otherwise start it on port 80; the tests only want the program. Lasts until the next boot.
+    $sudo systemctl --quiet mask --runtime nginx.service 2>/dev/null || true
   fi
   log=$(mktemp)
   # The lock's time-out: two runs on one machine wait for each other.

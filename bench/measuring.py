@@ -1,61 +1,121 @@
-"""One keep-alive connection a target, targets taking turns request by request, so that noise meets all alike."""
+"""Targets that take turns, so that noise meets all alike: one after the other, or eight at a time."""
 
+import asyncio
 import gc
-import http.client
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+from bench.running import Running
+from bench.wire import Answer, Connection, Request
+
+_TURN = 10
+"""Requests a target gets before the next has its turn; its server's CPU time is read before and after."""
 
 
 @dataclass
 class Target:
-    """Something that is asked over and over; times are milliseconds."""
+    """Something that is asked over and over; `make` tells the request with a number. Times are milliseconds."""
 
     name: str
-    port: int
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    server: Running
+    make: Callable[[int], Request]
+    expect: tuple[int, ...] = (200,)
     times: list[float] = field(default_factory=list)
+    pressed: list[float] = field(default_factory=list)
+    """Times with several at once."""
+    rate: float = 0.0
+    """Requests a second with several at once."""
     size: int = 0
-    _connection: http.client.HTTPConnection | None = None
+    last: Answer | None = None
+    cpu: float = 0.0
+    """CPU milliseconds of the server's processes for one request."""
+    asked: int = 0
 
-    def ask(self) -> float:
-        """One request; the milliseconds until the last byte was there. Ends the run for any answer but 200."""
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        begin = time.perf_counter()
-        self._connection.request("GET", self.path, headers=dict(self.headers))
-        response = self._connection.getresponse()
-        body = response.read()
-        taken = (time.perf_counter() - begin) * 1000
-        if response.status != 200:
-            raise SystemExit(f"{self.name}: GET {self.path} answered {response.status}: {body[:300]!r}")
-        self.size = len(body)
+    @classmethod
+    def get(cls, name: str, server: Running, path: str, headers: dict[str, str] | None = None) -> "Target":
+        """The same address every time."""
+        request = Request(path, headers or {})
+        return cls(name, server, lambda _: request)
+
+    async def ask(self, connection: Connection) -> float:
+        """One request; the milliseconds it took. Ends the run for an answer that was not expected."""
+        request = self.make(self.asked)
+        self.asked += 1
+        self.last, taken = await connection.ask(request)
+        if self.last.status not in self.expect:
+            raise SystemExit(
+                f"{self.name}: {request.method} {request.path} answered {self.last.status}: {self.last.body[:300]!r}"
+            )
+        self.size = len(self.last.body)
         return taken
 
     @property
     def p50(self) -> float:
-        """The median."""
+        """The median, one request at a time."""
         return statistics.median(self.times)
 
     @property
     def p99(self) -> float:
         """All but one in a hundred were faster."""
-        return statistics.quantiles(self.times, n=100)[98]
+        return percentile(self.times, 99)
+
+
+def percentile(times: Sequence[float], percent: int) -> float:
+    """The time that `percent` in a hundred do not exceed."""
+    return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else sum(times)
 
 
 def measure(targets: Sequence[Target], requests: int, *, warm_up: int = 5) -> None:
-    """Ask each target `requests` times in turns, forwards and backwards alternately; earlier times are forgotten."""
-    for target in targets:
-        target.times.clear()
-        for _ in range(warm_up):
-            target.ask()
+    """Ask each target `requests` times, one at a time, in turns, forwards and backwards alternately."""
+    asyncio.run(_quietly(_measure(targets, requests, warm_up)))
+
+
+def press(targets: Sequence[Target], *, at_once: int, seconds: float, rounds: int = 2) -> None:
+    """Ask each target from `at_once` connections without a pause, `seconds` a round, in turns."""
+    asyncio.run(_quietly(_press(targets, at_once, seconds, rounds)))
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Do the work without a collector that pauses it."""
     gc.collect()
     gc.disable()
     try:
-        for number in range(requests):
-            for target in targets if number % 2 else reversed(targets):
-                target.times.append(target.ask())
+        await work
     finally:
         gc.enable()
+
+
+async def _measure(targets: Sequence[Target], requests: int, warm_up: int) -> None:
+    connections = [Connection(target.server.port) for target in targets]
+    pairs = list(zip(targets, connections, strict=True))
+    for target, connection in pairs:
+        for _ in range(warm_up):
+            await target.ask(connection)
+    spent = dict.fromkeys(map(id, targets), 0.0)
+    for turn in range(0, requests, _TURN):
+        for target, connection in pairs if turn // _TURN % 2 else reversed(pairs):
+            before = target.server.cpu_seconds()
+            for _ in range(min(_TURN, requests - turn)):
+                target.times.append(await target.ask(connection))
+            spent[id(target)] += target.server.cpu_seconds() - before
+    for target, connection in pairs:
+        target.cpu = spent[id(target)] * 1000 / requests
+        connection.close()
+
+
+async def _press(targets: Sequence[Target], at_once: int, seconds: float, rounds: int) -> None:
+    for number in range(rounds):
+        for target in targets if number % 2 else reversed(targets):
+            begin, before = time.monotonic(), len(target.pressed)
+            await asyncio.gather(*(_keep_asking(target, begin + seconds) for _ in range(at_once)))
+            target.rate += (len(target.pressed) - before) / (time.monotonic() - begin) / rounds
+
+
+async def _keep_asking(target: Target, end: float) -> None:
+    connection = Connection(target.server.port)
+    await target.ask(connection)
+    while time.monotonic() < end:
+        target.pressed.append(await target.ask(connection))
+    connection.close()

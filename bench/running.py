@@ -1,50 +1,157 @@
-"""Applications under gunicorn, each a single process with the flags of `portal serve`, on free loopback ports."""
+"""Processes on free loopback ports, ended by their id, and what they and their children cost."""
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 30.0
-_STOP_SECONDS = 10.0
+# The flags of `portal serve`, for an application that it cannot serve.
+_GUNICORN = (
+    "--workers", "1", "--threads", "8", "--worker-class", "gthread", "--keep-alive", "15", "--log-level", "error",
+    "--no-control-socket",
+)  # fmt: skip
+_START_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+
+
+@dataclass
+class Running:
+    """A server and its process tree. `apart` marks the command lines of children that do not serve."""
+
+    port: int
+    pid: int
+    apart: str = "portal.cli worker"
+
+    def cpu_seconds(self) -> float:
+        """The CPU time, to the nanosecond, of the processes that serve."""
+        return sum(_cpu(pid) for pid in self._serving())
+
+    def memory(self, *, everything: bool = False) -> float:
+        """Resident megabytes of the processes that serve, or of all; what they share counts for each of them."""
+        return sum(_resident(pid) for pid in (tree(self.pid) if everything else self._serving()))
+
+    def _serving(self) -> list[int]:
+        return [pid for pid in tree(self.pid) if self.apart not in _command(pid)]
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def _cpu(pid: int) -> float:
+    total = 0.0
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def _resident(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return 0.0
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours without what configures a portal, and `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PORTAL_", "BENCH_"))}
+    return {**kept, **more}
 
 
 @contextlib.contextmanager
-def running(app: str, environment: Mapping[str, str]) -> Iterator[int]:
-    """Serve `app` (`module:name`) while the context lasts; yields its port once it accepts connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
-    flags = ("--workers", "1", "--threads", "8", "--worker-class", "gthread", "--keep-alive", "60")
-    quiet = ("--log-level", "error", "--no-control-socket")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *flags, *quiet, app],
-        cwd=ROOT, env={**inherited, "PORTAL_PUBLIC_URL": f"http://127.0.0.1:{port}", **environment},
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        _wait_for(child, port)
-        yield port
-    finally:
-        child.terminate()
+def process(
+    argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path = ROOT
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command in a group of its own while the context lasts; what it says is shown only if it fails."""
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            list(map(str, argv)), cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
         try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            yield child
+        except BaseException:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace")[-3000:])
+            raise
+        finally:
+            _end(child)
 
 
-def _wait_for(child: "subprocess.Popen[bytes]", port: int) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            raise SystemExit(f"gunicorn ended with {child.wait(0.05)} instead of starting")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-    raise SystemExit("gunicorn did not start in time")
+            child.wait(_STOP_SECONDS)
+            break
+    with contextlib.suppress(ProcessLookupError):  # children that outlived it
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def serving(argv: Sequence[str | Path], env: Mapping[str, str], port: int, cwd: Path = ROOT) -> Iterator[Running]:
+    """Run a server until the context ends; yields it once it accepts connections on `port`."""
+    with process(argv, env, cwd) as child:
+        end = time.monotonic() + _START_SECONDS
+        while not _accepts(port):
+            if child.poll() is not None:
+                raise RuntimeError(f"{argv!r} ended with {child.returncode} instead of starting")
+            if time.monotonic() > end:
+                raise RuntimeError(f"{argv!r} did not start in time")
+            time.sleep(0.01)
+        yield Running(port, child.pid)
+
+
+@contextlib.contextmanager
+def portal(env: Mapping[str, str], *, workers: int = 1, watched: bool = False) -> Iterator[Running]:
+    """`portal serve` as an operator runs it; `watched` counts its SQL and the pauses of its collector."""
+    port = free_port()
+    module = "bench.watched" if watched else "portal.cli"
+    argv = [sys.executable, "-m", module, "serve", "--port", str(port), "--workers", str(workers)]
+    address = {"PORTAL_PUBLIC_URL": f"http://127.0.0.1:{port}", "PORTAL_TRUSTED_PROXIES": "127.0.0.0/8"}
+    with serving(argv, environment(**{**address, **env}), port) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def bare(env: Mapping[str, str]) -> Iterator[Running]:
+    """`bench.bare` under gunicorn with the flags of `portal serve`."""
+    port = free_port()
+    argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *_GUNICORN, "bench.bare:app"]
+    with serving(argv, environment(**env), port) as running:
+        yield running
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

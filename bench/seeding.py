@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert
+from argon2 import PasswordHasher
+from sqlalchemy import Connection, Table, insert, update
 
 from portal.app import open_database
 from portal.domain.principals import Role
@@ -33,6 +34,8 @@ from portal.store.models import (
 from portal.store.vault import Place, Vault
 
 ADMIN, MEMBER, NARROW = "bench-admin", "bench-member", "bench-narrow"
+PASSWORD = "bench-password-of-all"
+SIGN_INS = 60
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _GROUPS = 20
 _NARROW_HAS = 20
@@ -54,6 +57,11 @@ class Seeded:
     def cookie(user_id: str) -> str:
         """The session cookie of a person."""
         return hashlib.sha256(f"cookie of {user_id}".encode()).hexdigest()
+
+    @staticmethod
+    def email(number: int) -> str:
+        """The address of one of `SIGN_INS` people who have the password and nothing else."""
+        return f"signs-in-{number}@bench.example"
 
     @staticmethod
     def key(user_id: str) -> str:
@@ -97,6 +105,13 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
 def _people(connection: Connection) -> None:
     roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER, NARROW: Role.MEMBER}
     _put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
+    # As slow to compare as the portal's own; one hash for all, since making it is as slow.
+    hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
+    signing_in = [
+        {"user_id": f"signs-in-{n}", "email": Seeded.email(n), "role": Role.MEMBER.value, "password_hash": hashed}
+        for n in range(SIGN_INS)
+    ]
+    _put(connection, User, signing_in)
     _put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
     keys = [
         {
@@ -185,6 +200,14 @@ def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
             "hint": f"https://s{number:05}.example" if field == "url" else None,
             "refers_to": ["TOKEN"] if field == "static_headers" else [],
         }  # fmt: skip
+
+
+def seal_url(connection: Connection, number: int, url: str) -> None:
+    """Let server `number` point to `url`."""
+    place = Place("definition", _name(number), f"i-{number}", "url:")
+    sealed = Vault(parse_key_ring(_KEY_RING)).seal(url, place)
+    mine = (ServerSecret.server_id == _name(number), ServerSecret.field == "url")
+    connection.execute(update(ServerSecret).where(*mine).values(sealed=sealed, hint=url.rpartition("/")[0]))
 
 
 def _put(connection: Connection, model: type[Base], rows: Any) -> None:

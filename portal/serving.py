@@ -6,22 +6,28 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
+from portal import telemetry
 from portal.app import create_app
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
-from portal.store.database import Database
+from portal.store.database import Database, take_turn
+from portal.telemetry import logs, metrics
+from portal.telemetry.traces import span
 from portal.upstream import loop
 
 log = logging.getLogger("portal.worker")
+_START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
 _THREADS = 8
@@ -31,6 +37,7 @@ _THREADS_FOR_PAGES = 2  # of each process, so that people can go on while all up
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
     """Make the first Admin and take over the config file; the one-time password is announced here and nowhere else."""
     with database.session(writes=True) as session:
+        take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
         password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
         admin = starting.make_first_admin(
             session, OPERATOR, email=settings.bootstrap_admin_email.lower(),
@@ -51,16 +58,21 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
-    beside = _WorkerBeside() if settings.embedded else None
-    try:
-        _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
-    finally:
-        if beside is not None:
-            beside.end()
+    logs.begin(settings.log_format, settings.log_level)
+    with metrics.shared_folder(wanted=settings.metrics):
+        beside = _WorkerBeside() if settings.embedded else None
+        try:
+            _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
+        finally:
+            if beside is not None:
+                beside.end()
 
 
-def work(database: Database, *, once: bool, parent: int | None = None) -> None:
+def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
     """Do what is due, over and over, until told to stop, or until the process `parent` is no longer the parent."""
+    telemetry.begin(settings)
+    if settings.metrics and settings.worker_metrics and parent is None:
+        metrics.serve(settings.worker_metrics)
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
@@ -68,24 +80,46 @@ def work(database: Database, *, once: bool, parent: int | None = None) -> None:
     while not stopped.is_set() and parent in (None, os.getppid()):
         done = 0
         try:
-            with database.session(writes=True) as session:
-                done = health.probe_due(session, OPERATOR)
-            with database.session(writes=True) as session:
-                done += tool_changes.compare_due(session, OPERATOR)
-            if rounds % _TIDY_EVERY == 0:
-                with database.session(writes=True) as session:
-                    sessions.sweep_sessions(session, OPERATOR)
-                    temporary.sweep(session, OPERATOR)
-                    sign_in_providers.sweep(session, OPERATOR)
-                    health.forget_old_history(session, OPERATOR)
-                    session.commit()
+            done = _round(database, tidies=rounds % _TIDY_EVERY == 0)
         except SQLAlchemyError as error:
             log.warning("the database did not answer (%s); trying again", type(error).__name__)
+            metrics.count("portal_worker_rounds_total", "database_failed")
         rounds += 1
         if once and not done:
             return
         if not done:
             stopped.wait(_IDLE_SECONDS)
+
+
+def _round(database: Database, *, tidies: bool) -> int:
+    """Do what is due now; how much was done."""
+    began = time.monotonic()
+    with span("worker round"):
+        with database.session(writes=True) as session:
+            probed = health.probe_due(session, OPERATOR)
+        with database.session(writes=True) as session:
+            compared = tool_changes.compare_due(session, OPERATOR)
+        if tidies:
+            with database.session(writes=True) as session:
+                sessions.sweep_sessions(session, OPERATOR)
+                temporary.sweep(session, OPERATOR)
+                sign_in_providers.sweep(session, OPERATOR)
+                health.forget_old_history(session, OPERATOR)
+                session.commit()
+    metrics.count("portal_worker_rounds_total", "done")
+    if probed or compared:
+        told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}
+        log.info("a round is done", extra=told)
+    return probed + compared
+
+
+class _Log(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's own words, written down as all others are; its access log stays off, ours knows more."""
+
+    def setup(self, cfg: Any) -> None:
+        """Instead of handlers of its own."""
+        self.error_log.handlers, self.error_log.propagate = [], True
+        self.error_log.setLevel(logging.WARNING)
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
@@ -99,7 +133,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": workers, "threads": _THREADS, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
-            "proc_name": "mcp-portal", "control_socket_disable": True,
+            "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
+            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
         }  # fmt: skip
         super().__init__()
 
@@ -109,6 +144,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
+        telemetry.begin(self._portal_settings)
         loop.limit(_THREADS - _THREADS_FOR_PAGES)
         return create_app(self._portal_settings)
 

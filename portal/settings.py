@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str = Field("sqlite:///var/portal.db", description="Database; SQLite means embedded mode.")
-    redis_url: SecretStr | None = Field(None, description="Redis for rate limits shared by several processes.")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis (`redis://`, `rediss://`, `unix://`) for rate limits that all processes share."
+    )
     secret_key: SecretStr = Field(description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one.")
     encryption_keys: SecretStr = Field(
         description="Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
@@ -76,7 +78,16 @@ class Settings(BaseSettings):
     enable_stdio: bool = Field(False, description="Whether servers may be commands that run on this host.")
     stdio_commands: Words = Field((), description="Further program names allowed for stdio servers.")
     gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
-    metrics: bool = Field(False, description="Whether /metrics answers.")
+    metrics: bool = Field(False, description="Whether /metrics answers, see docs/observability.md.")
+    worker_metrics: str | None = Field(
+        None, description="Address such as `127.0.0.1:9464` where `portal worker` answers with its metrics."
+    )
+    log_format: Literal["text", "json"] | None = Field(
+        None, description="`text` or `json`; by default text at a terminal and JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="From where on the portal tells: `debug`, `info`, `warning` or `error`."
+    )
     password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
     sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
         (), description="OpenID providers to sign in with: a JSON list, see *Signing in by SSO*."
@@ -144,6 +155,22 @@ class Settings(BaseSettings):
             value = "postgresql+psycopg://" + value.removeprefix("postgresql://")
         if not value.startswith(("sqlite:", "postgresql+psycopg:")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if not (parts.path if parts.scheme == "unix" else parts.scheme in ("redis", "rediss") and parts.hostname):
+                raise ValueError("must be like redis://host:6379/0, rediss://… or unix:///path/of/socket")
+        return value
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.:\[\]-]+:\d{1,5}", value):
+            raise ValueError("must be like 127.0.0.1:9464")
         return value
 
     @field_validator("secret_key")

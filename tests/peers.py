@@ -89,6 +89,16 @@ class StartedProcess:
         """Return what it has written to stdout and stderr so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until the question is answered yes. Raises AssertionError, with the output, when it dies first."""
+        deadline = time.monotonic() + seconds
+        while not is_ready():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(0.02)  # the pause between two looks, cut short by its death
+                raise AssertionError(f"{self.process.args!r} ended with {code}:\n{self.output()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.process.args!r} was not ready in {seconds:g} s:\n{self.output()}")
+
     def stop(self) -> int:
         """End it with its children, kindly and then by force; return its exit code."""
         for kind in (signal.SIGTERM, signal.SIGKILL):
@@ -131,20 +141,10 @@ def start_process(
             )
         started = StartedProcess(process, log)
         try:
-            _await_ready(started, ready, seconds)
+            started.wait_until(ready, seconds)
             yield started
         finally:
             started.stop()
-
-
-def _await_ready(started: StartedProcess, ready: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = started.process.wait(0.02)  # the pause between two looks, cut short by its death
-            raise AssertionError(f"{started.process.args!r} ended with {code}:\n{started.output()}")
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{started.process.args!r} was not ready in {seconds:g} s:\n{started.output()}")
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:

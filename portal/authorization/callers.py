@@ -43,6 +43,11 @@ def is_known(principal: Principal, _server: ServerFacts | None = None) -> bool:
     return principal.user_id is not None or principal.key_id is not None or principal.is_operator
 
 
+def is_operator(principal: Principal, _server: ServerFacts | None = None) -> bool:
+    """A command on the portal's own host."""
+    return principal.is_operator
+
+
 def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
     """A Member, in person or by key; an Admin adds servers directly, a Viewer proposes none."""
     return principal.role is Role.MEMBER and not principal.is_restricted_key

@@ -89,8 +89,14 @@ def decide(principal: Principal, server: ServerFacts) -> Decision:
 
 
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
-    """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in."""
-    return server is not None and decide(principal, server).allowed
+    """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in.
+
+    What `decide` finds, without its reasons: lists ask it of every row.
+    """
+    if server is None:
+        return False
+    verdicts = [ask(principal, server) for ask in _RULES_OF_USE.values()]
+    return Verdict.REFUSES not in verdicts and Verdict.GRANTS in verdicts
 
 
 def may_see(principal: Principal, server: ServerFacts | None) -> bool:

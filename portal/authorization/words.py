@@ -16,6 +16,7 @@ class Action(StrEnum):
     AUDIT_READ = "audit:read"  # read the record of changes
     AUDIT_VERIFY = "audit:verify"  # check that the record of changes is whole
     CATALOG_READ = "catalog:read"  # see the lists of well-known servers and services to pick from
+    CREDENTIAL_FORGET = "credential:forget"  # remove what one stored oneself, also where one lost access since
     CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
@@ -45,6 +46,7 @@ class Action(StrEnum):
     USER_MANAGE = "user:manage"  # create, change and deactivate people
     USER_READ = "user:read"  # see all people
     VALUES_OWN = "values:own"  # store and remove one's own values of a server's variables
+    VAULT_MANAGE = "vault:manage"  # count what is stored by key, and re-encrypt it
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,18 @@ def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
     return any((mapped or ip) in network for network in _networks(ranges))
 
 
+def neighborhood(address: str | None) -> str:
+    """What counts as one caller where tries are counted: an IPv4 address or an IPv6 /64 (R-RATE-05)."""
+    try:
+        ip = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    mapped = getattr(ip, "ipv4_mapped", None)
+    if isinstance(ip, ipaddress.IPv4Address) or mapped:
+        return str(mapped or ip)
+    return str(ipaddress.ip_network((ip.packed, 64), strict=False))
+
+
 def is_address(text: str) -> bool:
     """Whether `text` is an IPv4 or IPv6 address."""
     try:

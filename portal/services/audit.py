@@ -11,11 +11,13 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import Principal
 from portal.services.inner import chain
 from portal.store.models import AuditEvent, new_id, now
+from portal.telemetry import metrics
 
 _WAITING = "events that wait for their place in the chain"
 _LONGEST = 2_000
@@ -70,8 +72,12 @@ def _chain(session: Session) -> None:
         return
     rows: list[AuditEvent] = [row for row in session.info.pop(_WAITING, ()) if row in session]
     if rows:
-        session.flush()
-        chain.append(session, rows)
+        try:
+            session.flush()
+            chain.append(session, rows)
+        except SQLAlchemyError:
+            metrics.security("audit_failed")  # and what the events tell of does not happen
+            raise
 
 
 def _facts(state: object) -> Mapping[str, object]:

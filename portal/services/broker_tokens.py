@@ -30,6 +30,7 @@ from portal.services.inner.house import house_of
 from portal.services.inner.oauth_subjects import find_subject
 from portal.store.database import release
 from portal.store.models import Server, UserCredential, now
+from portal.telemetry import metrics
 from portal.upstream.oauth_client import OAuthRefused
 
 log = logging.getLogger("portal.oauth")
@@ -84,6 +85,7 @@ def _exchanged(
     if flow is None or not _fits(principal, row, flow, asked) or not take_flow(
         session, place, kinds=(CODE,), browser=None
     ):  # fmt: skip
+        metrics.security("code_refused")
         raise InvalidRequest(
             "This code is unknown here, used, expired, or was issued to another client.", code="invalid_grant"
         )

@@ -12,14 +12,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, UpstreamFailure
 from portal.domain.oauth import Discovery, TokenSet, expiry
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthStatus
 from portal.services import audit, trying
-from portal.services.inner import held_tokens, loading, shared_tokens
+from portal.services.inner import held_tokens, own, shared_tokens
 from portal.services.inner.authorizations import authorization_of, identity_of
 from portal.services.inner.clients import client_of, known_client
 from portal.services.inner.completing import exchanged, fault_of, refused
@@ -49,6 +48,14 @@ class ConnectionState:
     account: str | None = None
     renews: bool = False
     needs: str = "connect"
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """A connection that is ended, and in a sentence what the authorization server said to it."""
+
+    server_id: str
+    said: str
 
 
 def begin(session: Session, principal: Principal, server_id: str, *, browser: str, back: str = "") -> Departure:
@@ -108,7 +115,7 @@ def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionSta
 
     Raises `InvalidRequest` for a key that belongs to nobody.
     """
-    _require_person(principal)
+    own.require_person(principal)
     query = (
         select(UserCredential, Server.server_name, Server.alias)
         .outerjoin(Server, Server.server_id == UserCredential.server_id)
@@ -135,7 +142,9 @@ def save_token(
     tokens = TokenSet(access_token, refresh_token, expiry(expires_in, now()), tuple(scopes))
     credential = held_tokens.keep(session, row, principal.user_id, tokens, issuer=None)
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
-    audit.record(session, principal, "token saved", "server", row.server_id, scopes=list(tokens.scopes))
+    audit.record(
+        session, principal, "token saved", "server", row.server_id, name=row.server_name, scopes=list(tokens.scopes)
+    )
     session.flush()
     return _view(session, row.server_id, credential)
 
@@ -145,23 +154,25 @@ def require_own_place(session: Session, principal: Principal, server_id: str) ->
     _find(session, principal, server_id)
 
 
-def disconnect(session: Session, principal: Principal, server_id: str) -> str:
-    """Forget the caller's tokens, and ask the authorization server to do the same; answers in a sentence what it said.
+def disconnect(session: Session, principal: Principal, server_id: str) -> Disconnected:
+    """Forget the caller's tokens, and ask the authorization server to do the same.
 
     They are gone here whatever it answers (R-OAUTH-50). Removing nothing is fine.
     """
-    row = _find(session, principal, server_id)
+    row = own.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
     assert principal.user_id is not None
-    credential = session.get(UserCredential, (principal.user_id, row.server_id, KIND))
+    found = row.server_id
+    credential = session.get(UserCredential, (principal.user_id, found, KIND))
     if credential is None:
-        return ""
+        return Disconnected(found, "")
     held = held_tokens.opened(session, held_tokens.place_of(row, principal.user_id), credential.sealed)
     issuer = credential.issuer
     session.delete(credential)
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
-    audit.record(session, principal, "disconnected", "server", row.server_id)
+    audit.record(session, principal, "disconnected", "server", row.server_id, name=row.server_name)
     session.commit()
-    return _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
+    said = _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
+    return Disconnected(found, said)
 
 
 def _revoked(session: Session, row: Server, held: held_tokens.HeldTokens, issuer: str | None) -> str:
@@ -228,15 +239,7 @@ def _view(session: Session, server_id: str, credential: UserCredential | None) -
 
 
 def _find(session: Session, principal: Principal, server_id: str) -> Server:
-    row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
-    _require_person(principal)
-    authz.require(principal, Action.CREDENTIAL_OWN, loading.facts(session, row))
-    return row
-
-
-def _require_person(principal: Principal) -> None:
-    if principal.user_id is None:
-        raise InvalidRequest("This key belongs to nobody, so it has no connections of its own.", field="user_id")
+    return own.find_place(session, principal, server_id, Action.CREDENTIAL_OWN)
 
 
 def _require_personal(row: Server) -> None:

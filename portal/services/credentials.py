@@ -1,5 +1,6 @@
 """What a person fills in for a server: values of variables and their own key. Written, counted, never read back."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,8 @@ from portal.domain.principals import Principal
 from portal.domain.servers import check_sendable
 from portal.domain.variables import Scope
 from portal.services import audit
-from portal.services.inner import loading, personal
+from portal.services.inner import loading, own, places
+from portal.services.inner.held_tokens import KIND
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import RequiredVariable
 from portal.store.models import Server, ServerVariable, User, UserCredential, UserVariable, now
@@ -53,9 +55,20 @@ class KeyState:
     connected_at: datetime | None = None
 
 
+@dataclass(frozen=True)
+class Holding:
+    """What the caller stored for a server: how many values, a key, a connection. Never what they are."""
+
+    server_id: str
+    server_name: str
+    values: int = 0
+    has_key: bool = False
+    is_connected: bool = False
+
+
 def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
     """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to nobody."""
-    row = _find(session, principal, server_id, Action.SERVER_READ)
+    row = own.find_place(session, principal, server_id, Action.SERVER_READ)
     return _requirement(session, principal, row)
 
 
@@ -82,7 +95,7 @@ def save_variables(
 
     Raises `InvalidRequest` for a value that cannot go into a header.
     """
-    row = _find(session, principal, server_id, Action.VALUES_OWN)
+    row = own.find_place(session, principal, server_id, Action.VALUES_OWN)
     user_id = _lock_person(session, principal)
     declared = {variable.name for variable in row.variables if variable.scope == Scope.USER}
     given = {name: value for name, value in values.items() if name in declared and value}
@@ -93,32 +106,39 @@ def save_variables(
     vault = house_of(session).vault
     for name, value in given.items():
         variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
-        variable.sealed = vault.seal(value, personal.variable_place(row, user_id, name))
+        variable.sealed = vault.seal(value, places.of_user_variable(row, user_id, name))
         variable.updated_at = now()
         session.add(variable)
     for name in stored.keys() - declared:
         session.delete(stored[name])
     if given:
-        audit.record(session, principal, "own values saved", "server", row.server_id, names=sorted(given))
+        audit.record(
+            session, principal, "own values saved", "server", row.server_id, name=row.server_name, names=sorted(given)
+        )
     session.flush()
     return _requirement(session, principal, row)
 
 
 def forget_variables(session: Session, principal: Principal, server_id: str) -> Requirement:
-    """Remove all values the caller stored for a server; removing nothing is fine."""
-    row = _find(session, principal, server_id, Action.VALUES_OWN)
+    """Remove all values the caller stored for a server; removing nothing is fine.
+
+    Where they may not see the server any more, the answer tells nothing of it.
+    """
+    row = own.find_held(session, principal, server_id, Action.VALUES_OWN)
     removed = session.execute(
         delete(UserVariable).where(UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id)
     )
     if getattr(removed, "rowcount", 0):
-        audit.record(session, principal, "own values removed", "server", row.server_id)
+        audit.record(session, principal, "own values removed", "server", row.server_id, name=row.server_name)
     session.flush()
+    if not authz.may_see(principal, loading.facts(session, row)):
+        return Requirement(row.server_id, None, None, (), None)
     return _requirement(session, principal, row)
 
 
 def get_key_state(session: Session, principal: Principal, server_id: str) -> KeyState:
     """Whether the caller has stored their key for a BYOK server."""
-    row = _find(session, principal, server_id, Action.SERVER_READ)
+    row = own.find_place(session, principal, server_id, Action.SERVER_READ)
     held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
     readable = held is not None and house_of(session).vault.knows_key_of(held.sealed)
     return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
@@ -132,9 +152,22 @@ def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyS
     return {row.server_id: KeyState(row.server_id, True, row.connected_at) for row in held}
 
 
+def list_holdings(session: Session, principal: Principal) -> list[Holding]:
+    """Everything the caller stored, by the servers' names, also for servers that they may not use any more."""
+    values = Counter(session.scalars(select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)))
+    mine = select(UserCredential.server_id, UserCredential.kind).where(UserCredential.user_id == principal.user_id)
+    kinds = {(server_id, kind) for server_id, kind in session.execute(mine)}
+    ids = values.keys() | {server_id for server_id, _ in kinds}
+    names = select(Server.server_id, Server.server_name, Server.alias).where(Server.server_id.in_(ids))
+    return [
+        Holding(i, name or alias or i, values[i], (i, "byok") in kinds, (i, KIND) in kinds)
+        for i, name, alias in session.execute(names.order_by(Server.sort_key, Server.server_id))
+    ]
+
+
 def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:
     """Raise what `save_key` raises before it looks at the key: the caller may store one for this server."""
-    _require_byok(_find(session, principal, server_id, Action.CREDENTIAL_OWN))
+    _require_byok(own.find_place(session, principal, server_id, Action.CREDENTIAL_OWN))
 
 
 def save_key(session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True) -> KeyState:
@@ -142,7 +175,7 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
 
     Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a header.
     """
-    row = _find(session, principal, server_id, Action.CREDENTIAL_OWN)
+    row = own.find_place(session, principal, server_id, Action.CREDENTIAL_OWN)
     _require_byok(row)
     check_value(key, "credential")
     if not save:
@@ -150,25 +183,29 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     user_id = _lock_person(session, principal)
     held = session.get(UserCredential, (user_id, row.server_id, "byok"))
     held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
-    held.sealed = house_of(session).vault.seal(key.strip(), personal.credential_place(row, user_id, "byok"))
+    held.sealed = house_of(session).vault.seal(key.strip(), places.of_user_credential(row, user_id, "byok"))
     held.connected_at = now()
     session.add(held)
-    audit.record(session, principal, "own key saved", "server", row.server_id)
+    audit.record(session, principal, "own key saved", "server", row.server_id, name=row.server_name)
     session.flush()
     return KeyState(row.server_id, True, held.connected_at)
 
 
 def remove_key(session: Session, principal: Principal, server_id: str, *, user_id: str | None = None) -> KeyState:
     """Remove one's own key, or, as Admin, that of `user_id`; removing nothing is fine."""
-    others = user_id is not None and user_id != principal.user_id
-    action = Action.CREDENTIAL_REMOVE_OTHERS if others else Action.CREDENTIAL_OWN
-    row = _find(session, principal, server_id, action, needs_person=not others)
-    _require_byok(row)
+    if user_id is None or user_id == principal.user_id:
+        row = own.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
+    else:
+        server = loading.find_server(session, principal, server_id, Action.SERVER_READ)
+        authz.require(principal, Action.CREDENTIAL_REMOVE_OTHERS, server)
+        row = server.row
     owner = user_id or principal.user_id
     held = session.get(UserCredential, (owner, row.server_id, "byok"))
-    if held is not None:
+    if held is None:
+        _require_byok(row)
+    else:
         session.delete(held)
-        audit.record(session, principal, "key removed", "server", row.server_id, user_id=owner)
+        audit.record(session, principal, "key removed", "server", row.server_id, name=row.server_name, user_id=owner)
     session.flush()
     return KeyState(row.server_id, False)
 
@@ -180,16 +217,6 @@ def check_value(value: str, name: str) -> None:
     if len(value) > MAX_VALUE:
         raise InvalidRequest(f"A value has {MAX_VALUE} characters at most.", field=name)
     check_sendable(value, name)
-
-
-def _find(
-    session: Session, principal: Principal, server_id: str, action: Action, *, needs_person: bool = True
-) -> Server:
-    row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
-    if needs_person and principal.user_id is None:
-        raise InvalidRequest("This key belongs to nobody, so it has no values of its own.", field="user_id")
-    authz.require(principal, action, loading.facts(session, row))
-    return row
 
 
 def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:

@@ -144,8 +144,9 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
     except SQLAlchemyError:
         raise Conflict("The database did not take it.") from None
     audit.record(
-        session, principal, "connected", "server", row.server_id, issuer=got["issuer"], scopes=list(tokens.scopes)
-    )
+        session, principal, "connected", "server", row.server_id,
+        name=row.server_name, issuer=got["issuer"], scopes=list(tokens.scopes),
+    )  # fmt: skip
     temporary.forget(session, draft_id)
     session.flush()
     return True

@@ -17,11 +17,11 @@ from portal.domain.import_secrets import Share
 from portal.domain.importing import Document, Entry, with_choices
 from portal.domain.principals import Principal
 from portal.services import audit, servers
+from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.services.inner.import_documents import parse_document
 from portal.services.inner.import_plan import Plan, Planned, State, make_plan, merged
 from portal.store.models import ImportDraft, Server, now
-from portal.store.vault import Place
 
 SHARES = {share.value: share for share in Share}
 DRAFT_LIVES = timedelta(hours=1)
@@ -53,7 +53,7 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
     session.execute(
         delete(ImportDraft).where(or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES))
     )
-    session.add(ImportDraft(user_id=owner, sealed=house_of(session).vault.seal(text, _place(owner))))
+    session.add(ImportDraft(user_id=owner, sealed=house_of(session).vault.seal(text, places.of_import(owner))))
     session.flush()
     return plan
 
@@ -147,11 +147,7 @@ def _draft_text(session: Session, principal: Principal) -> str:
     row = session.get(ImportDraft, owner)
     text = None
     if row is not None and row.created_at > now() - DRAFT_LIVES:
-        text = house_of(session).vault.open(row.sealed, _place(owner))
+        text = house_of(session).vault.open(row.sealed, places.of_import(owner))
     if text is None:
         raise NotFound("The document is not kept any more. Paste it again.")
     return text
-
-
-def _place(owner: str) -> Place:
-    return Place("import draft", "", "", "document", owner=owner)

@@ -197,8 +197,8 @@ def _card(
     principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
     changes: int, sign_in: str,
 ) -> ServerCard:  # fmt: skip
-    row, usable = server.row, authz.may_use(principal, server)
-    inspects = authz.may(principal, Action.SERVER_INSPECT, server)
+    row, actions = server.row, authz.allowed_actions(principal, server)
+    usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
     logo = (row.mcp_info or {}).get("logo_url")
     return ServerCard(
@@ -226,6 +226,6 @@ def _card(
         command=row.command if inspects else None,
         usable=usable,
         version=row.version,
-        actions=authz.allowed_actions(principal, server),
+        actions=actions,
         tool_changes=changes if inspects else 0,
     )

@@ -1,5 +1,6 @@
 """Whether servers answer: looked at by the worker in the background, and on request, never while a list is made."""
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from portal.services.inner.targets import Plan, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now
 
+log = logging.getLogger("portal.health")
 PROBE_AGAIN_AFTER = timedelta(seconds=10)
 _EVERY = timedelta(seconds=120)
 _LEAST_OFTEN = timedelta(minutes=30)
-_CLAIM = timedelta(seconds=60)
+# A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of them, all probes.
+_CLAIM = timedelta(seconds=120)
+_SIGN_WITHIN = timedelta(seconds=60)
 _KEEP_HISTORY = timedelta(days=30)
 _REQUEST_DEADLINE = 8.0
 _BATCH = 32
@@ -79,6 +83,7 @@ class _Probe:
     server_id: str
     incarnation: str
     version: int
+    claimed_at: datetime
     target: Target | HealthReason | Plan
 
 
@@ -144,7 +149,11 @@ def history(session: Session, principal: Principal, server_id: str, limit: int =
 
 
 def probe_due(session: Session, principal: Principal) -> int:
-    """Look at the servers whose turn it is, as the worker does; answers how many. Any number of workers may run."""
+    """Look at the servers whose turn it is, as the worker does; answers how many.
+
+    Any number of workers may run: each server is claimed by one, and another's turn comes when that one has not written
+    what it saw within the time of a claim.
+    """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     rows = list(
         session.scalars(
@@ -156,9 +165,10 @@ def probe_due(session: Session, principal: Principal) -> int:
             .with_for_update(skip_locked=True, of=Server)
         )
     )
-    probes = [_prepare(session, row) for row in rows]
+    claimed_at = now()
+    probes = [_prepare(session, row, claimed_at) for row in rows]
     for row in rows:
-        row.probe_due_at, row.probe_started_at = now() + _CLAIM, now()
+        row.probe_due_at, row.probe_started_at = claimed_at + _CLAIM, claimed_at
     session.commit()
     _run(session, probes)
     session.commit()
@@ -173,8 +183,9 @@ def forget_old_history(session: Session, principal: Principal) -> None:
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:
     """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was seen."""
-    stale = now() - PROBE_AGAIN_AFTER
-    probes = {row.server_id: _prepare(session, row) for row in rows}
+    claimed_at = now()
+    stale = claimed_at - PROBE_AGAIN_AFTER
+    probes = {row.server_id: _prepare(session, row, claimed_at) for row in rows}
     release(session)
     claimed = session.scalars(
         update(Server)
@@ -182,7 +193,7 @@ def _probe_now(session: Session, rows: Sequence[Server]) -> None:
             Server.server_id.in_(probes),
             or_(Server.probe_started_at.is_(None), Server.probe_started_at < stale),
         )
-        .values(probe_started_at=now())
+        .values(probe_started_at=claimed_at)
         .returning(Server.server_id)
         .execution_options(synchronize_session=False)
     ).all()
@@ -190,13 +201,13 @@ def _probe_now(session: Session, rows: Sequence[Server]) -> None:
     _run(session, [probes[server_id] for server_id in claimed])
 
 
-def _prepare(session: Session, row: Server) -> _Probe:
-    return _Probe(row.server_id, row.incarnation, row.version, target_to_probe(session, row))
+def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
+    return _Probe(row.server_id, row.incarnation, row.version, claimed_at, target_to_probe(session, row))
 
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
     """Contact upstreams with no transaction open, then write what they answered."""
-    ready = [(probe, _signed(session, probe.target)) for probe in probes]
+    ready = [(probe, _signed(session, probe.target)) for probe in probes if now() < probe.claimed_at + _SIGN_WITHIN]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
     results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
     for (probe, _), result in zip(asked, results, strict=True):
@@ -229,6 +240,7 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
         Server.server_id == probe.server_id,
         Server.incarnation == probe.incarnation,
         Server.version == probe.version,
+        Server.probe_started_at == probe.claimed_at,
     )
     one_more = case((Server.probe_failures < _MOST_FAILURES, Server.probe_failures + 1), else_=_MOST_FAILURES)
     # Writing comes first: on SQLite a transaction that has read cannot write any more once another process has.
@@ -244,8 +256,13 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
         .returning(Server.probe_failures)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
+    told = {"server_id": probe.server_id, "status": result.status.value, "reason": result.reason.value}
+    if failures == 1:
+        log.warning("a server stopped answering", extra=told)
+    else:
+        log.debug("a server was looked at", extra=told)
     if failures is None:
-        return  # edited or deleted while we looked: what we saw is of a server that is no more
+        return  # edited, deleted or claimed anew while we looked: what we saw is not how it is now
     # Jitter spreads the probes of servers that were added together.
     pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(0.85, 1.15)  # noqa: S311 - no secret
     session.execute(

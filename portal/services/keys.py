@@ -3,9 +3,9 @@
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -15,11 +15,19 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.accounts import hash_key
 from portal.services.inner import loading
-from portal.services.inner.grants import Holdings, ObjectPermission, holdings, replace_grants, resolve_servers
+from portal.services.inner.grants import (
+    Holdings,
+    ObjectPermission,
+    holdings,
+    remove_grants_of_keys,
+    replace_grants,
+    resolve_servers,
+)
 from portal.services.inner.paging import Page, paged
 from portal.store.models import ApiKey, Server, Team, User, now
 
 _PREFIX_LENGTH = 10
+_SHOWN_AFTERWARDS = timedelta(days=7)
 _NOT_YOURS = "You may not use one of these servers yourself."
 
 
@@ -157,6 +165,13 @@ def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
             raise NotFound(f"You have no API key {key_id[:64]}.")
         raise Forbidden("You have no such API key.")
     revoke_key(session, principal, key_id)
+
+
+def sweep_keys(session: Session, _principal: Principal) -> None:
+    """Delete keys a week after they expired, so that those which clients get for an hour do not pile up in lists."""
+    over = ApiKey.expires_at <= now() - _SHOWN_AFTERWARDS
+    remove_grants_of_keys(session, over)
+    session.execute(delete(ApiKey).where(over))
 
 
 def _issue(session: Session, principal: Principal, draft: KeyDraft, secret: str | None) -> IssuedKey:

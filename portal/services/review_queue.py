@@ -32,7 +32,7 @@ PAGE_SIZE = 20
 MOST = 200
 _SUBMITTED = Server.submitted_at.is_not(None)
 _CHANGE_WAITS = Server.server_id.in_(select(Proposal.server_id))
-_WAITS = or_(
+WAITS = or_(
     and_(_SUBMITTED, Server.approval_status == ApprovalStatus.PENDING_REVIEW.value),
     and_(_CHANGE_WAITS, Server.approval_status == ApprovalStatus.ACTIVE.value),
 )
@@ -158,7 +158,7 @@ def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> 
 def waiting_count(session: Session, principal: Principal) -> int:
     """How many submissions and changes wait for a review, up to 100."""
     authz.require(principal, Action.SUBMISSION_READ)
-    return loading.count_up_to(session, and_(_seen(principal), _WAITS), 100)
+    return loading.count_up_to(session, and_(_seen(principal), WAITS), 100)
 
 
 def _seen(principal: Principal) -> ColumnElement[bool]:
@@ -191,7 +191,7 @@ def _cursor(row: Server) -> tuple[str, str]:
 
 def _status_condition(status: str) -> ColumnElement[bool]:
     if status in ("waiting", ApprovalStatus.PENDING_REVIEW):
-        return _WAITS
+        return WAITS
     return Server.approval_status == status if status else true()
 
 

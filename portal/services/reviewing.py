@@ -202,14 +202,16 @@ def _grant_submitter(session: Session, principal: Principal, row: Server) -> Non
     down to nothing. Then the person is granted it instead.
     """
     team_id = row.submitted_team_id
-    if team_id is None or session.get(Team, team_id) is None:
+    team = session.get(Team, team_id) if team_id is not None else None
+    if team_id is None or team is None:
         return
-    holder = ("team", team_id)
+    holder, name = ("team", team_id), team.team_alias
     held = select(Grant.grant_id).where(Grant.holder_kind == "team", Grant.holder_id == team_id)
     if session.scalar(held.limit(1)) is None and session.scalar(_keys_with_limits(team_id)) is not None:
-        if row.submitted_by is None or session.get(User, row.submitted_by) is None:
+        person = session.get(User, row.submitted_by) if row.submitted_by is not None else None
+        if person is None:
             return
-        holder = ("user", row.submitted_by)
+        holder, name = ("user", person.user_id), person.email or person.user_id
     mine = select(Grant.grant_id).where(
         Grant.holder_kind == holder[0], Grant.holder_id == holder[1], Grant.kind == "server",
         Grant.server_id == row.server_id,
@@ -217,7 +219,7 @@ def _grant_submitter(session: Session, principal: Principal, row: Server) -> Non
     if session.scalar(mine.limit(1)) is not None:
         return
     session.add(Grant(holder_kind=holder[0], holder_id=holder[1], kind="server", server_id=row.server_id))
-    audit.record(session, principal, "server granted", holder[0], holder[1], server_id=row.server_id)
+    audit.record(session, principal, "server granted", *holder, name=name, server_id=row.server_id)
 
 
 def _keys_with_limits(team_id: str) -> Select[str]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
-from portal.services import audit
+from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
 from portal.store.models import BrowserSession, now
@@ -108,9 +108,10 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
     audit.record(session, principal, "other sessions ended", "user", principal.user_id)
 
 
-def sweep_sessions(session: Session, _principal: Principal) -> None:
-    """Delete sessions that have run out, and redirects that nobody came back from."""
+def sweep_sessions(session: Session, principal: Principal) -> None:
+    """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+    keys.sweep_keys(session, principal)
     sweep_flows(session)
 
 

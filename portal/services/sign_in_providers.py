@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.inner import authorizations, flows, loading, shared_tokens
+from portal.services.inner import authorizations, loading, shared_tokens
 from portal.services.inner.held_tokens import KIND
 from portal.store.models import UserCredential
 from portal.store.oauth_tables import ServerAuthorization
@@ -52,6 +52,5 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
 
 
 def sweep(session: Session, _principal: Principal) -> None:
-    """Delete redirects and shared tokens that have run out."""
-    flows.sweep_flows(session)
+    """Delete shared tokens that have run out."""
     shared_tokens.sweep(session)

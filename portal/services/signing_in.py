@@ -15,11 +15,10 @@ from portal.domain.principals import Principal, Role
 from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_identity, role_of, teams_of
 from portal.services import audit
 from portal.services.accounts import principal_for_user
-from portal.services.inner import flows
+from portal.services.inner import flows, places
 from portal.services.inner.admins import is_last_admin
 from portal.services.inner.house import house_of
 from portal.store.models import Team, TeamMember, User, new_id
-from portal.store.vault import Place
 
 _KIND = "sign_in"
 
@@ -88,7 +87,7 @@ def complete_sign_in(session: Session, flow: flows.Flow, *, code: str, iss: str 
     principal = principal_for_user(session, user.user_id, address)
     audit.record(session, principal, "signed in", "user", user.user_id, name=principal.name, provider=provider.name)
     session.flush()
-    sealed = house_of(session).vault.seal(id_token, _hint_place(user.user_id))
+    sealed = house_of(session).vault.seal(id_token, places.of_id_token(user.user_id))
     return Arrived(user.user_id, str(flow.contents["go_to"]), provider.name, base64.b64encode(sealed).decode())
 
 
@@ -102,7 +101,7 @@ def end_at_provider(session: Session, principal: Principal, name: str, id_token:
     if provider is None or principal.user_id is None:
         return None
     try:
-        hint = house.vault.open(base64.b64decode(id_token), _hint_place(principal.user_id)) if id_token else None
+        hint = house.vault.open(base64.b64decode(id_token), places.of_id_token(principal.user_id)) if id_token else None
         return house.openid.end_session_url(provider, back_to=back_to, id_token=hint)
     except (UpstreamFailure, ValueError):
         return None
@@ -117,10 +116,6 @@ def _provider(session: Session, name: str) -> SignInProvider:
 
 def _callback(session: Session, name: str) -> str:
     return f"{house_of(session).public_url}/login/{name}/callback"
-
-
-def _hint_place(user_id: str) -> Place:
-    return Place("sign-in", "", "", "id_token", owner=user_id)
 
 
 def _account_of(session: Session, provider: SignInProvider, identity: Identity) -> User:

@@ -84,7 +84,10 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
         _refuse_emptied(session, row, principal, fields)
         facts = proposing.propose(session, principal, row, fields, author)
         note_step(session, row, author, Step.PROPOSED, facts)
-        audit.record(session, principal, "server change proposed", "server", row.server_id, fields=sorted(fields))
+        audit.record(
+            session, principal, "server change proposed", "server", row.server_id,
+            name=row.server_name, fields=sorted(fields),
+        )  # fmt: skip
     else:
         proposing.write_change(session, principal, row, fields)
         _require_all(session, row)
@@ -92,7 +95,10 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
         row.approval_status, row.submitted_at = ApprovalStatus.PENDING_REVIEW.value, now()
         row.updated_by, row.updated_at = author, now()
         note_step(session, row, author, Step.RESUBMITTED, facts_of(session, row))
-        audit.record(session, principal, "server resubmitted", "server", row.server_id, fields=sorted(fields))
+        audit.record(
+            session, principal, "server resubmitted", "server", row.server_id,
+            name=row.server_name, fields=sorted(fields),
+        )  # fmt: skip
     row.version += 1
     session.flush()
     return _seen(session, principal, [row])[0]

@@ -174,7 +174,8 @@ def note(
 def compare_due(session: Session, principal: Principal) -> int:
     """Compare the tools of servers that answer and were not compared for 30 minutes, as the worker does: how many."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
-    long_ago = or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < now() - _COMPARE_AGAIN_AFTER)
+    not_since = now() - _COMPARE_AGAIN_AFTER
+    long_ago = or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since)
     rows = session.scalars(
         select(Server)
         .outerjoin(ToolSight, ToolSight.server_id == Server.server_id)
@@ -188,9 +189,9 @@ def compare_due(session: Session, principal: Principal) -> int:
         .limit(_BATCH)
         .options(*loading.PARTS)
     ).all()
-    plan = [(sights.subject_of(row), target_to_probe(session, row)) for row in rows]
-    for subject, _ in plan:
-        sights.claim_look(session, subject)
+    seen = [(sights.subject_of(row), target_to_probe(session, row)) for row in rows]
+    seen.sort(key=lambda found: found[0].server_id)  # all workers claim in one order, or they wait for each other
+    plan = [(subject, target) for subject, target in seen if sights.claim_look(session, subject, not_since)]
     session.commit()
     asked = [(subject, target) for subject, target in plan if isinstance(target, Target)]
     answers = house_of(session).mcp.list_tools_many([target for _, target in asked], deadline=_DEADLINE)

@@ -11,6 +11,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from portal.telemetry import metrics
+
 log = logging.getLogger("portal.store")
 _LOCK_WAIT_MS = 5_000
 _BRIEF_WAIT_MS = 200
@@ -60,7 +62,21 @@ def release(session: Session) -> None:
     session.rollback()
 
 
+def take_turn(session: Session, lock: int) -> None:
+    """Wait until no other transaction holds the `lock` (any number, the same in every process), and hold it until this
+    one ends. On SQLite a session that writes is alone anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
 def _engine(url: str) -> Engine:
+    engine = _made(url)
+    event.listen(engine, "checkout", lambda *_: metrics.move("portal_database_connections_in_use", 1))
+    event.listen(engine, "checkin", lambda *_: metrics.move("portal_database_connections_in_use", -1))
+    return engine
+
+
+def _made(url: str) -> Engine:
     if not url.startswith("sqlite"):
         engine = create_engine(
             url, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_timeout=10, pool_recycle=1800,

@@ -7,15 +7,21 @@ another row, a server made anew under an old id, or another host reads as absent
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from portal.telemetry import metrics
+
 log = logging.getLogger("portal.vault")
 _VERSION = 1
 _NONCE_BYTES = 12
+_KEY_ID = re.compile(rb"[A-Za-z0-9_-]{1,32}")
+HEADER_BYTES = 2 + 32
+"""How far into a ciphertext the id of its key may reach."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +51,59 @@ class Vault:
 
     def seal(self, text: str, place: Place) -> bytes:
         """The ciphertext of `text` under the newest key, for `place` only."""
-        nonce, key_id = os.urandom(_NONCE_BYTES), self._newest.encode()
+        nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._newest].encrypt(nonce, text.encode(), place.associated_data(self._newest))
-        return bytes((_VERSION, len(key_id))) + key_id + nonce + sealed
+        return self.newest_header + nonce + sealed
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the keys in the ring, newest first."""
+        return tuple(self._ciphers)
+
+    @property
+    def newest_header(self) -> bytes:
+        """How every ciphertext under the newest key begins."""
+        return bytes((_VERSION, len(self._newest))) + self._newest.encode()
 
     def knows_key_of(self, ciphertext: bytes) -> bool:
         """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without opening anything."""
-        length = ciphertext[1] if len(ciphertext) > 1 else 0
-        return bytes(ciphertext[2 : 2 + length]).decode("ascii", "replace") in self._ciphers
+        return key_id_of(ciphertext) in self._ciphers
 
     def open(self, ciphertext: bytes | None, place: Place) -> str | None:
         """The text, or None with a warning where the key is gone, the bytes are broken or stand in another place."""
         if ciphertext is None:
             return None
         try:
-            if ciphertext[0] != _VERSION:
-                raise ValueError("unknown version")
-            key_id = ciphertext[2 : 2 + ciphertext[1]].decode()
-            body = ciphertext[2 + ciphertext[1] :]
-            data = place.associated_data(key_id)
-            return self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
+            return self._opened(ciphertext, place)
         except (InvalidTag, ValueError, KeyError, IndexError):
+            metrics.security("decrypt_failed")
             log.warning(
                 "a stored secret cannot be read; it counts as not set (%s, server %s)", place.field, place.server_id
             )
             return None
+
+    def opens(self, ciphertext: bytes, place: Place) -> bool:
+        """Whether `ciphertext` can be read; what it says stays in here."""
+        return self.reseal(ciphertext, place) is not None
+
+    def reseal(self, ciphertext: bytes, place: Place) -> bytes | None:
+        """The same text under the newest key, or None where it cannot be read."""
+        try:
+            return self.seal(self._opened(ciphertext, place), place)
+        except (InvalidTag, ValueError, KeyError, IndexError):
+            return None
+
+    def _opened(self, ciphertext: bytes, place: Place) -> str:
+        if ciphertext[0] != _VERSION:
+            raise ValueError("unknown version")
+        key_id = ciphertext[2 : 2 + ciphertext[1]].decode()
+        body = ciphertext[2 + ciphertext[1] :]
+        data = place.associated_data(key_id)
+        return self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
+
+
+def key_id_of(ciphertext: bytes) -> str | None:
+    """The id of the key that sealed `ciphertext`, told by its first `HEADER_BYTES`; None for other bytes."""
+    length = ciphertext[1] if len(ciphertext) > 1 and ciphertext[0] == _VERSION else 0
+    found = bytes(ciphertext[2 : 2 + length])
+    return found.decode() if len(found) == length and _KEY_ID.fullmatch(found) else None

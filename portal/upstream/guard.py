@@ -18,6 +18,7 @@ import httpcore2
 import httpx2
 
 from portal.domain.upstream import OutboundPolicy
+from portal.telemetry import metrics
 from portal.upstream.checks import check_url, checked_headers
 
 CONNECT_TIMEOUT = 5.0
@@ -96,6 +97,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
     async def _judged(self, host: str, port: int, timeout: float | None) -> list[str]:
         addresses = await self._resolve(host, port, timeout)
         if not all(self._policy.allows(address) for address in addresses):
+            metrics.security("address_blocked")
             raise Blocked(f"{host} stands for an address that is not allowed")
         return addresses[:MAX_ADDRESSES]
 

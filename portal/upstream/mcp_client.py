@@ -18,6 +18,7 @@ from portal.domain.upstream import (
     ToolDefinition,
     ToolOutcome,
 )
+from portal.telemetry.outgoing import outgoing
 from portal.upstream import openapi_client, probing
 from portal.upstream.conversation import Conversations
 from portal.upstream.faults import Fault, timed_out
@@ -67,9 +68,9 @@ class McpClient:
         """`probe` for asynchronous code."""
         limit = _probe_limit(target, timeout)
         if openapi_client.is_described(target):
-            return await _timed(partial(probing.probe_document, self._policy, target, limit, with_tools))
+            return await _timed(target, partial(probing.probe_document, self._policy, target, limit, with_tools))
         await _load_sdk()
-        return await _timed(partial(probing.probe_server, self._conversations, target, limit, with_tools))
+        return await _timed(target, partial(probing.probe_server, self._conversations, target, limit, with_tools))
 
     def list_tools(self, target: Target) -> tuple[ToolDefinition, ...]:
         """The tools of `target`, at most 2,000. Raises UpstreamFailure, or UpstreamTimeout, which is one."""
@@ -80,15 +81,17 @@ class McpClient:
         return await _in_our_words(self._listed(target, target.timeout))
 
     async def _listed(self, target: Target, timeout: float) -> tuple[ToolDefinition, ...]:
-        if openapi_client.is_described(target):
-            return await openapi_client.listed(self._policy, target, timeout)
-        await _load_sdk()
-        return await self._conversations.hold(target, listed, timeout)
+        with outgoing("tools", target.label):
+            if openapi_client.is_described(target):
+                return await openapi_client.listed(self._policy, target, timeout)
+            await _load_sdk()
+            return await self._conversations.hold(target, listed, timeout)
 
     def describe(self, spec_url: str, *, timeout: float) -> Document:
         """Fetch and read the OpenAPI document at `spec_url`, within `timeout` seconds. Raises UpstreamFailure."""
         target = Target("http", spec_url=spec_url, timeout=timeout)
-        return run(_in_our_words(openapi_client.read(self._policy, target, timeout)), timeout + OVERTIME)
+        with outgoing("document", target.label):
+            return run(_in_our_words(openapi_client.read(self._policy, target, timeout)), timeout + OVERTIME)
 
     def call_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         """Call a tool. Raises UpstreamFailure (`sign_in_needed` for a 401) or UpstreamTimeout.
@@ -99,14 +102,15 @@ class McpClient:
 
     async def acall_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         """`call_tool` for asynchronous code."""
+        if not openapi_client.is_described(target):
+            await _load_sdk()
         began = time.monotonic()
-        if openapi_client.is_described(target):
-            wire = await _in_our_words(openapi_client.call(self._policy, target, name, arguments))
-            return ToolOutcome(wire, wire.get("isError") is True, _since(began))
-        await _load_sdk()
-        began = time.monotonic()
-        work = partial(call, name=name, arguments=arguments)
-        wire = await _in_our_words(self._conversations.hold(target, work, target.timeout))
+        with outgoing("call", target.label):
+            if openapi_client.is_described(target):
+                wire = await _in_our_words(openapi_client.call(self._policy, target, name, arguments))
+            else:
+                work = partial(call, name=name, arguments=arguments)
+                wire = await _in_our_words(self._conversations.hold(target, work, target.timeout))
         return ToolOutcome(wire, wire.get("isError") is True, _since(began))
 
     def probe_many(
@@ -162,10 +166,11 @@ async def _side_by_side(
     return list(await asyncio.gather(*(wait_and_ask(target) for target in targets)))
 
 
-async def _timed(look: Callable[[], Awaitable[ProbeResult]]) -> ProbeResult:
+async def _timed(target: Target, look: Callable[[], Awaitable[ProbeResult]]) -> ProbeResult:
     began = time.monotonic()
     try:
-        return await look()
+        with outgoing("probe", target.label):
+            return await look()
     except Fault as fault:
         return fault.as_result(_since(began))
 

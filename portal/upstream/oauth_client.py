@@ -16,6 +16,7 @@ from portal.domain.discovery import Step, Walk
 from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.telemetry.outgoing import outgoing
 from portal.upstream import oauth_discovery
 from portal.upstream.checks import checked_url
 from portal.upstream.faults import fault_of_network
@@ -53,7 +54,8 @@ class OAuthClient:
 
     def walk(self, url: str) -> Walk:
         """How the MCP server at `url` leads to its authorization server; raises `UpstreamTimeout` only."""
-        return run(oauth_discovery.walk(self._policy, url), _WALK)
+        with outgoing("discovery", Target("http", url=url).label):
+            return run(oauth_discovery.walk(self._policy, url), _WALK)
 
     def discover(self, url: str) -> Discovery:
         """The authorization of the MCP server at `url`. Raises `UpstreamFailure` with what is wrong."""
@@ -61,7 +63,8 @@ class OAuthClient:
 
     def read_issuer(self, issuer: str) -> AuthorizationServer:
         """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what is wrong."""
-        return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
+        with outgoing("discovery", Target("http", url=issuer).label):
+            return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
     def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
         """Read the portal's own documents as clients do: a step, and what came, for each title and address.
@@ -75,11 +78,12 @@ class OAuthClient:
     ) -> dict[str, Any]:
         """POST `form` (grant_type and what belongs to it) to the token endpoint, authenticated as `client`."""
         headers, more = _authentication(server, client)
-        return self._post(server.token_endpoint, form={**form, **more}, headers=headers, timeout=timeout)
+        kind = "refresh" if form.get("grant_type") == "refresh_token" else "token"
+        return self._post(kind, server.token_endpoint, form={**form, **more}, headers=headers, timeout=timeout)
 
     def register(self, server: AuthorizationServer, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Register the portal as a client (RFC 7591); the whole answer, which holds secrets."""
-        answer = self._post(server.registration_endpoint, document=metadata)
+        answer = self._post("register", server.registration_endpoint, document=metadata)
         if not isinstance(answer.get("client_id"), str) or not answer["client_id"]:
             raise UpstreamFailure("The registration gave no client id.", reason=HealthReason.NOT_MCP)
         return answer
@@ -89,10 +93,11 @@ class OAuthClient:
         headers, more = _authentication(server, client)
         # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK want it to be there.
         form = {"token": token, "token_type_hint": hint, "client_secret": "", **more}
-        self._post(server.revocation_endpoint, form=form, headers=headers, may_be_empty=True)
+        self._post("revoke", server.revocation_endpoint, form=form, headers=headers, may_be_empty=True)
 
     def _post(
         self,
+        kind: str,
         url: str,
         *,
         form: Mapping[str, str] | None = None,
@@ -102,14 +107,16 @@ class OAuthClient:
         may_be_empty: bool = False,
     ) -> dict[str, Any]:
         work = self._apost(url, form, document, {"Accept": "application/json", **(headers or {})}, timeout)
-        status, text, host = run(work, timeout + _OVERTIME)
-        answer = json_object(text)
-        if status >= 300 or (answer and answer.get("error") and "access_token" not in answer):
-            error = (answer or {}).get("error")
-            raise OAuthRefused(host, _word(error) or f"HTTP {status}", status)
-        if answer is None and not may_be_empty:
-            raise UpstreamFailure(f"{host} answered, but not with JSON (HTTP {status}).", reason=HealthReason.NOT_MCP)
-        return answer or {}
+        with outgoing(kind, Target("http", url=url).label):
+            status, text, host = run(work, timeout + _OVERTIME)
+            answer = json_object(text)
+            if status >= 300 or (answer and answer.get("error") and "access_token" not in answer):
+                error = (answer or {}).get("error")
+                raise OAuthRefused(host, _word(error) or f"HTTP {status}", status)
+            if answer is None and not may_be_empty:
+                said = f"{host} answered, but not with JSON (HTTP {status})."
+                raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
+            return answer or {}
 
     async def _apost(
         self,

@@ -1,24 +1,22 @@
 """Speaks HTTP and decides nothing: two doors, pages for people and an API for programs."""
 
-import secrets
-
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.web import api as api_door
-from portal.web import context, errors, limits, oauth, pages, rendering
+from portal.web import context, errors, limits, oauth, observing, pages, rendering
 from portal.web.sessions import StoredSessions
 
 
 def register(app: Flask, settings: Settings, database: Database) -> None:
     """The list of all that hangs on the application."""
+    observing.init_app(app, settings)  # first: whatever comes after it is seen
     app.session_interface = StoredSessions(database, https=settings.https)
 
     @app.before_request
-    def _name_the_request() -> None:
-        g.request_id = secrets.token_hex(6)
+    def _let_larger_bodies_in() -> None:
         if request.endpoint in limits.LARGER_BODIES:  # before anything looks into the body
             request.max_content_length = limits.LARGER_BODIES[request.endpoint]
 
@@ -44,11 +42,13 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
             return {"status": "unavailable", "database": "does not answer"}, 503
         if not schema.is_at_head(database.engine):
             return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
-        return {"status": "ok", "database": "ok"}, 200
+        told = {"status": "ok", "database": "ok"}
+        if (there := limits.redis_is_there()) is not None:
+            told["redis"] = "ok" if there else "is away: each process counts its own rate limits"
+        return told, 200
 
     if settings.metrics:
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
         @app.get("/metrics")
         def metrics() -> Response:
-            return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+            return observing.show_metrics(database)

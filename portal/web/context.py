@@ -21,6 +21,7 @@ from portal.services import accounts, audit, preferences
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.telemetry import metrics
 from portal.web.carriers import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
@@ -162,7 +163,11 @@ def init_app(app: Flask) -> None:
 
 def _identify_key(key: str) -> None:
     with database().session() as own:
-        g.principal = accounts.principal_for_key(own, key, g.address)
+        try:
+            g.principal = accounts.principal_for_key(own, key, g.address)
+        except Unauthenticated:
+            metrics.security("key_refused")
+            raise
         is_noted = accounts.is_use_noted(own, g.principal)
     if not is_noted:
         with database().noting() as own:  # survives a request that is refused
@@ -197,6 +202,7 @@ class PasswordChangeNeeded(Exception):
 def _check_csrf() -> None:
     """A token of this session (OWASP), and where the browser says where it comes from, from here."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        metrics.security("csrf_refused")
         raise BadRequest("This request came from another site.")
     csrf.protect()
 
@@ -292,6 +298,7 @@ def note_refusal(because: str) -> None:
 
 def note_failed_sign_in() -> None:
     """Put on record that a sign-in failed: from where, and nothing of what was typed."""
+    metrics.security("sign_in_failed")
     _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
 
 

@@ -14,6 +14,9 @@ from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
 from portal.store.faults import DatabaseFault, fault_of
+from portal.telemetry import metrics
+from portal.telemetry.logs import places
+from portal.web import limits
 from portal.web.carriers import speaks_oauth
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_fragment_request, page, see_other
@@ -43,7 +46,6 @@ _MESSAGES = {
     404: "There is no such page. Check the address, or begin at the list of servers.",
     405: "This address does not take this kind of request.",
     413: "The request is larger than the portal takes.",
-    429: "Too many tries. Wait a minute and try again.",
 }
 _NOT_STORED = "Nothing of this request was stored."
 _DATABASE_WORDS = {
@@ -121,6 +123,7 @@ def _portal_error(error: errors.PortalError) -> Any:
         target = request.full_path.rstrip("?") if request.method == "GET" and not is_fragment_request() else None
         return see_other(url_for("accounts.sign_in", next=target))
     if isinstance(error, errors.Forbidden):
+        metrics.security("forbidden")
         _note_refusal(error)
         is_seen = isinstance(error, errors.LookOnly) and request.method != "GET"
         if not is_seen and not speaks_json():
@@ -131,6 +134,7 @@ def _portal_error(error: errors.PortalError) -> Any:
         extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]
     response = answer(status_of(error), error.code, error.message, field=error.field, **extra)
     if isinstance(error, errors.RateLimited):
+        metrics.security("rate_limited")
         response.headers["Retry-After"] = str(error.retry_after)
     return response
 
@@ -139,6 +143,7 @@ def _note_refusal(error: errors.Forbidden) -> None:
     try:
         note_refusal(error.message)
     except (DBAPIError, PoolTimeout):  # nothing was changed: the answer stays a refusal
+        metrics.security("audit_failed")
         log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
 
 
@@ -149,6 +154,7 @@ def _password_first(_error: PasswordChangeNeeded) -> Response:
 
 
 def _csrf_error(_error: CSRFError) -> Response:
+    metrics.security("csrf_refused")
     return answer(
         400, "invalid_request", "The form is too old, or came from another page. Load it again and send it once more.",
         field="csrf_token",
@@ -159,11 +165,22 @@ def _http_error(error: HTTPException) -> Any:
     status = error.code or 500
     if status < 400:
         return error
+    if status == 429:
+        return _too_many()
     message = _MESSAGES.get(status) or (error.description if status == 400 else None) or _TITLES.get(status)
     response = answer(status, _CODES.get(status, "invalid_request"), message or "The request was not understood.")
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
+    return response
+
+
+def _too_many() -> Response:
+    metrics.security("rate_limited")
+    seconds = limits.seconds_to_wait()
+    wait = f"{seconds} seconds" if seconds < 100 else f"{-(-seconds // 60)} minutes"
+    response = answer(429, _CODES[429], f"Too many tries. Wait {wait} and try again.")
+    response.headers["Retry-After"] = str(seconds)
     return response
 
 
@@ -176,20 +193,12 @@ def _no_database(error: DBAPIError | PoolTimeout) -> Response:
     if fault is None:
         return _unexpected(error)
     log.warning("the database is %s (%s) in request %s", fault, type(error).__name__, g.get("request_id"))
+    metrics.count("portal_database_failures_total", fault)
     return answer(503, "unavailable", _DATABASE_WORDS[fault])
 
 
 def _unexpected(error: Exception) -> Response:
     # The exception's text may hold what was typed, so only its kind and place are logged.
-    frames = _frames(error)
-    log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), " < ".join(frames))
+    at = " < ".join(places(error))
+    log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), at)
     return answer(500, "internal_error", f"Tell an Admin the request id {g.get('request_id')}.")
-
-
-def _frames(error: BaseException) -> list[str]:
-    places, traceback = [], error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    return places[::-1][:8]

@@ -227,6 +227,4 @@ def _secured(response: Response, *, https: bool) -> Response:
     else:
         headers.setdefault("Cache-Control", "no-store")
         response.vary.add("Cookie")
-    if "request_id" in g:
-        headers["X-Request-Id"] = g.request_id
     return response

@@ -1,12 +1,16 @@
 """Who one is, and one's own API keys (`/v1/me`)."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from portal.store.models import ApiKey
+from portal.domain.principals import OPERATOR
+from portal.services.accounts import hash_key
+from portal.services.sessions import sweep_sessions
+from portal.store.models import ApiKey, Grant, now
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_key, make_server
 
@@ -81,3 +85,20 @@ def test_a_key_makes_keys_no_wider_and_no_longer_than_itself(client: As, write: 
     assert made.get_json()["object_permission"]["mcp_tool_permissions"] == {"id-weather": ["read"]}
     assert made.get_json()["expires_at"] == "2099-01-01T00:00:00Z"
     assert client("kit").post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403
+
+
+def test_an_expired_key_leaves_the_list_after_a_week(client: As, write: Write) -> None:
+    """What clients are given for an hour (byok_flow.py) does not pile up; others of the person's keys stay."""
+    ages = {"lives": None, "fresh": timedelta(days=6), "old": timedelta(days=7, minutes=1)}
+    with write() as session:
+        for name, age in ages.items():
+            make_key(session, user_id="mel", secret=f"sk-SECRET-{name}", mcp_servers=(NOTES,))
+            row = session.scalars(select(ApiKey).where(ApiKey.key_hash == hash_key(f"sk-SECRET-{name}"))).one()
+            row.key_alias, row.expires_at = name, now() - age if age else None
+    with write() as session:
+        sweep_sessions(session, OPERATOR)
+    listed = {key["key_alias"] for key in client("mel").get("/v1/me/keys").get_json()["items"]}
+    assert listed & ages.keys() == {"lives", "fresh"}
+    with write() as session:
+        held = set(session.scalars(select(Grant.holder_id).where(Grant.holder_kind == "key")))
+        assert held <= set(session.scalars(select(ApiKey.key_id))), "what it was granted goes with it"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, text
 
-from portal import cli
+from portal.cli import base, main
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, Transport
@@ -168,12 +168,12 @@ def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyP
 
 
 def test_the_command_names_what_is_broken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load", lambda: None)
-    monkeypatch.setattr(cli, "connect", lambda _: database)
-    whole = CliRunner().invoke(cli.main, ["audit", "verify"])
+    monkeypatch.setattr(base, "load", lambda: None)
+    monkeypatch.setattr(base, "connect", lambda _: database)
+    whole = CliRunner().invoke(main, ["audit", "verify"])
     assert (whole.exit_code, whole.output) == (0, f"{last_sequence(database) - 1} events hold.\n")
     change(database, "update audit_events set actor = 'forged' where sequence = 3")
-    broken = CliRunner().invoke(cli.main, ["audit", "verify"])
+    broken = CliRunner().invoke(main, ["audit", "verify"])
     assert broken.exit_code == 1
     assert broken.output == "2 events hold.\nEvent 3 was changed.\n"
 
@@ -182,10 +182,10 @@ def test_a_command_that_is_refused_is_on_record(database: Database, monkeypatch:
     def refuse(*_: object) -> None:
         raise Forbidden("Not this one.")
 
-    monkeypatch.setattr(cli, "load", lambda: None)
-    monkeypatch.setattr(cli, "connect", lambda _: database)
+    monkeypatch.setattr(base, "load", lambda: None)
+    monkeypatch.setattr(base, "connect", lambda _: database)
     monkeypatch.setattr(keys, "revoke_key", refuse)
-    assert CliRunner().invoke(cli.main, ["keys", "revoke", "any"]).exit_code == 1
+    assert CliRunner().invoke(main, ["keys", "revoke", "any"]).exit_code == 1
     last = events(database)[-1]
     assert (last.actor, last.outcome, last.details) == ("operator", "refused", {"because": "Not this one."})
 

@@ -33,6 +33,23 @@ def test_the_log_tells_who_did_what_to_what_from_where(browser: Browsers, write:
     assert link["href"] == "/admin/users/otto"
 
 
+def test_what_people_store_is_told_by_the_servers_name(
+    browser: Browsers, write: Write, client: Callable[[str], Client]
+) -> None:
+    with write() as session:
+        variables = [{"name": "TOKEN", "scope": "user"}]
+        make_server(session, "own", is_byok=True, auth_type="api_key", env_vars=variables, allow_all_keys=True)
+    path = "/v1/mcp/server/id-own"
+    client("mel").post(f"{path}/user-env-vars", {"values": {"TOKEN": "SECRET"}})
+    client("mel").post(f"{path}/user-credential", {"credential": "SECRET"})
+    client("mel").post(f"{path}/oauth-user-credential", {"access_token": "SECRET"})
+    for part in ("user-env-vars", "user-credential", "oauth-user-credential"):
+        client("mel").delete(f"{path}/{part}")
+    rows = [text_of(row) for row in browser("ada").open("/admin/audit?actor=mel").select("tbody tr")]
+    assert len(rows) == 6
+    assert [row for row in rows if not row.endswith("Server own")] == []
+
+
 def test_secrets_say_only_that_they_were_set(browser: Browsers, write: Write) -> None:
     with write() as session:
         make_server(session, "s", static_headers={"X-Key": "SECRET"})

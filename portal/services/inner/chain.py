@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from portal.store.database import take_turn
 from portal.store.models import AuditEvent, Preference
 
 HEAD = "audit_head"
@@ -36,9 +37,7 @@ class Head:
 
 def append(session: Session, rows: Sequence[AuditEvent]) -> None:
     """Give `rows`, which are flushed, the next places. One transaction at a time does this, until it ends."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    # SQLite's write lock is held since the flush: it has one writer.
+    take_turn(session, _LOCK)
     head = read_head(session) or _last(session)
     for row in rows:
         row.sequence, row.previous_hash = head.sequence + 1, head.event_hash

@@ -17,14 +17,13 @@ from sqlalchemy.orm import Session
 from portal.domain.addresses import in_ranges
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
-from portal.services.inner import temporary
+from portal.services.inner import places, temporary
 from portal.services.inner.authorizations import identity_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
 from portal.store.database import release
 from portal.store.models import Server
 from portal.store.oauth_tables import OAuthClientRegistration
-from portal.store.vault import Place
 
 CLIENT_NAME = "MCP Portal"
 _PREFERRED = ("client_secret_post", "client_secret_basic", "none")  # the first is what every server takes
@@ -160,7 +159,7 @@ def _registered(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
     kept.sealed = house_of(session).vault.seal(
-        json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))), _place(row, kept)
+        json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))), places.of_registration(row, kept)
     )
     try:
         kept = session.merge(kept)
@@ -188,7 +187,7 @@ def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
     """The registration of a stored server, in the clear, for a definition under test that goes out from it."""
     query = select(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id)
     ours = session.scalar(query.order_by(OAuthClientRegistration.registered_at.desc()).limit(1))
-    text = house_of(session).vault.open(ours.sealed, _place(row, ours)) if ours is not None else None
+    text = house_of(session).vault.open(ours.sealed, places.of_registration(row, ours)) if ours is not None else None
     if ours is None or text is None:
         return None
     names = ("issuer", "client_id", "redirect_uri")
@@ -204,7 +203,7 @@ def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -
 def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:
     names = ("issuer", "client_id", "redirect_uri")
     kept = OAuthClientRegistration(server_id=row.server_id, **{name: found[name] for name in names})
-    kept.sealed = house_of(session).vault.seal(json.dumps(found["secret"]), _place(row, kept))
+    kept.sealed = house_of(session).vault.seal(json.dumps(found["secret"]), places.of_registration(row, kept))
     return kept
 
 
@@ -220,14 +219,10 @@ def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
 
 def _opened(session: Session, row: Server, kept: OAuthClientRegistration) -> Client | None:
     """A registered client; None where its secret cannot be read or has run out."""
-    text = house_of(session).vault.open(kept.sealed, _place(row, kept))
+    text = house_of(session).vault.open(kept.sealed, places.of_registration(row, kept))
     if text is None:
         return None
     secret = json.loads(text)
     if secret["expires_at"] and secret["expires_at"] <= datetime.now(UTC).timestamp():
         return None
     return Client(kept.client_id, secret["client_secret"], secret["auth_method"])
-
-
-def _place(row: Server, kept: OAuthClientRegistration) -> Place:
-    return Place("client registration", row.server_id, row.incarnation, kept.client_id, destination=kept.issuer)

@@ -108,7 +108,10 @@ def _kept(
         session, row, principal.user_id, tokens, issuer=issuer, client_id=client_id, account=account
     )  # fmt: skip
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
-    audit.record(session, principal, "connected", "server", row.server_id, issuer=issuer, scopes=list(tokens.scopes))
+    audit.record(
+        session, principal, "connected", "server", row.server_id,
+        name=row.server_name, issuer=issuer, scopes=list(tokens.scopes),
+    )  # fmt: skip
     return {
         "state": "connected", "account": account, "scopes": list(tokens.scopes), "renews": bool(tokens.refresh_token),
         "missing": [scope for scope in begun["scopes"] if scope not in tokens.scopes],

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, Transport, origin_of
 from portal.domain.variables import Scope, Variable, references, required_variables
+from portal.services.inner import places
 from portal.services.inner.house import house_of
+from portal.services.inner.places import hint
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
-from portal.store.vault import Place
 
 _PLAIN = (
     "description", "instructions", "command", "oauth2_flow", "mcp_info", "tool_name_to_display_name",
@@ -38,11 +39,6 @@ class Definition:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     credentials: Mapping[str, object] = field(default_factory=dict, repr=False)
     globals: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-def destination_of(row: Server) -> str:
-    """Where a server's secrets are sent: the origin of its URL, or its command."""
-    return row.address or f"stdio:{row.command}"
 
 
 def moves_address(row: Server, fields: ServerFields) -> bool:
@@ -68,7 +64,7 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
     for secret in row.secrets:
         if secret.field == "credentials" and not credentials:
             continue
-        text = house_of(session).vault.open(secret.sealed, _place(row, secret.field, secret.name))
+        text = house_of(session).vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
         if text is None:
             continue
         if secret.field in parts:
@@ -76,7 +72,7 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
         else:
             single[secret.field] = text
     values = {
-        variable.name: house_of(session).vault.open(variable.sealed, _variable_place(row, variable.name))
+        variable.name: house_of(session).vault.open(variable.sealed, places.of_global(row, variable.name))
         for variable in row.variables
         if variable.scope == Scope.GLOBAL and variable.sealed is not None
     }
@@ -117,22 +113,12 @@ def clear_credentials(row: Server) -> None:
     row.secrets = [secret for secret in row.secrets if secret.field != "credentials"]
 
 
-def credential_destination(row: Server) -> str:
-    """Where a server's credentials are sent: to the server and to its token endpoint."""
-    return f"{destination_of(row)} {hint(row, 'token_url') or ''}"
-
-
 def reseal_credentials(session: Session, row: Server, credentials: Mapping[str, object]) -> None:
     """Seal credentials that were opened at an old destination again, for the one the row has now."""
     for name, value in credentials.items():
         _drop(row, "credentials", name)
         session.flush()
         _put(session, row, "credentials", name, json.dumps(value))
-
-
-def hint(row: Server, field_name: str) -> str | None:
-    """What may be shown of a sealed URL: its origin."""
-    return next((s.hint for s in row.secrets if s.field == field_name), None)
 
 
 def has_part(row: Server, field_name: str) -> bool:
@@ -198,7 +184,7 @@ def _put(
     row.secrets.append(
         ServerSecret(
             field=field_name, name=name, position=position, hint=hint_text, refers_to=list(refers_to),
-            sealed=house_of(session).vault.seal(text, _place(row, field_name, name)),
+            sealed=house_of(session).vault.seal(text, places.of_secret(row, field_name, name)),
         )
     )  # fmt: skip
 
@@ -219,7 +205,7 @@ def _write_variables(session: Session, row: Server, fields: ServerFields) -> Non
         keeps = "value" not in entry or value is KEPT or (write_only and value == "")
         sealed = None
         if scope is Scope.GLOBAL:
-            sealed = stored.get(name) if keeps else value and vault.seal(value, _variable_place(row, name))
+            sealed = stored.get(name) if keeps else value and vault.seal(value, places.of_global(row, name))
         row.variables.append(
             ServerVariable(
                 position=position, name=name, scope=scope.value, description=entry.get("description"),
@@ -254,12 +240,3 @@ def _write_groups(session: Session, row: Server, names: Iterable[str]) -> None:
     session.execute(delete(AccessGroupServer).where(AccessGroupServer.server_id == row.server_id))
     session.add_all(AccessGroupServer(access_group_id=known[name], server_id=row.server_id) for name in wanted)
     session.flush()
-
-
-def _place(row: Server, field_name: str, name: str) -> Place:
-    destination = credential_destination(row) if field_name == "credentials" else ""
-    return Place("definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
-
-
-def _variable_place(row: Server, name: str) -> Place:
-    return Place("definition", row.server_id, row.incarnation, f"variable:{name}")

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
-from portal.store.vault import Place
 
 LIFETIME = timedelta(minutes=10)
 _KEPT_AFTERWARDS = timedelta(days=1)
@@ -61,7 +61,7 @@ def begin_flow(
         flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
         browser_hash=digest(browser) if browser else None, expires_at=now() + lifetime,
     )  # fmt: skip
-    row.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), _place(row))
+    row.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), places.of_flow(row))
     session.add(row)
     session.flush()
     return row.flow_id, state
@@ -155,9 +155,5 @@ def _taken(session: Session, *conditions: Any) -> Flow | None:
 
 
 def _read(session: Session, row: OAuthFlow) -> Flow:
-    text = house_of(session).vault.open(row.sealed, _place(row)) if row.sealed else None
+    text = house_of(session).vault.open(row.sealed, places.of_flow(row)) if row.sealed else None
     return Flow(row.flow_id, row.kind, row.user_id, row.server_id, json.loads(text or "{}"), row.status, row.outcome)
-
-
-def _place(row: OAuthFlow) -> Place:
-    return Place("oauth flow", row.server_id or "", row.flow_id, row.kind, owner=row.user_id or "")

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet
 from portal.domain.servers import AuthType, OAuthFlow
-from portal.services.inner import personal
+from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.store.models import Server, UserCredential, now
 from portal.store.vault import Place
@@ -64,7 +64,7 @@ def sealed(session: Session, place: Place, held: HeldTokens) -> bytes:
 
 def place_of(row: Server, user_id: str) -> Place:
     """Where a person's tokens for a server stand."""
-    return personal.credential_place(row, user_id, KIND)
+    return places.of_user_credential(row, user_id, KIND)
 
 
 def keep(

@@ -18,14 +18,12 @@ from portal.services import audit
 from portal.services.inner import authorizations, personal
 from portal.services.inner.definitions import (
     clear_credentials,
-    credential_destination,
-    destination_of,
     has_part,
-    hint,
     moves_address,
     opened,
     reseal_credentials,
 )
+from portal.services.inner.places import credential_destination, destination_of, hint
 from portal.store.models import Server, UserCredential, now
 
 

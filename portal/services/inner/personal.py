@@ -3,26 +3,9 @@
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from portal.services.inner.definitions import destination_of
+from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.store.models import Server, UserCredential, UserVariable
-from portal.store.vault import Place
-
-
-def variable_place(row: Server, user_id: str, name: str, destination: str | None = None) -> Place:
-    """Where a person's value of a variable stands."""
-    return Place(
-        "user variable", row.server_id, row.incarnation, name, owner=user_id,
-        destination=destination_of(row) if destination is None else destination,
-    )  # fmt: skip
-
-
-def credential_place(row: Server, user_id: str, kind: str, destination: str | None = None) -> Place:
-    """Where a person's key or token for a server stands."""
-    return Place(
-        "user credential", row.server_id, row.incarnation, kind, owner=user_id,
-        destination=destination_of(row) if destination is None else destination,
-    )  # fmt: skip
 
 
 def opened_values(session: Session, row: Server, user_id: str | None) -> dict[str, str]:
@@ -33,7 +16,7 @@ def opened_values(session: Session, row: Server, user_id: str | None) -> dict[st
     stored = session.scalars(
         select(UserVariable).where(UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
     )
-    values = {v.name: vault.open(v.sealed, variable_place(row, user_id, v.name)) for v in stored}
+    values = {v.name: vault.open(v.sealed, places.of_user_variable(row, user_id, v.name)) for v in stored}
     return {name: value for name, value in values.items() if value}
 
 
@@ -42,7 +25,7 @@ def opened_key(session: Session, row: Server, user_id: str | None) -> str | None
     credential = session.get(UserCredential, (user_id, row.server_id, "byok")) if user_id else None
     if credential is None or user_id is None:
         return None
-    return house_of(session).vault.open(credential.sealed, credential_place(row, user_id, "byok"))
+    return house_of(session).vault.open(credential.sealed, places.of_user_credential(row, user_id, "byok"))
 
 
 def forget_all(session: Session, row: Server) -> int:
@@ -59,10 +42,10 @@ def reseal_all(session: Session, row: Server, old_destination: str) -> None:
     """Seal what people stored for the host that the server points to now; the Admin said it may go along."""
     vault = house_of(session).vault
     for value in session.scalars(select(UserVariable).where(UserVariable.server_id == row.server_id)):
-        text = vault.open(value.sealed, variable_place(row, value.user_id, value.name, old_destination))
+        text = vault.open(value.sealed, places.of_user_variable(row, value.user_id, value.name, old_destination))
         if text is not None:
-            value.sealed = vault.seal(text, variable_place(row, value.user_id, value.name))
+            value.sealed = vault.seal(text, places.of_user_variable(row, value.user_id, value.name))
     for held in session.scalars(select(UserCredential).where(UserCredential.server_id == row.server_id)):
-        text = vault.open(held.sealed, credential_place(row, held.user_id, held.kind, old_destination))
+        text = vault.open(held.sealed, places.of_user_credential(row, held.user_id, held.kind, old_destination))
         if text is not None:
-            held.sealed = vault.seal(text, credential_place(row, held.user_id, held.kind))
+            held.sealed = vault.seal(text, places.of_user_credential(row, held.user_id, held.kind))

@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport, origin_of
-from portal.services.inner.definitions import hint, moves_address
+from portal.services.inner import places
+from portal.services.inner.definitions import moves_address
 from portal.services.inner.house import house_of
+from portal.services.inner.places import hint
 from portal.services.inner.review_facts import Facts, facts_of
 from portal.services.inner.writing import change_row
 from portal.store.models import Proposal, Server, now
-from portal.store.vault import Place
 
 _KEPT_MARK = {"kept": True}
 _WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthFlow}
@@ -55,7 +56,7 @@ def propose(session: Session, principal: Principal, row: Server, fields: ServerF
     with as_if_changed(session, principal, row, fields):
         facts = facts_of(session, row)
     proposal = session.get(Proposal, row.server_id) or Proposal(server_id=row.server_id)
-    proposal.sealed = house_of(session).vault.seal(json.dumps(_packed(fields)), _place(row))
+    proposal.sealed = house_of(session).vault.seal(json.dumps(_packed(fields)), places.of_proposal(row))
     proposal.summary = {"fields": sorted(fields), "facts": facts}
     proposal.submitted_by, proposal.submitted_at = author, now()
     session.add(proposal)
@@ -65,7 +66,7 @@ def propose(session: Session, principal: Principal, row: Server, fields: ServerF
 
 def proposed_fields(session: Session, row: Server, proposal: Proposal) -> ServerFields:
     """The change that waits. Raises `Conflict` where it cannot be read any more."""
-    text = house_of(session).vault.open(proposal.sealed, _place(row))
+    text = house_of(session).vault.open(proposal.sealed, places.of_proposal(row))
     if text is None:
         raise Conflict("The proposed change cannot be read any more. Decline it, and ask for it again.")
     fields: dict[str, Any] = {
@@ -100,10 +101,6 @@ def _refuse_kept_elsewhere(row: Server, fields: ServerFields) -> None:
             "The address is at another host, and stored values are not sent there. Type headers and variables again.",
             code="credentials_would_move", field="url",
         )  # fmt: skip
-
-
-def _place(row: Server) -> Place:
-    return Place("proposal", row.server_id, row.incarnation, "fields")
 
 
 def _packed(value: Any) -> Any:

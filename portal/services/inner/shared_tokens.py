@@ -23,9 +23,10 @@ from portal.domain.oauth import (
     read_token_set,
 )
 from portal.domain.upstream import HealthReason
+from portal.services.inner import places
 from portal.services.inner.authorizations import authorization_of
 from portal.services.inner.clients import known_client
-from portal.services.inner.definitions import Definition, credential_destination, opened
+from portal.services.inner.definitions import Definition, opened
 from portal.services.inner.house import house_of
 from portal.store.database import release
 from portal.store.models import Server, now
@@ -108,7 +109,7 @@ def _kept(session: Session, row: Server, subject: str) -> str | None:
     kept = session.get(SharedToken, (row.server_id, subject), populate_existing=True)
     if kept is None or (kept.expires_at is not None and kept.expires_at - REFRESH_MARGIN <= now()):
         return None
-    return house_of(session).vault.open(kept.sealed, _place(row, subject))
+    return house_of(session).vault.open(kept.sealed, places.of_shared_token(row, subject))
 
 
 def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], *, endpoint: str = "") -> str:
@@ -122,7 +123,7 @@ def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], 
     server = replace(found.server, token_endpoint=endpoint) if endpoint else found.server
     if found.resource and "audience" not in form:
         form = {**form, "resource": found.resource}
-    server_id, place = row.server_id, _place(row, subject)
+    server_id, place = row.server_id, places.of_shared_token(row, subject)
     release(session)
     tokens = _asked(session, server, client, form)
     _keep(session, server_id, subject, place, tokens)
@@ -160,11 +161,6 @@ def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: 
         session.commit()
     except IntegrityError:  # another process kept one at the same moment, or the server is gone
         session.rollback()
-
-
-def _place(row: Server, subject: str) -> Place:
-    destination = credential_destination(row)
-    return Place("shared token", row.server_id, row.incarnation, "access", owner=subject, destination=destination)
 
 
 def _words(value: object) -> list[str]:

@@ -11,10 +11,11 @@ counts always. A tool that the server's allow-list leaves out is kept `aside`: n
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -113,9 +114,12 @@ def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
     return dict(session.execute(query).all())
 
 
-def claim_look(session: Session, subject: Subject) -> None:
-    """Take down that the server is asked for its tools now, whatever comes of it."""
-    _claim(session, subject)
+def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:
+    """Take down that the server is asked for its tools now, whatever comes of it.
+
+    False where somebody did `not_since` that time, or the server was edited or deleted meanwhile.
+    """
+    return _claim(session, subject, or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since)) is not None
 
 
 def remember_probe(session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]) -> None:
@@ -143,10 +147,11 @@ def accept_probed(session: Session, principal: Principal, row: Server) -> dict[s
     return {key: entry.sha256 for key, entry in entries.items()}
 
 
-def _claim(session: Session, subject: Subject) -> ToolSight | None:
-    """The row of the server's sights, locked; None where the server was edited or deleted meanwhile."""
+def _claim(session: Session, subject: Subject, *conditions: ColumnElement[bool]) -> ToolSight | None:
+    """The row of the server's sights, locked; None where the server was edited or deleted meanwhile, or where the row
+    does not meet the conditions."""
     mine = ToolSight.server_id == subject.server_id
-    touch = update(ToolSight).where(mine, subject.is_unchanged()).values(compared_at=now())
+    touch = update(ToolSight).where(mine, subject.is_unchanged(), *conditions).values(compared_at=now())
     for _ in range(2):
         if session.scalar(touch.returning(ToolSight.server_id)) is not None:
             return session.get(ToolSight, subject.server_id, populate_existing=True)

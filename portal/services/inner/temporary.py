@@ -18,11 +18,11 @@ from portal import authorization as authz
 from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport
+from portal.services.inner import places
 from portal.services.inner.definitions import write_definition
 from portal.services.inner.house import house_of
 from portal.store.models import Server, new_id, now
 from portal.store.oauth_tables import TemporaryServer
-from portal.store.vault import Place
 
 LIFETIME = timedelta(seconds=300)
 _OF_THE_ROW = ("server_id", "server_name", "alias", "mcp_access_groups", "version", "keep_credentials")
@@ -96,7 +96,7 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
     if kept is None or contents is None or (kept.expires_at <= now() and not renew):
         session.rollback()
         raise Conflict("The definition is not held any more. Begin again.", code="expired")
-    kept.sealed = house_of(session).vault.seal(json.dumps({**contents, **values}), _place(kept))
+    kept.sealed = house_of(session).vault.seal(json.dumps({**contents, **values}), places.of_temporary(kept))
     if renew:
         kept.expires_at = now() + LIFETIME
     session.commit()
@@ -142,14 +142,10 @@ def _find(session: Session, server_id: str) -> TemporaryServer | None:
 
 def _write(session: Session, kept: TemporaryServer, principal: Principal, contents: Mapping[str, Any]) -> None:
     kept.incarnation, kept.created_by, kept.expires_at = new_id(), principal.signature, now() + LIFETIME
-    kept.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), _place(kept))
+    kept.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), places.of_temporary(kept))
 
 
 def _opened(session: Session, kept: TemporaryServer) -> dict[str, Any] | None:
-    text = house_of(session).vault.open(kept.sealed, _place(kept))
+    text = house_of(session).vault.open(kept.sealed, places.of_temporary(kept))
     found = json.loads(text) if text is not None else None
     return found if isinstance(found, dict) else None
-
-
-def _place(kept: TemporaryServer) -> Place:
-    return Place("temporary server", kept.server_id, kept.incarnation, "contents")

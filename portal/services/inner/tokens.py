@@ -5,6 +5,7 @@ A credential is renewed by whoever takes its lease, with a statement that only o
 nor a person who connects again meanwhile is overwritten (R-OAUTH-45, -46). Renewing ends the transaction at hand.
 """
 
+import logging
 import random
 import time
 from collections.abc import Iterable
@@ -28,8 +29,10 @@ from portal.services.inner.house import house_of
 from portal.store.database import release
 from portal.store.models import Server, UserCredential, now
 from portal.store.vault import Place
+from portal.telemetry import metrics
 from portal.upstream.oauth_client import OAuthRefused
 
+log = logging.getLogger("portal.oauth")
 _LEASE = timedelta(seconds=20)  # longer than an authorization server may take
 _PATIENCE = 15.0
 _LOOK_AGAIN = 0.1
@@ -195,6 +198,7 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bo
         raise
     except UpstreamFailure as failure:
         error = failure.error if isinstance(failure, OAuthRefused) else ""
+        _tell(stored, error or failure.reason)
         if error == "invalid_grant":
             _give_up(session, stored, leased, "revoked")
         _pause(session, stored, leased)
@@ -206,7 +210,15 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bo
         session, stored, leased, sealed=held_tokens.sealed(session, stored.place, renewed),
         expires_at=tokens.expires_at, scopes=list(tokens.scopes),
     )  # fmt: skip
+    _tell(stored, "ok")
     return True
+
+
+def _tell(stored: _Stored, outcome: str) -> None:
+    log.info("a sign-in was renewed" if outcome == "ok" else "a sign-in was not renewed",
+             extra={"server_id": stored.server_id, "user_id": stored.user_id, "outcome": outcome})  # fmt: skip
+    known = outcome if outcome in ("ok", "invalid_grant") else "failed"
+    metrics.count("portal_token_refreshes_total", known)
 
 
 def _ask(session: Session, stored: _Stored, server: AuthorizationServer, resource: str, client: Client) -> TokenSet:

@@ -41,8 +41,8 @@ def save_token(server_id: str) -> Response:
 @documented(Connection)
 def disconnect(server_id: str) -> Response:
     """Forget the caller's tokens, here and where they come from."""
-    connections.disconnect(g.session, g.principal, server_id)
-    return answer(_state(connections.get_state(g.session, g.principal, server_id)))
+    gone = connections.disconnect(g.session, g.principal, server_id)
+    return answer(_state(ConnectionState(gone.server_id, has_credential=False)))
 
 
 @bp.get("/server/<server_id>/oauth-user-credential/status")

@@ -10,6 +10,7 @@ from portal.web.errors import status_of
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.pages.accounts import own_path
+from portal.web.pages.credentials import after_removal
 from portal.web.rendering import onward, page, plural, see_other
 
 bp = Blueprint("oauth_connect", __name__)
@@ -44,9 +45,9 @@ def begin(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 def disconnect(server_id: str) -> Response:
     """Forget my tokens, here and at the provider."""
-    said = connections.disconnect(g.session, g.principal, server_id)
+    said = connections.disconnect(g.session, g.principal, server_id).said
     flash(f"You are disconnected. {said}".strip(), "success")
-    return see_other(url_for("credentials.edit", server_id=server_id))
+    return after_removal(server_id)
 
 
 @bp.post("/servers/<server_id>/sign-in/forget")

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
-from portal.domain.errors import CredentialNeeded, InvalidRequest, MissingVariables
+from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, NotFound
 from portal.services import connections, credentials, grid, inspection, trying
 from portal.web.context import commit_now
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -20,6 +20,7 @@ def overview() -> Response:
     requirements = {r.server_id: r for r in credentials.list_requirements(g.session, g.principal)}
     held = credentials.list_own_keys_held(g.session, g.principal)
     connected = {state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)}
+    cards = grid.list_cards_of_mine(g.session, g.principal)
     items = [
         {
             "card": card,
@@ -28,9 +29,11 @@ def overview() -> Response:
             "connection": connected.get(card.server_id) if card.sign_in else None,
             "needs_me": card.needs_me,
         }
-        for card in grid.list_cards_of_mine(g.session, g.principal)
+        for card in cards
     ]
-    return page("credentials/overview.html", nav="credentials", items=items)
+    shown = {card.server_id for card in cards}
+    left = [held for held in credentials.list_holdings(g.session, g.principal) if held.server_id not in shown]
+    return page("credentials/overview.html", nav="credentials", items=items, left=left)
 
 
 @bp.route("/<server_id>", methods=["GET", "POST"])
@@ -98,6 +101,15 @@ def _done(server_id: str, message: str) -> Response:
     if is_fragment_request():
         commit_now()
         return _page(server_id, changed=True)
+    return after_removal(server_id)
+
+
+def after_removal(server_id: str) -> Response:
+    """On to the server's own page, or to the overview for those who may not see the server any more."""
+    try:
+        credentials.get_requirement(g.session, g.principal, server_id)
+    except (Forbidden, NotFound):
+        return see_other(url_for("credentials.overview"))
     return see_other(url_for("credentials.edit", server_id=server_id))
 
 

@@ -1,0 +1,142 @@
+"""`make bench`: how fast the portal is beside bare Flask, how it grows, and what else the aims name."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench import questions, running
+from bench.aims import COLD, FRAGMENT, GRID, LIST, PAGE, STATUS, Figures, report
+from bench.frames import compare, write_frames
+from bench.measuring import Target, measure, press
+from bench.probing import measure_beside_checks
+from bench.results import describe, write
+from bench.seeding import ADMIN, Seeded, seed
+from bench.starting import measure_starts
+from bench.visiting import Visit, behind_nginx, visit
+from bench.wire import Request, ask_once
+from portal.services.grid import PAGE_SIZE
+
+FEW, THOUSAND, MANY = 100, 1_000, 10_000
+_REQUESTS, _LONG_REQUESTS = 150, 40
+_AT_ONCE, _SECONDS = 8, 2.0
+
+
+@dataclass
+class _Stage:
+    """All the servers of a run, and the folder of their databases."""
+
+    folder: Path
+    seeded: dict[int, Seeded]
+    portals: dict[int, running.Running] = field(default_factory=dict)
+    bare: dict[int, running.Running] = field(default_factory=dict)
+
+    def bare_environment(self, servers: int) -> dict[str, str]:
+        """What `bench.bare` needs for the database of so many servers."""
+        path = self.seeded[servers].environment["PORTAL_DATABASE_URL"].removeprefix("sqlite:///")
+        return {"BARE_DATABASE": path, "BARE_FRAMES": str(self.folder)}
+
+
+def main() -> int:
+    """Measure, print and write; the number of gross faults."""
+    begin, load = time.monotonic(), os.getloadavg()[0]
+    figures = Figures()
+    with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder:
+        seeded = {number: seed(Path(folder), number, PAGE_SIZE) for number in (FEW, THOUSAND, MANY)}
+        stage = _Stage(Path(folder), seeded)
+        _say(begin, "seeded")
+        with contextlib.ExitStack() as stack:
+            _begin(stage, stack)
+            _measure_times(stage, figures)
+            _say(begin, "measured times")
+            figures.visits["as served"] = _visit(stage, stage.portals[MANY].port)
+            with behind_nginx(stage.portals[MANY], stage.folder) as port:
+                if port is not None:
+                    figures.visits["behind nginx"] = _visit(stage, port)
+            _say(begin, "visited")
+        _watch(stage, figures)
+        page = Request("/servers", questions.page_of(ADMIN))
+        figures.starts = measure_starts({
+            "portal": (partial(running.portal, seeded[MANY].environment), page),
+            "bare Flask": (partial(running.bare, stage.bare_environment(MANY)), Request("/")),
+        })  # fmt: skip
+        _say(begin, "started")
+        dead = stage.folder / "dead"
+        dead.mkdir()
+        figures.kept = measure_beside_checks(dead)
+    text, faults = report(figures)
+    said = f"SQLite, one web process each, took {time.monotonic() - begin:.0f} s."
+    write("make bench", f"{describe(load, said)}\n\n{text}")
+    for fault in faults:
+        print(f"✗ {fault}")
+    return len(faults)
+
+
+def _begin(stage: _Stage, stack: contextlib.ExitStack) -> None:
+    """Start a portal for each size, and bare Flask, which learns its frame from the portal's page."""
+    for number, seeded in stage.seeded.items():
+        stage.portals[number] = stack.enter_context(running.portal(seeded.environment))
+    page, fragment = (_text(stage.portals[MANY].port, "/servers", more) for more in ({}, questions.FRAGMENT))
+    write_frames(stage.folder, page, fragment)
+    for number in (THOUSAND, MANY):
+        stage.bare[number] = stack.enter_context(running.bare(stage.bare_environment(number)))
+
+
+def _text(port: int, path: str, more: dict[str, str]) -> str:
+    return asyncio.run(ask_once(port, Request(path, questions.page_of(ADMIN) | more))).text
+
+
+def _measure_times(stage: _Stage, figures: Figures) -> None:
+    many, few = stage.portals[MANY], stage.portals[FEW]
+    figures.many, figures.few = (questions.pages(s, stage.seeded[n]) for s, n in ((many, MANY), (few, FEW)))
+    walked = questions.cold(many, "/servers", questions.page_of(ADMIN))
+    figures.many |= {walked.name: walked, "sign-in": questions.sign_in(many)}
+    figures.bare = questions.bare(stage.bare[MANY], stage.bare[THOUSAND])
+    figures.many |= questions.long_answers(stage.portals[THOUSAND])
+    for name in (PAGE, LIST, FRAGMENT, GRID):
+        if unchanged := questions.unchanged(figures.many[name]):
+            figures.many[unchanged.name] = unchanged
+    figures.alike = compare(
+        _text(many.port, "/servers", {}), asyncio.run(ask_once(stage.bare[MANY].port, Request("/"))).text
+    )
+    everything = [*figures.many.values(), *figures.few.values(), *figures.bare.values()]
+    long = [named[name] for named in (figures.many, figures.bare) for name in (LIST, STATUS, "sign-in")]
+    measure([target for target in everything if target not in long], _REQUESTS)
+    measure(long, _LONG_REQUESTS)
+    press(
+        [*(figures.many[name] for name in (GRID, COLD, FRAGMENT, PAGE)),
+         *(figures.bare[name] for name in (GRID, PAGE))],
+        at_once=_AT_ONCE, seconds=_SECONDS,
+    )  # fmt: skip
+
+
+def _visit(stage: _Stage, port: int) -> Visit:
+    return visit(f"http://127.0.0.1:{port}/servers", "li.card", {"portal": stage.seeded[MANY].cookie(ADMIN)})
+
+
+def _watch(stage: _Stage, figures: Figures) -> None:
+    """Count statements, and the collector's pauses under load, in processes of their own."""
+    asked = [(GRID, MANY), (FRAGMENT, MANY), (PAGE, MANY), ("credentials save", MANY), (LIST, THOUSAND),
+             (STATUS, THOUSAND)]  # fmt: skip
+    for number in (MANY, THOUSAND):
+        with running.portal(stage.seeded[number].environment, watched=True) as portal:
+            for name in (name for name, of in asked if of == number):
+                again = Target(name, portal, figures.many[name].make)
+                measure([again], 2)
+                assert again.last is not None
+                figures.statements[name] = int(again.last.headers["x-statements"])
+            if number == MANY:
+                asyncio.run(ask_once(portal.port, Request("/bench/pauses")))  # forgets those of the start
+            target = questions.pages(portal, stage.seeded[number])[GRID]
+            everything = questions.long_answers(portal)[LIST]
+            press([target] if number == MANY else [everything], at_once=_AT_ONCE, seconds=_SECONDS * 2, rounds=1)
+            pause = asyncio.run(ask_once(portal.port, Request("/bench/pauses"))).text
+            figures.pauses["grid pages" if number == MANY else "lists of 1,000"] = float(pause)
+
+
+def _say(begin: float, what: str) -> None:
+    print(f"{time.monotonic() - begin:4.0f} s: {what}", flush=True)

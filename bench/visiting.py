@@ -1,0 +1,95 @@
+"""The first visit in a real Chromium with an empty cache: requests, bytes on the wire, time to the first card."""
+
+import contextlib
+import shutil
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page, sync_playwright
+
+from bench.running import Running, free_port, serving
+
+CHROMIUM = "/usr/bin/chromium"
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+_VISITS = 3
+# In the page: the moment at which something that `selector` names stands in it.
+_WATCH = """selector => { const look = () => { if (window.__first === undefined && document.querySelector(selector))
+  window.__first = performance.now(); }; new MutationObserver(look).observe(document, {childList: true, subtree: true});
+  document.addEventListener('readystatechange', look); }"""
+_NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  gzip on; gzip_proxied any; gzip_comp_level 5; gzip_min_length 512; gzip_vary on;
+  gzip_types text/css application/javascript text/javascript application/json image/svg+xml;
+  upstream portal {{ server 127.0.0.1:{upstream}; keepalive 16; }}
+  server {{ listen 127.0.0.1:{port}; location / {{
+    proxy_pass http://portal; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
+    proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme; }} }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Medians of several first visits; the time is milliseconds from the beginning of the navigation."""
+
+    requests: int
+    kilobytes: float
+    first_card: float
+
+
+def visit(url: str, selector: str, cookies: dict[str, str], visits: int = _VISITS) -> Visit:
+    """Go to `url` several times, each time as a browser that was never there, until `selector` and then silence."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        try:
+            seen = []
+            for number in range(visits + 1):
+                context = chromium.new_context(viewport={"width": 1440, "height": 900})
+                context.add_cookies([{"name": n, "value": v, "url": url} for n, v in cookies.items()])
+                found = _visit(context.new_page(), url, selector)
+                context.close()
+                if number:  # the first one also starts Chromium's own processes
+                    seen.append(found)
+        finally:
+            chromium.close()
+    return Visit(
+        round(statistics.median(v.requests for v in seen)),
+        statistics.median(v.kilobytes for v in seen),
+        statistics.median(v.first_card for v in seen),
+    )
+
+
+def _visit(page: Page, url: str, selector: str) -> Visit:
+    sizes: dict[str, float] = {}
+    network: Any = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda e: sizes.__setitem__(e["requestId"], e["encodedDataLength"]))
+    page.add_init_script(f"({_WATCH})({selector!r})")
+    page.goto(url, wait_until="load", timeout=90_000)
+    page.wait_for_selector(selector, state="attached", timeout=90_000)
+    with contextlib.suppress(Exception):  # a page that polls is never silent
+        page.wait_for_load_state("networkidle", timeout=5_000)
+    first = page.evaluate("window.__first")
+    assert urlsplit(page.url).path == urlsplit(url).path, f"sent on to {page.url}"
+    return Visit(len(sizes), sum(sizes.values()) / 1000, first)
+
+
+@contextlib.contextmanager
+def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
+    """Debian's nginx in front of a portal, packing what it passes on; yields its port, or None where it is missing."""
+    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if nginx is None:
+        yield None
+        return
+    port = free_port()
+    conf = folder / "nginx.conf"
+    conf.write_text(_NGINX.format(folder=folder, upstream=portal.port, port=port))
+    with serving([nginx, "-c", conf, "-p", folder, "-e", folder / "start.log"], {"PATH": "/usr/sbin:/usr/bin"}, port):
+        yield port

@@ -1,0 +1,17 @@
+"""Commands for operators, one file a subject; what they share is in `base.py`."""
+
+import click
+
+from portal.cli import audit, catalogue, doctor, keys, people, running, schema
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """MCP Portal: the MCP servers of your organization."""
+
+
+for _command in (
+    running.serve, running.worker, schema.db, people.users, keys.keys, catalogue.catalogue, audit.audit,
+    doctor.doctor, running.demo,
+):  # fmt: skip
+    main.add_command(_command)

@@ -1,0 +1,27 @@
+"""The record: `portal audit`."""
+
+import sys
+
+import click
+
+from portal.cli import base
+from portal.domain.principals import OPERATOR
+
+
+@click.group()
+def audit() -> None:
+    """The record of what was done and refused."""
+
+
+@audit.command("verify")
+def verify_audit() -> None:
+    """Walk along the chain of events; ends with 1 and names the first event that does not hold."""
+    from portal.services import trail
+
+    found = base.in_transaction(lambda session: trail.verify(session, OPERATOR))
+    if found.earlier:
+        click.echo(f"{found.earlier} events are older than the chain.")
+    click.echo(f"{found.holds} events hold.")
+    if found.fault:
+        click.echo(found.fault, err=True)
+        sys.exit(1)

@@ -1,0 +1,60 @@
+"""What every command needs: the settings, the database, and a transaction as the operator."""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from portal.domain.errors import Forbidden, PortalError
+from portal.domain.principals import OPERATOR
+from portal.embedded import prepare_environment
+from portal.settings import BadSettings, Settings, read_settings
+from portal.store import schema
+from portal.store.database import Database
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process, or an end with a line for each that is wrong."""
+    prepare_environment(os.environ)
+    try:
+        return read_settings(os.environ, **overrides)
+    except BadSettings as error:
+        for line in str(error).splitlines():
+            click.echo(f"Setting {line}", err=True)
+        sys.exit(2)
+
+
+def connect(settings: Settings) -> Database:
+    """The database, upgraded where it is SQLite, refused where it is not at head."""
+    from portal.app import open_database
+
+    if settings.embedded:
+        os.umask(0o077)  # the database file holds password hashes and ciphertext: its owner's business alone
+    database = open_database(settings)
+    if settings.embedded:
+        schema.upgrade(database.engine)
+    elif not database.answers():
+        sys.exit("The database does not answer. Check PORTAL_DATABASE_URL.")
+    elif not schema.is_at_head(database.engine):
+        sys.exit("The database is not at head. Run: portal db upgrade")
+    return database
+
+
+def in_transaction(work: Any) -> Any:
+    """What `work(session)` answers, committed; a refusal is on record, and any other fault ends the command."""
+    from portal.services.audit import Outcome, record
+
+    with connect(load()).session(writes=True) as session:
+        try:
+            result = work(session)
+        except Forbidden as error:
+            session.rollback()
+            command = click.get_current_context().command_path
+            record(session, OPERATOR, command[:64], "route", None, outcome=Outcome.REFUSED, because=error.message)
+            session.commit()
+            raise click.ClickException(error.message) from None
+        except PortalError as error:
+            raise click.ClickException(error.message) from None
+        session.commit()
+        return result

@@ -1,0 +1,51 @@
+"""The servers as a document: `portal catalogue`."""
+
+from typing import Any
+
+import click
+
+from portal.cli import base
+from portal.domain.principals import OPERATOR
+
+
+@click.group()
+def catalogue() -> None:
+    """The servers as a document, for Git."""
+
+
+@catalogue.command("export")
+@click.option(
+    "--format", "file_name", type=click.Choice(["catalogue.yaml", "mcp.json", "server.json"]),
+    default="catalogue.yaml", show_default=True,
+)  # fmt: skip
+def export_servers(file_name: str) -> None:
+    """Write the servers, without secrets, to standard output."""
+    from portal.services import exporting
+
+    def export(session: Any) -> str:
+        text = exporting.export_catalogue(session, OPERATOR, file_name)
+        exporting.record_export(session, OPERATOR, file_name)
+        return text
+
+    click.echo(base.in_transaction(export), nl=False)
+
+
+@catalogue.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--update", is_flag=True, help="Change servers that differ, too.")
+def import_servers(file: Any, update: bool) -> None:
+    """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong."""
+    from portal.services import exchange
+
+    def bring_in(session: Any) -> Any:
+        found = exchange.import_text(session, OPERATOR, file.read(), update=update)
+        if found.errors:
+            faults = "\n".join(f"{name}, line {line}: {why}" for name, line, why in found.errors)
+            raise click.ClickException(f"{faults}\nNothing was imported.")
+        return found
+
+    outcome = base.in_transaction(bring_in)
+    for name, _ in outcome.imported:
+        click.echo(f"imported {name}")
+    for name, why in outcome.skipped:
+        click.echo(f"skipped {name}: {why}")

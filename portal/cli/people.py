@@ -1,0 +1,44 @@
+"""People: `portal users`."""
+
+from typing import Any
+
+import click
+
+from portal.cli import base
+from portal.domain.principals import OPERATOR, Role
+
+
+@click.group()
+def users() -> None:
+    """People."""
+
+
+@users.command("add")
+@click.argument("email")
+@click.option("--name", default="", help="Display name.")
+@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.MEMBER.value, show_default=True)
+@click.password_option(help="Asked for where it is not given.")
+def add_user(email: str, name: str, role: str, password: str) -> None:
+    """Add a person."""
+    from portal.services import people
+
+    fields = {"email": email, "display_name": name, "role": role, "password": password, "must_change_password": True}
+    click.echo(base.in_transaction(lambda session: people.create_user(session, OPERATOR, fields)).user_id)
+
+
+@users.command("password")
+@click.argument("email")
+@click.password_option(help="Asked for where it is not given.")
+def set_password(email: str, password: str) -> None:
+    """Set somebody's password, for the next sign-in only."""
+    from portal.services import people
+
+    def change(session: Any) -> None:
+        found = [u for u in people.list_users(session, OPERATOR, q=email, limit=200).items if u.email == email.lower()]
+        if not found:
+            raise click.ClickException(f"There is nobody with the e-mail {email}.")
+        fields = {"password": password, "must_change_password": True}
+        people.change_user(session, OPERATOR, found[0].user_id, fields)
+
+    base.in_transaction(change)
+    click.echo("The password is set. It has to be changed at the next sign-in.")

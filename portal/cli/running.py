@@ -1,0 +1,51 @@
+"""Running the portal: `portal serve | worker | demo`."""
+
+import os
+
+import click
+
+from portal.cli import base
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Web processes.")
+def serve(host: str, port: int, workers: int) -> None:
+    """Serve the portal; in embedded mode a worker runs beside it."""
+    from portal import serving
+
+    if "PORTAL_PUBLIC_URL" not in os.environ:
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
+        os.environ["PORTAL_PUBLIC_URL"] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    settings = base.load()
+    database = base.connect(settings)
+    serving.begin(settings, database, announce=click.echo)
+    serving.serve(settings, host=host, port=port, workers=workers)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Do what is due now, then end.")
+@click.option("--parent", type=int, default=None, help="End when this process is no longer the parent.")
+def worker(once: bool, parent: int | None) -> None:
+    """Probe servers and tidy up, in the background; any number may run."""
+    from portal import serving
+
+    settings = base.load()
+    serving.work(settings, base.connect(settings), once=once, parent=parent)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+def demo(host: str, port: int) -> None:
+    """Serve the portal with a sample catalogue, people of each role, and a real MCP server to talk to."""
+    from portal import sample, serving
+
+    os.environ.setdefault("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
+    settings = base.load()
+    database = base.connect(settings)
+    serving.begin(settings, database, announce=click.echo)
+    with sample.running_server() as url:
+        sample.fill(database, url, announce=click.echo)
+        serving.serve(settings, host=host, port=port, workers=2)

@@ -1,0 +1,31 @@
+"""The schema: `portal db`."""
+
+import click
+
+from portal.cli import base
+from portal.store import schema
+
+
+@click.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command()
+@click.argument("revision", default="head")
+def upgrade(revision: str) -> None:
+    """Bring the schema up to REVISION (head)."""
+    from portal.app import open_database
+
+    schema.upgrade(open_database(base.load()).engine, revision)
+    click.echo(f"The database is at {revision}.")
+
+
+@db.command()
+@click.argument("revision")
+def downgrade(revision: str) -> None:
+    """Bring the schema down to REVISION (`base` removes everything)."""
+    from portal.app import open_database
+
+    schema.downgrade(open_database(base.load()).engine, revision)
+    click.echo(f"The database is at {revision}.")

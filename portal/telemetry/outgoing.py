@@ -1,0 +1,28 @@
+"""What upstreams are asked: counted, timed and traced in one place."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from portal.telemetry import metrics
+from portal.telemetry.traces import SpanKind, span
+
+_WORD = re.compile(r"[a-z_]{1,24}\Z")
+
+
+@contextmanager
+def outgoing(kind: str, host: str) -> Iterator[None]:
+    """Around one conversation; `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`, `token`, `refresh`,
+    `register`, `revoke`. Its outcome is `ok`, or the word that a failure carries as its `reason`."""
+    began, outcome = time.perf_counter(), "ok"
+    try:
+        with span(f"upstream {kind}", SpanKind.CLIENT, server_address=host):
+            yield
+    except BaseException as error:
+        reason = str(getattr(error, "reason", ""))
+        outcome = reason if _WORD.match(reason) else "error"
+        raise
+    finally:
+        metrics.count("portal_upstream_calls_total", kind, outcome)
+        metrics.observe("portal_upstream_call_seconds", time.perf_counter() - began, kind)

@@ -1,0 +1,73 @@
+"""Spans for OpenTelemetry, where its own environment variables ask for them; otherwise they cost next to nothing.
+
+A span names a route or a host and never an address, a query, a header or an exception's text.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import propagate, trace
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_SCOPE = "portal"
+_MISSING = "OpenTelemetry is asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but not installed: pip install 'mcp-portal[otel]'"
+_tracer = trace.get_tracer(_SCOPE)
+_incoming = TraceContextTextMapPropagator()
+
+
+def begin(environment: Mapping[str, str]) -> str | None:
+    """Send spans from this process on; its exporter has a thread, so call it after a fork. What is wrong, or None."""
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    off = (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if not endpoint or off:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        return _MISSING
+
+    class OwnSpans(BatchSpanProcessor):
+        """Lets through the portal's spans alone: those of the MCP SDK hold the text of exceptions."""
+
+        def on_end(self, span: ReadableSpan) -> None:
+            if span.instrumentation_scope is not None and span.instrumentation_scope.name == _SCOPE:
+                super().on_end(span)
+
+    named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": "mcp-portal"}))
+    provider.add_span_processor(OwnSpans(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    # Upstreams are other people's: no id of ours goes to them, which would connect calls across servers.
+    propagate.set_global_textmap(CompositePropagator([]))
+    return None
+
+
+@contextmanager
+def span(
+    name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str | None = None, **attributes: str
+) -> Iterator[Span]:
+    """A span around what is done within; `parent` is a `traceparent` of somebody who is believed.
+
+    Underscores of `attributes` stand for the dots of OpenTelemetry's names. Of an exception only its kind is told.
+    """
+    told = {name.replace("_", "."): value for name, value in attributes.items()}
+    context = _incoming.extract({"traceparent": parent}) if parent else None
+    with _tracer.start_as_current_span(
+        name, context, kind, told, record_exception=False, set_status_on_exception=False
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            current.set_attribute("error.type", type(error).__name__)
+            current.set_status(Status(StatusCode.ERROR))
+            raise
+
+
+__all__ = ["SpanKind", "begin", "span"]

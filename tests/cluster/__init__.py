@@ -1,0 +1,1 @@
+"""The portal as several processes on several hosts would be: two web processes behind nginx, and two workers."""

@@ -1,0 +1,79 @@
+"""What somebody reads who tries too often, and by what tries are counted."""
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from portal.domain.addresses import neighborhood
+from portal.settings import BadSettings, read_settings
+from portal.web.limits import by_email
+from tests.conftest import Client
+from tests.web.html import parse
+
+
+def refused(client: Client, path: str, **headers: str) -> TestResponse:
+    """The first answer that is 429."""
+    answers = (client.get(path, headers=headers) for _ in range(40))
+    return next(answer for answer in answers if answer.status_code == 429)
+
+
+def waits(answer: TestResponse) -> int:
+    return int(answer.headers["Retry-After"])
+
+
+@pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}])
+def test_a_page_and_a_piece_of_one_say_how_long_to_wait(
+    client: Callable[[str | None], Client], headers: dict[str, str]
+) -> None:
+    answer = refused(client(None), "/login/nobody", **headers)
+    assert 1 <= waits(answer) <= 60
+    assert f"Wait {waits(answer)} seconds" in parse(answer, 429).get_text()
+    assert ("<html" in answer.get_data(as_text=True)) is not bool(headers)
+
+
+def test_a_program_reads_how_long_to_wait(client: Callable[[str | None], Client]) -> None:
+    nobody = client(None)
+    body = {"redirect_uris": ["http://127.0.0.1:9/back"]}
+    answers = [nobody.post("/notes/register", body) for _ in range(21)]
+    assert 3500 < waits(answers[-1]) <= 3600
+    assert answers[-1].get_json()["error"] == "rate_limited"
+    assert "60 minutes" in answers[-1].get_json()["error_description"]
+
+
+def test_tries_at_one_account_are_counted_under_a_name_that_does_not_tell_whose(app: Flask) -> None:
+    def counted(email: str) -> str:
+        with app.test_request_context("/login", method="POST", data={"email": email}):
+            return by_email()
+
+    assert counted("Mel@example.com ") == counted("mel@example.com") != counted("ada@example.com")
+    assert "mel" not in counted("mel@example.com")
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no address", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_an_ipv6_network_counts_as_one_caller(address: str | None, counted: str) -> None:
+    assert neighborhood(address) == counted
+
+
+@pytest.mark.parametrize("url", ["http://cache:6379", "redis://", "unix://", "cache:6379"])
+def test_a_redis_address_of_another_kind_stops_the_start(url: str) -> None:
+    with pytest.raises(BadSettings, match="PORTAL_REDIS_URL: must be like redis://"):
+        read_settings({"PORTAL_REDIS_URL": url})
+
+
+@pytest.mark.parametrize("url", ["redis://cache", "rediss://:word@cache:6380/1", "unix:///run/redis.sock?db=1"])
+def test_a_redis_address_is_taken(url: str) -> None:
+    with pytest.raises(BadSettings) as caught:  # of what else is missing
+        read_settings({"PORTAL_REDIS_URL": url})
+    assert "REDIS" not in str(caught.value)
