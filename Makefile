@@ -33,7 +33,7 @@ install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
-.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test bench sbom lock clean dev packages peers
+.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test faults bench sbom lock clean dev packages peers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -108,6 +108,9 @@ cluster: dev peers ## two web processes behind nginx, two workers, PostgreSQL an
 
 cluster-test: dev peers ## what is changed through one process of it and read through the other
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/cluster
+
+faults: dev peers ## what goes wrong, caused for real, oftener and for longer than under `make test`; prints its figures
+	@. .ci/services.sh; start_services; FAULTS_IN_FULL=1 PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/faults
 
 bench: dev peers ## the benches, as ratios within one run
 	@$(BIN)/python -m bench

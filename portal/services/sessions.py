@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
@@ -14,7 +14,7 @@ from portal.domain.principals import Principal
 from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
-from portal.store.models import BrowserSession, now
+from portal.store.models import BrowserSession, database_time, time_of
 
 _SEEN_STEP = timedelta(seconds=60)
 _STRANGER_LIFETIME = timedelta(hours=1)
@@ -41,30 +41,44 @@ class SessionView:
 
 def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
-    row = session.get(BrowserSession, _hash(cookie))
+    row, at = _found(session, cookie)
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
-    if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
+    if row is None or row.expires_at <= at or (row.user_id and row.last_seen_at <= at - idle):
         return None
-    return StoredSession(dict(row.data), row.last_seen_at <= now() - _SEEN_STEP)
+    # Seen later than now: the clock was put back, and without a correction idle time would begin an hour late.
+    return StoredSession(dict(row.data), not at - _SEEN_STEP < row.last_seen_at <= at + _SEEN_STEP)
 
 
 def touch_session(session: Session, cookie: str) -> None:
-    """Remember that the session was used, to the minute."""
-    session.execute(
-        update(BrowserSession).where(BrowserSession.session_hash == _hash(cookie)).values(last_seen_at=now())
-    )
+    """Remember that the session was used, to the minute; where the clock was put back it ends earlier by as much."""
+    row, at = _found(session, cookie)
+    if row is not None:
+        row.last_seen_at = at
+        row.expires_at = min(row.expires_at, at + _lifetime(session, row.user_id))
 
 
 def save_session(
     session: Session, cookie: str, data: Mapping[str, Any], user_id: str | None, user_agent: str | None
 ) -> None:
     """Write what the session holds; a stranger's lives an hour, a person's as long as the operator says."""
-    row = session.get(BrowserSession, _hash(cookie))
+    row, at = _found(session, cookie)
     if row is None:
-        lifetime = timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
-        row = BrowserSession(session_hash=_hash(cookie), expires_at=now() + lifetime)
+        row = BrowserSession(
+            session_hash=_hash(cookie), created_at=at, last_seen_at=at, expires_at=at + _lifetime(session, user_id)
+        )
         session.add(row)
     row.data, row.user_id, row.user_agent = dict(data), user_id, (user_agent or "")[:200] or None
+
+
+def _found(session: Session, cookie: str) -> tuple[BrowserSession | None, datetime]:
+    """A session, and the time by which its age is judged."""
+    wanted = BrowserSession.session_hash == _hash(cookie)
+    found = session.execute(select(BrowserSession, database_time(session)).where(wanted)).first()
+    return (found[0], found[1]) if found else (None, time_of(session))
+
+
+def _lifetime(session: Session, user_id: str | None) -> timedelta:
+    return timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
 
 
 def end_session(session: Session, cookie: str) -> None:
@@ -76,7 +90,7 @@ def list_own_sessions(session: Session, principal: Principal, cookie: str | None
     """The caller's live sessions, the latest first."""
     rows = session.scalars(
         select(BrowserSession)
-        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > now())
+        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > database_time(session))
         .order_by(BrowserSession.last_seen_at.desc())
     )
     current = _hash(cookie) if cookie else ""
@@ -110,7 +124,7 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
     """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
-    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= database_time(session)))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
 

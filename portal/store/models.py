@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     DateTime,
     Dialect,
     ForeignKey,
@@ -19,8 +20,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    func,
+    literal,
+    select,
+    type_coerce,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 Sealed = LargeBinary
@@ -45,6 +50,18 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def database_time(session: Session) -> ColumnElement[datetime]:
+    """The time of the database's host, as part of a statement: the clocks of several hosts differ. SQLite is ours."""
+    if session.get_bind().dialect.name == "postgresql":
+        return type_coerce(func.now(), UtcDateTime())
+    return literal(now(), UtcDateTime())
+
+
+def time_of(session: Session) -> datetime:
+    """The time of the database's host: what one process writes down by it, another one judges by it."""
+    return session.scalar(select(database_time(session))) or now()
 
 
 class Base(DeclarativeBase):
