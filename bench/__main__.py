@@ -1,10 +1,12 @@
 """`python -m bench`, `python -m bench peers`, `python -m bench load`."""
 
+import signal
 import sys
 
 
 def main(arguments: list[str]) -> int:
     """Run one bench; not 0 where something is grossly wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that what was started is ended, too
     match arguments:
         case []:
             from bench.speed import main as run

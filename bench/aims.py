@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from textwrap import fill
 
 from bench.measuring import Target, percentile
 from bench.probing import Kept
-from bench.results import table
+from bench.results import WIDTH, table
 from bench.starting import Started
 from bench.visiting import Visit
 
@@ -53,17 +54,18 @@ def report(figures: Figures) -> tuple[str, list[str]]:
     if not same_tags or abs(bytes_of_bare - 1) > 0.01:
         faults.append(f"bench/bare.html is no longer the portal's card: {bytes_of_bare:.3f} times its bytes")
     same = "the same tags" if same_tags else "OTHER tags"
+    about = (
+        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows. "
+        f"Its grid page has {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
+        "stands around the cards is constant text; it asks for no session, no rights and no counters: a limit."
+    )
     text = [
-        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows; "
-        f"its grid page\nhas {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings; what "
-        "stands around the\ncards is constant text; it asks for no session, no rights and no counters, so that it is a "
-        "limit and not a rival.",
+        fill(about, WIDTH),
         _times(figures),
         _pressed(figures),
         "Aims of 5-performance.md:",
         table(("Aim", "aimed at", "measured", ""), (_line(row) for row in _aims(figures))),
-        "LiteLLM's figures are those of 5-performance.md, measured once on a machine with as many cores, and not "
-        "measured again here.",
+        "LiteLLM's figures were measured once on a machine with as many cores, and not measured again here.",
     ]
     return "\n\n".join(text), faults
 

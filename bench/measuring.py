@@ -115,7 +115,7 @@ async def _press(targets: Sequence[Target], at_once: int, seconds: float, rounds
 
 async def _keep_asking(target: Target, end: float) -> None:
     connection = Connection(target.server.port)
-    await target.ask(connection)
+    target.pressed.append(await target.ask(connection))  # one at least, however slow
     while time.monotonic() < end:
         target.pressed.append(await target.ask(connection))
     connection.close()

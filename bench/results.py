@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import fill
 
+WIDTH = 118
 RESULTS = Path(__file__).parent / "RESULTS.md"
 _HEAD = (
     "# The bench\n\nEach section stands under the command that wrote it, and only that command writes it anew. "
@@ -19,9 +21,10 @@ _HEAD = (
 def describe(load: float, more: str) -> str:
     """When, where and how busy the machine was before; `load` is its load average then."""
     cores = len(os.sched_getaffinity(0))
-    return (
+    return fill(
         f"{datetime.now(UTC):%Y-%m-%d}: {cores} cores, Python {platform.python_version()}, "
-        f"load average {load:.1f} before it began. {more}"
+        f"load average {load:.1f} before it began. {more}",
+        WIDTH,
     )
 
 

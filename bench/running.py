@@ -28,7 +28,7 @@ class Running:
 
     port: int
     pid: int
-    apart: str = "portal.cli worker"
+    apart: str | None = "portal.cli worker"
 
     def cpu_seconds(self) -> float:
         """The CPU time, to the nanosecond, of the processes that serve."""
@@ -39,7 +39,7 @@ class Running:
         return sum(_resident(pid) for pid in (tree(self.pid) if everything else self._serving()))
 
     def _serving(self) -> list[int]:
-        return [pid for pid in tree(self.pid) if self.apart not in _command(pid)]
+        return [pid for pid in tree(self.pid) if self.apart is None or self.apart not in _command(pid)]
 
 
 def tree(pid: int) -> list[int]:

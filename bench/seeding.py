@@ -37,12 +37,12 @@ ADMIN, MEMBER, NARROW = "bench-admin", "bench-member", "bench-narrow"
 PASSWORD = "bench-password-of-all"
 SIGN_INS = 60
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-_GROUPS = 20
+GROUPS = 20
 _NARROW_HAS = 20
 _TEAMS = {MEMBER: "team-0", NARROW: "team-1"}
 _GRANTED = {MEMBER: "most", NARROW: "few"}
 _NEVER = timedelta(days=3650)
-_KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
+KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Seeded:
         """The API key of a person."""
         return "sk-" + hashlib.sha256(f"key of {user_id}".encode()).hexdigest()
 
+    @staticmethod
+    def hash_of(key: str) -> str:
+        """What is stored of an API key."""
+        return hashlib.sha256(key.encode()).hexdigest()
+
 
 def seed(folder: Path, servers: int, page_size: int) -> Seeded:
     """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose teams have a group.
@@ -78,17 +83,17 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
     environment = {
         "PORTAL_DATABASE_URL": f"sqlite:///{folder / f'{servers}.db'}",
         "PORTAL_SECRET_KEY": hashlib.sha256(b"bench secret").hexdigest(),
-        "PORTAL_ENCRYPTION_KEYS": _KEY_RING,
+        "PORTAL_ENCRYPTION_KEYS": KEY_RING,
     }
     settings = Settings(
         database_url=environment["PORTAL_DATABASE_URL"], secret_key=environment["PORTAL_SECRET_KEY"],
-        encryption_keys=_KEY_RING, cheap_hashing=True, _env_file=None,
+        encryption_keys=KEY_RING, cheap_hashing=True, _env_file=None,
     )  # fmt: skip
     database = open_database(settings)
     schema.upgrade(database.engine)
     with database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
         _people(connection)
-        _servers(connection, servers)
+        put_servers(connection, servers)
         _values(connection, servers)
     with database.session(writes=True) as session:
         for user_id in (ADMIN, MEMBER, NARROW):
@@ -98,71 +103,82 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
     with database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     database.engine.dispose()
-    before_last = _name(servers - page_size - 1)
+    before_last = server_name(servers - page_size - 1)
     return Seeded(servers, environment, f"{before_last}~{before_last}")
 
 
 def _people(connection: Connection) -> None:
     roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER, NARROW: Role.MEMBER}
-    _put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
-    # As slow to compare as the portal's own; one hash for all, since making it is as slow.
-    hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
+    put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
+    hashed = password_hash()
     signing_in = [
         {"user_id": f"signs-in-{n}", "email": Seeded.email(n), "role": Role.MEMBER.value, "password_hash": hashed}
         for n in range(SIGN_INS)
     ]
-    _put(connection, User, signing_in)
-    _put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
+    put(connection, User, signing_in)
+    put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n}"} for n in range(10)])
     keys = [
         {
-            "key_hash": hashlib.sha256(Seeded.key(u).encode()).hexdigest(),
+            "key_hash": Seeded.hash_of(Seeded.key(u)),
             "key_prefix": "sk-bench",
             "user_id": u,
             "team_id": _TEAMS.get(u),
         }
         for u in roles
     ]
-    _put(connection, ApiKey, keys)
-    _put(connection, TeamMember, [{"team_id": team, "user_id": u} for u, team in _TEAMS.items()])
-    groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(_GROUPS)]
-    granted = [{"access_group_id": group, "name": group} for group in _GRANTED.values()]
-    _put(connection, AccessGroup, groups + granted)
+    put(connection, ApiKey, keys)
+    put(connection, TeamMember, [{"team_id": team, "user_id": u} for u, team in _TEAMS.items()])
+    put_groups(connection)
     grants = [
         {"holder_kind": "team", "holder_id": _TEAMS[u], "kind": "access_group", "access_group_id": group}
         for u, group in _GRANTED.items()
     ]
-    _put(connection, Grant, grants)
+    put(connection, Grant, grants)
 
 
-def _servers(connection: Connection, servers: int) -> None:
-    _put(connection, Server, (_server(number) for number in range(servers)))
-    vault = Vault(parse_key_ring(_KEY_RING))
-    _put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
+def password_hash() -> str:
+    """The hash of `PASSWORD`, as slow to compare as the portal's own; one for all, since making it is as slow."""
+    return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
+
+
+def put_groups(connection: Connection) -> None:
+    """Insert `GROUPS` groups of as many servers each, every GROUPS-th, and the two that Members are granted."""
+    groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(GROUPS)]
+    granted = [{"access_group_id": group, "name": group} for group in _GRANTED.values()]
+    put(connection, AccessGroup, groups + granted)
+
+
+def put_servers(connection: Connection, servers: int) -> None:
+    """Insert the servers with what belongs to them, in the groups of `put_groups`."""
+    put(connection, Server, (_server(number) for number in range(servers)))
+    vault = Vault(parse_key_ring(KEY_RING))
+    put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
     variables = [
-        {"server_id": _name(n), "position": 0, "name": "TOKEN", "scope": "user", "description": "From your profile.",
-         "is_required": True}
+        {"server_id": server_name(n), "position": 0, "name": "TOKEN", "scope": "user",
+         "description": "From your profile.", "is_required": True}
         for n in range(servers) if _needs_value(n)
     ]  # fmt: skip
-    _put(connection, ServerVariable, variables)
-    members = [{"access_group_id": f"group-{n % _GROUPS}", "server_id": _name(n)} for n in range(servers)]
-    most = [{"access_group_id": _GRANTED[MEMBER], "server_id": _name(n)} for n in range(servers) if n % 5 < 3]
+    put(connection, ServerVariable, variables)
+    members = [{"access_group_id": f"group-{n % GROUPS}", "server_id": server_name(n)} for n in range(servers)]
+    most = [{"access_group_id": _GRANTED[MEMBER], "server_id": server_name(n)} for n in range(servers) if n % 5 < 3]
     # Spread out, but with the same last digits whatever the total: these decide what a server asks for.
     spread = [i * (servers // _NARROW_HAS) // 10 * 10 + i % 10 for i in range(_NARROW_HAS)]
-    few = [{"access_group_id": _GRANTED[NARROW], "server_id": _name(n)} for n in spread]
-    _put(connection, AccessGroupServer, members + most + few)
+    few = [{"access_group_id": _GRANTED[NARROW], "server_id": server_name(n)} for n in spread]
+    put(connection, AccessGroupServer, members + most + few)
 
 
 def _values(connection: Connection, servers: int) -> None:
     """All three people have filled in half of what is asked of them."""
-    sealed = Vault(parse_key_ring(_KEY_RING)).seal("value", Place("bench", "", "", ""))
+    sealed = Vault(parse_key_ring(KEY_RING)).seal("value", Place("bench", "", "", ""))
     owners = [(user_id, n) for user_id in (ADMIN, MEMBER, NARROW) for n in range(servers) if n % 2]
-    values = [{"user_id": u, "server_id": _name(n), "name": "TOKEN", "sealed": sealed} for u, n in owners]
-    _put(connection, UserVariable, [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)])
-    keys = [{"user_id": u, "server_id": _name(n), "kind": "byok", "sealed": sealed} for u, n in owners]
-    _put(connection, UserCredential, [k for k, (_, n) in zip(keys, owners, strict=True) if _is_byok(n)])
+    values = [{"user_id": u, "server_id": server_name(n), "name": "TOKEN", "sealed": sealed} for u, n in owners]
+    put(connection, UserVariable, [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)])
+    keys = [{"user_id": u, "server_id": server_name(n), "kind": "byok", "sealed": sealed} for u, n in owners]
+    put(connection, UserCredential, [k for k, (_, n) in zip(keys, owners, strict=True) if _is_byok(n)])
 
 
-def _name(number: int) -> str:
+def server_name(number: int) -> str:
+    """The id and the name of a server."""
     return f"server_{number:05}"
 
 
@@ -175,7 +191,7 @@ def _is_byok(number: int) -> bool:
 
 
 def _server(number: int) -> dict[str, Any]:
-    name, healthy = _name(number), number % 4 != 0
+    name, healthy = server_name(number), number % 4 != 0
     return {
         "server_id": name, "incarnation": f"i-{number}", "sort_key": name, "server_name": name,
         "alias": f"s{number:05}",
@@ -194,9 +210,9 @@ def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
     if _needs_value(number):
         parts["static_headers", "X-Token"] = "${TOKEN}"
     for (field, name), text in parts.items():
-        place = Place("definition", _name(number), f"i-{number}", f"{field}:{name}")
+        place = Place("definition", server_name(number), f"i-{number}", f"{field}:{name}")
         yield {
-            "server_id": _name(number), "field": field, "name": name, "sealed": vault.seal(text, place),
+            "server_id": server_name(number), "field": field, "name": name, "sealed": vault.seal(text, place),
             "hint": f"https://s{number:05}.example" if field == "url" else None,
             "refers_to": ["TOKEN"] if field == "static_headers" else [],
         }  # fmt: skip
@@ -204,13 +220,14 @@ def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
 
 def seal_url(connection: Connection, number: int, url: str) -> None:
     """Let server `number` point to `url`."""
-    place = Place("definition", _name(number), f"i-{number}", "url:")
-    sealed = Vault(parse_key_ring(_KEY_RING)).seal(url, place)
-    mine = (ServerSecret.server_id == _name(number), ServerSecret.field == "url")
+    place = Place("definition", server_name(number), f"i-{number}", "url:")
+    sealed = Vault(parse_key_ring(KEY_RING)).seal(url, place)
+    mine = (ServerSecret.server_id == server_name(number), ServerSecret.field == "url")
     connection.execute(update(ServerSecret).where(*mine).values(sealed=sealed, hint=url.rpartition("/")[0]))
 
 
-def _put(connection: Connection, model: type[Base], rows: Any) -> None:
+def put(connection: Connection, model: type[Base], rows: Any) -> None:
+    """Insert rows, each a mapping by column."""
     table = model.__table__
     assert isinstance(table, Table)
     connection.execute(insert(table), list(rows))

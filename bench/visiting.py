@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
-from bench.running import Running, free_port, serving
+from bench.running import ROOT, Running, free_port, serving
 
 CHROMIUM = "/usr/bin/chromium"
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -20,19 +20,7 @@ _VISITS = 3
 _WATCH = """selector => { const look = () => { if (window.__first === undefined && document.querySelector(selector))
   window.__first = performance.now(); }; new MutationObserver(look).observe(document, {childList: true, subtree: true});
   document.addEventListener('readystatechange', look); }"""
-_NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  gzip on; gzip_proxied any; gzip_comp_level 5; gzip_min_length 512; gzip_vary on;
-  gzip_types text/css application/javascript text/javascript application/json image/svg+xml;
-  upstream portal {{ server 127.0.0.1:{upstream}; keepalive 16; }}
-  server {{ listen 127.0.0.1:{port}; location / {{
-    proxy_pass http://portal; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
-    proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme; }} }}
-}}
-"""
+_NGINX = ROOT / "deploy" / "nginx" / "nginx.conf"
 
 
 @dataclass(frozen=True)
@@ -83,13 +71,18 @@ def _visit(page: Page, url: str, selector: str) -> Visit:
 
 @contextlib.contextmanager
 def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
-    """Debian's nginx in front of a portal, packing what it passes on; yields its port, or None where it is missing."""
-    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    """Debian's nginx in front of a portal, configured as operators have it; yields its port, or None without it."""
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if nginx is None:
         yield None
         return
+    folder.chmod(0o711)  # started by root it gives that up, and has to get to what is its own
+    folder = folder / "nginx"
+    folder.mkdir()
     port = free_port()
-    conf = folder / "nginx.conf"
-    conf.write_text(_NGINX.format(folder=folder, upstream=portal.port, port=port))
-    with serving([nginx, "-c", conf, "-p", folder, "-e", folder / "start.log"], {"PATH": "/usr/sbin:/usr/bin"}, port):
+    shutil.copy(_NGINX, folder)
+    (folder / "members.conf").write_text(f"server 127.0.0.1:{portal.port};\n")
+    (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")
+    argv = [nginx, "-p", f"{folder}/", "-c", folder / "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+    with serving(argv, {"PATH": "/usr/sbin:/usr/bin"}, port):
         yield port

@@ -175,6 +175,7 @@ class _WorkerBeside:
         """Start it again where it has ended."""
         if self._process.poll() is not None:
             log.warning("the worker ended; starting it again")
+            metrics.forget_process(self._process.pid)
             self._process = self._start()
 
     def end(self) -> None:

@@ -2,17 +2,19 @@
 
 The people are always the same. Ada is Admin and Vera Read-only admin; Mel and the Viewer Vic are members of the team
 `crew`, which is granted the server `notes`; Otto is a Member without grants; Kit is a restricted key of Mel's. All but
-Kit can sign in. `TEST_DATABASE=postgresql` runs the same tests on PostgreSQL.
+Kit can sign in.
+
+A test that asks for the portal or a part of it runs twice, on SQLite and on PostgreSQL, because `database_kind` says
+so; `TEST_DATABASE=sqlite` or `postgresql` keeps to one of them.
 """
 
 import base64
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 import pytest
@@ -26,16 +28,18 @@ from portal.domain.principals import Role
 from portal.settings import Settings, read_settings
 from portal.store import schema
 from portal.store.database import Database
-from portal.store.models import Base
 from portal.web.limits import limiter
 from tests import documents
 from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
+from tests.kept import remember
+from tests.peers import new_database
 
-pytest_plugins = ["tests.peers", "tests.oauth_peers"]
+pytest_plugins = ["tests.peers", "tests.oauth_peers", "tests.security.worlds"]
 
 KEYS = {name: f"sk-SECRET-key-of-{name}-0123456789" for name in ("ada", "vera", "mel", "vic", "otto", "kit")}
 NOTES = "id-notes"
 CREW = "team-crew"
+KINDS = [kind] if (kind := os.environ.get("TEST_DATABASE")) else ["sqlite", "postgresql"]
 Write = Callable[[], AbstractContextManager[Session]]
 
 
@@ -110,49 +114,41 @@ class Portal:
     settings: Settings
     database: Database
     app: Flask
-    template: Path | None = None
+    put_back: Callable[[], None]
 
     def begin_afresh(self) -> None:
         """Put back the data that every test begins with."""
         limiter.reset()
-        if self.template is not None:
-            self.database.engine.dispose()
-            path = Path(str(self.database.engine.url.database))
-            for leftover in path.parent.glob(f"{path.name}-*"):
-                leftover.unlink()
-            shutil.copyfile(self.template, path)
-            return
-        with self.database.session(writes=True) as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                session.execute(table.delete())
-            add_people(session)
-            session.commit()
+        self.put_back()
 
 
 @pytest.fixture(scope="session")
-def portal_on(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Portal]]:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`empty_database("sqlite")` or `empty_database("postgresql")`: the URL of a new one with nothing in it."""
+    numbers = count(1)
+
+    def making(kind: str) -> str:
+        if kind == "postgresql":
+            return new_database(f"new_{next(numbers)}")
+        return f"sqlite:///{tmp_path_factory.mktemp(kind)}/portal.db"
+
+    return making
+
+
+@pytest.fixture(scope="session")
+def portal_on(empty_database: Callable[[str], str]) -> Iterator[Callable[[str], Portal]]:
     """`portal_on("sqlite")` or `portal_on("postgresql")`: the portal on such a database."""
     made: dict[str, Portal] = {}
 
     def on(kind: str) -> Portal:
         if kind not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            on_files = kind == "sqlite"
-            settings = make_settings(
-                f"sqlite:///{folder}/portal.db" if on_files else request.getfixturevalue("postgres_url")
-            )
+            settings = make_settings(empty_database(kind))
             database = open_database(settings)
             schema.upgrade(database.engine)
-            if on_files:
-                with database.session(writes=True) as session:
-                    add_people(session)
-                    session.commit()
-                database.engine.dispose()
-                shutil.copyfile(folder / "portal.db", folder / "template.db")
-            template = folder / "template.db" if on_files else None
-            made[kind] = Portal(settings, database, create_app(settings, database=database), template)
+            with database.session(writes=True) as session:
+                add_people(session)
+                session.commit()
+            made[kind] = Portal(settings, database, create_app(settings, database=database), remember(database))
         return made[kind]
 
     yield on
@@ -160,10 +156,10 @@ def portal_on(
         portal.database.engine.dispose()
 
 
-@pytest.fixture
-def database_kind() -> str:
-    """`sqlite` or `postgresql`; a test may parametrize it."""
-    return os.environ.get("TEST_DATABASE", "sqlite")
+@pytest.fixture(params=KINDS)
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """`sqlite` and `postgresql`, one after the other; a test that wants but one may parametrize it."""
+    return str(request.param)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.factories import make_server
 from tests.oauth.forging import ForgingProvider, forging_server
 from tests.oauth.recording import RecordingServer, recording_server
 from tests.peers import NODE_MODULES, ROOT, bare_environment, free_port, start_process, unavailable
@@ -228,3 +229,12 @@ def protected_mcp_server(running_protected_mcp_server: ProtectedServer) -> Prote
     """An MCP server behind OAuth, on the official Python SDK, as new."""
     running_protected_mcp_server.reset()
     return running_protected_mcp_server
+
+
+@pytest.fixture
+def guarded(write: Callable[[], Any], protected_mcp_server: ProtectedServer) -> str:
+    """That server in the catalogue, for everybody once they are connected; it spends each refresh token once."""
+    with write() as session:
+        return make_server(
+            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
+        )  # fmt: skip

@@ -41,8 +41,8 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 Finished = subprocess.CompletedProcess[str]
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 
 
 def unavailable(what: str, cure: str = "run `make test`, which installs and starts it") -> NoReturn:
@@ -201,16 +201,17 @@ def _worker_number() -> int:
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
     """A database of this pytest process alone, on a real PostgreSQL, empty at first: its URL."""
-    return _new_database("shared")
+    return new_database("shared")
 
 
 @pytest.fixture(scope="module")
 def own_postgres_url(request: pytest.FixtureRequest) -> str:
     """One of this module alone, for tests that clear it or leave something behind."""
-    return _new_database(request.module.__name__.rpartition(".")[2])
+    return new_database(request.module.__name__.rpartition(".")[2])
 
 
-def _new_database(purpose: str) -> str:
+def new_database(purpose: str) -> str:
+    """Make a database of this pytest process alone on a real PostgreSQL, empty; return its URL."""
     server = os.environ.get("TEST_PG_URL") or unavailable("PostgreSQL (TEST_PG_URL)")
     name = f"portal_{purpose}_{_worker_number()}"
     with psycopg.connect(server, autocommit=True) as connection:

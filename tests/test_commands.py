@@ -20,8 +20,8 @@ from tests.peers import Finished, StartedProcess, bare_environment, free_port, r
 PORTAL = (sys.executable, "-m", "portal.cli")
 ADMIN_KEY = "sk-bootstrap-key-of-the-tests"
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
-SECOND_START_SECONDS = 10.0
-ORPHANS_GONE_SECONDS = 20.0
+SECOND_START_SECONDS = 30.0
+ORPHANS_GONE_SECONDS = 40.0
 
 
 class Host:
@@ -64,14 +64,14 @@ def host(tmp_path: Path) -> Host:
 def is_ready(address: str) -> bool:
     """Whether /readyz says that requests may come."""
     try:
-        return requests.get(f"{address}/readyz", timeout=5).status_code == 200
+        return requests.get(f"{address}/readyz", timeout=30).status_code == 200
     except requests.RequestException:
         return False
 
 
 def server_names(address: str) -> list[str]:
     """The servers that the Admin sees over the API."""
-    answer = requests.get(f"{address}/v1/mcp/server", headers=ADMIN, timeout=10)
+    answer = requests.get(f"{address}/v1/mcp/server", headers=ADMIN, timeout=30)
     assert answer.status_code == 200, answer.text
     return [server["server_name"] for server in answer.json()]
 
@@ -108,11 +108,11 @@ def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[bytes]", se
 def sign_in(address: str, email: str, password: str) -> requests.Response:
     """The page a person lands on after they have signed in with a browser."""
     browser = requests.Session()
-    page = browser.get(f"{address}/login", timeout=10)
+    page = browser.get(f"{address}/login", timeout=30)
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)
     assert token, page.text
     fields = {"email": email, "password": password, "csrf_token": token[1]}
-    return browser.post(f"{address}/login", data=fields, timeout=10)
+    return browser.post(f"{address}/login", data=fields, timeout=30)
 
 
 def config_with_a_dead_server(host: Host) -> Path:
@@ -130,7 +130,7 @@ def health(host: Host) -> tuple[object, ...]:
 
 def test_first_start_makes_keys_a_database_and_an_admin_and_says_how_to_get_in(host: Host) -> None:
     with host.serving() as (address, started):
-        assert requests.get(f"{address}/healthz", timeout=5).json() == {"status": "ok"}
+        assert requests.get(f"{address}/healthz", timeout=30).json() == {"status": "ok"}
         said = started.output()
         assert printed(said, "Sign in at") == f"{address}/login"
         landed = sign_in(address, printed(said, "E-mail"), printed(said, "Password"))
@@ -213,7 +213,7 @@ def test_a_key_works_from_its_issue_to_its_revocation(host: Host) -> None:
     with host.serving() as (address, _):
 
         def ask() -> int:
-            return requests.get(f"{address}/v1/me", headers={"X-API-Key": key}, timeout=10).status_code
+            return requests.get(f"{address}/v1/me", headers={"X-API-Key": key}, timeout=30).status_code
 
         assert ask() == 200
         revoked = host.portal("keys", "revoke", str(key_id))
@@ -230,7 +230,7 @@ def test_the_schema_goes_up_and_down_and_the_doctor_tells(host: Host) -> None:
     assert host.portal("db", "downgrade", "base").returncode == 0
     ill = host.portal("doctor")
     assert ill.returncode == 1
-    assert "BAD migrations" in ill.stdout
+    assert "BAD  migrations: not at head · Run: portal db upgrade" in ill.stdout
     assert host.portal("db", "upgrade").returncode == 0
     assert host.portal("doctor").stdout == well.stdout
 
@@ -250,7 +250,7 @@ def test_servers_of_the_config_file_are_there_read_only_and_go_with_it(host: Hos
             f"{address}/v1/mcp/server", headers=ADMIN, json={"server_id": server_id, "alias": "mine"}, timeout=10
         )
         assert change.status_code == 403, change.text
-        removal = requests.delete(f"{address}/v1/mcp/server/{server_id}", headers=ADMIN, timeout=10)
+        removal = requests.delete(f"{address}/v1/mcp/server/{server_id}", headers=ADMIN, timeout=30)
         assert removal.status_code == 403, removal.text
     config.write_text("mcp_servers: {}\n")
     with host.serving(PORTAL_CONFIG=str(config)) as (address, _):

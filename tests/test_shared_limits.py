@@ -37,6 +37,7 @@ class Pair:
                 PORTAL_SECRET_KEY="the same for both processes of one operator",
                 PORTAL_REDIS_URL=f"redis://127.0.0.1:{self.redis_port}/0",
                 PORTAL_CHEAP_HASHING="true",
+                PORTAL_METRICS="true",
             )
             argv = [sys.executable, "-m", "portal.cli", "serve", "--workers", "1", "--port", str(port)]
             started = running.enter_context(start_process(argv, environment, port, seconds=60))
@@ -52,6 +53,11 @@ class Pair:
         answers = [requests.get(f"{address}/readyz", timeout=10) for address, _ in self.processes]
         assert [answer.status_code for answer in answers] == [200, 200]
         return {answer.json()["redis"] for answer in answers}
+
+    def away(self) -> list[bool]:
+        """Whether the metrics of each tell that Redis is away."""
+        texts = [requests.get(f"{address}/metrics", timeout=10).text for address, _ in self.processes]
+        return ["portal_redis_away 1.0" in text for text in texts]
 
     def wait_for(self, word: str) -> None:
         assert wait_until(lambda: self.told() == {word}, self.processes[0][1].process, SECONDS), self.told()
@@ -84,6 +90,7 @@ def test_limits_are_shared_and_outlive_redis(tmp_path: Path, redis_server: str, 
     # Half of the limit in each process: nobody is locked out for Redis' sake, and nothing is unlimited.
     assert pair.tries(LIMIT + 6) == [404] * LIMIT + [429] * 6
     assert pair.told() == {AWAY}
+    assert pair.away() == [True, True]
     first_redis.process.send_signal(signal.SIGCONT)
     pair.wait_for("ok")
     assert pair.tries(2) == [429, 429], "what was counted before still counts"
@@ -95,6 +102,7 @@ def test_limits_are_shared_and_outlive_redis(tmp_path: Path, redis_server: str, 
     pair.start_redis(running)
     pair.wait_for("ok")
     assert pair.tries(LIMIT + 6) == [404] * LIMIT + [429] * 6, "an empty Redis begins anew"
+    assert pair.away() == [False, False]
     for _, started in pair.processes:
         assert started.output().count("Redis is away") == 2, started.output()
         assert started.output().count("Redis is back") == 2, started.output()

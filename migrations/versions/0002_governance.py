@@ -95,6 +95,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Without its columns there is no chain: the next one must not be held to the end of this one.
+    op.execute("DELETE FROM preferences WHERE name IN ('audit_head', 'audit_verified')")
     op.drop_table("import_drafts")
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_servers_submitted_by"))

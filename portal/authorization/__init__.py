@@ -28,6 +28,19 @@ from portal.authorization.fields import (
     shown,
     visibility,
 )
+from portal.authorization.lists import (
+    Horizon,
+    horizon,
+    key_servers,
+    public_servers,
+    reviewable_servers,
+    servers_of_team,
+    sign_in_servers,
+    usable_servers,
+    usable_within,
+    visible_servers,
+    visible_within,
+)
 from portal.authorization.reach import (
     Decision,
     Rule,
@@ -37,17 +50,10 @@ from portal.authorization.reach import (
     covering_routes,
     decide,
     granted_toolsets,
-    key_servers,
     lets_strangers_sign_in,
     may_see,
     may_use,
-    public_servers,
-    reviewable_servers,
-    servers_of_team,
-    sign_in_servers,
     tool_limits,
-    usable_servers,
-    visible_servers,
 )
 from portal.authorization.words import (
     Action,
@@ -62,6 +68,7 @@ __all__ = [
     "VISIBLE_FIELDS",
     "Action",
     "Decision",
+    "Horizon",
     "Predicate",
     "Rule",
     "ServerFacts",
@@ -76,6 +83,7 @@ __all__ = [
     "decide",
     "granted_toolsets",
     "has_admin_view",
+    "horizon",
     "is_active_admin",
     "is_admin",
     "is_known",
@@ -100,8 +108,10 @@ __all__ = [
     "sign_in_servers",
     "tool_limits",
     "usable_servers",
+    "usable_within",
     "visibility",
     "visible_servers",
+    "visible_within",
 ]
 
 RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants

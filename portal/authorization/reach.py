@@ -1,19 +1,17 @@
 """Which servers somebody reaches, and which of their tools: `1-system.md`, 4.
 
-`usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
+`usable_servers` and `visible_servers` in `lists.py` are the SQL twins of `may_use` and `may_see`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, false, or_, select, true
-
-from portal.authorization.callers import has_admin_view, is_known
+from portal.authorization.callers import has_admin_view
 from portal.authorization.words import ServerFacts
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
-from portal.store.models import AccessGroupServer, Server
+from portal.store.models import Server
 
 
 class Verdict(StrEnum):
@@ -117,36 +115,6 @@ def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> 
     return is_of_people and row.delegate_auth_to_upstream is True and _is_in_reach_of_address(principal, row)
 
 
-def usable_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_use` says."""
-    return and_(_ACTIVE, _address_condition(principal), or_(Server.allow_all_keys, _grant_condition(principal)))
-
-
-def visible_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says of active servers, which are those that lists show."""
-    if principal.view_all and not principal.is_restricted_key:
-        return and_(_ACTIVE, _address_condition(principal))
-    return usable_servers(principal)
-
-
-def reviewable_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
-    if principal.only_servers is not None:
-        return usable_servers(principal)
-    under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(principal))
-    return or_(usable_servers(principal), under_review)
-
-
-def public_servers() -> ColumnElement[bool]:
-    """The condition on `Server` for what strangers may know of: active, and listed publicly by an Admin."""
-    return and_(_ACTIVE, Server.is_public)
-
-
-def servers_of_team(reach: Reach) -> ColumnElement[bool]:
-    """The condition on `Server` for what one team is granted."""
-    return and_(_ACTIVE, _reach_condition(reach))
-
-
 def granted_toolsets(principal: Principal) -> frozenset[str] | None:
     """The toolsets that are granted to the principal; None is every one.
 
@@ -200,9 +168,6 @@ def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[s
     return frozenset().union(*limits_of_routes) if routes else None
 
 
-_ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
-
-
 def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
     """The routes of access in which every level names the server."""
     row_id, groups = server.row.server_id, server.access_group_ids
@@ -211,57 +176,5 @@ def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Rea
     ]
 
 
-def _grant_condition(principal: Principal) -> ColumnElement[bool]:
-    if _sees_all(principal):
-        return true()
-    if _is_narrowed_admin(principal):
-        return Server.server_id.in_(principal.only_servers or ())
-    routes = [route for route in principal.routes_of_access if route]
-    return or_(false(), *(and_(*(_reach_condition(level) for level in route)) for route in routes))
-
-
-def _sees_all(principal: Principal) -> bool:
-    return principal.role.has_admin_view and principal.only_servers is None
-
-
-def _is_narrowed_admin(principal: Principal) -> bool:
-    return principal.role.has_admin_view and principal.only_servers is not None
-
-
-def _reach_condition(reach: Reach) -> ColumnElement[bool]:
-    named = Server.server_id.in_(reach.server_ids) if reach.server_ids else false()
-    if not reach.access_group_ids:
-        return named
-    members = select(AccessGroupServer.server_id).where(AccessGroupServer.access_group_id.in_(reach.access_group_ids))
-    return or_(named, Server.server_id.in_(members))
-
-
 def _is_in_reach_of_address(principal: Principal, row: Server) -> bool:
     return principal.is_internal or row.available_on_public_internet or row.is_public
-
-
-def _address_condition(principal: Principal) -> ColumnElement[bool]:
-    if principal.is_internal:
-        return true()
-    return or_(Server.available_on_public_internet, Server.is_public)
-
-
-def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those that people sign in to by way of the portal, as far as the caller may know.
-
-    Strangers may know of all that their address reaches: clients read how to sign in before anybody does.
-    """
-    of_people = and_(
-        Server.auth_type == AuthType.OAUTH2.value,
-        or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
-    )
-    return and_(of_people, _known_of(principal))
-
-
-def key_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
-    return and_(Server.is_byok, _known_of(principal))
-
-
-def _known_of(principal: Principal) -> ColumnElement[bool]:
-    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))

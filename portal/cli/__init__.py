@@ -2,7 +2,7 @@
 
 import click
 
-from portal.cli import audit, catalogue, doctor, keys, people, running, schema
+from portal.cli import audit, backup, catalogue, doctor, keys, people, running, schema
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,6 +12,6 @@ def main() -> None:
 
 for _command in (
     running.serve, running.worker, schema.db, people.users, keys.keys, catalogue.catalogue, audit.audit,
-    doctor.doctor, running.demo,
+    backup.backup, backup.restore, doctor.doctor, running.demo,
 ):  # fmt: skip
     main.add_command(_command)

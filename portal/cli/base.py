@@ -25,13 +25,18 @@ def load(**overrides: Any) -> Settings:
         sys.exit(2)
 
 
-def connect(settings: Settings) -> Database:
-    """The database, upgraded where it is SQLite, refused where it is not at head."""
+def opened(settings: Settings) -> Database:
+    """The database as it is. A file that is made from now on is its owner's alone: it holds hashes and ciphertext."""
     from portal.app import open_database
 
     if settings.embedded:
-        os.umask(0o077)  # the database file holds password hashes and ciphertext: its owner's business alone
-    database = open_database(settings)
+        os.umask(0o077)
+    return open_database(settings)
+
+
+def connect(settings: Settings) -> Database:
+    """The database, upgraded where it is SQLite, refused where it is not at head."""
+    database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
     elif not database.answers():

@@ -1,25 +1,53 @@
 """Whether all is well: `portal doctor`."""
 
+import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import click
 
 from portal.cli import base
-from portal.store import schema
+from portal.cli.checks import database, files, keys, network
+from portal.cli.checks.findings import Check, Finding, Level, Surroundings, bad, ok
+from portal.embedded import prepare_environment
+from portal.settings import BadSettings, read_settings
+
+ON_THE_HOST: tuple[Check, ...] = (files.config, network.redis_answers, network.public_url)
+OF_THE_DATABASE: tuple[Check, ...] = (database.whole, database.has_room, files.rights)
+OF_WHAT_IT_HOLDS: tuple[Check, ...] = (database.clock, keys.opens, network.proxies)
 
 
 @click.command()
 def doctor() -> None:
-    """Check settings, database and file rights, and say what to do."""
-    from portal.app import open_database
+    """Check settings, database, keys, files and surroundings, and say what to do. Ends with 1 where anything is BAD."""
+    prepare_environment(os.environ)
+    try:
+        settings = read_settings(os.environ)
+    except BadSettings as error:
+        for line in str(error).splitlines():
+            click.echo(bad("settings", line, "Set it as README, Settings, has it"))
+        sys.exit(1)
+    levels = set()
+    for finding in examine(Surroundings(settings, base.opened(settings))):
+        click.echo(finding)
+        levels.add(finding.level)
+    click.echo("\n".join(f"     {fact}" for fact in settings.sign_in_facts))
+    sys.exit(1 if Level.BAD in levels else 0)
 
-    settings = base.load()
-    database = open_database(settings)
-    checks = [("settings", True, "read"), ("database", database.answers(), "answers")]
-    checks.append(("migrations", database.answers() and schema.is_at_head(database.engine), "at head"))
-    if settings.config:
-        checks.append(("config file", Path(settings.config).is_file(), str(settings.config)))
-    lines = [f"{'ok ' if good else 'BAD'} {name}: {note if good else 'not ' + note}" for name, good, note in checks]
-    click.echo("\n".join([*lines, *(f"    {fact}" for fact in settings.sign_in_facts)]))
-    sys.exit(0 if all(good for _, good, _ in checks) else 1)
+
+def examine(around: Surroundings) -> Iterator[Finding]:
+    """Every check, as far as what it needs is there."""
+    yield ok("settings", "all are valid")
+    for check in ON_THE_HOST:
+        yield from check(around)
+    found = list(database.answers(around))
+    yield from found
+    if any(finding.level is Level.BAD for finding in found):
+        return
+    for check in OF_THE_DATABASE:
+        yield from check(around)
+    schema = list(database.at_head(around))
+    yield from schema
+    if all(finding.level is Level.OK for finding in schema):
+        for check in OF_WHAT_IT_HOLDS:
+            yield from check(around)

@@ -72,6 +72,21 @@ def rotate(dry_run: bool) -> None:
     sys.exit(UNREADABLE if unreadable else OUTSTANDING if readable_left > 0 else 0)
 
 
+def check(database: Database, *, without_secrets: bool) -> None:
+    """Warn of keys that stored secrets need and the ring lacks; end where it opens none of them (R-SEC-09)."""
+    with database.session() as session:
+        uses = key_ring.count_values(session, OPERATOR)
+        opens = key_ring.opens_something(session, OPERATOR)
+    lost = [use for use in uses if use.total and not use.in_ring]
+    for use in lost:
+        click.echo(f"Warning: {_line(use)}", err=True)
+    if any(use.total for use in uses) and not opens and not without_secrets:
+        sys.exit(
+            "PORTAL_ENCRYPTION_KEYS opens none of the secrets that this database holds: it is another ring. Put back "
+            "the keys that they were stored under (portal keys status names them), or start with --without-secrets."
+        )
+
+
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
     """An event that is set when somebody asks this process to end."""

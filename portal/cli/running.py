@@ -4,14 +4,19 @@ import os
 
 import click
 
-from portal.cli import base
+from portal.cli import base, ring
+
+_WITHOUT_SECRETS = click.option(
+    "--without-secrets", is_flag=True, help="Start although no stored secret can be read; all count as not set."
+)
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Web processes.")
-def serve(host: str, port: int, workers: int) -> None:
+@_WITHOUT_SECRETS
+def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     """Serve the portal; in embedded mode a worker runs beside it."""
     from portal import serving
 
@@ -20,6 +25,7 @@ def serve(host: str, port: int, workers: int) -> None:
         os.environ["PORTAL_PUBLIC_URL"] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     settings = base.load()
     database = base.connect(settings)
+    ring.check(database, without_secrets=without_secrets)
     serving.begin(settings, database, announce=click.echo)
     serving.serve(settings, host=host, port=port, workers=workers)
 
@@ -27,12 +33,16 @@ def serve(host: str, port: int, workers: int) -> None:
 @click.command()
 @click.option("--once", is_flag=True, help="Do what is due now, then end.")
 @click.option("--parent", type=int, default=None, help="End when this process is no longer the parent.")
-def worker(once: bool, parent: int | None) -> None:
+@_WITHOUT_SECRETS
+def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
     """Probe servers and tidy up, in the background; any number may run."""
     from portal import serving
 
     settings = base.load()
-    serving.work(settings, base.connect(settings), once=once, parent=parent)
+    database = base.connect(settings)
+    if parent is None:  # a parent has looked
+        ring.check(database, without_secrets=without_secrets)
+    serving.work(settings, database, once=once, parent=parent)
 
 
 @click.command()

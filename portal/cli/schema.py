@@ -15,9 +15,7 @@ def db() -> None:
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
     """Bring the schema up to REVISION (head)."""
-    from portal.app import open_database
-
-    schema.upgrade(open_database(base.load()).engine, revision)
+    schema.upgrade(base.opened(base.load()).engine, revision)
     click.echo(f"The database is at {revision}.")
 
 
@@ -25,7 +23,5 @@ def upgrade(revision: str) -> None:
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Bring the schema down to REVISION (`base` removes everything)."""
-    from portal.app import open_database
-
-    schema.downgrade(open_database(base.load()).engine, revision)
+    schema.downgrade(base.opened(base.load()).engine, revision)
     click.echo(f"The database is at {revision}.")

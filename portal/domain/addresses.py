@@ -51,6 +51,11 @@ def neighborhood(address: str | None) -> str:
     return str(ipaddress.ip_network((ip.packed, 64), strict=False))
 
 
+def is_this_machine(host: str | None) -> bool:
+    """Whether a host, as it stands in a URL without brackets, is this very machine (RFC 8252, 7.3)."""
+    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+
+
 def is_address(text: str) -> bool:
     """Whether `text` is an IPv4 or IPv6 address."""
     try:

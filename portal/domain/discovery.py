@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from portal.domain.addresses import in_ranges
+from portal.domain.addresses import is_this_machine
 from portal.domain.oauth import Discovery
 
 # Visible ASCII without a backslash: every parser on the way sees the same address in it.
@@ -85,8 +85,7 @@ def is_secure(address: str) -> bool:
     parts = _parts(address)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in address:
         return False
-    is_loopback = parts.hostname == "localhost" or in_ranges(parts.hostname, ("127.0.0.0/8", "::1/128"))
-    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_this_machine(parts.hostname))
 
 
 def same_issuer(one: str, other: str) -> bool:

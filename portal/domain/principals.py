@@ -45,7 +45,7 @@ class Reach:
 
     server_ids: frozenset[str] = frozenset()
     access_group_ids: frozenset[str] = frozenset()
-    tools: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    tools: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     names_anything: bool = False
     explicit_servers: frozenset[str] | None = None
     toolset_ids: frozenset[str] = frozenset()
@@ -63,7 +63,8 @@ class Principal:
 
     `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples, every level covers
     it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says
-    whether the caller's address lies in the internal ranges.
+    whether the caller's address lies in the internal ranges. `few_servers` holds every server that grants could reach
+    or that is open to all, where these are few; it grants nothing, and lists look at no other.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Principal:
     only_toolsets: frozenset[str] | None = None
     allowed_routes: tuple[str, ...] = ()
     is_internal: bool = False
+    few_servers: frozenset[str] | None = None
     view_all: bool = False
     is_operator: bool = False
     address: str | None = None

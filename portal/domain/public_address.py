@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from portal.domain.addresses import in_ranges
+from portal.domain.addresses import in_ranges, is_this_machine
 from portal.domain.discovery import Step, Verdict
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def _same_address(public_url: str, seen: Sighting) -> Step:
     if not found or _origin(found) == _origin(public_url):
         return Step(title, Verdict.OK, "It is the address that you use.", answer=answer)
     ours, here = urlsplit(public_url), urlsplit(found)
-    if _is_loopback(ours.hostname) and _is_loopback(here.hostname) and ours.port == here.port:
+    if is_this_machine(ours.hostname) and is_this_machine(here.hostname) and ours.port == here.port:
         said = "You use another name of this computer: a sign-in comes back to the configured one, without your cookie."
         return Step(title, Verdict.WARN, said, answer=answer, remedy=f"Open the portal at {public_url}.")
     said = "Your browser reaches the portal at another address: sign-ins will come back to one that may not work."
@@ -57,7 +56,7 @@ def _safe_transport(public_url: str, seen: Sighting) -> Step:
     if seen.origin.startswith("https:") or seen.forwarded_proto == "https":
         said = "People come by https, but PORTAL_PUBLIC_URL says http: providers would send them back by http."
         return Step(title, Verdict.FAIL, said, remedy=remedy)
-    if _is_loopback(parts.hostname):
+    if is_this_machine(parts.hostname):
         said = "http on this computer, for development: no __Host- cookies, and nobody can read the portal's documents."
         return Step(title, Verdict.WARN, said, remedy=remedy)
     said = "http: providers refuse such a callback, __Host- cookies are impossible, and tokens can be read on the way."
@@ -97,7 +96,3 @@ def _origin(address: str) -> tuple[str, str | None, int | None] | None:
         return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return None
-
-
-def _is_loopback(host: str | None) -> bool:
-    return host == "localhost" or in_ranges(host, _LOOPBACK)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from portal.domain.addresses import in_ranges
+from portal.domain.addresses import is_this_machine
 from portal.domain.errors import InvalidRequest
 
 NATIVE_CLIENTS = frozenset({"cursor://anysphere.cursor-mcp/oauth/callback"})
@@ -39,7 +39,7 @@ def is_trusted_entry(entry: str) -> bool:
 def is_loopback(uri: str) -> bool:
     """Whether `uri` leads to a program on the person's own computer: anything there may claim to be the client."""
     parts = urlsplit(uri)
-    return parts.scheme not in _DEFAULT_PORTS or _is_this_machine(parts.hostname or "")
+    return parts.scheme not in _DEFAULT_PORTS or is_this_machine(parts.hostname or "")
 
 
 def shown_destination(uri: str) -> str:
@@ -55,7 +55,7 @@ def same_registered_uri(asked: str, registered: str) -> bool:
     if asked == registered:
         return True
     one, other = urlsplit(asked), urlsplit(registered)
-    if one.scheme != "http" or not _is_this_machine(one.hostname or ""):
+    if one.scheme != "http" or not is_this_machine(one.hostname or ""):
         return False
     return (one.scheme, one.hostname, one.path, one.query) == (other.scheme, other.hostname, other.path, other.query)
 
@@ -75,7 +75,7 @@ def _fault(text: str, public_url: str | None, trusted: tuple[str, ...]) -> str:
         return "The redirect URI needs a host, and may have neither a user nor a fragment."
     if any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
         return "The redirect URI's path goes upward."
-    if _is_ours(parts, public_url) or _is_this_machine(parts.hostname) or _is_trusted(parts, trusted):
+    if _is_ours(parts, public_url) or is_this_machine(parts.hostname) or _is_trusted(parts, trusted):
         return ""
     return "Nobody is sent to this redirect URI: its host is not trusted here."
 
@@ -89,10 +89,6 @@ def _is_ours(parts: SplitResult, public_url: str | None) -> bool:
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or ""), parts.port or _DEFAULT_PORTS.get(parts.scheme)
-
-
-def _is_this_machine(host: str) -> bool:
-    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
 
 
 def _is_trusted(parts: SplitResult, trusted: Iterable[str]) -> bool:

@@ -3,18 +3,20 @@
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.principals import STRANGER, Principal, Reach, Role
 from portal.services import audit
-from portal.services.inner.grants import Holder, holdings
+from portal.services.inner.grants import Holder, few_servers, holdings
 from portal.services.inner.house import house_of
-from portal.services.preferences import load_preferences
+from portal.services.preferences import STORED, load_preferences, preferences_of
+from portal.store.database import read
 from portal.store.models import ApiKey, TeamMember, User, now
 
 _LAST_USED_STEP = timedelta(seconds=60)
@@ -32,23 +34,38 @@ def principal_for_user(session: Session, user_id: str, address: str | None) -> P
 
     Raises `Unauthenticated` where the person is gone or deactivated.
     """
-    user = session.get(User, user_id)
+    return person_of(session, user_id, address)[0]
+
+
+def person_of(session: Session, user_id: str, address: str | None) -> tuple[Principal, "Profile"]:
+    """As `principal_for_user`, and the person as they see themselves: every page needs both."""
+    user = read(session, _USER, user_id=user_id).one_or_none()
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
-    teams = frozenset(session.scalars(select(TeamMember.team_id).where(TeamMember.user_id == user_id)))
+    teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
     held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
     reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
-    preferences = load_preferences(session)
-    return Principal(
+    preferences, role = preferences_of(user.preferences), Role(user.role)
+    principal = Principal(
         name=user.email or user.display_name or user_id,
-        role=Role(user.role),
+        role=role,
         user_id=user_id,
         team_ids=teams,
         routes_of_access=tuple((reach,) for reach in reaches if reach.names_anything),
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
+        few_servers=None if role.has_admin_view else few_servers(session, reaches),
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
+    return principal, _profile(session, user)
+
+
+_PREFERENCES = STORED.scalar_subquery().label("preferences")
+_USER = select(
+    User.user_id, User.email, User.display_name, User.role, User.is_active, User.theme, User.must_change_password,
+    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES,
+).where(User.user_id == bindparam("user_id"))  # fmt: skip
+_TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_id"))
 
 
 def principal_for_key(session: Session, secret: str, address: str | None) -> Principal:
@@ -56,12 +73,12 @@ def principal_for_key(session: Session, secret: str, address: str | None) -> Pri
 
     Raises `Unauthenticated` for an unknown, expired or revoked key and for one whose owner is deactivated.
     """
-    return _principal_of(session, session.scalar(select(ApiKey).where(ApiKey.key_hash == hash_key(secret))), address)
+    return _principal_of(session, ApiKey.key_hash == hash_key(secret), address)
 
 
 def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
     """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let anybody in."""
-    return _principal_of(session, session.get(ApiKey, key_id), address)
+    return _principal_of(session, ApiKey.key_id == key_id, address)
 
 
 def stranger(session: Session, address: str | None) -> Principal:
@@ -70,11 +87,17 @@ def stranger(session: Session, address: str | None) -> Principal:
     return replace(STRANGER, is_internal=is_internal(address, ranges), address=address)
 
 
-def _principal_of(session: Session, key: ApiKey | None, address: str | None) -> Principal:
+_KEY = select(
+    ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
+    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, _PREFERENCES,
+).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
+
+
+def _principal_of(session: Session, which: ColumnElement[bool], address: str | None) -> Principal:
+    key = read(session, _KEY.where(which)).one_or_none()
     if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now()):
         raise Unauthenticated("A valid API key is required.")
-    user = session.get(User, key.user_id) if key.user_id else None
-    if key.user_id and (user is None or not user.is_active):
+    if key.user_id and not key.is_active:
         raise Unauthenticated("A valid API key is required.")
     holder: Holder = ("key", key.key_id)
     team: Holder | None = ("team", key.team_id) if key.team_id else None
@@ -84,10 +107,10 @@ def _principal_of(session: Session, key: ApiKey | None, address: str | None) -> 
     routes = [tuple(level for level in levels if level.names_anything)]
     if own_groups:
         routes.append((Reach(access_group_ids=own_groups, names_anything=True, holder=holder),))
-    preferences = load_preferences(session)
+    preferences, role = preferences_of(key.preferences), Role(key.role) if key.user_id else Role.MEMBER
     return Principal(
-        name=(user.email or user.user_id) if user else (key.key_alias or key.key_prefix),
-        role=Role(user.role) if user else Role.MEMBER,
+        name=(key.email or key.user_id) if key.user_id else (key.key_alias or key.key_prefix),
+        role=role,
         user_id=key.user_id,
         key_id=key.key_id,
         team_id=key.team_id,
@@ -97,6 +120,7 @@ def _principal_of(session: Session, key: ApiKey | None, address: str | None) -> 
         only_toolsets=held[holder].reach.explicit_toolsets,
         allowed_routes=tuple(key.allowed_routes),
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
+        few_servers=None if role.has_admin_view else few_servers(session, [of for route in routes for of in route]),
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
@@ -116,17 +140,13 @@ class Profile:
     signs_in_with: str | None = None
 
 
-def get_profile(session: Session, principal: Principal) -> Profile:
-    """The caller's own record. Raises `Unauthenticated` for a key that belongs to nobody."""
-    user = session.get(User, principal.user_id) if principal.user_id else None
-    if user is None:
-        raise Unauthenticated("Sign in to continue.")
+def _profile(session: Session, user: Any) -> Profile:
     name = user.display_name or user.email or user.user_id
     providers = house_of(session).providers.values()
     label = next((p.label for p in providers if p.issuer == user.sso_issuer), None)
     return Profile(
         user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
-        has_password=user.password_hash is not None, signs_in_with=label,
+        has_password=user.has_password, signs_in_with=label,
     )  # fmt: skip
 
 
@@ -143,8 +163,11 @@ def change_profile(session: Session, principal: Principal, *, display_name: str,
 
 def is_use_noted(session: Session, principal: Principal) -> bool:
     """Whether the last minute's use of a key is on record already."""
-    key = session.get(ApiKey, principal.key_id)
-    return key is not None and key.last_used_at is not None and key.last_used_at > now() - _LAST_USED_STEP
+    used_at = read(session, _USED_AT, key_id=principal.key_id).scalar()
+    return used_at is not None and used_at > now() - _LAST_USED_STEP
+
+
+_USED_AT = select(ApiKey.last_used_at).where(ApiKey.key_id == bindparam("key_id"))
 
 
 def note_key_use(session: Session, principal: Principal) -> None:

@@ -32,6 +32,7 @@ from portal.services.inner.flows import Flow, begin_flow, finish_flow, take_flow
 from portal.services.inner.grants import ObjectPermission
 from portal.services.inner.house import house_of
 from portal.store.models import Server, now
+from portal.telemetry import metrics
 
 QUESTION, CODE = "byok_ask", "byok"
 CODE_LIFETIME = timedelta(seconds=120)
@@ -238,4 +239,5 @@ def _fits(flow: Flow, asked: TokenRequest) -> bool:
 
 
 def _refused(message: str) -> InvalidRequest:
+    metrics.security("code_refused")
     return InvalidRequest(message, code="invalid_grant")

@@ -220,7 +220,7 @@ def check_value(value: str, name: str) -> None:
 
 
 def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:
-    required = loading.required_of(session, principal, Server.server_id == row.server_id).get(row.server_id, ())
+    required = loading.required_of(session, principal, [row.server_id]).get(row.server_id, ())
     link = setup_url(house_of(session).public_url, row.server_id) if required else None
     return Requirement(row.server_id, row.server_name, row.alias, required, link)
 

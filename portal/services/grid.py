@@ -1,25 +1,31 @@
 """The grid: one page of cards, filtered in the database, in a number of queries that does not grow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import Select, and_, exists, or_, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import Select, and_, bindparam, exists, or_, select
+from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action, ServerFacts
-from portal.domain.principals import Principal
+from portal.authorization import Action, Horizon, ServerFacts
+from portal.domain.principals import Principal, Reach
 from portal.domain.servers import AuthType, OAuthFlow
 from portal.services.health import HealthView, view_health
 from portal.services.inner import loading, sights
-from portal.services.inner.grid_query import GridQuery, asks_for_sign_in, cursor_of, matching, needing, ordered, seen
-from portal.store.models import (
-    AccessGroup,
-    AccessGroupServer,
-    Server,
-    ServerVariable,
-    Team,
+from portal.services.inner.grid_query import (
+    NEEDING,
+    GridQuery,
+    asks_for_sign_in,
+    cursor_of,
+    matching,
+    ordered,
+    seen,
+    team_asked_for,
 )
+from portal.store.database import read
+from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, Team, now
 
 PAGE_SIZE = 48
 COUNT_AT_MOST = 1000
@@ -89,31 +95,60 @@ class GridPage:
 
 def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
     """The cards that meet `query`, of the servers the caller may see."""
-    condition = matching(session, principal, query)
-    order, after = ordered(query)
-    rows = session.scalars(
-        select(Server).where(condition, after).order_by(*order).limit(PAGE_SIZE + 1).options(*_SKIPPED)
-    ).all()
+    horizon, of_team = authz.horizon(principal), team_asked_for(session, principal, query)
+    listing, counting = _statements(horizon, query, of_team)
+    caller = {"caller": principal.user_id, "at": now()}
+    rows = _rows(session, listing, caller)
     page = rows[:PAGE_SIZE]
-    total = loading.count_up_to(session, condition, COUNT_AT_MOST + 1)
-    admin_view = authz.has_admin_view(principal)
+    whole = len(page) == len(rows) and not query.cursor
+    total = len(page) if whole else read(session, counting, **caller).scalar_one()
+    any_there = bool(page) or (query.filters and read(session, _first_seen(horizon)).first() is not None)
     return GridPage(
-        cards=make_cards(session, principal, page),
+        cards=_cards(session, principal, page),
         total=min(total, COUNT_AT_MOST),
         total_is_capped=total > COUNT_AT_MOST,
         next_cursor=cursor_of(query, page[-1]) if len(rows) > PAGE_SIZE else None,
         query=query,
-        groups=tuple((name, name) for name in session.scalars(_group_names(principal)).all()),
-        teams=tuple((team_id, alias) for team_id, alias in session.execute(_team_names(principal))),
-        exists_any=bool(page) or (query.filters and loading.count_up_to(session, seen(principal, ""), 1) > 0),
-        statuses=STATUSES if admin_view else (),
+        groups=tuple((name, name) for name in read(session, _group_names(horizon)).scalars()),
+        teams=tuple((team_id, alias) for team_id, alias in _team_names(session, principal)),
+        exists_any=any_there,
+        statuses=STATUSES if horizon.admin_view else (),
     )
+
+
+@lru_cache(maxsize=256)
+def _statements(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> tuple[Select[Any], Select[int]]:
+    """What lists a page of the grid, and what counts all that its filters find."""
+    condition = matching(horizon, query, of_team)
+    order, after = ordered(query)
+    listing = select(*_COLUMNS).where(condition, after).order_by(*order).limit(PAGE_SIZE + 1)
+    return listing, loading.counting(condition, COUNT_AT_MOST + 1)
+
+
+@lru_cache(maxsize=256)
+def _first_seen(horizon: Horizon) -> Select[str]:
+    return select(Server.server_id).where(seen(horizon, "")).limit(1)
+
+
+def _rows(session: Session, listing: Select[Any], values: Mapping[str, object]) -> Sequence[Server]:
+    """Rows of `_COLUMNS`, which a card reads like a server: making objects of all columns took thrice the time."""
+    return cast(Sequence[Server], read(session, listing, **values).all())
+
+
+_COLUMNS = (
+    Server.server_id, Server.server_name, Server.alias, Server.description, Server.transport, Server.has_spec,
+    Server.auth_type, Server.mcp_info, Server.available_on_public_internet, Server.is_public, Server.origin,
+    Server.allow_all_keys, Server.is_byok, Server.oauth2_flow, Server.delegate_auth_to_upstream,
+    Server.approval_status, Server.address, Server.command, Server.version, Server.sort_key, Server.created_at,
+    Server.updated_at, Server.health_status, Server.health_reason, Server.health_error, Server.health_checked_at,
+    Server.health_latency_ms, Server.protocol_version,
+)  # fmt: skip
 
 
 def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
     """One card. Raises `NotFound` or, without admin view, `Forbidden`."""
     row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
-    return make_cards(session, principal, [row])[0]
+    return _cards(session, principal, [row])[0]
 
 
 def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCard, ...]:
@@ -123,8 +158,8 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
         asks_for_sign_in(),
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
-    query = select(Server).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
-    return make_cards(session, principal, session.scalars(query.limit(500).options(*_SKIPPED)).all())
+    query = select(*_COLUMNS).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
+    return _cards(session, principal, _rows(session, query.limit(500), {}))
 
 
 def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
@@ -136,35 +171,47 @@ def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]
 
 def needs_count(session: Session, principal: Principal) -> int:
     """How many servers need something of the caller, up to 100."""
-    return loading.count_up_to(session, and_(authz.usable_servers(principal), needing(principal)), 100)
+    query = _needs_count(authz.horizon(principal))
+    return read(session, query, caller=principal.user_id, at=now()).scalar_one()
 
 
-def _group_names(principal: Principal) -> Select[str]:
+@lru_cache(maxsize=256)
+def _needs_count(horizon: Horizon) -> Select[int]:
+    return loading.counting(and_(authz.usable_within(horizon), NEEDING), 100)
+
+
+@lru_cache(maxsize=256)
+def _group_names(horizon: Horizon) -> Select[str]:
     """The access groups a filter may offer: all with admin view, else those of servers the caller sees.
 
     Of these the first 1,000 by name are looked at, as far as the grid counts: each page asks this.
     """
     names = select(AccessGroup.name).order_by(AccessGroup.name).limit(200)
-    if authz.has_admin_view(principal):
+    if horizon.admin_view:
         return names
-    seen_first = select(Server.server_id).where(authz.visible_servers(principal))
+    seen_first = select(Server.server_id).where(authz.visible_within(horizon))
     seen_first = seen_first.order_by(Server.sort_key, Server.server_id).limit(COUNT_AT_MOST)
     groups = select(AccessGroupServer.access_group_id).where(AccessGroupServer.server_id.in_(seen_first))
     return names.where(AccessGroup.access_group_id.in_(groups))
 
 
-def _team_names(principal: Principal) -> Select[str, str]:
+def _team_names(session: Session, principal: Principal) -> Iterable[tuple[str, str]]:
     """The teams a filter may offer: all with admin view, else the caller's own."""
-    names = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)
-    return names if authz.has_admin_view(principal) else names.where(Team.team_id.in_(principal.team_ids))
+    if authz.has_admin_view(principal):
+        return read(session, _TEAMS)
+    return read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids)) if principal.team_ids else ()
 
 
-def make_cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
+_TEAMS = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)
+_OWN_TEAMS = _TEAMS.where(Team.team_id.in_(bindparam("team_ids", expanding=True)))
+
+
+def _cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
     """Cards of `rows`: four more queries, with admin view five, however many there are."""
     groups = loading.groups_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
-    required = loading.required_of(session, principal, Server.server_id.in_(ids))
+    required = loading.required_of(session, principal, ids)
     changes = sights.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
     sign_ins = loading.sign_ins(session, principal, rows)
     cards = []
@@ -185,12 +232,6 @@ def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
     """Whether each person signs in at the provider; a machine account signs in for all."""
     by_machine = row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
     return auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and not by_machine
-
-
-_SKIPPED = tuple(
-    defer(column)
-    for column in (Server.instructions, Server.token_validation, Server.tool_name_to_description, Server.review_notes)
-)
 
 
 def _card(

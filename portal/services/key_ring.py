@@ -69,6 +69,12 @@ class Batch:
     unreadable: tuple[Unreadable, ...] = ()
 
 
+def ids(session: Session, principal: Principal) -> tuple[str, ...]:
+    """The ids of the keys in the ring, newest first."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    return house_of(session).vault.key_ids
+
+
 def count_values(session: Session, principal: Principal) -> list[KeyUse]:
     """What each key has sealed: the ring's keys, newest first, then those that stored values name beside them."""
     authz.require(principal, Action.VAULT_MANAGE)

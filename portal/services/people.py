@@ -12,6 +12,7 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFoun
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
+from portal.services.inner import revoking
 from portal.services.inner.admins import is_last_admin
 from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
@@ -22,7 +23,7 @@ from portal.services.inner.grants import (
     replace_grants,
 )
 from portal.services.inner.paging import Page, paged
-from portal.store.models import ApiKey, BrowserSession, User
+from portal.store.models import ApiKey, BrowserSession, User, UserCredential
 
 _TAKEN = "Somebody has this e-mail already."
 
@@ -121,8 +122,12 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
     remove_grants_of_keys(session, ApiKey.user_id == user_id)
+    to_revoke = revoking.note(session, UserCredential.user_id == user_id)
     session.delete(user)
-    audit.record(session, principal, "user deleted", "user", user_id, name=user.email, changes=changes)
+    audit.record(
+        session, principal, "user deleted", "user", user_id,
+        name=user.email, changes=changes, connections_to_revoke=to_revoke,
+    )  # fmt: skip
     session.flush()
 
 

@@ -18,6 +18,7 @@ from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.domain.redirects import is_trusted_entry
 from portal.services import audit
+from portal.store.database import read
 from portal.store.models import Preference, Server
 
 _NAME = "general_settings"
@@ -43,11 +44,19 @@ class Preferences:
     trusted_redirect_origins: tuple[str, ...] = ()
 
 
+STORED = select(Preference.value).where(Preference.name == _NAME)
+_KNOWN = frozenset(field.name for field in fields(Preferences))
+
+
 def load_preferences(session: Session) -> Preferences:
     """The settings as they are now. Asks nobody: every decision depends on them, none of them is secret."""
-    stored: dict[str, Any] = session.scalar(select(Preference.value).where(Preference.name == _NAME)) or {}
-    known = {field.name for field in fields(Preferences)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+    return preferences_of(read(session, STORED).scalar())
+
+
+def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
+    """The settings out of what `STORED` found."""
+    given = (stored or {}).items()
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given if k in _KNOWN}
     return Preferences(**values)
 
 

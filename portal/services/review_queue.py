@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, union_all
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -26,16 +26,16 @@ from portal.services.inner.reviews import (
 )
 from portal.services.inner.server_views import ServerView, view_servers
 from portal.services.preferences import load_preferences
+from portal.store.database import read
 from portal.store.models import Proposal, Server
 
 PAGE_SIZE = 20
 MOST = 200
 _SUBMITTED = Server.submitted_at.is_not(None)
 _CHANGE_WAITS = Server.server_id.in_(select(Proposal.server_id))
-WAITS = or_(
-    and_(_SUBMITTED, Server.approval_status == ApprovalStatus.PENDING_REVIEW.value),
-    and_(_CHANGE_WAITS, Server.approval_status == ApprovalStatus.ACTIVE.value),
-)
+_PENDING = and_(_SUBMITTED, Server.approval_status == ApprovalStatus.PENDING_REVIEW.value)
+_ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
+WAITS = or_(_PENDING, and_(_CHANGE_WAITS, _ACTIVE))
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,13 @@ def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> 
 def waiting_count(session: Session, principal: Principal) -> int:
     """How many submissions and changes wait for a review, up to 100."""
     authz.require(principal, Action.SUBMISSION_READ)
-    return loading.count_up_to(session, and_(_seen(principal), WAITS), 100)
+    seen = _seen(principal)
+    # Two lists, and not one with an "or": so each is found by an index.
+    waiting = (and_(seen, _PENDING), and_(seen, _CHANGE_WAITS, _ACTIVE))
+    some = union_all(
+        *(select(Server.server_id).where(condition).limit(100).subquery().select() for condition in waiting)
+    )
+    return min(100, read(session, select(func.count()).select_from(some.subquery())).scalar_one())
 
 
 def _seen(principal: Principal) -> ColumnElement[bool]:

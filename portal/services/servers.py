@@ -16,7 +16,7 @@ from portal.domain.servers import (
     check_values,
 )
 from portal.services import audit
-from portal.services.inner import loading
+from portal.services.inner import loading, revoking
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
 from portal.services.inner.server_facts import facts_of
@@ -143,10 +143,14 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
     name, changes = _called(row), audit.changed(facts_of(session, row), None)
     # What was granted stays as a row without a server: it grants nothing, and still limits its holder.
     session.execute(update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[]))
+    to_revoke = revoking.note(session, UserCredential.server_id == row.server_id)
     forget_flows(session, server_id=row.server_id)
     session.execute(delete(McpClient).where(McpClient.server_id == row.server_id))
     session.delete(row)
-    audit.record(session, principal, "server deleted", "server", row.server_id, name=name, changes=changes)
+    audit.record(
+        session, principal, "server deleted", "server", row.server_id,
+        name=name, changes=changes, connections_to_revoke=to_revoke,
+    )  # fmt: skip
     session.flush()
     return name
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
@@ -14,7 +14,8 @@ from portal.domain.principals import Principal
 from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
-from portal.store.models import BrowserSession, database_time, time_of
+from portal.store.database import read
+from portal.store.models import DATABASE_TIME, BrowserSession, time_of
 
 _SEEN_STEP = timedelta(seconds=60)
 _STRANGER_LIFETIME = timedelta(hours=1)
@@ -39,14 +40,23 @@ class SessionView:
     is_current: bool
 
 
+_STORED = select(
+    BrowserSession.data,
+    BrowserSession.user_id,
+    BrowserSession.last_seen_at,
+    BrowserSession.expires_at,
+    DATABASE_TIME.label("at"),
+).where(BrowserSession.session_hash == bindparam("session_hash"))
+
+
 def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
-    row, at = _found(session, cookie)
+    row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
-    if row is None or row.expires_at <= at or (row.user_id and row.last_seen_at <= at - idle):
+    if row is None or row.expires_at <= row.at or (row.user_id and row.last_seen_at <= row.at - idle):
         return None
-    # Seen later than now: the clock was put back, and without a correction idle time would begin an hour late.
-    return StoredSession(dict(row.data), not at - _SEEN_STEP < row.last_seen_at <= at + _SEEN_STEP)
+    # Seen later than now: the clock was put back, and without a correction idle time would begin later by as much.
+    return StoredSession(dict(row.data), abs(row.at - row.last_seen_at) >= _SEEN_STEP)
 
 
 def touch_session(session: Session, cookie: str) -> None:
@@ -72,9 +82,7 @@ def save_session(
 
 def _found(session: Session, cookie: str) -> tuple[BrowserSession | None, datetime]:
     """A session, and the time by which its age is judged."""
-    wanted = BrowserSession.session_hash == _hash(cookie)
-    found = session.execute(select(BrowserSession, database_time(session)).where(wanted)).first()
-    return (found[0], found[1]) if found else (None, time_of(session))
+    return session.get(BrowserSession, _hash(cookie)), time_of(session)
 
 
 def _lifetime(session: Session, user_id: str | None) -> timedelta:
@@ -90,7 +98,7 @@ def list_own_sessions(session: Session, principal: Principal, cookie: str | None
     """The caller's live sessions, the latest first."""
     rows = session.scalars(
         select(BrowserSession)
-        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > database_time(session))
+        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > DATABASE_TIME)
         .order_by(BrowserSession.last_seen_at.desc())
     )
     current = _hash(cookie) if cookie else ""
@@ -124,7 +132,7 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
     """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
-    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= database_time(session)))
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.inner import authorizations, loading, shared_tokens
+from portal.services.inner import authorizations, loading, revoking, shared_tokens
 from portal.services.inner.held_tokens import KIND
 from portal.store.models import UserCredential
 from portal.store.oauth_tables import ServerAuthorization
@@ -51,6 +51,12 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
     return people
 
 
-def sweep(session: Session, _principal: Principal) -> None:
-    """Delete shared tokens that have run out."""
+def sweep(session: Session, principal: Principal) -> None:
+    """Delete shared tokens that have run out, and revoke upstream what ended here with a server or a person.
+
+    Commits: it asks other machines, for some seconds at most.
+    """
     shared_tokens.sweep(session)
+    for (server_id, confirmed), number in revoking.ask_due(session).items():
+        action = "connections revoked" if confirmed else "connections not revoked"
+        audit.record(session, principal, action, "server", server_id, connections=number)

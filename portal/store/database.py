@@ -1,19 +1,23 @@
 """The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVarTuple
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from portal.telemetry import metrics
 
 log = logging.getLogger("portal.store")
+Ts = TypeVarTuple("Ts")
 _LOCK_WAIT_MS = 5_000
 _BRIEF_WAIT_MS = 200
 _CONNECT_SECONDS = 5
@@ -33,6 +37,12 @@ class Database:
         """A session. With `writes` each of its transactions takes SQLite's write lock as it begins, so that nothing
         that was read is stale when it is written."""
         return self._sessions(bind=self._writing if writes else self.engine, info=dict(self._info))
+
+    def look_into(self, file: Path) -> Session:
+        """A session on another SQLite file that nobody changes; nothing is written, not even beside it."""
+        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+        engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+        return Session(engine, info=dict(self._info))
 
     @contextmanager
     def noting(self) -> Iterator[Session]:
@@ -55,6 +65,16 @@ class Database:
         except SQLAlchemyError:
             return False
         return True
+
+
+def read(session: Session, statement: TypedReturnsRows[*Ts], **values: object) -> CursorResult[*Ts]:
+    """Plain rows of columns, seen after what the session has to write.
+
+    For what every request asks: a statement that was made once, with `bindparam`s for `values`, and no objects made of
+    its rows. Together that takes a fifth of the time.
+    """
+    session.flush()
+    return session.connection().execute(statement, values)
 
 
 def release(session: Session) -> None:

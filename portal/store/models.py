@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
-    ColumnElement,
     DateTime,
     Dialect,
     ForeignKey,
@@ -21,7 +20,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
-    literal,
     select,
     type_coerce,
 )
@@ -52,16 +50,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
-def database_time(session: Session) -> ColumnElement[datetime]:
-    """The time of the database's host, as part of a statement: the clocks of several hosts differ. SQLite is ours."""
-    if session.get_bind().dialect.name == "postgresql":
-        return type_coerce(func.now(), UtcDateTime())
-    return literal(now(), UtcDateTime())
+DATABASE_TIME = type_coerce(func.now(), UtcDateTime())
+"""The time of the database's host, in a statement: hosts' clocks differ, and what one writes down another judges."""
 
 
 def time_of(session: Session) -> datetime:
-    """The time of the database's host: what one process writes down by it, another one judges by it."""
-    return session.scalar(select(database_time(session))) or now()
+    """The same as a value; on SQLite, where there is one host, to the microsecond."""
+    if session.get_bind().dialect.name != "postgresql":
+        return now()
+    return session.scalars(select(DATABASE_TIME)).one()
 
 
 class Base(DeclarativeBase):

@@ -31,9 +31,18 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 def is_at_head(engine: Engine) -> bool:
     """Whether the database has exactly the schema of this code."""
+    return revision(engine) == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+
+def revision(engine: Engine) -> str | None:
+    """The revision of the database's schema, None where it has none."""
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return current == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def knows(wanted: str) -> bool:
+    """Whether this code has the migrations from `wanted` on; one of a newer version it has not."""
+    return wanted in {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
 from flask import session as browser_session
@@ -14,14 +13,15 @@ from werkzeug.exceptions import BadRequest
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.addresses import Arrival, client_address, in_ranges
+from portal.domain.addresses import Arrival
 from portal.domain.errors import Forbidden, LookOnly, Unauthenticated
 from portal.domain.principals import STRANGER, Principal
-from portal.services import accounts, audit, preferences
+from portal.services import accounts, audit
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.telemetry import metrics
+from portal.web import arriving
 from portal.web.carriers import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
@@ -52,7 +52,6 @@ OPEN_ENDPOINTS = {
     "oauth_documents.client": "authorization servers read there who the portal is as a client",
     "hub.index": "the registry for people; on and off with it",
 }
-ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
 _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -116,22 +115,21 @@ def known_person() -> Principal | None:
     if not current_user.is_authenticated:
         return None
     try:
-        g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+        g.principal, g.profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     except Unauthenticated:
         return None
-    g.profile = accounts.get_profile(g.session, g.principal)
     return None if g.profile.must_change_password else g.principal
 
 
 def identify() -> None:
     """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
-    _check_request()
+    arriving.check(settings().public_url)
     if request.endpoint is None:
         return
     fault = browser_session.fault  # type: ignore[attr-defined]
-    if fault is not None and request.endpoint not in ANY_HOST_ENDPOINTS:
+    if fault is not None and request.endpoint not in arriving.ANY_HOST_ENDPOINTS:
         raise fault  # who asks cannot be known: neither a stranger nor signed out
-    g.address = _client_address()
+    g.address = arriving.client_address(database(), settings().trusted_proxies)
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
     key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
@@ -179,10 +177,10 @@ def _identify_key(key: str) -> None:
 def _identify_person() -> None:
     if not current_user.is_authenticated:
         raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
-    g.principal = accounts.principal_for_user(g.session, current_user.get_id(), g.address)
+    g.principal, profile = accounts.person_of(g.session, current_user.get_id(), g.address)
     if _is_unsafe():
         _check_csrf()
-    g.profile = accounts.get_profile(g.session, g.principal)
+    g.profile = profile
     if g.profile.must_change_password and request.endpoint not in _BEFORE_A_NEW_PASSWORD:
         raise PasswordChangeNeeded
 
@@ -205,41 +203,6 @@ def _check_csrf() -> None:
         metrics.security("csrf_refused")
         raise BadRequest("This request came from another site.")
     csrf.protect()
-
-
-def _check_request() -> None:
-    if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
-        raise BadRequest("The address holds a NUL character.")
-    if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host):
-        return
-    raise BadRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
-
-
-def _is_our_host(host: str) -> bool:
-    """Whether the Host header is the public URL's; that of a page under another name (DNS rebinding) is not."""
-    public = urlsplit(settings().public_url)
-    try:
-        asked = urlsplit(f"//{host}")
-        port = asked.port or (443 if public.scheme == "https" else 80)
-    except ValueError:
-        return False
-    ours = public.port or (443 if public.scheme == "https" else 80)
-    if (asked.hostname, port) == (public.hostname, ours):
-        return True
-    return _is_loopback(public.hostname) and _is_loopback(asked.hostname)
-
-
-def _is_loopback(host: str | None) -> bool:
-    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
-
-
-def _client_address() -> str | None:
-    forwarded = request.headers.get("X-Forwarded-For")
-    if not forwarded:
-        return request.remote_addr
-    with database().session() as own:
-        proxies = (*settings().trusted_proxies, *preferences.load_preferences(own).trusted_proxies)
-    return client_address(request.remote_addr, forwarded, proxies)
 
 
 def arrival() -> Arrival:

@@ -140,6 +140,12 @@ def test_cud_31_a_new_name_fills_the_alias_and_no_name_leaves_it(client: As) -> 
     assert client("ada").put(PATH, {"server_id": NOTES, "description": "x"}).get_json()["alias"] == "new_name"
 
 
+def test_cud_06_an_alias_left_out_is_the_name_with_its_spaces_closed(client: As) -> None:
+    body = {"server_name": "my server", "transport": "http", "url": "https://m.example/mcp"}
+    row = client("ada").post(PATH, body).get_json()
+    assert (row["server_name"], row["alias"]) == ("my_server", "my_server")
+
+
 def test_cud_34_a_change_names_its_author_and_leaves_the_first(client: As) -> None:
     row = client("ada").put(PATH, {"server_id": NOTES, "description": "x"}).get_json()
     assert (row["created_by"], row["updated_by"], row["version"]) == ("operator", "ada", 2)

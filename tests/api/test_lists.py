@@ -1,32 +1,18 @@
 """Paging, and what lists cost: the number of statements does not grow with the catalogue."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import event, insert, select
+from sqlalchemy import insert, select
 
 from portal.store.database import Database
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable
 from tests.conftest import CREW, NOTES, Client, Write
+from tests.counting import counted
 from tests.factories import make_group, make_server, make_user
 
 As = Callable[[str | None], Client]
 LISTS = ("/v1/users", "/v1/teams", "/v1/keys", "/v1/access-groups", "/v1/me/keys")
-
-
-@contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The statements that the database is sent meanwhile."""
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(database.engine, "before_cursor_execute", note)
 
 
 def add_servers(database: Database, numbers: range) -> None:

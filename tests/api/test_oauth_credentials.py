@@ -1,12 +1,11 @@
 """A person's OAuth tokens over the API (UOC), and the tokens that the portal gets by itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, update
 
 from portal.domain.principals import OPERATOR
 from portal.domain.servers import KEPT, AuthType, OAuthFlow, Transport
@@ -16,6 +15,7 @@ from portal.store.database import Database
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import SharedToken
 from tests.conftest import CREW, Client, Write
+from tests.counting import counted
 from tests.factories import make_key, make_server
 from tests.oauth.recording import RecordingServer
 from tests.oauth.serving import Answer
@@ -97,18 +97,6 @@ def test_uoc_07_the_list_has_ones_own_tokens_only(client: As, write: Write, serv
     assert (row["credential_type"], row["has_credential"], row["is_expired"]) == ("oauth2", True, True)
     assert datetime.fromisoformat(row["expires_at"]) == past.replace(microsecond=past.microsecond)
     assert client("otto").get("/v1/mcp/user-credentials").get_json() == []
-
-
-@contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(database.engine, "before_cursor_execute", note)
 
 
 def test_uoc_08_lists_take_as_many_statements_for_30_tokens_as_for_one(

@@ -28,7 +28,6 @@ from portal.web.errors import status_of
 from tests.documents import path_of, strict
 from tests.factories import NOBODY_LISTENS
 from tests.security.callers import World
-from tests.security.conftest import world  # noqa: F401 - the application with everybody in it
 
 PORTAL = Path(openapi.__file__).parents[1]
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance, unsupported_method]
@@ -145,7 +144,7 @@ def test_the_words_of_errors_are_those_that_the_code_says() -> None:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:  # noqa: F811
+def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:
     """What schemathesis makes of the document is never answered with a 5xx, nor with what the document does not say.
 
     Every operation is tried with right and wrong input, about things that are there and about some that are not, as
@@ -168,7 +167,7 @@ def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:  # n
     assert not faults, "\n\n".join(f"{label}: {fault}" for label, fault in faults.items())
 
 
-def _try(world: World, cases: Any) -> None:  # noqa: F811
+def _try(world: World, cases: Any) -> None:
     @given(case=cases)
     @settings(
         max_examples=4, derandomize=True, database=None, deadline=None, phases=[Phase.generate],

@@ -1,4 +1,4 @@
-"""Bring your own key (behaviours BYK-01 to 07, 25)."""
+"""Bring your own key (behaviours BYK-01 to 08, 25)."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import pytest
 
 from portal.domain.principals import OPERATOR
 from portal.services.preferences import update_preferences
+from portal.services.starting import apply_config
 from portal.store.models import UserCredential
 from tests.conftest import CREW, Client, Write
 from tests.factories import make_key, make_server
@@ -57,6 +58,14 @@ def test_byk_05_deleting_twice_is_the_same(client: As) -> None:
         answer = client("mel").delete(PATH)
         assert (answer.status_code, answer.get_json()) == (200, {"server_id": "id-own", "has_credential": False})
     assert held_by(client("mel"))["id-own"] is False
+
+
+def test_byk_08_a_config_server_takes_keys_too(client: As, write: Write) -> None:
+    entry = {"url": "https://c.example", "auth_type": "api_key", "is_byok": True, "allow_all_keys": True}
+    with write() as session:
+        assert apply_config(session, OPERATOR, {"mcp_servers": {"conf": entry}}) == []
+    answer = client("mel").post("/v1/mcp/server/conf/user-credential", {"credential": "SECRET"})
+    assert (answer.status_code, answer.get_json()["has_credential"]) == (200, True)
 
 
 def test_only_an_admin_removes_the_key_of_another(client: As) -> None:

@@ -19,7 +19,6 @@ As = Callable[[str | None], Client]
 ROOT = "/v1/mcp/server"
 ROUNDS = 4
 DECISIONS = {"server approved", "server rejected", "server change declined"}
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from portal.app import create_app, open_database
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import Server
 from tests.conftest import NOTES, Client, Write
+from tests.counting import counted
 from tests.factories import make_server
 
 As = Callable[[str | None], Client]
@@ -202,15 +203,9 @@ def test_a_page_of_many_takes_no_more_queries_than_a_page_of_one(
     enabled: Client, database: Database, write: Write
 ) -> None:
     def queries(path: str) -> int:
-        seen: list[str] = []
-
-        def note(*arguments: Any) -> None:
-            seen.append(arguments[2])
-
-        event.listen(database.engine, "before_cursor_execute", note)
-        assert enabled.get(path).status_code == 200
-        event.remove(database.engine, "before_cursor_execute", note)
-        return len(seen)
+        with counted(database) as statements:
+            assert enabled.get(path).status_code == 200
+        return len(statements)
 
     paths = (PLAIN, f"{OFFICIAL}?limit=100", "/hub")
     few = [queries(path) for path in paths]

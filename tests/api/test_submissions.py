@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Preference, Proposal, Review
 from tests.conftest import CREW, NOTES, Client, Write
+from tests.counting import counted
 from tests.factories import make_key, make_server, make_team, make_user
 
 As = Callable[[str | None], Client]
@@ -413,20 +414,13 @@ def test_every_step_is_on_the_record_without_a_secret(client: As, database: Data
 
 
 def test_the_queue_costs_the_same_however_long_it_is(client: As, database: Database) -> None:
-    statements: list[str] = []
-
-    def listen(*args: Any) -> None:
-        statements.append(args[2])
-
-    event.listen(database.engine, "before_cursor_execute", listen)
-    counted = []
+    costs = []
     for number in range(12):
         submitted(client, server_name=f"n{number}")
-        statements.clear()
-        client("ada").get(SUBMISSIONS)
-        counted.append(len(statements))
-    event.remove(database.engine, "before_cursor_execute", listen)
-    assert counted[1] == counted[-1]
+        with counted(database) as statements:
+            client("ada").get(SUBMISSIONS)
+        costs.append(len(statements))
+    assert costs[1] == costs[-1]
 
 
 def test_required_fields_are_those_of_the_settings(client: As) -> None:

@@ -114,7 +114,6 @@ def test_env_13_values_of_names_no_longer_the_persons_go_at_the_next_merge(
         assert {v.name for v in session.query(UserVariable)} == {"ROOM"}
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 def test_env_14_two_saves_at_once_both_survive(client: As) -> None:
     for _ in range(5):
         client("mel").delete(PATH)
@@ -125,7 +124,6 @@ def test_env_14_two_saves_at_once_both_survive(client: As) -> None:
         assert required_of(client("mel")) == {"TOKEN": True, "ROOM": True}
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 def test_the_same_value_saved_twice_at_once_is_no_error(client: As) -> None:
     with ThreadPoolExecutor(4) as pool:
         body = {"values": {"TOKEN": "SECRET-1"}}

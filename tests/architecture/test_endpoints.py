@@ -1,18 +1,20 @@
 """What holds for every endpoint: default deny, CSRF, GET that changes nothing, headers, cookies, sessions that end."""
 
-import sqlite3
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
+from flask import Flask
+from sqlalchemy import select
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
+from portal.app import create_app, open_database
+from portal.store.models import Base
 from portal.web.context import OPEN_ENDPOINTS
-from tests.conftest import make_settings
 from tests.factories import PASSWORD
-from tests.security.callers import Caller, World, add_callers, opened_world, token_in
+from tests.security.callers import Caller, World, token_in
 from tests.security.test_routes import address, every_route, send
 
 # Clients in browsers read these from anywhere, and ask whether what they have is still good.
@@ -82,42 +84,24 @@ HEADERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    path = tmp_path_factory.mktemp("endpoints") / "portal.db"
-    with opened_world(make_settings(f"sqlite:///{path}"), path) as world:
-        add_callers(world)
-        world.remember()
-        yield world
-
-
 @pytest.fixture
-def fresh(world: World) -> Iterator[World]:
-    """The world for a test that writes; put back afterwards."""
-    yield world
-    world.put_back()
-
-
-@pytest.fixture
-def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A portal that people reach by https."""
-    path = tmp_path_factory.mktemp("https") / "portal.db"
-    with opened_world(make_settings(f"sqlite:///{path}", public_url="https://portal.example"), path) as world:
-        yield world
+def https(world: World) -> Iterator[Flask]:
+    """The same portal where people reach it by https."""
+    settings = world.settings.model_copy(update={"public_url": "https://portal.example"})
+    database = open_database(settings)
+    yield create_app(settings, database=database)
+    database.engine.dispose()
 
 
 def rows(world: World) -> dict[str, Any]:
     """All that is stored, the traces aside."""
-    connection = sqlite3.connect(world.path)
-    connection.row_factory = sqlite3.Row
-    tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
     found = {}
-    for table in tables:
-        traces = TRACES.get(table, set())
-        if "*" not in traces:
-            stored = connection.execute(f"select * from {table}").fetchall()
-            found[table] = [{k: row[k] for k in row.keys() if k not in traces} for row in stored]  # noqa: SIM118
-    connection.close()
+    with world.database.session() as session:
+        for table in Base.metadata.sorted_tables:
+            traces = TRACES.get(table.name, set())
+            if "*" not in traces:
+                stored = session.execute(select(table).order_by(*table.primary_key)).mappings()
+                found[table.name] = [{k: row[k] for k in row if k not in traces} for row in stored]
     return found
 
 
@@ -249,8 +233,8 @@ def test_cookies_cannot_be_read_by_scripts_or_sent_from_elsewhere(world: World) 
         assert not cookie["secure"]
 
 
-def test_over_https_cookies_are_bound_to_the_host_and_hsts_is_on(https: World) -> None:
-    client = https.app.test_client()
+def test_over_https_cookies_are_bound_to_the_host_and_hsts_is_on(https: Flask) -> None:
+    client = https.test_client()
     page = client.get("/login", base_url="https://portal.example")
     fields = {"email": "mel@example.com", "password": PASSWORD, "csrf_token": token_in(page)}
     signed = client.post("/login", data=fields, base_url="https://portal.example")
@@ -285,8 +269,8 @@ def test_loopback_names_are_ours_where_the_public_url_is_loopback(world: World, 
     ("host", "status"),
     [("portal.example", 200), ("PORTAL.example:443", 200), ("127.0.0.1", 400), ("portal.example:80", 400)],
 )
-def test_with_a_public_name_only_that_name_is_ours(https: World, host: str, status: int) -> None:
-    answer = https.app.test_client().get("/login", base_url="https://portal.example", headers={"Host": host})
+def test_with_a_public_name_only_that_name_is_ours(https: Flask, host: str, status: int) -> None:
+    answer = https.test_client().get("/login", base_url="https://portal.example", headers={"Host": host})
     assert answer.status_code == status
 
 

@@ -10,8 +10,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "portal" / "services"
 FIRST = (("session",), ("principal", "_principal"))
 # What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
 ASKS = {
-    "authz.require", "authz.may", "authz.is_admin", "authz.usable_servers", "authz.visible_servers",
-    "authz.granted_toolsets", "authz.sign_in_servers", "loading.find_server",
+    "authz.require", "authz.may", "authz.allowed_actions", "authz.is_admin", "authz.usable_servers",
+    "authz.visible_servers", "authz.usable_within", "authz.visible_within", "authz.granted_toolsets",
+    "authz.sign_in_servers", "loading.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
@@ -21,6 +22,7 @@ NOBODY_ASKS = {
     "accounts.check_password": "finds out who asks",
     "accounts.hash_key": "computes",
     "accounts.hash_password": "computes",
+    "accounts.person_of": "finds out who asks",
     "accounts.principal_for_key": "finds out who asks",
     "accounts.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
     "accounts.principal_for_user": "finds out who asks",
@@ -30,6 +32,7 @@ NOBODY_ASKS = {
     "byok_flow.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
+    "preferences.preferences_of": "computes",
     "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
     "registry.describe_gateway": "strangers ask; only what an Admin listed is shown",
     "registry.get_entry": "strangers ask; only what an Admin listed is shown",
@@ -55,7 +58,6 @@ NOBODY_ASKS = {
 ONES_OWN = {
     "accounts.change_password": "one's own, in person, with the current password",
     "accounts.change_profile": "one's own, in person",
-    "accounts.get_profile": "one's own",
     "accounts.is_use_noted": "of the key that asks",
     "accounts.note_key_use": "of the key that asks",
     "accounts.sign_out": "one's own session",

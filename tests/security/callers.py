@@ -5,13 +5,11 @@ limits, which count by address, are real and in nobody's way.
 """
 
 import re
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -35,6 +33,7 @@ from portal.store.models import ApiKey, Server, Toolset
 from tests import documents
 from tests.conftest import CREW, KEYS, NOTES, add_people
 from tests.factories import NOBODY_LISTENS, PASSWORD, make_group, make_key, make_server, make_user
+from tests.kept import remember
 
 HIDDEN = "id-hidden"
 BYOK = "id-byok"
@@ -85,32 +84,25 @@ class Caller:
 
 @dataclass
 class World:
-    """The application, its database file, and all who ask."""
+    """The application, its database, and all who ask."""
 
     app: Flask
     database: Database
     settings: Settings
-    path: Path
     callers: dict[str, Caller] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
-    _before: sqlite3.Connection | None = None
+    _put_rows_back: Callable[[], None] | None = None
 
     def remember(self) -> None:
         """Take the state that `put_back` goes back to."""
-        self._before = sqlite3.connect(":memory:", check_same_thread=False)
-        with sqlite3.connect(self.path) as now:
-            now.backup(self._before)
-        now.close()
+        self._put_rows_back = remember(self.database)
         for caller in self.callers.values():
             caller.remember()
 
     def put_back(self) -> None:
         """Undo all that was written, signed in and signed out since `remember`."""
-        assert self._before is not None
-        now = sqlite3.connect(self.path)
-        now.execute("PRAGMA synchronous=OFF")
-        self._before.backup(now)
-        now.close()
+        assert self._put_rows_back is not None
+        self._put_rows_back()
         for caller in self.callers.values():
             caller.put_back()
 
@@ -142,14 +134,14 @@ def _next_address() -> dict[str, str]:
 
 
 @contextmanager
-def opened_world(settings: Settings, path: Path) -> Iterator[World]:
+def opened_world(settings: Settings) -> Iterator[World]:
     """A migrated database with the people in it, and the application on top."""
     database = open_database(settings)
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
         add_people(session)
         session.commit()
-    yield World(create_app(settings, database=database), database, settings, path)
+    yield World(create_app(settings, database=database), database, settings)
     database.engine.dispose()
 
 

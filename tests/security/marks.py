@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from werkzeug.test import TestResponse
 
+from portal.telemetry.logs import formatter
 from tests.security.callers import Caller
 
 DEFINITION = "definition"  # url, spec_path, header, env, args and global values: a full Admin reads them over the API
@@ -101,18 +102,25 @@ class _Keep(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+        self._as_json = formatter(as_json=True)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
+        if record.name.startswith("portal"):
+            # All that the record carries, before anything is hidden; and the line that an operator gets.
+            self.lines += [str(vars(record)), self._as_json.format(record)]
 
 
 @contextmanager
 def everything_logged() -> Iterator[list[str]]:
     """All that any library writes to the log at DEBUG, tracebacks included, as it comes."""
     root, handler = logging.getLogger(), _Keep()
+    others = [(other, other.level) for other in root.handlers]
     # SQLAlchemy's own switch for an echo of every statement with its parameters.
     levels = {logger: logger.level for logger in (root, logging.getLogger("sqlalchemy.engine"))}
+    for other, _ in others:  # pytest's own would keep every statement in the report of every test
+        other.setLevel(logging.WARNING)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
@@ -120,5 +128,5 @@ def everything_logged() -> Iterator[list[str]]:
         yield handler.lines
     finally:
         root.removeHandler(handler)
-        for logger, level in levels.items():
-            logger.setLevel(level)
+        for changed, level in (*levels.items(), *others):
+            changed.setLevel(level)

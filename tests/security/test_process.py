@@ -39,6 +39,14 @@ class Running:
         connection.close()
         return answer.status, json.loads(raw) if raw else None
 
+    def get(self, path: str) -> bytes:
+        """What anybody gets there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path)
+        text = connection.getresponse().read()
+        connection.close()
+        return text
+
     def wait_for_the_worker(self) -> None:
         """Until every server was looked at in the background."""
         ready = self.ask("GET", "/v1/mcp/server")
@@ -60,6 +68,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
         PORTAL_BOOTSTRAP_ADMIN_PASSWORD=password,
         PORTAL_PUBLIC_URL=f"http://127.0.0.1:{port}",
         PORTAL_ENABLE_STDIO="true",
+        PORTAL_LOG_FORMAT="json",
+        PORTAL_LOG_LEVEL="debug",
+        PORTAL_METRICS="true",
         HOME=str(tmp_path),
     )
     argv = [sys.executable, "-m", "portal.cli", "serve", "--port", str(port), "--workers", "1"]
@@ -106,6 +117,7 @@ def test_the_output_and_the_folder_of_a_portal_hold_no_secret(running: Running) 
         assert running.ask("POST", "/v1/users", body)[0] == 201
         issued = running.ask("POST", "/v1/keys", {"user_id": "new"})
         marks.known(issued[1]["key"], NEVER, "issued key")
+        marks.look(running.get("/metrics"), "metrics")
         for file in sorted(running.folder.iterdir()):
             marks.look(file.read_bytes(), f"file {file.name}")
     os.kill(running.started.pid, 15)

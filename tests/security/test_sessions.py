@@ -1,7 +1,6 @@
 """Sessions and keys: begun under a new id, ended at once, and a header that is there decides alone."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,13 +9,6 @@ from portal.services import keys, people, sessions
 from tests.conftest import KEYS, NOTES
 from tests.factories import PASSWORD
 from tests.security.callers import SPARE_KEY, Caller, World, token_in
-
-
-@pytest.fixture
-def fresh(world: World) -> Iterator[World]:
-    """The world for a test that writes; put back afterwards."""
-    yield world
-    world.put_back()
 
 
 def _cookie(caller: Caller) -> str:

@@ -65,7 +65,7 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
     found = {"issuer": provider.issuer, "client_id": "c-1", "redirect_uri": "http://127.0.0.1:8000/oauth/callback"}
     clients.keep_registration(session, signs, {**found, "secret": registered})
     row_of(session, "id-echo").submitted_by = "mel"
-    proposing.propose(session, ada, row_of(session, "id-own"), {"description": "SECRET-proposed"}, "mel")
+    proposing.propose(session, ada, row_of(session, "id-own"), {"static_headers": {"X-New": "SECRET-proposed"}}, "mel")
     exchange.keep_draft(session, ada, IMPORT)
     flows.begin_flow(session, "connect", {"verifier": "SECRET-verifier"}, browser="b", user_id="mel",
                      server_id="id-signs", state="state-of-the-tests")  # fmt: skip
@@ -79,13 +79,17 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
 
 def opened(session: Session) -> dict[str, Any]:
     """Everything that `plant` stored, as the portal itself reads it to send it upstream."""
+    return lasting(session) | passing(session)
+
+
+def lasting(session: Session) -> dict[str, Any]:
+    """What stays until somebody removes it."""
     echo, own, signs, machine = (row_of(session, f"id-{name}") for name in ("echo", "own", "signs", "machine"))
     definition = definitions.opened(session, echo, credentials=True)
     tokens = session.get(UserCredential, ("mel", "id-signs", "oauth2"))
     proposal = session.get(Proposal, "id-own")
-    flow = flows.find_flow(session, "state-of-the-tests", kind="connect")
-    loaded = sessions.load_session(session, COOKIE)
-    assert None not in (tokens, proposal, flow, loaded)
+    assert tokens is not None
+    assert proposal is not None
     return {
         "url": definition.urls["url"], "header": definition.static_headers, "credential": definition.credentials,
         "global": definition.globals, "value": personal.opened_values(session, echo, "mel"),
@@ -94,7 +98,18 @@ def opened(session: Session) -> dict[str, Any]:
         "registration": clients.registration_of(session, signs),
         "machine": shared_tokens.machine_token(session, machine),
         "proposal": proposing.proposed_fields(session, own, proposal),
-        "draft": exchange.get_draft(session, person(session, "ada")), "flow": flow.contents,
-        "temporary": held_definitions.contents_of(session, "held"),
-        "hint": house_of(session).vault.open(base64.b64decode(loaded.data["id_token"]), places.of_id_token("mel")),
+        "draft": exchange.get_draft(session, person(session, "ada")),
+    }  # fmt: skip
+
+
+def passing(session: Session) -> dict[str, Any]:
+    """What belongs to a browser or ends within minutes."""
+    flow = flows.find_flow(session, "state-of-the-tests", kind="connect")
+    loaded = sessions.load_session(session, COOKIE)
+    assert flow is not None
+    assert loaded is not None
+    hint = base64.b64decode(loaded.data["id_token"])
+    return {
+        "flow": flow.contents, "temporary": held_definitions.contents_of(session, "held"),
+        "hint": house_of(session).vault.open(hint, places.of_id_token("mel")),
     }  # fmt: skip

@@ -18,8 +18,6 @@ from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
 from tests.conftest import Write
 
-both_databases = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
-
 
 def _begin(write: Write, browser: str | None = "browser-1", **more: Any) -> tuple[str, str]:
     with write() as session:
@@ -35,7 +33,6 @@ def _age(write: Write, flow_id: str, **columns: object) -> None:
         session.execute(update(OAuthFlow).where(OAuthFlow.flow_id == flow_id).values(**columns))
 
 
-@both_databases
 def test_of_many_at_once_one_takes_a_flow(database: Database, write: Write) -> None:
     """R-OAUTH-14."""
     _, state = _begin(write)
@@ -52,7 +49,6 @@ def test_of_many_at_once_one_takes_a_flow(database: Database, write: Write) -> N
         assert sorted(threads.map(take, range(8))) == [False] * 7 + [True]
 
 
-@both_databases
 def test_a_flow_comes_back_whole_and_once(write: Write) -> None:
     flow_id, state = _begin(write, user_id="mel", server_id="id-notes")
     with write() as session:
@@ -65,7 +61,6 @@ def test_a_flow_comes_back_whole_and_once(write: Write) -> None:
         assert _take(session, state) is None
 
 
-@both_databases
 @pytest.mark.parametrize("browser", ["browser-2", "", None])
 def test_another_browser_neither_takes_nor_spoils_it(write: Write, browser: str | None) -> None:
     """R-OAUTH-18."""
@@ -84,7 +79,6 @@ def test_a_flow_of_a_program_is_bound_to_no_browser(write: Write) -> None:
         _begin(write, browser="")
 
 
-@both_databases
 @pytest.mark.parametrize("state", ["", "nobody's", "\x00", "\ud800", "x" * 100_000, "' OR 1=1 --"])
 def test_a_made_up_state_or_id_is_nobodys(write: Write, state: str) -> None:
     _begin(write)
@@ -100,7 +94,6 @@ def test_a_flow_of_another_kind_is_not_taken(write: Write) -> None:
         assert flows.peek_flow(session, flow_id, kinds=("broker",), browser="browser-1") is None
 
 
-@both_databases
 def test_after_ten_minutes_it_is_over(write: Write) -> None:
     """R-OAUTH-17."""
     flow_id, state = _begin(write)

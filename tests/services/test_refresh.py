@@ -23,16 +23,6 @@ from tests.oauth_peers import ProtectedServer
 from tests.web.connecting import connect
 
 SignedIn = Callable[[str], Client]
-KINDS = ("sqlite", "postgresql")
-
-
-@pytest.fixture
-def guarded(write: Write, protected_mcp_server: ProtectedServer) -> str:
-    """A server behind the official SDK's authorization server, which spends each refresh token once."""
-    with write() as session:
-        return make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -92,7 +82,6 @@ def at_once(number: int, work: Callable[[], str]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("database_kind", KINDS)
 def test_uoc_17_many_ask_at_once_and_one_renews(
     database: Database, signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:

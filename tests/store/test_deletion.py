@@ -15,13 +15,6 @@ from portal.store.models import Base, Grant, HealthRecord, Server
 from tests.conftest import CREW, KEYS, NOTES, Write
 from tests.factories import make_group, make_key, make_server, make_team, make_user
 
-KINDS = ["sqlite", "postgresql"]
-
-
-@pytest.fixture(params=KINDS)
-def database_kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
 
 @pytest.fixture
 def session(database: Database) -> Iterator[Session]:

@@ -1,16 +1,25 @@
-"""Migrations: up and down on both databases, and at their head the schema that the models describe."""
+"""Migrations: up and down on both databases, with rows in every table, and at their head what the models describe."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, MetaData, Table, inspect, select, text
 
+from portal.app import open_database
+from portal.domain.principals import OPERATOR
+from portal.services import trail
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import Base
+from tests.conftest import make_settings
+from tests.factories import make_server
+from tests.peers import ROOT
 
 TABLES = set(Base.metadata.tables)
 
@@ -38,6 +47,60 @@ def _clear(database: Database) -> None:
 
 def tables_of(database: Database) -> set[str]:
     return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+SAMPLES: dict[type, Callable[[int], Any]] = {
+    bool: lambda number: number == 1,
+    int: lambda number: number,
+    float: lambda number: number + 0.5,
+    bytes: lambda number: b"\0sealed %d" % number,
+    datetime: lambda number: datetime(2026, 1, number, 12, 30, tzinfo=UTC),
+    dict: lambda number: {"nested": [number, None, "Ω’"]},
+}
+
+
+def reflected(database: Database) -> list[Table]:
+    """The tables as they are now, those that others refer to first."""
+    found = MetaData()
+    found.reflect(database.engine)
+    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+
+def sample(column: Column[Any], number: int) -> Any:
+    """A value for a column: of row 1 something everywhere, of row 2 nothing where that may be."""
+    if column.nullable and number == 2:
+        return None
+    if column.foreign_keys:
+        return sample(next(iter(column.foreign_keys)).column, number)
+    make = SAMPLES.get(column.type.python_type)
+    return make(number) if make else f"{column.name} {number}"[: getattr(column.type, "length", None)]
+
+
+def fill(database: Database) -> None:
+    """Two rows in every table that is empty."""
+    with database.engine.begin() as connection:
+        for table in reflected(database):
+            if connection.execute(select(table)).first() is None:
+                rows = [{column.name: sample(column, number) for column in table.columns} for number in (1, 2)]
+                connection.execute(table.insert(), rows)
+
+
+def stored(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables."""
+    with database.engine.connect() as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+            for table in reflected(database)
+        }
+
+
+def assert_kept(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> None:
+    """What has its place before and after is the same."""
+    for name in before.keys() & after.keys():
+        assert len(after[name]) == len(before[name]), name
+        for old, new in zip(before[name], after[name], strict=True):
+            common = old.keys() & new.keys()
+            assert {key: new[key] for key in common} == {key: old[key] for key in common}, name
 
 
 def test_up_makes_every_table_and_down_leaves_none(empty: Database) -> None:
@@ -110,3 +173,42 @@ def test_what_is_secret_stands_only_in_binary_columns() -> None:
         "users.must_change_password: BOOLEAN",
         "users.password_hash: TEXT",
     }
+
+
+def test_every_revision_keeps_what_is_stored_on_the_way_up_and_down(empty: Database) -> None:
+    """Each table has rows before each step that could lose them."""
+    revisions = [found.revision for found in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()][::-1]
+    before: dict[str, list[dict[str, Any]]] = {}
+    for revision in revisions:
+        schema.upgrade(empty.engine, revision)
+        assert_kept(before, stored(empty))
+        fill(empty)
+        before = stored(empty)
+    assert before.keys() == TABLES
+    for revision in ["base", *revisions][-2::-1]:
+        schema.downgrade(empty.engine, revision)
+        after = stored(empty)
+        assert_kept(before, after)
+        before = after
+    assert before == {}
+
+
+def test_after_a_step_back_the_audit_trail_is_whole_and_goes_on(empty: Database) -> None:
+    """What was chained before the step is told as older than the chain, not as missing from it."""
+    schema.upgrade(empty.engine)
+    portal = open_database(make_settings(empty.engine.url.render_as_string(hide_password=False)))
+    with portal.session(writes=True) as session:
+        make_server(session, "before")
+        session.commit()
+        assert trail.verify(session, OPERATOR).holds == 1
+        session.commit()
+    schema.downgrade(empty.engine, "0001")
+    schema.upgrade(empty.engine)
+    with portal.session(writes=True) as session:
+        assert trail.last_verification(session, OPERATOR) is None
+        make_server(session, "after")
+        session.commit()
+        found = trail.verify(session, OPERATOR)
+        session.commit()
+    portal.engine.dispose()
+    assert (found.fault, found.holds, found.earlier) == (None, 1, 2)

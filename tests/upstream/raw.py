@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+# Seconds. Work that does not wait for who hangs is done long before, also on a slow machine; `hang` lasts far longer.
+PROMPT = 25.0
+
 
 @dataclass
 class Seen:

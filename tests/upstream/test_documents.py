@@ -8,7 +8,7 @@ import pytest
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.probing import is_openapi
-from tests.upstream.raw import always, hang, raw_server
+from tests.upstream.raw import PROMPT, always, hang, raw_server
 
 LAUGHS = (
     "openapi: 3.1.0\n"
@@ -29,9 +29,9 @@ LAUGHS = (
     ],
 )
 def test_a_mapping_with_its_version_is_a_document(document: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert is_openapi(document.encode())
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < PROMPT
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_mapping_with_its_version_is_a_document(document: str) -> None:
     ],
 )
 def test_anything_else_is_none(document: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert not is_openapi(document)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < PROMPT
 
 
 def probe(client: McpClient, url: str, **more: Any) -> tuple[str, str, str]:

@@ -17,7 +17,18 @@ from portal.domain.upstream import HealthStatus, OutboundPolicy, ProbeResult, Ta
 from portal.upstream.mcp_client import McpClient
 from tests.peers import free_port
 from tests.upstream.certificates import self_signed, serving
-from tests.upstream.raw import RawServer, Seen, always, hang, older, raw_server, reply, speaking, tool_page
+from tests.upstream.raw import (
+    PROMPT,
+    RawServer,
+    Seen,
+    always,
+    hang,
+    older,
+    raw_server,
+    reply,
+    speaking,
+    tool_page,
+)
 
 
 def http(url: str, **more: Any) -> Target:
@@ -165,9 +176,9 @@ def test_a_refused_post_ends_an_sse_conversation_at_once(client: McpClient) -> N
 
     with raw_server(handle) as server:
         began = time.monotonic()
-        result = client.probe(Target("sse", server.url()))
+        result = client.probe(Target("sse", server.url(), timeout=60), timeout=60)
     assert result.reason == "sign_in_needed"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < PROMPT
 
 
 def test_a_closed_port_is_refused(client: McpClient) -> None:
@@ -239,7 +250,7 @@ def test_whoever_hangs_or_drips_is_left_after_the_time_limit(handler: Any, clien
         result = client.probe(http(server.url(), timeout=0.5))
         took = time.monotonic() - began
     assert told(result) == ("unhealthy", "timeout", "127.0.0.1 did not answer within 0.5 s.")
-    assert 0.4 < took < 3
+    assert 0.4 < took < PROMPT
 
 
 def test_a_flood_is_cut_off(client: McpClient) -> None:
@@ -275,10 +286,11 @@ def test_what_a_server_calls_itself_is_made_harmless(client: McpClient) -> None:
 def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(client: McpClient) -> None:
     with raw_server(older(DELETE=hang)) as server:
         began = time.monotonic()
-        result = client.probe(http(server.url()))
+        result = client.probe(http(server.url(), timeout=60), timeout=60)
+        took = time.monotonic() - began
     assert result.status == HealthStatus.HEALTHY
-    assert time.monotonic() - began < 2.5
-    assert result.latency_ms < 1000
+    assert took < PROMPT
+    assert result.latency_ms < (took - 0.9) * 1000, "the second is not the server's latency"
 
 
 def test_a_version_from_the_future_is_told(client: McpClient) -> None:

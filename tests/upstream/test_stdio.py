@@ -12,6 +12,7 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
 from tests.peers import EVERYTHING, unavailable
+from tests.upstream.raw import PROMPT
 
 # A command that notes its own pid and that of a child, and is deaf to polite requests.
 STUBBORN = """
@@ -157,7 +158,7 @@ def _noted_pids(notes: Path) -> list[int]:
 
 
 def _all_end(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PROMPT
     while time.monotonic() < deadline:
         if all(gone(pid) for pid in pids):
             return True
@@ -168,7 +169,7 @@ def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient, 
     notes = tmp_path / "pids"
     began = time.monotonic()
     result = stdio_client.probe(python(STUBBORN, str(notes), timeout=2.5))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PROMPT
     assert (result.status, result.reason, result.message) == (
         "unhealthy",
         "timeout",
@@ -184,23 +185,24 @@ def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: Mcp
     answering = SHOW_ENVIRONMENT + "time.sleep(60)\n"
     code = STUBBORN.replace("time.sleep(60)\n", "") + answering
     began = time.monotonic()
-    result = stdio_client.probe(python(code, str(notes)))
+    result = stdio_client.probe(python(code, str(notes), timeout=60), timeout=60)
     assert result.status == "healthy"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PROMPT
     assert _all_end(_noted_pids(notes))
 
 
 @pytest.mark.parametrize(
-    ("code", "message"),
+    ("code", "timeout", "message"),
     [
-        ("raise SystemExit('SECRET')", "The command python ended before it answered."),
+        ("raise SystemExit('SECRET')", 60, "The command python ended before it answered."),
         (
             "print('x' * 30_000_000, flush=True); import time; time.sleep(60)",
+            60,
             "The command python ended before it answered.",
         ),
-        ("print('no json at all', flush=True); import sys; sys.stdin.read()", "python did not answer within 1 s."),
+        ("print('no json at all', flush=True); import sys; sys.stdin.read()", 1, "python did not answer within 1 s."),
     ],
 )
-def test_a_command_that_speaks_no_mcp_is_told(code: str, message: str, stdio_client: McpClient) -> None:
-    result: Any = stdio_client.probe(python(code, timeout=1))
+def test_a_command_that_speaks_no_mcp_is_told(code: str, timeout: float, message: str, stdio_client: McpClient) -> None:
+    result: Any = stdio_client.probe(python(code, timeout=timeout), timeout=timeout)
     assert result.message == message

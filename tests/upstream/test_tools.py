@@ -10,7 +10,18 @@ import pytest
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import OutboundPolicy, Target, ToolDefinition
 from portal.upstream.mcp_client import McpClient
-from tests.upstream.raw import RawServer, Seen, always, hang, older, raw_server, reply, speaking, tool_page
+from tests.upstream.raw import (
+    PROMPT,
+    RawServer,
+    Seen,
+    always,
+    hang,
+    older,
+    raw_server,
+    reply,
+    speaking,
+    tool_page,
+)
 
 
 def texts(outcome: Any) -> list[str]:
@@ -223,8 +234,8 @@ def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClien
 def test_a_slow_tool_is_given_up_after_the_targets_time(client: McpClient, echo_server: str) -> None:
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout, match=r"did not answer within 0\.5 s"):
-        client.call_tool(Target("http", echo_server, timeout=0.5), "slow", {"seconds": 30})
-    assert time.monotonic() - began < 1.5
+        client.call_tool(Target("http", echo_server, timeout=0.5), "slow", {"seconds": 60})
+    assert time.monotonic() - began < PROMPT
 
 
 def test_a_closed_port_and_a_hanging_server_are_failures(client: McpClient) -> None:

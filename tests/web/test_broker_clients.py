@@ -71,7 +71,7 @@ def test_mcp_remote_signs_in_through_the_portal(place: Place) -> None:
         assert '"subject": "alice"' in call_with_mcp_remote(place.endpoint, lambda url: allowed(browser, url))
 
 
-@pytest.mark.parametrize(("database_kind", "instances"), [("postgresql", 2)])
+@pytest.mark.parametrize("instances", [2])
 def test_two_portals_on_one_database_are_one_broker(place: Place) -> None:
     for _ in range(3):
         with HttpBrowser() as browser:
@@ -79,7 +79,7 @@ def test_two_portals_on_one_database_are_one_broker(place: Place) -> None:
         assert '"subject": "alice"' in outcome.text
 
 
-@pytest.mark.parametrize(("database_kind", "instances"), [("postgresql", 2), ("sqlite", 2)])
+@pytest.mark.parametrize("instances", [2])
 def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
     place: Place, protected_mcp_server: ProtectedServer
 ) -> None:

@@ -9,22 +9,12 @@ from flask import Flask
 from portal.store.database import Database
 from portal.store.models import AuditEvent, UserCredential
 from tests.conftest import Client, Write
-from tests.factories import make_server
 from tests.oauth_peers import ProtectedServer
 from tests.web.connecting import at_provider, come_back, connect, depart
 from tests.web.html import filled, parse
 
 SignedIn = Callable[[str], Client]
 As = Callable[[str | None], Client]
-
-
-@pytest.fixture
-def guarded(write: Write, protected_mcp_server: ProtectedServer) -> str:
-    """A server of the catalogue that everybody may use once they are connected."""
-    with write() as session:
-        return make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
-        )  # fmt: skip
 
 
 def call(client: Client, server_id: str, tool: str = "whoami", **arguments: Any) -> Any:
@@ -58,7 +48,7 @@ def test_connect_and_call_a_tool_as_oneself(
     assert client("otto").get("/v1/mcp/tools").json["tools"] == []
 
 
-def test_the_portal_registers_once_for_everybody(
+def test_ui_67_the_portal_registers_once_for_everybody(
     signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
     for name in ("mel", "otto", "mel"):

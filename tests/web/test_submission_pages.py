@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from portal.store.database import Database
 from tests.conftest import Client, Write
+from tests.counting import counted
 from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, text_of
 
@@ -219,16 +219,10 @@ def test_the_menu_counts_what_waits(browser: In, submit: Any) -> None:
 
 
 def test_the_queue_page_costs_the_same_however_many_wait(browser: In, submit: Any, database: Database) -> None:
-    ada, counted, statements = browser("ada"), [], list[str]()
-
-    def listen(*args: Any) -> None:
-        statements.append(args[2])
-
-    event.listen(database.engine, "before_cursor_execute", listen)
+    ada, costs = browser("ada"), []
     for number in range(6):
         submit(f"n{number}")
-        statements.clear()
-        ada.open(QUEUE)
-        counted.append(len(statements))
-    event.remove(database.engine, "before_cursor_execute", listen)
-    assert counted[1] == counted[-1]
+        with counted(database) as statements:
+            ada.open(QUEUE)
+        costs.append(len(statements))
+    assert costs[1] == costs[-1]

@@ -28,6 +28,7 @@ from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorizati
 
 log = logging.getLogger("portal.oauth")
 _FRESH = timedelta(hours=1)
+_TUPLES = ("scopes_supported", "token_endpoint_auth_methods", "pkce")
 _NOT_FOUND = "The server’s sign-in provider was not found, or its metadata cannot be used. An Admin has to look at it."
 
 
@@ -42,7 +43,7 @@ def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> 
         return _checked(Discovery(_typed(urls), _resource(urls), ()))
     known = _known(session, row, afresh)
     if known is not None:
-        return _with_typed(_read(known), urls)
+        return _with_typed(read_back(known), urls)
     if not urls.get("url"):
         raise InvalidRequest(
             "Nobody can tell where to sign in to this server: it needs an authorization URL and a token URL.",
@@ -68,7 +69,7 @@ def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) 
 
     Raises `Conflict` (`issuer_changed`) where that one led to another issuer before.
     """
-    issuer = identity_of(_read(found).server)
+    issuer = identity_of(read_back(found).server)
     known = session.get(ServerAuthorization, row.server_id)
     if known is not None and known.issuer != issuer:
         raise Conflict("The server sent people to another sign-in provider before.", code="issuer_changed")
@@ -83,6 +84,18 @@ def minted_for(session: Session, row: Server) -> tuple[object, ...]:
     urls = opened(session, row).urls
     asked = tuple(urls.get(name) for name in ("authorization_url", "token_url"))
     return (row.auth_type, row.oauth2_flow, _resource(urls), *asked)
+
+
+def written(found: Discovery) -> dict[str, Any]:
+    """What was discovered, to be stored as JSON."""
+    return {"server": asdict(found.server), "resource": found.resource, "scopes": list(found.scopes)}
+
+
+def read_back(stored: Mapping[str, Any]) -> Discovery:
+    """What `written` wrote."""
+    fields = dict(stored["server"])
+    fields |= {name: tuple(fields[name]) for name in _TUPLES if fields[name] is not None}
+    return Discovery(AuthorizationServer(**fields), stored["resource"], tuple(stored["scopes"]))
 
 
 def _typed(urls: Mapping[str, str]) -> AuthorizationServer:
@@ -139,7 +152,7 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
         log.warning("no authorization server was found for server %s: %s", server_id, failure.message)
         raise UpstreamFailure(_NOT_FOUND, reason=failure.reason) from None
     if temporary.is_temporary(row):
-        temporary.remember(session, row, authorization=_written(found))
+        temporary.remember(session, row, authorization=written(found))
         return found
     # Writing comes first (SQLite), and tells whether the definition is still the one that was asked about.
     unchanged = (Server.server_id == server_id, Server.incarnation == incarnation, Server.version == version)
@@ -156,23 +169,10 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
     if known is None:
         known = ServerAuthorization(server_id=server_id, issuer=identity_of(found.server))
         session.add(known)
-    known.found, known.discovered_at = _written(found), now()
+    known.found, known.discovered_at = written(found), now()
     session.commit()
     return found
 
 
 def _touches(session: Session, statement: Any) -> bool:
     return bool(getattr(session.execute(statement.execution_options(synchronize_session=False)), "rowcount", 0))
-
-
-def _written(found: Discovery) -> dict[str, Any]:
-    return {"server": asdict(found.server), "resource": found.resource, "scopes": list(found.scopes)}
-
-
-_TUPLES = ("scopes_supported", "token_endpoint_auth_methods", "pkce")
-
-
-def _read(stored: Mapping[str, Any]) -> Discovery:
-    fields = dict(stored["server"])
-    fields |= {name: tuple(fields[name]) for name in _TUPLES if fields[name] is not None}
-    return Discovery(AuthorizationServer(**fields), stored["resource"], tuple(stored["scopes"]))

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal.domain.addresses import in_ranges
+from portal.domain.addresses import is_this_machine
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
 from portal.services.inner import places, temporary
@@ -101,11 +101,7 @@ def _is_reachable(public_url: str, server: AuthorizationServer) -> bool:
     parts = urlsplit(public_url)
     if parts.scheme == "https":
         return True
-    return _is_loopback(parts.hostname) and _is_loopback(urlsplit(server.token_endpoint).hostname)
-
-
-def _is_loopback(host: str | None) -> bool:
-    return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+    return is_this_machine(parts.hostname) and is_this_machine(urlsplit(server.token_endpoint).hostname)
 
 
 def _description(callback: str) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """What users, teams and keys are granted: the object permissions of the wire format, as rows."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Reach
-from portal.store.models import AccessGroup, ApiKey, Grant, Server, Toolset, ToolsetTool
+from portal.store.database import read
+from portal.store.models import AccessGroup, AccessGroupServer, ApiKey, Grant, Server, Toolset, ToolsetTool
 
 Holder = tuple[str, str]
 """What holds grants: its kind (`user`, `team`, `key`) and its id."""
@@ -46,21 +47,52 @@ class Holdings:
 
 def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdings]:
     """The holdings of several holders, in two queries at most; every holder asked for is in the answer."""
-    ids_by_kind: dict[str, set[str]] = defaultdict(set)
-    for kind, holder_id in holders:
-        ids_by_kind[kind].add(holder_id)
-    rows: dict[Holder, list[tuple[Grant, str | None]]] = {(k, i): [] for k, ids in ids_by_kind.items() for i in ids}
+    asked = list(holders)
+    rows: dict[Holder, list[Any]] = {holder: [] for holder in asked}
     if not rows:
         return {}
-    condition: ColumnElement[bool] = or_(
-        *(and_(Grant.holder_kind == kind, Grant.holder_id.in_(ids)) for kind, ids in ids_by_kind.items())
-    )
-    named = select(Grant, AccessGroup.name).outerjoin(AccessGroup, AccessGroup.access_group_id == Grant.access_group_id)
-    for grant, group_name in session.execute(named.where(condition)):
-        rows[(grant.holder_kind, grant.holder_id)].append((grant, group_name))
-    toolset_ids = {g.toolset_id for grants in rows.values() for g, _ in grants if g.kind == "toolset" and g.toolset_id}
+    ids = {kind: [holder_id for of, holder_id in asked if of == kind] for kind in _KINDS}
+    for row in read(session, _GRANTS, **ids):
+        rows[(row.holder_kind, row.holder_id)].append(row)
+    toolset_ids = {
+        row.toolset_id for found in rows.values() for row in found if row.kind == "toolset" and row.toolset_id
+    }
     toolsets = _tools_of(session, toolset_ids)
-    return {holder: _holdings(holder, grants, toolsets) for holder, grants in rows.items()}
+    return {holder: _holdings(holder, found, toolsets) for holder, found in rows.items()}
+
+
+def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | None:
+    """Every server that one of the levels names or that is open to all; None where these are more than a few."""
+    levels = list(levels)
+    named = frozenset[str]().union(*(level.server_ids for level in levels))
+    groups = frozenset[str]().union(*(level.access_group_ids for level in levels))
+    found = read(session, _WITHIN_REACH, groups=sorted(groups)).scalars().all()
+    return None if len(found) + len(named) > _FEW else named.union(found)
+
+
+_FEW = 200
+_WITHIN_REACH = union_all(
+    select(AccessGroupServer.server_id).where(
+        AccessGroupServer.access_group_id.in_(bindparam("groups", expanding=True))
+    ),
+    select(Server.server_id).where(Server.allow_all_keys),
+).limit(_FEW + 1)
+_KINDS = ("user", "team", "key")
+_GRANTS = (
+    select(
+        Grant.holder_kind, Grant.holder_id, Grant.kind, Grant.server_id, Grant.access_group_id, Grant.toolset_id,
+        Grant.tools, AccessGroup.name.label("group_name"),
+    )
+    .outerjoin(AccessGroup, AccessGroup.access_group_id == Grant.access_group_id)
+    .where(
+        or_(
+            *(
+                and_(Grant.holder_kind == kind, Grant.holder_id.in_(bindparam(kind, expanding=True)))
+                for kind in _KINDS
+            )
+        )
+    )
+)  # fmt: skip
 
 
 def replace_grants(
@@ -178,12 +210,12 @@ def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tool
     return found
 
 
-def _holdings(holder: Holder, grants: list[tuple[Grant, str | None]], toolsets: Mapping[str, _Tools]) -> Holdings:
-    servers = [g.server_id for g, _ in grants if g.kind == "server" and g.server_id]
-    tools = {g.server_id: frozenset(g.tools) for g, _ in grants if g.kind == "tools" and g.server_id}
-    groups = {g.access_group_id: name or "" for g, name in grants if g.kind == "access_group" and g.access_group_id}
-    toolset_ids = frozenset(g.toolset_id for g, _ in grants if g.kind == "toolset" and g.toolset_id)
-    kinds = {g.kind for g, _ in grants}
+def _holdings(holder: Holder, grants: Sequence[Any], toolsets: Mapping[str, _Tools]) -> Holdings:
+    servers = [g.server_id for g in grants if g.kind == "server" and g.server_id]
+    tools = {g.server_id: frozenset(g.tools) for g in grants if g.kind == "tools" and g.server_id}
+    groups = {g.access_group_id: g.group_name or "" for g in grants if g.kind == "access_group" and g.access_group_id}
+    toolset_ids = frozenset(g.toolset_id for g in grants if g.kind == "toolset" and g.toolset_id)
+    kinds = {g.kind for g in grants}
     # Tools that a level names itself and those of its toolsets add up, as if all stood in one list.
     callable_tools = _Tools({server_id: set(names) for server_id, names in tools.items()})
     for server_id, names in (part for i in toolset_ids for part in toolsets[i].items()):
@@ -196,7 +228,7 @@ def _holdings(holder: Holder, grants: list[tuple[Grant, str | None]], toolsets: 
             mcp_toolsets=tuple(sorted(toolset_ids)),
         ),
         access_group_ids=tuple(
-            sorted(g.access_group_id for g, _ in grants if g.kind == "own_group" and g.access_group_id)
+            sorted(g.access_group_id for g in grants if g.kind == "own_group" and g.access_group_id)
         ),
         reach=Reach(
             server_ids=frozenset(servers) | frozenset(callable_tools),

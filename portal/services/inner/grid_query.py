@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, String, and_, bindparam, exists, false, func, or_, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal import authorization as authz
-from portal.domain.principals import Principal
+from portal.authorization import Horizon
+from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.services.inner.grants import holdings
 from portal.services.inner.held_tokens import KIND
@@ -22,7 +23,7 @@ from portal.store.models import (
     ServerVariable,
     UserCredential,
     UserVariable,
-    now,
+    UtcDateTime,
 )
 
 
@@ -48,17 +49,21 @@ class GridQuery:
         return any((self.q, self.status, self.transport, self.auth, self.group, self.team, self.health, self.needs))
 
 
-def seen(principal: Principal, status: str) -> ColumnElement[bool]:
+def seen(horizon: Horizon, status: str) -> ColumnElement[bool]:
     """What the grid shows at all: active servers, and for admin view those under review where they are asked for."""
     if status in (ApprovalStatus.PENDING_REVIEW, ApprovalStatus.REJECTED):
-        return Server.approval_status == status if authz.has_admin_view(principal) else false()
-    return authz.visible_servers(principal)
+        return Server.approval_status == status if horizon.admin_view else false()
+    return authz.visible_within(horizon)
 
 
-def matching(session: Session, principal: Principal, query: GridQuery) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = [seen(principal, query.status)]
+def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> ColumnElement[bool]:
+    """The condition on `Server` that a query is. `of_team` is what the team it names is granted, if the caller may ask.
+
+    It names `CALLER`, like all conditions here that depend on what the caller has stored.
+    """
+    conditions: list[ColumnElement[bool]] = [seen(horizon, query.status)]
     if query.q.strip():
-        conditions.append(_matches(principal, query.q.strip()))
+        conditions.append(_matches(horizon, query.q.strip()))
     if query.transport == "openapi":
         conditions.append(Server.has_spec.is_(True))
     elif query.transport:
@@ -74,20 +79,25 @@ def matching(session: Session, principal: Principal, query: GridQuery) -> Column
             )
         )
     if query.team:
-        mine = authz.may_ask_for_team(principal, query.team)
-        reach = holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
-        conditions.append(authz.servers_of_team(reach) if mine else false())
+        conditions.append(authz.servers_of_team(of_team) if of_team is not None else false())
     if query.health:
         conditions.append(Server.health_status == query.health)
     if query.needs:
-        conditions.append(_asking(principal))
+        conditions.append(_asking(horizon))
     return and_(*conditions)
 
 
-def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
+def team_asked_for(session: Session, principal: Principal, query: GridQuery) -> Reach | None:
+    """What the team that a query names is granted; None where the caller may not ask for it."""
+    if not query.team or not authz.may_ask_for_team(principal, query.team):
+        return None
+    return holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
+
+
+def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
     """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand for themselves."""
     columns = [Server.server_name, Server.alias, Server.description]
-    if authz.has_admin_view(principal):
+    if horizon.admin_view:
         columns.append(Server.address)
     found: list[ColumnElement[bool]] = [
         func.lower(column).contains(text.lower(), autoescape=True) for column in columns
@@ -95,38 +105,12 @@ def _matches(principal: Principal, text: str) -> ColumnElement[bool]:
     return or_(*found, Server.server_id == text)
 
 
-def _asking(principal: Principal) -> ColumnElement[bool]:
-    """As `needing`, and for those with admin view also servers with changed tool definitions that wait."""
-    if not authz.has_admin_view(principal):
-        return needing(principal)
+def _asking(horizon: Horizon) -> ColumnElement[bool]:
+    """As `NEEDING`, and for those with admin view also servers with changed tool definitions that wait."""
+    if not horizon.admin_view:
+        return NEEDING
     changed = exists().where(AcceptedTool.server_id == Server.server_id, AcceptedTool.state.in_(WAITING))
-    return or_(needing(principal), changed)
-
-
-def needing(principal: Principal) -> ColumnElement[bool]:
-    """Servers that wait for a value, a key or a sign-in of the caller.
-
-    Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
-    """
-    value = exists().where(
-        UserVariable.user_id == principal.user_id,
-        UserVariable.server_id == ServerVariable.server_id,
-        UserVariable.name == ServerVariable.name,
-    )
-    unset = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value)
-    key = exists().where(
-        UserCredential.user_id == principal.user_id,
-        UserCredential.server_id == Server.server_id,
-        UserCredential.kind == "byok",
-    )
-    connected = exists().where(
-        UserCredential.user_id == principal.user_id,
-        UserCredential.server_id == Server.server_id,
-        UserCredential.kind == KIND,
-        UserCredential.reconnect_because.is_(None),
-        or_(UserCredential.renewable, UserCredential.expires_at.is_(None), UserCredential.expires_at > now()),
-    )
-    return or_(unset, and_(Server.is_byok, ~key), and_(asks_for_sign_in(), ~connected))
+    return or_(NEEDING, changed)
 
 
 def asks_for_sign_in() -> ColumnElement[bool]:
@@ -137,6 +121,36 @@ def asks_for_sign_in() -> ColumnElement[bool]:
         and_(Server.auth_type == AuthType.OAUTH2.value, ~by_itself),
     )
 
+
+CALLER, AT = bindparam("caller", type_=String()), bindparam("at", type_=UtcDateTime())
+"""Whose values and keys count, and the time it is: given when a statement is run, which is kept for many."""
+
+
+def _needing() -> ColumnElement[bool]:
+    value = exists().where(
+        UserVariable.user_id == CALLER,
+        UserVariable.server_id == ServerVariable.server_id,
+        UserVariable.name == ServerVariable.name,
+    )
+    unset = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value)
+    key = exists().where(
+        UserCredential.user_id == CALLER, UserCredential.server_id == Server.server_id, UserCredential.kind == "byok"
+    )
+    connected = exists().where(
+        UserCredential.user_id == CALLER,
+        UserCredential.server_id == Server.server_id,
+        UserCredential.kind == KIND,
+        UserCredential.reconnect_because.is_(None),
+        or_(UserCredential.renewable, UserCredential.expires_at.is_(None), UserCredential.expires_at > AT),
+    )
+    return or_(unset, and_(Server.is_byok, ~key), and_(asks_for_sign_in(), ~connected))
+
+
+NEEDING = _needing()
+"""Servers that wait for a value, a key or a sign-in of `CALLER`.
+
+Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
+"""
 
 _TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}
 

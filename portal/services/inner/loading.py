@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
@@ -14,6 +14,7 @@ from portal.domain.errors import Forbidden, LookOnly, NotFound
 from portal.domain.principals import Principal
 from portal.services.inner.held_tokens import KIND, MORE_RIGHTS, is_usable, needs_a_person
 from portal.services.inner.house import house_of
+from portal.store.database import read
 from portal.store.models import (
     AccessGroup,
     AccessGroupServer,
@@ -76,15 +77,18 @@ def groups_of(session: Session, rows: Iterable[Server]) -> dict[str, tuple[Group
     """The access groups of each server, sorted by name."""
     ids = [row.server_id for row in rows]
     found: dict[str, list[GroupRef]] = {server_id: [] for server_id in ids}
-    query = (
-        select(AccessGroupServer.server_id, AccessGroup.access_group_id, AccessGroup.name)
-        .join(AccessGroup, AccessGroup.access_group_id == AccessGroupServer.access_group_id)
-        .where(AccessGroupServer.server_id.in_(ids))
-        .order_by(AccessGroup.name)
-    )
-    for server_id, group_id, name in session.execute(query):
+    for server_id, group_id, name in read(session, _GROUPS, ids=ids):
         found[server_id].append(GroupRef(group_id, name))
     return {server_id: tuple(groups) for server_id, groups in found.items()}
+
+
+_IDS: BindParameter[list[str]] = bindparam("ids", expanding=True)
+_GROUPS = (
+    select(AccessGroupServer.server_id, AccessGroup.access_group_id, AccessGroup.name)
+    .join(AccessGroup, AccessGroup.access_group_id == AccessGroupServer.access_group_id)
+    .where(AccessGroupServer.server_id.in_(_IDS))
+    .order_by(AccessGroup.name)
+)
 
 
 def teams_of(session: Session, rows: Iterable[Server]) -> dict[str, list[dict[str, str]]]:
@@ -110,13 +114,14 @@ def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) ->
     ids = [row.server_id for row in rows if row.is_byok]
     if not ids or principal.user_id is None:
         return frozenset()
-    query = select(UserCredential.server_id, UserCredential.sealed).where(
-        UserCredential.user_id == principal.user_id,
-        UserCredential.kind == "byok",
-        UserCredential.server_id.in_(ids),
-    )
     vault = house_of(session).vault
-    return frozenset(server_id for server_id, sealed in session.execute(query) if vault.knows_key_of(sealed))
+    held = read(session, _KEYS, user_id=principal.user_id, ids=ids)
+    return frozenset(server_id for server_id, sealed in held if vault.knows_key_of(sealed))
+
+
+_KEYS = select(UserCredential.server_id, UserCredential.sealed).where(
+    UserCredential.user_id == bindparam("user_id"), UserCredential.kind == "byok", UserCredential.server_id.in_(_IDS)
+)
 
 
 def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> dict[str, str]:
@@ -147,38 +152,44 @@ class RequiredVariable:
 
 
 def required_of(
-    session: Session, principal: Principal, servers: ColumnElement[bool]
+    session: Session, principal: Principal, servers: Iterable[str] | ColumnElement[bool]
 ) -> dict[str, tuple[RequiredVariable, ...]]:
-    """The required variables of the servers that meet a condition on `Server`, in one query."""
-    query = (
-        select(
-            ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
-            UserVariable.updated_at,
-        )
-        .join(Server, Server.server_id == ServerVariable.server_id)
-        .outerjoin(
-            UserVariable,
-            and_(
-                UserVariable.server_id == ServerVariable.server_id,
-                UserVariable.name == ServerVariable.name,
-                UserVariable.user_id == principal.user_id,
-            ),
-        )
-        .where(ServerVariable.is_required, servers)
-        .order_by(ServerVariable.server_id, ServerVariable.position)
-    )  # fmt: skip
+    """The required variables of servers, named by id or by a condition on `Server`, in one query."""
+    if isinstance(servers, ColumnElement):
+        asked = _REQUIRED.join(Server, Server.server_id == ServerVariable.server_id).where(servers)
+        rows = read(session, asked, user_id=principal.user_id)
+    else:
+        rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(servers))
     vault = house_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
-    for server_id, name, description, sealed, updated_at in session.execute(query):
+    for server_id, name, description, sealed, updated_at in rows:
         is_set = sealed is not None and vault.knows_key_of(sealed)
         found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
     return {server_id: tuple(variables) for server_id, variables in found.items()}
 
 
-def count_up_to(session: Session, condition: ColumnElement[bool], most: int) -> int:
+_REQUIRED = (
+    select(
+        ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
+        UserVariable.updated_at,
+    )
+    .outerjoin(
+        UserVariable,
+        and_(
+            UserVariable.server_id == ServerVariable.server_id,
+            UserVariable.name == ServerVariable.name,
+            UserVariable.user_id == bindparam("user_id"),
+        ),
+    )
+    .where(ServerVariable.is_required)
+    .order_by(ServerVariable.server_id, ServerVariable.position)
+)  # fmt: skip
+_REQUIRED_OF = _REQUIRED.where(ServerVariable.server_id.in_(_IDS))
+
+
+def counting(condition: ColumnElement[bool], most: int) -> Select[int]:
     """How many servers meet a condition, counting no further than `most`."""
-    some = select(Server.server_id).where(condition).limit(most).subquery()
-    return session.scalar(select(func.count()).select_from(some)) or 0
+    return select(func.count()).select_from(select(Server.server_id).where(condition).limit(most).subquery())
 
 
 def shows_parts(principal: Principal) -> bool:

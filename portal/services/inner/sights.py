@@ -15,7 +15,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,7 @@ from portal.domain.servers import AuthType
 from portal.domain.upstream import ToolDefinition
 from portal.domain.variables import Scope
 from portal.services import audit
+from portal.store.database import read
 from portal.store.models import AcceptedTool, Server, ToolSight, now
 
 WAITING = ("added", "changed", "removed")
@@ -109,9 +110,14 @@ def compare(
 
 def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
     """How many changes wait at each of these servers; those without any are left out."""
-    waiting = AcceptedTool.state.in_(WAITING), AcceptedTool.server_id.in_(ids)
-    query = select(AcceptedTool.server_id, func.count()).where(*waiting).group_by(AcceptedTool.server_id)
-    return dict(session.execute(query).all())
+    return dict(read(session, _COUNTS, ids=list(ids)).all())
+
+
+_COUNTS = (
+    select(AcceptedTool.server_id, func.count())
+    .where(AcceptedTool.state.in_(WAITING), AcceptedTool.server_id.in_(bindparam("ids", expanding=True)))
+    .group_by(AcceptedTool.server_id)
+)
 
 
 def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from flask import g, request
 from wtforms import (
     BooleanField,
     FieldList,
@@ -27,6 +26,7 @@ from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Trans
 from portal.domain.variables import Scope
 from portal.web.forms import logos
 from portal.web.forms.base import PortalForm, lines, stripped
+from portal.web.forms.typed import secret_mode, typed_form
 
 ENDPOINTS = ("authorization_url", "token_url", "registration_url")
 OAUTH_TYPES = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
@@ -293,20 +293,3 @@ class ServerForm(PortalForm):
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
-
-
-def typed_form() -> Mapping[str, str]:
-    """What is typed: as it was sent, or made whole with what is held of it (`pages/drafts.py`)."""
-    found: Mapping[str, str] = g.get("typed", request.form)
-    return found
-
-
-def secret_mode(name: str) -> str:
-    """What a person chose for a stored secret: keep, replace or clear; blank where nothing was stored."""
-    mode = typed_form().get(f"{name}__mode", "")
-    return mode if mode in ("keep", "replace", "clear") else ""
-
-
-def secret_modes() -> dict[str, str]:
-    """All such choices, to show them again when a form comes back."""
-    return {key.removesuffix("__mode"): value for key, value in typed_form().items() if key.endswith("__mode")}

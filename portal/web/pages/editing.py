@@ -19,7 +19,8 @@ from portal.services.inner.stored import Stored
 from portal.web.context import reads_only, settings
 from portal.web.forms import logos
 from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
-from portal.web.forms.servers import NOTHING, ServerForm, secret_modes
+from portal.web.forms.servers import NOTHING, ServerForm
+from portal.web.forms.typed import secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages import drafts
 from portal.web.pages.servers import bp

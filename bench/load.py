@@ -1,0 +1,228 @@
+"""`make bench-load`: a company's people and programs for five minutes, load and servers on the same cores.
+
+PostgreSQL and Redis are those of TEST_PG_URL and TEST_REDIS_URL; BENCH_SECONDS says how long.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill as wrap
+from urllib.parse import urlsplit
+
+import psycopg
+
+from bench import running
+from bench.acting import Actor, Person, Program, Tally, act_all
+from bench.crowd import PEOPLE, SERVERS, TEAMS, VALUES, Member, fill
+from bench.measuring import percentile
+from bench.results import WIDTH, describe, table, write
+from bench.seeding import KEY_RING
+from bench.wire import Request, ask_once
+
+_PEOPLE, _PROGRAMS = 200, 50
+_DATABASE = "portal_bench_load"
+# The ramp: each step as many seconds; the last rate before errors or a second of p99 is the most that is borne.
+_FIRST_RATE, _STEP, _STEPS, _STEP_SECONDS, _PATIENCE_MS = 6.0, 1.4, 10, 8.0, 1_000.0
+_SHARE_OF_MOST = 0.7
+_AIM_MEMORY = 1.05
+
+
+@dataclass
+class _Cluster:
+    """Two `portal serve` and a `portal worker`."""
+
+    portals: list[running.Running] = field(default_factory=list)
+    worker: running.Running = field(default_factory=lambda: running.Running(0, 0))
+    echo: str = ""
+
+    def memory(self) -> float:
+        """Resident megabytes of all of their processes."""
+        return sum(member.memory(everything=True) for member in (*self.portals, self.worker))
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time of the web processes, and of the worker."""
+        return sum(portal.cpu_seconds() for portal in self.portals), self.worker.cpu_seconds()
+
+
+@dataclass
+class _Sampled:
+    """What the processes took while the load lasted."""
+
+    memory: list[float] = field(default_factory=list)
+    web: float = 0.0
+    worker: float = 0.0
+    load: float = 0.0
+    machine: float = 0.0
+    seconds: float = 0.0
+
+    def window(self, fifth: int) -> float:
+        """The mean memory of a fifth of the time; of five minutes a fifth is a minute."""
+        size = max(1, len(self.memory) // 5)
+        return statistics.fmean(self.memory[(fifth - 1) * size : fifth * size if fifth < 5 else None])
+
+
+def main() -> int:
+    """Fill, ramp, load, print and write; the number of gross faults."""
+    before, seconds = os.getloadavg()[0], float(os.environ.get("BENCH_SECONDS") or 300)
+    with _database() as url, _cluster(url) as cluster:
+        return asyncio.run(_run(cluster, seconds, before))
+
+
+async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
+    begin = time.monotonic()
+    ports = [portal.port for portal in cluster.portals]
+    people = [Person(Member(n * (PEOPLE // _PEOPLE)), ports[n % 2], cluster.echo) for n in range(_PEOPLE)]
+    for person in people:
+        await person.sign_in()
+    programs = [Program(Member(n * (PEOPLE // _PROGRAMS) + 7), ports[n % 2], cluster.echo) for n in range(_PROGRAMS)]
+    await _warm_up(people)
+    print(f"{len(people)} people signed in, {time.monotonic() - begin:.0f} s", flush=True)
+    most, steps = await _ramp([*people, *programs])
+    rate = most * _SHARE_OF_MOST
+    print(f"{seconds:.0f} s of {rate:.1f} actions a second", flush=True)
+    sampling = asyncio.create_task(_sample(cluster, seconds))
+    tally = await act_all([*people, *programs], rate, seconds)
+    sampled = await sampling
+    flat = sampled.window(5) / sampled.window(2)
+    said = (
+        f"PostgreSQL and Redis, two `portal serve` of two processes each and a `portal worker`, load and servers on "
+        f"the same cores. {SERVERS:,} servers, {PEOPLE:,} people, {TEAMS} teams, {VALUES:,} stored values."
+    )
+    parts = (describe(before, said), _about(seconds, rate, most, steps), _actions(tally), _costs(sampled, flat))
+    write("make bench-load", "\n\n".join(parts))
+    for error, times in Counter(tally.errors).most_common(20):
+        print(f"✗ {times} × {error}", file=sys.stderr)
+    return len(tally.errors) + (flat > _AIM_MEMORY * 2)
+
+
+async def _warm_up(people: list[Person]) -> None:
+    """Let each process meet an upstream once: what it loads for that it loads at the first need."""
+    for first in range(0, 40, 4):
+        some = people[first : first + 4]
+        await asyncio.gather(*(p.connection.ask(p.request("playground, list of tools", 0)[0]) for p in some))
+
+
+async def _ramp(actors: list[Actor]) -> tuple[float, str]:
+    """The highest rate that was borne, and how the steps went; where none was, the first."""
+    borne, steps = _FIRST_RATE, []
+    for step in range(_STEPS):
+        rate = _FIRST_RATE * _STEP**step
+        tally = await act_all(actors, rate, _STEP_SECONDS)
+        p99 = percentile(tally.all, 99)
+        steps.append(f"{rate:.0f}: {p99:.0f}")
+        print(f"ramp: {rate:.1f} a second, p99 {p99:.0f} ms, {len(tally.errors)} errors", flush=True)
+        if tally.errors or p99 > _PATIENCE_MS:
+            print("".join(f"  {error}\n" for error in tally.errors[:5]), end="", flush=True)
+            break
+        borne = rate
+    return borne, ", ".join(steps)
+
+
+async def _sample(cluster: _Cluster, seconds: float) -> _Sampled:
+    sampled, begin = _Sampled(), time.monotonic()
+    web, worker = cluster.cpu_seconds()
+    own, machine = time.process_time(), _busy_seconds()
+    while time.monotonic() - begin < seconds:
+        sampled.memory.append(cluster.memory())
+        await asyncio.sleep(min(1.0, max(0.0, begin + seconds - time.monotonic())))
+    after_web, after_worker = cluster.cpu_seconds()
+    sampled.web, sampled.worker = after_web - web, after_worker - worker
+    sampled.load, sampled.machine = time.process_time() - own, _busy_seconds() - machine
+    sampled.seconds = time.monotonic() - begin
+    return sampled
+
+
+def _busy_seconds() -> float:
+    """CPU time of the whole machine that was not idle."""
+    spent = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+    return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _about(seconds: float, rate: float, most: float, steps: str) -> str:
+    return wrap(
+        f"{_PEOPLE} people who signed in with their password and {_PROGRAMS} API keys act at random moments, "
+        f"{rate:.1f} actions a second together, for {seconds:.0f} s, whether or not the portal keeps up; times count "
+        f"from the moment that an action was due. The rate is {_SHARE_OF_MOST:.0%} of the most that a short ramp bore "
+        f"without an error and within {_PATIENCE_MS:.0f} ms of p99, which was {most:.1f} (actions a second: p99 ms; "
+        f"{steps}).",
+        WIDTH,
+    )
+
+
+def _actions(tally: Tally) -> str:
+    rows = [
+        (name, len(times), f"{percentile(times, 50):.0f}", f"{percentile(times, 99):.0f}", f"{max(times):.0f}")
+        for name, times in sorted({**tally.times, "**all**": tally.all}.items(), key=lambda item: -len(item[1]))
+        if times
+    ]
+    errors = len(tally.errors)
+    kinds = "".join(f"\n- {times} × {error}" for error, times in Counter(tally.errors).most_common(8))
+    return (
+        f"{len(tally.all)} actions, {errors} errors (aim: 0): {'met' if not errors else '**missed**'}{kinds}\n\n"
+        + table(("Action", "times", "p50", "p99", "longest"), rows)
+    )
+
+
+def _costs(sampled: _Sampled, flat: float) -> str:
+    cores = len(os.sched_getaffinity(0)) * sampled.seconds
+    rest = sampled.machine - sampled.web - sampled.worker - sampled.load
+    spent = [("web processes", sampled.web), ("worker", sampled.worker), ("the load itself", sampled.load),
+             ("PostgreSQL, Redis and all else", rest), ("idle", cores - sampled.machine)]  # fmt: skip
+    first, last = sampled.window(1), sampled.window(5)
+    return (
+        f"Memory of the portal's processes: {first:.0f} MB in the first fifth of the time, {sampled.window(2):.0f} in "
+        f"the second, {last:.0f} in the last:\n{flat:.3f} times the second (aim: at most {_AIM_MEMORY}): "
+        f"{'met' if flat <= _AIM_MEMORY else '**missed**'}.\n\n"
+        + table(("CPU time", "share of the cores"), [(name, f"{part / cores:.0%}") for name, part in spent])
+    )
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    """A database of our own, gone afterwards."""
+    server = os.environ.get("TEST_PG_URL") or sys.exit("TEST_PG_URL is not set: run make bench-load")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {_DATABASE}")
+        try:
+            yield urlsplit(server)._replace(path=f"/{_DATABASE}").geturl()
+        finally:
+            connection.execute(f"DROP DATABASE {_DATABASE} WITH (FORCE)")
+
+
+@contextmanager
+def _cluster(url: str) -> Iterator[_Cluster]:
+    env = {
+        "PORTAL_DATABASE_URL": url, "PORTAL_SECRET_KEY": "bench-load" * 4, "PORTAL_ENCRYPTION_KEYS": KEY_RING,
+        "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true", "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
+    }  # fmt: skip
+    if redis := os.environ.get("TEST_REDIS_URL"):
+        env["PORTAL_REDIS_URL"] = redis
+    begin, cluster = time.monotonic(), _Cluster()
+    fill(env)
+    print(f"seeded in {time.monotonic() - begin:.0f} s", flush=True)
+    with ExitStack() as stack:
+        port = running.free_port()
+        echo = [sys.executable, running.ROOT / "examples" / "echo_server.py", "--port", str(port)]
+        stack.enter_context(running.serving(echo, running.environment(), port))
+        cluster.portals = [stack.enter_context(running.portal(env, workers=2)) for _ in range(2)]
+        worker = [sys.executable, "-m", "portal.cli", "worker"]
+        started = stack.enter_context(running.process(worker, running.environment(**env)))
+        cluster.worker = running.Running(0, started.pid, apart=None)
+        echo_server = {
+            "server_name": "echo", "transport": "http", "url": f"http://127.0.0.1:{port}/mcp", "allow_all_keys": True,
+        }  # fmt: skip
+        by_admin = {"Authorization": f"Bearer {Member(0).key}"}
+        request = Request.json("/v1/mcp/server", by_admin, json.dumps(echo_server))
+        made = asyncio.run(ask_once(cluster.portals[0].port, request))
+        assert made.status == 201, made.text
+        cluster.echo = json.loads(made.body)["server_id"]
+        yield cluster

@@ -1,0 +1,141 @@
+"""Which servers lists show somebody, as conditions for the database: `1-system.md`, 4.
+
+`usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
+
+from portal.authorization.callers import has_admin_view, is_known
+from portal.domain.principals import Principal, Reach
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.store.models import AccessGroupServer, Server
+
+_ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What of a principal decides which servers a list shows.
+
+    All who share one are shown the same, so that the statements of lists can be kept by it: the members of a team
+    ask with the same statement, and all Admins do.
+    """
+
+    admin_view: bool
+    is_internal: bool
+    sees_active: bool
+    routes: tuple[tuple[tuple[frozenset[str], frozenset[str]], ...], ...] | None
+    """For each route the servers and the groups that each of its levels names; None reaches every server."""
+    only: frozenset[str] | None
+    few: frozenset[str] | None
+
+
+def horizon(principal: Principal) -> Horizon:
+    """What lists need to know of `principal`."""
+    by_role = principal.role.has_admin_view
+    routes = () if by_role else tuple(
+        tuple((level.server_ids, level.access_group_ids) for level in route)
+        for route in principal.routes_of_access if route
+    )  # fmt: skip
+    return Horizon(
+        admin_view=has_admin_view(principal),
+        is_internal=principal.is_internal,
+        sees_active=principal.view_all and not principal.is_restricted_key,
+        routes=None if by_role and principal.only_servers is None else routes,
+        only=principal.only_servers if by_role else None,
+        few=None if by_role else principal.few_servers,
+    )
+
+
+def usable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_use` says."""
+    return usable_within(horizon(principal))
+
+
+@lru_cache(maxsize=512)
+def usable_within(seen: Horizon) -> ColumnElement[bool]:
+    """`usable_servers` for all who share a horizon."""
+    if seen.few is None:
+        return and_(_ACTIVE, _address_condition(seen), or_(Server.allow_all_keys, _grant_condition(seen)))
+    # The ids come first: databases would rather go through all active servers, in the order that is asked for.
+    active = func.coalesce(Server.approval_status, "") == ApprovalStatus.ACTIVE.value
+    granted = or_(Server.allow_all_keys, _grant_condition(seen))
+    return and_(Server.server_id.in_(sorted(seen.few)), active, _address_condition(seen), granted)
+
+
+def visible_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says of active servers, which are those that lists show."""
+    return visible_within(horizon(principal))
+
+
+def visible_within(seen: Horizon) -> ColumnElement[bool]:
+    """`visible_servers` for all who share a horizon."""
+    return and_(_ACTIVE, _address_condition(seen)) if seen.sees_active else usable_within(seen)
+
+
+def reviewable_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
+    seen = horizon(principal)
+    if principal.only_servers is not None:
+        return usable_within(seen)
+    under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(seen))
+    return or_(usable_within(seen), under_review)
+
+
+def public_servers() -> ColumnElement[bool]:
+    """The condition on `Server` for what strangers may know of: active, and listed publicly by an Admin."""
+    return and_(_ACTIVE, Server.is_public)
+
+
+def servers_of_team(reach: Reach) -> ColumnElement[bool]:
+    """The condition on `Server` for what one team is granted."""
+    return and_(_ACTIVE, _reach_condition(reach.server_ids, reach.access_group_ids))
+
+
+def _address_condition(of: Principal | Horizon) -> ColumnElement[bool]:
+    if of.is_internal:
+        return true()
+    return or_(Server.available_on_public_internet, Server.is_public)
+
+
+def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those that people sign in to by way of the portal, as far as the caller may know.
+
+    Strangers may know of all that their address reaches: clients read how to sign in before anybody does.
+    """
+    of_people = and_(
+        Server.auth_type == AuthType.OAUTH2.value,
+        or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
+    )
+    return and_(of_people, _known_of(principal))
+
+
+def key_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
+    return and_(Server.is_byok, _known_of(principal))
+
+
+def _known_of(principal: Principal) -> ColumnElement[bool]:
+    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
+
+
+def _grant_condition(seen: Horizon) -> ColumnElement[bool]:
+    if seen.routes is None:
+        return true()
+    if seen.only is not None:
+        return Server.server_id.in_(sorted(seen.only))
+    return or_(false(), *(and_(*(_reach_condition(*level) for level in route)) for route in seen.routes))
+
+
+def _reach_condition(server_ids: frozenset[str], group_ids: frozenset[str]) -> ColumnElement[bool]:
+    named = Server.server_id.in_(sorted(server_ids)) if server_ids else false()
+    if not group_ids:
+        return named
+    # Asked server by server: a list with a limit stops early, where a list of all members would be made first.
+    is_member = exists().where(
+        AccessGroupServer.server_id == Server.server_id, AccessGroupServer.access_group_id.in_(sorted(group_ids))
+    )
+    return or_(named, is_member.correlate(Server))

@@ -1,0 +1,182 @@
+"""Backups of the database: `portal backup | restore`."""
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.engine import URL, make_url
+
+from portal.cli import base
+from portal.domain.principals import OPERATOR
+from portal.services import backups, key_ring, trail
+from portal.settings import Settings
+from portal.store import copying, schema
+from portal.store.database import Database
+from portal.store.models import now
+
+_FORMAT = 1
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(file: Path) -> None:
+    """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is in neither."""
+    settings = base.load()
+    source = _sqlite_file(settings, f"pg_dump --format=custom --file={file}")
+    database = base.connect(settings)
+    for taken in (file, _manifest_of(file)):
+        if taken.exists():
+            raise click.ClickException(f"{taken} is there already. Name another file.")
+    partial = file.with_name(f"{file.name}.partial")
+    with _removed_at_the_end(partial):
+        copying.copy(source, partial)
+        manifest = _described(database, partial)
+        _write(_manifest_of(file), manifest)
+        os.replace(partial, file)
+    with database.session(writes=True) as session:
+        backups.record_backup(session, OPERATOR, sha256=manifest["sha256"], bytes=manifest["bytes"])
+        session.commit()
+    click.echo(f"{file} holds the database, {_manifest_of(file)} what is in it.")
+    click.echo(f"Keep the keys {', '.join(manifest['keys'])} somewhere else: without them no secret in it opens.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--force", is_flag=True, help="Replace a database that is there.")
+@click.option("--without-secrets", is_flag=True, help="Restore although keys are missing; what they sealed is lost.")
+def restore(file: Path, force: bool, without_secrets: bool) -> None:
+    """Make FILE the database, in one step. Nobody may have the database open; all sessions end."""
+    settings = base.load()
+    target = _sqlite_file(settings, f"pg_restore --clean --if-exists --single-transaction {file}")
+    if target.exists() and not force:
+        raise click.ClickException(f"{target} is there already. Its content is lost with --force; back it up before.")
+    manifest = _read_manifest(file)
+    partial = target.with_name(f"{target.name}.restoring")
+    os.umask(0o077)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with copying.alone(target), _removed_at_the_end(partial):
+            copying.copy(file, partial)
+            _check_revision(partial)
+            _bring_in(settings, partial, manifest, without_secrets=without_secrets)
+            copying.put_in_place(partial, target)
+    except copying.InUse:
+        raise click.ClickException(
+            "Another process has the database open. Stop portal serve and portal worker."
+        ) from None
+    except copying.Broken as error:
+        raise click.ClickException(f"{file} is not a whole database ({error}). Take another backup.") from None
+    click.echo(f"{target} is the database of {manifest['made_at']}. Everybody has to sign in again.")
+    click.echo("Keys, grants and people are as they were then: take away again what was taken away since.")
+
+
+def _sqlite_file(settings: Settings, instead: str) -> Path:
+    """The database's file, or an end that says what to run `instead`; the password stays where it is."""
+    url = make_url(settings.database_url)
+    if settings.embedded and url.database:
+        return Path(url.database)
+    open_parts = (url.username, None, url.host, url.port, url.database, url.query)
+    address = URL.create("postgresql", *open_parts).render_as_string()
+    click.echo(
+        "This is for SQLite. PostgreSQL has its own tools; the password comes from ~/.pgpass or PGPASSWORD:", err=True
+    )
+    click.echo(f"  {instead} --dbname='{address}'", err=True)
+    sys.exit(1)
+
+
+def _manifest_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.manifest.json")
+
+
+def _described(database: Database, file: Path) -> dict[str, Any]:
+    """What is in a backup, read out of the backup itself."""
+    with database.look_into(file) as session:
+        facts = asdict(backups.facts_of(session, OPERATOR))
+    return {
+        "format": _FORMAT, "made_at": now().isoformat(timespec="seconds"), "revision": _revision(file), **facts,
+        "bytes": file.stat().st_size, "sha256": copying.digest(file),
+    }  # fmt: skip
+
+
+def _revision(file: Path) -> str | None:
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        try:
+            found = connection.execute("select version_num from alembic_version").fetchone()
+        except sqlite3.OperationalError:
+            return None
+    return str(found[0]) if found else None
+
+
+def _write(file: Path, manifest: dict[str, Any]) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        json.dump(manifest, stream, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    """The manifest of a backup that is what it describes."""
+    beside = _manifest_of(file)
+    try:
+        manifest: dict[str, Any] = json.loads(beside.read_text())
+        expected, _ = str(manifest["sha256"]), str(manifest["made_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise click.ClickException(
+            f"{beside} cannot be read. It has to be beside the backup, as it was made."
+        ) from None
+    if manifest.get("format") != _FORMAT:
+        raise click.ClickException("The backup was made by a newer portal. Restore it with that version.")
+    if copying.digest(file) != expected:
+        raise click.ClickException(
+            f"{file} is not the file that its manifest describes (SHA-256). Take another backup."
+        )
+    return manifest
+
+
+def _check_revision(file: Path) -> None:
+    revision = _revision(file)
+    if revision is None or not schema.knows(revision):
+        raise click.ClickException(
+            f"The backup's schema ({revision or 'none'}) is not one that this portal knows. "
+            "Restore it with the version that made it, or a newer one."
+        )
+
+
+def _bring_in(settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool) -> None:
+    """Bring a copy to head, see that its keys and its record are whole, and end what must not live again."""
+    from portal.app import open_database
+
+    database = open_database(settings.model_copy(update={"database_url": f"sqlite:///{file.absolute()}"}))
+    schema.upgrade(database.engine)
+    with database.session(writes=True) as session:
+        facts = backups.facts_of(session, OPERATOR)
+        missing = set(facts.keys) - set(key_ring.ids(session, OPERATOR)) - {key_ring.BROKEN}
+        if missing and not without_secrets:
+            raise click.ClickException(
+                f"PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs: {', '.join(sorted(missing))}. "
+                "Add them behind the newest one, or restore with --without-secrets."
+            )
+        found = trail.verify(session, OPERATOR)
+        if found.fault or dict(facts.audit) != manifest.get("audit"):
+            raise click.ClickException(f"The audit record in the backup is not whole. {found.fault or ''}")
+        backups.begin_anew(session, OPERATOR, made_at=manifest["made_at"], sha256=manifest["sha256"])
+        session.commit()
+    database.engine.dispose()
+
+
+@contextmanager
+def _removed_at_the_end(file: Path) -> Iterator[None]:
+    """Nothing is left of `file`, and of what SQLite keeps beside it, whatever happens."""
+    try:
+        yield
+    finally:
+        for leftover in (file, Path(f"{file}-wal"), Path(f"{file}-shm"), Path(f"{file}-journal")):
+            leftover.unlink(missing_ok=True)

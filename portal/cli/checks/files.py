@@ -1,0 +1,53 @@
+"""Files: who may read those that hold secrets, and whether the config file is one."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from portal.cli.checks.findings import Finding, Surroundings, bad, ok
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def rights(around: Surroundings) -> Iterator[Finding]:
+    """Whether nobody but the owner reads the database and the keys, and others cannot change what the portal reads."""
+    file, config = around.file, around.settings.config
+    private = [] if file is None else [file, Path(f"{file}-wal"), file.parent / "portal.env"]
+    folders = [path.parent for path in (file, config) if path is not None]
+    found = [_right(path, _OTHERS, "is open to others", "600") for path in private]
+    found += [_right(path, _OTHERS_WRITE, "is a folder that others may write in", "go-w") for path in folders]
+    if config is not None:
+        found.append(_right(config, stat.S_IRWXO | stat.S_IWGRP, "is open to others", "640"))
+    faults = [fault for fault in found if fault]
+    yield from faults or [ok("file rights", "others read and change nothing")]
+
+
+def config(around: Surroundings) -> Iterator[Finding]:
+    """Whether the config file can be read."""
+    file = around.settings.config
+    if file is None:
+        return
+    try:
+        loaded = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        yield bad(
+            "config file", f"{file} cannot be read ({type(error).__name__})", "Check PORTAL_CONFIG and its rights"
+        )
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        yield bad("config file", f"{file} is not YAML{where}", "Mend it: until then portal serve does not start")
+    else:
+        if isinstance(loaded, dict):
+            yield ok("config file", f"{file} is read")
+        else:
+            yield bad("config file", f"{file} has no mcp_servers: or general_settings:", "Mend it: it is passed over")
+
+
+def _right(file: Path, forbidden: int, what: str, mode: str) -> Finding | None:
+    if not file.exists() or not file.stat().st_mode & forbidden:
+        return None
+    return bad("file rights", f"{file} {what}", f"Run: chmod {mode} {file}")

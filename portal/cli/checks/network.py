@@ -1,0 +1,71 @@
+"""What the portal talks to and is reached by: Redis, its public address, proxies."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import redis
+import requests
+
+from portal.cli.checks.database import compared
+from portal.cli.checks.findings import Finding, Surroundings, bad, ok, warn
+from portal.services import preferences
+
+_SECONDS = 5
+_WITHOUT = "each process counts rate limits for itself"
+
+
+def redis_answers(around: Surroundings) -> Iterator[Finding]:
+    """Whether Redis answers, and has the same time."""
+    url = around.settings.redis_url
+    if url is None:
+        yield ok("Redis", f"not set; {_WITHOUT}")
+        return
+    try:
+        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        seconds, micros = client.time()
+    except (redis.RedisError, ValueError, OSError) as error:
+        cure = f"Check PORTAL_REDIS_URL, and that it runs; until then {_WITHOUT}"
+        yield bad("Redis", f"does not answer ({type(error).__name__})", cure)
+        return
+    yield ok("Redis", "answers")
+    yield from compared("clock", "Redis", abs(seconds + micros / 1e6 - around.clock().timestamp()))
+
+
+def public_url(around: Surroundings) -> Iterator[Finding]:
+    """Whether people's way to the portal is https, and leads here."""
+    settings = around.settings
+    local = urlsplit(settings.public_url).hostname in ("localhost", "127.0.0.1", "::1")
+    if not settings.https and not local:
+        report, cure = (
+            (warn if settings.embedded else bad),
+            "Put a proxy with TLS before it, and https:// into PORTAL_PUBLIC_URL",
+        )
+        yield report("public URL", f"{settings.public_url} is not https: passwords and keys travel in the clear", cure)
+    try:
+        answer = requests.get(f"{settings.public_url}/healthz", timeout=_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        cure = "Start portal serve; if it runs, check PORTAL_PUBLIC_URL, its DNS name, its certificate and the proxy"
+        yield warn("public URL", f"{settings.public_url} cannot be reached from here ({type(error).__name__})", cure)
+        return
+    try:
+        is_us = answer.status_code == 200 and answer.json().get("status") == "ok"
+    except (ValueError, AttributeError):
+        is_us = False
+    if is_us:
+        yield ok("public URL", f"{settings.public_url} leads to a portal")
+    else:
+        cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
+        yield bad("public URL", f"something else answers at {settings.public_url} ({answer.status_code})", cure)
+
+
+def proxies(around: Surroundings) -> Iterator[Finding]:
+    """Whether the proxy that https needs is trusted to say whose request it passes on."""
+    with around.database.session() as session:
+        known = around.settings.trusted_proxies or preferences.load_preferences(session).trusted_proxies
+    if around.settings.https and not known:
+        cure = "Set PORTAL_TRUSTED_PROXIES to its addresses"
+        yield warn(
+            "proxies", "https needs a proxy, and none is trusted: all people seem to come from its address", cure
+        )
+    else:
+        yield ok("proxies", f"trusted: {', '.join(known) or 'none'}")

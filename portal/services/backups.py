@@ -1,0 +1,58 @@
+"""What a backup says of itself, and what has to end when one is put back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.byok_flow import TOKEN_LIFETIME
+from portal.services.inner import chain
+from portal.services.key_ring import count_values
+from portal.store.models import ApiKey, Base, BrowserSession, now
+from portal.store.oauth_tables import OAuthFlow, TemporaryServer
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is in a database: values by the id of their key, the end of the audit's chain, rows by table."""
+
+    keys: Mapping[str, int]
+    audit: Mapping[str, Any]
+    rows: Mapping[str, int]
+
+
+def facts_of(session: Session, principal: Principal) -> Facts:
+    """Count what is in the database. It is read as it stands, and may be older than this code."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    head = chain.read_head(session)
+    tables = Base.metadata.sorted_tables
+    return Facts(
+        keys={use.key_id: use.total for use in count_values(session, principal) if use.total},
+        audit={"sequence": head.sequence, "hash": head.event_hash} if head else {},
+        rows={table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables},
+    )
+
+
+def record_backup(session: Session, principal: Principal, **facts: Any) -> None:
+    """Put on record that a backup was made."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    audit.record(session, principal, "backup made", "database", None, **facts)
+
+
+def begin_anew(session: Session, principal: Principal, **facts: Any) -> None:
+    """End what a restored database would bring back to life: browser sessions, sign-ins and codes under way, keys that
+    MCP clients got for an hour, definitions under test (R-BR-05). What was revoked since the backup is not known."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    for table in (BrowserSession, OAuthFlow, TemporaryServer):
+        session.execute(delete(table))
+    short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
+    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= TOKEN_LIFETIME]  # type: ignore[operator]
+    session.execute(update(ApiKey).where(ApiKey.key_id.in_(dead)).values(revoked_at=now()))
+    audit.record(session, principal, "backup restored", "database", None, **facts)
+    session.flush()

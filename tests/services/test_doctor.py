@@ -1,0 +1,251 @@
+"""`portal doctor`: each thing that can be wrong is made wrong, and the line says what to do."""
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+
+from portal.app import create_app, open_database
+from portal.cli import main
+from portal.cli.checks import database as database_checks
+from portal.cli.checks import files, keys, network
+from portal.cli.checks.findings import Level, Surroundings
+from portal.cli.doctor import examine
+from portal.domain.principals import OPERATOR
+from portal.services import preferences
+from portal.store import schema
+from portal.store.models import now
+from tests.conftest import make_settings
+from tests.factories import make_server
+from tests.oauth.serving import serving
+from tests.peers import free_port
+
+K2 = "k2:U0VDUkVULW5ldy1rZXktb2YtMzItYnl0ZXMtdGVzdHM="
+K1 = "k1:U0VDUkVULWtleS1yaW5nLW9mLTMyLWJ5dGVzLXRlc3Q="
+OTHER_K1 = f"k1:{K2.partition(':')[2]}"
+Make = Callable[..., Surroundings]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """`make(redis_url=…)`: a portal on SQLite with one secret, and these settings."""
+    mask, opened = os.umask(0o077), []
+
+    def surroundings(url: str = f"sqlite:///{tmp_path}/var/portal.db", **changes: Any) -> Surroundings:
+        settings = make_settings(url, **changes)
+        opened.append(open_database(settings))
+        return Surroundings(settings, opened[-1])
+
+    first = surroundings()
+    schema.upgrade(first.database.engine)
+    with first.database.session(writes=True) as session:
+        make_server(session, "one")
+        session.commit()
+    first.database.engine.dispose()
+    yield surroundings
+    for database in opened:
+        database.engine.dispose()
+    os.umask(mask)
+
+
+def told(around: Surroundings, level: Level) -> list[str]:
+    """The lines of that level."""
+    return [str(finding) for finding in examine(around) if finding.level is level]
+
+
+def the_bad_one(around: Surroundings) -> str:
+    """The only line that is BAD; it says what to do."""
+    [line] = told(around, Level.BAD)
+    assert " · " in line
+    return line
+
+
+def change(around: Surroundings, *statements: str) -> None:
+    around.database.engine.dispose()
+    assert around.file is not None
+    with closing(sqlite3.connect(around.file)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_where_all_is_well_it_says_so(make: Make, tmp_path: Path, redis_url: str) -> None:
+    config = tmp_path / "portal.yaml"
+    config.write_text("mcp_servers: {}\n")
+    with serving(create_app(make().settings), threading.Event()) as address:
+        around = make(public_url=address, redis_url=redis_url, config=config)
+        found = list(examine(around))
+    assert [str(finding) for finding in found if finding.level is not Level.OK] == []
+    assert {finding.name for finding in found} == {
+        "settings", "database", "database file", "disk", "migrations", "file rights", "config file", "Redis", "clock",
+        "public URL", "key ring", "proxies",
+    }  # fmt: skip
+
+
+def test_every_bad_setting_has_its_line(tmp_path: Path) -> None:
+    environment = {
+        "PORTAL_DATABASE_URL": f"sqlite:///{tmp_path}/var/portal.db", "PORTAL_SESSION_IDLE_MINUTES": "1",
+        "PORTAL_PUBLIC_URL": "portal", "PORTAL_SECRET_KEY": "s" * 40, "PORTAL_ENCRYPTION_KEYS": "k1:SECRET",
+    }  # fmt: skip
+    ended = CliRunner(env=environment).invoke(main, ["doctor"])
+    assert ended.exit_code == 1
+    assert [line.split(": ")[1] for line in ended.output.splitlines()] == [
+        "PORTAL_ENCRYPTION_KEYS", "PORTAL_PUBLIC_URL", "PORTAL_SESSION_IDLE_MINUTES",
+    ]  # fmt: skip
+    assert "SECRET" not in ended.output
+
+
+def test_a_database_that_is_not_there_is_not_made(make: Make, tmp_path: Path) -> None:
+    around = make(f"sqlite:///{tmp_path}/other/portal.db")
+    assert "is not there · Start portal serve" in the_bad_one(around)
+    assert not (tmp_path / "other" / "portal.db").exists()
+
+
+def test_a_database_that_does_not_answer(make: Make) -> None:
+    around = make(f"postgresql://portal:SECRET@127.0.0.1:{free_port()}/portal")
+    line = the_bad_one(around)
+    assert "BAD  database: does not answer · Check PORTAL_DATABASE_URL" in line
+    assert "SECRET" not in line
+
+
+def test_a_file_that_is_no_database(make: Make) -> None:
+    around = make()
+    change(around)
+    around.file.write_bytes(b"no database " * 1000)  # type: ignore[union-attr]
+    assert "restore FILE" in the_bad_one(around)
+
+
+def test_pages_that_do_not_fit_together(make: Make) -> None:
+    around = make()
+    change(around)
+    with around.file.open("r+b") as stream:  # type: ignore[union-attr]
+        for page in range(10, 40):
+            stream.seek(page * 4096)
+            stream.write(b"\x99" * 2000)
+    [line] = [str(finding) for finding in database_checks.whole(around)]
+    assert "damaged" in line
+    assert "restore FILE" in line
+
+
+def test_a_place_without_a_write_ahead_log(make: Make) -> None:
+    around = make()
+    change(around, "pragma journal_mode=delete")
+    assert "write-ahead log" in str(list(database_checks.whole(around))[-1])
+
+
+def test_a_disk_without_room(make: Make) -> None:
+    around = make()
+    disk = os.statvfs(around.file.parent)  # type: ignore[arg-type]
+    os.truncate(around.file, disk.f_frsize * disk.f_blocks)  # type: ignore[arg-type] # a hole: it takes no room
+    [line] = [str(finding) for finding in database_checks.has_room(around)]
+    assert line.startswith("BAD  disk: ")
+    assert "Make room" in line
+
+
+def test_a_schema_that_is_older_or_newer(make: Make) -> None:
+    around = make()
+    change(around, "update alembic_version set version_num = '9999'")
+    assert "a newer portal's · Install that version" in the_bad_one(around)
+    change(around, "update alembic_version set version_num = '0004'")
+    schema.downgrade(around.database.engine, "-1")
+    assert the_bad_one(around) == "BAD  migrations: not at head · Run: portal db upgrade"
+
+
+def test_a_clock_behind_what_is_on_record(make: Make) -> None:
+    around = make()
+    early = Surroundings(around.settings, around.database, lambda: now() - timedelta(hours=1))
+    assert "before the newest event of the audit log · Set this host's clock" in the_bad_one(early)
+
+
+def test_clocks_of_the_database_and_of_redis_that_differ(make: Make, postgres_url: str, redis_url: str) -> None:
+    around = make(postgres_url, redis_url=redis_url)
+    schema.upgrade(around.database.engine)
+    late = Surroundings(around.settings, around.database, lambda: now() + timedelta(seconds=90))
+    found = [*database_checks.clock(late), *network.redis_answers(late)]
+    apart = [str(finding) for finding in found if finding.level is Level.BAD]
+    assert [("the database" in line, "Redis" in line) for line in apart] == [(True, False), (False, True)]
+    assert all("NTP" in line for line in apart)
+
+
+def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
+    assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=K2))
+    assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=OTHER_K1))
+    both = make(encryption_keys=f"{K2},{K1}")
+    [line] = [line for line in told(both, Level.WARN) if "key ring" in line]
+    assert "1 values are under the older key k1 · Run: portal keys rotate" in line
+    with both.database.session(writes=True) as session:
+        make_server(session, "two")
+        session.commit()
+    assert "1 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
+    change(both, "update server_secrets set sealed = x'07' where server_id = 'id-one'")
+    assert "1 values are damaged" in the_bad_one(make(encryption_keys=K2))
+    change(both, "delete from server_secrets where server_id = 'id-one'")
+    assert "k1 is not used any more" in [str(f) for f in keys.opens(both)][-1]
+
+
+def test_redis_that_is_set_and_does_not_answer(make: Make) -> None:
+    line = the_bad_one(make(redis_url=f"redis://:SECRET@127.0.0.1:{free_port()}/0"))
+    assert "each process counts rate limits for itself" in line
+    assert "SECRET" not in line
+
+
+def test_a_public_address_that_leads_elsewhere_nowhere_or_is_not_safe(make: Make) -> None:
+    another = Flask("another", static_folder=None)
+    another.add_url_rule("/healthz", view_func=lambda: "fine")
+    with serving(another, threading.Event()) as address:
+        assert "something else answers" in the_bad_one(make(public_url=address))
+    nowhere = make(public_url=f"http://127.0.0.1:{free_port()}")
+    assert any("cannot be reached from here" in line and "DNS" in line for line in told(nowhere, Level.WARN))
+    plain = make("postgresql://db.invalid/portal", public_url="http://portal.invalid")
+    assert any("not https" in str(f) and f.level is Level.BAD for f in network.public_url(plain))
+    plain_at_home = make(public_url="http://portal.invalid")
+    assert any("not https" in str(f) and f.level is Level.WARN for f in network.public_url(plain_at_home))
+
+
+def test_https_without_a_trusted_proxy(make: Make) -> None:
+    around = make(public_url="https://portal.invalid")
+    assert any("PORTAL_TRUSTED_PROXIES" in line for line in told(around, Level.WARN))
+    with around.database.session(writes=True) as session:
+        preferences.update_preferences(session, OPERATOR, {"trusted_proxies": ["10.0.0.0/8"]})
+        session.commit()
+    assert [str(f) for f in network.proxies(around)] == ["ok   proxies: trusted: 10.0.0.0/8"]
+
+
+def test_files_that_others_read_or_change(make: Make, tmp_path: Path) -> None:
+    config = tmp_path / "etc" / "portal.yaml"
+    config.parent.mkdir()
+    config.write_text("general_settings: {}\n")
+    around = make(config=config)
+    assert around.file is not None
+    keys_file = around.file.parent / "portal.env"
+    keys_file.touch()
+    for path, mode, cure in (
+        (around.file, 0o640, "chmod 600"), (keys_file, 0o604, "chmod 600"), (config, 0o644, "chmod 640"),
+        (around.file.parent, 0o777, "chmod go-w"), (config.parent, 0o770, "chmod go-w"),
+    ):  # fmt: skip
+        before = stat.S_IMODE(path.stat().st_mode)
+        path.chmod(mode)
+        [line] = map(str, files.rights(around))
+        assert line.endswith(f"Run: {cure} {path}")
+        path.chmod(before)
+    assert [finding.level for finding in files.rights(around)] == [Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("a: [", "is not YAML, line"), ("- a list", "has no mcp_servers:"), (None, "cannot be read (FileNotFoundError)")],
+)
+def test_a_config_file_that_is_none(make: Make, tmp_path: Path, content: str | None, said: str) -> None:
+    config = tmp_path / "portal.yaml"
+    if content is not None:
+        config.write_text(content)
+    assert said in str(next(files.config(make(config=config))))

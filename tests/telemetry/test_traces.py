@@ -1,0 +1,35 @@
+"""When traces are switched on, by OpenTelemetry's own variables."""
+
+import sys
+
+import pytest
+
+from portal.telemetry import traces
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    assert "pip install 'mcp-portal[otel]'" in str(traces.begin(ENDPOINT))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {**ENDPOINT, "OTEL_SDK_DISABLED": "true"},
+        {**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"},
+        {"OTEL_SERVICE_NAME": "portal"},
+    ],
+)
+def test_traces_are_off_unless_an_endpoint_is_named_and_nothing_says_no(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    assert traces.begin(environment) is None
+
+
+def test_a_span_without_anybody_who_listens_passes_exceptions_on() -> None:
+    with pytest.raises(ZeroDivisionError), traces.span("nothing", server_address="host"):
+        _ = 1 / 0
