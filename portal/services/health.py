@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -218,11 +219,8 @@ def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
     """Contact upstreams with no transaction open, then write what they answered."""
-    ready = [
-        (probe, _signed(session, probe.target))
-        for probe in probes
-        if time_of(session) < probe.claimed_at + _SIGN_WITHIN
-    ]
+    last = time.monotonic() + _SIGN_WITHIN.total_seconds()
+    ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
     results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
     for (probe, _), result in zip(asked, results, strict=True):

@@ -55,10 +55,10 @@ DATABASE_TIME = type_coerce(func.now(), UtcDateTime())
 
 
 def time_of(session: Session) -> datetime:
-    """The same as a value; on SQLite, where there is one host, to the microsecond."""
+    """The same as a value, read now and not as the transaction began; SQLite is on this host."""
     if session.get_bind().dialect.name != "postgresql":
         return now()
-    return session.scalars(select(DATABASE_TIME)).one()
+    return session.scalars(select(type_coerce(func.clock_timestamp(), UtcDateTime()))).one()
 
 
 class Base(DeclarativeBase):
