@@ -84,7 +84,7 @@ test: dev peers lint types floors ## everything CI checks: lint, types, floors a
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
-	@$(PYTEST) $(PYTEST_ARGS) $(TESTS)
+	@TEST_DATABASE=sqlite $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 browser: dev peers ## the journeys in a real Chromium alone
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
