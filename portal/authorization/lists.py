@@ -76,10 +76,9 @@ def visible_within(seen: Horizon) -> ColumnElement[bool]:
     return and_(_ACTIVE, _address_condition(seen)) if seen.sees_active else usable_within(seen)
 
 
-def reviewable_servers(principal: Principal) -> ColumnElement[bool]:
+def reviewable_within(seen: Horizon) -> ColumnElement[bool]:
     """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
-    seen = horizon(principal)
-    if principal.only_servers is not None:
+    if seen.only is not None:
         return usable_within(seen)
     under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(seen))
     return or_(usable_within(seen), under_review)
