@@ -34,7 +34,7 @@ install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
-.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test bench bench-peers \
+.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test faults bench bench-peers \
   bench-load sbom lock clean dev packages peers
 
 help: ## this list
@@ -84,7 +84,7 @@ test: dev peers lint types floors ## everything CI checks: lint, types, floors a
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
-	@$(PYTEST) $(PYTEST_ARGS) $(TESTS)
+	@TEST_DATABASE=sqlite $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 browser: dev peers ## the journeys in a real Chromium alone
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
@@ -109,6 +109,9 @@ cluster: dev peers ## two web processes behind nginx, two workers, PostgreSQL an
 
 cluster-test: dev peers ## what is changed through one process of it and read through the other
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/cluster
+
+faults: dev peers ## what goes wrong, caused for real, oftener and for longer than under `make test`; prints its figures
+	@. .ci/services.sh; start_services; FAULTS_IN_FULL=1 PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/faults
 
 bench: dev packages ## how fast it is, beside bare Flask and at two sizes; writes bench/RESULTS.md
 	@$(BIN)/python -m bench

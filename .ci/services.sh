@@ -16,6 +16,7 @@ postgres_bin() { find /usr/lib/postgresql -path '*/bin/initdb' -printf '%h\n' 2>
 missing_packages() {
   have node || printf 'nodejs '
   have npm || printf 'npm '
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || printf 'faketime '
   [ -x /usr/bin/chromium ] || printf 'chromium '
   [ -x /usr/sbin/nginx ] || printf 'nginx '
   [ -n "${TEST_REDIS_URL:-}" ] || have redis-server || printf 'redis-server '

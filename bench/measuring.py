@@ -14,7 +14,7 @@ _TURN = 10
 """Requests a target gets before the next has its turn; its server's CPU time is read before and after."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Target:
     """Something that is asked over and over; `make` tells the request with a number. Times are milliseconds."""
 

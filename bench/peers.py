@@ -20,6 +20,8 @@ from portal.services.grid import PAGE_SIZE
 
 SERVERS = 1_000
 _REQUESTS, _AT_ONCE, _SECONDS, _STARTS = 60, 4, 3.0, 3
+_FIRST_CARD = 8.0
+"""How many times as fast as ContextForge's first row the first card is aimed to be."""
 _ROW = "#gateways-table tbody tr"
 # What is compared, and how many times ContextForge's rate is aimed at.
 _PAIRS = (
@@ -39,6 +41,8 @@ def main() -> int:
         print(f"{time.monotonic() - begin:4.0f} s: both have {SERVERS:,} servers", flush=True)
         with running.portal(seeded.environment) as portal, peer.running() as theirs:
             by_admin = peer.headers
+            portal.settle()
+            theirs.settle()
             pairs = [
                 (Target.get(what, portal, path, _ours(what)), Target.get(what, theirs, other, by_admin), aim)
                 for what, path, other, aim in _PAIRS
@@ -83,33 +87,25 @@ def _times(pairs: list[tuple[Target, Target, float | None]]) -> str:
     rows = []
     for ours, other, aim in pairs:
         ratio = other.p50 / ours.p50
-        verdict = "" if aim is None else f"≥ {aim:.0f}: met" if ratio >= aim else f"≥ {aim:.0f}: **missed**"
         rows.append((
             ours.name, *(f"{t.p50:.1f} / {t.p99:.1f}" for t in (ours, other)),
             *(f"{t.cpu:.1f}" for t in (ours, other)), *(f"{t.size / 1000:.0f}" for t in (ours, other)),
-            f"{ratio:.1f}", f"{other.cpu / ours.cpu:.1f}", f"{ours.rate / other.rate:.1f}", verdict,
+            f"{ratio:.1f}", f"{other.cpu / ours.cpu:.1f}", f"{ours.rate / other.rate:.1f}", _verdict(ratio, aim),
         ))  # fmt: skip
-    head = (
-        "",
-        "p50 / p99",
-        "theirs",
-        "CPU",
-        "theirs",
-        "KB",
-        "theirs",
-        "times as fast",
-        "by CPU",
-        "four at once",
-        "aim",
-    )
+    head = ("", "p50 / p99", *"theirs CPU theirs KB theirs".split(), "times as fast", "by CPU", "four at once", "aim")
     return "Ours first. One request at a time, in turns:\n\n" + table(head, rows)
+
+
+def _verdict(times: float, aim: float | None) -> str:
+    return "" if aim is None else f"≥ {aim:.0f}: {'met' if times >= aim else '**missed**'}"
 
 
 def _rest(visits: dict[str, Visit], starts: dict[str, Started]) -> str:
     ours, other = starts["portal"], starts["ContextForge"]
     slowest = visits["ContextForge"].first_card
     visited = [
-        (name, v.requests, f"{v.kilobytes:.0f}", f"{v.first_card:.0f}", f"{slowest / v.first_card:.1f}")
+        (name, v.requests, f"{v.kilobytes:.0f}", f"{v.first_card:.0f}", f"{slowest / v.first_card:.1f}",
+         _verdict(slowest / v.first_card, None if name == "ContextForge" else _FIRST_CARD))
         for name, v in visits.items()
     ]  # fmt: skip
     started = [
@@ -117,8 +113,8 @@ def _rest(visits: dict[str, Visit], starts: dict[str, Started]) -> str:
         for name, s in starts.items()
     ]  # fmt: skip
     return "\n\n".join((
-        "First visit in Chromium, nothing cached (aim: the first card in an eighth of ContextForge's time):",
-        table(("", "requests", "KB on the wire", "ms to the first card or row", "times as fast"), visited),
+        "First visit in Chromium, nothing cached:",
+        table(("", "requests", "KB on the wire", "ms to the first card or row", "times as fast", "aim"), visited),
         "From the command to the first page, and memory after a hundred:",
         table(("", "seconds", "MB that serve", "MB with the background worker"), started),
         f"ContextForge takes {other.start / ours.start:.1f} times as long to start.",

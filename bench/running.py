@@ -20,6 +20,7 @@ _GUNICORN = (
 )  # fmt: skip
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
+_IDLE = 0.05
 
 
 @dataclass
@@ -33,6 +34,14 @@ class Running:
     def cpu_seconds(self) -> float:
         """The CPU time, to the nanosecond, of the processes that serve."""
         return sum(_cpu(pid) for pid in self._serving())
+
+    def settle(self) -> None:
+        """Wait until it is done with what it does after its start, a minute at most."""
+        for _ in range(60):
+            before = self.cpu_seconds()
+            time.sleep(1)
+            if self.cpu_seconds() - before < _IDLE:
+                return
 
     def memory(self, *, everything: bool = False) -> float:
         """Resident megabytes of the processes that serve, or of all; what they share counts for each of them."""

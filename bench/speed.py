@@ -120,22 +120,18 @@ def _visit(stage: _Stage, port: int) -> Visit:
 
 def _watch(stage: _Stage, figures: Figures) -> None:
     """Count statements, and the collector's pauses under load, in processes of their own."""
-    asked = [(GRID, MANY), (FRAGMENT, MANY), (PAGE, MANY), ("credentials save", MANY), (LIST, THOUSAND),
-             (STATUS, THOUSAND)]  # fmt: skip
-    for number in (MANY, THOUSAND):
+    watched = ((MANY, GRID, (GRID, FRAGMENT, PAGE, "credentials save")), (THOUSAND, LIST, (LIST, STATUS)))
+    for number, loaded, counted in watched:
         with running.portal(stage.seeded[number].environment, watched=True) as portal:
-            for name in (name for name, of in asked if of == number):
+            for name in counted:
                 again = Target(name, portal, figures.many[name].make)
                 measure([again], 2)
                 assert again.last is not None
                 figures.statements[name] = int(again.last.headers["x-statements"])
-            if number == MANY:
-                asyncio.run(ask_once(portal.port, Request("/bench/pauses")))  # forgets those of the start
-            target = questions.pages(portal, stage.seeded[number])[GRID]
-            everything = questions.long_answers(portal)[LIST]
-            press([target] if number == MANY else [everything], at_once=_AT_ONCE, seconds=_SECONDS * 2, rounds=1)
-            pause = asyncio.run(ask_once(portal.port, Request("/bench/pauses"))).text
-            figures.pauses["grid pages" if number == MANY else "lists of 1,000"] = float(pause)
+            pauses = Request("/bench/pauses")
+            asyncio.run(ask_once(portal.port, pauses))  # forgets those of the start
+            press([Target(loaded, portal, figures.many[loaded].make)], at_once=_AT_ONCE, seconds=2 * _SECONDS, rounds=1)
+            figures.pauses[loaded] = float(asyncio.run(ask_once(portal.port, pauses)).text)
 
 
 def _say(begin: float, what: str) -> None:

@@ -1,5 +1,6 @@
 """Running the portal: what is done before the first request, the web processes, and the worker."""
 
+import gc
 import logging
 import os
 import signal
@@ -25,11 +26,14 @@ from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
 from portal.telemetry.traces import span
+from portal.upstream import loop
 
 log = logging.getLogger("portal.worker")
 _START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
+_THREADS = 8
+_THREADS_FOR_PAGES = 2  # of each process, so that people can go on while all upstreams hang
 
 
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
@@ -132,10 +136,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
-            "workers": workers, "threads": 8, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
+            "workers": workers, "threads": _THREADS, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
             "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
-            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
+            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid), "post_worker_init": _settle,
         }  # fmt: skip
         super().__init__()
 
@@ -146,6 +150,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         telemetry.begin(self._portal_settings)
+        loop.limit(_THREADS - _THREADS_FOR_PAGES)
         return create_app(self._portal_settings)
 
     def run(self) -> None:
@@ -187,6 +192,12 @@ class _WorkerBeside:
     def _start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
         return subprocess.Popen(command)  # noqa: S603 - our own command
+
+
+def _settle(_worker: object) -> None:
+    """Leave what the start has made out of the collections of garbage: it stays, and going through it takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 def _config(settings: Settings) -> dict[str, Any]:

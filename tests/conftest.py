@@ -9,6 +9,7 @@ so; `TEST_DATABASE=sqlite` or `postgresql` keeps to one of them.
 """
 
 import base64
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -41,6 +42,12 @@ NOTES = "id-notes"
 CREW = "team-crew"
 KINDS = [kind] if (kind := os.environ.get("TEST_DATABASE")) else ["sqlite", "postgresql"]
 Write = Callable[[], AbstractContextManager[Session]]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays; the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class Client:

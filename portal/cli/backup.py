@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ _FORMAT = 1
 def backup(file: Path) -> None:
     """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is in neither."""
     settings = base.load()
-    source = _sqlite_file(settings, f"pg_dump --format=custom --file={file}")
+    source = _sqlite_file(settings, f"pg_dump --format=custom --file={shlex.quote(str(file))}")
     database = base.connect(settings)
     for taken in (file, _manifest_of(file)):
         if taken.exists():
@@ -54,7 +55,7 @@ def backup(file: Path) -> None:
 def restore(file: Path, force: bool, without_secrets: bool) -> None:
     """Make FILE the database, in one step. Nobody may have the database open; all sessions end."""
     settings = base.load()
-    target = _sqlite_file(settings, f"pg_restore --clean --if-exists --single-transaction {file}")
+    target = _sqlite_file(settings, f"pg_restore --clean --if-exists --single-transaction {shlex.quote(str(file))}")
     if target.exists() and not force:
         raise click.ClickException(f"{target} is there already. Its content is lost with --force; back it up before.")
     manifest = _read_manifest(file)

@@ -135,3 +135,9 @@ class Unavailable(PortalError):
     """Our own database does not answer now."""
 
     code = "unavailable"
+
+
+class Busy(Unavailable):
+    """So many requests wait for upstreams that no more may, or none would be left for what needs no upstream."""
+
+    code = "busy"

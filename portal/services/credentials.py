@@ -20,6 +20,7 @@ from portal.services.inner import loading, own, places
 from portal.services.inner.held_tokens import KIND
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import RequiredVariable
+from portal.store.database import read
 from portal.store.models import Server, ServerVariable, User, UserCredential, UserVariable, now
 
 MAX_VALUE = 8_192
@@ -43,7 +44,7 @@ class Requirement:
     @property
     def missing_count(self) -> int:
         """How many are not set."""
-        return len(self.missing)
+        return sum(not variable.is_set for variable in self.required)
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,13 @@ def list_requirements(session: Session, principal: Principal) -> list[Requiremen
     """What every server on the caller's grid needs of them, in two queries however many servers; [] for nobody."""
     if principal.user_id is None:
         return []
-    required = loading.required_of(session, principal, authz.visible_servers(principal))
     asks = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required)
     names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal), asks)
-    rows = session.execute(names.order_by(Server.sort_key, Server.server_id))
+    required = loading.required_of(session, principal, authz.visible_servers(principal))
     public_url = house_of(session).public_url
     return [
         Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
-        for server_id, name, alias in rows
+        for server_id, name, alias in read(session, names.order_by(Server.sort_key, Server.server_id)).all()
         if server_id in required
     ]
 

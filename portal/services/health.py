@@ -2,16 +2,18 @@
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import PortalError, UpstreamFailure
+from portal.domain.errors import Busy, PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.inner import loading
@@ -20,12 +22,13 @@ from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
 from portal.services.inner.targets import Plan, signed, target_to_probe
 from portal.store.database import release
-from portal.store.models import HealthRecord, Server, now
+from portal.store.models import HealthRecord, Server, now, time_of
 
 log = logging.getLogger("portal.health")
 PROBE_AGAIN_AFTER = timedelta(seconds=10)
 _EVERY = timedelta(seconds=120)
 _LEAST_OFTEN = timedelta(minutes=30)
+_MOST_JITTER = 1.15
 # A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of them, all probes.
 _CLAIM = timedelta(seconds=120)
 _SIGN_WITHIN = timedelta(seconds=60)
@@ -107,7 +110,10 @@ def get_checked_server(session: Session, principal: Principal, reference: str) -
     row = loading.find_server(session, principal, reference, Action.SERVER_READ).row
     if authz.may_use(principal, loading.facts(session, row)) or authz.is_admin(principal):
         server_id = row.server_id
-        _probe_now(session, [row])
+        try:
+            _probe_now(session, [row])
+        except OperationalError:  # nothing can be written now; what is stored is an answer, too
+            session.rollback()
         row = loading.find_server(session, principal, server_id, Action.SERVER_READ).row
     return view_server(session, principal, row)
 
@@ -155,17 +161,19 @@ def probe_due(session: Session, principal: Principal) -> int:
     what it saw within the time of a claim.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
+    claimed_at = time_of(session)
+    # Due later than any pause is long: the clock was put back, and the servers would not be looked at till then.
+    is_due = or_(Server.probe_due_at <= claimed_at, Server.probe_due_at > claimed_at + _LEAST_OFTEN * _MOST_JITTER)
     rows = list(
         session.scalars(
             select(Server)
-            .where(Server.probe_due_at <= now(), Server.approval_status == "active")
+            .where(is_due, Server.approval_status == "active")
             .order_by(Server.probe_due_at)
             .limit(_BATCH)
             .options(*loading.PARTS)
             .with_for_update(skip_locked=True, of=Server)
         )
     )
-    claimed_at = now()
     probes = [_prepare(session, row, claimed_at) for row in rows]
     for row in rows:
         row.probe_due_at, row.probe_started_at = claimed_at + _CLAIM, claimed_at
@@ -183,7 +191,7 @@ def forget_old_history(session: Session, principal: Principal) -> None:
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:
     """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was seen."""
-    claimed_at = now()
+    claimed_at = time_of(session)
     stale = claimed_at - PROBE_AGAIN_AFTER
     probes = {row.server_id: _prepare(session, row, claimed_at) for row in rows}
     release(session)
@@ -191,7 +199,11 @@ def _probe_now(session: Session, rows: Sequence[Server]) -> None:
         update(Server)
         .where(
             Server.server_id.in_(probes),
-            or_(Server.probe_started_at.is_(None), Server.probe_started_at < stale),
+            or_(
+                Server.probe_started_at.is_(None),
+                Server.probe_started_at < stale,
+                Server.probe_started_at > claimed_at + _CLAIM,  # by a clock that was put back since
+            ),
         )
         .values(probe_started_at=claimed_at)
         .returning(Server.server_id)
@@ -207,7 +219,8 @@ def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
     """Contact upstreams with no transaction open, then write what they answered."""
-    ready = [(probe, _signed(session, probe.target)) for probe in probes if now() < probe.claimed_at + _SIGN_WITHIN]
+    last = time.monotonic() + _SIGN_WITHIN.total_seconds()
+    ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
     results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
     for (probe, _), result in zip(asked, results, strict=True):
@@ -225,6 +238,8 @@ def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | 
         return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
     try:
         return signed(session, target) if isinstance(target, Plan) else target
+    except Busy:
+        raise  # says nothing about the server
     except PortalError as error:
         # Its own tokens are the portal's to judge: without one nobody reaches the server.
         reason = HealthReason(error.reason) if isinstance(error, UpstreamFailure) else HealthReason.SIGN_IN_NEEDED
@@ -232,7 +247,7 @@ def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | 
 
 
 def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
-    at, failed = now(), result.status is HealthStatus.UNHEALTHY
+    at, failed = time_of(session), result.status is HealthStatus.UNHEALTHY
     healthy = result.status is HealthStatus.HEALTHY
     still_the_same = (
         Server.server_id == probe.server_id,
@@ -262,7 +277,7 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
     if failures is None:
         return  # edited, deleted or claimed anew while we looked: what we saw is not how it is now
     # Jitter spreads the probes of servers that were added together.
-    pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(0.85, 1.15)  # noqa: S311 - no secret
+    pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(2 - _MOST_JITTER, _MOST_JITTER)  # noqa: S311 - no secret
     session.execute(
         update(Server)
         .where(Server.server_id == probe.server_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import NotFound
@@ -15,7 +15,7 @@ from portal.services import audit, keys
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
 from portal.store.database import read
-from portal.store.models import BrowserSession, now
+from portal.store.models import DATABASE_TIME, BrowserSession, time_of
 
 _SEEN_STEP = timedelta(seconds=60)
 _STRANGER_LIFETIME = timedelta(hours=1)
@@ -41,7 +41,11 @@ class SessionView:
 
 
 _STORED = select(
-    BrowserSession.data, BrowserSession.user_id, BrowserSession.last_seen_at, BrowserSession.expires_at
+    BrowserSession.data,
+    BrowserSession.user_id,
+    BrowserSession.last_seen_at,
+    BrowserSession.expires_at,
+    DATABASE_TIME.label("at"),
 ).where(BrowserSession.session_hash == bindparam("session_hash"))
 
 
@@ -49,28 +53,40 @@ def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
     row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=house_of(session).session_idle_minutes)
-    if row is None or row.expires_at <= now() or (row.user_id and row.last_seen_at <= now() - idle):
+    if row is None or row.expires_at <= row.at or (row.user_id and row.last_seen_at <= row.at - idle):
         return None
-    return StoredSession(dict(row.data), row.last_seen_at <= now() - _SEEN_STEP)
+    # Seen later than now: the clock was put back, and without a correction idle time would begin later by as much.
+    return StoredSession(dict(row.data), abs(row.at - row.last_seen_at) >= _SEEN_STEP)
 
 
 def touch_session(session: Session, cookie: str) -> None:
-    """Remember that the session was used, to the minute."""
-    session.execute(
-        update(BrowserSession).where(BrowserSession.session_hash == _hash(cookie)).values(last_seen_at=now())
-    )
+    """Remember that the session was used, to the minute; where the clock was put back it ends earlier by as much."""
+    row, at = _found(session, cookie)
+    if row is not None:
+        row.last_seen_at = at
+        row.expires_at = min(row.expires_at, at + _lifetime(session, row.user_id))
 
 
 def save_session(
     session: Session, cookie: str, data: Mapping[str, Any], user_id: str | None, user_agent: str | None
 ) -> None:
     """Write what the session holds; a stranger's lives an hour, a person's as long as the operator says."""
-    row = session.get(BrowserSession, _hash(cookie))
+    row, at = _found(session, cookie)
     if row is None:
-        lifetime = timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
-        row = BrowserSession(session_hash=_hash(cookie), expires_at=now() + lifetime)
+        row = BrowserSession(
+            session_hash=_hash(cookie), created_at=at, last_seen_at=at, expires_at=at + _lifetime(session, user_id)
+        )
         session.add(row)
     row.data, row.user_id, row.user_agent = dict(data), user_id, (user_agent or "")[:200] or None
+
+
+def _found(session: Session, cookie: str) -> tuple[BrowserSession | None, datetime]:
+    """A session, and the time by which its age is judged."""
+    return session.get(BrowserSession, _hash(cookie)), time_of(session)
+
+
+def _lifetime(session: Session, user_id: str | None) -> timedelta:
+    return timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
 
 
 def end_session(session: Session, cookie: str) -> None:
@@ -82,7 +98,7 @@ def list_own_sessions(session: Session, principal: Principal, cookie: str | None
     """The caller's live sessions, the latest first."""
     rows = session.scalars(
         select(BrowserSession)
-        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > now())
+        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > DATABASE_TIME)
         .order_by(BrowserSession.last_seen_at.desc())
     )
     current = _hash(cookie) if cookie else ""
@@ -116,7 +132,7 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
     """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
-    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now()))
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
 

@@ -19,8 +19,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    func,
+    select,
+    type_coerce,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 Sealed = LargeBinary
@@ -45,6 +48,17 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+DATABASE_TIME = type_coerce(func.now(), UtcDateTime())
+"""The time of the database's host, in a statement: hosts' clocks differ, and what one writes down another judges."""
+
+
+def time_of(session: Session) -> datetime:
+    """The same as a value, read now and not as the transaction began; SQLite is on this host."""
+    if session.get_bind().dialect.name != "postgresql":
+        return now()
+    return session.scalars(select(type_coerce(func.clock_timestamp(), UtcDateTime()))).one()
 
 
 class Base(DeclarativeBase):

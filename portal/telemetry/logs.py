@@ -36,7 +36,8 @@ _SECRETS = [
         (r"(?P<keep>://)[^\s/@]+@", r"\g<keep>"),
     )
 ]
-_SUSPECT = re.compile("|".join(pattern.pattern.replace("?P<keep>", "?:") for pattern, _ in _SECRETS), re.IGNORECASE)
+# Most values are words, ids and routes. In these letters only the first two of the above can stand.
+_PLAIN = re.compile(r"[\w./<>-]*\Z", re.ASCII)
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -109,9 +110,10 @@ def _harmless(_logger: object, _method: str, event: Event) -> Event:
 
 def scrubbed(text: str) -> str:
     """The text without what looks like a secret, and on one line."""
-    if _SUSPECT.search(text):
-        for pattern, instead in _SECRETS:
-            text = pattern.sub(instead, text)
+    if _PLAIN.match(text) and "sk-" not in (lower := text.lower()) and "eyj" not in lower:
+        return text
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
     return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -6,16 +6,56 @@ A loop for each request would cost a TLS context and 50 ms each, and gives bad t
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from portal.domain.errors import UpstreamTimeout
+from portal.domain.errors import Busy, UpstreamTimeout
 
 T = TypeVar("T")
 
 # Names are resolved in threads that cannot be interrupted: enough of them that dead resolvers do not starve the rest.
 RESOLVER_THREADS = 32
+
+
+# How long a caller waits for its turn: long enough for upstreams that answer, short for pages that wait behind it.
+TURN_SECONDS = 0.5
+
+
+class _Places:
+    """How many callers of this process may wait at once; without a number all may.
+
+    When one has waited for its turn in vain the next ones are sent away at once, until somebody is done.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._free = None if most is None else threading.BoundedSemaphore(most)
+        self._all_hang = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        if self._free is None:
+            yield
+            return
+        if not self._free.acquire(timeout=0 if self._all_hang else TURN_SECONDS):
+            self._all_hang = True
+            raise Busy("Too many requests are waiting for MCP servers that do not answer. Try again in a few seconds.")
+        try:
+            yield
+        finally:
+            self._all_hang = False
+            self._free.release()
+
+
+_places = _Places(None)
+
+
+def limit(most: int) -> None:
+    """From here on at most `most` callers of this process wait at once, so that its other threads serve what asks no
+    upstream; the next ones get `Busy`."""
+    global _places
+    _places = _Places(most)
 
 
 class _Background:
@@ -54,14 +94,23 @@ os.register_at_fork(after_in_child=_forget)
 def run(coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
     """Run `coroutine` on the background loop and wait for its answer, at most `timeout` seconds.
 
-    Raises what the coroutine raises, and UpstreamTimeout when the time is over; the coroutine is cancelled then, as it
-    is when the waiting thread is interrupted. Must not be called from the loop itself: it would wait for itself.
+    Raises what the coroutine raises, Busy where too many wait, and UpstreamTimeout when the time is over; the
+    coroutine is cancelled then, as it is when the waiting thread is interrupted. Must not be called from the loop
+    itself: it would wait for itself.
     """
     loop = _background.loop()
     if _running_on(loop):
         coroutine.close()
         raise RuntimeError("run() was called from the background loop itself")
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        with _places.taken():
+            return _waited(asyncio.run_coroutine_threadsafe(coroutine, loop), timeout)
+    except Busy:
+        coroutine.close()
+        raise
+
+
+def _waited(future: Future[T], timeout: float) -> T:
     try:
         return future.result(timeout)
     except TimeoutError:

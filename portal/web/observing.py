@@ -107,7 +107,7 @@ def _known(environ: dict[str, Any]) -> str:
 
 
 class Waiting:
-    """What waits in the database, asked when Prometheus looks: three counts, each of an index."""
+    """What waits in the database, asked when Prometheus looks, in three queries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

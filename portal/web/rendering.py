@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request
+from flask import Flask, Response, current_app, g, get_flashed_messages, make_response, redirect, request, url_for
 from jinja2 import Environment
 from jinja2_fragments import render_block
 from markupsafe import Markup
@@ -19,6 +19,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.redline import Warning, definition_of, marked, warnings_of
 from portal.services import grid, review_queue
+from portal.services.grid import ServerCard
 
 HTMX_CONFIG = json.dumps(
     {
@@ -67,14 +68,38 @@ class Components:
 
     def __init__(self, environment: Environment, icons: Icons) -> None:
         self._environment = environment
-        self._modules: dict[str, Any] = {"icons": icons}
+        self.icons = icons
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._modules:
-            self._modules[name] = self._environment.get_template(f"components/{name}.html").module
-        return self._modules[name]
+        module = self._environment.get_template(f"components/{name}.html").module
+        setattr(self, name, module)  # from now on found without asking here
+        return module
+
+
+class Drawn:
+    """`drawn.card(server)`, `drawn.row(server)`: cards of the grid as they were drawn before.
+
+    What is drawn follows from the card and from what is given beside it, and from nothing else: no person, no token
+    and no clock. So it is kept by these, and is never out of date. Cards say different things to different viewers,
+    who then have different cards.
+    """
+
+    def __init__(self, components: Components) -> None:
+        @lru_cache(maxsize=1024)
+        def draw(macro: str, server: ServerCard, checked: str, _root: str) -> Markup:
+            return Markup(getattr(components.servers, macro)(server, checked))  # noqa: S704 - rendered by Jinja
+
+        self._draw = draw
+
+    def card(self, server: ServerCard) -> Markup:
+        """The card of a server."""
+        return self._draw("card", server, ago(server.health.checked_at), request.root_path)
+
+    def row(self, server: ServerCard) -> Markup:
+        """Its row in the table."""
+        return self._draw("row", server, ago(server.health.checked_at), request.root_path)
 
 
 class Person:
@@ -125,6 +150,16 @@ def page(template: str, *, fragment: str | None = None, status: int = 200, **con
     return response
 
 
+def address_of(endpoint: str, **values: Any) -> str:
+    """`url_for` for templates, which ask it hundreds of times a page for addresses below this application's root."""
+    return _address_of(request.root_path, endpoint, **values)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _address_of(_root: str, endpoint: str, **values: Any) -> str:
+    return url_for(endpoint, **values)
+
+
 def see_other(url: str) -> Response:
     """Go on at `url` after a POST. htmx is told to navigate: it would follow a 303 and swap the page into the form."""
     if request.headers.get("HX-Request") == "true":
@@ -145,8 +180,9 @@ def init_app(app: Flask, *, https: bool) -> None:
     symbols = re.findall(r'<symbol id="([a-z]+)"', Path(str(app.static_folder), "icons.svg").read_text("utf-8"))
     environment = app.jinja_env
     environment.trim_blocks = environment.lstrip_blocks = True
+    components = Components(environment, Icons(addresses, symbols))
     environment.globals.update(
-        ui=Components(environment, Icons(addresses, symbols)), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG
+        ui=components, drawn=Drawn(components), asset=addresses.__getitem__, htmx_config=HTMX_CONFIG, url_for=address_of
     )
     environment.filters.update(ago=ago, when=when, plural=plural, as_json=as_json)
     environment.filters.update(marked=marked, tool_warnings=tool_warnings)

@@ -48,12 +48,11 @@ class Site:
             PORTAL_ENCRYPTION_KEYS="f1:" + base64.b64encode(b"f" * 32).decode(),
             PORTAL_SECRET_KEY="faults" * 8,
             PORTAL_PUBLIC_URL=self.address,
-            PORTAL_ALLOW_PRIVATE_UPSTREAMS="true",
             PORTAL_CHEAP_HASHING="true",
             PORTAL_BOOTSTRAP_API_KEY=KEY,
             PORTAL_BOOTSTRAP_ADMIN_PASSWORD=PASSWORD,
             PYTHONUNBUFFERED="1",
-            **settings,
+            **{"PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true", **settings},
         )
         self._running: dict[str, ExitStack] = {}
         self.processes: dict[str, StartedProcess] = {}

@@ -45,7 +45,7 @@ def a_server(name: str) -> dict[str, str]:
 
 
 def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: Site, note: Note) -> None:
-    assert started.api("POST", "/v1/mcp/server", json=a_server("before")).status_code == 201
+    assert started.api("POST", "/v1/mcp/server", json={**a_server("before"), "server_id": "before"}).status_code == 201
     with started.signed_in() as browser:
         forget_when_it_was_last_seen(started)
         with locked(started), ThreadPoolExecutor(WRITERS) as threads:
@@ -58,6 +58,8 @@ def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: S
                 assert "before" in browser.visit(f"{started.address}/servers").text
                 assert started.names() == ["before"]
                 reads += 2
+            known = started.api("GET", "/v1/mcp/server/before")  # which looks at the server, and cannot note it now
+            assert (known.status_code, known.json()["server_name"]) == (200, "before")
             refused = [answer.result() for answer in answers]
         assert Counter(answer.status_code for answer in refused) == {503: WRITERS}
         detail = refused[0].json()["detail"]

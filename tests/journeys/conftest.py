@@ -18,6 +18,7 @@ from tests.peers import StartedProcess, bare_environment, free_port, start_proce
 
 ADMIN = ("admin@portal.local", "correct horse battery")
 API_KEY = "sk-journey-bootstrap-key-0001"
+expect.set_options(timeout=30_000)  # as long as Playwright waits for everything else
 
 
 @dataclass(frozen=True)

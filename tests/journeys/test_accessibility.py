@@ -56,6 +56,7 @@ def serious(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.timeout(600)  # four dozen pages: a guard against hangs on a busy machine, too
 @pytest.mark.parametrize(("viewport", "scheme"), LOOKS, ids=["wide-light", "narrow-dark"])
 def test_no_page_shuts_anybody_out(
     portal: Portal, sign_in: SignIn, echo_server: str, viewport: dict[str, int], scheme: str
@@ -65,6 +66,7 @@ def test_no_page_shuts_anybody_out(
     assert faults_of(portal, sign_in(viewport=viewport, color_scheme=scheme), PAGES) == {}
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("role", OTHERS)
 def test_no_page_of_theirs_shuts_others_out(portal: Portal, sign_in: SignIn, echo_server: str, role: str) -> None:
     add_server(portal, echo_server)

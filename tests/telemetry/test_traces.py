@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from portal.telemetry import traces
+from tests.peers import bare_environment, run
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
@@ -28,6 +29,23 @@ def test_traces_are_off_unless_an_endpoint_is_named_and_nothing_says_no(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     assert traces.begin(environment) is None
+
+
+def test_what_is_sent_to_upstreams_carries_no_trace_id() -> None:
+    """In a process of its own, for a provider is set once and for all. The MCP SDK asks `inject` what to send along."""
+    code = f"""
+import os
+from opentelemetry import propagate
+from portal.telemetry import traces
+traces.begin({ENDPOINT})
+with traces.span("request") as span:
+    carrier = {{}}
+    propagate.inject(carrier)
+    print(span.get_span_context().is_valid, carrier, flush=True)
+    os._exit(0)
+"""
+    told = run([sys.executable, "-c", code], env=bare_environment())
+    assert told.stdout == "True {}\n", told.stdout + told.stderr
 
 
 def test_a_span_without_anybody_who_listens_passes_exceptions_on() -> None:

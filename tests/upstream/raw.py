@@ -59,9 +59,9 @@ def _read(stream: Any) -> Seen | None:
 
 
 @contextlib.contextmanager
-def raw_server(handler: Handler, *, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
+def raw_server(handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[RawServer]:
     """Serve on loopback, a thread for each connection; `handler` writes the answer to each request that it reads."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((host, 0))
     server = RawServer(listener.getsockname()[1])
     opened: list[socket.socket] = []
 

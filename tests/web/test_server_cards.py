@@ -1,12 +1,14 @@
 """What a card says of its server, by the numbers of the behaviours."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from portal.services import credentials
 from portal.services.accounts import principal_for_user
+from portal.store.models import Server, now
 from tests.conftest import Client, Write
 from tests.factories import make_server
 from tests.web.browsing import text_of
@@ -88,3 +90,26 @@ def test_ui_52_a_machine_account_asks_nobody_to_sign_in(signed_in: SignedIn, wri
     mine = parse(otto.get("/credentials")).find("main").text
     assert "each" in mine
     assert "id-s" not in mine
+
+
+def test_a_card_that_was_drawn_before_is_drawn_anew_when_it_says_something_else(
+    signed_in: SignedIn, write: Write
+) -> None:
+    """Drawn cards are kept by all that they show, the time since the last look among it, and are never out of date."""
+    looked = now() - timedelta(minutes=30)
+    with write() as session:
+        row = session.get(Server, make_server(session, "s", allow_all_keys=True, description="first"))
+        row.health_status, row.health_reason, row.health_checked_at = "healthy", "ok", looked
+    otto, ada = signed_in("otto"), signed_in("ada")
+    assert str(card(otto)) == str(card(otto))
+    assert "30 min ago" in card(otto).text
+    assert "Internal" not in card(otto).text
+    assert card(ada).find("a", href="/servers/id-s/edit")
+    assert not card(otto).find("a", href="/servers/id-s/edit")
+    with write() as session:
+        row = session.get(Server, "id-s")
+        row.description, row.available_on_public_internet, row.is_public = "second", False, True
+        row.health_checked_at = looked - timedelta(hours=3)
+    assert "3 h ago" in card(otto).text
+    assert "Internal" in card(otto).text
+    assert "second" in card(otto).text

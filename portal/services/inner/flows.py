@@ -6,10 +6,10 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal.services.inner import places
@@ -18,6 +18,7 @@ from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
 
 LIFETIME = timedelta(minutes=10)
+_CLOCKS_DIFFER = timedelta(minutes=5)
 _KEPT_AFTERWARDS = timedelta(days=1)
 _FLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
@@ -88,12 +89,12 @@ def take_flow_by_id(session: Session, flow_id: str, *, kinds: tuple[str, ...], b
 def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
     """A flow by its state, used up or not, without using it up; None once it ran out."""
     row = session.scalar(select(OAuthFlow).where(OAuthFlow.state_hash == digest(state), OAuthFlow.kind == kind))
-    return _read(session, row) if row is not None and row.expires_at > now() else None
+    return _read(session, row) if row is not None and now() < row.expires_at <= _latest() else None
 
 
 def is_known(session: Session, state: str) -> bool:
     """Whether a flow of this state is still under way, in whatever browser."""
-    waiting = (OAuthFlow.state_hash == digest(state), OAuthFlow.status == "pending", OAuthFlow.expires_at > now())
+    waiting = (OAuthFlow.state_hash == digest(state), OAuthFlow.status == "pending", _is_live())
     return session.scalar(select(OAuthFlow.flow_id).where(*waiting)) is not None
 
 
@@ -104,7 +105,7 @@ def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser
     row = session.scalar(select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds)))
     if row is None or (row.browser_hash and row.browser_hash != digest(browser or "")):
         return None
-    if row.status == "pending" and row.expires_at <= now():
+    if row.status == "pending" and not now() < row.expires_at <= _latest():
         return None
     return _read(session, row)
 
@@ -131,10 +132,20 @@ def sweep_flows(session: Session) -> None:
     session.execute(
         delete(OAuthFlow).where(
             (OAuthFlow.expires_at <= at - _KEPT_AFTERWARDS)
-            | ((OAuthFlow.status == "pending") & (OAuthFlow.expires_at <= at))
+            | ((OAuthFlow.status == "pending") & ~_is_live())
             | ((OAuthFlow.status == "taken") & (OAuthFlow.expires_at <= at - LIFETIME))  # nobody is at it any more
         )
     )
+
+
+def _latest() -> datetime:
+    """When a flow that begins now ends at the latest. What would live longer began by a clock that was put back since,
+    and may have run out before: it is not given a second life. Clocks of hosts may differ by some minutes."""
+    return now() + LIFETIME + _CLOCKS_DIFFER
+
+
+def _is_live() -> ColumnElement[bool]:
+    return and_(OAuthFlow.expires_at > now(), OAuthFlow.expires_at <= _latest())
 
 
 def digest(text: str) -> str:
@@ -146,7 +157,7 @@ def _taken(session: Session, *conditions: Any) -> Flow | None:
     # One conditional statement decides who was first, on every process (R-OAUTH-14).
     claimed = session.execute(
         update(OAuthFlow)
-        .where(*conditions, OAuthFlow.status == "pending", OAuthFlow.expires_at > now())
+        .where(*conditions, OAuthFlow.status == "pending", _is_live())
         .values(status="taken")
         .returning(OAuthFlow.flow_id)
     ).scalar_one_or_none()

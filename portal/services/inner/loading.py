@@ -77,7 +77,7 @@ def groups_of(session: Session, rows: Iterable[Server]) -> dict[str, tuple[Group
     """The access groups of each server, sorted by name."""
     ids = [row.server_id for row in rows]
     found: dict[str, list[GroupRef]] = {server_id: [] for server_id in ids}
-    for server_id, group_id, name in read(session, _GROUPS, ids=ids):
+    for server_id, group_id, name in read(session, _GROUPS, ids=ids).all():
         found[server_id].append(GroupRef(group_id, name))
     return {server_id: tuple(groups) for server_id, groups in found.items()}
 
@@ -116,7 +116,7 @@ def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) ->
         return frozenset()
     vault = house_of(session).vault
     held = read(session, _KEYS, user_id=principal.user_id, ids=ids)
-    return frozenset(server_id for server_id, sealed in held if vault.knows_key_of(sealed))
+    return frozenset(server_id for server_id, sealed in held.all() if vault.knows_key_of(sealed))
 
 
 _KEYS = select(UserCredential.server_id, UserCredential.sealed).where(
@@ -162,7 +162,7 @@ def required_of(
         rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(servers))
     vault = house_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
-    for server_id, name, description, sealed, updated_at in rows:
+    for server_id, name, description, sealed, updated_at in rows.all():
         is_set = sealed is not None and vault.knows_key_of(sealed)
         found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
     return {server_id: tuple(variables) for server_id, variables in found.items()}

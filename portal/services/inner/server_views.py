@@ -114,11 +114,22 @@ def view_servers(
 ) -> list[ServerView]:
     """The views of `rows`, loaded with their parts where `loading.shows_parts`; `masked` opens nothing, for pages."""
     groups, teams = loading.groups_of(session, rows), loading.teams_of(session, rows)
-    held = loading.keys_held(session, principal, rows)
+    held, shown = loading.keys_held(session, principal, rows), _shown(principal)
+    parts = loading.shows_parts(principal)
+    verbatim = loading.reads_verbatim(principal) and not masked
     return [
-        _view(session, principal, row, groups[row.server_id], teams[row.server_id], row.server_id in held, masked)
+        _view(
+            row, groups[row.server_id], teams[row.server_id], row.server_id in held,
+            _parts(session, row, verbatim=verbatim) if parts else {}, shown,
+        )
         for row in rows
-    ]
+    ]  # fmt: skip
+
+
+def _shown(principal: Principal) -> dict[str, Show]:
+    """How each field is shown to the viewer; a field that is not here is not."""
+    shown = {name: authz.shown(principal, name) for name in ServerView.__dataclass_fields__}
+    return {name: show for name, show in shown.items() if show is not None}
 
 
 def view_server(session: Session, principal: Principal, row: Server, *, masked: bool = False) -> ServerView:
@@ -127,22 +138,20 @@ def view_server(session: Session, principal: Principal, row: Server, *, masked: 
 
 
 def _view(
-    session: Session, principal: Principal, row: Server, groups: tuple[loading.GroupRef, ...],
-    teams: list[dict[str, str]], has_key: bool, masked: bool,
+    row: Server, groups: tuple[loading.GroupRef, ...], teams: list[dict[str, str]], has_key: bool,
+    parts: dict[str, Any], shown: Mapping[str, Show],
 ) -> ServerView:  # fmt: skip
     known: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     known |= {name: getattr(row, column) for name, column in _RENAMED.items()}
     known |= {name: tuple(getattr(row, name)) for name in _TUPLES}
     known |= {"mcp_access_groups": tuple(group.name for group in groups), "teams": tuple(teams)}
     known |= {"mcp_info": mcp_info(row), "has_user_credential": has_key if row.is_byok else None}
-    if loading.shows_parts(principal):
-        known |= _parts(session, row, verbatim=loading.reads_verbatim(principal) and not masked)
-    shown = {name: authz.shown(principal, name) for name in known}
-    if shown["mcp_info"] is Show.ONLY_IS_PUBLIC:
+    known |= parts
+    if shown.get("mcp_info") is Show.ONLY_IS_PUBLIC:
         known["mcp_info"] = {"is_public": True} if row.is_public else None
-    if shown["health_check_error"] is Show.KIND_OF_FAULT and row.health_error:
+    if shown.get("health_check_error") is Show.KIND_OF_FAULT and row.health_error:
         known["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
-    return ServerView(**{name: value for name, value in known.items() if shown[name] is not None})
+    return ServerView(**{name: value for name, value in known.items() if name in shown})
 
 
 def mcp_info(row: Server) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import ObjectDeletedError
 
 from portal.domain.credentials import setup_url
-from portal.domain.errors import CredentialNeeded, NotFound, UpstreamFailure, UpstreamTimeout
+from portal.domain.errors import Busy, CredentialNeeded, NotFound, UpstreamFailure, UpstreamTimeout
 from portal.domain.oauth import REFRESH_MARGIN, AuthorizationServer, Client, TokenSet, read_token_set
 from portal.domain.upstream import HealthReason
 from portal.services.inner import held_tokens
@@ -193,6 +193,9 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bo
     leased = stored.version + 1
     try:
         tokens = _ask(session, stored, found.server, found.resource, client)
+    except Busy:
+        _write(session, stored, leased)
+        raise
     except UpstreamFailure as failure:
         error = failure.error if isinstance(failure, OAuthRefused) else ""
         _tell(stored, error or failure.reason)

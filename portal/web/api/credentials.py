@@ -66,7 +66,10 @@ def _requirement(found: Requirement) -> dict[str, Any]:
         "server_id": found.server_id,
         "server_name": found.server_name,
         "alias": found.alias,
-        "required": [to_json(variable, without=("updated_at",)) for variable in found.required],
+        "required": [
+            {"name": variable.name, "description": variable.description, "is_set": variable.is_set}
+            for variable in found.required
+        ],
         "missing_count": found.missing_count,
         "setup_url": found.setup_url,
     }
