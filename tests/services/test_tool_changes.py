@@ -14,7 +14,7 @@ from portal.services import reviewing, servers, submissions, tool_changes
 from portal.services.inner import sights
 from portal.services.tool_changes import ToolChanges
 from portal.store.database import Database
-from portal.store.models import AcceptedTool, AuditEvent, Review, Server, ToolSight
+from portal.store.models import AcceptedTool, AuditEvent, Review, Server, ToolSight, now
 from tests.conftest import Write
 from tests.factories import make_server
 from tests.offering import Offering, offering
@@ -320,3 +320,16 @@ def test_sub_a_probe_of_an_older_version_is_not_approved_with_a_newer(
     with write() as session:
         reviewing.approve(session, ADA, server_id)
     assert waiting(database, server_id).accepted == 0
+
+
+@pytest.mark.usefixtures("shop")
+def test_of_two_workers_that_find_the_same_server_due_one_looks(write: Write, database: Database) -> None:
+    with database.session() as session:
+        subject = sights.subject_of(session.scalars(select(Server).where(Server.server_id == ID)).one())
+    for again in range(2):  # its first look, and one half an hour later
+        due_since = now()
+        won = []
+        for _ in range(2):
+            with write() as session:
+                won.append(sights.claim_look(session, subject, due_since))
+        assert won == [True, False], again
