@@ -31,7 +31,7 @@ _LEAST_OFTEN = timedelta(minutes=30)
 _MOST_JITTER = 1.15
 # A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of them, all probes.
 _CLAIM = timedelta(seconds=120)
-_SIGN_WITHIN = timedelta(seconds=60)
+_SIGN_WITHIN = 60.0
 _KEEP_HISTORY = timedelta(days=30)
 _REQUEST_DEADLINE = 8.0
 _BATCH = 32
@@ -219,7 +219,7 @@ def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
     """Contact upstreams with no transaction open, then write what they answered."""
-    last = time.monotonic() + _SIGN_WITHIN.total_seconds()
+    last = time.monotonic() + _SIGN_WITHIN
     ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
     results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)

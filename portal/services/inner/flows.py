@@ -145,7 +145,8 @@ def _latest() -> datetime:
 
 
 def _is_live() -> ColumnElement[bool]:
-    return and_(OAuthFlow.expires_at > now(), OAuthFlow.expires_at <= _latest())
+    waits_for_us = OAuthFlow.kind == "revoke"  # the worker's own errand, which nobody comes back from
+    return and_(OAuthFlow.expires_at > now(), or_(OAuthFlow.expires_at <= _latest(), waits_for_us))
 
 
 def digest(text: str) -> str:
