@@ -75,22 +75,29 @@ class ServerCard:
 
 
 @dataclass(frozen=True)
+class GridChoices:
+    """What the filters of the grid offer, as pairs of value and label."""
+
+    groups: tuple[tuple[str, str], ...]
+    teams: tuple[tuple[str, str], ...]
+    statuses: tuple[tuple[str, str], ...]
+    transports: tuple[tuple[str, str], ...] = TRANSPORTS
+    auth_types: tuple[tuple[str, str], ...] = AUTH_TYPES
+    health_states: tuple[tuple[str, str], ...] = HEALTH
+    sorts: tuple[tuple[str, str], ...] = SORTS
+
+
+@dataclass(frozen=True)
 class GridPage:
-    """One page of the grid with what its filters offer."""
+    """One page of the grid."""
 
     cards: tuple[ServerCard, ...]
     total: int
     total_is_capped: bool
     next_cursor: str | None
     query: GridQuery
-    groups: tuple[tuple[str, str], ...]
-    teams: tuple[tuple[str, str], ...]
     exists_any: bool
-    transports: tuple[tuple[str, str], ...] = TRANSPORTS
-    auth_types: tuple[tuple[str, str], ...] = AUTH_TYPES
-    health_states: tuple[tuple[str, str], ...] = HEALTH
-    statuses: tuple[tuple[str, str], ...] = ()
-    sorts: tuple[tuple[str, str], ...] = SORTS
+    choices: GridChoices
 
 
 def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
@@ -109,10 +116,12 @@ def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPa
         total_is_capped=total > COUNT_AT_MOST,
         next_cursor=cursor_of(query, page[-1]) if len(rows) > PAGE_SIZE else None,
         query=query,
-        groups=tuple((name, name) for name in read(session, _group_names(horizon)).scalars()),
-        teams=tuple((team_id, alias) for team_id, alias in _team_names(session, principal)),
         exists_any=any_there,
-        statuses=STATUSES if horizon.admin_view else (),
+        choices=GridChoices(
+            groups=tuple((name, name) for name in read(session, _group_names(horizon)).scalars()),
+            teams=tuple((team_id, alias) for team_id, alias in _team_names(session, principal)),
+            statuses=STATUSES if horizon.admin_view else (),
+        ),
     )
 
 

@@ -19,7 +19,8 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.redline import Warning, definition_of, marked, warnings_of
 from portal.services import grid, review_queue
-from portal.services.grid import ServerCard
+from portal.services.grid import GridChoices, ServerCard
+from portal.services.inner.grid_query import GridQuery
 
 HTMX_CONFIG = json.dumps(
     {
@@ -79,27 +80,39 @@ class Components:
 
 
 class Drawn:
-    """`drawn.card(server)`, `drawn.row(server)`: cards of the grid as they were drawn before.
+    """`drawn.card(server)`, `drawn.side(…)`: pieces of pages as they were drawn before.
 
-    What is drawn follows from the card and from what is given beside it, and from nothing else: no person, no token
-    and no clock. So it is kept by these, and is never out of date. Cards say different things to different viewers,
-    who then have different cards.
+    What is drawn follows from what is given, and from nothing else: no person, no token and no clock. So it is kept by
+    that, and is never out of date. A piece says different things to different viewers where they are given different
+    things, and is another piece then.
     """
 
     def __init__(self, components: Components) -> None:
         @lru_cache(maxsize=1024)
-        def draw(macro: str, server: ServerCard, checked: str, _root: str) -> Markup:
-            return Markup(getattr(components.servers, macro)(server, checked))  # noqa: S704 - rendered by Jinja
+        def draw(_root: str, file: str, macro: str, *given: object) -> Markup:
+            return Markup(getattr(getattr(components, file), macro)(*given))  # noqa: S704 - rendered by Jinja
 
         self._draw = draw
 
     def card(self, server: ServerCard) -> Markup:
         """The card of a server."""
-        return self._draw("card", server, ago(server.health.checked_at), request.root_path)
+        return self._draw(request.root_path, "servers", "card", server, ago(server.health.checked_at))
 
     def row(self, server: ServerCard) -> Markup:
         """Its row in the table."""
-        return self._draw("row", server, ago(server.health.checked_at), request.root_path)
+        return self._draw(request.root_path, "servers", "row", server, ago(server.health.checked_at))
+
+    def filter(self, query: GridQuery, choices: GridChoices) -> Markup:
+        """The filter bar of the grid."""
+        return self._draw(request.root_path, "grid", "filter", query, choices)
+
+    def side(self, actions: frozenset[Action], nav: str, needs: int, reviews: int) -> Markup:
+        """The navigation, with what waits for the person and for a review."""
+        return self._draw(request.root_path, "nav", "side", actions, nav, needs, reviews)
+
+    def shortcuts(self, actions: frozenset[Action]) -> Markup:
+        """The dialog that explains the keys."""
+        return self._draw(request.root_path, "nav", "shortcuts", actions)
 
 
 class Person:
