@@ -108,7 +108,7 @@ cluster: dev peers ## two web processes behind nginx, two workers, PostgreSQL an
 	@exec $(BIN)/python -m tests.cluster
 
 cluster-test: dev peers ## what is changed through one process of it and read through the other
-	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/cluster
+	@. .ci/services.sh; start_services; CLUSTER_IN_FULL=1 PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/cluster
 
 faults: dev peers ## what goes wrong, caused for real, oftener and for longer than under `make test`; prints its figures
 	@. .ci/services.sh; start_services; FAULTS_IN_FULL=1 PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/faults
