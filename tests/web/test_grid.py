@@ -134,7 +134,9 @@ def test_health_arrives_in_one_request_from_what_is_stored(signed_in: SignedIn, 
     mel = signed_in("mel")
     page = parse(mel.get("/servers"))
     assert page.find(id=f"health-{NOTES}").find(string="Checking…")
-    url = page.find(attrs={"data-poll": True})["hx-get"]
+    poll = page.find(attrs={"data-poll": True})
+    assert "load" in poll["hx-trigger"].split(", "), "the chips say Checking… until then"
+    url = poll["hx-get"]
     answer = parse(mel.get(f"{url},id-hidden", headers={"HX-Request": "true"}))
     chips = answer.find_all(attrs={"hx-swap-oob": True})
     assert [chip["id"] for chip in chips] == [f"health-{NOTES}"]
