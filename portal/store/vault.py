@@ -38,7 +38,7 @@ class Place:
     def associated_data(self, key_id: str) -> bytes:
         """The parts, each with its length in front, so that no two places give the same bytes."""
         parts = (key_id, self.purpose, self.owner, self.server_id, self.incarnation, self.field, self.destination)
-        return b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
+        return b"".join([len(raw).to_bytes(4, "big") + raw for raw in [part.encode() for part in parts]])
 
 
 class Vault:
