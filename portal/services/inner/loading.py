@@ -4,13 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
-from portal.authorization import Action, ServerFacts, Show
+from portal.authorization import Action, Horizon, ServerFacts, Show
 from portal.domain.errors import Forbidden, LookOnly, NotFound
 from portal.domain.principals import Principal
 from portal.services.inner.held_tokens import KIND, MORE_RIGHTS, is_usable, needs_a_person
@@ -185,40 +186,47 @@ class RequiredVariable:
     updated_at: datetime | None
 
 
-def required_of(
-    session: Session, principal: Principal, servers: Iterable[str] | ColumnElement[bool]
-) -> dict[str, tuple[RequiredVariable, ...]]:
-    """The required variables of servers, named by id or by a condition on `Server`, in one query."""
-    if isinstance(servers, ColumnElement):
-        asked = _REQUIRED.join(Server, Server.server_id == ServerVariable.server_id).where(servers)
-        rows = read(session, asked, user_id=principal.user_id)
-    else:
-        rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(servers))
+def required_of(session: Session, principal: Principal, ids: Iterable[str]) -> dict[str, tuple[RequiredVariable, ...]]:
+    """The required variables of servers, in one query."""
     vault = house_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
+    rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(ids))
     for server_id, name, description, sealed, updated_at in rows.all():
         is_set = sealed is not None and vault.knows_key_of(sealed)
         found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
     return {server_id: tuple(variables) for server_id, variables in found.items()}
 
 
-_REQUIRED = (
+_OWN_VALUE = and_(
+    UserVariable.server_id == ServerVariable.server_id,
+    UserVariable.name == ServerVariable.name,
+    UserVariable.user_id == bindparam("user_id"),
+)
+_REQUIRED_OF = (
     select(
         ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
         UserVariable.updated_at,
     )
-    .outerjoin(
-        UserVariable,
-        and_(
-            UserVariable.server_id == ServerVariable.server_id,
-            UserVariable.name == ServerVariable.name,
-            UserVariable.user_id == bindparam("user_id"),
-        ),
-    )
-    .where(ServerVariable.is_required)
+    .outerjoin(UserVariable, _OWN_VALUE)
+    .where(ServerVariable.is_required, ServerVariable.server_id.in_(_IDS))
     .order_by(ServerVariable.server_id, ServerVariable.position)
 )  # fmt: skip
-_REQUIRED_OF = _REQUIRED.where(ServerVariable.server_id.in_(_IDS))
+
+
+@lru_cache(maxsize=256)
+def required_within(seen: Horizon) -> Select[str, str | None, str | None, str, str | None, bytes | None]:
+    """The statement for each required variable of all servers that are shown: server, name and alias, the variable's
+    name and description, and what `user_id` has sealed for it; by the names of the servers."""
+    return (
+        select(
+            Server.server_id, Server.server_name, Server.alias, ServerVariable.name, ServerVariable.description,
+            UserVariable.sealed,
+        )
+        .join(ServerVariable, ServerVariable.server_id == Server.server_id)
+        .outerjoin(UserVariable, _OWN_VALUE)
+        .where(authz.visible_within(seen), ServerVariable.is_required)
+        .order_by(Server.sort_key, Server.server_id, ServerVariable.position)
+    )  # fmt: skip
 
 
 def counting(condition: ColumnElement[bool], most: int) -> Select[int]:
