@@ -1,11 +1,12 @@
 """What a person fills in for a server: values of variables and their own key. Written, counted, never read back."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -21,7 +22,7 @@ from portal.services.inner.held_tokens import KIND
 from portal.services.inner.house import house_of
 from portal.services.inner.loading import RequiredVariable
 from portal.store.database import read
-from portal.store.models import Server, ServerVariable, User, UserCredential, UserVariable, now
+from portal.store.models import Server, User, UserCredential, UserVariable, now
 
 MAX_VALUE = 8_192
 
@@ -73,19 +74,34 @@ def get_requirement(session: Session, principal: Principal, server_id: str) -> R
     return _requirement(session, principal, row)
 
 
-def list_requirements(session: Session, principal: Principal) -> list[Requirement]:
-    """What every server on the caller's grid needs of them, in two queries however many servers; [] for nobody."""
+def list_requirements(session: Session, principal: Principal) -> list[dict[str, Any]]:
+    """What every server on the caller's grid needs of them, as the API answers it, in one statement and with no object
+    in between, however many servers; [] for nobody."""
     if principal.user_id is None:
         return []
-    asks = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required)
-    names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal), asks)
-    required = loading.required_of(session, principal, authz.visible_servers(principal))
+    rows = read(session, loading.required_within(authz.horizon(principal)), user_id=principal.user_id).all()
+    house, found = house_of(session), list[dict[str, Any]]()
+    for server_id, server_name, alias, name, description, sealed in rows:
+        if not found or found[-1]["server_id"] != server_id:
+            found.append({
+                "server_id": server_id, "server_name": server_name, "alias": alias, "required": [], "missing_count": 0,
+                "setup_url": setup_url(house.public_url, server_id),
+            })  # fmt: skip
+        is_set = sealed is not None and house.vault.knows_key_of(sealed)
+        found[-1]["required"].append({"name": name, "description": description, "is_set": is_set})
+        found[-1]["missing_count"] += not is_set
+    return found
+
+
+def requirements_of(session: Session, principal: Principal, server_ids: Collection[str]) -> dict[str, Requirement]:
+    """What these servers need of the caller, as far as they may see them; those that need nothing are left out."""
+    required = loading.required_of(session, principal, server_ids)
+    names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal))
     public_url = house_of(session).public_url
-    return [
-        Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
-        for server_id, name, alias in read(session, names.order_by(Server.sort_key, Server.server_id)).all()
-        if server_id in required
-    ]
+    return {
+        server_id: Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
+        for server_id, name, alias in read(session, names.where(Server.server_id.in_(list(required))))
+    }
 
 
 def save_variables(

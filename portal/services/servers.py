@@ -1,14 +1,16 @@
 """MCP servers: list, read, add, change, remove."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import Integer, Select, String, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action
+from portal.authorization import Action, Horizon
 from portal.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from portal.domain.principals import Principal
+from portal.domain.principals import Principal, Reach
 from portal.domain.servers import (
     ServerFields,
     Transport,
@@ -20,7 +22,7 @@ from portal.services.inner import loading, revoking
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
 from portal.services.inner.server_facts import facts_of
-from portal.services.inner.server_views import ServerView, view_server, view_servers
+from portal.services.inner.server_views import ServerView, columns_of, list_objects, shown_fields, view_server
 from portal.services.inner.writing import (
     change_row,
     check_result,
@@ -28,6 +30,7 @@ from portal.services.inner.writing import (
     set_names,
     with_conflicts_named,
 )
+from portal.store.database import read
 from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
 from portal.store.oauth_tables import McpClient
 
@@ -36,9 +39,9 @@ MAX_PAGE = 200
 
 @dataclass(frozen=True)
 class ServerPage:
-    """One page of the list; `next_cursor` is None on the last."""
+    """One page of the list, each server with the fields of `ServerView`; `next_cursor` is None on the last."""
 
-    items: list[ServerView]
+    items: list[dict[str, Any]]
     next_cursor: tuple[str, str] | None
 
 
@@ -60,22 +63,34 @@ def list_servers(
 
     With `team_id` those that team is granted, for admin view and members of it, never for restricted keys.
     """
-    condition = authz.visible_servers(principal)
-    if team_id and team_id.strip():
-        condition = condition & _team_condition(session, principal, team_id.strip())
-    query = select(Server).where(condition).order_by(Server.sort_key, Server.server_id)
-    if loading.shows_parts(principal):
-        query = query.options(*loading.PARTS)
-    if after is not None:
-        query = query.where(tuple_(Server.sort_key, Server.server_id) > after)
-    if limit is not None:
-        query = query.limit(min(limit, MAX_PAGE) + 1)
-    rows = list(session.scalars(query))
-    more = limit is not None and len(rows) > min(limit, MAX_PAGE)
-    if more:
-        rows.pop()
+    team_id = (team_id or "").strip()
+    of_team = _asked_for(session, principal, team_id) if team_id else None
+    most = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
+    statement = _listing(
+        authz.horizon(principal), tuple(shown_fields(principal)), of_team,
+        is_page=limit is not None, is_later=after is not None,
+    )  # fmt: skip
+    place = dict(zip(("after_key", "after_id"), after or (), strict=False))
+    rows = read(session, statement, **({} if limit is None else {"most": most + 1}), **place).all()
+    more = limit is not None and len(rows) > most
+    rows = rows[:most] if more else rows
     cursor = (rows[-1].sort_key, rows[-1].server_id) if more else None
-    return ServerPage(view_servers(session, principal, rows), cursor)
+    return ServerPage(list_objects(session, principal, rows), cursor)
+
+
+@lru_cache(maxsize=256)
+def _listing(
+    horizon: Horizon, shown: tuple[str, ...], of_team: Reach | None, *, is_page: bool, is_later: bool
+) -> Select[Any]:
+    """The statement of a list, kept for all who see the same of the same servers."""
+    statement = select(*columns_of(shown)).where(authz.visible_within(horizon))
+    if of_team is not None:
+        statement = statement.where(authz.servers_of_team(of_team))
+    if is_later:
+        place = tuple_(bindparam("after_key", type_=String), bindparam("after_id", type_=String))
+        statement = statement.where(tuple_(Server.sort_key, Server.server_id) > place)
+    statement = statement.order_by(Server.sort_key, Server.server_id)
+    return statement.limit(bindparam("most", type_=Integer)) if is_page else statement
 
 
 def get_server(session: Session, principal: Principal, reference: str) -> ServerView:
@@ -190,12 +205,13 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
     return list(dict.fromkeys(server_ids))
 
 
-def _team_condition(session: Session, principal: Principal, team_id: str) -> ColumnElement[bool]:
+def _asked_for(session: Session, principal: Principal, team_id: str) -> Reach:
+    """What a team is granted, if the caller may ask."""
     if not authz.may_ask_for_team(principal, team_id):
         raise Forbidden("You may not ask for the servers of this team.")
     if session.get(Team, team_id) is None:
         raise NotFound(f"There is no team {team_id[:64]}.", field="team_id")
-    return authz.servers_of_team(holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups())
+    return holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups()
 
 
 def _called(row: Server) -> str:

@@ -1,5 +1,6 @@
 """The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
 
+import json
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,11 @@ def take_turn(session: Session, lock: int) -> None:
         session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
+def _from_json(stored: str | bytes) -> Any:
+    # Most of what is stored as JSON are lists with nothing in them.
+    return [] if stored in ("[]", b"[]") else json.loads(stored)
+
+
 def _engine(url: str) -> Engine:
     engine = _made(url)
     event.listen(engine, "checkout", lambda *_: metrics.move("portal_database_connections_in_use", 1))
@@ -100,14 +106,16 @@ def _made(url: str) -> Engine:
     if not url.startswith("sqlite"):
         engine = create_engine(
             url, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_timeout=10, pool_recycle=1800,
-            connect_args={"connect_timeout": _CONNECT_SECONDS}, hide_parameters=True,
+            connect_args={"connect_timeout": _CONNECT_SECONDS}, hide_parameters=True, json_deserializer=_from_json,
         )  # fmt: skip
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
     path = make_url(url).database
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=16, max_overflow=16, pool_timeout=10, hide_parameters=True)
+    engine = create_engine(
+        url, pool_size=16, max_overflow=16, pool_timeout=10, hide_parameters=True, json_deserializer=_from_json
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _SqliteBegin())
     return engine

@@ -30,7 +30,7 @@ def pairs_that_agree(session: Session, world: World) -> int:
     who = {"user_id": "u"} if world.key is None else {"key_id": "k"}
     seen_from = INSIDE if world.inside else OUTSIDE
     usable = {card.server_id for card in grid.get_grid(session, principal, GridQuery()).cards if card.usable}
-    listed = {view.server_id for view in servers.list_servers(session, principal).items}
+    listed = {found["server_id"] for found in servers.list_servers(session, principal).items}
     in_playground = {server_id for server_id, _ in grid.list_usable(session, principal)}
     there = set(SERVERS) - world.gone_servers
     for server_id in there:

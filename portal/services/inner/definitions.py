@@ -17,6 +17,7 @@ from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.services.inner.places import hint
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
+from portal.store.vault import Vault
 
 _PLAIN = (
     "description", "instructions", "command", "oauth2_flow", "mcp_info", "tool_name_to_display_name",
@@ -59,12 +60,18 @@ def _origin_after(row: Server, fields: ServerFields, name: str) -> str | None:
 
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
     """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
+    secrets = [secret for secret in row.secrets if credentials or secret.field != "credentials"]
+    return opened_parts(house_of(session).vault, row, secrets, row.variables)
+
+
+def opened_parts(
+    vault: Vault, row: Server, secrets: Iterable[ServerSecret], variables: Iterable[ServerVariable]
+) -> Definition:
+    """These parts of a server in the clear; what cannot be read is left out."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
-    for secret in row.secrets:
-        if secret.field == "credentials" and not credentials:
-            continue
-        text = house_of(session).vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
+    for secret in secrets:
+        text = vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
         if text is None:
             continue
         if secret.field in parts:
@@ -72,13 +79,13 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
         else:
             single[secret.field] = text
     values = {
-        variable.name: house_of(session).vault.open(variable.sealed, places.of_global(row, variable.name))
-        for variable in row.variables
+        variable.name: vault.open(variable.sealed, places.of_global(row, variable.name))
+        for variable in variables
         if variable.scope == Scope.GLOBAL and variable.sealed is not None
     }
     return Definition(
         urls={name: single[name] for name in URL_FIELDS if name in single},
-        args=json.loads(single.get("args", "[]")),
+        args=json.loads(single["args"]) if "args" in single else (),
         static_headers=parts["static_headers"],
         env=parts["env"],
         credentials={name: json.loads(text) for name, text in parts["credentials"].items()},

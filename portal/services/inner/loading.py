@@ -1,15 +1,17 @@
 """Reading servers with all that a decision or a view needs, in a number of queries that does not grow with them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
-from portal.authorization import Action, ServerFacts, Show
+from portal.authorization import Action, Horizon, ServerFacts, Show
 from portal.domain.errors import Forbidden, LookOnly, NotFound
 from portal.domain.principals import Principal
 from portal.services.inner.held_tokens import KIND, MORE_RIGHTS, is_usable, needs_a_person
@@ -20,6 +22,7 @@ from portal.store.models import (
     AccessGroupServer,
     Grant,
     Server,
+    ServerSecret,
     ServerVariable,
     Team,
     UserCredential,
@@ -32,8 +35,7 @@ _CHUNK = 30_000
 PARTS = (selectinload(Server.secrets, chunksize=_CHUNK), selectinload(Server.variables, chunksize=_CHUNK))
 
 
-@dataclass(frozen=True)
-class GroupRef:
+class GroupRef(NamedTuple):
     """An access group, by id and name."""
 
     access_group_id: str
@@ -94,19 +96,52 @@ _GROUPS = (
 def teams_of(session: Session, rows: Iterable[Server]) -> dict[str, list[dict[str, str]]]:
     """The teams that are granted each server, directly or through a group, sorted by name."""
     ids = [row.server_id for row in rows]
-    direct = select(Grant.server_id, Team.team_id, Team.team_alias).join(
-        Team, and_(Grant.holder_kind == "team", Grant.holder_id == Team.team_id)
-    )
-    by_group = (
-        select(AccessGroupServer.server_id, Team.team_id, Team.team_alias)
-        .join(Grant, Grant.access_group_id == AccessGroupServer.access_group_id)
-        .join(Team, and_(Grant.holder_kind == "team", Grant.holder_id == Team.team_id))
-    )
-    union = direct.where(Grant.server_id.in_(ids)).union(by_group.where(AccessGroupServer.server_id.in_(ids)))
     found: dict[str, list[dict[str, str]]] = {server_id: [] for server_id in ids}
-    for server_id, team_id, alias in sorted(session.execute(union), key=lambda r: (r[2].casefold(), r[1])):
+    for server_id, team_id, alias in sorted(read(session, _TEAMS, ids=ids), key=lambda r: (r[2].casefold(), r[1])):
         found[str(server_id)].append({"team_id": team_id, "team_alias": alias})
     return found
+
+
+_OF_TEAM = and_(Grant.holder_kind == "team", Grant.holder_id == Team.team_id)
+_TEAMS = (
+    select(Grant.server_id, Team.team_id, Team.team_alias)
+    .join(Team, _OF_TEAM)
+    .where(Grant.server_id.in_(_IDS))
+    .union(
+        select(AccessGroupServer.server_id, Team.team_id, Team.team_alias)
+        .join(Grant, Grant.access_group_id == AccessGroupServer.access_group_id)
+        .join(Team, _OF_TEAM)
+        .where(AccessGroupServer.server_id.in_(_IDS))
+    )
+)
+
+
+Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
+"""The sealed parts of a server, or rows that read like them; its credentials may be missing."""
+
+
+def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
+    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read."""
+    found: dict[str, tuple[list[Any], list[Any]]] = {row.server_id: ([], []) for row in rows}
+    for kind, statement in enumerate((_SECRETS, _VARIABLES)):
+        for part in read(session, statement, ids=list(found)).all():
+            found[part.server_id][kind].append(part)
+    return dict(found)
+
+
+_SECRETS = (
+    select(ServerSecret.server_id, ServerSecret.field, ServerSecret.name, ServerSecret.sealed, ServerSecret.hint)
+    .where(ServerSecret.server_id.in_(_IDS), ServerSecret.field != "credentials")
+    .order_by(ServerSecret.position)
+)
+_VARIABLES = (
+    select(
+        ServerVariable.server_id, ServerVariable.name, ServerVariable.scope, ServerVariable.description,
+        ServerVariable.sealed,
+    )
+    .where(ServerVariable.server_id.in_(_IDS))
+    .order_by(ServerVariable.position)
+)  # fmt: skip
 
 
 def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) -> frozenset[str]:
@@ -151,40 +186,47 @@ class RequiredVariable:
     updated_at: datetime | None
 
 
-def required_of(
-    session: Session, principal: Principal, servers: Iterable[str] | ColumnElement[bool]
-) -> dict[str, tuple[RequiredVariable, ...]]:
-    """The required variables of servers, named by id or by a condition on `Server`, in one query."""
-    if isinstance(servers, ColumnElement):
-        asked = _REQUIRED.join(Server, Server.server_id == ServerVariable.server_id).where(servers)
-        rows = read(session, asked, user_id=principal.user_id)
-    else:
-        rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(servers))
+def required_of(session: Session, principal: Principal, ids: Iterable[str]) -> dict[str, tuple[RequiredVariable, ...]]:
+    """The required variables of servers, in one query."""
     vault = house_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
+    rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(ids))
     for server_id, name, description, sealed, updated_at in rows.all():
         is_set = sealed is not None and vault.knows_key_of(sealed)
         found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
     return {server_id: tuple(variables) for server_id, variables in found.items()}
 
 
-_REQUIRED = (
+_OWN_VALUE = and_(
+    UserVariable.server_id == ServerVariable.server_id,
+    UserVariable.name == ServerVariable.name,
+    UserVariable.user_id == bindparam("user_id"),
+)
+_REQUIRED_OF = (
     select(
         ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
         UserVariable.updated_at,
     )
-    .outerjoin(
-        UserVariable,
-        and_(
-            UserVariable.server_id == ServerVariable.server_id,
-            UserVariable.name == ServerVariable.name,
-            UserVariable.user_id == bindparam("user_id"),
-        ),
-    )
-    .where(ServerVariable.is_required)
+    .outerjoin(UserVariable, _OWN_VALUE)
+    .where(ServerVariable.is_required, ServerVariable.server_id.in_(_IDS))
     .order_by(ServerVariable.server_id, ServerVariable.position)
 )  # fmt: skip
-_REQUIRED_OF = _REQUIRED.where(ServerVariable.server_id.in_(_IDS))
+
+
+@lru_cache(maxsize=256)
+def required_within(seen: Horizon) -> Select[str, str | None, str | None, str, str | None, bytes | None]:
+    """The statement for each required variable of all servers that are shown: server, name and alias, the variable's
+    name and description, and what `user_id` has sealed for it; by the names of the servers."""
+    return (
+        select(
+            Server.server_id, Server.server_name, Server.alias, ServerVariable.name, ServerVariable.description,
+            UserVariable.sealed,
+        )
+        .join(ServerVariable, ServerVariable.server_id == Server.server_id)
+        .outerjoin(UserVariable, _OWN_VALUE)
+        .where(authz.visible_within(seen), ServerVariable.is_required)
+        .order_by(Server.sort_key, Server.server_id, ServerVariable.position)
+    )  # fmt: skip
 
 
 def counting(condition: ColumnElement[bool], most: int) -> Select[int]:

@@ -1,10 +1,11 @@
 """What leaves the service floor of a server: the object of the wire format, field by field as the viewer may see it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
+from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -13,8 +14,8 @@ from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason
 from portal.domain.variables import Scope
 from portal.services.inner import loading
-from portal.services.inner.definitions import Definition, opened
-from portal.services.inner.house import house_of
+from portal.services.inner.definitions import Definition, opened_parts
+from portal.services.inner.house import House, house_of
 from portal.store.models import Server
 
 MASK = "••••••"
@@ -94,42 +95,54 @@ KIND_OF_FAULT = {
 }
 """What a health reason means, for those who may not learn the host."""
 
-_COLUMNS = (
+_PLAIN = (
     "server_id", "server_name", "alias", "description", "instructions", "transport", "auth_type", "command",
     "tool_name_to_display_name", "tool_name_to_description", "oauth2_flow", "token_validation", "allow_all_keys",
     "available_on_public_internet", "delegate_auth_to_upstream", "oauth_passthrough", "is_byok",
     "byok_api_key_help_url", "source_url", "timeout", "approval_status", "submitted_by", "submitted_at", "reviewed_by",
-    "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by", "version",
+    "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by", "version", "mcp_info",
 )  # fmt: skip
-_RENAMED = {
-    "status": "health_status", "health_check_reason": "health_reason", "last_health_check": "health_checked_at",
-    "health_check_error": "health_error",
-}  # fmt: skip
 _TUPLES = ("allowed_tools", "extra_headers", "byok_description")
+_COLUMNS = {
+    **{name: name for name in (*_PLAIN, *_TUPLES)}, "status": "health_status", "health_check_reason": "health_reason",
+    "last_health_check": "health_checked_at", "health_check_error": "health_error",
+}  # fmt: skip
+"""The column of each field that has one."""
+_BESIDE = (Server.sort_key, Server.incarnation, Server.is_public, Server.health_reason)
 _URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
+_NOTHING: dict[str, Any] = {
+    found.name: found.default_factory() if found.default_factory is not MISSING else found.default
+    for found in fields(ServerView)
+}
 
 
 def view_servers(
     session: Session, principal: Principal, rows: list[Server], *, masked: bool = False
 ) -> list[ServerView]:
     """The views of `rows`, loaded with their parts where `loading.shows_parts`; `masked` opens nothing, for pages."""
-    groups, teams = loading.groups_of(session, rows), loading.teams_of(session, rows)
-    held, shown = loading.keys_held(session, principal, rows), _shown(principal)
-    parts = loading.shows_parts(principal)
-    verbatim = loading.reads_verbatim(principal) and not masked
-    return [
-        _view(
-            row, groups[row.server_id], teams[row.server_id], row.server_id in held,
-            _parts(session, row, verbatim=verbatim) if parts else {}, shown,
-        )
-        for row in rows
-    ]  # fmt: skip
+    shown = shown_fields(principal)
+    columns = [column for name, column in _COLUMNS.items() if name in shown]
+    values = ([getattr(row, column) for column in columns] for row in rows)
+    parts = {row.server_id: (row.secrets, row.variables) for row in rows} if loading.shows_parts(principal) else None
+    return [ServerView(**found) for found in _objects(session, principal, shown, rows, values, parts, masked=masked)]
 
 
-def _shown(principal: Principal) -> dict[str, Show]:
+def list_objects(session: Session, principal: Principal, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    """`view_servers` for lists: rows of `columns_of` become what the wire carries, with no object in between."""
+    parts = loading.parts_of(session, rows) if loading.shows_parts(principal) else None
+    servers = cast(Sequence[Server], rows)
+    return list(_objects(session, principal, shown_fields(principal), servers, rows, parts, masked=False))
+
+
+def shown_fields(principal: Principal) -> dict[str, Show]:
     """How each field is shown to the viewer; a field that is not here is not."""
-    shown = {name: authz.shown(principal, name) for name in ServerView.__dataclass_fields__}
+    shown = {name: authz.shown(principal, name) for name in _NOTHING}
     return {name: show for name, show in shown.items() if show is not None}
+
+
+def columns_of(shown: Iterable[str]) -> list[ColumnElement[Any]]:
+    """What a list reads of a server: the columns of fields that are shown, and what these go by."""
+    return [*(getattr(Server, _COLUMNS[name]).label(name) for name in _COLUMNS if name in shown), *_BESIDE]
 
 
 def view_server(session: Session, principal: Principal, row: Server, *, masked: bool = False) -> ServerView:
@@ -137,43 +150,56 @@ def view_server(session: Session, principal: Principal, row: Server, *, masked: 
     return view_servers(session, principal, [row], masked=masked)[0]
 
 
-def _view(
-    row: Server, groups: tuple[loading.GroupRef, ...], teams: list[dict[str, str]], has_key: bool,
-    parts: dict[str, Any], shown: Mapping[str, Show],
-) -> ServerView:  # fmt: skip
-    known: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
-    known |= {name: getattr(row, column) for name, column in _RENAMED.items()}
-    known |= {name: tuple(getattr(row, name)) for name in _TUPLES}
-    known |= {"mcp_access_groups": tuple(group.name for group in groups), "teams": tuple(teams)}
-    known |= {"mcp_info": mcp_info(row), "has_user_credential": has_key if row.is_byok else None}
-    known |= parts
+def _objects(
+    session: Session, principal: Principal, shown: Mapping[str, Show], rows: Sequence[Server],
+    values: Iterable[Iterable[Any]], parts: Mapping[str, loading.Parts] | None, *, masked: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Each server as it is on the wire, in the order of `ServerView`; `values` begin with the columns shown."""
+    names = [name for name in _COLUMNS if name in shown]
+    emptied = {name: value for name, value in _NOTHING.items() if name not in shown}
+    groups, teams = loading.groups_of(session, rows), loading.teams_of(session, rows)
+    held, house = loading.keys_held(session, principal, rows), house_of(session)
+    verbatim = loading.reads_verbatim(principal) and not masked
+    for row, columns in zip(rows, values, strict=True):
+        found = _NOTHING | dict(zip(names, columns, strict=False))
+        server_id = row.server_id
+        more: dict[str, Any] = {
+            "mcp_access_groups": tuple(group.name for group in groups[server_id]),
+            "teams": tuple(teams[server_id]),
+            "has_user_credential": server_id in held if row.is_byok else None,
+            "mcp_info": _mcp_info(row, shown),
+            **{name: tuple(found[name]) for name in _TUPLES},
+        }
+        if parts is not None:
+            more |= _parts(house, row, parts[server_id], verbatim=verbatim)
+        if shown.get("health_check_error") is Show.KIND_OF_FAULT and found["health_check_error"]:
+            more["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
+        yield found | more | emptied
+
+
+def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
+    """`mcp_info` with `is_public` as it is now, or that alone."""
     if shown.get("mcp_info") is Show.ONLY_IS_PUBLIC:
-        known["mcp_info"] = {"is_public": True} if row.is_public else None
-    if shown.get("health_check_error") is Show.KIND_OF_FAULT and row.health_error:
-        known["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
-    return ServerView(**{name: value for name, value in known.items() if name in shown})
-
-
-def mcp_info(row: Server) -> dict[str, Any] | None:
-    """`mcp_info` with `is_public` as it is now."""
+        return {"is_public": True} if row.is_public else None
     if row.is_public:
         return {**(row.mcp_info or {}), "is_public": True}
     return {**row.mcp_info, "is_public": False} if row.mcp_info is not None else None
 
 
-def _parts(session: Session, row: Server, *, verbatim: bool) -> dict[str, Any]:
-    hidden = house_of(session).write_only_globals
-    definition = opened(session, row) if verbatim and not hidden else Definition()
-    parts: dict[str, Any] = {"static_headers": {}, "env": {}}
-    for secret in row.secrets:
+def _parts(house: House, row: Server, parts: loading.Parts, *, verbatim: bool) -> dict[str, Any]:
+    secrets, variables = parts
+    hidden = house.write_only_globals
+    definition = opened_parts(house.vault, row, secrets, variables) if verbatim and not hidden else Definition()
+    found: dict[str, Any] = {"static_headers": {}, "env": {}}
+    for secret in secrets:
         if secret.field in _URLS:
-            parts[secret.field] = ("" if hidden else definition.urls.get(secret.field)) if verbatim else secret.hint
+            found[secret.field] = ("" if hidden else definition.urls.get(secret.field)) if verbatim else secret.hint
         elif secret.field in ("static_headers", "env"):
             source = definition.static_headers if secret.field == "static_headers" else definition.env
-            parts[secret.field][secret.name] = source.get(secret.name, "") if verbatim else MASK
-    parts["args"] = tuple(definition.args)
-    parts["env_vars"] = tuple(_variable(v, definition, verbatim, hidden) for v in row.variables)
-    return parts
+            found[secret.field][secret.name] = source.get(secret.name, "") if verbatim else MASK
+    found["args"] = tuple(definition.args)
+    found["env_vars"] = tuple(_variable(v, definition, verbatim, hidden) for v in variables)
+    return found
 
 
 def _variable(variable: Any, definition: Definition, verbatim: bool, hidden: bool) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def forget_variables(server_id: str) -> Response:
 @documented(list[Needs])
 def list_requirements() -> Response:
     """What every server on the caller's grid needs of them."""
-    return answer([_requirement(found) for found in credentials.list_requirements(g.session, g.principal)])
+    return answer(credentials.list_requirements(g.session, g.principal))
 
 
 @bp.post("/server/<server_id>/user-credential")

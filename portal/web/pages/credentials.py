@@ -17,10 +17,10 @@ bp = Blueprint("credentials", __name__, url_prefix="/credentials")
 @bp.get("")
 def overview() -> Response:
     """Everything that is mine, missing first."""
-    requirements = {r.server_id: r for r in credentials.list_requirements(g.session, g.principal)}
     held = credentials.list_own_keys_held(g.session, g.principal)
     connected = {state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)}
     cards = grid.list_cards_of_mine(g.session, g.principal)
+    requirements = credentials.requirements_of(g.session, g.principal, [card.server_id for card in cards])
     items = [
         {
             "card": card,
