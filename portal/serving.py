@@ -83,7 +83,7 @@ def work(settings: Settings, database: Database, *, once: bool, parent: int | No
     while not stopped.is_set() and parent in (None, os.getppid()):
         done = 0
         try:
-            done = _round(database, tidies=rounds % _TIDY_EVERY == 0)
+            done = do_round(database, tidies=rounds % _TIDY_EVERY == 0)
         except PortalError as error:  # what was claimed comes up again when the claim is over
             log.warning("a round came to no end (%s)", error)
         except SQLAlchemyError as error:
@@ -96,7 +96,7 @@ def work(settings: Settings, database: Database, *, once: bool, parent: int | No
             stopped.wait(_IDLE_SECONDS)
 
 
-def _round(database: Database, *, tidies: bool) -> int:
+def do_round(database: Database, *, tidies: bool) -> int:
     """Do what is due now; how much was done."""
     began = time.monotonic()
     with span("worker round"):

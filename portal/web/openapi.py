@@ -37,7 +37,7 @@ WORDS: dict[int, tuple[str, ...]] = {
     429: ("rate_limited",),
     500: ("internal_error", "misconfigured"),
     502: ("upstream_failed", "oauth_refused"),
-    503: ("unavailable",),
+    503: ("unavailable", "busy"),
     504: ("upstream_timeout",),
 }  # fmt: skip
 """The stable words of `detail.error` by status."""

@@ -17,7 +17,7 @@ from portal.services.inner.authorizations import authorization_of
 from portal.services.inner.clients import client_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.targets import blueprint_of, build
-from portal.serving import work
+from portal.serving import do_round
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
@@ -210,7 +210,7 @@ def test_tmp_15_the_worker_sweeps_what_is_over_and_nothing_else(database: Databa
     for server_id in ("over", "live"):
         client("ada").post(PATH, {**BODY, "server_id": server_id})
     outlive(write, "over")
-    work(database, once=True)
+    do_round(database, tidies=True)
     with write() as session:
         assert [row.server_id for row in session.query(TemporaryServer)] == ["live"]
 

@@ -11,9 +11,9 @@ from portal.services import catalog
 from portal.settings import Settings
 from portal.store.database import Database
 from tests.conftest import Client, Portal, Write
+from tests.counting import counted
 from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
-from tests.web.test_grid import counting
 
 Browsing = Callable[[str], Browser]
 PATH = "/servers/discover"
@@ -90,12 +90,12 @@ def test_the_page_costs_as_many_queries_however_many_servers_there_are(
     with write() as session:
         make_server(session, "first", url="https://mcp.linear.app/mcp")
     vera.open(PATH)
-    with counting(database) as few:
+    with counted(database) as few:
         vera.open(PATH)
     with write() as session:
         for number in range(20):
             make_server(session, f"s{number}", url="https://mcp.exa.ai/mcp")
-    with counting(database) as many:
+    with counted(database) as many:
         vera.open(PATH)
     assert len(many) == len(few)
 

@@ -9,9 +9,9 @@ from portal.services import toolsets
 from portal.services.toolsets import ToolRef
 from portal.store.database import Database
 from tests.conftest import NOTES, Client, Write
+from tests.counting import counted
 from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
-from tests.web.test_grid import counting
 
 Browsing = Callable[[str], Browser]
 As = Callable[[str | None], Client]
@@ -129,7 +129,7 @@ def test_the_list_costs_as_many_queries_for_fifty_as_for_two(
             for number in range(start, end):
                 toolsets.create_toolset(session, OPERATOR, f"set {number}", None, [ToolRef(NOTES, "find")])
         ada = browser("ada")
-        with counting(database) as statements:
+        with counted(database) as statements:
             ada.open("/toolsets")
         counts.append(len(statements))
     assert counts[0] == counts[1]
