@@ -7,7 +7,7 @@ from flask import Blueprint, Response, g, request
 from portal.services import credentials
 from portal.services.credentials import KeyState, Requirement
 from portal.web.api.answer_shapes import KeyStateAnswer, Needs
-from portal.web.api.answers import answer, to_json
+from portal.web.api.answers import answer, to_json, unless_held
 from portal.web.api.payloads import read_if
 from portal.web.api.shapes import OwnKey, OwnValues
 from portal.web.documented import Query, documented
@@ -38,10 +38,10 @@ def forget_variables(server_id: str) -> Response:
 
 
 @bp.get("/user-env-vars/status")
-@documented(list[Needs])
+@documented(list[Needs], also=(304,))
 def list_requirements() -> Response:
     """What every server on the caller's grid needs of them."""
-    return answer(credentials.list_requirements(g.session, g.principal))
+    return unless_held(answer(credentials.list_requirements(g.session, g.principal)))
 
 
 @bp.post("/server/<server_id>/user-credential")
