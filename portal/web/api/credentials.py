@@ -26,7 +26,7 @@ def get_variables(server_id: str) -> Response:
 @documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
 def save_variables(server_id: str) -> Response:
     """Merge the values that are sent into those that are stored."""
-    payload = read_if(lambda: credentials.get_requirement(g.session, g.principal, server_id), OwnValues)
+    payload = read_if(lambda: credentials.require_values_place(g.session, g.principal, server_id), OwnValues)
     return answer(_requirement(credentials.save_variables(g.session, g.principal, server_id, payload.values)))
 
 
