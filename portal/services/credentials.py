@@ -104,6 +104,11 @@ def requirements_of(session: Session, principal: Principal, server_ids: Collecti
     }
 
 
+def require_values_place(session: Session, principal: Principal, server_id: str) -> None:
+    """Raise what `save_variables` raises before it looks at the values: the caller may store some for this server."""
+    own.find_place(session, principal, server_id, Action.VALUES_OWN)
+
+
 def save_variables(
     session: Session, principal: Principal, server_id: str, values: Mapping[str, str | None]
 ) -> Requirement:

@@ -104,3 +104,20 @@ def test_a_cursor_that_is_not_ours_is_422(client: As, cursor: str) -> None:
 
 def test_a_limit_is_refused_after_the_person_is(client: As) -> None:
     assert client("mel").get("/v1/users?limit=x").status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/v1/mcp/server", "/v1/mcp/server?limit=1", "/v1/mcp/user-env-vars/status"])
+def test_a_list_that_the_caller_holds_is_sent_again_only_when_it_has_changed(client: As, path: str) -> None:
+    first = client("ada").get(path)
+    assert first.headers["ETag"].startswith("W/")
+    assert first.headers["Cache-Control"] == "no-store"
+    held = {"If-None-Match": first.headers["ETag"]}
+    again = client("ada").get(path, headers=held)
+    assert (again.status_code, again.data) == (304, b"")
+    needs = {"env_vars": [{"name": "OWN", "scope": "user"}], "static_headers": {"X-Own": "${OWN}"}}
+    change = {"server_id": NOTES, "alias": "another", **needs}
+    assert client("ada").put("/v1/mcp/server", change).status_code == 202
+    changed = client("ada").get(path, headers=held)
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != first.headers["ETag"]
+    assert "another" in changed.text

@@ -38,18 +38,20 @@ class Head:
 def append(session: Session, rows: Sequence[AuditEvent]) -> None:
     """Give `rows`, which are flushed, the next places. One transaction at a time does this, until it ends."""
     take_turn(session, _LOCK)
-    head = read_head(session) or _last(session)
+    noted = session.get(Preference, HEAD, populate_existing=True)
+    head = _head_in(noted) or _last(session)
     for row in rows:
         row.sequence, row.previous_hash = head.sequence + 1, head.event_hash
         row.event_hash = hash_of(row)
         head = Head(row.sequence, row.event_hash)
-    session.merge(Preference(name=HEAD, value={"sequence": head.sequence, "hash": head.event_hash}))
+    noted = noted or Preference(name=HEAD)
+    noted.value = {"sequence": head.sequence, "hash": head.event_hash}
+    session.add(noted)
 
 
 def read_head(session: Session) -> Head | None:
     """The head as it was noted; None before the first event, or where somebody removed it."""
-    row = session.get(Preference, HEAD, populate_existing=True)
-    return Head(int(row.value["sequence"]), row.value["hash"]) if row is not None else None
+    return _head_in(session.get(Preference, HEAD, populate_existing=True))
 
 
 def hash_of(row: AuditEvent) -> str:
@@ -62,6 +64,10 @@ def hash_of(row: AuditEvent) -> str:
     }  # fmt: skip
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _head_in(noted: Preference | None) -> Head | None:
+    return Head(int(noted.value["sequence"]), noted.value["hash"]) if noted is not None else None
 
 
 def _last(session: Session) -> Head:

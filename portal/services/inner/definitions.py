@@ -1,7 +1,8 @@
 """A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left alone.
 
-Nothing here decides; `servers.py` asks first. Opening happens in `opened()`, for sending upstream and for the reads of
-`1-system.md`, 5, and in `reseal_credentials()`, when an Admin moves them to another host.
+Nothing here decides; `servers.py` asks first. Opening happens in `opened()`, for sending upstream, in
+`server_views.py`, for the reads of `1-system.md`, 5, and in `reseal_credentials()`, when an Admin moves them to another
+host.
 """
 
 import json
@@ -17,7 +18,6 @@ from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.services.inner.places import hint
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
-from portal.store.vault import Vault
 
 _PLAIN = (
     "description", "instructions", "command", "oauth2_flow", "mcp_info", "tool_name_to_display_name",
@@ -60,18 +60,12 @@ def _origin_after(row: Server, fields: ServerFields, name: str) -> str | None:
 
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
     """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
-    secrets = [secret for secret in row.secrets if credentials or secret.field != "credentials"]
-    return opened_parts(house_of(session).vault, row, secrets, row.variables)
-
-
-def opened_parts(
-    vault: Vault, row: Server, secrets: Iterable[ServerSecret], variables: Iterable[ServerVariable]
-) -> Definition:
-    """These parts of a server in the clear; what cannot be read is left out."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
-    for secret in secrets:
-        text = vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
+    for secret in row.secrets:
+        if secret.field == "credentials" and not credentials:
+            continue
+        text = house_of(session).vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
         if text is None:
             continue
         if secret.field in parts:
@@ -79,13 +73,13 @@ def opened_parts(
         else:
             single[secret.field] = text
     values = {
-        variable.name: vault.open(variable.sealed, places.of_global(row, variable.name))
-        for variable in variables
+        variable.name: house_of(session).vault.open(variable.sealed, places.of_global(row, variable.name))
+        for variable in row.variables
         if variable.scope == Scope.GLOBAL and variable.sealed is not None
     }
     return Definition(
         urls={name: single[name] for name in URL_FIELDS if name in single},
-        args=json.loads(single["args"]) if "args" in single else (),
+        args=json.loads(single.get("args", "[]")),
         static_headers=parts["static_headers"],
         env=parts["env"],
         credentials={name: json.loads(text) for name, text in parts["credentials"].items()},

@@ -43,9 +43,9 @@ class GroupRef(NamedTuple):
 
 
 def find_server(
-    session: Session, principal: Principal, reference: str, action: Action, *, lock: bool = False
+    session: Session, principal: Principal, reference: str, action: Action, *, lock: bool = False, parts: bool = True
 ) -> ServerFacts:
-    """The server with this id, name or alias, if `principal` may do `action` to it.
+    """The server with this id, name or alias, if `principal` may do `action` to it; its `parts` read at once.
 
     Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
     that ids cannot be guessed (rule 9); and `LookOnly` for those who see it.
@@ -54,7 +54,7 @@ def find_server(
         or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
     )
     # An id goes before a name, so that nobody can shadow a server by naming theirs like its id.
-    query = query.order_by((Server.server_id == reference).desc()).limit(1).options(*PARTS)
+    query = query.order_by((Server.server_id == reference).desc()).limit(1).options(*(PARTS if parts else ()))
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
     server = (
         ServerFacts(row, frozenset(g.access_group_id for g in groups_of(session, [row])[row.server_id]))

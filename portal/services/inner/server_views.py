@@ -1,5 +1,6 @@
 """What leaves the service floor of a server: the object of the wire format, field by field as the viewer may see it."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
@@ -13,10 +14,9 @@ from portal.authorization import Show
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason
 from portal.domain.variables import Scope
-from portal.services.inner import loading
-from portal.services.inner.definitions import Definition, opened_parts
+from portal.services.inner import loading, places
 from portal.services.inner.house import House, house_of
-from portal.store.models import Server
+from portal.store.models import Server, ServerVariable
 
 MASK = "••••••"
 
@@ -101,15 +101,16 @@ _PLAIN = (
     "available_on_public_internet", "delegate_auth_to_upstream", "oauth_passthrough", "is_byok",
     "byok_api_key_help_url", "source_url", "timeout", "approval_status", "submitted_by", "submitted_at", "reviewed_by",
     "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by", "version", "mcp_info",
+    "allowed_tools", "extra_headers", "byok_description",
 )  # fmt: skip
-_TUPLES = ("allowed_tools", "extra_headers", "byok_description")
 _COLUMNS = {
-    **{name: name for name in (*_PLAIN, *_TUPLES)}, "status": "health_status", "health_check_reason": "health_reason",
+    **{name: name for name in _PLAIN}, "status": "health_status", "health_check_reason": "health_reason",
     "last_health_check": "health_checked_at", "health_check_error": "health_error",
 }  # fmt: skip
 """The column of each field that has one."""
 _BESIDE = (Server.sort_key, Server.incarnation, Server.is_public, Server.health_reason)
 _URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
+_SEALED = (*_URLS, "args", "static_headers", "env")
 _NOTHING: dict[str, Any] = {
     found.name: found.default_factory() if found.default_factory is not MISSING else found.default
     for found in fields(ServerView)
@@ -122,7 +123,7 @@ def view_servers(
     """The views of `rows`, loaded with their parts where `loading.shows_parts`; `masked` opens nothing, for pages."""
     shown = shown_fields(principal)
     columns = [column for name, column in _COLUMNS.items() if name in shown]
-    values = ([getattr(row, column) for column in columns] for row in rows)
+    values = ([_frozen(getattr(row, column)) for column in columns] for row in rows)
     parts = {row.server_id: (row.secrets, row.variables) for row in rows} if loading.shows_parts(principal) else None
     return [ServerView(**found) for found in _objects(session, principal, shown, rows, values, parts, masked=masked)]
 
@@ -161,20 +162,23 @@ def _objects(
     held, house = loading.keys_held(session, principal, rows), house_of(session)
     verbatim = loading.reads_verbatim(principal) and not masked
     for row, columns in zip(rows, values, strict=True):
-        found = _NOTHING | dict(zip(names, columns, strict=False))
         server_id = row.server_id
-        more: dict[str, Any] = {
-            "mcp_access_groups": tuple(group.name for group in groups[server_id]),
-            "teams": tuple(teams[server_id]),
-            "has_user_credential": server_id in held if row.is_byok else None,
-            "mcp_info": _mcp_info(row, shown),
-            **{name: tuple(found[name]) for name in _TUPLES},
-        }
+        found = _NOTHING.copy()
+        found.update(zip(names, columns, strict=False))
+        found["mcp_access_groups"] = tuple([group.name for group in groups[server_id]])
+        found["teams"] = tuple(teams[server_id])
+        found["has_user_credential"] = server_id in held if row.is_byok else None
+        found["mcp_info"] = _mcp_info(row, shown)
         if parts is not None:
-            more |= _parts(house, row, parts[server_id], verbatim=verbatim)
+            found |= _parts(house, row, parts[server_id], verbatim=verbatim)
         if shown.get("health_check_error") is Show.KIND_OF_FAULT and found["health_check_error"]:
-            more["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
-        yield found | more | emptied
+            found["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
+        found |= emptied
+        yield found
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
@@ -188,26 +192,30 @@ def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
 
 def _parts(house: House, row: Server, parts: loading.Parts, *, verbatim: bool) -> dict[str, Any]:
     secrets, variables = parts
-    hidden = house.write_only_globals
-    definition = opened_parts(house.vault, row, secrets, variables) if verbatim and not hidden else Definition()
-    found: dict[str, Any] = {"static_headers": {}, "env": {}}
+    opens = verbatim and not house.write_only_globals
+    found: dict[str, Any] = {"static_headers": {}, "env": {}, "args": ()}
     for secret in secrets:
-        if secret.field in _URLS:
-            found[secret.field] = ("" if hidden else definition.urls.get(secret.field)) if verbatim else secret.hint
-        elif secret.field in ("static_headers", "env"):
-            source = definition.static_headers if secret.field == "static_headers" else definition.env
-            found[secret.field][secret.name] = source.get(secret.name, "") if verbatim else MASK
-    found["args"] = tuple(definition.args)
-    found["env_vars"] = tuple(_variable(v, definition, verbatim, hidden) for v in variables)
+        name = secret.field
+        if name not in _SEALED:
+            continue
+        text = house.vault.open(secret.sealed, places.of_secret(row, name, secret.name)) if opens else None
+        if name == "args":
+            found[name] = tuple(json.loads(text or "[]"))
+        elif name in _URLS:
+            found[name] = secret.hint if not verbatim else text if opens else ""
+        else:
+            found[name][secret.name] = text or "" if verbatim else MASK
+    found["env_vars"] = tuple([_variable(house, row, variable, opens=opens) for variable in variables])
     return found
 
 
-def _variable(variable: Any, definition: Definition, verbatim: bool, hidden: bool) -> dict[str, Any]:
-    is_global = variable.scope == Scope.GLOBAL
-    value = definition.globals.get(variable.name, "") if is_global and verbatim else "" if is_global else None
-    entry = {
-        "name": variable.name, "value": value, "scope": variable.scope, "description": variable.description,
+def _variable(house: House, row: Server, variable: ServerVariable, *, opens: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": variable.name, "value": None, "scope": variable.scope, "description": variable.description,
     }  # fmt: skip
-    if is_global and (hidden or not verbatim):
-        entry["is_set"] = variable.sealed is not None
+    if variable.scope == Scope.GLOBAL:
+        text = house.vault.open(variable.sealed, places.of_global(row, variable.name)) if opens else None
+        entry["value"] = text or ""
+        if not opens:
+            entry["is_set"] = variable.sealed is not None
     return entry

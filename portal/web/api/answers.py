@@ -30,10 +30,19 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def fresh(value: Any) -> Response:
-    """`value` with a validator (RFC 9110, 8.8.3): who has it already is told so instead."""
+    """`value` for caches that ask each time whether it still holds."""
     response = answer(value)
     response.headers["Cache-Control"] = "no-cache"
-    response.add_etag()
+    return unless_held(response)
+
+
+def unless_held(response: Response) -> Response:
+    """`response` with a validator (RFC 9110, 8.8.3): who has it already is told so instead, with 304.
+
+    It is made of the body: grants, health, settings and one's own values all change that. It is weak, because what
+    compresses the answer on its way changes the bytes and not what they say.
+    """
+    response.add_etag(weak=True)
     response.make_conditional(request)
     return response
 

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, g, request
 from portal.services import credentials
 from portal.services.credentials import KeyState, Requirement
 from portal.web.api.answer_shapes import KeyStateAnswer, Needs
-from portal.web.api.answers import answer, to_json
+from portal.web.api.answers import answer, to_json, unless_held
 from portal.web.api.payloads import read_if
 from portal.web.api.shapes import OwnKey, OwnValues
 from portal.web.documented import Query, documented
@@ -26,7 +26,7 @@ def get_variables(server_id: str) -> Response:
 @documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
 def save_variables(server_id: str) -> Response:
     """Merge the values that are sent into those that are stored."""
-    payload = read_if(lambda: credentials.get_requirement(g.session, g.principal, server_id), OwnValues)
+    payload = read_if(lambda: credentials.require_values_place(g.session, g.principal, server_id), OwnValues)
     return answer(_requirement(credentials.save_variables(g.session, g.principal, server_id, payload.values)))
 
 
@@ -38,10 +38,10 @@ def forget_variables(server_id: str) -> Response:
 
 
 @bp.get("/user-env-vars/status")
-@documented(list[Needs])
+@documented(list[Needs], also=(304,))
 def list_requirements() -> Response:
     """What every server on the caller's grid needs of them."""
-    return answer(credentials.list_requirements(g.session, g.principal))
+    return unless_held(answer(credentials.list_requirements(g.session, g.principal)))
 
 
 @bp.post("/server/<server_id>/user-credential")

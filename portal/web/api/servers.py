@@ -12,7 +12,7 @@ from portal.services import access_groups, health, servers
 from portal.services.health import HealthRow
 from portal.services.inner.server_views import ServerView
 from portal.web.api.answer_shapes import ClientAddress, GroupNames, Published
-from portal.web.api.answers import answer, next_link, nothing
+from portal.web.api.answers import answer, next_link, nothing, unless_held
 from portal.web.api.payloads import cursor_of, limit_of, read
 from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
 from portal.web.documented import PAGED, Query, documented
@@ -22,7 +22,7 @@ _EXAMPLE = {"server_name": "notes", "description": "Notes", "transport": "http",
 
 
 @bp.get("/server")
-@documented(list[ServerView], query=(Query("team_id", "Only what this team may use."), *PAGED), also=(404,))
+@documented(list[ServerView], query=(Query("team_id", "Only what this team may use."), *PAGED), also=(304, 404))
 def list_servers() -> Response:
     """All the caller may see, or with `limit` a page with a `Link` to the next one."""
     after = cast(tuple[str, str] | None, cursor_of(2))
@@ -31,7 +31,7 @@ def list_servers() -> Response:
     response = answer(page.items)
     if page.next_cursor is not None:
         response.headers["Link"] = next_link(page.next_cursor)
-    return response
+    return unless_held(response)
 
 
 @bp.post("/server")
