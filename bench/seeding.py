@@ -27,6 +27,7 @@ from portal.store.models import (
     ServerVariable,
     Team,
     TeamMember,
+    ToolSight,
     User,
     UserCredential,
     UserVariable,
@@ -41,7 +42,7 @@ GROUPS = 20
 _NARROW_HAS = 20
 _TEAMS = {MEMBER: "team-0", NARROW: "team-1"}
 _GRANTED = {MEMBER: "most", NARROW: "few"}
-_NEVER = timedelta(days=3650)
+_LATER = timedelta(minutes=25)  # the worker leaves the samples alone for longer than a bench lasts
 KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
 
 
@@ -150,7 +151,9 @@ def put_groups(connection: Connection) -> None:
 
 def put_servers(connection: Connection, servers: int) -> None:
     """Insert the servers with what belongs to them, in the groups of `put_groups`."""
-    put(connection, Server, (_server(number) for number in range(servers)))
+    at = datetime.now(UTC)
+    put(connection, Server, (_server(number) | {"probe_due_at": at + _LATER} for number in range(servers)))
+    put(connection, ToolSight, ({"server_id": server_name(n), "compared_at": at} for n in range(servers)))
     vault = Vault(parse_key_ring(KEY_RING))
     put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
     variables = [
@@ -201,7 +204,7 @@ def _server(number: int) -> dict[str, Any]:
         "is_byok": _is_byok(number), "address": f"https://s{number:05}.example", "mcp_info": {"server_name": name},
         "created_at": _BEGIN + timedelta(minutes=number), "updated_at": _BEGIN + timedelta(minutes=number),
         "health_status": "healthy" if healthy else "unhealthy", "health_reason": "ok" if healthy else "dns",
-        "health_checked_at": _BEGIN, "probe_due_at": _BEGIN + _NEVER,
+        "health_checked_at": _BEGIN,
     }  # fmt: skip
 
 
