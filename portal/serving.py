@@ -198,6 +198,8 @@ def _settle(_worker: object) -> None:
     """Leave what the start has made out of the collections of garbage: it stays, and going through it takes long."""
     gc.collect()
     gc.freeze()
+    # A long list makes more objects than the usual 700 at once, and was gone through, whole, over and over.
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _config(settings: Settings) -> dict[str, Any]:
