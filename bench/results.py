@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 _HEAD = (
     "# The bench\n\nEach section stands under the command that wrote it, and only that command writes it anew. "
     "Trust the ratios within a\nsection, not the figures: they are of one machine on one day. Times are milliseconds "
-    "unless something else is said.\n"
+    "unless something else is said.\nWhere an aim is missed, [TRIED.md](TRIED.md) says what was tried.\n"
 )
 
 
