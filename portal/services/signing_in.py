@@ -14,7 +14,7 @@ from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFa
 from portal.domain.principals import Principal, Role
 from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_identity, role_of, teams_of
 from portal.services import audit
-from portal.services.accounts import principal_for_user
+from portal.services.accounts import find_by_email, principal_for_user
 from portal.services.inner import flows, places
 from portal.services.inner.admins import is_last_admin
 from portal.services.inner.house import house_of
@@ -137,7 +137,13 @@ def _account_of(session: Session, provider: SignInProvider, identity: Identity) 
 
 
 def _linked_or_new(session: Session, provider: SignInProvider, identity: Identity, role: Role) -> User:
-    namesake = session.scalar(select(User).where(User.email == identity.email)) if identity.email else None
+    if identity.has_odd_email:
+        raise Forbidden(
+            f"{provider.label} knows you under an e-mail whose domain is none, or is written to look like another one. "
+            "Nobody gets an account here by it. Ask an Admin.",
+            code="odd_email",
+        )
+    namesake = find_by_email(session, identity.email) if identity.email else None
     if namesake is not None and (not provider.link_by_email or namesake.sso_subject is not None):
         raise Forbidden(
             "There is an account with your e-mail that is not linked to this way of signing in. Ask an Admin.",
