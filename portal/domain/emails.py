@@ -16,7 +16,7 @@ _TOGETHER = (
 )
 """Scripts that are written together (UTS 39, 5.2, Highly Restrictive)."""
 _LIKE_ASCII = frozenset(
-    "аеорсухіјѕһԁԛԝӏѵүԍ"  # Cyrillic
+    "аеорсухіјѕһԁԛԝӏѵүԍм"  # Cyrillic
     "αικνορτυχγϲϳω"  # Greek
     "օոսցհյզք"  # Armenian
     "ɑɡıȷɩʟɪᴏᴜᴠᴡᴢꜱʏǀƨƽɢʙɴʀɛ"  # Latin letters without an accent that ASCII letters are taken for
@@ -83,7 +83,7 @@ def _is_honest(label: str) -> bool:
     if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
         return False
     if "LATIN" in scripts:
-        return not any(c in _LIKE_ASCII for c in foreign)
+        return not any(c in _LIKE_ASCII or "SMALL CAPITAL" in unicodedata.name(c, "") for c in foreign)
     return not all(c in _LIKE_ASCII or c.isascii() for c in label)
 
 

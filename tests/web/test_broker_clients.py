@@ -89,7 +89,12 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
     away = httpx2.get(f"{base}/authorize", params=asked, headers=headers, follow_redirects=False)
     with HttpBrowser() as browser:
         code = browser.visit(away.headers["location"], until=CLIENT_REDIRECT).query["code"]
-    form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "https://racing.example/client.json"}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "code_verifier": VERIFIER,
+        "client_id": "https://racing.example/client.json",
+    }
 
     def spend(_: int) -> int:
         return httpx2.post(f"{base}/token", data=form, headers=headers, timeout=30).status_code

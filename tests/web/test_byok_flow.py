@@ -106,7 +106,14 @@ def test_byk_12_the_page_says_who_asks_for_what_and_where_it_returns(mel: Client
     response = mel.get(request())
     page: Any = parse(response)
     text = page.main.text
-    for words in ("https://claude.example/client.json", "Not verified", "Read your notes", "Write <b>new</b> ones", BACK, "mel@example.com"):
+    for words in (
+        "https://claude.example/client.json",
+        "Not verified",
+        "Read your notes",
+        "Write <b>new</b> ones",
+        BACK,
+        "mel@example.com",
+    ):
         assert words in text
     assert page.find("a", href="https://own.example/keys")
     form = page.find("form", action="/oauth/authorize")
@@ -169,10 +176,12 @@ def test_the_token_lists_and_calls_the_tools_of_that_server_for_an_hour_and_noth
     for path in ("/v1/mcp/server", f"/v1/mcp/server/{OWN}", "/v1/me", "/v1/mcp/user-env-vars/status", "/v1/keys"):
         assert program.get(path).status_code == 403, path
     page = mel.get("/keys").get_data(as_text=True)
-    assert "Sign-in of claude-code" in page
+    assert "Sign-in of https://claude.example/client.json" in page
     assert token not in page
     with write() as session:
-        key = session.scalars(select(ApiKey).where(ApiKey.key_alias == "Sign-in of claude-code")).one()
+        key = session.scalars(
+            select(ApiKey).where(ApiKey.key_alias == "Sign-in of https://claude.example/client.json")
+        ).one()
         assert key.expires_at is not None
         assert timedelta(minutes=59) < key.expires_at - now() <= timedelta(hours=1)
         assert key.user_id == "mel"
