@@ -39,8 +39,8 @@ def fill(
     at = now() - age
     rows = [
         {
-            "registration_id": new_id(), "server_id": server_id, "client_id": f"mcp-{new_id()}", "redirect_uris": [BACK],
-            "created_at": at, "seen_at": at, "last_used_at": at if used else None,
+            "registration_id": new_id(), "server_id": server_id, "client_id": f"mcp-{new_id()}",
+            "redirect_uris": [BACK], "created_at": at, "seen_at": at, "last_used_at": at if used else None,
         }
         for _ in range(count)
     ]  # fmt: skip

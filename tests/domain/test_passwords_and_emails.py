@@ -13,19 +13,20 @@ MELANIE = ("melanie.smith@widgets.example", "Mélanie O’Neill")
     "password",
     [
         "password123", "Password1234!", "P@ssw0rd2024", "qwertyuiop", "1234567890", "aaaaaaaaaa", "abcdefghij",
-        "letmein2024!", "Summer2024!", "Welcome2026!", "iloveyou123", "trustno1trustno1", "monkeymonkey", "zaq12wsxcde3",
-        "administrator", "drowssap321", "aaaaaaaaaa" * 50,
+        "letmein2024!", "Summer2024!", "Welcome2026!", "iloveyou123", "trustno1trustno1", "monkeymonkey",
+        "zaq12wsxcde3", "administrator", "drowssap321", "aaaaaaaaaa" * 50,
     ],
 )  # fmt: skip
 def test_common_passwords_are_refused(password: str) -> None:
-    with pytest.raises(InvalidInput, match="too easy to guess.*words"):
+    with pytest.raises(InvalidInput, match=r"too easy to guess.*words"):
         check_new_password(password, (), field="password")
 
 
 @pytest.mark.parametrize(
     "password",
     [
-        "melanie-lives-4711-here", "xq7 MELANIE zw9 kv3", "m.e.l.a.n.i.e 4711 zw9", "xq7Mélanie!zw9kv3", "oneill-zw9-kv3-xq7",
+        "melanie-lives-4711-here", "xq7 MELANIE zw9 kv3", "m.e.l.a.n.i.e 4711 zw9", "xq7Mélanie!zw9kv3",
+        "oneill-zw9-kv3-xq7",
         "smith and nine red kites", "widgets-zw9-kv3-xq7", "melanie.smith@widgets.example", "ｍｅｌａｎｉｅ zw9 kv3",
     ],
 )  # fmt: skip
@@ -76,7 +77,8 @@ def test_domains_have_one_form(domain: str, wanted: str) -> None:
     [
         "еxample.com", "exаmple.com", "аррӏе.com", "google.сом", "xn--80ak6aa92e.com", "examplе.com", "ｅxample.com",
         "example。com", "exam\u200bple.com", "exam\u00adple.com", "\u202eexample.com", "example.com.", "exaᴍple.com",
-        "ехаmple.com", "εxample.com", "exa_mple.com", "a..b.com", "-a.com", "", "xn--zz-.com", "a" * 64 + ".com", "exa mple.com",
+        "ехаmple.com", "εxample.com", "exa_mple.com", "a..b.com", "-a.com", "", "xn--zz-.com", "a" * 64 + ".com",
+        "exa mple.com",
         "example.com\x00", "ⓔxample.com", "exɑmple.com",
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Wrong passwords count by address and by e-mail, for all processes together, and lock nobody out where they are known."""
+"""Wrong passwords count by address and by e-mail, in all processes, and lock nobody out where they are known."""
 
 import threading
 from collections.abc import Callable, Iterator
