@@ -32,7 +32,7 @@ def add_user(email: str, name: str, role: str, password: str) -> None:
 def set_password(email: str, password: str) -> None:
     """Set somebody's password, for the next sign-in only."""
     from portal.services import people
-    from portal.services.accounts import find_by_email
+    from portal.services.inner.by_email import find_by_email
 
     def change(session: Any) -> None:
         found = find_by_email(session, email)

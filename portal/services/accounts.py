@@ -16,6 +16,7 @@ from portal.domain.passwords import check_new_password
 from portal.domain.principals import STRANGER, Principal, Reach, Role
 from portal.services import audit
 from portal.services.inner import known_sign_ins
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.grants import Holder, few_servers, holdings
 from portal.services.inner.house import house_of
 from portal.services.inner.known_sign_ins import Known
@@ -175,13 +176,6 @@ _USED_AT = select(ApiKey.last_used_at).where(ApiKey.key_id == bindparam("key_id"
 def note_key_use(session: Session, principal: Principal) -> None:
     """Remember that a key was used, to the minute."""
     session.execute(update(ApiKey).where(ApiKey.key_id == principal.key_id).values(last_used_at=now()))
-
-
-def find_by_email(session: Session, email: str) -> User | None:
-    """The person with this e-mail, under whichever of its forms it is stored: those of today before those of old."""
-    forms = email_forms(email)
-    found = {user.email: user for user in session.scalars(select(User).where(User.email.in_(forms)))}
-    return next((found[form] for form in forms if form in found), None)
 
 
 def check_password(session: Session, email: str, password: str) -> User:

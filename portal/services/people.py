@@ -12,9 +12,10 @@ from portal.domain.emails import REFUSED, normal_email
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
 from portal.domain.principals import Principal, Role
 from portal.services import audit
-from portal.services.accounts import find_by_email, hash_password
+from portal.services.accounts import hash_password
 from portal.services.inner import known_sign_ins, revoking
 from portal.services.inner.admins import is_last_admin
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
     ObjectPermission,

@@ -14,9 +14,10 @@ from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFa
 from portal.domain.principals import Principal, Role
 from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_identity, role_of, teams_of
 from portal.services import audit
-from portal.services.accounts import find_by_email, principal_for_user
+from portal.services.accounts import principal_for_user
 from portal.services.inner import flows, places
 from portal.services.inner.admins import is_last_admin
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.house import house_of
 from portal.store.models import Team, TeamMember, User, new_id
 
