@@ -6,13 +6,14 @@ from argon2 import PasswordHasher
 from flask import Flask
 
 from portal import web
+from portal.domain.emails import listed_domain
 from portal.domain.oauth import Client
 from portal.domain.principals import Role
 from portal.domain.servers import STDIO_COMMANDS
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy
 from portal.services.inner.house import House
-from portal.settings import ProviderSettings, Settings, parse_key_ring
+from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
@@ -24,7 +25,7 @@ _MOST_BYTES = 2 * 1024 * 1024
 
 
 def open_database(settings: Settings) -> Database:
-    """The database with the house that use cases live in."""
+    """The database with the house that use cases live in. Raises `BadSettings`."""
     commands = frozenset(settings.stdio_commands)
     outbound = OutboundPolicy(settings.private_upstreams)
     house = House(
@@ -54,13 +55,22 @@ def _provider(given: ProviderSettings) -> SignInProvider:
         issuer=given.issuer,
         client=Client(given.client_id, given.client_secret.get_secret_value()),
         scopes=tuple(given.scopes),
-        email_domains=tuple(given.email_domains),
+        email_domains=tuple(_domain(domain) for domain in given.email_domains),
         groups_claim=given.groups_claim,
         roles={group: Role(role) for group, role in given.roles.items()},
         teams=dict(given.teams),
         default_role=Role(given.default_role) if given.default_role else None,
         link_by_email=given.link_by_email,
     )
+
+
+def _domain(typed: str) -> str:
+    domain = listed_domain(typed)
+    if not domain:
+        raise BadSettings(
+            f"PORTAL_SIGN_IN_PROVIDERS: email_domains are domains in letters of one script, which {typed!r:.100} is not"
+        )
+    return domain
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Flask:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal import telemetry
 from portal.app import create_app
-from portal.domain.errors import PortalError
+from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
 from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
@@ -41,11 +41,17 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
     with database.session(writes=True) as session:
         take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
         password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
-        admin = starting.make_first_admin(
-            session, OPERATOR, email=settings.bootstrap_admin_email.lower(),
-            password=password.get_secret_value() if password else None,
-            api_key=key.get_secret_value() if key else None,
-        )  # fmt: skip
+        try:
+            admin = starting.make_first_admin(
+                session, OPERATOR, email=settings.bootstrap_admin_email,
+                password=password.get_secret_value() if password else None,
+                api_key=key.get_secret_value() if key else None,
+            )  # fmt: skip
+        except InvalidInput as error:
+            setting = {"password": "PASSWORD", "email": "EMAIL"}.get(error.field or "")
+            if setting is None:
+                raise
+            sys.exit(f"Setting PORTAL_BOOTSTRAP_ADMIN_{setting}: {error.message}")
         faults = starting.apply_config(session, OPERATOR, _config(settings))
         session.commit()
     database.engine.dispose()  # gunicorn forks next: its children must not share a connection

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -20,9 +20,13 @@ def load(**overrides: Any) -> Settings:
     try:
         return read_settings(os.environ, **overrides)
     except BadSettings as error:
-        for line in str(error).splitlines():
-            click.echo(f"Setting {line}", err=True)
-        sys.exit(2)
+        _end(error)
+
+
+def _end(error: BadSettings) -> NoReturn:
+    for line in str(error).splitlines():
+        click.echo(f"Setting {line}", err=True)
+    sys.exit(2)
 
 
 def opened(settings: Settings) -> Database:
@@ -31,7 +35,10 @@ def opened(settings: Settings) -> Database:
 
     if settings.embedded:
         os.umask(0o077)
-    return open_database(settings)
+    try:
+        return open_database(settings)
+    except BadSettings as error:
+        _end(error)
 
 
 def connect(settings: Settings) -> Database:

@@ -32,13 +32,14 @@ def add_user(email: str, name: str, role: str, password: str) -> None:
 def set_password(email: str, password: str) -> None:
     """Set somebody's password, for the next sign-in only."""
     from portal.services import people
+    from portal.services.inner.by_email import find_by_email
 
     def change(session: Any) -> None:
-        found = [u for u in people.list_users(session, OPERATOR, q=email, limit=200).items if u.email == email.lower()]
-        if not found:
+        found = find_by_email(session, email)
+        if found is None:
             raise click.ClickException(f"There is nobody with the e-mail {email}.")
         fields = {"password": password, "must_change_password": True}
-        people.change_user(session, OPERATOR, found[0].user_id, fields)
+        people.change_user(session, OPERATOR, found.user_id, fields)
 
     base.in_transaction(change)
     click.echo("The password is set. It has to be changed at the next sign-in.")

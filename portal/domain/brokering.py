@@ -6,12 +6,15 @@ OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (regi
 import base64
 import hashlib
 import hmac
+import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from portal.domain.addresses import DEFAULT_INTERNAL_RANGES, in_ranges, is_this_machine
 from portal.domain.errors import InvalidInput, InvalidRequest
 
 MOST_REDIRECTS = 10
@@ -23,6 +26,7 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
+_ADDRESS = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"[\x21-\x7e]{1,8192}")
 _GRANTS = ("authorization_code", "refresh_token")
 _OWN_NAME = "mcp portal"
@@ -109,6 +113,35 @@ def check_client_id(text: str) -> None:
     """Raise `InvalidRequest` for what is no client id."""
     if len(text) > _LONGEST_ID or not _VISIBLE.fullmatch(text):
         raise InvalidRequest("The client_id is too long, or holds characters that none has.", field="client_id")
+
+
+def is_metadata_document(client_id: str, *, may_be_local: bool) -> bool:
+    """Whether a client id is the address of a client's own metadata (Client ID Metadata Documents, 3): https, a path,
+    neither user nor fragment nor steps upward. `may_be_local` lets addresses of this machine and this network in."""
+    if not client_id.startswith("https://") or not 0 < len(client_id) <= _LONGEST_ID or "\\" in client_id:
+        return False
+    try:
+        parts = urlsplit(client_id)
+        port_is_right = parts.port != 0 and not parts.netloc.endswith(":")
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    if not _ADDRESS.fullmatch(client_id) or "#" in client_id or "@" in parts.netloc or not host or not port_is_right:
+        return False
+    if parts.path in ("", "/") or any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
+        return False
+    is_local = is_this_machine(host) or host.endswith(".localhost") or in_ranges(host, DEFAULT_INTERNAL_RANGES)
+    return may_be_local or not (is_local or host.rstrip(".") == "localhost")
+
+
+def fingerprint(server_id: str | None, claims: ClientClaims, redirect_uris: Iterable[str]) -> str:
+    """What is the same for registrations that say the same: the SHA-256 of the server and the metadata, the lists taken
+    as sets."""
+    said = [
+        server_id, claims.name, sorted(set(redirect_uris)), sorted(set(claims.grant_types)),
+        sorted(set(claims.response_types)),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def scopes_of(text: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from portal.domain.emails import domain_of, listed_domain, normal_email
 from portal.domain.oauth import Client
 from portal.domain.principals import Role
 
@@ -41,6 +42,8 @@ class Identity:
     email: str | None
     name: str | None
     groups: frozenset[str]
+    has_odd_email: bool = False
+    """Whether the provider vouches for an e-mail that is none, or whose domain is written to look like another."""
 
 
 def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identity:
@@ -52,9 +55,10 @@ def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identi
     return Identity(
         issuer=str(claims["iss"]),
         subject=str(claims["sub"]),
-        email=email.strip().lower() if isinstance(email, str) and _domain_of(email) else None,
+        email=(normal_email(email) or None) if isinstance(email, str) else None,
         name=name.strip()[:200] if isinstance(name, str) and name.strip() else None,
         groups=frozenset(group for group in listed if isinstance(group, str)),
+        has_odd_email=isinstance(email, str) and email.strip() != "" and not normal_email(email),
     )
 
 
@@ -62,7 +66,8 @@ def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
     """Whether the provider's e-mail domain rule lets this person in; without a rule, everybody it vouches for."""
     if not provider.email_domains:
         return True
-    return _domain_of(identity.email or "") in {_ascii(domain) for domain in provider.email_domains}
+    allowed = {listed_domain(domain) for domain in provider.email_domains} - {""}
+    return domain_of(identity.email or "") in allowed
 
 
 def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
@@ -74,19 +79,3 @@ def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
 def teams_of(provider: SignInProvider, identity: Identity) -> frozenset[str]:
     """The aliases of the teams that their groups give."""
     return frozenset(alias for group, alias in provider.teams.items() if group in identity.groups)
-
-
-def _domain_of(email: str) -> str:
-    """The domain behind the one `@`, as its A-label; "" for what is no plain address (R-AUTHN-13)."""
-    text = email.strip()
-    local, _, domain = text.partition("@")
-    if not local or "@" in domain or not text.isprintable() or any(c.isspace() for c in text) or len(text) > 320:
-        return ""
-    return _ascii(domain)
-
-
-def _ascii(domain: str) -> str:
-    try:
-        return domain.strip().lower().encode("idna").decode()
-    except UnicodeError:
-        return ""

@@ -10,18 +10,21 @@ from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.addresses import is_internal
+from portal.domain.emails import email_forms
 from portal.domain.errors import InvalidInput, Unauthenticated
+from portal.domain.passwords import check_new_password
 from portal.domain.principals import STRANGER, Principal, Reach, Role
 from portal.services import audit
+from portal.services.inner import known_sign_ins
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.grants import Holder, few_servers, holdings
 from portal.services.inner.house import house_of
+from portal.services.inner.known_sign_ins import Known
 from portal.services.preferences import STORED, load_preferences, preferences_of
 from portal.store.database import read
 from portal.store.models import ApiKey, TeamMember, User, now
 
 _LAST_USED_STEP = timedelta(seconds=60)
-MIN_PASSWORD = 10
-MAX_PASSWORD = 512
 
 
 def hash_key(secret: str) -> str:
@@ -178,7 +181,7 @@ def note_key_use(session: Session, principal: Principal) -> None:
 def check_password(session: Session, email: str, password: str) -> User:
     """The person whose e-mail and password these are; the same answer, after the same work, for every failure."""
     house = house_of(session)
-    user = session.scalar(select(User).where(User.email == email.strip().lower()))
+    user = find_by_email(session, email)
     stored = user.password_hash if user else None
     try:
         house.hasher.verify(stored or house.decoy_hash, password)
@@ -192,13 +195,22 @@ def check_password(session: Session, email: str, password: str) -> User:
     return user
 
 
-def sign_in(session: Session, email: str, password: str, address: str | None) -> str:
-    """The id of the person whose e-mail and password these are, on record as signed in. Raises `Unauthenticated`."""
+def sign_in(session: Session, email: str, password: str, address: str | None, device: str) -> str:
+    """The id of the person whose e-mail and password these are, on record as signed in. Raises `Unauthenticated`.
+
+    From here on they are known in the browser that holds `device`, a secret, and at `address`.
+    """
     user_id = check_password(session, email, password).user_id
     principal = principal_for_user(session, user_id, address)
+    known_sign_ins.note(session, user_id, device, address)
     audit.record(session, principal, "signed in", "user", user_id, name=principal.name)
     session.flush()
     return user_id
+
+
+def known_from(session: Session, email: str, device: str | None, address: str | None) -> Known | None:
+    """How the person with this e-mail is known where somebody tries to sign in as them; None where they are not."""
+    return known_sign_ins.find(session, email_forms(email), device, address)
 
 
 def sign_out(session: Session, principal: Principal) -> None:
@@ -218,16 +230,16 @@ def change_password(session: Session, principal: Principal, current: str, new: s
         raise InvalidInput("This is not your current password.", field="current_password") from None
     if new == current:
         raise InvalidInput("Choose another password than the current one.", field="new_password")
-    user.password_hash = hash_password(session, new, field="new_password")
+    user.password_hash = hash_password(session, new, user, field="new_password")
     user.must_change_password = False
+    known_sign_ins.forget(session, user.user_id)
     audit.record(session, principal, "password changed", "user", user.user_id)
     session.flush()
 
 
-def hash_password(session: Session, password: str, field: str = "password") -> str:
-    """The Argon2id hash of a password that is long enough. Raises `InvalidInput`."""
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise InvalidInput(f"A password has {MIN_PASSWORD} characters or more.", field=field)
+def hash_password(session: Session, password: str, user: User, field: str = "password") -> str:
+    """The Argon2id hash of a new password for `user`. Raises `InvalidInput` for one that is refused."""
+    check_new_password(password, (user.email, user.display_name), field=field)
     try:
         return house_of(session).hasher.hash(password)
     except UnicodeEncodeError:

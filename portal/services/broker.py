@@ -30,7 +30,7 @@ from portal.services.inner.brokered import (
     check_redirect,
     configured_scopes,
     issuer_of,
-    missing_client,
+    note_client_seen,
     note_client_use,
     prefix_of,
     registered_client,
@@ -41,7 +41,7 @@ from portal.services.inner.flows import Flow, begin_flow, peek_flow, take_flow_b
 from portal.services.inner.house import house_of
 from portal.services.inner.oauth_subjects import find_subject
 from portal.store.models import Server
-from portal.store.oauth_tables import Consent, McpClient
+from portal.store.oauth_tables import Consent
 
 _CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
 _OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
@@ -92,9 +92,10 @@ def begin(
     row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
     _check_resource(session, row, found, asked.resource)
     scopes = scopes_of(asked.scope) or configured_scopes(session, row) or found.scopes
-    client = _client(session, row, found, scopes, asked, known)
+    client = client_of(session, row, found.server, scopes)
     row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
     contents = _contents(session, row, found, client, asked, scopes, at_root=at_root)
+    note_client_seen(session, asked.client_id)
     if browser is None:
         return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
     contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
@@ -141,6 +142,7 @@ def decide(session: Session, principal: Principal, flow_id: str, browser: str | 
     if row.incarnation != begun["incarnation"]:
         raise InvalidRequest(_OVER)
     audit.record(session, principal, "app allowed", "server", row.server_id, **details)
+    note_client_seen(session, begun["client_id"])
     _remember(session, principal, row, begun)
     return _departed(session, begun, flow.user_id, row.server_id, browser)
 
@@ -205,19 +207,6 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
         named = ""
     if not named or named not in {canonical_resource(one) for one in ours if one}:
         raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
-
-
-def _client(
-    session: Session, row: Server, found: Discovery, scopes: tuple[str, ...], asked: AuthorizationRequest,
-    known: McpClient | None,
-) -> Client:  # fmt: skip
-    """The client that the upstream knows: the portal, or where it has none there the one that the caller names."""
-    try:
-        return client_of(session, row, found.server, scopes)
-    except InvalidRequest:
-        if known is None and asked.client_id:
-            return Client(asked.client_id)
-        raise missing_client() from None
 
 
 def _contents(

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.brokering import ClientClaims, read_claims
-from portal.domain.errors import InvalidRequest, NotFound, PortalError, RateLimited
+from portal.domain.brokering import ClientClaims, fingerprint, read_claims
+from portal.domain.errors import InvalidRequest, NotFound, PortalError
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.inner.brokered import (
     NO_AUTHORIZATION,
+    PLACEHOLDER,
     authorization,
     check_redirect,
     prefix_of,
@@ -27,12 +28,19 @@ from portal.services.inner.brokered import (
 from portal.services.inner.clients import register_for_admin
 from portal.services.inner.house import house_of
 from portal.services.inner.oauth_subjects import by_reference, find_subject
-from portal.store.models import Server, now
+from portal.store.database import take_turn
+from portal.store.models import Server, UtcDateTime, now
 from portal.store.oauth_tables import McpClient
 
-_MOST_UNUSED = 5_000
+MOST_UNUSED, MOST_UNUSED_OF_A_SERVER = 5_000, 1_000
+"""How many registrations nobody used may be kept: in all, and of those for one server (or for no server by name)."""
+MOST_AT_ALL = 20_000
+GRACE = timedelta(minutes=30)
+"""For so long after it registered or began to authorize a client makes no room for others: longer than a person may
+take to sign in. Only `MOST_AT_ALL`, which is 1,000 addresses at their limit within that time, goes before it."""
 _UNUSED_FOR = timedelta(days=30)
 _USED_FOR = timedelta(days=90)
+_ROOM_LOCK = 7_204_917_008
 _NEVER_ANSWERED = ("client_secret", "client_secret_expires_at", "registration_access_token", "registration_client_uri")
 
 
@@ -110,12 +118,12 @@ def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
 
 def _registered(session: Session, row: Server | None, claims: ClientClaims, valid: list[str]) -> dict[str, Any]:
     if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against (OAU-38, OAU-66)
-        name = prefix_of(row) if row is not None else "placeholder"
+        name = prefix_of(row) if row is not None else PLACEHOLDER
         back = f"{house_of(session).public_url}/callback"
         return {"client_id": name, **_described(claims, [back])}
-    client_id = f"mcp-{secrets.token_urlsafe(24)}"
-    _remember(session, row, client_id, claims, valid)
-    return {"client_id": client_id, "client_id_issued_at": int(now().timestamp()), **_described(claims, valid)}
+    client = _same_or_new(session, row, claims, valid)
+    issued = int(client.created_at.timestamp())
+    return {"client_id": client.client_id, "client_id_issued_at": issued, **_described(claims, valid)}
 
 
 def _described(claims: ClientClaims, redirect_uris: list[str]) -> dict[str, Any]:
@@ -141,21 +149,59 @@ def _answered_upstream(
     return kept | {"redirect_uris": redirect_uris, "token_endpoint_auth_method": "none"}
 
 
-def _remember(session: Session, row: Server | None, client_id: str, claims: ClientClaims, valid: list[str]) -> None:
-    _make_room(session)
-    session.add(
-        McpClient(
-            server_id=row.server_id if row is not None else None, client_id=client_id, client_name=claims.name or None,
-            redirect_uris=valid,
-        )
-    )  # fmt: skip
+def _same_or_new(session: Session, row: Server | None, claims: ClientClaims, valid: list[str]) -> McpClient:
+    """The client that said just this of itself before, else a new one.
+
+    An id is no secret and nobody may change what stands behind it, so that equal clients may share one. One registers
+    at a time, in all processes: neither are two made of equal ones, nor is room made for one twice.
+    """
+    take_turn(session, _ROOM_LOCK)
+    server_id = row.server_id if row is not None else None
+    same = fingerprint(server_id, claims, valid)
+    client = session.scalar(select(McpClient).where(McpClient.fingerprint == same))
+    if client is None:
+        client = _remember(session, row, f"mcp-{secrets.token_urlsafe(24)}", claims, valid)
+        client.fingerprint = same
+    client.seen_at = now()
     session.flush()
+    return client
 
 
-def _make_room(session: Session) -> None:
-    """Forget clients that nobody uses. Raises `RateLimited` where there are too many that nobody ever used."""
+def _remember(
+    session: Session, row: Server | None, client_id: str, claims: ClientClaims, valid: list[str]
+) -> McpClient:  # fmt: skip
+    server_id = row.server_id if row is not None else None
+    _make_room(session, server_id)
+    client = McpClient(
+        server_id=server_id, client_id=client_id, client_name=claims.name or None, redirect_uris=valid, seen_at=now()
+    )
+    session.add(client)
+    session.flush()
+    return client
+
+
+def _make_room(session: Session, server_id: str | None) -> None:
+    """Forget clients that nobody used for long, and where too many were never used, the oldest of those.
+
+    Nobody is turned away: who registers in masses pushes out their own. A client in use makes no room for others.
+    """
     never = McpClient.last_used_at.is_(None)
-    unused = and_(never, McpClient.created_at < now() - _UNUSED_FOR)
-    session.execute(delete(McpClient).where(or_(unused, McpClient.last_used_at < now() - _USED_FOR)))
-    if (session.scalar(select(func.count()).select_from(McpClient).where(never)) or 0) >= _MOST_UNUSED:
-        raise RateLimited("Too many apps have registered without being used.", retry_after=3600)
+    at = now()
+    unused = and_(never, at - _UNUSED_FOR > _SEEN)
+    session.execute(delete(McpClient).where(or_(unused, McpClient.last_used_at < at - _USED_FOR)))
+    of_this = McpClient.server_id == server_id if server_id is not None else McpClient.server_id.is_(None)
+    is_over = at - GRACE > _SEEN
+    _keep_only(session, MOST_UNUSED_OF_A_SERVER - 1, [never, of_this], [is_over])
+    _keep_only(session, MOST_UNUSED - 1, [never], [is_over])
+    _keep_only(session, MOST_AT_ALL - 1, [never], [])
+
+
+def _keep_only(session: Session, most: int, of: list[ColumnElement[bool]], may_go: list[ColumnElement[bool]]) -> None:
+    """Delete the oldest `of` these that `may_go`, so that `most` of them are left, or as few as may be."""
+    too_many = (session.scalar(select(func.count()).select_from(McpClient).where(*of)) or 0) - most
+    if too_many > 0:
+        oldest = select(McpClient.registration_id).where(*of, *may_go).order_by(_SEEN).limit(too_many)
+        session.execute(delete(McpClient).where(McpClient.registration_id.in_(oldest)))
+
+
+_SEEN = func.coalesce(McpClient.seen_at, McpClient.created_at, type_=UtcDateTime())

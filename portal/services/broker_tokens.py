@@ -22,7 +22,15 @@ from portal.domain.upstream import HealthReason
 from portal.services import audit
 from portal.services.inner import held_tokens, shared_tokens
 from portal.services.inner.authorizations import identity_of
-from portal.services.inner.brokered import CODE, NO_AUTHORIZATION, authorization, require_oauth, upstream_client
+from portal.services.inner.brokered import (
+    CODE,
+    NO_AUTHORIZATION,
+    authorization,
+    known_client_of,
+    note_client_use,
+    require_oauth,
+    upstream_client,
+)
 from portal.services.inner.clients import redirect_uri
 from portal.services.inner.flows import Flow, find_flow, take_flow
 from portal.services.inner.held_tokens import KIND
@@ -46,6 +54,7 @@ def redeem(session: Session, principal: Principal, reference: str, asked: TokenR
     """
     row = _subject(session, principal, reference, asked)
     require_oauth(row)
+    known_client_of(session, row, asked.client_id)
     found = authorization(session, row)
     if not found.server.token_endpoint:
         raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server")
@@ -98,7 +107,7 @@ def _exchanged(
     }
     given = _asked(session, row, found, client, form, flow.contents["scopes"])
     person = principal.user_id or flow.user_id
-    return _accepted(session, principal, row, found, client, given, person)
+    return _accepted(session, principal, row, found, client, given, person, asked.client_id)
 
 
 def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) -> bool:
@@ -125,7 +134,7 @@ def _renewed(
     form = {"grant_type": "refresh_token", "refresh_token": asked.refresh_token}
     form |= {"scope": " ".join(scopes)} if scopes else {}
     given = _asked(session, row, found, client, form, scopes)
-    return _accepted(session, principal, row, found, client, given, principal.user_id)
+    return _accepted(session, principal, row, found, client, given, principal.user_id, asked.client_id)
 
 
 def _asked(
@@ -152,9 +161,10 @@ def _asked(
 
 def _accepted(
     session: Session, principal: Principal, row: Server, found: Discovery, client: Client,
-    given: tuple[dict[str, Any], TokenSet], person: str | None,
+    given: tuple[dict[str, Any], TokenSet], person: str | None, client_id: str,
 ) -> dict[str, Any]:  # fmt: skip
     answer, tokens = given
+    note_client_use(session, client_id)
     rule = broken_rule(row.token_validation, answer)
     if rule is not None:
         audit.record(session, principal, "token refused", "server", row.server_id, rule=rule)

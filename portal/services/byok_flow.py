@@ -27,7 +27,14 @@ from portal.domain.redirects import check_redirect_uri, is_loopback, shown_desti
 from portal.services import credentials, keys
 from portal.services.accounts import principal_for_user
 from portal.services.inner import loading
-from portal.services.inner.brokered import issuer_of, prefix_of
+from portal.services.inner.brokered import (
+    issuer_of,
+    note_client_seen,
+    note_client_use,
+    prefix_of,
+    registered_client,
+    require_known_anywhere,
+)
 from portal.services.inner.flows import Flow, begin_flow, finish_flow, take_flow
 from portal.services.inner.grants import ObjectPermission
 from portal.services.inner.house import house_of
@@ -91,6 +98,8 @@ def ask(session: Session, principal: Principal, asked: AuthorizeRequest, *, brow
     """
     _check(asked)
     row = _find(session, principal, asked.server_id or _named(session, asked.resource))
+    registered_client(session, row, asked.client_id, asked.redirect_uri)
+    note_client_seen(session, asked.client_id)
     kept = {name: getattr(asked, name) for name in ("redirect_uri", "code_challenge", "state", "client_id")}
     _, ticket = begin_flow(
         session, QUESTION, kept, browser=browser, user_id=principal.user_id, server_id=row.server_id
@@ -138,6 +147,7 @@ def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[s
         raise InvalidRequest("The grant type has to be authorization_code.", code=code)
     if not asked.code or not asked.redirect_uri or not _VERIFIER.fullmatch(asked.code_verifier):
         raise InvalidRequest("The code, the redirect URI or the PKCE verifier is missing or malformed.")
+    require_known_anywhere(session, asked.client_id)
     flow = take_flow(session, asked.code, kinds=(CODE,), browser=None)
     if flow is None or not _fits(flow, asked):
         raise _refused("The code is unknown, used or over, or was given to another client.")
@@ -151,6 +161,7 @@ def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[s
 def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]:
     server_id, contents = str(flow.server_id), flow.contents
     finish_flow(session, flow.flow_id, {"state": "redeemed"})
+    note_client_use(session, str(contents["client_id"]))
     if contents["key"]:
         credentials.save_key(session, person, server_id, contents["key"])
     else:

@@ -8,12 +8,14 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.emails import REFUSED, normal_email
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, NotFound
 from portal.domain.principals import Principal, Role
 from portal.services import audit
 from portal.services.accounts import hash_password
-from portal.services.inner import revoking
+from portal.services.inner import known_sign_ins, revoking
 from portal.services.inner.admins import is_last_admin
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.conflicts import flush_unique
 from portal.services.inner.grants import (
     ObjectPermission,
@@ -133,8 +135,7 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
 
 def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
     if "email" in fields:
-        email = fields["email"]
-        user.email = email.strip().lower() if isinstance(email, str) and email.strip() else None
+        _set_email(session, user, fields["email"])
     if "display_name" in fields:
         user.display_name = str(fields["display_name"]) if fields["display_name"] else None
     if fields.get("role") is not None:
@@ -145,8 +146,27 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
     if fields.get("is_active") is not None:
         user.is_active = bool(fields["is_active"])
     if fields.get("password"):
-        user.password_hash = hash_password(session, str(fields["password"]))
+        user.password_hash = hash_password(session, str(fields["password"]), user)
         user.must_change_password = bool(fields.get("must_change_password", False))
+        known_sign_ins.forget(session, user.user_id)
+
+
+def _set_email(session: Session, user: User, given: object) -> None:
+    """Store an e-mail in its one form. One that was stored before there was that form stays as it is."""
+    email = given.strip() if isinstance(given, str) else ""
+    if user.email is not None and email.lower() == user.email:
+        return
+    if not email:
+        user.email = None
+        return
+    normal = normal_email(email)
+    if not normal:
+        raise InvalidInput(REFUSED, field="email")
+    with session.no_autoflush:
+        namesake = find_by_email(session, normal)
+    if namesake is not None and namesake is not user:
+        raise Conflict(_TAKEN, field="email")
+    user.email = normal
 
 
 def _find(session: Session, user_id: str) -> User:

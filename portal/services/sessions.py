@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
 from portal.services import audit, keys
+from portal.services.inner import known_sign_ins
 from portal.services.inner.flows import sweep_flows
 from portal.services.inner.house import house_of
+from portal.store.counts import sweep_counts
 from portal.store.database import read
 from portal.store.models import DATABASE_TIME, BrowserSession, time_of
 
@@ -131,10 +133,13 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
-    """Delete sessions that have run out, API keys that did so long ago, and redirects that nobody came back from."""
+    """Delete sessions that have run out, API keys that did so long ago, redirects that nobody came back from, where
+    people were long not seen, and tries that count toward no limit any more."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
+    known_sign_ins.sweep(session)
+    sweep_counts(session)
 
 
 def _hash(cookie: str) -> str:

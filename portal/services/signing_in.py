@@ -17,6 +17,7 @@ from portal.services import audit
 from portal.services.accounts import principal_for_user
 from portal.services.inner import flows, places
 from portal.services.inner.admins import is_last_admin
+from portal.services.inner.by_email import find_by_email
 from portal.services.inner.house import house_of
 from portal.store.models import Team, TeamMember, User, new_id
 
@@ -137,7 +138,13 @@ def _account_of(session: Session, provider: SignInProvider, identity: Identity) 
 
 
 def _linked_or_new(session: Session, provider: SignInProvider, identity: Identity, role: Role) -> User:
-    namesake = session.scalar(select(User).where(User.email == identity.email)) if identity.email else None
+    if identity.has_odd_email:
+        raise Forbidden(
+            f"{provider.label} knows you under an e-mail whose domain is none, or is written to look like another one. "
+            "Nobody gets an account here by it. Ask an Admin.",
+            code="odd_email",
+        )
+    namesake = find_by_email(session, identity.email) if identity.email else None
     if namesake is not None and (not provider.link_by_email or namesake.sso_subject is not None):
         raise Forbidden(
             "There is an account with your e-mail that is not linked to this way of signing in. Ask an Admin.",

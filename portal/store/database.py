@@ -58,6 +58,14 @@ class Database:
         except SQLAlchemyError:
             log.debug("a note was given up")
 
+    @contextmanager
+    def counting(self) -> Iterator[Session]:
+        """A session that commits at the end, for counts that many wait for: it gives up soon where somebody else writes
+        (SQLite). Raises what the database raises."""
+        with self._sessions(bind=self._noting, info=dict(self._info)) as session:
+            yield session
+            session.commit()
+
     def answers(self) -> bool:
         """Whether the database can be asked at all."""
         try:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     LargeBinary,
@@ -495,3 +496,29 @@ class AuditEvent(Base):
     outcome: Mapped[str] = mapped_column(String(8), default="done", server_default="done")
     previous_hash: Mapped[str | None] = mapped_column(String(64))
     event_hash: Mapped[str | None] = mapped_column(String(64))
+
+
+class RateCount(Base):
+    """Tries that count toward a rate limit, where there is no Redis: those of this window and of the one before.
+
+    `key_hash` is the SHA-256 of what is counted; times are seconds since 1970, by the clock of the database.
+    """
+
+    __tablename__ = "rate_counts"
+
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    started_at: Mapped[float] = mapped_column(Double)
+    hits: Mapped[int]
+    hits_before: Mapped[int] = mapped_column(default=0)
+    expires_at: Mapped[float] = mapped_column(Double, index=True)
+
+
+class KnownSignIn(Base):
+    """A browser or an address from which a person signed in with their password of late; `mark_hash` is its SHA-256."""
+
+    __tablename__ = "known_sign_ins"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    mark_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(default=now, index=True)

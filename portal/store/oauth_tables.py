@@ -61,7 +61,11 @@ class OAuthClientRegistration(Base):
 
 
 class McpClient(Base):
-    """An MCP client that registered itself at the portal's broker. All it says of itself is a claim."""
+    """An MCP client that registered itself at the portal's broker. All it says of itself is a claim.
+
+    `fingerprint` is the SHA-256 of the server and the metadata, so that equal registrations are one; None where the
+    upstream gave the id. `seen_at` is when the client last registered or began to authorize.
+    """
 
     __tablename__ = "mcp_clients"
 
@@ -72,6 +76,8 @@ class McpClient(Base):
     redirect_uris: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_used_at: Mapped[datetime | None]
+    fingerprint: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
+    seen_at: Mapped[datetime | None]
 
 
 class Consent(Base):

@@ -1,16 +1,21 @@
-"""Rate limits of what can be abused by repeating it; shared by all processes where there is Redis."""
+"""Rate limits of what can be abused by repeating it; all processes share them, in Redis or else in the database."""
 
 import hashlib
 import hmac
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, current_app, g, request
 from flask_limiter import Limiter
 
 from portal.domain.addresses import neighborhood
+from portal.domain.emails import email_forms
+from portal.services.inner.known_sign_ins import Known
 from portal.settings import Settings
-from portal.web.shared_counts import SCHEME, SharedCounts
+from portal.web import devices
+from portal.web.shared_counts import IN_DATABASE, SCHEME, SharedCounts
 
 
 def _by_address() -> str:
@@ -18,14 +23,37 @@ def _by_address() -> str:
 
 
 def by_email() -> str:
-    """Tries at one account count together, wherever they come from; Redis learns no address of anybody."""
-    email = request.form.get("email", "").strip().lower()[:320]
-    return hmac.new(str(current_app.secret_key).encode(), f"email:{email}".encode(), hashlib.sha256).hexdigest()[:32]
+    """Tries at one account count together, wherever they come from; what is counted tells no address of anybody."""
+    email = request.form.get("email", "")[:320]
+    return _unread(f"email:{email_forms(email)[0]}")
+
+
+def by_email_and_device() -> str:
+    """Tries at one account from a browser that it is known in."""
+    return _unread(f"device:{devices.presented()}") + by_email()
+
+
+def by_email_and_address() -> str:
+    """Tries at one account from an address that it is known at."""
+    return f"{_by_address()}/{by_email()}"
+
+
+def not_from(*known: Known | None) -> Callable[[], bool]:
+    """Whether a sign-in is tried from elsewhere than `known` (None: from where the person is not known)."""
+    return lambda: devices.known_here() not in known
+
+
+def _unread(text: str) -> str:
+    return hmac.new(str(current_app.secret_key).encode(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[
+        :32
+    ]
 
 
 limiter = Limiter(_by_address, strategy="moving-window", headers_enabled=False)
 SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
+SIGN_IN_WHERE_KNOWN = "60 per minute"
+"""By address, of those who are known there: a third party at the same address does not lock them out."""
 TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
 AUTHORIZE = "60 per minute"
@@ -36,9 +64,9 @@ LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count in Redis where it is set, else in this process."""
+    """Count in Redis where it is set, else in the database."""
     redis = f"{SCHEME}:{settings.redis_url.get_secret_value()}" if settings.redis_url else None
-    app.config["RATELIMIT_STORAGE_URI"] = redis or "memory://"
+    app.config["RATELIMIT_STORAGE_URI"] = redis or IN_DATABASE
     limiter.init_app(app)
     app.extensions["shared_counts"] = limiter.storage if isinstance(limiter.storage, SharedCounts) else None
 
@@ -53,3 +81,30 @@ def redis_is_there() -> bool | None:
     """Whether the counts are shared; None where no Redis is set."""
     shared = current_app.extensions["shared_counts"]
     return shared.check() if shared else None
+
+
+_OF_STRANGERS = not_from(None)
+_IN_THE_BROWSER = not_from(Known.DEVICE)
+_AT_THE_ADDRESS = not_from(Known.ADDRESS)
+
+
+def sign_in_limits(view: Any) -> Any:
+    """Count tries to sign in with a password: by address and by e-mail, and apart from those of third parties where the
+    person signed in before.
+
+    Who is known in the browser, or at the address, has limits of their own, as narrow for one account; so nobody can
+    lock them out from elsewhere. Whether there is an account makes no difference to a stranger.
+    """
+    for limit, key, exempt in (
+        (SIGN_IN_BY_ADDRESS, _by_address, _OF_STRANGERS),
+        (SIGN_IN_BY_EMAIL, by_email, _OF_STRANGERS),
+        (SIGN_IN_BY_EMAIL, by_email_and_device, _IN_THE_BROWSER),
+        (SIGN_IN_WHERE_KNOWN, _known_by_address, _AT_THE_ADDRESS),
+        (SIGN_IN_BY_EMAIL, by_email_and_address, _AT_THE_ADDRESS),
+    ):
+        view = limiter.limit(limit, key_func=key, methods=["POST"], exempt_when=exempt)(view)
+    return view
+
+
+def _known_by_address() -> str:
+    return f"known at {_by_address()}"

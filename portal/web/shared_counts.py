@@ -1,4 +1,4 @@
-"""The counts of rate limits in Redis, which all processes share; without it each process counts for itself.
+"""The counts of rate limits, which all processes share: in Redis, or where none is set in the database.
 
 Redis holds nothing but these counts: what must not be lost is in the database, whatever its life (sessions, OAuth
 flows, codes, temporary servers). So Redis may go away, be emptied or come back at any time.
@@ -9,15 +9,22 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from limits.storage import MemoryStorage, RedisStorage
+from flask import current_app, g, has_app_context
+from limits.storage import MemoryStorage, MovingWindowSupport, RedisStorage, Storage
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from portal.store import counts
+from portal.store.database import release
+from portal.store.faults import fault_of
 from portal.telemetry import metrics
 
 log = logging.getLogger("portal.redis")
 T = TypeVar("T")
 
 SCHEME = "portal"
+IN_DATABASE = "portal-database://"
 _PATIENCE = 0.25
 _LOOK_AGAIN = 1.0
 
@@ -92,6 +99,68 @@ class SharedCounts(RedisStorage):
         except (RedisError, OSError):
             return False
         return True
+
+
+class DatabaseCounts(Storage, MovingWindowSupport):
+    """flask-limiter's storage where no Redis is set: the database of the application that asks, for all its processes.
+
+    Each try is one statement in a short transaction of its own, so that it counts whatever becomes of the request, and
+    the request's own transaction ends before: on SQLite it may hold the lock that is needed here. Where the database is
+    locked, full or gone, this process counts in its own memory, half of each limit, as without Redis.
+    """
+
+    STORAGE_SCHEME = ["portal-database"]  # noqa: RUF012 - the library's way to register
+    base_exceptions = SQLAlchemyError
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_options: object) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._own = MemoryStorage()
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Count one more try; whether it is within the limit."""
+        return self._shared_or_own(
+            lambda session: counts.count_try(session, key, limit, expiry, amount),
+            lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
+        )
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Since when the tries that still count do so (seconds since 1970), and how many count."""
+        return self._shared_or_own(
+            lambda session: counts.tries_of(session, key, limit, expiry),
+            lambda: self._own.get_moving_window(key, _half(limit), expiry),
+        )
+
+    def reset(self) -> int | None:
+        """Forget all counts: those in memory, and within an application those of its database."""
+        self._own.reset()
+        if has_app_context():
+            self._shared_or_own(counts.forget_counts, lambda: None)
+        return None
+
+    def check(self) -> bool:
+        """Always: where the database does not answer, tries are counted all the same."""
+        return True
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Not used: it counts fixed windows."""
+        raise NotImplementedError
+
+    get = get_expiry = clear = incr  # type: ignore[assignment]
+
+    @staticmethod
+    def _shared_or_own(shared: Callable[[Session], T], own: Callable[[], T]) -> T:
+        if "session" in g:
+            release(g.session)
+        try:
+            with current_app.extensions["database"].counting() as session:
+                return shared(session)
+        except SQLAlchemyError as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            log.warning("the database is %s: this process counts for itself, half of each limit", fault)
+            metrics.count("portal_database_failures_total", fault)
+            return own()
 
 
 def _half(limit: int) -> int:

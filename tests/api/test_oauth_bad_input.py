@@ -136,7 +136,12 @@ def test_bad_verifiers_leave_the_code_alone(
     client: As, app: Flask, recording_as: RecordingServer, verifier: str | None
 ) -> None:
     code = code_for(client("ada"), app)
-    form = {"grant_type": "authorization_code", "code": code, "client_id": "some-client", "code_verifier": verifier}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "client_id": "https://client.example/mcp.json",
+        "code_verifier": verifier,
+    }
     wrong = {name: value for name, value in form.items() if value is not None}
     for path in (f"{BASE}/token", "/guarded/token"):
         refused(client("ada").ask("POST", path, data=wrong))
@@ -148,7 +153,12 @@ def test_bad_verifiers_leave_the_code_alone(
 @pytest.mark.usefixtures("guarded")
 @pytest.mark.parametrize("code", CODES, ids=range(len(CODES)))
 def test_bad_codes(client: As, recording_as: RecordingServer, code: str) -> None:
-    form = {"grant_type": "authorization_code", "code": code, "client_id": "some-client", "code_verifier": VERIFIER}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "client_id": "https://client.example/mcp.json",
+        "code_verifier": VERIFIER,
+    }
     for path in (f"{BASE}/token", "/guarded/token", "/token"):
         refused(client("ada").ask("POST", path, data=form))
         refused(client(None).ask("POST", path, data=form))

@@ -108,7 +108,7 @@ def test_a_consent_is_remembered_for_just_that_and_never_for_clients_that_regist
     assert led_to_consent({})
     assert led_to_consent({"Sec-Fetch-Site": "cross-site"})
     assert led_to_consent(scope="more")
-    assert led_to_consent(client_id="another")
+    assert led_to_consent(client_id="https://another.example/client.json")
     assert led_to_consent(redirect_uri="https://app.example.com/other")
     decided(ada._client, authorize(ada).location)
     assert led_to_consent(redirect_uri=BACK), "on the person's own computer anything can claim to be the app"

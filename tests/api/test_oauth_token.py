@@ -51,7 +51,7 @@ def test_a_code_is_good_once_and_only_for_who_asked_for_it(
     add()
     code = code_for(client("ada"), app)
     for asking, changed in (
-        (client("ada"), {"client_id": "another"}),
+        (client("ada"), {"client_id": "https://another.example/client.json"}),
         (client("ada"), {"redirect_uri": "http://localhost:3000/other"}),
         (client("ada"), {"code_verifier": "w" * 64}),
         (client("vera"), {}),

@@ -20,6 +20,7 @@ STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
 # Functions that are not told who asks, each with the reason.
 NOBODY_ASKS = {
     "accounts.check_password": "finds out who asks",
+    "accounts.known_from": "before anybody is known: whose tries are counted apart",
     "accounts.hash_key": "computes",
     "accounts.hash_password": "computes",
     "accounts.person_of": "finds out who asks",

@@ -78,7 +78,7 @@ def test_clients_get_tokens_through_the_broker(public: str, protected_mcp_server
     server_id = added(public, "brokered", protected_mcp_server)
     base = f"{public}/v1/mcp/server/oauth/{server_id}"
     for number in range(ROUNDS):
-        asked = {**ASKED, "client_id": f"client-{number}", "redirect_uri": CLIENT_REDIRECT}
+        asked = {**ASKED, "client_id": f"https://client.example/{number}", "redirect_uri": CLIENT_REDIRECT}
         away = httpx2.get(f"{base}/authorize", params=asked, headers=BY_KEY, follow_redirects=False)
         assert away.status_code == 307, away.text
         with HttpBrowser() as browser:
@@ -87,7 +87,7 @@ def test_clients_get_tokens_through_the_broker(public: str, protected_mcp_server
             "grant_type": "authorization_code",
             "code": code,
             "code_verifier": VERIFIER,
-            "client_id": f"client-{number}",
+            "client_id": f"https://client.example/{number}",
         }
         answer = httpx2.post(f"{base}/token", data=form, headers=BY_KEY)
         assert answer.status_code == 200, answer.text

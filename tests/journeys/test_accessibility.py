@@ -12,7 +12,7 @@ from tests.journeys.conftest import Portal, SignIn
 from tests.peers import AXE
 
 CONSENT = (
-    "/axe_oauth/authorize?redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcb&client_id=an-app"
+    "/axe_oauth/authorize?redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcb&client_id=https%3A%2F%2Fan-app.example%2Fclient.json"
     f"&code_challenge={'c' * 43}&code_challenge_method=S256"
 )
 PAGES = (

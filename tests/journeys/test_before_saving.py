@@ -74,14 +74,14 @@ def address(portal: Portal, listener: Listener, server_id: str) -> str:
     """What a client opens in the browser."""
     query = {
         "response_type": "code", "redirect_uri": listener.url, "code_challenge": CHALLENGE, "state": "s1",
-        "code_challenge_method": "S256", "client_id": "claude-code", "server_id": server_id,
+        "code_challenge_method": "S256", "client_id": "https://claude.example/client.json", "server_id": server_id,
     }  # fmt: skip
     return f"{portal.url}/oauth/authorize?{urlencode(query)}"
 
 
 def redeemed(portal: Portal, listener: Listener, code: str) -> dict[str, Any]:
     form = {
-        "grant_type": "authorization_code", "code": code, "redirect_uri": listener.url, "client_id": "claude-code",
+        "grant_type": "authorization_code", "code": code, "redirect_uri": listener.url, "client_id": "https://claude.example/client.json",
         "code_verifier": VERIFIER,
     }  # fmt: skip
     with urllib.request.urlopen(f"{portal.url}/oauth/token", urlencode(form).encode(), timeout=20) as answer:

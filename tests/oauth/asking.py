@@ -21,7 +21,7 @@ CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 BASE = "/v1/mcp/server/oauth/id-guarded"
 ASKED = {
     "redirect_uri": BACK, "state": "client-state", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
-    "response_type": "code", "client_id": "some-client",
+    "response_type": "code", "client_id": "https://client.example/mcp.json",
 }  # fmt: skip
 STORED = {"client_id": "stored-id", "client_secret": "SECRET-stored"}
 
@@ -59,7 +59,7 @@ def code_for(asking: Client, app: Flask, base: str = BASE, **changed: str | None
 
 def redeem(asking: Client, code: str, base: str = BASE, **changed: str | None) -> Any:
     form = {
-        "grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "some-client",
+        "grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "https://client.example/mcp.json",
         "redirect_uri": BACK, **changed,
     }  # fmt: skip
     return asking.ask("POST", f"{base}/token", data={name: value for name, value in form.items() if value is not None})

@@ -85,11 +85,16 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
 ) -> None:
     """R-OAUTH-14: whichever portal they ask."""
     base, headers = f"{place.portal}/v1/mcp/server/oauth/id-guarded", {"Authorization": f"Bearer {KEYS['ada']}"}
-    asked = {**ASKED, "client_id": "racing", "redirect_uri": CLIENT_REDIRECT}
+    asked = {**ASKED, "client_id": "https://racing.example/client.json", "redirect_uri": CLIENT_REDIRECT}
     away = httpx2.get(f"{base}/authorize", params=asked, headers=headers, follow_redirects=False)
     with HttpBrowser() as browser:
         code = browser.visit(away.headers["location"], until=CLIENT_REDIRECT).query["code"]
-    form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "racing"}
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "code_verifier": VERIFIER,
+        "client_id": "https://racing.example/client.json",
+    }
 
     def spend(_: int) -> int:
         return httpx2.post(f"{base}/token", data=form, headers=headers, timeout=30).status_code

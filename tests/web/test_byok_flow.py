@@ -36,7 +36,7 @@ def request(**changes: str | None) -> str:
     """An authorization request, with changes; None leaves a parameter out."""
     query = {
         "response_type": "code", "redirect_uri": BACK, "code_challenge": challenge(), "code_challenge_method": "S256",
-        "state": "the-state", "client_id": "claude-code", "server_id": OWN,
+        "state": "the-state", "client_id": "https://claude.example/client.json", "server_id": OWN,
     } | changes  # fmt: skip
     return "/oauth/authorize?" + urlencode({name: value for name, value in query.items() if value is not None})
 
@@ -67,7 +67,7 @@ def code_for(browser: Client, **changes: str | None) -> str:
 
 def redeem(client: Client, the_code: str, *, at: str | None = "/oauth/token", **changes: str | None) -> TestResponse:
     form = {
-        "grant_type": "authorization_code", "code": the_code, "redirect_uri": BACK, "client_id": "claude-code",
+        "grant_type": "authorization_code", "code": the_code, "redirect_uri": BACK, "client_id": "https://claude.example/client.json",
         "code_verifier": VERIFIER,
     } | changes  # fmt: skip
     return client.ask("POST", at or "", data={name: value for name, value in form.items() if value is not None})
@@ -106,13 +106,20 @@ def test_byk_12_the_page_says_who_asks_for_what_and_where_it_returns(mel: Client
     response = mel.get(request())
     page: Any = parse(response)
     text = page.main.text
-    for words in ("claude-code", "Not verified", "Read your notes", "Write <b>new</b> ones", BACK, "mel@example.com"):
+    for words in (
+        "https://claude.example/client.json",
+        "Not verified",
+        "Read your notes",
+        "Write <b>new</b> ones",
+        BACK,
+        "mel@example.com",
+    ):
         assert words in text
     assert page.find("a", href="https://own.example/keys")
     form = page.find("form", action="/oauth/authorize")
     shown = {name: values[0] for name, values in filled(form).items()}
     assert {name: shown[name] for name in ("redirect_uri", "state", "code_challenge", "client_id", "server_id")} == {
-        "redirect_uri": BACK, "state": "the-state", "code_challenge": challenge(), "client_id": "claude-code",
+        "redirect_uri": BACK, "state": "the-state", "code_challenge": challenge(), "client_id": "https://claude.example/client.json",
         "server_id": OWN,
     }  # fmt: skip
     assert [b["value"] for b in form.find_all("button", attrs={"name": "decision"})] == ["allow", "cancel"]
@@ -169,10 +176,12 @@ def test_the_token_lists_and_calls_the_tools_of_that_server_for_an_hour_and_noth
     for path in ("/v1/mcp/server", f"/v1/mcp/server/{OWN}", "/v1/me", "/v1/mcp/user-env-vars/status", "/v1/keys"):
         assert program.get(path).status_code == 403, path
     page = mel.get("/keys").get_data(as_text=True)
-    assert "Sign-in of claude-code" in page
+    assert "Sign-in of https://claude.example/client.json" in page
     assert token not in page
     with write() as session:
-        key = session.scalars(select(ApiKey).where(ApiKey.key_alias == "Sign-in of claude-code")).one()
+        key = session.scalars(
+            select(ApiKey).where(ApiKey.key_alias == "Sign-in of https://claude.example/client.json")
+        ).one()
         assert key.expires_at is not None
         assert timedelta(minutes=59) < key.expires_at - now() <= timedelta(hours=1)
         assert key.user_id == "mel"

@@ -393,3 +393,45 @@ def _token(browser: FlaskClient) -> str:
     found = parse(browser.get("/profile")).select_one("input[name=csrf_token]")
     assert found
     return str(found["value"])
+
+
+@pytest.mark.parametrize(
+    ("domain", "listed", "status"),
+    [
+        ("exämple.com", "xn--exmple-cua.com", 303), ("xn--exmple-cua.com", "exämple.com", 303),
+        ("EXAMPLE.com", "Example.Com.", 303), ("еxample.com", "example.com", 403), ("example.com.", "example.com", 403),
+        ("ｅxample.com", "example.com", 403), ("exam\u200bple.com", "example.com", 403),
+        ("example.com.evil.example", "example.com", 403), ("examp1e.com", "example.com", 403),
+    ],
+)  # fmt: skip
+def test_email_domains_are_compared_in_one_form(
+    opened: Opened, forging_provider: ForgingProvider, domain: str, listed: str, status: int
+) -> None:
+    browser = opened(forging_provider, email_domains=[listed])
+    forging_provider.claims |= {"sub": f"s-{domain}", "email": f"dana@{domain}", "email_verified": True}
+    assert browser.get(come_back(begin(browser))).status_code == status
+
+
+@pytest.mark.parametrize("domain", ["еxample.com", "ｅxample.com", "exam\u200bple.com", "example.com.", "exаmple.com"])
+def test_nobody_gets_an_account_by_an_e_mail_that_looks_like_another(
+    opened: Opened, forging_provider: ForgingProvider, write: Write, domain: str
+) -> None:
+    browser = opened(forging_provider, link_by_email=True)
+    forging_provider.claims |= {"sub": f"s-{domain}", "email": f"mel@{domain}", "email_verified": True}
+    with nothing_made(write):
+        answer = browser.get(come_back(begin(browser)))
+    assert answer.status_code == 403
+    assert signed_in_as(browser) is None
+
+
+def test_an_account_with_an_e_mail_of_old_is_linked_by_its_form_of_today(
+    opened: Opened, forging_provider: ForgingProvider, write: Write
+) -> None:
+    with write() as session:
+        mel = session.get(User, "mel")
+        assert mel is not None
+        mel.email = "mel@exämple.com"
+    browser = opened(forging_provider, link_by_email=True)
+    forging_provider.claims |= {"sub": "s-mel", "email": "mel@xn--exmple-cua.com", "email_verified": True}
+    with nothing_made(write):
+        assert browser.get(come_back(begin(browser))).status_code == 303

@@ -2,9 +2,10 @@
 
 from urllib.parse import quote
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
+from portal.domain.brokering import is_metadata_document
 from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.redirects import check_redirect_uri, same_registered_uri
@@ -20,6 +21,8 @@ from portal.store.oauth_tables import McpClient
 FLOW = "broker"
 CONSENT = "broker_consent"
 CODE = "broker_code"
+PLACEHOLDER = "placeholder"
+"""The id of a client that registered at the root without redirect URIs."""
 NO_AUTHORIZATION = (
     "Nobody can tell where to sign in to this server. An Admin can set its authorization URL and token URL in its "
     "form; where it has a URL, discovery failed, and the portal’s log says how."
@@ -91,19 +94,73 @@ def check_redirect(session: Session, uri: str) -> None:
     check_redirect_uri(uri, public_url=house_of(session).public_url, trusted=trusted)
 
 
-def registered_client(session: Session, row: Server, client_id: str, redirect_uri: str) -> McpClient | None:
-    """The client that registered itself under this id. Raises `InvalidRequest` where it named other redirect URIs."""
-    known = session.scalar(select(McpClient).where(McpClient.client_id == client_id)) if client_id else None
-    if known is None:
+def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
+    """The registration of a client that asks for this server; None where it names no id, is known by the address of its
+    metadata, or registered without redirect URIs.
+
+    Raises `InvalidRequest` (`invalid_client`) for every other id, as for one that registered for another server: nobody
+    is sent anywhere in the name of a client that made itself known nowhere.
+    """
+    if not client_id or client_id in (prefix_of(row), PLACEHOLDER):
         return None
-    if not any(same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris):
-        raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")
-    if known.server_id not in (None, row.server_id):
-        raise InvalidRequest("This client registered for another server.", field="client_id")
+    known = session.scalar(
+        select(McpClient)
+        .where(McpClient.client_id == client_id, or_(McpClient.server_id.is_(None), _is_of(row)))
+        .order_by(McpClient.server_id.is_(None))
+    )
+    if known is None and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
+        raise unknown_client()
     return known
+
+
+def require_known_anywhere(session: Session, client_id: str) -> None:
+    """Raise what `known_client_of` raises, where it is not known yet for which server a client asks."""
+    if client_id and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
+        known = select(McpClient.registration_id).where(McpClient.client_id == client_id)
+        if not client_id.isprintable() or session.scalar(known.limit(1)) is None:
+            raise unknown_client()
+
+
+def registered_client(session: Session, row: Server, client_id: str, redirect_uri: str) -> McpClient | None:
+    """As `known_client_of`, for a client that wants to be sent back to a redirect URI: one that it registered.
+
+    Raises `InvalidRequest` where it named others, or none, which allows our own origin alone.
+    """
+    known = known_client_of(session, row, client_id)
+    if known is not None:
+        fits = any(same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris)
+    else:
+        is_placeholder = client_id in (prefix_of(row), PLACEHOLDER)
+        fits = not is_placeholder or redirect_uri.startswith(f"{house_of(session).public_url}/")
+    if not fits:
+        raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")
+    return known
+
+
+def unknown_client() -> InvalidRequest:
+    """What somebody is told who names a client id that is not known here (RFC 6749, 5.2)."""
+    return InvalidRequest(
+        "This client_id is not known here, or not any more. The app has to register anew, at the registration address "
+        "in the portal’s metadata; or its client_id has to be the https address of its metadata document.",
+        code="invalid_client", field="client_id",
+    )  # fmt: skip
+
+
+def note_client_seen(session: Session, client_id: str) -> None:
+    """Remember that a client that registered itself is about to be used, so that it makes no room for others now."""
+    if client_id:
+        session.execute(update(McpClient).where(McpClient.client_id == client_id).values(seen_at=now()))
 
 
 def note_client_use(session: Session, client_id: str) -> None:
     """Remember that a client that registered itself was used."""
     if client_id:
         session.execute(update(McpClient).where(McpClient.client_id == client_id).values(last_used_at=now()))
+
+
+def _is_of(row: Server) -> ColumnElement[bool]:
+    return McpClient.server_id == row.server_id
+
+
+def _is_embedded(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"

@@ -7,18 +7,17 @@ from flask_login import current_user
 
 from portal.domain.errors import LookOnly, Unauthenticated
 from portal.services import accounts, consents, sessions, signing_in
-from portal.web import context
+from portal.web import context, devices
 from portal.web.context import commit_now
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
-from portal.web.limits import SIGN_IN_BY_ADDRESS, SIGN_IN_BY_EMAIL, by_email, limiter
+from portal.web.limits import sign_in_limits
 from portal.web.rendering import onward, page, see_other
 
 bp = Blueprint("accounts", __name__)
 
 
 @bp.route("/login", methods=["GET", "POST"])
-@limiter.limit(SIGN_IN_BY_ADDRESS, methods=["POST"])
-@limiter.limit(SIGN_IN_BY_EMAIL, key_func=by_email, methods=["POST"])
+@sign_in_limits
 def sign_in() -> Response:
     """The form, and back to where the person was going."""
     form = SignInForm(next=own_path(request.values.get("next")))
@@ -29,14 +28,15 @@ def sign_in() -> Response:
     if request.method == "POST" and not by_password:
         raise LookOnly("Signing in with a password is switched off here.")
     if form.sent():
+        device = devices.new_or_presented()
         try:
-            user_id = accounts.sign_in(g.session, form.email.data, form.password.data, g.address)
+            user_id = accounts.sign_in(g.session, form.email.data, form.password.data, g.address, device)
         except Unauthenticated as error:
             context.note_failed_sign_in()
             form.form_errors.append(error.message)
         else:
             context.sign_in(user_id)
-            return see_other(destination)
+            return devices.remember(see_other(destination), device)
     shown = destination if destination != url_for("servers.grid") else None
     providers = signing_in.list_providers(g.session)
     return page(

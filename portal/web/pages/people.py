@@ -6,6 +6,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.emails import normal_email
 from portal.domain.principals import Role
 from portal.services import choices, impact, people
 from portal.services.people import UserView
@@ -129,8 +130,12 @@ def one_time_password() -> str:
 
 
 def _typed(form: UserForm) -> dict[str, object]:
-    email = (form.email.data or "").lower() or None
-    return {"email": email, "display_name": form.display_name.data or None, "role": form.role.data}
+    email = form.email.data or ""
+    return {
+        "email": normal_email(email) or email or None,
+        "display_name": form.display_name.data or None,
+        "role": form.role.data,
+    }
 
 
 def _name(user: UserView) -> str:

@@ -1,0 +1,62 @@
+"""Which passwords are refused: short ones, those that many people use, and those that say who one is."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from portal.domain.errors import InvalidInput
+
+SHORTEST, LONGEST = 10, 512
+_ESTIMATED = 72
+"""Characters that are looked at: the estimate takes ever longer, and what is strong by then stays so."""
+_STRONG_ENOUGH = 3  # of zxcvbn's 0 to 4: more than 10^8 guesses
+_OURS = ("mcp", "portal", "mcp portal")
+_SHORTEST_NAME = 4
+
+
+def check_new_password(password: str, own: Iterable[str | None], *, field: str = "password") -> None:
+    """Raise `InvalidInput` for `field`, with the remedy, for a password that is refused.
+
+    `own` is what everybody knows of the person: e-mail and name. None of it may be in the password.
+    """
+    if len(password) < SHORTEST:
+        raise InvalidInput(f"A password has {SHORTEST} characters or more.", field=field)
+    if len(password) > LONGEST:
+        raise InvalidInput(f"A password has {LONGEST} characters at most.", field=field)
+    words = _own_words(own)
+    plain = _plain(password)
+    if any(word in plain for word in words if len(word) >= _SHORTEST_NAME):
+        raise InvalidInput(
+            "This password holds your e-mail or your name. Choose one that says nothing of you, such as four or more "
+            "words that do not belong together.",
+            field=field,
+        )
+    from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # its word lists take 40 ms and 10 MB, which only those who set passwords need
+
+    estimated = zxcvbn(password[:_ESTIMATED], user_inputs=[*words, *_OURS], max_length=_ESTIMATED)
+    if estimated["score"] < _STRONG_ENOUGH:
+        raise InvalidInput(f"This password is too easy to guess. {_advice(estimated)}", field=field)
+
+
+def _advice(estimated: dict[str, object]) -> str:
+    feedback = estimated.get("feedback")
+    warning = str(feedback.get("warning") or "").rstrip(".") if isinstance(feedback, dict) else ""
+    remedy = "Choose four or more words that do not belong together, or let a password manager make one."
+    return f"{warning}. {remedy}" if warning else remedy
+
+
+def _own_words(own: Iterable[str | None]) -> list[str]:
+    """The words that stand for a person, longest first: the whole text, its parts, and the parts of an e-mail."""
+    found: set[str] = set()
+    for text in own:
+        if text:
+            local, _, domain = text.partition("@")
+            parts = [local, *re.split(r"[\W_]+", local), *(domain.split(".")[:-1] if domain else ())]
+            found |= {_plain(part) for part in parts}
+    return sorted((word for word in found if len(word) > 1), key=lambda word: (-len(word), word))
+
+
+def _plain(text: str) -> str:
+    """Letters and digits only, in small letters, without accents: `M.é-l` is `mel`."""
+    folded = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in folded if c.isalnum())

@@ -1,0 +1,82 @@
+"""Where people signed in with their password of late: there, nobody locks them out by trying passwords elsewhere."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from portal.domain.addresses import neighborhood
+from portal.store.models import KnownSignIn, User, now
+
+DEVICE_LIFETIME = timedelta(days=180)
+_LIFETIMES = {"device": DEVICE_LIFETIME, "address": timedelta(days=30)}
+_MOST_OF_A_KIND = 20
+
+
+class Known(StrEnum):
+    """By what a person is known where somebody signs in as them."""
+
+    DEVICE = "device"
+    ADDRESS = "address"
+
+
+def note(session: Session, user_id: str, device: str, address: str | None) -> None:
+    """Remember that a person signed in: in the browser that holds the secret `device`, and at an address."""
+    for kind, mark in _marks(device, address):
+        session.merge(KnownSignIn(user_id=user_id, kind=kind.value, mark_hash=mark, seen_at=now()))
+        session.flush()
+        latest = (
+            select(KnownSignIn.mark_hash)
+            .where(KnownSignIn.user_id == user_id, KnownSignIn.kind == kind.value)
+            .order_by(KnownSignIn.seen_at.desc())
+            .limit(_MOST_OF_A_KIND)
+        )
+        session.execute(
+            delete(KnownSignIn).where(
+                KnownSignIn.user_id == user_id, KnownSignIn.kind == kind.value, KnownSignIn.mark_hash.not_in(latest)
+            )
+        )
+
+
+def find(session: Session, emails: Sequence[str], device: str | None, address: str | None) -> Known | None:
+    """How the person who has one of `emails` is known here, the browser before the address; None where they are not."""
+    at = now()
+    conditions = [
+        (KnownSignIn.kind == kind.value)
+        & (KnownSignIn.mark_hash == mark)
+        & (KnownSignIn.seen_at > at - _LIFETIMES[kind.value])
+        for kind, mark in _marks(device, address)
+    ]
+    if not conditions:
+        return None
+    kinds = session.scalars(
+        select(KnownSignIn.kind)
+        .join(User, User.user_id == KnownSignIn.user_id)
+        .where(User.email.in_(emails), or_(*conditions))
+    ).all()
+    return next((kind for kind in Known if kind.value in kinds), None)
+
+
+def forget(session: Session, user_id: str) -> None:
+    """Know a person nowhere any more: their password is another one."""
+    session.execute(delete(KnownSignIn).where(KnownSignIn.user_id == user_id))
+
+
+def sweep(session: Session) -> None:
+    """Delete what was not seen for too long."""
+    for kind, lifetime in _LIFETIMES.items():
+        session.execute(delete(KnownSignIn).where(KnownSignIn.kind == kind, KnownSignIn.seen_at <= now() - lifetime))
+
+
+def _marks(device: str | None, address: str | None) -> list[tuple[Known, str]]:
+    """What stands for the browser and for the address, as far as they are there."""
+    found = [(Known.DEVICE, _hash(f"device {device}"))] if device else []
+    near = neighborhood(address)
+    return found if near == "unknown" else [*found, (Known.ADDRESS, _hash(f"address {near}"))]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
