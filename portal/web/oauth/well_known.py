@@ -19,11 +19,11 @@ _LARGEST = 16 * 1024
 
 @bp.get("/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root")
 @bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
-@bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>")
+@bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>", defaults={"below_mcp": True})
 @of_the_broker("document", asks_who=False)
-def resource(prefix: str | None) -> Response:
+def resource(prefix: str | None, below_mcp: bool = False) -> Response:
     """How to get in must be readable from outside."""
-    return _document(broker_documents.describe_resource(g.session, g.principal, prefix))
+    return _document(broker_documents.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp))
 
 
 @bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")
