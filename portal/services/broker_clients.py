@@ -17,7 +17,6 @@ from portal.domain.brokering import ClientClaims, read_claims
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, RateLimited
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.broker_documents import find_open_server
 from portal.services.inner.brokered import (
     NO_AUTHORIZATION,
     authorization,
@@ -27,7 +26,7 @@ from portal.services.inner.brokered import (
 )
 from portal.services.inner.clients import register_for_admin
 from portal.services.inner.house import house_of
-from portal.services.inner.oauth_subjects import find_subject
+from portal.services.inner.oauth_subjects import find_open_server, find_subject
 from portal.store.models import Server, now
 from portal.store.oauth_tables import McpClient
 

@@ -9,7 +9,7 @@ title. Whether a name stands for a server shows once somebody has signed in.
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -18,7 +18,7 @@ from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
 from portal.services.inner.brokered import configured_scopes, issuer_named, prefix_of
 from portal.services.inner.house import house_of
-from portal.services.inner.loading import PARTS
+from portal.services.inner.oauth_subjects import find_open_server
 from portal.store.models import Server
 
 
@@ -62,13 +62,6 @@ def describe_authorization_server(session: Session, principal: Principal, prefix
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "authorization_response_iss_parameter_supported": True,
     }
-
-
-def find_open_server(session: Session, principal: Principal, name: str) -> Server | None:
-    """The server with this id, alias or name, if strangers may know it; one statement, whatever is there."""
-    named = or_(Server.server_id == name, Server.alias == name, Server.server_name == name)
-    query = select(Server).where(named, authz.open_servers(principal)).options(*PARTS)
-    return session.scalar(query.order_by((Server.server_id == name).desc()).limit(1))
 
 
 def only_server(session: Session, principal: Principal) -> str:

@@ -31,7 +31,7 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     if stored is not None and not authz.may(principal, Action.SERVER_UPDATE, loading.facts(session, stored)):
         stored = None
     check_values(keeping.without_masks(fields))
-    fields = _with_stored_urls(session, stored, fields, keeping.settled(session, principal, stored, fields))
+    fields = _settled(session, principal, stored, fields)
     contents = checked(session, server_id, fields, whole(session, stored, fields, as_change=False))
     kept = temporary.hold(session, principal, server_id, {"fields": contents})
     audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
@@ -41,10 +41,9 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
 
 
-def _with_stored_urls(
-    session: Session, stored: Server | None, sent: ServerFields, fields: ServerFields
-) -> ServerFields:  # fmt: skip
+def _settled(session: Session, principal: Principal, stored: Server | None, sent: ServerFields) -> ServerFields:
     """A URL that was sent to be kept is the stored one: of those that are not named none is inherited."""
+    fields = keeping.settled(session, principal, stored, sent, as_change=False)
     kept = [name for name in URL_FIELDS if name in sent and name not in fields]
     urls = opened(session, stored).urls if stored is not None and kept else {}
     return cast(ServerFields, {**fields, **{name: urls[name] for name in kept if name in urls}})

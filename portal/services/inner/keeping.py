@@ -27,6 +27,7 @@ SAYS = "clear_secrets"
 
 _MAPS = ("static_headers", "env")
 _WHOLE = (*URL_FIELDS, "args", *_MAPS, "env_vars", "credentials")
+_NO_SECRETS = frozenset({"scopes"})  # words that stand among the credentials: null clears them, as everywhere else
 _LEADS = (*URL_FIELDS, "args", "command", "transport", "auth_type", "oauth2_flow", "credentials")
 
 
@@ -44,17 +45,21 @@ def without_masks(fields: ServerFields) -> ServerFields:
     return cast(ServerFields, found)
 
 
-def settled(session: Session, principal: Principal, row: Server | None, fields: ServerFields) -> ServerFields:
+def settled(
+    session: Session, principal: Principal, row: Server | None, fields: ServerFields, *, as_change: bool = True
+) -> ServerFields:  # fmt: skip
     """The change that `fields` ask for, judged on what is stored of `row` (None: nothing is stored yet).
 
+    `as_change` leaves out what stays as it is; without it what is kept stands there as `KEPT`, for a definition that
+    inherits only what is named.
     Raises `InvalidInput` naming the field for a mask where nothing is stored, and for an entry of `clear_secrets` that
     names no secret.
     """
     if SAYS not in fields:
         return fields
     change = _Change(session, row, dict(fields))
-    change.settle()
-    if row is not None and loading.reads_verbatim(principal) and not house_of(session).write_only_globals:
+    change.settle(as_change=as_change)
+    if row is not None and as_change and loading.reads_verbatim(principal) and not house_of(session).write_only_globals:
         change.drop_equal(session, row)
     return cast(ServerFields, change.fields)
 
@@ -74,7 +79,7 @@ class _Change:
         if "auth_type" in fields and (fields["auth_type"] or None) != row.auth_type:
             self._stored["credentials"] = []  # they end with the type, so there is nothing to keep
 
-    def settle(self) -> None:
+    def settle(self, *, as_change: bool) -> None:
         """Turn each field that holds secrets into what is to be done."""
         self._check_clear()
         for name in URL_FIELDS:
@@ -83,7 +88,21 @@ class _Change:
         for name in _MAPS:
             self._settle_map(name)
         self._settle_variables()
-        self._settle_credentials()
+        self._settle_credentials(as_change=as_change)
+        if as_change and self._row is not None:
+            self._drop_kept(self._row)
+
+    def _drop_kept(self, row: Server) -> None:
+        """Leave out the fields of which every value is kept, and nothing else is different."""
+        for name in _MAPS:
+            sent = self.fields.get(name)
+            if sent is not None and list(sent) == self._stored[name] and all(v is KEPT for v in sent.values()):
+                del self.fields[name]
+        sent = self.fields.get("env_vars")
+        if sent is None or not all(e.get("value") in (None, "", KEPT) for e in sent):
+            return
+        if self._declared(sent, {}) == [(v.name, v.scope, v.description, None) for v in row.variables]:
+            del self.fields["env_vars"]
 
     def drop_equal(self, session: Session, row: Server) -> None:
         """Leave out what equals what is stored, so that it counts as no change; for those who may read it.
@@ -240,17 +259,19 @@ class _Change:
                 raise _masked("env_vars")
         return entry
 
-    def _settle_credentials(self) -> None:
+    def _settle_credentials(self, *, as_change: bool) -> None:
         if "credentials" in self._clear:
             self._refuse_both("credentials", self.fields.get("credentials"))
-            self.fields["credentials"] = None
+            self.fields["credentials"] = None if as_change else dict.fromkeys(self._stored["credentials"])
             return
         cleared = self._cleared("credentials")
         sent = self.fields.pop("credentials", None)
         found: dict[str, Any] = dict.fromkeys(sorted(cleared))
         for name, value in (sent or {}).items():
             where, masked = f"credentials.{name}", isinstance(value, str) and looks_masked(value)
-            if value in (None, "") or masked:
+            if value is None and name in _NO_SECRETS:
+                found[name] = None
+            elif value in (None, "") or masked:
                 if masked and name not in self._stored["credentials"] and name not in cleared:
                     raise _masked(where)
             elif name in cleared:
