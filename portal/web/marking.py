@@ -18,9 +18,12 @@ from portal.domain.marks import Mark, characters, is_suspect
 
 # Printable ASCII and white space: what is left of a page without them is little, and decides.
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
+_ODD = re.compile(r"[^\t\n\r\x20-\x7e]")
 _TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][a-zA-Z0-9-]*)(?:[^\"'<>]|\"[^\"]*\"|'[^']*')*>|<!--.*?-->", re.S)
 _ATTRIBUTE = re.compile(r"(?P<before>\s(?P<name>[a-zA-Z:-]+)=)(?P<quote>[\"'])(?P<value>[^\"']*)(?P=quote)")
-_SHOWN = frozenset({"title", "aria-label", "aria-description", "alt", "placeholder", "label", "content", "summary", "data-label"})
+_SHOWN = frozenset(
+    {"title", "aria-label", "aria-description", "alt", "placeholder", "label", "content", "summary", "data-label"}
+)
 _NO_MARKUP = frozenset({"title", "option"})
 _VERBATIM = frozenset({"script", "style", "textarea"})
 _UNSEEN_INPUTS = frozenset({"hidden", "checkbox", "radio", "submit", "image", "password"})
@@ -51,7 +54,7 @@ def _pieces(page: str) -> Iterator[str]:
         text = page[at : tag.start()]
         if inside == "textarea":
             held += characters(text)
-        yield text if inside in _VERBATIM or text.isascii() and text.isprintable() else _text(text, inside)
+        yield text if inside in _VERBATIM or not _ODD.search(text) else _text(text, inside)
         yield _tag(tag[0], name)
         at = tag.end()
         if tag["end"]:
@@ -60,7 +63,8 @@ def _pieces(page: str) -> Iterator[str]:
             held, inside = [], "" if name == inside else inside
         elif name in _VERBATIM or name in _NO_MARKUP:
             inside = name
-    yield _text(page[at:], inside)
+    rest = page[at:]
+    yield _text(rest, inside) if _ODD.search(rest) else rest
 
 
 def _text(text: str, inside: str) -> str:
@@ -94,7 +98,7 @@ def _named_within(text: str) -> str:
 
 
 def _tag(tag: str, name: str) -> str:
-    if tag.isascii() and tag.isprintable():
+    if not _ODD.search(tag):
         return tag
     given = {found["name"].lower(): found["value"] for found in _ATTRIBUTE.finditer(tag)}
     shows = name == "input" and given.get("type", "text").lower() not in _UNSEEN_INPUTS

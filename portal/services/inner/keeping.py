@@ -94,6 +94,9 @@ class _Change:
 
     def _drop_kept(self, row: Server) -> None:
         """Leave out the fields of which every value is kept, and nothing else is different."""
+        info = self.fields.get("mcp_info")
+        if info is not None and _listing_aside(info) == _listing_aside(row.mcp_info or {}):
+            del self.fields["mcp_info"]  # `is_public` is shown in it, and decided elsewhere
         for name in _MAPS:
             sent = self.fields.get(name)
             if sent is not None and list(sent) == self._stored[name] and all(v is KEPT for v in sent.values()):
@@ -126,9 +129,6 @@ class _Change:
             (v.name, v.scope, v.description, old.globals.get(v.name)) for v in row.variables
         ]:
             del fields["env_vars"]
-        info = fields.get("mcp_info")
-        if info is not None and _listing_aside(info) == _listing_aside(row.mcp_info or {}):
-            del fields["mcp_info"]  # `is_public` is shown in it, and decided elsewhere
 
     @staticmethod
     def _declared(entries: Iterable[Mapping[str, Any]], stored: Mapping[str, str]) -> list[tuple[Any, ...]]:

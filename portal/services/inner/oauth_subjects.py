@@ -23,7 +23,7 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
             authz.require(principal, action, loading.facts(session, held))
             return held
         return loading.find_server(session, principal, reference, action).row
-    row = by_reference(session, reference)
+    row = find_open_server(session, principal, reference)
     if row is None or not authz.may(principal, action, loading.facts(session, row)):
         raise Unauthenticated("Sign in, or send an API key.")
     return row

@@ -11,7 +11,8 @@ SERVERS = "mcp-servers"
 PAGES = {
     "": "servers.grid", SERVERS: "servers.grid", "mcp-toolsets": "toolsets.index", "tools": "toolsets.index",
     "api-keys": "keys.mine", "virtual-keys": "keys.mine", "llm-playground": "playground.index",
-    "playground": "playground.index", "users": "people.users", "teams": "people.teams", "access-groups": "people.groups",
+    "playground": "playground.index", "users": "people.users", "teams": "people.teams",
+    "access-groups": "people.groups",
     "logs": "audit.events", "audit-logs": "audit.events", "settings": "settings.edit", "admin-panel": "settings.edit",
     "general-settings": "settings.edit", "api_ref": "api_docs.index", "api-reference": "api_docs.index",
     "mcp-hub": "hub.index", "model-hub": "hub.index", "model-hub-table": "hub.index",
