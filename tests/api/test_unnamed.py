@@ -26,7 +26,7 @@ OAUTH: dict[str, Any] = {
     "authorization_url": f"{NOBODY_LISTENS}/authorize", "token_url": f"{NOBODY_LISTENS}/token",
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
-    "plain": {}, "oauth": OAUTH, "machine": {**OAUTH, "oauth2_flow": "client_credentials"},
+    "plain": {}, "brokered": OAUTH, "machine": {**OAUTH, "oauth2_flow": "client_credentials"},
     "keyed": {"is_byok": True, "auth_type": "bearer_token"}, "everyone": {**OAUTH, "allow_all_keys": True},
     "inside": {**OAUTH, "available_on_public_internet": False}, "aliased": {**OAUTH, "alias": "nick"},
     "exchanged": {"auth_type": "oauth2_token_exchange"},
@@ -132,7 +132,7 @@ def test_odd_spellings_are_answered_alike_too(client: As, address: str) -> None:
 def test_the_same_statements_are_sent_for_every_name(client: As, database: Database, address: str) -> None:
     """What takes longer for a server that is there would tell as much."""
     counts = {}
-    for name in ("nothing", "plain", "oauth", "keyed", "pending", "inside"):
+    for name in ("nothing", "plain", "brokered", "keyed", "pending", "inside"):
         with counted(database) as statements:
             answered(client(None), address, name)
         counts[name] = len(statements)
@@ -144,7 +144,7 @@ def test_a_registration_does_not_tell_names_at_a_server_that_lets_strangers_in(c
     with write() as session:
         make_server(session, "open", **{**OAUTH, "delegate_auth_to_upstream": True})
     answers = set()
-    for name in ("nothing", "oauth", "plain", "pending"):
+    for name in ("nothing", "brokered", "plain", "pending"):
         made = client(None).post(f"/{name}/register", REGISTRATION).get_json()
         asked = {**ASKED, "client_id": made["client_id"], "redirect_uri": BACK}
         answers.add(client(None).get("/open/authorize", query_string=asked).status_code)
@@ -156,6 +156,6 @@ def test_the_root_names_no_server(client: As, write: Write) -> None:
     paths = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
     before = [client(None).get(path).get_data() for path in paths]
     with write() as session:
-        session.execute(update(Server).where(Server.server_name != "oauth").values(approval_status="rejected"))
+        session.execute(update(Server).where(Server.server_name != "brokered").values(approval_status="rejected"))
     assert [client(None).get(path).get_data() for path in paths] == before
     assert client(None).ask("POST", "/token", data=CODE).status_code == 401
