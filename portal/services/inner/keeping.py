@@ -171,7 +171,7 @@ class _Change:
         elif name not in self.fields:
             return
         elif not value:
-            if self._stored[name]:
+            if self._row is not None:
                 del self.fields[name]
         elif looks_masked_url(value):
             same = looks_masked(value) or (self._row is not None and origin_of(value) == hint(self._row, name))
