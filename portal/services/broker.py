@@ -78,8 +78,9 @@ def begin(
 ) -> Departure:  # fmt: skip
     """Prepare the way to a server's authorization server for an MCP client; asks other machines.
 
-    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the person's browser, None where a program holds an API key. `may_skip` says that the
-    person came by themselves, so that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
+    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the
+    person's browser, None where a program holds an API key. `may_skip` says that the person came by themselves, so that
+    a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
     what may not be asked; nobody is ever sent to a redirect URI that was not checked.
     """
     row = _subject(session, principal, reference, asked)

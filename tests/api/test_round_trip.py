@@ -18,10 +18,14 @@ from tests.conftest import KEYS, Client
 PATH = "/v1/mcp/server"
 # What a change leaves behind even where nothing is different.
 TRACES = {
-    "servers": {"version", "updated_at", "updated_by"}, "users": {"updated_at"}, "teams": {"updated_at"},
-    "api_keys": {"updated_at", "last_used_at"}, "access_groups": {"updated_at"}, "settings": {"updated_at", "updated_by"},
+    "servers": {"version", "updated_at", "updated_by"},
+    "users": {"updated_at"},
+    "teams": {"updated_at"},
+    "api_keys": {"updated_at", "last_used_at"},
+    "access_groups": {"updated_at"},
+    "settings": {"updated_at", "updated_by"},
     "toolsets": {"updated_at", "updated_by", "version"},
-}  # fmt: skip
+}
 LEFT_OUT = {"audit_events", "sessions", "health_records"}
 URL = "https://one.example/mcp?token=abc"
 WORDS = ("", "plain words", "${REGION} and ${OWN}", "Bearer sk-1234567890", "ü ö \u202e", "a" * 300)
@@ -49,7 +53,9 @@ class Tried:
                 hidden = TRACES.get(table.name, set()) | {c.name for c in table.c if isinstance(c.type, LargeBinary)}
                 hidden |= {"sealed"}
                 stored = session.execute(select(table)).mappings()
-                rows = [{k: row[k] for k in row if k not in hidden} for row in stored if row.get("name") != "audit_head"]
+                rows = [
+                    {k: row[k] for k in row if k not in hidden} for row in stored if row.get("name") != "audit_head"
+                ]
                 found[table.name] = sorted(rows, key=_ids(table.primary_key))
             vault = house_of(session).vault
             for kind in SEALED:
@@ -82,15 +88,23 @@ def tried(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Tried]
 
 def bodies(seed: int) -> Iterator[dict[str, Any]]:
     """Servers of every kind, with whatever else there can be of them."""
-    dice = random.Random(seed)  # noqa: S311 - a test
+    dice = random.Random(seed)
     credentials: dict[str, dict[str, Any]] = {
-        "none": {}, "api_key": {"auth_value": "v-1"}, "bearer_token": {"auth_value": "v-2"}, "token": {"auth_value": "v"},
-        "basic": {"auth_value": "u:p"}, "authorization": {"auth_value": "Custom x"},
+        "none": {},
+        "api_key": {"auth_value": "v-1"},
+        "bearer_token": {"auth_value": "v-2"},
+        "token": {"auth_value": "v"},
+        "basic": {"auth_value": "u:p"},
+        "authorization": {"auth_value": "Custom x"},
         "oauth2": {"client_id": "c", "client_secret": "s", "scopes": ["a", "b"]},
-        "oauth2_token_exchange": {"client_id": "c", "client_secret": "s", "audience": "x",
-                                  "token_exchange_endpoint": "https://auth.example/exchange"},
+        "oauth2_token_exchange": {
+            "client_id": "c",
+            "client_secret": "s",
+            "audience": "x",
+            "token_exchange_endpoint": "https://auth.example/exchange",
+        },
         "aws_sigv4": {"aws_access_key_id": "A", "aws_secret_access_key": "B", "aws_region_name": "eu-central-1"},
-    }  # fmt: skip
+    }
     for number, (auth_type, given) in enumerate(credentials.items()):
         for transport in ("http", "sse", "stdio", "openapi"):
             body: dict[str, Any] = {"server_id": f"{transport}-{number}", "auth_type": auth_type, "credentials": given}
@@ -104,27 +118,47 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
             else:
                 body["url"] = URL
             if auth_type == "oauth2":
-                body |= dice.choice([{}, {"oauth2_flow": "client_credentials", "token_url": "https://auth.example/t"},
-                                     {"authorization_url": "https://auth.example/a?x=1",
-                                      "token_url": "https://auth.example/t", "registration_url": "https://auth.example/r",
-                                      "delegate_auth_to_upstream": True}])  # fmt: skip
+                body |= dice.choice(
+                    [
+                        {},
+                        {"oauth2_flow": "client_credentials", "token_url": "https://auth.example/t"},
+                        {
+                            "authorization_url": "https://auth.example/a?x=1",
+                            "token_url": "https://auth.example/t",
+                            "registration_url": "https://auth.example/r",
+                            "delegate_auth_to_upstream": True,
+                        },
+                    ]
+                )
             elif dice.random() < 0.3:
                 body |= {"is_byok": True, "byok_description": ["Read"], "byok_api_key_help_url": "https://h.example/k"}
             body |= {
-                "server_name": f"s_{transport}_{number}", "alias": dice.choice([None, f"a_{transport}_{number}"]),
-                "description": dice.choice(WORDS), "instructions": dice.choice([None, "Do."]),
+                "server_name": f"s_{transport}_{number}",
+                "alias": dice.choice([None, f"a_{transport}_{number}"]),
+                "description": dice.choice(WORDS),
+                "instructions": dice.choice([None, "Do."]),
                 "static_headers": {"X-Region": "${REGION}", "X-Key": dice.choice(WORDS[:4]), "X-Own": "${OWN}"},
                 "env_vars": [
-                    {"name": "REGION", "value": dice.choice([None, "", "eu"]), "scope": "global", "description": "ours"},
-                    {"name": "OWN", "scope": "user", "description": dice.choice([None, "yours"])}, {"name": "LAST"},
+                    {
+                        "name": "REGION",
+                        "value": dice.choice([None, "", "eu"]),
+                        "scope": "global",
+                        "description": "ours",
+                    },
+                    {"name": "OWN", "scope": "user", "description": dice.choice([None, "yours"])},
+                    {"name": "LAST"},
                 ],
-                "extra_headers": dice.choice([[], ["X-Trace"]]), "allowed_tools": dice.choice([[], ["add"]]),
+                "extra_headers": dice.choice([[], ["X-Trace"]]),
+                "allowed_tools": dice.choice([[], ["add"]]),
                 "mcp_info": dice.choice([None, {}, {"logo_url": "https://l.example/x.png", "is_public": True}]),
-                "mcp_access_groups": dice.choice([[], ["tools", "other"]]), "timeout": dice.choice([None, 12.5, 30]),
+                "mcp_access_groups": dice.choice([[], ["tools", "other"]]),
+                "timeout": dice.choice([None, 12.5, 30]),
                 "tool_name_to_display_name": dice.choice([None, {}, {"add": "Add"}]),
-                "token_validation": dice.choice([None, {"iss": "x"}]), "allow_all_keys": dice.random() < 0.5,
-                "available_on_public_internet": dice.random() < 0.5, "source_url": dice.choice([None, "https://s.example"]),
-            }  # fmt: skip
+                "token_validation": dice.choice([None, {"iss": "x"}]),
+                "allow_all_keys": dice.random() < 0.5,
+                "available_on_public_internet": dice.random() < 0.5,
+                "source_url": dice.choice([None, "https://s.example"]),
+            }
             yield body
 
 
@@ -151,8 +185,15 @@ def test_reading_a_server_and_writing_it_back_changes_nothing(tried: Tried) -> N
 def test_so_it_is_with_the_other_objects(tried: Tried, path: str) -> None:
     ada = tried.ada
     if path.startswith("/v1/teams"):
-        ada.post("/v1/teams", {"team_id": "crew-2", "team_alias": "Second", "metadata": {"a": [1, None]},
-                               "members_with_roles": [{"user_id": "mel", "role": "admin"}]})  # fmt: skip
+        ada.post(
+            "/v1/teams",
+            {
+                "team_id": "crew-2",
+                "team_alias": "Second",
+                "metadata": {"a": [1, None]},
+                "members_with_roles": [{"user_id": "mel", "role": "admin"}],
+            },
+        )
     if path in ("/v1/keys", "/v1/access-groups"):
         sent = {"key_alias": "k", "user_id": "mel", "allowed_routes": ["/v1/mcp"], "name": "fresh", "description": "d"}
         made = ada.post(path, sent).get_json()
@@ -169,28 +210,61 @@ def test_so_it_is_with_the_other_objects(tried: Tried, path: str) -> None:
 
 
 MASKS = (
-    None, "", "****", "*****", "**********", "••••••", "●●●●", "xxxxxxxx", "XXXX", "[REDACTED]", "<redacted>", "REDACTED",
-    "***REDACTED***", "__KEEP__", "<hidden>", "(sensitive value)", "sk-...abcd", "sk-…abcd", "te****et", "abcd**ghij",
-    "Bearer ****", "SecretStr('**********')", "[FILTERED]", "%REDACTED%",
-)  # fmt: skip
+    None,
+    "",
+    "****",
+    "*****",
+    "**********",
+    "••••••",
+    "●●●●",
+    "xxxxxxxx",
+    "XXXX",
+    "[REDACTED]",
+    "<redacted>",
+    "REDACTED",
+    "***REDACTED***",
+    "__KEEP__",
+    "<hidden>",
+    "(sensitive value)",
+    "sk-...abcd",
+    "sk-…abcd",
+    "te****et",
+    "abcd**ghij",
+    "Bearer ****",
+    "SecretStr('**********')",
+    "[FILTERED]",
+    "%REDACTED%",
+)
 FULL = {
-    "server_id": "full", "server_name": "full", "transport": "http", "url": "https://one.example/mcp?token=abc",
-    "auth_type": "oauth2", "authorization_url": "https://auth.example/a", "token_url": "https://auth.example/t",
-    "registration_url": "https://auth.example/r", "credentials": {"client_id": "c", "client_secret": "s"},
-    "static_headers": {"X-Key": "secret", "X-Two": "second"}, "env_vars": [{"name": "ONE", "value": "1"}],
-}  # fmt: skip
+    "server_id": "full",
+    "server_name": "full",
+    "transport": "http",
+    "url": "https://one.example/mcp?token=abc",
+    "auth_type": "oauth2",
+    "authorization_url": "https://auth.example/a",
+    "token_url": "https://auth.example/t",
+    "registration_url": "https://auth.example/r",
+    "credentials": {"client_id": "c", "client_secret": "s"},
+    "static_headers": {"X-Key": "secret", "X-Two": "second"},
+    "env_vars": [{"name": "ONE", "value": "1"}],
+}
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_mask_keeps_what_is_stored_in_every_field_and_is_never_stored_itself(tried: Tried, mask: str | None) -> None:
     assert tried.ada.post(PATH, FULL).status_code == 201
     before = tried.secrets("full")
-    changes: list[dict[str, Any]] = [{name: mask} for name in ("url", "authorization_url", "token_url", "registration_url")]
+    changes: list[dict[str, Any]] = [
+        {name: mask} for name in ("url", "authorization_url", "token_url", "registration_url")
+    ]
     changes += [
-        {"credentials": {"client_secret": mask}}, {"credentials": {"client_id": "c", "client_secret": mask}},
-        {"static_headers": {"X-Key": mask, "X-Two": "second"}}, {"static_headers": {"x-key": mask, "X-Two": mask}},
-        {"env_vars": [{"name": "ONE", "value": mask}]}, {name: mask for name in ("url", "token_url")},
-    ]  # fmt: skip
+        {"credentials": {"client_secret": mask}},
+        {"credentials": {"client_id": "c", "client_secret": mask}},
+        {"static_headers": {"X-Key": mask, "X-Two": "second"}},
+        {"static_headers": {"x-key": mask, "X-Two": mask}},
+        {"env_vars": [{"name": "ONE", "value": mask}]},
+        dict.fromkeys(("url", "token_url"), mask),
+    ]
     for change in changes:
         answer = tried.ada.put(PATH, {"server_id": "full", **change})
         assert answer.status_code == 202, (change, answer.get_json())
@@ -198,12 +272,15 @@ def test_a_mask_keeps_what_is_stored_in_every_field_and_is_never_stored_itself(t
     if not mask:
         return
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"spec_path": mask}, "spec_path"), ({"credentials": {"audience": mask}}, "credentials.audience"),
-        ({"static_headers": {"X-New": mask}}, "static_headers"), ({"env_vars": [{"name": "NEW", "value": mask}]}, "env_vars"),
-        ({"env": {"NEW": mask}}, "env"), ({"args": [mask]}, "args"),
+        ({"spec_path": mask}, "spec_path"),
+        ({"credentials": {"audience": mask}}, "credentials.audience"),
+        ({"static_headers": {"X-New": mask}}, "static_headers"),
+        ({"env_vars": [{"name": "NEW", "value": mask}]}, "env_vars"),
+        ({"env": {"NEW": mask}}, "env"),
+        ({"args": [mask]}, "args"),
         ({"auth_type": "api_key", "credentials": {"auth_value": mask}}, "credentials.auth_value"),
         ({"url": f"https://other.example/{mask}?key=****"}, "url"),
-    ]  # fmt: skip
+    ]
     for change, field in refused:
         answer = tried.ada.put(PATH, {"server_id": "full", **change})
         assert (answer.status_code, answer.get_json()["detail"]["field"]) == (422, field), change
@@ -215,7 +292,19 @@ def test_a_mask_keeps_what_is_stored_in_every_field_and_is_never_stored_itself(t
 
 
 def test_what_only_resembles_a_mask_is_a_value(tried: Tried) -> None:
-    values = ("*/*", "x", "xx", "key", "secret", "a*b", "Bearer abc", "${NAME}", "redacted-but-real", "1...2.3", "<key>")
+    values = (
+        "*/*",
+        "x",
+        "xx",
+        "key",
+        "secret",
+        "a*b",
+        "Bearer abc",
+        "${NAME}",
+        "redacted-but-real",
+        "1...2.3",
+        "<key>",
+    )
     for number, value in enumerate(values):
         body = {**FULL, "server_id": f"v{number}", "server_name": f"v{number}", "static_headers": {"X-Key": value}}
         assert tried.ada.post(PATH, body).status_code == 201, value

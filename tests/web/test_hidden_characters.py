@@ -12,8 +12,18 @@ from tests.conftest import Client, Write
 from tests.factories import make_server
 
 HIDDEN = (
-    "\u202e", "\u2066", "\u200b", "\u00ad", "\ufeff", "\U000e0041", "\ufe01", "\u0301" * 9, "\u200f", "\u2800", "\x1b",
-)  # fmt: skip
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "\u00ad",
+    "\ufeff",
+    "\U000e0041",
+    "\ufe01",
+    "\u0301" * 9,
+    "\u200f",
+    "\u2800",
+    "\x1b",
+)
 TEXT = re.compile(r"<(script|style|textarea)\b.*?</\1>|<[^>]*>", re.S)
 SHOWN = re.compile(r"\s(?:title|aria-label|alt|placeholder|data-label)=\"([^\"]*)\"")
 
@@ -28,10 +38,15 @@ def unmarked(page: str) -> list[str]:
 @pytest.mark.parametrize(
     "page",
     [
-        "<p>a{}b</p>", "<title>a{}b</title>", "<option>a{}b</option>", '<b title="a{}b" aria-label="{}">x</b>',
-        "<pre>a\n{}</pre>tail {}", '<input value="x" placeholder="{}">', "plain {}",
+        "<p>a{}b</p>",
+        "<title>a{}b</title>",
+        "<option>a{}b</option>",
+        '<b title="a{}b" aria-label="{}">x</b>',
+        "<pre>a\n{}</pre>tail {}",
+        '<input value="x" placeholder="{}">',
+        "plain {}",
     ],
-)  # fmt: skip
+)
 def test_what_is_hidden_is_named_in_its_place(page: str, hidden: str) -> None:
     given = page.replace("{}", hidden)
     shown = mark_page(given.encode()).decode()
@@ -61,18 +76,35 @@ def test_submissions_are_marked_wherever_they_are_reviewed(
     bad = "say \u202eevil\u2066 \u200bwords\u00ad\ufeff\U000e0041"
     with write() as session:
         make_server(session, "live", description=bad, instructions=bad, allow_all_keys=True, byok_description=[bad])
-    body = {"server_name": "waits", "transport": "http", "url": "http://127.0.0.1:9/x", "description": bad,
-            "instructions": bad, "env_vars": [{"name": "A", "scope": "user", "description": bad}]}  # fmt: skip
+    body = {
+        "server_name": "waits",
+        "transport": "http",
+        "url": "http://127.0.0.1:9/x",
+        "description": bad,
+        "instructions": bad,
+        "env_vars": [{"name": "A", "scope": "user", "description": bad}],
+    }
     made = client("mel").post("/v1/mcp/server/register", body)
     assert made.status_code == 201, made.get_json()
     waits = made.get_json()["server_id"]
     for name in ("ada", "vera", "mel"):
         browser, seen = signed_in(name), 0
         for path in (
-            "/servers", "/servers?view=table", "/servers/id-live", "/servers/id-live/configuration", "/admin/submissions",
-            "/servers/id-live/edit", f"/admin/submissions/{waits}", "/submissions/mine", f"/submissions/{waits}/edit",
-            "/admin/audit", "/servers/id-live/activity", "/credentials", "/credentials/id-live", "/servers/id-live/connect",
-        ):  # fmt: skip
+            "/servers",
+            "/servers?view=table",
+            "/servers/id-live",
+            "/servers/id-live/configuration",
+            "/admin/submissions",
+            "/servers/id-live/edit",
+            f"/admin/submissions/{waits}",
+            "/submissions/mine",
+            f"/submissions/{waits}/edit",
+            "/admin/audit",
+            "/servers/id-live/activity",
+            "/credentials",
+            "/credentials/id-live",
+            "/servers/id-live/connect",
+        ):
             page = browser.get(path)
             assert unmarked(page.get_data(as_text=True)) == [], (name, path)
             seen += "U+202E RIGHT-TO-LEFT OVERRIDE" in page.get_data(as_text=True)

@@ -94,6 +94,9 @@ class _Change:
 
     def _drop_kept(self, row: Server) -> None:
         """Leave out the fields of which every value is kept, and nothing else is different."""
+        for name in ("transport", "command"):  # what leads to the server counts as changed as soon as it is named
+            if name in self.fields and self.fields[name] == getattr(row, name):
+                del self.fields[name]
         info = self.fields.get("mcp_info")
         if info is not None and _listing_aside(info) == _listing_aside(row.mcp_info or {}):
             del self.fields["mcp_info"]  # `is_public` is shown in it, and decided elsewhere
