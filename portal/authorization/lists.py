@@ -8,12 +8,16 @@ from functools import lru_cache
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
 
-from portal.authorization.callers import has_admin_view, is_known
+from portal.authorization.callers import has_admin_view
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.store.models import AccessGroupServer, Server
 
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
+_OF_PEOPLE = and_(
+    Server.auth_type == AuthType.OAUTH2.value,
+    or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
+)
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,17 @@ def _address_condition(of: Principal | Horizon) -> ColumnElement[bool]:
 
 
 def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those that people sign in to by way of the portal, as far as the caller may know.
+    """The condition on `Server` for those that somebody who is known may sign in to by way of the portal."""
+    return and_(_OF_PEOPLE, usable_servers(principal))
 
-    Strangers may know of all that their address reaches: clients read how to sign in before anybody does.
+
+def open_servers(principal: Principal) -> ColumnElement[bool]:
+    """The condition on `Server` for those whose sign-in is open to strangers: delegated, or passed through.
+
+    Of these alone a caller without a credential may learn that they are there.
     """
-    of_people = and_(
-        Server.auth_type == AuthType.OAUTH2.value,
-        or_(Server.oauth2_flow.is_(None), Server.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS.value),
-    )
-    return and_(of_people, _known_of(principal))
-
-
-def key_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those to which each person brings their own key, as far as the caller may know."""
-    return and_(Server.is_byok, _known_of(principal))
-
-
-def _known_of(principal: Principal) -> ColumnElement[bool]:
-    return usable_servers(principal) if is_known(principal) else and_(_ACTIVE, _address_condition(principal))
+    leaves_it = or_(Server.delegate_auth_to_upstream, Server.oauth_passthrough)
+    return and_(_OF_PEOPLE, leaves_it, _ACTIVE, _address_condition(principal))
 
 
 def _grant_condition(seen: Horizon) -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WINDOW = 60  # characters between the two halves of a phrase
+_MOST_STACKED = 4  # combining marks on one letter; Hebrew with its accents and Vietnamese have three
 _SPELLED = 60  # characters of what tag characters spell that are shown
 
 _ZERO_WIDTH = {0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD, 0x034F, 0x180E, *range(0x2061, 0x2065)}
@@ -101,6 +102,12 @@ def characters(text: str) -> tuple[Mark, ...]:
     return tuple(sorted([*found, *_foreign_letters(text)], key=lambda mark: mark.start))
 
 
+def is_suspect(letter: str) -> bool:
+    """Whether a text with this character needs a look: it is hidden, stacks on others, or is of a script that has
+    letters like those of another. For callers that want to pass over texts of which they know all characters."""
+    return bool(_kind_of(letter, 0, letter) or _stacks(letter) or _script_of(letter) not in ("", "LATIN"))
+
+
 def phrases(text: str) -> tuple[Mark, ...]:
     """The phrases to point out, in their order; they do not overlap. Characters that show nothing hide none of them."""
     hidden = [mark for mark in characters(text) if not mark.visible]
@@ -149,14 +156,37 @@ def _kind_of(text: str, place: int, letter: str) -> str:
         return "Bidirectional control"
     if code in _SELECTORS or code == 0x200D:
         # An emoji is drawn with one of these behind it, or joined by one; that is how they are meant.
-        if place and unicodedata.category(text[place - 1]) == "So" and code in (0xFE0F, 0x200D):
+        if code in (0xFE0F, 0x200D) and _is_emoji_before(text, place):
             return ""
         return "Variation selector" if code in _SELECTORS else "Zero-width character"
     if code in _ZERO_WIDTH:
         return "Zero-width character"
     if code in _BLANK_LETTERS:
         return "Letter that shows nothing"
+    if category in ("Mn", "Me") and _is_stacked(text, place):
+        return "Stacked combining mark"
     return _CATEGORIES.get(category, "")
+
+
+def _is_emoji_before(text: str, place: int) -> bool:
+    before = text[max(0, place - 2) : place]
+    if before.endswith("\ufe0f"):  # the joiner stands behind the selector of the emoji that it joins
+        before = before[:-1]
+    return bool(before) and (unicodedata.category(before[-1]) == "So" or 0x1F3FB <= ord(before[-1]) <= 0x1F3FF)
+
+
+def _stacks(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Mn", "Me")
+
+
+def _is_stacked(text: str, place: int) -> bool:
+    """Whether a combining mark is one of more than a letter of any script bears: they cover the lines beside."""
+    first = last = place
+    while first > 0 and place - first < _MOST_STACKED and _stacks(text[first - 1]):
+        first -= 1
+    while last + 1 < len(text) and last - place < _MOST_STACKED and _stacks(text[last + 1]):
+        last += 1
+    return last - first + 1 > _MOST_STACKED
 
 
 def _named(text: str, start: int, end: int, kind: str) -> Mark:

@@ -124,20 +124,5 @@ def canonical_resource(url: str) -> str:
     return f"{parts.scheme.lower()}://{host}{port}{parts.path.rstrip('/')}"
 
 
-def byok_metadata(public_url: str, issuer: str) -> dict[str, Any]:
-    """The metadata of a key server's authorization server (RFC 8414) for the document at `issuer`."""
-    return {
-        "issuer": issuer,
-        "authorization_endpoint": f"{public_url}/oauth/authorize",
-        "token_endpoint": f"{public_url}/oauth/token",
-        "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code"],
-        "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none"],
-        "authorization_response_iss_parameter_supported": True,
-    }
-
-
 def _is_sendable(token: str) -> bool:
     return all("!" <= character <= "~" for character in token)

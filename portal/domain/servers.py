@@ -129,6 +129,7 @@ class ServerFields(TypedDict, total=False):
     timeout: float | None
     version: int | None
     keep_credentials: bool | None
+    clear_secrets: list[str]
 
 
 NAME_RULE = "Use 1 to 64 letters, digits, “_” and “.” only."

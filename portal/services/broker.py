@@ -30,9 +30,9 @@ from portal.services.inner.brokered import (
     check_redirect,
     configured_scopes,
     issuer_of,
+    names_of,
     note_client_seen,
     note_client_use,
-    prefix_of,
     registered_client,
     require_oauth,
 )
@@ -74,12 +74,13 @@ class ConsentQuestion:
 
 def begin(
     session: Session, principal: Principal, reference: str, asked: AuthorizationRequest, *,
-    browser: str | None, may_skip: bool = False, at_root: bool = False,
+    browser: str | None, may_skip: bool = False, issuer: str | None = None,
 ) -> Departure:  # fmt: skip
     """Prepare the way to a server's authorization server for an MCP client; asks other machines.
 
-    `browser` is the secret of the person's browser, None where a program holds an API key. `may_skip` says that the
-    person came by themselves, so that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
+    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the
+    person's browser, None where a program holds an API key. `may_skip` says that the person came by themselves, so that
+    a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
     what may not be asked; nobody is ever sent to a redirect URI that was not checked.
     """
     row = _subject(session, principal, reference, asked)
@@ -94,7 +95,7 @@ def begin(
     scopes = scopes_of(asked.scope) or configured_scopes(session, row) or found.scopes
     client = client_of(session, row, found.server, scopes)
     row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
-    contents = _contents(session, row, found, client, asked, scopes, at_root=at_root)
+    contents = _contents(session, row, found, client, asked, scopes, issuer or issuer_of(session, row))
     note_client_seen(session, asked.client_id)
     if browser is None:
         return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
@@ -199,8 +200,9 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
     if not resource:
         return
     house = house_of(session)
-    ours = {endpoint(house.gateway_url, prefix_of(row)), f"{house.gateway_url}/mcp", house.gateway_url}
-    ours |= {house.public_url, found.resource, f"{house.gateway_url}/mcp/{prefix_of(row)}"}
+    ours = {f"{house.gateway_url}/mcp", house.gateway_url, house.public_url, found.resource}
+    for name in names_of(row):
+        ours |= {endpoint(house.gateway_url, name), f"{house.gateway_url}/mcp/{name}"}
     try:
         named = canonical_resource(resource)
     except ValueError:
@@ -211,7 +213,7 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
 
 def _contents(
     session: Session, row: Server, found: Discovery, client: Client, asked: AuthorizationRequest,
-    scopes: tuple[str, ...], *, at_root: bool,
+    scopes: tuple[str, ...], issuer: str,
 ) -> dict[str, Any]:  # fmt: skip
     parameters = {
         "response_type": "code",
@@ -228,7 +230,7 @@ def _contents(
         "upstream_identity": identity_of(found.server), "upstream_client_id": client.client_id,
         "redirect_uri": asked.redirect_uri, "state": asked.state, "client_id": asked.client_id,
         "challenge": asked.code_challenge, "scopes": list(scopes), "incarnation": row.incarnation,
-        "issuer": issuer_of(session, None if at_root else row),
+        "issuer": issuer,
     }  # fmt: skip
 
 

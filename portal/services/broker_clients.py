@@ -27,7 +27,7 @@ from portal.services.inner.brokered import (
 )
 from portal.services.inner.clients import register_for_admin
 from portal.services.inner.house import house_of
-from portal.services.inner.oauth_subjects import by_reference, find_subject
+from portal.services.inner.oauth_subjects import find_open_server, find_subject
 from portal.store.database import take_turn
 from portal.store.models import Server, UtcDateTime, now
 from portal.store.oauth_tables import McpClient
@@ -90,15 +90,10 @@ def register_stranger(
     in and to consent, and is never led to a redirect URI that the portal does not trust.
     """
     claims = read_claims(metadata)
-    row = by_reference(session, reference) if reference else None
-    if reference and (row is None or not _may_know(session, principal, row)):
-        raise NotFound("There is nothing to sign in to here.")
-    return _registered(session, row, claims, _valid_redirects(session, claims))
-
-
-def _may_know(session: Session, principal: Principal, row: Server) -> bool:
-    known = select(Server.server_id).where(authz.sign_in_servers(principal), Server.server_id == row.server_id)
-    return session.scalar(known) is not None
+    # Only for a server that strangers may know of is the client bound to it: what it is refused later, at that server
+    # or at others, would tell whether there is one of this name.
+    row = find_open_server(session, principal, reference) if reference else None
+    return _registered(session, row, claims, _valid_redirects(session, claims), called=reference)
 
 
 def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
@@ -116,9 +111,11 @@ def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
     return valid
 
 
-def _registered(session: Session, row: Server | None, claims: ClientClaims, valid: list[str]) -> dict[str, Any]:
+def _registered(
+    session: Session, row: Server | None, claims: ClientClaims, valid: list[str], *, called: str = ""
+) -> dict[str, Any]:
     if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against (OAU-38, OAU-66)
-        name = prefix_of(row) if row is not None else PLACEHOLDER
+        name = called or (prefix_of(row) if row is not None else PLACEHOLDER)
         back = f"{house_of(session).public_url}/callback"
         return {"client_id": name, **_described(claims, [back])}
     client = _same_or_new(session, row, claims, valid)

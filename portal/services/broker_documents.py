@@ -1,56 +1,60 @@
 """What clients read before they sign in: RFC 9728 of a server's resource, RFC 8414 of the portal as its middle.
 
-Strangers ask. They learn that a server that people sign in to is there, where its endpoint is and which scopes it has;
-every other name answers alike.
+Strangers ask, so the answer is made of the name that they ask for and of nothing that is stored: it is the same for a
+server that is there, for one that is hidden, under review or rejected, and for a name that nobody uses. Only of a
+server that strangers may sign in to (its sign-in is delegated or passed through) do they learn the scopes and the
+title. Whether a name stands for a server shows once somebody has signed in.
 """
 
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.domain.errors import NotFound
-from portal.domain.oauth import byok_metadata
+from portal.domain.errors import NotFound, Unauthenticated
 from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
-from portal.services.inner.brokered import configured_scopes, issuer_of, prefix_of
+from portal.services.inner.brokered import configured_scopes, issuer_named, prefix_of
 from portal.services.inner.house import house_of
-from portal.services.inner.loading import PARTS
-from portal.services.inner.oauth_subjects import by_reference
+from portal.services.inner.oauth_subjects import find_open_server
 from portal.store.models import Server
 
-_NOTHING = "There is nothing to sign in to here."
 
+def describe_resource(
+    session: Session, principal: Principal, prefix: str | None, *, below_mcp: bool = False
+) -> dict[str, Any]:
+    """The protected resource metadata of the address of a server, or (`prefix` None) of the portal.
 
-def describe_resource(session: Session, principal: Principal, prefix: str | None) -> dict[str, Any]:
-    """The protected resource metadata of a server, or (None) of the portal. Raises `NotFound`."""
-    row = _find(session, principal, prefix) if prefix is not None else None
+    `below_mcp` says that the address is `/mcp/{prefix}` and not `/{prefix}/mcp`. The `resource` is the address that was
+    asked for: clients compare it with the one they use (RFC 9728, 3.3).
+    """
     house = house_of(session)
+    row = find_open_server(session, principal, prefix) if prefix is not None else None
+    resource = house.public_url
+    if prefix is not None:
+        gateway = house.gateway_url.rstrip("/")
+        resource = f"{gateway}/mcp/{quote(prefix, safe='')}" if below_mcp else endpoint(gateway, prefix)
     return {
-        "resource": house.public_url if row is None else endpoint(house.gateway_url, prefix_of(row)),
-        "authorization_servers": [issuer_of(session, row)],
-        "scopes_supported": _scopes(session, row or _only(session, principal)),
+        "resource": resource,
+        "authorization_servers": [issuer_named(session, prefix)],
+        "scopes_supported": _scopes(session, row),
         "bearer_methods_supported": ["header"],
         **({"resource_name": row.server_name or prefix_of(row)} if row is not None else {}),
     }
 
 
 def describe_authorization_server(session: Session, principal: Principal, prefix: str | None) -> dict[str, Any]:
-    """The portal as the authorization server of one server, or (None) of whichever is the only one (OAU-64)."""
-    row = _find(session, principal, prefix) if prefix is not None else None
-    if row is not None and row.is_byok:
-        return byok_metadata(house_of(session).public_url, issuer_of(session, row))
-    only = _only(session, principal) if row is None else None
-    issuer = issuer_of(session, row)
-    # At the root the addresses differ, so that the answer can name the issuer that the client began with (RFC 9207).
-    base = issuer if only is None else issuer_of(session, only).replace(issuer, f"{issuer}/mcp", 1)
+    """The portal as the authorization server for the server that a client calls `prefix`, or (None) for whichever."""
+    row = find_open_server(session, principal, prefix) if prefix is not None else None
+    issuer = issuer_named(session, prefix)
     return {
         "issuer": issuer,
-        "authorization_endpoint": f"{base}/authorize",
-        "token_endpoint": f"{base}/token",
-        "registration_endpoint": f"{base}/register",
-        "scopes_supported": _scopes(session, row or only),
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "registration_endpoint": f"{issuer}/register",
+        "scopes_supported": _scopes(session, row),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -61,25 +65,19 @@ def describe_authorization_server(session: Session, principal: Principal, prefix
 
 
 def only_server(session: Session, principal: Principal) -> str:
-    """The one server that the caller may sign in to by way of the portal (OAU-62). Raises `NotFound`."""
-    row = _only(session, principal)
-    if row is None:
-        raise NotFound("Say which server you mean: use the addresses of its own metadata.")
-    return row.server_id
+    """The one server that the caller may sign in to by way of the portal.
 
-
-def _only(session: Session, principal: Principal) -> Server | None:
-    query = select(Server).where(authz.sign_in_servers(principal)).limit(2).options(*PARTS)
-    found = session.scalars(query).all()
-    return found[0] if len(found) == 1 else None
-
-
-def _find(session: Session, principal: Principal, prefix: str) -> Server:
-    row = by_reference(session, prefix)
-    known = select(Server.server_id).where(or_(authz.sign_in_servers(principal), authz.key_servers(principal)))
-    if row is None or session.scalar(known.where(Server.server_id == row.server_id)) is None:
-        raise NotFound(_NOTHING)
-    return row
+    Raises `NotFound` where it is none or several, and for strangers `Unauthenticated`, which is what they are told of
+    every server that does not let them in.
+    """
+    known = authz.is_known(principal)
+    condition = authz.sign_in_servers(principal) if known else authz.open_servers(principal)
+    found = session.scalars(select(Server.server_id).where(condition).limit(2)).all()
+    if len(found) == 1:
+        return found[0]
+    if not known:
+        raise Unauthenticated("Sign in, or send an API key.")
+    raise NotFound("Say which server you mean: use the addresses of its own metadata.")
 
 
 def _scopes(session: Session, row: Server | None) -> list[str]:

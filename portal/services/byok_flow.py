@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy.orm import Session
 
@@ -24,18 +24,20 @@ from portal.domain.errors import Forbidden, InvalidRequest, NotFound, PortalErro
 from portal.domain.oauth import with_parameters
 from portal.domain.principals import Principal
 from portal.domain.redirects import check_redirect_uri, is_loopback, shown_destination
+from portal.domain.snippets import endpoint
 from portal.services import credentials, keys
 from portal.services.accounts import principal_for_user
 from portal.services.inner import loading
 from portal.services.inner.brokered import (
-    issuer_of,
+    issuer_named,
+    names_of,
     note_client_seen,
     note_client_use,
     prefix_of,
     registered_client,
     require_known_anywhere,
 )
-from portal.services.inner.flows import Flow, begin_flow, finish_flow, take_flow
+from portal.services.inner.flows import Flow, begin_flow, find_flow, finish_flow, take_flow
 from portal.services.inner.grants import ObjectPermission
 from portal.services.inner.house import house_of
 from portal.store.models import Server, now
@@ -64,6 +66,8 @@ class AuthorizeRequest:
     client_id: str = ""
     server_id: str = ""
     resource: str = ""
+    known_as: str = ""
+    """What the metadata that the client read call the server: the issuer that it expects has that name (RFC 9207)."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def ask(session: Session, principal: Principal, asked: AuthorizeRequest, *, brow
     registered_client(session, row, asked.client_id, asked.redirect_uri)
     note_client_seen(session, asked.client_id)
     kept = {name: getattr(asked, name) for name in ("redirect_uri", "code_challenge", "state", "client_id")}
+    kept["known_as"] = _known_as(session, asked, row)
     _, ticket = begin_flow(
         session, QUESTION, kept, browser=browser, user_id=principal.user_id, server_id=row.server_id
     )  # fmt: skip
@@ -199,6 +204,40 @@ def _check_loopback(uri: str) -> None:
         )
 
 
+def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
+    """Whether this is a key server that the person may bring a key to; of strangers nothing is looked up."""
+    if principal.user_id is None or principal.key_id is not None:
+        return False
+    try:
+        return bool(_find(session, principal, reference))
+    except InvalidRequest:
+        return False
+
+
+def issued(session: Session, code: str, reference: str) -> bool:
+    """Whether a code is of this flow, for the server that the client calls `reference`. Nothing is used up."""
+    flow = find_flow(session, code, kind=CODE) if code else None
+    row = session.get(Server, flow.server_id) if flow is not None and flow.server_id else None
+    return row is not None and reference in names_of(row)
+
+
+def is_endpoint_of(session: Session, principal: Principal, resource: str, reference: str) -> bool:
+    """Whether a resource indicator (RFC 8707) names this server, or the gateway as a whole."""
+    house, row = house_of(session), _find(session, principal, reference)
+    gateway = house.gateway_url.rstrip("/")
+    address = resource.rstrip("/")
+    whole = {gateway, f"{gateway}/mcp", house.public_url}
+    return address in whole or address in {
+        end for name in names_of(row) for end in (endpoint(gateway, name), f"{gateway}/mcp/{quote(name, safe='')}")
+    }
+
+
+def _known_as(session: Session, asked: AuthorizeRequest, row: Server) -> str:
+    """The name in the issuer that the client expects; one that is none of the server's is not repeated."""
+    name = asked.known_as or _named(session, asked.resource)
+    return name if name in names_of(row) else prefix_of(row)
+
+
 def _named(session: Session, resource: str) -> str:
     """The server whose endpoint a resource indicator (RFC 8707) is: `{gateway}/{server}/mcp`."""
     path = resource.removeprefix(f"{house_of(session).gateway_url.rstrip('/')}/")
@@ -232,7 +271,7 @@ def _question(
 def _way_back(session: Session, principal: Principal, question: Question, answer: Mapping[str, str]) -> str:
     """The redirect URI with the answer, the client's state, and who answers (RFC 9207)."""
     row = _find(session, principal, question.server_id)
-    issuer = issuer_of(session, row)
+    issuer = issuer_named(session, question.asked.get("known_as") or prefix_of(row))
     state = {"state": question.asked["state"]} if question.asked["state"] else {}
     return with_parameters(question.asked["redirect_uri"], {**answer, **state, "iss": issuer})
 

@@ -125,10 +125,13 @@ def _import_one(session: Session, principal: Principal, row: Planned, entry: Ent
     shares = {number: share for (of, number), share in choices.shares.items() if of == row.number}
     fields = with_choices(entry, shares, choices.otherwise)
     if row.server_id is None:
+        fields["clear_secrets"] = []
         return servers.create_server(session, principal, fields).server_id
     stored = session.get(Server, row.server_id)
     assert stored is not None
-    return servers.update_server(session, principal, row.server_id, merged(stored, fields, entry.blank)).server_id
+    change = merged(stored, fields, entry.blank)
+    change["clear_secrets"] = []  # what a document masks is kept
+    return servers.update_server(session, principal, row.server_id, change).server_id
 
 
 def _chosen_names(document: Document, choices: Choices) -> set[str]:

@@ -18,7 +18,7 @@ from portal.domain.servers import (
     check_values,
 )
 from portal.services import audit
-from portal.services.inner import loading, revoking
+from portal.services.inner import keeping, loading, revoking
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
 from portal.services.inner.server_facts import facts_of
@@ -102,6 +102,7 @@ def get_server(session: Session, principal: Principal, reference: str) -> Server
 def create_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
     """Add a server, active at once. Raises what the rules of `domain/servers.py` raise, and `Conflict` for a name."""
     authz.require(principal, Action.SERVER_CREATE)
+    fields = keeping.settled(session, principal, None, fields)
     check_values(fields)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
@@ -130,8 +131,9 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
     """
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may call PUT /v1/mcp/server.")
-    check_values(fields)
+    check_values(keeping.without_masks(fields))
     row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE, lock=True).row
+    fields = keeping.settled(session, principal, row, fields)
     version = fields.get("version")
     if version is not None and version != row.version:
         raise Conflict(

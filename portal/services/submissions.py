@@ -15,7 +15,7 @@ from portal.domain.principals import OPERATOR, Principal
 from portal.domain.servers import ApprovalStatus, ServerFields, Transport, check_values
 from portal.domain.submissions import Step, check_required, is_given, label_of, split_wishes
 from portal.services import audit
-from portal.services.inner import loading, proposing
+from portal.services.inner import keeping, loading, proposing
 from portal.services.inner.review_facts import Check, changes_between, checks_of, facts_of
 from portal.services.inner.reviews import note_step
 from portal.services.inner.server_views import ServerView, view_server, view_servers
@@ -44,6 +44,7 @@ def submit(
     _require_submitter(principal)
     team = _team(principal, team_id)
     fields, wishes = split_wishes(sent)
+    fields = keeping.settled(session, principal, None, fields)
     _refuse_stdio(fields)
     check_required(load_preferences(session).mcp_required_fields, sent)
     check_values(fields)
@@ -78,7 +79,8 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
             code="stale_version", field="version", current_version=row.version,
         )  # fmt: skip
     fields, wishes = split_wishes({name: value for name, value in sent.items() if name != "version"})
-    check_values(fields)
+    check_values(keeping.without_masks(fields))
+    fields = keeping.settled(session, principal, row, fields)
     author = _author(principal)
     if row.approval_status == ApprovalStatus.ACTIVE:
         _refuse_emptied(session, row, principal, fields)

@@ -1,15 +1,17 @@
 """Temporary servers: a definition that is tried with OAuth before it is saved (TMP-01 to 16)."""
 
 from dataclasses import replace
+from typing import cast
 
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
-from portal.domain.servers import ServerFields, check_server_id
+from portal.domain.servers import URL_FIELDS, ServerFields, check_server_id, check_values
 from portal.services import audit
-from portal.services.inner import loading, temporary
+from portal.services.inner import keeping, loading, temporary
+from portal.services.inner.definitions import opened
 from portal.services.inner.inheriting import checked, whole
 from portal.services.inner.server_views import ServerView, view_server
 from portal.store.models import Server, new_id
@@ -28,6 +30,8 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     stored = session.get(Server, server_id, options=loading.PARTS)
     if stored is not None and not authz.may(principal, Action.SERVER_UPDATE, loading.facts(session, stored)):
         stored = None
+    check_values(keeping.without_masks(fields))
+    fields = _settled(session, principal, stored, fields)
     contents = checked(session, server_id, fields, whole(session, stored, fields, as_change=False))
     kept = temporary.hold(session, principal, server_id, {"fields": contents})
     audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
@@ -35,6 +39,14 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     row = temporary.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
     groups = tuple(fields.get("mcp_access_groups") or ())
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
+
+
+def _settled(session: Session, principal: Principal, stored: Server | None, sent: ServerFields) -> ServerFields:
+    """A URL that was sent to be kept is the stored one: of those that are not named none is inherited."""
+    fields = keeping.settled(session, principal, stored, sent, as_change=False)
+    kept = [name for name in URL_FIELDS if name in sent and name not in fields]
+    urls = opened(session, stored).urls if stored is not None and kept else {}
+    return cast(ServerFields, {**fields, **{name: urls[name] for name in kept if name in urls}})
 
 
 def sweep(session: Session, _principal: Principal) -> None:

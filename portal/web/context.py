@@ -25,7 +25,7 @@ from portal.web import arriving
 from portal.web.carriers import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
-_DOCUMENTS = ("resource", "resource_at_root", "authorization_server", "server_at_root")
+_DOCUMENTS = ("resource", "resource_at_root", "resource_below_mcp", "authorization_server", "server_at_root")
 OPEN_ENDPOINTS = {
     "static": "stylesheet, script and icons hold nothing of anybody",
     "healthz": "tells that the process lives",

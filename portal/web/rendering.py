@@ -21,6 +21,7 @@ from portal.domain.redline import Warning, definition_of, marked, warnings_of
 from portal.services import grid, review_queue
 from portal.services.grid import GridChoices, ServerCard
 from portal.services.inner.grid_query import GridQuery
+from portal.web.marking import mark_page
 
 HTMX_CONFIG = json.dumps(
     {
@@ -261,6 +262,11 @@ def policy(*, form_action: str) -> str:
 
 
 def _secured(response: Response, *, https: bool) -> Response:
+    if response.mimetype == "text/html" and not response.direct_passthrough and not response.is_streamed:
+        data = response.get_data()
+        marked_data = mark_page(data)
+        if marked_data is not data:
+            response.set_data(marked_data)
     headers = response.headers
     headers.setdefault("Content-Security-Policy", _POLICY)
     headers["X-Content-Type-Options"] = "nosniff"

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import select, update
 
-from portal.store.models import Server, ServerSecret
+from portal.store.models import ServerSecret
 from portal.store.oauth_tables import McpClient, OAuthClientRegistration
 from tests.conftest import Client, Write
-from tests.factories import make_server
 from tests.oauth.asking import ASKED, BACK, BASE, PUBLIC, authorize, departed
 from tests.oauth.recording import RecordingServer
 
@@ -28,7 +26,7 @@ VS_CODE = {
 
 
 def test_a_client_of_a_stranger_is_taken_down_as_a_claim(client: As, write: Write, add: Add) -> None:
-    add()
+    add(delegate_auth_to_upstream=True)
     answer = client(None).post("/guarded/register", VS_CODE)
     body = answer.get_json()
     assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
@@ -46,7 +44,7 @@ def test_a_client_of_a_stranger_is_taken_down_as_a_claim(client: As, write: Writ
 
 def test_a_registered_client_is_held_to_its_redirect_uris_and_its_server(client: As, add: Add) -> None:
     """R-OAUTH-05: equal as strings, save the port of http on this machine."""
-    add()
+    add(delegate_auth_to_upstream=True)
     add("second")
     made = client(None).post("/guarded/register", {"redirect_uris": ["http://127.0.0.1:5000/cb"]}).get_json()
     ours = {"client_id": made["client_id"]}
@@ -173,9 +171,10 @@ def test_r_oauth_01_02_the_documents_of_a_server(client: As, add: Add) -> None:
     resource = client(None).get("/.well-known/oauth-protected-resource/gh/mcp")
     assert resource.get_json() == {
         "resource": f"{PUBLIC}/gh/mcp", "authorization_servers": [f"{PUBLIC}/gh"], "scopes_supported": [],
-        "bearer_methods_supported": ["header"], "resource_name": "guarded",
+        "bearer_methods_supported": ["header"],
     }  # fmt: skip
-    assert client(None).get("/.well-known/oauth-protected-resource/mcp/gh").get_json() == resource.get_json()
+    below = client(None).get("/.well-known/oauth-protected-resource/mcp/gh").get_json()
+    assert below == {**resource.get_json(), "resource": f"{PUBLIC}/mcp/gh"}
     server = client(None).get("/.well-known/oauth-authorization-server/gh")
     document = server.get_json()
     assert document["issuer"] == resource.get_json()["authorization_servers"][0]  # OAU-65
@@ -189,13 +188,14 @@ def test_r_oauth_01_02_the_documents_of_a_server(client: As, add: Add) -> None:
     assert "stored-id" not in server.get_data(as_text=True)
 
 
-def test_oau_62_64_65_the_only_server_is_meant_at_the_root(client: As, add: Add, app: Flask) -> None:
+def test_oau_62_65_the_only_server_is_meant_at_the_root_by_those_who_are_known(client: As, add: Add) -> None:
     add(credentials={"client_id": "stored-id", "scopes": ["one"]})
     resource = client(None).get("/.well-known/oauth-protected-resource").get_json()
     document = client(None).get("/.well-known/oauth-authorization-server").get_json()
     assert resource["authorization_servers"] == [document["issuer"]] == [PUBLIC]
-    assert document["scopes_supported"] == ["one"]
-    assert all("/guarded/" in document[name] for name in ("authorization_endpoint", "token_endpoint"))
+    assert document["scopes_supported"] == [], "strangers do not learn which server is there"
+    assert document["token_endpoint"] == f"{PUBLIC}/token"
+    assert client(None).ask("POST", "/token", data={"grant_type": "x"}).status_code == 401
     for path in ("/authorize", document["authorization_endpoint"].removeprefix(PUBLIC)):
         answer = client("ada").get(path, query_string=ASKED)
         assert answer.status_code == 307
@@ -208,24 +208,13 @@ def test_oau_62_64_65_the_only_server_is_meant_at_the_root(client: As, add: Add,
     assert document["scopes_supported"] == []
 
 
-def test_what_nobody_signs_in_to_has_no_documents(client: As, write: Write, add: Add) -> None:
-    add()
-    add("machine", oauth2_flow="client_credentials")
-    with write() as session:
-        session.execute(update(Server).where(Server.server_id == "id-guarded").values(approval_status="rejected"))
-        make_server(session, "plain")
-    bodies = set()
-    for name in ("guarded", "machine", "plain", "notes", "nowhere"):
-        for path in (
-            "oauth-protected-resource/{}/mcp",
-            "oauth-protected-resource/mcp/{}",
-            "oauth-authorization-server/{}",
-        ):
-            answer = client(None).get(f"/.well-known/{path.format(name)}")
-            assert answer.status_code == 404
-            bodies.add(answer.get_data())
-        assert client(None).post(f"/{name}/register", {}).status_code == 404
-    assert len(bodies) == 1
+def test_servers_that_delegate_or_pass_sign_in_through_tell_their_scopes(client: As, add: Add) -> None:
+    for name, how in (("open", "delegate_auth_to_upstream"), ("through", "oauth_passthrough")):
+        add(name, **{how: True, "credentials": {"client_id": "stored-id", "scopes": ["one"]}})
+        resource = client(None).get(f"/.well-known/oauth-protected-resource/{name}/mcp").get_json()
+        assert (resource["scopes_supported"], resource["resource_name"]) == (["one"], name)
+        document = client(None).get(f"/.well-known/oauth-authorization-server/{name}").get_json()
+        assert document["scopes_supported"] == ["one"]
 
 
 def test_documents_are_the_same_whoever_asks(client: As, add: Add) -> None:
@@ -242,4 +231,4 @@ def test_a_401_for_a_missing_connection_leads_to_the_servers_metadata(client: As
     assert answer.status_code == 401
     link = answer.headers["WWW-Authenticate"].split('"')[1]
     assert link == f"{PUBLIC}/.well-known/oauth-protected-resource/id-guarded/mcp"
-    assert client(None).get(link.removeprefix(PUBLIC)).get_json()["resource"] == f"{PUBLIC}/guarded/mcp"
+    assert client(None).get(link.removeprefix(PUBLIC)).get_json()["resource"] == f"{PUBLIC}/id-guarded/mcp"

@@ -364,7 +364,7 @@ def test_a_proposal_that_breaks_a_rule_is_refused_and_changes_nothing(client: As
     server_id = submitted(client)["server_id"]
     put(client, server_id, "approve")
     for change, status in (
-        ({"server_name": "notes"}, 409), ({"url": None}, 422), ({"transport": "stdio"}, 400),
+        ({"server_name": "notes"}, 409), ({"clear_secrets": ["url"]}, 422), ({"transport": "stdio"}, 400),
         ({"url": BODY["url"]}, 400),
     ):  # fmt: skip
         assert client("mel").put(f"{REGISTER}/{server_id}", change).status_code == status, change

@@ -12,7 +12,7 @@ FIRST = (("session",), ("principal", "_principal"))
 ASKS = {
     "authz.require", "authz.may", "authz.allowed_actions", "authz.is_admin", "authz.usable_servers",
     "authz.visible_servers", "authz.usable_within", "authz.visible_within", "authz.granted_toolsets",
-    "authz.sign_in_servers", "loading.find_server",
+    "authz.sign_in_servers", "authz.open_servers", "loading.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
@@ -30,6 +30,7 @@ NOBODY_ASKS = {
     "accounts.sign_in": "finds out who asks",
     "accounts.stranger": "finds out who asks",
     "audit.changed": "computes",
+    "byok_flow.issued": "finds out whose code it is, for `redeem`, where the code and its verifier decide",
     "byok_flow.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
     "credentials.check_value": "computes",
     "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",

@@ -34,10 +34,20 @@ def prefix_of(row: Server) -> str:
     return row.alias or row.server_name or row.server_id
 
 
+def names_of(row: Server) -> frozenset[str]:
+    """All that clients may call a server by."""
+    return frozenset(name for name in (row.server_id, row.alias, row.server_name) if name)
+
+
 def issuer_of(session: Session, row: Server | None) -> str:
     """The portal as an authorization server, for one server or (None) for whichever a client means."""
+    return issuer_named(session, None if row is None else prefix_of(row))
+
+
+def issuer_named(session: Session, name: str | None) -> str:
+    """As `issuer_of`, for the name that a client uses; whether there is such a server is not asked."""
     public = house_of(session).public_url
-    return public if row is None else f"{public}/{quote(prefix_of(row), safe='')}"
+    return public if name is None else f"{public}/{quote(name, safe='')}"
 
 
 def require_oauth(row: Server) -> None:

@@ -23,7 +23,7 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
             authz.require(principal, action, loading.facts(session, held))
             return held
         return loading.find_server(session, principal, reference, action).row
-    row = by_reference(session, reference)
+    row = find_open_server(session, principal, reference)
     if row is None or not authz.may(principal, action, loading.facts(session, row)):
         raise Unauthenticated("Sign in, or send an API key.")
     return row
@@ -34,3 +34,10 @@ def by_reference(session: Session, reference: str) -> Server | None:
     named = or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
     order = (Server.server_id == reference).desc()
     return session.scalar(select(Server).where(named).order_by(order).limit(1).options(*loading.PARTS))
+
+
+def find_open_server(session: Session, principal: Principal, name: str) -> Server | None:
+    """The server with this id, alias or name, if strangers may know it; one statement, whatever is there."""
+    named = or_(Server.server_id == name, Server.alias == name, Server.server_name == name)
+    query = select(Server).where(named, authz.open_servers(principal)).options(*loading.PARTS)
+    return session.scalar(query.order_by((Server.server_id == name).desc()).limit(1))

@@ -21,6 +21,15 @@ Word = Annotated[str, StringConstraints(max_length=256)]
 Words = Annotated[list[Word], Field(max_length=500)]
 Ids = Annotated[list[Id], Field(max_length=5_000)]
 Values = Annotated[dict[Word, Value], Field(max_length=200)]
+KeptValues = Annotated[dict[Word, Value | None], Field(max_length=200)]
+ClearedSecrets = Annotated[
+    list[Annotated[str, StringConstraints(max_length=400)]],
+    Field(
+        max_length=500,
+        description="Stored secrets to clear: whole fields (`url`, `credentials`) or single entries "
+        "(`static_headers.X-Key`, `credentials.client_secret`, `env_vars.NAME`).",
+    ),
+]
 Texts = Annotated[dict[Word, Text], Field(max_length=200)]
 
 
@@ -92,7 +101,12 @@ def _with_names(value: object) -> object:
 
 
 class ServerBody(Payload):
-    """A server as POST sends it."""
+    """A server as POST sends it.
+
+    In the fields that hold secrets (`url`, `spec_path`, the OAuth URLs, `args`, and the values in `credentials`,
+    `static_headers`, `env` and `env_vars`) `null`, `""` and masks such as `****` keep what is stored; `clear_secrets`
+    clears. A mask where nothing is stored is 422.
+    """
 
     server_id: Word | None = None
     server_name: Word | None = None
@@ -110,11 +124,11 @@ class ServerBody(Payload):
     tool_name_to_display_name: Texts | None = None
     tool_name_to_description: Texts | None = None
     extra_headers: Words | None = None
-    static_headers: Values | None = None
+    static_headers: KeptValues | None = None
     env_vars: Annotated[list[VariableEntry], Field(max_length=200), BeforeValidator(_with_names)] | None = None
     command: Word | None = None
     args: Annotated[list[Value], Field(max_length=500)] | None = None
-    env: Values | None = None
+    env: KeptValues | None = None
     authorization_url: Url | None = None
     token_url: Url | None = None
     registration_url: Url | None = None
@@ -129,6 +143,11 @@ class ServerBody(Payload):
     byok_api_key_help_url: Url | None = None
     source_url: Url | None = None
     timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] | None = None
+    clear_secrets: ClearedSecrets | None = None
+
+    def sent(self) -> dict[str, Any]:
+        """The fields that the body names, and what to clear, which is said even where it is nothing."""
+        return {**super().sent(), "clear_secrets": self.clear_secrets or []}
 
 
 class ServerChange(ServerBody):

@@ -5,7 +5,8 @@ and at the root for clients that know no server's name.
 """
 
 from dataclasses import fields
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 from flask import Blueprint, Response, g, make_response, redirect, request, url_for
@@ -15,7 +16,8 @@ from werkzeug.exceptions import BadRequest
 from portal.domain.brokering import AuthorizationRequest, TokenRequest
 from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Principal
-from portal.services import accounts, broker, broker_documents, broker_tokens
+from portal.services import accounts, broker, broker_documents, broker_tokens, byok_flow
+from portal.services.inner.brokered import issuer_named
 from portal.services.inner.flows import Flow
 from portal.web.carriers import of_the_broker
 from portal.web.context import also_writes, known_person
@@ -46,8 +48,12 @@ def authorize(server_id: str) -> Response:
 @of_the_broker("browser")
 def authorize_by_name(prefix: str) -> Response:
     """As above, at the addresses that our metadata name."""
-    at_root = request.endpoint != "oauth_broker.authorize_by_name"
-    return _authorized(prefix or broker_documents.only_server(g.session, g.principal), at_root=at_root)
+    if prefix and byok_flow.takes_keys(g.session, g.principal, prefix):
+        return _to_the_key_page(prefix)
+    # At the root the issuer that the client began with names no server (RFC 9207).
+    known_as = prefix if request.endpoint == "oauth_broker.authorize_by_name" else None
+    server = prefix or broker_documents.only_server(g.session, g.principal)
+    return _authorized(server, issuer=issuer_named(g.session, known_as))
 
 
 @bp.post("/v1/mcp/server/oauth/<server_id>/token")
@@ -64,7 +70,10 @@ def token(server_id: str) -> Response:
 @limiter.limit(EXCHANGE)
 @of_the_broker("oauth")
 def token_by_name(prefix: str) -> Response:
-    """As above, at the addresses that our metadata name."""
+    """As above, at the addresses that our metadata name; the codes of key servers are redeemed here, too."""
+    if prefix and byok_flow.issued(g.session, request.form.get("code", ""), prefix):
+        asked = byok_flow.TokenRequest(**_parameters(request.form, byok_flow.TokenRequest))
+        return _tokens(byok_flow.redeem(g.session, asked, g.address))
     return _redeemed(prefix or broker_documents.only_server(g.session, g.principal))
 
 
@@ -102,13 +111,26 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
         )  # fmt: skip
 
 
-def _authorized(server: str, *, at_root: bool = False) -> Response:
+def _to_the_key_page(prefix: str) -> Response:
+    """On to where people bring their key. The metadata of all servers are alike, so that strangers learn nothing; that
+    this one takes keys shows only to those who may use it."""
+    resource = request.args.get("resource", "")
+    if resource and not byok_flow.is_endpoint_of(g.session, g.principal, resource, prefix):
+        raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
+    ours = {"server_id": prefix, "known_as": prefix}
+    asked = [given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)]
+    response = make_response(redirect(f"{url_for('oauth_byok.ask')}?{urlencode([*asked, *ours.items()])}", code=307))
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _authorized(server: str, *, issuer: str | None = None) -> Response:
     asked = AuthorizationRequest(**_parameters(request.args, AuthorizationRequest))
     by_key = g.principal.key_id is not None
     browser = None if by_key else new_or_bound_browser()
     by_themselves = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
     departure = broker.begin(
-        g.session, g.principal, server, asked, browser=browser, may_skip=by_themselves, at_root=at_root
+        g.session, g.principal, server, asked, browser=browser, may_skip=by_themselves, issuer=issuer
     )
     target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
     response = make_response(redirect(target, code=307))
@@ -118,7 +140,10 @@ def _authorized(server: str, *, at_root: bool = False) -> Response:
 
 def _redeemed(server: str) -> Response:
     asked = TokenRequest(**_parameters(request.form, TokenRequest))
-    answer = broker_tokens.redeem(g.session, g.principal, server, asked)
+    return _tokens(broker_tokens.redeem(g.session, g.principal, server, asked))
+
+
+def _tokens(answer: dict[str, Any]) -> Response:
     response = Response(orjson.dumps(answer), mimetype="application/json")
     response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
     return response

@@ -19,11 +19,12 @@ _LARGEST = 16 * 1024
 
 @bp.get("/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root")
 @bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
-@bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>")
+@bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>", endpoint="resource_below_mcp")
 @of_the_broker("document", asks_who=False)
 def resource(prefix: str | None) -> Response:
     """How to get in must be readable from outside."""
-    return _document(broker_documents.describe_resource(g.session, g.principal, prefix))
+    below_mcp = request.endpoint == "oauth_metadata.resource_below_mcp"
+    return _document(broker_documents.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp))
 
 
 @bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")

@@ -12,6 +12,7 @@ from portal.web.pages import (
     exchange,
     hub,
     keys,
+    old_addresses,
     openapi,
     people,
     playground,
@@ -34,7 +35,7 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
-        discover, openapi, api_docs,
+        discover, openapi, api_docs, old_addresses,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

@@ -1,0 +1,53 @@
+"""Addresses of LiteLLM's dashboard that people have in their bookmarks and in old error messages: they lead on."""
+
+from flask import Blueprint, Response, make_response, redirect, request, url_for
+
+from portal.domain.errors import InvalidRequest, NotFound
+from portal.domain.servers import check_server_id
+
+bp = Blueprint("old_addresses", __name__)
+
+SERVERS = "mcp-servers"
+PAGES = {
+    "": "servers.grid", SERVERS: "servers.grid", "mcp-toolsets": "toolsets.index", "tools": "toolsets.index",
+    "api-keys": "keys.mine", "virtual-keys": "keys.mine", "llm-playground": "playground.index",
+    "playground": "playground.index", "users": "people.users", "teams": "people.teams",
+    "access-groups": "people.groups",
+    "logs": "audit.events", "audit-logs": "audit.events", "settings": "settings.edit", "admin-panel": "settings.edit",
+    "general-settings": "settings.edit", "api_ref": "api_docs.index", "api-reference": "api_docs.index",
+    "mcp-hub": "hub.index", "model-hub": "hub.index", "model-hub-table": "hub.index",
+}  # fmt: skip
+"""LiteLLM's names of pages, and the pages here that show the same."""
+
+
+@bp.get("/ui")
+@bp.get("/ui/", endpoint="start_of_dashboard")
+@bp.get("/ui/<path:filename>", endpoint="page_of_dashboard")
+def dashboard(filename: str = "") -> Response:
+    """The page that is closest to one of LiteLLM's dashboard. Raises `NotFound` where there is none.
+
+    `?page=mcp-servers&fill_env_vars={id}` is its link to a person's own values for a server.
+    """
+    name = filename.removesuffix("/").removesuffix(".html")
+    wanted = request.args.get("page", "" if name == "index" else name)
+    server_id = request.args.get("fill_env_vars", "")
+    if server_id and wanted in ("", SERVERS):
+        return _on(url_for("credentials.edit", server_id=_checked(server_id)))
+    if wanted not in PAGES:
+        raise NotFound("The portal has no such page. Begin at the list of servers.")
+    return _on(url_for(PAGES[wanted]))
+
+
+def _checked(server_id: str) -> str:
+    """The id or name, if it is one that can stand in an address."""
+    try:
+        check_server_id(server_id)
+    except InvalidRequest:
+        raise NotFound("There is no such server.") from None
+    if server_id in (".", ".."):  # browsers take these out of a path, and would open another page
+        raise NotFound("There is no such server.")
+    return server_id
+
+
+def _on(address: str) -> Response:
+    return make_response(redirect(address, code=302))
