@@ -4,7 +4,6 @@ OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in th
 checked with joserfc, claims with Authlib; keys come from the issuer's own document and from nowhere else.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,9 +21,11 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, with_parameters
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.upstream.bodies import too_many_values
 from portal.upstream.checks import checked_url
 from portal.upstream.faults import fault_of_network
 from portal.upstream.guard import guarded_client
+from portal.upstream.json_text import MAX_VALUES, TooManyValues, read_json
 from portal.upstream.loop import run
 from portal.upstream.oauth_client import OAuthClient
 
@@ -175,20 +176,27 @@ class OpenIdClient:
         return _Known(metadata, keys)
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        return run(self._adocument(url, headers), _TIMEOUT + 2)
-
-    async def _adocument(self, url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
         target = Target("http", url=url)
+        status, text = run(self._fetched(target, headers), _TIMEOUT + 2)
         try:
-            async with guarded_client(self._policy, headers=headers, timeout=_TIMEOUT, max_bytes=_MAX_DOCUMENT) as http:
-                response = await http.get(checked_url(url))
-            document = json.loads(response.content) if response.status_code == 200 else None
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, RecursionError) as fault:
-            raise fault_of_network(target, fault, None, _TIMEOUT).as_failure() from None
+            document = read_json(text) if status == 200 else None
+        except TooManyValues:
+            said = f"{target.label} {too_many_values(MAX_VALUES)}"
+            raise UpstreamFailure(said, reason=HealthReason.HTTP_STATUS) from None
+        except ValueError:
+            document = None
         if not isinstance(document, dict):
-            message = f"{target.label} answered HTTP {response.status_code}, but not with the document asked for."
+            message = f"{target.label} answered HTTP {status}, but not with the document asked for."
             raise UpstreamFailure(message, reason=HealthReason.HTTP_STATUS)
         return document
+
+    async def _fetched(self, target: Target, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
+        try:
+            async with guarded_client(self._policy, headers=headers, timeout=_TIMEOUT, max_bytes=_MAX_DOCUMENT) as http:
+                response = await http.get(checked_url(target.url))
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
+            raise fault_of_network(target, fault, None, _TIMEOUT).as_failure() from None
+        return response.status_code, response.content
 
 
 def _header(token: str) -> dict[str, Any]:
