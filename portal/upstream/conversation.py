@@ -120,9 +120,14 @@ class Conversations:
             return stdio_streams(*checked_command(target, self._stdio_commands))
         auth = AwsAuth(target.signing) if target.signing else None
         opened = partial(
-            guarded_client, self._policy, headers=target.headers, timeout=timeout, max_values=MAX_VALUES, witness=witness,
+            guarded_client,
+            self._policy,
+            headers=target.headers,
+            timeout=timeout,
+            max_values=MAX_VALUES,  # the SDK parses what it gets, at once
+            witness=witness,
             auth=auth,
-        )  # fmt: skip
+        )
         if target.transport == "sse":
             from mcp.client.sse import sse_client
 

@@ -44,7 +44,9 @@ def _parsed(text: bytes) -> Any:
         _check_yaml(decoded)
         return yaml_text.load(decoded)
     except yaml_text.TooManyDirectives:
-        raise DocumentError(f"The document has more than {MAX_DIRECTIVES} YAML directives (%). Leave them out.") from None
+        raise DocumentError(
+            f"The document has more than {MAX_DIRECTIVES} YAML directives (%). Leave them out."
+        ) from None
     except yaml.MarkedYAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DocumentError(f"The document is neither JSON nor YAML: reading stopped{where}.") from None

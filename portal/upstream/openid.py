@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
@@ -22,17 +21,14 @@ from portal.domain.oauth import AuthorizationServer, with_parameters
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
 from portal.upstream.bodies import too_many_values
-from portal.upstream.checks import checked_url
-from portal.upstream.faults import fault_of_network
-from portal.upstream.guard import guarded_client
+from portal.upstream.fetching import fetch
 from portal.upstream.json_text import MAX_VALUES, TooManyValues, read_json
-from portal.upstream.loop import run
 from portal.upstream.oauth_client import OAuthClient
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LEEWAY = 60  # seconds
 _TIMEOUT = 10.0
-_MAX_DOCUMENT = 1024 * 1024
+MAX_DOCUMENT = 1024 * 1024
 _FRESH = 600.0  # seconds that metadata and keys are kept
 _REFETCH = 60.0  # seconds between two looks for an unknown key
 
@@ -177,7 +173,7 @@ class OpenIdClient:
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         target = Target("http", url=url)
-        status, text = run(self._fetched(target, headers), _TIMEOUT + 2)
+        status, text = fetch(self._policy, url, timeout=_TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers)
         try:
             document = read_json(text) if status == 200 else None
         except TooManyValues:
@@ -189,14 +185,6 @@ class OpenIdClient:
             message = f"{target.label} answered HTTP {status}, but not with the document asked for."
             raise UpstreamFailure(message, reason=HealthReason.HTTP_STATUS)
         return document
-
-    async def _fetched(self, target: Target, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
-        try:
-            async with guarded_client(self._policy, headers=headers, timeout=_TIMEOUT, max_bytes=_MAX_DOCUMENT) as http:
-                response = await http.get(checked_url(target.url))
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
-            raise fault_of_network(target, fault, None, _TIMEOUT).as_failure() from None
-        return response.status_code, response.content
 
 
 def _header(token: str) -> dict[str, Any]:

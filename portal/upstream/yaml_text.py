@@ -6,6 +6,7 @@ the depth, and PyYAML's with the square of the parts of a number such as 1:30:00
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ _DIRECTIVE = re.compile(r"^\ufeff?%", re.MULTILINE)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class TooManyDirectives(yaml.YAMLError):  # type: ignore[misc]
+class TooManyDirectives(yaml.YAMLError):
     """The text has more lines that begin with `%` than any document needs."""
 
 
@@ -46,11 +47,8 @@ for _tag in _NUMBERS:
 
 def events(text: str) -> Iterator[Any]:
     """What libyaml finds in `text`, piece by piece. Raises yaml.YAMLError, TooManyDirectives among them."""
-    directives = 0
-    for _ in _DIRECTIVE.finditer(text):
-        directives += 1
-        if directives > MAX_DIRECTIVES:
-            raise TooManyDirectives("too many directives")
+    if next(islice(_DIRECTIVE.finditer(text), MAX_DIRECTIVES, None), None):
+        raise TooManyDirectives("too many directives")
     yield from yaml.parse(text, Loader=Loader)
 
 
