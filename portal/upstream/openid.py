@@ -27,7 +27,7 @@ from portal.upstream.oauth_client import OAuthClient
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LEEWAY = 60  # seconds
-_TIMEOUT = 10.0
+TIMEOUT = 10.0
 MAX_DOCUMENT = 1024 * 1024
 _FRESH = 600.0  # seconds that metadata and keys are kept
 _REFETCH = 60.0  # seconds between two looks for an unknown key
@@ -173,7 +173,7 @@ class OpenIdClient:
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         target = Target("http", url=url)
-        status, text = fetch(self._policy, url, timeout=_TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers)
+        status, text = fetch(self._policy, url, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers)
         try:
             document = read_json(text) if status == 200 else None
         except TooManyValues:

@@ -13,8 +13,8 @@ from portal.domain.upstream import HealthReason, OutboundPolicy
 from portal.services import preferences
 from portal.upstream.fetching import fetch
 
-_SECONDS = 5
-_MOST_BYTES = 64 * 1024
+SECONDS = 5
+MOST_BYTES = 64 * 1024
 _WITHOUT = "each process counts rate limits for itself"
 
 
@@ -25,7 +25,7 @@ def redis_answers(around: Surroundings) -> Iterator[Finding]:
         yield ok("Redis", f"not set; {_WITHOUT}")
         return
     try:
-        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         seconds, micros = client.time()
     except (redis.RedisError, ValueError, OSError) as error:
         cure = f"Check PORTAL_REDIS_URL, and that it runs; until then {_WITHOUT}"
@@ -48,7 +48,7 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
     try:
         # The operator's own address: a private one is fine.
         status, body = fetch(
-            OutboundPolicy(True), f"{settings.public_url}/healthz", timeout=_SECONDS, max_bytes=_MOST_BYTES,
+            OutboundPolicy(True), f"{settings.public_url}/healthz", timeout=SECONDS, max_bytes=MOST_BYTES,
             follow_redirects=False,
         )  # fmt: skip
     except UpstreamFailure as error:
