@@ -21,7 +21,6 @@ def register(app: Flask, settings: Settings, database: Database) -> None:
             request.max_content_length = limits.LARGER_BODIES[request.endpoint]
 
     context.init_app(app)
-    limits.refuse_encoded_bodies(app)
     rendering.init_app(app, https=settings.https)
     errors.init_app(app)
     limits.init_app(app, settings)

@@ -9,7 +9,6 @@ from flask import Flask, current_app, g, request
 from flask_limiter import Limiter
 
 from portal.domain.addresses import neighborhood
-from portal.domain.errors import UnsupportedEncoding
 from portal.settings import Settings
 from portal.web.shared_counts import SCHEME, SharedCounts
 
@@ -42,17 +41,6 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.config["RATELIMIT_STORAGE_URI"] = redis or "memory://"
     limiter.init_app(app)
     app.extensions["shared_counts"] = limiter.storage if isinstance(limiter.storage, SharedCounts) else None
-
-
-def refuse_encoded_bodies(app: Flask) -> None:
-    """Answer 415 to a request whose body is compressed: nothing here unpacks it, and what it says would be misread."""
-
-    @app.before_request
-    def refuse() -> None:
-        encodings = (word.strip().lower() for word in request.headers.get("Content-Encoding", "").split(","))
-        has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-        if has_body and any(word not in ("", "identity") for word in encodings):
-            raise UnsupportedEncoding("Compressed bodies are not read here. Send it without Content-Encoding.")
 
 
 def seconds_to_wait() -> int:
