@@ -24,6 +24,7 @@ MAX_RATIO = 100
 RATIO_FROM = 1024 * 1024  # bytes that may be unpacked before the ratio is looked at: small answers repeat themselves
 MAX_PIECES = 50_000
 MAX_EVENT_LINES = 20_000
+MAX_EVENT_BYTES = 1024 * 1024  # of one event over HTTP+SSE: what the SDK's reader takes, which has no setting for it
 ACCEPT_ENCODING = "gzip"
 
 _GZIP = frozenset({"gzip", "x-gzip"})  # one and the same (RFC 9110, 8.4.1.3)

@@ -10,7 +10,7 @@ import httpx2
 
 from portal.domain.errors import InsufficientScope, UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
-from portal.upstream.bodies import AnswerRefused, Unfinished
+from portal.upstream.bodies import MAX_EVENT_BYTES, AnswerRefused, Unfinished, in_words
 from portal.upstream.checks import BadAddress
 from portal.upstream.guard import (
     CONNECT_TIMEOUT,
@@ -120,6 +120,9 @@ def fault_of_network(target: Target, fault: BaseException, port: int | None, tim
             return Fault(HealthReason.HTTP_STATUS, f"{name} redirects to another address, which is not followed.")
         if isinstance(cause, AnswerRefused):
             return Fault(HealthReason.NOT_MCP, f"{name} {cause.said}")
+        if isinstance(cause, httpx2.SSEError) and "byte limit" in str(cause):
+            said = f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. It has to send smaller ones."
+            return Fault(HealthReason.NOT_MCP, said)
         if isinstance(cause, Unfinished):
             return Fault(HealthReason.TIMEOUT, f"{name} did not finish its answer within {timeout:g} s.")
         if isinstance(cause, ssl.SSLCertVerificationError):

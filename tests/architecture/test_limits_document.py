@@ -44,6 +44,7 @@ HELD = {
     "Headers": str(bodies.MAX_HEADERS),
     "Chunks of one body": f"{bodies.MAX_PIECES:,}",
     "Lines of one stream of events": f"{bodies.MAX_EVENT_LINES:,}",
+    "One event over HTTP+SSE": in_words(bodies.MAX_EVENT_BYTES),
     "JSON values in one answer": f"{json_text.MAX_VALUES:,}",
     "Redirects": f"{guard.MAX_REDIRECTS}, within the origin",
     "Addresses tried of a name": str(guard.MAX_ADDRESSES),

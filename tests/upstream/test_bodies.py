@@ -45,11 +45,9 @@ def answering(body: bytes, *headers: tuple[str, str], length: str | None = "") -
     lines += [] if length is None else [f"Content-Length: {length}\r\n"]
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
-        only_events = request.headers.get("accept") == "text/event-stream"
-        kind = "text/event-stream" if only_events else "application/json"
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{''.join(lines)}\r\n"
-        connection.sendall(head.encode() + body)
-        if length is None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{''.join(lines)}\r\n"
+        connection.sendall(_kind(head.encode(), request) + body)
+        if length != str(len(body)):
             connection.shutdown(socket.SHUT_RDWR)
 
     return handle
@@ -59,11 +57,17 @@ def encoded(body: bytes, *encodings: str) -> Handler:
     return answering(body, *(("Content-Encoding", encoding) for encoding in encodings))
 
 
+def _kind(head: bytes, request: Seen) -> bytes:
+    """A head of the media type that is asked for."""
+    only_events = request.headers.get("accept") == "text/event-stream"
+    return head.replace(b"application/json", b"text/event-stream") if only_events else head
+
+
 def endless(first: bytes, more: bytes) -> Handler:
     """A handler that goes on until nobody listens any more."""
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
-        connection.sendall(first)
+        connection.sendall(_kind(first, request))
         while not server.stop.is_set():
             connection.sendall(more)
 
@@ -102,13 +106,16 @@ ATTACKS: dict[str, tuple[Handler, str]] = {
     "broken-off gzip": (encoded(PACKED[:-1], "gzip"), BROKEN_OFF),
     "a gzip header alone": (encoded(PACKED[:10], "gzip"), BROKEN_OFF),
     "a bomb of 1000:1": (encoded(ZEROS, "gzip"), TOO_MUCH),
-    "a bomb of 20:1": (encoded(LINES, "gzip"), TOO_MUCH),
+    "a bomb of 20:1": (encoded(LINES, "gzip"), f"{TOO_MUCH}|an event of more than 1 MiB"),
     "a gigabyte announced": (answering(b"{", length="1000000000"), TOO_MUCH),
     "a length of 5000 digits": (answering(b"{", length="9" * 5000), f"{TOO_MUCH}|{NOT_HTTP}"),
-    "a gigabyte sent": (endless(CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"), TOO_MUCH),
+    "a gigabyte sent": (
+        endless(CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        f"{TOO_MUCH}|an event of more than 1 MiB",
+    ),
     "a negative length": (answering(SOUND, length="-5"), NOT_HTTP),
     "two lengths": (answering(SOUND, ("Content-Length", "3")), NOT_HTTP),
-    "a length that is too long": (answering(SOUND, ("Connection", "close"), length="80"), ""),
+    "a length that is too long": (answering(SOUND, length="80"), NOT_HTTP),
     "transfer in gzip": (answering(PACKED, ("Transfer-Encoding", "gzip, chunked"), length=None), NOT_HTTP),
     "endless headers": (endless(b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 1000), TOO_MUCH),
     "an endless header": (endless(b"HTTP/1.1 200 OK\r\nA: ", b"b" * 65536), TOO_MUCH),
@@ -123,23 +130,25 @@ ATTACKS: dict[str, tuple[Handler, str]] = {
 }
 
 
-@pytest.mark.parametrize("fetcher", FETCHERS, ids=lambda fetcher: fetcher.__name__)
-@pytest.mark.parametrize("attack", ATTACKS)
+# A revocation's answer means nothing beyond its status, and a called service may answer any text.
+_ANY_TEXT = ("revocation", "openapi_call", "public_url")
+CASES = [
+    (attack, fetcher)
+    for attack, (_, expected) in ATTACKS.items()
+    for fetcher in FETCHERS
+    if expected or fetcher.__name__ not in _ANY_TEXT
+]
+
+
+@pytest.mark.parametrize(
+    ("attack", "fetcher"), CASES, ids=[f"{attack}-{fetcher.__name__}" for attack, fetcher in CASES]
+)
 def test_a_hostile_answer_is_refused_with_its_reason_wherever_it_is_fetched(attack: str, fetcher: Fetcher) -> None:
     handler, expected = ATTACKS[attack]
-    if attack in _SOUND_FOR.get(fetcher.__name__, ()):
-        pytest.skip("any answer will do there")
     began = time.monotonic()
     said = fetcher(handler, TIMEOUT)
     assert re.search(expected, said), said
     assert time.monotonic() - began < PROMPT
-
-
-# A revocation's answer means nothing beyond its status, and a called service may answer any text.
-_SOUND_FOR = {
-    name: tuple(attack for attack, (_, expected) in ATTACKS.items() if not expected)
-    for name in ("revocation", "openapi_call", "public_url")
-}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +239,7 @@ def _dripping(first: bytes, drop: bytes) -> Handler:
     """A handler that sends a little, over and over, and would do so for a minute."""
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
-        connection.sendall(first)
+        connection.sendall(_kind(first, request))
         while not server.stop.wait(0.05):
             connection.sendall(drop)
 
@@ -328,7 +337,7 @@ def test_a_flood_of_tiny_chunks_is_cut_off() -> None:
 def test_large_texts_with_many_commas_arrive(client: McpClient) -> None:
     """A limit on values is none on what a text says."""
     text = 'a,b,[c],{"d"}\\\n' * 100_000
-    body = speaking(lambda method, params: {"content": [{"type": "text", "text": text}]})
+    body = speaking(lambda method, params: {"resultType": "complete", "content": [{"type": "text", "text": text}]})
     with raw_server(body) as server:
         outcome = client.call_tool(Target("http", server.url(), timeout=TIMEOUT), "x", {})
     assert outcome.wire["content"][0]["text"] == text
@@ -370,8 +379,7 @@ def test_a_bomb_holds_up_nobody_else(bomb: str, healthy: Callable[[], float]) ->
 
     def attack() -> None:
         try:
-            for _ in range(3):
-                fetcher(handler, TIMEOUT)
+            fetcher(handler, TIMEOUT)
         finally:
             done.set()
 
