@@ -314,7 +314,7 @@ def test_five_million_values_are_not_parsed(item: bytes) -> None:
 
 def test_values_are_counted_in_a_stream_of_events_however_quotes_are_strewn() -> None:
     for before in (b"", b': "\n', b': "\r', b'"id: 7\n', b'data: "\ndata: '):
-        events = _result(b"0," * MEGABYTE)
+        events = _result((b"0," * 100 + b"\ndata: ") * 3000)
         said = calling(lambda number, before=before, events=events: before + b"data: " + events(number) + b"\n\n",
                        "text/event-stream")  # fmt: skip
         assert "200,000 JSON values" in said
@@ -323,7 +323,7 @@ def test_values_are_counted_in_a_stream_of_events_however_quotes_are_strewn() ->
 def test_a_flood_of_events_is_cut_off() -> None:
     for line in (b"\n", b"\r", b": x\n", b"data: 1\n", b'data: {"jsonrpc":"2.0","method":"a"}\n\n'):
         said = calling(lambda number, line=line: line * 30_000, "text/event-stream")
-        assert "the limit is 20,000 lines of events" in said or "not with MCP" in said, (line, said)
+        assert "the limit is 20,000 lines of events" in said, (line, said)
 
 
 def test_a_flood_of_tiny_chunks_is_cut_off() -> None:
