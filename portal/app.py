@@ -21,7 +21,7 @@ from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 
 ROOT = Path(__file__).resolve().parent.parent
-_MOST_BYTES = 2 * 1024 * 1024
+MOST_BYTES = 2 * 1024 * 1024
 
 
 def open_database(settings: Settings) -> Database:
@@ -77,7 +77,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Flask
     """The web application; its database must be at head."""
     app = Flask("portal", root_path=str(ROOT / "portal"), template_folder=str(ROOT / "templates"),
                 static_folder=str(ROOT / "static"), static_url_path="/static")  # fmt: skip
-    app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=_MOST_BYTES)
+    app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=MOST_BYTES)
     app.extensions["settings"] = settings
     app.extensions["database"] = database or open_database(settings)
     web.register(app, settings, app.extensions["database"])

@@ -94,6 +94,10 @@ class UnsupportedMediaType(PortalError):
     code = "unsupported_media_type"
 
 
+class UnsupportedEncoding(UnsupportedMediaType):
+    """A body that is compressed, where none is unpacked."""
+
+
 class RateLimited(PortalError):
     """Too often; `retry_after` is in seconds."""
 

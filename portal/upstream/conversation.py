@@ -18,9 +18,11 @@ import httpx2
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.upstream.bodies import MAX_MESSAGE_BYTES
 from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
-from portal.upstream.guard import MAX_MESSAGE_BYTES, causes_of, guarded_client
+from portal.upstream.guard import causes_of, guarded_client
+from portal.upstream.json_text import MAX_VALUES
 from portal.upstream.sigv4 import AwsAuth
 from portal.upstream.stdio import checked_command, stdio_streams
 
@@ -118,7 +120,13 @@ class Conversations:
             return stdio_streams(*checked_command(target, self._stdio_commands))
         auth = AwsAuth(target.signing) if target.signing else None
         opened = partial(
-            guarded_client, self._policy, headers=target.headers, timeout=timeout, witness=witness, auth=auth
+            guarded_client,
+            self._policy,
+            headers=target.headers,
+            timeout=timeout,
+            max_values=MAX_VALUES,  # the SDK parses what it gets, at once
+            witness=witness,
+            auth=auth,
         )
         if target.transport == "sse":
             from mcp.client.sse import sse_client

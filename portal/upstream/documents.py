@@ -1,26 +1,18 @@
-"""JSON and YAML as they come from elsewhere, read within limits (spec/security.md, 2.10)."""
+"""JSON and YAML as they come from elsewhere, read within limits."""
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from portal.domain.openapi.document import Document, read_document
 from portal.domain.openapi.limits import MAX_DEPTH, MAX_NODES, DocumentError
+from portal.upstream import yaml_text
+from portal.upstream.json_text import TooDeep, TooManyValues, read_json
+from portal.upstream.yaml_text import MAX_DIRECTIVES
 
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 MAX_ALIASES = 100
-_C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_C_LOADER):  # type: ignore[misc]
-    """YAML's safe types without dates, which JSON does not have."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _C_LOADER.yaml_implicit_resolvers.items()
-}
 
 
 def parse_document(text: bytes) -> Document:
@@ -28,24 +20,33 @@ def parse_document(text: bytes) -> Document:
     if len(text) > MAX_DOCUMENT_BYTES:
         raise DocumentError("The document is larger than 5 MB. Use a smaller one.")
     try:
-        return read_document(_parsed(text.decode("utf-8-sig")))
+        return read_document(_parsed(text))
     except UnicodeDecodeError:
         raise DocumentError("The document is not text in UTF-8.") from None
     except RecursionError:
         raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.") from None
 
 
-def _parsed(text: str) -> Any:
-    if text.lstrip().startswith("{"):
+def _parsed(text: bytes) -> Any:
+    decoded = text.decode("utf-8-sig")
+    if decoded.lstrip().startswith("{"):
         try:
-            return json.loads(text, parse_constant=_refuse_constant)
+            return read_json(text, MAX_NODES)
         except json.JSONDecodeError as error:
             raise DocumentError(f"The document is not JSON: reading stopped at line {error.lineno}.") from None
+        except TooManyValues:
+            raise DocumentError(f"The document holds more than {MAX_NODES:,} values. Use a smaller one.") from None
+        except TooDeep:
+            raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.") from None
         except ValueError:
             raise DocumentError("The document holds a number that JSON does not have.") from None
     try:
-        _check_yaml(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        _check_yaml(decoded)
+        return yaml_text.load(decoded)
+    except yaml_text.TooManyDirectives:
+        raise DocumentError(
+            f"The document has more than {MAX_DIRECTIVES} YAML directives (%). Leave them out."
+        ) from None
     except yaml.MarkedYAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DocumentError(f"The document is neither JSON nor YAML: reading stopped{where}.") from None
@@ -53,14 +54,10 @@ def _parsed(text: str) -> Any:
         raise DocumentError("The document is neither JSON nor YAML.") from None
 
 
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError
-
-
 def _check_yaml(text: str) -> None:
     """Look at YAML as events before anything is built of it: aliases and merges multiply, tags make other types."""
     depth = nodes = aliases = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml_text.events(text):
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
             continue

@@ -10,13 +10,13 @@ import httpx2
 
 from portal.domain.errors import InsufficientScope, UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
+from portal.upstream.bodies import MAX_EVENT_BYTES, AnswerRefused, Unfinished, in_words
 from portal.upstream.checks import BadAddress
 from portal.upstream.guard import (
     CONNECT_TIMEOUT,
     Blocked,
     NameNotFound,
     RedirectRefused,
-    ResponseTooLarge,
     causes_of,
 )
 
@@ -118,8 +118,13 @@ def fault_of_network(target: Target, fault: BaseException, port: int | None, tim
             return Fault(HealthReason.BLOCKED, f"The address of {name} is not a plain http or https address.")
         if isinstance(cause, RedirectRefused):
             return Fault(HealthReason.HTTP_STATUS, f"{name} redirects to another address, which is not followed.")
-        if isinstance(cause, ResponseTooLarge):
-            return Fault(HealthReason.NOT_MCP, f"{name} sent more than the portal takes.")
+        if isinstance(cause, AnswerRefused):
+            return Fault(HealthReason.NOT_MCP, f"{name} {cause.said}")
+        if isinstance(cause, httpx2.SSEError) and "byte limit" in str(cause):
+            said = f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. It has to send smaller ones."
+            return Fault(HealthReason.NOT_MCP, said)
+        if isinstance(cause, Unfinished):
+            return Fault(HealthReason.TIMEOUT, f"{name} did not finish its answer within {timeout:g} s.")
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f" ({cause.verify_message})" if cause.verify_message else ""
             return Fault(HealthReason.TLS, f"TLS: the certificate of {name} is not valid{why}.")
@@ -131,8 +136,6 @@ def fault_of_network(target: Target, fault: BaseException, port: int | None, tim
             return timed_out(target, min(timeout, CONNECT_TIMEOUT))
         if isinstance(cause, httpx2.TimeoutException | httpcore2.TimeoutException):
             return timed_out(target, timeout)
-        if isinstance(cause, httpx2.DecodingError):
-            return Fault(HealthReason.NOT_MCP, f"{name} answered with a body that cannot be decoded.")
         if isinstance(cause, httpx2.ProtocolError):
             return Fault(HealthReason.NOT_MCP, f"{name} answered{where}, but not with HTTP.")
     if isinstance(fault, httpx2.ConnectError):

@@ -1,7 +1,8 @@
-"""JSON of authorization servers, read with suspicion (R-OAUTH-53): an object, not deep, of text that can be stored."""
+"""JSON of authorization servers, read with suspicion: an object, not deep, of text that can be stored."""
 
-import json
 from typing import Any
+
+from portal.upstream.json_text import read_json
 
 MOST_TEXT = 16 * 1024
 _DEEPEST = 16
@@ -11,8 +12,8 @@ def json_object(text: bytes) -> dict[str, Any] | None:
     """The JSON object in `text`; None where it is none, nests deeper than 16, or holds text that is no Unicode, has
     NUL characters, or is longer than 16 KiB."""
     try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
+        answer = read_json(text)
+    except ValueError:
         return None
     return answer if isinstance(answer, dict) and _is_plain(answer, _DEEPEST) else None
 

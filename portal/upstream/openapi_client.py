@@ -5,7 +5,6 @@ base URL's or, without one, the document's own (spec/security.md, R-SSRF-12). It
 """
 
 import asyncio
-import json
 from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from portal.upstream.conversation import cleaned
 from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_document
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
 from portal.upstream.guard import guarded_client
+from portal.upstream.json_text import read_json
 from portal.upstream.sigv4 import AwsAuth
 
 MAX_RESPONSE_BYTES = 2 * 1024 * 1024
@@ -126,14 +126,14 @@ async def _sent(policy: OutboundPolicy, target: Target, request: Request) -> dic
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         said = f": {text[:MAX_ERROR_TEXT]}" if text.strip() else "."
         return _failed(f"HTTP {response.status_code}{_phrase(response.status_code)}{said}")
-    return _result(response, text)
+    return await asyncio.to_thread(_result, response, text)
 
 
 def _result(response: httpx2.Response, text: str) -> dict[str, Any]:
     wire: dict[str, Any] = {"content": [{"type": "text", "text": text.replace("\0", "\ufffd")}], "isError": False}
     if Answer.of(response).is_json:
         try:
-            structured = cleaned(json.loads(text))
+            structured = cleaned(read_json(text.encode()))
         except (ValueError, RecursionError):
             return wire
         if isinstance(structured, dict):

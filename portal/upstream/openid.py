@@ -4,13 +4,11 @@ OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in th
 checked with joserfc, claims with Authlib; keys come from the issuer's own document and from nowhere else.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
@@ -22,16 +20,15 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, with_parameters
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
-from portal.upstream.checks import checked_url
-from portal.upstream.faults import fault_of_network
-from portal.upstream.guard import guarded_client
-from portal.upstream.loop import run
+from portal.upstream.bodies import too_many_values
+from portal.upstream.fetching import fetch
+from portal.upstream.json_text import MAX_VALUES, TooManyValues, read_json
 from portal.upstream.oauth_client import OAuthClient
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LEEWAY = 60  # seconds
-_TIMEOUT = 10.0
-_MAX_DOCUMENT = 1024 * 1024
+TIMEOUT = 10.0
+MAX_DOCUMENT = 1024 * 1024
 _FRESH = 600.0  # seconds that metadata and keys are kept
 _REFETCH = 60.0  # seconds between two looks for an unknown key
 
@@ -175,18 +172,17 @@ class OpenIdClient:
         return _Known(metadata, keys)
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        return run(self._adocument(url, headers), _TIMEOUT + 2)
-
-    async def _adocument(self, url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
         target = Target("http", url=url)
+        status, text = fetch(self._policy, url, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers)
         try:
-            async with guarded_client(self._policy, headers=headers, timeout=_TIMEOUT, max_bytes=_MAX_DOCUMENT) as http:
-                response = await http.get(checked_url(url))
-            document = json.loads(response.content) if response.status_code == 200 else None
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, RecursionError) as fault:
-            raise fault_of_network(target, fault, None, _TIMEOUT).as_failure() from None
+            document = read_json(text) if status == 200 else None
+        except TooManyValues:
+            said = f"{target.label} {too_many_values(MAX_VALUES)}"
+            raise UpstreamFailure(said, reason=HealthReason.HTTP_STATUS) from None
+        except ValueError:
+            document = None
         if not isinstance(document, dict):
-            message = f"{target.label} answered HTTP {response.status_code}, but not with the document asked for."
+            message = f"{target.label} answered HTTP {status}, but not with the document asked for."
             raise UpstreamFailure(message, reason=HealthReason.HTTP_STATUS)
         return document
 

@@ -1,7 +1,6 @@
 """One look at an upstream: an MCP handshake, or for an API that is only described, the fetch of its document."""
 
 import asyncio
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING
 import anyio
 import yaml
 
+from portal.domain.openapi.limits import MAX_NODES
 from portal.domain.upstream import HealthReason, HealthStatus, OutboundPolicy, ProbeResult, Target, ToolDefinition
-from portal.upstream import openapi_client
+from portal.upstream import openapi_client, yaml_text
 from portal.upstream.conversation import Conversations, WireWitness
 from portal.upstream.faults import Fault, timed_out
+from portal.upstream.json_text import read_json
 from portal.upstream.tools import listed
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 200
 MAX_NAME = 200  # characters of a server's own name and version
-_YAML: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 async def probe_server(conversations: Conversations, target: Target, timeout: float, with_tools: bool) -> ProbeResult:
@@ -86,17 +86,17 @@ def is_openapi(document: bytes) -> bool:
     YAML is read as events and never built, so that aliases which multiply (a "billion laughs") stay small.
     """
     try:
-        if document.lstrip().startswith(b"{"):
-            return bool({"openapi", "swagger"} & set(json.loads(document)))
-        return bool({"openapi", "swagger"} & _top_level_keys(document.decode("utf-8-sig")))
-    except (ValueError, yaml.YAMLError, RecursionError):
+        text = document.decode("utf-8-sig")
+        keys = set(read_json(document, MAX_NODES)) if text.lstrip().startswith("{") else _top_level_keys(text)
+        return bool({"openapi", "swagger"} & keys)
+    except (ValueError, yaml.YAMLError):
         return False
 
 
 def _top_level_keys(text: str) -> set[str]:
     keys: set[str] = set()
-    depth, items = 0, 0
-    for event in yaml.parse(text, Loader=_YAML):
+    depth = items = nodes = 0
+    for event in yaml_text.events(text):
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.NodeEvent):
@@ -107,7 +107,8 @@ def _top_level_keys(text: str) -> set[str]:
                     keys.add(event.value)
                 items += 1
             depth += isinstance(event, yaml.CollectionStartEvent)
-            if depth > MAX_DEPTH:  # libyaml's time grows with the square of it
+            nodes += 1
+            if depth > MAX_DEPTH or nodes > MAX_NODES:  # libyaml's time grows with the square of the depth
                 return set()
     return keys
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, Target
+from portal.upstream.json_text import MAX_VALUES, check_values
 
 DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 INHERITED = ("PATH", "HOME", "LANG")
@@ -89,10 +90,12 @@ async def _read(process: Process, inbox: Any) -> None:
     from mcp_types import jsonrpc_message_adapter
 
     stdout = cast("asyncio.StreamReader", process.stdout)
-    # ValueError: a line beyond the limit. The closed inbox then tells the session that the conversation is over.
+    # ValueError: a line beyond the limits. The closed inbox then tells the session that the conversation is over.
     async with inbox:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
             while line := await stdout.readline():
+                if len(line) > MAX_VALUES:
+                    await asyncio.to_thread(check_values, line)
                 with contextlib.suppress(ValidationError):  # a banner on stdout is not MCP, but common
                     await inbox.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
 

@@ -1,4 +1,4 @@
-"""What is asked of a request before anything else: which host it is for, and which address it comes from."""
+"""What is asked of a request before anything else: its host, its encoding, and which address it comes from."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -7,10 +7,19 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from portal.domain import addresses
+from portal.domain.errors import UnsupportedEncoding
 from portal.services import preferences
 from portal.store.database import Database
 
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
+
+
+def refuse_encoded_body() -> None:
+    """Refuse a compressed body: nothing here unpacks it, and it would be misread. Raises `UnsupportedEncoding`."""
+    encodings = (word.strip().lower() for word in request.headers.get("Content-Encoding", "").split(","))
+    has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+    if has_body and any(word not in ("", "identity") for word in encodings):
+        raise UnsupportedEncoding("Compressed bodies are not read here. Send it without Content-Encoding.")
 
 
 def check(public_url: str) -> None:

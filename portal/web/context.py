@@ -124,6 +124,7 @@ def known_person() -> Principal | None:
 def identify() -> None:
     """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
     arriving.check(settings().public_url)
+    arriving.refuse_encoded_body()
     if request.endpoint is None:
         return
     fault = browser_session.fault  # type: ignore[attr-defined]

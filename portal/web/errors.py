@@ -133,6 +133,8 @@ def _portal_error(error: errors.PortalError) -> Any:
     if isinstance(error, errors.InvalidInput):
         extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]
     response = answer(status_of(error), error.code, error.message, field=error.field, **extra)
+    if isinstance(error, errors.UnsupportedEncoding):
+        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     if isinstance(error, errors.RateLimited):
         metrics.security("rate_limited")
         response.headers["Retry-After"] = str(error.retry_after)

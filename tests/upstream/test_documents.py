@@ -93,7 +93,10 @@ def test_what_is_no_document_is_told(client: McpClient) -> None:
 
 def test_a_document_beyond_5_mib_is_not_read(client: McpClient) -> None:
     with raw_server(always(200, b'{"openapi": "3.1.0", "x": "' + b"x" * 6_000_000 + b'"}')) as server:
-        assert probe(client, server.url())[1:] == ("not_mcp", "127.0.0.1 sent more than the portal takes.")
+        assert probe(client, server.url())[1:] == (
+            "not_mcp",
+            "127.0.0.1 sent more than the portal takes: the limit is 5 MiB. It has to send less.",
+        )
 
 
 def test_a_document_elsewhere_is_not_fetched(client: McpClient) -> None:

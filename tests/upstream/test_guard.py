@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from portal.domain.upstream import OutboundPolicy
+from portal.upstream.bodies import BodyLimits, ResponseTooLarge
 from portal.upstream.checks import BadAddress, InvalidHeader, checked_url
 from portal.upstream.guard import (
     Blocked,
@@ -20,7 +21,6 @@ from portal.upstream.guard import (
     GuardedTransport,
     NameNotFound,
     RedirectRefused,
-    ResponseTooLarge,
     causes_of,
     guarded_client,
     shared_ssl_context,
@@ -65,7 +65,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 def test_httpx2_still_opens_its_connections_through_our_backend() -> None:
     """We set a private attribute of httpx2: when a release moves it, this fails before anything is sent."""
-    pool = GuardedTransport(HERE, max_bytes=1, witness=None)._inner._pool
+    pool = GuardedTransport(HERE, limits=BodyLimits(), timeout=5, witness=None)._inner._pool
     assert isinstance(pool, httpcore2.AsyncConnectionPool)
     assert isinstance(pool._network_backend, GuardedBackend)
     with raw_server(always(200)) as server:

@@ -53,7 +53,8 @@ def test_redirects_to_another_origin_are_not_followed(client: McpClient) -> None
 def test_a_document_beyond_5_mb_is_refused(client: McpClient) -> None:
     large = json.dumps(document(x="x" * 6_000_000)).encode()
     with pet_store(large) as store:
-        assert refusal(client, store.spec_url) == ("not_mcp", "127.0.0.1 sent more than the portal takes.")
+        said = "127.0.0.1 sent more than the portal takes: the limit is 5 MiB. It has to send less."
+        assert refusal(client, store.spec_url) == ("not_mcp", said)
     with pytest.raises(DocumentError, match="larger than 5 MB"):
         parse_document(large)
 

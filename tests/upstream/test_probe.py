@@ -141,7 +141,12 @@ def test_the_headers_of_the_target_open_it(fixture: str, client: McpClient, requ
         ),
         (
             always(200, b"not gzip", "application/json", Content_Encoding="gzip"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered with a body that cannot be decoded."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 answered with a body that cannot be decoded: it is not the gzip that its Content-Encoding "
+                "says. It has to send sound gzip, or no Content-Encoding.",
+            ),
         ),
     ],
 )
@@ -261,7 +266,8 @@ def test_a_flood_is_cut_off(client: McpClient) -> None:
 
     with raw_server(flood) as server:
         result = client.probe(http(server.url()))
-    assert told(result) == ("unhealthy", "not_mcp", "127.0.0.1 sent more than the portal takes.")
+    said = "127.0.0.1 sent more than the portal takes: the limit is 10 MiB. It has to send less."
+    assert told(result) == ("unhealthy", "not_mcp", said)
 
 
 def test_the_session_of_an_older_server_is_ended(client: McpClient) -> None:

@@ -1,16 +1,20 @@
 """What the portal talks to and is reached by: Redis, its public address, proxies."""
 
+import json
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import redis
-import requests
 
 from portal.cli.checks.database import compared
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok, warn
+from portal.domain.errors import UpstreamFailure
+from portal.domain.upstream import HealthReason, OutboundPolicy
 from portal.services import preferences
+from portal.upstream.fetching import fetch
 
-_SECONDS = 5
+SECONDS = 5
+MOST_BYTES = 64 * 1024
 _WITHOUT = "each process counts rate limits for itself"
 
 
@@ -21,7 +25,7 @@ def redis_answers(around: Surroundings) -> Iterator[Finding]:
         yield ok("Redis", f"not set; {_WITHOUT}")
         return
     try:
-        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         seconds, micros = client.time()
     except (redis.RedisError, ValueError, OSError) as error:
         cure = f"Check PORTAL_REDIS_URL, and that it runs; until then {_WITHOUT}"
@@ -42,20 +46,28 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
         )
         yield report("public URL", f"{settings.public_url} is not https: passwords and keys travel in the clear", cure)
     try:
-        answer = requests.get(f"{settings.public_url}/healthz", timeout=_SECONDS, allow_redirects=False)
-    except requests.RequestException as error:
+        # The operator's own address: a private one is fine.
+        status, body = fetch(
+            OutboundPolicy(True), f"{settings.public_url}/healthz", timeout=SECONDS, max_bytes=MOST_BYTES,
+            follow_redirects=False,
+        )  # fmt: skip
+    except UpstreamFailure as error:
+        if error.reason in (HealthReason.NOT_MCP, HealthReason.HTTP_STATUS):
+            cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
+            yield bad("public URL", f"something else answers at {settings.public_url}: {error.message}", cure)
+            return
         cure = "Start portal serve; if it runs, check PORTAL_PUBLIC_URL, its DNS name, its certificate and the proxy"
-        yield warn("public URL", f"{settings.public_url} cannot be reached from here ({type(error).__name__})", cure)
+        yield warn("public URL", f"{settings.public_url} cannot be reached from here ({error.reason})", cure)
         return
     try:
-        is_us = answer.status_code == 200 and answer.json().get("status") == "ok"
-    except (ValueError, AttributeError):
+        is_us = status == 200 and json.loads(body).get("status") == "ok"
+    except (ValueError, AttributeError, RecursionError):
         is_us = False
     if is_us:
         yield ok("public URL", f"{settings.public_url} leads to a portal")
     else:
         cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
-        yield bad("public URL", f"something else answers at {settings.public_url} ({answer.status_code})", cure)
+        yield bad("public URL", f"something else answers at {settings.public_url} ({status})", cure)
 
 
 def proxies(around: Surroundings) -> Iterator[Finding]:

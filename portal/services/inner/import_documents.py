@@ -13,6 +13,7 @@ import yaml
 
 from portal.domain.errors import InvalidInput, TooLarge
 from portal.domain.importing import Document, read_document
+from portal.upstream import yaml_text
 
 MOST_BYTES = 256 * 1024
 _DEEPEST = 32
@@ -129,18 +130,23 @@ def _skip(source: str, at: int) -> int:
 def _yaml(text: str) -> tuple[object, dict[str, int]]:
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        for event in yaml_text.events(text):
             if isinstance(event, yaml.AliasEvent):
                 # A few lines of aliases can stand for a document of gigabytes.
                 raise InvalidInput("Anchors and aliases are not read here. Write the text out.", field="text")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise InvalidInput(f"The document is nested more than {_DEEPEST} levels deep.", field="text")
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
-        document = yaml.load(text, Loader=yaml.CSafeLoader)
+        node = yaml.compose(text, Loader=yaml_text.Loader)
+        document = yaml_text.load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _not_read("YAML", mark.line + 1 if mark else 1, mark.column + 1 if mark else 1) from None
+    except yaml_text.TooManyDirectives:
+        most = yaml_text.MAX_DIRECTIVES
+        raise InvalidInput(
+            f"The document has more than {most} YAML directives (%). Leave them out.", field="text"
+        ) from None
     except (yaml.YAMLError, ValueError, TypeError):
         raise InvalidInput("The document is not YAML that can be read here.", field="text") from None
     _check(document)
