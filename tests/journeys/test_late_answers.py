@@ -1,0 +1,206 @@
+"""Answers that are held back: what a person types or chooses meanwhile is still there afterwards, on every page.
+
+Everything on a page that asks the portal for something is set off once, with its request held back. Then every control
+is changed, one of them by the keyboard; the request is let go, and the page must hold all of it, with focus and caret.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+
+from tests.journeys.conftest import ADMIN, Portal, SignIn
+
+PAGES = (
+    "/servers", "/servers/discover", "/servers/openapi", "/servers/new", "/servers/late/edit",
+    "/servers/late/tools", "/servers/late/tools?now=1", "/servers/late/configuration", "/servers/late/access",
+    "/servers/late/oauth-check", "/servers/late/credentials", "/servers/import",
+    "/credentials", "/credentials/late", "/credentials/late_key", "/playground?server=late&tool=show_headers",
+    "/toolsets", "/toolsets/new", "/toolsets/late_tools", "/toolsets/late_tools/edit", "/keys/new", "/profile",
+    "/admin/teams", "/admin/teams/new", "/admin/teams/late_team", "/admin/users", "/admin/users/new",
+    "/admin/users/late_mel", "/admin/groups", "/admin/groups/new", "/admin/groups/late_group", "/admin/keys",
+    "/admin/keys/new", "/admin/access", "/admin/audit", "/admin/settings", "/admin/submissions",
+    "/admin/submissions/late_new",
+)  # fmt: skip
+PASSWORD = "a member's long password"
+
+# What runs in the page. A control is found again by its form, its name and, where it is ticked, its value.
+IN_THE_PAGE = r"""
+window.late = (() => {
+  const CONTROLS = "input:not([type=hidden], [type=submit], [type=button], [type=file]), select, textarea";
+  const all = (selector) => [...document.querySelectorAll(selector)].filter((part) => part.checkVisibility() && !part.disabled);
+  const isTick = (control) => ["checkbox", "radio"].includes(control.type);
+  const who = (form) => form ? [form.getAttribute("action"), ...[...form.querySelectorAll("input[type=hidden]")]
+    .filter(({ name }) => !/^(csrf_token|draft|version.*)$/.test(name)).map(({ name, value }) => name + "=" + value)].join(" ") : "";
+  const key = (control) => [who(control.form), control.type, control.name || control.ariaLabel, isTick(control) ? control.value : ""].join(" | ");
+  const state = (control) => isTick(control) ? control.checked : control.value;
+  const tell = (control) => ["input", "change"].forEach((name) => control.dispatchEvent(new Event(name, { bubbles: true })));
+  let trigger = null;
+  let caret = null;
+  return {
+    triggers() {
+      const found = new Map();
+      const add = (text, part) => { if (!found.has(text)) found.set(text, part); };
+      all("button").filter((button) => (button.type === "submit" && button.form?.getAttribute("method") === "post"
+          && !button.form.matches("[hx-boost=false]") && !button.form.action.endsWith("/logout")) || button.matches("[hx-post], [hx-get]"))
+        .forEach((button) => add("press " + (button.formAction || "").replace(/\?.*/, "") + " " + button.textContent.trim(), button));
+      all("form[hx-get]").forEach((form) => { const box = [...form.elements].find((control) => control.matches(CONTROLS) && control.checkVisibility()); if (box) add("type " + key(box), box); });
+      all("input[hx-get], input[hx-post]").forEach((box) => add("type " + key(box), box));
+      all("a[hx-get]").slice(0, 2).forEach((link) => add("open " + link.getAttribute("href"), link));
+      this.found = found;
+      return [...found.keys()];
+    },
+    set_off(name) {
+      trigger = this.found.get(name);
+      if (trigger.form) trigger.form.noValidate = true;
+      if (trigger.matches("button, a")) { trigger.click(); return; }
+      if (trigger.tagName === "SELECT") trigger.selectedIndex = (trigger.selectedIndex + 1) % trigger.options.length;
+      else if (isTick(trigger)) trigger.checked = !trigger.checked;
+      else trigger.value = trigger.value + "a";
+      tell(trigger);
+    },
+    others: () => all(CONTROLS).filter((control) => control !== trigger && control.form?.getAttribute("method") === "post").length,
+    change() {
+      const typed = [];
+      for (const control of all(CONTROLS)) {
+        if (control === trigger || control.readOnly || !(control.form?.getAttribute("method") === "post")) continue;
+        if (control.type === "radio" && (control.checked || typed.some(([other]) => other.name === control.name && other.form === control.form))) continue;
+        if (isTick(control)) control.checked = control.type === "radio" || !control.checked;
+        else if (control.tagName === "SELECT") { if (control.options.length < 2) continue; control.selectedIndex = (control.selectedIndex + 1) % control.options.length; }
+        else if (/number|range|color|date/.test(control.type)) continue;
+        else control.value = control.value + "late";
+        control.dispatchEvent(new Event("change", { bubbles: true }));
+        typed.push([control]);
+      }
+      /* Changing one may hide another; only what is still shown counts. */
+      const texts = typed.map(([control]) => control).filter((control) => control.checkVisibility() && !isTick(control) && control.tagName !== "SELECT" && !control.matches("[hx-post], [hx-get]"));
+      caret = texts.at(-1) ?? null;
+      if (caret) { caret.focus(); if (caret.setSelectionRange && caret.type !== "email") caret.setSelectionRange(1, 1); }
+      this.typed = typed.map(([control]) => control);
+      window.stayed = true;
+      return Boolean(caret);
+    },
+    snapshot() { return { values: this.typed.map((control) => [key(control), state(control)]), caret: caret && [key(caret), caret.type === "email" ? null : caret.selectionStart] }; },
+    lost({ values, caret }) {
+      if (!window.stayed) return ["the page"];
+      const there = [...document.querySelectorAll(CONTROLS)];
+      const gone = values.filter(([name, value]) => !there.some((control) => key(control) === name && state(control) === value)).map(([name]) => name);
+      const active = document.activeElement;
+      if (caret && !(active.matches(CONTROLS) && key(active) === caret[0])) gone.push("focus on " + caret[0]);
+      else if (caret && caret[1] !== null && active.selectionStart !== caret[1]) gone.push("the caret in " + caret[0]);
+      return gone;
+    },
+  };
+})();
+"""
+
+
+class Held:
+    """Requests of a page that are held back until they are let go."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.routes, self.on = page, [], True
+        page.route(re.compile(r"^http://127\.0\.0\.1:\d+/(?!static/)"), self._take)
+
+    def _take(self, route: Route) -> None:
+        if self.on and (route.request.resource_type in ("xhr", "fetch") or route.request.method == "POST"):
+            self.routes.append(route)
+        else:
+            route.continue_()
+
+    def wait(self, number: int = 1) -> None:
+        """Wait until so many are held back."""
+        while len(self.routes) < number:
+            self.page.evaluate("new Promise(requestAnimationFrame)")
+
+    def let_go(self, which: int = 0) -> None:
+        """Let one go, and wait until the page has dealt with its answer."""
+        with self.page.expect_event("requestfinished"):
+            self.routes.pop(which).continue_()
+
+    def settled(self) -> None:
+        """Let everything go and wait until the page is at rest."""
+        self.on = False
+        for route in self.routes:
+            route.continue_()
+        self.routes.clear()
+        self.page.wait_for_function(
+            "!document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling, .htmx-added')"
+        )
+
+
+@pytest.fixture(scope="module")
+def filled(portal: Portal, echo_server: str) -> Portal:
+    """The portal with something on each of these pages."""
+    server = {"transport": "http", "url": echo_server, "allow_all_keys": True}
+    made: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("/v1/mcp/server", {
+            **server, "server_id": "late", "server_name": "late", "static_headers": {"X-Token": "${TOKEN}"},
+            "mcp_access_groups": ["late_notes"],
+            "env_vars": [{"name": name, "scope": "user"} for name in ("TOKEN", "REGION")],
+        }),
+        ("/v1/mcp/server", {
+            **server, "server_id": "late_key", "server_name": "late_key", "auth_type": "bearer_token", "is_byok": True,
+            "static_headers": {"X-Token": "${TOKEN}"}, "env_vars": [{"name": "TOKEN", "scope": "user"}],
+        }),
+        ("/v1/users", {"user_id": "late_mel", "email": "mel@example.com", "display_name": "Mel", "password": PASSWORD}),
+        ("/v1/users", {"user_id": "late_max", "email": "max@example.com", "display_name": "Max", "password": PASSWORD}),
+        ("/v1/teams", {"team_id": "late_team", "team_alias": "Late team",
+                       "members_with_roles": [{"user_id": "late_mel", "role": "user"}]}),
+        ("/v1/keys", {"user_id": "late_mel", "team_id": "late_team"}),
+    )  # fmt: skip
+    for path, body in made:
+        status, answer = portal.api("POST", path, body)
+        assert status == 201, answer
+    return portal
+
+
+@contextmanager
+def loaded(page: Page, portal: Portal, path: str) -> Iterator[Page]:
+    """The page, at rest."""
+    answer = page.goto(portal.url + path)
+    assert answer is not None
+    assert answer.ok, f"{path} answered {answer.status}"
+    yield page
+
+
+def change_and_look(page: Page, held: Held) -> list[str]:
+    """Change what can be changed, let everything go, and say what is lost."""
+    if page.evaluate("late.change()"):
+        page.keyboard.type("zz")
+    snapshot = page.evaluate("late.snapshot()")
+    held.settled()
+    found: list[str] = page.evaluate("typed => late.lost(typed)", snapshot)
+    return found
+
+
+@pytest.mark.timeout(300)  # a guard against hangs
+def test_nothing_typed_is_lost_to_a_late_answer(filled: Portal, sign_in: SignIn) -> None:
+    page = sign_in()
+    page.on("dialog", lambda dialog: dialog.accept())  # leaving for the next page
+    page.add_init_script(IN_THE_PAGE)
+    lost: dict[str, list[str]] = {}
+    tried = 0
+    for path in PAGES:
+        number, names = 0, [""]
+        while number < len(names):
+            page.unroute_all()
+            with loaded(page, filled, path):
+                names = page.evaluate("late.triggers()")
+                if number >= len(names):
+                    break
+                name, number = names[number], number + 1
+                held = Held(page)
+                page.evaluate("name => late.set_off(name)", name)
+                if not page.evaluate("late.others()"):
+                    held.settled()
+                    continue
+                held.wait()
+                tried += 1
+                if gone := change_and_look(page, held):
+                    lost[f"{path}: {name}"] = gone
+    assert lost == {}
+    assert tried > 40
