@@ -160,9 +160,9 @@
     const exact = new Set();
     unknown.forEach((control) => {
       const form = target.contains(control.form) ? control.form : null;
-      if (form && form !== current.form && !current.reads) { whole.add(form); return; }
       const place = form ? twinOf(form, answer) : answer;
-      let twin = place && likeOf(control, place);
+      if (!place || (form && form !== current.form && !current.reads)) { whole.add(form); return; }
+      let twin = likeOf(control, place);
       if (!twin) {
         if (isTick(control) && !control.checked) return; // what was unticked is not offered any more
         const part = control.closest(UNITS);
