@@ -1,4 +1,4 @@
-/* MCP Portal. The only script of our own: no state, no markup but toasts and cloned rows, no fetch. Everything is
+/* MCP Portal. What pages do, beside keep.js: no state, no markup but toasts and cloned rows, no fetch. Everything is
    delegated on the document, so what htmx brings in needs no set-up. The portal works without it. */
 (() => {
   "use strict";
@@ -53,8 +53,9 @@
     const holder = document.createElement("template");
     holder.innerHTML = template.innerHTML.replaceAll("__index__", next);
     rows.append(holder.content);
-    find("input:not([type=hidden]), select", rows.lastElementChild).focus();
-    dirty = true;
+    const field = find("input:not([type=hidden]), select", rows.lastElementChild);
+    field.focus();
+    field.dispatchEvent(new Event("input", { bubbles: true })); // a row that was added is a change
     checkNames();
   };
   on("click", (event) => {
@@ -118,20 +119,14 @@
     line.hidden = !line.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
   });
 
-  /* ---- unsaved changes ---- */
-  let dirty = false;
   on("input", (event) => {
     if (event.target.dataset.narrow) { narrow(event.target); return; }
-    const form = event.target.form;
-    if (form?.matches("[data-guard]")) dirty = true;
     if (event.target.closest("[data-names]")) checkNames();
   });
   on("change", (event) => {
     if (event.target.form) showWhatApplies(event.target.form);
     if (event.target.closest("[data-names]")) checkNames();
   });
-  on("submit", (event) => { if (event.target.matches("[data-guard]")) dirty = false; });
-  on("beforeunload", (event) => { if (dirty) event.preventDefault(); }, window);
   /* Typed secrets must not come back out of the back/forward cache. */
   on("pagehide", () => all("input[type=password], [data-secret]").forEach((input) => { input.value = ""; }), window);
 
@@ -149,11 +144,10 @@
     if (document.hidden && elt.hasAttribute("data-poll")) { event.preventDefault(); return; }
     if (!dialog()?.open) { opener = elt; openerItem = elt.closest("[data-item]"); }
     if (!elt.hasAttribute("data-poll")) target?.setAttribute("aria-busy", "true");
-    if (elt.matches("form[data-guard]")) dirty = false;
   });
   on("htmx:afterRequest", (event) => {
     event.detail.target?.removeAttribute("aria-busy");
-    if (event.detail.successful) find("#alerts")?.replaceChildren();
+    if (event.detail.xhr.status > 0 && event.detail.xhr.status < 400) find("#alerts")?.replaceChildren();
   });
   on("htmx:beforeSwap", (event) => {
     const { detail } = event;
@@ -169,7 +163,8 @@
       find("#dialog-alerts").replaceChildren();
       dialog().showModal();
     }
-    (find("[data-error-summary]", target) || find("[data-focus]", target))?.focus();
+    if (target.id === "alerts") target.scrollIntoView({ block: "nearest" });
+    if (!event.detail.requestConfig.kept.typing) (find("[data-error-summary]", target) || find("[data-focus]", target))?.focus();
     all("form", target).forEach(showWhatApplies);
     checkNames();
   });
@@ -177,7 +172,6 @@
   document.documentElement.addEventListener("close", (event) => {
     if (event.target.id !== "dialog") return;
     find("#dialog-slot").replaceChildren();
-    dirty = false;
     /* What opened it may be gone, since its work is done; then its card takes the focus. */
     if (opener?.isConnected) opener.focus();
     else if (openerItem?.isConnected) find("a", openerItem).focus();

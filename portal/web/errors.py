@@ -19,7 +19,7 @@ from portal.telemetry.logs import places
 from portal.web import limits
 from portal.web.carriers import speaks_oauth
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
-from portal.web.rendering import is_fragment_request, page, see_other
+from portal.web.rendering import is_boosted, is_fragment_request, page, see_other
 
 log = logging.getLogger("portal.web")
 
@@ -91,6 +91,9 @@ def answer(status: int, code: str, message: str, *, field: str | None = None, **
             remedy_url=remedy or url_for("servers.grid"),
             remedy_label="Fill in what is missing" if remedy else "All servers",
         )  # fmt: skip
+        if is_fragment_request() or is_boosted():
+            # Whatever the status, an error never takes the place of the form that was sent.
+            response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#alerts", "innerHTML"
     if status == 401:
         needs_key = code in ("byok_auth_required", "sign_in_needed")
         response.headers["WWW-Authenticate"] = _where_to_sign_in(str(extra.get("server_id"))) if needs_key else "Bearer"

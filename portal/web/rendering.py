@@ -148,9 +148,14 @@ def is_fragment_request() -> bool:
     )
 
 
+def is_boosted() -> bool:
+    """Whether htmx sent a form in the browser's place (static/keep.js), and puts a whole page in place of this one."""
+    return request.headers.get("HX-Boosted") == "true"
+
+
 def page(template: str, *, fragment: str | None = None, status: int = 200, **context: Any) -> Response:
     """The whole page, or its block `fragment` where htmx asks for a piece; messages ride along out of band."""
-    if fragment and is_fragment_request():
+    if fragment and (is_fragment_request() or (fragment == "alert" and is_boosted())):
         environment = current_app.jinja_env
         current_app.update_template_context(context)
         body = Markup(render_block(environment, template, fragment, **context))  # noqa: S704 - rendered by Jinja
@@ -175,10 +180,20 @@ def _address_of(_root: str, endpoint: str, **values: Any) -> str:
 
 
 def see_other(url: str) -> Response:
-    """Go on at `url` after a POST. htmx is told to navigate: it would follow a 303 and swap the page into the form."""
-    if request.headers.get("HX-Request") == "true":
+    """Go on at `url` after a POST. htmx is told to navigate: it would follow a 303 and swap the page into the form.
+
+    Where `url` is the page that the person is on, a boosted form gets the 303: the page is then changed in place, so
+    that what was typed elsewhere on it meanwhile stays.
+    """
+    if request.headers.get("HX-Request") == "true" and not (is_boosted() and _is_on(url)):
         return Response(status=204, headers={"HX-Redirect": url})
     return make_response(redirect(url, code=303))
+
+
+def _is_on(url: str) -> bool:
+    """Whether htmx says that the person is on the page `url`."""
+    here, there = urlsplit(request.headers.get("HX-Current-URL", "")), urlsplit(url)
+    return here.path == there.path and there.query in ("", here.query) and not there.fragment
 
 
 def onward(address: str, title: str, message: str) -> Response:
