@@ -17,7 +17,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
-from portal import telemetry
+from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
@@ -140,6 +140,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
             "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
             "child_exit": lambda _server, worker: metrics.forget_process(worker.pid), "post_worker_init": _settle,
+            "pre_exec": lambda master: environment.hand_over_at_exec(master.cfg.env_orig),
         }  # fmt: skip
         super().__init__()
 
@@ -191,7 +192,8 @@ class _WorkerBeside:
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-        return subprocess.Popen(command)  # noqa: S603 - our own command
+        with environment.handed_over() as (variables, descriptors):
+            return subprocess.Popen(command, env=variables, pass_fds=descriptors)  # noqa: S603 - our own command
 
 
 def _settle(_worker: object) -> None:
