@@ -29,7 +29,7 @@ def open_database(settings: Settings) -> Database:
     """The database with the house that use cases live in."""
     commands = frozenset(settings.stdio_commands)
     outbound = OutboundPolicy(settings.private_upstreams)
-    sandbox = _sandbox(settings)
+    sandbox = sandbox_of(settings)
     house = House(
         vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
         oauth=OAuthClient(outbound),
@@ -51,7 +51,7 @@ def open_database(settings: Settings) -> Database:
     return Database(settings.database_url, {"house": house})
 
 
-def _sandbox(settings: Settings) -> Sandbox:
+def sandbox_of(settings: Settings) -> Sandbox:
     """Where commands run. The portal's data and its config file are never in there."""
     data = Path(make_url(settings.database_url).database or "portal.db").parent if settings.embedded else None
     return Sandbox(

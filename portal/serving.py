@@ -21,7 +21,7 @@ from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
+from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes, trying
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -111,6 +111,8 @@ def do_round(database: Database, *, tidies: bool) -> int:
                 sign_in_providers.sweep(session, OPERATOR)
                 health.forget_old_history(session, OPERATOR)
                 session.commit()
+            with database.session() as session:
+                trying.forget_homes(session, OPERATOR)
     metrics.count("portal_worker_rounds_total", "done")
     if probed or compared:
         told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -105,6 +106,10 @@ def try_definition(
         no_sandbox=house.sandbox.refusal,
     )
     if blueprint.transport == Transport.STDIO:
+        if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
+            raise InvalidRequest(
+                "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"
+            )
         _confirm(session, principal, row, blueprint, mark, shows_arguments="args" in fields)
         blueprint = replace(blueprint, may_start=True)
     values = personal.opened_values(session, row, principal.user_id) if row else {}
@@ -136,6 +141,14 @@ def commands_user(session: Session, principal: Principal) -> str:
     return house_of(session).sandbox.user
 
 
+def forget_homes(session: Session, principal: Principal) -> None:
+    """Delete what commands of servers that are gone have left in their home folders on this host."""
+    authz.require(principal, Action.SERVER_DELETE)
+    known = session.scalars(select(Server.server_id)).all()
+    release(session)
+    house_of(session).sandbox.forget_homes(known)
+
+
 def _refuse_another_command(session: Session, row: Server, fields: ServerFields) -> None:
     """Refuse to hand what is stored for a command to another one: its arguments, and the values of its environment."""
     stored = blueprint_of(session, row)
@@ -164,7 +177,7 @@ def _confirm(
     """
     definition = blueprint.definition
     argv = [blueprint.command or "", *definition.args]
-    if row is not None and row.approval_status == ApprovalStatus.ACTIVE:
+    if row is not None:
         stored = blueprint_of(session, row)
         saved = (stored.transport, stored.command, tuple(stored.definition.args), dict(stored.definition.env))
         if saved == (blueprint.transport, blueprint.command, tuple(definition.args), dict(definition.env)):

@@ -45,7 +45,7 @@ _REMEDY = f"See {DOCUMENTED}."
 _PROBE_AGAIN = 60.0  # seconds after which a sandbox that could not be made is tried again
 _GO_HOME = 'cd "$HOME" && exec "$@"'
 # Ends with 0 only where none of the given files can be seen, and no process but those of the sandbox.
-_LOOK = 'for f; do [ ! -e "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 5 ] || exit 8'
+_LOOK = 'for f; do [ ! -f "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 5 ] || exit 8'
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sandbox:
     ) -> None:  # fmt: skip
         self._user, self._homes, self._variables = user, homes, tuple(variables)
         self._readable = tuple(Path(path) for path in readable)
-        self._hidden = tuple(path.absolute() for path in hidden)
+        self._hidden = tuple(Path(os.path.realpath(path)) for path in hidden)
         self._known_mounts: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self._tried_at: float | None = None
@@ -132,8 +132,8 @@ class Sandbox:
             rights = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         full = [
             bwrap, *rights, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-            "--die-with-parent", "--new-session", *mounts, "--proc", "/proc", "--dev", "/dev",
-            *(word for words in memory for word in words), *(("--bind", str(kept), HOME) if kept else ()),
+            "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
+            *(word for words in memory for word in words), *mounts, *(("--bind", str(kept), HOME) if kept else ()),
             "--remount-ro", "/", "--", *become, _program("sh", "dash"), "-c", _GO_HOME, "sh", prlimit, *_limits(), "--",
             *argv,
         ]  # fmt: skip
@@ -144,6 +144,7 @@ class Sandbox:
             raise NoSandbox("Commands run in a sandbox that only Linux has. Reach this server over HTTP instead.")
         if inside := next((str(path) for path in self._readable for own in self._hidden if _within(path, [own])), None):
             raise NoSandbox(f"PORTAL_STDIO_PATHS names {inside}, where the portal keeps its data. Take it out.")
+        _program("bwrap", "bubblewrap")
         seen = [str(path) for path in self._hidden if path.exists() and not path.is_dir()]
         seen += [str(inner) for path in self._hidden if path.is_dir() for inner in _first_files(path)]
         launch = self.launch([_program("sh", "dash"), "-c", _LOOK, "sh", *seen], {})
@@ -228,12 +229,15 @@ class Sandbox:
                 steps[path] = ["--ro-bind", os.path.realpath(path), str(path)]
         shown = [path for path in steps if not path.is_symlink()]
         for path in (*wanted, *self._readable):
-            if path.is_absolute() and path.exists() and not _within(path, shown):
+            is_shown = _within(path, shown) and not _within(path, self._hidden)
+            if path.is_absolute() and path.exists() and not is_shown:
                 steps[path] = ["--ro-bind", str(path), str(path)]
                 shown.append(path)
-        for path in self._hidden:
-            if path.exists() and _within(path, shown):
-                steps[path] = ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", os.devnull, str(path)]
+        for path in (path for path in self._hidden if path.exists()):
+            for folder in shown:
+                if _within(path, [folder]):
+                    place = folder / path.relative_to(os.path.realpath(folder))
+                    steps[place] = ["--tmpfs", str(place)] if path.is_dir() else ["--ro-bind", os.devnull, str(place)]
         for parent in {parent for path in (*steps, Path(HOME)) for parent in path.parents} - {Path("/")}:
             if parent not in steps and not _within(parent, shown):
                 steps[parent] = ["--perms", "0755", "--dir", str(parent)]
@@ -263,6 +267,8 @@ def _limits() -> Iterator[str]:
 
 def _installed_at(folder: Path) -> list[Path]:
     """A folder of programs and the libraries beside it: not the rest, which in a home folder is a person's own."""
+    if folder.name == "shims":  # of pyenv, asdf, mise: they start what is beside them
+        return [folder.parent]
     if folder.name not in ("bin", "sbin"):
         return [folder]
     return [folder, *(folder.parent / name for name in ("lib", "lib64", "pyvenv.cfg"))]

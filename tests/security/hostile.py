@@ -79,7 +79,7 @@ def loot():
         "mounted": LIBC.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0,
         "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name))[0] for name in
                    ("CORE", "NPROC", "NOFILE", "FSIZE", "DATA")},
-        "status": {line.split(":")[0]: line.split(":")[1].strip() for line in open("/proc/self/status")
+        "status": {line.split(":")[0]: line.split(":")[1].strip() for line in taken("/proc/self/status").splitlines()
                    if line.startswith(("NoNewPrivs", "CapEff", "CapPrm", "CapInh", "CapAmb"))},
         "kept_before": kept_before,
     }  # fmt: skip
@@ -99,4 +99,5 @@ for line in sys.stdin:
               "ttlMs": 0, "cacheScope": "private"}  # fmt: skip
     if message["method"] == "tools/call":
         result = {"resultType": "complete", "content": [], "structuredContent": loot()}
-    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}) + "\n")
+    sys.stdout.flush()

@@ -35,7 +35,7 @@ for line in sys.stdin:
     result = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete",
               "ttlMs": 0, "cacheScope": "private"}
     if message["method"] == "tools/call":
-        time.sleep(8)
+        time.sleep(5)
         result = {"resultType": "complete", "content": [], "structuredContent": {"done": True}}
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
 """
@@ -76,13 +76,13 @@ def as_nobody() -> list[str]:
     return script
 
 
-@pytest.fixture(params=["root", "ordinary"])
+@pytest.fixture(scope="module", params=["root", "ordinary"])
 def attacked(request: pytest.FixtureRequest) -> Iterator[Attacked]:
     is_root = request.param == "root"
     if is_root and os.geteuid() != 0:
         pytest.skip("only root can try what holds as root")
     need_sandbox(Sandbox())
-    marks, port, own = Marks(), free_port(), Path(tempfile.mkdtemp(prefix="portal-attacked-", dir="/var/tmp"))  # noqa: S108
+    marks, port, own = Marks(), free_port(), Path(tempfile.mkdtemp(prefix="portal-attacked-", dir="/var/tmp"))
     uid = 0 if is_root else NOBODY if os.geteuid() == 0 else os.geteuid()
     key = f"sk-0123456789{marks.new(NEVER, 'bootstrap key')}"
     config = own / "portal.yaml"
