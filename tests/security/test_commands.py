@@ -200,6 +200,13 @@ def test_the_processes_of_a_portal_show_no_environment(attacked: Attacked) -> No
     eventually(lambda: len(set(attacked.processes()) - set(first)) == 1, "a web process is made anew")
     look("after SIGHUP")
     assert attacked.ask("GET", "/v1/me")[0] == 200
+    old = attacked.processes()
+    os.kill(attacked.started.pid, signal.SIGUSR2)
+    eventually(lambda: any(_children(pid) for pid in set(attacked.processes()) - set(old)), "a second master serves")
+    newer = [pid for pid in attacked.processes() if pid not in old and _children(pid)]
+    for pid in [*newer, *_children(newer[0])]:
+        eventually(lambda pid=pid: not _environment_of(pid).strip(b"\0"), f"process {pid} after SIGUSR2 shows it")  # type: ignore[misc]
+    look("after SIGUSR2")
     assert marks.report() == []
 
 
