@@ -1,11 +1,10 @@
 """For any WSGI server: `gunicorn wsgi:app`."""
 
-import os
-
-from portal import telemetry
+from portal import environment, telemetry
 from portal.app import create_app
 from portal.settings import read_settings
 
-settings = read_settings(os.environ)
+environment.withdraw()
+settings = read_settings(environment.given())
 telemetry.begin(settings)
 app = create_app(settings)

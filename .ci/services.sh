@@ -19,6 +19,7 @@ missing_packages() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || printf 'faketime '
   [ -x /usr/bin/chromium ] || printf 'chromium '
   [ -x /usr/sbin/nginx ] || printf 'nginx '
+  have bwrap || printf 'bubblewrap '
   [ -n "${TEST_REDIS_URL:-}" ] || have redis-server || printf 'redis-server '
   [ -n "${TEST_PG_URL:-}" ] || [ -n "$(postgres_bin)" ] || printf 'postgresql '
 }

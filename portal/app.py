@@ -4,6 +4,7 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 from flask import Flask
+from sqlalchemy.engine import make_url
 
 from portal import web
 from portal.domain.emails import listed_domain
@@ -19,6 +20,7 @@ from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
+from portal.upstream.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 2 * 1024 * 1024
@@ -28,12 +30,13 @@ def open_database(settings: Settings) -> Database:
     """The database with the house that use cases live in. Raises `BadSettings`."""
     commands = frozenset(settings.stdio_commands)
     outbound = OutboundPolicy(settings.private_upstreams)
+    sandbox = sandbox_of(settings)
     house = House(
         vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
         oauth=OAuthClient(outbound),
         openid=OpenIdClient(),
         providers={provider.name: _provider(provider) for provider in settings.sign_in_providers},
-        mcp=McpClient(outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands),
+        mcp=McpClient(outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands, sandbox=sandbox),
         hasher=PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
         if settings.cheap_hashing
         else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),
@@ -41,11 +44,24 @@ def open_database(settings: Settings) -> Database:
         gateway_url=settings.gateway_url or settings.public_url,
         stdio_enabled=settings.enable_stdio,
         stdio_commands=STDIO_COMMANDS | commands,
+        sandbox=sandbox,
         write_only_globals=settings.write_only_globals,
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
     )
     return Database(settings.database_url, {"house": house})
+
+
+def sandbox_of(settings: Settings) -> Sandbox:
+    """Where commands run. The portal's data and its config file are never in there."""
+    data = Path(make_url(settings.database_url).database or "portal.db").parent if settings.embedded else None
+    return Sandbox(
+        user=settings.stdio_user,
+        homes=settings.stdio_homes or (data / "stdio" if data else None),
+        readable=settings.stdio_paths,
+        hidden=[path for path in (data, settings.config) if path is not None],
+        variables=settings.stdio_variables,
+    )
 
 
 def _provider(given: ProviderSettings) -> SignInProvider:

@@ -17,11 +17,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
-from portal import telemetry
+from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
+from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes, trying
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -117,6 +117,8 @@ def do_round(database: Database, *, tidies: bool) -> int:
                 sign_in_providers.sweep(session, OPERATOR)
                 health.forget_old_history(session, OPERATOR)
                 session.commit()
+            with database.session() as session:
+                trying.forget_homes(session, OPERATOR)
     metrics.count("portal_worker_rounds_total", "done")
     if probed or compared:
         told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}
@@ -146,6 +148,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
             "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
             "child_exit": lambda _server, worker: metrics.forget_process(worker.pid), "post_worker_init": _settle,
+            "pre_exec": lambda master: environment.hand_over_at_exec(master.cfg.env_orig),
         }  # fmt: skip
         super().__init__()
 
@@ -197,7 +200,8 @@ class _WorkerBeside:
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-        return subprocess.Popen(command)  # noqa: S603 - our own command
+        with environment.handed_over() as (variables, descriptors):
+            return subprocess.Popen(command, env=variables, pass_fds=descriptors)  # noqa: S603 - our own command
 
 
 def _settle(_worker: object) -> None:

@@ -77,6 +77,14 @@ class Settings(BaseSettings):
     )
     enable_stdio: bool = Field(False, description="Whether servers may be commands that run on this host.")
     stdio_commands: Words = Field((), description="Further program names allowed for stdio servers.")
+    stdio_user: str | None = Field(
+        None, description="User that commands run as where the portal is root; `nobody` by default."
+    )
+    stdio_paths: Words = Field((), description="Further files and folders that commands may read.")
+    stdio_variables: Words = Field((), description="Variables of the portal's environment that commands get, too.")
+    stdio_homes: Path | None = Field(
+        None, description="Folder for the home folders of commands; by default `stdio` beside an SQLite database."
+    )
     gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
     metrics: bool = Field(False, description="Whether /metrics answers, see docs/observability.md.")
     worker_metrics: str | None = Field(
@@ -97,7 +105,7 @@ class Settings(BaseSettings):
     session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
-    @field_validator("trusted_proxies", "stdio_commands", mode="before")
+    @field_validator("trusted_proxies", "stdio_commands", "stdio_paths", "stdio_variables", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -134,6 +142,21 @@ class Settings(BaseSettings):
     @classmethod
     def _ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         _check_ranges(value)
+        return value
+
+    @field_validator("stdio_paths")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not path.startswith("/") or not Path(path).exists():
+                raise ValueError("must be absolute paths of what is there")
+        return value
+
+    @field_validator("stdio_variables")
+    @classmethod
+    def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.upper().startswith("PORTAL_") for name in value):
+            raise ValueError("must not name the portal's own settings")
         return value
 
     @field_validator("public_url", "gateway_url")

@@ -25,6 +25,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 from psycopg import sql
 
+from portal.upstream.sandbox import Sandbox
+
 ROOT = Path(__file__).resolve().parent.parent
 NODE_MODULES = ROOT / "tests" / "npm" / "node_modules"
 EVERYTHING = NODE_MODULES / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
@@ -51,6 +53,23 @@ def unavailable(what: str, cure: str = "run `make test`, which installs and star
     if os.environ.get("PORTAL_REQUIRE_ALL") == "1" or os.environ.get("CI") == "true":
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+def need_sandbox(sandbox: Sandbox) -> None:
+    """End the test where no command can be started: a container, say, in which no namespace can be made.
+
+    It fails when everything is required and this machine could do it, else it is skipped with the reason.
+    """
+    if not (refusal := sandbox.refusal()):
+        return
+    if shutil.which("bwrap") and not _makes_namespaces():
+        pytest.skip(f"This machine makes no namespaces: {refusal}")
+    unavailable(f"The sandbox for commands ({refusal})", "run `make packages`")
+
+
+def _makes_namespaces() -> bool:
+    """Whether the kernel lets this process make the namespaces that a sandbox consists of."""
+    return run(["unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m", "-p", "-f", "true"]).returncode == 0
 
 
 def free_port() -> int:

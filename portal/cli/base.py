@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
+from portal import environment
 from portal.domain.errors import Forbidden, PortalError
 from portal.domain.principals import OPERATOR
 from portal.embedded import prepare_environment
@@ -16,9 +17,10 @@ from portal.store.database import Database
 
 def load(**overrides: Any) -> Settings:
     """The settings of this process, or an end with a line for each that is wrong."""
-    prepare_environment(os.environ)
+    given = environment.given()
+    prepare_environment(given)
     try:
-        return read_settings(os.environ, **overrides)
+        return read_settings(given, **overrides)
     except BadSettings as error:
         _end(error)
 

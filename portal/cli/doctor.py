@@ -1,18 +1,20 @@
 """Whether all is well: `portal doctor`."""
 
-import os
 import sys
 from collections.abc import Iterator
 
 import click
 
+from portal import environment
 from portal.cli import base
-from portal.cli.checks import database, files, keys, network
+from portal.cli.checks import commands, database, files, keys, network
 from portal.cli.checks.findings import Check, Finding, Level, Surroundings, bad, ok
 from portal.embedded import prepare_environment
 from portal.settings import BadSettings, read_settings
 
-ON_THE_HOST: tuple[Check, ...] = (files.config, network.redis_answers, network.public_url)
+ON_THE_HOST: tuple[Check, ...] = (
+    files.config, commands.sandboxed, network.redis_answers, network.public_url,
+)  # fmt: skip
 OF_THE_DATABASE: tuple[Check, ...] = (database.whole, database.has_room, files.rights)
 OF_WHAT_IT_HOLDS: tuple[Check, ...] = (database.clock, keys.opens, network.proxies)
 
@@ -20,9 +22,10 @@ OF_WHAT_IT_HOLDS: tuple[Check, ...] = (database.clock, keys.opens, network.proxi
 @click.command()
 def doctor() -> None:
     """Check settings, database, keys, files and surroundings, and say what to do. Ends with 1 where anything is BAD."""
-    prepare_environment(os.environ)
+    given = environment.given()
+    prepare_environment(given)
     try:
-        settings = read_settings(os.environ)
+        settings = read_settings(given)
     except BadSettings as error:
         for line in str(error).splitlines():
             click.echo(bad("settings", line, "Set it as README, Settings, has it"))

@@ -1,9 +1,8 @@
 """Running the portal: `portal serve | worker | demo`."""
 
-import os
-
 import click
 
+from portal import environment
 from portal.cli import base, ring
 
 _WITHOUT_SECRETS = click.option(
@@ -20,9 +19,8 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     """Serve the portal; in embedded mode a worker runs beside it."""
     from portal import serving
 
-    if "PORTAL_PUBLIC_URL" not in os.environ:
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
-        os.environ["PORTAL_PUBLIC_URL"] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
+    environment.set_default("PORTAL_PUBLIC_URL", f"http://{f'[{shown}]' if ':' in shown else shown}:{port}")
     settings = base.load()
     database = base.connect(settings)
     ring.check(database, without_secrets=without_secrets)
@@ -52,7 +50,7 @@ def demo(host: str, port: int) -> None:
     """Serve the portal with a sample catalogue, people of each role, and a real MCP server to talk to."""
     from portal import sample, serving
 
-    os.environ.setdefault("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
+    environment.set_default("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
     settings = base.load()
     database = base.connect(settings)
     serving.begin(settings, database, announce=click.echo)

@@ -1,7 +1,7 @@
 """The words for MCP servers and the rules a definition must meet, whoever sends it and however."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import TypedDict
 from urllib.parse import urlsplit
@@ -251,10 +251,11 @@ def check_sendable(value: str, field: str) -> None:
 
 def check_definition(
     *, transport: Transport, url: str | None, spec_path: str | None, command: str | None, has_args: bool,
-    stdio_enabled: bool, stdio_commands: Collection[str],
+    stdio_enabled: bool, stdio_commands: Collection[str], no_sandbox: Callable[[], str],
 ) -> None:  # fmt: skip
     """What a whole definition must have, judged on the row as it would be after the change.
 
+    `no_sandbox` answers why commands cannot run on this host, blank where they can; it is asked only for a command.
     Raises `InvalidInput` (422) where a transport lacks its fields, `InvalidRequest` (400) where a command is refused.
     """
     if transport is Transport.STDIO:
@@ -263,6 +264,8 @@ def check_definition(
         if not has_args:
             raise InvalidInput("A stdio server needs its arguments.", field="args")
         _check_command(command, stdio_enabled, stdio_commands)
+        if refusal := no_sandbox():
+            raise InvalidRequest(refusal, code="stdio_not_allowed", field="transport")
     elif not url and not spec_path:
         raise InvalidInput(f"A server with the transport {transport} needs a URL or an OpenAPI document.", field="url")
 

@@ -58,7 +58,8 @@ class Target:
     """One upstream, ready to be spoken to: every value resolved, so most fields are secret.
 
     `timeout` (seconds) bounds a whole operation: connecting, the handshake and the work. `spec_url` is an OpenAPI
-    document; a target with only that is judged by fetching it. `repr` shows the host and nothing that may be a secret.
+    document; a target with only that is judged by fetching it. `home` names the home folder that a command keeps from
+    one start to the next; without it that is in memory. `repr` shows the host and nothing that may be a secret.
     """
 
     transport: Transport
@@ -70,6 +71,7 @@ class Target:
     timeout: float = 20.0
     spec_url: str = ""
     signing: AwsSigning | None = None
+    home: str = ""
 
     @property
     def label(self) -> str:

@@ -107,6 +107,7 @@ def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
         check_definition(
             transport=entry.transport, url=entry.url, spec_path=None, command=entry.command, has_args=True,
             stdio_enabled=house.stdio_enabled, stdio_commands=house.stdio_commands,
+            no_sandbox=house.sandbox.refusal,
         )  # fmt: skip
     except PortalError as error:
         return error.message

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal import environment
 from portal.authorization import Action
 from portal.domain.errors import PortalError
 from portal.domain.principals import Principal, Role
@@ -141,7 +141,7 @@ def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:
 def _resolved(value: Any) -> Any:
     """`os.environ/NAME` stands for an environment variable, so that the file needs to hold no secret."""
     if isinstance(value, str) and (match := re.fullmatch(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", value)):
-        return os.environ.get(match[1], "")
+        return environment.take(match[1]) or ""
     if isinstance(value, Mapping):
         return {key: _resolved(inner) for key, inner in value.items()}
     return [_resolved(inner) for inner in value] if isinstance(value, list) else value

@@ -1,9 +1,16 @@
 """Trying out a definition before it is saved: a true MCP handshake with what is typed."""
 
+import base64
+import hashlib
+import json
+import shlex
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -13,6 +20,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import (
     KEPT,
     URL_FIELDS,
+    ApprovalStatus,
     AuthType,
     OAuthFlow,
     ServerFields,
@@ -23,7 +31,8 @@ from portal.domain.servers import (
 )
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.domain.variables import Scope, Variable
-from portal.services.inner import loading, personal
+from portal.services import audit
+from portal.services.inner import loading, personal, places
 from portal.services.inner.definitions import Definition
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT
@@ -35,6 +44,30 @@ from portal.store.models import Server
 _TRY_TIMEOUT = 15.0
 
 
+_CONFIRM_WITHIN = 300  # seconds
+
+
+@dataclass(frozen=True)
+class Start:
+    """A command that a test would start on this host: what is shown before, and the mark that confirms just this.
+
+    `line` is what a shell would be given; `variables` are the names in its environment; `user` says as whom it runs.
+    """
+
+    line: str
+    variables: tuple[str, ...]
+    user: str
+    mark: str = field(repr=False)
+
+
+class Unconfirmed(Exception):
+    """A test would start a command that was never saved, and the person has not confirmed it yet."""
+
+    def __init__(self, start: Start) -> None:
+        self.start = start
+        super().__init__("A command was not confirmed.")
+
+
 @dataclass(frozen=True)
 class Trial:
     """What a try gave, and which variables had no value for it."""
@@ -44,16 +77,22 @@ class Trial:
 
 
 def try_definition(
-    session: Session, principal: Principal, fields: ServerFields, *, server_id: str | None = None
+    session: Session, principal: Principal, fields: ServerFields, *, server_id: str | None = None, mark: str = ""
 ) -> Trial:
     """Contact the upstream that `fields` describe and list its tools; nothing is stored.
 
     Values that are kept come from the stored server, and only where the URL stays at its host: a stored secret is
-    never combined with an address that was just typed. Raises what the rules of a definition raise.
+    never combined with an address that was just typed.
+
+    A command is on record, committed, before it is started. One that is not just what an active server has stored is
+    started with the `mark` of this very command only. Raises `Unconfirmed` with that, and what the rules of a
+    definition raise.
     """
     authz.require(principal, Action.SERVER_CREATE)
     check_values(fields)
     row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE).row if server_id else None
+    if row is not None:
+        _refuse_another_command(session, row, fields)
     blueprint = _blueprint(session, row, fields)
     house = house_of(session)
     check_definition(
@@ -64,7 +103,15 @@ def try_definition(
         has_args=bool(blueprint.definition.args),
         stdio_enabled=house.stdio_enabled,
         stdio_commands=house.stdio_commands,
+        no_sandbox=house.sandbox.refusal,
     )
+    if blueprint.transport == Transport.STDIO:
+        if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
+            raise InvalidRequest(
+                "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"
+            )
+        _confirm(session, principal, row, blueprint, mark, shows_arguments="args" in fields)
+        blueprint = replace(blueprint, may_start=True)
     values = personal.opened_values(session, row, principal.user_id) if row else {}
     unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
     flow = fields.get("oauth2_flow") if "oauth2_flow" in fields else row.oauth2_flow if row else None
@@ -76,7 +123,86 @@ def try_definition(
     target = build(blueprint, values, key=token)
     target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
     release(session)
+    if target.transport == "stdio":
+        _put_on_record(session, principal, server_id, target)
     return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
+
+
+def why_no_commands(session: Session, principal: Principal) -> str:
+    """Why no command can run on this host though the operator allows it, with the remedy; blank where one can."""
+    authz.require(principal, Action.SERVER_CREATE)
+    house = house_of(session)
+    return house.sandbox.refusal() if house.stdio_enabled else ""
+
+
+def commands_user(session: Session, principal: Principal) -> str:
+    """As whom commands run on this host. Raises `NoSandbox` where none can."""
+    authz.require(principal, Action.SERVER_CREATE)
+    return house_of(session).sandbox.user
+
+
+def forget_homes(session: Session, principal: Principal) -> None:
+    """Delete what commands of servers that are gone have left in their home folders on this host."""
+    authz.require(principal, Action.SERVER_DELETE)
+    known = session.scalars(select(Server.server_id)).all()
+    release(session)
+    house_of(session).sandbox.forget_homes(known)
+
+
+def _refuse_another_command(session: Session, row: Server, fields: ServerFields) -> None:
+    """Refuse to hand what is stored for a command to another one: its arguments, and the values of its environment."""
+    stored = blueprint_of(session, row)
+    same = (fields.get("command", stored.command), tuple(fields.get("args", stored.definition.args) or ())) == (
+        stored.command, tuple(stored.definition.args),
+    )  # fmt: skip
+    if same or fields.get("transport", stored.transport) != Transport.STDIO:
+        return
+    if "args" not in fields and stored.definition.args:
+        raise InvalidRequest(
+            "The command is another one, so the stored arguments are not given to it. Type them again.", field="args"
+        )
+    if any(value is KEPT for value in (fields.get("env") or {}).values()):
+        raise InvalidRequest(
+            "The command is another one, so stored values are not given to it. Type them again.", field="env"
+        )
+
+
+def _confirm(
+    session: Session, principal: Principal, row: Server | None, blueprint: Blueprint, mark: str, *,
+    shows_arguments: bool,
+) -> None:  # fmt: skip
+    """See to it that a person has confirmed the command of `blueprint`. Raises `Unconfirmed` where they have not.
+
+    Stored arguments are not shown to be confirmed: they are those that were saved, for the same command.
+    """
+    definition = blueprint.definition
+    argv = [blueprint.command or "", *definition.args]
+    if row is not None:
+        stored = blueprint_of(session, row)
+        saved = (stored.transport, stored.command, tuple(stored.definition.args), dict(stored.definition.env))
+        if saved == (blueprint.transport, blueprint.command, tuple(definition.args), dict(definition.env)):
+            return
+    house = house_of(session)
+    place = places.of_command_test(principal.user_id or "")
+    exact = json.dumps([argv, sorted(definition.env.items())])
+    digest = hashlib.sha256(exact.encode()).hexdigest()
+    if mark:
+        with suppress(ValueError):
+            said = (house.vault.open(base64.urlsafe_b64decode(mark), place) or "").partition(" ")
+            if said[0] == digest and 0 <= time.time() - float(said[2]) < _CONFIRM_WITHIN:
+                return
+    sealed = base64.urlsafe_b64encode(house.vault.seal(f"{digest} {time.time()}", place)).decode()
+    line = shlex.join(argv) if shows_arguments else f"{argv[0]} … (with its {len(argv) - 1} saved arguments)"
+    raise Unconfirmed(Start(line, tuple(sorted(definition.env)), house.sandbox.user, sealed))
+
+
+def _put_on_record(session: Session, principal: Principal, server_id: str | None, target: Target) -> None:
+    """Write down that a command is about to be started for a test, and commit it."""
+    audit.record(
+        session, principal, "command started for a test", "server", server_id, command=target.command,
+        arguments=len(target.args), variables=sorted(target.env), runs_as=house_of(session).sandbox.user,
+    )  # fmt: skip
+    session.commit()
 
 
 def try_own(session: Session, principal: Principal, server_id: str) -> Trial:

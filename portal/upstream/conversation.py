@@ -5,6 +5,7 @@ that is not known, and DELETE of the session it opened). It hides why a conversa
 the wire: it ends the conversation when nothing more can come of it, and names the cause.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,6 +24,7 @@ from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
 from portal.upstream.guard import causes_of, guarded_client
 from portal.upstream.json_text import MAX_VALUES
+from portal.upstream.sandbox import Sandbox
 from portal.upstream.sigv4 import AwsAuth
 from portal.upstream.stdio import checked_command, stdio_streams
 
@@ -78,10 +80,13 @@ def _port(url: httpx2.URL) -> int | None:
 class Conversations:
     """Opens conversations as the operator's rules allow."""
 
-    def __init__(self, policy: OutboundPolicy, *, stdio_enabled: bool, stdio_commands: frozenset[str]) -> None:
+    def __init__(
+        self, policy: OutboundPolicy, *, stdio_enabled: bool, stdio_commands: frozenset[str], sandbox: Sandbox
+    ) -> None:
         self._policy = policy
         self._stdio_enabled = stdio_enabled
         self._stdio_commands = stdio_commands
+        self._sandbox = sandbox
 
     async def hold(self, target: Target, work: Work[T], timeout: float) -> T:
         """Connect, shake hands, do `work` and take leave, all within `timeout` seconds.
@@ -94,6 +99,10 @@ class Conversations:
         witness = WireWitness(target, timeout)
         done: list[T] = []
         try:
+            if target.transport == "stdio" and self._stdio_enabled:
+                refusal = await asyncio.to_thread(self._sandbox.refusal)
+                if refusal:
+                    raise Fault(HealthReason.DISABLED, refusal)
             transport = self._transport(target, witness, timeout)
             client = Client(
                 transport,
@@ -117,7 +126,7 @@ class Conversations:
         if target.transport == "stdio":
             if not self._stdio_enabled:
                 raise Fault(HealthReason.DISABLED, "stdio servers are switched off on this portal.")
-            return stdio_streams(*checked_command(target, self._stdio_commands))
+            return stdio_streams(checked_command(target, self._stdio_commands, self._sandbox))
         auth = AwsAuth(target.signing) if target.signing else None
         opened = partial(
             guarded_client,

@@ -23,6 +23,7 @@ from portal.upstream import openapi_client, probing
 from portal.upstream.conversation import Conversations
 from portal.upstream.faults import Fault, timed_out
 from portal.upstream.loop import run
+from portal.upstream.sandbox import Sandbox
 from portal.upstream.stdio import DEFAULT_COMMANDS
 from portal.upstream.tools import call, listed
 
@@ -36,9 +37,9 @@ OVERTIME = 8.0
 class McpClient:
     """Speaks MCP of both generations over streamable HTTP, SSE and stdio, and plain HTTP by OpenAPI documents.
 
-    stdio targets are refused unless `stdio_enabled`; `stdio_commands` are allowed besides the usual seven. An
-    operation takes no longer than its target's `timeout` (seconds); a probe also no longer than 5 s. Holds no
-    connection between operations and may be shared by threads.
+    stdio targets are refused unless `stdio_enabled`; `stdio_commands` are allowed besides the usual seven. All run in
+    `sandbox`. An operation takes no longer than its target's `timeout` (seconds); a probe also no longer than 5 s.
+    Holds no connection between operations and may be shared by threads.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class McpClient:
         *,
         stdio_enabled: bool = False,
         stdio_commands: frozenset[str] = frozenset(),
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._policy = policy
         self._conversations = Conversations(
-            policy, stdio_enabled=stdio_enabled, stdio_commands=DEFAULT_COMMANDS | stdio_commands
-        )
+            policy, stdio_enabled=stdio_enabled, stdio_commands=DEFAULT_COMMANDS | stdio_commands,
+            sandbox=sandbox or Sandbox(),
+        )  # fmt: skip
 
     def probe(self, target: Target, *, with_tools: bool = False, timeout: float | None = None) -> ProbeResult:
         """Look whether `target` answers, and with `with_tools` what it offers. Raises nothing for an upstream's fault.

@@ -1,7 +1,7 @@
 """MCP servers that run as a command on this host (spec/security.md, 2.9; MCP 2026-07-28, transports, stdio).
 
-Off unless the operator switched it on. No shell, an allow-listed bare name, an environment that holds nothing of the
-portal's, and an end for the whole process group, whatever it spawned.
+Off unless the operator switched it on. An allow-listed bare name, arguments that no shell reads, a sandbox with an
+environment that holds nothing of the portal's, and an end for all processes in it.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, Target
 from portal.upstream.json_text import MAX_VALUES, check_values
+from portal.upstream.sandbox import Launch, NoSandbox, Sandbox
 
 DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
-INHERITED = ("PATH", "HOME", "LANG")
 MAX_LINE_BYTES = 10 * 1024 * 1024
-GRACE = 1.0  # seconds that a command gets to leave by itself, and again after being asked to
+GRACE = 1.0  # seconds that a command gets to leave by itself
 
 # These make an interpreter or the loader run other code, or send its traffic elsewhere.
 _REFUSED_ENV = re.compile(
@@ -33,11 +33,11 @@ _REFUSED_ENV = re.compile(
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def checked_command(target: Target, allowed: frozenset[str]) -> tuple[list[str], dict[str, str]]:
-    """The argument list (its first item a full path) and the environment to start `target` with.
+def checked_command(target: Target, allowed: frozenset[str], sandbox: Sandbox) -> Launch:
+    """How to start `target` in the sandbox.
 
     Raises UpstreamFailure: `blocked` for a command, argument or variable that is not allowed, `refused` for a command
-    that is not on this host.
+    that is not on this host, `disabled` where there can be no sandbox.
     """
     if target.command not in allowed or "/" in target.command or "\\" in target.command:
         raise UpstreamFailure("This command is not one of those that the operator allows.", reason=HealthReason.BLOCKED)
@@ -46,20 +46,23 @@ def checked_command(target: Target, allowed: frozenset[str]) -> tuple[list[str],
     path = shutil.which(target.command)
     if path is None:
         raise UpstreamFailure(f"The command {target.label} is not on this host.", reason=HealthReason.REFUSED)
-    return [path, *target.args], _environment(target.env)
+    _check_environment(target.env)
+    try:
+        return sandbox.launch([path, *target.args], target.env, home=target.home)
+    except NoSandbox as error:
+        raise UpstreamFailure(str(error), reason=HealthReason.DISABLED) from None
 
 
-def _environment(given: Mapping[str, str]) -> dict[str, str]:
+def _check_environment(given: Mapping[str, str]) -> None:
     for name, value in given.items():
         if not _ENV_NAME.fullmatch(name) or _REFUSED_ENV.fullmatch(name) or "\0" in value:
             raise UpstreamFailure(
                 "A variable of the command's environment is not allowed.", reason=HealthReason.BLOCKED
             )
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(given)
 
 
 @contextlib.asynccontextmanager
-async def stdio_streams(argv: list[str], env: dict[str, str]) -> AsyncIterator[tuple[Any, Any]]:
+async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
     """Run a command and yield its message streams, (in, out) as the SDK's `Client` takes them.
 
     The SDK's own stdio transport hands on more of our environment and may take 6 s to stop a stubborn command even
@@ -68,8 +71,9 @@ async def stdio_streams(argv: list[str], env: dict[str, str]) -> AsyncIterator[t
     from mcp.shared.message import SessionMessage
 
     process = await asyncio.create_subprocess_exec(
-        *argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, start_new_session=True, limit=MAX_LINE_BYTES
-    )
+        *launch.argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=launch.env, start_new_session=True,
+        limit=MAX_LINE_BYTES,
+    )  # fmt: skip
     inbox, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](0)
     polite = False
@@ -110,13 +114,10 @@ async def _write(process: Process, outbox: Any) -> None:
 
 
 async def _end(process: Process, *, polite: bool) -> None:
-    """End the command and all of its group: by closing its stdin, by SIGTERM, and in any case by SIGKILL."""
+    """End the command and all that it started: by closing its stdin, and in any case with its sandbox by SIGKILL."""
     cast("asyncio.StreamWriter", process.stdin).close()
     if polite:
         await _wait(process)
-        if process.returncode is None:
-            _signal_group(process, signal.SIGTERM)
-            await _wait(process)
     _signal_group(process, signal.SIGKILL)
     await _wait(process)
     # A descendant that left the group may hold the pipe open for ever; asyncio has no public way to let go of it.

@@ -8,8 +8,10 @@ import pytest
 from portal.app import create_app, open_database
 from portal.settings import Settings
 from portal.store.models import Server
+from portal.upstream.sandbox import Sandbox
 from tests.api.test_changes import PATH, PLAIN, error_of
 from tests.conftest import KEYS, NOTES, Client, Write
+from tests.peers import need_sandbox
 
 As = Callable[[str | None], Client]
 
@@ -128,6 +130,7 @@ def test_stdio_is_refused_where_the_operator_has_not_switched_it_on(client: As) 
 @pytest.fixture
 def with_stdio(settings: Settings) -> Any:
     """Ada, asking a portal in which stdio is on and `mytool` allowed."""
+    need_sandbox(Sandbox())
     allowing = settings.model_copy(update={"enable_stdio": True, "stdio_commands": ("mytool",)})
     database = open_database(allowing)
     yield Client(create_app(allowing, database=database).test_client(), {"X-API-Key": KEYS["ada"]})

@@ -120,7 +120,7 @@ def test_a_value_that_breaks_a_rule_is_refused_naming_its_field(fields: ServerFi
 def _defined(**changes: object) -> None:
     given = {
         "transport": Transport.HTTP, "url": None, "spec_path": None, "command": None, "has_args": False,
-        "stdio_enabled": True, "stdio_commands": {"npx", "python3"}, **changes,
+        "stdio_enabled": True, "stdio_commands": {"npx", "python3"}, "no_sandbox": str, **changes,
     }  # fmt: skip
     check_definition(**given)  # type: ignore[arg-type]
 

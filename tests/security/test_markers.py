@@ -13,7 +13,9 @@ from sqlalchemy import func, select
 from portal.domain.principals import OPERATOR
 from portal.services import health
 from portal.store.models import AuditEvent, Base
+from portal.upstream.sandbox import Sandbox
 from tests.conftest import KINDS, make_settings
+from tests.peers import need_sandbox
 from tests.security import failing
 from tests.security.callers import Caller, World, add_callers, opened_world
 from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
@@ -41,6 +43,7 @@ class Planted:
 
 
 def _planted(database_url: str, echo: str, *, write_only: bool) -> Iterator[Planted]:
+    need_sandbox(Sandbox())
     settings = make_settings(database_url, enable_stdio=True, write_only_globals=write_only)
     with everything_logged() as log, parrot() as upstream, opened_world(settings) as world:
         add_callers(world)

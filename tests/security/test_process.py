@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.peers import StartedProcess, bare_environment, free_port, start_process
+from portal.upstream.sandbox import Sandbox
+from tests.peers import StartedProcess, bare_environment, free_port, need_sandbox, start_process
 from tests.security.marks import NEVER, Marks
 from tests.security.upstreams import parrot
 
@@ -57,6 +58,7 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
+    need_sandbox(Sandbox())
     marks, port, folder = Marks(), free_port(), tmp_path / "var"
     key, password = f"sk-0123456789{marks.new(NEVER, 'bootstrap key')}", marks.new(NEVER, "bootstrap password")
     ring = base64.b64encode(secrets.token_bytes(32)).decode()

@@ -16,18 +16,19 @@ from flask import Flask
 
 from portal.app import create_app, open_database
 from portal.cli import main
+from portal.cli.checks import commands, files, keys, network
 from portal.cli.checks import database as database_checks
-from portal.cli.checks import files, keys, network
 from portal.cli.checks.findings import Level, Surroundings
 from portal.cli.doctor import examine
 from portal.domain.principals import OPERATOR
 from portal.services import preferences
 from portal.store import schema
 from portal.store.models import now
+from portal.upstream.sandbox import Sandbox
 from tests.conftest import make_settings
 from tests.factories import make_server
 from tests.oauth.serving import serving
-from tests.peers import free_port
+from tests.peers import free_port, need_sandbox
 
 K2 = "k2:U0VDUkVULW5ldy1rZXktb2YtMzItYnl0ZXMtdGVzdHM="
 K1 = "k1:U0VDUkVULWtleS1yaW5nLW9mLTMyLWJ5dGVzLXRlc3Q="
@@ -87,7 +88,7 @@ def test_where_all_is_well_it_says_so(make: Make, tmp_path: Path, redis_url: str
     assert [str(finding) for finding in found if finding.level is not Level.OK] == []
     assert {finding.name for finding in found} == {
         "settings", "database", "database file", "disk", "migrations", "file rights", "config file", "Redis", "clock",
-        "public URL", "key ring", "proxies",
+        "public URL", "key ring", "proxies", "commands",
     }  # fmt: skip
 
 
@@ -209,6 +210,25 @@ def test_a_public_address_that_leads_elsewhere_nowhere_or_is_not_safe(make: Make
     assert any("not https" in str(f) and f.level is Level.BAD for f in network.public_url(plain))
     plain_at_home = make(public_url="http://portal.invalid")
     assert any("not https" in str(f) and f.level is Level.WARN for f in network.public_url(plain_at_home))
+
+
+def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> None:
+    assert [str(f) for f in commands.sandboxed(make())] == ["ok   commands: off (PORTAL_ENABLE_STDIO)"]
+    need_sandbox(Sandbox())
+    found = [str(finding) for finding in commands.sandboxed(make(enable_stdio=True))]
+    assert {line[:4] for line in found} == {"ok  "}
+    assert "(uid " in found[0]
+    for said in ("no process of the portal", "no file of the portal", "home folder of its own", "loopback"):
+        assert any(said in line for line in found), said
+    refused = make(enable_stdio=True, stdio_user="no-such-user")
+    [line] = [str(finding) for finding in commands.sandboxed(refused)]
+    assert line.startswith("BAD  commands: none can run: ")
+    assert "PORTAL_STDIO_USER" in line.partition(" · ")[2] or "PORTAL_STDIO_USER" in line
+    (tmp_path / "file").touch()
+    in_memory = make(enable_stdio=True, stdio_homes=tmp_path / "file" / "homes")
+    assert any(
+        line.startswith("warn") and "PORTAL_STDIO_HOMES" in line for line in map(str, commands.sandboxed(in_memory))
+    )
 
 
 def test_https_without_a_trusted_proxy(make: Make) -> None:

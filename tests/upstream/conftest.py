@@ -9,7 +9,8 @@ import pytest
 
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
-from tests.peers import ROOT, bare_environment, free_port, start_process
+from portal.upstream.sandbox import Sandbox
+from tests.peers import ROOT, bare_environment, free_port, need_sandbox, start_process
 
 ECHO = ROOT / "examples" / "echo_server.py"
 
@@ -56,5 +57,7 @@ def client() -> McpClient:
 
 @pytest.fixture(scope="session")
 def stdio_client() -> McpClient:
-    """A client that may start commands."""
-    return McpClient(OutboundPolicy(), stdio_enabled=True)
+    """A client that may start commands, which may read the repository."""
+    sandbox = Sandbox(readable=[str(ROOT / "examples"), str(ROOT / "tests" / "npm" / "node_modules")])
+    need_sandbox(sandbox)
+    return McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)

@@ -1,8 +1,12 @@
 """Commands on this host: off by default, allow-listed, in a clean environment, and ended with their children."""
 
+import contextlib
 import os
+import secrets
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +18,16 @@ from portal.upstream.mcp_client import McpClient
 from tests.peers import EVERYTHING, unavailable
 from tests.upstream.raw import PROMPT
 
-# A command that notes its own pid and that of a child, and is deaf to polite requests.
+# A command with a child in a session of its own, both deaf to polite requests and known by their first argument.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen(["sleep", "60"])
-with open(sys.argv[1] + ".new", "w") as notes:
-    notes.write(f"{os.getpid()} {child.pid}")
-os.rename(sys.argv[1] + ".new", sys.argv[1])
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", code, sys.argv[1]], start_new_session=True)
 time.sleep(60)
 """
+CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "UV_SYSTEM_CERTS")
+WAYS = ("HTTPS_PROXY",)
 SHOW_ENVIRONMENT = """
 import json, os, sys
 for line in sys.stdin:
@@ -44,14 +48,6 @@ def python(code: str, *more: str, timeout: float = 10, env: dict[str, str] | Non
 @pytest.fixture(autouse=True)
 def _own_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie that nobody has waited for yet has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
-        return True
 
 
 def test_the_echo_server_answers_over_stdio(stdio_client: McpClient, echo_stdio: Target) -> None:
@@ -116,11 +112,18 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
     monkeypatch.setenv("PORTAL_SECRET_KEY", "SECRET")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("HOME", "/root")
+    for name in (*CERTIFICATES, *WAYS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("HTTP_PROXY", "http://somebody:SECRET@proxy.example:3128")
     outcome = stdio_client.call_tool(python(SHOW_ENVIRONMENT, env={"API_TOKEN": "theirs"}), "show", {})
     environment = outcome.wire["structuredContent"]
-    # Python itself adds LC_CTYPE when it coerces the C locale.
-    assert set(environment) - {"LC_CTYPE"} == {"PATH", "HOME", "LANG", "API_TOKEN"}
+    # Python itself adds LC_CTYPE when it coerces the C locale, the shell where it is and was.
+    assert set(environment) - {"LC_CTYPE", "PWD", "OLDPWD"} == {"PATH", "HOME", "LANG", "API_TOKEN", *WAYS}
     assert environment["API_TOKEN"] == "theirs"
+    assert environment["HOME"] == "/home/command"
+    assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
 
 
 @pytest.mark.parametrize(
@@ -153,42 +156,49 @@ def test_a_nul_in_an_argument_is_refused(stdio_client: McpClient) -> None:
     assert stdio_client.probe(python("pass", "a\0b")).reason == "blocked"
 
 
-def _noted_pids(notes: Path) -> list[int]:
-    return [int(pid) for pid in notes.read_text(encoding="ascii").split()]
+def _running(mark: str) -> set[int]:
+    """The processes of this host, in whatever namespace, that have `mark` in their command line."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and mark.encode() in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
 
 
-def _all_end(pids: list[int]) -> bool:
+def _seen(mark: str, wanted: Callable[[set[int]], bool]) -> bool:
     deadline = time.monotonic() + PROMPT
     while time.monotonic() < deadline:
-        if all(gone(pid) for pid in pids):
+        if wanted(_running(mark)):
             return True
     return False
 
 
-def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient, tmp_path: Path) -> None:
-    notes = tmp_path / "pids"
+def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) -> None:
+    mark = f"mark-{secrets.token_hex(8)}"
     began = time.monotonic()
-    result = stdio_client.probe(python(STUBBORN, str(notes), timeout=2.5))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(stdio_client.probe, python(STUBBORN, mark, timeout=2.5))
+        assert _seen(mark, lambda pids: len(pids) >= 4)  # two of the sandbox, the command and its child
+        result = asked.result()
     assert time.monotonic() - began < PROMPT
     assert (result.status, result.reason, result.message) == (
         "unhealthy",
         "timeout",
         "python did not answer within 2.5 s.",
     )
-    pids = _noted_pids(notes)
-    assert len(pids) == 2
-    assert _all_end(pids)
+    assert _seen(mark, lambda pids: not pids)
 
 
-def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: McpClient, tmp_path: Path) -> None:
-    notes = tmp_path / "pids"
+def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: McpClient) -> None:
+    mark = f"mark-{secrets.token_hex(8)}"
     answering = SHOW_ENVIRONMENT + "time.sleep(60)\n"
-    code = STUBBORN.replace("time.sleep(60)\n", "") + answering
+    code = STUBBORN.removesuffix("time.sleep(60)\n") + answering
     began = time.monotonic()
-    result = stdio_client.probe(python(code, str(notes), timeout=60), timeout=60)
+    result = stdio_client.probe(python(code, mark, timeout=60), timeout=60)
     assert result.status == "healthy"
     assert time.monotonic() - began < PROMPT
-    assert _all_end(_noted_pids(notes))
+    assert _seen(mark, lambda pids: not pids)
 
 
 @pytest.mark.parametrize(

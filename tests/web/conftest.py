@@ -13,9 +13,10 @@ from portal.services.inner.definitions import opened
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
+from portal.upstream.sandbox import Sandbox
 from tests.conftest import KEYS, NOTES, Client, Write
 from tests.factories import PASSWORD
-from tests.peers import bare_environment, free_port, start_process
+from tests.peers import bare_environment, free_port, need_sandbox, start_process
 from tests.web.browsing import Browser
 from tests.web.html import parse
 
@@ -60,6 +61,7 @@ def held(database: Database) -> Callable[[], dict[str, object]]:
 @pytest.fixture
 def stdio_portal(settings: Settings, portal: object) -> Iterator[tuple[Client, Callable[[str | None], Client]]]:
     """Ada signed in, and `client`, at a portal in which stdio is on."""
+    need_sandbox(Sandbox())
     allowing = settings.model_copy(update={"enable_stdio": True})
     own = open_database(allowing)
     app = create_app(allowing, database=own)

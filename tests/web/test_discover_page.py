@@ -10,9 +10,11 @@ from portal.app import create_app, open_database
 from portal.services import catalog
 from portal.settings import Settings
 from portal.store.database import Database
+from portal.upstream.sandbox import Sandbox
 from tests.conftest import Client, Portal, Write
 from tests.counting import counted
 from tests.factories import make_server
+from tests.peers import need_sandbox
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 
 Browsing = Callable[[str], Browser]
@@ -150,6 +152,7 @@ def test_programs_are_explained_where_they_may_not_run(browser: Browsing) -> Non
 @pytest.fixture
 def with_programs(portal: Portal, settings: Settings) -> Iterator[Browser]:
     """Ada in front of a portal in which programs may be run."""
+    need_sandbox(Sandbox())
     allowing = settings.model_copy(update={"enable_stdio": True})
     database = open_database(allowing)
     client = create_app(allowing, database=database).test_client()

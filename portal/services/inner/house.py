@@ -12,6 +12,7 @@ from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
+from portal.upstream.sandbox import Sandbox
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class House:
     gateway_url: str
     stdio_enabled: bool
     stdio_commands: frozenset[str]
+    sandbox: Sandbox
     write_only_globals: bool
     session_idle_minutes: int
     session_max_hours: int

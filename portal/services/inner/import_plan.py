@@ -108,7 +108,7 @@ def _check_as_new(session: Session, fields: ServerFields) -> None:
     check_definition(
         transport=fields.get("transport") or Transport.SSE, url=fields.get("url"), spec_path=fields.get("spec_path"),
         command=fields.get("command"), has_args=fields.get("args") is not None, stdio_enabled=house.stdio_enabled,
-        stdio_commands=house.stdio_commands,
+        stdio_commands=house.stdio_commands, no_sandbox=house.sandbox.refusal,
     )  # fmt: skip
     if fields.get("url") and origin_of(fields["url"]) is None:
         raise InvalidInput("The URL names no host.", field="url")

@@ -30,6 +30,11 @@ def of_secret(row: Server, field_name: str, name: str) -> Place:
     return Place("definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
 
 
+def of_command_test(user_id: str) -> Place:
+    """The mark with which a person confirms the test of a command."""
+    return Place("command test", "", "", "mark", owner=user_id)
+
+
 def of_global(row: Server, name: str) -> Place:
     """The value of a global variable."""
     return Place("definition", row.server_id, row.incarnation, f"variable:{name}")

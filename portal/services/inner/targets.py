@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from portal.domain.credentials import auth_headers, setup_url
@@ -38,7 +39,11 @@ _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 @dataclass(frozen=True)
 class Blueprint:
-    """All that decides what is sent to an upstream, in the clear and only for as long as it takes to send it."""
+    """All that decides what is sent to an upstream, in the clear and only for as long as it takes to send it.
+
+    `may_start`: whether its command may be started. It may where the server is saved and active, and for a test that an
+    Admin confirmed. `home` names the home folder that the command keeps.
+    """
 
     transport: str
     auth_type: str | None
@@ -47,6 +52,8 @@ class Blueprint:
     variables: tuple[Variable, ...] = ()
     timeout: float | None = None
     extra_headers: tuple[str, ...] = ()
+    may_start: bool = False
+    home: str = ""
 
     @property
     def needs_a_token(self) -> bool:
@@ -84,6 +91,8 @@ def blueprint_of(session: Session, row: Server) -> Blueprint:
         variables=declared(row),
         timeout=row.timeout,
         extra_headers=tuple(row.extra_headers),
+        may_start=row.approval_status == "active" and not inspect(row).transient,
+        home=row.server_id,
     )
 
 
@@ -123,7 +132,7 @@ def target_to_probe(session: Session, row: Server) -> Target | HealthReason | Pl
     """The upstream as the portal itself reaches it, or the reason why it cannot be judged without a person; a `Plan`
     where the portal's own token has to be got first, by `signed`."""
     house = house_of(session)
-    if row.transport == "stdio" and not house.stdio_enabled:
+    if row.transport == "stdio" and not (house.stdio_enabled and row.approval_status == "active"):
         return HealthReason.DISABLED
     if any(variable.is_required for variable in row.variables):
         return HealthReason.PER_USER_VALUE
@@ -238,7 +247,11 @@ def build(
 
     Where the auth type is OAuth `key` is the access token, and no shared one ever takes its place. What a caller passes
     on (`passed`) gives way to the sign-in, and that to a static header of the same name.
+
+    Raises `UpstreamFailure` (`disabled`) for a command that may not be started.
     """
+    if blueprint.transport == "stdio" and not blueprint.may_start:
+        raise UpstreamFailure("A command is not started before it is saved and active.", reason=HealthReason.DISABLED)
     definition = blueprint.definition
     secret = key if key is not None or blueprint.needs_a_token else definition.credentials.get("auth_value")
     headers = _passed_headers(blueprint, passed)
@@ -254,6 +267,7 @@ def build(
         env=dict(definition.env),
         headers=headers,
         timeout=blueprint.timeout or DEFAULT_TIMEOUT,
+        home=blueprint.home,
         signing=_signing(definition.credentials) if blueprint.auth_type == AuthType.AWS_SIGV4 else None,
     )
 

@@ -54,6 +54,7 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
         has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
         stdio_enabled=house.stdio_enabled,
         stdio_commands=house.stdio_commands,
+        no_sandbox=house.sandbox.refusal,
     )
     if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
         raise InvalidRequest("The URL names no host.", field="url")

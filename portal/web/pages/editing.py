@@ -26,6 +26,8 @@ from portal.web.pages import drafts
 from portal.web.pages.servers import bp
 from portal.web.rendering import is_fragment_request, page, see_other
 
+_MOST_MARK = 1_000  # characters
+
 
 @bp.route("/new", methods=["GET", "POST"])
 def create() -> Response:
@@ -86,7 +88,13 @@ def test() -> Response:
         result["message"] = " ".join(str(m) for field in form.errors.values() for m in field if isinstance(m, str))
         return _result(result)
     try:
-        trial = trying.try_definition(g.session, g.principal, form.fields(), server_id=server_id)
+        mark = request.form.get("confirmed", "")[:_MOST_MARK]
+        trial = trying.try_definition(g.session, g.principal, form.fields(), server_id=server_id, mark=mark)
+    except trying.Unconfirmed as asked:
+        return page(
+            "servers/test_result.html", fragment="test_result", nav="servers", start=asked.start,
+            can_confirm=is_fragment_request(),
+        )  # fmt: skip
     except PortalError as error:
         return _result({**result, "message": error.message})
     return _result(result_of(trial))
@@ -221,6 +229,9 @@ def _page(
         or (kept.get("draft_over") and form.is_submitted())
     )
     shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context, **kept}
+    if settings().enable_stdio:
+        refusal = trying.why_no_commands(g.session, g.principal)
+        shown |= {"no_commands": refusal, "runs_as": "" if refusal else trying.commands_user(g.session, g.principal)}
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
         nav="servers", **shown,

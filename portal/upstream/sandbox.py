@@ -1,0 +1,312 @@
+"""The sandbox that every command on this host runs in: bubblewrap, and as root another user besides.
+
+Of the host a command sees the system's programs and libraries, read-only, the folders of PATH, and what the operator
+lists. It has its own processes, /tmp and home folder; the network is the host's. The portal's processes, its database,
+its keys and other commands are not there.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HOME = "/home/command"
+NOBODY = "nobody"
+DOCUMENTED = "docs/deployment.md, Commands (stdio)"
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
+_ETC = (
+    "alternatives", "ca-certificates", "gai.conf", "group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf",
+    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki/ca-trust", "pki/tls/certs", "protocols",
+    "resolv.conf", "services", "ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "timezone",
+)  # fmt: skip
+_PASSED_ON = ("PATH", "LANG")
+_CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_ADDRESSES = (
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "npm_config_registry",
+    "NPM_CONFIG_REGISTRY", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX",
+)  # fmt: skip
+_OTHERS = ("NO_PROXY", "no_proxy", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
+_MIB = 1024 * 1024
+_TMP_BYTES = 512 * _MIB
+LIMITS = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * _MIB, "data": 4096 * _MIB}
+_PROBE_SECONDS = 10.0
+_REMEDY = f"See {DOCUMENTED}."
+_PROBE_AGAIN = 60.0  # seconds after which a sandbox that could not be made is tried again
+_GO_HOME = 'cd "$HOME" && exec "$@"'
+# Ends with 0 only where none of the given files can be seen, and no process but those of the sandbox.
+_LOOK = 'for f; do [ ! -f "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 5 ] || exit 8'
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a command is started: its argument list, its environment, and what else `Popen` is told."""
+
+    argv: list[str] = field(repr=False)
+    env: dict[str, str] = field(repr=False)
+
+
+class NoSandbox(Exception):
+    """Why commands cannot run on this host, and what to do about it: one sentence or two for an Admin."""
+
+
+class Sandbox:
+    """Starts commands where they can do no harm, or says why it cannot.
+
+    `user`: as whom they run where the portal is root. `homes`: a folder in which servers that are saved keep their home
+    folders; without it these are in memory. `readable`: further paths that commands may read. `hidden`: files and
+    folders of the portal, which they never see. `variables`: names of variables of the portal that they get, too.
+    """
+
+    def __init__(
+        self, *, user: str | None = None, homes: Path | None = None, readable: Sequence[str] = (),
+        hidden: Sequence[Path] = (), variables: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self._user, self._homes, self._variables = user, homes, tuple(variables)
+        self._readable = tuple(Path(path) for path in readable)
+        self._hidden = tuple(Path(os.path.realpath(path)) for path in hidden)
+        self._known_mounts: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+        self._tried_at: float | None = None
+        self._refusal = ""
+
+    def refusal(self) -> str:
+        """Why no command can be started, with the remedy; empty where one can. Tried once in a process.
+
+        A sandbox that could not be made is tried again after a minute.
+        """
+        with self._lock:
+            stale = self._tried_at is None or (self._refusal and time.monotonic() > self._tried_at + _PROBE_AGAIN)
+            if stale:
+                try:
+                    self._try()
+                    self._refusal = ""
+                except NoSandbox as error:
+                    self._refusal = str(error)
+                self._tried_at = time.monotonic()
+            return self._refusal
+
+    @property
+    def user(self) -> str:
+        """The user that commands run as, by name and number. Raises `NoSandbox`."""
+        found = self._account()
+        return f"{found.pw_name} (uid {found.pw_uid})" if found else f"{_own_name()} (uid {os.geteuid()})"
+
+    @property
+    def separate(self) -> bool:
+        """Whether that is another user than the portal's."""
+        return os.geteuid() == 0
+
+    def keeps_homes(self) -> bool:
+        """Whether a server's home folder outlives its command."""
+        try:
+            return self._home("doctor") is not None
+        except NoSandbox:
+            return False
+
+    def launch(self, argv: Sequence[str], env: Mapping[str, str], *, home: str = "") -> Launch:
+        """How to start `argv`, whose first item is a full path, with the variables `env` of its server.
+
+        `home` names the home folder that it keeps; without one it has one in memory. Raises `NoSandbox`.
+        """
+        bwrap, prlimit = _program("bwrap", "bubblewrap"), _program("prlimit", "util-linux")
+        account = self._account()
+        kept = self._home(home) if home else None
+        mounts = self._mounts(argv[0], prlimit)
+        memory = [_in_memory(path) for path in ("/tmp", "/dev/shm", *(() if kept else (HOME,)))]  # noqa: S108
+        # Root makes the sandbox as root, so that it may lie where only root gets to, and leaves its rights in there.
+        rights, become = ["--unshare-user"], list[str]()
+        if account is not None:
+            ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+            become = [_program("setpriv", "util-linux"), *ids, "--inh-caps=-all", "--no-new-privs", "--"]
+            rights = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        full = [
+            bwrap, *rights, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+            "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
+            *(word for words in memory for word in words), *mounts, *(("--bind", str(kept), HOME) if kept else ()),
+            "--remount-ro", "/", "--", *become, _program("sh", "dash"), "-c", _GO_HOME, "sh", prlimit, *_limits(), "--",
+            *argv,
+        ]  # fmt: skip
+        return Launch(full, self._environment() | dict(env))
+
+    def _try(self) -> None:
+        if sys.platform != "linux":
+            raise NoSandbox("Commands run in a sandbox that only Linux has. Reach this server over HTTP instead.")
+        if inside := next((str(path) for path in self._readable for own in self._hidden if _within(path, [own])), None):
+            raise NoSandbox(f"PORTAL_STDIO_PATHS names {inside}, where the portal keeps its data. Take it out.")
+        _program("bwrap", "bubblewrap")
+        seen = [str(path) for path in self._hidden if path.exists() and not path.is_dir()]
+        seen += [str(inner) for path in self._hidden if path.is_dir() for inner in _first_files(path)]
+        launch = self.launch([_program("sh", "dash"), "-c", _LOOK, "sh", *seen], {})
+        try:
+            ended = subprocess.run(  # noqa: S603 - our own script, in the sandbox
+                launch.argv, env=launch.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, timeout=_PROBE_SECONDS, check=False, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NoSandbox(f"The sandbox for commands cannot be made ({type(error).__name__}). {_REMEDY}") from None
+        if ended.returncode == 7:
+            raise NoSandbox("A command would see files of the portal. Keep its data apart from programs on PATH.")
+        if ended.returncode:
+            said = ended.stderr.decode(errors="replace").strip().splitlines()
+            why = said[0].removeprefix("bwrap: ")[:200] if said else f"it ended with {ended.returncode}"
+            raise NoSandbox(f"The sandbox for commands cannot be made ({why}). {_REMEDY}")
+
+    def _account(self) -> pwd.struct_passwd | None:
+        """The account that commands run as, None for the portal's own. Raises `NoSandbox`."""
+        if os.geteuid() != 0:
+            if self._user is None or self._user == _own_name():
+                return None
+            raise NoSandbox(
+                "PORTAL_STDIO_USER has an effect only where the portal runs as root. Take it out: "
+                "commands then run as the portal’s own user, in a sandbox."
+            )
+        name = self._user or NOBODY
+        try:
+            account = pwd.getpwnam(name)
+        except KeyError:
+            raise NoSandbox(f"The user {name} is not on this host. Make it, or set PORTAL_STDIO_USER.") from None
+        if account.pw_uid == 0:
+            raise NoSandbox(f"Commands do not run as {name}, which is root. Set PORTAL_STDIO_USER to another user.")
+        return account
+
+    def _home(self, name: str) -> Path | None:
+        """The folder that is the home of `name`, made where it is missing; None where none can be kept."""
+        account, homes = self._account(), self._homes.absolute() if self._homes else None
+        if homes is None:
+            return None
+        own = homes / hashlib.sha256(name.encode()).hexdigest()[:32]
+        try:
+            homes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            own.mkdir(mode=0o700, exist_ok=True)
+            if account is not None:
+                os.chown(own, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        except OSError:
+            return None
+        return own
+
+    def forget_homes(self, known: Sequence[str]) -> int:
+        """Delete the home folders of all but the servers `known`; answers how many."""
+        if self._homes is None or not self._homes.is_dir():
+            return 0
+        kept = {hashlib.sha256(name.encode()).hexdigest()[:32] for name in known}
+        gone = [path for path in self._homes.iterdir() if path.name not in kept]
+        for path in gone:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(gone)
+
+    def _environment(self) -> dict[str, str]:
+        """What a command gets of the portal's environment: ways to programs, certificates and packages; no secret."""
+        names = (*_PASSED_ON, *_CERTIFICATES, *_OTHERS, *self._variables)
+        found = {name: os.environ[name] for name in names if name in os.environ}
+        found |= {name: os.environ[name] for name in _ADDRESSES if name in os.environ and _is_open(os.environ[name])}
+        return {**found, "HOME": HOME}
+
+    def _mounts(self, *programs: str) -> tuple[str, ...]:
+        """What of the host is in the sandbox, and what of that is covered; worked out once for each program."""
+        surroundings = tuple(os.environ.get(name, "") for name in ("PATH", *_CERTIFICATES))
+        if (known := self._known_mounts.get((programs, surroundings))) is not None:
+            return known
+        folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+        wanted = [path for folder in folders for path in _installed_at(folder)]
+        wanted += [path for program in programs for hop in _hops(Path(program)) for path in _installed_at(hop.parent)]
+        wanted += [Path(os.environ[name]) for name in _CERTIFICATES if name in os.environ]
+        steps: dict[Path, list[str]] = {}
+        for path in [Path(path) for path in _SYSTEM] + [Path("/etc") / name for name in _ETC]:
+            if path.is_symlink() and path.parent == Path("/"):
+                steps[path] = ["--symlink", str(path.readlink()), str(path)]
+            elif path.exists():
+                steps[path] = ["--ro-bind", os.path.realpath(path), str(path)]
+        shown = [path for path in steps if not path.is_symlink()]
+        for path in (*wanted, *self._readable):
+            is_shown = _within(path, shown) and not _within(path, self._hidden)
+            if path.is_absolute() and path.exists() and not is_shown:
+                steps[path] = ["--ro-bind", str(path), str(path)]
+                shown.append(path)
+        for path in (path for path in self._hidden if path.exists()):
+            for folder in shown:
+                if _within(path, [folder]):
+                    place = folder / path.relative_to(os.path.realpath(folder))
+                    steps[place] = ["--tmpfs", str(place)] if path.is_dir() else ["--ro-bind", os.devnull, str(place)]
+        for parent in {parent for path in (*steps, Path(HOME)) for parent in path.parents} - {Path("/")}:
+            if parent not in steps and not _within(parent, shown):
+                steps[parent] = ["--perms", "0755", "--dir", str(parent)]
+        ordered = sorted(steps, key=lambda path: len(path.parts))  # a folder before what is in it
+        found = self._known_mounts[programs, surroundings] = tuple(word for path in ordered for word in steps[path])
+        return found
+
+
+def _in_memory(path: str) -> list[str]:
+    return ["--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", path]
+
+
+def _program(name: str, package: str) -> str:
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}{os.pathsep}{os.defpath}")
+    if path is None:
+        raise NoSandbox(
+            f"Commands run in a sandbox, and {package} is not on this host. Install it (apt-get install {package})."
+        )
+    return path
+
+
+def _limits() -> Iterator[str]:
+    for name, wanted in LIMITS.items():
+        most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        yield f"--{name}={wanted if most == resource.RLIM_INFINITY else min(wanted, most)}"
+
+
+def _installed_at(folder: Path) -> list[Path]:
+    """A folder of programs and the libraries beside it: not the rest, which in a home folder is a person's own."""
+    if folder.name == "shims":  # of pyenv, asdf, mise: they start what is beside them
+        return [folder.parent]
+    if folder.name not in ("bin", "sbin"):
+        return [folder]
+    return [folder, *(folder.parent / name for name in ("lib", "lib64", "pyvenv.cfg"))]
+
+
+def _hops(program: Path) -> Iterator[Path]:
+    """A program, and what it is a link to, step by step."""
+    for _ in range(16):
+        yield program
+        if not program.is_symlink():
+            return
+        program = Path(os.path.normpath(program.parent / program.readlink()))
+
+
+def _within(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether `path` is one of `folders` or in one of them, links resolved."""
+    real = os.path.realpath(path)
+    return any(real == folder or real.startswith(f"{folder.rstrip('/')}/") for folder in map(os.path.realpath, folders))
+
+
+def _first_files(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(path for path in folder.iterdir() if path.is_file())[:8]
+    return []
+
+
+def _is_open(address: str) -> bool:
+    """Whether an address names no user and no password."""
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        return parts.username is None and parts.password is None
+    except ValueError:
+        return False
+
+
+@functools.cache
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "the portal’s user"
