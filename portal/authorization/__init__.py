@@ -28,6 +28,16 @@ from portal.authorization.fields import (
     shown,
     visibility,
 )
+from portal.authorization.keys import (
+    KeyFacts,
+    KeyFault,
+    SetBy,
+    key_fault,
+    owner_is_member,
+    personal_keys,
+    reach_of_key,
+    working_keys,
+)
 from portal.authorization.lists import (
     Horizon,
     horizon,
@@ -69,9 +79,12 @@ __all__ = [
     "Action",
     "Decision",
     "Horizon",
+    "KeyFacts",
+    "KeyFault",
     "Predicate",
     "Rule",
     "ServerFacts",
+    "SetBy",
     "Show",
     "ToolLimits",
     "Verdict",
@@ -92,6 +105,7 @@ __all__ = [
     "is_operator",
     "is_person",
     "is_unbound",
+    "key_fault",
     "key_servers",
     "lets_strangers_sign_in",
     "may",
@@ -99,7 +113,10 @@ __all__ = [
     "may_see",
     "may_take_route",
     "may_use",
+    "owner_is_member",
+    "personal_keys",
     "public_servers",
+    "reach_of_key",
     "refusal",
     "require",
     "reviewable_within",
@@ -112,6 +129,7 @@ __all__ = [
     "visibility",
     "visible_servers",
     "visible_within",
+    "working_keys",
 ]
 
 RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
