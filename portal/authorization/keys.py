@@ -93,8 +93,9 @@ def reach_of_key(
     has_own_grants = own.names_anything or own_groups is not None
     if owner is not None and team is None and not has_own_grants:
         return replace(
-            key, team_ids=owner.team_ids, routes_of_access=owner.routes_of_access, few_servers=owner.few_servers
-        )
+            key, team_ids=owner.team_ids, routes_of_access=owner.routes_of_access, few_servers=owner.few_servers,
+            is_personal=True,
+        )  # fmt: skip
     levels = tuple(level for level in (own, team) if level is not None and level.names_anything)
     routes = [levels] if levels else []
     if own_groups:

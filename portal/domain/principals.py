@@ -65,7 +65,8 @@ class Principal:
     it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says
     whether the caller's address lies in the internal ranges. `few_servers` holds every server that grants could reach
     or that is open to all, where these are few; it grants nothing, and lists look at no other. `owner` is the person
-    whose key asks, where the key reaches only what they reach too: what they do not, it does not either.
+    whose key asks, where the key reaches only what they reach too: what they do not, it does not either. `is_personal`
+    is a key that reaches just what its owner reaches, and has what they have.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Principal:
     is_operator: bool = False
     address: str | None = None
     owner: "Principal | None" = None
+    is_personal: bool = False
 
     @property
     def signature(self) -> str:

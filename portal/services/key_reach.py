@@ -130,7 +130,7 @@ def _basis(row: ApiKey, key: Principal, owner: str, team: str) -> tuple[str, str
         level.holder == ("key", row.key_id) for route in key.routes_of_access for level in route
     )
     if row.set_by == SetBy.OWNER and row.user_id:
-        if row.team_id is None and key.owner is None:
+        if key.is_personal:
             return "owner", f"Follows {owner}: whatever {owner} can use."
         limits = [f"what team {team} is granted"] if row.team_id else []
         limits = [*limits, "the servers it names"] if has_own else limits
