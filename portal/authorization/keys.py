@@ -4,13 +4,15 @@ Nothing of the answer is stored, so that it follows whatever changes about the o
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 
 from portal.domain.principals import Principal, Reach
 from portal.store.models import ApiKey, TeamMember, User
+
+_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class SetBy(StrEnum):
@@ -53,6 +55,13 @@ def key_fault(key: KeyFacts, at: datetime) -> KeyFault | None:
     if key.has_owner and key.has_team and not key.owner_is_member:
         return KeyFault.LEFT_TEAM
     return None
+
+
+def key_complies(most_days: int | None, created_at: datetime, ends: datetime | None) -> bool:
+    """Whether a key ends within the days that the settings allow; None allows any key."""
+    if most_days is None:
+        return True
+    return ends is not None and ends <= created_at + timedelta(days=most_days) + _CLOCKS_DIFFER
 
 
 def working_keys(at: datetime) -> ColumnElement[bool]:

@@ -30,7 +30,6 @@ from portal.store.models import ApiKey, Server, Team, TeamMember, User, UtcDateT
 
 _PREFIX_LENGTH = 10
 _SHOWN_AFTERWARDS = timedelta(days=7)
-_CLOCKS_DIFFER = timedelta(minutes=5)
 _NOT_YOURS = "You may not use one of these servers yourself."
 
 
@@ -135,14 +134,11 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
     if principal.key_id is not None:
         if not permission.mcp_servers:
             raise Forbidden("Sign in to issue a key, or name the servers it is for.")
-        # A key may reach what an Admin granted to it alone; one that is issued with it follows the person.
-        person = principal_for_user(session, str(principal.user_id), principal.address)
-        permission = _within_own(session, person, permission)
     draft = replace(
         draft, user_id=principal.user_id, object_permission=permission, access_group_ids=(),
         expires_at=_own_expiry(session, principal, draft.expires_at),
     )  # fmt: skip
-    return _issue(session, principal, draft, None, SetBy.OWNER)
+    return _issue(session, principal, draft, None, _set_by(session, principal, permission))
 
 
 def change_key(
@@ -277,6 +273,19 @@ def _within_own(session: Session, principal: Principal, permission: ObjectPermis
     return replace(permission, mcp_tool_permissions=tools)
 
 
+def _set_by(session: Session, principal: Principal, permission: ObjectPermission) -> SetBy:
+    """A key of one's own follows its owner. Only what an Admin granted to the very key that issues it, and not to the
+    owner, stands as that grant does."""
+    if principal.key_id is None:
+        return SetBy.OWNER
+    try:
+        _within_own(session, principal_for_user(session, str(principal.user_id), principal.address), permission)
+    except (Forbidden, InvalidRequest):
+        asking = session.get(ApiKey, principal.key_id)
+        return SetBy.OWNER if asking is not None and asking.set_by == SetBy.OWNER else SetBy.ADMIN
+    return SetBy.OWNER
+
+
 def _own_expiry(session: Session, principal: Principal, wanted: datetime | None) -> datetime | None:
     """When a key ends that was issued with a key: no later than that one."""
     asking = session.get(ApiKey, principal.key_id) if principal.key_id else None
@@ -286,17 +295,10 @@ def _own_expiry(session: Session, principal: Principal, wanted: datetime | None)
 def _check_age(session: Session, created_at: datetime, ends: object) -> None:
     """Raise `InvalidRequest` where keys have to end and this one would not, or too late."""
     most = load_preferences(session).key_max_age_days
-    if most is not None and not complies(most, created_at, ends if isinstance(ends, datetime) else None):
+    if most is not None and not authz.key_complies(most, created_at, ends if isinstance(ends, datetime) else None):
         raise InvalidRequest(
             f"API keys end after {most} days at most. Choose an end within that time.", field="expires_at"
         )
-
-
-def complies(most_days: int | None, created_at: datetime, ends: datetime | None) -> bool:
-    """Whether a key ends within the days that the settings allow; None allows any key."""
-    if most_days is None:
-        return True
-    return ends is not None and ends <= created_at + timedelta(days=most_days) + _CLOCKS_DIFFER
 
 
 def _check_routes(routes: object) -> None:
@@ -356,5 +358,5 @@ def _view(row: ApiKey, held: Holdings, most_days: int | None) -> KeyView:
         team_id=row.team_id, allowed_routes=tuple(row.allowed_routes), object_permission=held.permission,
         access_group_ids=held.access_group_ids, expires_at=row.expires_at, last_used_at=row.last_used_at,
         revoked_at=row.revoked_at, created_at=row.created_at, follows_owner=row.set_by == SetBy.OWNER,
-        complies=complies(most_days, row.created_at, row.expires_at),
+        complies=authz.key_complies(most_days, row.created_at, row.expires_at),
     )  # fmt: skip
