@@ -71,14 +71,18 @@ def preview_own(session: Session, principal: Principal, *, team_id: str | None, 
     chosen = _resolved(session, server_ids)
     own = Reach(server_ids=chosen, names_anything=bool(server_ids), explicit_servers=chosen if server_ids else None)
     is_member = team_id is not None and team_id in principal.team_ids
-    team = holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups() if is_member and team_id else None
+    team = (
+        holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups() if is_member and team_id else None
+    )
     asking = Principal(
         name=principal.name, role=principal.role, user_id=principal.user_id, key_id="new", team_id=team_id,
         is_internal=principal.is_internal, address=principal.address,
     )  # fmt: skip
     key = authz.reach_of_key(asking, own=own, own_groups=None, team=team, owner=principal)
     usable = select(Server.server_name, Server.alias, Server.server_id).where(authz.usable_servers(key))
-    names = [name or alias or i for name, alias, i in session.execute(usable.order_by(Server.sort_key).limit(_MOST_NAMES))]
+    names = [
+        name or alias or i for name, alias, i in session.execute(usable.order_by(Server.sort_key).limit(_MOST_NAMES))
+    ]
     open_to_all = select(func.count()).select_from(Server).where(authz.usable_servers(key), Server.allow_all_keys)
     alias = session.scalar(select(Team.team_alias).where(Team.team_id == team_id)) if is_member else None
     return Preview(tuple(names), _count(session, key), session.scalar(open_to_all) or 0, bool(server_ids), alias)
@@ -101,14 +105,16 @@ def _count(session: Session, key: Principal) -> int:
 def _aliases(session: Session, rows: Sequence[ApiKey]) -> Mapping[str, str]:
     ids = {row.team_id for row in rows if row.team_id}
     query = select(Team.team_id, Team.team_alias).where(Team.team_id.in_(ids))
-    return {team_id: alias for team_id, alias in session.execute(query)} if ids else {}
+    return dict(session.execute(query).all()) if ids else {}
 
 
 def _names(session: Session, rows: Sequence[ApiKey], principal: Principal) -> Mapping[str, str]:
     """The owners by id, as the caller would call them; "you" is the caller."""
     ids = {row.user_id for row in rows if row.user_id}
-    query = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id)).where(User.user_id.in_(ids))
-    named = {user_id: name for user_id, name in session.execute(query)} if ids else {}
+    query = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id)).where(
+        User.user_id.in_(ids)
+    )
+    named = dict(session.execute(query).all()) if ids else {}
     return {**named, **({principal.user_id: "you"} if principal.user_id in named else {})}
 
 

@@ -51,8 +51,8 @@ class KeyDraft:
 class KeyView:
     """A key as it may be shown; never its secret. Times are UTC.
 
-    `follows_owner`: it reaches nothing that its owner does not reach at that moment. `complies`: it ends within the time
-    that the settings allow. `reach` is what it reaches now.
+    `follows_owner`: it reaches nothing that its owner does not reach at that moment. `complies`: it ends within the
+    time that the settings allow. `reach` is what it reaches now.
     """
 
     key_id: str
@@ -131,9 +131,8 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
     if draft.access_group_ids:
         raise Forbidden("Only an Admin can add access groups to a key.")
     permission = _within_own(session, principal, draft.object_permission or ObjectPermission())
-    if principal.key_id is not None:
-        if not permission.mcp_servers:
-            raise Forbidden("Sign in to issue a key, or name the servers it is for.")
+    if principal.key_id is not None and not permission.mcp_servers:
+        raise Forbidden("Sign in to issue a key, or name the servers it is for.")
     draft = replace(
         draft, user_id=principal.user_id, object_permission=permission, access_group_ids=(),
         expires_at=_own_expiry(session, principal, draft.expires_at),
@@ -242,8 +241,8 @@ def _check_holders(session: Session, draft: KeyDraft) -> None:
         raise InvalidRequest("A key belongs to a user, a team, or both.", field="user_id")
     if draft.user_id and draft.team_id and session.get(TeamMember, (draft.team_id, draft.user_id)) is None:
         raise InvalidRequest(
-            "The owner is not a member of this team, so the key would open nothing. Add them to the team first, or leave "
-            "out one of the two.",
+            "The owner is not a member of this team, so the key would open nothing. Add them to the team first, or "
+            "leave out one of the two.",
             field="team_id",
         )
 

@@ -114,7 +114,9 @@ def appearance(
 
 def _merged(stored: Preferences, changes: Mapping[str, object]) -> Preferences:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return replace(stored, **{name: value for name, value in values.items() if value is not None or name in _MAY_BE_NOTHING})
+    return replace(
+        stored, **{name: value for name, value in values.items() if value is not None or name in _MAY_BE_NOTHING}
+    )
 
 
 def _seen(arrival: Arrival, settings: Preferences) -> Appearance:

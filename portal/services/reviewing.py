@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -185,7 +186,7 @@ def _target(row: Server, urls: Mapping[str, str]) -> Target:
     )  # fmt: skip
 
 
-def _own_submission(principal: Principal, author: str | None) -> dict[str, str]:
+def _own_submission(principal: Principal, author: str | None) -> dict[str, Any]:
     """What the record says where somebody approves their own submission, for want of another Admin."""
     is_own = principal.user_id is not None and principal.user_id == author
     return {"own_submission": "There was no other Admin."} if is_own else {}

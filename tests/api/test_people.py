@@ -165,8 +165,8 @@ def test_a_key_is_answered_once_with_its_secret_and_kept_as_a_hash(client: As, w
     assert made == {
         "key_id": made["key_id"], "key_alias": "ci", "key_prefix": secret[:10], "user_id": "mel", "team_id": CREW,
         "allowed_routes": [], "object_permission": NOTHING, "access_group_ids": [],
-        "expires_at": "2099-01-01T00:00:00Z", "last_used_at": None, "revoked_at": None, "created_at": made["created_at"],
-        "follows_owner": False, "complies": True,
+        "expires_at": "2099-01-01T00:00:00Z", "last_used_at": None, "revoked_at": None,
+        "created_at": made["created_at"], "follows_owner": False, "complies": True,
         "reach": {"basis": "team", "why": "What team crew is granted.", "server_count": 1},
     }  # fmt: skip
     assert secret.startswith("sk-")

@@ -239,6 +239,7 @@ def is_left(world: World) -> bool:
 
 NARROW = frozenset({"s0"})
 BOTH = frozenset({"s0", "s1"})
+ONE_GROUP = frozenset({"g0"})
 
 
 @settings(
@@ -263,16 +264,22 @@ BOTH = frozenset({"s0", "s1"})
 @example(World(key=Level(), set_by="owner", role=Role.ADMIN))
 @example(World(key=Level(tools=NARROW), set_by="owner", role=Role.ADMIN))
 @example(World(key=Level(groups=frozenset({"g0"})), set_by="owner", role=Role.ADMIN, members=(BOTH, frozenset())))
-@example(World(key=Level(own_groups=frozenset({"g0"})), set_by="owner", direct=Level(servers=BOTH), members=(BOTH,) * 2))
+@example(World(key=Level(own_groups=ONE_GROUP), set_by="owner", direct=Level(servers=BOTH), members=(BOTH,) * 2))
 @example(
     World(
-        key=Level(own_groups=frozenset({"g0"})), set_by="owner", direct=Level(servers=BOTH), members=(BOTH,) * 2,
+        key=Level(own_groups=frozenset({"g0"})),
+        set_by="owner",
+        direct=Level(servers=BOTH),
+        members=(BOTH,) * 2,
         gone_groups=frozenset({"g0"}),
     )
 )
 @example(
     World(
-        key=Level(servers=BOTH), set_by="owner", key_team="t0", teams=(Level(), Level(servers=NARROW)),
+        key=Level(servers=BOTH),
+        set_by="owner",
+        key_team="t0",
+        teams=(Level(), Level(servers=NARROW)),
         joined=frozenset({"t0", "t1"}),
     )
 )

@@ -86,7 +86,7 @@ def test_pages_say_who_can_in_place_of_the_button_and_several_at_once_leave_it_o
         assert page.select(f'a[href*="verdict=reject&chosen={server_id}"]')
     asked = mel.open(f"/admin/submissions/decide?verdict=approve&chosen={server_id}")
     assert not asked.select("#decision button.primary")
-    mel.send(f"/admin/submissions/decide?verdict=approve&chosen={server_id}", verdict="approve", chosen=[server_id])
+    mel.post("/admin/submissions/decide", verdict="approve", chosen=[server_id])
     assert "You submitted this yourself" in text_of(mel.open("/admin/submissions"))
     assert status_of(write, server_id) == "pending_review"
     assert browser("ada").open(f"/admin/submissions/{server_id}").select('a[href*="verdict=approve"]')

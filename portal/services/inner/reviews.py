@@ -142,5 +142,7 @@ def why_not_approve(session: Session, principal: Principal, author: str | None) 
     others = other_admins(session, principal.user_id)
     if authz.may_approve_of(principal, author, has_other_admin=bool(others)):
         return ""
-    names = ", ".join(others[:_MOST_ADMINS]) + (f" or {len(others) - _MOST_ADMINS} more" if others[_MOST_ADMINS:] else "")
+    names = ", ".join(others[:_MOST_ADMINS]) + (
+        f" or {len(others) - _MOST_ADMINS} more" if others[_MOST_ADMINS:] else ""
+    )
     return f"You submitted this yourself, so another Admin approves it: {names}."

@@ -28,8 +28,8 @@ guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
 @bp.get("")
 @documented(listed(Key), query=SORTED)
 def list_keys() -> Response:
-    """A page of keys, without their secrets; `follows_owner` says that a key reaches nothing its owner does not reach at
-    that moment, `reach` what it reaches now and why, `complies` that it ends as the settings ask."""
+    """A page of keys, without their secrets; `follows_owner` says that a key reaches nothing its owner does not reach
+    at that moment, `reach` what it reaches now and why, `complies` that it ends as the settings ask."""
     return page_of(keys.list_keys(g.session, g.principal, **list_place(), **order()), shown)
 
 

@@ -146,7 +146,7 @@ def _order() -> dict[str, Any]:
 
 def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: Any) -> Response:
     asked = _order()
-    kept = {"sort": asked["sort"] or None, "unused": "true" if asked["unused"] else None}
+    kept: dict[str, Any] = {"sort": asked["sort"] or None, "unused": "true" if asked["unused"] else None}
     named = choices.name_teams(g.session, g.principal, {key.team_id for key in found.items if key.team_id})
     rows: Sequence[KeyView] = found.items
     if not asked["sort"]:
