@@ -95,9 +95,9 @@ def reach_of_key(
     """`key`, who it is for, with what it reaches.
 
     `own` is what the key names itself, `own_groups` the access groups that are added on top (None where it was never
-    given any), `team` what its team is granted. `owner` is the person as they would ask in their browser, given only for a key that follows them: without
-    team and grants the key reaches just what they do, else never more than they do. `in_groups` are the servers of all
-    its groups, which narrow an administrator's.
+    given any), `team` what its team is granted. `owner` is the person as they would ask in their browser, given only
+    for a key that follows them: without team and grants the key reaches just what they do, else never more than they
+    do. `in_groups` are the servers of all its groups, which narrow an administrator's.
     """
     has_own_grants = own.names_anything or own_groups is not None
     if owner is not None and team is None and not has_own_grants:

@@ -129,8 +129,8 @@ def _fault(key: Any) -> authz.KeyFault | None:
 def judge_keys(
     session: Session, key_ids: Collection[str], address: str | None
 ) -> dict[str, tuple[authz.KeyFault | None, Principal]]:
-    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show what keys reach, not to
-    let anybody in. However many there are, a few queries."""
+    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show what keys reach, not
+    to let anybody in. However many there are, a few queries."""
     keys = read(session, _KEY.where(ApiKey.key_id.in_(sorted(key_ids)))).all() if key_ids else []
     made = _principals(session, keys, address, few=len(keys) == 1)
     return {key.key_id: (_fault(key), principal) for key, principal in zip(keys, made, strict=True)}

@@ -51,8 +51,8 @@ _OF_NOBODY = (
 )
 _SOMEBODY_ELSE = (
     "This was begun with an API key that belongs to somebody else than the person who is signed in here. If the key is "
-    "yours, sign out, sign in as yourself, and open the link again. If somebody sent you the link, close this page: what "
-    "they began would connect your account at the server to theirs here."
+    "yours, sign out, sign in as yourself, and open the link again. If somebody sent you the link, close this page: "
+    "what they began would connect your account at the server to theirs here."
 )
 _OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
 
@@ -136,7 +136,8 @@ def get_question(session: Session, principal: Principal, flow_id: str, browser: 
         flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
         shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
         principal.name if principal.user_id else None,
-        is_remembered=not (begun["registered"] or is_loopback(back) or principal.user_id is None or begun.get("key_id")),
+        is_remembered=not (begun["registered"] or is_loopback(back) or begun.get("key_id"))
+        and principal.user_id is not None,
         is_by_key=bool(begun.get("key_id")),
     )  # fmt: skip
 

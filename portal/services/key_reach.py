@@ -44,8 +44,8 @@ class Preview:
 
 
 def describe_reaches(session: Session, principal: Principal, rows: Sequence[ApiKey]) -> dict[str, KeyReach]:
-    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for no permission: who may
-    see the keys is asked before."""
+    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for no permission: who
+    may see the keys is asked before."""
     judged = judge_keys(session, [row.key_id for row in rows], principal.address)
     teams, people = _aliases(session, rows), _names(session, rows, principal)
     counts: dict[Horizon, int] = {}

@@ -42,7 +42,7 @@ def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(browser:
     token = mel.open("/profile").select_one("input[name=csrf_token]")["value"]
     asked = {"csrf_token": token, **typed}
     piece = mel.client.ask("POST", "/keys/reach", data=asked, headers={"HX-Request": "true"})
-    assert "This key will reach 2 servers within team crew" in piece.get_data(as_text=True)
+    assert "This key will reach 2 servers</strong> within team crew" in piece.get_data(as_text=True)
     assert "<html" not in piece.get_data(as_text=True)
     assert "This key will reach the 2 servers you can use" in text_of(look_at(mel.send("/keys/new", key_alias=""), 422))
 
