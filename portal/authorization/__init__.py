@@ -18,6 +18,7 @@ from portal.authorization.callers import (
     is_operator,
     is_person,
     is_unbound,
+    may_approve_of,
     may_ask_for_team,
     may_take_route,
 )
@@ -27,6 +28,17 @@ from portal.authorization.fields import (
     Visibility,
     shown,
     visibility,
+)
+from portal.authorization.keys import (
+    KeyFacts,
+    KeyFault,
+    SetBy,
+    key_complies,
+    key_fault,
+    owner_is_member,
+    personal_keys,
+    reach_of_key,
+    working_keys,
 )
 from portal.authorization.lists import (
     Horizon,
@@ -69,9 +81,12 @@ __all__ = [
     "Action",
     "Decision",
     "Horizon",
+    "KeyFacts",
+    "KeyFault",
     "Predicate",
     "Rule",
     "ServerFacts",
+    "SetBy",
     "Show",
     "ToolLimits",
     "Verdict",
@@ -92,14 +107,21 @@ __all__ = [
     "is_operator",
     "is_person",
     "is_unbound",
+    "key_complies",
+    "key_fault",
+    "key_servers",
     "lets_strangers_sign_in",
     "may",
+    "may_approve_of",
     "may_ask_for_team",
     "may_see",
     "may_take_route",
     "may_use",
     "open_servers",
+    "owner_is_member",
+    "personal_keys",
     "public_servers",
+    "reach_of_key",
     "refusal",
     "require",
     "reviewable_within",
@@ -112,6 +134,7 @@ __all__ = [
     "visibility",
     "visible_servers",
     "visible_within",
+    "working_keys",
 ]
 
 RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants

@@ -64,6 +64,11 @@ def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     return has_admin_view(principal) or (team_id in principal.team_ids and not principal.is_restricted_key)
 
 
+def may_approve_of(principal: Principal, author: str | None, *, has_other_admin: bool) -> bool:
+    """Whether an Admin may approve what `author` (a person's id) proposed: not their own, if another Admin can."""
+    return principal.user_id is None or principal.user_id != author or not has_other_admin
+
+
 def is_active_admin(user: User) -> bool:
     """Somebody who can govern the portal. There is always one: the last can be neither changed nor removed."""
     return user.role == Role.ADMIN and user.is_active

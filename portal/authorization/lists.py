@@ -3,7 +3,7 @@
 `usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
@@ -35,6 +35,8 @@ class Horizon:
     """For each route the servers and the groups that each of its levels names; None reaches every server."""
     only: frozenset[str] | None
     few: frozenset[str] | None
+    owner: "Horizon | None" = None
+    """Of a key that follows its owner: what decides for them. Administrators reach everything."""
 
 
 def horizon(principal: Principal) -> Horizon:
@@ -51,6 +53,7 @@ def horizon(principal: Principal) -> Horizon:
         routes=None if by_role and principal.only_servers is None else routes,
         only=principal.only_servers if by_role else None,
         few=None if by_role else principal.few_servers,
+        owner=None if by_role or principal.owner is None else horizon(principal.owner),
     )
 
 
@@ -62,6 +65,8 @@ def usable_servers(principal: Principal) -> ColumnElement[bool]:
 @lru_cache(maxsize=512)
 def usable_within(seen: Horizon) -> ColumnElement[bool]:
     """`usable_servers` for all who share a horizon."""
+    if seen.owner is not None:
+        return and_(usable_within(replace(seen, owner=None)), usable_within(seen.owner))
     if seen.few is None:
         return and_(_ACTIVE, _address_condition(seen), or_(Server.allow_all_keys, _grant_condition(seen)))
     # The ids come first: databases would rather go through all active servers, in the order that is asked for.

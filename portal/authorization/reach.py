@@ -28,6 +28,7 @@ class Rule(StrEnum):
 
     ACTIVE = "active"  # 1
     ADDRESS = "address"  # 7
+    OWNER = "owner"  # 4: a key that follows its owner
     OPEN_TO_ALL = "open_to_all"  # 5
     ADMIN_VIEW = "admin_view"  # 2
     GRANTS = "grants"  # 3 and 4
@@ -39,6 +40,12 @@ def _active(_principal: Principal, server: ServerFacts) -> Verdict:
 
 def _address(principal: Principal, server: ServerFacts) -> Verdict:
     return Verdict.PASSES if _is_in_reach_of_address(principal, server.row) else Verdict.REFUSES
+
+
+def _owner(principal: Principal, server: ServerFacts) -> Verdict:
+    if principal.owner is None:
+        return Verdict.NOT_MET
+    return Verdict.PASSES if may_use(principal.owner, server) else Verdict.REFUSES
 
 
 def _open_to_all(_principal: Principal, server: ServerFacts) -> Verdict:
@@ -61,6 +68,7 @@ def _grants(principal: Principal, server: ServerFacts) -> Verdict:
 _RULES_OF_USE: dict[Rule, Callable[[Principal, ServerFacts], Verdict]] = {
     Rule.ACTIVE: _active,
     Rule.ADDRESS: _address,
+    Rule.OWNER: _owner,
     Rule.OPEN_TO_ALL: _open_to_all,
     Rule.ADMIN_VIEW: _admin_view,
     Rule.GRANTS: _grants,
@@ -119,15 +127,26 @@ def granted_toolsets(principal: Principal) -> frozenset[str] | None:
     """The toolsets that are granted to the principal; None is every one.
 
     With admin view all, unless the key names some itself (ACC-27). Else, as for tools: within one route every level
-    that names toolsets narrows, and between routes the wider wins.
+    that names toolsets narrows, and between routes the wider wins. A key that follows its owner has none that they do
+    not have.
     """
     if has_admin_view(principal):
         return principal.only_toolsets
+    named = _named_toolsets(principal)
+    if principal.owner is None:
+        return named or frozenset()
+    of_owner = _named_toolsets(principal.owner) or frozenset()
+    return of_owner if named is None else named & of_owner
+
+
+def _named_toolsets(principal: Principal) -> frozenset[str] | None:
+    """The toolsets that the routes of access name; None where no level names any."""
     narrowed = (
         [level.toolset_ids for level in route if level.explicit_toolsets is not None]
         for route in principal.routes_of_access
     )
-    return frozenset().union(*(frozenset.intersection(*limits) for limits in narrowed if limits))
+    limits = [frozenset.intersection(*of_route) for of_route in narrowed if of_route]
+    return frozenset().union(*limits) if limits else None
 
 
 @dataclass(frozen=True)
@@ -157,8 +176,17 @@ def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
 def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
     """The tools of `server` that the tool permissions leave the principal; None is no limit.
 
-    Within one route of access every level that names the server's tools narrows; between routes the wider wins.
+    Within one route of access every level that names the server's tools narrows; between routes the wider wins. A key
+    that follows its owner may call none that they may not.
     """
+    names = _named_tools(principal, server)
+    of_owner = allowed_tool_names(principal.owner, server) if principal.owner is not None else None
+    if names is None or of_owner is None:
+        return of_owner if names is None else names
+    return names & of_owner
+
+
+def _named_tools(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
     routes, limits_of_routes = covering_routes(principal, server), list[frozenset[str]]()
     for route in routes:
         limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]

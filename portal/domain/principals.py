@@ -64,7 +64,9 @@ class Principal:
     `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples, every level covers
     it. `only_servers` and `only_toolsets` are what a key names itself, which narrows Admins too. `is_internal` says
     whether the caller's address lies in the internal ranges. `few_servers` holds every server that grants could reach
-    or that is open to all, where these are few; it grants nothing, and lists look at no other.
+    or that is open to all, where these are few; it grants nothing, and lists look at no other. `owner` is the person
+    whose key asks, where the key reaches only what they reach too: what they do not, it does not either. `is_personal`
+    is a key that reaches just what its owner reaches, and has what they have.
     """
 
     name: str
@@ -82,6 +84,8 @@ class Principal:
     view_all: bool = False
     is_operator: bool = False
     address: str | None = None
+    owner: "Principal | None" = None
+    is_personal: bool = False
 
     @property
     def signature(self) -> str:

@@ -1,6 +1,7 @@
 """Making a principal out of a person or a key. The only services that run before anybody is known."""
 
 import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -9,15 +10,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
+from portal import authorization as authz
 from portal.domain.addresses import is_internal
 from portal.domain.emails import email_forms
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.passwords import check_new_password
-from portal.domain.principals import STRANGER, Principal, Reach, Role
+from portal.domain.principals import STRANGER, Principal, Role
 from portal.services import audit
 from portal.services.inner import known_sign_ins
 from portal.services.inner.by_email import find_by_email
-from portal.services.inner.grants import Holder, few_servers, holdings
+from portal.services.inner.grants import Holder, Holdings, few_servers, holdings, servers_in
 from portal.services.inner.house import house_of
 from portal.services.inner.known_sign_ins import Known
 from portal.services.preferences import STORED, load_preferences, preferences_of
@@ -46,21 +48,32 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
     teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
-    held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
-    reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
+    held = holdings(session, _holders(user_id, teams))
+    return _person(session, user, teams, held, address), _profile(session, user)
+
+
+def _holders(user_id: str, teams: frozenset[str]) -> list[Holder]:
+    return [("user", user_id), *(("team", team_id) for team_id in teams)]
+
+
+def _person(
+    session: Session, user: Any, teams: frozenset[str], held: Mapping[Holder, Holdings], address: str | None, *,
+    few: bool = True,
+) -> Principal:  # fmt: skip
+    """The person of a row of `_USER` or `_KEY`; without `few` the servers in reach are not looked up beforehand."""
+    reaches = [held[("user", user.user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
     preferences, role = preferences_of(user.preferences), Role(user.role)
-    principal = Principal(
-        name=user.email or user.display_name or user_id,
+    return Principal(
+        name=user.email or user.display_name or user.user_id,
         role=role,
-        user_id=user_id,
+        user_id=user.user_id,
         team_ids=teams,
         routes_of_access=tuple((reach,) for reach in reaches if reach.names_anything),
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
-        few_servers=None if role.has_admin_view else few_servers(session, reaches),
+        few_servers=few_servers(session, reaches) if few and not role.has_admin_view else None,
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
-    return principal, _profile(session, user)
 
 
 _PREFERENCES = STORED.scalar_subquery().label("preferences")
@@ -72,9 +85,10 @@ _TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_
 
 
 def principal_for_key(session: Session, secret: str, address: str | None) -> Principal:
-    """The owner and team of an API key, within the key's own limits (rules 2 and 3).
+    """The owner and team of an API key, within the key's own limits and what its owner reaches (rules 2 to 4).
 
-    Raises `Unauthenticated` for an unknown, expired or revoked key and for one whose owner is deactivated.
+    Raises `Unauthenticated` for an unknown, expired or revoked key, for one whose owner is deactivated, and for one of
+    a person and a team where the person is no member.
     """
     return _principal_of(session, ApiKey.key_hash == hash_key(secret), address)
 
@@ -92,41 +106,84 @@ def stranger(session: Session, address: str | None) -> Principal:
 
 _KEY = select(
     ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
-    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, _PREFERENCES,
+    ApiKey.set_by, ApiKey.revoked_at, ApiKey.expires_at, User.email, User.display_name, User.role, User.is_active,
+    authz.owner_is_member().label("is_member"), _PREFERENCES,
 ).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
+_TEAMS_OF = select(TeamMember.user_id, TeamMember.team_id).where(
+    TeamMember.user_id.in_(bindparam("user_ids", expanding=True))
+)
 
 
 def _principal_of(session: Session, which: ColumnElement[bool], address: str | None) -> Principal:
     key = read(session, _KEY.where(which)).one_or_none()
-    if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now()):
+    if key is None or _fault(key) is not None:
         raise Unauthenticated("A valid API key is required.")
-    if key.user_id and not key.is_active:
-        raise Unauthenticated("A valid API key is required.")
-    holder: Holder = ("key", key.key_id)
-    team: Holder | None = ("team", key.team_id) if key.team_id else None
-    held = holdings(session, [holder, *([team] if team else [])])
-    levels = [held[holder].reach, *([held[team].with_own_groups()] if team else [])]
-    own_groups = frozenset(held[holder].access_group_ids)
-    routes = [tuple(level for level in levels if level.names_anything)]
-    if own_groups:
-        routes.append((Reach(access_group_ids=own_groups, names_anything=True, holder=holder),))
+    return _principals(session, [key], address)[0]
+
+
+def _fault(key: Any) -> authz.KeyFault | None:
+    facts = authz.KeyFacts(
+        revoked_at=key.revoked_at, expires_at=key.expires_at, has_owner=key.user_id is not None,
+        owner_is_active=bool(key.is_active), has_team=key.team_id is not None, owner_is_member=bool(key.is_member),
+    )  # fmt: skip
+    return authz.key_fault(facts, now())
+
+
+def judge_keys(
+    session: Session, key_ids: Collection[str], address: str | None
+) -> dict[str, tuple[authz.KeyFault | None, Principal]]:
+    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show what keys reach, not
+    to let anybody in. However many there are, a few queries."""
+    keys = read(session, _KEY.where(ApiKey.key_id.in_(sorted(key_ids)))).all() if key_ids else []
+    made = _principals(session, keys, address, few=len(keys) == 1)
+    return {key.key_id: (_fault(key), principal) for key, principal in zip(keys, made, strict=True)}
+
+
+def _principals(session: Session, keys: Sequence[Any], address: str | None, *, few: bool = True) -> list[Principal]:
+    following = {key.user_id for key in keys if key.user_id and key.set_by == authz.SetBy.OWNER}
+    teams = {user_id: frozenset[str]() for user_id in following}
+    for user_id, team_id in read(session, _TEAMS_OF, user_ids=sorted(following)) if following else ():
+        teams[user_id] |= {team_id}
+    holders: dict[Holder, None] = {("key", key.key_id): None for key in keys}
+    holders |= {("team", key.team_id): None for key in keys if key.team_id}
+    holders |= {holder: None for user_id in following for holder in _holders(user_id, teams[user_id])}
+    held = holdings(session, holders)
+    owners = {
+        key.user_id: _person(session, key, teams[key.user_id], held, address, few=few)
+        for key in {key.user_id: key for key in keys if key.user_id in following}.values()
+    }
+    return [_principal(session, key, held, owners, address, few=few) for key in keys]
+
+
+def _principal(
+    session: Session, key: Any, held: Mapping[Holder, Holdings], owners: Mapping[str, Principal], address: str | None,
+    *, few: bool,
+) -> Principal:  # fmt: skip
+    follows = key.user_id is not None and key.set_by == authz.SetBy.OWNER
+    own = held[("key", key.key_id)]
     preferences, role = preferences_of(key.preferences), Role(key.role) if key.user_id else Role.MEMBER
-    return Principal(
+    groups = own.reach.access_group_ids | frozenset(own.access_group_ids)
+    asking = Principal(
         name=(key.email or key.user_id) if key.user_id else (key.key_alias or key.key_prefix),
         role=role,
         user_id=key.user_id,
         key_id=key.key_id,
         team_id=key.team_id,
         team_ids=frozenset([key.team_id] if key.team_id else []),
-        routes_of_access=tuple(route for route in routes if route),
-        only_servers=held[holder].reach.explicit_servers,
-        only_toolsets=held[holder].reach.explicit_toolsets,
         allowed_routes=tuple(key.allowed_routes),
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
-        few_servers=None if role.has_admin_view else few_servers(session, [of for route in routes for of in route]),
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
+    made = authz.reach_of_key(
+        asking, own=own.reach, own_groups=frozenset(own.access_group_ids) if own.has_own_groups else None,
+        team=held[("team", key.team_id)].with_own_groups() if key.team_id else None,
+        owner=owners[key.user_id] if follows else None,
+        in_groups=servers_in(session, groups) if follows and role.has_admin_view else frozenset(),
+    )  # fmt: skip
+    if not few or role.has_admin_view or made.few_servers is not None:
+        return made
+    return replace(made, few_servers=few_servers(session, [of for route in made.routes_of_access for of in route]))
 
 
 @dataclass(frozen=True)

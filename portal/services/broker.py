@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from portal.authorization import Action
 from portal.domain.brokering import AuthorizationRequest, scopes_of
-from portal.domain.errors import InvalidRequest, NotFound
+from portal.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from portal.domain.oauth import Client, Discovery, canonical_resource, with_parameters
 from portal.domain.principals import Principal
 from portal.domain.redirects import is_loopback, shown_destination
 from portal.domain.snippets import endpoint
 from portal.services import audit
+from portal.services.accounts import principal_for_key_id
 from portal.services.inner.authorizations import identity_of
 from portal.services.inner.brokered import (
     CODE,
@@ -44,15 +45,25 @@ from portal.store.models import Server
 from portal.store.oauth_tables import Consent
 
 _CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
+_OF_NOBODY = (
+    "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who signs in, or begin in "
+    "their browser."
+)
+_SOMEBODY_ELSE = (
+    "This was begun with an API key that belongs to somebody else than the person who is signed in here. If the key is "
+    "yours, sign out, sign in as yourself, and open the link again. If somebody sent you the link, close this page: "
+    "what they began would connect your account at the server to theirs here."
+)
 _OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
 
 
 @dataclass(frozen=True)
 class Departure:
-    """Where the browser goes on: to the upstream, or first to the consent page of a flow."""
+    """Where the browser goes on: to the upstream, back to the app, or first to the consent page of a flow."""
 
     url: str = ""
     consent: str = ""
+    is_to_app: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class ConsentQuestion:
     scopes: tuple[str, ...]
     account: str | None
     is_remembered: bool
+    is_by_key: bool = False
 
 
 def begin(
@@ -79,11 +91,14 @@ def begin(
     """Prepare the way to a server's authorization server for an MCP client; asks other machines.
 
     `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the
-    person's browser, None where a program holds an API key. `may_skip` says that the person came by themselves, so that
-    a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
+    person's browser, None where a program holds an API key: whoever has the link could open it, so that it ends only
+    in a browser where the key's owner is signed in and agrees. `may_skip` says that the person came by themselves, so
+    that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
     what may not be asked; nobody is ever sent to a redirect URI that was not checked.
     """
     row = _subject(session, principal, reference, asked)
+    if browser is None and principal.user_id is None:
+        raise InvalidRequest(_OF_NOBODY, code="no_person")
     require_oauth(row)
     check_redirect(session, asked.redirect_uri)
     known = registered_client(session, row, asked.client_id, asked.redirect_uri)
@@ -97,9 +112,10 @@ def begin(
     row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
     contents = _contents(session, row, found, client, asked, scopes, issuer or issuer_of(session, row))
     note_client_seen(session, asked.client_id)
-    if browser is None:
-        return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
     contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
+    if browser is None:
+        contents |= {"key_id": principal.key_id}
+        return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
     if may_skip and known is None and _is_remembered(session, principal, row, asked, scopes):
         return Departure(_departed(session, contents, principal.user_id, row.server_id, browser))
     flow_id, _ = begin_flow(
@@ -109,47 +125,75 @@ def begin(
 
 
 def get_question(session: Session, principal: Principal, flow_id: str, browser: str | None) -> ConsentQuestion:
-    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is nothing to decide."""
+    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is nothing to decide,
+    `Unauthenticated` where somebody has to sign in first, and `Forbidden` (`other_person`) where the wrong one has."""
     flow = peek_flow(session, flow_id, kinds=(CONSENT,), browser=browser)
-    if flow is None or flow.status != "pending" or not browser or flow.user_id != principal.user_id:
+    if flow is None or flow.status != "pending":
         raise InvalidRequest(_OVER)
-    row = find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
+    asking = _asking(session, principal, flow, browser)
+    row = find_subject(session, asking, str(flow.server_id), Action.SERVER_SIGN_IN)
     begun = flow.contents
     back = begun["redirect_uri"]
     return ConsentQuestion(
         flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
         shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
         principal.name if principal.user_id else None,
-        is_remembered=not begun["registered"] and not is_loopback(back) and principal.user_id is not None,
+        is_remembered=not (begun["registered"] or is_loopback(back) or begun.get("key_id"))
+        and principal.user_id is not None,
+        is_by_key=bool(begun.get("key_id")),
     )  # fmt: skip
 
 
-def decide(session: Session, principal: Principal, flow_id: str, browser: str | None, *, allow: bool) -> str:
-    """Take the person's decision; answers where their browser goes on, the upstream or, refused, the app.
-
-    It counts once. Raises `InvalidRequest` where there is nothing to decide (any more).
+def decide(session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool) -> Departure:
+    """Take the person's decision; answers where their browser goes on: the upstream, or the app with its refusal, or
+    with the code where the upstream was asked before. It counts once. Raises as `get_question` does.
     """
     get_question(session, principal, flow_id, browser)
     flow = take_flow_by_id(session, flow_id, kinds=(CONSENT,), browser=browser)
     if flow is None:
         raise InvalidRequest(_OVER)
-    row = find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
+    row = find_subject(session, _asking(session, principal, flow, browser), str(flow.server_id), Action.SERVER_SIGN_IN)
     begun = flow.contents
     check_redirect(session, begun["redirect_uri"])
     details = {"client_id": begun["client_id"], "returns_to": shown_destination(begun["redirect_uri"])}
+    details |= {"begun_with_key": begun["key_id"]} if begun.get("key_id") else {}
     if not allow:
         audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
-        return _to_client(begun, {"error": "access_denied", "error_description": "The person did not allow it."})
+        refusal = {"error": "access_denied", "error_description": "The person did not allow it."}
+        return Departure(_to_client(begun, refusal), is_to_app=True)
     if row.incarnation != begun["incarnation"]:
         raise InvalidRequest(_OVER)
     audit.record(session, principal, "app allowed", "server", row.server_id, **details)
     note_client_seen(session, begun["client_id"])
+    if begun.get("code"):
+        return Departure(_with_code(session, flow, begun["code"]), is_to_app=True)
     _remember(session, principal, row, begun)
-    return _departed(session, begun, flow.user_id, row.server_id, browser)
+    return Departure(_departed(session, begun, flow.user_id, row.server_id, browser))
 
 
-def bring_back(session: Session, principal: Principal | None, flow: Flow, answer: Mapping[str, str]) -> str:
-    """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error.
+def _asking(session: Session, principal: Principal, flow: Flow, browser: str | None) -> Principal:
+    """Who the server is asked for: the person in the browser in which it began, or the key that it began with, which
+    only its owner may complete, and only as long as the key opens anything."""
+    key_id = flow.contents.get("key_id")
+    if not browser or (not key_id and flow.user_id != principal.user_id):
+        raise InvalidRequest(_OVER)
+    if not key_id:
+        return principal
+    if principal.user_id is None:
+        raise Unauthenticated("Sign in as the person whose API key this was begun with.")
+    if principal.user_id != flow.user_id:
+        raise Forbidden(_SOMEBODY_ELSE, code="other_person")
+    try:
+        return principal_for_key_id(session, key_id, principal.address)
+    except Unauthenticated:
+        raise InvalidRequest(_OVER) from None
+
+
+def bring_back(
+    session: Session, principal: Principal | None, flow: Flow, answer: Mapping[str, str], *, browser: str
+) -> Departure:
+    """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error,
+    or, where it began with an API key, first to the consent page in this `browser`, which alone can go on.
 
     The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person came back than left,
     another authorization server answered (RFC 9207), or the redirect URI is no longer trusted.
@@ -163,12 +207,25 @@ def bring_back(session: Session, principal: Principal | None, flow: Flow, answer
     check_redirect(session, begun["redirect_uri"])
     if answer.get("error"):
         said = {name: answer[name][:500] for name in ("error", "error_description", "error_uri") if answer.get(name)}
-        return _to_client(begun, said)
+        return Departure(_to_client(begun, said), is_to_app=True)
     code = answer.get("code")
     if not code:
         raise InvalidRequest(
             "The sign-in provider sent neither a code nor an error (invalid_request: code is missing)."
         )
+    if begun["is_bound"]:
+        return Departure(_with_code(session, flow, code), is_to_app=True)
+    if not begun.get("key_id"):
+        raise InvalidRequest(_OVER)  # nobody could say whose key it was
+    flow_id, _ = begin_flow(
+        session, CONSENT, {**begun, "code": code}, browser=browser, user_id=flow.user_id, server_id=flow.server_id
+    )
+    return Departure(consent=flow_id)
+
+
+def _with_code(session: Session, flow: Flow, code: str) -> str:
+    """The client's redirect URI with the upstream's code, which is good for who began, for a minute."""
+    begun = flow.contents
     kept = {
         name: begun[name]
         for name in ("client_id", "redirect_uri", "challenge", "upstream_client_id", "incarnation", "scopes")

@@ -10,14 +10,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action, Rule, ServerFacts, Verdict
+from portal.authorization import Action, KeyFault, Rule, ServerFacts, Verdict
 from portal.domain.addresses import is_address
 from portal.domain.errors import InvalidInput, NotFound, Unauthenticated
 from portal.domain.principals import Principal, Reach
 from portal.services import choices
-from portal.services.accounts import principal_for_key_id, principal_for_user
+from portal.services.accounts import judge_keys, principal_for_key_id, principal_for_user
 from portal.services.inner import loading
-from portal.store.models import AccessGroup, ApiKey, Toolset, User
+from portal.store.models import AccessGroup, ApiKey, Team, Toolset, User
 
 CALL_ROUTE = "/v1/mcp/tools/call"
 
@@ -103,11 +103,17 @@ def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanat
     key = session.get(ApiKey, key_id) if key_id else None
     owner = user_id or (key.user_id if key else None) or ""
     user = session.get(User, owner)
-    if key is not None and key.revoked_at is not None:
+    name = (user.display_name or user.email or owner) if user is not None else owner
+    fault = judge_keys(session, [key_id], None)[key_id][0] if key is not None else KeyFault.OWNER_INACTIVE
+    if fault is KeyFault.REVOKED:
         why, step = f"{who} is revoked.", NextStep("issue_key", "Issue a new key")
-    elif user is not None and not user.is_active:
-        name = user.display_name or user.email or owner
+    elif fault is KeyFault.OWNER_INACTIVE:
         why, step = f"{name} may not sign in.", NextStep("open_user", f"Let {name} sign in again", owner)
+    elif fault is KeyFault.LEFT_TEAM and key is not None:
+        team = session.get(Team, key.team_id)
+        alias = team.team_alias if team is not None else str(key.team_id)
+        why = f"{who} is for team {alias}, and its owner {name} is not a member of it."
+        step = NextStep("open_team", f"Add {name} to team {alias}", key.team_id)
     else:
         why, step = f"{who} has expired.", NextStep("issue_key", "Issue a new key")
     return Explanation(False, "identity", (RuleAnswer("identity", Verdict.REFUSES, why),), step)
@@ -115,7 +121,11 @@ def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanat
 
 def _of_server(asked: _Asked) -> Explanation:
     decision = authz.decide(asked.principal, asked.server)
-    rules = tuple(RuleAnswer(rule, verdict, _why(asked, rule, verdict)) for rule, verdict in decision.verdicts.items())
+    rules = tuple(
+        RuleAnswer(rule, verdict, _why(asked, rule, verdict))
+        for rule, verdict in decision.verdicts.items()
+        if rule is not Rule.OWNER or asked.principal.owner is not None
+    )
     step = None if decision.allowed else _step(asked, decision.decided_by)
     if decision.decided_by is Rule.GRANTS and not decision.allowed and authz.may_see(asked.principal, asked.server):
         why = "It is shown to everybody, which lets nobody use it."
@@ -160,6 +170,9 @@ def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
         place = asked.principal.address or "an unknown address"
         inside = "is one of them" if verdict is Verdict.PASSES else "is not"
         return f"The server is there for internal addresses only, and {place} {inside}."
+    if rule is Rule.OWNER:
+        can = "can use the server" if verdict is Verdict.PASSES else "cannot use the server"
+        return f"The key follows its owner, and {_owner_name(asked)} {can}."
     if rule is Rule.OPEN_TO_ALL:
         return "The server is open to every key and person." if row.allow_all_keys else "The server is not open to all."
     if rule is Rule.ADMIN_VIEW:
@@ -169,6 +182,10 @@ def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
             return f"{who} belongs to an administrator, and itself names other servers."
         return f"{who} has the role {asked.principal.role.label}, which reaches nothing by itself."
     return _why_granted(asked, verdict)
+
+
+def _owner_name(asked: _Asked) -> str:
+    return asked.names.get(("user", asked.principal.user_id or ""), asked.principal.name)
 
 
 def _why_granted(asked: _Asked, verdict: Verdict) -> str:
@@ -191,6 +208,8 @@ def _covers(asked: _Asked, level: Reach) -> bool:
 def _holder(asked: _Asked, level: Reach) -> str:
     kind = level.holder[0] if level.holder else ""
     name = asked.names.get(level.holder, "") if level.holder else ""
+    if kind == "user" and asked.principal.key_id is not None:
+        return _owner_name(asked)
     return {"team": f"Team {name}", "key": f"Key {asked.who}"}.get(kind, asked.who)
 
 
@@ -217,10 +236,13 @@ def _step(asked: _Asked, decided_by: Rule) -> NextStep:
         return NextStep("open_server", f"Open {name}", row.server_id)
     if decided_by is Rule.ADDRESS:
         return NextStep("change_reach", f"Change from where {name} can be reached", row.server_id)
-    if judged.key_id is None:
-        team = next(iter(sorted(judged.team_ids, key=lambda i: asked.names.get(("team", i), i))), None)
+    follows = judged.is_personal or decided_by is Rule.OWNER
+    if judged.key_id is None or follows:
+        teams = judged.owner.team_ids if judged.owner is not None else judged.team_ids
+        team = next(iter(sorted(teams, key=lambda i: asked.names.get(("team", i), i))), None)
         if team is None:
-            return NextStep("open_user", f"Grant {name} to {asked.who}", judged.user_id)
+            who = _owner_name(asked) if follows else asked.who
+            return NextStep("open_user", f"Grant {name} to {who}", judged.user_id)
         return NextStep("open_team", f"Grant {name} to team {asked.names.get(('team', team), team)}", team)
     levels = [level for route in judged.routes_of_access for level in route]
     if judged.team_id and not any(level.holder and level.holder[0] == "key" for level in levels):
@@ -234,7 +256,7 @@ def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
     row, judged = asked.server.row, asked.principal
     if refusal == "allowed_tools":
         return NextStep("edit_server", f"Allow {tool} on the server", row.server_id)
-    if refusal == "allowed_routes" or judged.key_id is not None:
+    if refusal == "allowed_routes" or (judged.key_id is not None and not judged.is_personal):
         return NextStep("issue_key", "Issue a key with wider limits")
     narrow = [level for route in authz.covering_routes(judged, asked.server) for level in route]
     toolset = next((i for level in narrow for i in sorted(level.toolset_ids)), None)
@@ -243,10 +265,13 @@ def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
     holder = next((level.holder for level in narrow if level.holder), None)
     if holder is not None and holder[0] == "team":
         return NextStep("open_team", f"Change the tools of team {asked.names.get(holder, holder[1])}", holder[1])
-    return NextStep("open_user", f"Change the tools of {asked.who}", judged.user_id)
+    who = asked.who if judged.key_id is None else _owner_name(asked)
+    return NextStep("open_user", f"Change the tools of {who}", judged.user_id)
 
 
 def _names(session: Session, principal: Principal, judged: Principal) -> dict[tuple[str, str], str]:
-    """The names of the teams that the judged one is in."""
-    named = choices.name_teams(session, principal, judged.team_ids)
-    return {("team", team_id): choice.text for team_id, choice in named.items()}
+    """The names of the teams that the judged one, or the owner of a key, is in, and of that person."""
+    teams = judged.team_ids | (judged.owner.team_ids if judged.owner is not None else frozenset())
+    people = [judged.user_id] if judged.user_id is not None else []
+    named = {("team", i): choice.text for i, choice in choices.name_teams(session, principal, teams).items()}
+    return named | {("user", i): choice.text for i, choice in choices.name_people(session, principal, people).items()}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal import authorization as authz
@@ -20,6 +20,7 @@ from portal.store.models import (
     User,
     UserCredential,
     UserVariable,
+    now,
 )
 
 
@@ -49,7 +50,7 @@ _NAME = func.coalesce(User.display_name, User.email, User.user_id)
 
 
 def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
-    """Its members, and its keys, which go with it."""
+    """Its members, its keys, which go with it, and its members' own keys, which lose what they have through it."""
     authz.require(principal, Action.TEAM_READ)
     members = select(User).join(TeamMember, TeamMember.user_id == User.user_id).where(TeamMember.team_id == team_id)
     names = session.scalars(members.with_only_columns(_NAME).order_by(_NAME).limit(_MOST_NAMES))
@@ -57,7 +58,7 @@ def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
         teams=(),
         people=tuple(names),
         people_count=_count(session, TeamMember.user_id, TeamMember.team_id == team_id),
-        live_keys=_live_keys(session, ApiKey.team_id == team_id),
+        live_keys=_live_keys(session, _of_teams(TeamMember.team_id == team_id, ApiKey.team_id == team_id)),
         servers=_count(session, Grant.server_id, Grant.holder_kind == "team", Grant.holder_id == team_id),
     )
 
@@ -94,12 +95,18 @@ def of_toolset(session: Session, principal: Principal, toolset_id: str) -> Impac
 def _of_holders(session: Session, mine: ColumnElement[bool], servers: int) -> Impact:
     teams = select(Team.team_alias).join(Grant, (Grant.holder_kind == "team") & (Grant.holder_id == Team.team_id))
     people = select(_NAME).join(Grant, (Grant.holder_kind == "user") & (Grant.holder_id == User.user_id))
-    holders = select(Grant.holder_id).where(mine, Grant.holder_kind == "key")
+    keys, of_teams, of_people = (
+        select(Grant.holder_id).where(mine, Grant.holder_kind == kind) for kind in ("key", "team", "user")
+    )
+    through = or_(
+        ApiKey.key_id.in_(keys), and_(authz.personal_keys(), ApiKey.user_id.in_(of_people)),
+        _of_teams(TeamMember.team_id.in_(of_teams), ApiKey.team_id.in_(of_teams)),
+    )  # fmt: skip
     return Impact(
         teams=tuple(session.scalars(teams.where(mine).distinct().order_by(Team.team_alias))),
         people=tuple(session.scalars(people.where(mine).distinct().order_by(_NAME).limit(_MOST_NAMES))),
         people_count=_count(session, Grant.holder_id, mine, Grant.holder_kind == "user"),
-        live_keys=_live_keys(session, ApiKey.key_id.in_(holders)),
+        live_keys=_live_keys(session, through),
         servers=servers,
     )
 
@@ -124,7 +131,12 @@ def _key(session: Session, key_id: str, *conditions: ColumnElement[bool]) -> Rev
 
 
 def _live_keys(session: Session, condition: ColumnElement[bool]) -> int:
-    return _count(session, ApiKey.key_id, condition, ApiKey.revoked_at.is_(None))
+    return _count(session, ApiKey.key_id, condition, authz.working_keys(now()))
+
+
+def _of_teams(members: ColumnElement[bool], keys: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition on `ApiKey` for the keys of teams, and for those that follow a member of one."""
+    return or_(keys, and_(authz.personal_keys(), ApiKey.user_id.in_(select(TeamMember.user_id).where(members))))
 
 
 def _count(session: Session, column: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> int:

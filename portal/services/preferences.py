@@ -42,8 +42,12 @@ class Preferences:
     mcp_internal_ip_ranges: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     trusted_redirect_origins: tuple[str, ...] = ()
+    key_max_age_days: int | None = None
+    """How many days after it is made an API key has to end at the latest; None lets keys live for good."""
 
 
+MOST_KEY_AGE_DAYS = 3_650
+_MAY_BE_NOTHING = frozenset({"key_max_age_days"})
 STORED = select(Preference.value).where(Preference.name == _NAME)
 _KNOWN = frozenset(field.name for field in fields(Preferences))
 
@@ -110,7 +114,9 @@ def appearance(
 
 def _merged(stored: Preferences, changes: Mapping[str, object]) -> Preferences:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return replace(stored, **{name: value for name, value in values.items() if value is not None})
+    return replace(
+        stored, **{name: value for name, value in values.items() if value is not None or name in _MAY_BE_NOTHING}
+    )
 
 
 def _seen(arrival: Arrival, settings: Preferences) -> Appearance:
@@ -144,6 +150,12 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
                 raise InvalidInput("Write ranges as 10.0.0.0/8.", field=field) from None
             if network.prefixlen == 0:
                 raise InvalidInput("A range of all addresses there are would mean nothing.", field=field)
+    days = changes.get("key_max_age_days")
+    if days is not None and (not isinstance(days, int) or not 1 <= days <= MOST_KEY_AGE_DAYS):
+        raise InvalidInput(
+            f"Write a number of days from 1 to {MOST_KEY_AGE_DAYS}, or nothing for keys that need not end.",
+            field="key_max_age_days",
+        )
     for origin in _listed(changes, "trusted_redirect_origins"):
         if not is_trusted_entry(origin):
             raise InvalidInput(

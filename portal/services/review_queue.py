@@ -24,6 +24,7 @@ from portal.services.inner.reviews import (
     history_of,
     last_decided,
     names_of,
+    why_not_approve,
 )
 from portal.services.inner.server_views import ServerView, view_servers
 from portal.services.preferences import load_preferences
@@ -95,6 +96,8 @@ class Review:
     duplicates: tuple[Duplicate, ...]
     changes: tuple[Change, ...] | None
     change_waits: datetime | None
+    why_not_approve: str = ""
+    """Why the reader may not approve it, and who can; blank where they may."""
 
     @property
     def failed(self) -> int:
@@ -137,7 +140,7 @@ def get_queue(session: Session, principal: Principal, *, q: str = "", status: st
     at, _, server_id = cursor.partition("~")
     rows, more = _rows(session, condition, (at, server_id) if server_id else None, PAGE_SIZE)
     next_cursor = "~".join(_cursor(rows[-1])) if more else ""
-    return QueuePage(_counts(session, principal), _reviews(session, rows), next_cursor)
+    return QueuePage(_counts(session, principal), _reviews(session, principal, rows), next_cursor)
 
 
 def get_review(session: Session, principal: Principal, server_id: str) -> tuple[Review, tuple[HistoryStep, ...]]:
@@ -146,7 +149,7 @@ def get_review(session: Session, principal: Principal, server_id: str) -> tuple[
     row = loading.find_server(session, principal, server_id, Action.SUBMISSION_READ).row
     if row.submitted_at is None:
         raise NotFound("Nobody submitted this server.", field="server_id")
-    return _reviews(session, [row])[0], history_of(session, row.server_id)
+    return _reviews(session, principal, [row])[0], history_of(session, row.server_id)
 
 
 def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> tuple[Review, ...]:
@@ -157,7 +160,7 @@ def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> 
         .where(_seen(authz.horizon(principal)), Server.server_id.in_(ids[:MOST]))
         .order_by(Server.sort_key)
     )
-    return _reviews(session, session.scalars(query.options(*loading.PARTS)).all())
+    return _reviews(session, principal, session.scalars(query.options(*loading.PARTS)).all())
 
 
 def waiting_count(session: Session, principal: Principal) -> int:
@@ -232,7 +235,7 @@ def _proposals(session: Session, rows: Sequence[Server]) -> dict[str, Proposal]:
     return {proposal.server_id: proposal for proposal in found}
 
 
-def _reviews(session: Session, rows: Sequence[Server]) -> tuple[Review, ...]:
+def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[Review, ...]:
     ids = [row.server_id for row in rows]
     proposals, before = _proposals(session, rows), last_decided(session, ids)
     twins, required = duplicates_of(session, rows), load_preferences(session).mcp_required_fields
@@ -242,10 +245,14 @@ def _reviews(session: Session, rows: Sequence[Server]) -> tuple[Review, ...]:
         _review(
             row, names, checks_of(required, row), twins[row.server_id],
             _changes(session, row, before.get(row.server_id), proposals.get(row.server_id)),
-            proposals.get(row.server_id),
+            proposals.get(row.server_id), _why_not(session, principal, row, proposals.get(row.server_id)),
         )
         for row in rows
     )  # fmt: skip
+
+
+def _why_not(session: Session, principal: Principal, row: Server, proposal: Proposal | None) -> str:
+    return why_not_approve(session, principal, proposal.submitted_by if proposal is not None else row.submitted_by)
 
 
 def _changes(
@@ -260,7 +267,7 @@ def _changes(
 
 def _review(
     row: Server, names: Mapping[str, str], checks: tuple[Check, ...], duplicates: tuple[Duplicate, ...],
-    changes: tuple[Change, ...] | None, proposal: Proposal | None,
+    changes: tuple[Change, ...] | None, proposal: Proposal | None, why_not: str,
 ) -> Review:  # fmt: skip
     assert row.submitted_at is not None
     return Review(
@@ -285,6 +292,7 @@ def _review(
         duplicates=duplicates,
         changes=changes,
         change_waits=proposal.submitted_at if proposal else None,
+        why_not_approve=why_not,
     )
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.errors import Conflict, InvalidRequest, PortalError
+from portal.domain.errors import Conflict, InvalidRequest, LookOnly, PortalError
 from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus
 from portal.domain.submissions import Step
@@ -18,7 +19,7 @@ from portal.services.inner import loading, proposing, sights
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
 from portal.services.inner.review_facts import facts_of
-from portal.services.inner.reviews import note_step
+from portal.services.inner.reviews import note_step, why_not_approve
 from portal.services.inner.server_views import ServerView, view_server
 from portal.store.database import release
 from portal.store.models import ApiKey, Grant, Proposal, Server, Team, User, now
@@ -45,6 +46,10 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
     proposal = session.get(Proposal, row.server_id)
     if row.approval_status == ApprovalStatus.ACTIVE and proposal is None:
         raise InvalidRequest(f"{_name(row)} is active already.", code="already_active", field="server_id")
+    author = proposal.submitted_by if proposal is not None else row.submitted_by
+    why_not = why_not_approve(session, principal, author)
+    if why_not:
+        raise LookOnly(f"{_name(row)}: {why_not}")
     _check_version(row, version)
     tools = sights.accept_probed(session, principal, row)
     changed: list[str] = []
@@ -61,7 +66,7 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
     note_step(session, row, principal.signature, Step.APPROVED, {**facts_of(session, row), "tools": tools})
     audit.record(
         session, principal, "server approved", "server", row.server_id, name=row.server_name, changed=changed,
-        tools=len(tools),
+        tools=len(tools), **_own_submission(principal, author),
     )  # fmt: skip
     _grant_submitter(session, principal, row)
     session.flush()
@@ -179,6 +184,12 @@ def _target(row: Server, urls: Mapping[str, str]) -> Target:
         spec_url=urls.get("spec_path", ""), command="", args=(), env={}, headers={},
         timeout=min(row.timeout or _PROBE_SECONDS, _PROBE_SECONDS),
     )  # fmt: skip
+
+
+def _own_submission(principal: Principal, author: str | None) -> dict[str, Any]:
+    """What the record says where somebody approves their own submission, for want of another Admin."""
+    is_own = principal.user_id is not None and principal.user_id == author
+    return {"own_submission": "There was no other Admin."} if is_own else {}
 
 
 def _check_version(row: Server, version: int | None) -> None:

@@ -239,7 +239,11 @@ class TeamMember(Base):
 
 
 class ApiKey(Base):
-    """A bearer secret for the API, kept as its SHA-256."""
+    """A bearer secret for the API, kept as its SHA-256.
+
+    `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do; `admin`; or null for a
+    key that is older than the column.
+    """
 
     __tablename__ = "api_keys"
 
@@ -250,6 +254,7 @@ class ApiKey(Base):
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
     team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), index=True)
     allowed_routes: Mapped[list[str]] = mapped_column(default=list)
+    set_by: Mapped[str | None] = mapped_column(String(8))
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

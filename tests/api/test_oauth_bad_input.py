@@ -135,7 +135,7 @@ def test_bad_states(app: Flask, state: str) -> None:
 def test_bad_verifiers_leave_the_code_alone(
     client: As, app: Flask, recording_as: RecordingServer, verifier: str | None
 ) -> None:
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     form = {
         "grant_type": "authorization_code",
         "code": code,

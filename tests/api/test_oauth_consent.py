@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import preferences
-from portal.store.models import AuditEvent
+from portal.services import keys, people, preferences, teams
+from portal.store.models import AuditEvent, UserCredential
 from portal.store.oauth_tables import Consent, OAuthFlow
-from tests.conftest import Client, Write
+from tests.conftest import CREW, Client, Write
+from tests.factories import PASSWORD, make_key
 from tests.oauth.asking import (
     ASKED,
     BACK,
@@ -19,11 +21,14 @@ from tests.oauth.asking import (
     STORED,
     asked_on,
     authorize,
+    browser_of,
     came_back,
     decided,
     departed,
+    landed_in,
     onward,
     query_of,
+    redeem,
 )
 from tests.oauth.recording import RecordingServer
 from tests.security.callers import token_in
@@ -146,21 +151,22 @@ def test_oau_50_51_the_code_goes_to_the_client_with_its_own_state_and_query(
     add()
     answer = authorize(client("ada"), redirect_uri=f"{BACK}?session=abc")
     path = came_back(answer.location)
-    landed = app.test_client().get(path)
-    assert landed.status_code == 302
+    browser = browser_of(client("ada"))
+    landed = landed_in(browser, path)
+    assert landed.status_code == 303
     sent = query_of(landed.location)
     assert landed.location.startswith(f"{BACK}?session=abc&")
     assert sent.pop("code").startswith("code-")
     assert sent == {"session": "abc", "state": "client-state", "iss": f"{PUBLIC}/guarded"}
-    assert (landed.headers["Referrer-Policy"], landed.headers["Cache-Control"]) == ("no-referrer", "no-store")
+    assert landed.headers["Referrer-Policy"] == "no-referrer"
     assert query_of(path)["state"] not in landed.location
     assert app.test_client().get(path).status_code == 400, "a state counts once"
 
 
-def test_the_old_callback_answers_the_same(client: As, app: Flask, add: Callable[..., str]) -> None:
+def test_the_old_callback_answers_the_same(client: As, add: Callable[..., str]) -> None:
     add()
     path = came_back(authorize(client("ada")).location)
-    assert app.test_client().get(path.replace("/oauth/callback", "/callback")).status_code == 302
+    assert landed_in(browser_of(client("ada")), path.replace("/oauth/callback", "/callback")).status_code == 303
 
 
 def test_oau_83_an_error_goes_to_the_client_with_its_own_state(
@@ -232,3 +238,89 @@ def test_r_oauth_21_the_issuer_in_the_answer_is_checked(
     landed = app.test_client().get(came_back(authorize(client("ada")).location))
     assert landed.status_code == status
     assert ("Location" in landed.headers) is (status == 302)
+    assert "code=" not in landed.headers.get("Location", "")
+
+
+# Begun with an API key
+
+
+def test_what_began_with_a_key_goes_on_only_once_its_owner_agreed_in_their_browser(
+    client: As, signed_in: SignedIn, app: Flask, write: Write, add: Callable[..., str], recording_as: RecordingServer
+) -> None:
+    """The attack: somebody begins with their own key and sends the link to another person, who signs in upstream."""
+    add(allow_all_keys=True)
+    path = came_back(authorize(client("mel")).location)  # the victim signed in at the provider
+    ada = signed_in("ada")._client
+    where = ada.get(path).location
+    assert where.startswith("/oauth/consent/")
+    for answer in (ada.get(where), ada.post(where, data={"decision": "allow", "csrf_token": _token_of(ada)})):
+        assert answer.status_code == 403
+        said = parse(answer, 403).get_text(" ", strip=True)
+        for words in ("somebody else", "ada@example.com", "sign out", "close this page"):
+            assert words in said, words
+        assert "mel" not in said.lower()
+    assert signed_in("mel").get(where).status_code == 400, "the owner in another browser, with the victim's link"
+    with write() as session:
+        assert session.scalar(select(OAuthFlow).where(OAuthFlow.kind == "broker_code")) is None
+        assert session.scalar(select(UserCredential)) is None
+    assert recording_as.seen("token") == []
+
+
+def test_nobody_signed_in_signs_in_first_and_comes_back_to_the_question(
+    client: As, app: Flask, add: Callable[..., str]
+) -> None:
+    add(allow_all_keys=True)
+    browser = app.test_client()
+    where = browser.get(came_back(authorize(client("mel")).location)).location
+    asked = browser.get(where)
+    assert (asked.status_code, query_of(asked.location)) == (303, {"next": where})
+    fields = {"email": "mel@example.com", "password": PASSWORD, "csrf_token": token_in(browser.get(asked.location))}
+    back = browser.post(asked.location, data=fields)
+    assert (back.status_code, back.location) == (303, where)
+    page = parse(asked_on(browser, where)).get_text(" ", strip=True)
+    for words in ("some-client", "guarded", "mel@example.com", "an API key of yours"):
+        assert words in page, words
+    landed = decided(browser, where)
+    assert redeem(client("mel"), query_of(landed.location)["code"]).status_code == 200
+
+
+def test_what_began_with_a_key_is_refused_as_any_other(client: As, add: Callable[..., str]) -> None:
+    add()
+    landed = landed_in(browser_of(client("ada")), came_back(authorize(client("ada")).location), "deny")
+    sent = query_of(landed.location)
+    assert (landed.status_code, sent["error"], sent["state"]) == (303, "access_denied", "client-state")
+
+
+@pytest.mark.parametrize("ended", ["revoked", "left", "deactivated"])
+def test_what_began_with_a_key_ends_with_the_key(client: As, write: Write, add: Callable[..., str], ended: str) -> None:
+    add(allow_all_keys=True)
+    browser, asking = browser_of(client("mel")), client("mel")
+    key_id = asking.get("/v1/me").get_json()["key"]["key_id"]
+    where = browser.get(came_back(authorize(asking).location)).location
+    token = token_in(asked_on(browser, where))
+    with write() as session:
+        if ended == "revoked":
+            keys.revoke_key(session, OPERATOR, key_id)
+        elif ended == "left":
+            teams.remove_member(session, OPERATOR, CREW, "mel")
+        else:
+            people.change_user(session, OPERATOR, "mel", {"is_active": False}, None)
+    answer = browser.post(where, data={"decision": "allow", "csrf_token": token})
+    assert answer.status_code == 400
+    assert "code=" not in answer.headers.get("Location", "")
+    with write() as session:
+        assert session.scalar(select(OAuthFlow).where(OAuthFlow.kind == "broker_code")) is None
+
+
+def test_a_key_of_nobody_begins_no_sign_in(client: As, write: Write, add: Callable[..., str]) -> None:
+    add(allow_all_keys=True)
+    with write() as session:
+        nobodys = make_key(session, team_id=CREW)
+    answer = authorize(client(nobodys))
+    detail = answer.get_json()["detail"]
+    assert (answer.status_code, detail["error"]) == (400, "no_person")
+    assert "belongs to nobody" in detail["message"]
+
+
+def _token_of(browser: FlaskClient) -> str:
+    return token_in(browser.get("/profile"))

@@ -28,7 +28,7 @@ def test_oau_27_the_upstream_gets_the_code_and_the_stored_client(
     client: As, app: Flask, add: Callable[..., str], recording_as: RecordingServer
 ) -> None:
     add()
-    code = code_for(client("ada"), app, scope="a")
+    code = code_for(client("ada"), scope="a")
     recording_as.token_fields = {"id_token": "e30.e30.x", "scope": "a", "secret_of_theirs": "SECRET"}
     answer = redeem(client("ada"), code, client_secret="SECRET-of-the-caller")
     assert answer.status_code == 200
@@ -49,7 +49,7 @@ def test_a_code_is_good_once_and_only_for_who_asked_for_it(
 ) -> None:
     """R-OAUTH-11, -12, -14, -15."""
     add()
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     for asking, changed in (
         (client("ada"), {"client_id": "https://another.example/client.json"}),
         (client("ada"), {"redirect_uri": "http://localhost:3000/other"}),
@@ -70,7 +70,7 @@ def test_a_code_is_worth_nothing_for_another_server(
 ) -> None:
     add()
     add("second")
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     answer = redeem(client("ada"), code, "/v1/mcp/server/oauth/id-second")
     assert (answer.status_code, answer.get_json()["error"]) == (400, "invalid_grant")
 
@@ -111,7 +111,7 @@ def test_oau_32_no_expiry_is_invented(
 ) -> None:
     add()
     recording_as.token_fields = {"expires_in": None, "refresh_token": None, "token_type": "DPoP"}
-    answer = redeem(client("ada"), code_for(client("ada"), app)).get_json()
+    answer = redeem(client("ada"), code_for(client("ada"))).get_json()
     assert answer == {"access_token": "at-1", "token_type": "DPoP"}
 
 
@@ -135,7 +135,7 @@ def test_oau_34_what_upstreams_answer_instead_of_a_token(
     error: str,
 ) -> None:  # fmt: skip
     add()
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     recording_as.answer("token", told)
     answer = redeem(client("ada"), code)
     assert (answer.status_code, answer.get_json()["error"]) == (status, error)
@@ -144,7 +144,7 @@ def test_oau_34_what_upstreams_answer_instead_of_a_token(
 
 def test_oau_34_nobody_listens_at_the_token_url(client: As, app: Flask, add: Callable[..., str]) -> None:
     add(token_url="http://127.0.0.1:9/token")
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     assert redeem(client("ada"), code).status_code == 502
 
 
@@ -153,21 +153,21 @@ def test_the_servers_rules_are_held_before_anything_is_stored(
 ) -> None:
     add(token_validation={"team.id": "T1"})
     recording_as.token_fields = {"team": {"id": "T2"}}
-    answer = redeem(client("ada"), code_for(client("ada"), app))
+    answer = redeem(client("ada"), code_for(client("ada")))
     body = answer.get_json()
     assert (answer.status_code, body["error"], body["field"]) == (403, "token_validation_failed", "team.id")
     assert "at-" not in answer.get_data(as_text=True)
     with write() as session:
         assert session.scalar(select(UserCredential)) is None
     recording_as.token_fields = {"team": {"id": "T1"}}
-    assert redeem(client("ada"), code_for(client("ada"), app)).status_code == 200
+    assert redeem(client("ada"), code_for(client("ada"))).status_code == 200
 
 
 def test_oau_35_the_token_is_stored_for_the_person_but_the_refresh_token_stays_with_the_client(
     client: As, app: Flask, write: Write, add: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add()
-    assert redeem(client("ada"), code_for(client("ada"), app)).status_code == 200
+    assert redeem(client("ada"), code_for(client("ada"))).status_code == 200
     status = client("ada").get("/v1/mcp/server/id-guarded/oauth-user-credential/status").get_json()
     assert (status["has_credential"], status["is_expired"]) == (True, False)
     with write() as session:
@@ -182,7 +182,7 @@ def test_oau_35_a_persons_own_connection_is_not_replaced_by_what_an_app_got(
     add()
     own = {"access_token": "own", "refresh_token": "own-refresh", "expires_in": 3600}
     assert client("ada").post("/v1/mcp/server/id-guarded/oauth-user-credential", own).status_code == 200
-    assert redeem(client("ada"), code_for(client("ada"), app)).status_code == 200
+    assert redeem(client("ada"), code_for(client("ada"))).status_code == 200
     with write() as session:
         held = session.get(UserCredential, ("ada", "id-guarded", "oauth2"))
         assert held is not None
@@ -193,7 +193,7 @@ def test_a_server_that_changed_meanwhile_gets_no_old_code(
     client: As, app: Flask, write: Write, add: Callable[..., str], recording_as: RecordingServer
 ) -> None:
     add()
-    code = code_for(client("ada"), app)
+    code = code_for(client("ada"))
     with write() as session:
         servers.delete_server(session, OPERATOR, "id-guarded")
     add()

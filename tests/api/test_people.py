@@ -166,6 +166,8 @@ def test_a_key_is_answered_once_with_its_secret_and_kept_as_a_hash(client: As, w
         "key_id": made["key_id"], "key_alias": "ci", "key_prefix": secret[:10], "user_id": "mel", "team_id": CREW,
         "allowed_routes": [], "object_permission": NOTHING, "access_group_ids": [],
         "expires_at": "2099-01-01T00:00:00Z", "last_used_at": None, "revoked_at": None,
+        "created_at": made["created_at"], "follows_owner": False, "complies": True,
+        "reach": {"basis": "team", "why": "What team crew is granted.", "server_count": 1},
     }  # fmt: skip
     assert secret.startswith("sk-")
     assert client(secret).get("/v1/me").get_json()["key"]["key_id"] == made["key_id"]
@@ -216,7 +218,7 @@ def test_settings_change_where_they_are_sent(client: As) -> None:
     assert changed.get_json() == client("vera").get("/v1/settings").get_json() == {
         "user_mcp_management_mode": "restricted", "mcp_required_fields": [], "enable_mcp_registry": True,
         "mcp_internal_ip_ranges": [], "trusted_proxies": [], "trusted_redirect_origins": [],
-        "public_mcp_servers": [NOTES],
+        "key_max_age_days": None, "public_mcp_servers": [NOTES],
     }  # fmt: skip
 
 

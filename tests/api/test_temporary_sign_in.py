@@ -32,7 +32,7 @@ def test_tmp_03_and_07_a_client_signs_in_to_it_by_way_of_two_processes(
     second = create_app(settings, database=other)
     elsewhere = Client(second.test_client(use_cookies=False), {"Authorization": f"Bearer {_ADA}"})
     base = f"/v1/mcp/server/oauth/{saved}"
-    code = code_for(elsewhere, app, base)
+    code = code_for(elsewhere, base)
     answer = redeem(client("ada"), code, base)
     other.engine.dispose()
     assert (answer.status_code, answer.get_json()["access_token"]) == (200, "at-1")

@@ -9,7 +9,8 @@ from portal.domain.principals import OPERATOR, Principal, Role
 from portal.services import explain, grid, servers, tools
 from portal.services.inner.grid_query import GridQuery
 from portal.store.database import Database
-from tests.authorization.test_twins import INSIDE, OUTSIDE, SERVERS, WORLDS, World, build, principal_of
+from tests.authorization.test_twins import INSIDE, OUTSIDE, SERVERS, WORLDS, World, build, is_left, principal_of
+from tests.conftest import NOTES
 
 # An Admin who sees every server from wherever they ask.
 ASKER = Principal(name="asker", role=Role.ADMIN, is_internal=True)
@@ -26,9 +27,15 @@ def may_call(session: Session, principal: Principal, server_id: str, tool: str) 
 
 def pairs_that_agree(session: Session, world: World) -> int:
     """Compare for each server of a world; how many there were."""
-    principal = principal_of(session, world)
     who = {"user_id": "u"} if world.key is None else {"key_id": "k"}
     seen_from = INSIDE if world.inside else OUTSIDE
+    if is_left(world):
+        found = explain.explain_access(session, ASKER, key_id="k", server_id=NOTES, address=seen_from)
+        assert (found.allowed, found.decided_by) == (False, "identity")
+        assert found.next_step is not None
+        assert found.next_step.target_id == world.key_team
+        return 1
+    principal = principal_of(session, world)
     usable = {card.server_id for card in grid.get_grid(session, principal, GridQuery()).cards if card.usable}
     listed = {found["server_id"] for found in servers.list_servers(session, principal).items}
     in_playground = {server_id for server_id, _ in grid.list_usable(session, principal)}

@@ -7,12 +7,14 @@ three fail closed in one place: a level whose named servers and groups are all g
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.domain.errors import Unauthenticated
 from portal.domain.principals import OPERATOR, Principal, Role
 from portal.services import access_groups, accounts, preferences, servers, toolsets
 from portal.services.inner.grants import ObjectPermission, replace_grants
@@ -28,6 +30,7 @@ from portal.store.models import (
     Toolset,
     ToolsetTool,
     User,
+    now,
 )
 
 SERVERS = ("s0", "s1", "s2", "s3")
@@ -72,6 +75,7 @@ class World:
     key: Level | None = None
     key_team: str | None = None
     key_has_owner: bool = True
+    set_by: str | None = None
     restricted: bool = False
     view_all: bool = False
     inside: bool = True
@@ -106,6 +110,7 @@ WORLDS = st.builds(
     key=st.none() | LEVELS,
     key_team=st.none() | st.sampled_from(TEAMS),
     key_has_owner=st.sampled_from([True, True, False]),
+    set_by=st.sampled_from([None, "admin", "owner", "owner", "owner"]),
     restricted=st.booleans(),
     view_all=st.sampled_from([False, False, True]),
     inside=st.booleans(),
@@ -139,17 +144,23 @@ def reference(world: World) -> tuple[set[str], set[str]]:
         return named(world.teams[TEAMS.index(team)], with_own=True)
 
     role = world.role if world.key is None or world.key_has_owner else Role.MEMBER
-    if role in ADMINS:  # rule 2
-        granted = set(world.key.servers) if world.key is not None and world.key.servers else everything
-    elif world.key is not None:  # rule 3
+    follows = world.key is not None and world.key_has_owner and world.set_by == "owner"  # rule 4
+    of_person = everything if role in ADMINS else set().union(
+        named(world.direct, with_own=False) or set(), *(of_team(team) or set() for team in world.joined)
+    )  # fmt: skip
+    if world.key is None or (follows and world.key_team is None and named(world.key, with_own=True) is None):
+        granted = set(of_person)
+    elif role in ADMINS and follows:  # rules 2 and 4
+        of_key = named(world.key, with_own=True)
+        granted = everything if of_key is None else of_key
+    elif role in ADMINS:  # rule 2
+        granted = set(world.key.servers) if world.key.servers else everything
+    else:  # rule 3
         limits = [named(world.key, with_own=False), of_team(world.key_team) if world.key_team else None]
         set_limits = [limit for limit in limits if limit is not None]
         granted = set.intersection(*set_limits) if set_limits else set()
         granted |= through(world.key.own_groups)
-    else:  # rule 4
-        granted = set().union(
-            named(world.direct, with_own=False) or set(), *(of_team(team) or set() for team in world.joined)
-        )
+        granted &= of_person if follows else everything
     granted |= {s for s in active if there[s].open_to_all}  # rule 5
     sees_all = world.view_all and not (world.key is not None and world.restricted)  # rule 6
     return within & (everything if sees_all else granted), within & granted
@@ -184,7 +195,7 @@ def build(session: Session, world: World) -> None:
         owner = "u" if world.key_has_owner else None
         key = ApiKey(
             key_id="k", key_hash=accounts.hash_key(SECRET), key_prefix="sk-", user_id=owner, team_id=world.key_team,
-            allowed_routes=routes,
+            allowed_routes=routes, set_by=world.set_by,
         )  # fmt: skip
         session.add(key)
         session.flush()
@@ -221,7 +232,14 @@ def principal_of(session: Session, world: World) -> Principal:
     return accounts.principal_for_key(session, SECRET, address)
 
 
+def is_left(world: World) -> bool:
+    """Whether the key is for a team that its owner is not in."""
+    return world.key is not None and world.key_has_owner and world.key_team not in {None, *world.joined}
+
+
 NARROW = frozenset({"s0"})
+BOTH = frozenset({"s0", "s1"})
+ONE_GROUP = frozenset({"g0"})
 
 
 @settings(
@@ -238,11 +256,47 @@ NARROW = frozenset({"s0"})
         gone_groups=frozenset({"g0"}),
     )
 )  # fmt: skip
+@example(World(key=Level(), set_by="owner", direct=Level(servers=BOTH)))
+@example(World(key=Level(), set_by="owner", teams=(Level(servers=BOTH), Level()), joined=frozenset({"t0"})))
+@example(World(key=Level(servers=BOTH), set_by="owner", direct=Level(servers=NARROW)))
+@example(World(key=Level(servers=BOTH), set_by="owner", direct=Level(tools=NARROW)))
+@example(World(key=Level(servers=NARROW), set_by="owner", direct=Level(servers=NARROW), gone_servers=NARROW))
+@example(World(key=Level(), set_by="owner", role=Role.ADMIN))
+@example(World(key=Level(tools=NARROW), set_by="owner", role=Role.ADMIN))
+@example(World(key=Level(groups=frozenset({"g0"})), set_by="owner", role=Role.ADMIN, members=(BOTH, frozenset())))
+@example(World(key=Level(own_groups=ONE_GROUP), set_by="owner", direct=Level(servers=BOTH), members=(BOTH,) * 2))
+@example(
+    World(
+        key=Level(own_groups=frozenset({"g0"})),
+        set_by="owner",
+        direct=Level(servers=BOTH),
+        members=(BOTH,) * 2,
+        gone_groups=frozenset({"g0"}),
+    )
+)
+@example(
+    World(
+        key=Level(servers=BOTH),
+        set_by="owner",
+        key_team="t0",
+        teams=(Level(), Level(servers=NARROW)),
+        joined=frozenset({"t0", "t1"}),
+    )
+)
+@example(World(key=Level(servers=BOTH), set_by="admin", role=Role.MEMBER, key_team="t0"))
 def test_predicate_condition_and_reference_agree(database: Database, world: World) -> None:
     if world.key is not None and not world.key_has_owner and world.key_team is None:
         return  # there are no keys of nobody and no team
     with database.session(writes=True) as session:
         build(session, world)
+        works = session.scalar(select(ApiKey.key_id).where(authz.working_keys(now()), ApiKey.key_id == "k"))
+        if is_left(world):
+            assert works is None
+            with pytest.raises(Unauthenticated):
+                principal_of(session, world)
+            session.rollback()
+            return
+        assert (works is not None) is (world.key is not None)
         principal = principal_of(session, world)
         made = [facts(session, row) for row in session.scalars(select(Server).where(Server.server_id.in_(SERVERS)))]
         seen = {s.row.server_id for s in made if s.row.approval_status == "active" and authz.may_see(principal, s)}

@@ -74,24 +74,31 @@ def test_people_connect_call_renew_and_leave(
         assert protected_mcp_server.counters().live_refresh == 0
 
 
-def test_clients_get_tokens_through_the_broker(public: str, protected_mcp_server: ProtectedServer) -> None:
+def test_clients_get_tokens_through_the_broker(
+    public: str, dana: HttpBrowser, protected_mcp_server: ProtectedServer
+) -> None:
+    """A program begins with Dana's key, and Dana allows it in her browser."""
     server_id = added(public, "brokered", protected_mcp_server)
+    people = httpx2.get(f"{public}/v1/users", headers=BY_KEY).json()["items"]
+    owner = next(person["user_id"] for person in people if person["email"] == "dana@example.com")
+    made = httpx2.post(f"{public}/v1/keys", json={"user_id": owner}, headers=BY_KEY).json()
+    by_her_key = {"Authorization": f"Bearer {made['key']}"}
     base = f"{public}/v1/mcp/server/oauth/{server_id}"
     for number in range(ROUNDS):
         asked = {**ASKED, "client_id": f"https://client.example/{number}", "redirect_uri": CLIENT_REDIRECT}
-        away = httpx2.get(f"{base}/authorize", params=asked, headers=BY_KEY, follow_redirects=False)
+        away = httpx2.get(f"{base}/authorize", params=asked, headers=by_her_key, follow_redirects=False)
         assert away.status_code == 307, away.text
-        with HttpBrowser() as browser:
-            code = browser.visit(away.headers["location"], until=CLIENT_REDIRECT).query["code"]
+        page = dana.visit(away.headers["location"])
+        code = dana.submit(page, "Allow", until=CLIENT_REDIRECT).query["code"]
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "code_verifier": VERIFIER,
             "client_id": f"https://client.example/{number}",
         }
-        answer = httpx2.post(f"{base}/token", data=form, headers=BY_KEY)
+        answer = httpx2.post(f"{base}/token", data=form, headers=by_her_key)
         assert answer.status_code == 200, answer.text
-        assert httpx2.post(f"{base}/token", data=form, headers=BY_KEY).status_code == 400
+        assert httpx2.post(f"{base}/token", data=form, headers=by_her_key).status_code == 400
 
 
 def test_tmp_07_a_definition_that_one_holds_the_other_knows(public: str, protected_mcp_server: ProtectedServer) -> None:

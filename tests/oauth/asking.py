@@ -5,10 +5,10 @@ import hashlib
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.conftest import Client
+from tests.factories import PASSWORD
 from tests.oauth.browsing import HttpBrowser
 from tests.security.callers import token_in
 from tests.web.html import parse
@@ -42,18 +42,34 @@ def departed(asking: Client, base: str = BASE, **changed: str | None) -> dict[st
     return query_of(answer.location)
 
 
+def browser_of(asking: Client) -> FlaskClient:
+    """A browser in which the owner of the caller's API key has signed in."""
+    browser = asking._client.application.test_client()
+    email = asking.get("/v1/me").get_json()["user"]["email"]
+    fields = {"email": email, "password": PASSWORD, "csrf_token": token_in(browser.get("/login"))}
+    assert browser.post("/login", data=fields).status_code == 303
+    return browser
+
+
+def landed_in(browser: FlaskClient, path: str, decision: str = "allow") -> Any:
+    """What becomes of an authorization that began with an API key, in the browser that comes back from the upstream."""
+    answer = browser.get(path)
+    assert answer.status_code == 302, answer.get_data(as_text=True)
+    return decided(browser, answer.location, decision)
+
+
 def came_back(address: str) -> str:
     """What the upstream, which asks nothing, sends the browser back to: a path of ours."""
     with HttpBrowser() as outside:
         return outside.visit(address, until=CALLBACK).url.removeprefix(PUBLIC)
 
 
-def code_for(asking: Client, app: Flask, base: str = BASE, **changed: str | None) -> str:
+def code_for(asking: Client, base: str = BASE, **changed: str | None) -> str:
     """A code that came through the portal for a caller with an API key."""
     answer = authorize(asking, base, **changed)
     assert answer.status_code == 307, answer.get_data(as_text=True)
-    landed = app.test_client().get(came_back(answer.location))
-    assert landed.status_code == 302, landed.get_data(as_text=True)
+    landed = landed_in(browser_of(asking), came_back(answer.location))
+    assert landed.status_code == 303, landed.get_data(as_text=True)
     return query_of(landed.location)["code"]
 
 

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.upstream import ToolDefinition
-from portal.services import keys, people, sessions, teams, toolsets, trail
+from portal.services import accounts, keys, people, sessions, teams, toolsets, trail
 from portal.services.inner import sights
 from portal.services.inner.grants import ObjectPermission
 from portal.services.keys import KeyDraft
@@ -46,7 +46,7 @@ SESSIONS = {"viewer": "vic", "member": "mel", "outsider": "otto", "reader": "ver
 KEY_CALLERS = {"k-viewer": "vic", "k-member": "mel", "k-outsider": "otto", "k-reader": "vera", "k-admin": "ada"}
 CALLERS = (
     "nobody", "ended", *SESSIONS, *KEY_CALLERS, "k-narrow", "k-restr", "k-restr-a", "k-team", "k-expired", "k-revoked",
-    "k-gone", "k-unknown",
+    "k-gone", "k-unknown", "k-own", "k-leaver", "promoted", "demoted",
 )  # fmt: skip
 _TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 _HOSTS = count(1)
@@ -220,7 +220,31 @@ def _issue_special_keys(session: Session) -> dict[str, str]:
         "k-revoked": revoked.key,
         "k-gone": inactive,
         "k-unknown": "sk-nobody-ever-issued-this-key-0123456789",
+        "k-own": _own_key(session, "mel"),
+        **_keys_of_the_changed(session),
     }
+
+
+def _own_key(session: Session, name: str, team_id: str | None = None) -> str:
+    """A key that a person made for themselves."""
+    person = accounts.principal_for_user(session, name, "127.0.0.1")
+    return keys.issue_own_key(session, person, KeyDraft(key_alias="own", team_id=team_id)).key
+
+
+def _keys_of_the_changed(session: Session) -> dict[str, str]:
+    """Keys whose owners became something else since: they left the team, were made Admin, or no longer are."""
+    for name, role in (("lea", Role.MEMBER), ("pia", Role.MEMBER), ("dan", Role.ADMIN)):
+        make_user(session, name, role)
+    for name in ("lea", "pia"):
+        teams.put_member(session, OPERATOR, CREW, name, "user")
+    made = {
+        "k-leaver": _own_key(session, "lea", CREW), "promoted": _own_key(session, "pia"),
+        "demoted": _own_key(session, "dan"),
+    }  # fmt: skip
+    teams.remove_member(session, OPERATOR, CREW, "lea")
+    people.change_user(session, OPERATOR, "pia", {"role": Role.ADMIN.value}, None)
+    people.change_user(session, OPERATOR, "dan", {"role": Role.MEMBER.value}, None)
+    return made
 
 
 def _ended_session(world: World) -> Caller:

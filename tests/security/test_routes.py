@@ -24,6 +24,8 @@ HEAD = """\
 # and verdicts a server that member submitted and nobody reviewed.
 # k-narrow: an Admin's key that names one server. k-restr: member's key for /v1/mcp and /v1/me. k-restr-a: an Admin's
 # key for all of /v1. k-team: a key of the team that belongs to nobody. k-gone: the key of an Admin who was deactivated.
+# k-own: a key that member made, which follows them. k-leaver: a key for the team whose owner left it since. promoted
+# and demoted: keys that a Member who is an Admin since, and an Admin who is a Member since, made for themselves.
 """
 SERVER = {"server_name": "fresh", "transport": "http", "url": "http://127.0.0.1:9/fresh"}
 FORM = {"auth_type": "none", "oauth2_flow": ""}
@@ -41,6 +43,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/users/<user_id>": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
     "POST /admin/users/new": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
     "POST /keys/find/servers": {"find": "notes"},
+    "POST /keys/reach": {"servers": NOTES},
     "POST /keys/new": {"key_alias": "fresh", "expiry": "90", "save": "yes"},
     "POST /admin/access": {"user_id": "guest", "server_id": NOTES, "save": "yes"},
     "POST /admin/find/keys": {"find_key": "spare"},

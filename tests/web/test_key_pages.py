@@ -5,6 +5,7 @@ from collections.abc import Callable
 from portal.domain.principals import OPERATOR
 from portal.services import keys
 from portal.services.keys import KeyDraft
+from portal.services.preferences import update_preferences
 from tests.conftest import CREW, KEYS, NOTES, Client, Write
 from tests.factories import PASSWORD, make_server, make_team
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
@@ -25,6 +26,41 @@ def test_own_key_is_shown_once_and_works(browser: As, client: SignedIn) -> None:
     listed = mel.open("/keys")
     assert "Laptop" in text_of(listed)
     assert secret not in str(listed)
+
+
+def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(browser: As, write: Write) -> None:
+    with write() as session:
+        make_server(session, "wiki", allow_all_keys=True)
+    mel = browser("mel")
+    assert "This key will reach the 2 servers you can use" in text_of(mel.open("/keys/new"))
+    assert "follows your access as it changes: notes, wiki." in text_of(mel.open("/keys/new"))
+    typed = {"key_alias": "Laptop", "team_id": CREW, "servers": [NOTES]}
+    without_script = look_at(mel.send("/keys/new", press="look", **typed))
+    assert "This key will reach 2 servers within team crew" in text_of(without_script)
+    assert without_script.select_one("#key_alias")["value"] == "Laptop"
+    assert without_script.select_one(f"input[name=servers][value={NOTES}]").has_attr("checked")
+    token = mel.open("/profile").select_one("input[name=csrf_token]")["value"]
+    asked = {"csrf_token": token, **typed}
+    piece = mel.client.ask("POST", "/keys/reach", data=asked, headers={"HX-Request": "true"})
+    assert "This key will reach 2 servers</strong> within team crew" in piece.get_data(as_text=True)
+    assert "<html" not in piece.get_data(as_text=True)
+    assert "This key will reach the 2 servers you can use" in text_of(look_at(mel.send("/keys/new", key_alias=""), 422))
+
+
+def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(browser: As, write: Write) -> None:
+    mel = browser("mel")
+    mel.send("/keys/new", key_alias="Mine", expiry="never")
+    assert "Follows you: whatever you can use." in text_of(mel.open("/keys"))
+    assert "Follows Mel: whatever Mel can use." in text_of(browser("ada").open("/admin/keys"))
+    for query in ("?sort=age", "?sort=last_used&unused=true", "?sort=nonsense"):
+        assert "Mine" in text_of(mel.open(f"/keys{query}"))
+    with write() as session:
+        update_preferences(session, OPERATOR, {"key_max_age_days": 30})
+    assert "Has to end" in text_of(mel.open("/keys"))
+    offered = [option["value"] for option in mel.open("/keys/new").select("#expiry option")]
+    assert offered == ["30"]
+    refused = look_at(mel.send("/keys/new", key_alias="Long", expiry="never"), 422)
+    assert refused.select_one("#key_alias")["value"] == "Long"
 
 
 def test_own_key_needs_a_name_and_true_routes(browser: As) -> None:

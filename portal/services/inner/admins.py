@@ -1,6 +1,6 @@
 """There is always somebody who can govern the portal."""
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -13,3 +13,10 @@ def is_last_admin(session: Session, user: User) -> bool:
         return False
     admins = session.scalars(select(User.user_id).where(authz.active_admins()).order_by(User.user_id).with_for_update())
     return set(admins) <= {user.user_id}
+
+
+def other_admins(session: Session, user_id: str | None) -> list[str]:
+    """The names of the active Admins but this person, by name."""
+    name = func.coalesce(User.display_name, User.email, User.user_id)
+    others = select(name).where(authz.active_admins(), User.user_id != (user_id or ""))
+    return list(session.scalars(others.order_by(name)))

@@ -70,6 +70,12 @@ def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | N
     return None if len(found) + len(named) > _FEW else named.union(found)
 
 
+def servers_in(session: Session, groups: Collection[str]) -> frozenset[str]:
+    """The servers of these access groups."""
+    query = select(AccessGroupServer.server_id).where(AccessGroupServer.access_group_id.in_(sorted(groups)))
+    return frozenset(session.scalars(query)) if groups else frozenset()
+
+
 _FEW = 200
 _WITHIN_REACH = union_all(
     select(AccessGroupServer.server_id).where(

@@ -8,13 +8,17 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from portal import authorization as authz
+from portal.domain.principals import Principal
 from portal.domain.submissions import DECISIONS, Step
 from portal.services.inner import loading
+from portal.services.inner.admins import other_admins
 from portal.services.inner.definitions import opened
 from portal.services.inner.review_facts import Facts
 from portal.store.models import Review, Server, Team, User, now
 
 _MOST_CANDIDATES = 500
+_MOST_ADMINS = 3
 
 
 @dataclass(frozen=True)
@@ -126,3 +130,19 @@ def _name_key_column() -> ColumnElement[str]:
     for part in ("_", ".", "mcp"):
         column = func.replace(column, part, "")
     return column
+
+
+def why_not_approve(session: Session, principal: Principal, author: str | None) -> str:
+    """Why the caller may not approve what `author` proposed, and who can; blank where they may.
+
+    An Admin does not approve what they proposed themselves, before they became one, unless there is no other Admin.
+    """
+    if principal.user_id is None or principal.user_id != author:
+        return ""
+    others = other_admins(session, principal.user_id)
+    if authz.may_approve_of(principal, author, has_other_admin=bool(others)):
+        return ""
+    names = ", ".join(others[:_MOST_ADMINS]) + (
+        f" or {len(others) - _MOST_ADMINS} more" if others[_MOST_ADMINS:] else ""
+    )
+    return f"You submitted this yourself, so another Admin approves it: {names}."

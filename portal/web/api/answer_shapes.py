@@ -9,6 +9,7 @@ from portal.services.callers import CallerView
 from portal.services.credentials import KeyState, Requirement
 from portal.services.inner.loading import RequiredVariable
 from portal.services.inner.server_views import ServerView
+from portal.services.key_reach import KeyReach
 from portal.services.keys import KeyView
 from portal.services.openapi_catalog import ApiEntry
 from portal.services.people import UserView
@@ -18,8 +19,8 @@ from portal.services.teams import MemberView, TeamView
 from portal.services.tool_changes import ToolChange, ToolChanges
 from portal.web.documented import list_of, shape
 
-Key = shape("Key", KeyView, without=("created_at",))
-IssuedKey = shape("IssuedKey", KeyView, without=("created_at",), key=str)
+Key = shape("Key", KeyView, reach=KeyReach)
+IssuedKey = shape("IssuedKey", KeyView, reach=KeyReach, key=str)
 TeamMember = shape("TeamMember", MemberView, without=("name",))
 Team = shape("Team", TeamView, members_with_roles=list_of(TeamMember))
 KeyStateAnswer = shape("KeyState", KeyState, without=("connected_at",))

@@ -7,10 +7,10 @@ from portal.authorization import Action
 from portal.services import callers, keys
 from portal.web.api.answer_shapes import Caller, IssuedKey, Key
 from portal.web.api.answers import answer, nothing, page_of
-from portal.web.api.keys import draft_of, issued, shown
+from portal.web.api.keys import SORTED, draft_of, issued, order, shown
 from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import KeyBody
-from portal.web.documented import PAGED, documented, listed
+from portal.web.documented import documented, listed
 
 bp = Blueprint("api_me", __name__, url_prefix="/v1/me")
 
@@ -32,17 +32,18 @@ def describe() -> Response:
 
 
 @bp.get("/keys")
-@documented(listed(Key), query=PAGED)
+@documented(listed(Key), query=SORTED)
 def list_keys() -> Response:
     """A page of the caller's own keys."""
     authz.require(g.principal, Action.KEY_OWN_READ)
-    return page_of(keys.list_own_keys(g.session, g.principal, **list_place()), shown)
+    return page_of(keys.list_own_keys(g.session, g.principal, **list_place(), **order()), shown)
 
 
 @bp.post("/keys")
 @documented(IssuedKey, takes=KeyBody, status=201, example={"key_alias": "laptop"})
 def issue_key() -> Response:
-    """Make a key for oneself, never wider than oneself."""
+    """Make a key for oneself. It follows the caller: without team and grants it reaches what they reach at that moment,
+    else never more than that."""
     authz.require(g.principal, Action.KEY_OWN)
     return answer(issued(keys.issue_own_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 

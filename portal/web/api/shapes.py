@@ -279,6 +279,7 @@ class KeyChange(GrantedGroups):
     key_alias: Short | None = None
     allowed_routes: Words = Field(default_factory=list)
     expires_at: Time | None = None
+    follows_owner: bool | None = None
 
 
 class KeyBody(KeyChange):
@@ -311,5 +312,6 @@ class SettingsChange(Payload):
     mcp_internal_ip_ranges: Words = Field(default_factory=list)
     trusted_proxies: Words = Field(default_factory=list)
     trusted_redirect_origins: Words = Field(default_factory=list)
+    key_max_age_days: int | None = None
     public_mcp_servers: Ids = Field(default_factory=list)
     confirm_external: bool = False

@@ -106,6 +106,16 @@ class KeyForm(ChoosingForm):
     servers = SelectMultipleField("Only these MCP servers", choices=[], validate_choice=False)
     allowed_routes = TextAreaField("Only these routes", [Length(max=4_000)])
 
+    def limit_expiry(self, most_days: int | None) -> None:
+        """Offer only ends that the settings allow; None allows any."""
+        if most_days is None:
+            return
+        days = {int(value): text for value, text in _DAYS if value != "never" and int(value) <= most_days}
+        days |= {} if most_days in days else {most_days: f"{most_days} days, the longest that is allowed"}
+        self.expiry.choices = [(str(count), text) for count, text in sorted(days.items())]
+        if not self.is_submitted():
+            self.expiry.data = "90" if 90 in days else str(max(days))
+
     def days(self) -> int | None:
         """How long the key lives; None is for ever."""
         return None if self.expiry.data == "never" else int(self.expiry.data)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from wtforms import BooleanField, HiddenField, RadioField, SelectMultipleField
+from wtforms import BooleanField, HiddenField, IntegerField, RadioField, SelectMultipleField
 from wtforms.fields import TextAreaField
-from wtforms.validators import Length
+from wtforms.validators import Length, NumberRange, Optional
 
-from portal.services.preferences import REQUIRABLE_FIELDS
+from portal.services.preferences import MOST_KEY_AGE_DAYS, REQUIRABLE_FIELDS
 from portal.web.forms.base import PortalForm, lines
 
 _MODES = (("restricted", "Only what people may use"), ("view_all", "Everybody sees all servers"))
@@ -39,6 +39,7 @@ class SettingsForm(PortalForm):
     trusted_proxies = TextAreaField("Trusted proxies", [Length(max=20_000)])
     trusted_redirect_origins = TextAreaField("Trusted redirect origins", [Length(max=20_000)])
     enable_mcp_registry = BooleanField("Publish the registry")
+    key_max_age_days = IntegerField("API keys end after, in days", [Optional(), NumberRange(1, MOST_KEY_AGE_DAYS)])
     seen = HiddenField()
     confirm_external = BooleanField("Save it, though I come from outside then")
 
@@ -53,5 +54,6 @@ class SettingsForm(PortalForm):
             "user_mcp_management_mode": self.user_mcp_management_mode.data,
             "mcp_required_fields": list(dict.fromkeys(self.mcp_required_fields.data or ())),
             "enable_mcp_registry": bool(self.enable_mcp_registry.data),
+            "key_max_age_days": self.key_max_age_days.data,
             **{name: lines(self[name].data) for name in _LINES},
         }

@@ -14,7 +14,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
 from portal.domain.brokering import AuthorizationRequest, TokenRequest
-from portal.domain.errors import InvalidRequest
+from portal.domain.errors import Forbidden, InvalidRequest
 from portal.domain.principals import Principal
 from portal.services import accounts, broker, broker_documents, broker_tokens, byok_flow
 from portal.services.inner.brokered import issuer_named
@@ -80,7 +80,10 @@ def token_by_name(prefix: str) -> Response:
 @bp.get("/oauth/consent/<flow_id>")
 def consent(flow_id: str) -> Response:
     """Ask the person whether an app may go on."""
-    question = broker.get_question(g.session, _person(), flow_id, bound_browser())
+    try:
+        question = broker.get_question(g.session, _person(), flow_id, bound_browser())
+    except Forbidden as error:
+        return _wrong_person(error)
     response = page("oauth/consent.html", question=question)
     response.headers["Content-Security-Policy"] = policy(form_action=_form_target(question.redirect_uri))
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -90,20 +93,34 @@ def consent(flow_id: str) -> Response:
 @bp.post("/oauth/consent/<flow_id>")
 def decide(flow_id: str) -> Response:
     """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which a form may not."""
-    browser, allow = bound_browser(), request.form.get("decision") == "allow"
-    address = broker.decide(g.session, _person(), flow_id, browser, allow=allow)
-    if allow:
-        response = onward(address, "Now sign in to the server", "You are led to its own sign-in provider.")
+    browser, allow = new_or_bound_browser(), request.form.get("decision") == "allow"
+    try:
+        departure = broker.decide(g.session, _person(), flow_id, browser, allow=allow)
+    except Forbidden as error:
+        return _wrong_person(error)
+    if not departure.is_to_app:
+        response = onward(departure.url, "Now sign in to the server", "You are led to its own sign-in provider.")
     else:
-        response = make_response(redirect(address, code=303))
+        response = make_response(redirect(departure.url, code=303))
     response.headers["Referrer-Policy"] = "no-referrer"
-    return bind(response, browser or "")
+    return bind(response, browser)
+
+
+def _wrong_person(error: Forbidden) -> Response:
+    """Somebody else is signed in than the owner of the key that it was begun with: nothing is used up."""
+    if error.code != "other_person":
+        raise error
+    return page("oauth/other_person.html", status=status_of(error), message=error.message)
 
 
 def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
-    """Send what an upstream answered on to the MCP client."""
+    """Send what an upstream answered on to the MCP client; where it began with an API key, once its owner agreed."""
+    browser = new_or_bound_browser()
     try:
-        return make_response(redirect(broker.bring_back(g.session, known_person(), flow, answer), code=302))
+        departure = broker.bring_back(g.session, known_person(), flow, answer, browser=browser)
+        target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
+        response = make_response(redirect(target, code=302))
+        return bind(response, browser) if departure.consent else response
     except InvalidRequest as error:
         return page(
             "errors/error.html", status=status_of(error), status_code=status_of(error), title="This cannot go on",

@@ -16,7 +16,8 @@ from portal.web.rendering import page, see_other
 
 _FIELDS = ("user_id", "key_id", "server_id", "tool", "address")
 _RULES = {
-    "identity": "Who asks", "active": "Is active", "address": "Address", "open_to_all": "Open to all",
+    "identity": "Who asks", "active": "Is active", "address": "Address", "owner": "Owner of the key",
+    "open_to_all": "Open to all",
     "admin_view": "Administrator", "grants": "Grants", "view_all": "Shown to all", "allowed_tools": "Allowed tools",
     "tool_permissions": "Tool permissions", "allowed_routes": "Routes of the key",
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """API keys: one's own, and for administrators everybody's. A key's secret is shown once."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,8 +8,9 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import choices, impact, keys, teams
+from portal.services import choices, impact, key_reach, keys, preferences, teams
 from portal.services.inner.grants import ObjectPermission
+from portal.services.inner.paging import Page
 from portal.services.keys import IssuedKey, KeyDraft, KeyView
 from portal.web.context import may_change, reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
@@ -16,30 +18,52 @@ from portal.web.pages.choosing import person_options, server_options, team_optio
 from portal.web.pages.people import bp as people_bp
 from portal.web.rendering import page, see_other
 
+SORTS = (("", "Name"), ("age", "Age, oldest first"), ("last_used", "Last use, longest ago first"))
 bp = Blueprint("keys", __name__, url_prefix="/keys")
 
 
 @bp.get("")
 def mine() -> Response:
     """One's own keys."""
-    found = keys.list_own_keys(g.session, g.principal, cursor=request.args.get("cursor", "")[:128])
-    next_url = url_for("keys.mine", cursor=found.next_cursor) if found.next_cursor else ""
-    return _list("keys/mine.html", "keys", found.items, next_url)
+    found = keys.list_own_keys(g.session, g.principal, **_order())
+    return _list("keys/mine.html", "keys", "keys.mine", found)
 
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> Response:
     """Issue a key to oneself, never wider than oneself."""
-    own = teams.list_own_teams(g.session, g.principal)
-    # Without a team a Member's key reaches next to nothing; an administrator's would be narrowed by one.
-    likely = own[0].team_id if own and not authz.has_admin_view(g.principal) else ""
-    form = KeyForm(team_id=likely)
-    form.team_id.choices = [("", "None"), *((team.team_id, team.team_alias) for team in own)]
+    form = _own_form()
     if form.sent():
         with form.showing_errors():
             return _issued(keys.issue_own_key(g.session, g.principal, _draft(form)), "keys")
     return page(
-        "keys/new.html", status=form.status, nav="keys", form=form, options=server_options(form.servers.data or ())
+        "keys/new.html", status=form.status, nav="keys", form=form, options=server_options(form.servers.data or ()),
+        preview=_preview(form),
+    )  # fmt: skip
+
+
+@bp.post("/reach")
+@reads_only
+def reach() -> Response:
+    """What the key would reach, with what is chosen; the form says the same when it is shown."""
+    form = _own_form()
+    return page(
+        "keys/new.html", fragment="reach", nav="keys", form=form, options=server_options(form.servers.data or ()),
+        preview=_preview(form),
+    )  # fmt: skip
+
+
+def _own_form() -> KeyForm:
+    form = KeyForm()
+    own = teams.list_own_teams(g.session, g.principal)
+    form.team_id.choices = [("", "None"), *((team.team_id, team.team_alias) for team in own)]
+    form.limit_expiry(preferences.load_preferences(g.session).key_max_age_days)
+    return form
+
+
+def _preview(form: KeyForm) -> key_reach.Preview:
+    return key_reach.preview_own(
+        g.session, g.principal, team_id=form.team_id.data or None, server_ids=form.servers.data or ()
     )
 
 
@@ -66,10 +90,9 @@ def find_servers() -> Response:
 @people_bp.get("/keys", endpoint="keys")
 def all_keys() -> Response:
     """Everybody's keys."""
-    found = keys.list_keys(g.session, g.principal, cursor=request.args.get("cursor", "")[:128])
-    next_url = url_for("people.keys", cursor=found.next_cursor) if found.next_cursor else ""
+    found = keys.list_keys(g.session, g.principal, **_order())
     owners = choices.name_people(g.session, g.principal, {key.user_id for key in found.items if key.user_id})
-    return _list("keys/all.html", "all_keys", found.items, next_url, owners=owners)
+    return _list("keys/all.html", "all_keys", "people.keys", found, owners=owners)
 
 
 @people_bp.route("/keys/new", methods=["GET", "POST"])
@@ -78,6 +101,7 @@ def key_new() -> Response:
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
     form.toolsets.choices = toolset_choices()
+    form.limit_expiry(preferences.load_preferences(g.session).key_max_age_days)
     if form.sent():
         with form.showing_errors():
             draft = _draft(form, form.user_id.data or None, tuple(form.toolsets.data or ()))
@@ -111,12 +135,27 @@ def _draft(form: KeyForm, user_id: str | None = None, toolsets: tuple[str, ...] 
     )  # fmt: skip
 
 
-def _list(template: str, nav: str, items: tuple[KeyView, ...], next_url: str, **more: Any) -> Response:
-    named = choices.name_teams(g.session, g.principal, {key.team_id for key in items if key.team_id})
-    rows = sorted(items, key=lambda key: (key.revoked_at is not None, (key.key_alias or key.key_prefix).casefold()))
+def _order() -> dict[str, Any]:
+    """How the list is sorted and narrowed, and where it goes on; what the page does not offer is left out."""
+    sort = request.args.get("sort", "")
+    return {
+        "cursor": request.args.get("cursor", "")[:200], "sort": sort if sort in dict(SORTS) else "",
+        "unused": request.args.get("unused") == "true",
+    }  # fmt: skip
+
+
+def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: Any) -> Response:
+    asked = _order()
+    kept: dict[str, Any] = {"sort": asked["sort"] or None, "unused": "true" if asked["unused"] else None}
+    named = choices.name_teams(g.session, g.principal, {key.team_id for key in found.items if key.team_id})
+    rows: Sequence[KeyView] = found.items
+    if not asked["sort"]:
+        rows = sorted(rows, key=lambda key: (key.revoked_at is not None, (key.key_alias or key.key_prefix).casefold()))
     return page(
         template, nav=nav, keys=rows, teams=named, now=datetime.now(UTC), soon=datetime.now(UTC) + timedelta(days=14),
-        next_url=next_url, cursor="cursor" in request.args, **more,
+        next_url=url_for(endpoint, cursor=found.next_cursor, **kept) if found.next_cursor else "",
+        first_url=url_for(endpoint, **kept) if "cursor" in request.args else "", list_url=url_for(endpoint),
+        asked=asked, sorts=SORTS, **more,
     )  # fmt: skip
 
 

@@ -1,0 +1,19 @@
+"""Who decided what an API key reaches: its owner, or an Admin"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Keys that are there already keep null: they reach what they reached before.
+    op.add_column("api_keys", sa.Column("set_by", sa.String(length=8), nullable=True))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.drop_column("set_by")

@@ -1,0 +1,115 @@
+"""What an API key reaches at the moment it is used: its own grants, its team's, and what its owner reaches then.
+
+Nothing of the answer is stored, so that it follows whatever changes about the owner: role, teams and grants.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+
+from portal.domain.principals import Principal, Reach
+from portal.store.models import ApiKey, TeamMember, User
+
+_CLOCKS_DIFFER = timedelta(minutes=5)
+
+
+class SetBy(StrEnum):
+    """Who decided what a key reaches. A key that is older than this says nothing and stands by its own grants."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+
+
+class KeyFault(StrEnum):
+    """Why a key opens nothing."""
+
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    OWNER_INACTIVE = "owner_inactive"
+    LEFT_TEAM = "left_team"
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """What decides whether a key opens anything. `owner_is_member`: of the key's team; times are UTC."""
+
+    revoked_at: datetime | None
+    expires_at: datetime | None
+    has_owner: bool
+    owner_is_active: bool
+    has_team: bool
+    owner_is_member: bool
+
+
+def key_fault(key: KeyFacts, at: datetime) -> KeyFault | None:
+    """Why the key opens nothing at the time `at`; None where it does. A key of a person and a team is good only as
+    long as the person is a member."""
+    if key.revoked_at is not None:
+        return KeyFault.REVOKED
+    if key.has_owner and not key.owner_is_active:
+        return KeyFault.OWNER_INACTIVE
+    if key.expires_at is not None and key.expires_at <= at:
+        return KeyFault.EXPIRED
+    if key.has_owner and key.has_team and not key.owner_is_member:
+        return KeyFault.LEFT_TEAM
+    return None
+
+
+def key_complies(most_days: int | None, created_at: datetime, ends: datetime | None) -> bool:
+    """Whether a key ends within the days that the settings allow; None allows any key."""
+    if most_days is None:
+        return True
+    return ends is not None and ends <= created_at + timedelta(days=most_days) + _CLOCKS_DIFFER
+
+
+def working_keys(at: datetime) -> ColumnElement[bool]:
+    """The condition on `ApiKey` that says where `key_fault` finds none."""
+    owner = exists().where(User.user_id == ApiKey.user_id, User.is_active).correlate(ApiKey)
+    return and_(
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at),
+        or_(ApiKey.user_id.is_(None), owner),
+        or_(ApiKey.user_id.is_(None), ApiKey.team_id.is_(None), owner_is_member()),
+    )
+
+
+def owner_is_member() -> ColumnElement[bool]:
+    """The condition on `ApiKey` that its owner is a member of its team now."""
+    member = select(TeamMember.user_id).where(
+        TeamMember.team_id == ApiKey.team_id, TeamMember.user_id == ApiKey.user_id
+    )
+    return member.correlate(ApiKey).exists()
+
+
+def personal_keys() -> ColumnElement[bool]:
+    """The condition on `ApiKey` for those that follow their owners, and are for no team."""
+    return and_(ApiKey.set_by == SetBy.OWNER.value, ApiKey.team_id.is_(None))
+
+
+def reach_of_key(
+    key: Principal, *, own: Reach, own_groups: frozenset[str] | None, team: Reach | None, owner: Principal | None,
+    in_groups: frozenset[str] = frozenset(),
+) -> Principal:  # fmt: skip
+    """`key`, who it is for, with what it reaches.
+
+    `own` is what the key names itself, `own_groups` the access groups that are added on top (None where it was never
+    given any), `team` what its team is granted. `owner` is the person as they would ask in their browser, given only
+    for a key that follows them: without team and grants the key reaches just what they do, else never more than they
+    do. `in_groups` are the servers of all its groups, which narrow an administrator's.
+    """
+    has_own_grants = own.names_anything or own_groups is not None
+    if owner is not None and team is None and not has_own_grants:
+        return replace(
+            key, team_ids=owner.team_ids, routes_of_access=owner.routes_of_access, few_servers=owner.few_servers,
+            is_personal=True,
+        )  # fmt: skip
+    levels = tuple(level for level in (own, team) if level is not None and level.names_anything)
+    routes = [levels] if levels else []
+    if own_groups:
+        routes.append((Reach(access_group_ids=own_groups, names_anything=True, holder=own.holder),))
+    only = own.server_ids | in_groups if owner is not None and has_own_grants else own.explicit_servers
+    return replace(
+        key, routes_of_access=tuple(routes), only_servers=only, only_toolsets=own.explicit_toolsets, owner=owner
+    )

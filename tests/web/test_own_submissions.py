@@ -1,0 +1,92 @@
+"""An Admin does not approve what they submitted themselves before they became one, unless there is no other Admin."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select
+
+from portal.domain.principals import OPERATOR
+from portal.services import people
+from portal.store.models import AuditEvent, Server
+from tests.conftest import Client, Write
+from tests.factories import make_key
+from tests.web.browsing import Browser, text_of
+
+As = Callable[[str | None], Client]
+BODY = {"server_name": "wiki", "transport": "http", "url": "http://127.0.0.1:9/wiki"}
+
+
+def submitted(client: As) -> str:
+    answer = client("mel").post("/v1/mcp/server/register", BODY)
+    assert answer.status_code == 201, answer.get_data(as_text=True)
+    return str(answer.get_json()["server_id"])
+
+
+def role_of(write: Write, name: str, role: str) -> None:
+    with write() as session:
+        people.change_user(session, OPERATOR, name, {"role": role}, None)
+
+
+def status_of(write: Write, server_id: str) -> str:
+    with write() as session:
+        return session.scalars(select(Server.approval_status).where(Server.server_id == server_id)).one()
+
+
+def test_the_promoted_do_not_approve_their_own_by_any_key_of_theirs(client: As, write: Write) -> None:
+    server_id = submitted(client)
+    role_of(write, "mel", "proxy_admin")
+    with write() as session:
+        bare = make_key(session, user_id="mel")
+    for asking in (client("mel"), client(bare)):
+        refused = asking.put(f"/v1/mcp/server/{server_id}/approve", {})
+        detail = refused.get_json()["detail"]
+        assert (refused.status_code, detail["error"]) == (403, "forbidden")
+        assert "You submitted this yourself" in detail["message"]
+        assert "Ada" in detail["message"]
+    assert status_of(write, server_id) == "pending_review"
+    assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+
+
+def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(client: As, write: Write) -> None:
+    server_id = submitted(client)
+    assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+    change = client("mel").put(f"/v1/mcp/server/register/{server_id}", {"description": "changed"})
+    assert change.status_code == 200
+    role_of(write, "mel", "proxy_admin")
+    assert client("mel").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 403
+    assert client("ada").get(f"/v1/mcp/server/{server_id}").get_json()["description"] is None
+    assert client("mel").put(f"/v1/mcp/server/{server_id}/reject", {"only_change": True}).status_code == 200
+
+
+@pytest.mark.parametrize("other", ["no", "deactivated"])
+def test_the_only_admin_may_and_the_record_says_so(client: As, write: Write, other: str) -> None:
+    server_id = submitted(client)
+    role_of(write, "mel", "proxy_admin")
+    if other == "no":
+        role_of(write, "ada", "internal_user")
+    else:
+        with write() as session:
+            people.change_user(session, OPERATOR, "ada", {"is_active": False}, None)
+    assert client("mel").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+    with write() as session:
+        event = session.scalars(select(AuditEvent).where(AuditEvent.action == "server approved")).one()
+        assert event.details["own_submission"] == "There was no other Admin."
+
+
+def test_pages_say_who_can_in_place_of_the_button_and_several_at_once_leave_it_out(
+    client: As, browser: Callable[[str], Browser], write: Write
+) -> None:
+    server_id = submitted(client)
+    role_of(write, "mel", "proxy_admin")
+    mel = browser("mel")
+    for path in (f"/admin/submissions/{server_id}", "/admin/submissions"):
+        page = mel.open(path)
+        assert "another Admin approves it: Ada" in text_of(page)
+        assert not page.select(f'a[href*="verdict=approve&chosen={server_id}"]')
+        assert page.select(f'a[href*="verdict=reject&chosen={server_id}"]')
+    asked = mel.open(f"/admin/submissions/decide?verdict=approve&chosen={server_id}")
+    assert not asked.select("#decision button.primary")
+    mel.post("/admin/submissions/decide", verdict="approve", chosen=[server_id])
+    assert "You submitted this yourself" in text_of(mel.open("/admin/submissions"))
+    assert status_of(write, server_id) == "pending_review"
+    assert browser("ada").open(f"/admin/submissions/{server_id}").select('a[href*="verdict=approve"]')
