@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from portal.telemetry import metrics
 
@@ -47,6 +49,7 @@ class Vault:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         """`keys` by id, newest first: the first seals, all open."""
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._keys = dict(keys)
         self._newest = next(iter(self._ciphers))
         self._headers = tuple(bytes((_VERSION, len(key_id))) + key_id.encode() for key_id in keys)
 
@@ -55,6 +58,14 @@ class Vault:
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._newest].encrypt(nonce, text.encode(), place.associated_data(self._newest))
         return self.newest_header + nonce + sealed
+
+    def keys_for(self, purpose: str) -> dict[str, bytes]:
+        """A key of 32 bytes for each of the ring, newest first, for a `purpose` other than sealing (HKDF, RFC 5869):
+        none of them tells anything of the ring or of those for another purpose."""
+        return {
+            key_id: HKDF(SHA256(), 32, salt=None, info=f"mcp-portal {purpose} {key_id}".encode()).derive(key)
+            for key_id, key in self._keys.items()
+        }
 
     @property
     def key_ids(self) -> tuple[str, ...]:
