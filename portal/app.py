@@ -4,6 +4,7 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 from flask import Flask
+from sqlalchemy.engine import make_url
 
 from portal import web
 from portal.domain.oauth import Client
@@ -14,6 +15,7 @@ from portal.domain.upstream import OutboundPolicy
 from portal.services.inner.house import House
 from portal.settings import ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
+from portal.store.journal import FileJournal
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
@@ -44,7 +46,14 @@ def open_database(settings: Settings) -> Database:
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
     )
-    return Database(settings.database_url, {"house": house})
+    return Database(settings.database_url, {"house": house, "journal": journal_of(settings, house.vault)})
+
+
+def journal_of(settings: Settings, vault: Vault | None = None) -> FileJournal | None:
+    """The revocation journal beside an SQLite database; PostgreSQL has it in a schema of its own."""
+    file = make_url(settings.database_url).database if settings.embedded else None
+    vault = vault or Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
+    return FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal")) if file else None
 
 
 def _provider(given: ProviderSettings) -> SignInProvider:

@@ -21,7 +21,7 @@ from portal import telemetry
 from portal.app import create_app
 from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
+from portal.services import health, revocations, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -100,6 +100,7 @@ def do_round(database: Database, *, tidies: bool) -> int:
     """Do what is due now; how much was done."""
     began = time.monotonic()
     with span("worker round"):
+        revocations.catch_up_due(database)
         with database.session(writes=True) as session:
             probed = health.probe_due(session, OPERATOR)
         with database.session(writes=True) as session:

@@ -17,7 +17,10 @@ _PREFERENCES = sa.table("preferences", sa.column("name", sa.String), sa.column("
 _TIME = sa.DateTime(timezone=True)
 _EVENTS = sa.table("audit_events", sa.column("sequence", sa.Integer), sa.column("hash_key", sa.String))
 _CHAIN_KEYS = sa.table(
-    "chain_keys", sa.column("chain_key_id", sa.String), sa.column("sealed", sa.LargeBinary), sa.column("created_at", _TIME)
+    "chain_keys",
+    sa.column("chain_key_id", sa.String),
+    sa.column("sealed", sa.LargeBinary),
+    sa.column("created_at", _TIME),
 )
 _REVOCATIONS = sa.table(
     "revocations", sa.column("position", sa.Integer), sa.column("entry_id", sa.String), sa.column("at", _TIME),
@@ -72,8 +75,7 @@ def _remove_triggers(connection: sa.Connection) -> None:
         drop = "drop trigger {}"
     else:
         names = sa.text(
-            "select proname from pg_proc where proname like :pattern"
-            " and pronamespace = current_schema()::regnamespace"
+            "select proname from pg_proc where proname like :pattern and pronamespace = current_schema()::regnamespace"
         )
         drop = "drop function {}() cascade"
     for name in connection.scalars(names, {"pattern": "portal_ends_%"}).all():
@@ -119,7 +121,9 @@ def _put_back(connection: sa.Connection) -> None:
         connection.execute(_REVOCATIONS.insert().values(values))
     if connection.dialect.name == "postgresql" and kept["revocations"]:
         connection.execute(
-            sa.text("select setval(pg_get_serial_sequence('revocations', 'position'), (select max(position) from revocations))")
+            sa.text(
+                "select setval(pg_get_serial_sequence('revocations', 'position'), (select max(position) from revocations))"
+            )
         )
     connection.execute(_PREFERENCES.delete().where(_PREFERENCES.c.name == _KEPT))
 

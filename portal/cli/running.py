@@ -5,6 +5,8 @@ import os
 import click
 
 from portal.cli import base, ring
+from portal.settings import Settings
+from portal.store.database import Database
 
 _WITHOUT_SECRETS = click.option(
     "--without-secrets", is_flag=True, help="Start although no stored secret can be read; all count as not set."
@@ -26,6 +28,7 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     settings = base.load()
     database = base.connect(settings)
     ring.check(database, without_secrets=without_secrets)
+    _reconciled(settings, database)
     serving.begin(settings, database, announce=click.echo)
     serving.serve(settings, host=host, port=port, workers=workers)
 
@@ -42,6 +45,7 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
     database = base.connect(settings)
     if parent is None:  # a parent has looked
         ring.check(database, without_secrets=without_secrets)
+        _reconciled(settings, database)
     serving.work(settings, database, once=once, parent=parent)
 
 
@@ -55,7 +59,14 @@ def demo(host: str, port: int) -> None:
     os.environ.setdefault("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
     settings = base.load()
     database = base.connect(settings)
+    _reconciled(settings, database)
     serving.begin(settings, database, announce=click.echo)
     with sample.running_server() as url:
         sample.fill(database, url, announce=click.echo)
         serving.serve(settings, host=host, port=port, workers=2)
+
+
+def _reconciled(settings: Settings, database: Database) -> None:
+    """Nothing is served before the database is as its revocation journal has it; for SQLite `connect` has seen to it."""
+    if not settings.embedded:
+        base.reconcile(database)

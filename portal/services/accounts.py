@@ -13,6 +13,7 @@ from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.principals import STRANGER, Principal, Reach, Role
 from portal.services import audit
+from portal.services.inner import dormancy
 from portal.services.inner.grants import Holder, few_servers, holdings
 from portal.services.inner.house import house_of
 from portal.services.preferences import STORED, load_preferences, preferences_of
@@ -42,6 +43,7 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
     user = read(session, _USER, user_id=user_id).one_or_none()
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
+    dormancy.check_person(user.dormant, Role(user.role))
     teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
     held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
     reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
@@ -61,9 +63,10 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
 
 
 _PREFERENCES = STORED.scalar_subquery().label("preferences")
+_DORMANT = dormancy.STATE.scalar_subquery().label("dormant")
 _USER = select(
     User.user_id, User.email, User.display_name, User.role, User.is_active, User.theme, User.must_change_password,
-    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES,
+    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES, _DORMANT,
 ).where(User.user_id == bindparam("user_id"))  # fmt: skip
 _TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_id"))
 
@@ -89,7 +92,7 @@ def stranger(session: Session, address: str | None) -> Principal:
 
 _KEY = select(
     ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
-    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, _PREFERENCES,
+    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, ApiKey.created_at, _PREFERENCES, _DORMANT,
 ).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
 
 
@@ -99,6 +102,7 @@ def _principal_of(session: Session, which: ColumnElement[bool], address: str | N
         raise Unauthenticated("A valid API key is required.")
     if key.user_id and not key.is_active:
         raise Unauthenticated("A valid API key is required.")
+    dormancy.check_key(key.dormant, key.created_at)
     holder: Holder = ("key", key.key_id)
     team: Holder | None = ("team", key.team_id) if key.team_id else None
     held = holdings(session, [holder, *([team] if team else [])])
@@ -137,6 +141,7 @@ class Profile:
     theme: str
     must_change_password: bool
     has_password: bool = True
+    dormant_because: str | None = None
     signs_in_with: str | None = None
 
 
@@ -147,6 +152,7 @@ def _profile(session: Session, user: Any) -> Profile:
     return Profile(
         user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
         has_password=user.has_password, signs_in_with=label,
+        dormant_because=user.dormant["because"] if user.dormant else None,
     )  # fmt: skip
 
 

@@ -184,7 +184,9 @@ class FileJournal:
     def _refreshed(self, handle: int) -> tuple[int, int, str, int]:
         """Where the file ends that `handle` is open on. Raises `ValueError` where it does not hold."""
         stat = os.fstat(handle)
-        known = self._known if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size else None
+        known = (
+            self._known if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size else None
+        )
         begin = Contents() if known is None else Contents("known", end=known[1], mac=known[2])
         found = self._parse(os.pread(handle, stat.st_size - begin.end, begin.end), begin)
         if found.fault:

@@ -8,6 +8,8 @@ On PostgreSQL a second trigger copies each entry into the schema `portal_journal
 out. On SQLite `journal.py` copies them into a file after the commit.
 """
 
+# ruff: noqa: S608 - every name is one of this file or of the models, none is input
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -198,6 +200,52 @@ def _install_postgresql(connection: Connection) -> None:
         connection.execute(
             text(f"create trigger {mirror} after insert on revocations for each row execute function {mirror}()")
         )
+        _install_head(connection)
+
+
+def make_schema(connection: Connection) -> None:
+    """Make the journal's schema on PostgreSQL. The table `identity` names the very table of entries by its OID: one
+    that was dumped and restored has another."""
+    there = connection.scalar(text("select to_regnamespace(:name) is not null"), {"name": SCHEMA})
+    if not there:
+        connection.execute(text(f"create schema {SCHEMA}"))
+    for table in (
+        "revocations (entry_id text primary key, position bigint not null, at timestamptz not null, op text not null,"
+        " kind text not null, subject text not null, facts text not null)",
+        "identity (journal_id text primary key, made_as text not null)",
+        "head (sequence bigint not null, event_hash text not null)",
+    ):
+        connection.execute(text(f"create table if not exists {SCHEMA}.{table}"))
+
+
+def made_as(connection: Connection) -> str:
+    """What names the table of entries in this very database on this very server."""
+    query = "select current_database() || '/' || (select oid from pg_database where datname = current_database())"
+    query += f" || '/' || '{SCHEMA}.revocations'::regclass::oid"
+    return str(connection.scalar(text(query)))
+
+
+def _install_head(connection: Connection) -> None:
+    """The audit's head outside follows the one among the settings, whoever writes it, where the events still hold what
+    was noted before."""
+    name = f"portal_ends_{_VERSION}_head"
+    connection.execute(
+        text(
+            f"create or replace function {name}() returns trigger language plpgsql as $body$"
+            f" declare outside record; begin if to_regclass('{SCHEMA}.head') is null then return null; end if;"
+            f" select sequence, event_hash into outside from {SCHEMA}.head; if not found then return null; end if;"
+            " if (NEW.value->>'sequence')::bigint > outside.sequence and (outside.sequence = 0 or exists (select 1 from"
+            " audit_events where sequence = outside.sequence and event_hash = outside.event_hash)) then"
+            f" update {SCHEMA}.head set sequence = (NEW.value->>'sequence')::bigint, event_hash = NEW.value->>'hash';"
+            " end if; return null; end $body$"
+        )
+    )
+    connection.execute(
+        text(
+            f"create trigger {name} after insert or update on preferences for each row"
+            f" when (NEW.name = 'audit_head') execute function {name}()"
+        )
+    )
 
 
 def _escaped(sql: str) -> str:
