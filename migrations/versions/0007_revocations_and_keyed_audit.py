@@ -49,7 +49,6 @@ def upgrade() -> None:
         sa.Column("facts", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_revocations")),
         sa.UniqueConstraint("entry_id", name=op.f("uq_revocations_entry_id")),
-        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("revocations", schema=None) as batch_op:
         batch_op.create_index("ix_revocations_kind_subject", ["kind", "subject"], unique=False)
@@ -122,7 +121,8 @@ def _put_back(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql" and kept["revocations"]:
         connection.execute(
             sa.text(
-                "select setval(pg_get_serial_sequence('revocations', 'position'), (select max(position) from revocations))"
+                "select setval(pg_get_serial_sequence('revocations', 'position'),"
+                " (select max(position) from revocations))"
             )
         )
     connection.execute(_PREFERENCES.delete().where(_PREFERENCES.c.name == _KEPT))

@@ -63,7 +63,6 @@ def restore(file: Path, force: bool, without_secrets: bool, without_journal: boo
     if target.exists() and not force:
         raise click.ClickException(f"{target} is there already. Its content is lost with --force; back it up before.")
     manifest = _read_manifest(file)
-    has_journal = _check_journal(settings, without_journal=without_journal)
     partial = target.with_name(f"{target.name}.restoring")
     os.umask(0o077)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,7 @@ def restore(file: Path, force: bool, without_secrets: bool, without_journal: boo
         with copying.alone(target), _removed_at_the_end(partial):
             copying.copy(file, partial)
             _check_revision(partial)
-            _bring_in(settings, partial, manifest, without_secrets=without_secrets, has_journal=has_journal)
+            _bring_in(settings, partial, manifest, without_secrets=without_secrets, without_journal=without_journal)
             copying.put_in_place(partial, target)
     except copying.InUse:
         raise click.ClickException(
@@ -184,7 +183,7 @@ def _end_again(settings: Settings) -> None:
 
 
 def _bring_in(
-    settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool, has_journal: bool
+    settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool, without_journal: bool
 ) -> None:
     """Bring a copy to head, see that its keys and its record are whole, and end what must not live again."""
     from portal.app import open_database
@@ -202,8 +201,9 @@ def _bring_in(
         found = trail.verify(session, OPERATOR, without_keys=without_secrets)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(f"The audit record in the backup is not whole. {found.fault or ''}")
+        knows = _check_journal(settings, without_journal=without_journal)
         backups.begin_anew(
-            session, OPERATOR, knows_what_ended=has_journal, made_at=manifest["made_at"], sha256=manifest["sha256"]
+            session, OPERATOR, knows_what_ended=knows, made_at=manifest["made_at"], sha256=manifest["sha256"]
         )
         session.commit()
     database.engine.dispose()

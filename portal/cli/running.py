@@ -67,6 +67,6 @@ def demo(host: str, port: int) -> None:
 
 
 def _reconciled(settings: Settings, database: Database) -> None:
-    """Nothing is served before the database is as its revocation journal has it; for SQLite `connect` has seen to it."""
+    """Bring the database up to its revocation journal before it is served; `connect` has done it for SQLite."""
     if not settings.embedded:
         base.reconcile(database)

@@ -92,7 +92,8 @@ def stranger(session: Session, address: str | None) -> Principal:
 
 _KEY = select(
     ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
-    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, ApiKey.created_at, _PREFERENCES, _DORMANT,
+    ApiKey.revoked_at, ApiKey.expires_at, User.email, User.role, User.is_active, ApiKey.created_at,
+    _PREFERENCES, _DORMANT,
 ).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The record of what was done and refused: one event in the same transaction as the change that it tells of.
 
 People stand in an event by their ids alone: what is chained cannot be taken back, and a name must be. `trail.py` looks
-names up when an event is shown. Events are chained (`3-security.md`, 11): just before the commit each one gets its place in the sequence, the hash of
-the event before it, and its own. `trail.py` reads and verifies them.
+names up when an event is shown, and verifies the chain: just before the commit each event gets its place in the
+sequence, the hash of the event before it, and its own.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ _NAMES_OF_PEOPLE = frozenset({"email", "user_email", "display_name"})
 
 
 def _without_people(session: Session, details: dict[str, Any]) -> dict[str, Any]:
-    """The details with a person's id in place of their e-mail, and of fields that name people only that they changed."""
+    """The details with ids in place of people's e-mails, and of fields that name people only that they changed."""
     found: dict[str, Any] = {}
     for name, value in details.items():
         if name not in _NAMES_OF_PEOPLE:

@@ -525,7 +525,4 @@ class Revocation(Base):
     subject: Mapped[str] = mapped_column(Text)
     facts: Mapped[str] = mapped_column(Text)
 
-    __table_args__ = (
-        Index("ix_revocations_kind_subject", "kind", "subject"),
-        {"sqlite_autoincrement": True},
-    )
+    __table_args__ = (Index("ix_revocations_kind_subject", "kind", "subject"),)

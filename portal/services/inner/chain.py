@@ -59,7 +59,7 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
     noted = session.get(Preference, HEAD, populate_existing=True)
     head = _head_in(session, noted) or _last(session)
     key_id, key = _newest_key(session)
-    if not head.is_keyed and (anchor := _anchor(session, head)) is not None:
+    if not head.is_keyed and (anchor := _anchor(session, head, rows)) is not None:
         session.add(anchor)
         rows = (anchor, *rows)
     before = head
@@ -150,13 +150,14 @@ def keys_of(session: Session) -> Mapping[str, bytes]:
     return {**found, **house_of(session).chain_keys}
 
 
-def earlier_digest(session: Session) -> tuple[int, str]:
-    """How many events are older than the chain, and one digest over all of them."""
+def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -> tuple[int, str]:
+    """How many events are older than the chain, and one digest over all of them; `without` those of these ids."""
     count, digest = 0, hashlib.sha256()
     query = select(AuditEvent).where(AuditEvent.sequence.is_(None)).order_by(AuditEvent.event_id)
     for row in session.scalars(query.execution_options(yield_per=500, populate_existing=True)):
-        count += 1
-        digest.update(hash_of(row).encode())
+        if row.event_id not in without:
+            count += 1
+            digest.update(hash_of(row).encode())
     return count, digest.hexdigest()
 
 
@@ -193,11 +194,11 @@ def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
         return connection.scalar(query) == noted.event_hash
 
 
-def _anchor(session: Session, head: Head) -> AuditEvent | None:
+def _anchor(session: Session, head: Head, rows: Sequence[AuditEvent]) -> AuditEvent | None:
     """The event that seals those without a key, where it is due: as the first keyed one of a chain with a past."""
     if session.scalar(select(AuditEvent.event_id).where(AuditEvent.hash_key.is_not(None)).limit(1)) is not None:
         return None
-    earlier, digest = earlier_digest(session)
+    earlier, digest = earlier_digest(session, without=frozenset(row.event_id for row in rows))
     if not earlier and not head.sequence:
         return None
     details: dict[str, Any] = {"earlier": earlier, "digest": digest, "sealed_up_to": head.sequence}

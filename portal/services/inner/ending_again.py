@@ -22,7 +22,7 @@ _ENDED, _LIMITED, _RETURNED = "ended", "limited", "returned"
 
 @dataclass(frozen=True)
 class Ended:
-    """An entry of the journal: what was done to which row, named by the JSON list of its ids, and what is left of it."""
+    """An entry of the journal: what was done, to which row (the JSON list of its ids), and what is left of it."""
 
     op: str
     kind: str
