@@ -100,7 +100,7 @@ def _keep(connection: sa.Connection) -> None:
             for row in connection.execute(sa.select(_REVOCATIONS))
         ],
     }
-    if any(kept.values()):
+    if spans:  # every portal that ever ran has keyed events
         connection.execute(_PREFERENCES.insert().values(name=_KEPT, value=kept))
 
 
