@@ -4,14 +4,14 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.services.byok_flow import TOKEN_LIFETIME
-from portal.store.models import ApiKey, BrowserSession, ImportDraft, now
-from portal.store.oauth_tables import OAuthFlow, SharedToken, TemporaryServer
+from portal.store.models import ApiKey, BrowserSession, now
+from portal.store.oauth_tables import OAuthFlow, TemporaryServer
 
 
 def end_short_lived(session: Session) -> None:
-    """End browser sessions, sign-ins and codes under way, tokens the portal got for itself, definitions under test,
-    drafts, and the keys that MCP clients got for an hour."""
-    for table in (BrowserSession, OAuthFlow, TemporaryServer, SharedToken, ImportDraft):
+    """End browser sessions, sign-ins and codes under way, definitions under test, and the keys that MCP clients got
+    for an hour."""
+    for table in (BrowserSession, OAuthFlow, TemporaryServer):
         session.execute(delete(table))
     short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
     dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= TOKEN_LIFETIME]  # type: ignore[operator]
