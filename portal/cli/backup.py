@@ -30,7 +30,9 @@ _FORMAT = 1
 def backup(file: Path) -> None:
     """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is in neither."""
     settings = base.load()
-    source = _sqlite_file(settings, f"pg_dump --format=custom --exclude-schema=portal_journal --file={shlex.quote(str(file))}")
+    source = _sqlite_file(
+        settings, f"pg_dump --format=custom --exclude-schema=portal_journal --file={shlex.quote(str(file))}"
+    )
     database = base.connect(settings)
     for taken in (file, _manifest_of(file)):
         if taken.exists():

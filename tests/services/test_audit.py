@@ -293,16 +293,16 @@ def test_people_stand_in_events_by_their_ids_alone(database: Database, client: A
     assert client(key).get("/v1/audit").status_code == 403
     assert ada.patch(f"/v1/users/{user_id}", {"email": "other@example.com"}).status_code == 200
     assert ada.patch(f"/v1/teams/{CREW}", {"team_alias": "band"}).status_code == 200
-    shown = ada.get(f"/v1/audit?target={user_id}").get_json()["events"]
+    shown = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
     assert {e["actor"] for e in shown} == {"ada@example.com"}
     assert {e["details"]["name"] for e in shown} == {"other@example.com"}
-    assert [e["actor_id"] for e in ada.get("/v1/audit?actor=OTHER@example.com").get_json()["events"]] == [user_id]
+    assert [e["actor_id"] for e in ada.get("/v1/audit?actor=OTHER@example.com").get_json()["items"]] == [user_id]
     assert ada.delete(f"/v1/users/{user_id}").status_code in (200, 204)
-    gone = ada.get(f"/v1/audit?target={user_id}").get_json()["events"]
+    gone = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
     assert {e["details"]["name"] for e in gone} == {trail.pseudonym(user_id)}
-    [refused] = ada.get(f"/v1/audit?actor={user_id}").get_json()["events"]
+    [refused] = ada.get(f"/v1/audit?actor={user_id}").get_json()["items"]
     assert re.fullmatch(r"Deleted user [0-9a-f]{4}", refused["actor"])
-    by_pseudonym = ada.get("/v1/audit", query_string={"actor": refused["actor"]}).get_json()["events"]
+    by_pseudonym = ada.get("/v1/audit", query_string={"actor": refused["actor"]}).get_json()["items"]
     assert [e["event_id"] for e in by_pseudonym] == [refused["event_id"]]
     lines = ada.get(f"/admin/audit.csv?actor={user_id}")
     assert lines.status_code in (200, 302)
