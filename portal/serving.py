@@ -100,7 +100,8 @@ def do_round(database: Database, *, tidies: bool) -> int:
     """Do what is due now; how much was done."""
     began = time.monotonic()
     with span("worker round"):
-        revocations.catch_up_due(database)
+        with database.session() as session:
+            revocations.catch_up_due(session, OPERATOR)
         with database.session(writes=True) as session:
             probed = health.probe_due(session, OPERATOR)
         with database.session(writes=True) as session:

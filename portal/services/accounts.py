@@ -9,6 +9,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
+from portal import authorization as authz
 from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.principals import STRANGER, Principal, Reach, Role
@@ -43,7 +44,7 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
     user = read(session, _USER, user_id=user_id).one_or_none()
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
-    dormancy.check_person(user.dormant, Role(user.role))
+    dormancy.check_person(user.dormant, may_wake=authz.is_active_admin(user))
     teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
     held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
     reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]

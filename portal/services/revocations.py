@@ -29,7 +29,7 @@ from portal.services.inner.ending_again import Ended
 from portal.services.inner.journaling import NOTED, catch_up, entry_of
 from portal.services.inner.restoring import end_short_lived
 from portal.store import watching
-from portal.store.database import Database, take_turn
+from portal.store.database import take_turn
 from portal.store.journal import Contents, Entry, FileJournal
 from portal.store.models import Preference, Revocation, User, new_id, now
 
@@ -108,16 +108,16 @@ def reconcile(
     return Reconciled(is_older, dict(ended), because, start.at)
 
 
-def catch_up_due(database: Database) -> None:
+def catch_up_due(session: Session, principal: Principal) -> None:
     """On SQLite: append what a killed process, or one of an older version, left for the journal."""
-    with database.session() as session:
-        journal = chain.journal_of(session)
-        if journal is None or not journal.exists():
-            return
-        last = session.scalar(select(func.max(Revocation.position))) or 0
-        written = journal.position()
+    authz.require(principal, Action.VAULT_MANAGE)
+    journal = chain.journal_of(session)
+    if journal is None or not journal.exists():
+        return
+    last = session.scalar(select(func.max(Revocation.position))) or 0
+    written = journal.position()
     if written is None or last > written:
-        catch_up(database.engine, journal)
+        catch_up(session.get_bind().engine, journal)
 
 
 def wake(session: Session, principal: Principal) -> bool:

@@ -324,13 +324,13 @@ def _by(session: Session, actor: str) -> ColumnElement[bool]:
     if actor.lower().startswith(_DELETED.lower()):
         gone = select(AuditEvent.actor_id).where(AuditEvent.actor_id.not_in(select(User.user_id))).distinct()
         meant = [
-            user_id for user_id in session.scalars(gone) if user_id and pseudonym(user_id).lower() == actor.lower()
+            user_id for user_id in session.scalars(gone) if user_id and _pseudonym(user_id).lower() == actor.lower()
         ]
         found = or_(found, AuditEvent.actor_id.in_(meant))
     return found
 
 
-def pseudonym(user_id: str) -> str:
+def _pseudonym(user_id: str) -> str:
     """What a person is called who is not there any more: the same every time, and not their name."""
     return f"{_DELETED} {hashlib.sha256(user_id.encode()).hexdigest()[:4]}"
 
@@ -347,9 +347,9 @@ def _views(session: Session, rows: Sequence[AuditEvent]) -> list[EventView]:
 def _view(row: AuditEvent, names: Mapping[str, str]) -> EventView:
     actor, details = row.actor, row.details
     if row.actor_id and row.hash_key is not None:
-        actor = names.get(row.actor_id) or pseudonym(row.actor_id)
+        actor = names.get(row.actor_id) or _pseudonym(row.actor_id)
     if row.target_kind == "user" and row.target_id and "name" not in details:
-        details = {"name": names.get(row.target_id) or pseudonym(row.target_id), **details}
+        details = {"name": names.get(row.target_id) or _pseudonym(row.target_id), **details}
     return EventView(
         row.event_id, row.sequence, row.at, actor, row.actor_id, row.key_id, row.address, row.action,
         row.target_kind, row.target_id, row.outcome, details, row.event_hash,

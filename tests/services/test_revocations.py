@@ -403,7 +403,8 @@ def test_what_a_killed_process_left_is_written_by_the_next(site: Site, monkeypat
     site.database.engine.dispose()
     before = site.journal.read_bytes().count(b"\n")
     fresh = open_database(site.settings)
-    revocations.catch_up_due(fresh)
+    with fresh.session() as session:
+        revocations.catch_up_due(session, OPERATOR)
     fresh.engine.dispose()
     journal = fresh._info["journal"]
     assert isinstance(journal, FileJournal)

@@ -8,7 +8,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import Unauthenticated
-from portal.domain.principals import Role
 from portal.store.models import Preference, now
 
 _NAME = "dormant"
@@ -47,7 +46,7 @@ def check_key(state: Mapping[str, Any] | None, created_at: datetime) -> None:
         raise Unauthenticated(KEYS_SLEEP)
 
 
-def check_person(state: Mapping[str, Any] | None, role: Role) -> None:
+def check_person(state: Mapping[str, Any] | None, *, may_wake: bool) -> None:
     """Refuse everybody who could not wake the portal. Raises `Unauthenticated`."""
-    if state is not None and role is not Role.ADMIN:
+    if state is not None and not may_wake:
         raise Unauthenticated(PEOPLE_WAIT)
