@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain.addresses import is_internal
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.principals import STRANGER, Principal, Reach, Role
@@ -44,7 +45,6 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
     user = read(session, _USER, user_id=user_id).one_or_none()
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
-    dormancy.check_person(user.dormant, may_wake=authz.is_active_admin(user))
     teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
     held = holdings(session, [("user", user_id), *(("team", team_id) for team_id in teams)])
     reaches = [held[("user", user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
@@ -60,6 +60,7 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,
     )
+    dormancy.check_person(user.dormant, may_wake=authz.may(principal, Action.KEY_MANAGE))
     return principal, _profile(session, user)
 
 
