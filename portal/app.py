@@ -16,6 +16,7 @@ from portal.domain.upstream import OutboundPolicy
 from portal.services.inner.house import House
 from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
+from portal.store.journal import FileJournal
 from portal.store.vault import Vault
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
@@ -49,7 +50,14 @@ def open_database(settings: Settings) -> Database:
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
     )
-    return Database(settings.database_url, {"house": house})
+    return Database(settings.database_url, {"house": house, "journal": journal_of(settings, house.vault)})
+
+
+def journal_of(settings: Settings, vault: Vault | None = None) -> FileJournal | None:
+    """The revocation journal beside an SQLite database; PostgreSQL has it in a schema of its own."""
+    file = make_url(settings.database_url).database if settings.embedded else None
+    vault = vault or Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
+    return FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal")) if file else None
 
 
 def sandbox_of(settings: Settings) -> Sandbox:

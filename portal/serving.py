@@ -21,7 +21,16 @@ from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes, trying
+from portal.services import (
+    health,
+    revocations,
+    sessions,
+    sign_in_providers,
+    starting,
+    temporary,
+    tool_changes,
+    trying,
+)  # fmt: skip
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -106,6 +115,8 @@ def do_round(database: Database, *, tidies: bool) -> int:
     """Do what is due now; how much was done."""
     began = time.monotonic()
     with span("worker round"):
+        with database.session() as session:
+            revocations.catch_up_due(session, OPERATOR)
         with database.session(writes=True) as session:
             probed = health.probe_due(session, OPERATOR)
         with database.session(writes=True) as session:

@@ -22,6 +22,8 @@ def verify_audit() -> None:
     if found.earlier:
         click.echo(f"{found.earlier} events are older than the chain.")
     click.echo(f"{found.holds} events hold.")
+    for note in found.notes:
+        click.echo(note)
     if found.fault:
         click.echo(found.fault, err=True)
         sys.exit(1)

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR
-from portal.services import backups, key_ring, trail
+from portal.services import backups, key_ring, revocations, trail
 from portal.settings import Settings
 from portal.store import copying, schema
 from portal.store.database import Database
@@ -30,7 +30,9 @@ _FORMAT = 1
 def backup(file: Path) -> None:
     """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is in neither."""
     settings = base.load()
-    source = _sqlite_file(settings, f"pg_dump --format=custom --file={shlex.quote(str(file))}")
+    source = _sqlite_file(
+        settings, f"pg_dump --format=custom --exclude-schema=portal_journal --file={shlex.quote(str(file))}"
+    )
     database = base.connect(settings)
     for taken in (file, _manifest_of(file)):
         if taken.exists():
@@ -52,8 +54,12 @@ def backup(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--force", is_flag=True, help="Replace a database that is there.")
 @click.option("--without-secrets", is_flag=True, help="Restore although keys are missing; what they sealed is lost.")
-def restore(file: Path, force: bool, without_secrets: bool) -> None:
-    """Make FILE the database, in one step. Nobody may have the database open; all sessions end."""
+@click.option(
+    "--without-journal", is_flag=True, help="Restore without the revocation journal; API keys are dormant afterwards."
+)
+def restore(file: Path, force: bool, without_secrets: bool, without_journal: bool) -> None:
+    """Make FILE the database, in one step. Nobody may have the database open; all sessions end, and what was revoked
+    since the backup is revoked again."""
     settings = base.load()
     target = _sqlite_file(settings, f"pg_restore --clean --if-exists --single-transaction {shlex.quote(str(file))}")
     if target.exists() and not force:
@@ -66,7 +72,7 @@ def restore(file: Path, force: bool, without_secrets: bool) -> None:
         with copying.alone(target), _removed_at_the_end(partial):
             copying.copy(file, partial)
             _check_revision(partial)
-            _bring_in(settings, partial, manifest, without_secrets=without_secrets)
+            _bring_in(settings, partial, manifest, without_secrets=without_secrets, without_journal=without_journal)
             copying.put_in_place(partial, target)
     except copying.InUse:
         raise click.ClickException(
@@ -75,7 +81,8 @@ def restore(file: Path, force: bool, without_secrets: bool) -> None:
     except copying.Broken as error:
         raise click.ClickException(f"{file} is not a whole database ({error}). Take another backup.") from None
     click.echo(f"{target} is the database of {manifest['made_at']}. Everybody has to sign in again.")
-    click.echo("Keys, grants and people are as they were then: take away again what was taken away since.")
+    _end_again(settings)
+    click.echo("Settings are as they were then; what was made since is gone.")
 
 
 def _sqlite_file(settings: Settings, instead: str) -> Path:
@@ -151,7 +158,35 @@ def _check_revision(file: Path) -> None:
         )
 
 
-def _bring_in(settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool) -> None:
+def _check_journal(settings: Settings, *, without_journal: bool) -> bool:
+    """Whether the revocation journal is there and holds; an end where it does not and nobody said to go without."""
+    from portal.app import journal_of
+
+    journal = journal_of(settings)
+    assert journal is not None
+    fault = journal.read().fault if journal.exists() else f"{journal.path} is not there"
+    if fault and not without_journal:
+        raise click.ClickException(
+            f"The revocation journal is missing ({fault}), so nobody knows what was revoked since the backup. Put it "
+            f"to {journal.path}: it was beside the database. Or restore with --without-journal: then all API keys are "
+            "dormant, and only Admins can sign in, until an Admin wakes the portal."
+        )
+    return fault is None
+
+
+def _end_again(settings: Settings) -> None:
+    """Bring what was put in place up to the journal, and say what that took."""
+    database = base.opened(settings)
+    with database.session(writes=True) as session:
+        found = revocations.reconcile(session, OPERATOR, is_restored=True)
+    database.engine.dispose()
+    for line in found.lines:
+        click.echo(line)
+
+
+def _bring_in(
+    settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool, without_journal: bool
+) -> None:
     """Bring a copy to head, see that its keys and its record are whole, and end what must not live again."""
     from portal.app import open_database
 
@@ -165,10 +200,13 @@ def _bring_in(settings: Settings, file: Path, manifest: dict[str, Any], *, witho
                 f"PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs: {', '.join(sorted(missing))}. "
                 "Add them behind the newest one, or restore with --without-secrets."
             )
-        found = trail.verify(session, OPERATOR)
+        found = trail.verify(session, OPERATOR, without_keys=without_secrets)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(f"The audit record in the backup is not whole. {found.fault or ''}")
-        backups.begin_anew(session, OPERATOR, made_at=manifest["made_at"], sha256=manifest["sha256"])
+        knows = _check_journal(settings, without_journal=without_journal)
+        backups.begin_anew(
+            session, OPERATOR, knows_what_ended=knows, made_at=manifest["made_at"], sha256=manifest["sha256"]
+        )
         session.commit()
     database.engine.dispose()
 

@@ -44,15 +44,27 @@ def opened(settings: Settings) -> Database:
 
 
 def connect(settings: Settings) -> Database:
-    """The database, upgraded where it is SQLite, refused where it is not at head or beyond."""
+    """The database, upgraded and compared with its journal where it is SQLite, refused where it is not at head or
+    beyond."""
     database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
+        reconcile(database)
     elif not database.answers():
         sys.exit("The database does not answer. Check PORTAL_DATABASE_URL.")
     elif not schema.serves(database.engine):
         sys.exit("The database is not at head. Run: portal db upgrade")
     return database
+
+
+def reconcile(database: Database) -> None:
+    """Bring the database up to its revocation journal, and say what that took."""
+    from portal.services import revocations
+
+    with database.session(writes=True) as session:
+        found = revocations.reconcile(session, OPERATOR)
+    for line in found.lines:
+        click.echo(line, err=True)
 
 
 def in_transaction(work: Any) -> Any:

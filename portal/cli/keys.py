@@ -17,6 +17,15 @@ keys.add_command(ring.status)
 keys.add_command(ring.rotate)
 
 
+@keys.command("wake")
+def wake() -> None:
+    """Wake API keys and sign-in after a restore of which nobody knows what was revoked since."""
+    from portal.services import revocations
+
+    woken = base.in_transaction(lambda session: revocations.wake(session, OPERATOR))
+    click.echo("API keys work again, and everybody may sign in." if woken else "Nothing is dormant.")
+
+
 @keys.command("issue")
 @click.option("--user", "user_id", default=None, help="Id of the person it belongs to.")
 @click.option("--team", "team_id", default=None, help="Id of the team it belongs to.")

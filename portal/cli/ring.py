@@ -80,7 +80,7 @@ def check(database: Database, *, without_secrets: bool) -> None:
     lost = [use for use in uses if use.total and not use.in_ring]
     for use in lost:
         click.echo(f"Warning: {_line(use)}", err=True)
-    if any(use.total for use in uses) and not opens and not without_secrets:
+    if any(use.stored for use in uses) and not opens and not without_secrets:
         sys.exit(
             "PORTAL_ENCRYPTION_KEYS opens none of the secrets that this database holds: it is another ring. Put back "
             "the keys that they were stored under (portal keys status names them), or start with --without-secrets."

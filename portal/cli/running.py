@@ -4,6 +4,8 @@ import click
 
 from portal import environment
 from portal.cli import base, ring
+from portal.settings import Settings
+from portal.store.database import Database
 
 _WITHOUT_SECRETS = click.option(
     "--without-secrets", is_flag=True, help="Start although no stored secret can be read; all count as not set."
@@ -24,6 +26,7 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     settings = base.load()
     database = base.connect(settings)
     ring.check(database, without_secrets=without_secrets)
+    _reconciled(settings, database)
     serving.begin(settings, database, announce=click.echo)
     serving.serve(settings, host=host, port=port, workers=workers)
 
@@ -40,6 +43,7 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
     database = base.connect(settings)
     if parent is None:  # a parent has looked
         ring.check(database, without_secrets=without_secrets)
+        _reconciled(settings, database)
     serving.work(settings, database, once=once, parent=parent)
 
 
@@ -53,7 +57,14 @@ def demo(host: str, port: int) -> None:
     environment.set_default("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
     settings = base.load()
     database = base.connect(settings)
+    _reconciled(settings, database)
     serving.begin(settings, database, announce=click.echo)
     with sample.running_server() as url:
         sample.fill(database, url, announce=click.echo)
         serving.serve(settings, host=host, port=port, workers=2)
+
+
+def _reconciled(settings: Settings, database: Database) -> None:
+    """Bring the database up to its revocation journal before it is served; `connect` has done it for SQLite."""
+    if not settings.embedded:
+        base.reconcile(database)

@@ -15,8 +15,11 @@ def db() -> None:
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
     """Bring the schema up to REVISION (head)."""
-    schema.upgrade(base.opened(base.load()).engine, revision)
+    database = base.opened(base.load())
+    schema.upgrade(database.engine, revision)
     click.echo(f"The database is at {revision}.")
+    if schema.is_at_head(database.engine):
+        base.reconcile(database)
 
 
 @db.command()

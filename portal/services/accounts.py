@@ -11,13 +11,14 @@ from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain.addresses import is_internal
 from portal.domain.emails import email_forms
 from portal.domain.errors import InvalidInput, Unauthenticated
 from portal.domain.passwords import check_new_password
 from portal.domain.principals import STRANGER, Principal, Role
 from portal.services import audit
-from portal.services.inner import known_sign_ins
+from portal.services.inner import dormancy, known_sign_ins
 from portal.services.inner.by_email import find_by_email
 from portal.services.inner.grants import Holder, Holdings, few_servers, holdings, servers_in
 from portal.services.inner.house import house_of
@@ -49,7 +50,9 @@ def person_of(session: Session, user_id: str, address: str | None) -> tuple[Prin
         raise Unauthenticated("Sign in to continue.")
     teams = frozenset(read(session, _TEAMS, user_id=user_id).scalars())
     held = holdings(session, _holders(user_id, teams))
-    return _person(session, user, teams, held, address), _profile(session, user)
+    principal = _person(session, user, teams, held, address)
+    dormancy.check_person(user.dormant, may_wake=authz.may(principal, Action.KEY_MANAGE))
+    return principal, _profile(session, user)
 
 
 def _holders(user_id: str, teams: frozenset[str]) -> list[Holder]:
@@ -77,9 +80,10 @@ def _person(
 
 
 _PREFERENCES = STORED.scalar_subquery().label("preferences")
+_DORMANT = dormancy.STATE.scalar_subquery().label("dormant")
 _USER = select(
     User.user_id, User.email, User.display_name, User.role, User.is_active, User.theme, User.must_change_password,
-    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES,
+    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES, _DORMANT,
 ).where(User.user_id == bindparam("user_id"))  # fmt: skip
 _TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_id"))
 
@@ -107,7 +111,8 @@ def stranger(session: Session, address: str | None) -> Principal:
 _KEY = select(
     ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
     ApiKey.set_by, ApiKey.revoked_at, ApiKey.expires_at, User.email, User.display_name, User.role, User.is_active,
-    authz.owner_is_member().label("is_member"), _PREFERENCES,
+    authz.owner_is_member().label("is_member"), ApiKey.created_at,
+    _PREFERENCES, _DORMANT,
 ).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
 _TEAMS_OF = select(TeamMember.user_id, TeamMember.team_id).where(
     TeamMember.user_id.in_(bindparam("user_ids", expanding=True))
@@ -118,6 +123,7 @@ def _principal_of(session: Session, which: ColumnElement[bool], address: str | N
     key = read(session, _KEY.where(which)).one_or_none()
     if key is None or _fault(key) is not None:
         raise Unauthenticated("A valid API key is required.")
+    dormancy.check_key(key.dormant, key.created_at)
     return _principals(session, [key], address)[0]
 
 
@@ -197,6 +203,7 @@ class Profile:
     theme: str
     must_change_password: bool
     has_password: bool = True
+    dormant_because: str | None = None
     signs_in_with: str | None = None
 
 
@@ -207,6 +214,7 @@ def _profile(session: Session, user: Any) -> Profile:
     return Profile(
         user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
         has_password=user.has_password, signs_in_with=label,
+        dormant_because=user.dormant["because"] if user.dormant else None,
     )  # fmt: skip
 
 

@@ -1,22 +1,24 @@
 """The record of what was done and refused: one event in the same transaction as the change that it tells of.
 
-Events are chained (`3-security.md`, 11): just before the commit each one gets its place in the sequence, the hash of
-the event before it, and its own. `trail.py` reads and verifies them.
+People stand in an event by their ids alone: what is chained cannot be taken back, and a name must be. `trail.py` looks
+names up when an event is shown, and verifies the chain: just before the commit each event gets its place in the
+sequence, the hash of the event before it, and its own.
 """
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import Principal
 from portal.services.inner import chain
-from portal.store.models import AuditEvent, new_id, now
+from portal.store.models import AuditEvent, User, new_id, now
 from portal.telemetry import metrics
 
 _WAITING = "events that wait for their place in the chain"
@@ -35,10 +37,12 @@ def record(
     outcome: Outcome = Outcome.DONE, **details: object,
 ) -> None:  # fmt: skip
     """Add an event. `details` name fields, counts and `changes` (see `changed`), never a secret."""
+    if kind == "user":
+        details.pop("name", None)
     row = AuditEvent(
-        event_id=new_id(), at=now(), actor=principal.name[:320], actor_id=principal.user_id, key_id=principal.key_id,
-        address=principal.address, action=action, target_kind=kind, target_id=target_id, outcome=outcome.value,
-        details=_plain(details),
+        event_id=new_id(), at=now(), actor=(principal.user_id or principal.name)[:320], actor_id=principal.user_id,
+        key_id=principal.key_id, address=principal.address, action=action, target_kind=kind, target_id=target_id,
+        outcome=outcome.value, details=_without_people(session, _plain(details)),
     )  # fmt: skip
     session.add(row)
     session.info.setdefault(_WAITING, []).append(row)
@@ -103,6 +107,33 @@ def _plain(details: Mapping[str, object]) -> dict[str, Any]:
     """The details as they come back from the database, so that the hash over them can be computed again."""
     plain: dict[str, Any] = json.loads(json.dumps(details, default=_of_view))
     return plain
+
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_NAMES_OF_PEOPLE = frozenset({"email", "user_email", "display_name"})
+
+
+def _without_people(session: Session, details: dict[str, Any]) -> dict[str, Any]:
+    """The details with ids in place of people's e-mails, and of fields that name people only that they changed."""
+    found: dict[str, Any] = {}
+    for name, value in details.items():
+        if name not in _NAMES_OF_PEOPLE:
+            found[name] = _without_people_in(session, value)
+        elif isinstance(value, dict) and value.keys() == {"before", "after"}:
+            found[name] = "cleared" if not value["after"] else "changed" if value["before"] else "set"
+    return found
+
+
+def _without_people_in(session: Session, value: Any) -> Any:
+    if isinstance(value, dict):
+        return _without_people(session, value)
+    if isinstance(value, list):
+        return [_without_people_in(session, part) for part in value]
+    if isinstance(value, str) and _EMAIL.fullmatch(value):
+        with session.no_autoflush:
+            user_id = session.scalar(select(User.user_id).where(User.email == value.lower()))
+        return user_id or "(an e-mail)"
+    return value
 
 
 def _of_view(value: object) -> object:

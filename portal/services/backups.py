@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.byok_flow import TOKEN_LIFETIME
-from portal.services.inner import chain
+from portal.services.inner import chain, dormancy
+from portal.services.inner.restoring import end_short_lived
 from portal.services.key_ring import count_values
-from portal.store.models import ApiKey, Base, BrowserSession, now
-from portal.store.oauth_tables import OAuthFlow, TemporaryServer
+from portal.store.models import Base
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,12 @@ def record_backup(session: Session, principal: Principal, **facts: Any) -> None:
     audit.record(session, principal, "backup made", "database", None, **facts)
 
 
-def begin_anew(session: Session, principal: Principal, **facts: Any) -> None:
+def begin_anew(session: Session, principal: Principal, *, knows_what_ended: bool = True, **facts: Any) -> None:
     """End what a restored database would bring back to life: browser sessions, sign-ins and codes under way, keys that
-    MCP clients got for an hour, definitions under test (R-BR-05). What was revoked since the backup is not known."""
+    MCP clients got for an hour, definitions under test. What was revoked since the backup is `revocations.py`'s."""
     authz.require(principal, Action.VAULT_MANAGE)
-    for table in (BrowserSession, OAuthFlow, TemporaryServer):
-        session.execute(delete(table))
-    short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
-    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= TOKEN_LIFETIME]  # type: ignore[operator]
-    session.execute(update(ApiKey).where(ApiKey.key_id.in_(dead)).values(revoked_at=now()))
+    end_short_lived(session)
+    if not knows_what_ended:
+        dormancy.begin(session, "The database was restored without its revocation journal.")
     audit.record(session, principal, "backup restored", "database", None, **facts)
     session.flush()

@@ -168,7 +168,7 @@ def _apply_rules(session: Session, provider: SignInProvider, identity: Identity,
 
     The last Admin stays one, whatever the rules say: somebody has to be able to mend them.
     """
-    made = Principal(name=f"{provider.label} (sign-in rules)", role=Role(user.role), user_id=user.user_id)
+    made = Principal(name=f"{provider.label} (sign-in rules)", role=Role(user.role))
     if provider.roles and user.role != role.value and not is_last_admin(session, user):
         changes = {"role": {"before": user.role, "after": role.value}}
         user.role = role.value

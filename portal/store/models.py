@@ -501,6 +501,37 @@ class AuditEvent(Base):
     outcome: Mapped[str] = mapped_column(String(8), default="done", server_default="done")
     previous_hash: Mapped[str | None] = mapped_column(String(64))
     event_hash: Mapped[str | None] = mapped_column(String(64))
+    hash_key: Mapped[str | None] = mapped_column(String(64))
+
+
+class ChainKey(Base):
+    """A key that hashes of the audit chain were made with, sealed, so that a key which left the ring still verifies."""
+
+    __tablename__ = "chain_keys"
+
+    chain_key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(Sealed)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Revocation(Base):
+    """Something that ended: access that was taken away. Written by triggers (`journal.py`), in the same transaction.
+
+    `op` is start, ended, limited or returned; `kind` is the table, `subject` the JSON list of what names the row,
+    `facts` what is left of a row that was limited.
+    """
+
+    __tablename__ = "revocations"
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    entry_id: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[datetime]
+    op: Mapped[str] = mapped_column(String(8))
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(Text)
+    facts: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_revocations_kind_subject", "kind", "subject"),)
 
 
 class RateCount(Base):

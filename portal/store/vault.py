@@ -8,11 +8,13 @@ another row, a server made anew under an old id, or another host reads as absent
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from portal.telemetry import metrics
 
@@ -47,6 +49,7 @@ class Vault:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         """`keys` by id, newest first: the first seals, all open."""
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._derive = _deriving(keys)
         self._newest = next(iter(self._ciphers))
         self._headers = tuple(bytes((_VERSION, len(key_id))) + key_id.encode() for key_id in keys)
 
@@ -55,6 +58,11 @@ class Vault:
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._newest].encrypt(nonce, text.encode(), place.associated_data(self._newest))
         return self.newest_header + nonce + sealed
+
+    def keys_for(self, purpose: str) -> dict[str, bytes]:
+        """A key of 32 bytes for each of the ring, newest first, for a `purpose` other than sealing (HKDF, RFC 5869):
+        none of them tells anything of the ring or of those for another purpose."""
+        return self._derive(purpose)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -101,6 +109,18 @@ class Vault:
         body = ciphertext[2 + ciphertext[1] :]
         data = place.associated_data(key_id)
         return self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
+
+
+def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
+    """A function of a purpose; the keys stay in it, so that no vault that is printed shows them."""
+
+    def derive(purpose: str) -> dict[str, bytes]:
+        return {
+            key_id: HKDF(SHA256(), 32, salt=None, info=f"mcp-portal {purpose} {key_id}".encode()).derive(key)
+            for key_id, key in keys.items()
+        }
+
+    return derive
 
 
 def key_id_of(ciphertext: bytes) -> str | None:

@@ -20,7 +20,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 SECURITY = (
     "sign_in_failed", "key_refused", "forbidden", "csrf_refused", "rate_limited", "decrypt_failed", "code_refused",
-    "address_blocked", "audit_failed",
+    "address_blocked", "audit_failed", "journal_failed",
 )  # fmt: skip
 """The values of `event` of `portal_security_events_total` (R-ERR-05)."""
 

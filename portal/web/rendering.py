@@ -123,6 +123,7 @@ class Person:
         profile = g.profile
         self.user_id, self.email, self.display_name = profile.user_id, profile.email, profile.display_name
         self.role_label, self.theme = profile.role_label, profile.theme
+        self.dormant_because = profile.dormant_because
         self.admin_view = authz.has_admin_view(g.principal)
         self.actions = authz.allowed_actions(g.principal)
         self.read_only = self.admin_view and Action.SERVER_CREATE not in self.actions

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, Transport
 from portal.services import audit, keys, people, preferences, servers, teams, trail
-from portal.services.inner.chain import Hidden, hash_of
+from portal.services.inner.chain import ANCHOR, HEAD, Hidden, hash_of
 from portal.services.inner.grants import ObjectPermission
+from portal.services.inner.house import house_of
 from portal.services.trail import EventFilter
 from portal.store.database import Database
-from portal.store.models import AuditEvent, new_id
-from tests.conftest import NOTES, Client, Write
+from portal.store.models import AuditEvent, Preference, new_id, now
+from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_group, make_server, make_user
 
 As = Callable[[str | None], Client]
@@ -59,7 +61,8 @@ def test_each_event_follows_the_one_before_it(database: Database, write: Write) 
         rows = session.scalars(select(AuditEvent).order_by(AuditEvent.sequence)).all()
         assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
         assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
-        assert [row.event_hash for row in rows] == [hash_of(row) for row in rows]
+        keys = house_of(session).chain_keys
+        assert [row.event_hash for row in rows] == [hash_of(row, keys[row.hash_key or ""]) for row in rows]
     assert fault(database) is None
 
 
@@ -140,22 +143,173 @@ def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(databa
     with database.session(writes=True) as session:
         row = session.scalar(select(AuditEvent).where(AuditEvent.sequence == end))
         assert row is not None
-        row.actor = "forged"
+        row.actor, row.hash_key = "forged", None  # as if an older version had written it
         row.event_hash = hash_of(row)
         session.commit()
     assert fault(database) == f"Event {end} is not the one that was noted as the last."
 
 
-def test_events_from_before_the_chain_are_counted_apart(database: Database) -> None:
-    columns = "event_id, at, actor, action, target_kind, details"
-    values = f"'{new_id()}', '2025-01-01 00:00:00.000000', 'old', 'old', 'test', '{{}}'"
-    change(database, f"insert into audit_events ({columns}) values ({values})")
+OLD_EVENT = (
+    "insert into audit_events (event_id, at, actor, action, target_kind, details)"
+    f" values ('{new_id()}', '2025-01-01 00:00:00.000000', 'old', 'old', 'test', '{{}}')"
+)
+
+
+def as_before_keyed_events(database: Database) -> int:
+    """The record as versions before keyed events left it, with an event from before the chain; how many are chained."""
+    change(database, OLD_EVENT)
+    with database.session(writes=True) as session:
+        previous = None
+        rows = session.scalars(
+            select(AuditEvent).where(AuditEvent.sequence.is_not(None)).order_by(AuditEvent.sequence)
+        ).all()
+        for row in rows:
+            row.hash_key, row.previous_hash = None, previous
+            row.event_hash = previous = hash_of(row)
+        noted = session.get(Preference, HEAD)
+        assert noted is not None
+        noted.value = {"sequence": len(rows), "hash": previous}
+        session.commit()
+    return len(rows)
+
+
+def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(database: Database, write: Write) -> None:
+    older = as_before_keyed_events(database)
+    assert fault(database) is None
+    with write() as session:
+        make_server(session, "s")
+        make_server(session, "t")
     with database.session(writes=True) as session:
         found = trail.verify(session, OPERATOR)
         session.commit()
-    assert (found.earlier, found.fault, found.holds) == (1, None, last_sequence(database) - 1)
+    assert (found.earlier, found.fault, found.holds) == (1, None, older + 3)
+    anchors = [e for e in events(database) if e.action == ANCHOR]
+    assert [(e.sequence, e.details["earlier"], e.details["sealed_up_to"]) for e in anchors] == [(older + 1, 1, older)]
     with database.session() as session:
         assert trail.last_verification(session, OPERATOR) == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("update audit_events set actor = 'x' where action = 'old'", "An event from before the chain was changed."),
+        ("delete from audit_events where action = 'old'", "There are 0 events from before the chain; 1 were sealed."),
+        (OLD_EVENT.replace(OLD_EVENT.split("'")[1], new_id()), "There are 2 events from before the chain; 1 were"),
+    ],
+)
+def test_what_the_anchor_sealed_is_not_changed_unseen(database: Database, write: Write, sql: str, found: str) -> None:
+    as_before_keyed_events(database)
+    with write() as session:
+        make_server(session, "s")
+    assert fault(database) is None
+    change(database, sql)
+    assert found in (fault(database) or "")
+
+
+def test_older_events_that_are_hashed_anew_do_not_fit_the_anchor(database: Database, write: Write) -> None:
+    older = as_before_keyed_events(database)
+    with write() as session:
+        make_server(session, "s")
+    change(database, "update audit_events set actor = 'forged' where sequence = 3")
+    rehash(database, 3, older)
+    assert fault(database) == f"Event {older + 1} does not follow the event before it."
+
+
+def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
+    """What somebody without the key can do: plain hashes from `first` to `last`."""
+    with database.session(writes=True) as session:
+        rows = session.scalars(
+            select(AuditEvent).where(AuditEvent.sequence.between(first, last)).order_by(AuditEvent.sequence)
+        ).all()
+        previous = rows[0].previous_hash
+        for row in rows:
+            row.hash_key, row.previous_hash = None, previous
+            for name, value in changes.items():
+                setattr(row, name, value)
+            row.event_hash = previous = hash_of(row)
+        session.commit()
+
+
+def test_an_event_that_claims_to_be_older_than_the_chain_is_found(database: Database) -> None:
+    change(database, OLD_EVENT)
+    assert fault(database) == "There are 1 events from before the chain; 0 were sealed."
+
+
+def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database) -> None:
+    end = last_sequence(database)
+    rehash(database, end - 1, end, actor="forged")
+    assert fault(database) == f"Event {end} is not the one that was noted as the last."
+    with database.session() as session:
+        last = session.scalar(select(AuditEvent.event_hash).where(AuditEvent.sequence == end))
+    head = json.dumps({"sequence": end, "hash": last})
+    change(database, "update preferences set value = :head where name = 'audit_head'", head=head)
+    with database.session(writes=True) as session:
+        found = trail.verify(session, OPERATOR)
+    # Within a week of the first keyed event this may be an older version's doing: it is told. See the outside head.
+    assert [f"2 events from {end - 1} to {end} carry no key" in note for note in found.notes] == [True]
+
+
+def test_without_a_key_nothing_is_written_a_week_after_the_first_keyed_event(database: Database) -> None:
+    end = last_sequence(database)
+    rehash(database, end, end, at=now() + timedelta(days=8))
+    assert fault(database) == f"Event {end} carries no key, though the events before it do."
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("update audit_events set hash_key = null where sequence = 3", "Event 3 was changed."),
+        ("update audit_events set hash_key = 'k9' where sequence = 3", "Event 3 cannot be verified: its key k9 is"),
+    ],
+)
+def test_another_key_for_an_event_is_found(database: Database, sql: str, found: str) -> None:
+    change(database, sql)
+    assert found in (fault(database) or "")
+
+
+def test_a_head_that_is_put_back_with_a_cut_is_found(database: Database, write: Write) -> None:
+    """Where it is told outside, too; `test_revocations.py` has that. Here: one that was made up."""
+    end = last_sequence(database)
+    change(database, "delete from audit_events where sequence > :last", last=end - 2)
+    with database.session() as session:
+        noted = session.get(Preference, HEAD)
+        last = session.scalar(select(AuditEvent.event_hash).where(AuditEvent.sequence == end - 2))
+        assert noted is not None
+        forged = json.dumps({**noted.value, "sequence": end - 2, "hash": last})
+    change(database, "update preferences set value = :head where name = 'audit_head'", head=forged)
+    assert fault(database) == "The head of the chain was changed."
+    with database.session() as session:
+        plain = json.dumps({"sequence": end - 2, "hash": last})
+    change(database, "update preferences set value = :head where name = 'audit_head'", head=plain)
+    assert fault(database) == "The head of the chain carries no key, though its event does."
+
+
+def test_people_stand_in_events_by_their_ids_alone(database: Database, client: As, signed_in: Any) -> None:
+    ada = client("ada")
+    browser = signed_in("ada")
+    made = ada.post("/v1/users", {"email": "new@example.com", "display_name": "Nelly New", "password": "a longer word"})
+    user_id = made.get_json()["user_id"]
+    key = ada.post("/v1/keys", {"user_id": user_id}).get_json()["key"]
+    assert client(key).post("/v1/teams", {"team_alias": "mine"}).status_code == 403
+    assert ada.patch(f"/v1/users/{user_id}", {"email": "other@example.com"}).status_code == 200
+    assert ada.patch(f"/v1/teams/{CREW}", {"team_alias": "band"}).status_code == 200
+    shown = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
+    assert {e["actor"] for e in shown} == {"ada@example.com"}
+    assert {e["details"]["name"] for e in shown} == {"other@example.com"}
+    assert [e["actor_id"] for e in ada.get("/v1/audit?actor=OTHER@example.com").get_json()["items"]] == [user_id]
+    assert ada.delete(f"/v1/users/{user_id}").status_code in (200, 204)
+    gone = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
+    assert {e["details"]["name"] for e in gone} == {trail._pseudonym(user_id)}
+    [refused] = ada.get(f"/v1/audit?actor={user_id}").get_json()["items"]
+    assert re.fullmatch(r"Deleted user [0-9a-f]{4}", refused["actor"])
+    by_pseudonym = ada.get("/v1/audit", query_string={"actor": refused["actor"]}).get_json()["items"]
+    assert [e["event_id"] for e in by_pseudonym] == [refused["event_id"]]
+    assert trail._pseudonym(user_id) in browser.get(f"/admin/audit.csv?actor={user_id}").get_data(as_text=True)
+    with database.session() as session:
+        rows = session.execute(text("select * from audit_events where hash_key is not null")).mappings().all()
+    told = json.dumps([dict(row) for row in rows], default=str)
+    assert re.findall(r"[\w.]+@example\.com|Nelly", told) == []
+    assert fault(database) is None
 
 
 def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_the_log_tells_who_did_what_to_what_from_where(browser: Browsers, write:
     assert "Signed in" in rows[0]
     assert "operator" in rows[1]
     assert "User changed" in rows[1]
-    assert "display_name Otto → became Otto O." in rows[1]
+    assert "display_name changed" in rows[1], "names of people are in no event"
     link = page.select_one("tbody tr:nth-of-type(2) td:last-child a")
     assert link
     assert link["href"] == "/admin/users/otto"

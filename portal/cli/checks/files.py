@@ -15,7 +15,9 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def rights(around: Surroundings) -> Iterator[Finding]:
     """Whether nobody but the owner reads the database and the keys, and others cannot change what the portal reads."""
     file, config = around.file, around.settings.config
-    private = [] if file is None else [file, Path(f"{file}-wal"), file.parent / "portal.env"]
+    private = (
+        [] if file is None else [file, Path(f"{file}-wal"), file.parent / "portal.env", Path(f"{file}.revocations")]
+    )
     folders = [path.parent for path in (file, config) if path is not None]
     found = [_right(path, _OTHERS, "is open to others", "600") for path in private]
     found += [_right(path, _OTHERS_WRITE, "is a folder that others may write in", "go-w") for path in folders]

@@ -35,6 +35,11 @@ class House:
     session_max_hours: int
 
     @cached_property
+    def chain_keys(self) -> Mapping[str, bytes]:
+        """The keys of the audit's chain, by the ids of those in the ring that they come from, newest first."""
+        return self.vault.keys_for("audit chain")
+
+    @cached_property
     def decoy_hash(self) -> str:
         """A hash nobody knows the password of, so that an unknown e-mail takes as long as a wrong password."""
         return self.hasher.hash("nobody has this password")

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, selectinload
 from portal.services.inner import places
 from portal.store.models import (
     BrowserSession,
+    ChainKey,
     ImportDraft,
     Proposal,
     Sealed,
@@ -172,6 +173,9 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
+CHAIN_KEYS = "audit chain keys"
+"""They come from the ring itself: losing one loses nothing that anybody stored."""
+
 KINDS = (
     Kind("server secrets", ServerSecret, lambda row, server: places.of_secret(server, row.field, row.name)),
     Kind("global variables", ServerVariable, lambda row, server: places.of_global(server, row.name)),
@@ -189,4 +193,5 @@ KINDS = (
         "sign-in hints", BrowserSession, lambda row: places.of_id_token(row.user_id or ""),
         of_server=False, hides_ids=True, field="id_token",
     ),
+    Kind(CHAIN_KEYS, ChainKey, lambda row: places.of_chain_key(row.chain_key_id), of_server=False),
 )  # fmt: skip

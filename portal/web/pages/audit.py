@@ -12,7 +12,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput
 from portal.domain.principals import Principal
-from portal.services import grid, trail
+from portal.services import grid, revocations, trail
 from portal.services.trail import FILTER_NAMES, EventFilter
 from portal.web.context import database, may_change, only_with_admin_view
 from portal.web.rendering import page, see_other
@@ -62,6 +62,15 @@ def verify() -> Response:
     found = trail.verify(g.session, g.principal)
     if found.is_whole:
         flash(f"The chain is whole: {found.holds:,} events hold.", "success")
+    return see_other(url_for("audit.events"))
+
+
+@bp.post("/admin/wake")
+def wake() -> Response:
+    """Wake API keys and sign-in after a restore of which nobody knows what was revoked since."""
+    may_change(Action.KEY_MANAGE)
+    if revocations.wake(g.session, g.principal):
+        flash("API keys work again, and everybody may sign in.", "success")
     return see_other(url_for("audit.events"))
 
 

@@ -1,0 +1,23 @@
+"""The revocation journal: whether it is there and holds, and whether everything is dormant."""
+
+from collections.abc import Iterator
+
+from portal.cli.checks.findings import Finding, Surroundings, bad, ok
+from portal.domain.principals import OPERATOR
+from portal.services import revocations
+
+
+def is_whole(around: Surroundings) -> Iterator[Finding]:
+    """What is wrong with the journal, and what follows from it."""
+    with around.database.session() as session:
+        fault = revocations.fault_of_journal(session, OPERATOR)
+        because = revocations.dormant_because(session, OPERATOR)
+    if fault:
+        yield bad(
+            "revocation journal", fault,
+            "Put it back before the next start, which otherwise makes all API keys dormant; docs/backup-and-keys.md",
+        )  # fmt: skip
+    else:
+        yield ok("revocation journal", "it holds")
+    if because:
+        yield bad("API keys", f"they are dormant: {because}", "Look at keys and people, then run: portal keys wake")

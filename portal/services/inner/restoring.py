@@ -1,0 +1,18 @@
+"""What every restored database has to lose: what lives for a while only, and would live again."""
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from portal.services.byok_flow import TOKEN_LIFETIME
+from portal.store.models import ApiKey, BrowserSession, now
+from portal.store.oauth_tables import OAuthFlow, TemporaryServer
+
+
+def end_short_lived(session: Session) -> None:
+    """End browser sessions, sign-ins and codes under way, definitions under test, and the keys that MCP clients got
+    for an hour."""
+    for table in (BrowserSession, OAuthFlow, TemporaryServer):
+        session.execute(delete(table))
+    short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
+    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= TOKEN_LIFETIME]  # type: ignore[operator]
+    session.execute(update(ApiKey).where(ApiKey.key_id.in_(dead)).values(revoked_at=now()))

@@ -1,0 +1,246 @@
+"""The revocation journal of SQLite: a file beside the database, and in no backup of it.
+
+It is a line of JSON for each entry of `revocations`, appended and synced after the commit. Each line carries an HMAC
+over itself and the line before, so that nothing in it can be changed, moved or left out unnoticed. Beside it stands
+the head of the audit's chain, in a small file that is written over.
+
+A journal that was not begun is not written: `services/revoking_again.py` begins it when the portal starts.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+_HEAD_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of `revocations`, as it is written down; `at` is an ISO time."""
+
+    position: int
+    entry_id: str
+    at: str
+    op: str
+    kind: str
+    subject: str
+    facts: str
+
+
+@dataclass(frozen=True)
+class OutsideHead:
+    """The end of the audit's chain as it stands outside of the chain."""
+
+    sequence: int
+    event_hash: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a journal holds, as far as it holds: `fault` says where it does not."""
+
+    journal_id: str | None = None
+    entries: tuple[Entry, ...] = ()
+    fault: str | None = None
+    is_under_newest: bool = True
+    end: int = 0
+    mac: str = ""
+
+    @property
+    def position(self) -> int:
+        """The position of the last entry."""
+        return self.entries[-1].position if self.entries else 0
+
+
+class FileJournal:
+    """The journal at `path`. `keys` authenticate it, newest first, by their ids."""
+
+    def __init__(self, path: Path, keys: Mapping[str, bytes]) -> None:
+        self.path, self._keys = path, dict(keys)
+        self._newest = next(iter(self._keys))
+        self._lock = threading.Lock()
+        self._known: tuple[int, int, str, int] | None = None  # inode, end, MAC and position of the last line
+
+    @property
+    def head_path(self) -> Path:
+        """Where the head of the audit's chain stands."""
+        return self.path.with_name(f"{self.path.name}.head")
+
+    def exists(self) -> bool:
+        """Whether the journal was begun."""
+        return self.path.exists()
+
+    def read(self) -> Contents:
+        """All of it. What stands behind a line that does not hold is left out."""
+        try:
+            return self._parse(self.path.read_bytes(), Contents())
+        except OSError as error:
+            return Contents(fault=f"{self.path.name} cannot be read ({type(error).__name__})")
+
+    def begin(self, journal_id: str, entries: Sequence[Entry]) -> None:
+        """Write the journal anew, in one step, under the newest key. One that does not hold is kept beside it."""
+        with self._lock:
+            if self.exists() and self.read().fault:
+                os.replace(self.path, _free(self.path))
+            lines, mac = self._line({"journal": journal_id}, "")
+            for entry in entries:
+                line, mac = self._line({"entry": astuple(entry)}, mac)
+                lines += line
+            new = self.path.with_name(f"{self.path.name}.new")
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(lines)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, self.path)
+            _sync_folder(self.path.parent)
+            self._known = None
+
+    def position(self) -> int | None:
+        """The position of the last entry; None where there is no journal to write to."""
+        with self._lock:
+            try:
+                with self._open() as handle:
+                    return self._refreshed(handle)[3]
+            except (OSError, ValueError):
+                return None
+
+    def catch_up(self, fetch: Callable[[int], Sequence[Entry]]) -> int:
+        """Append what `fetch(position)` answers: the entries behind that position. Answers how many these were.
+
+        One process at a time does this; what is appended is on the disk when it ends. Raises `OSError`.
+        """
+        with self._lock, self._open() as handle:
+            inode, end, mac, position = self._refreshed(handle)
+            entries = fetch(position)
+            if not entries:
+                return 0
+            lines = b""
+            for entry in entries:
+                line, mac = self._line({"entry": astuple(entry)}, mac)
+                lines += line
+            os.ftruncate(handle, end)  # what a process that was killed left of a line
+            os.pwrite(handle, lines, end)
+            os.fsync(handle)
+            self._known = (inode, end + len(lines), mac, entries[-1].position)
+            return len(entries)
+
+    def head(self) -> OutsideHead | None:
+        """The audit's head; None where none was noted. Raises `ValueError` where it does not hold."""
+        try:
+            text = self.head_path.read_bytes().rstrip(b" \n")
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(text)
+            facts = [int(found["sequence"]), str(found["hash"])]
+            whole = hmac.compare_digest(self._mac(found["key"], "head", facts), found["mac"])
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{self.head_path.name} does not hold")
+        return OutsideHead(int(found["sequence"]), str(found["hash"]))
+
+    def note_head(self, head: OutsideHead, *, force: bool = False) -> None:
+        """Write the audit's head, where it is further than the one that stands there, or with `force` in any case."""
+        with self._lock, self._open():  # others wait for the lock on the journal
+            with suppress(ValueError):
+                before = self.head()
+                if not force and before is not None and before.sequence >= head.sequence:
+                    return
+            facts = [head.sequence, head.event_hash]
+            text = json.dumps({
+                "sequence": head.sequence, "hash": head.event_hash, "key": self._newest,
+                "mac": self._mac(self._newest, "head", facts),
+            })  # fmt: skip
+            handle = os.open(self.head_path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(handle, text.encode().ljust(_HEAD_BYTES - 1) + b"\n", 0)
+            finally:
+                os.close(handle)
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """The file, locked against other processes; the one that stands there now, should it have been replaced."""
+        while True:
+            handle = os.open(self.path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if os.fstat(handle).st_ino != os.stat(self.path).st_ino:
+                    continue
+                yield handle
+                return
+            finally:
+                os.close(handle)
+
+    def _refreshed(self, handle: int) -> tuple[int, int, str, int]:
+        """Where the file ends that `handle` is open on. Raises `ValueError` where it does not hold."""
+        stat = os.fstat(handle)
+        known = (
+            self._known if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size else None
+        )
+        begin = Contents() if known is None else Contents("known", end=known[1], mac=known[2])
+        found = self._parse(os.pread(handle, stat.st_size - begin.end, begin.end), begin)
+        if found.fault:
+            raise ValueError(found.fault)
+        position = found.position or (known[3] if known else 0)
+        self._known = (stat.st_ino, found.end, found.mac, position)
+        return self._known
+
+    def _parse(self, content: bytes, begin: Contents) -> Contents:
+        journal_id, mac, end, newest = begin.journal_id, begin.mac, begin.end, True
+        entries: list[Entry] = []
+        fault = None
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):
+                break  # a process was killed while it wrote; the database still has it
+            try:
+                found = json.loads(line)
+                [(name, said)] = [(name, found[name]) for name in ("journal", "entry") if name in found]
+                if not hmac.compare_digest(self._mac(found["key"], mac, {name: said}), found["mac"]):
+                    raise ValueError("another HMAC")
+                if (name == "journal") != (journal_id is None):
+                    raise ValueError("a beginning in between, or none")
+                if name == "journal":
+                    journal_id = str(said)
+                else:
+                    entries.append(Entry(*said))
+            except (ValueError, KeyError, TypeError):
+                fault = f"line {number} of {self.path.name} does not hold"
+                break
+            mac, end, newest = found["mac"], end + len(line), newest and found["key"] == self._newest
+        if fault is None and journal_id is None:
+            fault = f"{self.path.name} is empty"
+        return Contents(journal_id, tuple(entries), fault, newest, end, mac)
+
+    def _line(self, said: Mapping[str, Any], before: str) -> tuple[bytes, str]:
+        mac = self._mac(self._newest, before, said)
+        text = json.dumps({**said, "key": self._newest, "mac": mac}, separators=(",", ":"))
+        return text.encode() + b"\n", mac
+
+    def _mac(self, key_id: str, before: str, said: object) -> str:
+        """The HMAC over a line and that of the one before. Raises `KeyError` for a key that is not in the ring."""
+        text = json.dumps([before, said], separators=(",", ":"))
+        return hmac.new(self._keys[key_id], text.encode(), hashlib.sha256).hexdigest()
+
+
+def _free(path: Path) -> Path:
+    return next(
+        free for number in range(1, 10_000) if not (free := path.with_name(f"{path.name}.broken-{number}")).exists()
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,254 @@
+"""What is noted when it ends: triggers write into `revocations` what takes access away, in the same transaction.
+
+The database itself does it, so that no use case, no cascade, no older version beside this one and no statement typed
+by hand can forget it. `WATCHED` names every table whose rows give access; `UNWATCHED` says of each other table why
+not. A test holds both to the models.
+
+On PostgreSQL a second trigger copies each entry into the schema `portal_journal`, which the documented backup leaves
+out. On SQLite `journal.py` copies them into a file after the commit.
+"""
+
+# ruff: noqa: S608 - every name is one of this file or of the models, none is input
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import JSON, Connection, text
+
+from portal.store.models import Base
+
+SCHEMA = "portal_journal"
+_VERSION = 1
+"""Part of the triggers' names; a change of what they do needs another number."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A table whose rows give access.
+
+    `subject` are the columns that name what ended. `limits` are columns whose change is noted with the values that are
+    left; of `marks` only that they changed. `returns`: a row with the same subject that is made later takes the end
+    back, and `facts` of it are noted. `over` is a condition, of the old row, under which its end is not worth noting.
+    """
+
+    table: str
+    subject: tuple[str, ...]
+    limits: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    returns: bool = False
+    over: str = ""
+
+
+WATCHED = (
+    Watched(
+        "api_keys", ("key_id",), limits=("revoked_at", "expires_at", "allowed_routes"),
+        over="(OLD.revoked_at is not null or OLD.expires_at <= CURRENT_TIMESTAMP)",
+    ),
+    Watched("users", ("user_id",), limits=("role", "is_active"), marks=("password_hash", "sso_subject")),
+    Watched("teams", ("team_id",)),
+    Watched("team_members", ("team_id", "user_id"), limits=("role",), returns=True),
+    Watched(
+        "grants", ("holder_kind", "holder_id", "kind", "server_id", "access_group_id", "toolset_id"),
+        facts=("tools",), returns=True,
+    ),
+    Watched("access_groups", ("access_group_id",)),
+    Watched("access_group_servers", ("access_group_id", "server_id"), returns=True),
+    Watched("toolsets", ("toolset_id",)),
+    Watched("toolset_tools", ("toolset_id", "server_id", "tool_name"), returns=True),
+    Watched(
+        "servers", ("server_id",),
+        limits=("approval_status", "is_public", "allow_all_keys", "available_on_public_internet", "allowed_tools"),
+    ),
+    Watched("consents", ("user_id", "server_id", "client_hash"), returns=True),
+    Watched("mcp_clients", ("registration_id",)),
+    Watched("user_credentials", ("user_id", "server_id", "kind")),
+    Watched("user_variables", ("user_id", "server_id", "name")),
+)  # fmt: skip
+
+UNWATCHED: Mapping[str, str] = {
+    "sessions": "every restore ends all of them",
+    "oauth_flows": "every restore ends all of them",
+    "temporary_servers": "every restore ends all of them",
+    "shared_tokens": "the portal got them for itself; they give no caller access",
+    "import_drafts": "live an hour",
+    "server_secrets": "the definition of a server, not access of a caller",
+    "server_variables": "the definition of a server, not access of a caller",
+    "server_authorizations": "what discovery found",
+    "oauth_client_registrations": "what the portal is to others",
+    "health_records": "history",
+    "preferences": "settings are as in the backup; `portal restore` says so",
+    "proposals": "give nothing before a review",
+    "reviews": "history",
+    "tool_sights": "give no access",
+    "tool_definitions": "are compared anew with what the server offers",
+    "audit_events": "history",
+    "chain_keys": "verify the audit's chain",
+    "revocations": "the list itself",
+    "rate_counts": "limit tries, and give no access",
+    "known_sign_ins": "spare a person a limit, and give no access",
+}
+
+
+def install(connection: Connection) -> None:
+    """Make the triggers where they are missing: a migration that makes a table anew loses those of SQLite."""
+    if connection.dialect.name == "postgresql":
+        _install_postgresql(connection)
+    else:
+        _install_sqlite(connection)
+
+
+def is_installed(connection: Connection) -> bool:
+    """Whether every trigger is there."""
+    return not _missing(connection)
+
+
+def _missing(connection: Connection) -> list[tuple[Watched, str]]:
+    if connection.dialect.name == "postgresql":
+        query = "select tgname from pg_trigger join pg_class on pg_class.oid = tgrelid"
+        query += " where relnamespace = current_schema()::regnamespace and tgname like 'portal_ends_%'"
+    else:
+        query = "select name from sqlite_master where type = 'trigger' and name like 'portal_ends_%'"
+    there = set(connection.scalars(text(query)))
+    return [(of, what) for of in WATCHED for what in _events(of) if _name(of, what) not in there]
+
+
+def _events(of: Watched) -> list[str]:
+    return ["delete", *(["update"] if of.limits or of.marks else []), *(["insert"] if of.returns else [])]
+
+
+def _name(of: Watched, what: str) -> str:
+    return f"portal_ends_{_VERSION}_{of.table}_{what}"
+
+
+def _plain(of: Watched, row: str, column: str) -> str:
+    """A column in a form that compares: JSON does not on PostgreSQL."""
+    is_json = isinstance(Base.metadata.tables[of.table].columns[column].type, JSON)
+    return f"cast({row}.{column} as text)" if is_json else f"{row}.{column}"
+
+
+def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, str]:
+    """The operation, subject, facts and condition of an entry, as SQL."""
+    row = "OLD" if what == "delete" else "NEW"
+    array, thing, cast = ("json_build_array", "json_build_object", "::text") if postgresql else (
+        "json_array", "json_object", "",
+    )  # fmt: skip
+    differs = "is distinct from" if postgresql else "is not"
+    subject = f"{array}({', '.join(f'{row}.{column}' for column in of.subject)}){cast}"
+    kept = of.limits if what == "update" else of.facts
+    pairs = [f"'{column}', {_plain(of, row, column)}" for column in kept]
+    if what == "update":
+        pairs += [f"'{column}', ({_plain(of, 'OLD', column)} {differs} NEW.{column})" for column in of.marks]
+    facts = f"{thing}({', '.join(pairs)}){cast}" if pairs else "'{}'"
+    if what == "delete":
+        return "ended", subject, facts, f"({of.over}) is not true" if of.over else "1 = 1"
+    if what == "insert":
+        return "returned", subject, facts, (
+            f"exists (select 1 from revocations where kind = '{of.table}' and subject = {subject})"
+        )  # fmt: skip
+    changed = (f"{_plain(of, 'OLD', c)} {differs} {_plain(of, 'NEW', c)}" for c in (*of.limits, *of.marks))
+    return "limited", subject, facts, f"({' or '.join(changed)})"
+
+
+def _of_columns(of: Watched, what: str) -> str:
+    return f"update of {', '.join((*of.limits, *of.marks))}" if what == "update" else what
+
+
+def _install_sqlite(connection: Connection) -> None:
+    for of, what in _missing(connection):
+        op, subject, facts, condition = _parts(of, what, postgresql=False)
+        connection.exec_driver_sql(
+            f"create trigger {_name(of, what)} after {_of_columns(of, what)} on {of.table} for each row begin"
+            " insert into revocations (entry_id, at, op, kind, subject, facts)"
+            " select lower(hex(randomblob(16))), strftime('%Y-%m-%d %H:%M:%f000', 'now'),"
+            f" '{op}', '{of.table}', {subject}, {facts} where {condition}; end"
+        )
+
+
+def _install_postgresql(connection: Connection) -> None:
+    missing = _missing(connection)
+    mirror = f"portal_ends_{_VERSION}_copy"
+    there = connection.scalar(text("select count(*) from pg_trigger where tgname = :name"), {"name": mirror})
+    if missing or not there:
+        connection.execute(text("set local lock_timeout = '30s'"))
+    for of, what in missing:
+        op, subject, facts, condition = _parts(of, what, postgresql=True)
+        name = _name(of, what)
+        connection.execute(
+            text(
+                f"create or replace function {name}() returns trigger language plpgsql as $body$ begin"
+                f" if {condition} then insert into revocations (entry_id, at, op, kind, subject, facts)"
+                f" values (gen_random_uuid()\\:\\:text, clock_timestamp(), '{op}', '{of.table}',"
+                f" {_escaped(subject)}, {_escaped(facts)}); end if; return null; end $body$"
+            )
+        )
+        connection.execute(
+            text(
+                f"create trigger {name} after {_of_columns(of, what)} on {of.table}"
+                f" for each row execute function {name}()"
+            )
+        )
+    if not there:
+        columns = "position, entry_id, at, op, kind, subject, facts"
+        values = ", ".join(f"NEW.{column}" for column in columns.split(", "))
+        connection.execute(
+            text(
+                f"create or replace function {mirror}() returns trigger language plpgsql as $body$ begin"
+                f" if to_regclass('{SCHEMA}.revocations') is not null then"
+                f" insert into {SCHEMA}.revocations ({columns}) values ({values})"
+                f" on conflict (entry_id) do nothing; end if; return null; end $body$"
+            )
+        )
+        connection.execute(
+            text(f"create trigger {mirror} after insert on revocations for each row execute function {mirror}()")
+        )
+        _install_head(connection)
+
+
+def make_schema(connection: Connection) -> None:
+    """Make the journal's schema on PostgreSQL. The table `identity` names the very table of entries by its OID: one
+    that was dumped and restored has another."""
+    there = connection.scalar(text("select to_regnamespace(:name) is not null"), {"name": SCHEMA})
+    if not there:
+        connection.execute(text(f"create schema {SCHEMA}"))
+    for table in (
+        "revocations (entry_id text primary key, position bigint not null, at timestamptz not null, op text not null,"
+        " kind text not null, subject text not null, facts text not null)",
+        "identity (journal_id text primary key, made_as text not null)",
+        "head (sequence bigint not null, event_hash text not null)",
+    ):
+        connection.execute(text(f"create table if not exists {SCHEMA}.{table}"))
+
+
+def made_as(connection: Connection) -> str:
+    """What names the table of entries in this very database on this very server."""
+    query = "select current_database() || '/' || (select oid from pg_database where datname = current_database())"
+    query += f" || '/' || '{SCHEMA}.revocations'::regclass::oid"
+    return str(connection.scalar(text(query)))
+
+
+def _install_head(connection: Connection) -> None:
+    """The audit's head outside follows the one among the settings, whoever writes it, where the events still hold what
+    was noted before."""
+    name = f"portal_ends_{_VERSION}_head"
+    connection.execute(
+        text(
+            f"create or replace function {name}() returns trigger language plpgsql as $body$"
+            f" declare outside record; begin if to_regclass('{SCHEMA}.head') is null then return null; end if;"
+            f" select sequence, event_hash into outside from {SCHEMA}.head; if not found then return null; end if;"
+            " if (NEW.value->>'sequence')::bigint > outside.sequence and (outside.sequence = 0 or exists (select 1 from"
+            " audit_events where sequence = outside.sequence and event_hash = outside.event_hash)) then"
+            f" update {SCHEMA}.head set sequence = (NEW.value->>'sequence')::bigint, event_hash = NEW.value->>'hash';"
+            " end if; return null; end $body$"
+        )
+    )
+    connection.execute(
+        text(
+            f"create trigger {name} after insert or update on preferences for each row"
+            f" when (NEW.name = 'audit_head') execute function {name}()"
+        )
+    )
+
+
+def _escaped(sql: str) -> str:
+    return sql.replace("::", "\\:\\:")

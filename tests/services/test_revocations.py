@@ -1,0 +1,484 @@
+"""What has ended stays ended after a restore, on both databases; where that cannot be known everything is dormant."""
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import delete, func, select, text, update
+
+from portal.app import create_app, open_database
+from portal.cli import base, main
+from portal.domain.principals import OPERATOR, Role
+from portal.services import access_groups, audit, keys, people, revocations, servers, teams, trail
+from portal.services.inner.grants import ObjectPermission
+from portal.store import schema
+from portal.store.database import Database
+from portal.store.journal import FileJournal
+from portal.store.models import (
+    AccessGroupServer,
+    ApiKey,
+    AuditEvent,
+    Base,
+    BrowserSession,
+    Grant,
+    Preference,
+    Revocation,
+    Server,
+    TeamMember,
+    Toolset,
+    ToolsetTool,
+    User,
+    UserCredential,
+    UserVariable,
+    now,
+)  # fmt: skip
+from portal.store.oauth_tables import Consent, McpClient
+from portal.store.watching import UNWATCHED, WATCHED
+from tests.conftest import CREW, KEYS, NOTES, add_people, make_settings
+from tests.factories import PASSWORD, make_group, make_key, make_server, make_team, make_user
+
+BOTH = pytest.mark.parametrize(
+    "kind", [os.environ["TEST_DATABASE"]] if "TEST_DATABASE" in os.environ else ["sqlite", "postgresql"]
+)
+RING = make_settings("sqlite:///x").encryption_keys.get_secret_value()
+K2 = "k2:U0VDUkVULW5ldy1rZXktb2YtMzItYnl0ZXMtdGVzdHM="
+
+
+class Site:
+    """A portal that was started once, on a database of its own, with the documented ways to back it up and restore."""
+
+    def __init__(self, kind: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kind, self.folder, self._patch = kind, folder, monkeypatch
+        self.settings = make_settings(url)
+        self.database = open_database(self.settings)
+        schema.upgrade(self.database.engine)
+        self.start()
+        with self.database.session(writes=True) as session:
+            add_people(session)
+            session.commit()
+
+    def start(self) -> revocations.Reconciled:
+        """What every start of the portal does first."""
+        with self.database.session(writes=True) as session:
+            return revocations.reconcile(session, OPERATOR)
+
+    def run(self, *arguments: str | Path) -> Result:
+        """A command of the portal's, as a process of its own would run it."""
+        self.database.engine.dispose()
+        opened: list[Database] = []
+        real = base.opened
+        with self._patch.context() as patch:
+            patch.setattr(base, "load", lambda: self.settings)
+            patch.setattr(base, "opened", lambda given: opened.append(real(given)) or opened[-1])
+            result = CliRunner().invoke(main, [str(part) for part in arguments])
+        for database in opened:
+            database.engine.dispose()
+        return result
+
+    def back_up(self, *, whole: bool = False) -> None:
+        """As docs/backup-and-keys.md says; `whole` is what somebody does who did not read it."""
+        if self.kind == "sqlite":
+            assert self.run("backup", self.folder / "made.db").exit_code == 0
+            return
+        leaving_out = [] if whole else ["--exclude-schema=portal_journal"]
+        self._tool("pg_dump", "--format=custom", f"--file={self.folder}/made.dump", *leaving_out)
+
+    def restore(self, *options: str) -> Result:
+        """As docs/backup-and-keys.md says."""
+        if self.kind == "sqlite":
+            return self.run("restore", self.folder / "made.db", "--force", *options)
+        self.database.engine.dispose()
+        self._tool("pg_restore", "--clean", "--if-exists", "--single-transaction", f"{self.folder}/made.dump")
+        return self.run("db", "upgrade")
+
+    def write(self, work: Callable[[Any], object]) -> Any:
+        with self.database.session(writes=True) as session:
+            result = work(session)
+            session.commit()
+        return result
+
+    def status(self, key: str) -> tuple[int, str]:
+        app = create_app(self.settings, database=self.database)
+        answer = app.test_client().get("/v1/me", headers={"Authorization": f"Bearer {key}"})
+        return answer.status_code, answer.get_data(as_text=True)
+
+    def _tool(self, name: str, *arguments: str) -> None:
+        url = self.settings.database_url.replace("postgresql+psycopg", "postgresql")
+        subprocess.run([_program(name), *arguments, f"--dbname={url}"], check=True, capture_output=True, timeout=120)
+
+    @property
+    def journal(self) -> Path:
+        return Path(f"{self.settings.database_url.removeprefix('sqlite:///')}.revocations")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name) or next((str(p) for p in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
+    if found is None:
+        pytest.skip(f"{name} is missing")
+    return found
+
+
+@pytest.fixture
+def site(
+    kind: str, empty_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    made = Site(kind, empty_database(kind), tmp_path, monkeypatch)
+    yield made
+    made.database.engine.dispose()
+
+
+def test_every_table_either_is_watched_or_says_why_not() -> None:
+    watched = {of.table for of in WATCHED}
+    assert watched.isdisjoint(UNWATCHED)
+    assert watched | set(UNWATCHED) == set(Base.metadata.tables)
+    for of in WATCHED:
+        columns = set(Base.metadata.tables[of.table].columns.keys())
+        assert {*of.subject, *of.limits, *of.marks, *of.facts} <= columns
+
+
+def fill(session: Any) -> None:
+    """One of everything that gives access, and its twin that stays."""
+    for name in ("one", "two"):
+        make_server(session, name, allow_all_keys=True)
+        make_user(session, f"user-{name}")
+        make_team(session, f"team-{name}", members=(f"user-{name}", "otto"))
+        make_group(session, f"group-{name}", (f"id-{name}", NOTES))
+        toolset = Toolset(toolset_id=f"set-{name}", toolset_name=name)
+        session.add(toolset)
+        session.flush()
+        session.add(ToolsetTool(toolset_id=toolset.toolset_id, server_id=NOTES, tool_name=name))
+        session.add(UserCredential(user_id="mel", server_id=f"id-{name}", kind="byok", sealed=b"x"))
+        session.add(UserVariable(user_id="mel", server_id=f"id-{name}", name="V", sealed=b"x"))
+        session.add(McpClient(registration_id=f"client-{name}", client_id=name))
+        session.add(
+            Consent(user_id="mel", server_id=f"id-{name}", client_hash=name, client_id=name, redirect_uri="http://x")
+        )
+        make_key(session, user_id="otto", secret=f"sk-key-{name}")
+        make_key(session, user_id="otto", secret=f"sk-narrow-{name}")
+    for person in ("lower", "off", "word", "kept"):
+        make_user(session, person, Role.ADMIN)
+    people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
+        mcp_servers=(NOTES, "id-one", "id-two"), mcp_tool_permissions={NOTES: ("a", "b")},
+    ))  # fmt: skip
+
+
+def key_id(session: Any, secret: str) -> str:
+    return str(session.scalar(select(ApiKey.key_id).where(ApiKey.key_hash == keys.hash_key(secret))))
+
+
+def end(session: Any) -> None:
+    """End the one of everything, by the use cases where they are short; triggers do not know the difference."""
+    keys.revoke_key(session, OPERATOR, key_id(session, "sk-key-one"))
+    narrow = key_id(session, "sk-narrow-one")
+    keys.change_key(session, OPERATOR, narrow, {"allowed_routes": ["/v1/mcp"]}, None, None)
+    people.delete_user(session, OPERATOR, "user-one")
+    people.change_user(session, OPERATOR, "lower", {"role": Role.VIEWER.value})
+    people.change_user(session, OPERATOR, "off", {"is_active": False})
+    people.change_user(session, OPERATOR, "word", {"password": "quite another long word"})
+    people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
+        mcp_servers=(NOTES, "id-two"), mcp_tool_permissions={NOTES: ("a",)},
+    ))  # fmt: skip
+    teams.remove_member(session, OPERATOR, "team-team-two", "otto")
+    teams.delete_team(session, OPERATOR, "team-team-one")
+    session.execute(delete(AccessGroupServer).where(AccessGroupServer.access_group_id == group_id(session, "group-two"),
+                                                    AccessGroupServer.server_id == NOTES))  # fmt: skip
+    access_groups.delete_group(session, OPERATOR, group_id(session, "group-one"))
+    session.execute(delete(ToolsetTool).where(ToolsetTool.toolset_id == "set-two"))
+    session.execute(delete(Toolset).where(Toolset.toolset_id == "set-one"))
+    for table, column in ((UserCredential, "server_id"), (UserVariable, "server_id"), (Consent, "server_id")):
+        session.execute(delete(table).where(getattr(table, column) == "id-one"))
+    session.execute(delete(McpClient).where(McpClient.client_id == "one"))
+    servers.delete_server(session, OPERATOR, "id-one")
+    servers.update_server(session, OPERATOR, "id-two", {"allow_all_keys": False})
+
+
+def group_id(session: Any, name: str) -> str:
+    from portal.store.models import AccessGroup
+
+    return str(session.scalar(select(AccessGroup.access_group_id).where(AccessGroup.name == name)))
+
+
+@BOTH
+def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
+    site.write(fill)
+    site.write(lambda session: session.add(BrowserSession(session_hash="h", user_id="mel", expires_at=now())))
+    site.back_up()
+    before = site.write(lambda session: session.scalar(select(func.count()).select_from(Revocation)))
+    site.write(end)
+    site.write(lambda session: make_user(session, "later"))
+    with site.database.session() as session:
+        noted = set(session.scalars(select(Revocation.kind).where(Revocation.position > before)))
+        assert noted == {of.table for of in WATCHED}, "each kind of access leaves an entry"
+    done = site.restore()
+    assert done.exit_code == 0, done.output
+    assert "older than its revocation journal. Ended again: " in done.output
+    assert "API keys 2" in done.output
+    assert "dormant" not in done.output
+    with site.database.session() as session:
+        assert session.get(User, "later") is None
+        assert session.get(User, "user-one") is None
+        assert session.get(User, "user-two") is not None
+        assert (session.get(User, "lower").role, session.get(User, "kept").role) == (Role.VIEWER, Role.ADMIN)
+        assert (session.get(User, "off").is_active, session.get(User, "kept").is_active) == (False, True)
+        word = session.get(User, "word")
+        assert (word.password_hash, word.must_change_password) == (None, True)
+        assert session.get(User, "kept").password_hash
+        assert session.get(ApiKey, key_id(session, "sk-key-one")).revoked_at
+        assert session.get(ApiKey, key_id(session, "sk-key-two")).revoked_at is None
+        assert session.get(ApiKey, key_id(session, "sk-narrow-one")).allowed_routes == ["/v1/mcp"]
+        assert session.get(ApiKey, key_id(session, "sk-narrow-two")).allowed_routes == []
+        members = set(session.execute(select(TeamMember.team_id, TeamMember.user_id)).tuples())
+        assert not {m for m in members if m[0] == "team-team-one"}
+        assert {u for t, u in members if t == "team-team-two"} == {"user-two"}
+        granted = session.scalars(select(Grant).where(Grant.holder_id == "otto")).all()
+        assert sorted((g.kind, g.server_id or "", tuple(g.tools)) for g in granted) == [
+            ("server", "", ()), ("server", "id-notes", ()), ("server", "id-two", ()), ("tools", "id-notes", ("a",)),
+        ]  # fmt: skip
+        left = set(session.execute(select(AccessGroupServer.server_id)).scalars())
+        assert left == {"id-two"}
+        assert session.scalars(select(Toolset.toolset_id)).all() == ["set-two"]
+        assert session.scalars(select(ToolsetTool.tool_name)).all() == []
+        for table in (UserCredential, UserVariable, Consent):
+            assert session.scalars(select(table.server_id)).all() == ["id-two"], table
+        assert session.scalars(select(McpClient.client_id)).all() == ["two"]
+        one, two = session.get(Server, "id-one"), session.get(Server, "id-two")
+        assert (one.approval_status, one.allow_all_keys) == ("pending_review", False)
+        assert (two.approval_status, two.allow_all_keys) == ("active", False)
+        assert session.scalars(select(BrowserSession)).all() == []
+    assert site.status("sk-key-one")[0] == 401
+    assert site.status("sk-key-two")[0] == 200
+    assert not site.start().is_older, "a second start has nothing to do"
+    with site.database.session(writes=True) as session:
+        found = trail.verify(session, OPERATOR)
+        assert found.fault is None
+        assert "an older database was found" in found.notes[0]
+
+
+@BOTH
+def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_nothing(site: Site) -> None:
+    site.write(lambda session: make_team(session, "team-two", members=("mel",)))
+    site.back_up()
+    site.write(lambda session: teams.remove_member(session, OPERATOR, CREW, "mel"))
+    site.write(lambda session: teams.put_member(session, OPERATOR, CREW, "mel", "user"))
+    site.write(
+        lambda session: people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(NOTES,)))
+    )
+    with site.database.session(writes=True) as session:
+        people.delete_user(session, OPERATOR, "vic")
+        session.flush()
+        session.rollback()
+    done = site.restore()
+    assert done.exit_code == 0, done.output
+    with site.database.session() as session:
+        assert session.get(TeamMember, (CREW, "mel"))
+        assert session.get(User, "vic")
+    assert site.status(KEYS["mel"])[0] == 200
+
+
+@BOTH
+def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site: Site) -> None:
+    site.back_up()
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    if site.kind == "sqlite":
+        site.database.engine.dispose()
+        site.journal.rename(site.journal.with_suffix(".away"))
+        refused = site.restore()
+        assert (refused.exit_code, "--without-journal" in refused.output) == (1, True)
+    else:
+        with site.database.engine.begin() as connection:
+            connection.execute(text("drop schema portal_journal cascade"))
+    done = site.restore(*(["--without-journal"] if site.kind == "sqlite" else []))
+    assert done.exit_code == 0, done.output
+    assert "API keys are dormant" in done.output
+    for name in ("mel", "ada"):
+        code, said = site.status(KEYS[name])
+        assert (code, "API keys are dormant" in said) == (401, True)
+    browser = create_app(site.settings, database=site.database).test_client()
+    refused_page = sign_in(browser, "otto")
+    assert "only Admins can sign in" in refused_page.get_data(as_text=True)
+    assert sign_in(browser, "ada").status_code == 303
+    page = browser.get("/profile").get_data(as_text=True)
+    assert "API keys are dormant, and only Admins can sign in" in page
+    made = site.write(
+        lambda session: keys.issue_key(session, OPERATOR, keys.KeyDraft(user_id="ada"), secret="sk-made-while-dormant")
+    )
+    assert made
+    assert site.status("sk-made-while-dormant")[0] == 200
+    token = page.split('name="csrf_token" value="')[1].split('"')[0]
+    assert browser.post("/admin/wake", data={"csrf_token": token}).status_code == 303
+    assert site.status(KEYS["ada"])[0] == 200
+    other = create_app(site.settings, database=site.database).test_client()
+    assert sign_in(other, "otto").status_code == 303
+    assert site.run("keys", "wake").output == "Nothing is dormant.\n"
+    with site.database.session() as session:
+        [woken] = trail.list_events(session, OPERATOR, trail.EventFilter(action="keys woken")).items
+        assert woken.actor == "ada@example.com"
+
+
+def sign_in(browser: Any, name: str) -> Any:
+    page = browser.get("/login").get_data(as_text=True)
+    token = page.split('name="csrf_token" value="')[1].split('"')[0] if "csrf_token" in page else ""
+    return browser.post("/login", data={"email": f"{name}@example.com", "password": PASSWORD, "csrf_token": token})
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_journal_that_was_dumped_and_restored_with_the_rest_is_noticed(site: Site) -> None:
+    site.back_up(whole=True)
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    done = site.restore()
+    assert done.exit_code == 0, done.output
+    assert "was itself put back from a dump" in done.output
+    assert site.status(KEYS["mel"])[0] == 401
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_database_that_is_copied_back_by_hand_is_noticed_at_the_next_start(site: Site) -> None:
+    file = Path(site.settings.database_url.removeprefix("sqlite:///"))
+    site.database.engine.dispose()
+    copied = file.read_bytes()
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    site.database.engine.dispose()
+    file.write_bytes(copied)
+    found = site.start()
+    assert (found.is_older, found.because, found.ended) == (True, None, {"API keys": 1})
+    assert site.status(KEYS["mel"])[0] == 401
+    assert site.status(KEYS["otto"])[0] == 200
+
+
+@BOTH
+def test_an_older_database_without_any_revocation_since_loses_its_sessions(site: Site) -> None:
+    site.write(
+        lambda session: session.add(
+            BrowserSession(session_hash="h", user_id="mel", expires_at=now().replace(year=2100))
+        )
+    )
+    site.back_up()
+    site.write(lambda session: audit.record(session, OPERATOR, "tried", "test", None))
+    assert site.restore().exit_code == 0
+    with site.database.session() as session:
+        assert session.scalars(select(BrowserSession)).all() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda lines: [*lines[:1], lines[1].replace(b'"start"', b'"ended"'), *lines[2:]], "line 2"),
+        (lambda lines: [*lines[:1], *lines[2:]], "line 2"),
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "line 2"),
+        (lambda lines: lines[:-3], "shorter than this database knows"),
+        (lambda lines: [], "is empty"),
+        (lambda lines: [lines[0].replace(b'"key":"k1"', b'"key":"k9"'), *lines[1:]], "line 1"),
+    ],
+)
+def test_a_journal_that_was_changed_or_cut_makes_everything_dormant(
+    site: Site, spoil: Callable[[list[bytes]], list[bytes]], said: str
+) -> None:
+    for number in range(5):
+        made = site.write(lambda session: make_key(session, user_id="mel", secret=f"sk-n{number}"))  # noqa: B023
+        assert made
+        site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, f"sk-n{number}")))  # noqa: B023
+    site.database.engine.dispose()
+    site.journal.write_bytes(b"".join(spoil(site.journal.read_bytes().splitlines(keepends=True))))
+    assert said in (site.start().because or "")
+    assert site.status(KEYS["ada"])[0] == 401
+    assert site.run("keys", "wake").exit_code == 0
+    assert site.start().because is None, "a new journal was begun"
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_what_a_killed_process_left_is_written_by_the_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry is in the database with the change; a torn line is what a process leaves that dies while it writes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FileJournal, "catch_up", lambda *_: 0)
+        site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    with site.journal.open("ab") as stream:
+        stream.write(b'{"entry":[3,"half')
+    site.database.engine.dispose()
+    before = site.journal.read_bytes().count(b"\n")
+    fresh = open_database(site.settings)
+    with fresh.session() as session:
+        revocations.catch_up_due(session, OPERATOR)
+    fresh.engine.dispose()
+    journal = fresh._info["journal"]
+    assert isinstance(journal, FileJournal)
+    assert site.journal.read_bytes().count(b"\n") == before + 1
+    assert journal.read().fault is None
+    assert site.start().because is None
+    assert stat.S_IMODE(site.journal.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_the_journal_moves_to_a_new_key_at_a_start_and_outlives_the_old_one(site: Site) -> None:
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    for ring in (f"{K2},{RING}", K2):
+        site.database.engine.dispose()
+        site.settings = make_settings(site.settings.database_url, encryption_keys=ring)
+        site.database = open_database(site.settings)
+        assert site.run("keys", "rotate").exit_code == 0
+        assert site.start().because is None
+        verified = site.run("audit", "verify")
+        assert verified.exit_code == 0, verified.output
+
+
+@BOTH
+def test_a_new_portal_and_an_upgraded_one_are_not_dormant(kind: str, empty_database: Callable[[str], str]) -> None:
+    settings = make_settings(empty_database(kind))
+    database = open_database(settings)
+    schema.upgrade(database.engine)
+    with database.session(writes=True) as session:
+        add_people(session)  # as a version without a journal left it
+        session.commit()
+    for _ in range(2):
+        with database.session(writes=True) as session:
+            found = revocations.reconcile(session, OPERATOR)
+        assert (found.is_older, found.because) == (False, None)
+    database.engine.dispose()
+
+
+# The head of the audit's chain, outside
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["replayed", "gone", "rewritten"])
+def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> None:
+    def head(session: Any) -> Any:
+        return session.get(Preference, "audit_head").value
+
+    older = site.write(head)
+    site.write(lambda session: make_server(session, "later"))
+    site.write(lambda session: make_server(session, "last"))
+
+    def cut(session: Any) -> None:
+        if how == "gone":
+            session.execute(delete(AuditEvent))
+            session.execute(delete(Preference).where(Preference.name == "audit_head"))
+            return
+        session.execute(delete(AuditEvent).where(AuditEvent.sequence > older["sequence"]))
+        session.execute(update(Preference).where(Preference.name == "audit_head").values(value=older))
+
+    site.write(cut)
+    if how == "rewritten":
+        for name in ("a", "b", "c"):
+            site.write(lambda session: make_server(session, f"new_{name}"))  # noqa: B023
+    with site.database.session(writes=True) as session:
+        fault = trail.verify(session, OPERATOR).fault or ""
+    assert "missing at the end" in fault or "is not the one that was noted as the last" in fault
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
+    file = site.journal.with_name(f"{site.journal.name}.head")
+    whole = file.read_bytes()
+    for content, said in ((whole.replace(b'"sequence": ', b'"sequence": 1'), "cannot be trusted"), (None, "missing")):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with site.database.session(writes=True) as session:
+            assert said in (trail.verify(session, OPERATOR).fault or "")
