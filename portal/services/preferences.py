@@ -88,11 +88,11 @@ def update_preferences(
     after = _merged(before, changes)
     if arrival is not None and not confirmed:
         _refuse_to_shut_out(arrival, before, after)
-    row = session.get(Preference, _NAME) or Preference(name=_NAME, value={})
-    row.value = {**row.value, **changes}
-    session.add(row)
     differences = audit.changed(asdict(before), asdict(after))
     if differences:
+        row = session.get(Preference, _NAME) or Preference(name=_NAME, value={})
+        row.value = {**row.value, **changes}
+        session.add(row)
         audit.record(session, principal, "settings changed", "settings", None, changes=differences)
     session.flush()
     return get_preferences(session, principal)

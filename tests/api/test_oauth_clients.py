@@ -53,6 +53,7 @@ def has(write: Write, *client_ids: str) -> list[bool]:
     return [client_id in there for client_id in client_ids]
 
 
+OPEN = {"delegate_auth_to_upstream": True}  # only there a stranger registers for one server
 LOCAL = ("https://localhost/client.json", "https://127.0.0.1:8443/client.json", "https://10.1.2.3/client.json")
 UNKNOWN = (
     "mcp-never-issued", "stored-id", "http://client.example/mcp.json", "https://client.example", "https://client.example/",
@@ -99,8 +100,8 @@ def test_registered_clients_and_addresses_of_metadata_are_known(client: As, app:
 
 
 def test_the_client_of_another_server_is_unknown_here(client: As, add: Add) -> None:
-    add()
-    add("second")
+    add(**OPEN)
+    add("second", **OPEN)
     other = register(client(None), path="/second/register")
     answer = authorize(client("ada"), client_id=other)
     assert (answer.status_code, fault(answer)) == (400, "invalid_client")
@@ -125,8 +126,8 @@ def test_addresses_of_this_machine_are_known_in_embedded_mode_only(client: As, a
 
 
 def test_equal_registrations_share_an_id_and_others_do_not(client: As, write: Write, add: Add) -> None:
-    add()
-    add("second")
+    add(**OPEN)
+    add("second", **OPEN)
     uris = [BACK, "http://127.0.0.1:5000/cb"]
     first = register(client(None), redirect_uris=uris)
     same = register(client("mel"), redirect_uris=[*reversed(uris), BACK], unknown_field=1)
@@ -165,7 +166,7 @@ def test_equal_registrations_at_the_same_moment_are_one(client: As, database: Da
 
 
 def test_unused_clients_make_room_the_oldest_first(client: As, write: Write, add: Add) -> None:
-    add()
+    add(**OPEN)
     oldest, used, under_way, fresh = (register(client(None), name) for name in ("Old", "Used", "Under way", "Fresh"))
     with write() as session:
         for client_id, age in ((oldest, 6), (used, 9), (under_way, 8)):
@@ -181,8 +182,8 @@ def test_unused_clients_make_room_the_oldest_first(client: As, write: Write, add
 
 
 def test_ten_thousand_registrations_lock_nobody_out(client: As, write: Write, add: Add) -> None:
-    add()
-    add("second")
+    add(**OPEN)
+    add("second", **OPEN)
     honest, elsewhere = register(client(None), "Honest"), register(client(None), path="/second/register")
     with write() as session:
         fill(session, 300, timedelta(days=2), used=True)

@@ -134,7 +134,10 @@ def test_the_same_statements_are_sent_for_every_name(client: As, database: Datab
     counts = {}
     for name in ("nothing", "plain", "brokered", "keyed", "pending", "inside"):
         with counted(database) as statements:
-            answered(client(None), address, name)
+            method, path, options = ADDRESSES[address]
+            if address == "register":  # an equal registration is found, and not written again
+                options = {"json": {**REGISTRATION, "client_name": f"An app for {name}"}}
+            client(None).ask(method, path.format(name), **options, environ_base=_outside())
         counts[name] = len(statements)
     assert len(set(counts.values())) == 1, counts
 

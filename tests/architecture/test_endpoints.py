@@ -69,6 +69,7 @@ TRACES = {
         "probe_due_at", "probe_started_at", "probe_failures",
     },
     "health_records": {"*"},
+    "rate_counts": {"*"},  # what is limited is counted, GET or not
 }  # fmt: skip
 HEADERS = {
     "Content-Security-Policy": [
