@@ -19,6 +19,7 @@ from portal.domain.servers import (
 )
 from portal.services import audit
 from portal.services.inner import loading, revoking
+from portal.services.inner.destinations import Said
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
 from portal.services.inner.server_facts import facts_of
@@ -114,7 +115,7 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
             f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
         )
     refuse_taken_names(session, row)
-    with_conflicts_named(session, row, fields)
+    with_conflicts_named(session, row, fields, Said())
     audit.record(
         session, principal, "server created", "server", server_id, name=_called(row), fields=_names(fields),
         changes=audit.changed(None, facts_of(session, row)),
