@@ -21,7 +21,7 @@ from portal import telemetry
 from portal.app import create_app
 from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import health, sessions, sign_in_providers, starting, temporary, tool_changes
+from portal.services import binding, health, sessions, sign_in_providers, starting, temporary, tool_changes
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -48,6 +48,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
         )  # fmt: skip
         faults = starting.apply_config(session, OPERATOR, _config(settings))
         session.commit()
+        binding.bind_all(session, OPERATOR)
     database.engine.dispose()  # gunicorn forks next: its children must not share a connection
     for fault in faults:
         announce(f"Config: {fault}")

@@ -242,7 +242,8 @@ def _write_variables(session: Session, row: Server, fields: ServerFields) -> Non
         )  # fmt: skip
 
 
-def _mark_required(row: Server) -> None:
+def mark_required(row: Server) -> None:
+    """Find out which variables each person has to supply."""
     declared = [Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables]
     referenced = {name for secret in row.secrets if secret.field == "static_headers" for name in secret.refers_to}
     open_names = {variable.name for variable in required_variables(declared, referenced)}

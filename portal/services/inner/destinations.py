@@ -8,6 +8,7 @@ destination, so that even a way around this module sends nothing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
@@ -51,9 +52,12 @@ class Said:
     trial: bool = False
 
 
+_NOTHING = Said()
+
+
 @dataclass(frozen=True)
 class Settled:
-    """What became of stored secrets: those that moved, were forgotten (`keep` is False), or ended for another reason."""
+    """What became of stored secrets: which moved or, where `keep` is False, were forgotten, and what else ended."""
 
     keep: bool | None = None
     moved: tuple[Moved, ...] = ()
@@ -95,7 +99,7 @@ def said_by(session: Session, principal: Principal, fields: ServerFields) -> Sai
     return Said(fields.get("keep_credentials"), may_carry)
 
 
-def write_definition(session: Session, row: Server, fields: ServerFields, said: Said = Said()) -> Settled:  # noqa: B008
+def write_definition(session: Session, row: Server, fields: ServerFields, said: Said = _NOTHING) -> Settled:
     """Put the fields that are there into the row, and settle what becomes of stored secrets.
 
     Raises `Conflict` (`credentials_would_move`) naming each secret that would go elsewhere, unless `said` says what is
@@ -115,13 +119,12 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
 
 def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
     """The stored secrets that a change would move. Nothing is written."""
-    kept = ServerFields(**{**fields, "keep_credentials": True})  # type: ignore[typeddict-item]
-    return write_definition(session, copy_of(row), copied(kept), Said(keep=True)).moved
+    return write_definition(session, copy_of(row), copied(fields), Said(keep=True)).moved
 
 
 def copy_of(row: Server) -> Server:
     """A stored server with its parts as one that is no row, to try a change out on."""
-    copy = Server(**{c.key: getattr(row, c.key) for c in inspect(Server).column_attrs})
+    copy = Server(**_columns(row))
     copy.secrets = [ServerSecret(**_columns(secret)) for secret in row.secrets]
     copy.variables = [ServerVariable(**_columns(variable)) for variable in row.variables]
     return copy
@@ -148,7 +151,7 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
 
 def copied(fields: ServerFields) -> ServerFields:
     """The fields of a change that a copy takes: what stands in other tables is not written for it."""
-    return ServerFields(**{n: v for n, v in fields.items() if n not in _NOT_COPIED})  # type: ignore[typeddict-item]
+    return cast(ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED})
 
 
 def bind(session: Session, row: Server) -> bool:
@@ -179,6 +182,12 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
             session, principal, "connections ended", *target, name=row.server_name, people=settled.disconnected,
             because="what they were made for changed",
         )  # fmt: skip
+
+
+def is_registered(session: Session, row: Server) -> bool:
+    """Whether the portal registered itself at a server's authorization server."""
+    registered = select(OAuthClientRegistration.issuer).where(OAuthClientRegistration.server_id == row.server_id)
+    return session.scalar(registered.limit(1)) is not None
 
 
 def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
@@ -264,7 +273,7 @@ def _without_same_args(row: Server, before: _Before, fields: ServerFields) -> Se
     same_command = "command" not in fields or fields["command"] == before.route.command
     if args is None or not same_command or not has_part(row, "args") or list(args) != list(before.route.args):
         return fields
-    return ServerFields(**{name: value for name, value in fields.items() if name != "args"})  # type: ignore[typeddict-item]
+    return cast(ServerFields, {name: value for name, value in fields.items() if name != "args"})
 
 
 def _auth_changed(before: _Before, fields: ServerFields) -> bool:
@@ -296,8 +305,7 @@ def _moves(
     for variable in row.variables:
         if variable.sealed is not None and before.globals.get(variable.name, (None,))[0] == variable.sealed:
             held.append(Held(f"env_vars.{variable.name}"))
-    registered = select(OAuthClientRegistration.issuer).where(OAuthClientRegistration.server_id == row.server_id)
-    if of_people and session.scalar(registered.limit(1)) is not None:
+    if of_people and is_registered(session, row):
         held.append(Held("client_registration"))
     holders = personal.holders(session, row) if of_people else {}
     held += [Held(secret, len(people)) for secret, people in holders.items() if people]
@@ -392,7 +400,7 @@ def _end_minted(
         return minted.end_connections(session, row)
     if before.minted.shared != now_minted.shared or moves:
         minted.end_shared(session, row)
-    if any(m.secret == "client_registration" for m in moves):
+    if "client_registration" in {m.secret for m in moves}:
         minted.forget(session, row)
     return 0
 
@@ -414,5 +422,5 @@ def _secret_name(secret: ServerSecret) -> str:
     return f"{secret.field}.{secret.name}" if secret.name else secret.field
 
 
-def _columns(part: ServerSecret | ServerVariable) -> dict[str, object]:
-    return {c.key: getattr(part, c.key) for c in inspect(type(part)).column_attrs}
+def _columns(part: Server | ServerSecret | ServerVariable) -> dict[str, Any]:
+    return {c.name: getattr(part, c.name) for c in type(part).__table__.columns}

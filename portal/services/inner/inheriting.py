@@ -28,7 +28,7 @@ def whole(session: Session, stored: Server | None, fields: ServerFields, *, as_c
     stored secret would go elsewhere.
     """
     if stored is None:
-        return _without_kept(dict(fields))
+        return {name: _without_kept(value) for name, value in fields.items() if value is not KEPT}
     change: dict[str, Any] = dict(fields) if as_change else {**dict.fromkeys(_NOT_NAMED), **fields}
     sent = {n: v for n, v in (fields.get("credentials") or {}).items() if v is not KEPT}
     if not as_change and any(value for name, value in sent.items() if name not in _NO_SECRETS):

@@ -131,8 +131,12 @@ def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
 
 _SECRETS = (
     select(
-        ServerSecret.server_id, ServerSecret.field, ServerSecret.name, ServerSecret.sealed,
-        ServerSecret.bound, ServerSecret.hint,
+        ServerSecret.server_id,
+        ServerSecret.field,
+        ServerSecret.name,
+        ServerSecret.sealed,
+        ServerSecret.bound,
+        ServerSecret.hint,
     )
     .where(ServerSecret.server_id.in_(_IDS), ServerSecret.field != "credentials")
     .order_by(ServerSecret.position)

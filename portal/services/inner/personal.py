@@ -44,7 +44,7 @@ def holders(session: Session, row: Server) -> dict[str, set[str]]:
 
 def forget(session: Session, row: Server, secret: str) -> None:
     """Delete what everybody stored of one kind: `people.values`, `people.keys` or `people.connections`."""
-    if secret == "people.values":
+    if secret not in _KIND:
         session.execute(delete(UserVariable).where(UserVariable.server_id == row.server_id))
     else:
         held = (UserCredential.server_id == row.server_id, UserCredential.kind == _KIND[secret])

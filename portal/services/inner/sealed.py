@@ -69,7 +69,7 @@ class Kind:
     @property
     def stored(self) -> ColumnElement[Any]:
         """What is compared before it is replaced."""
-        return self._column
+        return self._column  # type: ignore[no-any-return]
 
     @property
     def is_set(self) -> ColumnElement[bool]:
