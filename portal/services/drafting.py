@@ -77,6 +77,22 @@ def hold(
     return draft_id
 
 
+def hold_typed(
+    session: Session, principal: Principal, typed: Sequence[tuple[str, str]], *, draft_id: str | None = None
+) -> str:
+    """Hold what is typed for 300 s without trying it, in place of an earlier draft of the caller's; answers its id.
+
+    What became of a sign-in stays with it.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    earlier = _contents(session, principal, draft_id) if draft_id else None
+    draft_id = draft_id if draft_id and earlier else new_id()
+    kept = {"fields": {}, **(earlier or {}), "typed": list(typed), "user_id": principal.user_id}
+    temporary.hold(session, principal, draft_id, kept)
+    session.flush()
+    return draft_id
+
+
 def get_draft(session: Session, principal: Principal, draft_id: str) -> Draft | None:
     """The caller's draft, as long as it is held."""
     contents = _contents(session, principal, draft_id)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -24,6 +25,7 @@ from portal.store.database import release
 from portal.store.models import ApiKey, Grant, Proposal, Server, Team, User, now
 
 _PROBE_SECONDS = 15.0
+_NOTHING_SAID: Mapping[str, bool] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,17 @@ def decline(
 
 
 def decide(
-    session: Session, principal: Principal, verdict: Step, chosen: Mapping[str, int | None], notes: str | None
+    session: Session,
+    principal: Principal,
+    verdict: Step,
+    chosen: Mapping[str, int | None],
+    notes: str | None,
+    *,
+    keep: Mapping[str, bool] = _NOTHING_SAID,
 ) -> tuple[list[str], list[Refused]]:
     """Decide about several servers, each by itself: the names of those that went through, and what the others said.
 
-    `chosen` are versions by server id. They are locked in the order of their ids, so that two Admins never wait for
+    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would move. They are locked in the order of their ids, so that two Admins never wait for
     one another in a circle.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
@@ -132,7 +140,7 @@ def decide(
     for server_id in sorted(chosen):
         try:
             with session.begin_nested():
-                view = _one(session, principal, verdict, server_id, chosen[server_id], notes)
+                view = _one(session, principal, verdict, server_id, chosen[server_id], notes, keep.get(server_id))
             done.append(view.server_name or view.server_id)
         except PortalError as error:
             refused.append(Refused(server_id, error.message))
@@ -156,10 +164,16 @@ def probe_submission(session: Session, principal: Principal, server_id: str) -> 
 
 
 def _one(
-    session: Session, principal: Principal, verdict: Step, server_id: str, version: int | None, notes: str | None
+    session: Session,
+    principal: Principal,
+    verdict: Step,
+    server_id: str,
+    version: int | None,
+    notes: str | None,
+    keep: bool | None,
 ) -> ServerView:
     if verdict is Step.APPROVED:
-        return approve(session, principal, server_id, version=version)
+        return approve(session, principal, server_id, version=version, keep=keep)
     if verdict is Step.DECLINED:
         return decline(session, principal, server_id, notes, version=version)
     return reject(session, principal, server_id, notes, version=version)

@@ -9,13 +9,14 @@ destination, so that even a way around this module sends nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain import destinations
-from portal.domain.destinations import PARTS_OF, TOKEN, Held, Moved, Route
+from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
 from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
@@ -38,6 +39,7 @@ from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
 _READABLE = ("static_headers", "env", "env_vars", "args")
+_AT_COMMAND = (COMMAND, COMMAND_LINE)
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
 
 
@@ -65,6 +67,18 @@ class Settled:
     people: int = 0
     disconnected: int = 0
     changed_auth: bool = False
+
+    @property
+    def wire(self) -> dict[str, object]:
+        """The same as the API says it; empty where nothing became of anything."""
+        said: dict[str, object] = {}
+        if self.moved:
+            said |= {"keep_credentials": self.keep, "secrets": as_json(self.moved), "people": self.people}
+        if self.dropped:
+            said["dropped"] = list(self.dropped)
+        if self.disconnected:
+            said["disconnected"] = self.disconnected
+        return said
 
     @property
     def sentence(self) -> str:
@@ -143,7 +157,8 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
         write_definition(session, copy, copied(fields), Said(keep, trial=True))
     except Conflict as error:
         raise Conflict(
-            f"{error.message.split(' Send new values')[0]} Type them again to try this out, or save the change first.",
+            f"{error.message.split(' Send new values')[0]} The address is at another host, and stored values are not "
+            "sent there. Type them again to try this out, or save the change first.",
             code=error.code, field=error.field, **error.extra,
         ) from None  # fmt: skip
     return copy
@@ -152,6 +167,40 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
 def copied(fields: ServerFields) -> ServerFields:
     """The fields of a change that a copy takes: what stands in other tables is not written for it."""
     return cast(ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED})
+
+
+@dataclass(frozen=True)
+class Going:
+    """Where a secret goes, as a review shows it; `before` is where it went, for a stored one that would move.
+
+    `is_own_host`: whether that is the host of the server itself.
+    """
+
+    secret: str
+    to: str
+    before: str
+    is_own_host: bool
+
+
+def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple[Going, ...]:
+    """Where each secret of a server goes, or would go as it stands in `row`; `moves` are those that were elsewhere."""
+    route, before = route_of(session, row), {(m.secret, m.after): m for m in moves}
+    names = [_secret_name(s) for s in row.secrets]
+    names += [f"env_vars.{v.name}" for v in row.variables if v.sealed is not None]
+    found: dict[tuple[str, str], Going] = {}
+    for name in names:
+        for part in destinations.parts_of(name):
+            to = route.label(part)
+            move = before.pop((name, to), None)
+            own = part in _AT_COMMAND or _host_of(to) in (None, _host_of(route.address))
+            found.setdefault((name, to), Going(name, to, move.before if move else "", own))
+    rest = (Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address)) for m in before.values())
+    return (*found.values(), *rest)
+
+
+def _host_of(origin: str | None) -> str | None:
+    """The host of an origin in one spelling; None for what is no origin, as where discovery decides."""
+    return urlsplit(destinations.canonical(origin)).hostname
 
 
 def bind(session: Session, row: Server) -> bool:
