@@ -195,7 +195,7 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
             own = part in _AT_COMMAND or _host_of(to) in (None, _host_of(route.address))
             found.setdefault((name, to), Going(name, to, move.before if move else "", own))
     rest = (Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address)) for m in before.values())
-    return (*found.values(), *rest)
+    return tuple(sorted((*found.values(), *rest), key=lambda g: (g.is_own_host, g.secret)))
 
 
 def _host_of(origin: str | None) -> str | None:

@@ -11,7 +11,7 @@ from portal.domain.servers import ServerFields
 from portal.services import access_groups, health, servers
 from portal.services.health import HealthRow
 from portal.services.inner.server_views import ServerView
-from portal.web.api.answer_shapes import ClientAddress, GroupNames, Published
+from portal.web.api.answer_shapes import ChangedServer, ClientAddress, GroupNames, Published
 from portal.web.api.answers import answer, next_link, nothing, to_json, unless_held
 from portal.web.api.payloads import cursor_of, limit_of, read
 from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
@@ -45,7 +45,7 @@ def create_server() -> Response:
 
 @bp.put("/server")
 @documented(
-    ServerView, takes=ServerChange, status=202, also=(404, 409),
+    ServerView | ChangedServer, takes=ServerChange, status=202, also=(404, 409),
     example={"server_id": "notes", "description": "Read and change notes"},
 )  # fmt: skip
 def update_server() -> Response:
