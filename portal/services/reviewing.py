@@ -131,8 +131,8 @@ def decide(
 ) -> tuple[list[str], list[Refused]]:
     """Decide about several servers, each by itself: the names of those that went through, and what the others said.
 
-    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would move. They are locked in the order of their ids, so that two Admins never wait for
-    one another in a circle.
+    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would move. They are
+    locked in the order of their ids, so that two Admins never wait for one another in a circle.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     done: list[str] = []

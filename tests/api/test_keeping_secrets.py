@@ -17,7 +17,8 @@ from tests.factories import make_server
 PATH = "/v1/mcp/server"
 OLD, NEW = "https://old.example", "https://new.example"
 FULL: dict[str, Any] = {
-    "url": f"{OLD}/mcp", "auth_type": "bearer_token", "credentials": {"auth_value": "SECRET-auth"}, "allow_all_keys": True,
+    "url": f"{OLD}/mcp", "auth_type": "bearer_token", "credentials": {"auth_value": "SECRET-auth"},
+    "allow_all_keys": True,
     "static_headers": {"X-Key": "SECRET-header", "X-Own": "${OWN}"},
     "env_vars": [
         {"name": "KEY", "value": "SECRET-global", "scope": "global"}, {"name": "OWN", "scope": "user"},
@@ -52,7 +53,8 @@ def test_a_refusal_names_each_secret_with_both_ends_and_people_by_number(full: C
     )  # fmt: skip
     assert {s["secret"] for s in detail["secrets"]} == NAMES
     assert {(s["from"], s["to"]) for s in detail["secrets"]} == {(OLD, NEW)}
-    assert "the values of 2 people" in detail["message"] and "keep_credentials" in detail["message"]
+    assert "the values of 2 people" in detail["message"]
+    assert "keep_credentials" in detail["message"]
     assert "SECRET" not in answer.get_data(as_text=True)
     assert full.get(f"{PATH}/id-f").get_json()["url"] == f"{OLD}/mcp"
 
@@ -67,7 +69,8 @@ def test_true_sends_all_of_it_along_and_says_so(full: Client, write: Write) -> N
             "SECRET-header", "SECRET-global", "SECRET-auth",
         )  # fmt: skip
     [event] = events(write, "secrets moved")
-    assert event.details["keep_credentials"] is True and event.details["people"] == 2
+    assert event.details["keep_credentials"] is True
+    assert event.details["people"] == 2
     assert {(s["from"], s["to"]) for s in event.details["secrets"]} == {(OLD, NEW)}
     status = full.get(f"{PATH}/id-f/user-env-vars").get_json()
     assert status["missing_count"] == 1  # Ada's own; those of Mel and Vic are there
@@ -169,7 +172,8 @@ def test_the_config_file_moves_nothing_of_people_before_it_says_so(client: Any, 
     moved = {**entry, "url": f"{NEW}/mcp"}
     with write() as session:
         [fault] = apply_config(session, OPERATOR, {"mcp_servers": {"conf": moved}})
-    assert "the values of 1 person" in fault and "keep_credentials" in fault
+    assert "the values of 1 person" in fault
+    assert "keep_credentials" in fault
     with write() as session:
         assert session.get_one(Server, server_id).address == OLD  # it goes on as it was
         assert apply_config(session, OPERATOR, {"mcp_servers": {"conf": {**moved, "keep_credentials": True}}}) == []

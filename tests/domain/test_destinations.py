@@ -56,7 +56,7 @@ def test_another_scheme_port_or_host_is_a_move(other: str) -> None:
     [
         ({"token_url": "https://b.example"}, {"credentials.client_secret", "people.connections"}),
         ({"token_url": None}, {"credentials.client_secret", "client_registration"}),
-        ({"exchange": "https://b.example"}, {"credentials.client_secret", "credentials.audience", "people.connections"}),
+        ({"exchange": "https://b.example"}, {"credentials.audience", "people.connections"}),
         ({"authorization_url": "https://b.example"}, {"credentials.client_id"}),
         ({"registration_url": None}, {"client_registration"}),
         ({"transport": "stdio", "command": "python3"}, {"static_headers", "people.keys"}),

@@ -6,7 +6,6 @@ that a secret that went along would reach the foreign sink. Nothing may reach it
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,13 +15,11 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain import destinations
-from portal.domain.errors import PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import exchange, servers, starting
+from portal.services import exchange, starting
 from portal.services.inner import temporary
 from portal.services.inner.definitions import opened
-from portal.services.inner.house import house_of
-from portal.store.models import AuditEvent, Server
+from portal.store.models import Server
 from tests.conftest import KINDS, make_settings
 from tests.factories import make_server
 from tests.security.callers import World, add_callers, opened_world
@@ -314,7 +311,11 @@ def applies(path: str, change: str, name: str) -> bool:
     if path in _OF_DOCUMENTS:
         return change in ("url", "args")
     if path == "temporary server":
-        return name in ("auth_value", "aws", "client", "discovered", "exchanging") and not stdio and change not in ("flow", "exchange")
+        return (
+            name in ("auth_value", "aws", "client", "discovered", "exchanging")
+            and not stdio
+            and change not in ("flow", "exchange")
+        )
     if path == "sign-in of a draft":
         return name == "discovered" and change in ("url", "token_url")
     if path == "connection test":
@@ -331,6 +332,7 @@ ROWS = [
     for name in names
     if applies(path, change, name)
 ]
+
 
 @pytest.mark.parametrize(("path", "change", "name"), ROWS)
 def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: str, name: str) -> None:
