@@ -15,8 +15,8 @@ from portal.domain.errors import NotFound, PortalError
 from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus, AuthType
 from portal.domain.submissions import label_of
-from portal.services.inner import destinations, loading, proposing
-from portal.services.inner.destinations import Going
+from portal.services.inner import destinations, loading, moves, proposing
+from portal.services.inner.moves import Going
 from portal.services.inner.review_facts import Change, Check, changes_between, checks_of, facts_of
 from portal.services.inner.reviews import (
     Duplicate,
@@ -266,14 +266,14 @@ def _reviews(session: Session, rows: Sequence[Server]) -> tuple[Review, ...]:
 def _destinations(session: Session, row: Server, proposal: Proposal | None) -> tuple[Going, ...]:
     """Where each secret would go once it is approved, as the server stands now."""
     if proposal is None:
-        return destinations.going(session, row)
+        return moves.going(session, row)
     copy = destinations.copy_of(row)
     try:
         fields = destinations.copied(proposing.proposed_fields(session, row, proposal))
         settled = destinations.write_definition(session, copy, fields, destinations.Said(keep=True))
     except PortalError:
         return ()  # the approval will say why
-    return destinations.going(session, copy, settled.moved)
+    return moves.going(session, copy, settled.moved)
 
 
 def _changes(

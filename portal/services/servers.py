@@ -19,9 +19,10 @@ from portal.domain.servers import (
 )
 from portal.services import audit
 from portal.services.inner import loading, revoking
-from portal.services.inner.destinations import Said, Settled
+from portal.services.inner.destinations import Said
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
+from portal.services.inner.moves import Settled
 from portal.services.inner.server_facts import facts_of
 from portal.services.inner.server_views import ServerView, columns_of, list_objects, shown_fields, view_server
 from portal.services.inner.writing import (

@@ -18,8 +18,9 @@ from portal.domain.errors import Conflict, PortalError
 from portal.domain.principals import Principal, Role
 from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport, normalized_name
 from portal.services import audit, people, preferences, servers
-from portal.services.inner import destinations, personal
-from portal.services.inner.destinations import Said, Settled
+from portal.services.inner import destinations, moves, personal
+from portal.services.inner.destinations import Said
+from portal.services.inner.moves import Settled
 from portal.services.inner.writing import with_conflicts_named
 from portal.services.keys import KeyDraft, issue_key
 from portal.store.models import Server, User
@@ -106,7 +107,7 @@ def _put_config_server(
     elif row.origin == "config":
         wanted.add(row.server_id)
         said = Said(keep if isinstance(keep, bool) else None)
-        destinations.record(session, principal, row, _written(session, principal, row, fields, said))
+        moves.record(session, principal, row, _written(session, principal, row, fields, said))
     else:
         raise ValueError("a server with this id is in the database already")
     assert row is not None

@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Sink:
-    """One origin, and what it heard."""
+    """One origin, and what it heard. `issuer` is the authorization server that it names; blank for itself."""
 
     origin: str
+    issuer: str = ""
     heard: list[bytes] = field(default_factory=list)
 
     def holds(self, mark: str) -> bool:
@@ -27,7 +28,7 @@ class _Handler(BaseHTTPRequestHandler):
         sink = self.server.sink  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         sink.heard.append(f"{self.path} {dict(self.headers)} ".encode() + body)
-        status, said = _answer(sink.origin, self.path)
+        status, said = _answer(sink, self.path)
         data = json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -41,9 +42,11 @@ class _Handler(BaseHTTPRequestHandler):
         """What was heard is kept apart."""
 
 
-def _answer(origin: str, path: str) -> tuple[int, object]:
+def _answer(sink: Sink, path: str) -> tuple[int, object]:
+    origin = sink.origin
     if path.startswith("/.well-known/oauth-protected-resource"):
-        return 200, {"resource": f"{origin}/mcp", "authorization_servers": [origin]}
+        resource = path.removeprefix("/.well-known/oauth-protected-resource")
+        return 200, {"resource": f"{origin}{resource}", "authorization_servers": [sink.issuer or origin]}
     if path.startswith("/.well-known/oauth-authorization-server"):
         return 200, {
             "issuer": origin, "authorization_endpoint": f"{origin}/authorize", "token_endpoint": f"{origin}/token",

@@ -347,6 +347,21 @@ def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: 
     assert any(word in said for word in named(secret.name)), f"not refused by name: {said[-300:]}"
 
 
+def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> None:
+    """At the same origin nothing moves, and discovery is asked anew; what it finds then may be anybody's."""
+    server_id, mark = planted(place, SECRETS["discovered"])
+    use(place, server_id)
+    assert place.home.holds(mark)
+    place.home.issuer = place.foreign.origin
+    try:
+        assert by_api(place, server_id, {"url": f"{place.home.origin}/other"}) == ""
+        use(place, server_id)
+        by_try(place, server_id, {"url": f"{place.home.origin}/third"})
+    finally:
+        place.home.issuer = ""
+    assert not place.arrived(mark)
+
+
 _WITHOUT = {
     "API": "header", "form": "header", "import page": "header", "import command": "header", "config file": "values",
     "proposal": "header", "approval": "header", "resubmission": "header", "temporary server": "auth_value",

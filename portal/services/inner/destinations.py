@@ -9,18 +9,16 @@ destination, so that even a way around this module sends nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain import destinations
-from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
+from portal.domain.destinations import PARTS_OF, TOKEN, Held, Moved, Route
 from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
-from portal.services import audit
 from portal.services.inner import minted, personal, places
 from portal.services.inner.definitions import (
     global_of,
@@ -33,13 +31,13 @@ from portal.services.inner.definitions import (
 )
 from portal.services.inner.house import house_of
 from portal.services.inner.minted import MintedFor, minted_for
+from portal.services.inner.moves import Settled, refusal, secret_name
 from portal.store.models import Server, ServerSecret, ServerVariable
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization
 from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
 _READABLE = ("static_headers", "env", "env_vars", "args")
-_AT_COMMAND = (COMMAND, COMMAND_LINE)
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
 
 
@@ -55,43 +53,6 @@ class Said:
 
 
 _NOTHING = Said()
-
-
-@dataclass(frozen=True)
-class Settled:
-    """What became of stored secrets: which moved or, where `keep` is False, were forgotten, and what else ended."""
-
-    keep: bool | None = None
-    moved: tuple[Moved, ...] = ()
-    dropped: tuple[str, ...] = ()
-    people: int = 0
-    disconnected: int = 0
-    changed_auth: bool = False
-
-    @property
-    def wire(self) -> dict[str, object]:
-        """The same as the API says it; empty where nothing became of anything."""
-        said: dict[str, object] = {}
-        if self.moved:
-            said |= {"keep_credentials": self.keep, "secrets": as_json(self.moved), "people": self.people}
-        if self.dropped:
-            said["dropped"] = list(self.dropped)
-        if self.disconnected:
-            said["disconnected"] = self.disconnected
-        return said
-
-    @property
-    def sentence(self) -> str:
-        """The same for people; blank where nothing became of anything."""
-        said = []
-        if self.moved:
-            did = "now go to another host" if self.keep else "are forgotten"
-            said.append(f"Stored secrets {did}: {words(self.moved)}.")
-        if self.dropped:
-            said.append(f"Forgotten with the old way of signing in: {', '.join(self.dropped)}.")
-        if self.disconnected:
-            said.append(f"Sign-ins that ended, as they were made for what was there before: {self.disconnected}.")
-        return " ".join(said)
 
 
 @dataclass(frozen=True)
@@ -169,40 +130,6 @@ def copied(fields: ServerFields) -> ServerFields:
     return cast(ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED})
 
 
-@dataclass(frozen=True)
-class Going:
-    """Where a secret goes, as a review shows it; `before` is where it went, for a stored one that would move.
-
-    `is_own_host`: whether that is the host of the server itself.
-    """
-
-    secret: str
-    to: str
-    before: str
-    is_own_host: bool
-
-
-def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple[Going, ...]:
-    """Where each secret of a server goes, or would go as it stands in `row`; `moves` are those that were elsewhere."""
-    route, before = route_of(session, row), {(m.secret, m.after): m for m in moves}
-    names = [_secret_name(s) for s in row.secrets]
-    names += [f"env_vars.{v.name}" for v in row.variables if v.sealed is not None]
-    found: dict[tuple[str, str], Going] = {}
-    for name in names:
-        for part in destinations.parts_of(name):
-            to = route.label(part)
-            move = before.pop((name, to), None)
-            own = part in _AT_COMMAND or _host_of(to) in (None, _host_of(route.address))
-            found.setdefault((name, to), Going(name, to, move.before if move else "", own))
-    rest = (Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address)) for m in before.values())
-    return tuple(sorted((*found.values(), *rest), key=lambda g: (g.is_own_host, g.secret)))
-
-
-def _host_of(origin: str | None) -> str | None:
-    """The host of an origin in one spelling; None for what is no origin, as where discovery decides."""
-    return urlsplit(destinations.canonical(origin)).hostname
-
-
 def bind(session: Session, row: Server) -> bool:
     """Bind what an older version wrote to where the server leads now; answers whether anything was."""
     unbound = [s for s in row.secrets if s.bound is None]
@@ -212,66 +139,10 @@ def bind(session: Session, row: Server) -> bool:
     return bool(unbound or globals_)
 
 
-def record(session: Session, principal: Principal, row: Server, settled: Settled) -> None:
-    """Put on record what became of stored secrets, with both origins."""
-    target = ("server", row.server_id)
-    if settled.moved:
-        action = "secrets moved" if settled.keep else "secrets forgotten"
-        audit.record(
-            session, principal, action, *target, name=row.server_name, keep_credentials=bool(settled.keep),
-            secrets=as_json(settled.moved), people=settled.people,
-        )  # fmt: skip
-    if settled.dropped:
-        audit.record(
-            session, principal, "credentials dropped", *target, name=row.server_name, secrets=list(settled.dropped),
-            because="another way of signing in",
-        )  # fmt: skip
-    if settled.disconnected:
-        audit.record(
-            session, principal, "connections ended", *target, name=row.server_name, people=settled.disconnected,
-            because="what they were made for changed",
-        )  # fmt: skip
-
-
 def is_registered(session: Session, row: Server) -> bool:
     """Whether the portal registered itself at a server's authorization server."""
     registered = select(OAuthClientRegistration.issuer).where(OAuthClientRegistration.server_id == row.server_id)
     return session.scalar(registered.limit(1)) is not None
-
-
-def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
-    """Moves as the API and the audit name them."""
-    return [
-        {"secret": m.secret, "from": m.before, "to": m.after, **({"people": m.people} if m.people else {})}
-        for m in moves
-    ]
-
-
-def words(moves: Iterable[Moved]) -> str:
-    """Moves as a sentence names them."""
-    return "; ".join(f"{name_of(m)} (from {m.before} to {m.after})" for m in moves)
-
-
-def name_of(move: Moved) -> str:
-    """What a secret is called where people read it; those of people by their number."""
-    who = "1 person" if move.people == 1 else f"{move.people} people"
-    called = {
-        "people.values": f"the values of {who}", "people.keys": f"the keys of {who}",
-        "people.connections": f"the sign-ins of {who}", "client_registration": "the portal’s client registration",
-        "args": "the arguments",
-    }  # fmt: skip
-    return called.get(move.secret, move.secret)
-
-
-def refusal(moves: tuple[Moved, ...], sent: Iterable[str], people: int, *, why: str = "") -> Conflict:
-    """The `Conflict` that names each secret that would move, with the remedy."""
-    why = why or (
-        "Send new values for each, or say keep_credentials: true to let them go along, or false to forget them."
-    )
-    return Conflict(
-        f"Stored secrets would be sent to another host: {words(moves)}. {why}", code="credentials_would_move",
-        field=destinations.field_at_fault(moves, sent), secrets=as_json(moves), people=people,
-    )  # fmt: skip
 
 
 def _settle(session: Session, row: Server, before: _Before, fields: ServerFields, said: Said) -> Settled:
@@ -294,7 +165,7 @@ def _settle(session: Session, row: Server, before: _Before, fields: ServerFields
     _rebind(session, row, before, after, texts, values)
     ended = _end_minted(session, row, before, after, fields, moves, said)
     return Settled(
-        said.keep, moves, tuple(_secret_name(s) for s in dropped), people, ended, _auth_changed(before, fields)
+        said.keep, moves, tuple(secret_name(s) for s in dropped), people, ended, _auth_changed(before, fields)
     )  # fmt: skip
 
 
@@ -340,7 +211,7 @@ def _dropped(
         return []
     stored = [s for s in stays if s.field == "credentials"]
     brings = any(v for v in (fields.get("credentials") or {}).values() if v is not KEPT)
-    moves = destinations.moved(before.route, after, [Held(_secret_name(s)) for s in stored])
+    moves = destinations.moved(before.route, after, [Held(secret_name(s)) for s in stored])
     return stored if brings or not moves else []
 
 
@@ -350,7 +221,7 @@ def _moves(
     """The stored secrets that move, and how many people hold any of them."""
     if all(before.route.key(part) == after.key(part) for part in _EVERY_PART):
         return (), 0
-    held = [Held(_secret_name(s)) for s in stays]
+    held = [Held(secret_name(s)) for s in stays]
     for variable in row.variables:
         if variable.sealed is not None and before.globals.get(variable.name, (None,))[0] == variable.sealed:
             held.append(Held(f"env_vars.{variable.name}"))
@@ -381,7 +252,7 @@ def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
     names = {m.secret for m in moves}
     if "args" in names:
         raise InvalidInput("The arguments go with the command. Send them again.", field="args")
-    row.secrets = [s for s in row.secrets if _secret_name(s) not in names]
+    row.secrets = [s for s in row.secrets if secret_name(s) not in names]
     for variable in row.variables:
         if f"env_vars.{variable.name}" in names:
             variable.sealed = variable.bound = None
@@ -465,10 +336,6 @@ def _global_before(session: Session, row: Server, before: _Before, variable: Ser
     if sealed is None or sealed != variable.sealed:
         return None  # it is new, and bound for the first time
     return global_of(house_of(session).vault, row, variable, before.route)
-
-
-def _secret_name(secret: ServerSecret) -> str:
-    return f"{secret.field}.{secret.name}" if secret.name else secret.field
 
 
 def _columns(part: Server | ServerSecret | ServerVariable) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
 from portal.services.inner import places
-from portal.services.inner.destinations import Settled, refusal, would_move
+from portal.services.inner.destinations import would_move
 from portal.services.inner.house import house_of
+from portal.services.inner.moves import Settled, refusal
 from portal.services.inner.review_facts import Facts, facts_of
 from portal.services.inner.writing import change_row
 from portal.store.models import Proposal, Server, now

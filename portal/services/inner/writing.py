@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
-from portal.services.inner import destinations
+from portal.services.inner import moves
 from portal.services.inner.definitions import has_part
-from portal.services.inner.destinations import Said, Settled, said_by, write_definition
+from portal.services.inner.destinations import Said, said_by, write_definition
 from portal.services.inner.house import house_of
+from portal.services.inner.moves import Settled
 from portal.store.models import Server, now
 
 
@@ -73,7 +74,7 @@ def change_row(session: Session, principal: Principal, row: Server, fields: Serv
     with session.no_autoflush:
         refuse_taken_names(session, row)
     settled = with_conflicts_named(session, row, fields, said_by(session, principal, fields))
-    destinations.record(session, principal, row, settled)
+    moves.record(session, principal, row, settled)
     if settled.changed_auth or any(name in fields for name in _DECIDES_HEALTH):
         row.health_status, row.health_reason, row.health_error = "unknown", "never_checked", None
         row.health_checked_at, row.health_latency_ms, row.probe_started_at = None, None, None
