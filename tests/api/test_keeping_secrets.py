@@ -1,17 +1,23 @@
 """What becomes of stored secrets that a change moves: said by `keep_credentials`, told in the answer and the record."""
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services import binding
+from portal.services import binding, exchange
+from portal.services.inner import destinations, places
 from portal.services.inner.definitions import opened
+from portal.services.inner.house import house_of
 from portal.services.starting import apply_config
+from portal.settings import Settings
 from portal.store.models import AuditEvent, Server, ServerSecret, ServerVariable, UserVariable
-from tests.conftest import Client, Write
+from tests.conftest import KEYS, Client, Write
 from tests.factories import make_server
 
 PATH = "/v1/mcp/server"
@@ -197,17 +203,50 @@ def test_a_review_shows_where_each_secret_would_go(client: Any) -> None:
     ]
 
 
-def test_write_only_values_do_not_go_along(full: Client, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or an Admin would read at a host of theirs what they may not read here."""
-    from portal.authorization import is_operator
-    from portal.services.inner import destinations
-
-    def said(session: Any, principal: Any, fields: Any) -> destinations.Said:
-        return destinations.Said(fields.get("keep_credentials"), is_operator(principal))
-
-    monkeypatch.setattr("portal.services.inner.writing.said_by", said)
-    answer = full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True})
+def test_write_only_values_do_not_go_along(full: Client, settings: Settings) -> None:
+    """Or an Admin would read at a host of theirs what they may not read here; credentials nobody reads anywhere."""
+    hiding = settings.model_copy(update={"write_only_globals": True})
+    database = open_database(hiding)
+    asking = Client(create_app(hiding, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
+    moved = {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}
+    answer = asking.put(PATH, moved)
     named = {s["secret"] for s in answer.get_json()["detail"]["secrets"]}
-    assert (answer.status_code, named) == (
-        409, {"static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY"},
-    )  # fmt: skip
+    assert (answer.status_code, named) == (409, {"static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY"})
+    typed = {"static_headers": {"X-Key": "n", "X-Own": "${OWN}"}, "env_vars": FULL["env_vars"]}
+    assert asking.put(PATH, {**moved, **typed}).status_code == 202
+    database.engine.dispose()
+
+
+def test_the_import_command_asks_and_takes_an_answer(full: Client, write: Write) -> None:
+    text = json.dumps({"mcpServers": {"f": {"type": "http", "url": f"{NEW}/mcp"}}})
+    with write() as session:
+        [(name, _, why)] = exchange.import_text(session, OPERATOR, text, update=True).errors
+    assert name == "f"
+    assert "static_headers.X-Key" in why
+    with write() as session:
+        assert exchange.import_text(session, OPERATOR, text, update=True, keep=True).errors == ()
+        found = opened(session, session.get_one(Server, "id-f"), credentials=True)
+        assert (found.urls["url"], found.static_headers["X-Key"]) == (f"{NEW}/mcp", "SECRET-header")
+
+
+def test_an_older_version_reads_what_this_one_stored(full: Client, write: Write) -> None:
+    """It serves beside this one, and after a downgrade: what it reads is sealed as it knows it, also after a move."""
+    assert full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}).status_code == 202
+    with write() as session:
+        row, vault = session.get_one(Server, "id-f"), house_of(session).vault
+        for secret in row.secrets:
+            assert vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name)) is not None
+        [variable] = [v for v in row.variables if v.name == "KEY"]
+        assert vault.open(variable.sealed, places.of_global(row, "KEY")) == "SECRET-global"
+
+
+def test_only_one_module_writes_definitions() -> None:
+    """A new path has to come to `write_definition`, which refuses what nobody spoke about."""
+    root = Path(destinations.__file__).parents[2]
+    calls = {
+        path.name
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "write_parts"
+    }
+    assert calls == {"destinations.py"}
