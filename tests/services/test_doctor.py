@@ -181,13 +181,13 @@ def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
     assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=OTHER_K1))
     both = make(encryption_keys=f"{K2},{K1}")
     [line] = [line for line in told(both, Level.WARN) if "key ring" in line]
-    assert "1 values are under the older key k1 · Run: portal keys rotate" in line
+    assert "2 values are under the older key k1 · Run: portal keys rotate" in line
     with both.database.session(writes=True) as session:
         make_server(session, "two")
         session.commit()
-    assert "1 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
-    change(both, "update server_secrets set sealed = x'07' where server_id = 'id-one'")
-    assert "1 values are damaged" in the_bad_one(make(encryption_keys=K2))
+    assert "2 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
+    change(both, "update server_secrets set sealed = x'07', bound = x'07' where server_id = 'id-one'")
+    assert "2 values are damaged" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from server_secrets where server_id = 'id-one'")
     assert "k1 is not used any more" in [str(f) for f in keys.opens(both)][-1]
 
