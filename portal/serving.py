@@ -22,6 +22,7 @@ from portal.app import create_app
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
 from portal.services import (
+    binding,
     health,
     revocations,
     sessions,
@@ -63,6 +64,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
             sys.exit(f"Setting PORTAL_BOOTSTRAP_ADMIN_{setting}: {error.message}")
         faults = starting.apply_config(session, OPERATOR, _config(settings))
         session.commit()
+        binding.bind_all(session, OPERATOR)
     database.engine.dispose()  # gunicorn forks next: its children must not share a connection
     for fault in faults:
         announce(f"Config: {fault}")

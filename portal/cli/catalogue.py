@@ -33,12 +33,19 @@ def export_servers(file_name: str) -> None:
 @catalogue.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option("--update", is_flag=True, help="Change servers that differ, too.")
-def import_servers(file: Any, update: bool) -> None:
-    """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong."""
+@click.option(
+    "--keep-credentials/--forget-credentials", "keep", default=None,
+    help="Where a change would send stored secrets to another host: let them go along, or forget them.",
+)  # fmt: skip
+def import_servers(file: Any, update: bool, keep: bool | None) -> None:
+    """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong.
+
+    A change that would send stored secrets to another host is wrong, unless an option says what becomes of them.
+    """
     from portal.services import exchange
 
     def bring_in(session: Any) -> Any:
-        found = exchange.import_text(session, OPERATOR, file.read(), update=update)
+        found = exchange.import_text(session, OPERATOR, file.read(), update=update, keep=keep)
         if found.errors:
             faults = "\n".join(f"{name}, line {line}: {why}" for name, line, why in found.errors)
             raise click.ClickException(f"{faults}\nNothing was imported.")

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.destinations import TOKEN
 from portal.domain.errors import Conflict, InvalidRequest, PortalError, UpstreamFailure
 from portal.domain.oauth import TokenSet
 from portal.domain.principals import Principal
@@ -22,14 +23,16 @@ from portal.domain.token_answers import broken_rule, claimed_account
 from portal.domain.variables import Scope
 from portal.services import audit
 from portal.services.inner import held_tokens, loading, shared_tokens, temporary
-from portal.services.inner.authorizations import authorization_of, identity_of, keep_authorization, minted_for
+from portal.services.inner.authorizations import authorization_of, identity_of, keep_authorization
 from portal.services.inner.clients import client_of, keep_registration, known_client, registration_of
 from portal.services.inner.completing import fault_of, refused, tokens_for
+from portal.services.inner.definitions import route_of
 from portal.services.inner.departing import Departure, depart, usual_scopes
 from portal.services.inner.flows import Flow, finish_flow
 from portal.services.inner.held_tokens import is_exchange, needs_a_person
 from portal.services.inner.house import house_of
 from portal.services.inner.inheriting import checked, whole
+from portal.services.inner.minted import minted_for
 from portal.services.inner.targets import blueprint_of, build
 from portal.store.database import release
 from portal.store.models import Server, new_id
@@ -66,10 +69,26 @@ def hold(
     row = temporary.server_of(session, draft_id, draft_id, contents, author=None)
     if not needs_a_person(row) or is_exchange(row):
         raise InvalidRequest("People do not sign in to such a server themselves.", code="not_oauth", field="auth_type")
-    registration = (earlier or {}).get("registration") or (registration_of(session, stored) if stored else None)
+    registration = _registration(session, row, stored, earlier)
     kept = {"fields": contents, "typed": list(typed), "user_id": principal.user_id, "registration": registration}
     temporary.hold(session, principal, draft_id, kept)
     audit.record(session, principal, "definition held", "server", server_id or draft_id, fields=sorted(fields))
+    session.flush()
+    return draft_id
+
+
+def hold_typed(
+    session: Session, principal: Principal, typed: Sequence[tuple[str, str]], *, draft_id: str | None = None
+) -> str:
+    """Hold what is typed for 300 s without trying it, in place of an earlier draft of the caller's; answers its id.
+
+    What became of a sign-in stays with it.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    earlier = _contents(session, principal, draft_id) if draft_id else None
+    draft_id = draft_id if draft_id and earlier else new_id()
+    kept = {"fields": {}, **(earlier or {}), "typed": list(typed), "user_id": principal.user_id}
+    temporary.hold(session, principal, draft_id, kept)
     session.flush()
     return draft_id
 
@@ -123,7 +142,7 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
     row = loading.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
     if contents is None or not got or principal.user_id is None:
         return False
-    if minted_for(session, _row(session, principal, draft_id)) != minted_for(session, row):
+    if minted_for(session, _row(session, principal, draft_id)).people != minted_for(session, row).people:
         raise Conflict("Where it leads to was changed after you signed in.")
     expires_at = datetime.fromisoformat(got["expires_at"]) if got["expires_at"] else None
     tokens = TokenSet(
@@ -150,6 +169,18 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
     temporary.forget(session, draft_id)
     session.flush()
     return True
+
+
+def _registration(
+    session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The registration that an earlier draft or the stored server has, where its secret goes to the same place."""
+    token = route_of(session, row).key(TOKEN)
+    found: dict[str, Any] | None = (earlier or {}).get("registration")
+    if earlier is not None and found is not None:
+        before = temporary.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+        return found if route_of(session, before).key(TOKEN) == token else None
+    return registration_of(session, stored) if stored and route_of(session, stored).key(TOKEN) == token else None
 
 
 def _contents(session: Session, principal: Principal, draft_id: str) -> dict[str, Any] | None:

@@ -29,11 +29,17 @@ DRAFT_LIVES = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Choices:
-    """What to import, by number in the plan (None is every new one), and where each found secret goes."""
+    """What to import, by number in the plan (None is every new one), and where each found secret goes.
+
+    `keep` says by number whether stored secrets that an entry would send elsewhere go along (True) or are forgotten;
+    `keep_all` says it for the others.
+    """
 
     numbers: frozenset[int] | None = None
     shares: Mapping[tuple[int, int], Share] = field(default_factory=dict)
     otherwise: Share = Share.KEEP
+    keep: Mapping[int, bool] = field(default_factory=dict)
+    keep_all: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,20 @@ def import_document(
     return _run(session, principal, document, choices or Choices())
 
 
-def import_text(session: Session, principal: Principal, text: str, *, update: bool = False) -> Outcome:
-    """The same for the text of a document; with `update` servers that differ are changed, too."""
+def import_text(
+    session: Session, principal: Principal, text: str, *, update: bool = False, keep: bool | None = None
+) -> Outcome:
+    """The same for the text of a document; with `update` servers that differ are changed, too.
+
+    An entry that would send stored secrets elsewhere is an error, unless `keep` says that they go along or are
+    forgotten.
+    """
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(text)
     rows = make_plan(session, document).rows
     wanted = (State.NEW, State.CHANGED) if update else (State.NEW,)
-    return _run(session, principal, document, Choices(frozenset(r.number for r in rows if r.state in wanted)))
+    chosen = frozenset(r.number for r in rows if r.state in wanted)
+    return _run(session, principal, document, Choices(chosen, keep_all=keep))
 
 
 def _run(session: Session, principal: Principal, document: Document, choices: Choices) -> Outcome:
@@ -131,6 +144,9 @@ def _import_one(session: Session, principal: Principal, row: Planned, entry: Ent
     assert stored is not None
     change = merged(stored, fields, entry.blank)
     change["clear_secrets"] = []  # what a document masks is kept
+    keep = choices.keep.get(row.number, choices.keep_all)
+    if keep is not None and row.moves:
+        change["keep_credentials"] = keep
     return servers.update_server(session, principal, row.server_id, change).server_id
 
 

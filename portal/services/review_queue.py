@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action, Horizon
-from portal.domain.errors import NotFound
+from portal.domain.errors import NotFound, PortalError
 from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus, AuthType
 from portal.domain.submissions import label_of
-from portal.services.inner import loading
+from portal.services.inner import destinations, loading, moves, proposing
+from portal.services.inner.moves import Going
 from portal.services.inner.review_facts import Change, Check, changes_between, checks_of, facts_of
 from portal.services.inner.reviews import (
     Duplicate,
@@ -60,6 +61,7 @@ class Submission:
     wishes: Mapping[str, Any]
     checks: tuple[Check, ...]
     change_waits: bool
+    destinations: tuple[Going, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,12 @@ class Review:
     change_waits: datetime | None
     why_not_approve: str = ""
     """Why the reader may not approve it, and who can; blank where they may."""
+    destinations: tuple[Going, ...] = ()
+
+    @property
+    def moves(self) -> bool:
+        """Whether approving would send a stored secret elsewhere, so that it has to be decided about."""
+        return any(going.before for going in self.destinations)
 
     @property
     def failed(self) -> int:
@@ -124,7 +132,14 @@ def list_submissions(
     changes = _proposals(session, rows)
     required = load_preferences(session).mcp_required_fields
     items = tuple(
-        Submission(view, row.submitted_team_id, row.wishes or {}, checks_of(required, row), row.server_id in changes)
+        Submission(
+            view,
+            row.submitted_team_id,
+            row.wishes or {},
+            checks_of(required, row),
+            row.server_id in changes,
+            _destinations(session, row, changes.get(row.server_id)),
+        )
         for view, row in zip(view_servers(session, principal, rows), rows, strict=True)
     )
     return SubmissionList(_counts(session, principal), items, _cursor(rows[-1]) if more else None)
@@ -246,6 +261,7 @@ def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> 
             row, names, checks_of(required, row), twins[row.server_id],
             _changes(session, row, before.get(row.server_id), proposals.get(row.server_id)),
             proposals.get(row.server_id), _why_not(session, principal, row, proposals.get(row.server_id)),
+            _destinations(session, row, proposals.get(row.server_id)),
         )
         for row in rows
     )  # fmt: skip
@@ -253,6 +269,19 @@ def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> 
 
 def _why_not(session: Session, principal: Principal, row: Server, proposal: Proposal | None) -> str:
     return why_not_approve(session, principal, proposal.submitted_by if proposal is not None else row.submitted_by)
+
+
+def _destinations(session: Session, row: Server, proposal: Proposal | None) -> tuple[Going, ...]:
+    """Where each secret would go once it is approved, as the server stands now."""
+    if proposal is None:
+        return moves.going(session, row)
+    copy = destinations.copy_of(row)
+    try:
+        fields = destinations.copied(proposing.proposed_fields(session, row, proposal))
+        settled = destinations.write_definition(session, copy, fields, destinations.Said(keep=True))
+    except PortalError:
+        return ()  # the approval will say why
+    return moves.going(session, copy, settled.moved)
 
 
 def _changes(
@@ -267,7 +296,7 @@ def _changes(
 
 def _review(
     row: Server, names: Mapping[str, str], checks: tuple[Check, ...], duplicates: tuple[Duplicate, ...],
-    changes: tuple[Change, ...] | None, proposal: Proposal | None, why_not: str,
+    changes: tuple[Change, ...] | None, proposal: Proposal | None, why_not: str, goes: tuple[Going, ...],
 ) -> Review:  # fmt: skip
     assert row.submitted_at is not None
     return Review(
@@ -293,6 +322,7 @@ def _review(
         changes=changes,
         change_waits=proposal.submitted_at if proposal else None,
         why_not_approve=why_not,
+        destinations=goes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -15,7 +16,7 @@ from portal.domain.servers import ApprovalStatus
 from portal.domain.submissions import Step
 from portal.domain.upstream import ProbeResult, Target
 from portal.services import audit
-from portal.services.inner import loading, proposing, sights
+from portal.services.inner import destinations, loading, proposing, sights
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import house_of
 from portal.services.inner.review_facts import facts_of
@@ -25,6 +26,7 @@ from portal.store.database import release
 from portal.store.models import ApiKey, Grant, Proposal, Server, Team, User, now
 
 _PROBE_SECONDS = 15.0
+_NOTHING_SAID: Mapping[str, bool] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Refused:
     message: str
 
 
-def approve(session: Session, principal: Principal, server_id: str, *, version: int | None = None) -> ServerView:
+def approve(
+    session: Session, principal: Principal, server_id: str, *, version: int | None = None, keep: bool | None = None
+) -> ServerView:
     """Make a server active, or a proposed change of a live one its state. The submitter's team is granted the server.
 
-    Raises `InvalidRequest` (`already_active`) where somebody was faster, and `Conflict` (`stale_version`) where what
-    waits is no longer what the reviewer saw at `version`.
+    Raises `InvalidRequest` (`already_active`) where somebody was faster, `Conflict` (`stale_version`) where what
+    waits is no longer what the reviewer saw at `version`, and `Conflict` (`credentials_would_move`) where stored
+    secrets would go elsewhere and `keep` does not say whether they may or are forgotten.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = loading.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True).row
@@ -55,7 +60,7 @@ def approve(session: Session, principal: Principal, server_id: str, *, version: 
     changed: list[str] = []
     if proposal is not None:
         fields = proposing.proposed_fields(session, row, proposal)
-        proposing.write_change(session, principal, row, fields)
+        proposing.write_change(session, principal, row, fields, keep=keep)
         row.updated_by, row.updated_at = proposal.submitted_by, now()
         session.delete(proposal)
         changed = sorted(fields)
@@ -121,12 +126,18 @@ def decline(
 
 
 def decide(
-    session: Session, principal: Principal, verdict: Step, chosen: Mapping[str, int | None], notes: str | None
+    session: Session,
+    principal: Principal,
+    verdict: Step,
+    chosen: Mapping[str, int | None],
+    notes: str | None,
+    *,
+    keep: Mapping[str, bool] = _NOTHING_SAID,
 ) -> tuple[list[str], list[Refused]]:
     """Decide about several servers, each by itself: the names of those that went through, and what the others said.
 
-    `chosen` are versions by server id. They are locked in the order of their ids, so that two Admins never wait for
-    one another in a circle.
+    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would move. They are
+    locked in the order of their ids, so that two Admins never wait for one another in a circle.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     done: list[str] = []
@@ -134,7 +145,7 @@ def decide(
     for server_id in sorted(chosen):
         try:
             with session.begin_nested():
-                view = _one(session, principal, verdict, server_id, chosen[server_id], notes)
+                view = _one(session, principal, verdict, server_id, chosen[server_id], notes, keep.get(server_id))
             done.append(view.server_name or view.server_id)
         except PortalError as error:
             refused.append(Refused(server_id, error.message))
@@ -148,7 +159,7 @@ def probe_submission(session: Session, principal: Principal, server_id: str) -> 
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = loading.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE).row
-    target, subject = _bare_target(session, principal, row), sights.subject_of(row)
+    target, subject = _bare_target(session, row), sights.subject_of(row)
     release(session)
     result = house_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
     if result.tools is not None:
@@ -158,24 +169,31 @@ def probe_submission(session: Session, principal: Principal, server_id: str) -> 
 
 
 def _one(
-    session: Session, principal: Principal, verdict: Step, server_id: str, version: int | None, notes: str | None
+    session: Session,
+    principal: Principal,
+    verdict: Step,
+    server_id: str,
+    version: int | None,
+    notes: str | None,
+    keep: bool | None,
 ) -> ServerView:
     if verdict is Step.APPROVED:
-        return approve(session, principal, server_id, version=version)
+        return approve(session, principal, server_id, version=version, keep=keep)
     if verdict is Step.DECLINED:
         return decline(session, principal, server_id, notes, version=version)
     return reject(session, principal, server_id, notes, version=version)
 
 
-def _bare_target(session: Session, principal: Principal, row: Server) -> Target:
+def _bare_target(session: Session, row: Server) -> Target:
     if row.transport == "stdio":
         raise InvalidRequest("A command is not started to look at a submission.", code="stdio_not_allowed")
     proposal = session.get(Proposal, row.server_id)
     if proposal is None:
         return _target(row, opened(session, row).urls)
     fields = proposing.proposed_fields(session, row, proposal)
-    with proposing.as_if_changed(session, principal, row, fields):
-        return _target(row, opened(session, row).urls)
+    copy = destinations.copy_of(row)
+    destinations.write_definition(session, copy, destinations.copied(fields), destinations.Said(keep=False, trial=True))
+    return _target(copy, opened(session, copy).urls)
 
 
 def _target(row: Server, urls: Mapping[str, str]) -> Target:

@@ -19,8 +19,10 @@ from portal.domain.servers import (
 )
 from portal.services import audit
 from portal.services.inner import keeping, loading, revoking
+from portal.services.inner.destinations import Said
 from portal.services.inner.flows import forget_flows
 from portal.services.inner.grants import holdings
+from portal.services.inner.moves import Settled
 from portal.services.inner.server_facts import facts_of
 from portal.services.inner.server_views import ServerView, columns_of, list_objects, shown_fields, view_server
 from portal.services.inner.writing import (
@@ -115,7 +117,7 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
             f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
         )
     refuse_taken_names(session, row)
-    with_conflicts_named(session, row, fields)
+    with_conflicts_named(session, row, fields, Said())
     audit.record(
         session, principal, "server created", "server", server_id, name=_called(row), fields=_names(fields),
         changes=audit.changed(None, facts_of(session, row)),
@@ -124,10 +126,17 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
 
 
 def update_server(session: Session, principal: Principal, server_id: str, fields: ServerFields) -> ServerView:
-    """Change the fields that are there, judged on what the row would be after it.
+    """As `change_server`, where nobody is told what became of stored secrets; that stands in the record."""
+    return change_server(session, principal, server_id, fields)[0]
+
+
+def change_server(
+    session: Session, principal: Principal, server_id: str, fields: ServerFields
+) -> tuple[ServerView, Settled]:
+    """Change the fields that are there, judged on what the row would be after it; and what became of stored secrets.
 
     Raises `Conflict` with `stale_version` where the caller edited an old version, and with `credentials_would_move`
-    where stored credentials would be sent to another host unasked.
+    where stored secrets would be sent to another host unasked.
     """
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may call PUT /v1/mcp/server.")
@@ -141,7 +150,7 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
             code="stale_version", field="version", current_version=row.version,
         )  # fmt: skip
     before = facts_of(session, row)
-    change_row(session, principal, row, fields)
+    settled = change_row(session, principal, row, fields)
     row.version += 1
     row.updated_by, row.updated_at = principal.signature, now()
     session.flush()
@@ -149,7 +158,7 @@ def update_server(session: Session, principal: Principal, server_id: str, fields
         session, principal, "server changed", "server", row.server_id, name=_called(row), fields=_names(fields),
         changes=audit.changed(before, facts_of(session, row)),
     )  # fmt: skip
-    return view_server(session, principal, row)
+    return view_server(session, principal, row), settled
 
 
 def delete_server(session: Session, principal: Principal, server_id: str) -> str:

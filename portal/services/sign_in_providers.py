@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.inner import authorizations, loading, revoking, shared_tokens
+from portal.services.inner import loading, minted, revoking, shared_tokens
 from portal.services.inner.held_tokens import KIND
 from portal.store.models import UserCredential
 from portal.store.oauth_tables import ServerAuthorization
@@ -42,7 +42,7 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
     disconnected.
     """
     row = loading.find_server(session, principal, server_id, Action.SERVER_PROBE).row
-    authorizations.forget(session, row)
+    minted.forget(session, row)
     connected = (UserCredential.server_id == row.server_id, UserCredential.kind == KIND)
     gone = session.execute(delete(UserCredential).where(*connected))
     people = int(getattr(gone, "rowcount", 0))

@@ -14,10 +14,13 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal import environment
 from portal.authorization import Action
-from portal.domain.errors import PortalError
+from portal.domain.errors import Conflict, PortalError
 from portal.domain.principals import Principal, Role
-from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport, normalized_name
 from portal.services import audit, people, preferences, servers
+from portal.services.inner import destinations, moves, personal
+from portal.services.inner.destinations import Said
+from portal.services.inner.moves import Settled
 from portal.services.inner.writing import with_conflicts_named
 from portal.services.keys import KeyDraft, issue_key
 from portal.store.models import Server, User
@@ -66,7 +69,7 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
     wanted: set[str] = set()
     for name, entry in declared.items() if isinstance(declared, Mapping) else ():
         try:
-            wanted.add(_put_config_server(session, principal, str(name), entry if isinstance(entry, Mapping) else {}))
+            _put_config_server(session, principal, str(name), entry if isinstance(entry, Mapping) else {}, wanted)
         except (PortalError, ValueError, TypeError, AttributeError, LookupError) as error:
             faults.append(f"mcp_servers.{name}: {error}")
     for row in session.scalars(select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted))):
@@ -86,15 +89,25 @@ def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
     return hashlib.sha256("|".join(str(part or "") for part in parts).encode()).hexdigest()[:32]
 
 
-def _put_config_server(session: Session, principal: Principal, name: str, entry: Mapping[str, Any]) -> str:
+def _put_config_server(
+    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], wanted: set[str]
+) -> None:
+    """Add or change a server of the file; its id goes to `wanted` first, so that one that is refused stays as it was.
+
+    What the file holds comes with it. What people stored, or the portal registered, goes nowhere else before the entry
+    says `keep_credentials`: an entry that would move it is refused.
+    """
     server_id = str(entry.get("server_id") or config_server_id(name, entry))
-    fields = _fields(name, entry)
-    row = session.get(Server, server_id)
+    fields, keep = _fields(name, entry), entry.get("keep_credentials")
+    row = session.get(Server, server_id) or _moved_entry(session, principal, str(fields["server_name"]))
     if row is None:
         servers.create_server(session, principal, {**fields, "server_id": server_id})
         row = session.get(Server, server_id)
+        wanted.add(server_id)
     elif row.origin == "config":
-        with_conflicts_named(session, row, fields)
+        wanted.add(row.server_id)
+        said = Said(keep if isinstance(keep, bool) else None)
+        moves.record(session, principal, row, _written(session, principal, row, fields, said))
     else:
         raise ValueError("a server with this id is in the database already")
     assert row is not None
@@ -102,7 +115,33 @@ def _put_config_server(session: Session, principal: Principal, name: str, entry:
     info = entry.get("mcp_info")
     row.is_public = bool(isinstance(info, Mapping) and info.get("is_public"))
     session.flush()
-    return server_id
+
+
+def _written(session: Session, principal: Principal, row: Server, fields: ServerFields, said: Said) -> Settled:
+    server_id, name = row.server_id, row.server_name
+    try:
+        return with_conflicts_named(session, row, fields, said)
+    except Conflict as error:
+        audit.record(
+            session, principal, "config server refused", "server", server_id, outcome=audit.Outcome.REFUSED, name=name,
+            because=error.code, **error.extra,
+        )  # fmt: skip
+        raise
+
+
+def _moved_entry(session: Session, principal: Principal, name: str) -> Server | None:
+    """The server that an entry made under another id, as where its URL was another one.
+
+    It stays that server where something hangs on it that is not of the file; else it makes room for a new one.
+    """
+    alike = select(Server).where(Server.origin == "config", Server.server_name == normalized_name(name, "server_name"))
+    row = session.scalar(alike)
+    if row is None or any(personal.holders(session, row).values()) or destinations.is_registered(session, row):
+        return row
+    session.delete(row)
+    audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
+    session.flush()
+    return None
 
 
 def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:

@@ -16,6 +16,7 @@ from portal.domain.servers import ApprovalStatus, ServerFields, Transport, check
 from portal.domain.submissions import Step, check_required, is_given, label_of, split_wishes
 from portal.services import audit
 from portal.services.inner import keeping, loading, proposing
+from portal.services.inner.destinations import Said
 from portal.services.inner.review_facts import Check, changes_between, checks_of, facts_of
 from portal.services.inner.reviews import note_step
 from portal.services.inner.server_views import ServerView, view_server, view_servers
@@ -57,7 +58,7 @@ def submit(
     set_names(row, fields)
     check_result(session, row, fields)
     refuse_taken_names(session, row)
-    with_conflicts_named(session, row, fields)
+    with_conflicts_named(session, row, fields, Said())
     note_step(session, row, author, Step.SUBMITTED, facts_of(session, row))
     audit.record(session, principal, "server submitted", "server", row.server_id, name=row.server_name, team_id=team)
     session.flush()
@@ -91,7 +92,7 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
             name=row.server_name, fields=sorted(fields),
         )  # fmt: skip
     else:
-        proposing.write_change(session, principal, row, fields)
+        proposing.resubmit(session, principal, row, fields)
         _require_all(session, row)
         row.wishes = {**(row.wishes or {}), **wishes} or None
         row.approval_status, row.submitted_at = ApprovalStatus.PENDING_REVIEW.value, now()

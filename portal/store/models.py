@@ -166,7 +166,9 @@ class Server(Base):
 class ServerSecret(Base):
     """One sealed value of a server's definition: a URL, the arguments, a header, an env value, a credential.
 
-    `hint` is what may be shown of it without opening it (the origin of a URL); `refers_to` are a header's `${NAME}`s.
+    `bound` is the value sealed for its destination, and what is opened; where it is null an older version wrote the
+    row. `sealed` is for such a version beside this one, or after a downgrade. `hint` is what may be shown of the value
+    without opening it (the origin of a URL); `refers_to` are a header's `${NAME}`s.
     """
 
     __tablename__ = "server_secrets"
@@ -176,13 +178,17 @@ class ServerSecret(Base):
     name: Mapped[str] = mapped_column(String(128), primary_key=True, default="")
     position: Mapped[int] = mapped_column(default=0)
     sealed: Mapped[bytes] = mapped_column(Sealed)
+    bound: Mapped[bytes | None] = mapped_column(Sealed)
     hint: Mapped[str | None] = mapped_column(Text)
     refers_to: Mapped[list[str]] = mapped_column(default=list)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
 
 class ServerVariable(Base):
-    """A declared variable; a global one has its value sealed. `is_required`: each person must supply it."""
+    """A declared variable; a global one has its value sealed, twice as in `ServerSecret`.
+
+    `is_required`: each person must supply it.
+    """
 
     __tablename__ = "server_variables"
 
@@ -192,6 +198,7 @@ class ServerVariable(Base):
     scope: Mapped[str] = mapped_column(String(8))
     description: Mapped[str | None] = mapped_column(Text)
     sealed: Mapped[bytes | None] = mapped_column(Sealed)
+    bound: Mapped[bytes | None] = mapped_column(Sealed)
     is_required: Mapped[bool] = mapped_column(default=False)
 
     __table_args__ = (Index("ix_server_variables_required", "is_required", "server_id"),)

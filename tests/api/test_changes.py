@@ -199,11 +199,14 @@ def test_a_stored_secret_is_never_sent_to_a_new_host_unasked(client: As, write: 
     assert secrets_of(write, "p", "credentials") == {"client_id", "client_secret"}
 
 
-def test_new_credentials_may_go_to_a_new_host_without_the_old_ones(client: As, write: Write) -> None:
+def test_new_credentials_go_to_a_new_host_once_it_is_said_what_becomes_of_the_others(client: As, write: Write) -> None:
     body = {**PLAIN, "server_id": "p", "auth_type": "oauth2", "credentials": {"client_id": "a", "client_secret": "b"}}
     client("ada").post(PATH, body)
     change = {"server_id": "p", "url": "https://other.example", "credentials": {"client_id": "c"}}
-    assert client("ada").put(PATH, change).status_code == 202
+    refused = client("ada").put(PATH, change)
+    assert error_of(refused)[:2] == (409, "credentials_would_move")
+    assert [s["secret"] for s in refused.get_json()["detail"]["secrets"]] == ["credentials.client_secret"]
+    assert client("ada").put(PATH, {**change, "keep_credentials": False}).status_code == 202
     assert secrets_of(write, "p", "credentials") == {"client_id"}
 
 

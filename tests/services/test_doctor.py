@@ -188,8 +188,8 @@ def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
         session.commit()
     assert "2 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from chain_keys where chain_key_id = 'k1'")
-    change(both, "update server_secrets set sealed = x'07' where server_id = 'id-one'")
-    assert "1 values are damaged" in the_bad_one(make(encryption_keys=K2))
+    change(both, "update server_secrets set sealed = x'07', bound = x'07' where server_id = 'id-one'")
+    assert "2 values are damaged" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from server_secrets where server_id = 'id-one'")
     assert "k1 is not used any more" in [str(f) for f in keys.opens(both)][-1]
 

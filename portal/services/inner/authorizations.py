@@ -11,20 +11,20 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from portal.domain.discovery import is_secure
 from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resource
 from portal.domain.servers import origin_of
-from portal.services.inner import flows, temporary
+from portal.services.inner import temporary
 from portal.services.inner.definitions import opened
 from portal.services.inner.held_tokens import is_machine
 from portal.services.inner.house import house_of
 from portal.store.database import release
 from portal.store.models import Server, now
-from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
+from portal.store.oauth_tables import ServerAuthorization
 
 log = logging.getLogger("portal.oauth")
 _FRESH = timedelta(hours=1)
@@ -57,13 +57,6 @@ def identity_of(server: AuthorizationServer) -> str:
     return server.issuer or origin_of(server.token_endpoint) or ""
 
 
-def forget(session: Session, row: Server) -> None:
-    """Forget what was discovered, registered and fetched for a server that points elsewhere now, and end its flows."""
-    for table in (ServerAuthorization, OAuthClientRegistration, SharedToken):
-        session.execute(delete(table).where(table.server_id == row.server_id))
-    flows.forget_flows(session, server_id=row.server_id)
-
-
 def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) -> None:
     """Store what was discovered of a definition under test for the server that it became.
 
@@ -77,13 +70,6 @@ def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) 
     known.found, known.discovered_at = dict(found), now()
     session.add(known)
     session.flush()
-
-
-def minted_for(session: Session, row: Server) -> tuple[object, ...]:
-    """What people's tokens depend on; where it changes they are worth nothing (`1-system.md`, 3)."""
-    urls = opened(session, row).urls
-    asked = tuple(urls.get(name) for name in ("authorization_url", "token_url"))
-    return (row.auth_type, row.oauth2_flow, _resource(urls), *asked)
 
 
 def written(found: Discovery) -> dict[str, Any]:
@@ -135,7 +121,9 @@ def _known(session: Session, row: Server, afresh: bool) -> Mapping[str, Any] | N
         found: Mapping[str, Any] | None = temporary.recall(session, row, "authorization")
         return found
     known = session.get(ServerAuthorization, row.server_id)
-    return known.found if known is not None and (not afresh or known.discovered_at > now() - _FRESH) else None
+    if known is None or not known.found:  # only the issuer is known: discovery is asked again, and held to it
+        return None
+    return known.found if (not afresh or known.discovered_at > now() - _FRESH) else None
 
 
 def _resource(urls: Mapping[str, str]) -> str:

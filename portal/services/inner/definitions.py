@@ -1,8 +1,8 @@
 """A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left alone.
 
-Nothing here decides; `servers.py` asks first. Opening happens in `opened()`, for sending upstream, in
-`server_views.py`, for the reads of `1-system.md`, 5, and in `reseal_credentials()`, when an Admin moves them to another
-host.
+Nothing here decides, and nobody but `destinations.py` writes with it: that module settles what becomes of secrets
+whose destination a change moves. Opening happens in `opened()`, for sending upstream, and in `server_views.py`, for
+what an Admin may read.
 """
 
 import json
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from portal.domain.destinations import Route
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, Transport, origin_of
 from portal.domain.variables import Scope, Variable, references, required_variables
 from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.services.inner.places import hint
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
+from portal.store.vault import Vault
 
 _PLAIN = (
     "description", "instructions", "command", "oauth2_flow", "mcp_info", "tool_name_to_display_name",
@@ -42,30 +44,57 @@ class Definition:
     globals: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def moves_address(row: Server, fields: ServerFields) -> bool:
-    """Whether a change leads the server, and with it all that is stored for it, to another origin.
+def route_of(session: Session, row: Server) -> Route:
+    """Where a server's definition leads."""
+    return route_from(house_of(session).vault, row, row.secrets)
 
-    Of a service with an OpenAPI document that is the base URL's or, without one, the document's.
+
+def route_from(
+    vault: Vault, row: Server, secrets: Iterable[ServerSecret], *, args: Sequence[str] | None = None
+) -> Route:
+    """The same from parts that were read apart; the exchange endpoint and, where not given, `args` are opened."""
+    known = {(secret.field, secret.name): secret for secret in secrets}
+    hints = {name: known[name, ""].hint for name in URL_FIELDS if (name, "") in known}
+    typed_args, endpoint = known.get(("args", "")), known.get(("credentials", "token_exchange_endpoint"))
+    alone = Route(command=row.command)  # all that the places of these two depend on
+    typed = value_of(vault, row, endpoint, alone) if endpoint is not None else None
+    if args is None:
+        line = value_of(vault, row, typed_args, alone) if typed_args is not None and row.command else None
+        args = json.loads(line or "[]")
+    return Route(
+        transport=row.transport, address=row.address, command=row.command, args=args,
+        authorization_url=hints.get("authorization_url"), token_url=hints.get("token_url"),
+        registration_url=hints.get("registration_url"), exchange=origin_of(str(json.loads(typed))) if typed else None,
+    )  # fmt: skip
+
+
+def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
+    """A value in the clear; None where it cannot be read, as where the server leads elsewhere than it was sealed for.
+
+    What an older version wrote is not bound yet, and opens as it was sealed.
     """
-    if row.address is None:
-        return False
-    origins = [_origin_after(row, fields, name) for name in ("url", "spec_path")]
-    return next((origin for origin in origins if origin), None) != row.address
+    if secret.bound is not None:
+        return vault.open(secret.bound, places.of_bound_secret(row, secret.field, secret.name, route))
+    return vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
 
 
-def _origin_after(row: Server, fields: ServerFields, name: str) -> str | None:
-    value = fields.get(name, KEPT)
-    return hint(row, name) if value is KEPT else origin_of(str(value)) if value else None
+def global_of(vault: Vault, row: Server, variable: ServerVariable, route: Route) -> str | None:
+    """The same for the value of a global variable; None where it has none."""
+    if variable.bound is not None:
+        return vault.open(variable.bound, places.of_bound_global(row, variable.name, route))
+    return vault.open(variable.sealed, places.of_global(row, variable.name))
 
 
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
     """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
+    vault = house_of(session).vault
+    route = route_of(session, row)
     for secret in row.secrets:
         if secret.field == "credentials" and not credentials:
             continue
-        text = house_of(session).vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name))
+        text = value_of(vault, row, secret, route)
         if text is None:
             continue
         if secret.field in parts:
@@ -73,7 +102,7 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
         else:
             single[secret.field] = text
     values = {
-        variable.name: house_of(session).vault.open(variable.sealed, places.of_global(row, variable.name))
+        variable.name: global_of(vault, row, variable, route)
         for variable in row.variables
         if variable.scope == Scope.GLOBAL and variable.sealed is not None
     }
@@ -87,8 +116,12 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
     )
 
 
-def write_definition(session: Session, row: Server, fields: ServerFields) -> None:
-    """Put the fields that are there into the row and its parts; `None` clears, what is absent stays."""
+def write_parts(session: Session, row: Server, fields: ServerFields) -> None:
+    """Put the fields that are there into the row and its parts; `None` clears, what is absent stays.
+
+    For `destinations.py` alone: values that stay are still bound to where the server led before, and new ones to
+    nothing yet.
+    """
     for name in _PLAIN:
         if name in fields:
             setattr(row, name, fields[name] or None)  # type: ignore[literal-required]
@@ -106,20 +139,12 @@ def write_definition(session: Session, row: Server, fields: ServerFields) -> Non
         _write_variables(session, row, fields)
     if "mcp_access_groups" in fields:
         _write_groups(session, row, fields["mcp_access_groups"] or ())
-    _mark_required(row)
+    mark_required(row)
 
 
 def clear_credentials(row: Server) -> None:
     """Forget all stored credentials of a server."""
     row.secrets = [secret for secret in row.secrets if secret.field != "credentials"]
-
-
-def reseal_credentials(session: Session, row: Server, credentials: Mapping[str, object]) -> None:
-    """Seal credentials that were opened at an old destination again, for the one the row has now."""
-    for name, value in credentials.items():
-        _drop(row, "credentials", name)
-        session.flush()
-        _put(session, row, "credentials", name, json.dumps(value))
 
 
 def has_part(row: Server, field_name: str) -> bool:
@@ -196,7 +221,7 @@ def _drop(row: Server, field_name: str, name: str) -> None:
 
 def _write_variables(session: Session, row: Server, fields: ServerFields) -> None:
     vault, write_only = house_of(session).vault, house_of(session).write_only_globals
-    stored = {v.name: v.sealed for v in row.variables if v.scope == Scope.GLOBAL}
+    stored = {v.name: (v.sealed, v.bound) for v in row.variables if v.scope == Scope.GLOBAL}
     entries = fields["env_vars"] or []
     row.variables = []
     session.flush()
@@ -204,18 +229,21 @@ def _write_variables(session: Session, row: Server, fields: ServerFields) -> Non
         name, value = entry["name"], entry.get("value")
         scope = Scope.USER if entry.get("scope") == Scope.USER else Scope.GLOBAL
         keeps = "value" not in entry or value is KEPT or (write_only and value == "")
-        sealed = None
-        if scope is Scope.GLOBAL:
-            sealed = stored.get(name) if keeps else value and vault.seal(value, places.of_global(row, name))
+        sealed = bound = None
+        if scope is Scope.GLOBAL and keeps:
+            sealed, bound = stored.get(name, (None, None))
+        elif scope is Scope.GLOBAL and value:
+            sealed = vault.seal(value, places.of_global(row, name))
         row.variables.append(
             ServerVariable(
                 position=position, name=name, scope=scope.value, description=entry.get("description"),
-                sealed=sealed or None,
+                sealed=sealed or None, bound=bound,
             )
         )  # fmt: skip
 
 
-def _mark_required(row: Server) -> None:
+def mark_required(row: Server) -> None:
+    """Find out which variables each person has to supply."""
     declared = [Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables]
     referenced = {name for secret in row.secrets if secret.field == "static_headers" for name in secret.refers_to}
     open_names = {variable.name for variable in required_variables(declared, referenced)}

@@ -7,12 +7,14 @@ from typing import Any, cast
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from portal.domain.destinations import Moved
 from portal.domain.errors import InvalidInput, PortalError
-from portal.domain.import_secrets import variable_name
-from portal.domain.importing import Document, Entry
+from portal.domain.import_secrets import Share, variable_name
+from portal.domain.importing import Document, Entry, with_choices
 from portal.domain.servers import KEPT, ServerFields, Transport, check_definition, origin_of
 from portal.services.inner import loading
 from portal.services.inner.definitions import opened
+from portal.services.inner.destinations import would_move
 from portal.services.inner.house import house_of
 from portal.store.models import Server
 
@@ -54,6 +56,7 @@ class Planned:
     secrets: tuple[FoundSecret, ...]
     asked: tuple[str, ...]
     server_id: str | None
+    moves: tuple[Moved, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def make_plan(session: Session, document: Document) -> Plan:
         state, note = _judge(session, entry, stored, seen.get(entry.name.casefold()))
         if not entry.fault:
             seen.setdefault(entry.name.casefold(), entry.line)
-        rows.append(_planned(number, entry, state, note, stored))
+        moves = _moves(session, stored, entry) if stored is not None and state is State.CHANGED else ()
+        rows.append(_planned(number, entry, state, note, stored, moves))
     return Plan(document.kind, tuple(rows))
 
 
@@ -142,7 +146,18 @@ def _plain(value: object) -> object:
     return None if not value or value == "none" else value
 
 
-def _planned(number: int, entry: Entry, state: State, note: str, stored: Server | None) -> Planned:
+def _moves(session: Session, stored: Server, entry: Entry) -> tuple[Moved, ...]:
+    """The stored secrets that an entry would send elsewhere."""
+    fields = with_choices(entry, {}, Share.KEEP)
+    try:
+        return would_move(session, stored, merged(stored, fields, entry.blank))
+    except PortalError:
+        return ()  # the import itself will say what is wrong
+
+
+def _planned(
+    number: int, entry: Entry, state: State, note: str, stored: Server | None, moves: tuple[Moved, ...]
+) -> Planned:
     fields = entry.fields
     return Planned(
         number=number,
@@ -156,6 +171,7 @@ def _planned(number: int, entry: Entry, state: State, note: str, stored: Server 
         secrets=tuple(FoundSecret(s.place, s.name, s.variable, s.prefix.lower() == "bearer ") for s in entry.secrets),
         asked=entry.asked,
         server_id=stored.server_id if stored and state is State.CHANGED else None,
+        moves=moves,
     )
 
 

@@ -130,14 +130,21 @@ def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
 
 
 _SECRETS = (
-    select(ServerSecret.server_id, ServerSecret.field, ServerSecret.name, ServerSecret.sealed, ServerSecret.hint)
+    select(
+        ServerSecret.server_id,
+        ServerSecret.field,
+        ServerSecret.name,
+        ServerSecret.sealed,
+        ServerSecret.bound,
+        ServerSecret.hint,
+    )
     .where(ServerSecret.server_id.in_(_IDS), ServerSecret.field != "credentials")
     .order_by(ServerSecret.position)
 )
 _VARIABLES = (
     select(
         ServerVariable.server_id, ServerVariable.name, ServerVariable.scope, ServerVariable.description,
-        ServerVariable.sealed,
+        ServerVariable.sealed, ServerVariable.bound,
     )
     .where(ServerVariable.server_id.in_(_IDS))
     .order_by(ServerVariable.position)

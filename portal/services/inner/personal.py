@@ -28,14 +28,27 @@ def opened_key(session: Session, row: Server, user_id: str | None) -> str | None
     return house_of(session).vault.open(credential.sealed, places.of_user_credential(row, user_id, "byok"))
 
 
-def forget_all(session: Session, row: Server) -> int:
-    """Delete what everybody stored for a server; answers how many people that were."""
-    variables = select(UserVariable.user_id).where(UserVariable.server_id == row.server_id)
-    credentials = select(UserCredential.user_id).where(UserCredential.server_id == row.server_id)
-    people = set(session.scalars(variables)) | set(session.scalars(credentials))
-    session.execute(delete(UserVariable).where(UserVariable.server_id == row.server_id))
-    session.execute(delete(UserCredential).where(UserCredential.server_id == row.server_id))
-    return len(people)
+_KIND = {"people.keys": "byok", "people.connections": "oauth2"}
+
+
+def holders(session: Session, row: Server) -> dict[str, set[str]]:
+    """Who stored what for a server: the ids of people by `people.values`, `people.keys` and `people.connections`."""
+    found: dict[str, set[str]] = {"people.values": set(), "people.keys": set(), "people.connections": set()}
+    of_server = UserVariable.server_id == row.server_id
+    found["people.values"] = set(session.scalars(select(UserVariable.user_id).where(of_server)))
+    held = select(UserCredential.user_id, UserCredential.kind).where(UserCredential.server_id == row.server_id)
+    for user_id, kind in session.execute(held).all():
+        found["people.keys" if kind == "byok" else "people.connections"].add(user_id)
+    return found
+
+
+def forget(session: Session, row: Server, secret: str) -> None:
+    """Delete what everybody stored of one kind: `people.values`, `people.keys` or `people.connections`."""
+    if secret not in _KIND:
+        session.execute(delete(UserVariable).where(UserVariable.server_id == row.server_id))
+    else:
+        held = (UserCredential.server_id == row.server_id, UserCredential.kind == _KIND[secret])
+        session.execute(delete(UserCredential).where(*held))
 
 
 def reseal_all(session: Session, row: Server, old_destination: str) -> None:

@@ -4,6 +4,7 @@ All places are made here, because who re-encrypts a value (`sealed.py`) has to n
 for. Changing one makes what is stored unreadable.
 """
 
+from portal.domain.destinations import Route, parts_of
 from portal.store.models import Server
 from portal.store.oauth_tables import OAuthClientRegistration, OAuthFlow, TemporaryServer
 from portal.store.vault import Place
@@ -24,8 +25,19 @@ def hint(row: Server, field_name: str) -> str | None:
     return next((s.hint for s in row.secrets if s.field == field_name), None)
 
 
+def of_bound_secret(row: Server, field_name: str, name: str, route: Route) -> Place:
+    """A value of a server's definition, for where it goes by `route`; an address goes nowhere."""
+    destination = " ".join(route.key(part) for part in parts_of(f"{field_name}.{name}" if name else field_name))
+    return Place("bound definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
+
+
+def of_bound_global(row: Server, name: str, route: Route) -> Place:
+    """The value of a global variable, for where it goes by `route`."""
+    return of_bound_secret(row, "env_vars", name, route)
+
+
 def of_secret(row: Server, field_name: str, name: str) -> Place:
-    """A value of a server's definition."""
+    """A value of a server's definition, as older versions read and write it."""
     destination = credential_destination(row) if field_name == "credentials" else ""
     return Place("definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
 
@@ -36,7 +48,7 @@ def of_command_test(user_id: str) -> Place:
 
 
 def of_global(row: Server, name: str) -> Place:
-    """The value of a global variable."""
+    """The value of a global variable, as older versions read and write it."""
     return Place("definition", row.server_id, row.incarnation, f"variable:{name}")
 
 

@@ -7,13 +7,14 @@ from typing import Any, cast
 
 from sqlalchemy.orm import Session
 
+from portal.domain.destinations import Moved
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
-from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport, origin_of
+from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
 from portal.services.inner import places
-from portal.services.inner.definitions import moves_address
+from portal.services.inner.destinations import would_move
 from portal.services.inner.house import house_of
-from portal.services.inner.places import hint
+from portal.services.inner.moves import Settled, refusal
 from portal.services.inner.review_facts import Facts, facts_of
 from portal.services.inner.writing import change_row
 from portal.store.models import Proposal, Server, now
@@ -22,29 +23,49 @@ _KEPT_MARK = {"kept": True}
 _WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthFlow}
 # Elsewhere the mark is what somebody typed.
 _MAY_BE_KEPT = (*URL_FIELDS, "static_headers", "env", "env_vars")
-_SENT_THERE = ("url", "spec_path", "token_url")
 
 
-def write_change(session: Session, principal: Principal, row: Server, fields: ServerFields) -> None:
+def write_change(
+    session: Session, principal: Principal, row: Server, fields: ServerFields, *, keep: bool | None = None
+) -> Settled:
     """Change a submitted server as its submitter asked, with what holds for them beside the rules for all.
 
-    A stdio server is no submission, and no stored value goes to another host: who moves the server sends it again.
+    A stdio server is no submission. Whoever moves the server sends its secrets again; `keep` is what an Admin says
+    about those that would move nevertheless. Raises `Conflict` (`credentials_would_move`).
     """
     if (fields.get("transport") if "transport" in fields else row.transport) == Transport.STDIO:
         raise InvalidRequest(
             "Servers that run a command are added by Admins only. Ask one to add yours.",
             code="stdio_not_allowed", field="transport",
         )  # fmt: skip
-    _refuse_kept_elsewhere(row, fields)
-    change_row(session, principal, row, fields)
+    said = {} if keep is None else {"keep_credentials": keep}
+    return change_row(session, principal, row, ServerFields(**{**fields, **said}))  # type: ignore[typeddict-item]
+
+
+def resubmit(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
+    """Change a server that is not live. What people stored while it was is forgotten where it would move; this stands
+    in the record. Raises what `write_change` raises."""
+    moves = would_move(session, row, fields)
+    refuse_own(moves, fields)
+    return write_change(session, principal, row, fields, keep=False if moves else None)
+
+
+def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
+    """Raise `Conflict` where a change by a Member moves secrets that belong to the server's definition."""
+    own = tuple(m for m in moves if not m.secret.startswith(("people.", "client_registration")))
+    if own:
+        raise refusal(own, fields, 0, why="Type headers, variables and credentials again, for the new address.")
 
 
 @contextmanager
 def as_if_changed(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Iterator[Server]:
-    """The row as it would be after a change; afterwards it is as it was. Raises what the change itself would raise."""
+    """The row as it would be after a change; afterwards it is as it was. Raises what the change itself would raise,
+    and `Conflict` where it moves secrets of the definition; about what people stored an Admin decides later."""
+    moves = would_move(session, row, fields)
+    refuse_own(moves, fields)
     savepoint = session.begin_nested()
     try:
-        write_change(session, principal, row, fields)
+        write_change(session, principal, row, fields, keep=True if moves else None)
         session.flush()
         yield row
     finally:
@@ -74,33 +95,6 @@ def proposed_fields(session: Session, row: Server, proposal: Proposal) -> Server
     }
     fields |= {name: words(fields[name]) for name, words in _WORDS.items() if fields.get(name)}
     return cast(ServerFields, fields)
-
-
-def _refuse_kept_elsewhere(row: Server, fields: ServerFields) -> None:
-    """A header's or variable's stored value was meant for the host that is stored with it."""
-    sent: Mapping[str, Any] = fields
-    moves = any(
-        name in fields and sent[name] is not KEPT and hint(row, name) not in (None, origin_of(sent[name]))
-        for name in _SENT_THERE
-    )
-    moves = moves or moves_address(row, fields)
-    if not moves:
-        return
-    stored = any(secret.field in ("static_headers", "env") for secret in row.secrets)
-    headers = sent.get("static_headers", KEPT)
-    keeps_headers = stored and (headers is KEPT or KEPT in (headers or {}).values())
-    variables = sent.get("env_vars", KEPT)
-    set_ones = {v.name for v in row.variables if v.sealed is not None}
-    kept = (
-        set_ones
-        if variables is KEPT
-        else {e["name"] for e in variables or () if "value" not in e or e["value"] is KEPT} & set_ones
-    )
-    if keeps_headers or kept:
-        raise Conflict(
-            "The address is at another host, and stored values are not sent there. Type headers and variables again.",
-            code="credentials_would_move", field="url",
-        )  # fmt: skip
 
 
 def _packed(value: Any) -> Any:

@@ -64,7 +64,8 @@ def _request(session: Session, credential: UserCredential) -> dict[str, Any] | N
     """What a request to revoke a credential's tokens needs; None where nothing can be asked."""
     row = session.get(Server, credential.server_id)
     # Only what was discovered names an endpoint to revoke at, and finding that out now would ask other machines.
-    if row is None or session.get(ServerAuthorization, credential.server_id) is None:
+    known = session.get(ServerAuthorization, credential.server_id)
+    if row is None or known is None or not known.found:
         return None
     held = held_tokens.opened(session, held_tokens.place_of(row, credential.user_id), credential.sealed)
     try:

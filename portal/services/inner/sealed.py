@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Text, cast, func, inspect, select, tuple_,
 from sqlalchemy.orm import Session, selectinload
 
 from portal.services.inner import places
+from portal.services.inner.definitions import route_of
 from portal.store.models import (
     BrowserSession,
     ChainKey,
@@ -58,6 +59,10 @@ class Kind:
     field: str = "sealed"
 
     @property
+    def _column(self) -> Any:
+        return getattr(self.model, self.field)
+
+    @property
     def keys(self) -> tuple[Any, ...]:
         """The primary key's columns."""
         return tuple(getattr(self.model, column.key) for column in inspect(self.model).primary_key)
@@ -65,20 +70,20 @@ class Kind:
     @property
     def stored(self) -> ColumnElement[Any]:
         """What is compared before it is replaced."""
-        return self.model.sealed  # type: ignore[no-any-return]
+        return self._column  # type: ignore[no-any-return]
 
     @property
     def is_set(self) -> ColumnElement[bool]:
         """Whether a row holds a value."""
-        return func.length(self.model.sealed) > 0
+        return func.length(self._column) > 0
 
     def is_under_another(self, header: bytes) -> ColumnElement[bool]:
         """Leaves out values that begin like this."""
-        return func.substr(self.model.sealed, 1, len(header), type_=Sealed) != header
+        return func.substr(self._column, 1, len(header), type_=Sealed) != header
 
     def headers(self, session: Session) -> Iterator[bytes]:
         """The beginning of every value, as a stream: enough to tell its key."""
-        query = select(func.substr(self.model.sealed, 1, HEADER_BYTES, type_=Sealed)).where(self.is_set)
+        query = select(func.substr(self._column, 1, HEADER_BYTES, type_=Sealed)).where(self.is_set)
         yield from session.scalars(query, execution_options={"yield_per": 1_000})
 
     def ciphertext(self, stored: Any) -> bytes:
@@ -87,7 +92,7 @@ class Kind:
 
     def changes(self, stored: Any, ciphertext: bytes) -> dict[str, Any]:
         """What has to be written for another value."""
-        return {"sealed": ciphertext}
+        return {self.field: ciphertext}
 
     def batch(
         self, session: Session, after: tuple[Any, ...] | None, *conditions: ColumnElement[bool], locked: bool = False
@@ -108,7 +113,7 @@ class Kind:
             query = query.where(tuple_(*self.keys) > after)
         if locked:
             query = query.with_for_update(of=self.model, skip_locked=True)
-        return [self._value(*found) for found in session.execute(query)]
+        return [self._value(session, *found) for found in session.execute(query)]
 
     def walk(self, session: Session) -> Iterator[Value]:
         """All values."""
@@ -130,9 +135,19 @@ class Kind:
         )
         return bool(getattr(changed, "rowcount", 0))
 
-    def _value(self, row: Any, *rest: Any) -> Value:
+    def _value(self, session: Session, row: Any, *rest: Any) -> Value:
         ids, stored = tuple(getattr(row, key.key) for key in self.keys), rest[-1]
-        return Value(ids, self.place(row, *rest[:-1]), self.ciphertext(stored), stored)
+        return Value(ids, self._place(session, row, *rest[:-1]), self.ciphertext(stored), stored)
+
+    def _place(self, session: Session, row: Any, *server: Any) -> Place:
+        return self.place(row, *server)
+
+
+class _Bound(Kind):
+    """A value of a definition sealed for where it goes, which the server's address, or its arguments, say."""
+
+    def _place(self, session: Session, row: Any, *server: Any) -> Place:
+        return self.place(row, *server, route_of(session, server[0]))
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,14 @@ CHAIN_KEYS = "audit chain keys"
 KINDS = (
     Kind("server secrets", ServerSecret, lambda row, server: places.of_secret(server, row.field, row.name)),
     Kind("global variables", ServerVariable, lambda row, server: places.of_global(server, row.name)),
+    _Bound(
+        "bound server secrets", ServerSecret,
+        lambda row, server, route: places.of_bound_secret(server, row.field, row.name, route), field="bound",
+    ),
+    _Bound(
+        "bound global variables", ServerVariable,
+        lambda row, server, route: places.of_bound_global(server, row.name, route), field="bound",
+    ),
     Kind("user variables", UserVariable, lambda row, server: places.of_user_variable(server, row.user_id, row.name)),
     Kind(
         "user credentials", UserCredential, lambda row, server: places.of_user_credential(server, row.user_id, row.kind)

@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Show
+from portal.domain.destinations import Route
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason
 from portal.domain.variables import Scope
-from portal.services.inner import loading, places
+from portal.services.inner import loading
+from portal.services.inner.definitions import global_of, route_from, value_of
 from portal.services.inner.house import House, house_of
 from portal.store.models import Server, ServerVariable
 
@@ -108,7 +110,7 @@ _COLUMNS = {
     "last_health_check": "health_checked_at", "health_check_error": "health_error",
 }  # fmt: skip
 """The column of each field that has one."""
-_BESIDE = (Server.sort_key, Server.incarnation, Server.is_public, Server.health_reason)
+_BESIDE = (Server.sort_key, Server.incarnation, Server.address, Server.is_public, Server.health_reason)
 _URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
 _SEALED = (*_URLS, "args", "static_headers", "env")
 _NOTHING: dict[str, Any] = {
@@ -193,29 +195,29 @@ def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
 def _parts(house: House, row: Server, parts: loading.Parts, *, verbatim: bool) -> dict[str, Any]:
     secrets, variables = parts
     opens = verbatim and not house.write_only_globals
+    route = route_from(house.vault, row, secrets) if opens else None
     found: dict[str, Any] = {"static_headers": {}, "env": {}, "args": ()}
     for secret in secrets:
         name = secret.field
         if name not in _SEALED:
             continue
-        text = house.vault.open(secret.sealed, places.of_secret(row, name, secret.name)) if opens else None
+        text = value_of(house.vault, row, secret, route) if route else None
         if name == "args":
             found[name] = tuple(json.loads(text or "[]"))
         elif name in _URLS:
             found[name] = secret.hint if not verbatim else text if opens else ""
         else:
             found[name][secret.name] = text or "" if verbatim else MASK
-    found["env_vars"] = tuple([_variable(house, row, variable, opens=opens) for variable in variables])
+    found["env_vars"] = tuple([_variable(house, row, variable, route) for variable in variables])
     return found
 
 
-def _variable(house: House, row: Server, variable: ServerVariable, *, opens: bool) -> dict[str, Any]:
+def _variable(house: House, row: Server, variable: ServerVariable, route: Route | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": variable.name, "value": None, "scope": variable.scope, "description": variable.description,
     }  # fmt: skip
     if variable.scope == Scope.GLOBAL:
-        text = house.vault.open(variable.sealed, places.of_global(row, variable.name)) if opens else None
-        entry["value"] = text or ""
-        if not opens:
+        entry["value"] = (global_of(house.vault, row, variable, route) if route else None) or ""
+        if route is None:
             entry["is_set"] = variable.sealed is not None
     return entry

@@ -24,7 +24,7 @@ from portal.domain.oauth import (
 )
 from portal.domain.upstream import HealthReason
 from portal.services.inner import places
-from portal.services.inner.authorizations import authorization_of
+from portal.services.inner.authorizations import authorization_of, identity_of
 from portal.services.inner.clients import known_client
 from portal.services.inner.definitions import Definition, opened
 from portal.services.inner.house import house_of
@@ -49,10 +49,11 @@ def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
     return _fetched(session, row, "", _own_grant(opened(session, row, credentials=True).credentials.get("scopes")))
 
 
-def typed_token(session: Session, definition: Definition) -> str:
+def typed_token(session: Session, definition: Definition, *, issuer: str = "") -> str:
     """A token for a definition that is only tried out (client credentials); nothing of it is kept.
 
-    Raises `UpstreamFailure` where none can be had; ends the transaction at hand.
+    `issuer` is the one that discovery found before: stored credentials go to no other. Raises `UpstreamFailure` where
+    none can be had; ends the transaction at hand.
     """
     credentials, oauth = definition.credentials, house_of(session).oauth
     client = Client(str(credentials.get("client_id") or ""), str(credentials.get("client_secret") or ""))
@@ -61,6 +62,12 @@ def typed_token(session: Session, definition: Definition) -> str:
     typed, url = definition.urls.get("token_url"), definition.urls.get("url", "")
     release(session)
     server = AuthorizationServer(issuer="", token_endpoint=typed) if typed else oauth.discover(url).server
+    if not typed and issuer and identity_of(server) != issuer:
+        raise UpstreamFailure(
+            "The server names another sign-in provider than before. Nothing secret is sent there until an Admin has "
+            "looked at it: on the server’s page, Users’ credentials, Sign-in provider.",
+            reason=HealthReason.BLOCKED,
+        )
     if not is_secure(server.token_endpoint):
         raise UpstreamFailure("The token URL is not https.", reason=HealthReason.BLOCKED)
     form = _own_grant(credentials.get("scopes"))

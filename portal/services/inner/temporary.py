@@ -19,7 +19,7 @@ from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport
 from portal.services.inner import places
-from portal.services.inner.definitions import write_definition
+from portal.services.inner.destinations import write_definition
 from portal.services.inner.house import house_of
 from portal.store.models import Server, new_id, now
 from portal.store.oauth_tables import TemporaryServer

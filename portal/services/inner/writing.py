@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
-from portal.services.inner import moving
-from portal.services.inner.definitions import has_part, write_definition
+from portal.services.inner import moves
+from portal.services.inner.definitions import has_part
+from portal.services.inner.destinations import Said, said_by, write_definition
 from portal.services.inner.house import house_of
-from portal.store.models import Server
+from portal.services.inner.moves import Settled
+from portal.store.models import Server, now
 
 
 def set_names(row: Server, fields: ServerFields) -> None:
@@ -39,6 +41,9 @@ def refuse_taken_names(session: Session, row: Server) -> None:
             raise Conflict(f"Another server is called {name} already. Choose another {_WORD[field]}.", field=field)
 
 
+_DECIDES_HEALTH = (
+    "url", "spec_path", "transport", "command", "args", "env", "static_headers", "credentials", "env_vars",
+)  # fmt: skip
 _WORD = {"server_name": "name", "alias": "alias"}
 
 
@@ -60,27 +65,32 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
         raise InvalidRequest("The URL names no host.", field="url")
 
 
-def change_row(session: Session, principal: Principal, row: Server, fields: ServerFields) -> None:
+def change_row(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
     """Change the fields that are there, judged on what the row would be after it; what moved elsewhere is settled.
 
-    Raises what the rules of a definition raise, and `Conflict` for a taken name and for credentials that would move.
+    Raises what the rules of a definition raise, and `Conflict` for a taken name and for secrets that would move.
     """
     set_names(row, fields)
     check_result(session, row, fields)
     with session.no_autoflush:
         refuse_taken_names(session, row)
-    moved = moving.prepare(session, row, fields)
-    with_conflicts_named(session, row, fields)
-    moving.finish(session, principal, row, moved)
+    settled = with_conflicts_named(session, row, fields, said_by(session, principal, fields))
+    moves.record(session, principal, row, settled)
+    if settled.changed_auth or any(name in fields for name in _DECIDES_HEALTH):
+        row.health_status, row.health_reason, row.health_error = "unknown", "never_checked", None
+        row.health_checked_at, row.health_latency_ms, row.probe_started_at = None, None, None
+        row.probe_due_at, row.probe_failures = now(), 0
+    return settled
 
 
-def with_conflicts_named(session: Session, row: Server, fields: ServerFields) -> None:
+def with_conflicts_named(session: Session, row: Server, fields: ServerFields, said: Said) -> Settled:
     """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
     try:
         with session.begin_nested():
             session.add(row)
             session.flush()
-            write_definition(session, row, fields)
+            settled = write_definition(session, row, fields, said)
             session.flush()
     except IntegrityError:
         raise Conflict("Another server took this id, name or alias meanwhile.", field="server_name") from None
+    return settled

@@ -38,9 +38,38 @@ class CheckAnswer(BaseModel):
     passes: bool
 
 
+class GoingAnswer(BaseModel):
+    """Where a secret of a submission would go; `from` is where a stored one went before."""
+
+    secret: str
+    to: str
+    before: str | None = Field(alias="from")
+    is_own_host: bool
+
+
+class MovedAnswer(BaseModel):
+    """A stored secret that went elsewhere, or was forgotten; `people` is how many hold one of theirs."""
+
+    secret: str
+    before: str = Field(alias="from")
+    to: str
+    people: int | None = None
+
+
+class SettledAnswer(BaseModel):
+    """What became of stored secrets. `dropped` ended with the old way of signing in; `disconnected` counts people."""
+
+    keep_credentials: bool | None = None
+    secrets: list[MovedAnswer] | None = None
+    people: int | None = None
+    dropped: list[str] | None = None
+    disconnected: int | None = None
+
+
+ChangedServer = shape("ChangedServer", ServerView, settled=SettledAnswer)
 SubmissionAnswer = shape(
     "Submission", ServerView, submitted_team_id=str | None, wishes=dict[str, Any], checks=list[CheckAnswer],
-    change_waits=bool,
+    change_waits=bool, destinations=list[GoingAnswer],
 )  # fmt: skip
 SubmissionQueue = shape("SubmissionQueue", Counts, items=list_of(SubmissionAnswer))
 

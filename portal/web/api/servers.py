@@ -11,8 +11,8 @@ from portal.domain.servers import ServerFields
 from portal.services import access_groups, health, servers
 from portal.services.health import HealthRow
 from portal.services.inner.server_views import ServerView
-from portal.web.api.answer_shapes import ClientAddress, GroupNames, Published
-from portal.web.api.answers import answer, next_link, nothing, unless_held
+from portal.web.api.answer_shapes import ChangedServer, ClientAddress, GroupNames, Published
+from portal.web.api.answers import answer, next_link, nothing, to_json, unless_held
 from portal.web.api.payloads import cursor_of, limit_of, read
 from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
 from portal.web.documented import PAGED, Query, documented
@@ -45,7 +45,7 @@ def create_server() -> Response:
 
 @bp.put("/server")
 @documented(
-    ServerView, takes=ServerChange, status=202, also=(404, 409),
+    ServerView | ChangedServer, takes=ServerChange, status=202, also=(404, 409),
     example={"server_id": "notes", "description": "Read and change notes"},
 )  # fmt: skip
 def update_server() -> Response:
@@ -53,7 +53,8 @@ def update_server() -> Response:
     _require_admin("call PUT /v1/mcp/server")
     fields = read(ServerChange).sent()
     server_id = fields.pop("server_id")
-    return answer(servers.update_server(g.session, g.principal, server_id, cast(ServerFields, fields)), 202)
+    view, settled = servers.change_server(g.session, g.principal, server_id, cast(ServerFields, fields))
+    return answer({**to_json(view), "settled": settled.wire} if settled.wire else view, 202)
 
 
 @bp.get("/server/<server_id>")

@@ -34,6 +34,12 @@ class Decision(Payload):
     version: int | None = None
 
 
+class Approval(Decision):
+    """An approval. `keep_credentials` says what becomes of stored secrets that the change would send elsewhere."""
+
+    keep_credentials: bool | None = None
+
+
 class Rejection(Decision):
     """A rejection. `only_change` declines the proposed change of a live server, which goes on."""
 

@@ -15,7 +15,7 @@ from portal.services.submissions import OwnSubmission
 from portal.web.api.answer_shapes import OwnSubmissionAnswer, SubmissionQueue
 from portal.web.api.answers import answer, next_link, to_json
 from portal.web.api.payloads import cursor_of, limit_of, read
-from portal.web.api.submission_shapes import Decision, Rejection, SubmissionBody, SubmissionChange
+from portal.web.api.submission_shapes import Approval, Rejection, SubmissionBody, SubmissionChange
 from portal.web.documented import PAGED, documented
 
 bp = Blueprint("api_submissions", __name__, url_prefix="/v1/mcp/server")
@@ -63,12 +63,14 @@ def list_own() -> Response:
 
 
 @bp.put("/<server_id>/approve")
-@documented(ServerView, takes=Decision, also=(409,), example={"version": 1}, needs_body=False)
+@documented(ServerView, takes=Approval, also=(409,), example={"version": 1}, needs_body=False)
 def approve(server_id: str) -> Response:
     """Make a submission active, or a proposed change of a live server its state; a body is not needed."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
-    version = read(Decision).version if request.get_data(cache=True) else None
-    return answer(reviewing.approve(g.session, g.principal, server_id, version=version))
+    sent = read(Approval) if request.get_data(cache=True) else Approval()
+    return answer(
+        reviewing.approve(g.session, g.principal, server_id, version=sent.version, keep=sent.keep_credentials)
+    )
 
 
 @bp.put("/<server_id>/reject")
@@ -94,6 +96,10 @@ def _submission(item: Submission) -> dict[str, Any]:
         "wishes": item.wishes,
         "checks": [{"field": check.field, "passes": check.passes} for check in item.checks],
         "change_waits": item.change_waits,
+        "destinations": [
+            {"secret": d.secret, "to": d.to, "from": d.before or None, "is_own_host": d.is_own_host}
+            for d in item.destinations
+        ],
     }
 
 

@@ -25,7 +25,7 @@ def list_tools() -> Response:
 
 @bp.post("/tools/call")
 @documented(
-    dict[str, Any], takes=ToolCall, also=(404, 412, 502, 504),
+    dict[str, Any], takes=ToolCall, also=(404, 409, 412, 502, 504),
     example={"server_id": "notes", "name": "search_notes", "arguments": {"query": "budget"}},
 )  # fmt: skip
 @reads_only

@@ -57,7 +57,13 @@ class ServerForm(PortalForm):
     """All that an Admin sets of a server."""
 
     version = HiddenField()
-    keep_credentials = BooleanField("Keep them for the new address")
+    keep_credentials = RadioField(
+        "What becomes of them?",
+        choices=[
+            ("", "I type new values for each"), ("keep", "Send them along to the new host"), ("forget", "Forget them"),
+        ],
+        default="", validate_choice=False,
+    )  # fmt: skip
     server_name = StringField("Name", [InputRequired("A server needs a name."), Length(max=200)], filters=[stripped])
     alias = StringField("Alias", [Length(max=200)], filters=[stripped])
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
@@ -194,7 +200,7 @@ class ServerForm(PortalForm):
         if isinstance(sent, str) and sent.isascii() and sent.isdigit() and len(sent) < 10:
             fields["version"] = int(sent)
         if self.keep_credentials.data:
-            fields["keep_credentials"] = True
+            fields["keep_credentials"] = self.keep_credentials.data != "forget"
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
 
     def _passes_tokens(self) -> bool:

@@ -62,6 +62,13 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
     return bind(response, browser)
 
 
+def keep_typed(draft: Draft | None) -> None:
+    """Hold what is typed while a question about it is open, so that nothing has to be typed again."""
+    typed = [(name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED]
+    g.draft_id = drafting.hold_typed(g.session, g.principal, typed, draft_id=draft.draft_id if draft else None)
+    commit_now()
+
+
 def adopt(draft: Draft | None, server_id: str, saved: str) -> None:
     """Store what was fetched for the server that was saved, and say what was done (UI-29 to 32)."""
     try:

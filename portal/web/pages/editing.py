@@ -52,23 +52,26 @@ def edit(server_id: str) -> Response:
     """Change a server; only what was changed is written."""
     find_card(server_id, Action.SERVER_UPDATE)
     stored = inspection.get_stored(g.session, g.principal, server_id)
-    (form, draft), conflict, moving = _form(stored), None, False
+    (form, draft), conflict, moving = _form(stored), None, None
     if "sign_in" in request.form and not drafts.is_over() and form.sent():
         return _signed_in(form, stored, draft)
     if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             try:
                 changes = changed_fields(with_picture(form, stored), stored)
-                server = servers.update_server(g.session, g.principal, stored.view.server_id, changes)
+                server, settled = servers.change_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
                     raise
                 g.session.rollback()
-                moving = error.code == "credentials_would_move"
-                conflict = None if moving else error.message
+                if error.code == "credentials_would_move":
+                    moving = error.extra["secrets"]
+                    drafts.keep_typed(draft)
+                else:
+                    conflict = error.message
                 form.version.data = stored.view.version  # saving once more is meant to go over what is there now
             else:
-                drafts.adopt(draft, server.server_id, f"{server.server_name} is saved.")
+                drafts.adopt(draft, server.server_id, f"{server.server_name} is saved. {settled.sentence}".strip())
                 return see_other(url_for("servers.detail", server_id=server.server_id))
     return _page(form, stored, draft, conflict=conflict, moving=moving)
 

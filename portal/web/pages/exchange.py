@@ -130,7 +130,9 @@ def _choices(plan: Plan) -> Choices:
         for number in range(len(row.secrets))
         if (chosen := request.form.get(f"share-{row.number}-{number}", "")) in exchange.SHARES
     }
-    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"])
+    said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
+    keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
+    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep)
 
 
 def _taken(plan: Plan) -> set[int]:
@@ -144,4 +146,5 @@ def _taken(plan: Plan) -> set[int]:
 
 def _chosen_shares(plan: Plan) -> dict[str, Any]:
     names = [f"share-{row.number}-{number}" for row in plan.rows for number in range(len(row.secrets))]
-    return {name: request.form.get(name, "global") for name in names}
+    said = {f"keep-{row.number}": request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
+    return {name: request.form.get(name, "global") for name in names} | said

@@ -66,15 +66,19 @@ def decide() -> Response:
         raise NotFound("There is nothing of that to decide about.")
     form = DecisionForm()
     if reviews and form.sent():
-        return _decided(verdict, {r.server_id: _version_seen(r.server_id) for r in reviews}, form.notes.data or None)
+        return _decided(verdict, reviews, form.notes.data or None)
     return page(
         "submissions/decide.html", fragment="decision", status=form.status, nav="reviews", verdict=verdict,
         reviews=reviews, form=form,
     )  # fmt: skip
 
 
-def _decided(verdict: str, chosen: dict[str, int | None], notes: str | None) -> Response:
-    done, refused = reviewing.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes)
+def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str | None) -> Response:
+    ids = [review.server_id for review in reviews]
+    chosen = {server_id: _version_seen(server_id) for server_id in ids}
+    said = {server_id: request.form.get(f"keep-{server_id}", "") for server_id in ids}
+    keep = {server_id: word == "keep" for server_id, word in said.items() if word in ("keep", "forget")}
+    done, refused = reviewing.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep)
     if done:
         flash(f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.", "success")
     for refusal in refused[:5]:

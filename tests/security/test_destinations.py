@@ -1,0 +1,390 @@
+"""No stored secret goes where nobody sent it: every secret, every field that moves it, every path.
+
+Each row makes a server with one marked secret at home, asks for a change by one path, and then uses the server, so
+that a secret that went along would reach the foreign sink. Nothing may reach it unasked, and the refusal names it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from portal.domain import destinations
+from portal.domain.principals import OPERATOR
+from portal.services import exchange, starting
+from portal.services.inner import temporary
+from portal.services.inner.definitions import opened
+from portal.store.models import Server
+from portal.store.oauth_tables import TemporaryServer
+from tests.conftest import KINDS, make_settings
+from tests.factories import make_server
+from tests.security.callers import World, add_callers, opened_world
+from tests.security.sinks import Sink, sink
+from tests.web.html import filled, parse
+
+API, REGISTER = "/v1/mcp/server", "/v1/mcp/server/register"
+_NUMBERS = count(1)
+
+
+@dataclass
+class Place:
+    """The portal, what is at home and what is foreign, and the file that a foreign command writes."""
+
+    world: World
+    home: Sink
+    foreign: Sink
+    file: Path
+
+    def fill(self, value: Any, mark: str) -> Any:
+        """A definition with its placeholders filled in."""
+        text = json.dumps(value).replace("{home}", self.home.origin).replace("{foreign}", self.foreign.origin)
+        return json.loads(text.replace("{mark}", mark).replace("{file}", str(self.file)))
+
+    def arrived(self, mark: str) -> bool:
+        """Whether a marker reached anything foreign."""
+        return self.foreign.holds(mark) or (self.file.exists() and mark in self.file.read_text())
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def place(request: pytest.FixtureRequest, empty_database: Any, tmp_path_factory: Any) -> Iterator[Place]:
+    settings = make_settings(
+        empty_database(request.param), enable_stdio=True, bootstrap_admin_email="x@example.com"
+    )  # fmt: skip
+    with opened_world(settings) as world, sink() as home, sink() as foreign:
+        add_callers(world)
+        yield Place(world, home, foreign, tmp_path_factory.mktemp("sink") / "heard")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """One stored secret: the definition that holds it, and what people store beside; `name` as a refusal names it."""
+
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    people: tuple[str, dict[str, Any]] | None = None
+    member: bool = True  # whether a Member's submission can have it
+
+
+_SHOW = "import os,sys; open('{file}','a').write(repr(sys.argv)+repr(dict(os.environ)))"
+_OAUTH = {"auth_type": "oauth2", "oauth2_flow": "client_credentials"}
+_CLIENT = {"client_id": "portal", "client_secret": "{mark}"}
+_EXCHANGE = {"token_exchange_endpoint": "{home}/exchange"}
+_CONNECTED = ("oauth-user-credential", {"access_token": "{mark}", "refresh_token": "r", "expires_in": 3600})
+_VARIABLE = {"static_headers": {"X-Key": "${KEY}"}, "env_vars": [{"name": "KEY", "scope": "user"}]}
+SECRETS = {
+    "header": Secret("static_headers.X-Key", {"static_headers": {"X-Key": "{mark}"}}),
+    "global": Secret("env_vars.KEY", {
+        "static_headers": {"X-Key": "${KEY}"}, "env_vars": [{"name": "KEY", "value": "{mark}", "scope": "global"}]}),
+    "auth_value": Secret("credentials.auth_value", {
+        "auth_type": "bearer_token", "credentials": {"auth_value": "{mark}"}}),
+    "aws": Secret("credentials.aws_access_key_id", {"auth_type": "aws_sigv4", "credentials": {
+        "aws_access_key_id": "{mark}", "aws_secret_access_key": "s"}}),
+    "values": Secret("people.values", _VARIABLE, ("user-env-vars", {"values": {"KEY": "{mark}"}}), member=False),
+    "keys": Secret("people.keys", {"auth_type": "bearer_token", "is_byok": True},
+                   ("user-credential", {"credential": "{mark}"}), member=False),
+    "client": Secret("credentials.client_secret", {
+        **_OAUTH, "token_url": "{home}/token", "credentials": _CLIENT}),
+    "discovered": Secret("credentials.client_secret", {**_OAUTH, "credentials": _CLIENT}),
+    "exchanging": Secret("credentials.client_secret", {
+        "auth_type": "oauth2_token_exchange", "token_url": "{home}/token", "authorization_url": "{home}/authorize",
+        "credentials": {**_CLIENT, **_EXCHANGE}}, ("oauth-user-credential", {"access_token": "s", "expires_in": 3600})),
+    "subject": Secret("people.connections", {
+        "auth_type": "oauth2_token_exchange", "token_url": "{home}/token", "authorization_url": "{home}/authorize",
+        "credentials": {"client_id": "portal", **_EXCHANGE}}, _CONNECTED, member=False),
+    "document": Secret("static_headers.X-Key", {
+        "url": None, "spec_path": "{home}/openapi.json", "static_headers": {"X-Key": "{mark}"}}),
+    "env": Secret("env.API_TOKEN", {
+        "transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1"], "env": {"API_TOKEN": "{mark}"}}),
+    "args": Secret("args", {
+        "transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1", "{mark}"]}),
+}  # fmt: skip
+_URL = {"url": "{foreign}/mcp"}
+_COMMAND = {"transport": "stdio", "command": "python3", "args": ["-c", _SHOW]}
+CHANGES = {
+    "url": _URL,
+    "downgrade": {"url": "{foreign}/mcp", "transport": "sse"},
+    "spec_path": {"spec_path": "{foreign}/openapi.json"},
+    "token_url": {"token_url": "{foreign}/token"},
+    "no token_url": {"token_url": None},
+    "exchange": {"credentials": {"token_exchange_endpoint": "{foreign}/exchange"}},
+    "authorization_url": {"authorization_url": "{foreign}/authorize"},
+    "to a command": _COMMAND,
+    "args": {"args": ["-c", _SHOW]},
+    "command": {"command": "node"},
+    "sign-in": {"auth_type": "oauth2_token_exchange", "token_url": "{foreign}/token"},
+    "flow": {"oauth2_flow": "authorization_code", "token_url": "{foreign}/token"},
+}
+_RESOURCE = ("header", "global", "auth_value", "aws", "values", "keys")
+MOVES = {
+    "url": (*_RESOURCE, "discovered", "subject"),
+    "downgrade": _RESOURCE,
+    "spec_path": ("document",),
+    "token_url": ("client", "discovered", "exchanging", "subject"),
+    "no token_url": ("client", "exchanging"),
+    "exchange": ("exchanging", "subject"),
+    "authorization_url": (),
+    "to a command": _RESOURCE,
+    "args": ("env",),
+    "command": ("env", "args"),
+    "sign-in": ("client", "discovered"),
+    "flow": ("discovered",),
+}
+"""Which secrets each change moves: the rows of the table. `authorization_url` has a row of its own below."""
+
+
+def planted(place: Place, secret: Secret, **beside: Any) -> tuple[str, str]:
+    """A server with the secret in it; answers its id and the marker."""
+    number = next(_NUMBERS)
+    mark, name = f"MARK{number:05}END", f"s{number}"
+    with place.world.database.session(writes=True) as session:
+        row = {"url": "{home}/mcp", "allow_all_keys": True, **secret.fields, **beside}
+        make_server(session, name, **place.fill({k: v for k, v in row.items() if v is not None}, mark), **(
+            {"url": None} if secret.fields.get("url", "") is None else {}))  # fmt: skip
+        session.commit()
+    if secret.people:
+        what, body = secret.people
+        caller = place.world.callers["k-admin"]
+        answer = caller.ask("POST", f"{API}/id-{name}/{what}", json=place.fill(body, mark))
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+    return f"id-{name}", mark
+
+
+def use(place: Place, server_id: str) -> None:
+    """Call a tool: whatever would be sent upstream is."""
+    body = {"server_id": server_id, "name": "x", "arguments": {}}
+    place.world.callers["k-admin"].ask("POST", "/v1/mcp/tools/call", json=body)
+
+
+def by_api(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    answer = place.world.callers["k-admin"].ask("PUT", API, json={"server_id": server_id, **change})
+    if answer.status_code == 409:
+        assert answer.get_json()["detail"]["error"] == "credentials_would_move"
+        return json.dumps(answer.get_json())
+    assert answer.status_code == 202, answer.get_data(as_text=True)
+    return ""
+
+
+def typed(place: Place, server_id: str, change: dict[str, Any]) -> dict[str, Any]:
+    page = parse(place.world.callers["admin"].ask("GET", f"/servers/{server_id}/edit"))
+    data = filled(page.find("form", attrs={"data-guard": True}))
+    flat = {**change, **(change.get("credentials") or {})}
+    flat.pop("credentials", None)
+    for name, value in flat.items():
+        if value is None:
+            data[f"{name}__mode"] = "clear"
+            continue
+        data[name] = "\n".join(value) if isinstance(value, list) else value
+        data[f"{name}__mode"] = "replace"
+    if change.get("spec_path"):
+        data["transport"] = "openapi"
+    return data
+
+
+def by_form(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    data = {**typed(place, server_id, change), "save": "yes"}
+    answer = place.world.callers["admin"].ask("POST", f"/servers/{server_id}/edit", data=data)
+    return "" if answer.status_code == 303 else answer.get_data(as_text=True)
+
+
+def by_try(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    answer = place.world.callers["admin"].ask("POST", "/servers/test", data=typed(place, server_id, change))
+    return answer.get_data(as_text=True)
+
+
+def by_draft(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    data = {**typed(place, server_id, change), "sign_in": "yes", "oauth2_flow": "authorization_code"}
+    answer = place.world.callers["admin"].ask("POST", f"/servers/{server_id}/edit", data=data)
+    with place.world.database.session() as session:
+        held = [temporary.contents_of(session, found) for found in session.scalars(select(TemporaryServer.server_id))]
+    # What is held is sent there as soon as somebody signs in with it.
+    place.foreign.heard += [json.dumps(h).encode() for h in held if place.foreign.origin in json.dumps(h)]
+    return answer.get_data(as_text=True)
+
+
+def _document(server_id: str, change: dict[str, Any]) -> str:
+    entry = {name: value for name, value in change.items() if name in ("url", "command", "args")}
+    entry |= {"command": "python3"} if "args" in change and "command" not in change else {}
+    return json.dumps({"mcpServers": {server_id.removeprefix("id-"): entry}})
+
+
+def by_import_page(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    admin = place.world.callers["admin"]
+    assert admin.ask("POST", "/servers/import", data={"text": _document(server_id, change)}).status_code == 303
+    shown = admin.ask("GET", "/servers/import/preview").get_data(as_text=True)
+    answer = admin.ask("POST", "/servers/import/preview", data={"take": "0"})
+    return "" if answer.status_code == 303 else shown
+
+
+def by_import_command(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    with place.world.database.session(writes=True) as session:
+        found = exchange.import_text(session, OPERATOR, _document(server_id, change), update=True)
+        session.commit()
+    return " ".join(why for _, _, why in found.errors)
+
+
+def by_config(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    with place.world.database.session(writes=True) as session:
+        for row in session.scalars(select(Server).where(Server.origin == "config")):
+            row.origin = "database"
+        row = session.get_one(Server, server_id)
+        row.origin = "config"
+        session.flush()
+        entry: dict[str, Any] = {"server_id": server_id, "transport": row.transport, "auth_type": row.auth_type}
+        entry |= {"url": opened(session, row).urls.get("url"), "allow_all_keys": True, **change}
+        entry |= {"command": change.get("command", row.command)} if row.command else {}
+        entry = {name: value for name, value in entry.items() if value is not None or name in change}
+        faults = starting.apply_config(session, OPERATOR, {"mcp_servers": {str(row.server_name): entry}})
+        session.commit()
+    return " ".join(faults)
+
+
+def _submitted(place: Place, server_id: str, status: str) -> None:
+    with place.world.database.session(writes=True) as session:
+        row = session.get_one(Server, server_id)
+        row.submitted_by, row.submitted_team_id, row.approval_status = "mel", "team-crew", status
+        row.submitted_at = row.created_at
+        session.commit()
+
+
+def by_proposal(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    _submitted(place, server_id, "active")
+    answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
+    if answer.status_code == 409:
+        return answer.get_data(as_text=True)
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    approved = place.world.callers["k-admin"].ask("PUT", f"{API}/{server_id}/approve")
+    return approved.get_data(as_text=True) if approved.status_code == 409 else ""
+
+
+def by_approval(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    """What was proposed when nothing was stored that it would move is judged on the row of the approval."""
+    with place.world.database.session() as session:
+        row = session.get_one(Server, server_id)
+        found = opened(session, row, credentials=True)
+        kept = {"static_headers": dict(found.static_headers), "credentials": dict(found.credentials)}
+        kept["env_vars"] = [{"name": n, "value": v, "scope": "global"} for n, v in found.globals.items()]
+    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "credentials": None})
+    _submitted(place, server_id, "active")
+    answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    by_api(place, server_id, kept)
+    approved = place.world.callers["k-admin"].ask("PUT", f"{API}/{server_id}/approve")
+    return approved.get_data(as_text=True) if approved.status_code == 409 else ""
+
+
+def by_resubmission(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    _submitted(place, server_id, "pending_review")
+    answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
+    place.world.callers["k-admin"].ask("PUT", f"{API}/{server_id}/approve")
+    return answer.get_data(as_text=True) if answer.status_code == 409 else ""
+
+
+def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
+    """A definition under test that inherits what is stored; looked at where it is held."""
+    with place.world.database.session() as session:
+        row = session.get_one(Server, server_id)
+        whole = {"transport": row.transport, "auth_type": row.auth_type, "oauth2_flow": row.oauth2_flow}
+        whole |= dict(opened(session, row).urls)
+    body = {"server_id": server_id, "server_name": server_id[3:], **whole, **change}
+    answer = place.world.callers["k-admin"].ask("POST", f"{API}/oauth/session", json=body)
+    with place.world.database.session() as session:
+        held = temporary.contents_of(session, server_id)
+        place.foreign.heard.append(json.dumps(held).encode())
+    return answer.get_data(as_text=True) if answer.status_code == 409 else ""
+
+
+PATHS: dict[str, Callable[[Place, str, dict[str, Any]], str]] = {
+    "API": by_api, "form": by_form, "import page": by_import_page, "import command": by_import_command,
+    "config file": by_config, "proposal": by_proposal, "approval": by_approval, "resubmission": by_resubmission,
+    "temporary server": by_temporary, "connection test": by_try, "sign-in of a draft": by_draft,
+}  # fmt: skip
+_OF_MEMBERS = ("proposal", "approval", "resubmission")
+_OF_DOCUMENTS = ("import page", "import command")
+
+
+def applies(path: str, change: str, name: str) -> bool:
+    """Whether a path can ask for a change of a server with such a secret."""
+    secret, stdio = SECRETS[name], SECRETS[name].fields.get("transport") == "stdio" or change == "to a command"
+    if path in _OF_MEMBERS:
+        people = name in ("exchanging",) and path == "approval"
+        return secret.member and not stdio and not people
+    if path in _OF_DOCUMENTS:
+        return change in ("url", "args")
+    if path == "temporary server":
+        return (
+            name in ("auth_value", "aws", "client", "discovered", "exchanging")
+            and not stdio
+            and change not in ("flow", "exchange")
+        )
+    if path == "sign-in of a draft":
+        return name == "discovered" and change in ("url", "token_url")
+    if path == "connection test":
+        return name not in ("values", "keys", "subject", "exchanging", "args") and change not in ("flow", "sign-in")
+    if path == "form":
+        return change not in ("sign-in", "downgrade", "no token_url")
+    return not (path == "config file" and change in ("no token_url", "spec_path", "to a command"))
+
+
+ROWS = [
+    pytest.param(path, change, name, id=f"{path}, {change}, {name}")
+    for path in PATHS
+    for change, names in MOVES.items()
+    for name in names
+    if applies(path, change, name)
+]
+
+
+@pytest.mark.parametrize(("path", "change", "name"), ROWS)
+def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: str, name: str) -> None:
+    secret = SECRETS[name]
+    server_id, mark = planted(place, secret)
+    if name == "discovered":
+        use(place, server_id)  # finds the authorization server
+        assert place.home.holds(mark)
+    said = PATHS[path](place, server_id, place.fill(CHANGES[change], mark))
+    use(place, server_id)
+    assert not place.arrived(mark), "a stored secret reached a foreign sink"
+    assert any(word in said for word in named(secret.name)), f"not refused by name: {said[-300:]}"
+
+
+def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> None:
+    """At the same origin nothing moves, and discovery is asked anew; what it finds then may be anybody's."""
+    server_id, mark = planted(place, SECRETS["discovered"])
+    use(place, server_id)
+    assert place.home.holds(mark)
+    place.home.issuer = place.foreign.origin
+    try:
+        assert by_api(place, server_id, {"url": f"{place.home.origin}/other"}) == ""
+        use(place, server_id)
+        by_try(place, server_id, {"url": f"{place.home.origin}/third"})
+    finally:
+        place.home.issuer = ""
+    assert not place.arrived(mark)
+
+
+_WITHOUT = {
+    "API": "header", "form": "header", "import page": "header", "import command": "header", "config file": "values",
+    "proposal": "header", "approval": "header", "resubmission": "header", "temporary server": "auth_value",
+    "connection test": "header", "sign-in of a draft": "discovered",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", _WITHOUT)
+def test_without_the_deciding_call_every_path_leaks(place: Place, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the table above would prove nothing: the same rows, with the one decision taken out."""
+    monkeypatch.setattr(destinations, "moved", lambda before, after, held: ())
+    server_id, mark = planted(place, SECRETS[_WITHOUT[path]])
+    PATHS[path](place, server_id, place.fill(CHANGES["url"], mark))
+    use(place, server_id)
+    assert place.arrived(mark)
+
+
+def named(name: str) -> tuple[str, ...]:
+    """How a refusal may name a secret: as the API does, in a sentence, in a table."""
+    kind = {"people.values": "alues of", "people.keys": "eys of", "people.connections": "ign-ins of"}
+    return (name, *([kind[name]] if name in kind else []), *(["the arguments", "Arguments"] if name == "args" else []))

@@ -1,0 +1,30 @@
+"""The table in `docs/security.md` is held to the code: secrets that are decided about, and kinds that are stored."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from portal.domain.destinations import PARTS_OF
+from portal.domain.servers import CREDENTIAL_NAMES, URL_FIELDS
+from portal.services.inner.sealed import KINDS
+
+_TABLE = (Path(__file__).parents[1] / "docs" / "security.md").read_text().split("## What is a move")[0]
+_LINES = [line for line in _TABLE.splitlines() if line.startswith("|")][2:]
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in _LINES]
+
+
+@pytest.mark.parametrize("name", [*PARTS_OF, *URL_FIELDS, *(f"credentials.{name}" for name in CREDENTIAL_NAMES)])
+def test_every_secret_has_its_row(name: str) -> None:
+    found = [row for row in ROWS if f"`{name}`" in row[0]]
+    assert len(found) == 1
+    assert all(found[0])
+
+
+def test_no_row_names_a_secret_that_is_not_there() -> None:
+    known = {*PARTS_OF, *URL_FIELDS, *(f"credentials.{name}" for name in CREDENTIAL_NAMES)}
+    assert {name for row in ROWS for name in re.findall(r"`([^`]+)`", row[0])} == known
+
+
+def test_the_places_are_the_kinds_that_are_stored() -> None:
+    assert {kind for row in ROWS for kind in row[1].split(", ")} == {kind.name for kind in KINDS}
