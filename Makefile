@@ -34,8 +34,8 @@ install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
-.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test faults bench bench-peers \
-  bench-load sbom lock clean dev packages peers
+.PHONY: help install run demo test test-quick lint format types floors browser docs screenshots cluster cluster-test \
+  faults bench bench-peers bench-load sbom lock clean dev packages peers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -80,7 +80,7 @@ $(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
 	@touch $@
 peers: packages $(NPM)/.installed
 
-test: dev peers lint types floors ## everything CI checks: lint, types, floors and the whole suite, on real servers
+test: dev peers lint types floors docs ## everything CI checks: lint, types, floors, docs and the whole suite, on real servers
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
@@ -103,6 +103,12 @@ types: dev ## mypy --strict
 
 floors: dev ## import-linter: imports only go down
 	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
+
+docs: dev ## the documentation as a website in var/docs; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+screenshots: dev packages ## the pictures of README and docs anew, from the demo (FOLDER=docs/screenshots)
+	@$(BIN)/python -m tests.screenshots $(or $(FOLDER),docs/screenshots)
 
 cluster: dev peers ## two web processes behind nginx, two workers, PostgreSQL and Redis, until Ctrl-C
 	@exec $(BIN)/python -m tests.cluster
