@@ -17,9 +17,12 @@ class BuildWithResources(build_py):
     """
 
     def run(self) -> None:
-        super().run()
         if self.editable_mode:
+            super().run()
             return
+        # What an earlier build left there would travel along, even if it was renamed or deleted since.
+        shutil.rmtree(Path(self.build_lib) / "portal", ignore_errors=True)
+        super().run()
         for source, target in self._copies():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
