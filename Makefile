@@ -80,7 +80,7 @@ $(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
 	@touch $@
 peers: packages $(NPM)/.installed
 
-test: dev peers lint types floors docs ## everything CI checks: lint, types, floors, docs and the whole suite, on real servers
+test: dev peers lint types floors ## everything CI checks: lint, types, floors and the whole suite, on real servers
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
@@ -104,8 +104,8 @@ types: dev ## mypy --strict
 floors: dev ## import-linter: imports only go down
 	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
 
-docs: dev ## the documentation as a website in var/docs; a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+docs: dev ## the documentation as a website (FOLDER=var/docs); a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(or $(FOLDER),var/docs)
 
 screenshots: dev packages ## the pictures of README and docs anew, from the demo (FOLDER=docs/screenshots)
 	@$(BIN)/python -m tests.screenshots $(or $(FOLDER),docs/screenshots)
