@@ -18,6 +18,7 @@ PEER_PACKAGE := mcp-contextforge-gateway==1.0.7
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 TESTS ?= tests
 UPGRADE ?=
+MKDOCS_CONFIG ?= mkdocs.yml
 
 # uv and node carry certificate lists of their own; let them trust what the machine trusts.
 export UV_SYSTEM_CERTS ?= 1
@@ -105,7 +106,9 @@ floors: dev ## import-linter: imports only go down
 	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
 
 docs: dev ## the documentation as a website (FOLDER=var/docs); a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(or $(FOLDER),var/docs)
+	@# Not --quiet: warnings that are not shown are not counted either, and a broken link is one.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file $(MKDOCS_CONFIG) \
+	  --site-dir $(abspath $(or $(FOLDER),var/docs)) >$(VENV)/docs.log 2>&1 || { cat $(VENV)/docs.log >&2; exit 1; }
 
 screenshots: dev packages ## the pictures of README and docs anew, from the demo (FOLDER=docs/screenshots)
 	@$(BIN)/python -m tests.screenshots $(or $(FOLDER),docs/screenshots)

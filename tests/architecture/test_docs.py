@@ -1,6 +1,7 @@
 """README and docs say what is so: every setting, command, path, picture and link; and they build as a website."""
 
 import re
+import shutil
 from pathlib import Path
 
 import click
@@ -141,6 +142,17 @@ def test_the_docs_build_without_a_broken_link_and_load_nothing_from_elsewhere(tm
     assert {path.name for path in built} >= {path.with_suffix(".html").name for path in DOCS.glob("*.md")}
     for path in (*built, *tmp_path.rglob("*.css")):
         assert not FETCHED.findall(path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.parametrize("broken", ["[x](nowhere.md)", "[x](api.md#nowhere)", "![x](screenshots/nowhere.png)"])
+def test_a_broken_link_stops_the_build(broken: str, tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    page = tmp_path / "docs" / "sso.md"
+    page.write_text(f"{page.read_text(encoding='utf-8')}\n{broken}\n", encoding="utf-8")
+    told = run(["make", "docs", f"MKDOCS_CONFIG={tmp_path}/mkdocs.yml", f"FOLDER={tmp_path}/site"])
+    assert told.returncode != 0
+    assert "nowhere" in told.stderr
 
 
 if __name__ == "__main__":
