@@ -18,6 +18,7 @@ PEER_PACKAGE := mcp-contextforge-gateway==1.0.7
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 TESTS ?= tests
 UPGRADE ?=
+MKDOCS_CONFIG ?= mkdocs.yml
 
 # uv and node carry certificate lists of their own; let them trust what the machine trusts.
 export UV_SYSTEM_CERTS ?= 1
@@ -34,8 +35,8 @@ install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
-.PHONY: help install run demo test test-quick lint format types floors browser cluster cluster-test faults bench bench-peers \
-  bench-load sbom lock clean dev packages peers
+.PHONY: help install run demo test test-quick lint format types floors browser docs screenshots cluster cluster-test \
+  faults bench bench-peers bench-load sbom lock clean dev packages peers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -103,6 +104,14 @@ types: dev ## mypy --strict
 
 floors: dev ## import-linter: imports only go down
 	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
+
+docs: dev ## the documentation as a website (FOLDER=var/docs); a broken link fails
+	@# Not --quiet: warnings that are not shown are not counted either, and a broken link is one.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file $(MKDOCS_CONFIG) \
+	  --site-dir $(abspath $(or $(FOLDER),var/docs)) >$(VENV)/docs.log 2>&1 || { cat $(VENV)/docs.log >&2; exit 1; }
+
+screenshots: dev packages ## the pictures of README and docs anew, from the demo (FOLDER=docs/screenshots)
+	@$(BIN)/python -m tests.screenshots $(or $(FOLDER),docs/screenshots)
 
 cluster: dev peers ## two web processes behind nginx, two workers, PostgreSQL and Redis, until Ctrl-C
 	@exec $(BIN)/python -m tests.cluster

@@ -1,1 +1,2 @@
-"""MCP Portal. The floors, top to bottom: cli, app, web, services, authorization, store | upstream, domain, settings."""
+"""MCP Portal. The floors, top to bottom: cli, app, web, services, authorization, store | upstream, domain, settings,
+resources."""

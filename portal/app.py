@@ -6,7 +6,7 @@ from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy.engine import make_url
 
-from portal import web
+from portal import resources, web
 from portal.domain.emails import listed_domain
 from portal.domain.oauth import Client
 from portal.domain.principals import Role
@@ -23,7 +23,6 @@ from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 from portal.upstream.sandbox import Sandbox
 
-ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 2 * 1024 * 1024
 
 
@@ -99,8 +98,12 @@ def _domain(typed: str) -> str:
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Flask:
     """The web application; its database must be at head."""
-    app = Flask("portal", root_path=str(ROOT / "portal"), template_folder=str(ROOT / "templates"),
-                static_folder=str(ROOT / "static"), static_url_path="/static")  # fmt: skip
+    app = Flask(
+        "portal",
+        template_folder=str(resources.folder("templates")),
+        static_folder=str(resources.folder("static")),
+        static_url_path="/static",
+    )
     app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=MOST_BYTES)
     app.extensions["settings"] = settings
     app.extensions["database"] = database or open_database(settings)

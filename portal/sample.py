@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from portal.app import ROOT
 from portal.domain.errors import Conflict, NotFound
 from portal.domain.principals import OPERATOR, Role, TeamRole
 from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
+from portal.resources import folder
 from portal.services import access_groups, people, servers, teams
 from portal.services.inner.grants import ObjectPermission
 from portal.store.database import Database
 
-_SCRIPT = ROOT / "examples" / "echo_server.py"
+_SCRIPT = folder("examples") / "echo_server.py"
 _USUAL_PORT = 8931
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0

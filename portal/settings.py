@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8000", description="The address that people and clients reach.")
     config: Path | None = Field(None, description="YAML file with `mcp_servers:` and `general_settings:`.")
     trusted_proxies: Words = Field((), description="CIDRs whose X-Forwarded-For and -Proto are believed.")
-    bootstrap_admin_email: str = Field("admin@portal.local", description="E-mail of the first Admin.")
+    bootstrap_admin_email: str = Field("admin@portal.local", description="Email of the first Admin.")
     bootstrap_admin_password: SecretStr | None = Field(
         None, description="Password of the first Admin; made and printed once where absent."
     )
@@ -94,11 +94,11 @@ class Settings(BaseSettings):
         None, description="`text` or `json`; by default text at a terminal and JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="From where on the portal tells: `debug`, `info`, `warning` or `error`."
+        "info", description="Minimum log level: `debug`, `info`, `warning` or `error`."
     )
     password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
     sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
-        (), description="OpenID providers to sign in with: a JSON list, see *Signing in by SSO*."
+        (), description="OpenID providers to sign in with: a JSON list, see docs/sso.md."
     )
     write_only_globals: bool = Field(False, description="Hide url, header, env and global values from Admins, too.")
     session_idle_minutes: int = Field(60, ge=5, le=1440, description="Minutes without a request that end a session.")

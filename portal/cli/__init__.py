@@ -6,6 +6,7 @@ from portal.cli import audit, backup, catalogue, doctor, keys, people, running, 
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mcp-portal", prog_name="portal")
 def main() -> None:
     """MCP Portal: the MCP servers of your organization."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -10,7 +9,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-_MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+from portal.resources import folder
+
+_MIGRATIONS = folder("migrations")
 _ADVISORY_LOCK = 7_204_917_001
 
 

@@ -19,6 +19,7 @@ import httpx2
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.resources import portal_version
 from portal.upstream.bodies import MAX_MESSAGE_BYTES
 from portal.upstream.checks import InvalidHeader, checked_url
 from portal.upstream.faults import Answer, Fault, fault_of_answer, fault_of_network, timed_out
@@ -107,7 +108,7 @@ class Conversations:
             client = Client(
                 transport,
                 cache=None,  # one conversation asks nothing twice
-                client_info=Implementation(name="mcp-portal", version="1"),
+                client_info=Implementation(name="mcp-portal", version=portal_version()),
             )
             with anyio.move_on_after(timeout) as clock, witness.scope:
                 async with client:

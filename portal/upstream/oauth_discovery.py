@@ -26,6 +26,7 @@ from portal.domain.discovery import (
 from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resource
 from portal.domain.oauth_metadata import fault_of_metadata, server_of, words_of
 from portal.domain.upstream import OutboundPolicy, Target
+from portal.resources import portal_version
 from portal.upstream.checks import checked_url
 from portal.upstream.faults import fault_of_network, timed_out
 from portal.upstream.guard import guarded_client
@@ -40,7 +41,8 @@ _NAME_THE_SERVER = "Name the authorization server in `authorization_servers` (RF
 _INITIALIZE = {
     "jsonrpc": "2.0", "id": 1, "method": "initialize",
     "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "mcp-portal", "version": "1"},
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "mcp-portal", "version": portal_version()},
     },
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from werkzeug.routing import Rule
 
+from portal.resources import portal_version
 from portal.settings import Settings
 from portal.web.context import OPEN_ENDPOINTS
 from portal.web.documented import Entry, Query
@@ -139,7 +140,7 @@ def _build(app: Flask) -> dict[str, Any]:
         tags[found["tags"][0]] = _module_doc(app, rule)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "MCP Portal API", "version": "1", "description": _ABOUT},
+        "info": {"title": "MCP Portal API", "version": portal_version(), "description": _ABOUT},
         "servers": [{"url": settings.public_url}],
         "tags": [{"name": name, "description": about} for name, about in tags.items()],
         "paths": paths,

@@ -10,7 +10,22 @@ import pytest
 from tests.peers import ROOT, Finished, accepts, bare_environment, run
 
 BASH = shutil.which("bash") or "/bin/bash"
-TARGETS = {"install", "run", "demo", "test", "lint", "types", "floors", "browser", "bench", "lock", "sbom", "clean"}
+TARGETS = {
+    "install",
+    "run",
+    "demo",
+    "test",
+    "lint",
+    "types",
+    "floors",
+    "browser",
+    "bench",
+    "lock",
+    "sbom",
+    "clean",
+    "docs",
+    "screenshots",
+}
 
 
 def bash(script: str, **environment: str) -> Finished:

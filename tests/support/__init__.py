@@ -1,0 +1,1 @@
+"""What the tests share: data, factories and the real programs that they talk to."""
