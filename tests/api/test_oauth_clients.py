@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from flask import Flask
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
@@ -92,10 +91,10 @@ def test_a_person_reads_it_on_a_page_that_leads_nowhere(client: As, signed_in: A
     assert "not known here" in answer.get_data(as_text=True)
 
 
-def test_registered_clients_and_addresses_of_metadata_are_known(client: As, app: Flask, add: Add) -> None:
+def test_registered_clients_and_addresses_of_metadata_are_known(client: As, add: Add) -> None:
     add()
     for known in (register(client(None)), register(client(None), path="/register"), "https://client.example/a?b=1"):
-        code = code_for(client("ada"), app, client_id=known)
+        code = code_for(client("ada"), client_id=known)
         assert redeem(client("ada"), code, client_id=known).status_code == 200
 
 

@@ -278,7 +278,7 @@ def test_nobody_signed_in_signs_in_first_and_comes_back_to_the_question(
     back = browser.post(asked.location, data=fields)
     assert (back.status_code, back.location) == (303, where)
     page = parse(asked_on(browser, where)).get_text(" ", strip=True)
-    for words in ("some-client", "guarded", "mel@example.com", "an API key of yours"):
+    for words in ("client.example", "guarded", "mel@example.com", "an API key of yours"):
         assert words in page, words
     landed = decided(browser, where)
     assert redeem(client("mel"), query_of(landed.location)["code"]).status_code == 200
