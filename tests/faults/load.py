@@ -51,7 +51,7 @@ class Writers:
     def prepare(self) -> None:
         """Make the person who proposes servers, and their key."""
         for path, body in (
-            ("/v1/users", {"user_id": "mel", "email": "mel@example.com", "password": "x" * 16}),
+            ("/v1/users", {"user_id": "mel", "email": "mel@example.com", "password": "violet-anchor-mill-7301-tram"}),
             ("/v1/teams", {"team_id": "crew", "team_alias": "Crew", "members_with_roles": [{"user_id": "mel"}]}),
             ("/v1/keys", {"user_id": "mel", "team_id": "crew"}),
         ):

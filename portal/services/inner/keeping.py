@@ -105,6 +105,8 @@ class _Change:
             if sent is not None and list(sent) == self._stored[name] and all(v is KEPT for v in sent.values()):
                 del self.fields[name]
         sent = self.fields.get("env_vars")
+        if self._cleared("env_vars"):
+            return
         if sent is None or not all(e.get("value") in (None, "", KEPT) for e in sent):
             return
         if self._declared(sent, {}) == [(v.name, v.scope, v.description, None) for v in row.variables]:
