@@ -110,7 +110,7 @@ CHANGES = {
     "downgrade": {"url": "{foreign}/mcp", "transport": "sse"},
     "spec_path": {"spec_path": "{foreign}/openapi.json"},
     "token_url": {"token_url": "{foreign}/token"},
-    "no token_url": {"token_url": None},
+    "no token_url": {"clear_secrets": ["token_url"]},
     "exchange": {"credentials": {"token_exchange_endpoint": "{foreign}/exchange"}},
     "authorization_url": {"authorization_url": "{foreign}/authorize"},
     "to a command": _COMMAND,
@@ -174,10 +174,8 @@ def typed(place: Place, server_id: str, change: dict[str, Any]) -> dict[str, Any
     data = filled(page.find("form", attrs={"data-guard": True}))
     flat = {**change, **(change.get("credentials") or {})}
     flat.pop("credentials", None)
+    data |= {f"{name}__mode": "clear" for name in flat.pop("clear_secrets", ())}
     for name, value in flat.items():
-        if value is None:
-            data[f"{name}__mode"] = "clear"
-            continue
         data[name] = "\n".join(value) if isinstance(value, list) else value
         data[f"{name}__mode"] = "replace"
     if change.get("spec_path"):
@@ -268,7 +266,7 @@ def by_approval(place: Place, server_id: str, change: dict[str, Any]) -> str:
         found = opened(session, row, credentials=True)
         kept = {"static_headers": dict(found.static_headers), "credentials": dict(found.credentials)}
         kept["env_vars"] = [{"name": n, "value": v, "scope": "global"} for n, v in found.globals.items()]
-    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "credentials": None})
+    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "clear_secrets": ["credentials"]})
     _submitted(place, server_id, "active")
     answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
     assert answer.status_code == 200, answer.get_data(as_text=True)
@@ -290,8 +288,10 @@ def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
         row = session.get_one(Server, server_id)
         whole = {"transport": row.transport, "auth_type": row.auth_type, "oauth2_flow": row.oauth2_flow}
         whole |= dict(opened(session, row).urls)
+    whole = {name: value for name, value in whole.items() if name not in change.get("clear_secrets", ())}
     body = {"server_id": server_id, "server_name": server_id[3:], **whole, **change}
     answer = place.world.callers["k-admin"].ask("POST", f"{API}/oauth/session", json=body)
+    assert answer.status_code in (200, 201, 409), answer.get_data(as_text=True)
     with place.world.database.session() as session:
         held = temporary.contents_of(session, server_id)
         place.foreign.heard.append(json.dumps(held).encode())
