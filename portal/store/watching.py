@@ -30,8 +30,9 @@ class Watched:
     """A table whose rows give access.
 
     `subject` are the columns that name what ended. `limits` are columns whose change is noted with the values that are
-    left; of `marks`, which are texts, only that they changed to what is not the `SAME`. `returns`: a row with the same subject that is made later takes the end
-    back, and `facts` of it are noted. `over` is a condition, of the old row, under which its end is not worth noting.
+    left; of `marks`, which are texts, only that they became another one (see `SAME`). `returns`: a row with the same
+    subject that is made later takes the end back, and `facts` of it are noted. `over` is a condition, of the old row,
+    under which its end is not worth noting.
     """
 
     table: str
@@ -119,7 +120,7 @@ def _there(connection: Connection) -> dict[str, str]:
         query += " where relnamespace = current_schema()::regnamespace and tgname like 'portal_ends_%'"
     else:
         query = "select name, tbl_name from sqlite_master where type = 'trigger' and name like 'portal_ends_%'"
-    return {name: table for name, table in connection.execute(text(query))}
+    return {row[0]: row[1] for row in connection.execute(text(query))}
 
 
 def _drop_others(connection: Connection) -> None:
