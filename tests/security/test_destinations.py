@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from portal.app import create_app
 from portal.domain import destinations
 from portal.domain.principals import OPERATOR
 from portal.services import exchange, starting
@@ -21,10 +22,11 @@ from portal.services.inner import temporary
 from portal.services.inner.definitions import opened
 from portal.store.models import Server
 from portal.store.oauth_tables import TemporaryServer
-from tests.conftest import KINDS, make_settings
+from tests.conftest import KEYS, KINDS, make_settings
 from tests.factories import make_server
 from tests.security.callers import World, add_callers, opened_world
 from tests.security.sinks import Sink, sink
+from tests.services.test_revocations import Site
 from tests.web.html import filled, parse
 
 API, REGISTER = "/v1/mcp/server", "/v1/mcp/server/register"
@@ -158,6 +160,13 @@ def use(place: Place, server_id: str) -> None:
     """Call a tool: whatever would be sent upstream is."""
     body = {"server_id": server_id, "name": "x", "arguments": {}}
     place.world.callers["k-admin"].ask("POST", "/v1/mcp/tools/call", json=body)
+
+
+def try_out(place: Place, server_id: str) -> None:
+    """The same in the playground, and a look at its health."""
+    admin = place.world.callers["admin"]
+    admin.ask("POST", "/playground/call", data={"server": server_id, "tool": "x"})
+    admin.ask("POST", f"/servers/{server_id}/probe")
 
 
 def by_api(place: Place, server_id: str, change: dict[str, Any]) -> str:
@@ -348,6 +357,8 @@ def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: 
         assert place.home.holds(mark)
     said = PATHS[path](place, server_id, place.fill(CHANGES[change], mark))
     use(place, server_id)
+    if path in ("API", "approval"):  # the others lead to the same stored server
+        try_out(place, server_id)
     assert not place.arrived(mark), "a stored secret reached a foreign sink"
     assert any(word in said for word in named(secret.name)), f"not refused by name: {said[-300:]}"
 
@@ -365,6 +376,100 @@ def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> 
     finally:
         place.home.issuer = ""
     assert not place.arrived(mark)
+
+
+_HTTP = {"static_headers": {"X-Key": "{mark}"}}
+_REFERRING = {
+    "MCP": (Secret("", _HTTP), "/mcp"),
+    "SSE": (Secret("", {**_HTTP, "url": "{home}/sse", "transport": "sse"}), "/sse"),
+    "OpenAPI document": (SECRETS["document"], "/openapi.json"),
+    "token endpoint": (SECRETS["client"], "/token"),
+    "exchange endpoint": (SECRETS["exchanging"], "/exchange"),
+    "metadata of the resource": (SECRETS["discovered"], "/.well-known/oauth-protected-resource"),
+    "metadata of the issuer": (SECRETS["discovered"], "/.well-known/oauth-authorization-server"),
+}
+"""What the portal fetches: a server that asks for it, and the beginning of its path."""
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("what", _REFERRING)
+def test_no_redirect_leads_to_another_origin(place: Place, what: str, status: int) -> None:
+    secret, path = _REFERRING[what]
+    server_id, _ = planted(place, secret)
+    place.home.redirects[path] = (status, f"{place.foreign.origin}{path}")
+    heard, asked = len(place.foreign.heard), len(place.home.heard)
+    try:
+        use(place, server_id)
+        try_out(place, server_id)
+    finally:
+        place.home.redirects.clear()
+    assert any(found.startswith(path.encode()) for found in place.home.heard[asked:]), "it was asked at all"
+    assert place.foreign.heard[heard:] == [], "nothing follows it"
+
+
+@pytest.mark.parametrize("secret", ["header", "values"])
+def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret: str) -> None:
+    """Its `endpoint` event is the server's word, and headers with secrets would go along with every message."""
+    told = SECRETS[secret]
+    fields = {**told.fields, "url": "{home}/sse", "transport": "sse", "timeout": 1.0}
+    server_id, mark = planted(place, Secret(told.name, fields, told.people))
+    heard = len(place.foreign.heard)
+    place.home.endpoint = f"{place.foreign.origin}/messages"
+    try:
+        use(place, server_id)
+    finally:
+        place.home.endpoint = ""
+    assert place.home.holds(mark)
+    assert place.foreign.heard[heard:] == []
+
+
+def test_a_restore_sends_what_came_back_only_where_it_went(
+    place: Place, empty_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server moved after the backup, once with what was stored forgotten, once with new values typed."""
+    kind = place.world.database.engine.dialect.name
+    site = Site(kind, empty_database(kind), tmp_path, monkeypatch)
+    heard = len(place.foreign.heard)
+
+    def ask(method: str, path: str, body: dict[str, Any]) -> Any:
+        app = create_app(site.settings, database=site.database)
+        return app.test_client().open(
+            path, method=method, json=body, headers={"Authorization": f"Bearer {KEYS['ada']}"}
+        )  # fmt: skip
+
+    def call_both() -> None:
+        for name in ("one", "two"):
+            ask("POST", "/v1/mcp/tools/call", {"server_id": f"id-{name}", "name": "x", "arguments": {}})
+
+    try:
+        for name in ("one", "two"):
+            fields = place.fill({**_VARIABLE, "url": "{home}/mcp", "allow_all_keys": True}, "")
+            fields["static_headers"] = {"X-Key": "${KEY}", "X-Own": f"RESTORED-{name}"}
+            site.write(lambda session: make_server(session, name, **fields))  # noqa: B023
+            value = {"values": {"KEY": f"PERSONAL-{name}"}}
+            assert ask("POST", f"{API}/id-{name}/user-env-vars", value).status_code == 200
+        site.back_up()
+        moved = {"url": f"{place.foreign.origin}/mcp", "keep_credentials": False}
+        assert ask("PUT", API, {"server_id": "id-one", **moved}).status_code == 202
+        typed_anew = {"static_headers": {"X-Own": "TYPED-ANEW"}}
+        assert ask("PUT", API, {"server_id": "id-two", **moved, **typed_anew}).status_code == 202
+        call_both()
+        after_the_move = b"".join(place.foreign.heard[heard:])
+        assert (b"TYPED-ANEW" in after_the_move, b"RESTORED" in after_the_move) == (True, False)
+        assert site.restore().exit_code == 0
+        heard = len(place.foreign.heard)
+        call_both()  # what people stored ended with the move, and is not there again
+        for name in ("one", "two"):
+            again = {"values": {"KEY": "AGAIN"}}
+            assert ask("POST", f"{API}/id-{name}/user-env-vars", again).status_code == 200
+        call_both()
+    finally:
+        site.database.engine.dispose()
+    assert place.foreign.heard[heard:] == []
+    assert not place.foreign.holds("PERSONAL")
+    assert place.home.holds("RESTORED-one")
+    assert place.home.holds("RESTORED-two")
+    assert not place.home.holds("TYPED-ANEW")
 
 
 _WITHOUT = {
