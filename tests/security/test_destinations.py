@@ -416,11 +416,13 @@ def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret:
     heard = len(place.foreign.heard)
     place.home.endpoint = f"{place.foreign.origin}/messages"
     try:
-        use(place, server_id)
+        body = {"server_id": server_id, "name": "x", "arguments": {}}
+        answer = place.world.callers["k-admin"].ask("POST", "/v1/mcp/tools/call", json=body)
     finally:
         place.home.endpoint = ""
     assert place.home.holds(mark)
     assert place.foreign.heard[heard:] == []
+    assert "wants its messages sent to another origin than its own" in answer.get_data(as_text=True)
 
 
 def test_a_restore_sends_what_came_back_only_where_it_went(
