@@ -7,7 +7,7 @@ import click
 
 from portal import environment
 from portal.cli import base
-from portal.cli.checks import commands, database, files, journal, keys, network
+from portal.cli.checks import api_keys, commands, database, files, journal, keys, network
 from portal.cli.checks.findings import Check, Finding, Level, Surroundings, bad, ok
 from portal.embedded import prepare_environment
 from portal.settings import BadSettings, read_settings
@@ -16,7 +16,9 @@ ON_THE_HOST: tuple[Check, ...] = (
     files.config, commands.sandboxed, network.redis_answers, network.public_url,
 )  # fmt: skip
 OF_THE_DATABASE: tuple[Check, ...] = (database.whole, database.has_room, files.rights)
-OF_WHAT_IT_HOLDS: tuple[Check, ...] = (database.clock, keys.opens, journal.is_whole, network.proxies)
+OF_WHAT_IT_HOLDS: tuple[Check, ...] = (
+    database.clock, keys.opens, journal.is_whole, files.entries, api_keys.in_order, network.proxies,
+)  # fmt: skip
 
 
 @click.command()

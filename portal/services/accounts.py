@@ -24,6 +24,7 @@ from portal.services.inner.grants import Holder, Holdings, few_servers, holdings
 from portal.services.inner.house import house_of
 from portal.services.inner.known_sign_ins import Known
 from portal.services.preferences import STORED, load_preferences, preferences_of
+from portal.store import watching
 from portal.store.database import read
 from portal.store.models import ApiKey, TeamMember, User, now
 
@@ -255,9 +256,17 @@ def check_password(session: Session, email: str, password: str) -> User:
         correct = False
     if user is None or not correct:
         raise Unauthenticated("The e-mail or the password is not right.")
-    if house.hasher.check_needs_rehash(stored or ""):
-        user.password_hash = house.hasher.hash(password)
+    if stored and house.hasher.check_needs_rehash(stored):
+        _hash_anew(session, user, stored, password)
     return user
+
+
+def _hash_anew(session: Session, user: User, stored: str, password: str) -> None:
+    """Store the same password under the parameters of today: for the journal of revocations it is no other one."""
+    user.password_hash = f"{stored}{watching.SAME}"
+    session.flush()
+    user.password_hash = house_of(session).hasher.hash(password)
+    session.flush()
 
 
 def sign_in(session: Session, email: str, password: str, address: str | None, device: str) -> str:

@@ -13,7 +13,7 @@ from portal.authorization import Action, Horizon, ServerFacts
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import AuthType, OAuthFlow
 from portal.services.health import HealthView, view_health
-from portal.services.inner import loading, sights
+from portal.services.inner import loading, refusals, sights
 from portal.services.inner.grid_query import (
     NEEDING,
     GridQuery,
@@ -24,6 +24,7 @@ from portal.services.inner.grid_query import (
     seen,
     team_asked_for,
 )
+from portal.services.inner.refusals import RefusedEntry
 from portal.store.database import read
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, Team, now
 
@@ -67,6 +68,8 @@ class ServerCard:
     actions: frozenset[Action]
     tool_changes: int = 0
     """How many changed tool definitions wait for an Admin; for those with admin view."""
+    refused: RefusedEntry | None = None
+    """The entry of the config file that the last start refused, so that the server is as before; likewise."""
 
     @property
     def needs_me(self) -> bool:
@@ -216,13 +219,14 @@ _OWN_TEAMS = _TEAMS.where(Team.team_id.in_(bindparam("team_ids", expanding=True)
 
 
 def _cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: four more queries, with admin view five, however many there are."""
+    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config file."""
     groups = loading.groups_of(session, rows)
     held = loading.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
     required = loading.required_of(session, principal, ids)
     changes = sights.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
     sign_ins = loading.sign_ins(session, principal, rows)
+    refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
     cards = []
     for row in rows:
         facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
@@ -232,9 +236,16 @@ def _cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tu
                 principal, facts, tuple(group.name for group in groups[row.server_id]),
                 tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
                 changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
+                refused.get(row.server_id),
             )
         )  # fmt: skip
     return tuple(cards)
+
+
+def _refused(session: Session, rows: Sequence[Server]) -> Mapping[str, RefusedEntry]:
+    if not any(row.origin == "config" for row in rows):
+        return {}
+    return {entry.server_id: entry for entry in refusals.kept(session) if entry.server_id}
 
 
 def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
@@ -245,7 +256,7 @@ def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
 
 def _card(
     principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
-    changes: int, sign_in: str,
+    changes: int, sign_in: str, refused: RefusedEntry | None,
 ) -> ServerCard:  # fmt: skip
     row, actions = server.row, authz.allowed_actions(principal, server)
     usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
@@ -278,4 +289,5 @@ def _card(
         version=row.version,
         actions=actions,
         tool_changes=changes if inspects else 0,
+        refused=refused if inspects and row.origin == "config" else None,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
@@ -18,12 +18,12 @@ from portal.domain.errors import Conflict, PortalError
 from portal.domain.principals import Principal, Role
 from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport, normalized_name
 from portal.services import audit, people, preferences, servers
-from portal.services.inner import destinations, moves, personal
+from portal.services.inner import destinations, moves, personal, refusals
 from portal.services.inner.destinations import Said
-from portal.services.inner.moves import Settled
-from portal.services.inner.writing import with_conflicts_named
+from portal.services.inner.refusals import RefusedEntry
+from portal.services.inner.writing import check_result, with_conflicts_named
 from portal.services.keys import KeyDraft, issue_key
-from portal.store.models import Server, User
+from portal.store.models import Server, User, now
 
 log = logging.getLogger("portal.starting")
 
@@ -61,26 +61,62 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
     """Bring the servers of `mcp_servers:` and the settings of `general_settings:` into the database.
 
     Config servers are rows like others, marked, and nobody changes them in the portal. One that is no longer declared
-    goes, with what hung on it. Answers a line for each entry that could not be taken.
+    goes, with what hung on it. Answers a line for each entry that could not be taken; `refused_entries` goes on
+    naming them until a start takes them.
     """
     authz.require(principal, Action.SERVER_CREATE)
     declared = config.get("mcp_servers") or {}
-    faults: list[str] = []
-    wanted: set[str] = set()
-    for name, entry in declared.items() if isinstance(declared, Mapping) else ():
-        try:
-            _put_config_server(session, principal, str(name), entry if isinstance(entry, Mapping) else {}, wanted)
-        except (PortalError, ValueError, TypeError, AttributeError, LookupError) as error:
-            faults.append(f"mcp_servers.{name}: {error}")
-    for row in session.scalars(select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted))):
-        session.delete(row)
-        audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
+    refused: list[RefusedEntry] = []
+    wanted: dict[str, str] = {}
+    if isinstance(declared, Mapping):
+        for name, entry in declared.items():
+            entry = entry if isinstance(entry, Mapping) else {}
+            try:
+                with session.begin_nested():
+                    _put_config_server(session, principal, str(name), entry, wanted)
+            except (PortalError, ValueError, TypeError, AttributeError, LookupError) as error:
+                refused.append(_refused(session, principal, str(name), entry, error, wanted))
+        _remove_others(session, principal, wanted)
+    else:
+        refused.append(RefusedEntry("", "mcp_servers has to be a mapping of names to entries.", now()))
+    refusals.keep(session, refused)
     settings = config.get("general_settings") or {}
     known = {k: v for k, v in settings.items() if k in preferences.Preferences.__dataclass_fields__}
     if known:
         preferences.update_preferences(session, principal, known)
     session.flush()
-    return faults
+    return [f"{'.'.join(filter(None, ('mcp_servers', one.entry)))}: {one.why}" for one in refused]
+
+
+def refused_entries(session: Session, principal: Principal) -> tuple[RefusedEntry, ...]:
+    """The entries of the config file that the last start did not take; the servers go on as they were."""
+    authz.require(principal, Action.PREFERENCE_READ)
+    return refusals.kept(session)
+
+
+def _refused(
+    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], error: Exception,
+    wanted: dict[str, str],
+) -> RefusedEntry:  # fmt: skip
+    """Put on record that an entry was refused. The server that it made at an earlier start stays as it was."""
+    ids = [str(known) for known in (wanted.pop(name, None), entry.get("server_id")) if known]
+    alike = (Server.server_id.in_(ids), Server.server_name == name.strip().replace(" ", "_"))
+    before = session.scalar(select(Server.server_id).where(Server.origin == "config", or_(*alike)).limit(1))
+    wanted |= {name: before} if before else {}
+    extra: Any = error.extra if isinstance(error, Conflict) else {}
+    because = error.code if isinstance(error, PortalError) else type(error).__name__
+    audit.record(
+        session, principal, "config server refused", "server", before, outcome=audit.Outcome.REFUSED, name=name,
+        because=because, **extra,
+    )  # fmt: skip
+    return RefusedEntry(name, str(error), now(), before, moves.moved(extra.get("secrets", ())))
+
+
+def _remove_others(session: Session, principal: Principal, wanted: Mapping[str, str]) -> None:
+    gone = select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted.values()))
+    for row in session.scalars(gone):
+        session.delete(row)
+        audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
 
 
 def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
@@ -90,24 +126,28 @@ def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
 
 
 def _put_config_server(
-    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], wanted: set[str]
+    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], wanted: dict[str, str]
 ) -> None:
-    """Add or change a server of the file; its id goes to `wanted` first, so that one that is refused stays as it was.
+    """Add or change a server of the file. Its id goes to `wanted` first, by the name of the entry, so that one that is
+    refused stays as it was.
 
     What the file holds comes with it. What people stored, or the portal registered, goes nowhere else before the entry
     says `keep_credentials`: an entry that would move it is refused.
     """
     server_id = str(entry.get("server_id") or config_server_id(name, entry))
     fields, keep = _fields(name, entry), entry.get("keep_credentials")
+    if keep is not None and not isinstance(keep, bool):
+        raise ValueError("keep_credentials is true or false.")
     row = session.get(Server, server_id) or _moved_entry(session, principal, str(fields["server_name"]))
     if row is None:
         servers.create_server(session, principal, {**fields, "server_id": server_id})
         row = session.get(Server, server_id)
-        wanted.add(server_id)
+        wanted[name] = server_id
     elif row.origin == "config":
-        wanted.add(row.server_id)
-        said = Said(keep if isinstance(keep, bool) else None)
-        moves.record(session, principal, row, _written(session, principal, row, fields, said))
+        wanted[name] = row.server_id
+        said = Said(keep)
+        check_result(session, row, fields)
+        moves.record(session, principal, row, with_conflicts_named(session, row, fields, said))
     else:
         raise ValueError("a server with this id is in the database already")
     assert row is not None
@@ -115,18 +155,6 @@ def _put_config_server(
     info = entry.get("mcp_info")
     row.is_public = bool(isinstance(info, Mapping) and info.get("is_public"))
     session.flush()
-
-
-def _written(session: Session, principal: Principal, row: Server, fields: ServerFields, said: Said) -> Settled:
-    server_id, name = row.server_id, row.server_name
-    try:
-        return with_conflicts_named(session, row, fields, said)
-    except Conflict as error:
-        audit.record(
-            session, principal, "config server refused", "server", server_id, outcome=audit.Outcome.REFUSED, name=name,
-            because=error.code, **error.extra,
-        )  # fmt: skip
-        raise
 
 
 def _moved_entry(session: Session, principal: Principal, name: str) -> Server | None:

@@ -18,8 +18,11 @@ from sqlalchemy import JSON, Connection, text
 from portal.store.models import Base
 
 SCHEMA = "portal_journal"
-_VERSION = 1
-"""Part of the triggers' names; a change of what they do needs another number."""
+_VERSION = 2
+"""Part of the triggers' names; a change of what they do needs another number. Those of other numbers are dropped."""
+SAME = "!same"
+"""Ends a mark that is about to be written in another form, and stands for the same: a password that is hashed anew.
+Writing the old value with this behind it, and then the new value, in one transaction, is no change that is noted."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ class Watched:
     """A table whose rows give access.
 
     `subject` are the columns that name what ended. `limits` are columns whose change is noted with the values that are
-    left; of `marks` only that they changed. `returns`: a row with the same subject that is made later takes the end
-    back, and `facts` of it are noted. `over` is a condition, of the old row, under which its end is not worth noting.
+    left; of `marks`, which are texts, only that they became another one (see `SAME`). `returns`: a row with the same
+    subject that is made later takes the end back, and `facts` of it are noted. `over` is a condition, of the old row,
+    under which its end is not worth noting.
     """
 
     table: str
@@ -42,7 +46,7 @@ class Watched:
 
 WATCHED = (
     Watched(
-        "api_keys", ("key_id",), limits=("revoked_at", "expires_at", "allowed_routes"),
+        "api_keys", ("key_id",), limits=("revoked_at", "expires_at", "allowed_routes", "set_by"),
         over="(OLD.revoked_at is not null or OLD.expires_at <= CURRENT_TIMESTAMP)",
     ),
     Watched("users", ("user_id",), limits=("role", "is_active"), marks=("password_hash", "sso_subject")),
@@ -92,6 +96,7 @@ UNWATCHED: Mapping[str, str] = {
 
 def install(connection: Connection) -> None:
     """Make the triggers where they are missing: a migration that makes a table anew loses those of SQLite."""
+    _drop_others(connection)
     if connection.dialect.name == "postgresql":
         _install_postgresql(connection)
     else:
@@ -104,13 +109,31 @@ def is_installed(connection: Connection) -> bool:
 
 
 def _missing(connection: Connection) -> list[tuple[Watched, str]]:
+    there = _there(connection)
+    return [(of, what) for of in WATCHED for what in _events(of) if _name(of, what) not in there]
+
+
+def _there(connection: Connection) -> dict[str, str]:
+    """The triggers that are there, whatever their number, with their tables."""
     if connection.dialect.name == "postgresql":
-        query = "select tgname from pg_trigger join pg_class on pg_class.oid = tgrelid"
+        query = "select tgname, relname from pg_trigger join pg_class on pg_class.oid = tgrelid"
         query += " where relnamespace = current_schema()::regnamespace and tgname like 'portal_ends_%'"
     else:
-        query = "select name from sqlite_master where type = 'trigger' and name like 'portal_ends_%'"
-    there = set(connection.scalars(text(query)))
-    return [(of, what) for of in WATCHED for what in _events(of) if _name(of, what) not in there]
+        query = "select name, tbl_name from sqlite_master where type = 'trigger' and name like 'portal_ends_%'"
+    return {row[0]: row[1] for row in connection.execute(text(query))}
+
+
+def _drop_others(connection: Connection) -> None:
+    """Drop the triggers of other versions, which would note the same once more, or what is not noted any more."""
+    others = {n: t for n, t in _there(connection).items() if not n.startswith(f"portal_ends_{_VERSION}_")}
+    if others and connection.dialect.name == "postgresql":
+        connection.execute(text("set local lock_timeout = '30s'"))
+    for name, table in others.items():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"drop trigger {name} on {table}"))
+            connection.execute(text(f"drop function if exists {name}()"))
+        else:
+            connection.exec_driver_sql(f"drop trigger {name}")
 
 
 def _events(of: Watched) -> list[str]:
@@ -137,8 +160,9 @@ def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, 
     subject = f"{array}({', '.join(f'{row}.{column}' for column in of.subject)}){cast}"
     kept = of.limits if what == "update" else of.facts
     pairs = [f"'{column}', {_plain(of, row, column)}" for column in kept]
+    marks = {column: _changes(column, differs) for column in of.marks}
     if what == "update":
-        pairs += [f"'{column}', ({_plain(of, 'OLD', column)} {differs} NEW.{column})" for column in of.marks]
+        pairs += [f"'{column}', {changes}" for column, changes in marks.items()]
     facts = f"{thing}({', '.join(pairs)}){cast}" if pairs else "'{}'"
     if what == "delete":
         return "ended", subject, facts, f"({of.over}) is not true" if of.over else "1 = 1"
@@ -146,8 +170,14 @@ def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, 
         return "returned", subject, facts, (
             f"exists (select 1 from revocations where kind = '{of.table}' and subject = {subject})"
         )  # fmt: skip
-    changed = (f"{_plain(of, 'OLD', c)} {differs} {_plain(of, 'NEW', c)}" for c in (*of.limits, *of.marks))
-    return "limited", subject, facts, f"({' or '.join(changed)})"
+    changed = [f"{_plain(of, 'OLD', column)} {differs} {_plain(of, 'NEW', column)}" for column in of.limits]
+    return "limited", subject, facts, f"({' or '.join([*changed, *marks.values()])})"
+
+
+def _changes(column: str, differs: str) -> str:
+    """The condition that a mark became another one, and not the same in another form."""
+    again = f"NEW.{column} = OLD.{column} || '{SAME}' or OLD.{column} like '%{SAME}'"
+    return f"(OLD.{column} {differs} NEW.{column} and ({again}) is not true)"
 
 
 def _of_columns(of: Watched, what: str) -> str:

@@ -27,6 +27,7 @@ from portal.upstream.guard import causes_of, guarded_client
 from portal.upstream.json_text import MAX_VALUES
 from portal.upstream.sandbox import Sandbox
 from portal.upstream.sigv4 import AwsAuth
+from portal.upstream.sse_endpoint import EndpointWatch
 from portal.upstream.stdio import checked_command, stdio_streams
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class WireWitness:
         # Elsewhere a 4xx may only mean that the newest handshake is unknown, and the older one is tried next.
         if answer.status == 401 or (self._sse and answer.status >= 400) or no_stream:
             self._stop(fault_of_answer(self._target, answer, "MCP over SSE" if self._sse else _SPOKEN))
+
+    async def watch_endpoint(self, response: httpx2.Response) -> None:
+        """End the conversation where an SSE stream wants messages sent to another origin than its own."""
+        said = f"{self._target.label} wants its messages sent to another origin than its own, which is not done."
+        if response.request.method == "GET" and response.status_code < 300:
+            response.stream = EndpointWatch(response, lambda: self._stop(Fault(HealthReason.NOT_MCP, said)))
 
     def failed(self, request: httpx2.Request, fault: Exception) -> None:
         if not self._aside(request):
@@ -144,7 +151,9 @@ class Conversations:
             def opened_for_sse(
                 headers: object = None, timeout: object = None, auth: object = None
             ) -> httpx2.AsyncClient:
-                return opened()
+                client = opened()
+                client.event_hooks = {"request": [], "response": [witness.watch_endpoint]}
+                return client
 
             return sse_client(str(checked_url(target.url)), httpx_client_factory=opened_for_sse)
         return _streamable(str(checked_url(target.url)), opened)

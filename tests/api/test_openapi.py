@@ -46,8 +46,8 @@ OAUTH |= {"/v1/mcp/oauth/authorize", "/v1/mcp/oauth/token"}
 # Words of RFC 6749 and 7591, and of the sign-in pages: no route of the document says them.
 ELSEWHERE = {
     "declined", "incomplete", "sign_in_expired", "deactivated", "not_admitted", "not_linked", "token_validation_failed",
-    "odd_email", "other_person", "invalid_client_metadata", "invalid_grant", "invalid_redirect_uri", "invalid_scope", "invalid_target",
-    "unsupported_grant_type",
+    "odd_email", "other_person", "invalid_client_metadata", "invalid_grant", "invalid_redirect_uri", "invalid_scope",
+    "invalid_target", "unsupported_grant_type",
 }  # fmt: skip
 
 

@@ -10,10 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Sink:
-    """One origin, and what it heard. `issuer` is the authorization server that it names; blank for itself."""
+    """One origin, and what it heard.
+
+    `issuer` is the authorization server that it names; blank for itself. `redirects` are the beginnings of paths that
+    are answered with a status and a location; `endpoint` is where an SSE stream at `/sse` sends messages.
+    """
 
     origin: str
     issuer: str = ""
+    redirects: dict[str, tuple[int, str]] = field(default_factory=dict)
+    endpoint: str = ""
     heard: list[bytes] = field(default_factory=list)
 
     def holds(self, mark: str) -> bool:
@@ -28,10 +34,18 @@ class _Handler(BaseHTTPRequestHandler):
         sink = self.server.sink  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         sink.heard.append(f"{self.path} {dict(self.headers)} ".encode() + body)
-        status, said = _answer(sink, self.path)
-        data = json.dumps(said).encode()
+        if sink.endpoint and self.path.startswith("/sse"):
+            self._say(200, f"event: endpoint\ndata: {sink.endpoint}\n\n".encode(), "text/event-stream")
+            return
+        redirect = next((to for path, to in sink.redirects.items() if self.path.startswith(path)), None)
+        status, said = _answer(sink, self.path) if redirect is None else (redirect[0], None)
+        self._say(status, json.dumps(said).encode(), "application/json", redirect[1] if redirect else "")
+
+    def _say(self, status: int, data: bytes, kind: str, location: str = "") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
+        if location:
+            self.send_header("Location", location)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from portal.app import create_app
 from portal.domain import destinations
 from portal.domain.principals import OPERATOR
 from portal.services import exchange, starting
@@ -21,10 +22,11 @@ from portal.services.inner import temporary
 from portal.services.inner.definitions import opened
 from portal.store.models import Server
 from portal.store.oauth_tables import TemporaryServer
-from tests.conftest import KINDS, make_settings
+from tests.conftest import KEYS, KINDS, make_settings
 from tests.factories import make_server
 from tests.security.callers import World, add_callers, opened_world
 from tests.security.sinks import Sink, sink
+from tests.services.test_revocations import Site
 from tests.web.html import filled, parse
 
 API, REGISTER = "/v1/mcp/server", "/v1/mcp/server/register"
@@ -110,7 +112,7 @@ CHANGES = {
     "downgrade": {"url": "{foreign}/mcp", "transport": "sse"},
     "spec_path": {"spec_path": "{foreign}/openapi.json"},
     "token_url": {"token_url": "{foreign}/token"},
-    "no token_url": {"token_url": None},
+    "no token_url": {"clear_secrets": ["token_url"]},
     "exchange": {"credentials": {"token_exchange_endpoint": "{foreign}/exchange"}},
     "authorization_url": {"authorization_url": "{foreign}/authorize"},
     "to a command": _COMMAND,
@@ -160,6 +162,13 @@ def use(place: Place, server_id: str) -> None:
     place.world.callers["k-admin"].ask("POST", "/v1/mcp/tools/call", json=body)
 
 
+def try_out(place: Place, server_id: str) -> None:
+    """The same in the playground, and a look at its health."""
+    admin = place.world.callers["admin"]
+    admin.ask("POST", "/playground/call", data={"server": server_id, "tool": "x"})
+    admin.ask("POST", f"/servers/{server_id}/probe")
+
+
 def by_api(place: Place, server_id: str, change: dict[str, Any]) -> str:
     answer = place.world.callers["k-admin"].ask("PUT", API, json={"server_id": server_id, **change})
     if answer.status_code == 409:
@@ -174,10 +183,8 @@ def typed(place: Place, server_id: str, change: dict[str, Any]) -> dict[str, Any
     data = filled(page.find("form", attrs={"data-guard": True}))
     flat = {**change, **(change.get("credentials") or {})}
     flat.pop("credentials", None)
+    data |= {f"{name}__mode": "clear" for name in flat.pop("clear_secrets", ())}
     for name, value in flat.items():
-        if value is None:
-            data[f"{name}__mode"] = "clear"
-            continue
         data[name] = "\n".join(value) if isinstance(value, list) else value
         data[f"{name}__mode"] = "replace"
     if change.get("spec_path"):
@@ -268,7 +275,7 @@ def by_approval(place: Place, server_id: str, change: dict[str, Any]) -> str:
         found = opened(session, row, credentials=True)
         kept = {"static_headers": dict(found.static_headers), "credentials": dict(found.credentials)}
         kept["env_vars"] = [{"name": n, "value": v, "scope": "global"} for n, v in found.globals.items()]
-    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "credentials": None})
+    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "clear_secrets": ["credentials"]})
     _submitted(place, server_id, "active")
     answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
     assert answer.status_code == 200, answer.get_data(as_text=True)
@@ -290,8 +297,10 @@ def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
         row = session.get_one(Server, server_id)
         whole = {"transport": row.transport, "auth_type": row.auth_type, "oauth2_flow": row.oauth2_flow}
         whole |= dict(opened(session, row).urls)
+    whole = {name: value for name, value in whole.items() if name not in change.get("clear_secrets", ())}
     body = {"server_id": server_id, "server_name": server_id[3:], **whole, **change}
     answer = place.world.callers["k-admin"].ask("POST", f"{API}/oauth/session", json=body)
+    assert answer.status_code in (200, 201, 409), answer.get_data(as_text=True)
     with place.world.database.session() as session:
         held = temporary.contents_of(session, server_id)
         place.foreign.heard.append(json.dumps(held).encode())
@@ -348,6 +357,8 @@ def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: 
         assert place.home.holds(mark)
     said = PATHS[path](place, server_id, place.fill(CHANGES[change], mark))
     use(place, server_id)
+    if path in ("API", "approval"):  # the others lead to the same stored server
+        try_out(place, server_id)
     assert not place.arrived(mark), "a stored secret reached a foreign sink"
     assert any(word in said for word in named(secret.name)), f"not refused by name: {said[-300:]}"
 
@@ -365,6 +376,102 @@ def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> 
     finally:
         place.home.issuer = ""
     assert not place.arrived(mark)
+
+
+_HTTP = {"static_headers": {"X-Key": "{mark}"}}
+_REFERRING = {
+    "MCP": (Secret("", _HTTP), "/mcp"),
+    "SSE": (Secret("", {**_HTTP, "url": "{home}/sse", "transport": "sse"}), "/sse"),
+    "OpenAPI document": (SECRETS["document"], "/openapi.json"),
+    "token endpoint": (SECRETS["client"], "/token"),
+    "exchange endpoint": (SECRETS["exchanging"], "/exchange"),
+    "metadata of the resource": (SECRETS["discovered"], "/.well-known/oauth-protected-resource"),
+    "metadata of the issuer": (SECRETS["discovered"], "/.well-known/oauth-authorization-server"),
+}
+"""What the portal fetches: a server that asks for it, and the beginning of its path."""
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("what", _REFERRING)
+def test_no_redirect_leads_to_another_origin(place: Place, what: str, status: int) -> None:
+    secret, path = _REFERRING[what]
+    server_id, _ = planted(place, secret)
+    place.home.redirects[path] = (status, f"{place.foreign.origin}{path}")
+    heard, asked = len(place.foreign.heard), len(place.home.heard)
+    try:
+        use(place, server_id)
+        try_out(place, server_id)
+    finally:
+        place.home.redirects.clear()
+    assert any(found.startswith(path.encode()) for found in place.home.heard[asked:]), "it was asked at all"
+    assert place.foreign.heard[heard:] == [], "nothing follows it"
+
+
+@pytest.mark.parametrize("secret", ["header", "values"])
+def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret: str) -> None:
+    """Its `endpoint` event is the server's word, and headers with secrets would go along with every message."""
+    told = SECRETS[secret]
+    fields = {**told.fields, "url": "{home}/sse", "transport": "sse", "timeout": 1.0}
+    server_id, mark = planted(place, Secret(told.name, fields, told.people))
+    heard = len(place.foreign.heard)
+    place.home.endpoint = f"{place.foreign.origin}/messages"
+    try:
+        body = {"server_id": server_id, "name": "x", "arguments": {}}
+        answer = place.world.callers["k-admin"].ask("POST", "/v1/mcp/tools/call", json=body)
+    finally:
+        place.home.endpoint = ""
+    assert place.home.holds(mark)
+    assert place.foreign.heard[heard:] == []
+    assert "wants its messages sent to another origin than its own" in answer.get_data(as_text=True)
+
+
+def test_a_restore_sends_what_came_back_only_where_it_went(
+    place: Place, empty_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server moved after the backup, once with what was stored forgotten, once with new values typed."""
+    kind = place.world.database.engine.dialect.name
+    site = Site(kind, empty_database(kind), tmp_path, monkeypatch)
+    heard = len(place.foreign.heard)
+
+    def ask(method: str, path: str, body: dict[str, Any]) -> Any:
+        app = create_app(site.settings, database=site.database)
+        return app.test_client().open(
+            path, method=method, json=body, headers={"Authorization": f"Bearer {KEYS['ada']}"}
+        )  # fmt: skip
+
+    def call_both() -> None:
+        for name in ("one", "two"):
+            ask("POST", "/v1/mcp/tools/call", {"server_id": f"id-{name}", "name": "x", "arguments": {}})
+
+    try:
+        for name in ("one", "two"):
+            fields = place.fill({**_VARIABLE, "url": "{home}/mcp", "allow_all_keys": True}, "")
+            fields["static_headers"] = {"X-Key": "${KEY}", "X-Own": f"RESTORED-{name}"}
+            site.write(lambda session: make_server(session, name, **fields))  # noqa: B023
+            value = {"values": {"KEY": f"PERSONAL-{name}"}}
+            assert ask("POST", f"{API}/id-{name}/user-env-vars", value).status_code == 200
+        site.back_up()
+        moved = {"url": f"{place.foreign.origin}/mcp", "keep_credentials": False}
+        assert ask("PUT", API, {"server_id": "id-one", **moved}).status_code == 202
+        typed_anew = {"static_headers": {"X-Own": "TYPED-ANEW"}}
+        assert ask("PUT", API, {"server_id": "id-two", **moved, **typed_anew}).status_code == 202
+        call_both()
+        after_the_move = b"".join(place.foreign.heard[heard:])
+        assert (b"TYPED-ANEW" in after_the_move, b"RESTORED" in after_the_move) == (True, False)
+        assert site.restore().exit_code == 0
+        heard = len(place.foreign.heard)
+        call_both()  # what people stored ended with the move, and is not there again
+        for name in ("one", "two"):
+            again = {"values": {"KEY": "AGAIN"}}
+            assert ask("POST", f"{API}/id-{name}/user-env-vars", again).status_code == 200
+        call_both()
+    finally:
+        site.database.engine.dispose()
+    assert place.foreign.heard[heard:] == []
+    assert not place.foreign.holds("PERSONAL")
+    assert place.home.holds("RESTORED-one")
+    assert place.home.holds("RESTORED-two")
+    assert not place.home.holds("TYPED-ANEW")
 
 
 _WITHOUT = {

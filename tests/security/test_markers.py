@@ -20,6 +20,7 @@ from tests.security import failing
 from tests.security.callers import Caller, World, add_callers, opened_world
 from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
 from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people, plant_what_waits
+from tests.security.sinks import Sink, sink
 from tests.security.test_routes import address, every_route
 from tests.security.upstreams import parrot
 
@@ -36,16 +37,23 @@ class Planted:
     planter: Planter
     values: dict[str, str]
     log: list[str]
+    foreign: Sink
 
     def check(self) -> None:
-        """Nothing leaked up to here."""
+        """Nothing leaked up to here, nor reached the origin that the upstreams redirect to."""
+        self.marks.look(b"\n".join(self.foreign.heard), "what a foreign origin heard")
         assert self.marks.report() == []
 
 
 def _planted(database_url: str, echo: str, *, write_only: bool) -> Iterator[Planted]:
     need_sandbox(Sandbox())
     settings = make_settings(database_url, enable_stdio=True, write_only_globals=write_only)
-    with everything_logged() as log, parrot() as upstream, opened_world(settings) as world:
+    with (
+        everything_logged() as log,
+        sink() as foreign,
+        parrot(foreign.origin) as upstream,
+        opened_world(settings) as world,
+    ):
         add_callers(world)
         marks = Marks()
         marks.exempts_admins = not write_only
@@ -54,7 +62,7 @@ def _planted(database_url: str, echo: str, *, write_only: bool) -> Iterator[Plan
         plant_by_page(planter)
         values = plant_people(planter)
         plant_what_waits(planter)
-        yield Planted(world, marks, planter, values, log)
+        yield Planted(world, marks, planter, values, log, foreign)
 
 
 @pytest.fixture(scope="module", params=KINDS)

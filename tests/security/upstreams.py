@@ -39,7 +39,7 @@ class _Parrot(BaseHTTPRequestHandler):
         if status == 401:
             self.send_header("WWW-Authenticate", f'Bearer realm="{said[:500]}"'.replace("'", ""))
         if 300 <= status < 400:
-            self.send_header("Location", f"http://elsewhere.invalid{self.path}")
+            self.send_header("Location", f"{self.server.elsewhere}{self.path}")  # type: ignore[attr-defined]
         self.end_headers()
         self.wfile.write(body)
 
@@ -55,9 +55,10 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def parrot() -> Iterator[str]:
-    """Serve on loopback: its origin."""
+def parrot(elsewhere: str = "http://elsewhere.invalid") -> Iterator[str]:
+    """Serve on loopback: its origin. Its redirects lead to the origin `elsewhere`."""
     server = _Server(("127.0.0.1", 0), _Parrot)
+    server.elsewhere = elsewhere  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from flask import Flask
+from sqlalchemy import select
 
 from portal.app import create_app, open_database
 from portal.cli import main
@@ -21,12 +22,14 @@ from portal.cli.checks import database as database_checks
 from portal.cli.checks.findings import Level, Surroundings
 from portal.cli.doctor import examine
 from portal.domain.principals import OPERATOR
-from portal.services import preferences
+from portal.services import keys as issued
+from portal.services import people, preferences, starting, teams
+from portal.services.accounts import hash_key
 from portal.store import schema
-from portal.store.models import now
+from portal.store.models import ApiKey, Server, UserVariable, now
 from portal.upstream.sandbox import Sandbox
 from tests.conftest import make_settings
-from tests.factories import make_server
+from tests.factories import make_key, make_server, make_team, make_user
 from tests.oauth.serving import serving
 from tests.peers import free_port, need_sandbox
 
@@ -88,7 +91,7 @@ def test_where_all_is_well_it_says_so(make: Make, tmp_path: Path, redis_url: str
     assert [str(finding) for finding in found if finding.level is not Level.OK] == []
     assert {finding.name for finding in found} == {
         "settings", "database", "database file", "disk", "migrations", "file rights", "config file", "Redis", "clock",
-        "public URL", "key ring", "proxies", "commands",
+        "public URL", "key ring", "proxies", "commands", "API keys",
     }  # fmt: skip
 
 
@@ -182,11 +185,11 @@ def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
     assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=OTHER_K1))
     both = make(encryption_keys=f"{K2},{K1}")
     [line] = [line for line in told(both, Level.WARN) if "key ring" in line]
-    assert "2 values are under the older key k1 · Run: portal keys rotate" in line
+    assert "3 values are under the older key k1 · Run: portal keys rotate" in line
     with both.database.session(writes=True) as session:
         make_server(session, "two")
         session.commit()
-    assert "2 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
+    assert "3 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from chain_keys where chain_key_id = 'k1'")
     change(both, "update server_secrets set sealed = x'07', bound = x'07' where server_id = 'id-one'")
     assert "2 values are damaged" in the_bad_one(make(encryption_keys=K2))
@@ -270,3 +273,64 @@ def test_a_config_file_that_is_none(make: Make, tmp_path: Path, content: str | N
     if content is not None:
         config.write_text(content)
     assert said in str(next(files.config(make(config=config))))
+
+
+def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -> None:
+    around = make()
+    entry = {"url": "http://127.0.0.1:9/mcp", "static_headers": {"X-Own": "${OWN}"},
+             "env_vars": [{"name": "OWN", "scope": "user"}]}  # fmt: skip
+    moved = {**entry, "url": "http://127.0.0.1:10/mcp"}
+
+    def start(**servers: object) -> None:
+        with around.database.session(writes=True) as session:
+            starting.apply_config(session, OPERATOR, {"mcp_servers": servers})
+            session.commit()
+
+    start(conf=entry)
+    with around.database.session(writes=True) as session:
+        [server_id] = session.scalars(select(Server.server_id).where(Server.origin == "config"))
+        make_user(session, "mel")
+        session.flush()
+        session.add(UserVariable(user_id="mel", server_id=server_id, name="OWN", sealed=b"x"))
+        session.commit()
+    start(conf=moved, broken={"transport": "carrier-pigeon"})
+    first, second = [line for line in told(around, Level.BAD) if "config file" in line]
+    assert "config file: mcp_servers.conf was refused at the start of " in first
+    assert "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes on as it" in first
+    assert "keep_credentials: true lets them go along, keep_credentials: false forgets them" in first
+    assert "mcp_servers.broken was refused" in second
+    assert "carrier-pigeon" in second
+    start(conf={**moved, "keep_credentials": False})
+    assert not any("config file" in line for line in told(around, Level.BAD))
+
+
+def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
+    around = make()
+    with around.database.session(writes=True) as session:
+        make_user(session, "mel")
+        make_user(session, "off")
+        make_team(session, "crew", members=("mel", "off"))
+        for secret, team in (("sk-stays", None), ("sk-leaves", "team-crew"), ("sk-revoked", "team-crew")):
+            make_key(session, user_id="mel", team_id=team, secret=secret)
+        make_key(session, user_id="off", team_id="team-crew", secret="sk-off")
+        people.change_user(session, OPERATOR, "off", {"is_active": False})
+        for user_id in ("mel", "off"):
+            teams.remove_member(session, OPERATOR, "team-crew", user_id)
+        ids = {secret: session.scalars(select(ApiKey.key_id).where(ApiKey.key_hash == hash_key(secret))).one()
+               for secret in ("sk-stays", "sk-leaves", "sk-revoked")}  # fmt: skip
+        issued.revoke_key(session, OPERATOR, ids["sk-revoked"])
+        session.commit()
+    [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
+    assert f"1 key ({ids['sk-leaves']}) of people who left the team that the key is for · " in line
+    assert "portal keys revoke KEY_ID" in line
+    with around.database.session(writes=True) as session:
+        preferences.update_preferences(session, OPERATOR, {"key_max_age_days": 30})
+        soon = now() + timedelta(days=29)
+        for number in range(6):
+            make_key(session, user_id="mel", secret=f"sk-long-{number}")
+        issued.issue_key(session, OPERATOR, issued.KeyDraft(user_id="mel", expires_at=soon))
+        issued.revoke_key(session, OPERATOR, ids["sk-leaves"])
+        session.commit()
+    [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
+    assert f"7 keys ({ids['sk-stays']}, " in line
+    assert "and 2 more) without an end, or with one later than 30 days after it was made, as key_max_age_days" in line

@@ -1,5 +1,6 @@
 """What has ended stays ended after a restore, on both databases; where that cannot be known everything is dormant."""
 
+import json
 import os
 import shutil
 import stat
@@ -15,9 +16,9 @@ from sqlalchemy import delete, func, select, text, update
 from portal.app import create_app, open_database
 from portal.cli import base, main
 from portal.domain.principals import OPERATOR, Role
-from portal.services import access_groups, audit, keys, people, revocations, servers, teams, trail
+from portal.services import access_groups, accounts, audit, keys, people, revocations, servers, teams, trail
 from portal.services.inner.grants import ObjectPermission
-from portal.store import schema
+from portal.store import schema, watching
 from portal.store.database import Database
 from portal.store.journal import FileJournal
 from portal.store.models import (
@@ -161,6 +162,7 @@ def fill(session: Any) -> None:
         )
         make_key(session, user_id="otto", secret=f"sk-key-{name}")
         make_key(session, user_id="otto", secret=f"sk-narrow-{name}")
+        make_key(session, user_id="otto", secret=f"sk-follow-{name}", mcp_servers=(NOTES,))
     for person in ("lower", "off", "word", "kept"):
         make_user(session, person, Role.ADMIN)
     people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
@@ -177,10 +179,11 @@ def end(session: Any) -> None:
     keys.revoke_key(session, OPERATOR, key_id(session, "sk-key-one"))
     narrow = key_id(session, "sk-narrow-one")
     keys.change_key(session, OPERATOR, narrow, {"allowed_routes": ["/v1/mcp"]}, None, None)
+    keys.change_key(session, OPERATOR, key_id(session, "sk-follow-one"), {"follows_owner": True}, None, None)
     people.delete_user(session, OPERATOR, "user-one")
     people.change_user(session, OPERATOR, "lower", {"role": Role.VIEWER.value})
     people.change_user(session, OPERATOR, "off", {"is_active": False})
-    people.change_user(session, OPERATOR, "word", {"password": "quite another long word"})
+    people.change_user(session, OPERATOR, "word", {"password": "violet harbor seven lamps"})
     people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
         mcp_servers=(NOTES, "id-two"), mcp_tool_permissions={NOTES: ("a",)},
     ))  # fmt: skip
@@ -218,7 +221,7 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
     done = site.restore()
     assert done.exit_code == 0, done.output
     assert "older than its revocation journal. Ended again: " in done.output
-    assert "API keys 2" in done.output
+    assert "API keys 3" in done.output
     assert "dormant" not in done.output
     with site.database.session() as session:
         assert session.get(User, "later") is None
@@ -233,6 +236,8 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
         assert session.get(ApiKey, key_id(session, "sk-key-two")).revoked_at is None
         assert session.get(ApiKey, key_id(session, "sk-narrow-one")).allowed_routes == ["/v1/mcp"]
         assert session.get(ApiKey, key_id(session, "sk-narrow-two")).allowed_routes == []
+        assert session.get(ApiKey, key_id(session, "sk-follow-one")).set_by == "owner"
+        assert session.get(ApiKey, key_id(session, "sk-follow-two")).set_by == "admin"
         members = set(session.execute(select(TeamMember.team_id, TeamMember.user_id)).tuples())
         assert not {m for m in members if m[0] == "team-team-one"}
         assert {u for t, u in members if t == "team-team-two"} == {"user-two"}
@@ -279,6 +284,76 @@ def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_n
         assert session.get(TeamMember, (CREW, "mel"))
         assert session.get(User, "vic")
     assert site.status(KEYS["mel"])[0] == 200
+
+
+@BOTH
+def test_who_decides_what_a_key_reaches_is_done_again_only_where_that_is_less(site: Site) -> None:
+    """A key without grants and team reaches nothing of its own; following its owner it would reach all they do."""
+    made: dict[str, dict[str, Any]] = {
+        "sk-bare": {"user_id": "otto"}, "sk-team": {"user_id": "mel", "team_id": CREW},
+        "sk-owned": {"user_id": "otto", "mcp_servers": (NOTES,)}, "sk-ownerless": {"team_id": CREW},
+    }  # fmt: skip
+    for secret, fields in made.items():
+        site.write(lambda session: make_key(session, secret=secret, **fields))  # noqa: B023
+
+    def put(session: Any, secret: str, set_by: str | None) -> None:
+        session.execute(update(ApiKey).where(ApiKey.key_id == key_id(session, secret)).values(set_by=set_by))
+
+    site.write(lambda session: put(session, "sk-owned", "owner"))
+    site.back_up()
+    for secret in made:
+        then = "admin" if secret == "sk-owned" else "owner"
+        site.write(lambda session: put(session, secret, then))  # noqa: B023
+    assert site.restore().exit_code == 0
+    with site.database.session() as session:
+        found = {secret: session.get(ApiKey, key_id(session, secret)).set_by for secret in made}
+    assert found == {"sk-bare": "admin", "sk-team": "owner", "sk-owned": "owner", "sk-ownerless": "admin"}
+
+
+@BOTH
+def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None:
+    """Signing in after the parameters of Argon2 changed is on no journal, and ends nothing that is known."""
+
+    def noted() -> list[dict[str, Any]]:
+        with site.database.session() as session:
+            return [json.loads(e.facts) for e in session.scalars(select(Revocation).where(Revocation.kind == "users"))]
+
+    def hashed() -> str:
+        with site.database.session() as session:
+            return str(session.get(User, "otto").password_hash)
+
+    site.back_up()
+    site.write(lambda session: accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
+    before, stronger = hashed(), open_database(site.settings.model_copy(update={"cheap_hashing": False}))
+    for _ in range(2):
+        with stronger.session(writes=True) as session:
+            accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device-2")
+            session.commit()
+    stronger.engine.dispose()
+    assert (before.split("$")[3], hashed().split("$")[3]) == ("m=64,t=1,p=1", "m=19456,t=2,p=1")
+    assert noted() == []
+    with site.database.session() as session:
+        assert accounts.known_from(session, "otto@example.com", "device", None) == "device"
+    assert site.restore().exit_code == 0
+    site.write(lambda session: accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
+    site.write(lambda session: people.change_user(session, OPERATOR, "otto", {"password": "violet harbor seven lamps"}))
+    [entry] = noted()
+    assert entry["password_hash"] in (1, True)
+
+
+@BOTH
+def test_triggers_of_another_version_make_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they note would stand there twice."""
+    with site.database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+        with monkeypatch.context() as patch:
+            patch.setattr(watching, "_VERSION", 1)
+            watching.install(connection)
+        assert not watching.is_installed(connection)
+    site.start()
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    with site.database.session() as session:
+        assert watching.is_installed(session.connection())
+        assert session.scalar(select(func.count()).where(Revocation.kind == "api_keys")) == 1
 
 
 @BOTH

@@ -148,6 +148,17 @@ def test_an_admin_verifies_the_chain_and_the_page_says_up_to_where(browser: Brow
     assert "events hold." in shown
 
 
+def test_what_the_walk_found_besides_faults_is_shown_after_verifying(browser: Browsers, write: Write) -> None:
+    ada = browser("ada")
+    with write() as session:
+        audit.record(session, OPERATOR, trail.OLDER, "database", None)
+    ada.send("/admin/audit", "/admin/audit/verify")
+    for asking in (ada, browser("vera")):
+        page = asking.open("/admin/audit")
+        assert "an older database was found in place of a newer one" in text_of(page.select_one(".alert.warn"))
+        assert "Chain verified" in text_of(page)
+
+
 def test_a_broken_chain_is_shown_in_red(browser: Browsers, database: Database) -> None:
     with database.session(writes=True) as session:
         session.execute(text("update audit_events set actor = 'forged' where sequence = 3"))

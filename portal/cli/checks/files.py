@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok
+from portal.domain.principals import OPERATOR
+from portal.services import starting
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -47,6 +49,20 @@ def config(around: Surroundings) -> Iterator[Finding]:
             yield ok("config file", f"{file} is read")
         else:
             yield bad("config file", f"{file} has no mcp_servers: or general_settings:", "Mend it: it is passed over")
+
+
+def entries(around: Surroundings) -> Iterator[Finding]:
+    """Whether the last start took every entry of the config file."""
+    with around.database.session() as session:
+        refused = starting.refused_entries(session, OPERATOR)
+    for one in refused:
+        at = f"{one.at:%Y-%m-%d %H:%M} UTC"
+        why = f"would send to another host: {one.told}" if one.moves else one.why.rstrip(".")
+        goes_on = "; the server goes on as it was" if one.server_id else ""
+        entry = f"mcp_servers.{one.entry}" if one.entry else "mcp_servers"
+        yield bad("config file", f"{entry} was refused at the start of {at}: {why}{goes_on}", one.remedy)
+    if around.settings.config is not None and not refused:
+        yield ok("config file", "the last start took every entry")
 
 
 def _right(file: Path, forbidden: int, what: str, mode: str) -> Finding | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from portal.authorization import SetBy
 from portal.domain.principals import Role
 from portal.domain.servers import ApprovalStatus
 from portal.services.inner.grants import remove_grants, remove_grants_of_keys
@@ -87,7 +88,7 @@ def _key(session: Session, kind: str, ids: list[Any], state: _State) -> int:
     row = session.get(ApiKey, ids[0], populate_existing=True)
     if row is None:
         return 0
-    before = (row.revoked_at, row.expires_at, list(row.allowed_routes))
+    before = (row.revoked_at, row.expires_at, list(row.allowed_routes), row.set_by)
     if (state.is_gone or state.facts.get("revoked_at")) and row.revoked_at is None:
         row.revoked_at = now()
     ends = _time(state.facts.get("expires_at"))
@@ -98,7 +99,16 @@ def _key(session: Session, kind: str, ids: list[Any], state: _State) -> int:
         row.allowed_routes = _both(row.allowed_routes, routes)
         if not row.allowed_routes:  # an empty list would allow every route
             row.revoked_at = row.revoked_at or now()
-    return int(before != (row.revoked_at, row.expires_at, list(row.allowed_routes)))
+    if state.facts.get("set_by") == SetBy.OWNER and row.user_id and _is_narrower_with_owner(session, row):
+        row.set_by = SetBy.OWNER
+    return int(before != (row.revoked_at, row.expires_at, list(row.allowed_routes), row.set_by))
+
+
+def _is_narrower_with_owner(session: Session, row: ApiKey) -> bool:
+    """Whether a key reaches less once it follows its owner. One without team and grants reaches nothing of its own, or
+    what its owner's role does, and would come to reach all that its owner reaches."""
+    of_key = select(Grant.grant_id).where(Grant.holder_kind == "key", Grant.holder_id == row.key_id)
+    return row.team_id is not None or session.scalar(of_key.limit(1)) is not None
 
 
 def _person(session: Session, kind: str, ids: list[Any], state: _State) -> int:

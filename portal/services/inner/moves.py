@@ -1,7 +1,8 @@
 """What is said of stored secrets that a change moves: to who asks, on the record, and to a reviewer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
@@ -120,6 +121,11 @@ def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
 def words(moves: Iterable[Moved]) -> str:
     """Moves as a sentence names them."""
     return "; ".join(f"{name_of(m)} (from {m.before} to {m.after})" for m in moves)
+
+
+def moved(said: Iterable[Mapping[str, Any]]) -> tuple[Moved, ...]:
+    """Moves as `as_json` named them; which part of the route it was is not told."""
+    return tuple(Moved(m["secret"], m["from"], m["to"], "", m.get("people", 0)) for m in said)
 
 
 def name_of(move: Moved) -> str:
