@@ -66,7 +66,7 @@
   });
   const newest = new WeakMap();
   on("htmx:beforeRequest", ({ detail: { elt, target, requestConfig } }) => {
-    requestConfig.kept = { at: ++now, form: elt.form ?? elt.closest("form"), reads: requestConfig.verb === "get" };
+    requestConfig.kept = { at: ++now, form: elt.form ?? elt.closest("form"), reads: requestConfig.verb === "get", saves: elt.matches("form[method=post]") };
     sending.add(elt);
     if (target) requestConfig.kept.target = target;
   });
@@ -112,7 +112,8 @@
     const { elt, xhr, requestConfig: { kept: request, verb } } = detail;
     current = request;
     const error = xhr.status >= 400;
-    if (!error && !request.reads && request.form) [...request.form.elements].forEach((control) => { if (changedAt.get(control) < request.at) changedAt.delete(control); });
+    /* A search within a form, or a test of what it holds, saves nothing of it. */
+    if (!error && request.saves && request.form) [...request.form.elements].forEach((control) => { if (changedAt.get(control) < request.at) changedAt.delete(control); });
     const active = document.activeElement;
     request.typing = active.matches(CONTROLS) && (active.form !== request.form || changedAt.get(active) > request.at);
     if (detail.target.id === "alerts" || !detail.shouldSwap) return;

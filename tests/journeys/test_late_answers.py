@@ -187,6 +187,20 @@ def test_a_person_chosen_while_a_team_is_saved_is_added(team_page: Page) -> None
     expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("")
 
 
+def test_a_choice_outlives_a_search_that_is_answered_before_the_save(team_page: Page) -> None:
+    """A search sends the form that it stands in, and saves nothing of it."""
+    held = Held(team_page)
+    team_page.get_by_role("button", name="Save changes").click()
+    held.wait()
+    person(team_page, "Max").check()
+    team_page.get_by_role("searchbox", name="Find in Add a person").fill("max@")
+    held.wait(2)
+    held.let_go(1)
+    held.settled()
+    expect(team_page.locator("#toasts")).to_contain_text("Late team is saved")
+    expect(person(team_page, "Max")).to_be_checked()
+
+
 def test_a_form_is_sent_once_however_often_it_is_pressed(team_page: Page) -> None:
     held = Held(team_page)
     team_page.get_by_role("button", name="Save changes").dblclick()
