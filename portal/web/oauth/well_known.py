@@ -76,6 +76,7 @@ def _metadata() -> dict[str, Any]:
     """The metadata: JSON, or as LiteLLM takes it a form."""
     if request.content_length is not None and request.content_length > _LARGEST:
         raise TooLarge("Client metadata are 16 KiB at most.")
+    request.get_data(cache=True)  # it is read twice: before the limit counts, and to register
     if request.mimetype == "application/x-www-form-urlencoded":
         return _of_form()
     return payloads.read_object()
