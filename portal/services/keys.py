@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, literal, select
 from sqlalchemy.orm import Session
@@ -161,9 +162,10 @@ def change_key(
     for name in ("key_alias", "expires_at"):
         if name in changes:
             setattr(row, name, changes[name])
-    for issued in _issued_with(session, row) if row.expires_at is not None else ():
-        if issued.expires_at is None or issued.expires_at > row.expires_at:
-            issued.expires_at = row.expires_at
+    ends = row.expires_at
+    for issued in _issued_with(session, row):
+        if ends is not None and (issued.expires_at is None or issued.expires_at > ends):
+            issued.expires_at = ends
             audit.record(
                 session, principal, "API key changed", "key", issued.key_id, name=_called(issued), ended_with=key_id
             )
@@ -193,8 +195,8 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
     for ended in (row, *_issued_with(session, row)):
         if ended.revoked_at is None:
             ended.revoked_at = now()
-            with_key = {"ended_with": key_id} if ended is not row else {}
-            audit.record(session, principal, "API key revoked", "key", ended.key_id, name=_called(ended), **with_key)
+            said: dict[str, Any] = {} if ended is row else {"ended_with": key_id}
+            audit.record(session, principal, "API key revoked", "key", ended.key_id, name=_called(ended), **said)
     session.flush()
 
 

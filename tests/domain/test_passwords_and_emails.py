@@ -18,7 +18,8 @@ MELANIE = ("melanie.smith@widgets.example", "Mélanie O’Neill")
         "letmein2024!", "Summer2024!", "Welcome2026!", "iloveyou123", "trustno1trustno1", "monkeymonkey",
         "zaq12wsxcde3", "administrator", "drowssap321", "aaaaaaaaaa" * 50,
         "correcthorsebatterystaple", "Correct-Horse-Battery-Staple", "correct horse battery staple 1", "Summer2026!!",
-        "Sommer2026!!", "Monday2026!!", "2026-Winter!!", "Acme2026!!", "Initech!2025", "Globex2026!!", "McpPortal2026!!",
+        "Sommer2026!!", "Monday2026!!", "2026-Winter!!", "Acme2026!!", "Initech!2025", "Globex2026!!",
+        "McpPortal2026!!",
         "mcp-portal-2026!", "MCP Portal 2026", "qwertzuiop2026", "1qaz2wsx!2026", "Company-2026!!", "asdfghjkl;2026",
     ],
 )  # fmt: skip
