@@ -585,11 +585,8 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
         code, said = kept.verify()
         assert (code, "Event " in said) == (1, True), said
     with kept.database.session() as session:
-        later = AuditEvent.sequence > 1
-        forged = select(AuditEvent.sequence).where(AuditEvent.event_id.like("zz%"))
-        assert session.scalar(
-            select(func.count()).where(AuditEvent.previous_hash == event_hash, AuditEvent.sequence.not_in(forged), later)
-        ) == 0  # fmt: skip
+        ours = (AuditEvent.event_id.not_like("zz%"), AuditEvent.sequence > 1)
+        assert session.scalars(select(AuditEvent).where(AuditEvent.previous_hash == event_hash, *ours)).all() == []
 
 
 @pytest.mark.parametrize(
