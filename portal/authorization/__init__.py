@@ -147,7 +147,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
     Action.KEY_MANAGE: [[is_admin, is_unbound]],
-    Action.KEY_OWN: [[is_person, is_not_restricted]],
+    Action.KEY_OWN: [[is_person, is_unbound]],
     Action.KEY_OWN_READ: [[is_person]],
     Action.KEY_READ: [[has_admin_view]],
     Action.PREFERENCE_MANAGE: [[is_admin, is_unbound]],
@@ -216,7 +216,7 @@ def _granted(holding: frozenset[Predicate], is_about_a_server: bool, is_from_con
 
 
 _REFUSALS = {
-    Action.KEY_OWN: "A restricted key cannot issue or revoke keys.",
+    Action.KEY_OWN: "A limited key cannot issue or revoke keys.",
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
     Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",
     Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",

@@ -200,7 +200,7 @@ def _bring_in(
                 f"PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs: {', '.join(sorted(missing))}. "
                 "Add them behind the newest one, or restore with --without-secrets."
             )
-        found = trail.verify(session, OPERATOR, without_keys=without_secrets)
+        found = trail.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(f"The audit record in the backup is not whole. {found.fault or ''}")
         knows = _check_journal(settings, without_journal=without_journal)

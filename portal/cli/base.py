@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import click
@@ -13,6 +16,8 @@ from portal.embedded import prepare_environment
 from portal.settings import BadSettings, Settings, read_settings
 from portal.store import schema
 from portal.store.database import Database
+
+_COMPARES = ContextVar("compares the database with its journal", default=True)
 
 
 def load(**overrides: Any) -> Settings:
@@ -49,12 +54,33 @@ def connect(settings: Settings) -> Database:
     database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
-        reconcile(database)
+        if _is_to_be_compared(database):
+            reconcile(database)
     elif not database.answers():
         sys.exit("The database does not answer. Check PORTAL_DATABASE_URL.")
     elif not schema.serves(database.engine):
         sys.exit("The database is not at head. Run: portal db upgrade")
     return database
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Within this, `connect` does not compare the database with its journal, which writes down what it finds, unless
+    that was never done before."""
+    token = _COMPARES.set(False)
+    try:
+        yield
+    finally:
+        _COMPARES.reset(token)
+
+
+def _is_to_be_compared(database: Database) -> bool:
+    from portal.services import revocations
+
+    if _COMPARES.get():
+        return True
+    with database.session() as session:
+        return not revocations.is_begun(session, OPERATOR)
 
 
 def reconcile(database: Database) -> None:

@@ -15,6 +15,10 @@ _MOST_SECONDS = 10 * 365 * 24 * 3600
 _MOST_TOKEN = 16_384
 _MOST_KIND = 64
 REFRESH_MARGIN = timedelta(seconds=60)
+AT_ONCE = timedelta(seconds=5)
+"""A token that lives no longer than this has expired when it arrives, for all that it is good for."""
+LONGEST_EARLY_PAUSE = 300.0
+_FIRST_EARLY_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,20 @@ def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str]
         scopes=tuple(scope.split()) if isinstance(scope, str) else tuple(asked),
         token_type=kind if isinstance(kind, str) and 0 < len(kind) <= _MOST_KIND and _is_sendable(kind) else "Bearer",
     )
+
+
+def pause_after(expires_at: datetime | None, at: datetime, early: int) -> tuple[int, float]:
+    """How long to wait before a token that came at `at` is renewed, and how many in a row had expired at once, `early`
+    of them before it.
+
+    Seconds: none for a token that lives longer than `REFRESH_MARGIN`; half the life of a shorter one; and for one that
+    lives `AT_ONCE` or less, a pause that doubles each time, up to `LONGEST_EARLY_PAUSE`.
+    """
+    if expires_at is None or expires_at - at > REFRESH_MARGIN:
+        return 0, 0.0
+    if expires_at - at > AT_ONCE:
+        return 0, (expires_at - at).total_seconds() / 2
+    return min(early + 1, 10), min(_FIRST_EARLY_PAUSE * 2**early, LONGEST_EARLY_PAUSE)
 
 
 def expiry(expires_in: object, at: datetime) -> datetime | None:

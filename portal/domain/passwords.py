@@ -1,5 +1,6 @@
 """Which passwords are refused: short ones, those that many people use, and those that say who one is."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -10,8 +11,19 @@ SHORTEST, LONGEST = 10, 512
 _ESTIMATED = 72
 """Characters that are looked at: the estimate takes ever longer, and what is strong by then stays so."""
 _STRONG_ENOUGH = 3  # of zxcvbn's 0 to 4: more than 10^8 guesses
-_OURS = ("mcp", "portal", "mcp portal")
+_GUESSES = 10.0
+"""Guesses that a password has to withstand, as a power of ten, where those who guess know how people decorate words."""
+_DECORATION = 3.0  # what a year, digits and signs around words add to the guesses for the words, as a power of ten
+_OURS = (
+    "mcp", "portal", "mcp portal", "mcpportal", "admin", "company", "firma", "welcome", "password", "passwort",
+    "spring", "summer", "autumn", "winter", "sommer", "herbst", "fruehling", "january", "february", "march", "april",
+    "june", "july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday",
+    "thursday", "friday", "saturday", "sunday", "qwertz", "qwertzuiop", "asdfgh", "yxcvbnm",
+)  # fmt: skip
+_FAMOUS = ("correcthorsebatterystaple", "troubador3", "troubadour3", "tr0ub4dor3")
+"""Examples of good passwords, as `_plain` has them, that were good until everybody knew them."""
 _SHORTEST_NAME = 4
+_AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
 
 def check_new_password(password: str, own: Iterable[str | None], *, field: str = "password") -> None:
@@ -34,8 +46,22 @@ def check_new_password(password: str, own: Iterable[str | None], *, field: str =
     from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # its word lists take 40 ms and 10 MB, which only those who set passwords need
 
     estimated = zxcvbn(password[:_ESTIMATED], user_inputs=[*words, *_OURS], max_length=_ESTIMATED)
-    if estimated["score"] < _STRONG_ENOUGH:
+    if estimated["score"] < _STRONG_ENOUGH or _decorated(password, words) < _GUESSES or plain.startswith(_FAMOUS):
         raise InvalidInput(f"This password is too easy to guess. {_advice(estimated)}", field=field)
+
+
+def _decorated(password: str, words: list[str]) -> float:
+    """The guesses for a password, as a power of ten, by those who try words with digits and signs around them first:
+    `Summer2026!!`, `2025-Initech`. Infinite where it is no such password."""
+    from zxcvbn import zxcvbn  # only for those who set passwords, as above
+
+    core = _AROUND.sub("", password[:_ESTIMATED])
+    if len(core) == len(password[:_ESTIMATED]) or any(c.isdigit() for c in core):
+        return math.inf
+    if not core:
+        return 0.0
+    found = zxcvbn(core.casefold(), user_inputs=[*words, *_OURS], max_length=_ESTIMATED)
+    return float(found["guesses_log10"]) + _DECORATION
 
 
 def _advice(estimated: dict[str, object]) -> str:

@@ -37,7 +37,7 @@ MOST_UNUSED, MOST_UNUSED_OF_A_SERVER = 5_000, 1_000
 MOST_AT_ALL = 20_000
 GRACE = timedelta(minutes=30)
 """For so long after it registered or began to authorize a client makes no room for others: longer than a person may
-take to sign in. Only `MOST_AT_ALL`, which is 1,000 addresses at their limit within that time, goes before it."""
+take to sign in. Only `MOST_AT_ALL`, which is 166 addresses at their limit within that time, goes before it."""
 _UNUSED_FOR = timedelta(days=30)
 _USED_FOR = timedelta(days=90)
 _ROOM_LOCK = 7_204_917_008
@@ -79,6 +79,24 @@ def register(session: Session, principal: Principal, reference: str, metadata: M
 def require_may_register(session: Session, principal: Principal, reference: str) -> None:
     """Raise what `register` raises before it looks at the metadata."""
     find_subject(session, principal, reference, Action.SERVER_RENEW)
+
+
+def is_registered(
+    session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any], *, by_id: bool
+) -> bool:  # fmt: skip
+    """Whether registering this makes nothing new: there is an equal one, and nobody else is asked for it.
+
+    `by_id`: as for `register`, else as for `register_stranger`. Raises what those raise of the metadata.
+    """
+    if by_id and authz.is_admin(principal):
+        return False  # the upstream may be asked
+    claims = read_claims(metadata)
+    row = find_subject(session, principal, reference, Action.SERVER_RENEW) if by_id else None
+    if not by_id and reference:
+        row = find_open_server(session, principal, reference)
+    valid = _valid_redirects(session, claims)
+    same = fingerprint(row.server_id if row is not None else None, claims, valid)
+    return session.scalar(select(McpClient.client_id).where(McpClient.fingerprint == same)) is not None
 
 
 def register_stranger(

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, literal, select
 from sqlalchemy.orm import Session
@@ -120,7 +121,7 @@ def issue_key(session: Session, principal: Principal, draft: KeyDraft, *, secret
 
 def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> IssuedKey:
     """Make a key for oneself, never wider than oneself: one's own team's, within what one can use, not unrestricted
-    where one is restricted. It follows the caller's access from then on."""
+    where one is restricted. It follows the caller's access from then on, and ends with the key it was issued with."""
     authz.require(principal, Action.KEY_OWN)
     if draft.follows_owner is False:
         raise InvalidRequest(
@@ -137,7 +138,8 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
         draft, user_id=principal.user_id, object_permission=permission, access_group_ids=(),
         expires_at=_own_expiry(session, principal, draft.expires_at),
     )  # fmt: skip
-    return _issue(session, principal, draft, None, _set_by(session, principal, permission))
+    set_by = _set_by(session, principal, permission)
+    return _issue(session, principal, draft, None, set_by, issued_with=principal.key_id)
 
 
 def change_key(
@@ -160,6 +162,13 @@ def change_key(
     for name in ("key_alias", "expires_at"):
         if name in changes:
             setattr(row, name, changes[name])
+    ends = row.expires_at
+    for issued in _issued_with(session, row):
+        if ends is not None and (issued.expires_at is None or issued.expires_at > ends):
+            issued.expires_at = ends
+            audit.record(
+                session, principal, "API key changed", "key", issued.key_id, name=_called(issued), ended_with=key_id
+            )
     routes = changes.get("allowed_routes", row.allowed_routes)
     row.allowed_routes = list(routes) if isinstance(routes, list | tuple) else []
     replace_grants(session, ("key", key_id), permission, access_group_ids)
@@ -183,9 +192,11 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
     if not (own and authz.may(principal, Action.KEY_OWN)):
         authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
-    if row.revoked_at is None:
-        row.revoked_at = now()
-        audit.record(session, principal, "API key revoked", "key", key_id, name=_called(row))
+    for ended in (row, *_issued_with(session, row)):
+        if ended.revoked_at is None:
+            ended.revoked_at = now()
+            said: dict[str, Any] = {} if ended is row else {"ended_with": key_id}
+            audit.record(session, principal, "API key revoked", "key", ended.key_id, name=_called(ended), **said)
     session.flush()
 
 
@@ -208,7 +219,8 @@ def sweep_keys(session: Session, _principal: Principal) -> None:
 
 
 def _issue(
-    session: Session, principal: Principal, draft: KeyDraft, secret: str | None, set_by: SetBy
+    session: Session, principal: Principal, draft: KeyDraft, secret: str | None, set_by: SetBy, *,
+    issued_with: str | None = None,
 ) -> IssuedKey:  # fmt: skip
     _check_holders(session, draft)
     if draft.expires_at is not None and draft.expires_at <= now():
@@ -220,7 +232,7 @@ def _issue(
     row = ApiKey(
         key_alias=draft.key_alias, key_hash=hash_key(key), key_prefix=key[:_PREFIX_LENGTH], user_id=draft.user_id,
         team_id=draft.team_id, allowed_routes=list(draft.allowed_routes), expires_at=draft.expires_at,
-        set_by=set_by,
+        set_by=set_by, issued_with=issued_with,
     )  # fmt: skip
     session.add(row)
     session.flush()
@@ -230,6 +242,17 @@ def _issue(
     audit.record(session, principal, "API key issued", "key", row.key_id, name=_called(row), changes=changes)
     session.flush()
     return IssuedKey(_shown(session, principal, [row])[0], key)
+
+
+def _issued_with(session: Session, row: ApiKey) -> list[ApiKey]:
+    """The keys that were issued with `row`, with those, and so on."""
+    found: list[ApiKey] = []
+    above = [row.key_id]
+    while above:
+        next_ones = session.scalars(select(ApiKey).where(ApiKey.issued_with.in_(above))).all()
+        found += next_ones
+        above = [key.key_id for key in next_ones]
+    return found
 
 
 def _check_holders(session: Session, draft: KeyDraft) -> None:

@@ -5,8 +5,9 @@ and after `portal db upgrade`:
 
 - The database lacks entries of the journal: it is an older one that was put back. What the entries say is done again,
   and all sessions end.
-- The journal is missing, broken, another one, or lacks entries that the database knows to be in it: what was revoked
-  meanwhile is not known. All keys are dormant and only Admins sign in until one of them wakes the portal.
+- The journal is missing, broken, another one, or lacks entries that the database or the head of the audit record
+  outside knows to be in it, or that head is missing: what was revoked meanwhile is not known.
+  All keys are dormant and only Admins sign in until one of them wakes the portal.
 
 Doing it again only ever takes away: a role is lowered, never raised; a grant becomes one that grants nothing.
 """
@@ -31,10 +32,10 @@ from portal.services.inner.restoring import end_short_lived
 from portal.store import watching
 from portal.store.database import take_turn
 from portal.store.journal import Contents, Entry, FileJournal
-from portal.store.models import Preference, Revocation, User, new_id, now
+from portal.store.models import AuditEvent, Preference, Revocation, User, new_id, now
 
 _LOCK = 7_241_883_002
-_START = "start"
+_START = chain.JOURNAL_BEGINS
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,9 @@ def reconcile(
         ended = ending_again.apply(session, [Ended(e.op, e.kind, e.subject, e.facts) for e in missing])
     if is_older or because:
         end_short_lived(session)
-        lost = chain.read_outside(session)
-        head = chain.read_head(session)
+        lost, head = chain.read_outside(session), chain.read_head(session)
         audit.record(
-            session, principal, trail.OLDER if is_older else "journal missing", "database", None, ended=dict(ended),
+            session, principal, trail.OLDER if is_older else trail.MISSING, "database", None, ended=dict(ended),
             dormant=because, head_outside=lost.sequence if lost else None, head_here=head.sequence if head else None,
         )  # fmt: skip
     if because:
@@ -102,10 +102,18 @@ def reconcile(
     session.flush()
     session.commit()
     outside.write(session, start, found)
-    if is_older or because or chain.read_outside(session) is None:
+    lost, head = chain.read_outside(session), chain.read_head(session)
+    is_late = lost is not None and head is not None and lost.sequence < head.sequence and chain.holds(session, lost)
+    if is_older or because or lost is None or is_late:
         chain.note_outside(session)
     session.commit()
     return Reconciled(is_older, dict(ended), because, start.at)
+
+
+def is_begun(session: Session, principal: Principal) -> bool:
+    """Whether the portal was started on this database, so that it has a journal."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    return session.scalar(select(Revocation.position).where(Revocation.op == _START).limit(1)) is not None
 
 
 def catch_up_due(session: Session, principal: Principal) -> None:
@@ -170,6 +178,13 @@ def _why_dormant(
     sure = outside.sure_up_to(int(noted.value["position"]) if noted else 0)
     if any(row.entry_id not in there and row.position <= sure for row in mine):
         return "The revocation journal is shorter than this database knows it to be."
+    head = chain.read_outside(session)
+    if head is None and session.scalar(select(AuditEvent.event_id).where(AuditEvent.sequence.is_not(None)).limit(1)):
+        return "The head of the audit record, which says how far the revocation journal goes, is missing outside."
+    if head is not None and head.fault:
+        return f"How far the revocation journal goes is not known. {head.fault}"
+    if head is not None and head.position > found.position:
+        return "The revocation journal ends before the head of the audit record outside says that it does."
     return None
 
 

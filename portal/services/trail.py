@@ -1,6 +1,7 @@
 """Reading the record: lists, one event, an export, and whether the chain holds."""
 
 import hashlib
+import time as time_of_day
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -20,9 +21,11 @@ from portal.services.inner.paging import MOST, Page
 from portal.store.models import AuditEvent, Preference, User, now
 
 _BATCH = 500
+_PATIENCE = 1.0
 _VERIFIED = "audit_verified"
 _DELETED = "Deleted user"
 OLDER = "older database noticed"
+MISSING = "journal missing"
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,16 @@ def export_events(session: Session, principal: Principal, wanted: EventFilter) -
     return _batches(session, wanted)
 
 
-def verify(session: Session, principal: Principal, *, without_keys: bool = False) -> Verification:
-    """Walk along the whole chain, and keep what was found for `last_verification`. `without_keys`: events whose key
-    is lost need only follow one another."""
+def verify(
+    session: Session, principal: Principal, *, without_keys: bool = False, is_copy: bool = False
+) -> Verification:  # fmt: skip
+    """Walk along the whole chain, and keep what was found for `last_verification`.
+
+    `without_keys`: events whose key is lost need only follow one another. `is_copy`: the record is that of a backup,
+    which has no head outside.
+    """
     authz.require(principal, Action.AUDIT_VERIFY)
-    found = _Walk(session, without_keys=without_keys).result()
+    found = _Walk(session, without_keys=without_keys, is_copy=is_copy).result()
     session.merge(
         Preference(
             name=_VERIFIED,
@@ -135,6 +143,8 @@ def verify(session: Session, principal: Principal, *, without_keys: bool = False
         )
     )  # fmt: skip
     audit.record(session, principal, "audit verified", "audit", None, events=found.holds, fault=found.fault)
+    if found.fault:
+        chain.leave_outside(session)
     session.flush()
     return found
 
@@ -153,8 +163,8 @@ def last_verification(session: Session, principal: Principal) -> Verification | 
 class _Walk:
     """One walk along the chain, from the first event to the last."""
 
-    def __init__(self, session: Session, *, without_keys: bool) -> None:
-        self._session, self._without_keys = session, without_keys
+    def __init__(self, session: Session, *, without_keys: bool, is_copy: bool) -> None:
+        self._session, self._without_keys, self._is_copy = session, without_keys, is_copy
         self._keys = chain.keys_of(session)
         self._noted, self._outside = chain.read_head(session), chain.read_outside(session)
         self._last = chain.Head(0, None)
@@ -175,6 +185,12 @@ class _Walk:
         return Verification(self._last.sequence, earlier, fault, now(), tuple(self._notes))
 
     def _along(self) -> str | None:
+        try:
+            return self._walked()
+        except (ValueError, TypeError, AttributeError, LookupError):  # of a row that the portal did not write
+            return f"An event behind {self._last.sequence} cannot be read: the portal did not write it."
+
+    def _walked(self) -> str | None:
         while True:
             query = select(AuditEvent).where(AuditEvent.sequence > self._last.sequence).order_by(AuditEvent.sequence)
             rows = self._session.scalars(query.limit(_BATCH).execution_options(populate_existing=True)).all()
@@ -212,6 +228,8 @@ class _Walk:
             self._anchor = row if row.action == chain.ANCHOR else None
         if row.action == OLDER:
             self._notes.append(f"At event {number} an older database was found in place of a newer one.")
+        if row.action == MISSING:
+            self._notes.append(f"At event {number} the revocation journal or the head outside was not whole.")
         return None
 
     def _fault_without_key(self, row: AuditEvent) -> str | None:
@@ -226,19 +244,30 @@ class _Walk:
 
     def _at_the_end(self) -> str | None:
         last, noted = self._last, self._noted
-        if self._outside is None and last.sequence and chain.is_kept_outside(self._session):
+        if self._outside is None and last.sequence and not self._is_copy and chain.is_due_outside(self._session):
             return "The head of the chain that was noted outside is missing."
         for head in filter(None, (noted, self._outside)):
             if head.fault:
                 return head.fault
             if last.sequence < head.sequence:
                 return f"The events from {last.sequence + 1} to {head.sequence} are missing at the end."
+        if noted is not None and self._outside is not None and self._stays_behind(noted):
+            return f"The head of the chain that was noted outside is older: it does not know event {noted.sequence}."
         now_noted = chain.read_head(self._session)
         if last.sequence > (now_noted.sequence if now_noted else 0):
             return f"The head of the chain does not know event {last.sequence}."
         if noted is not None and last.sequence == noted.sequence and last.is_keyed and not noted.is_keyed:
             return "The head of the chain carries no key, though its event does."
         return self._fault_of_earlier()
+
+    def _stays_behind(self, noted: chain.Head) -> bool:
+        """Whether the head outside does not come up to the one inside. On SQLite it is written after the commit."""
+        patience = time_of_day.monotonic() + _PATIENCE
+        while (outside := chain.read_outside(self._session)) is None or outside.sequence < noted.sequence:
+            if time_of_day.monotonic() > patience:
+                return True
+            time_of_day.sleep(0.05)
+        return False
 
     def _fault_of_earlier(self) -> str | None:
         """Events from before the chain are as the anchor sealed them; where there is no anchor there are none."""

@@ -26,7 +26,7 @@ from portal.services.inner.held_tokens import is_machine
 from portal.services.inner.house import house_of
 from portal.services.inner.server_views import KIND_OF_FAULT
 from portal.services.inner.shared_tokens import typed_token
-from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build
+from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build, home_of
 from portal.store.database import release
 from portal.store.models import Server, new_id
 from portal.store.oauth_tables import ServerAuthorization
@@ -132,7 +132,7 @@ def commands_user(session: Session, principal: Principal) -> str:
 def forget_homes(session: Session, principal: Principal) -> None:
     """Delete what commands of servers that are gone have left in their home folders on this host."""
     authz.require(principal, Action.SERVER_CREATE)
-    known = session.scalars(select(Server.server_id)).all()
+    known = [home_of(*ids) for ids in session.execute(select(Server.server_id, Server.incarnation)).tuples()]
     release(session)
     house_of(session).sandbox.forget_homes(known)
 

@@ -2,7 +2,8 @@
 
 It is a line of JSON for each entry of `revocations`, appended and synced after the commit. Each line carries an HMAC
 over itself and the line before, so that nothing in it can be changed, moved or left out unnoticed. Beside it stands
-the head of the audit's chain, in a small file that is written over.
+the head of the audit's chain, in a small file that is written over; it says how far the journal went, too, so that a
+journal whose end was cut off is noticed.
 
 A journal that was not begun is not written: `services/revoking_again.py` begins it when the portal starts.
 """
@@ -15,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class OutsideHead:
-    """The end of the audit's chain as it stands outside of the chain."""
+    """The end of the audit's chain as it stands outside of the chain, and of the journal at that time."""
 
     sequence: int
     event_hash: str
+    position: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,9 @@ class FileJournal:
             os.pwrite(handle, lines, end)
             os.fsync(handle)
             self._known = (inode, end + len(lines), mac, entries[-1].position)
+            with suppress(ValueError):
+                if (head := self.head()) is not None:
+                    self._write_head(replace(head, position=entries[-1].position))
             return len(entries)
 
     def head(self) -> OutsideHead | None:
@@ -141,31 +146,36 @@ class FileJournal:
             return None
         try:
             found = json.loads(text)
-            facts = [int(found["sequence"]), str(found["hash"])]
+            facts = [int(found["sequence"]), str(found["hash"]), int(found["position"])]
             whole = hmac.compare_digest(self._mac(found["key"], "head", facts), found["mac"])
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
             raise ValueError(f"{self.head_path.name} does not hold")
-        return OutsideHead(int(found["sequence"]), str(found["hash"]))
+        return OutsideHead(int(found["sequence"]), str(found["hash"]), int(found["position"]))
 
     def note_head(self, head: OutsideHead, *, force: bool = False) -> None:
-        """Write the audit's head, where it is further than the one that stands there, or with `force` in any case."""
-        with self._lock, self._open():  # others wait for the lock on the journal
+        """Write the audit's head and how far the journal goes by now, where the head is further than the one that
+        stands there, or with `force` in any case. Raises `OSError`, and `ValueError` where the journal does not hold.
+        """
+        with self._lock, self._open() as journal:  # others wait for the lock on the journal
             with suppress(ValueError):
                 before = self.head()
                 if not force and before is not None and before.sequence >= head.sequence:
                     return
-            facts = [head.sequence, head.event_hash]
-            text = json.dumps({
-                "sequence": head.sequence, "hash": head.event_hash, "key": self._newest,
-                "mac": self._mac(self._newest, "head", facts),
-            })  # fmt: skip
-            handle = os.open(self.head_path, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.pwrite(handle, text.encode().ljust(_HEAD_BYTES - 1) + b"\n", 0)
-            finally:
-                os.close(handle)
+            self._write_head(replace(head, position=self._refreshed(journal)[3]))
+
+    def _write_head(self, head: OutsideHead) -> None:
+        facts = [head.sequence, head.event_hash, head.position]
+        text = json.dumps({
+            "sequence": head.sequence, "hash": head.event_hash, "position": head.position, "key": self._newest,
+            "mac": self._mac(self._newest, "head", facts),
+        })  # fmt: skip
+        handle = os.open(self.head_path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(handle, text.encode().ljust(_HEAD_BYTES - 1) + b"\n", 0)
+        finally:
+            os.close(handle)
 
     @contextmanager
     def _open(self) -> Iterator[int]:

@@ -249,7 +249,7 @@ class ApiKey(Base):
     """A bearer secret for the API, kept as its SHA-256.
 
     `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do; `admin`; or null for a
-    key that is older than the column.
+    key that is older than the column. `issued_with` is the key that its owner issued it with: it ends with that one.
     """
 
     __tablename__ = "api_keys"
@@ -262,6 +262,7 @@ class ApiKey(Base):
     team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), index=True)
     allowed_routes: Mapped[list[str]] = mapped_column(default=list)
     set_by: Mapped[str | None] = mapped_column(String(8))
+    issued_with: Mapped[str | None] = mapped_column(_ID, index=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

@@ -111,7 +111,10 @@ class TemporaryServer(Base):
 
 
 class SharedToken(Base):
-    """An access token that the portal got by itself: client credentials, or an exchange for one person (RFC 8693)."""
+    """An access token that the portal got by itself: client credentials, or an exchange for one person (RFC 8693).
+
+    No other is asked for before `wait_until`; `early` counts those in a row that had expired at once.
+    """
 
     __tablename__ = "shared_tokens"
 
@@ -120,3 +123,5 @@ class SharedToken(Base):
     sealed: Mapped[bytes] = mapped_column(Sealed)
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    early: Mapped[int | None]
+    wait_until: Mapped[datetime | None]

@@ -22,7 +22,10 @@ MAX_HEADERS = 200
 MAX_ENCODINGS = 1
 MAX_RATIO = 100
 RATIO_FROM = 1024 * 1024  # bytes that may be unpacked before the ratio is looked at: small answers repeat themselves
-MAX_PIECES = 50_000
+MAX_PIECES = 20_000
+FREE_PIECES = 256
+"""Chunks that may be of any size; from there on each has to stand for bytes, or in an event stream for a line."""
+BYTES_OF_A_PIECE = 16  # on average
 MAX_EVENT_LINES = 20_000
 MAX_EVENT_BYTES = 1024 * 1024  # of one event over HTTP+SSE: what the SDK's reader takes, which has no setting for it
 ACCEPT_ENCODING = "gzip"
@@ -112,7 +115,8 @@ class LimitedBody:
         self._counter = None if limits.max_values is None else ValueCounter()
         self._is_events = "event-stream" in response.headers.get("content-type", "").lower()
         self._working_since = time.monotonic()
-        self._received = self._decoded = self._pieces = 0
+        self._received = self._decoded = self._pieces = self._lines = 0
+        self._in_line = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The decoded body, at most 64 KiB at a time. Raises AnswerRefused, Unfinished and httpx2's own faults."""
@@ -143,12 +147,7 @@ class LimitedBody:
                 return
             except TimeoutError:
                 raise Unfinished("not complete in time") from None
-            self._pieces += 1
-            if self._pieces > MAX_PIECES:
-                raise ResponseTooLarge(
-                    f"sent more than the portal takes: the limit is {MAX_PIECES:,} chunks in one answer. It has to "
-                    "send larger chunks."
-                )
+            self._count_piece(piece)
             await self._give_way()
             for start in range(0, len(piece), _SLICE):
                 part = piece[start : start + _SLICE]
@@ -156,6 +155,28 @@ class LimitedBody:
                 if self._received > self._limits.max_bytes:
                     raise self._too_large()
                 yield part
+
+    def _count_piece(self, piece: bytes) -> None:
+        """Raise `ResponseTooLarge` for too many chunks, and for many that are tiny: each costs as much as a large one.
+
+        Events are sent as they happen: in a stream of them a line that is not empty counts as a chunk.
+        """
+        self._pieces += 1
+        if self._is_events:
+            for line in piece.splitlines(keepends=True):
+                ends = line[-1:] in b"\r\n"
+                self._lines += ends and (self._in_line or line not in (b"\n", b"\r", b"\r\n"))
+                self._in_line = not ends
+        if self._pieces > MAX_PIECES:
+            raise ResponseTooLarge(
+                f"sent more than the portal takes: the limit is {MAX_PIECES:,} chunks in one answer. It has to send "
+                "larger chunks."
+            )
+        if self._pieces > FREE_PIECES + (self._received + len(piece)) // BYTES_OF_A_PIECE + self._lines:
+            raise ResponseTooLarge(
+                f"sent its answer in chunks that are too small: after {FREE_PIECES} chunks they have to hold "
+                f"{BYTES_OF_A_PIECE} bytes on average. It has to send larger chunks."
+            )
 
     async def _give_way(self) -> None:
         """Let the event loop do something else, after some work of ours and of who reads."""

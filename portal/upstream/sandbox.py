@@ -8,6 +8,7 @@ its keys and other commands are not there.
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import pwd
 import resource
@@ -110,18 +111,19 @@ class Sandbox:
     def keeps_homes(self) -> bool:
         """Whether a server's home folder outlives its command."""
         try:
-            return self._home("doctor") is not None
+            return self._home("doctor", ()) is not None
         except NoSandbox:
             return False
 
     def launch(self, argv: Sequence[str], env: Mapping[str, str], *, home: str = "") -> Launch:
         """How to start `argv`, whose first item is a full path, with the variables `env` of its server.
 
-        `home` names the home folder that it keeps; without one it has one in memory. Raises `NoSandbox`.
+        `home` names whose home folder it keeps, which belongs to that name and `argv`: another command gets a new one,
+        and the one before is deleted. Without a name it has one in memory. Raises `NoSandbox`.
         """
         bwrap, prlimit = _program("bwrap", "bubblewrap"), _program("prlimit", "util-linux")
         account = self._account()
-        kept = self._home(home) if home else None
+        kept = self._home(home, argv) if home else None
         mounts = self._mounts(argv[0], prlimit)
         memory = [_in_memory(path) for path in ("/tmp", "/dev/shm", *(() if kept else (HOME,)))]  # noqa: S108
         # Root makes the sandbox as root, so that it may lie where only root gets to, and leaves its rights in there.
@@ -180,14 +182,20 @@ class Sandbox:
             raise NoSandbox(f"Commands do not run as {name}, which is root. Set PORTAL_STDIO_USER to another user.")
         return account
 
-    def _home(self, name: str) -> Path | None:
-        """The folder that is the home of `name`, made where it is missing; None where none can be kept."""
+    def _home(self, name: str, argv: Sequence[str]) -> Path | None:
+        """The folder that is the home of `name` for `argv`, made where it is missing, in place of those for other
+        commands; None where none can be kept."""
         account, homes = self._account(), self._homes.absolute() if self._homes else None
         if homes is None:
             return None
-        own = homes / hashlib.sha256(name.encode()).hexdigest()[:32]
+        of_name = homes / _digest(name)
+        own = of_name / f"of-{_digest(json.dumps(list(argv)))}"
         try:
             homes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            of_name.mkdir(mode=0o700, exist_ok=True)
+            for other in of_name.iterdir():
+                if other != own:
+                    _delete(other)
             own.mkdir(mode=0o700, exist_ok=True)
             if account is not None:
                 os.chown(own, account.pw_uid, account.pw_gid, follow_symlinks=False)
@@ -196,13 +204,13 @@ class Sandbox:
         return own
 
     def forget_homes(self, known: Sequence[str]) -> int:
-        """Delete the home folders of all but the servers `known`; answers how many."""
+        """Delete the home folders of all names but those `known`; answers how many."""
         if self._homes is None or not self._homes.is_dir():
             return 0
-        kept = {hashlib.sha256(name.encode()).hexdigest()[:32] for name in known}
+        kept = {_digest(name) for name in known}
         gone = [path for path in self._homes.iterdir() if path.name not in kept]
         for path in gone:
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
         return len(gone)
 
     def _environment(self) -> dict[str, str]:
@@ -244,6 +252,17 @@ class Sandbox:
         ordered = sorted(steps, key=lambda path: len(path.parts))  # a folder before what is in it
         found = self._known_mounts[programs, surroundings] = tuple(word for path in ordered for word in steps[path])
         return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _in_memory(path: str) -> list[str]:

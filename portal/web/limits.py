@@ -58,7 +58,8 @@ TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
 AUTHORIZE = "60 per minute"
 EXCHANGE = "120 per minute"
-REGISTER = "20 per hour"
+REGISTER = "120 per hour;30 per minute"
+"""By address, of registrations that are new: a company behind one address is many, and equal ones cost nothing."""
 LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
 """Bytes that these endpoints take, where others take what the application says: a file of up to 5 MB and a form."""
 

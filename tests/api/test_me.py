@@ -1,7 +1,7 @@
 """Who one is, and one's own API keys (`/v1/me`)."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -68,22 +68,46 @@ def test_nobody_makes_a_key_that_is_wider_than_themselves(
     assert signed_in("mel").with_csrf().post("/v1/me/keys", wider).status_code == 403
 
 
-def test_a_key_makes_keys_no_wider_and_no_longer_than_itself(client: As, write: Write) -> None:
+def test_a_key_makes_keys_that_end_with_it(client: As) -> None:
+    draft = {"user_id": "mel", "follows_owner": True, "expires_at": "2099-01-01T00:00:00Z"}
+    issued = client("ada").post("/v1/keys", draft).get_json()
+    whole, key_id = issued["key"], issued["key_id"]
+    notes = {"object_permission": {"mcp_servers": [NOTES]}}
+    assert client(whole).post("/v1/me/keys", {}).status_code == 403
+    made = client(whole).post("/v1/me/keys", {**notes, "expires_at": "2100-01-01T00:00:00Z"}).get_json()
+    assert made["expires_at"] == "2099-01-01T00:00:00Z"
+    by_hand = client("mel").post("/v1/me/keys", notes).get_json()
+    earlier = {"expires_at": "2098-01-01T00:00:00Z"}
+    assert client("ada").patch(f"/v1/keys/{key_id}", earlier).status_code == 200
+    assert client("ada").get(f"/v1/keys/{made['key_id']}").get_json()["expires_at"] == earlier["expires_at"]
+    assert client(made["key"]).get("/v1/me").status_code == 200
+    assert client("ada").delete(f"/v1/keys/{key_id}").status_code == 204
+    assert (client(whole).get("/v1/me").status_code, client(made["key"]).get("/v1/me").status_code) == (401, 401)
+    assert client(by_hand["key"]).get("/v1/me").status_code == 200
+
+
+@pytest.mark.parametrize("owner", ["mel", "ada"])
+def test_a_limited_key_changes_no_keys(client: As, write: Write, owner: str) -> None:
+    """Whatever limits it: servers, tools of one, an access group, or routes."""
     with write() as session:
-        make_server(session, "weather")
-        narrow = make_key(session, user_id="mel", mcp_servers=("weather",), mcp_tool_permissions={"weather": ("read",)})
-        row = session.query(ApiKey).order_by(ApiKey.created_at.desc()).first()
-        assert row is not None
-        row.expires_at = datetime(2099, 1, 1, tzinfo=UTC)
-    weather = {"mcp_servers": ["weather"]}
-    assert client(narrow).post("/v1/me/keys", {}).status_code == 403
-    assert client(narrow).post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403
-    other = {**weather, "mcp_tool_permissions": {"weather": ["read", "write"]}}
-    assert client(narrow).post("/v1/me/keys", {"object_permission": other}).status_code == 403
-    made = client(narrow).post("/v1/me/keys", {"object_permission": weather, "expires_at": "2100-01-01T00:00:00Z"})
-    assert made.status_code == 201
-    assert made.get_json()["object_permission"]["mcp_tool_permissions"] == {"id-weather": ["read"]}
-    assert made.get_json()["expires_at"] == "2099-01-01T00:00:00Z"
+        make_server(session, "weather", mcp_access_groups=["tools"])
+        victim = make_key(session, user_id=owner)
+        victim_id = session.query(ApiKey).filter_by(key_hash=hash_key(victim)).one().key_id
+        limited = [
+            make_key(session, user_id=owner, mcp_servers=(NOTES,)),
+            make_key(session, user_id=owner, mcp_tool_permissions={NOTES: ("read",)}),
+            make_key(session, user_id=owner, mcp_servers=(NOTES,), mcp_tool_permissions={NOTES: ("read",)}),
+        ]
+    for key in limited:
+        for body in ({"object_permission": {"mcp_servers": [NOTES]}}, {}, {"follows_owner": True}):
+            assert client(key).post("/v1/me/keys", body).status_code == 403
+        assert client(key).get("/v1/me/keys").status_code == 200
+        assert client(key).delete(f"/v1/me/keys/{victim_id}").status_code == 403
+        assert client(key).delete(f"/v1/keys/{victim_id}").status_code == 403
+    assert client(victim).get("/v1/me").status_code == 200
+
+
+def test_a_key_limited_to_routes_changes_no_keys(client: As) -> None:
     assert client("kit").post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403
 
 

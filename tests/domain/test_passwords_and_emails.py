@@ -1,5 +1,7 @@
 """Passwords that are refused, and e-mails as they are compared."""
 
+import secrets
+
 import pytest
 
 from portal.domain.emails import ascii_domain, email_forms, listed_domain, normal_email
@@ -15,6 +17,10 @@ MELANIE = ("melanie.smith@widgets.example", "Mélanie O’Neill")
         "password123", "Password1234!", "P@ssw0rd2024", "qwertyuiop", "1234567890", "aaaaaaaaaa", "abcdefghij",
         "letmein2024!", "Summer2024!", "Welcome2026!", "iloveyou123", "trustno1trustno1", "monkeymonkey",
         "zaq12wsxcde3", "administrator", "drowssap321", "aaaaaaaaaa" * 50,
+        "correcthorsebatterystaple", "Correct-Horse-Battery-Staple", "correct horse battery staple 1", "Summer2026!!",
+        "Sommer2026!!", "Monday2026!!", "2026-Winter!!", "Acme2026!!", "Initech!2025", "Globex2026!!",
+        "McpPortal2026!!",
+        "mcp-portal-2026!", "MCP Portal 2026", "qwertzuiop2026", "1qaz2wsx!2026", "Company-2026!!", "asdfghjkl;2026",
     ],
 )  # fmt: skip
 def test_common_passwords_are_refused(password: str) -> None:
@@ -48,6 +54,13 @@ def test_a_password_that_says_who_one_is_is_refused(password: str) -> None:
 )
 def test_other_passwords_are_taken(password: str) -> None:
     check_new_password(password, MELANIE)
+
+
+def test_passwords_that_were_generated_are_taken() -> None:
+    """One-time passwords, and those of password managers, at any length that has enough guesses."""
+    for length in (9, 12, 15, 18, 24):
+        for _ in range(40):
+            check_new_password(secrets.token_urlsafe(length), MELANIE)
 
 
 @pytest.mark.parametrize(

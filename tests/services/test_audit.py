@@ -2,27 +2,32 @@
 
 import json
 import re
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
+from portal.app import open_database
 from portal.cli import base, main
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, Transport
-from portal.services import audit, keys, people, preferences, servers, teams, trail
+from portal.services import audit, keys, people, preferences, revocations, servers, teams, trail
+from portal.services.inner import chain
 from portal.services.inner.chain import ANCHOR, HEAD, Hidden, hash_of
 from portal.services.inner.grants import ObjectPermission
 from portal.services.inner.house import house_of
 from portal.services.trail import EventFilter
+from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Preference, new_id, now
-from tests.conftest import CREW, NOTES, Client, Write
+from tests.conftest import CREW, NOTES, Client, Write, make_settings
 from tests.factories import make_group, make_server, make_user
 
 As = Callable[[str | None], Client]
@@ -476,3 +481,128 @@ def test_aud_02_the_signature_is_the_callers_id_or_the_name_of_a_key_of_nobody(c
     with write() as session:
         view = servers.get_server(session, OPERATOR, NOTES)
     assert view.created_by == "operator"
+
+
+# What `portal audit verify` says of a record that somebody changed by hand
+
+
+class Kept:
+    """A record of some events on SQLite, and what it was before the last of them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.file, self._patch = folder / "portal.db", monkeypatch
+        self.settings = make_settings(f"sqlite:///{self.file}")
+        self.database = open_database(self.settings)
+        schema.upgrade(self.database.engine)
+        with self.database.session(writes=True) as session:
+            revocations.reconcile(session, OPERATOR)
+        self.note(6)
+        with self.database.session() as session:
+            self.head = session.get_one(Preference, "audit_head").value
+        self.early_head = self.head_file.read_bytes()
+        self.note(4)
+        self.database.engine.dispose()
+
+    @property
+    def head_file(self) -> Path:
+        return self.file.with_name("portal.db.revocations.head")
+
+    def note(self, count: int) -> None:
+        for number in range(count):
+            with self.database.session(writes=True) as session:
+                audit.record(session, OPERATOR, "noted", "server", str(number))
+                session.commit()
+
+    def run(self, sql: str, **values: object) -> None:
+        with sqlite3.connect(self.file) as connection:
+            connection.execute(sql, values)
+
+    def cut(self) -> None:
+        self.run("delete from audit_events where sequence > :last", last=self.head["sequence"])
+        self.run("update preferences set value = :head where name = 'audit_head'", head=json.dumps(self.head))
+
+    def verify(self) -> tuple[int, str]:
+        self.database.engine.dispose()
+        with self._patch.context() as patch:
+            patch.setattr(base, "load", lambda: self.settings)
+            result = CliRunner().invoke(main, ["audit", "verify"])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    made = Kept(tmp_path, monkeypatch)
+    yield made
+    made.database.engine.dispose()
+
+
+@pytest.mark.parametrize("head", ["now", "older", "gone", "garbage"])
+@pytest.mark.parametrize("events", ["now", "cut"])
+def test_a_missing_or_older_head_outside_is_a_finding_and_stays_one(kept: Kept, head: str, events: str) -> None:
+    if events == "cut":
+        kept.cut()
+    if head == "older":
+        kept.head_file.write_bytes(kept.early_head)
+    elif head == "gone":
+        kept.head_file.unlink()
+    elif head == "garbage":
+        kept.head_file.write_bytes(b"x" * 512)
+    wanted = int((events, head) not in (("now", "now"), ("cut", "older")))  # all of it put back: nothing tells
+    for _ in range(2):
+        code, said = kept.verify()
+        assert code == wanted, said
+        assert ("missing" in said or "older" in said or "cannot be trusted" in said) is bool(wanted), said
+
+
+NOT_OURS = "insert into audit_events (event_id, at, actor, action, target_kind, details, sequence, outcome"
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 1_000, 2**62])
+@pytest.mark.parametrize("event_hash", [None, "0" * 64, "plain"])
+def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
+    kept: Kept, place: int, event_hash: str | None
+) -> None:
+    with kept.database.session() as session:
+        last = session.scalar(select(func.max(AuditEvent.sequence))) or 0
+        previous = session.scalar(select(AuditEvent.event_hash).where(AuditEvent.sequence == last))
+    kept.database.engine.dispose()
+    plain = event_hash == "plain"
+    for number in range(1, place + 1) if place < 4 else [place]:
+        if plain:
+            row = AuditEvent(
+                event_id=f"zz{number}", at=datetime(2026, 12, 1, tzinfo=UTC), actor="x", action="signed in",
+                target_kind="user", details={}, sequence=last + number, outcome="done", previous_hash=previous,
+            )  # fmt: skip
+            event_hash = chain.hash_of(row)
+        kept.run(
+            f"{NOT_OURS}, event_hash, previous_hash) values"
+            " (:id, '2026-12-01 00:00:00.000000', 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",
+            id=f"zz{number}", n=last + number, hash=event_hash, previous=previous if event_hash else None,
+        )  # fmt: skip
+    kept.note(2)
+    for _ in range(2):
+        code, said = kept.verify()
+        assert (code, "Event " in said) == (1, True), said
+    with kept.database.session() as session:
+        ours = (AuditEvent.event_id.not_like("zz%"), AuditEvent.sequence > 1)
+        assert session.scalars(select(AuditEvent).where(AuditEvent.previous_hash == event_hash, *ours)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("update audit_events set details = 'not json' where sequence = 3", "cannot be read"),
+        ("update audit_events set at = 'yesterday' where sequence = 3", "cannot be read"),
+        ("update audit_events set sequence = -5 where sequence = 3", "Event 3 is missing"),
+        ("update audit_events set hash_key = null where sequence = 3", "Event 3"),
+        ("update audit_events set hash_key = 'other' where sequence = 3", "Event 3 cannot be verified"),
+        ("update preferences set value = '[]' where name = 'audit_head'", "head of the chain"),
+        ("update preferences set value = '{\"sequence\": \"x\"}' where name = 'audit_head'", "head of the chain"),
+        ("delete from preferences where name = 'audit_head'", "head of the chain"),
+    ],
+)
+def test_rows_that_nobody_can_read_are_a_finding_and_no_traceback(kept: Kept, sql: str, says: str) -> None:
+    kept.run(sql)
+    code, said = kept.verify()
+    assert (code, says in said) == (1, True), said

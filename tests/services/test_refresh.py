@@ -1,7 +1,10 @@
 """Tokens that are renewed: once, however many ask; kept where the provider is silent; given up where it says no."""
 
+import contextlib
+import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +14,11 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import CredentialNeeded, UpstreamFailure
 from portal.domain.oauth import TokenSet
-from portal.services.inner import held_tokens, loading
+from portal.services.inner import held_tokens, loading, shared_tokens
 from portal.services.inner.tokens import own_token
 from portal.store.database import Database
 from portal.store.models import Server, UserCredential
+from portal.store.oauth_tables import SharedToken
 from tests.conftest import Client, Write
 from tests.factories import make_server
 from tests.oauth.recording import RecordingServer
@@ -232,3 +236,125 @@ def test_another_issuer_is_never_sent_the_old_refresh_token(
     with pytest.raises(CredentialNeeded, match="another sign-in provider"):
         token(database, recorded)
     assert recording_as.seen("token") == []
+
+
+# Tokens that have expired when they arrive, or soon after
+
+
+LIVES = [0, 1, 4, 5, 6, 30, 60, "1", "0", 0.5]
+"""What `expires_in` says where the token is due at once."""
+
+
+@pytest.mark.parametrize("lives", LIVES)
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_token_that_is_due_on_arrival_is_used_and_not_renewed_again_at_once(
+    database: Database, recorded: str, recording_as: RecordingServer, lives: object, rotates: bool
+) -> None:
+    recording_as.token_fields = {"expires_in": lives, **({} if rotates else {"refresh_token": None})}
+    found = at_once(6, lambda: token(database, recorded))
+    assert len(recording_as.seen("token")) == 1
+    got = [one for one in found if isinstance(one, str)]
+    assert got, found
+    assert set(got) != {"SECRET-at"}
+    for _ in range(3):
+        for refused in ("", got[0]):
+            with contextlib.suppress(UpstreamFailure):
+                assert token(database, recorded, refused=refused) == got[0]
+    assert len(recording_as.seen("token")) == 1
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_pause_doubles_and_ends_with_a_token_that_lasts(
+    database: Database, write: Write, recorded: str, recording_as: RecordingServer, same: bool
+) -> None:
+    """Whether the provider sends new tokens or the same one again."""
+    recording_as.token_fields = {"expires_in": 0, **({"access_token": "SECRET-at"} if same else {})}
+    pauses = []
+    for number in range(1, 10):
+        token(database, recorded)
+        assert len(recording_as.seen("token")) == number
+        pauses.append(math.ceil((held(database, recorded).retry_at - datetime.now(UTC).timestamp()) / 5) * 5)
+        put(database, recorded, retry_at=0.0)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    recording_as.token_fields = {}
+    token(database, recorded)
+    assert (held(database, recorded).failures, held(database, recorded).retry_at) == (0, 0.0)
+
+
+@pytest.mark.parametrize("lives", [301, 3600, -1, 10**12, None, "soon", "3600", True, [], float("1e300")])
+def test_a_token_that_lasts_is_renewed_when_it_is_due(
+    database: Database, recorded: str, recording_as: RecordingServer, lives: object
+) -> None:
+    """What is no sensible number stands for no end."""
+    recording_as.token_fields = {"expires_in": lives}
+    first = token(database, recorded)
+    assert [token(database, recorded) for _ in range(3)] == [first] * 3
+    assert len(recording_as.seen("token")) == 1
+
+
+@pytest.mark.parametrize("apart", [-600, 600])
+def test_clocks_that_differ_cost_one_renewal_and_lock_nobody_out(
+    database: Database, recorded: str, recording_as: RecordingServer, apart: int
+) -> None:
+    """Another process with another clock left the times in the row."""
+    at = datetime.now(UTC).timestamp()
+    recording_as.token_fields = {"expires_in": 1}
+    put(database, recorded, retry_at=at + apart + 5, failures=1)
+    for _ in range(5):
+        with contextlib.suppress(UpstreamFailure):
+            token(database, recorded)
+    assert len(recording_as.seen("token")) == (1 if apart < 0 else 0)
+    put(database, recorded, retry_at=at + 10_000_000)
+    assert token(database, recorded).startswith("at-"), "a time further off than any pause is nobody's"
+
+
+def held(database: Database, server_id: str) -> held_tokens.HeldTokens:
+    with database.session() as session:
+        place = held_tokens.place_of(server_of(session, server_id), "mel")
+        credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
+        found = held_tokens.opened(session, place, credential.sealed if credential else None)
+        assert found is not None
+        return found
+
+
+def put(database: Database, server_id: str, **values: Any) -> None:
+    """Change what is kept with Mel's tokens."""
+    changed = replace(held(database, server_id), **values)
+    with database.session(writes=True) as session:
+        credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
+        assert credential is not None
+        place = held_tokens.place_of(server_of(session, server_id), "mel")
+        credential.sealed = held_tokens.sealed(session, place, changed)
+        session.commit()
+
+
+# The portal's own tokens, and those in exchange for a person's
+
+
+@pytest.mark.parametrize("lives", LIVES)
+@pytest.mark.parametrize("kind", ["own", "exchanged"])
+def test_a_shared_token_that_is_due_on_arrival_is_not_asked_for_again_at_once(
+    database: Database, recorded: str, recording_as: RecordingServer, kind: str, lives: object
+) -> None:
+    recording_as.token_fields = {"expires_in": lives}
+    recording_as.answer("token", Answer(200, {"access_token": "shared", "expires_in": lives}, delay_seconds=0.3))
+    found = at_once(6, lambda: shared(database, recorded, kind))
+    assert [one for one in found if one == "shared"], found
+    for refused in ("", "shared", "", "shared"):
+        with contextlib.suppress(UpstreamFailure):
+            assert shared(database, recorded, kind, refused=refused) == "shared"
+    assert len(recording_as.seen("token")) == 1
+    with database.session(writes=True) as session:
+        shared_tokens.sweep(session)
+        session.execute(update(SharedToken).values(wait_until=None))
+        session.commit()
+    shared(database, recorded, kind)
+    assert len(recording_as.seen("token")) == 2
+
+
+def shared(database: Database, server_id: str, kind: str, *, refused: str = "") -> str:
+    with database.session() as session:
+        row = server_of(session, server_id)
+        if kind == "own":
+            return shared_tokens.machine_token(session, row, refused=refused)
+        return shared_tokens.exchanged_token(session, row, "mel", "SECRET-at", refused=refused)

@@ -557,3 +557,73 @@ def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
             file.write_bytes(content)
         with site.database.session(writes=True) as session:
             assert said in (trail.verify(session, OPERATOR).fault or "")
+
+
+# The three files of SQLite, each at the time of the backup or now
+
+
+def put_back(site: Site, **states: str) -> None:
+    """Put the database, the journal and the head to what they were (`old`), leave them (`now`), or delete them."""
+    site.database.engine.dispose()
+    database = Path(site.settings.database_url.removeprefix("sqlite:///"))
+    head = Path(f"{site.journal}.head")
+    lines = site.journal.read_bytes().splitlines(keepends=True)
+    earlier = (site.folder / "old" / site.journal.name).read_bytes().splitlines(keepends=True)
+    half = b"".join(lines[: (len(lines) + len(earlier)) // 2])
+    for name, path in {"database": database, "journal": site.journal, "head": head}.items():
+        state = states.get(name, "now")
+        if state == "old":
+            shutil.copy(site.folder / "old" / path.name, path)
+            for more in ("-wal", "-shm"):
+                Path(f"{path}{more}").unlink(missing_ok=True)
+        elif state == "gone":
+            path.unlink()
+        elif state == "half":
+            path.write_bytes(half)
+        elif state == "short":
+            path.write_bytes(b"".join(lines[:-1]))
+        elif state == "garbage":
+            path.write_bytes(b"x" * 512)
+
+
+@pytest.mark.parametrize(
+    ("states", "is_dormant"),
+    [
+        ({}, False),
+        ({"database": "old"}, False),
+        ({"database": "old", "head": "old"}, False),
+        ({"head": "old"}, False),
+        *(
+            ({"database": database, "journal": journal, "head": head}, True)
+            for database in ("old", "now")
+            for journal, head in [
+                ("old", "now"), ("half", "now"), ("short", "now"), ("gone", "now"), ("now", "gone"), ("old", "gone"),
+                ("gone", "gone"), ("now", "garbage"), ("old", "garbage"),
+            ]
+        ),
+        ({"database": "now", "journal": "old", "head": "old"}, True),
+    ],
+)  # fmt: skip
+def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
+    empty_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: dict[str, str],
+    is_dormant: bool,
+) -> None:  # fmt: skip
+    site = Site("sqlite", empty_database("sqlite"), tmp_path, monkeypatch)
+    site.write(lambda session: make_key(session, user_id="otto", secret="sk-later"))
+    site.start()
+    site.database.engine.dispose()
+    (tmp_path / "old").mkdir()
+    database = Path(site.settings.database_url.removeprefix("sqlite:///"))
+    for path in (database, site.journal, Path(f"{site.journal}.head")):
+        shutil.copy(path, tmp_path / "old" / path.name)
+    site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
+    site.write(lambda session: people.change_user(session, OPERATOR, "otto", {"is_active": False}))
+    site.write(lambda session: people.change_user(session, OPERATOR, "ada", {"password": "quite another long word"}))
+    put_back(site, **states)
+    found = site.start()
+    assert (found.because is not None) is is_dormant, found
+    assert site.status(KEYS["mel"])[0] == 401
+    assert site.status("sk-later")[0] == 401
+    assert site.start().because is None, "a second start finds what the first has written"
+    assert site.run("audit", "verify").exit_code == 0, "it is on record"
+    site.database.engine.dispose()

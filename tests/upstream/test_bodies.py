@@ -326,12 +326,31 @@ def test_a_flood_of_events_is_cut_off() -> None:
         assert "the limit is 20,000 lines of events" in said, (line, said)
 
 
-def test_a_flood_of_tiny_chunks_is_cut_off() -> None:
-    with (
-        raw_server(endless(CHUNKED, b"1\r\n \r\n" * 1000)) as server,
-        pytest.raises(ResponseTooLarge, match="50,000 chunks"),
-    ):
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream", b"text/event-stream; charset=utf-8"])
+@pytest.mark.parametrize("chunk", [b" ", b"\n", b"\r", b"x\r", b"0123456789"])
+def test_a_flood_of_tiny_chunks_is_cut_off(chunk: bytes, kind: bytes) -> None:
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: " + kind + b"\r\n\r\n")
+    piece = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+    says = "20,000 chunks" if chunk == b"x\r" and b"event" in kind else "after 256 chunks"
+    with raw_server(endless(head, piece * 1000)) as server, pytest.raises(ResponseTooLarge, match=says):
         _get(server.url())
+
+
+@pytest.mark.parametrize(
+    ("kind", "chunks"),
+    [
+        (b"application/json", [b"["] + [b"0,"] * 200 + [b"0" * 16] * 3000),
+        (b"application/json", [b"x" * 4096] + [b"1"] * 500),
+        (b"text/event-stream", [b": \n\n"] * 3000),
+        (b"text/event-stream", [b"data: 1", b"\n\n"] * 255),
+        (b"text/event-stream", [b"event: a\n", b"data: {}\n", b"\n"] * 1000),
+    ],
+)
+def test_small_chunks_with_something_in_them_arrive(kind: bytes, chunks: list[bytes]) -> None:
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: " + kind + b"\r\n\r\n")
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    with raw_server(lambda connection, request, server: connection.sendall(head + body)) as server:
+        assert _get(server.url()).content == b"".join(chunks)
 
 
 def test_large_texts_with_many_commas_arrive(client: McpClient) -> None:

@@ -92,13 +92,28 @@ def test_it_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_saved_servers_keep_homes_apart_and_lose_them_when_they_are_gone(tmp_path: Path) -> None:
     sandbox = Sandbox(homes=tmp_path / "homes", hidden=[tmp_path])
-    for name in ("one", "two"):
-        assert run(sandbox, "/bin/sh", "-c", f"ls; echo {name} > mine", home=name).stdout == ""
-    assert run(sandbox, "/bin/cat", "mine", home="one").stdout == "one\n"
-    assert run(sandbox, "/bin/cat", "mine").returncode == 1
+    command = ("/bin/sh", "-c", "cat mine; date +%N > mine")
+    first = {name: run(sandbox, *command, home=name).stdout for name in ("one", "two")}
+    assert first == {"one": "", "two": ""}
+    kept = {name: run(sandbox, *command, home=name).stdout for name in ("one", "two")}
+    assert all(kept.values())
+    assert run(sandbox, *command).stdout == ""
     assert sandbox.forget_homes(["two"]) == 1
-    assert run(sandbox, "/bin/cat", "mine", home="two").stdout == "two\n"
-    assert run(sandbox, "/bin/ls", home="one").stdout == ""
+    assert run(sandbox, *command, home="two").stdout not in ("", kept["two"])
+    assert run(sandbox, *command, home="one").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("/bin/ls", "-A"), ("/bin/sh", "-c", "ls", "--", "kept"), ("/bin/sh", "-c", "ls "), ("/bin/sh", "-c ls")],
+)
+def test_another_command_gets_a_home_of_its_own(tmp_path: Path, other: tuple[str, ...]) -> None:
+    sandbox = Sandbox(homes=tmp_path / "homes", hidden=[tmp_path])
+    command = ("/bin/sh", "-c", "ls; echo SECRET > kept")
+    assert [run(sandbox, *command, home="one").stdout for _ in range(2)] == ["", "kept\n"]
+    assert "kept" not in run(sandbox, *other, home="one").stdout
+    assert run(sandbox, *command, home="one").stdout == "", "the folder before is gone, also for whoever changes back"
+    assert len(list((tmp_path / "homes").rglob("kept"))) == 1
 
 
 def test_processes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

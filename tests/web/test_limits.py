@@ -35,11 +35,26 @@ def test_a_page_and_a_piece_of_one_say_how_long_to_wait(
 
 def test_a_program_reads_how_long_to_wait(client: Callable[[str | None], Client]) -> None:
     nobody = client(None)
-    body = {"redirect_uris": ["http://127.0.0.1:9/back"]}
-    answers = [nobody.post("/notes/register", body) for _ in range(21)]
-    assert 3500 < waits(answers[-1]) <= 3600
+    answers = [registered(nobody, str(number)) for number in range(31)]
+    assert [answer.status_code for answer in answers] == [201] * 30 + [429]
+    assert 1 <= waits(answers[-1]) <= 60
     assert answers[-1].get_json()["error"] == "rate_limited"
-    assert "60 minutes" in answers[-1].get_json()["error_description"]
+
+
+def registered(client: Client, name: str, path: str = "/register") -> TestResponse:
+    return client.post(path, {"client_name": name, "redirect_uris": ["http://localhost:3000/cb"]})
+
+
+@pytest.mark.parametrize("path", ["/register", "/notes/register", "/mcp/notes/register"])
+def test_equal_registrations_cost_nothing(client: Callable[[str | None], Client], path: str) -> None:
+    """A company behind one address registers the same few clients again and again, also beside one who floods."""
+    nobody = client(None)
+    same = registered(nobody, "the same", path).get_json()["client_id"]
+    assert {registered(nobody, "the same", path).get_json()["client_id"] for _ in range(40)} == {same}
+    assert [registered(nobody, str(number), path).status_code for number in range(30)] == [201] * 29 + [429]
+    again = registered(nobody, "the same", path)
+    assert (again.status_code, again.get_json()["client_id"]) == (201, same)
+    assert registered(nobody, "another", path).status_code == 429
 
 
 def test_tries_at_one_account_are_counted_under_a_name_that_does_not_tell_whose(app: Flask) -> None:

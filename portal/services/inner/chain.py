@@ -25,7 +25,7 @@ from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.store.database import take_turn
 from portal.store.journal import FileJournal, OutsideHead
-from portal.store.models import AuditEvent, ChainKey, Preference, new_id, now
+from portal.store.models import AuditEvent, ChainKey, Preference, Revocation, new_id, now
 from portal.store.watching import SCHEMA
 
 HEAD = "audit_head"
@@ -33,6 +33,9 @@ ANCHOR = "audit chain keyed"
 UPGRADE_LASTS = timedelta(days=7)
 """How long after the anchor an older version may still write events without a key."""
 _LOCK = 7_241_883_001  # any number, the same in every process
+JOURNAL_BEGINS = "start"
+"""The `op` of the entry that says when the revocation journal of this database began, and names it."""
+_LEAVE = "leave the head outside"
 _OUTSIDE = "head of the audit's chain to note outside"
 
 
@@ -45,12 +48,16 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Head:
-    """The end of the chain. `fault` says what is wrong with how it was noted."""
+    """The end of the chain. `fault` says what is wrong with how it was noted.
+
+    `position` is how far the revocation journal went, where the head outside tells.
+    """
 
     sequence: int
     event_hash: str | None
     is_keyed: bool = False
     fault: str | None = None
+    position: int = 0
 
 
 def append(session: Session, rows: Sequence[AuditEvent]) -> None:
@@ -58,20 +65,40 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
     take_turn(session, _LOCK)
     noted = session.get(Preference, HEAD, populate_existing=True)
     head = _head_in(session, noted) or _last(session)
+    if head.fault and head.event_hash is None:  # it cannot be read
+        head = _last(session)
     key_id, key = _newest_key(session)
     if not head.is_keyed and (anchor := _anchor(session, head, rows)) is not None:
         session.add(anchor)
         rows = (anchor, *rows)
     before = head
     for row in rows:
-        row.sequence, row.previous_hash, row.hash_key = head.sequence + 1, head.event_hash, key_id
+        row.sequence, row.previous_hash, row.hash_key = _free_after(session, head.sequence), head.event_hash, key_id
         row.event_hash = hash_of(row, key)
         head = Head(row.sequence, row.event_hash)
     noted = noted or Preference(name=HEAD)
     value = {"sequence": head.sequence, "hash": head.event_hash, "key": key_id}
     noted.value = {**value, "mac": _mac(key, value)}
     session.add(noted)
-    session.info[_OUTSIDE] = (before, OutsideHead(head.sequence, str(head.event_hash)))
+    if not session.info.pop(_LEAVE, False):
+        session.info[_OUTSIDE] = (before, OutsideHead(head.sequence, str(head.event_hash)))
+
+
+def _free_after(session: Session, sequence: int) -> int:
+    """The next place that nobody took. An event that was put there by hand keeps it and is followed by none, which
+    `portal audit verify` reports."""
+    query = select(AuditEvent.sequence).where(AuditEvent.sequence > sequence).order_by(AuditEvent.sequence)
+    with session.no_autoflush:
+        for taken in session.scalars(query.execution_options(yield_per=100)):
+            if taken != sequence + 1:
+                break
+            sequence = taken
+    return sequence + 1
+
+
+def leave_outside(session: Session) -> None:
+    """Keep the head in its file as it is in this transaction: what is wrong with it is to be seen again."""
+    session.info[_LEAVE] = True
 
 
 def read_head(session: Session) -> Head | None:
@@ -84,10 +111,10 @@ def read_outside(session: Session) -> Head | None:
     journal = journal_of(session)
     if journal is not None:
         try:
-            found = journal.head() if journal.exists() else None
+            found = journal.head()
         except (ValueError, OSError) as error:
             return Head(0, None, fault=f"The head of the chain outside cannot be trusted: {error}.")
-        return Head(found.sequence, found.event_hash) if found else None
+        return Head(found.sequence, found.event_hash, position=found.position) if found else None
     if not is_kept_outside(session):
         return None
     row = session.execute(text(f"select sequence, event_hash from {SCHEMA}.head")).first()  # noqa: S608 - no input
@@ -102,6 +129,20 @@ def is_kept_outside(session: Session) -> bool:
     if session.get_bind().dialect.name != "postgresql":
         return False
     return bool(session.scalar(text("select to_regclass(:name) is not null"), {"name": f"{SCHEMA}.head"}))
+
+
+def is_due_outside(session: Session) -> bool:
+    """Whether the head must stand outside: once there are events, and the portal was started on this database."""
+    if journal_of(session) is None and session.get_bind().dialect.name != "postgresql":
+        return False
+    begun = select(Revocation.position).where(Revocation.op == JOURNAL_BEGINS).limit(1)
+    return is_kept_outside(session) or session.scalar(begun) is not None
+
+
+def holds(session: Session, head: Head) -> bool:
+    """Whether the event that `head` names is there as it was."""
+    query = select(AuditEvent.event_hash).where(AuditEvent.sequence == head.sequence)
+    return not head.sequence or session.scalar(query) == head.event_hash
 
 
 def note_outside(session: Session) -> None:
@@ -227,8 +268,11 @@ def _canonical(facts: Mapping[str, Any]) -> bytes:
 def _head_in(session: Session, noted: Preference | None) -> Head | None:
     if noted is None:
         return None
-    value = dict(noted.value)
-    sequence, event_hash = int(value["sequence"]), value["hash"]
+    try:
+        value = dict(noted.value)
+        sequence, event_hash = int(value["sequence"]), str(value["hash"])
+    except (ValueError, TypeError, KeyError):
+        return Head(0, None, True, "The head of the chain cannot be read.")
     mac, key_id = value.pop("mac", None), str(value.get("key"))
     key = house_of(session).chain_keys.get(key_id) or keys_of(session).get(key_id)
     if mac is None:

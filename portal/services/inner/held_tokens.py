@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from portal.domain.oauth import TokenSet
+from portal.domain.oauth import TokenSet, pause_after
 from portal.domain.servers import AuthType, OAuthFlow
 from portal.services.inner import places
 from portal.services.inner.house import house_of
@@ -21,7 +21,7 @@ MORE_RIGHTS = "more_rights"
 @dataclass(frozen=True)
 class HeldTokens:
     """What is sealed. `wanted` are scopes that the upstream asked for in vain; `failures` and `retry_at` (seconds since
-    1970) hold renewing back after an authorization server did not answer."""
+    1970) hold renewing back after an authorization server did not answer, or sent tokens that had expired at once."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -95,8 +95,13 @@ def is_usable(credential: UserCredential, at: datetime) -> bool:
 
 
 def after_renewal(held: HeldTokens, tokens: TokenSet) -> HeldTokens:
-    """The tokens once they were renewed: an authorization server that sends no new refresh token lets the old live."""
+    """The tokens once they were renewed: an authorization server that sends no new refresh token lets the old live.
+
+    Those that are due at once are not renewed again before a pause is over.
+    """
+    at = now()
+    early, pause = pause_after(tokens.expires_at, at, held.failures)
     return replace(
         held, access_token=tokens.access_token, refresh_token=tokens.refresh_token or held.refresh_token,
-        token_type=tokens.token_type, failures=0, retry_at=0.0,
+        token_type=tokens.token_type, failures=early, retry_at=at.timestamp() + pause if pause else 0.0,
     )  # fmt: skip

@@ -6,20 +6,26 @@ the API sends is a key of ours, which is never sent anywhere.
 """
 
 import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
+from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, or_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.domain.discovery import is_secure
-from portal.domain.errors import InvalidRequest, UpstreamFailure
+from portal.domain.errors import InvalidRequest, UpstreamFailure, UpstreamTimeout
 from portal.domain.oauth import (
+    LONGEST_EARLY_PAUSE,
     REFRESH_MARGIN,
     AuthorizationServer,
     Client,
     TokenSet,
     canonical_resource,
+    pause_after,
     read_token_set,
 )
 from portal.domain.upstream import HealthReason
@@ -36,6 +42,9 @@ from portal.upstream.oauth_client import OAuthRefused
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a word of RFC 8693
+_PATIENCE = 15.0
+_asking: dict[tuple[int, str, str, str], Future[str]] = {}
+_asking_lock = threading.Lock()
 
 
 def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
@@ -43,10 +52,12 @@ def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
 
     Raises `UpstreamFailure` where none can be had.
     """
-    kept = _kept(session, row, "")
-    if kept and kept != refused:
-        return kept
-    return _fetched(session, row, "", _own_grant(opened(session, row, credentials=True).credentials.get("scopes")))
+    return _kept_or_fetched(
+        session, row, "", refused,
+        lambda: _fetched(
+            session, row, "", _own_grant(opened(session, row, credentials=True).credentials.get("scopes"))
+        ),
+    )  # fmt: skip
 
 
 def typed_token(session: Session, definition: Definition, *, issuer: str = "") -> str:
@@ -78,9 +89,10 @@ def typed_token(session: Session, definition: Definition, *, issuer: str = "") -
 def exchanged_token(session: Session, row: Server, user_id: str, subject: str, *, refused: str = "") -> str:
     """The token that the server takes, for the person's own token `subject` (RFC 8693, 2.1)."""
     holder = subject_of(user_id)
-    kept = _kept(session, row, holder)
-    if kept and kept != refused:
-        return kept
+    return _kept_or_fetched(session, row, holder, refused, lambda: _exchanged(session, row, holder, subject))
+
+
+def _exchanged(session: Session, row: Server, holder: str, subject: str) -> str:
     credentials = opened(session, row, credentials=True).credentials
     form = {
         "grant_type": _EXCHANGE,
@@ -104,7 +116,8 @@ def forget_exchanged(session: Session, server_id: str, user_id: str) -> None:
 
 def sweep(session: Session) -> None:
     """Delete tokens that have run out."""
-    session.execute(delete(SharedToken).where(SharedToken.expires_at <= now()))
+    waits_no_more = or_(SharedToken.wait_until.is_(None), SharedToken.wait_until <= now())
+    session.execute(delete(SharedToken).where(SharedToken.expires_at <= now(), waits_no_more))
 
 
 def subject_of(user_id: str) -> str:
@@ -112,11 +125,48 @@ def subject_of(user_id: str) -> str:
     return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _kept(session: Session, row: Server, subject: str) -> str | None:
-    kept = session.get(SharedToken, (row.server_id, subject), populate_existing=True)
-    if kept is None or (kept.expires_at is not None and kept.expires_at - REFRESH_MARGIN <= now()):
+def _kept(session: Session, row: Server, subject: str, refused: str) -> str | None:
+    """The token that is kept, None where another one is to be asked for. Raises `UpstreamFailure` where that waits."""
+    kept, at = session.get(SharedToken, (row.server_id, subject), populate_existing=True), now()
+    if kept is None:
         return None
-    return house_of(session).vault.open(kept.sealed, places.of_shared_token(row, subject))
+    token = house_of(session).vault.open(kept.sealed, places.of_shared_token(row, subject))
+    is_good = bool(token) and token != refused
+    if is_good and (kept.expires_at is None or kept.expires_at - REFRESH_MARGIN > at):
+        return token
+    if kept.wait_until is None or not 0 < (kept.wait_until - at).total_seconds() <= LONGEST_EARLY_PAUSE:
+        return None
+    if is_good and kept.expires_at is not None and kept.expires_at > at:
+        return token
+    raise UpstreamFailure(
+        "The sign-in provider’s tokens expire at once. Try again in a few minutes.", reason=HealthReason.REFUSED
+    )
+
+
+def _kept_or_fetched(session: Session, row: Server, subject: str, refused: str, fetch: Callable[[], str]) -> str:
+    """The token that is kept, or what `fetch` gets: of those who want it at once in this process, one asks for all."""
+    kept = _kept(session, row, subject, refused)
+    if kept is not None:
+        return kept
+    key = (id(house_of(session)), row.server_id, subject, refused)
+    release(session)  # so that what another one kept meanwhile is seen, and nobody holds a transaction while waiting
+    with _asking_lock:
+        future, is_mine = _asking.get(key), key not in _asking
+        if future is None:
+            future = _asking[key] = Future()
+    if is_mine:
+        try:
+            future.set_result(_kept(session, row, subject, refused) or fetch())
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        finally:
+            with _asking_lock:
+                del _asking[key]
+    try:
+        return future.result(timeout=_PATIENCE)
+    except TimeoutError:
+        raise UpstreamTimeout("A token for the server is being asked for. Try again in a moment.") from None
 
 
 def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], *, endpoint: str = "") -> str:
@@ -163,8 +213,15 @@ def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: 
     sealed = house_of(session).vault.seal(tokens.access_token, place)
     try:
         # Deleting comes first: on SQLite a transaction that has read cannot write once another process has.
-        session.execute(delete(SharedToken).where(SharedToken.server_id == server_id, SharedToken.subject == subject))
-        session.add(SharedToken(server_id=server_id, subject=subject, sealed=sealed, expires_at=tokens.expires_at))
+        mine = delete(SharedToken).where(SharedToken.server_id == server_id, SharedToken.subject == subject)
+        before, at = session.scalar(mine.returning(SharedToken.early)), now()
+        early, pause = pause_after(tokens.expires_at, at, before or 0)
+        session.add(
+            SharedToken(
+                server_id=server_id, subject=subject, sealed=sealed, expires_at=tokens.expires_at, early=early,
+                wait_until=at + timedelta(seconds=pause) if pause else None,
+            )
+        )  # fmt: skip
         session.commit()
     except IntegrityError:  # another process kept one at the same moment, or the server is gone
         session.rollback()

@@ -92,8 +92,13 @@ def blueprint_of(session: Session, row: Server) -> Blueprint:
         timeout=row.timeout,
         extra_headers=tuple(row.extra_headers),
         may_start=row.approval_status == "active" and not inspect(row).transient,
-        home=row.server_id,
+        home="" if inspect(row).transient else home_of(row.server_id, row.incarnation),
     )
+
+
+def home_of(server_id: str, incarnation: str) -> str:
+    """Whose home folder the command of a server keeps: one that is made anew under the same id gets a new one."""
+    return f"{server_id}\n{incarnation}"
 
 
 def declared(row: Server) -> tuple[Variable, ...]:

@@ -69,6 +69,15 @@ class _Stored:
     def is_fresh(self) -> bool:
         return not self.is_blocked and (self.expires_at is None or self.expires_at - REFRESH_MARGIN > now())
 
+    @property
+    def mark(self) -> tuple[str, str, datetime | None]:
+        """What another renewal, or connecting again, changes."""
+        return self.held.access_token, self.held.refresh_token, self.expires_at
+
+    def waits(self) -> bool:
+        """Whether renewing has to wait; a time further off than any pause was set by a clock that is wrong."""
+        return 0 < self.held.retry_at - now().timestamp() <= _LONGEST_PAUSE * 1.2
+
     def lasts(self, refused: str) -> bool:
         """Whether its token may still be sent, due or not."""
         return self.held.access_token != refused and (self.expires_at is None or self.expires_at > now())
@@ -140,21 +149,22 @@ def _own_token(session: Session, row: Server, user_id: str | None, refused: str)
         stored = _load(session, user_id, [row]).get(row.server_id)
         if stored is None or stored.is_blocked:
             raise needed(session, row.server_id, name_of(row), stored.because if stored else None)
-        token = stored.held.access_token
-        first = first or token
-        # One that came meanwhile is taken even if it is due soon: it may live less than the margin.
-        if token != refused and (stored.is_fresh() or (token != first and stored.lasts(refused))):
+        token, first = stored.held.access_token, first or stored.mark
+        # What came meanwhile is taken however long it lives: whoever waited shares what one renewal gave.
+        if stored.mark != first or (token != refused and stored.is_fresh()):
             return token
         if not stored.held.refresh_token:
             _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
-        if stored.held.retry_at > now().timestamp():
+        if stored.waits():
             if stored.lasts(refused):
                 return token
-            raise _unrenewed("does not answer")
-        if not _renewed(session, row, stored, refused):
-            if time.monotonic() > patience:
-                raise UpstreamTimeout("Your connection is being renewed. Try again in a moment.")
-            time.sleep(_LOOK_AGAIN)
+            raise _unrenewed("does not answer, or its tokens expire at once")
+        renewed = _renewed(session, row, stored, refused)
+        if renewed is not None:
+            return renewed
+        if time.monotonic() > patience:
+            raise UpstreamTimeout("Your connection is being renewed. Try again in a moment.")
+        time.sleep(_LOOK_AGAIN)
 
 
 def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str, _Stored]:
@@ -180,8 +190,8 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
     return found
 
 
-def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bool:
-    """Renew the tokens, if nobody else does; False where somebody else does, or did."""
+def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> str | None:
+    """The access token after renewing, which is asked for once; None where somebody else renews it, or did."""
     found = authorization_of(session, row)
     if stored.issuer is not None and stored.issuer != identity_of(found.server):
         _give_up(session, stored, stored.version, "issuer_changed")
@@ -189,7 +199,7 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bo
     if client is None:
         _give_up(session, stored, stored.version, "client_changed")
     if not _take_lease(session, stored):
-        return False
+        return None
     leased = stored.version + 1
     try:
         tokens = _ask(session, stored, found.server, found.resource, client)
@@ -204,14 +214,14 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bo
         _pause(session, stored, leased)
         if not stored.lasts(refused):
             raise _unrenewed(f"refused it ({error})" if error else "does not answer") from None
-        return True
+        return stored.held.access_token
     renewed = held_tokens.after_renewal(stored.held, tokens)
-    _write(
+    is_kept = _write(
         session, stored, leased, sealed=held_tokens.sealed(session, stored.place, renewed),
         expires_at=tokens.expires_at, scopes=list(tokens.scopes),
     )  # fmt: skip
     _tell(stored, "ok")
-    return True
+    return tokens.access_token if is_kept else None
 
 
 def _tell(stored: _Stored, outcome: str) -> None:
@@ -260,9 +270,9 @@ def _pause(session: Session, stored: _Stored, version: int) -> None:
     _write(session, stored, version, sealed=held_tokens.sealed(session, stored.place, waiting))
 
 
-def _write(session: Session, stored: _Stored, version: int, **values: Any) -> None:
+def _write(session: Session, stored: _Stored, version: int, **values: Any) -> bool:
     """Change the credential unless somebody did since `version`, and give the lease back."""
-    _change(session, stored, version, refresh_lease_until=None, **values)
+    return _change(session, stored, version, refresh_lease_until=None, **values)
 
 
 def _change(session: Session, stored: _Stored, version: int, *conditions: Any, **values: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, g, request
 
-from portal.domain.errors import InvalidRequest, NotFound, TooLarge
+from portal.domain.errors import InvalidRequest, NotFound, PortalError, TooLarge
 from portal.services import broker_clients, broker_documents
 from portal.web.api import payloads
 from portal.web.carriers import of_the_broker
@@ -35,8 +35,18 @@ def authorization_server(prefix: str | None) -> Response:
     return _document(broker_documents.describe_authorization_server(g.session, g.principal, prefix))
 
 
+def _costs_nothing() -> bool:
+    """Whether this request registers what is registered, so that it makes nothing new and counts for no limit."""
+    arguments = request.view_args or {}
+    reference, is_known = arguments.get("prefix", arguments.get("server_id", "")), "server_id" in arguments
+    try:
+        return broker_clients.is_registered(g.session, g.principal, reference, _metadata(), by_id=is_known)
+    except PortalError:
+        return False
+
+
 @bp.post("/v1/mcp/server/oauth/<server_id>/register")
-@limiter.limit(REGISTER)
+@limiter.limit(REGISTER, exempt_when=_costs_nothing)
 @of_the_broker("oauth")
 def register(server_id: str) -> Response:
     """Register a client by key or session."""
@@ -48,7 +58,7 @@ def register(server_id: str) -> Response:
 @bp.post("/<prefix>/register")
 @bp.post("/mcp/<prefix>/register", endpoint="register_from_root")
 @bp.post("/register", defaults={"prefix": ""}, endpoint="register_at_root")
-@limiter.limit(REGISTER)
+@limiter.limit(REGISTER, exempt_when=_costs_nothing)
 @of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
     """Take down what a client says of itself."""
@@ -66,6 +76,7 @@ def _metadata() -> dict[str, Any]:
     """The metadata: JSON, or as LiteLLM takes it a form."""
     if request.content_length is not None and request.content_length > _LARGEST:
         raise TooLarge("Client metadata are 16 KiB at most.")
+    request.get_data(cache=True)  # it is read twice: before the limit counts, and to register
     if request.mimetype == "application/x-www-form-urlencoded":
         return _of_form()
     return payloads.read_object()
