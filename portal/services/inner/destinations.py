@@ -38,6 +38,7 @@ from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
 _READABLE = ("static_headers", "env", "env_vars", "args")
+_CLIENT = ("client_id", "client_secret")
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
 
 
@@ -313,15 +314,17 @@ def _end_minted(
     if inspect(row).transient:
         return 0
     now_minted = minted_for(session, row)
+    moves_registration = "client_registration" in {m.secret for m in moves}
     if before.minted.people != now_minted.people or _auth_changed(before, fields):
-        signs_in = any(s.field == "credentials" and s.name == "client_id" for s in row.secrets)
-        same_issuer = signs_in and before.route.key(TOKEN) == after.key(TOKEN) and not _auth_changed(before, fields)
-        minted.forget(session, row, keep_issuer=same_issuer)
+        # A stored client belongs to the issuer that was found for it, whatever else changes, until it is sent away.
+        signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
+        stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
+        minted.forget(session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration)
         return minted.end_connections(session, row)
     if before.minted.shared != now_minted.shared or moves:
         minted.end_shared(session, row)
-    if "client_registration" in {m.secret for m in moves}:
-        minted.forget(session, row)
+    if moves_registration:
+        minted.forget(session, row, keep_issuer=True)
     return 0
 
 
