@@ -15,6 +15,7 @@ from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
 from tests.conftest import Client, Write
 from tests.factories import make_server
+from tests.oauth.asking import authorize
 from tests.oauth.recording import RecordingServer, recording_server
 from tests.web.connecting import connect
 from tests.web.html import filled, parse
@@ -48,7 +49,8 @@ def changes(server_id: str, client: As, *bodies: dict[str, Any]) -> None:
 
 
 def tokens_of(client: As, server_id: str) -> Any:
-    return client("mel").get(f"/v1/mcp/tools/list?server_id={server_id}").get_json()
+    call = {"server_id": server_id, "name": "whoami", "arguments": {}}
+    return client("mel").post("/v1/mcp/tools/call", call).get_json()
 
 
 def named(origin: RecordingServer, **elsewhere: str) -> dict[str, Any]:
@@ -64,7 +66,8 @@ AWAY_AND_BACK = [
     [{"url": "{url}/"}, {"url": "{url}"}],
     [{"transport": "sse"}, {"transport": "http"}],
     [{"clear_secrets": ["credentials.client_id"]}, {"credentials": {"client_id": "typed", "scopes": ["x"]}}],
-    [{"auth_type": "none", "keep_credentials": True}, {"credentials": {"scopes": ["z"]}}, {"auth_type": "oauth2"}],
+    [{"auth_type": "none", "keep_credentials": True}, {"credentials": {"scopes": ["z"]}},
+     {"auth_type": "oauth2", "keep_credentials": True}],
 ]
 
 
@@ -104,10 +107,9 @@ def test_an_endpoint_at_another_origin_waits_for_an_admin(
     answer = tokens_of(client, machine)
     assert evil.requests == []
     assert len(recording_as.seen("token")) == before, answer
-    form = parse(signed_in("ada").get(f"/servers/{machine}/credentials")).find(
-        "form", action=f"/servers/{machine}/sign-in/forget"
-    )
-    assert signed_in("ada").post(f"/servers/{machine}/sign-in/forget", data=filled(form)).status_code in (200, 303)
+    ada = signed_in("ada")
+    form = parse(ada.get(f"/servers/{machine}/credentials")).find("form", action=f"/servers/{machine}/sign-in/forget")
+    assert ada.post(f"/servers/{machine}/sign-in/forget", data=filled(form)).status_code in (200, 303)
     tokens_of(client, machine)
     assert evil.seen("token") if endpoint == "token_endpoint" else len(recording_as.seen("token")) > before
 
@@ -119,7 +121,8 @@ def test_a_person_is_told_and_their_refresh_token_stays(
         server_id = make_server(
             session, "p", url=recording_as.url, auth_type="oauth2", allow_all_keys=True, credentials=CLIENT
         )
-    connect(signed_in("mel"), server_id)
+    mel = signed_in("mel")
+    connect(mel, server_id)
     recording_as.metadata = named(recording_as, token_endpoint=f"{evil.issuer}/token")
     with write() as session:
         known = session.get_one(ServerAuthorization, server_id)
@@ -128,9 +131,9 @@ def test_a_person_is_told_and_their_refresh_token_stays(
     before = len(recording_as.seen("token"))
     tokens_of(client, server_id)
     assert len(recording_as.seen("token")) == before + 1, "the remembered endpoint renews it"
-    page = signed_in("mel").get(f"/credentials/{server_id}/connect")
+    page = mel.get(f"/credentials/{server_id}/connect")
     form = parse(page).find("form", action=f"/credentials/{server_id}/connect")
-    refused = signed_in("mel").post(f"/credentials/{server_id}/connect", data=filled(form))
+    refused = mel.post(f"/credentials/{server_id}/connect", data=filled(form))
     assert refused.status_code == 409
     assert evil.issuer in refused.get_data(as_text=True)
     assert evil.requests == []
@@ -148,7 +151,7 @@ def test_definitions_under_test_are_held_to_it(
         answer = client("ada").post(f"{PATH}/oauth/session", body)
         assert answer.status_code == 200, answer.get_json()
         tokens_of(client, machine)
-        client("ada").get(f"/v1/mcp/server/oauth/{machine}/authorize?client_id=x&redirect_uri=http://127.0.0.1/&state=s")
+        authorize(client("ada"), f"/v1/mcp/server/oauth/{machine}")
     else:
         ada = signed_in("ada")
         form = parse(ada.get(f"/servers/{machine}/edit")).find("form", action=f"/servers/{machine}/edit")
@@ -177,10 +180,7 @@ def test_half_of_the_addresses_typed_has_to_be_of_the_same_provider(
             "allow_all_keys": True, "credentials": CLIENT, **urls}  # fmt: skip
     path = PATH if where == "saved" else f"{PATH}/oauth/session"
     server_id = client("ada").post(path, body).get_json()["server_id"]
-    answer = client("ada").get(
-        f"/v1/mcp/server/oauth/{server_id}/authorize?client_id=x&response_type=code&state=s&code_challenge={'c' * 43}"
-        "&code_challenge_method=S256&redirect_uri=http://127.0.0.1:1/callback"
-    )
+    answer = authorize(client("ada"), f"/v1/mcp/server/oauth/{server_id}")
     assert answer.status_code == (400 if refused else 307), answer.get_data(as_text=True)
     if refused:
         detail = answer.get_json()["detail"]
@@ -188,7 +188,7 @@ def test_half_of_the_addresses_typed_has_to_be_of_the_same_provider(
         assert evil.issuer in detail["message"]
         assert recording_as.issuer in detail["message"]
         if where == "saved":
-            check = client("ada").post(f"{PATH}/{server_id}/oauth-check").get_data(as_text=True)
+            check = client("ada").get(f"{PATH}/{server_id}/oauth-check").get_data(as_text=True)
             assert "own sign-in provider is at" in check
     assert evil.requests == []
 
@@ -204,7 +204,7 @@ def test_what_one_host_registered_is_not_sent_to_another(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer, evil: RecordingServer, endpoint: str,
     refused: bool,
 ) -> None:  # fmt: skip
-    """A provider whose authorization endpoint is elsewhere, as with Google, works; one with a split registration not."""
+    """Providers whose authorization endpoint is elsewhere, as with Google, work; a split registration does not."""
     kind = endpoint.removesuffix("_endpoint").replace("authorization", "authorize").replace("revocation", "revoke")
     kind = kind.replace("registration", "register")
     recording_as.metadata = named(recording_as, **{endpoint: evil.endpoint(kind)})
@@ -243,7 +243,8 @@ def test_a_revoked_connection_goes_to_its_own_provider_only(
     """A token of which nobody knows who issued it is sent nowhere, not even to be revoked."""
     changes(machine, client, {"oauth2_flow": "authorization_code"})
     with write() as session:
-        held_tokens.keep(session, session.get_one(Server, machine), "mel", TokenSet("SECRET-at", "SECRET-rt"), issuer=None)
+        row = session.get_one(Server, machine)
+        held_tokens.keep(session, row, "mel", TokenSet("SECRET-at", "SECRET-rt"), issuer=None)
     answer = client("mel").delete(f"{PATH}/{machine}/oauth-user-credential")
     assert answer.status_code == 200
     assert recording_as.seen("revoke") == []

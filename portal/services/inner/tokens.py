@@ -145,7 +145,7 @@ def _own_token(session: Session, row: Server, user_id: str | None, refused: str)
         # One that came meanwhile is taken even if it is due soon: it may live less than the margin.
         if token != refused and (stored.is_fresh() or (token != first and stored.lasts(refused))):
             return token
-        if not stored.held.refresh_token:
+        if not stored.held.refresh_token or stored.issuer is None:  # nobody knows whose it is, so nobody is sent it
             _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
         if stored.held.retry_at > now().timestamp():
             if stored.lasts(refused):
@@ -183,7 +183,7 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
 def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> bool:
     """Renew the tokens, if nobody else does; False where somebody else does, or did."""
     found = authorization_of(session, row)
-    if stored.issuer is not None and stored.issuer != identity_of(found.server):
+    if stored.issuer != identity_of(found.server):
         _give_up(session, stored, stored.version, "issuer_changed")
     client = known_client(session, row, found.server, stored.held.client_id)
     if client is None:
