@@ -124,7 +124,12 @@ class _Change:
         for name in _MAPS:
             if fields.get(name) is not None:
                 stored = dict(getattr(old, name))
-                fields[name] = {k: KEPT if _same(v, stored.get(k)) else v for k, v in fields[name].items()}
+                spelled = {k.casefold(): k for k in stored} if name == "static_headers" else {}
+                known = {k: k if k in stored else spelled.get(k.casefold(), k) for k in fields[name]}
+                fields[name] = {
+                    known[k] if _same(v, stored.get(known[k])) else k: KEPT if _same(v, stored.get(known[k])) else v
+                    for k, v in fields[name].items()
+                }
         if fields.get("env_vars") is not None:
             fields["env_vars"] = [_as_kept(entry, old.globals) for entry in fields["env_vars"]]
         self._drop_kept(row)
