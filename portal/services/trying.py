@@ -93,6 +93,7 @@ def try_definition(
         no_sandbox=house.sandbox.refusal,
     )
     if blueprint.transport == Transport.STDIO:
+        authz.require(principal, Action.COMMAND_MANAGE)
         if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
             raise InvalidRequest(
                 "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"

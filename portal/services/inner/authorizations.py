@@ -138,7 +138,8 @@ def _typed(urls: Mapping[str, str]) -> AuthorizationServer:
 
 
 def _server_of(known: ServerAuthorization) -> AuthorizationServer:
-    return read_back(known.found).server if known.found else AuthorizationServer(issuer=known.issuer)
+    server = read_back(known.found).server if known.found else AuthorizationServer(issuer="")
+    return replace(server, issuer=known.issuer)
 
 
 def _with_typed(found: Discovery, urls: Mapping[str, str]) -> Discovery:

@@ -14,8 +14,9 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain import destinations
-from portal.domain.destinations import PARTS_OF, TOKEN, Held, Moved, Route
+from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
 from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
@@ -70,7 +71,9 @@ class _Before:
 
 def said_by(session: Session, principal: Principal, fields: ServerFields) -> Said:
     """What `fields` say. Where global values are write-only, those that nobody may read are carried by the operator
-    alone: at a host of one's own they would be read."""
+    alone: at a host of one's own they would be read. Raises `Forbidden` for a key that may not send any elsewhere."""
+    if fields.get("keep_credentials"):
+        authz.require(principal, Action.SECRET_CARRY)
     may_carry = not house_of(session).write_only_globals or authz.is_operator(principal)
     return Said(fields.get("keep_credentials"), may_carry)
 
@@ -154,6 +157,8 @@ def _settle(session: Session, row: Server, before: _Before, fields: ServerFields
     dropped = _dropped(before, after, fields, said, stays)
     stays = [s for s in stays if s not in dropped]
     moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
+    if house_of(session).write_only_globals and (said.trial or not said.may_carry_values):
+        moves = (*moves, *_beside_others(row, before, after, stays, moves))
     if moves and said.keep is None:
         raise refusal(moves, fields, people)
     if moves and said.keep and not said.may_carry_values:
@@ -236,6 +241,24 @@ def _moves(
     moves = destinations.moved(found, after, held)
     moving = {m.secret for m in moves}
     return moves, len(set().union(*(people for secret, people in holders.items() if secret in moving)))
+
+
+def _beside_others(
+    row: Server, before: _Before, after: Route, stays: list[ServerSecret], moves: tuple[Moved, ...]
+) -> tuple[Moved, ...]:
+    """The stored variables of a command that would stand beside other ones than before: whoever may not read them
+    could have the command tell them, or send them elsewhere, with a variable of their own."""
+    were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
+    are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
+    named = {m.secret for m in moves}
+    if were == are or row.transport != "stdio":
+        return ()
+    command = after.label(COMMAND)
+    return tuple(
+        Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
+        for s in stays
+        if s.field == "env" and secret_name(s) not in named
+    )
 
 
 def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: int) -> None:
