@@ -66,8 +66,11 @@ AWAY_AND_BACK = [
     [{"url": "{url}/"}, {"url": "{url}"}],
     [{"transport": "sse"}, {"transport": "http"}],
     [{"clear_secrets": ["credentials.client_id"]}, {"credentials": {"client_id": "typed", "scopes": ["x"]}}],
-    [{"auth_type": "none", "keep_credentials": True}, {"credentials": {"scopes": ["z"]}},
-     {"auth_type": "oauth2", "keep_credentials": True}],
+    [
+        {"auth_type": "none", "keep_credentials": True},
+        {"credentials": {"scopes": ["z"]}},
+        {"auth_type": "oauth2", "keep_credentials": True},
+    ],
 ]
 
 
@@ -161,9 +164,12 @@ def test_definitions_under_test_are_held_to_it(
 
 
 MIXED = [
-    ({"token_url": "{evil}/token"}, True), ({"authorization_url": "{evil}/authorize"}, True),
-    ({"registration_url": "{evil}/register"}, True), ({"authorization_url": "{own}/other"}, False),
-    ({"token_url": "{own}/token"}, False), ({"registration_url": "{own}/register"}, False),
+    ({"token_url": "{evil}/token"}, True),
+    ({"authorization_url": "{evil}/authorize"}, True),
+    ({"registration_url": "{evil}/register"}, True),
+    ({"authorization_url": "{own}/other"}, False),
+    ({"token_url": "{own}/token"}, False),
+    ({"registration_url": "{own}/register"}, False),
     ({"token_url": "{evil}/token", "registration_url": "{own}/register"}, True),
     ({"authorization_url": "{evil}/authorize", "token_url": "{evil}/token"}, False),
 ]
@@ -211,9 +217,7 @@ def test_what_one_host_registered_is_not_sent_to_another(
     with write() as session:
         server_id = make_server(session, "split", url=recording_as.url, auth_type="oauth2", allow_all_keys=True)
     mel = signed_in("mel")
-    form = parse(mel.get(f"/credentials/{server_id}/connect")).find(
-        "form", action=f"/credentials/{server_id}/connect"
-    )
+    form = parse(mel.get(f"/credentials/{server_id}/connect")).find("form", action=f"/credentials/{server_id}/connect")
     answer = mel.post(f"/credentials/{server_id}/connect", data=filled(form))
     assert (answer.status_code == 400) is refused, answer.get_data(as_text=True)[:2000]
     if refused:
