@@ -29,7 +29,6 @@ from portal.store.models import Server, now
 from portal.store.oauth_tables import STALE, ServerAuthorization
 
 log = logging.getLogger("portal.oauth")
-CHANGED = "issuer_changed"
 _FRESH = timedelta(hours=1)
 _TUPLES = ("scopes_supported", "token_endpoint_auth_methods", "pkce")
 _LOOK = (
@@ -87,13 +86,15 @@ def check_pinned(known: AuthorizationServer | None, found: AuthorizationServer) 
     if known is None:
         return
     if identity_of(known) != identity_of(found):
-        raise Conflict(f"The server sends people to another sign-in provider than before. {_LOOK}", code=CHANGED)
+        raise Conflict(
+            f"The server sends people to another sign-in provider than before. {_LOOK}", code="issuer_changed"
+        )
     moved = moved_endpoint(known, found)
     if moved is not None:
         _, before, after = moved
         raise Conflict(
             f"The server’s sign-in provider names the host {after} now, where {before} stood before. {_LOOK}",
-            code=CHANGED,
+            code="issuer_changed",
         )
 
 
