@@ -143,6 +143,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.AUDIT_READ: [[has_admin_view]],
     Action.AUDIT_VERIFY: [[is_admin, has_admin_view]],
     Action.CATALOG_READ: [[has_admin_view]],
+    Action.COMMAND_MANAGE: [[is_admin, is_unbound]],
     Action.CREDENTIAL_FORGET: [[is_person, is_unbound]],
     Action.CREDENTIAL_OWN: [[is_person, may_use]],
     Action.CREDENTIAL_REMOVE_OTHERS: [[is_admin, may_see]],
@@ -152,6 +153,7 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.KEY_READ: [[has_admin_view]],
     Action.PREFERENCE_MANAGE: [[is_admin, is_unbound]],
     Action.PREFERENCE_READ: [[has_admin_view]],
+    Action.SECRET_CARRY: [[is_admin, is_unbound]],
     Action.SERVER_ACCEPT: [[is_admin, has_admin_view, may_see]],
     Action.SERVER_CREATE: [[is_admin]],
     Action.SERVER_DELETE: [[is_admin, may_see]],
@@ -216,6 +218,14 @@ def _granted(holding: frozenset[Predicate], is_about_a_server: bool, is_from_con
 
 
 _REFUSALS = {
+    Action.COMMAND_MANAGE: (
+        "A key with routes or grants of its own may not add, change or try out commands. Use a key without any, or the "
+        "server’s page."
+    ),
+    Action.SECRET_CARRY: (
+        "A key with routes or grants of its own may not send stored secrets along to another host. Use a key without "
+        "any, or the server’s page; or send new values, or keep_credentials: false."
+    ),
     Action.KEY_OWN: "A limited key cannot issue or revoke keys.",
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
     Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",

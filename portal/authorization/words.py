@@ -16,6 +16,7 @@ class Action(StrEnum):
     AUDIT_READ = "audit:read"  # read the record of changes
     AUDIT_VERIFY = "audit:verify"  # check that the record of changes is whole
     CATALOG_READ = "catalog:read"  # see the lists of well-known servers and services to pick from
+    COMMAND_MANAGE = "command:manage"  # add, change and try out servers that are commands on the portal's host
     CREDENTIAL_FORGET = "credential:forget"  # remove what one stored oneself, also where one lost access since
     CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
@@ -25,6 +26,7 @@ class Action(StrEnum):
     KEY_READ = "key:read"  # see all API keys, never their secrets
     PREFERENCE_MANAGE = "preference:manage"  # change instance settings
     PREFERENCE_READ = "preference:read"  # see instance settings
+    SECRET_CARRY = "secret:carry"  # noqa: S105 - let stored secrets go along to another host
     SERVER_ACCEPT = "server:accept"  # compare the tool definitions of a server, and accept changed ones
     SERVER_CREATE = "server:create"  # add a server, or try out a definition
     SERVER_DELETE = "server:delete"  # remove a server with all that hangs on it

@@ -56,7 +56,7 @@ FIELDS_OF = {
     EXCHANGE: ("credentials", "token_url", "url", "spec_path"),
     AUTHORIZE: ("authorization_url", "url", "spec_path"),
     REGISTRATION: ("registration_url", "url", "spec_path"),
-    COMMAND_LINE: ("args", "command"),
+    COMMAND_LINE: ("args", "command", "env"),
     COMMAND: ("command",),
 }
 """The fields of a definition that decide about a part of a route."""

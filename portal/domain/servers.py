@@ -153,10 +153,27 @@ _TRANSPORT_HEADERS = frozenset(
     "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer proxy-authorization "
     "proxy-authenticate accept accept-encoding mcp-session-id mcp-protocol-version mcp-method mcp-name".split()
 )
-# A variable of these names lets its value run code in, or redirect the traffic of, the process that is started.
+# A variable of these names lets its value run code in, or redirect the traffic or the files of, the process that is
+# started: by the loader, an interpreter, a package manager, a container client, a shell, or a TLS library.
 _UNSAFE_ENVIRONMENT = re.compile(
-    r"(LD_.*|DYLD_.*|PYTHON.*|NODE_OPTIONS|NPM_CONFIG_.*|PATH|BASH_ENV|ENV|IFS|GIT_.*|SSL_.*|.*_PROXY|PORTAL_.*)", re.I
+    r"(LD_.*|DYLD_.*|GCONV_PATH|GLIBC_.*|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS"
+    r"|PYTHON.*|PIP_.*|PIPX_.*|UV_.*|VIRTUAL_ENV|CONDA_.*|POETRY_.*"
+    r"|NODE_(OPTIONS|PATH|EXTRA_CA_CERTS|TLS_REJECT_UNAUTHORIZED|REPL_EXTERNAL_MODULE|V8_COVERAGE|REDIRECT_WARNINGS)"
+    r"|NPM_CONFIG_.*|YARN_.*|PNPM_.*|COREPACK_.*|BUN_.*|DENO_.*"
+    r"|RUBYOPT|RUBYLIB|GEM_.*|BUNDLE_.*|PERL5.*|PERLLIB|PHPRC|PHP_INI_SCAN_DIR|LUA_(PATH|CPATH|INIT).*"
+    r"|CLASSPATH|JAVA_HOME|_?JAVA_(TOOL_)?OPTIONS|JAVA_OPTS|JDK_JAVA_OPTIONS"
+    r"|DOTNET_(STARTUP_HOOKS|ADDITIONAL_DEPS|SHARED_STORE|ROOT.*)|CORECLR_.*|GO(PROXY|FLAGS|ENV|ROOT|PATH|TOOLCHAIN)"
+    r"|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS.*|CONTENT_TRUST.*|CLI_.*|CUSTOM_HEADERS)"
+    r"|BUILDX_.*|COMPOSE_.*|CONTAINER_(HOST|CONNECTION)"
+    r"|HOME|USERPROFILE|XDG_.*|PATH|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|ENV|IFS|PS4"
+    r"|GIT_.*|SSL_.*|OPENSSL_.*|.*_CA_BUNDLE|CURL_HOME|.*_PROXY|PORTAL_.*)",
+    re.I,
 )
+
+
+def is_unsafe_variable(name: str) -> bool:
+    """Whether a variable of a command's environment decides which code it runs, or where its files and traffic go."""
+    return _UNSAFE_ENVIRONMENT.fullmatch(name) is not None
 
 
 def normalized_name(value: str, field: str) -> str:
@@ -222,8 +239,13 @@ def check_values(fields: ServerFields) -> None:
                 "A variable’s name has letters, digits and “_”, and does not begin with a digit.", field="env_vars"
             )
     for name, value in (fields.get("env") or {}).items():
-        if not VARIABLE_NAME.fullmatch(name) or _UNSAFE_ENVIRONMENT.fullmatch(name):
-            raise InvalidRequest("This environment variable may not be set for a command.", field="env")
+        if not VARIABLE_NAME.fullmatch(name) or is_unsafe_variable(name):
+            raise InvalidRequest(
+                f"The environment variable {name[:64]} may not be set for a command: it can decide which code runs, or "
+                "where files and traffic go. The operator can pass it on from the portal’s own environment "
+                "(PORTAL_STDIO_VARIABLES).",
+                field="env",
+            )
         if "\x00" in value:
             raise InvalidRequest("An environment value may not hold a NUL character.", field="env")
 

@@ -5,7 +5,7 @@ MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 87
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,12 +32,16 @@ from portal.store.models import Server, UserCredential, now
 from portal.upstream.oauth_client import OAuthRefused
 
 FLOW = "connect"
+_NOT_BOUND = (
+    "The refresh token is not stored: it is not known now which sign-in provider it belongs to. The access token is "
+    "used until it expires. Connect in the portal to have it renewed."
+)
 
 
 @dataclass(frozen=True)
 class ConnectionState:
     """The caller's connection to a server; times are UTC. `needs` says what they have to do: "" nothing, `connect`,
-    `expired`, or `more_rights`, with which most tools work."""
+    `expired`, or `more_rights`, with which most tools work. `note` says what was not stored of what was sent."""
 
     server_id: str
     has_credential: bool
@@ -48,6 +52,7 @@ class ConnectionState:
     account: str | None = None
     renews: bool = False
     needs: str = "connect"
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,18 +140,24 @@ def save_token(
 ) -> ConnectionState:  # fmt: skip
     """Store tokens that the caller got elsewhere, in place of any earlier ones (UOC-01, UOC-15).
 
-    They live `expires_in` seconds from now, or for good where none are given.
+    They live `expires_in` seconds from now, or for good where none are given. A refresh token belongs to the
+    authorization server that the server leads to now, which is discovered if need be; it is sent to no other. Where
+    that cannot be known it is not stored, and the answer says so. Asks other machines, and ends the transaction then.
     """
     row = _find(session, principal, server_id)
     assert principal.user_id is not None
-    tokens = TokenSet(access_token, refresh_token, expiry(expires_in, now()), tuple(scopes))
-    credential = held_tokens.keep(session, row, principal.user_id, tokens, issuer=None)
+    expires_at = expiry(expires_in, now())
+    issuer = _issuer(session, row) if refresh_token else None
+    row = _find(session, principal, server_id)
+    tokens = TokenSet(access_token, refresh_token if issuer else "", expires_at, tuple(scopes))
+    credential = held_tokens.keep(session, row, principal.user_id, tokens, issuer=issuer)
     shared_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     audit.record(
         session, principal, "token saved", "server", row.server_id, name=row.server_name, scopes=list(tokens.scopes)
     )
     session.flush()
-    return _view(session, row.server_id, credential)
+    view = _view(session, row.server_id, credential)
+    return replace(view, note=_NOT_BOUND) if refresh_token and not issuer else view
 
 
 def require_own_place(session: Session, principal: Principal, server_id: str) -> None:
@@ -175,13 +186,26 @@ def disconnect(session: Session, principal: Principal, server_id: str) -> Discon
     return Disconnected(found, said)
 
 
+def _issuer(session: Session, row: Server) -> str | None:
+    """Whose tokens the server takes; None where nobody can tell now."""
+    if not needs_a_person(row):
+        return None
+    try:
+        return identity_of(authorization_of(session, row).server)
+    except PortalError:
+        session.rollback()
+        return None
+
+
 def _revoked(session: Session, row: Server, held: held_tokens.HeldTokens, issuer: str | None) -> str:
     try:
         server = authorization_of(session, row).server
         client = known_client(session, row, server, held.client_id)
         if not server.revocation_endpoint:
             return "The provider offers no way to revoke it; end the portal’s access in your account there."
-        if client is None or issuer not in (None, identity_of(server)):
+        if issuer is None:
+            return "Who issued it is not known here, so nobody was asked; end its access in your account there."
+        if client is None or issuer != identity_of(server):
             return "The server has another provider now; end the portal’s access in your account at the old one."
         release(session)
         oauth = house_of(session).oauth

@@ -23,7 +23,7 @@ from portal.domain.token_answers import broken_rule, claimed_account
 from portal.domain.variables import Scope
 from portal.services import audit
 from portal.services.inner import held_tokens, loading, shared_tokens, temporary
-from portal.services.inner.authorizations import authorization_of, identity_of, keep_authorization
+from portal.services.inner.authorizations import authorization_of, identity_of, keep_authorization, pin_of
 from portal.services.inner.clients import client_of, keep_registration, known_client, registration_of
 from portal.services.inner.completing import fault_of, refused, tokens_for
 from portal.services.inner.definitions import route_of
@@ -70,7 +70,10 @@ def hold(
     if not needs_a_person(row) or is_exchange(row):
         raise InvalidRequest("People do not sign in to such a server themselves.", code="not_oauth", field="auth_type")
     registration = _registration(session, row, stored, earlier)
-    kept = {"fields": contents, "typed": list(typed), "user_id": principal.user_id, "registration": registration}
+    kept = {
+        "fields": contents, "typed": list(typed), "user_id": principal.user_id, "registration": registration,
+        "pin": _pin(session, row, stored, earlier),
+    }  # fmt: skip
     temporary.hold(session, principal, draft_id, kept)
     audit.record(session, principal, "definition held", "server", server_id or draft_id, fields=sorted(fields))
     session.flush()
@@ -181,6 +184,19 @@ def _registration(
         before = temporary.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
         return found if route_of(session, before).key(TOKEN) == token else None
     return registration_of(session, stored) if stored and route_of(session, stored).key(TOKEN) == token else None
+
+
+def _pin(
+    session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The authorization server that the secrets of an earlier draft, or those that are stored, belong to."""
+    if stored is not None:
+        return pin_of(session, row, stored)
+    if not earlier or not earlier.get("authorization"):
+        return None
+    before = temporary.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+    found: dict[str, Any] = earlier["authorization"]
+    return found if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN) else None
 
 
 def _contents(session: Session, principal: Principal, draft_id: str) -> dict[str, Any] | None:

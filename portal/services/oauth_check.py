@@ -13,9 +13,10 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer
 from portal.domain.oauth_advice import Registered, judge_abilities, judge_clients, judge_resource
 from portal.domain.oauth_metadata import fault_of_metadata, words_of
+from portal.domain.oauth_origins import foreign_address, is_split
 from portal.domain.principals import Principal
 from portal.domain.public_address import Sighting, judge_address
-from portal.domain.servers import AuthType, OAuthFlow
+from portal.domain.servers import AuthType, OAuthFlow, origin_of
 from portal.services.inner import loading
 from portal.services.inner.definitions import opened
 from portal.services.inner.house import House, house_of
@@ -141,9 +142,13 @@ def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     if typed is not None:
         steps = [_softened(step) for step in steps]
         steps.append(_typed_addresses(typed, walk.found.server if walk.found else None))
+    elif walk.found is not None and (foreign := foreign_address(patient.urls, walk.found.server)) is not None:
+        steps.append(_mixed(foreign, walk.found.server))
     server = typed or (walk.found.server if walk.found else None)
     if server is None:
         return tuple(steps)
+    if typed is None and is_split(server) and not patient.registered.client_id:
+        steps.append(_split(server))
     if typed is not None and walk.found is not None:
         server = replace(walk.found.server, registration_endpoint=server.registration_endpoint)
     if patient.is_machine:
@@ -169,6 +174,20 @@ def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | No
         remedy = "If they are out of date, clear the two URLs under Edit, Sign-in, so that discovery decides."
         return Step(title, Verdict.WARN, said, remedy=remedy)
     return Step(title, Verdict.OK, "They are complete, and go before what is discovered.")
+
+
+def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
+    _, called, origin = foreign
+    said = f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
+    remedy = "Type the authorization URL, the token URL and the registration URL under Edit, Sign-in, or none of them."
+    return Step("Use the addresses of the server's form", Verdict.FAIL, f"{said} Nothing is sent there.", remedy=remedy)
+
+
+def _split(found: AuthorizationServer) -> Step:
+    where, used = origin_of(found.registration_endpoint), origin_of(found.token_endpoint)
+    said = f"Clients register at {where}, but their secrets are wanted at {used}. The portal does not do that."
+    remedy = "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
+    return Step("Compare where clients register and where tokens are issued", Verdict.FAIL, said, remedy=remedy)
 
 
 def _machine(registered: Registered) -> Step:

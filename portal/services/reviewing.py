@@ -57,6 +57,8 @@ def approve(
         raise LookOnly(f"{_name(row)}: {why_not}")
     _check_version(row, version)
     tools = sights.accept_probed(session, principal, row)
+    if row.transport == "stdio":
+        authz.require(principal, Action.COMMAND_MANAGE)
     changed: list[str] = []
     if proposal is not None:
         fields = proposing.proposed_fields(session, row, proposal)

@@ -29,6 +29,7 @@ from portal.services.inner.writing import (
     change_row,
     check_result,
     refuse_taken_names,
+    require_commands,
     set_names,
     with_conflicts_named,
 )
@@ -106,6 +107,7 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
     authz.require(principal, Action.SERVER_CREATE)
     fields = keeping.settled(session, principal, None, fields)
     check_values(fields)
+    require_commands(principal, None, fields)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
     author, transport = principal.signature, fields.get("transport") or Transport.SSE

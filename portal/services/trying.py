@@ -21,6 +21,7 @@ from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Targ
 from portal.domain.variables import Scope
 from portal.services import audit
 from portal.services.inner import destinations, loading, personal, places, temporary
+from portal.services.inner.authorizations import pinned
 from portal.services.inner.definitions import route_of
 from portal.services.inner.held_tokens import is_machine
 from portal.services.inner.house import house_of
@@ -29,7 +30,6 @@ from portal.services.inner.shared_tokens import typed_token
 from portal.services.inner.targets import Blueprint, approach_to_call, ask, blueprint_of, build, home_of
 from portal.store.database import release
 from portal.store.models import Server, new_id
-from portal.store.oauth_tables import ServerAuthorization
 
 _TRY_TIMEOUT = 15.0
 
@@ -93,6 +93,7 @@ def try_definition(
         no_sandbox=house.sandbox.refusal,
     )
     if blueprint.transport == Transport.STDIO:
+        authz.require(principal, Action.COMMAND_MANAGE)
         if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
             raise InvalidRequest(
                 "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"
@@ -102,10 +103,9 @@ def try_definition(
     stays = row is not None and route_of(session, row).key(RESOURCE) == route_of(session, tried).key(RESOURCE)
     values = personal.opened_values(session, row, principal.user_id) if row and stays else {}
     unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
-    known = session.get(ServerAuthorization, row.server_id) if row else None
+    known = pinned(session, row) if row else None
     try:
-        issuer = known.issuer if known else ""
-        token = typed_token(session, blueprint.definition, issuer=issuer) if is_machine(tried) else None
+        token = typed_token(session, blueprint.definition, known=known) if is_machine(tried) else None
     except UpstreamFailure as failure:
         return Trial(ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message), unset)
     target = build(blueprint, values, key=token)

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from portal.store.models import Base, Sealed, new_id, now
 
 _ID = String(128)
+STALE = "stale"
+"""Stands in `ServerAuthorization.found` where it only says where stored secrets may go, and has to be found anew."""
 
 
 class OAuthFlow(Base):

@@ -18,6 +18,7 @@ import anyio
 from pydantic import ValidationError
 
 from portal.domain.errors import UpstreamFailure
+from portal.domain.servers import is_unsafe_variable
 from portal.domain.upstream import HealthReason, Target
 from portal.upstream.json_text import MAX_VALUES, check_values
 from portal.upstream.sandbox import Launch, NoSandbox, Sandbox
@@ -26,10 +27,6 @@ DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker
 MAX_LINE_BYTES = 10 * 1024 * 1024
 GRACE = 1.0  # seconds that a command gets to leave by itself
 
-# These make an interpreter or the loader run other code, or send its traffic elsewhere.
-_REFUSED_ENV = re.compile(
-    r"(LD_|DYLD_|PYTHON|NPM_CONFIG_|GIT_|SSL_).*|NODE_OPTIONS|PATH|BASH_ENV|ENV|.*_PROXY", re.IGNORECASE
-)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -55,7 +52,7 @@ def checked_command(target: Target, allowed: frozenset[str], sandbox: Sandbox) -
 
 def _check_environment(given: Mapping[str, str]) -> None:
     for name, value in given.items():
-        if not _ENV_NAME.fullmatch(name) or _REFUSED_ENV.fullmatch(name) or "\0" in value:
+        if not _ENV_NAME.fullmatch(name) or is_unsafe_variable(name) or "\0" in value:
             raise UpstreamFailure(
                 "A variable of the command's environment is not allowed.", reason=HealthReason.BLOCKED
             )

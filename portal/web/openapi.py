@@ -20,8 +20,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORDS: dict[int, tuple[str, ...]] = {
     400: (
         "invalid_request", "already_active", "already_exists", "already_rejected", "insecure_authorization_server",
-        "invalid_client", "missing_client_id", "missing_required_fields", "no_authorization_server", "no_person",
-        "no_team", "not_byok", "not_oauth", "reserved_id", "stdio_not_allowed",
+        "invalid_client", "missing_client_id", "missing_required_fields", "mixed_providers", "no_authorization_server",
+        "no_person", "no_team", "not_byok", "not_oauth", "reserved_id", "stdio_not_allowed",
     ),
     401: ("unauthenticated", "sign_in_needed", "byok_auth_required"),
     403: ("forbidden",),

@@ -97,7 +97,11 @@ def test_false_forgets_all_of_it_and_says_so(full: Client, write: Write) -> None
 
 
 def test_new_values_for_each_need_no_word_but_for_what_people_stored(full: Client, client: Any) -> None:
-    new = {name: FULL[name] for name in ("static_headers", "env_vars", "credentials")}
+    new = {
+        "static_headers": {"X-Key": "SECRET-new", "X-Own": "Bearer ${OWN}"},
+        "env_vars": [{**FULL["env_vars"][0], "value": "SECRET-new"}, FULL["env_vars"][1]],
+        "credentials": FULL["credentials"],
+    }
     refused = full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", **new})
     assert [s["secret"] for s in refused.get_json()["detail"]["secrets"]] == ["people.values"]
     for name in ("mel", "vic"):

@@ -44,6 +44,7 @@ def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
     answer = client("mel").post(path(server), TOKEN)
     assert answer.status_code == 200
     state = answer.get_json()
+    assert "refresh token is not stored" in state.pop("note"), "nobody is there who could tell whose it is"
     expires = datetime.fromisoformat(state.pop("expires_at"))
     assert timedelta(seconds=3590) < expires - datetime.now(UTC) < timedelta(seconds=3610)
     assert state.pop("connected_at")
@@ -51,6 +52,36 @@ def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
     again = client("mel").get(path(server, "/status")).get_json()
     assert datetime.fromisoformat(again["expires_at"]) == expires
     assert "SECRET" not in answer.get_data(as_text=True)
+
+
+TYPED = {"authorization_url": "{url}/authorize", "token_url": "{url}/token"}
+BOUND = [
+    ({}, TOKEN, True), (TYPED, TOKEN, True), ({}, {**TOKEN, "refresh_token": None}, None),
+    ({"auth_type": "bearer_token"}, TOKEN, False), ({"token_url": "https://other.example/token"}, TOKEN, False),
+    ({"url": "http://127.0.0.1:9/mcp"}, TOKEN, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "sent", "bound"), BOUND)
+def test_a_refresh_token_goes_only_to_the_provider_that_it_was_stored_for(
+    client: As, write: Write, database: Database, recording_as: RecordingServer, fields: dict[str, str],
+    sent: dict[str, Any], bound: bool | None,
+) -> None:  # fmt: skip
+    """It is bound when it is stored; where nobody can tell whose it is, it is not stored, and the answer says so."""
+    urls = {name: value.format(url=recording_as.issuer) for name, value in fields.items()}
+    with write() as session:
+        given = {"url": recording_as.url, "auth_type": "oauth2", "allow_all_keys": True, **urls}
+        server_id = make_server(session, "bound", credentials={"client_id": "c", "client_secret": "SECRET-c"}, **given)
+    answer = client("mel").post(path(server_id), sent).get_json()
+    assert ("note" in answer) is (bound is False)
+    with write() as session:
+        held = session.get_one(UserCredential, ("mel", server_id, "oauth2"))
+        assert (held.issuer, held.renewable) == (recording_as.issuer if bound else None, bool(bound))
+        held.expires_at = datetime.now(UTC) - timedelta(seconds=1)
+        row = session.get_one(Server, server_id)
+        row.auth_type = "oauth2"
+    client("mel").post("/v1/mcp/tools/call", {"server_id": server_id, "name": "whoami", "arguments": {}})
+    assert len(recording_as.seen("token")) == bool(bound)
 
 
 @pytest.mark.parametrize(("method", "end"), [("POST", ""), ("DELETE", ""), ("GET", "/status")])

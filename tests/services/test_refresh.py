@@ -46,7 +46,7 @@ def hold(session: Session, server_id: str, *, expires_in: float | None, refresh:
     at = datetime.now(UTC) + timedelta(seconds=expires_in) if expires_in is not None else None
     row = session.get(Server, server_id)
     assert row is not None
-    held_tokens.keep(session, row, "mel", TokenSet("SECRET-at", refresh, at), issuer=None)
+    held_tokens.keep(session, row, "mel", TokenSet("SECRET-at", refresh, at), issuer=row.address)
 
 
 def server_of(session: Session, server_id: str) -> Server:
@@ -221,7 +221,7 @@ def test_whoever_connects_meanwhile_is_not_overwritten(
         renewing.join(0.01)
     with write() as session:
         row = server_of(session, recorded)
-        held_tokens.keep(session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=None)
+        held_tokens.keep(session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=row.address)
     renewing.join()
     assert found == ["newer"]
     assert token(database, recorded) == "newer"

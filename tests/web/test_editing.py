@@ -114,9 +114,35 @@ def test_a_new_host_asks_about_stored_credentials(client: Any, signed_in: Signed
     page = parse(ada.post("/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **moved)), 422)
     form = page.find("form", attrs={"data-guard": True})
     assert form.find("input", attrs={"name": "keep_credentials"})
-    answer = ada.post("/servers/id-s/edit", data=filled(form, keep_credentials="y", **moved))
+    answer = ada.post("/servers/id-s/edit", data=filled(form, keep_credentials="keep", **moved))
     assert answer.status_code == 303
     assert client("ada").get("/v1/mcp/server/id-s").get_json()["url"] == "https://elsewhere.example/mcp"
+
+
+NO_CHOICES = [
+    {"keep_credentials": "y"}, {"keep_credentials": "true"}, {"keep_credentials": "KEEP"},
+    {"keep_credentials": "false"}, {"keep_credentials": "forget "}, {"keep_credentials": "keep", "url__mode": "move"},
+    {"auth_value__mode": "Keep"}, {"headers-0-value__mode": "x"}, {"version": "one"}, {"version": "-1"},
+    {"variables-0-name": "V", "variables-0-scope": "everyone"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", NO_CHOICES)
+def test_what_is_no_choice_decides_nothing_and_what_was_typed_stays(
+    client: Any, signed_in: SignedIn, write: Write, sent: dict[str, str]
+) -> None:
+    with write() as session:
+        make_server(
+            session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-old"},
+            static_headers={"X-A": "SECRET-a"},
+        )  # fmt: skip
+    ada, before = signed_in("ada"), client("ada").get("/v1/mcp/server/id-s").get_json()["url"]
+    moved = {"save": "yes", "url__mode": "replace", "url": "https://elsewhere.example/mcp", "description": "typed"}
+    answer = ada.post("/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **{**moved, **sent}))
+    page = parse(answer, 422)
+    assert "choice" in page.main.text or "no version" in page.main.text
+    assert page.find("textarea", attrs={"name": "description"}).text.strip() == "typed"
+    assert client("ada").get("/v1/mcp/server/id-s").get_json()["url"] == before
 
 
 def test_a_stored_secret_is_not_tried_at_a_typed_address(signed_in: SignedIn, write: Write, echo_server: str) -> None:

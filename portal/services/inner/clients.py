@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from portal.domain.addresses import is_this_machine
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
+from portal.domain.oauth_origins import is_split, keeps_codes
+from portal.domain.servers import origin_of
 from portal.services.inner import places, temporary
 from portal.services.inner.authorizations import identity_of
 from portal.services.inner.definitions import opened
@@ -53,13 +55,15 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
     """The client for a new sign-in; registers one where there is none, which ends the transaction at hand.
 
     `scopes` are those that a client registered now may ask for. Raises `InvalidRequest` (`missing_client_id`) where
-    there is no way to a client, and `UpstreamFailure` where the registration fails.
+    there is no way to a client, and (`mixed_providers`) where a registered client's secret would be used at another
+    host than the one that gave it; and `UpstreamFailure` where the registration fails.
     """
     typed = _typed(session, row)
     if typed is not None:
         return typed
-    if server.takes_metadata_documents and _is_reachable(house_of(session).public_url, server):
+    if server.takes_metadata_documents and keeps_codes(server) and _is_reachable(house_of(session).public_url, server):
         return Client(document_url(house_of(session).public_url), auth_method="none")
+    _check_split(session, server)
     ours = _kept(session, row, identity_of(server))
     if ours is not None and ours.redirect_uri == redirect_uri(session):
         registered = _opened(session, row, ours)
@@ -75,8 +79,14 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
     return _registered(session, row, server, scopes)
 
 
-def known_client(session: Session, row: Server, server: AuthorizationServer, client_id: str) -> Client | None:
-    """The client to which a token was issued, to renew or revoke it; None where the portal is that client no more."""
+def known_client(
+    session: Session, row: Server, server: AuthorizationServer, client_id: str, *, used_at: str = ""
+) -> Client | None:
+    """The client to which a token was issued, to renew or revoke it; None where the portal is that client no more.
+
+    `used_at` is the endpoint that it is used at, where that is not the server's token endpoint. Raises `InvalidRequest`
+    (`mixed_providers`) for a registered client whose secret would be used at another host than the one that gave it.
+    """
     typed = _typed(session, row)
     if typed is not None and client_id in ("", typed.client_id):
         return typed
@@ -84,8 +94,20 @@ def known_client(session: Session, row: Server, server: AuthorizationServer, cli
         return Client(client_id, auth_method="none")
     ours = _kept(session, row, identity_of(server))
     if ours is not None and client_id in ("", ours.client_id):
+        _check_split(session, server, used_at)
         return _opened(session, row, ours)
     return None
+
+
+def _check_split(session: Session, server: AuthorizationServer, used_at: str = "") -> None:
+    if is_split(server, used_at):
+        raise InvalidRequest(
+            f"The sign-in provider registers clients at {origin_of(server.registration_endpoint)} and wants their "
+            f"secrets at {origin_of(used_at or server.token_endpoint)}. What one host gave is not sent to another. An "
+            f"Admin has to register the portal there, with the redirect URI {redirect_uri(session)}, and to enter its "
+            "client ID in the server’s form.",
+            code="mixed_providers", field="client_id",
+        )  # fmt: skip
 
 
 def _typed(session: Session, row: Server) -> Client | None:
@@ -125,6 +147,7 @@ def register_for_admin(
     ours = _kept(session, row, identity_of(server))
     if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):
         return None
+    _check_split(session, server)
     answer: dict[str, Any] = {}
     _registered(session, row, server, (), wishes, answer)
     return answer

@@ -14,8 +14,9 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain import destinations
-from portal.domain.destinations import PARTS_OF, TOKEN, Held, Moved, Route
+from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
 from portal.domain.errors import Conflict, InvalidInput
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
@@ -38,6 +39,7 @@ from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
 _READABLE = ("static_headers", "env", "env_vars", "args")
+_CLIENT = ("client_id", "client_secret")
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
 
 
@@ -69,7 +71,9 @@ class _Before:
 
 def said_by(session: Session, principal: Principal, fields: ServerFields) -> Said:
     """What `fields` say. Where global values are write-only, those that nobody may read are carried by the operator
-    alone: at a host of one's own they would be read."""
+    alone: at a host of one's own they would be read. Raises `Forbidden` for a key that may not send any elsewhere."""
+    if fields.get("keep_credentials"):
+        authz.require(principal, Action.SECRET_CARRY)
     may_carry = not house_of(session).write_only_globals or authz.is_operator(principal)
     return Said(fields.get("keep_credentials"), may_carry)
 
@@ -153,6 +157,8 @@ def _settle(session: Session, row: Server, before: _Before, fields: ServerFields
     dropped = _dropped(before, after, fields, said, stays)
     stays = [s for s in stays if s not in dropped]
     moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
+    if house_of(session).write_only_globals and (said.trial or not said.may_carry_values):
+        moves = (*moves, *_beside_others(row, before, after, stays, moves))
     if moves and said.keep is None:
         raise refusal(moves, fields, people)
     if moves and said.keep and not said.may_carry_values:
@@ -237,6 +243,24 @@ def _moves(
     return moves, len(set().union(*(people for secret, people in holders.items() if secret in moving)))
 
 
+def _beside_others(
+    row: Server, before: _Before, after: Route, stays: list[ServerSecret], moves: tuple[Moved, ...]
+) -> tuple[Moved, ...]:
+    """The stored variables of a command that would stand beside other ones than before: whoever may not read them
+    could have the command tell them, or send them elsewhere, with a variable of their own."""
+    were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
+    are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
+    named = {m.secret for m in moves}
+    if were == are or row.transport != "stdio":
+        return ()
+    command = after.label(COMMAND)
+    return tuple(
+        Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
+        for s in stays
+        if s.field == "env" and secret_name(s) not in named
+    )
+
+
 def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: int) -> None:
     """Refuse to carry values along that the caller may not read: at a host of theirs they could."""
     unreadable = tuple(m for m in moves if m.secret.partition(".")[0] in _READABLE)
@@ -313,15 +337,17 @@ def _end_minted(
     if inspect(row).transient:
         return 0
     now_minted = minted_for(session, row)
+    moves_registration = "client_registration" in {m.secret for m in moves}
     if before.minted.people != now_minted.people or _auth_changed(before, fields):
-        signs_in = any(s.field == "credentials" and s.name == "client_id" for s in row.secrets)
-        same_issuer = signs_in and before.route.key(TOKEN) == after.key(TOKEN) and not _auth_changed(before, fields)
-        minted.forget(session, row, keep_issuer=same_issuer)
+        # A stored client belongs to the issuer that was found for it, whatever else changes, until it is sent away.
+        signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
+        stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
+        minted.forget(session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration)
         return minted.end_connections(session, row)
     if before.minted.shared != now_minted.shared or moves:
         minted.end_shared(session, row)
-    if "client_registration" in {m.secret for m in moves}:
-        minted.forget(session, row)
+    if moves_registration:
+        minted.forget(session, row, keep_issuer=True)
     return 0
 
 

@@ -71,7 +71,11 @@ def keep(
     session: Session, row: Server, user_id: str, tokens: TokenSet, *,
     issuer: str | None, client_id: str = "", account: str | None = None,
 ) -> UserCredential:  # fmt: skip
-    """Store what a person got in place of any earlier tokens; whoever renews those meanwhile finds theirs outdated."""
+    """Store what a person got in place of any earlier tokens; whoever renews those meanwhile finds theirs outdated.
+
+    `issuer` is the authorization server that the tokens belong to. Where it is None they are not renewed, nor revoked
+    upstream: nobody knows where.
+    """
     credential = session.get(UserCredential, (user_id, row.server_id, KIND), with_for_update=True)
     if credential is None:
         credential = UserCredential(user_id=user_id, server_id=row.server_id, kind=KIND, version=0)
@@ -79,7 +83,7 @@ def keep(
     held = HeldTokens(tokens.access_token, tokens.refresh_token, tokens.token_type, client_id)
     credential.sealed = sealed(session, place_of(row, user_id), held)
     credential.expires_at, credential.scopes = tokens.expires_at, list(tokens.scopes)
-    credential.renewable, credential.connected_at = bool(tokens.refresh_token), now()
+    credential.renewable, credential.connected_at = bool(tokens.refresh_token and issuer), now()
     credential.issuer, credential.account = issuer, account
     credential.version += 1
     credential.refresh_lease_until = credential.reconnect_because = None

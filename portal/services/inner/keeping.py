@@ -28,7 +28,6 @@ SAYS = "clear_secrets"
 _MAPS = ("static_headers", "env")
 _WHOLE = (*URL_FIELDS, "args", *_MAPS, "env_vars", "credentials")
 _NO_SECRETS = frozenset({"scopes"})  # words that stand among the credentials: null clears them, as everywhere else
-_LEADS = (*URL_FIELDS, "args", "command", "transport", "auth_type", "oauth2_flow", "credentials")
 
 
 def without_masks(fields: ServerFields) -> ServerFields:
@@ -109,14 +108,14 @@ class _Change:
             return
         if sent is None or not all(e.get("value") in (None, "", KEPT) for e in sent):
             return
-        if self._declared(sent, {}) == [(v.name, v.scope, v.description, None) for v in row.variables]:
+        if self._declared(sent) == [(v.name, v.scope, v.description) for v in row.variables]:
             del self.fields["env_vars"]
 
     def drop_equal(self, session: Session, row: Server) -> None:
-        """Leave out what equals what is stored, so that it counts as no change; for those who may read it.
+        """Take what equals what is stored for what is kept, so that it counts as no change; for those who may read it.
 
-        Header, environment and variable values only where nothing else leads the server elsewhere: there, values that
-        are sent again are new ones for the new place.
+        Whoever reads a server, changes its address and writes it back has sent no new values: the stored ones do not go
+        to the new host before `keep_credentials` says so.
         """
         old, fields = opened(session, row), self.fields
         for name in URL_FIELDS:
@@ -124,26 +123,22 @@ class _Change:
                 del fields[name]
         if fields.get("args") is not None and list(fields["args"]) == list(old.args) and self._stored["args"]:
             del fields["args"]
-        if any(name in fields and (name in _WHOLE or fields[name] != getattr(row, name)) for name in _LEADS):
-            return
         for name in _MAPS:
-            sent, stored = fields.get(name), dict(getattr(old, name))
-            if sent is not None and list(sent) == list(stored) and all(_same(v, stored[k]) for k, v in sent.items()):
-                del fields[name]
-        if fields.get("env_vars") is not None and self._declared(fields["env_vars"], old.globals) == [
-            (v.name, v.scope, v.description, old.globals.get(v.name)) for v in row.variables
-        ]:
-            del fields["env_vars"]
+            if fields.get(name) is not None:
+                stored = dict(getattr(old, name))
+                spelled = {k.casefold(): k for k in stored} if name == "static_headers" else {}
+                known = {k: k if k in stored else spelled.get(k.casefold(), k) for k in fields[name]}
+                fields[name] = {
+                    known[k] if _same(v, stored.get(known[k])) else k: KEPT if _same(v, stored.get(known[k])) else v
+                    for k, v in fields[name].items()
+                }
+        if fields.get("env_vars") is not None:
+            fields["env_vars"] = [_as_kept(entry, old.globals) for entry in fields["env_vars"]]
+        self._drop_kept(row)
 
     @staticmethod
-    def _declared(entries: Iterable[Mapping[str, Any]], stored: Mapping[str, str]) -> list[tuple[Any, ...]]:
-        found = []
-        for entry in entries:
-            name, scope = entry["name"], entry.get("scope") or Scope.GLOBAL.value
-            kept = "value" not in entry or entry["value"] is KEPT
-            value = stored.get(name) if kept else entry["value"] or None
-            found.append((name, str(scope), entry.get("description"), value if scope == Scope.GLOBAL.value else None))
-        return found
+    def _declared(entries: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        return [(e["name"], str(e.get("scope") or Scope.GLOBAL.value), e.get("description")) for e in entries]
 
     def _check_clear(self) -> None:
         for entry in self._clear:
@@ -287,8 +282,13 @@ class _Change:
             self.fields["credentials"] = found
 
 
-def _same(sent: object, stored: str) -> bool:
-    return sent is KEPT or sent == stored
+def _same(sent: object, stored: str | None) -> bool:
+    return sent is KEPT or (stored is not None and sent == stored)
+
+
+def _as_kept(entry: dict[str, Any], stored: Mapping[str, str]) -> dict[str, Any]:
+    is_global = (entry.get("scope") or Scope.GLOBAL.value) == Scope.GLOBAL.value
+    return {**entry, "value": KEPT} if is_global and _same(entry.get("value"), stored.get(entry["name"])) else entry
 
 
 def _listing_aside(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from portal.domain.oauth import canonical_resource
 from portal.services.inner import flows
 from portal.services.inner.definitions import opened
 from portal.store.models import Server, UserCredential
-from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
+from portal.store.oauth_tables import STALE, OAuthClientRegistration, ServerAuthorization, SharedToken
 
 _ASKED_WITH = ("scopes", "audience", "subject_token_type", "token_exchange_endpoint", "client_id")
 
@@ -46,17 +46,19 @@ def end_shared(session: Session, row: Server) -> None:
     session.execute(delete(SharedToken).where(SharedToken.server_id == row.server_id))
 
 
-def forget(session: Session, row: Server, *, keep_issuer: bool = False) -> None:
+def forget(session: Session, row: Server, *, keep_issuer: bool = False, keep_registrations: bool = False) -> None:
     """Forget what was discovered, registered and fetched for a server that points elsewhere now, and end its flows.
 
-    With `keep_issuer` the issuer and the registrations there stay: discovery is asked again, and must not lead stored
-    credentials to another issuer before an Admin has looked at it.
+    With `keep_issuer` the issuer stays with the origins of its endpoints: discovery is asked again, and must not lead
+    stored credentials elsewhere before an Admin has looked at it.
     """
     end_shared(session, row)
-    of_server = ServerAuthorization.server_id == row.server_id
     if keep_issuer:
-        session.execute(update(ServerAuthorization).where(of_server).values(found={}))
+        known = session.get(ServerAuthorization, row.server_id)
+        if known is not None and known.found:
+            known.found = {**known.found, STALE: True}
     else:
-        session.execute(delete(ServerAuthorization).where(of_server))
+        session.execute(delete(ServerAuthorization).where(ServerAuthorization.server_id == row.server_id))
+    if not keep_registrations:
         session.execute(delete(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id))
     flows.forget_flows(session, server_id=row.server_id)

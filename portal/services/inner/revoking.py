@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import PortalError
 from portal.domain.oauth import Client
 from portal.services.inner import flows, held_tokens
-from portal.services.inner.authorizations import authorization_of, identity_of, read_back, written
+from portal.services.inner.authorizations import authorization_of, identity_of, read_back, remembered, written
 from portal.services.inner.clients import known_client
 from portal.services.inner.held_tokens import KIND
 from portal.services.inner.house import house_of
@@ -65,7 +65,7 @@ def _request(session: Session, credential: UserCredential) -> dict[str, Any] | N
     row = session.get(Server, credential.server_id)
     # Only what was discovered names an endpoint to revoke at, and finding that out now would ask other machines.
     known = session.get(ServerAuthorization, credential.server_id)
-    if row is None or known is None or not known.found:
+    if row is None or remembered(known) is None:
         return None
     held = held_tokens.opened(session, held_tokens.place_of(row, credential.user_id), credential.sealed)
     try:
@@ -73,7 +73,7 @@ def _request(session: Session, credential: UserCredential) -> dict[str, Any] | N
         client = known_client(session, row, found.server, held.client_id) if held else None
     except PortalError:
         return None
-    ours = client is not None and credential.issuer in (None, identity_of(found.server))
+    ours = client is not None and credential.issuer == identity_of(found.server)
     if held is None or client is None or not ours or not found.server.revocation_endpoint:
         return None
     tokens = {"refresh_token": held.refresh_token, "access_token": held.access_token}

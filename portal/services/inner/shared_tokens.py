@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.domain.discovery import is_secure
-from portal.domain.errors import InvalidRequest, UpstreamFailure, UpstreamTimeout
+from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure, UpstreamTimeout
 from portal.domain.oauth import (
     LONGEST_EARLY_PAUSE,
     REFRESH_MARGIN,
@@ -30,7 +30,7 @@ from portal.domain.oauth import (
 )
 from portal.domain.upstream import HealthReason
 from portal.services.inner import places
-from portal.services.inner.authorizations import authorization_of, identity_of
+from portal.services.inner.authorizations import authorization_of, check_pinned
 from portal.services.inner.clients import known_client
 from portal.services.inner.definitions import Definition, opened
 from portal.services.inner.house import house_of
@@ -60,10 +60,10 @@ def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
     )  # fmt: skip
 
 
-def typed_token(session: Session, definition: Definition, *, issuer: str = "") -> str:
+def typed_token(session: Session, definition: Definition, *, known: AuthorizationServer | None = None) -> str:
     """A token for a definition that is only tried out (client credentials); nothing of it is kept.
 
-    `issuer` is the one that discovery found before: stored credentials go to no other. Raises `UpstreamFailure` where
+    `known` is the server that discovery found before: stored credentials go to no other. Raises `UpstreamFailure` where
     none can be had; ends the transaction at hand.
     """
     credentials, oauth = definition.credentials, house_of(session).oauth
@@ -73,12 +73,10 @@ def typed_token(session: Session, definition: Definition, *, issuer: str = "") -
     typed, url = definition.urls.get("token_url"), definition.urls.get("url", "")
     release(session)
     server = AuthorizationServer(issuer="", token_endpoint=typed) if typed else oauth.discover(url).server
-    if not typed and issuer and identity_of(server) != issuer:
-        raise UpstreamFailure(
-            "The server names another sign-in provider than before. Nothing secret is sent there until an Admin has "
-            "looked at it: on the server’s page, Users’ credentials, Sign-in provider.",
-            reason=HealthReason.BLOCKED,
-        )
+    try:
+        check_pinned(None if typed else known, server)
+    except Conflict as conflict:
+        raise UpstreamFailure(conflict.message, reason=HealthReason.BLOCKED) from None
     if not is_secure(server.token_endpoint):
         raise UpstreamFailure("The token URL is not https.", reason=HealthReason.BLOCKED)
     form = _own_grant(credentials.get("scopes"))
@@ -172,7 +170,7 @@ def _kept_or_fetched(session: Session, row: Server, subject: str, refused: str, 
 def _fetched(session: Session, row: Server, subject: str, form: dict[str, str], *, endpoint: str = "") -> str:
     """Ask for a token and keep it. Ends the transaction at hand."""
     found = authorization_of(session, row)
-    client = known_client(session, row, found.server, "")
+    client = known_client(session, row, found.server, "", used_at=endpoint)
     if client is None:
         raise _no_client()
     if endpoint and not is_secure(endpoint):

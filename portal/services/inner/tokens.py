@@ -153,7 +153,7 @@ def _own_token(session: Session, row: Server, user_id: str | None, refused: str)
         # What came meanwhile is taken however long it lives: whoever waited shares what one renewal gave.
         if stored.mark != first or (token != refused and stored.is_fresh()):
             return token
-        if not stored.held.refresh_token:
+        if not stored.held.refresh_token or stored.issuer is None:  # nobody knows whose it is, so nobody is sent it
             _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
         if stored.waits():
             if stored.lasts(refused):
@@ -193,7 +193,7 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
 def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> str | None:
     """The access token after renewing, which is asked for once; None where somebody else renews it, or did."""
     found = authorization_of(session, row)
-    if stored.issuer is not None and stored.issuer != identity_of(found.server):
+    if stored.issuer != identity_of(found.server):
         _give_up(session, stored, stored.version, "issuer_changed")
     client = known_client(session, row, found.server, stored.held.client_id)
     if client is None:

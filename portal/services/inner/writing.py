@@ -4,6 +4,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from portal import authorization as authz
+from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
@@ -44,7 +46,17 @@ def refuse_taken_names(session: Session, row: Server) -> None:
 _DECIDES_HEALTH = (
     "url", "spec_path", "transport", "command", "args", "env", "static_headers", "credentials", "env_vars",
 )  # fmt: skip
+_OF_A_COMMAND = ("transport", "command", "args", "env")
 _WORD = {"server_name": "name", "alias": "alias"}
+
+
+def require_commands(principal: Principal, transport: str | None, fields: ServerFields) -> None:
+    """Raise `Forbidden` where `fields` make, change or end a command, and the caller may do that to none.
+
+    `transport` is that of the stored server, None for a new one.
+    """
+    if Transport.STDIO in (transport, fields.get("transport")) and any(name in fields for name in _OF_A_COMMAND):
+        authz.require(principal, Action.COMMAND_MANAGE)
 
 
 def check_result(session: Session, row: Server, fields: ServerFields) -> None:
@@ -68,8 +80,10 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
 def change_row(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
     """Change the fields that are there, judged on what the row would be after it; what moved elsewhere is settled.
 
-    Raises what the rules of a definition raise, and `Conflict` for a taken name and for secrets that would move.
+    Raises what the rules of a definition raise, `Conflict` for a taken name and for secrets that would move, and
+    `Forbidden` for a key that may not change commands or send secrets elsewhere.
     """
+    require_commands(principal, row.transport, fields)
     set_names(row, fields)
     check_result(session, row, fields)
     with session.no_autoflush:

@@ -222,6 +222,7 @@ class Connection(BaseModel):
     expires_at: datetime | None
     is_expired: bool
     connected_at: datetime | None
+    note: str | None = Field(None, description="What was not stored of what was sent, and what to do.")
 
 
 class NamedConnection(Connection):

@@ -28,7 +28,8 @@ class OwnToken(Payload):
 @bp.post("/server/<server_id>/oauth-user-credential")
 @documented(Connection, takes=OwnToken, example={"access_token": "token", "expires_in": 3600, "scopes": ["read"]})
 def save_token(server_id: str) -> Response:
-    """Store tokens that the caller got elsewhere."""
+    """Store tokens that the caller got elsewhere. A refresh token whose provider cannot be found is not stored: `note`
+    says so."""
     sent = read_if(lambda: connections.require_own_place(g.session, g.principal, server_id), OwnToken)
     state = connections.save_token(
         g.session, g.principal, server_id, access_token=sent.access_token, refresh_token=sent.refresh_token or "",
@@ -66,4 +67,5 @@ def list_own() -> Response:
 
 def _state(state: ConnectionState) -> dict[str, Any]:
     names = ("server_id", "has_credential", "expires_at", "is_expired", "connected_at")
-    return {name: getattr(state, name) for name in names}
+    note = {"note": state.note} if state.note else {}
+    return {name: getattr(state, name) for name in names} | note

@@ -26,12 +26,14 @@ from portal.domain.servers import KEPT, AuthType, OAuthFlow, ServerFields, Trans
 from portal.domain.variables import Scope
 from portal.web.forms import logos
 from portal.web.forms.base import PortalForm, lines, stripped
-from portal.web.forms.typed import secret_mode, typed_form
+from portal.web.forms.typed import secret_mode, typed_form, unknown_modes
 
 ENDPOINTS = ("authorization_url", "token_url", "registration_url")
 OAUTH_TYPES = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 _MOST = 8_192
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+_KEEPS: Mapping[str, bool] = MappingProxyType({"keep": True, "forget": False})
+_NO_CHOICE = "This is none of the choices. Choose again."
 _LINE = {"filters": [stripped], "validators": [Length(max=4_096)]}
 
 
@@ -43,6 +45,11 @@ class VariableRow(Form):
     description = StringField("Description", [Length(max=1_000)], filters=[stripped])
     value = PasswordField("Value", [Length(max=_MOST)])
     delete = BooleanField()
+
+    def validate_scope(self, field: RadioField) -> None:
+        """Nothing but the two words says who sets it."""
+        if field.data not in ("global", "user", "", None):
+            raise ValidationError(_NO_CHOICE)
 
 
 class ValueRow(Form):
@@ -129,6 +136,27 @@ class ServerForm(PortalForm):
     """What is never sent back to the page once it was typed."""
     _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
 
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Also of what is chosen for stored secrets: what is no choice is not taken for one."""
+        found = super().validate(extra_validators)
+        wrong = unknown_modes()
+        for name in wrong:
+            if name in self:
+                self[name].errors = [*self[name].errors, _NO_CHOICE]
+            else:
+                self.form_errors.append(_NO_CHOICE)
+        return found and not wrong
+
+    def validate_keep_credentials(self, field: RadioField) -> None:
+        """Nothing but the words of the choice decides about stored secrets."""
+        if field.data and field.data not in _KEEPS:
+            raise ValidationError(f"What becomes of stored secrets? {_NO_CHOICE}")
+
+    def validate_version(self, field: HiddenField) -> None:
+        """What was sent as a version is one; whoever sends none goes over what is there."""
+        if isinstance(field.data, str) and field.data and not (field.data.isascii() and field.data.isdigit()):
+            raise ValidationError("This is no version of a server. Load the page again.")
+
     def validate_token_validation(self, field: TextAreaField) -> None:
         """Rules are a JSON object; what stands in the box counts only where the sign-in uses it."""
         if field.data and self.auth_type.data == AuthType.OAUTH2:
@@ -200,7 +228,7 @@ class ServerForm(PortalForm):
         if isinstance(sent, str) and sent.isascii() and sent.isdigit() and len(sent) < 10:
             fields["version"] = int(sent)
         if self.keep_credentials.data:
-            fields["keep_credentials"] = self.keep_credentials.data != "forget"
+            fields["keep_credentials"] = _KEEPS[self.keep_credentials.data]
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
 
     def _passes_tokens(self) -> bool:

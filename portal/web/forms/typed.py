@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from flask import g, request
 
+_MODES = ("keep", "replace", "clear")
+
 
 def typed_form() -> Mapping[str, str]:
     """What is typed: as it was sent, or made whole with what is held of it (`pages/drafts.py`)."""
@@ -14,7 +16,12 @@ def typed_form() -> Mapping[str, str]:
 def secret_mode(name: str) -> str:
     """What a person chose for a stored secret: keep, replace or clear; blank where nothing was stored."""
     mode = typed_form().get(f"{name}__mode", "")
-    return mode if mode in ("keep", "replace", "clear") else ""
+    return mode if mode in _MODES else ""
+
+
+def unknown_modes() -> list[str]:
+    """The secrets for which something was chosen that is no choice."""
+    return sorted(name for name, mode in secret_modes().items() if mode and mode not in _MODES)
 
 
 def secret_modes() -> dict[str, str]:

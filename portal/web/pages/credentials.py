@@ -7,6 +7,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, NotFound
 from portal.services import connections, credentials, grid, inspection, trying
 from portal.web.context import commit_now
+from portal.web.forms.typed import unknown_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.editing import result_of
 from portal.web.rendering import is_fragment_request, page, see_other
@@ -44,6 +45,9 @@ def edit(server_id: str) -> Response:
         return _page(server_id, saved="saved" in request.args, test="test" in request.args)
     values = {k.removeprefix("value-"): v for k, v in request.form.items() if k.startswith("value-")}
     test = request.form.get("then") == "test"
+    if unknown := unknown_modes():
+        wrong = {name: ["Choose whether to keep or replace it."] for name in unknown}
+        return _page(server_id, errors=wrong, status=422)
     try:
         requirement = credentials.save_variables(g.session, g.principal, server_id, _chosen(values))
     except InvalidRequest as error:

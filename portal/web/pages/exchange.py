@@ -48,7 +48,9 @@ def preview() -> Response:
     errors: dict[str, list[str]] = {}
     if request.method == "POST":
         choices = _choices(plan)
-        if not choices.numbers:
+        if unknown := _unknown(plan):
+            errors["plan"] = [f"“{unknown[:40]}” is none of the choices. Choose again. Nothing was imported."]
+        elif not choices.numbers:
             errors["plan"] = ["Choose one server at least."]
         else:
             outcome = exchange.import_draft(g.session, g.principal, choices)
@@ -133,6 +135,15 @@ def _choices(plan: Plan) -> Choices:
     said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
     keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
     return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep)
+
+
+def _unknown(plan: Plan) -> str:
+    """The first word that is none of the choices; blank where there is none."""
+    known = {
+        **{f"share-{row.number}-{n}": exchange.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
+        **{f"keep-{row.number}": {"keep", "forget"} for row in plan.rows},
+    }
+    return next((w for name, w in request.form.items() if w and name in known and w not in known[name]), "")
 
 
 def _taken(plan: Plan) -> set[int]:

@@ -65,7 +65,10 @@ def decide() -> Response:
     if verdict not in _VERDICTS or (ids and not reviews):
         raise NotFound("There is nothing of that to decide about.")
     form = DecisionForm()
-    if reviews and form.sent():
+    sent = bool(reviews) and form.sent()
+    if sent and not _knows_all_words(ids):
+        form.form_errors.append("What was chosen is none of the choices. Nothing was decided; choose again.")
+    elif sent:
         return _decided(verdict, reviews, form.notes.data or None)
     return page(
         "submissions/decide.html", fragment="decision", status=form.status, nav="reviews", verdict=verdict,
@@ -84,6 +87,13 @@ def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str 
     for refusal in refused[:5]:
         flash(refusal.message, "error")
     return see_other(url_for("submissions.queue", status="waiting"))
+
+
+def _knows_all_words(ids: list[str]) -> bool:
+    """Whether what was sent beside each server is a choice and a version; what is neither decides nothing."""
+    keeps = all(request.form.get(f"keep-{server_id}", "") in ("", "keep", "forget") for server_id in ids)
+    versions = [request.form.get(f"version-{server_id}", "") for server_id in ids]
+    return keeps and all(not text or (text.isascii() and text.isdigit()) for text in versions)
 
 
 def _version_seen(server_id: str) -> int | None:

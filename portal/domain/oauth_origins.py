@@ -1,0 +1,60 @@
+"""Whether the endpoints of an authorization server belong together, and whether they are where they were before.
+
+Metadata are what a server says of itself: they may name any host. Client secrets, codes and refresh tokens go to the
+hosts that were known when they were stored, and what belongs to one provider goes to no other.
+"""
+
+from collections.abc import Mapping
+
+from portal.domain.destinations import canonical
+from portal.domain.oauth import AuthorizationServer
+
+_ENDPOINTS = ("token_endpoint", "revocation_endpoint", "registration_endpoint", "authorization_endpoint")
+_TYPED = {
+    "authorization_url": "authorization URL", "token_url": "token URL", "registration_url": "registration URL",
+}  # fmt: skip
+
+
+def origins_of(server: AuthorizationServer) -> frozenset[str]:
+    """The origins of an authorization server: its issuer's and its endpoints'."""
+    addresses = (server.issuer, *(getattr(server, name) for name in _ENDPOINTS))
+    return frozenset(filter(None, map(canonical, addresses)))
+
+
+def moved_endpoint(known: AuthorizationServer, found: AuthorizationServer) -> tuple[str, str, str] | None:
+    """The first endpoint that has another origin than before: its name, both origins; None where there is none.
+
+    An endpoint that is new may be at any origin that is known. Where no endpoint is known, nothing can be compared.
+    """
+    if not known.token_endpoint:
+        return None
+    for name in _ENDPOINTS:
+        before, after = canonical(getattr(known, name)), canonical(getattr(found, name))
+        if after and (after != before if before else after not in origins_of(known)):
+            return name, before or canonical(known.token_endpoint), after
+    return None
+
+
+def foreign_address(typed: Mapping[str, str], found: AuthorizationServer) -> tuple[str, str, str] | None:
+    """The first typed address that is at none of a provider's origins: its field, what it is called, its origin."""
+    known = origins_of(found)
+    for name, called in _TYPED.items():
+        origin = canonical(typed.get(name))
+        if origin and origin not in known:
+            return name, called, origin
+    return None
+
+
+def is_split(server: AuthorizationServer, token_endpoint: str = "") -> bool:
+    """Whether a client that registers itself gets its secret at another origin than the one where it is used.
+
+    Addresses that an Admin typed (no issuer) are taken as they are. `token_endpoint` stands for the server's own.
+    """
+    where, used = canonical(server.registration_endpoint), canonical(token_endpoint or server.token_endpoint)
+    return bool(server.issuer and where and used and where != used)
+
+
+def keeps_codes(server: AuthorizationServer) -> bool:
+    """Whether a code cannot come from another provider than the one it is sent to: both at one origin, or the provider
+    promises to name itself with the code (RFC 9207)."""
+    return server.sends_iss or canonical(server.authorization_endpoint) == canonical(server.token_endpoint)

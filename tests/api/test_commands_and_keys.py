@@ -1,0 +1,136 @@
+"""What stands beside write-only variables of a command, which names are refused, and what limited keys may not do."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from portal.app import create_app, open_database
+from portal.domain.principals import OPERATOR
+from portal.services import exchange
+from portal.services.inner.definitions import opened
+from portal.settings import Settings
+from portal.store.models import Server
+from tests.api.test_limited_keys import BOUND
+from tests.conftest import KEYS, Client, Write
+from tests.factories import make_group, make_key, make_server
+
+As = Callable[[str | None], Client]
+PATH = "/v1/mcp/server"
+NEW = "https://new.example"
+ENV = {"TOKEN": "SECRET-token", "MODE": "fast"}
+COMMAND: dict[str, Any] = {"transport": "stdio", "url": None, "command": "python3", "args": ["-V"], "env": ENV}
+
+
+@pytest.fixture(params=[False, True], ids=["readable", "write-only"])
+def portal_of(request: pytest.FixtureRequest, settings: Settings, write: Write) -> Iterator[tuple[bool, Any]]:
+    """Callers of a portal with commands, by the secret of a key; and whether values are write-only there."""
+    changed = settings.model_copy(update={"enable_stdio": True, "write_only_globals": request.param})
+    database = open_database(changed)
+    app = create_app(changed, database=database)
+    with database.session(writes=True) as session:
+        make_server(session, "cmd", **COMMAND)
+        make_server(session, "web", static_headers={"X-Key": "SECRET-key"})
+        session.commit()
+    yield request.param, lambda key: Client(app.test_client(use_cookies=False), {"X-API-Key": key})
+    database.engine.dispose()
+
+
+BESIDE = [
+    ({"env": {"TOKEN": None, "MODE": None, "API_URL": "https://evil.example"}}, {"env.TOKEN", "env.MODE"}),
+    ({"env": {"TOKEN": None, "MODE": "https://evil.example"}}, {"env.TOKEN"}),
+    ({"env": {"TOKEN": None}}, {"env.TOKEN"}),
+    ({"clear_secrets": ["env.MODE"]}, {"env.TOKEN"}),
+    ({"env": {"TOKEN": None, "Mode": "slow"}}, {"env.TOKEN"}),
+    ({"env": {"TOKEN": "SECRET-new", "MODE": "slow", "API_URL": "https://x.example"}}, set()),
+    ({"env": {"TOKEN": None, "MODE": None}}, set()), ({"description": "words"}, set()), ({"env": {}}, set()),
+    ({"clear_secrets": ["env"]}, set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "named"), BESIDE)
+def test_variables_that_nobody_may_read_stand_beside_no_new_ones(
+    portal_of: tuple[bool, Any], write: Write, change: dict[str, Any], named: set[str]
+) -> None:
+    hides, asking = portal_of
+    ada, body = asking(KEYS["ada"]), {"server_id": "id-cmd", **change}
+    for said in ({}, {"keep_credentials": True}):
+        answer = ada.put(PATH, {**body, **said})
+        if not (hides and named):
+            assert answer.status_code == 202, answer.get_json()
+            return
+        detail = answer.get_json()["detail"]
+        assert (answer.status_code, detail["error"]) == (409, "credentials_would_move")
+        assert {s["secret"] for s in detail["secrets"]} == named
+    assert ada.put(PATH, {**body, "keep_credentials": False}).status_code == 202
+    with write() as session:
+        assert not {f"env.{name}" for name in opened(session, session.get_one(Server, "id-cmd")).env} & named
+
+
+REFUSED = (
+    "UV_INDEX_URL", "uv_python", "PIP_INDEX_URL", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS", "PYTHONPATH",
+    "HOME", "XDG_CONFIG_HOME", "GCONV_PATH", "RUBYOPT", "PERL5LIB", "PERL5OPT", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
+    "CLASSPATH", "DENO_DIR", "DENO_CERT", "DOCKER_HOST", "DOCKER_CONFIG", "REQUESTS_CA_BUNDLE", "OPENSSL_CONF",
+    "YARN_REGISTRY", "https_proxy", "NODE_TLS_REJECT_UNAUTHORIZED",
+)  # fmt: skip
+ORDINARY = (
+    "NODE_ENV", "API_URL", "GITHUB_TOKEN", "HOMEPAGE", "DOCKER_HUB_TOKEN", "JAVA_APP_MODE", "TZ", "DEBUG", "LANG",
+    "UVICORN_PORT", "AWS_REGION", "DATABASE_URL", "PERLEY",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *ORDINARY])
+def test_a_variable_that_decides_which_code_runs_is_refused(portal_of: tuple[bool, Any], name: str) -> None:
+    _, asking = portal_of
+    answer = asking(KEYS["ada"]).post(PATH, {**COMMAND, "server_name": "more", "env": {name: "SECRET-x"}})
+    assert answer.status_code == (400 if name in REFUSED else 201), answer.get_json()
+    if name in REFUSED:
+        detail = answer.get_json()["detail"]
+        assert (detail["field"], name in detail["message"]) == ("env", True)
+
+
+NOT_WITH_LIMITS = [
+    ("PUT", {"server_id": "id-web", "url": f"{NEW}/mcp", "keep_credentials": True}, "keep_credentials"),
+    ("POST", {**COMMAND, "server_name": "more"}, "commands"),
+    ("PUT", {"server_id": "id-cmd", "args": ["-c", "print(1)"], "keep_credentials": False}, "commands"),
+    ("PUT", {"server_id": "id-cmd", "command": "node", "args": ["x"], "keep_credentials": False}, "commands"),
+    ("PUT", {"server_id": "id-cmd", "env": {"TOKEN": "x", "MODE": "y"}}, "commands"),
+    ("PUT", {"server_id": "id-web", "transport": "stdio", "command": "python3", "args": ["-V"],
+             "keep_credentials": False}, "commands"),
+]  # fmt: skip
+STILL = [
+    ("PUT", {"server_id": "id-web", "description": "words"}),
+    ("PUT", {"server_id": "id-web", "url": f"{NEW}/mcp", "keep_credentials": False}),
+    ("PUT", {"server_id": "id-cmd", "description": "words"}), ("POST", {"server_name": "more", "url": f"{NEW}/mcp"}),
+]  # fmt: skip
+LIMITS = (*BOUND, {"routes": ("/v1/mcp",)})
+
+
+@pytest.mark.parametrize("bound", LIMITS, ids=str)
+def test_a_limited_key_of_an_admin_moves_no_secret_and_makes_no_command(
+    portal_of: tuple[bool, Any], write: Write, bound: dict[str, Any]
+) -> None:
+    hides, asking = portal_of
+    if hides:
+        return
+    reach = {} if "routes" in bound else {"mcp_servers": ("id-cmd", "id-web", *bound.get("mcp_servers", ()))}
+    with write() as session:
+        group = make_group(session, "some", ("id-cmd", "id-web"))
+        groups = {"groups": (group,)} if "groups" in bound else {}
+        key = make_key(session, user_id="ada", **{**bound, **reach, **groups})
+    for method, body, word in NOT_WITH_LIMITS:
+        answer = asking(key).ask(method, PATH, json=body)
+        assert answer.status_code == 403, (body, answer.get_json())
+        assert word in answer.get_json()["detail"]["message"]
+    for method, body in STILL:
+        answer = asking(key).ask(method, PATH, json=body)
+        assert answer.status_code in (201, 202), (body, answer.get_json())
+    for method, body, _ in NOT_WITH_LIMITS[2:3]:
+        assert asking(KEYS["ada"]).ask(method, PATH, json=body).status_code == 202
+
+
+def test_a_document_of_the_operator_still_does(portal_of: tuple[bool, Any], write: Write) -> None:
+    with write() as session:
+        outcome = exchange.import_text(session, OPERATOR, '{"mcpServers": {"web": {"url": "https://n.example/mcp"}}}',
+                                       update=True, keep=True)  # fmt: skip
+    assert outcome.errors == ()
