@@ -38,6 +38,8 @@ def started(tmp_path: Path, postgres: OwnPostgres) -> Iterator[Site]:
 def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, postgres: OwnPostgres, note: Note) -> None:
     address, asked = started.address, 0
     assert started.api("POST", "/v1/mcp/server", json=SERVER).status_code == 201
+    # A process that is still starting ends without a database, and is started again by whoever looks after it.
+    until(lambda: is_looked_at(started, "before"), "the worker is at work")
     with started.signed_in() as browser:
         typed = started.typed(browser, "typed")
         for _ in range(ROUNDS):
