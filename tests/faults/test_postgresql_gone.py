@@ -13,7 +13,7 @@ from tests.faults.postgres import OwnPostgres, own_postgres
 from tests.faults.site import BY_KEY, Site, is_alive, until
 
 ROUNDS = 2
-SERVER = {"server_name": "before", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
+SERVER = {"server_id": "before", "server_name": "before", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
 
 
 @pytest.fixture
