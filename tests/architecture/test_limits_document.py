@@ -43,6 +43,7 @@ HELD = {
     "Status line, headers and interim answers (1xx)": in_words(bodies.MAX_HEAD_BYTES),
     "Headers": str(bodies.MAX_HEADERS),
     "Chunks of one body": f"{bodies.MAX_PIECES:,}",
+    "Tiny chunks": f"after {bodies.FREE_PIECES} chunks, {bodies.BYTES_OF_A_PIECE} bytes a chunk on average",
     "Lines of one stream of events": f"{bodies.MAX_EVENT_LINES:,}",
     "One event over HTTP+SSE": in_words(bodies.MAX_EVENT_BYTES),
     "JSON values in one answer": f"{json_text.MAX_VALUES:,}",
@@ -75,6 +76,9 @@ HELD = {
     "A request's body": f"{in_words(app.MOST_BYTES)} | 413",
     "The preview of an OpenAPI document, with its file": in_words(web_limits.LARGER_BODIES["openapi.preview"]),
     "A document to import": f"{in_words(import_documents.MOST_BYTES)} | 413",
+    "New registrations of MCP clients by one address; equal ones do not count": web_limits.REGISTER.replace(
+        " per hour;", " an hour, "
+    ).replace(" per ", " a "),
     "A request line": "8,190 bytes | 414",
     "A header": "16,380 bytes | 431",
 }
