@@ -95,7 +95,7 @@ def test_a_copy_of_the_files_has_all_that_was_acknowledged_before(site: Site, tm
             copy.mkdir()
             known = acknowledged.so_far()
             os.killpg(site.processes["serve"].pid, signal.SIGSTOP)
-            for name in ("portal.db", "portal.db-wal"):
+            for name in ("portal.db", "portal.db-wal", "portal.db.revocations", "portal.db.revocations.head"):
                 shutil.copyfile(tmp_path / name, copy / name)
             known.to_delete = set(acknowledged.to_delete)
             os.killpg(site.processes["serve"].pid, signal.SIGCONT)
