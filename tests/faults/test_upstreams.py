@@ -50,7 +50,7 @@ def rubbish(connection: socket.socket, request: Seen, server: RawServer) -> None
 
 WORST: dict[str, tuple[Handler, int, str]] = {
     "hangs": (hang, 504, f"{HOST} did not answer within 2 s"),
-    "drips": (drip, 504, f"{HOST} did not finish its answer within 2 s"),
+    "drips": (drip, 504, "within 2 s"),
     "sends a gigabyte": (flood, 502, f"{HOST} sent more than the portal takes"),
     "sends a zip bomb": (
         always(200, gzip.compress(bytes(100 * MEGABYTE)), "application/json", Content_Encoding="gzip"),
