@@ -120,7 +120,7 @@ def test_the_output_and_the_folder_of_a_portal_hold_no_secret(running: Running) 
         issued = running.ask("POST", "/v1/keys", {"user_id": "new"})
         marks.known(issued[1]["key"], NEVER, "issued key")
         marks.look(running.get("/metrics"), "metrics")
-        for file in sorted(running.folder.iterdir()):
+        for file in sorted(path for path in running.folder.rglob("*") if path.is_file()):
             marks.look(file.read_bytes(), f"file {file.name}")
     os.kill(running.started.pid, 15)
     running.started.process.wait(30)
@@ -128,6 +128,6 @@ def test_the_output_and_the_folder_of_a_portal_hold_no_secret(running: Running) 
     assert "Sign in at" in output
     assert "Traceback" not in output
     marks.look(output.encode(), "output")
-    for file in sorted(running.folder.iterdir()):
+    for file in sorted(path for path in running.folder.rglob("*") if path.is_file()):
         marks.look(file.read_bytes(), f"file {file.name} after the end")
     assert marks.report() == []
