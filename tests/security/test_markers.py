@@ -270,7 +270,8 @@ def test_the_database_holds_nothing_plain(planted: Planted) -> None:
     """In no row, and on SQLite neither in the file nor in its journal, where also rows stand that are gone."""
     engine = planted.world.database.engine
     if engine.dialect.name == "sqlite":
-        files = sorted(Path(str(engine.url.database)).parent.iterdir())
+        folder = Path(str(engine.url.database)).parent
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
         assert {file.suffix for file in files} >= {".db", ".db-wal"}
         for file in files:
             planted.marks.look(file.read_bytes(), f"file {file.suffix}")

@@ -91,7 +91,7 @@ def test_where_all_is_well_it_says_so(make: Make, tmp_path: Path, redis_url: str
     assert [str(finding) for finding in found if finding.level is not Level.OK] == []
     assert {finding.name for finding in found} == {
         "settings", "database", "database file", "disk", "migrations", "file rights", "config file", "Redis", "clock",
-        "public URL", "key ring", "proxies", "commands", "API keys",
+        "public URL", "key ring", "proxies", "commands", "API keys", "revocation journal",
     }  # fmt: skip
 
 
