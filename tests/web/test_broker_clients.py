@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.conftest import KEYS, Portal, Write
-from tests.factories import make_server
+from tests.factories import PASSWORD, make_server
 from tests.oauth.asking import ASKED, VERIFIER
 from tests.oauth.brokered import gateway_to, portal_on_a_port
 from tests.oauth.browsing import Arrival, HttpBrowser
@@ -88,7 +88,10 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
     asked = {**ASKED, "client_id": "https://racing.example/client.json", "redirect_uri": CLIENT_REDIRECT}
     away = httpx2.get(f"{base}/authorize", params=asked, headers=headers, follow_redirects=False)
     with HttpBrowser() as browser:
-        code = browser.visit(away.headers["location"], until=CLIENT_REDIRECT).query["code"]
+        signing_in = browser.visit(f"{place.portal}/login")
+        browser.submit(signing_in, "Sign in", email="ada@example.com", password=PASSWORD)
+        asked_for_consent = browser.visit(away.headers["location"])
+        code = browser.submit(asked_for_consent, "Allow", until=CLIENT_REDIRECT).query["code"]
     form = {
         "grant_type": "authorization_code",
         "code": code,

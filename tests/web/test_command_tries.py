@@ -130,8 +130,8 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
     assert "ended before it answered" in parse(tried()).text
     assert [len(seen) for seen in bell.rings] == [1]
     for changed, said in (
-        ({"args": "-c\nprint(1)"}, "stored values are not given to it"),
-        ({"command": "python"}, "stored arguments are not given to it"),
+        ({"args": "-c\nprint(1)"}, "env.TOKEN (from the command python3"),
+        ({"command": "python"}, "from the command python3 to the command python"),
         ({"env-0-value__mode": "replace", "env-0-value": "another"}, "with its 3 saved arguments"),
         ({"args": "-c\nprint(1)", "env-0-value__mode": "replace", "env-0-value": "x"}, "python3 -c 'print(1)'"),
     ):

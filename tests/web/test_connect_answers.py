@@ -215,7 +215,7 @@ def test_a_server_that_moves_meanwhile_gets_nothing(
     """R-OAUTH-23: what was begun for one address is not completed for another."""
     server_id, mel = discovered(write, recording_as), signed_in("mel")
     path = at_provider(depart(mel, server_id))
-    moved = {"server_id": server_id, "url": "http://127.0.0.1:9/mcp"}
+    moved = {"server_id": server_id, "url": "http://127.0.0.1:9/mcp", "keep_credentials": False}
     assert client("ada").put("/v1/mcp/server", moved).status_code == 202
     assert mel.get(path).status_code == 400, "its flows were ended"
     assert recording_as.seen("token") == []
@@ -237,7 +237,8 @@ def test_tokens_are_forgotten_when_what_they_are_for_changes(
     assert client("ada").put("/v1/mcp/server", same).status_code == 202
     with database.session() as session:
         assert session.query(UserCredential).count() == 1
-    assert client("ada").put("/v1/mcp/server", {"server_id": server_id, **change}).status_code == 202
+    changed = {"server_id": server_id, "keep_credentials": False, **change}
+    assert client("ada").put("/v1/mcp/server", changed).status_code == 202
     with database.session() as session:
         assert session.query(UserCredential).count() == 0
         assert session.query(ServerAuthorization).count() == 0

@@ -144,7 +144,9 @@ def test_ui_34_a_stdio_server_is_edited_by_its_command(
     assert shows(form, "command")
     assert not shows(form, "url")
     assert [form.find(id=f"env-{i}-name")["value"] for i in (0, 1)] == ["A", "B"]
-    save(ada, command="uvx", args="two\n--three", **{"env-0-delete": "y", "env-1-value__mode": "keep"})
+    # Another command gets the stored value because the person says so.
+    said = {"env-0-delete": "y", "env-1-value__mode": "keep", "keep_credentials": "keep"}
+    save(ada, command="uvx", args="two\n--three", **said)
     server = stored(client)
     assert (server["command"], server["args"], server["env"]) == ("uvx", ["two", "--three"], {"B": "SECRET-b"})
 
