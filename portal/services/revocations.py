@@ -12,6 +12,7 @@ and after `portal db upgrade`:
 Doing it again only ever takes away: a role is lowered, never raised; a grant becomes one that grants nothing.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,26 +253,26 @@ def _start(session: Session, found: Contents) -> Revocation:
     return start
 
 
-class _Outside:
+class _Outside(ABC):
     """Where the journal of this database is."""
 
     name = ""
 
+    @abstractmethod
     def exists(self) -> bool:
         """Whether there is one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self) -> Contents:
         """What it holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, session: Session, start: Revocation, found: Contents) -> None:
         """Bring it up to the database, and begin it where it is missing or does not hold."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sure_up_to(self, noted: int) -> int:
         """Up to which position it must hold every entry of the database."""
-        raise NotImplementedError
 
 
 class _File(_Outside):
