@@ -38,11 +38,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class OutsideHead:
-    """The end of the audit's chain as it stands outside of the chain, and of the journal at that time."""
+    """The end of the audit's chain as it stands outside of the chain, and of the journal at that time.
+
+    `announced` is the event that was about to be committed, with its hash: whether it was, the database tells.
+    """
 
     sequence: int
     event_hash: str
     position: int = 0
+    announced: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,24 @@ class FileJournal:
             return None
         try:
             found = json.loads(text)
-            facts = [int(found["sequence"]), str(found["hash"]), int(found["position"])]
-            whole = hmac.compare_digest(self._mac(found["key"], "head", facts), found["mac"])
-        except (ValueError, KeyError, TypeError):
+            announced = (int(found["announced"][0]), str(found["announced"][1])) if "announced" in found else None
+            head = OutsideHead(int(found["sequence"]), str(found["hash"]), int(found["position"]), announced)
+            whole = hmac.compare_digest(self._mac(found["key"], "head", _facts_of(head)), found["mac"])
+        except (ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
             raise ValueError(f"{self.head_path.name} does not hold")
-        return OutsideHead(int(found["sequence"]), str(found["hash"]), int(found["position"]))
+        return head
+
+    def announce(self, before: OutsideHead, after: OutsideHead) -> None:
+        """Write, before a commit, where the chain ends now and where it will end, so that whoever is killed between
+        the commit and the next `note_head` leaves a head that is true. Raises as `note_head` does.
+        """
+        with self._lock, self._open() as journal:
+            head = replace(
+                before, position=self._refreshed(journal)[3], announced=(after.sequence, after.event_hash)
+            )  # fmt: skip
+            self._write_head(head, is_synced=True)
 
     def note_head(self, head: OutsideHead, *, force: bool = False) -> None:
         """Write the audit's head and how far the journal goes by now, where the head is further than the one that
@@ -161,19 +176,24 @@ class FileJournal:
         with self._lock, self._open() as journal:  # others wait for the lock on the journal
             with suppress(ValueError):
                 before = self.head()
-                if not force and before is not None and before.sequence >= head.sequence:
-                    return
+                if not force and before is not None:
+                    if before.sequence >= head.sequence:
+                        return
+                    if before.announced is not None and before.announced[0] > head.sequence:
+                        head = replace(head, announced=before.announced)
             self._write_head(replace(head, position=self._refreshed(journal)[3]))
 
-    def _write_head(self, head: OutsideHead) -> None:
-        facts = [head.sequence, head.event_hash, head.position]
+    def _write_head(self, head: OutsideHead, *, is_synced: bool = False) -> None:
         text = json.dumps({
-            "sequence": head.sequence, "hash": head.event_hash, "position": head.position, "key": self._newest,
-            "mac": self._mac(self._newest, "head", facts),
+            "sequence": head.sequence, "hash": head.event_hash, "position": head.position,
+            **({"announced": head.announced} if head.announced else {}), "key": self._newest,
+            "mac": self._mac(self._newest, "head", _facts_of(head)),
         })  # fmt: skip
         handle = os.open(self.head_path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             os.pwrite(handle, text.encode().ljust(_HEAD_BYTES - 1) + b"\n", 0)
+            if is_synced:
+                os.fdatasync(handle)
         finally:
             os.close(handle)
 
@@ -240,6 +260,12 @@ class FileJournal:
         """The HMAC over a line and that of the one before. Raises `KeyError` for a key that is not in the ring."""
         text = json.dumps([before, said], separators=(",", ":"))
         return hmac.new(self._keys[key_id], text.encode(), hashlib.sha256).hexdigest()
+
+
+def _facts_of(head: OutsideHead) -> list[object]:
+    """What the HMAC of a head is over. A head of a version before `announced` has three facts."""
+    facts = [head.sequence, head.event_hash, head.position]
+    return [*facts, *head.announced] if head.announced else facts
 
 
 def _free(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 
 from portal.app import open_database
 from portal.cli import base, main
@@ -553,6 +553,44 @@ def test_a_missing_or_older_head_outside_is_a_finding_and_stays_one(kept: Kept, 
         code, said = kept.verify()
         assert code == wanted, said
         assert ("missing" in said or "older" in said or "cannot be trusted" in said) is bool(wanted), said
+
+
+@pytest.mark.parametrize("events", [1, 3])
+@pytest.mark.parametrize("ends", ["committed", "not committed"])
+def test_a_process_that_is_killed_around_a_commit_leaves_a_head_outside_that_is_true(
+    kept: Kept, events: int, ends: str
+) -> None:
+    left = []
+    for number in range(events):
+        with kept.database.session(writes=True) as session:
+            audit.record(session, OPERATOR, "noted", "server", str(number))
+            event.listen(session.get_bind().engine, "commit", lambda _: left.append(kept.head_file.read_bytes()))
+            if ends == "committed" or number < events - 1:
+                session.commit()
+            else:
+                event.listen(session.get_bind().engine, "commit", _interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    session.commit()
+    kept.database.engine.dispose()
+    kept.head_file.write_bytes(left[-1])  # what was to be written after the commit never was
+    for _ in range(2):
+        assert kept.verify()[0] == 0
+
+
+def test_a_head_outside_that_announced_an_event_does_not_hide_that_another_was_put_in_its_place(kept: Kept) -> None:
+    left = []
+    with kept.database.session(writes=True) as session:
+        audit.record(session, OPERATOR, "noted", "server", "last")
+        event.listen(session.get_bind().engine, "commit", lambda _: left.append(kept.head_file.read_bytes()))
+        session.commit()
+    kept.cut()
+    kept.head_file.write_bytes(left[-1])
+    code, said = kept.verify()
+    assert (code, "missing" in said) == (1, True), said
+
+
+def _interrupted(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 NOT_OURS = "insert into audit_events (event_id, at, actor, action, target_kind, details, sequence, outcome"

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from typing import Any
@@ -81,7 +82,9 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
     noted.value = {**value, "mac": _mac(key, value)}
     session.add(noted)
     if not session.info.pop(_LEAVE, False):
-        session.info[_OUTSIDE] = (before, OutsideHead(head.sequence, str(head.event_hash)))
+        after = OutsideHead(head.sequence, str(head.event_hash))
+        session.info[_OUTSIDE] = (before, after)
+        _announce(session, before, after)
 
 
 def _free_after(session: Session, sequence: int) -> int:
@@ -114,7 +117,11 @@ def read_outside(session: Session) -> Head | None:
             found = journal.head()
         except (ValueError, OSError) as error:
             return Head(0, None, fault=f"The head of the chain outside cannot be trusted: {error}.")
-        return Head(found.sequence, found.event_hash, position=found.position) if found else None
+        if found is None:
+            return None
+        if found.announced and holds(session, announced := Head(*found.announced, position=found.position)):
+            return announced
+        return Head(found.sequence, found.event_hash, position=found.position)
     if not is_kept_outside(session):
         return None
     row = session.execute(text(f"select sequence, event_hash from {SCHEMA}.head")).first()  # noqa: S608 - no input
@@ -225,11 +232,26 @@ def _forget_outside(session: Session) -> None:
     session.info.pop(_OUTSIDE, None)
 
 
+def _announce(session: Session, before: Head, after: OutsideHead) -> None:
+    """On SQLite the head outside tells before the commit what is to come: a process may be killed right behind it."""
+    journal = journal_of(session)
+    if journal is None or not journal.exists():
+        return
+    with suppress(OSError, ValueError):  # as in `_note_outside`
+        noted = journal.head()
+        if noted is None and before.sequence:
+            return
+        if noted is None or holds(session, Head(noted.sequence, noted.event_hash)):
+            journal.announce(OutsideHead(before.sequence, before.event_hash or ""), after)
+
+
 def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
     """Whether the events still hold what was noted outside last; what was cut off must not be papered over."""
     noted = journal.head()
-    if noted is None or (noted.sequence, noted.event_hash) == (before.sequence, before.event_hash):
-        return noted is not None or before.sequence == 0
+    if noted is None or noted.sequence == 0:
+        return before.sequence == 0
+    if (noted.sequence, noted.event_hash) == (before.sequence, before.event_hash):
+        return True
     with session.get_bind().engine.execution_options(portal_writes=False).connect() as connection:
         query = select(AuditEvent.event_hash).where(AuditEvent.sequence == noted.sequence)
         return connection.scalar(query) == noted.event_hash
