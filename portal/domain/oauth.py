@@ -14,6 +14,8 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 _MOST_SECONDS = 10 * 365 * 24 * 3600
 _MOST_TOKEN = 16_384
 _MOST_KIND = 64
+BYOK_TOKEN_LIFETIME = timedelta(hours=1)
+"""How long the key lives that an MCP client gets for a server to which a person brought their own key."""
 REFRESH_MARGIN = timedelta(seconds=60)
 AT_ONCE = timedelta(seconds=5)
 """A token that lives no longer than this has expired when it arrives, for all that it is good for."""

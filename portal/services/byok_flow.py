@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound, PortalError, Unauthenticated
-from portal.domain.oauth import with_parameters
+from portal.domain.oauth import BYOK_TOKEN_LIFETIME, with_parameters
 from portal.domain.principals import Principal
 from portal.domain.redirects import check_redirect_uri, is_loopback, shown_destination
 from portal.domain.snippets import endpoint
@@ -45,7 +45,6 @@ from portal.telemetry import metrics
 
 QUESTION, CODE = "byok_ask", "byok"
 CODE_LIFETIME = timedelta(seconds=120)
-TOKEN_LIFETIME = timedelta(hours=1)
 ROUTES = ("/v1/mcp/tools",)
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
@@ -173,10 +172,10 @@ def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]
         credentials.require_own_key_place(session, person, server_id)
     draft = keys.KeyDraft(
         key_alias=f"Sign-in of {contents['client_id'][:60] or 'an MCP client'}", allowed_routes=ROUTES,
-        object_permission=ObjectPermission(mcp_servers=(server_id,)), expires_at=now() + TOKEN_LIFETIME,
+        object_permission=ObjectPermission(mcp_servers=(server_id,)), expires_at=now() + BYOK_TOKEN_LIFETIME,
     )  # fmt: skip
     issued = keys.issue_own_key(session, person, draft)
-    return {"access_token": issued.key, "token_type": "bearer", "expires_in": int(TOKEN_LIFETIME.total_seconds())}
+    return {"access_token": issued.key, "token_type": "bearer", "expires_in": int(BYOK_TOKEN_LIFETIME.total_seconds())}
 
 
 def _check(asked: AuthorizeRequest) -> None:

@@ -22,7 +22,7 @@ from portal.domain.servers import ServerFields
 from portal.domain.token_answers import broken_rule, claimed_account
 from portal.domain.variables import Scope
 from portal.services import audit
-from portal.services.inner import held_tokens, loading, shared_tokens, temporary
+from portal.services.inner import held_tokens, loading, shared_tokens, temporary, unsaved
 from portal.services.inner.authorizations import authorization_of, identity_of, keep_authorization, pin_of
 from portal.services.inner.clients import client_of, keep_registration, known_client, registration_of
 from portal.services.inner.completing import fault_of, refused, tokens_for
@@ -66,7 +66,7 @@ def hold(
     earlier = _contents(session, principal, draft_id) if draft_id else None
     draft_id = draft_id if draft_id and earlier else new_id()
     contents = checked(session, draft_id, fields, whole(session, stored, fields, as_change=True))
-    row = temporary.server_of(session, draft_id, draft_id, contents, author=None)
+    row = unsaved.server_of(session, draft_id, draft_id, contents, author=None)
     if not needs_a_person(row) or is_exchange(row):
         raise InvalidRequest("People do not sign in to such a server themselves.", code="not_oauth", field="auth_type")
     registration = _registration(session, row, stored, earlier)
@@ -181,7 +181,7 @@ def _registration(
     token = route_of(session, row).key(TOKEN)
     found: dict[str, Any] | None = (earlier or {}).get("registration")
     if earlier is not None and found is not None:
-        before = temporary.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+        before = unsaved.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
         return found if route_of(session, before).key(TOKEN) == token else None
     return registration_of(session, stored) if stored and route_of(session, stored).key(TOKEN) == token else None
 
@@ -194,7 +194,7 @@ def _pin(
         return pin_of(session, row, stored)
     if not earlier or not earlier.get("authorization"):
         return None
-    before = temporary.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+    before = unsaved.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
     found: dict[str, Any] = earlier["authorization"]
     return found if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN) else None
 
@@ -207,7 +207,7 @@ def _contents(session: Session, principal: Principal, draft_id: str) -> dict[str
 
 
 def _row(session: Session, principal: Principal, draft_id: str) -> Server:
-    row = temporary.load_temporary(session, draft_id) if _contents(session, principal, draft_id) else None
+    row = unsaved.load_temporary(session, draft_id) if _contents(session, principal, draft_id) else None
     if row is None:
         raise Conflict("What you typed is not kept any more.", code="expired")
     return row

@@ -12,7 +12,6 @@ from portal import authorization as authz
 from portal.authorization import Action, Horizon, ServerFacts
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import AuthType, OAuthFlow
-from portal.services.health import HealthView, view_health
 from portal.services.inner import loading, refusals, sights
 from portal.services.inner.grid_query import (
     NEEDING,
@@ -25,6 +24,7 @@ from portal.services.inner.grid_query import (
     team_asked_for,
 )
 from portal.services.inner.refusals import RefusedEntry
+from portal.services.inner.server_views import HealthView, view_health
 from portal.store.database import read
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, Team, now
 

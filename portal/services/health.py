@@ -17,9 +17,8 @@ from portal.domain.errors import Busy, PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.inner import loading
-from portal.services.inner.held_tokens import needs_a_person
 from portal.services.inner.house import house_of
-from portal.services.inner.server_views import KIND_OF_FAULT, ServerView, view_server
+from portal.services.inner.server_views import KIND_OF_FAULT, HealthView, ServerView, view_health, view_server
 from portal.services.inner.targets import Plan, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now, time_of
@@ -36,28 +35,6 @@ _KEEP_HISTORY = timedelta(days=30)
 _REQUEST_DEADLINE = 8.0
 _BATCH = 32
 _MOST_FAILURES = 10
-
-_LABELS = {
-    HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
-    HealthReason.PER_USER_VALUE: ("Per-person values", ""),
-    HealthReason.NEVER_CHECKED: ("Never checked", ""),
-    HealthReason.DISABLED: ("Switched off", ""),
-}
-_PER_PERSON = ("Per-person sign-in", "")
-
-
-@dataclass(frozen=True)
-class HealthView:
-    """The last look at a server, as a chip shows it; times are UTC, the latency in milliseconds."""
-
-    status: str
-    reason: str
-    label: str
-    tone: str
-    message: str | None
-    checked_at: datetime | None
-    latency_ms: int | None
-    protocol_version: str | None
 
 
 @dataclass(frozen=True)
@@ -88,21 +65,6 @@ class _Probe:
     version: int
     claimed_at: datetime
     target: Target | HealthReason | Plan
-
-
-def view_health(principal: Principal, row: Server) -> HealthView:
-    """The stored health of a server; the message names the host only to those who may learn it."""
-    reason = HealthReason(row.health_reason)
-    label, tone = ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad")
-    if row.health_status == HealthStatus.UNKNOWN:
-        label, tone = _LABELS.get(reason, (label, tone))
-        if reason is HealthReason.SIGN_IN_NEEDED and (row.is_byok or needs_a_person(row)):
-            label, tone = _PER_PERSON  # whether the viewer is signed in is another mark's affair
-    message = row.health_error if authz.has_admin_view(principal) else None
-    return HealthView(
-        row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,
-        row.health_latency_ms, row.protocol_version,
-    )  # fmt: skip
 
 
 def get_checked_server(session: Session, principal: Principal, reference: str) -> ServerView:

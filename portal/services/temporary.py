@@ -10,7 +10,7 @@ from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.domain.servers import URL_FIELDS, ServerFields, check_server_id, check_values
 from portal.services import audit
-from portal.services.inner import keeping, loading, temporary
+from portal.services.inner import keeping, loading, temporary, unsaved
 from portal.services.inner.authorizations import pin_of
 from portal.services.inner.definitions import opened
 from portal.services.inner.inheriting import checked, whole
@@ -36,11 +36,11 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     contents = checked(session, server_id, fields, whole(session, stored, fields, as_change=False))
     pin = None
     if stored is not None:
-        pin = pin_of(session, temporary.server_of(session, server_id, server_id, contents, author=None), stored)
+        pin = pin_of(session, unsaved.server_of(session, server_id, server_id, contents, author=None), stored)
     kept = temporary.hold(session, principal, server_id, {"fields": contents, "pin": pin})
     audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
     session.flush()
-    row = temporary.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
+    row = unsaved.server_of(session, server_id, kept.incarnation, contents, author=kept.created_by)
     groups = tuple(fields.get("mcp_access_groups") or ())
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
 

@@ -20,7 +20,7 @@ from portal.domain.servers import ApprovalStatus, ServerFields, Transport, check
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.domain.variables import Scope
 from portal.services import audit
-from portal.services.inner import destinations, loading, personal, places, temporary
+from portal.services.inner import destinations, loading, personal, places, unsaved
 from portal.services.inner.authorizations import pinned
 from portal.services.inner.definitions import route_of
 from portal.services.inner.held_tokens import is_machine
@@ -200,4 +200,4 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
 
 
 def _as_typed(session: Session, fields: ServerFields) -> Server:
-    return temporary.server_of(session, new_id(), new_id(), destinations.copied(fields), author=None)
+    return unsaved.server_of(session, new_id(), new_id(), destinations.copied(fields), author=None)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services.accounts import principal_for_user
-from portal.services.inner import temporary
+from portal.services.inner import temporary, unsaved
 from portal.services.inner.authorizations import authorization_of
 from portal.services.inner.clients import client_of
 from portal.services.inner.definitions import opened
@@ -39,7 +39,7 @@ STORED = {"client_id": "stored-id", "client_secret": "SECRET-stored", "scopes": 
 def held(write: Write, server_id: str) -> dict[str, Any] | None:
     """The credentials of a definition as they would be sent; None where none is held."""
     with write() as session:
-        row = temporary.load_temporary(session, server_id)
+        row = unsaved.load_temporary(session, server_id)
         return dict(opened(session, row, credentials=True).credentials) if row is not None else None
 
 
@@ -126,13 +126,13 @@ def test_tmp_07_another_process_has_it_at_once(settings: Settings, client: As, w
     other = open_database(settings)
     second = Client(create_app(settings, database=other).test_client(), {"Authorization": f"Bearer {_ADA}"})
     with other.session() as session:
-        row = temporary.load_temporary(session, server_id)
+        row = unsaved.load_temporary(session, server_id)
         assert row is not None
         assert opened(session, row).urls["url"] == BODY["url"]
     assert second.post(PATH, {**BODY, "server_id": server_id, "description": "by the other"}).status_code == 200
     other.engine.dispose()
     with write() as session:
-        row = temporary.load_temporary(session, server_id)
+        row = unsaved.load_temporary(session, server_id)
         assert row is not None
         assert row.description == "by the other"
 
@@ -201,7 +201,7 @@ def test_tmp_14_who_comes_second_adopts_what_the_first_holds(database: Database,
 
         session.get = blind  # type: ignore[method-assign]
         kept = temporary.hold(session, ada, "raced", {"fields": {**first["fields"], "server_name": "second"}})
-        row = temporary.load_temporary(session, kept.server_id)
+        row = unsaved.load_temporary(session, kept.server_id)
         assert row is not None
         assert row.server_name == "first"
 
@@ -262,11 +262,11 @@ def test_only_those_with_admin_view_may_use_it(client: As, write: Write) -> None
     with write() as session:
         for name, may in (("ada", True), ("vera", True), ("mel", False)):
             asking = principal_for_user(session, name, None)
-            assert (temporary.find_temporary(session, asking, server_id) is not None) is may
+            assert (unsaved.find_temporary(session, asking, server_id) is not None) is may
 
 
 def _loaded(session: Session, server_id: str) -> Server:
-    row = temporary.load_temporary(session, server_id)
+    row = unsaved.load_temporary(session, server_id)
     assert row is not None
     assert row not in session
     return row

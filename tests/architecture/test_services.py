@@ -34,7 +34,6 @@ NOBODY_ASKS = {
     "byok_flow.issued": "finds out whose code it is, for `redeem`, where the code and its verifier decide",
     "byok_flow.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
     "credentials.check_value": "computes",
-    "health.view_health": "shows a row that its caller was allowed to load, as the principal may see it",
     "preferences.preferences_of": "computes",
     "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
     "registry.describe_gateway": "strangers ask; only what an Admin listed is shown",

@@ -22,11 +22,11 @@ from typing import Any
 from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
-from portal.services.inner import places
 from portal.services.inner.house import house_of
 from portal.store.database import take_turn
 from portal.store.journal import FileJournal, OutsideHead
 from portal.store.models import AuditEvent, ChainKey, Preference, Revocation, new_id, now
+from portal.store.vault import Place
 from portal.store.watching import SCHEMA
 
 HEAD = "audit_head"
@@ -188,11 +188,16 @@ def hash_of(row: AuditEvent, key: bytes | None = None) -> str:
     return _mac(key, {**facts, "hash_key": row.hash_key})
 
 
+def place_of_key(chain_key_id: str) -> Place:
+    """A key of the audit's chain, kept to verify what was written under it."""
+    return Place("audit chain key", "", "", chain_key_id)
+
+
 def keys_of(session: Session) -> Mapping[str, bytes]:
     """Every key that verifies: derived from the ring, and those kept of rings before."""
     found = {}
     for row in session.scalars(select(ChainKey)):
-        opened = house_of(session).vault.open(row.sealed, places.of_chain_key(row.chain_key_id))
+        opened = house_of(session).vault.open(row.sealed, place_of_key(row.chain_key_id))
         if opened is not None:
             found[row.chain_key_id] = bytes.fromhex(opened)
     return {**found, **house_of(session).chain_keys}
@@ -274,7 +279,7 @@ def _newest_key(session: Session) -> tuple[str, bytes]:
     keys = house_of(session).chain_keys
     key_id = next(iter(keys))
     if session.get(ChainKey, key_id) is None:
-        sealed = house_of(session).vault.seal(keys[key_id].hex(), places.of_chain_key(key_id))
+        sealed = house_of(session).vault.seal(keys[key_id].hex(), place_of_key(key_id))
         session.add(ChainKey(chain_key_id=key_id, sealed=sealed, created_at=now()))
     return key_id, keys[key_id]
 

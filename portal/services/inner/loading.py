@@ -249,3 +249,10 @@ def shows_parts(principal: Principal) -> bool:
 def reads_verbatim(principal: Principal) -> bool:
     """Whether the viewer reads the sealed parts in the clear."""
     return authz.shown(principal, "url") is Show.VERBATIM
+
+
+def by_reference(session: Session, reference: str) -> Server | None:
+    """The server with this id, else alias or name; no decision is taken."""
+    named = or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
+    order = (Server.server_id == reference).desc()
+    return session.scalar(select(Server).where(named).order_by(order).limit(1).options(*PARTS))

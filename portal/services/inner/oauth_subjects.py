@@ -7,7 +7,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Unauthenticated
 from portal.domain.principals import Principal
-from portal.services.inner import loading, temporary
+from portal.services.inner import loading, unsaved
 from portal.store.models import Server
 
 
@@ -18,7 +18,7 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
     Raises as `loading.find_server` does. To strangers every other server looks alike: `Unauthenticated`.
     """
     if authz.is_known(principal):
-        held = temporary.find_temporary(session, principal, reference)
+        held = unsaved.find_temporary(session, principal, reference)
         if held is not None:
             authz.require(principal, action, loading.facts(session, held))
             return held
@@ -27,13 +27,6 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
     if row is None or not authz.may(principal, action, loading.facts(session, row)):
         raise Unauthenticated("Sign in, or send an API key.")
     return row
-
-
-def by_reference(session: Session, reference: str) -> Server | None:
-    """The server with this id, else alias or name; no decision is taken."""
-    named = or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
-    order = (Server.server_id == reference).desc()
-    return session.scalar(select(Server).where(named).order_by(order).limit(1).options(*loading.PARTS))
 
 
 def find_open_server(session: Session, principal: Principal, name: str) -> Server | None:

@@ -8,7 +8,6 @@ from portal.authorization import Action
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound
 from portal.domain.principals import Principal
 from portal.services.inner import loading
-from portal.services.inner.oauth_subjects import by_reference
 from portal.store.models import Server, UserCredential, UserVariable
 
 
@@ -31,7 +30,7 @@ def find_held(session: Session, principal: Principal, server_id: str, action: Ac
     try:
         return find_place(session, principal, server_id, action)
     except (Forbidden, NotFound):
-        row = by_reference(session, server_id)
+        row = loading.by_reference(session, server_id)
         if row is None or not authz.may(principal, Action.CREDENTIAL_FORGET) or not _holds(session, principal, row):
             raise
         return row

@@ -73,11 +73,6 @@ def of_registration(row: Server, kept: OAuthClientRegistration) -> Place:
     return Place("client registration", row.server_id, row.incarnation, kept.client_id, destination=kept.issuer)
 
 
-def of_chain_key(chain_key_id: str) -> Place:
-    """A key of the audit's chain, kept to verify what was written under it."""
-    return Place("audit chain key", "", "", chain_key_id)
-
-
 def of_shared_token(row: Server, subject: str) -> Place:
     """A token that the portal got by itself."""
     destination = credential_destination(row)

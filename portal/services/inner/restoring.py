@@ -3,7 +3,7 @@
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from portal.services.byok_flow import TOKEN_LIFETIME
+from portal.domain.oauth import BYOK_TOKEN_LIFETIME
 from portal.store.models import ApiKey, BrowserSession, now
 from portal.store.oauth_tables import OAuthFlow, TemporaryServer
 
@@ -14,5 +14,5 @@ def end_short_lived(session: Session) -> None:
     for table in (BrowserSession, OAuthFlow, TemporaryServer):
         session.execute(delete(table))
     short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
-    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= TOKEN_LIFETIME]  # type: ignore[operator]
+    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= BYOK_TOKEN_LIFETIME]  # type: ignore[operator]
     session.execute(update(ApiKey).where(ApiKey.key_id.in_(dead)).values(revoked_at=now()))

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, cast, func, inspect, select, tuple_, update
 from sqlalchemy.orm import Session, selectinload
 
-from portal.services.inner import places
+from portal.services.inner import chain, places
 from portal.services.inner.definitions import route_of
 from portal.store.models import (
     BrowserSession,
@@ -216,5 +216,5 @@ KINDS = (
         "sign-in hints", BrowserSession, lambda row: places.of_id_token(row.user_id or ""),
         of_server=False, hides_ids=True, field="id_token",
     ),
-    Kind(CHAIN_KEYS, ChainKey, lambda row: places.of_chain_key(row.chain_key_id), of_server=False),
+    Kind(CHAIN_KEYS, ChainKey, lambda row: chain.place_of_key(row.chain_key_id), of_server=False),
 )  # fmt: skip

@@ -13,14 +13,36 @@ from portal import authorization as authz
 from portal.authorization import Show
 from portal.domain.destinations import Route
 from portal.domain.principals import Principal
-from portal.domain.upstream import HealthReason
+from portal.domain.upstream import HealthReason, HealthStatus
 from portal.domain.variables import Scope
 from portal.services.inner import loading
 from portal.services.inner.definitions import global_of, route_from, value_of
+from portal.services.inner.held_tokens import needs_a_person
 from portal.services.inner.house import House, house_of
 from portal.store.models import Server, ServerVariable
 
 MASK = "••••••"
+_LABELS = {
+    HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
+    HealthReason.PER_USER_VALUE: ("Per-person values", ""),
+    HealthReason.NEVER_CHECKED: ("Never checked", ""),
+    HealthReason.DISABLED: ("Switched off", ""),
+}
+_PER_PERSON = ("Per-person sign-in", "")
+
+
+@dataclass(frozen=True)
+class HealthView:
+    """The last look at a server, as a chip shows it; times are UTC, the latency in milliseconds."""
+
+    status: str
+    reason: str
+    label: str
+    tone: str
+    message: str | None
+    checked_at: datetime | None
+    latency_ms: int | None
+    protocol_version: str | None
 
 
 @dataclass(frozen=True)
@@ -221,3 +243,18 @@ def _variable(house: House, row: Server, variable: ServerVariable, route: Route 
         if route is None:
             entry["is_set"] = variable.sealed is not None
     return entry
+
+
+def view_health(principal: Principal, row: Server) -> HealthView:
+    """The stored health of a server; the message names the host only to those who may learn it."""
+    reason = HealthReason(row.health_reason)
+    label, tone = ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad")
+    if row.health_status == HealthStatus.UNKNOWN:
+        label, tone = _LABELS.get(reason, (label, tone))
+        if reason is HealthReason.SIGN_IN_NEEDED and (row.is_byok or needs_a_person(row)):
+            label, tone = _PER_PERSON  # whether the viewer is signed in is another mark's affair
+    message = row.health_error if authz.has_admin_view(principal) else None
+    return HealthView(
+        row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,
+        row.health_latency_ms, row.protocol_version,
+    )  # fmt: skip

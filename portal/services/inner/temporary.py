@@ -14,37 +14,19 @@ from sqlalchemy import delete, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal import authorization as authz
 from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
-from portal.domain.servers import ServerFields, Transport
 from portal.services.inner import places
-from portal.services.inner.destinations import write_definition
 from portal.services.inner.house import house_of
 from portal.store.models import Server, new_id, now
 from portal.store.oauth_tables import TemporaryServer
 
 LIFETIME = timedelta(seconds=300)
-_OF_THE_ROW = ("server_id", "server_name", "alias", "mcp_access_groups", "version", "keep_credentials")
 
 
 def is_temporary(row: Server) -> bool:
     """Whether a server is a definition under test and no row of the catalogue."""
     return bool(inspect(row).transient)
-
-
-def load_temporary(session: Session, server_id: str) -> Server | None:
-    """A definition under test that is still held, as a server that is no row. Asks for nobody's rights."""
-    kept = _find(session, server_id)
-    contents = _opened(session, kept) if kept is not None else None
-    if kept is None or contents is None:
-        return None
-    return server_of(session, kept.server_id, kept.incarnation, contents["fields"], author=kept.created_by)
-
-
-def find_temporary(session: Session, principal: Principal, server_id: str) -> Server | None:
-    """As `load_temporary`, for those with admin view; for all others there is none (W4)."""
-    return load_temporary(session, server_id) if authz.has_admin_view(principal) else None
 
 
 def hold(session: Session, principal: Principal, server_id: str, contents: Mapping[str, Any]) -> TemporaryServer:
@@ -104,8 +86,15 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
 
 def contents_of(session: Session, server_id: str) -> dict[str, Any] | None:
     """All that is held under an id; it has secrets. Asks for nobody's rights."""
+    held = held_under(session, server_id)
+    return held[1] if held is not None else None
+
+
+def held_under(session: Session, server_id: str) -> tuple[TemporaryServer, dict[str, Any]] | None:
+    """The record that is held under an id, with all that is in it."""
     kept = _find(session, server_id)
-    return _opened(session, kept) if kept is not None else None
+    contents = _opened(session, kept) if kept is not None else None
+    return (kept, contents) if kept is not None and contents is not None else None
 
 
 def forget(session: Session, server_id: str) -> None:
@@ -116,23 +105,6 @@ def forget(session: Session, server_id: str) -> None:
 def sweep(session: Session) -> None:
     """Delete the definitions whose time is over (TMP-15)."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.expires_at <= now()))
-
-
-def server_of(
-    session: Session, server_id: str, incarnation: str, fields: Mapping[str, Any], *, author: str | None
-) -> Server:
-    """The server that JSON `fields` describe: with its parts, sealed as those of a stored one, but in no session."""
-    row = Server(server_id=server_id, incarnation=incarnation, created_by=author, updated_by=author)
-    for column in Server.__table__.columns:
-        if column.default is not None and getattr(row, column.name) is None:
-            default: Any = column.default
-            setattr(row, column.name, default.arg if default.is_scalar else default.arg(None))
-    row.server_name, row.alias = fields.get("server_name"), fields.get("alias")
-    row.sort_key = (row.server_name or row.alias or server_id).casefold()
-    parts = {name: value for name, value in fields.items() if name not in _OF_THE_ROW}
-    parts["transport"] = Transport(fields.get("transport") or Transport.SSE)
-    write_definition(session, row, ServerFields(**parts))  # type: ignore[typeddict-item]
-    return row
 
 
 def _find(session: Session, server_id: str) -> TemporaryServer | None:
