@@ -13,7 +13,7 @@ from bench.crowd import SERVERS, Member
 from bench.questions import sign_in_form
 from bench.seeding import server_name
 from bench.wire import Connection, Request, ask_once
-from portal.services.grid import PAGE_SIZE
+from portal.services.servers.grid import PAGE_SIZE
 
 # The share of each action in a hundred, of people in a browser and of programs with a key.
 PEOPLE_DO = {

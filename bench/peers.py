@@ -16,7 +16,7 @@ from bench.seeding import ADMIN, Seeded, seed
 from bench.starting import Started, measure_starts
 from bench.visiting import Visit, behind_nginx, visit
 from bench.wire import Request
-from portal.services.grid import PAGE_SIZE
+from portal.services.servers.grid import PAGE_SIZE
 
 SERVERS = 1_000
 _REQUESTS, _AT_ONCE, _SECONDS, _STARTS = 60, 4, 3.0, 3

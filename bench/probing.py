@@ -14,7 +14,7 @@ from bench import running
 from bench.measuring import Target, press
 from bench.questions import page_of
 from bench.seeding import ADMIN, seal_url, seed
-from portal.services.grid import PAGE_SIZE
+from portal.services.servers.grid import PAGE_SIZE
 
 DEAD = 1_000
 _SECONDS, _PATIENCE = 6.0, 60.0

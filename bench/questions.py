@@ -9,7 +9,7 @@ from bench.measuring import Target
 from bench.running import Running
 from bench.seeding import ADMIN, MEMBER, NARROW, PASSWORD, SIGN_INS, Seeded
 from bench.wire import Request, ask_once
-from portal.services.grid import PAGE_SIZE
+from portal.services.servers.grid import PAGE_SIZE
 
 Make = Callable[[int], Request]
 FRAGMENT = {"HX-Request": "true"}

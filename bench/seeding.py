@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, insert, update
 
 from portal.app import open_database
 from portal.domain.principals import Role
-from portal.services import sessions
+from portal.services.access import sessions
 from portal.settings import Settings, parse_key_ring
 from portal.store import schema
 from portal.store.models import (

@@ -19,7 +19,7 @@ from bench.seeding import ADMIN, Seeded, seed
 from bench.starting import measure_starts
 from bench.visiting import Visit, behind_nginx, visit
 from bench.wire import Request, ask_once
-from portal.services.grid import PAGE_SIZE
+from portal.services.servers.grid import PAGE_SIZE
 
 FEW, THOUSAND, MANY = 100, 1_000, 10_000
 _REQUESTS, _LONG_REQUESTS = 150, 40

@@ -13,7 +13,7 @@ from portal.domain.principals import Role
 from portal.domain.servers import STDIO_COMMANDS
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy
-from portal.services.inner.house import House
+from portal.services.runtime import House
 from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.journal import FileJournal

@@ -17,8 +17,9 @@ from portal.domain.errors import Conflict, NotFound
 from portal.domain.principals import OPERATOR, Role, TeamRole
 from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport
 from portal.resources import folder
-from portal.services import access_groups, people, servers, teams
-from portal.services.inner.grants import ObjectPermission
+from portal.services.access import access_groups, teams, users
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 from portal.store.database import Database
 
 _SCRIPT = folder("examples") / "echo_server.py"
@@ -94,7 +95,7 @@ def fill(database: Database, url: str, *, announce: Announce) -> None:
     """
     password = secrets.token_urlsafe(9)
     with database.session(writes=True) as session:
-        is_first = not people.list_users(session, OPERATOR, q=_DOMAIN, limit=1).items
+        is_first = not users.list_users(session, OPERATOR, q=_DOMAIN, limit=1).items
         if is_first:
             _add_catalog(session, url)
             _add_people(session, password)
@@ -117,13 +118,13 @@ def _add_catalog(session: Session, url: str) -> None:
             access_groups.create_group(session, OPERATOR, name, description, ())
     for name, fields in _catalog(url).items():
         with suppress(Conflict):
-            servers.create_server(session, OPERATOR, {**fields, "server_name": name, "alias": name})
+            crud.create_server(session, OPERATOR, {**fields, "server_name": name, "alias": name})
 
 
 def _add_people(session: Session, password: str) -> None:
     ids: dict[str, list[tuple[str, str]]] = {name: [] for name in _TEAMS}
     for person in _PEOPLE:
-        user = people.create_user(
+        user = users.create_user(
             session, OPERATOR,
             {
                 "email": person.email, "display_name": person.name, "role": person.role.value, "password": password,
@@ -140,11 +141,11 @@ def _add_people(session: Session, password: str) -> None:
 def _lead_to(session: Session, name: str, url: str) -> None:
     """Give a sample its server's URL of this start; what people stored for it goes along, being on this machine."""
     try:
-        server = servers.get_server(session, OPERATOR, name)
+        server = crud.get_server(session, OPERATOR, name)
     except NotFound:
         return
     if server.url != url:
-        servers.update_server(session, OPERATOR, server.server_id, {"url": url, "keep_credentials": True})
+        crud.update_server(session, OPERATOR, server.server_id, {"url": url, "keep_credentials": True})
 
 
 def _catalog(url: str) -> dict[str, ServerFields]:

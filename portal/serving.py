@@ -21,17 +21,12 @@ from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
-from portal.services import (
-    binding,
-    health,
-    revocations,
-    sessions,
-    sign_in_providers,
-    starting,
-    temporary,
-    tool_changes,
-    trying,
-)  # fmt: skip
+from portal.services.access import sessions
+from portal.services.credentials import providers
+from portal.services.drafts import temporary_servers
+from portal.services.operations import binding, bootstrap, revocations  # fmt: skip
+from portal.services.tools import tool_changes
+from portal.services.upstreams import connection_test, health
 from portal.settings import Settings
 from portal.store.database import Database, take_turn
 from portal.telemetry import logs, metrics
@@ -52,7 +47,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
         take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
         password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
         try:
-            admin = starting.make_first_admin(
+            admin = bootstrap.make_first_admin(
                 session, OPERATOR, email=settings.bootstrap_admin_email,
                 password=password.get_secret_value() if password else None,
                 api_key=key.get_secret_value() if key else None,
@@ -62,7 +57,7 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
             if setting is None:
                 raise
             sys.exit(f"Setting PORTAL_BOOTSTRAP_ADMIN_{setting}: {error.message}")
-        faults = starting.apply_config(session, OPERATOR, _config(settings))
+        faults = bootstrap.apply_config(session, OPERATOR, _config(settings))
         session.commit()
         binding.bind_all(session, OPERATOR)
     database.engine.dispose()  # gunicorn forks next: its children must not share a connection
@@ -126,12 +121,12 @@ def do_round(database: Database, *, tidies: bool) -> int:
         if tidies:
             with database.session(writes=True) as session:
                 sessions.sweep_sessions(session, OPERATOR)
-                temporary.sweep(session, OPERATOR)
-                sign_in_providers.sweep(session, OPERATOR)
+                temporary_servers.sweep(session, OPERATOR)
+                providers.sweep(session, OPERATOR)
                 health.forget_old_history(session, OPERATOR)
                 session.commit()
             with database.session() as session:
-                trying.forget_homes(session, OPERATOR)
+                connection_test.forget_homes(session, OPERATOR)
     metrics.count("portal_worker_rounds_total", "done")
     if probed or compared:
         told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}

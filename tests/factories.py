@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, OAuthFlow, Transport
-from portal.services import access_groups, keys, people, servers, teams
-from portal.services.inner.grants import ObjectPermission
-from portal.services.keys import KeyDraft
+from portal.services.access import access_groups, keys, teams, users
+from portal.services.access.keys import KeyDraft
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 PASSWORD = "correct horse SECRET staple"
@@ -24,7 +25,7 @@ def make_server(session: Session, name: str, **fields: Any) -> str:
     for field, words in (("transport", Transport), ("auth_type", AuthType), ("oauth2_flow", OAuthFlow)):
         if field in given:
             given[field] = words(given[field])
-    return servers.create_server(session, OPERATOR, given).server_id  # type: ignore[arg-type]
+    return crud.create_server(session, OPERATOR, given).server_id  # type: ignore[arg-type]
 
 
 def make_user(session: Session, name: str, role: Role = Role.MEMBER, *, servers: tuple[str, ...] = ()) -> str:
@@ -33,7 +34,7 @@ def make_user(session: Session, name: str, role: Role = Role.MEMBER, *, servers:
         "user_id": name, "email": f"{name}@example.com", "display_name": name.capitalize(), "role": role.value,
         "password": PASSWORD,
     }  # fmt: skip
-    return people.create_user(session, OPERATOR, fields, ObjectPermission(mcp_servers=servers)).user_id
+    return users.create_user(session, OPERATOR, fields, ObjectPermission(mcp_servers=servers)).user_id
 
 
 def make_team(

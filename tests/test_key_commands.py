@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from portal.services.inner import places
+from portal.services.secrets import bindings
 from portal.store.vault import Vault
 from tests.peers import free_port, start_process
 from tests.test_commands import ADMIN, PORTAL, Host
@@ -51,7 +51,7 @@ def plant_many(host: Host) -> None:
         )
         connection.executemany(
             "insert into import_drafts (user_id, sealed, created_at) values (?, ?, '2026-01-01 00:00:00.000000')",
-            [(name, vault.seal("{}", places.of_import(name))) for name in names],
+            [(name, vault.seal("{}", bindings.of_import(name))) for name in names],
         )
 
 

@@ -16,7 +16,7 @@ def audit() -> None:
 @audit.command("verify")
 def verify_audit() -> None:
     """Walk along the chain of events; ends with 1 and names the first event that does not hold."""
-    from portal.services import trail
+    from portal.services.audit import trail
 
     with base.as_it_is():
         found = base.in_transaction(lambda session: trail.verify(session, OPERATOR))

@@ -16,7 +16,9 @@ from sqlalchemy.engine import URL, make_url
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR
-from portal.services import backups, key_ring, revocations, trail
+from portal.services.audit import trail
+from portal.services.operations import backups, revocations
+from portal.services.secrets import rotation
 from portal.settings import Settings
 from portal.store import copying, schema
 from portal.store.database import Database
@@ -194,7 +196,7 @@ def _bring_in(
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
         facts = backups.facts_of(session, OPERATOR)
-        missing = set(facts.keys) - set(key_ring.ids(session, OPERATOR)) - {key_ring.BROKEN}
+        missing = set(facts.keys) - set(rotation.ids(session, OPERATOR)) - {rotation.BROKEN}
         if missing and not without_secrets:
             raise click.ClickException(
                 f"PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs: {', '.join(sorted(missing))}. "

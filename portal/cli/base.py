@@ -75,7 +75,7 @@ def as_it_is() -> Iterator[None]:
 
 
 def _is_to_be_compared(database: Database) -> bool:
-    from portal.services import revocations
+    from portal.services.operations import revocations
 
     if _COMPARES.get():
         return True
@@ -85,7 +85,7 @@ def _is_to_be_compared(database: Database) -> bool:
 
 def reconcile(database: Database) -> None:
     """Bring the database up to its revocation journal, and say what that took."""
-    from portal.services import revocations
+    from portal.services.operations import revocations
 
     with database.session(writes=True) as session:
         found = revocations.reconcile(session, OPERATOR)
@@ -95,7 +95,7 @@ def reconcile(database: Database) -> None:
 
 def in_transaction(work: Any) -> Any:
     """What `work(session)` answers, committed; a refusal is on record, and any other fault ends the command."""
-    from portal.services.audit import Outcome, record
+    from portal.services.audit.events import Outcome, record
 
     with connect(load()).session(writes=True) as session:
         try:

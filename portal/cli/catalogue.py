@@ -20,11 +20,11 @@ def catalogue() -> None:
 )  # fmt: skip
 def export_servers(file_name: str) -> None:
     """Write the servers, without secrets, to standard output."""
-    from portal.services import exporting
+    from portal.services.catalog import exports
 
     def export(session: Any) -> str:
-        text = exporting.export_catalogue(session, OPERATOR, file_name)
-        exporting.record_export(session, OPERATOR, file_name)
+        text = exports.export_catalogue(session, OPERATOR, file_name)
+        exports.record_export(session, OPERATOR, file_name)
         return text
 
     click.echo(base.in_transaction(export), nl=False)
@@ -42,10 +42,10 @@ def import_servers(file: Any, update: bool, keep: bool | None) -> None:
 
     A change that would send stored secrets to another host is wrong, unless an option says what becomes of them.
     """
-    from portal.services import exchange
+    from portal.services.catalog import imports
 
     def bring_in(session: Any) -> Any:
-        found = exchange.import_text(session, OPERATOR, file.read(), update=update, keep=keep)
+        found = imports.import_text(session, OPERATOR, file.read(), update=update, keep=keep)
         if found.errors:
             faults = "\n".join(f"{name}, line {line}: {why}" for name, line, why in found.errors)
             raise click.ClickException(f"{faults}\nNothing was imported.")

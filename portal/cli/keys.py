@@ -20,7 +20,7 @@ keys.add_command(ring.rotate)
 @keys.command("wake")
 def wake() -> None:
     """Wake API keys and sign-in after a restore of which nobody knows what was revoked since."""
-    from portal.services import revocations
+    from portal.services.operations import revocations
 
     woken = base.in_transaction(lambda session: revocations.wake(session, OPERATOR))
     click.echo("API keys work again, and everybody may sign in." if woken else "Nothing is dormant.")
@@ -32,7 +32,7 @@ def wake() -> None:
 @click.option("--alias", default=None, help="What to call it.")
 def issue(user_id: str | None, team_id: str | None, alias: str | None) -> None:
     """Issue an API key; it is shown this once."""
-    from portal.services.keys import KeyDraft, issue_key
+    from portal.services.access.keys import KeyDraft, issue_key
 
     draft = KeyDraft(key_alias=alias, user_id=user_id, team_id=team_id)
     issued = base.in_transaction(lambda session: issue_key(session, OPERATOR, draft))
@@ -43,7 +43,7 @@ def issue(user_id: str | None, team_id: str | None, alias: str | None) -> None:
 @keys.command("list")
 def list_all() -> None:
     """List API keys by id, beginning and name."""
-    from portal.services.keys import list_keys
+    from portal.services.access.keys import list_keys
 
     def show(session: Any) -> None:
         cursor = ""
@@ -63,7 +63,7 @@ def list_all() -> None:
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """Revoke an API key."""
-    from portal.services.keys import revoke_key
+    from portal.services.access.keys import revoke_key
 
     base.in_transaction(lambda session: revoke_key(session, OPERATOR, key_id))
     click.echo("The key is revoked.")

@@ -20,7 +20,7 @@ def users() -> None:
 @click.password_option(help="Asked for where it is not given.")
 def add_user(email: str, name: str, role: str, password: str) -> None:
     """Add a person."""
-    from portal.services import people
+    from portal.services.access import users as people
 
     fields = {"email": email, "display_name": name, "role": role, "password": password, "must_change_password": True}
     click.echo(base.in_transaction(lambda session: people.create_user(session, OPERATOR, fields)).user_id)
@@ -31,8 +31,8 @@ def add_user(email: str, name: str, role: str, password: str) -> None:
 @click.password_option(help="Asked for where it is not given.")
 def set_password(email: str, password: str) -> None:
     """Set somebody's password, for the next sign-in only."""
-    from portal.services import people
-    from portal.services.inner.by_email import find_by_email
+    from portal.services.access import users as people
+    from portal.services.access.by_email import find_by_email
 
     def change(session: Any) -> None:
         found = find_by_email(session, email)

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR, Principal
-from portal.services import key_ring
-from portal.services.key_ring import BROKEN, Batch, KeyUse, Position, Unreadable
+from portal.services.secrets import rotation
+from portal.services.secrets.rotation import BROKEN, Batch, KeyUse, Position, Unreadable
 from portal.store.database import Database
 
 UNREADABLE, OUTSTANDING = 1, 3
@@ -30,12 +30,12 @@ def status(verify: bool) -> None:
     1 when some cannot be read."""
     database = base.connect(base.load())
     with database.session() as session:
-        uses = key_ring.count_values(session, OPERATOR)
+        uses = rotation.count_values(session, OPERATOR)
     for use in uses:
         click.echo(_line(use))
     lost = any(use.total for use in uses if not use.in_ring)
     if verify:
-        unreadable = [row for batch in _each_batch(database, key_ring.check_some) for row in batch.unreadable]
+        unreadable = [row for batch in _each_batch(database, rotation.check_some) for row in batch.unreadable]
         _report(unreadable)
         lost = lost or bool(unreadable)
     sys.exit(UNREADABLE if lost else OUTSTANDING if _outstanding(uses) else 0)
@@ -50,7 +50,7 @@ def rotate(dry_run: bool) -> None:
     """
     database = base.connect(base.load())
     with database.session() as session:
-        due = _outstanding(key_ring.count_values(session, OPERATOR))
+        due = _outstanding(rotation.count_values(session, OPERATOR))
     click.echo(f"{sum(due.values())} values are under older keys{_by_key(due)}.", err=True)
     if dry_run:
         return
@@ -65,7 +65,7 @@ def rotate(dry_run: bool) -> None:
         click.echo("Stopped. What is done is done; to go on, run: portal keys rotate", err=True)
         sys.exit(OUTSTANDING)
     with database.session() as session:
-        left = sum(_outstanding(key_ring.count_values(session, OPERATOR)).values())
+        left = sum(_outstanding(rotation.count_values(session, OPERATOR)).values())
     readable_left = left - sum(row.key_in_ring for row in unreadable)
     if readable_left > 0:
         click.echo(f"{readable_left} values were in use meanwhile. Run again: portal keys rotate", err=True)
@@ -75,8 +75,8 @@ def rotate(dry_run: bool) -> None:
 def check(database: Database, *, without_secrets: bool) -> None:
     """Warn of keys that stored secrets need and the ring lacks; end where it opens none of them (R-SEC-09)."""
     with database.session() as session:
-        uses = key_ring.count_values(session, OPERATOR)
-        opens = key_ring.opens_something(session, OPERATOR)
+        uses = rotation.count_values(session, OPERATOR)
+        opens = rotation.opens_something(session, OPERATOR)
     lost = [use for use in uses if use.total and not use.in_ring]
     for use in lost:
         click.echo(f"Warning: {_line(use)}", err=True)
@@ -106,7 +106,7 @@ def _rotated(database: Database, stopped: threading.Event, due: int) -> tuple[Co
         while True:
             before, missed = done.total(), 0
             unreadable: list[Unreadable] = []
-            for batch in _each_batch(database, key_ring.reseal_some, writes=True):
+            for batch in _each_batch(database, rotation.reseal_some, writes=True):
                 done.update(batch.resealed)
                 missed += batch.missed
                 unreadable += batch.unreadable
@@ -131,7 +131,7 @@ def _each_batch(
 
 def _record(database: Database, action: str, **counts: object) -> None:
     def record(session: Session) -> None:
-        key_ring.record_rotation(session, OPERATOR, action, **counts)
+        rotation.record_rotation(session, OPERATOR, action, **counts)
 
     _committed(database, record, writes=True)
 

@@ -8,7 +8,7 @@ from werkzeug.exceptions import BadRequest
 
 from portal.domain import addresses
 from portal.domain.errors import UnsupportedEncoding
-from portal.services import preferences
+from portal.services import instance_settings
 from portal.store.database import Database
 
 ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
@@ -37,7 +37,7 @@ def client_address(database: Database, trusted: Collection[str]) -> str | None:
     if not forwarded:
         return request.remote_addr
     with database.session() as own:
-        proxies = (*trusted, *preferences.load_preferences(own).trusted_proxies)
+        proxies = (*trusted, *instance_settings.load_preferences(own).trusted_proxies)
     return addresses.client_address(request.remote_addr, forwarded, proxies)
 
 

@@ -16,7 +16,8 @@ from portal.authorization import Action
 from portal.domain.addresses import Arrival
 from portal.domain.errors import Forbidden, LookOnly, Unauthenticated
 from portal.domain.principals import STRANGER, Principal
-from portal.services import accounts, audit
+from portal.services import audit
+from portal.services.access import principals
 from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
@@ -115,7 +116,7 @@ def known_person() -> Principal | None:
     if not current_user.is_authenticated:
         return None
     try:
-        g.principal, g.profile = accounts.person_of(g.session, current_user.get_id(), g.address)
+        g.principal, g.profile = principals.person_of(g.session, current_user.get_id(), g.address)
     except Unauthenticated:
         return None
     return None if g.profile.must_change_password else g.principal
@@ -163,14 +164,14 @@ def init_app(app: Flask) -> None:
 def _identify_key(key: str) -> None:
     with database().session() as own:
         try:
-            g.principal = accounts.principal_for_key(own, key, g.address)
+            g.principal = principals.principal_for_key(own, key, g.address)
         except Unauthenticated:
             metrics.security("key_refused")
             raise
-        is_noted = accounts.is_use_noted(own, g.principal)
+        is_noted = principals.is_use_noted(own, g.principal)
     if not is_noted:
         with database().noting() as own:  # survives a request that is refused
-            accounts.note_key_use(own, g.principal)
+            principals.note_key_use(own, g.principal)
     if not authz.may_take_route(g.principal, request.path):
         raise Forbidden("This API key may not call this route.")
 
@@ -178,7 +179,7 @@ def _identify_key(key: str) -> None:
 def _identify_person() -> None:
     if not current_user.is_authenticated:
         raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
-    g.principal, profile = accounts.person_of(g.session, current_user.get_id(), g.address)
+    g.principal, profile = principals.person_of(g.session, current_user.get_id(), g.address)
     if _is_unsafe():
         _check_csrf()
     g.profile = profile
@@ -188,7 +189,7 @@ def _identify_person() -> None:
 
 def _identify_anybody(*, asks_who: bool) -> None:
     """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
-    g.principal = accounts.stranger(g.session, g.address)
+    g.principal = principals.stranger(g.session, g.address)
     if asks_who and current_user.is_authenticated:
         with suppress(Unauthenticated):
             _identify_person()

@@ -5,8 +5,8 @@ import secrets
 
 from flask import Response, g, request
 
-from portal.services import accounts
-from portal.services.inner.known_sign_ins import DEVICE_LIFETIME, Known
+from portal.services.access import principals
+from portal.services.access.known_sign_ins import DEVICE_LIFETIME, Known
 from portal.web import context
 
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -30,7 +30,7 @@ def known_here() -> Known | None:
         return None
     if "known_here" not in g:
         with context.database().session() as own:
-            g.known_here = accounts.known_from(own, request.form.get("email", ""), presented(), g.address)
+            g.known_here = principals.known_from(own, request.form.get("email", ""), presented(), g.address)
     found: Known | None = g.known_here
     return found
 

@@ -12,7 +12,7 @@ from flask_limiter import Limiter
 
 from portal.domain.addresses import neighborhood
 from portal.domain.emails import email_forms
-from portal.services.inner.known_sign_ins import Known
+from portal.services.access.known_sign_ins import Known
 from portal.settings import Settings
 from portal.web import devices
 from portal.web.shared_counts import IN_DATABASE, SCHEME, SharedCounts

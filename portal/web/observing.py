@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from portal.domain.addresses import in_ranges
 from portal.domain.principals import OPERATOR
-from portal.services import waiting
+from portal.services.operations import backlog
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.telemetry import logs, metrics, traces
@@ -118,7 +118,7 @@ class Waiting:
 
         try:
             with self._database.session() as session:
-                found = waiting.count_waiting(session, OPERATOR)
+                found = backlog.count_waiting(session, OPERATOR)
         except (SQLAlchemyError, OSError):
             told: dict[str, float] = {"portal_database_answers": 0}
         else:

@@ -18,9 +18,10 @@ from markupsafe import Markup
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.redline import Warning, definition_of, marked, warnings_of
-from portal.services import grid, review_queue
-from portal.services.grid import GridChoices, ServerCard
-from portal.services.inner.grid_query import GridQuery
+from portal.services.servers import grid
+from portal.services.servers.grid import GridChoices, ServerCard
+from portal.services.servers.grid_filters import GridQuery
+from portal.services.submissions import review_queue
 from portal.web.marking import mark_page
 
 HTMX_CONFIG = json.dumps(

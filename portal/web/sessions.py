@@ -8,7 +8,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import CallbackDict
 
-from portal.services import sessions
+from portal.services.access import sessions
 from portal.store.database import Database
 
 

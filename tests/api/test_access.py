@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services.preferences import update_preferences
-from portal.services.starting import apply_config
+from portal.services.instance_settings import update_preferences
+from portal.services.operations.bootstrap import apply_config
 from portal.store.models import Server
 from tests.conftest import CREW, KEYS, NOTES, Client, Write
 from tests.factories import make_group, make_key, make_server, make_team, make_user

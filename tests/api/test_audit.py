@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from portal.services import audit
+from portal.services.audit import hash_chain
 from portal.store.database import Database
 from portal.store.models import AuditEvent
 from tests.conftest import NOTES, Client, Write
@@ -201,7 +201,7 @@ def test_a_change_whose_event_cannot_be_written_does_not_happen(
     def broken(*_: Any) -> None:
         raise OperationalError("insert", {}, Exception("disk full"))
 
-    monkeypatch.setattr(audit.chain, "append", broken)
+    monkeypatch.setattr(hash_chain, "append", broken)
     answer = client("ada").put("/v1/mcp/server", {"server_id": NOTES, "description": "unseen"})
     assert (answer.status_code, answer.get_json()["detail"]["error"]) == (503, "unavailable")
     assert "Content-Security-Policy" in answer.headers

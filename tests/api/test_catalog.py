@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from portal.services import catalog
+from portal.services.catalog import discover
 from tests.conftest import Client
 
 As = Callable[[str | None], Client]
@@ -85,7 +85,7 @@ def test_dis_05_a_file_that_is_missing_or_broken_is_an_empty_list_and_logged_onc
     file = tmp_path / "list.json"
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
-    monkeypatch.setattr(catalog, "FILE", file)
+    monkeypatch.setattr(discover, "FILE", file)
     is_empty_list = text == '{"servers": {}}'
     with caplog.at_level(logging.ERROR, logger="portal.catalog"):
         for _ in range(3):

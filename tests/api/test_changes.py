@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services.starting import apply_config
+from portal.services.operations.bootstrap import apply_config
 from portal.store.models import (
     AccessGroupServer,
     Grant,

@@ -7,8 +7,8 @@ import pytest
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services import exchange
-from portal.services.inner.definitions import opened
+from portal.services.catalog import imports
+from portal.services.secrets.server_definition import opened
 from portal.settings import Settings
 from portal.store.models import Server
 from tests.api.test_limited_keys import BOUND
@@ -131,6 +131,6 @@ def test_a_limited_key_of_an_admin_moves_no_secret_and_makes_no_command(
 
 def test_a_document_of_the_operator_still_does(portal_of: tuple[bool, Any], write: Write) -> None:
     with write() as session:
-        outcome = exchange.import_text(session, OPERATOR, '{"mcpServers": {"web": {"url": "https://n.example/mcp"}}}',
+        outcome = imports.import_text(session, OPERATOR, '{"mcpServers": {"web": {"url": "https://n.example/mcp"}}}',
                                        update=True, keep=True)  # fmt: skip
     assert outcome.errors == ()

@@ -12,7 +12,7 @@ from portal.domain.errors import PortalError
 from portal.domain.import_secrets import Share, looks_secret
 from portal.domain.importing import with_choices
 from portal.domain.servers import AuthType, Transport
-from portal.services.inner.import_documents import parse_document
+from portal.services.catalog.import_documents import parse_document
 from tests.conftest import Client
 
 As = Callable[[str | None], Client]

@@ -10,11 +10,13 @@ from sqlalchemy import select, update
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services import binding, exchange
-from portal.services.inner import destinations, places
-from portal.services.inner.definitions import opened
-from portal.services.inner.house import house_of
-from portal.services.starting import apply_config
+from portal.services.catalog import imports
+from portal.services.operations import binding
+from portal.services.operations.bootstrap import apply_config
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings
+from portal.services.secrets.server_definition import opened
+from portal.services.servers import destinations
 from portal.settings import Settings
 from portal.store.models import AuditEvent, Server, ServerSecret, ServerVariable, UserVariable
 from tests.conftest import KEYS, Client, Write
@@ -224,11 +226,11 @@ def test_write_only_values_do_not_go_along(full: Client, settings: Settings) -> 
 def test_the_import_command_asks_and_takes_an_answer(full: Client, write: Write) -> None:
     text = json.dumps({"mcpServers": {"f": {"type": "http", "url": f"{NEW}/mcp"}}})
     with write() as session:
-        [(name, _, why)] = exchange.import_text(session, OPERATOR, text, update=True).errors
+        [(name, _, why)] = imports.import_text(session, OPERATOR, text, update=True).errors
     assert name == "f"
     assert "static_headers.X-Key" in why
     with write() as session:
-        assert exchange.import_text(session, OPERATOR, text, update=True, keep=True).errors == ()
+        assert imports.import_text(session, OPERATOR, text, update=True, keep=True).errors == ()
         found = opened(session, session.get_one(Server, "id-f"), credentials=True)
         assert (found.urls["url"], found.static_headers["X-Key"]) == (f"{NEW}/mcp", "SECRET-header")
 
@@ -239,9 +241,9 @@ def test_an_older_version_reads_what_this_one_stored(full: Client, write: Write)
     with write() as session:
         row, vault = session.get_one(Server, "id-f"), house_of(session).vault
         for secret in row.secrets:
-            assert vault.open(secret.sealed, places.of_secret(row, secret.field, secret.name)) is not None
+            assert vault.open(secret.sealed, bindings.of_secret(row, secret.field, secret.name)) is not None
         [variable] = [v for v in row.variables if v.name == "KEY"]
-        assert vault.open(variable.sealed, places.of_global(row, "KEY")) == "SECRET-global"
+        assert vault.open(variable.sealed, bindings.of_global(row, "KEY")) == "SECRET-global"
 
 
 def test_only_one_module_writes_definitions() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import accounts, impact, keys, people, teams, toolsets
-from portal.services.inner.grants import ObjectPermission
-from portal.services.keys import KeyDraft
-from portal.services.toolsets import ToolRef
+from portal.services.access import impact, keys, principals, teams, users
+from portal.services.access.keys import KeyDraft
+from portal.services.servers.grants import ObjectPermission
+from portal.services.tools import toolsets
+from portal.services.tools.toolsets import ToolRef
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_key, make_server, make_team
 
@@ -34,7 +35,7 @@ class Doors:
 def own_key(write: Write, name: str, *, team: str | None = None, **permission: Any) -> tuple[str, str]:
     """A key that a person makes for themselves: its id and its secret."""
     with write() as session:
-        person = accounts.principal_for_user(session, name, "127.0.0.1")
+        person = principals.principal_for_user(session, name, "127.0.0.1")
         draft = KeyDraft(key_alias="own", team_id=team, object_permission=ObjectPermission(**permission))
         issued = keys.issue_own_key(session, person, draft)
     return issued.view.key_id, issued.key
@@ -78,11 +79,11 @@ def delete_the_team(session: Any) -> None:
 
 
 def deactivate(session: Any) -> None:
-    people.change_user(session, OPERATOR, "mel", {"is_active": False}, None)
+    users.change_user(session, OPERATOR, "mel", {"is_active": False}, None)
 
 
 def delete_the_person(session: Any) -> None:
-    people.delete_user(session, OPERATOR, "mel")
+    users.delete_user(session, OPERATOR, "mel")
 
 
 ENDINGS = {
@@ -136,13 +137,13 @@ def test_a_role_is_lost_with_the_next_request(client: As, write: Write) -> None:
     assert not is_open(doors(client, tools, NOTES)), "tools that are named limit an Admin's key too"
     assert client(bare[1]).get("/v1/users").status_code == 200
     with write() as session:
-        people.change_user(session, OPERATOR, "vera", {"role": "proxy_admin"}, None)
-        people.change_user(session, OPERATOR, "ada", {"role": "internal_user"}, None)
+        users.change_user(session, OPERATOR, "vera", {"role": "proxy_admin"}, None)
+        users.change_user(session, OPERATOR, "ada", {"role": "internal_user"}, None)
     for key in (bare, narrow, tools):
         assert client(key[1]).get("/v1/users").status_code == 403
         assert client(key[1]).get(f"/v1/mcp/server/{WIKI}").status_code == 403
     with write() as session:
-        people.change_user(session, OPERATOR, "mel", {"role": "proxy_admin"}, None)
+        users.change_user(session, OPERATOR, "mel", {"role": "proxy_admin"}, None)
     assert client(own_key(write, "mel")[1]).get("/v1/users").status_code == 200
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import keys
+from portal.services.access import keys
 from tests.conftest import NOTES, Client, Write
 from tests.factories import make_group, make_key, make_server
 

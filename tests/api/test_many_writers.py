@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from portal.app import open_database
-from portal.services.inner.personal import opened_values
+from portal.services.secrets.user_values import opened_values
 from portal.settings import read_settings
 from portal.store import schema
 from portal.store.database import Database

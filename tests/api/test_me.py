@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services.accounts import hash_key
-from portal.services.sessions import sweep_sessions
+from portal.services.access.principals import hash_key
+from portal.services.access.sessions import sweep_sessions
 from portal.store.models import ApiKey, Grant, now
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_key, make_server

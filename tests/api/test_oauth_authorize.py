@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 
 from portal.domain.principals import OPERATOR
-from portal.services import preferences, teams
+from portal.services import instance_settings
+from portal.services.access import teams
 from portal.store.models import Server
 from tests.conftest import CREW, Client, Write
 from tests.factories import make_group
@@ -59,7 +60,7 @@ def test_oau_20_to_23_the_public_url_is_the_operators_word_whatever_proxies_say(
     """It is always set, so no header of a proxy, trusted or not, makes another callback of it."""
     add()
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
     forwarded = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-Port": "8443"}
     answer = client("ada").get(f"{BASE}/authorize", query_string=ASKED, headers=forwarded)
     assert query_of(answer.location)["redirect_uri"] == CALLBACK
@@ -123,7 +124,7 @@ def test_oau_12_13_15_72_76_where_clients_may_be(client: As, write: Write, add: 
     add()
     trusted = ["app.example.com", "*.suffix.example", "https://other.example/"]
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_redirect_origins": trusted})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_redirect_origins": trusted})
     assert departed(client("ada"), redirect_uri=uri)["redirect_uri"] == CALLBACK
 
 

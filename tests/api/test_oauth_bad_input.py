@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from portal.domain.principals import OPERATOR
-from portal.services import preferences
+from portal.services import instance_settings
 from tests.conftest import Client, Write
 from tests.oauth.asking import ASKED, BASE, CHALLENGE, VERIFIER, code_for
 from tests.oauth.recording import RecordingServer
@@ -77,7 +77,7 @@ CODES = ["", "x", "x" * 8_193, "x y", "x\r\ny", "ü", "🦊", "code-0", "../code
 def guarded(add: Add, write: Write) -> None:
     add(delegate_auth_to_upstream=True)
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_redirect_origins": TRUSTED})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_redirect_origins": TRUSTED})
 
 
 def refused(answer: Any, status: int = 400) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.domain.brokering import is_metadata_document
-from portal.services import broker_clients
-from portal.services.accounts import stranger
+from portal.services.access.principals import stranger
+from portal.services.oauth_broker import registration
 from portal.store.database import Database
 from portal.store.models import new_id, now
 from portal.store.oauth_tables import McpClient
@@ -152,7 +152,7 @@ def test_equal_registrations_at_the_same_moment_are_one(client: As, database: Da
             metadata = {"client_name": "Racer", "redirect_uris": [BACK]}
             asking = stranger(session, None)
             session.rollback()
-            made.append(broker_clients.register_stranger(session, asking, "guarded", metadata)["client_id"])
+            made.append(registration.register_stranger(session, asking, "guarded", metadata)["client_id"])
             session.commit()
 
     threads = [threading.Thread(target=register_once) for _ in range(6)]
@@ -172,7 +172,7 @@ def test_unused_clients_make_room_the_oldest_first(client: As, write: Write, add
             at = now() - timedelta(hours=age)
             session.execute(update(McpClient).where(McpClient.client_id == client_id).values(created_at=at, seen_at=at))
         session.execute(update(McpClient).where(McpClient.client_id == used).values(last_used_at=now()))
-        fill(session, broker_clients.MOST_UNUSED_OF_A_SERVER - 3, timedelta(hours=5))
+        fill(session, registration.MOST_UNUSED_OF_A_SERVER - 3, timedelta(hours=5))
     assert departed(client("ada"), client_id=under_way)
     newest = register(client(None), "Newest")
     assert has(write, oldest, used, under_way, fresh, newest) == [False, True, True, True, True]
@@ -199,6 +199,6 @@ def test_ten_thousand_registrations_lock_nobody_out(client: As, write: Write, ad
     assert has(write, honest, later) == [True, True]
     with write() as session:
         unused = select(func.count()).select_from(McpClient).where(McpClient.last_used_at.is_(None))
-        assert session.scalar(unused) <= broker_clients.MOST_UNUSED
+        assert session.scalar(unused) <= registration.MOST_UNUSED
         assert session.scalar(unused.where(McpClient.server_id == "id-guarded")) <= 1_000
         assert session.scalar(select(func.count()).where(McpClient.last_used_at.is_not(None))) == 300

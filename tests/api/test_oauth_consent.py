@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import keys, people, preferences, teams
+from portal.services import instance_settings
+from portal.services.access import keys, teams, users
 from portal.store.models import AuditEvent, UserCredential
 from portal.store.oauth_tables import Consent, OAuthFlow
 from tests.conftest import CREW, Client, Write
@@ -99,7 +100,7 @@ def test_a_consent_is_remembered_for_just_that_and_never_for_clients_that_regist
     add()
     far = "https://app.example.com/cb"
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_redirect_origins": ["app.example.com"]})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_redirect_origins": ["app.example.com"]})
     ada = signed_in("ada")
     own = {"Sec-Fetch-Site": "none"}
 
@@ -304,7 +305,7 @@ def test_what_began_with_a_key_ends_with_the_key(client: As, write: Write, add: 
         elif ended == "left":
             teams.remove_member(session, OPERATOR, CREW, "mel")
         else:
-            people.change_user(session, OPERATOR, "mel", {"is_active": False}, None)
+            users.change_user(session, OPERATOR, "mel", {"is_active": False}, None)
     answer = browser.post(where, data={"decision": "allow", "csrf_token": token})
     assert answer.status_code == 400
     assert "code=" not in answer.headers.get("Location", "")

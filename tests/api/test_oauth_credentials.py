@@ -11,7 +11,7 @@ from portal.domain.errors import Conflict
 from portal.domain.principals import OPERATOR
 from portal.domain.servers import KEPT, AuthType, OAuthFlow, Transport
 from portal.domain.upstream import HealthStatus
-from portal.services import trying
+from portal.services.upstreams import connection_test
 from portal.store.database import Database
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import SharedToken
@@ -334,7 +334,7 @@ def test_client_credentials_are_tried_before_they_are_saved(
         "credentials": {"client_id": "portal", "client_secret": "SECRET-typed"},
     }  # fmt: skip
     with database.session() as session:
-        tried = trying.try_definition(session, OPERATOR, fields).result
+        tried = connection_test.try_definition(session, OPERATOR, fields).result
         assert tried.status is HealthStatus.HEALTHY, tried.message
         assert [tool.name for tool in tried.tools or ()] == ["whoami"]
         assert session.query(SharedToken).count() == 0
@@ -343,6 +343,9 @@ def test_client_credentials_are_tried_before_they_are_saved(
     kept = {**fields, "token_url": KEPT, "credentials": {}}
     with database.session() as session:
         with pytest.raises(Conflict, match=r"credentials\.client_secret"):
-            trying.try_definition(session, OPERATOR, elsewhere, server_id=server_id)
-        assert trying.try_definition(session, OPERATOR, kept, server_id=server_id).result.status is HealthStatus.HEALTHY
+            connection_test.try_definition(session, OPERATOR, elsewhere, server_id=server_id)
+        assert (
+            connection_test.try_definition(session, OPERATOR, kept, server_id=server_id).result.status
+            is HealthStatus.HEALTHY
+        )
     assert recording_as.last("token").form["client_secret"] == "SECRET-cc"

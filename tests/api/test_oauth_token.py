@@ -7,7 +7,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import servers
+from portal.services.servers import crud
 from portal.store.models import UserCredential
 from tests.conftest import Client, Write
 from tests.oauth.asking import (
@@ -195,7 +195,7 @@ def test_a_server_that_changed_meanwhile_gets_no_old_code(
     add()
     code = code_for(client("ada"))
     with write() as session:
-        servers.delete_server(session, OPERATOR, "id-guarded")
+        crud.delete_server(session, OPERATOR, "id-guarded")
     add()
     assert redeem(client("ada"), code).get_json()["error"] == "invalid_grant"
     assert recording_as.seen("token") == []

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import openapi_catalog
-from portal.services.openapi_catalog import FILE
+from portal.services.catalog import openapi
+from portal.services.catalog.openapi import FILE
 from portal.store.database import Database
 from tests.conftest import Client
 
@@ -33,7 +33,7 @@ def test_dis_05_a_missing_or_broken_list_is_empty(
         file = tmp_path / f"apis-{number}.json"
         if text is not None:
             file.write_text(text)
-        monkeypatch.setattr(openapi_catalog, "FILE", file)
+        monkeypatch.setattr(openapi, "FILE", file)
         answer = client("ada").get(PATH)
         assert (answer.status_code, answer.get_json()) == (200, {"apis": []})
     assert len([record for record in caplog.records if record.name == "portal.catalog"]) == 9
@@ -41,7 +41,7 @@ def test_dis_05_a_missing_or_broken_list_is_empty(
 
 def test_dis_06_the_list_is_sound(database: Database) -> None:
     with database.session() as session:
-        apis = openapi_catalog.list_apis(session, OPERATOR)
+        apis = openapi.list_apis(session, OPERATOR)
     assert (
         len({api.name for api in apis}) == len(apis) == len(json.loads(FILE.read_text(encoding="utf-8"))["apis"]) == 10
     )

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services.preferences import update_preferences
-from portal.services.starting import apply_config
+from portal.services.instance_settings import update_preferences
+from portal.services.operations.bootstrap import apply_config
 from portal.store.models import UserCredential
 from tests.conftest import CREW, Client, Write
 from tests.factories import make_key, make_server

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from portal.domain.oauth import TokenSet
 from portal.domain.oauth_metadata import server_of
 from portal.domain.oauth_origins import foreign_address, is_split, moved_endpoint
-from portal.services.inner import held_tokens
+from portal.services.secrets import token_store
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
 from tests.conftest import Client, Write
@@ -248,7 +248,7 @@ def test_a_revoked_connection_goes_to_its_own_provider_only(
     changes(machine, client, {"oauth2_flow": "authorization_code"})
     with write() as session:
         row = session.get_one(Server, machine)
-        held_tokens.keep(session, row, "mel", TokenSet("SECRET-at", "SECRET-rt"), issuer=None)
+        token_store.keep(session, row, "mel", TokenSet("SECRET-at", "SECRET-rt"), issuer=None)
     answer = client("mel").delete(f"{PATH}/{machine}/oauth-user-credential")
     assert answer.status_code == 200
     assert recording_as.seen("revoke") == []

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR, Role
-from portal.services import people, trail
+from portal.services.access import users
+from portal.services.audit import trail
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Proposal, Review
 from tests.conftest import CREW, Client, Write
@@ -189,7 +190,7 @@ def test_two_admins_who_demote_one_another_leave_one(admins: tuple[Client, Clien
         assert {status for status, _ in answers} & {400, 401, 403}
         with write() as session:
             for name in ("ada", "adam"):
-                people.change_user(session, OPERATOR, name, {"role": "proxy_admin", "is_active": True})
+                users.change_user(session, OPERATOR, name, {"role": "proxy_admin", "is_active": True})
 
 
 def test_two_admins_who_delete_one_another_leave_one(admins: tuple[Client, Client]) -> None:

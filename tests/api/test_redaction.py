@@ -6,8 +6,8 @@ import pytest
 
 from portal.app import create_app, open_database
 from portal.authorization import VISIBLE_FIELDS
-from portal.services.inner.destinations import write_definition
-from portal.services.inner.server_views import ServerView
+from portal.services.servers.destinations import write_definition
+from portal.services.servers.views import ServerView
 from portal.settings import Settings
 from portal.store.models import Server
 from tests.conftest import CREW, KEYS, Client, Write

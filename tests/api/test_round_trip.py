@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import LargeBinary, select
 
 from portal.app import create_app, open_database
-from portal.services.inner.house import house_of
-from portal.services.inner.sealed import KINDS as SEALED
+from portal.services.runtime import house_of
+from portal.services.secrets.inventory import KINDS as SEALED
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import Base

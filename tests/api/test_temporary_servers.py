@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services.accounts import principal_for_user
-from portal.services.inner import temporary, unsaved
-from portal.services.inner.authorizations import authorization_of
-from portal.services.inner.clients import client_of
-from portal.services.inner.definitions import opened
-from portal.services.inner.targets import blueprint_of, build
+from portal.services.access.principals import principal_for_user
+from portal.services.oauth_client import held_definitions
+from portal.services.oauth_client.discovery import authorization_of
+from portal.services.oauth_client.registration import client_of
+from portal.services.secrets.server_definition import opened
+from portal.services.servers import unsaved
+from portal.services.upstreams.resolve import blueprint_of, build
 from portal.serving import do_round
 from portal.settings import Settings
 from portal.store.database import Database
@@ -103,7 +104,7 @@ def test_tmp_03_they_are_not_taken_to_another_host(client: As, write: Write) -> 
         assert sent.status_code == 200
         assert held(write, saved) == BODY["credentials"]
         with write() as session:
-            temporary.forget(session, saved)
+            held_definitions.forget(session, saved)
 
 
 def test_tmp_05_and_06_it_lasts_300_seconds_and_the_same_id_begins_them_anew(client: As, write: Write) -> None:
@@ -195,12 +196,12 @@ def test_tmp_14_who_comes_second_adopts_what_the_first_holds(database: Database,
             found = looked(entity, ident, **options)
             if entity is TemporaryServer and options.get("with_for_update"):
                 session.get = looked  # type: ignore[method-assign]
-                temporary.hold(session, OPERATOR, "raced", first)
+                held_definitions.hold(session, OPERATOR, "raced", first)
                 session.expunge_all()
             return found
 
         session.get = blind  # type: ignore[method-assign]
-        kept = temporary.hold(session, ada, "raced", {"fields": {**first["fields"], "server_name": "second"}})
+        kept = held_definitions.hold(session, ada, "raced", {"fields": {**first["fields"], "server_name": "second"}})
         row = unsaved.load_temporary(session, kept.server_id)
         assert row is not None
         assert row.server_name == "first"

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from portal.domain.principals import OPERATOR
-from portal.services import toolsets
+from portal.services.tools import toolsets
 from portal.store.database import Database
 from portal.store.models import Server
 from tests.conftest import Client, Write

@@ -9,8 +9,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from portal.domain.principals import OPERATOR
-from portal.services.preferences import update_preferences
-from portal.services.starting import apply_config
+from portal.services.instance_settings import update_preferences
+from portal.services.operations.bootstrap import apply_config
 from portal.store.database import Database
 from portal.store.models import UserVariable
 from tests.conftest import CREW, Client, Write

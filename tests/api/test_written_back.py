@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from portal.services.inner.definitions import opened
+from portal.services.secrets.server_definition import opened
 from portal.store.models import Server
 from tests.conftest import Client, Write
 from tests.factories import make_server

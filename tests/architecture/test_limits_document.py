@@ -8,7 +8,7 @@ import pytest
 from portal import app
 from portal.cli.checks import network
 from portal.domain.openapi import limits as openapi_limits
-from portal.services.inner import import_documents
+from portal.services.catalog import import_documents
 from portal.upstream import (
     bodies,
     documents,

@@ -7,7 +7,7 @@ import pytest
 
 from portal.domain.destinations import PARTS_OF
 from portal.domain.servers import CREDENTIAL_NAMES, URL_FIELDS
-from portal.services.inner.sealed import KINDS
+from portal.services.secrets.inventory import KINDS
 
 _TABLE = (Path(__file__).parents[2] / "docs" / "security.md").read_text().split("## What is a move")[0]
 _LINES = [line for line in _TABLE.splitlines() if line.startswith("|")][2:]

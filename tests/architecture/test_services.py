@@ -1,6 +1,7 @@
 """Every use case is told who asks, and asks the authorization module: read from the source, lest one be forgotten."""
 
 import ast
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,78 +11,79 @@ FOLDER = Path(__file__).resolve().parents[2] / "portal" / "services"
 FIRST = (("session",), ("principal", "_principal"))
 # What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
 ASKS = {
-    "authz.require", "authz.may", "authz.allowed_actions", "authz.is_admin", "authz.usable_servers",
-    "authz.visible_servers", "authz.usable_within", "authz.visible_within", "authz.granted_toolsets",
-    "authz.sign_in_servers", "authz.open_servers", "loading.find_server",
+    "authorization.require", "authorization.may", "authorization.allowed_actions",
+    "authorization.is_admin", "authorization.usable_servers", "authorization.visible_servers",
+    "authorization.usable_within", "authorization.visible_within", "authorization.granted_toolsets",
+    "authorization.sign_in_servers", "authorization.open_servers", "servers.queries.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
 
 # Functions that are not told who asks, each with the reason.
 NOBODY_ASKS = {
-    "accounts.check_password": "finds out who asks",
-    "accounts.known_from": "before anybody is known: whose tries are counted apart",
-    "accounts.hash_key": "computes",
-    "accounts.hash_password": "computes",
-    "accounts.judge_keys": "finds out what keys would reach, for a use case that has asked",
-    "accounts.person_of": "finds out who asks",
-    "accounts.principal_for_key": "finds out who asks",
-    "accounts.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
-    "accounts.principal_for_user": "finds out who asks",
-    "accounts.sign_in": "finds out who asks",
-    "accounts.stranger": "finds out who asks",
-    "audit.changed": "computes",
-    "byok_flow.issued": "finds out whose code it is, for `redeem`, where the code and its verifier decide",
-    "byok_flow.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
-    "credentials.check_value": "computes",
-    "preferences.preferences_of": "computes",
-    "preferences.load_preferences": "every decision depends on it, and nothing of it is secret",
-    "registry.describe_gateway": "strangers ask; only what an Admin listed is shown",
-    "registry.get_entry": "strangers ask; only what an Admin listed is shown",
-    "registry.get_hub": "strangers ask; only what an Admin listed is shown",
-    "registry.list_entries": "strangers ask; only what an Admin listed is shown",
-    "registry.namespace": "computes",
-    "registry.server_json": "computes, of a row that its caller was allowed to load",
-    "preferences.state_of": "computes",
-    "sessions.end_session": "whoever has the cookie may end its session",
-    "sessions.load_session": "runs before it is known who asks",
-    "sessions.save_session": "writes what the web floor keeps of a browser",
-    "sessions.touch_session": "runs before it is known who asks",
-    "signing_in.begin_sign_in": "finds out who asks",
-    "signing_in.complete_sign_in": "finds out who asks",
-    "signing_in.list_providers": "what the sign-in page offers to strangers",
-    "signing_in.take_answer": "finds out who asks",
-    "starting.config_server_id": "computes",
-    "tools.kind_of": "computes",
-    "tools.prefix_of": "computes",
-    "trail.filter_of": "computes",
+    "access.principals.check_password": "finds out who asks",
+    "access.principals.known_from": "before anybody is known: whose tries are counted apart",
+    "access.principals.hash_key": "computes",
+    "access.principals.hash_password": "computes",
+    "access.principals.judge_keys": "finds out what keys would reach, for a use case that has asked",
+    "access.principals.person_of": "finds out who asks",
+    "access.principals.principal_for_key": "finds out who asks",
+    "access.principals.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
+    "access.principals.principal_for_user": "finds out who asks",
+    "access.principals.sign_in": "finds out who asks",
+    "access.principals.stranger": "finds out who asks",
+    "audit.events.changed": "computes",
+    "oauth_broker.byok.issued": "finds out whose code it is, for `redeem`, where the code and its verifier decide",
+    "oauth_broker.byok.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
+    "credentials.self_service.check_value": "computes",
+    "instance_settings.preferences_of": "computes",
+    "instance_settings.load_preferences": "every decision depends on it, and nothing of it is secret",
+    "catalog.registry.describe_gateway": "strangers ask; only what an Admin listed is shown",
+    "catalog.registry.get_entry": "strangers ask; only what an Admin listed is shown",
+    "catalog.registry.get_hub": "strangers ask; only what an Admin listed is shown",
+    "catalog.registry.list_entries": "strangers ask; only what an Admin listed is shown",
+    "catalog.registry.namespace": "computes",
+    "catalog.registry.server_json": "computes, of a row that its caller was allowed to load",
+    "instance_settings.state_of": "computes",
+    "access.sessions.end_session": "whoever has the cookie may end its session",
+    "access.sessions.load_session": "runs before it is known who asks",
+    "access.sessions.save_session": "writes what the web floor keeps of a browser",
+    "access.sessions.touch_session": "runs before it is known who asks",
+    "access.sso.begin_sign_in": "finds out who asks",
+    "access.sso.complete_sign_in": "finds out who asks",
+    "access.sso.list_providers": "what the sign-in page offers to strangers",
+    "access.sso.take_answer": "finds out who asks",
+    "operations.bootstrap.config_server_id": "computes",
+    "tools.calls.kind_of": "computes",
+    "tools.calls.prefix_of": "computes",
+    "audit.trail.filter_of": "computes",
 }
 # Functions that are told and need not ask, each with the reason.
 ONES_OWN = {
-    "accounts.change_password": "one's own, in person, with the current password",
-    "accounts.change_profile": "one's own, in person",
-    "accounts.is_use_noted": "of the key that asks",
-    "accounts.note_key_use": "of the key that asks",
-    "accounts.sign_out": "one's own session",
-    "broker.bring_back": "one's own flow, by its state and the browser that holds it",
-    "audit.record": "what was done is on record whoever did it",
-    "connections.get_result": "of a flow that is bound to the browser that asks, and told to its own person only",
-    "connections.give_up": "ends a flow that its browser brought back; nothing is given away",
-    "connections.list_own": "one's own rows, by one's own id",
-    "consents.list_own_apps": "one's own rows, by one's own id",
-    "consents.remove_own_app": "one's own rows, by one's own id",
-    "credentials.list_holdings": "one's own rows, by one's own id",
-    "credentials.list_own_keys_held": "one's own rows, by one's own id",
-    "keys.sweep_keys": "deletes only what opens nothing any more",
-    "people.get_self": "one's own",
-    "sessions.end_other_sessions": "one's own sessions, by one's own id",
-    "sessions.end_own_session": "one's own sessions, by one's own id",
-    "sessions.list_own_sessions": "one's own sessions, by one's own id",
-    "sessions.sweep_sessions": "deletes only what opens nothing any more",
-    "temporary.sweep": "deletes only what opens nothing any more",
-    "signing_in.end_at_provider": "one's own session",
-    "sign_in_providers.sweep": "deletes only what opens nothing any more",
-    "teams.list_own_teams": "the teams one is in",
+    "access.principals.change_password": "one's own, in person, with the current password",
+    "access.principals.change_profile": "one's own, in person",
+    "access.principals.is_use_noted": "of the key that asks",
+    "access.principals.note_key_use": "of the key that asks",
+    "access.principals.sign_out": "one's own session",
+    "oauth_broker.authorize_endpoint.bring_back": "one's own flow, by its state and the browser that holds it",
+    "audit.events.record": "what was done is on record whoever did it",
+    "credentials.connections.get_result": "of a flow of the browser that asks, told to its own person only",
+    "credentials.connections.give_up": "ends a flow that its browser brought back; nothing is given away",
+    "credentials.connections.list_own": "one's own rows, by one's own id",
+    "oauth_broker.consents.list_own_apps": "one's own rows, by one's own id",
+    "oauth_broker.consents.remove_own_app": "one's own rows, by one's own id",
+    "credentials.self_service.list_holdings": "one's own rows, by one's own id",
+    "credentials.self_service.list_own_keys_held": "one's own rows, by one's own id",
+    "access.keys.sweep_keys": "deletes only what opens nothing any more",
+    "access.users.get_self": "one's own",
+    "access.sessions.end_other_sessions": "one's own sessions, by one's own id",
+    "access.sessions.end_own_session": "one's own sessions, by one's own id",
+    "access.sessions.list_own_sessions": "one's own sessions, by one's own id",
+    "access.sessions.sweep_sessions": "deletes only what opens nothing any more",
+    "drafts.temporary_servers.sweep": "deletes only what opens nothing any more",
+    "access.sso.end_at_provider": "one's own session",
+    "credentials.providers.sweep": "deletes only what opens nothing any more",
+    "access.teams.list_own_teams": "the teams one is in",
 }
 
 
@@ -108,7 +110,7 @@ def _called(node: ast.Call, module: str, imported: dict[str, str]) -> str:
     if isinstance(node.func, ast.Name):
         return imported.get(node.func.id, f"{module}.{node.func.id}")
     if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-        return f"{node.func.value.id}.{node.func.attr}"
+        return f"{imported.get(node.func.value.id, node.func.value.id)}.{node.func.attr}"
     return ""
 
 
@@ -121,23 +123,40 @@ def _writes(call: ast.Call) -> bool:
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
+    """Names of a module that were imported, with what they are below `portal.services`."""
     return {
-        alias.asname or alias.name: f"{(node.module or '').rsplit('.', 1)[-1]}.{alias.name}"
+        alias.asname or alias.name: f"{node.module}.{alias.name}".removeprefix("portal.services.").removeprefix(
+            "portal."
+        )
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
 
 
+def _use_cases() -> frozenset[str]:
+    """The modules with use cases: those that the docstring of their package names, and the one of settings."""
+    found = {"instance_settings"}
+    for path in FOLDER.glob("*/__init__.py"):
+        told = ast.get_docstring(ast.parse(path.read_text())) or ""
+        named = re.search(r"Use cases: ([`a-z_,\s]+)\.", told)
+        found |= {f"{path.parent.name}.{name}" for name in re.findall(r"`([a-z_]+)`", named[1] if named else "")}
+    return frozenset(found)
+
+
+USE_CASES = _use_cases()
+
+
 def _functions() -> dict[str, Function]:
     found: dict[str, Function] = {}
     for path in sorted(FOLDER.rglob("*.py")):
-        tree, module = ast.parse(path.read_text()), path.stem
+        tree = ast.parse(path.read_text())
+        module = ".".join(path.relative_to(FOLDER).with_suffix("").parts)
         imported = _imported(tree)
         for node in tree.body:
             if not isinstance(node, ast.FunctionDef):
                 continue
-            public = not node.name.startswith("_") and path.parent == FOLDER
+            public = not node.name.startswith("_") and module in USE_CASES
             calls = [(c.lineno, _called(c, module, imported)) for c in ast.walk(node) if isinstance(c, ast.Call)]
             found[f"{module}.{node.name}"] = Function(node, public, calls)
     return found

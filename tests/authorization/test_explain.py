@@ -6,8 +6,10 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import Forbidden, NotFound
 from portal.domain.principals import OPERATOR, Principal, Role
-from portal.services import explain, grid, servers, tools
-from portal.services.inner.grid_query import GridQuery
+from portal.services.access import explain
+from portal.services.servers import crud, grid
+from portal.services.servers.grid_filters import GridQuery
+from portal.services.tools import calls
 from portal.store.database import Database
 from tests.authorization.test_twins import INSIDE, OUTSIDE, SERVERS, WORLDS, World, build, is_left, principal_of
 from tests.conftest import NOTES
@@ -19,7 +21,7 @@ ASKER = Principal(name="asker", role=Role.ADMIN, is_internal=True)
 def may_call(session: Session, principal: Principal, server_id: str, tool: str) -> bool:
     """Whether a call gets past authorization; what the upstream then answers is another matter."""
     try:
-        tools.authorize_call(session, principal, server_id, tool)
+        calls.authorize_call(session, principal, server_id, tool)
     except (Forbidden, NotFound):
         return False
     return True
@@ -37,7 +39,7 @@ def pairs_that_agree(session: Session, world: World) -> int:
         return 1
     principal = principal_of(session, world)
     usable = {card.server_id for card in grid.get_grid(session, principal, GridQuery()).cards if card.usable}
-    listed = {found["server_id"] for found in servers.list_servers(session, principal).items}
+    listed = {found["server_id"] for found in crud.list_servers(session, principal).items}
     in_playground = {server_id for server_id, _ in grid.list_usable(session, principal)}
     there = set(SERVERS) - world.gone_servers
     for server_id in there:

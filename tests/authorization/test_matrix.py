@@ -14,7 +14,7 @@ from portal import authorization as authz
 from portal.authorization import RULES, VISIBLE_FIELDS, Action, ServerFacts, Visibility, allowed_actions, may
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Principal, Reach, Role
-from portal.services.inner.server_views import ServerView
+from portal.services.servers.views import ServerView
 from portal.store.models import Server
 
 GOLDEN = Path(__file__).with_name("matrix.txt")

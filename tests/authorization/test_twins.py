@@ -16,9 +16,12 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.domain.errors import Unauthenticated
 from portal.domain.principals import OPERATOR, Principal, Role
-from portal.services import access_groups, accounts, preferences, servers, toolsets
-from portal.services.inner.grants import ObjectPermission, replace_grants
-from portal.services.inner.loading import facts
+from portal.services import instance_settings
+from portal.services.access import access_groups, principals
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission, replace_grants
+from portal.services.servers.queries import facts
+from portal.services.tools import toolsets
 from portal.store.database import Database
 from portal.store.models import (
     AccessGroup,
@@ -194,20 +197,20 @@ def build(session: Session, world: World) -> None:
         routes = ["/v1/mcp"] if world.restricted else []
         owner = "u" if world.key_has_owner else None
         key = ApiKey(
-            key_id="k", key_hash=accounts.hash_key(SECRET), key_prefix="sk-", user_id=owner, team_id=world.key_team,
+            key_id="k", key_hash=principals.hash_key(SECRET), key_prefix="sk-", user_id=owner, team_id=world.key_team,
             allowed_routes=routes, set_by=world.set_by,
         )  # fmt: skip
         session.add(key)
         session.flush()
         grant(session, "key", "k", world.key)
     for server_id in sorted(world.gone_servers):
-        servers.delete_server(session, OPERATOR, server_id)
+        crud.delete_server(session, OPERATOR, server_id)
     for group_id in sorted(world.gone_groups):
         access_groups.delete_group(session, OPERATOR, group_id)
     for toolset_id in sorted(world.gone_toolsets):
         toolsets.delete_toolset(session, OPERATOR, toolset_id)
     mode = "view_all" if world.view_all else "restricted"
-    preferences.update_preferences(session, OPERATOR, {"user_mcp_management_mode": mode})
+    instance_settings.update_preferences(session, OPERATOR, {"user_mcp_management_mode": mode})
     session.expire_all()
 
 
@@ -228,8 +231,8 @@ def rows(session: Session, condition: ColumnElement[bool]) -> set[str]:
 def principal_of(session: Session, world: World) -> Principal:
     address = INSIDE if world.inside else OUTSIDE
     if world.key is None:
-        return accounts.principal_for_user(session, "u", address)
-    return accounts.principal_for_key(session, SECRET, address)
+        return principals.principal_for_user(session, "u", address)
+    return principals.principal_for_key(session, SECRET, address)
 
 
 def is_left(world: World) -> bool:

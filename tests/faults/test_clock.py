@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from portal.services.inner.flows import begin_flow, sweep_flows, take_flow
+from portal.services.oauth_client.flows import begin_flow, sweep_flows, take_flow
 from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
 from tests.conftest import Write

@@ -21,11 +21,13 @@ from werkzeug.test import TestResponse
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.upstream import ToolDefinition
-from portal.services import accounts, keys, people, sessions, teams, toolsets, trail
-from portal.services.inner import sights
-from portal.services.inner.grants import ObjectPermission
-from portal.services.keys import KeyDraft
-from portal.services.toolsets import ToolRef
+from portal.services.access import keys, principals, sessions, teams, users
+from portal.services.access.keys import KeyDraft
+from portal.services.audit import trail
+from portal.services.servers import tool_snapshots
+from portal.services.servers.grants import ObjectPermission
+from portal.services.tools import toolsets
+from portal.services.tools.toolsets import ToolRef
 from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
@@ -197,8 +199,8 @@ def add_tool_change(session: Session) -> None:
     """Two tools of `notes` that were accepted, of which one is gone since."""
     row = session.get_one(Server, NOTES)
     for names in (("add", "gone"), ("add",)):
-        entries = sights.entries_of([ToolDefinition({"name": name, "inputSchema": {}}) for name in names])
-        sights.compare(session, OPERATOR, sights.subject_of(row), entries, by_admin=True)
+        entries = tool_snapshots.entries_of([ToolDefinition({"name": name, "inputSchema": {}}) for name in names])
+        tool_snapshots.compare(session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=True)
 
 
 def _issue_special_keys(session: Session) -> dict[str, str]:
@@ -210,7 +212,7 @@ def _issue_special_keys(session: Session) -> dict[str, str]:
     session.execute(update(ApiKey).where(ApiKey.key_id == expired.view.key_id).values(expires_at=past))
     make_user(session, "gone", Role.ADMIN)
     inactive = make_key(session, user_id="gone")
-    people.change_user(session, OPERATOR, "gone", {"is_active": False}, ObjectPermission())
+    users.change_user(session, OPERATOR, "gone", {"is_active": False}, ObjectPermission())
     return {
         "k-narrow": make_key(session, user_id="ada", mcp_servers=(NOTES,)),
         "k-restr": KEYS["kit"],
@@ -227,7 +229,7 @@ def _issue_special_keys(session: Session) -> dict[str, str]:
 
 def _own_key(session: Session, name: str, team_id: str | None = None) -> str:
     """A key that a person made for themselves."""
-    person = accounts.principal_for_user(session, name, "127.0.0.1")
+    person = principals.principal_for_user(session, name, "127.0.0.1")
     return keys.issue_own_key(session, person, KeyDraft(key_alias="own", team_id=team_id)).key
 
 
@@ -242,8 +244,8 @@ def _keys_of_the_changed(session: Session) -> dict[str, str]:
         "demoted": _own_key(session, "dan"),
     }  # fmt: skip
     teams.remove_member(session, OPERATOR, CREW, "lea")
-    people.change_user(session, OPERATOR, "pia", {"role": Role.ADMIN.value}, None)
-    people.change_user(session, OPERATOR, "dan", {"role": Role.MEMBER.value}, None)
+    users.change_user(session, OPERATOR, "pia", {"role": Role.ADMIN.value}, None)
+    users.change_user(session, OPERATOR, "dan", {"role": Role.MEMBER.value}, None)
     return made
 
 

@@ -17,9 +17,10 @@ from sqlalchemy import select
 from portal.app import create_app
 from portal.domain import destinations
 from portal.domain.principals import OPERATOR
-from portal.services import exchange, starting
-from portal.services.inner import temporary
-from portal.services.inner.definitions import opened
+from portal.services.catalog import imports
+from portal.services.oauth_client import held_definitions
+from portal.services.operations import bootstrap
+from portal.services.secrets.server_definition import opened
 from portal.store.models import Server
 from portal.store.oauth_tables import TemporaryServer
 from tests.conftest import KEYS, KINDS, make_settings
@@ -207,7 +208,9 @@ def by_draft(place: Place, server_id: str, change: dict[str, Any]) -> str:
     data = {**typed(place, server_id, change), "sign_in": "yes", "oauth2_flow": "authorization_code"}
     answer = place.world.callers["admin"].ask("POST", f"/servers/{server_id}/edit", data=data)
     with place.world.database.session() as session:
-        held = [temporary.contents_of(session, found) for found in session.scalars(select(TemporaryServer.server_id))]
+        held = [
+            held_definitions.contents_of(session, found) for found in session.scalars(select(TemporaryServer.server_id))
+        ]
     # What is held is sent there as soon as somebody signs in with it.
     place.foreign.heard += [json.dumps(h).encode() for h in held if place.foreign.origin in json.dumps(h)]
     return answer.get_data(as_text=True)
@@ -229,7 +232,7 @@ def by_import_page(place: Place, server_id: str, change: dict[str, Any]) -> str:
 
 def by_import_command(place: Place, server_id: str, change: dict[str, Any]) -> str:
     with place.world.database.session(writes=True) as session:
-        found = exchange.import_text(session, OPERATOR, _document(server_id, change), update=True)
+        found = imports.import_text(session, OPERATOR, _document(server_id, change), update=True)
         session.commit()
     return " ".join(why for _, _, why in found.errors)
 
@@ -245,7 +248,7 @@ def by_config(place: Place, server_id: str, change: dict[str, Any]) -> str:
         entry |= {"url": opened(session, row).urls.get("url"), "allow_all_keys": True, **change}
         entry |= {"command": change.get("command", row.command)} if row.command else {}
         entry = {name: value for name, value in entry.items() if value is not None or name in change}
-        faults = starting.apply_config(session, OPERATOR, {"mcp_servers": {str(row.server_name): entry}})
+        faults = bootstrap.apply_config(session, OPERATOR, {"mcp_servers": {str(row.server_name): entry}})
         session.commit()
     return " ".join(faults)
 
@@ -302,7 +305,7 @@ def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
     answer = place.world.callers["k-admin"].ask("POST", f"{API}/oauth/session", json=body)
     assert answer.status_code in (200, 201, 409), answer.get_data(as_text=True)
     with place.world.database.session() as session:
-        held = temporary.contents_of(session, server_id)
+        held = held_definitions.contents_of(session, server_id)
         place.foreign.heard.append(json.dumps(held).encode())
     return answer.get_data(as_text=True) if answer.status_code == 409 else ""
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from portal.domain.principals import OPERATOR
-from portal.services import health
+from portal.services.upstreams import health
 from portal.store.models import AuditEvent, Base
 from portal.upstream.sandbox import Sandbox
 from tests.conftest import KINDS, make_settings

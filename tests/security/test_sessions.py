@@ -5,7 +5,7 @@ import re
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import keys, people, sessions
+from portal.services.access import keys, sessions, users
 from tests.conftest import KEYS, NOTES
 from tests.factories import PASSWORD
 from tests.security.callers import SPARE_KEY, Caller, World, token_in
@@ -62,7 +62,7 @@ def test_a_new_password_signs_out_the_other_browsers(fresh: World) -> None:
 
 def test_a_person_who_is_deactivated_is_out_with_the_next_request(fresh: World) -> None:
     with fresh.database.session(writes=True) as session:
-        people.change_user(session, OPERATOR, "mel", {"is_active": False})
+        users.change_user(session, OPERATOR, "mel", {"is_active": False})
         session.commit()
     assert fresh.callers["member"].ask("GET", "/servers").status_code == 303
     for name in ("k-member", "k-restr"):
@@ -73,8 +73,8 @@ def test_a_person_who_is_deactivated_is_out_with_the_next_request(fresh: World) 
 
 def test_a_role_that_is_lowered_holds_with_the_next_request(fresh: World) -> None:
     with fresh.database.session(writes=True) as session:
-        people.change_user(session, OPERATOR, "gone", {"is_active": True})  # somebody has to be the last Admin
-        people.change_user(session, OPERATOR, "ada", {"role": "internal_user"})
+        users.change_user(session, OPERATOR, "gone", {"is_active": True})  # somebody has to be the last Admin
+        users.change_user(session, OPERATOR, "ada", {"role": "internal_user"})
         session.commit()
     assert fresh.callers["admin"].ask("GET", "/v1/users").status_code == 403
     assert fresh.callers["k-admin"].ask("DELETE", f"/v1/mcp/server/{NOTES}").status_code == 403

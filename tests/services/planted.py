@@ -9,21 +9,16 @@ from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet
 from portal.domain.principals import Principal
-from portal.services import credentials, exchange, sessions, temporary
-from portal.services.accounts import principal_for_user
-from portal.services.inner import (
-    clients,
-    definitions,
-    flows,
-    held_tokens,
-    loading,
-    personal,
-    places,
-    proposing,
-    shared_tokens,
-)
-from portal.services.inner import temporary as held_definitions
-from portal.services.inner.house import house_of
+from portal.services.access import sessions
+from portal.services.access.principals import principal_for_user
+from portal.services.catalog import imports
+from portal.services.credentials import self_service
+from portal.services.drafts import temporary_servers
+from portal.services.oauth_client import flows, held_definitions, registration, service_tokens
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings, server_definition, token_store, user_values
+from portal.services.servers import queries
+from portal.services.submissions import change_requests
 from portal.store.models import Proposal, Server, UserCredential
 from tests.factories import make_server
 from tests.oauth.recording import RecordingServer
@@ -39,7 +34,7 @@ def person(session: Session, name: str) -> Principal:
 
 def row_of(session: Session, server_id: str) -> Server:
     """A server with all its parts."""
-    return session.scalars(select(Server).where(Server.server_id == server_id).options(*loading.PARTS)).one()
+    return session.scalars(select(Server).where(Server.server_id == server_id).options(*queries.PARTS)).one()
 
 
 def plant(session: Session, echo: str, provider: RecordingServer) -> None:
@@ -57,24 +52,26 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
                 allow_all_keys=True, token_url=provider.endpoint("token"),
                 credentials={"client_id": "typed", "client_secret": "SECRET-client"})  # fmt: skip
     mel, ada = person(session, "mel"), person(session, "ada")
-    credentials.save_variables(session, mel, "id-echo", {"CORP_TOKEN": "SECRET-value"})
-    credentials.save_key(session, mel, "id-own", "SECRET-key")
+    self_service.save_variables(session, mel, "id-echo", {"CORP_TOKEN": "SECRET-value"})
+    self_service.save_key(session, mel, "id-own", "SECRET-key")
     signs = row_of(session, "id-signs")
-    held_tokens.keep(session, signs, "mel", TokenSet("SECRET-at", "SECRET-rt", None), issuer=provider.issuer)
+    token_store.keep(session, signs, "mel", TokenSet("SECRET-at", "SECRET-rt", None), issuer=provider.issuer)
     registered = {"client_secret": "SECRET-registered", "auth_method": "client_secret_basic", "expires_at": 0}
     found = {"issuer": provider.issuer, "client_id": "c-1", "redirect_uri": "http://127.0.0.1:8000/oauth/callback"}
-    clients.keep_registration(session, signs, {**found, "secret": registered})
+    registration.keep_registration(session, signs, {**found, "secret": registered})
     row_of(session, "id-echo").submitted_by = "mel"
-    proposing.propose(session, ada, row_of(session, "id-own"), {"static_headers": {"X-New": "SECRET-proposed"}}, "mel")
-    exchange.keep_draft(session, ada, IMPORT)
+    change_requests.propose(
+        session, ada, row_of(session, "id-own"), {"static_headers": {"X-New": "SECRET-proposed"}}, "mel"
+    )
+    imports.keep_draft(session, ada, IMPORT)
     flows.begin_flow(session, "connect", {"verifier": "SECRET-verifier"}, browser="b", user_id="mel",
                      server_id="id-signs", state="state-of-the-tests")  # fmt: skip
-    temporary.hold_server(session, ada, {"server_id": "held", "server_name": "held", "transport": "http",
+    temporary_servers.hold_server(session, ada, {"server_id": "held", "server_name": "held", "transport": "http",
                                          "url": "http://127.0.0.1:9/SECRET-held"})  # type: ignore[typeddict-item]  # fmt: skip
-    hint = base64.b64encode(house_of(session).vault.seal("SECRET-id-token", places.of_id_token("mel"))).decode()
+    hint = base64.b64encode(house_of(session).vault.seal("SECRET-id-token", bindings.of_id_token("mel"))).decode()
     sessions.save_session(session, COOKIE, {"_user_id": "mel", "id_token": hint}, "mel", None)
     session.commit()
-    shared_tokens.machine_token(session, row_of(session, "id-machine"))
+    service_tokens.machine_token(session, row_of(session, "id-machine"))
 
 
 def opened(session: Session) -> dict[str, Any]:
@@ -85,20 +82,20 @@ def opened(session: Session) -> dict[str, Any]:
 def lasting(session: Session) -> dict[str, Any]:
     """What stays until somebody removes it."""
     echo, own, signs, machine = (row_of(session, f"id-{name}") for name in ("echo", "own", "signs", "machine"))
-    definition = definitions.opened(session, echo, credentials=True)
+    definition = server_definition.opened(session, echo, credentials=True)
     tokens = session.get(UserCredential, ("mel", "id-signs", "oauth2"))
     proposal = session.get(Proposal, "id-own")
     assert tokens is not None
     assert proposal is not None
     return {
         "url": definition.urls["url"], "header": definition.static_headers, "credential": definition.credentials,
-        "global": definition.globals, "value": personal.opened_values(session, echo, "mel"),
-        "key": personal.opened_key(session, own, "mel"),
-        "tokens": held_tokens.opened(session, held_tokens.place_of(signs, "mel"), tokens.sealed),
-        "registration": clients.registration_of(session, signs),
-        "machine": shared_tokens.machine_token(session, machine),
-        "proposal": proposing.proposed_fields(session, own, proposal),
-        "draft": exchange.get_draft(session, person(session, "ada")),
+        "global": definition.globals, "value": user_values.opened_values(session, echo, "mel"),
+        "key": user_values.opened_key(session, own, "mel"),
+        "tokens": token_store.opened(session, token_store.place_of(signs, "mel"), tokens.sealed),
+        "registration": registration.registration_of(session, signs),
+        "machine": service_tokens.machine_token(session, machine),
+        "proposal": change_requests.proposed_fields(session, own, proposal),
+        "draft": imports.get_draft(session, person(session, "ada")),
     }  # fmt: skip
 
 
@@ -111,5 +108,5 @@ def passing(session: Session) -> dict[str, Any]:
     hint = base64.b64decode(loaded.data["id_token"])
     return {
         "flow": flow.contents, "temporary": held_definitions.contents_of(session, "held"),
-        "hint": house_of(session).vault.open(hint, places.of_id_token("mel")),
+        "hint": house_of(session).vault.open(hint, bindings.of_id_token("mel")),
     }  # fmt: skip

@@ -18,12 +18,15 @@ from portal.cli import base, main
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, Transport
-from portal.services import audit, keys, people, preferences, revocations, servers, teams, trail
-from portal.services.inner import chain
-from portal.services.inner.chain import ANCHOR, HEAD, Hidden, hash_of
-from portal.services.inner.grants import ObjectPermission
-from portal.services.inner.house import house_of
-from portal.services.trail import EventFilter
+from portal.services import audit, instance_settings, trail
+from portal.services.access import keys, teams, users
+from portal.services.audit import hash_chain
+from portal.services.audit.hash_chain import ANCHOR, HEAD, Hidden, hash_of
+from portal.services.audit.trail import EventFilter
+from portal.services.operations import revocations
+from portal.services.runtime import house_of
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Preference, new_id, now
@@ -350,7 +353,7 @@ def test_a_command_that_is_refused_is_on_record(database: Database, monkeypatch:
 
 
 def test_only_admin_view_reads_and_only_an_admin_verifies(database: Database) -> None:
-    from portal.services.accounts import principal_for_user
+    from portal.services.access.principals import principal_for_user
 
     with database.session() as session:
         for name, reads, verifies in (("vera", True, False), ("mel", False, False)):
@@ -393,7 +396,7 @@ def test_a_long_value_is_cut() -> None:
 
 def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(database: Database, write: Write) -> None:
     with write() as session:
-        servers.create_server(
+        crud.create_server(
             session, OPERATOR,
             {
                 "server_id": "id-x", "server_name": "x", "transport": Transport.HTTP, "url": "http://127.0.0.1:9/SECRET",
@@ -403,14 +406,14 @@ def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(datab
             },
         )  # fmt: skip
     with write() as session:
-        servers.update_server(
+        crud.update_server(
             session, OPERATOR, "id-x",
             {
                 "description": "new", "credentials": {"auth_value": "SECRET-4"}, "static_headers": {"X-B": "SECRET-5"},
                 "timeout": 3.0, "mcp_access_groups": ["dev"],
             },
         )  # fmt: skip
-        servers.delete_server(session, OPERATOR, "id-x")
+        crud.delete_server(session, OPERATOR, "id-x")
     created, updated, deleted = (e.details["changes"] for e in events(database, target="id-x"))
     assert created["url"] == created["credentials.auth_value"] == created["env_vars.G.value"] == "set"
     assert created["url.origin"] == {"before": None, "after": "http://127.0.0.1:9"}
@@ -426,12 +429,12 @@ def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(datab
 def test_people_teams_groups_keys_and_settings_tell_before_and_after(database: Database, write: Write) -> None:
     with write() as session:
         make_user(session, "new")
-        people.change_user(session, OPERATOR, "new", {"role": Role.VIEWER.value, "password": "another SECRET word"})
+        users.change_user(session, OPERATOR, "new", {"role": Role.VIEWER.value, "password": "another SECRET word"})
         teams.change_team(session, OPERATOR, "team-crew", {"team_alias": "band"}, members=[("mel", "admin")])
         make_group(session, "texts", (NOTES,))
         key = keys.issue_key(session, OPERATOR, keys.KeyDraft(key_alias="robot", user_id="new")).view.key_id
         keys.change_key(session, OPERATOR, key, {"key_alias": "bot"}, None, None)
-        preferences.update_preferences(session, OPERATOR, {"user_mcp_management_mode": "view_all"})
+        instance_settings.update_preferences(session, OPERATOR, {"user_mcp_management_mode": "view_all"})
     found = {e.action: e.details.get("changes") for e in events(database)}
     assert found["user changed"] == {
         "role": {"before": "internal_user", "after": "internal_user_viewer"}, "password": "changed",
@@ -479,7 +482,7 @@ def test_aud_02_the_signature_is_the_callers_id_or_the_name_of_a_key_of_nobody(c
     made = client("ada").post("/v1/mcp/server", {"server_name": "mine", "url": "http://127.0.0.1:9/x"}).get_json()
     assert (made["created_by"], made["updated_by"]) == ("ada", "ada")
     with write() as session:
-        view = servers.get_server(session, OPERATOR, NOTES)
+        view = crud.get_server(session, OPERATOR, NOTES)
     assert view.created_by == "operator"
 
 
@@ -612,7 +615,7 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
                 event_id=f"zz{number}", at=datetime(2026, 12, 1, tzinfo=UTC), actor="x", action="signed in",
                 target_kind="user", details={}, sequence=last + number, outcome="done", previous_hash=previous,
             )  # fmt: skip
-            event_hash = chain.hash_of(row)
+            event_hash = hash_chain.hash_of(row)
         kept.run(
             f"{NOT_OURS}, event_hash, previous_hash) values"
             " (:id, '2026-12-01 00:00:00.000000', 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",

@@ -21,8 +21,8 @@ from sqlalchemy import select
 from portal.app import open_database
 from portal.cli import base, main
 from portal.domain.principals import OPERATOR
-from portal.services import trail
-from portal.services.keys import KeyDraft, issue_key
+from portal.services.access.keys import KeyDraft, issue_key
+from portal.services.audit import trail
 from portal.settings import Settings
 from portal.store import schema
 from portal.store.copying import digest

@@ -22,9 +22,11 @@ from portal.cli.checks import database as database_checks
 from portal.cli.checks.findings import Level, Surroundings
 from portal.cli.doctor import examine
 from portal.domain.principals import OPERATOR
-from portal.services import keys as issued
-from portal.services import people, preferences, starting, teams
-from portal.services.accounts import hash_key
+from portal.services import instance_settings
+from portal.services.access import keys as issued
+from portal.services.access import teams, users
+from portal.services.access.principals import hash_key
+from portal.services.operations import bootstrap
 from portal.store import schema
 from portal.store.models import ApiKey, Server, UserVariable, now
 from portal.upstream.sandbox import Sandbox
@@ -239,7 +241,7 @@ def test_https_without_a_trusted_proxy(make: Make) -> None:
     around = make(public_url="https://portal.invalid")
     assert any("PORTAL_TRUSTED_PROXIES" in line for line in told(around, Level.WARN))
     with around.database.session(writes=True) as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_proxies": ["10.0.0.0/8"]})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_proxies": ["10.0.0.0/8"]})
         session.commit()
     assert [str(f) for f in network.proxies(around)] == ["ok   proxies: trusted: 10.0.0.0/8"]
 
@@ -283,7 +285,7 @@ def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -
 
     def start(**servers: object) -> None:
         with around.database.session(writes=True) as session:
-            starting.apply_config(session, OPERATOR, {"mcp_servers": servers})
+            bootstrap.apply_config(session, OPERATOR, {"mcp_servers": servers})
             session.commit()
 
     start(conf=entry)
@@ -313,7 +315,7 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
         for secret, team in (("sk-stays", None), ("sk-leaves", "team-crew"), ("sk-revoked", "team-crew")):
             make_key(session, user_id="mel", team_id=team, secret=secret)
         make_key(session, user_id="off", team_id="team-crew", secret="sk-off")
-        people.change_user(session, OPERATOR, "off", {"is_active": False})
+        users.change_user(session, OPERATOR, "off", {"is_active": False})
         for user_id in ("mel", "off"):
             teams.remove_member(session, OPERATOR, "team-crew", user_id)
         ids = {secret: session.scalars(select(ApiKey.key_id).where(ApiKey.key_hash == hash_key(secret))).one()
@@ -324,7 +326,7 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
     assert f"1 key ({ids['sk-leaves']}) of people who left the team that the key is for · " in line
     assert "portal keys revoke KEY_ID" in line
     with around.database.session(writes=True) as session:
-        preferences.update_preferences(session, OPERATOR, {"key_max_age_days": 30})
+        instance_settings.update_preferences(session, OPERATOR, {"key_max_age_days": 30})
         soon = now() + timedelta(days=29)
         for number in range(6):
             make_key(session, user_id="mel", secret=f"sk-long-{number}")

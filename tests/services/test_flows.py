@@ -11,8 +11,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR
-from portal.services.inner import flows
-from portal.services.sessions import sweep_sessions
+from portal.services.access.sessions import sweep_sessions
+from portal.services.oauth_client import flows
 from portal.store.database import Database
 from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow

@@ -21,10 +21,11 @@ from portal.app import create_app, open_database
 from portal.cli import base, main, ring
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR
-from portal.services import credentials, key_ring, trail
-from portal.services.inner import personal, places, sealed
-from portal.services.inner.house import house_of
-from portal.services.inner.sealed import KINDS
+from portal.services.audit import trail
+from portal.services.credentials import self_service
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings, inventory, rotation, user_values
+from portal.services.secrets.inventory import KINDS
 from portal.store.database import Database
 from portal.store.models import Base, ServerSecret, User, UserVariable
 from portal.store.vault import Place, Vault
@@ -57,7 +58,7 @@ def under(portal: Portal) -> Iterator[Callable[[str], Database]]:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed, "_BATCH", 10)
+    monkeypatch.setattr(inventory, "_BATCH", 10)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def counts(database: Database) -> dict[str, int]:
     """How many values each key has sealed."""
     with database.session() as session:
-        return {use.key_id: use.total for use in key_ring.count_values(session, OPERATOR) if use.total}
+        return {use.key_id: use.total for use in rotation.count_values(session, OPERATOR) if use.total}
 
 
 def everything(database: Database) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_every_kind_is_re_encrypted_and_opens_under_the_new_key_alone(
         session.commit()
     before, rows = everything(portal.database), times(portal.database)
     with portal.database.session() as session:
-        [held] = key_ring.count_values(session, OPERATOR)
+        [held] = rotation.count_values(session, OPERATOR)
     assert set(held.values) == {kind.name for kind in KINDS}
     both = under(f"{K2},{K1}")
     due = run(both, "rotate", "--dry-run")
@@ -178,7 +179,7 @@ def add_values(database: Database, number: int) -> None:
         make_server(session, "many", allow_all_keys=True, env_vars=[{"name": "V", "scope": "user"}])
         row, vault = row_of(session, "id-many"), house_of(session).vault
         for name in (f"u{n:04}" for n in range(number)):
-            sealed = vault.seal(f"SECRET-{name}", places.of_user_variable(row, name, "V"))
+            sealed = vault.seal(f"SECRET-{name}", bindings.of_user_variable(row, name, "V"))
             session.add(User(user_id=name, role="internal_user"))
             session.add(UserVariable(user_id=name, server_id="id-many", name="V", sealed=sealed))
         session.commit()
@@ -189,7 +190,7 @@ def values(database: Database) -> dict[str, str | None]:
     with database.session() as session:
         row = row_of(session, "id-many")
         people = session.scalars(select(UserVariable.user_id).where(UserVariable.server_id == "id-many"))
-        return {name: personal.opened_values(session, row, name).get("V") for name in people}
+        return {name: user_values.opened_values(session, row, name).get("V") for name in people}
 
 
 @WITH_BOTH
@@ -206,14 +207,14 @@ def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
         opened_again[ciphertext] += 1
         return real(vault, ciphertext, place)
 
-    def told_to_stop(*arguments: Any) -> key_ring.Batch:
+    def told_to_stop(*arguments: Any) -> rotation.Batch:
         if chance.random() < 0.2:
             signal.raise_signal(signal.SIGTERM)
         return resealing(*arguments)
 
-    resealing = key_ring.reseal_some
+    resealing = rotation.reseal_some
     monkeypatch.setattr(Vault, "reseal", counted)
-    monkeypatch.setattr(key_ring, "reseal_some", told_to_stop)
+    monkeypatch.setattr(rotation, "reseal_some", told_to_stop)
     ends = []
     while not ends or ends[-1].exit_code == ring.OUTSTANDING:
         ends.append(run(both, "rotate"))
@@ -241,7 +242,7 @@ def test_no_value_that_is_written_meanwhile_is_lost(portal: Portal, under: Any, 
         while not over.is_set() or not written:
             name, value = f"u{chance.randrange(number, MANY, WRITERS):04}", f"SECRET-{chance.random()}"
             with suppress(OperationalError), writing.session(writes=True) as session:
-                credentials.save_variables(session, person(session, name), "id-many", {"V": value})
+                self_service.save_variables(session, person(session, name), "id-many", {"V": value})
                 session.commit()
                 written[name] = value
             over.wait(0.05)  # a person thinks longer
@@ -268,7 +269,7 @@ def test_a_value_that_changes_between_reading_and_writing_is_left_alone(portal: 
     with both.session() as session:
         [read] = kind.batch(session, None)
     with both.session(writes=True) as session:
-        credentials.save_variables(session, person(session, "u0000"), "id-many", {"V": "SECRET-newer"})
+        self_service.save_variables(session, person(session, "u0000"), "id-many", {"V": "SECRET-newer"})
         session.commit()
     with both.session(writes=True) as session:
         assert not kind.replace(session, read, b"older")
@@ -310,8 +311,8 @@ def test_nobody_but_the_operator_touches_the_keys(portal: Portal) -> None:
     with portal.database.session() as session:
         ada = person(session, "ada")
         for ask in (
-            lambda: key_ring.count_values(session, ada),
-            lambda: key_ring.reseal_some(session, ada, key_ring.Position()),
+            lambda: rotation.count_values(session, ada),
+            lambda: rotation.reseal_some(session, ada, rotation.Position()),
         ):
             with pytest.raises(Forbidden):
                 ask()
@@ -322,4 +323,4 @@ def test_a_ring_that_opens_nothing_is_told(portal: Portal, under: Any, keys: str
     """R-SEC-09."""
     add_values(portal.database, 2)
     with under(keys).session() as session:
-        assert key_ring.opens_something(session, OPERATOR) is opens
+        assert rotation.opens_something(session, OPERATOR) is opens

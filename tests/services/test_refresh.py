@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import CredentialNeeded, UpstreamFailure
 from portal.domain.oauth import TokenSet
-from portal.services.inner import held_tokens, loading, shared_tokens
-from portal.services.inner.tokens import own_token
+from portal.services.oauth_client import service_tokens
+from portal.services.oauth_client.user_tokens import own_token
+from portal.services.secrets import token_store
+from portal.services.servers import queries
 from portal.store.database import Database
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import SharedToken
@@ -46,11 +48,11 @@ def hold(session: Session, server_id: str, *, expires_in: float | None, refresh:
     at = datetime.now(UTC) + timedelta(seconds=expires_in) if expires_in is not None else None
     row = session.get(Server, server_id)
     assert row is not None
-    held_tokens.keep(session, row, "mel", TokenSet("SECRET-at", refresh, at), issuer=row.address)
+    token_store.keep(session, row, "mel", TokenSet("SECRET-at", refresh, at), issuer=row.address)
 
 
 def server_of(session: Session, server_id: str) -> Server:
-    return session.scalars(select(Server).where(Server.server_id == server_id).options(*loading.PARTS)).one()
+    return session.scalars(select(Server).where(Server.server_id == server_id).options(*queries.PARTS)).one()
 
 
 def token(database: Database, server_id: str, *, refused: str = "") -> str:
@@ -189,12 +191,12 @@ def let_the_pause_pass(database: Database, server_id: str) -> None:
     with database.session(writes=True) as session:
         row, credential = server_of(session, server_id), session.get(UserCredential, ("mel", server_id, "oauth2"))
         assert credential is not None
-        place = held_tokens.place_of(row, "mel")
-        held = held_tokens.opened(session, place, credential.sealed)
+        place = token_store.place_of(row, "mel")
+        held = token_store.opened(session, place, credential.sealed)
         assert held is not None
         assert held.failures == 1
-        again = held_tokens.HeldTokens(held.access_token, held.refresh_token, client_id=held.client_id)
-        credential.sealed = held_tokens.sealed(session, place, again)
+        again = token_store.HeldTokens(held.access_token, held.refresh_token, client_id=held.client_id)
+        credential.sealed = token_store.sealed(session, place, again)
         session.commit()
 
 
@@ -221,7 +223,7 @@ def test_whoever_connects_meanwhile_is_not_overwritten(
         renewing.join(0.01)
     with write() as session:
         row = server_of(session, recorded)
-        held_tokens.keep(session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=row.address)
+        token_store.keep(session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=row.address)
     renewing.join()
     assert found == ["newer"]
     assert token(database, recorded) == "newer"
@@ -308,11 +310,11 @@ def test_clocks_that_differ_cost_one_renewal_and_lock_nobody_out(
     assert token(database, recorded).startswith("at-"), "a time further off than any pause is nobody's"
 
 
-def held(database: Database, server_id: str) -> held_tokens.HeldTokens:
+def held(database: Database, server_id: str) -> token_store.HeldTokens:
     with database.session() as session:
-        place = held_tokens.place_of(server_of(session, server_id), "mel")
+        place = token_store.place_of(server_of(session, server_id), "mel")
         credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
-        found = held_tokens.opened(session, place, credential.sealed if credential else None)
+        found = token_store.opened(session, place, credential.sealed if credential else None)
         assert found is not None
         return found
 
@@ -323,8 +325,8 @@ def put(database: Database, server_id: str, **values: Any) -> None:
     with database.session(writes=True) as session:
         credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
         assert credential is not None
-        place = held_tokens.place_of(server_of(session, server_id), "mel")
-        credential.sealed = held_tokens.sealed(session, place, changed)
+        place = token_store.place_of(server_of(session, server_id), "mel")
+        credential.sealed = token_store.sealed(session, place, changed)
         session.commit()
 
 
@@ -345,7 +347,7 @@ def test_a_shared_token_that_is_due_on_arrival_is_not_asked_for_again_at_once(
             assert shared(database, recorded, kind, refused=refused) == "shared"
     assert len(recording_as.seen("token")) == 1
     with database.session(writes=True) as session:
-        shared_tokens.sweep(session)
+        service_tokens.sweep(session)
         session.execute(update(SharedToken).values(wait_until=None))
         session.commit()
     shared(database, recorded, kind)
@@ -356,5 +358,5 @@ def shared(database: Database, server_id: str, kind: str, *, refused: str = "") 
     with database.session() as session:
         row = server_of(session, server_id)
         if kind == "own":
-            return shared_tokens.machine_token(session, row, refused=refused)
-        return shared_tokens.exchanged_token(session, row, "mel", "SECRET-at", refused=refused)
+            return service_tokens.machine_token(session, row, refused=refused)
+        return service_tokens.exchanged_token(session, row, "mel", "SECRET-at", refused=refused)

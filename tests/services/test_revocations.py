@@ -16,8 +16,12 @@ from sqlalchemy import delete, func, select, text, update
 from portal.app import create_app, open_database
 from portal.cli import base, main
 from portal.domain.principals import OPERATOR, Role
-from portal.services import access_groups, accounts, audit, keys, people, revocations, servers, teams, trail
-from portal.services.inner.grants import ObjectPermission
+from portal.services import audit
+from portal.services.access import access_groups, keys, principals, teams, users
+from portal.services.audit import trail
+from portal.services.operations import revocations
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 from portal.store import schema, watching
 from portal.store.database import Database
 from portal.store.journal import FileJournal
@@ -165,7 +169,7 @@ def fill(session: Any) -> None:
         make_key(session, user_id="otto", secret=f"sk-follow-{name}", mcp_servers=(NOTES,))
     for person in ("lower", "off", "word", "kept"):
         make_user(session, person, Role.ADMIN)
-    people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
+    users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
         mcp_servers=(NOTES, "id-one", "id-two"), mcp_tool_permissions={NOTES: ("a", "b")},
     ))  # fmt: skip
 
@@ -180,11 +184,11 @@ def end(session: Any) -> None:
     narrow = key_id(session, "sk-narrow-one")
     keys.change_key(session, OPERATOR, narrow, {"allowed_routes": ["/v1/mcp"]}, None, None)
     keys.change_key(session, OPERATOR, key_id(session, "sk-follow-one"), {"follows_owner": True}, None, None)
-    people.delete_user(session, OPERATOR, "user-one")
-    people.change_user(session, OPERATOR, "lower", {"role": Role.VIEWER.value})
-    people.change_user(session, OPERATOR, "off", {"is_active": False})
-    people.change_user(session, OPERATOR, "word", {"password": "violet harbor seven lamps"})
-    people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
+    users.delete_user(session, OPERATOR, "user-one")
+    users.change_user(session, OPERATOR, "lower", {"role": Role.VIEWER.value})
+    users.change_user(session, OPERATOR, "off", {"is_active": False})
+    users.change_user(session, OPERATOR, "word", {"password": "violet harbor seven lamps"})
+    users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
         mcp_servers=(NOTES, "id-two"), mcp_tool_permissions={NOTES: ("a",)},
     ))  # fmt: skip
     teams.remove_member(session, OPERATOR, "team-team-two", "otto")
@@ -197,8 +201,8 @@ def end(session: Any) -> None:
     for table, column in ((UserCredential, "server_id"), (UserVariable, "server_id"), (Consent, "server_id")):
         session.execute(delete(table).where(getattr(table, column) == "id-one"))
     session.execute(delete(McpClient).where(McpClient.client_id == "one"))
-    servers.delete_server(session, OPERATOR, "id-one")
-    servers.update_server(session, OPERATOR, "id-two", {"allow_all_keys": False})
+    crud.delete_server(session, OPERATOR, "id-one")
+    crud.update_server(session, OPERATOR, "id-two", {"allow_all_keys": False})
 
 
 def group_id(session: Any, name: str) -> str:
@@ -271,11 +275,9 @@ def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_n
     site.back_up()
     site.write(lambda session: teams.remove_member(session, OPERATOR, CREW, "mel"))
     site.write(lambda session: teams.put_member(session, OPERATOR, CREW, "mel", "user"))
-    site.write(
-        lambda session: people.change_user(session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(NOTES,)))
-    )
+    site.write(lambda session: users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(NOTES,))))
     with site.database.session(writes=True) as session:
-        people.delete_user(session, OPERATOR, "vic")
+        users.delete_user(session, OPERATOR, "vic")
         session.flush()
         session.rollback()
     done = site.restore()
@@ -323,20 +325,20 @@ def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None
             return str(session.get(User, "otto").password_hash)
 
     site.back_up()
-    site.write(lambda session: accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
+    site.write(lambda session: principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
     before, stronger = hashed(), open_database(site.settings.model_copy(update={"cheap_hashing": False}))
     for _ in range(2):
         with stronger.session(writes=True) as session:
-            accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device-2")
+            principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device-2")
             session.commit()
     stronger.engine.dispose()
     assert (before.split("$")[3], hashed().split("$")[3]) == ("m=64,t=1,p=1", "m=19456,t=2,p=1")
     assert noted() == []
     with site.database.session() as session:
-        assert accounts.known_from(session, "otto@example.com", "device", None) == "device"
+        assert principals.known_from(session, "otto@example.com", "device", None) == "device"
     assert site.restore().exit_code == 0
-    site.write(lambda session: accounts.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
-    site.write(lambda session: people.change_user(session, OPERATOR, "otto", {"password": "violet harbor seven lamps"}))
+    site.write(lambda session: principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
+    site.write(lambda session: users.change_user(session, OPERATOR, "otto", {"password": "violet harbor seven lamps"}))
     [entry] = noted()
     assert entry["password_hash"] in (1, True)
 
@@ -617,8 +619,8 @@ def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
     for path in (database, site.journal, Path(f"{site.journal}.head")):
         shutil.copy(path, tmp_path / "old" / path.name)
     site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
-    site.write(lambda session: people.change_user(session, OPERATOR, "otto", {"is_active": False}))
-    site.write(lambda session: people.change_user(session, OPERATOR, "ada", {"password": "quite another long word"}))
+    site.write(lambda session: users.change_user(session, OPERATOR, "otto", {"is_active": False}))
+    site.write(lambda session: users.change_user(session, OPERATOR, "ada", {"password": "quite another long word"}))
     put_back(site, **states)
     found = site.start()
     assert (found.because is not None) is is_dormant, found

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import sign_in_providers
+from portal.services.credentials import providers
 from portal.store.database import Database
 from portal.store.models import AuditEvent, UserCredential
 from portal.store.oauth_tables import OAuthFlow, ServerAuthorization
@@ -20,7 +20,7 @@ SignedIn = Callable[[str], Client]
 
 def tidy(write: Write) -> None:
     with write() as session:
-        sign_in_providers.sweep(session, OPERATOR)
+        providers.sweep(session, OPERATOR)
 
 
 def told(database: Database) -> list[tuple[str, int]]:

@@ -10,9 +10,10 @@ from sqlalchemy import select, update
 from portal.domain.errors import Conflict, Forbidden, InvalidRequest
 from portal.domain.principals import OPERATOR, Principal, Role
 from portal.domain.servers import Transport
-from portal.services import reviewing, servers, submissions, tool_changes
-from portal.services.inner import sights
-from portal.services.tool_changes import ToolChanges
+from portal.services.servers import crud, tool_snapshots
+from portal.services.submissions import decisions, submit
+from portal.services.tools import tool_changes
+from portal.services.tools.tool_changes import ToolChanges
 from portal.store.database import Database
 from portal.store.models import AcceptedTool, AuditEvent, Review, Server, ToolSight, now
 from tests.conftest import Write
@@ -175,7 +176,7 @@ def test_a_disabled_tool_asks_nobody_until_it_is_allowed_again(
         assert row.allowed_tools == ["sing"]
     assert look().total == 0
     with write() as session:
-        servers.update_server(session, ADA, ID, {"allowed_tools": []})
+        crud.update_server(session, ADA, ID, {"allowed_tools": []})
     assert named(look()) == {"say": "changed"}
 
 
@@ -191,8 +192,8 @@ def test_where_lists_differ_by_person_only_what_is_sure_counts(
 ) -> None:
     variables = [{"name": "TOKEN", "scope": "user"}]
     with write() as session:
-        servers.update_server(session, ADA, ID, {"env_vars": variables})  # type: ignore[typeddict-item]
-    seen = lambda *tools: sights.entries_of([_tool(name, text) for name, text in tools])  # noqa: E731
+        crud.update_server(session, ADA, ID, {"env_vars": variables})  # type: ignore[typeddict-item]
+    seen = lambda *tools: tool_snapshots.entries_of([_tool(name, text) for name, text in tools])  # noqa: E731
     for entries, by_admin in (
         (seen(("say", "a"), ("sing", "a")), True),
         (seen(("say", "b"), ("hum", "a")), False),
@@ -209,11 +210,13 @@ def _tool(name: str, description: str) -> Any:
     return ToolDefinition({"name": name, "description": description, "inputSchema": {}})
 
 
-def _compare(write: Write, entries: dict[str, sights.Entry], *, by_admin: bool = False, server_id: str = ID) -> None:
+def _compare(
+    write: Write, entries: dict[str, tool_snapshots.Entry], *, by_admin: bool = False, server_id: str = ID
+) -> None:
     with write() as session:
         row = session.get(Server, server_id)
         assert row is not None
-        sights.compare(session, OPERATOR, sights.subject_of(row), entries, by_admin=by_admin)
+        tool_snapshots.compare(session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=by_admin)
 
 
 def test_an_answer_of_a_server_that_was_edited_meanwhile_counts_for_nothing(
@@ -222,11 +225,11 @@ def test_an_answer_of_a_server_that_was_edited_meanwhile_counts_for_nothing(
     with database.session() as session:
         row = session.get(Server, ID)
         assert row is not None
-        before = sights.subject_of(row)
+        before = tool_snapshots.subject_of(row)
     with write() as session:
-        servers.update_server(session, ADA, ID, {"description": "Another"})
+        crud.update_server(session, ADA, ID, {"description": "Another"})
     with write() as session:
-        sights.compare(session, OPERATOR, before, sights.entries_of([_tool("say", "a")]), by_admin=True)
+        tool_snapshots.compare(session, OPERATOR, before, tool_snapshots.entries_of([_tool("say", "a")]), by_admin=True)
     assert waiting(database).first_at is None
 
 
@@ -262,14 +265,14 @@ def _work(database: Database) -> int:
 def test_hostile_lists_are_kept_small_and_whole(shop: Offering, write: Write, database: Database) -> None:
     """Two of one name, names too long or of half characters, and texts without end."""
     names = ("say", "say", "x" * 5_000, "\ud800", "")
-    entries = sights.entries_of([_tool(name, "y" * 200_000) for name in names])
+    entries = tool_snapshots.entries_of([_tool(name, "y" * 200_000) for name in names])
     assert len(entries) == len(names)
     _compare(write, entries)
     with database.session() as session:
         rows = session.scalars(select(AcceptedTool)).all()
         assert len(rows) == len(names)
         assert all(len(str(row.accepted)) < 200 and len(row.tool_name) <= 300 for row in rows)
-    other = sights.entries_of([_tool(name, "y" * 200_001) for name in names])
+    other = tool_snapshots.entries_of([_tool(name, "y" * 200_001) for name in names])
     _compare(write, other)
     assert waiting(database).total == len(names)
     assert all(w.what == "Too large to be shown" for item in waiting(database).items for w in item.warnings)
@@ -288,12 +291,12 @@ def test_sub_an_approval_accepts_the_tools_that_were_probed(served: Offering, wr
     served.offer("say")
     with write() as session:
         sent = {"server_name": "kiosk", "transport": Transport.HTTP, "url": served.url}
-        server_id = submissions.submit(session, MEL, sent, team_id="team-crew").server_id
+        server_id = submit.submit(session, MEL, sent, team_id="team-crew").server_id
     with database.session() as session:
-        assert reviewing.probe_submission(session, ADA, server_id).tools
+        assert decisions.probe_submission(session, ADA, server_id).tools
     served.offer("say", "Changed after the look.")
     with write() as session:
-        reviewing.approve(session, ADA, server_id)
+        decisions.approve(session, ADA, server_id)
     found = waiting(database, server_id)
     assert (found.accepted, found.first_by) == (1, "Ada")
     with database.session() as session:
@@ -312,24 +315,24 @@ def test_sub_a_probe_of_an_older_version_is_not_approved_with_a_newer(
     served.offer("say")
     with write() as session:
         sent = {"server_name": "kiosk", "transport": Transport.HTTP, "url": served.url}
-        server_id = submissions.submit(session, MEL, sent, team_id="team-crew").server_id
+        server_id = submit.submit(session, MEL, sent, team_id="team-crew").server_id
     with database.session() as session:
-        reviewing.probe_submission(session, ADA, server_id)
+        decisions.probe_submission(session, ADA, server_id)
     with write() as session:
-        submissions.resubmit(session, MEL, server_id, {"description": "Mended"})
+        submit.resubmit(session, MEL, server_id, {"description": "Mended"})
     with write() as session:
-        reviewing.approve(session, ADA, server_id)
+        decisions.approve(session, ADA, server_id)
     assert waiting(database, server_id).accepted == 0
 
 
 @pytest.mark.usefixtures("shop")
 def test_of_two_workers_that_find_the_same_server_due_one_looks(write: Write, database: Database) -> None:
     with database.session() as session:
-        subject = sights.subject_of(session.scalars(select(Server).where(Server.server_id == ID)).one())
+        subject = tool_snapshots.subject_of(session.scalars(select(Server).where(Server.server_id == ID)).one())
     for again in range(2):  # its first look, and one half an hour later
         due_since = now()
         won = []
         for _ in range(2):
             with write() as session:
-                won.append(sights.claim_look(session, subject, due_since))
+                won.append(tool_snapshots.claim_look(session, subject, due_since))
         assert won == [True, False], again

@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.domain.errors import Unauthenticated
 from portal.domain.principals import OPERATOR
-from portal.services import access_groups, accounts, credentials, people, servers, teams
+from portal.services.access import access_groups, principals, teams, users
+from portal.services.credentials import self_service
+from portal.services.servers import crud
 from portal.store.database import Database
 from portal.store.models import Base, Grant, HealthRecord, Server
 from tests.conftest import CREW, KEYS, NOTES, Write
@@ -35,7 +37,7 @@ def references_to(session: Session, column: str, value: str) -> dict[str, int]:
 
 
 def usable(session: Session, secret: str) -> set[str]:
-    principal = accounts.principal_for_key(session, secret, "127.0.0.1")
+    principal = principals.principal_for_key(session, secret, "127.0.0.1")
     return set(session.scalars(select(Server.server_id).where(authz.usable_servers(principal))))
 
 
@@ -47,9 +49,9 @@ def full_server(session: Session) -> str:
         env_vars=[{"name": "TOKEN", "scope": "user"}, {"name": "REGION", "scope": "global", "value": "SECRET"}],
         mcp_access_groups=["all"], allow_all_keys=True,
     )  # fmt: skip
-    mel = accounts.principal_for_user(session, "mel", "127.0.0.1")
-    credentials.save_key(session, mel, server_id, "SECRET key")
-    credentials.save_variables(session, mel, server_id, {"TOKEN": "SECRET value"})
+    mel = principals.principal_for_user(session, "mel", "127.0.0.1")
+    self_service.save_key(session, mel, server_id, "SECRET key")
+    self_service.save_variables(session, mel, server_id, {"TOKEN": "SECRET value"})
     session.add(HealthRecord(server_id=server_id, status="healthy", reason="ok"))
     make_key(session, user_id="otto", mcp_servers=(server_id,), mcp_tool_permissions={server_id: ("add",)})
     session.flush()
@@ -63,7 +65,7 @@ def test_a_server_leaves_nothing_behind_that_names_it(session: Session) -> None:
         "servers", "server_secrets", "server_variables", "access_group_servers", "grants", "user_credentials",
         "user_variables", "health_records",
     }  # fmt: skip
-    servers.delete_server(session, OPERATOR, server_id)
+    crud.delete_server(session, OPERATOR, server_id)
     session.commit()
     assert references_to(session, "server_id", server_id) == {}
     assert session.scalars(select(Grant.tools).where(Grant.kind == "tools")).all() == [[]]
@@ -74,15 +76,15 @@ def test_a_server_made_anew_under_the_old_id_inherits_nothing(session: Session) 
     first = session.get(Server, server_id)
     assert first is not None
     incarnation = first.incarnation
-    servers.delete_server(session, OPERATOR, server_id)
+    crud.delete_server(session, OPERATOR, server_id)
     session.commit()
     full_again = make_server(session, "full", auth_type="bearer_token", is_byok=True)
     second = session.get(Server, full_again)
     assert second is not None
     assert second.incarnation != incarnation
-    mel = accounts.principal_for_user(session, "mel", "127.0.0.1")
+    mel = principals.principal_for_user(session, "mel", "127.0.0.1")
     assert not authz.may_use(mel, authz.ServerFacts(second, frozenset()))
-    otto = accounts.principal_for_user(session, "otto", "127.0.0.1")
+    otto = principals.principal_for_user(session, "otto", "127.0.0.1")
     assert full_again not in session.scalars(select(Server.server_id).where(authz.usable_servers(otto))).all()
 
 
@@ -102,7 +104,7 @@ def test_a_key_whose_only_grant_is_gone_reaches_nothing_rather_than_all_of_its_t
     assert usable(session, unlimited) == {NOTES}
     assert usable(session, secret) == set()
     if gone == "server":
-        servers.delete_server(session, OPERATOR, "id-other")
+        crud.delete_server(session, OPERATOR, "id-other")
     else:
         access_groups.delete_group(session, OPERATOR, group)
     session.commit()
@@ -113,7 +115,7 @@ def test_a_team_whose_only_server_is_gone_does_not_set_its_keys_free(session: Se
     make_server(session, "other")
     make_team(session, "small", members=("otto",), mcp_servers=("id-other",))
     secret = make_key(session, user_id="otto", team_id="team-small", mcp_servers=(NOTES,))
-    servers.delete_server(session, OPERATOR, "id-other")
+    crud.delete_server(session, OPERATOR, "id-other")
     session.commit()
     assert usable(session, secret) == set()
 
@@ -121,7 +123,7 @@ def test_a_team_whose_only_server_is_gone_does_not_set_its_keys_free(session: Se
 def test_an_admins_narrowed_key_does_not_widen_when_its_server_goes(session: Session) -> None:
     make_server(session, "other")
     secret = make_key(session, user_id="ada", mcp_servers=("id-other",))
-    servers.delete_server(session, OPERATOR, "id-other")
+    crud.delete_server(session, OPERATOR, "id-other")
     session.commit()
     assert usable(session, secret) == set()
     assert usable(session, KEYS["ada"]) == {NOTES}
@@ -134,12 +136,12 @@ def test_a_person_takes_everything_of_theirs_along(session: Session, write: Writ
     secret = make_key(session, user_id="tess", mcp_servers=(NOTES,))
     session.commit()
     for user_id in ("tess", "mel"):
-        people.delete_user(session, OPERATOR, user_id)
+        users.delete_user(session, OPERATOR, user_id)
         session.commit()
         assert references_to(session, "user_id", user_id) == {}
         assert references_to(session, "holder_id", user_id) == {}
     with pytest.raises(Unauthenticated):
-        accounts.principal_for_key(session, secret, "127.0.0.1")
+        principals.principal_for_key(session, secret, "127.0.0.1")
     assert orphans(session) == []
 
 
@@ -149,7 +151,7 @@ def test_a_team_takes_its_grants_and_keys_along(session: Session) -> None:
     session.commit()
     assert references_to(session, "team_id", CREW) == {}
     with pytest.raises(Unauthenticated):
-        accounts.principal_for_key(session, secret, "127.0.0.1")
+        principals.principal_for_key(session, secret, "127.0.0.1")
     assert orphans(session) == []
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, MetaData, Table, inspect, select, text
 
 from portal.app import open_database
 from portal.domain.principals import OPERATOR
-from portal.services import trail
+from portal.services.audit import trail
 from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import Base

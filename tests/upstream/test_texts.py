@@ -10,7 +10,7 @@ import pytest
 
 from portal.domain.errors import InvalidInput
 from portal.domain.openapi.limits import DocumentError
-from portal.services.inner import import_documents
+from portal.services.catalog import import_documents
 from portal.upstream import yaml_text
 from portal.upstream.documents import parse_document
 from portal.upstream.json_answers import json_object

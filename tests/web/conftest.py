@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services import access_groups
-from portal.services.inner.definitions import opened
+from portal.services.access import access_groups
+from portal.services.secrets.server_definition import opened
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server

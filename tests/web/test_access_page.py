@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR
-from portal.services import keys, people, servers
-from portal.services.inner.grants import ObjectPermission
-from portal.services.keys import KeyDraft
+from portal.services.access import keys, users
+from portal.services.access.keys import KeyDraft
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 from portal.store.models import Server
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_server, make_team, make_user
@@ -58,9 +59,9 @@ def test_what_is_missing_is_one_step(
         for name, fields in (("hidden", {}), ("inside", {"available_on_public_internet": False}), ("waiting", {})):
             make_server(session, name, **fields)
         session.get_one(Server, "id-waiting").approval_status = "pending_review"
-        servers.update_server(session, OPERATOR, NOTES, {"allowed_tools": ["find"]})
+        crud.update_server(session, OPERATOR, NOTES, {"allowed_tools": ["find"]})
         make_user(session, "gone")
-        people.change_user(session, OPERATOR, "gone", {"is_active": False})
+        users.change_user(session, OPERATOR, "gone", {"is_active": False})
         made = {
             "narrow": _key(session, mcp_servers=("hidden",)),
             "elsewhere": _key(session, ("/v1/me",)),

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 from portal.domain.principals import OPERATOR
-from portal.services import people
+from portal.services.access import users
 from portal.web.pages.accounts import own_path
 from tests.conftest import Client, Write
 from tests.factories import PASSWORD
@@ -39,7 +39,7 @@ def test_a_deactivated_person_cannot_come_in_and_is_out_at_once(app: Flask, sign
     """Sessions end with the account."""
     mel = signed_in("mel")
     with write() as session:
-        people.change_user(session, OPERATOR, "mel", {"is_active": False})
+        users.change_user(session, OPERATOR, "mel", {"is_active": False})
     assert mel.get("/servers").status_code == 303
     client, data = sign_in_form(app, email="mel@example.com", password=PASSWORD)
     assert client.post("/login", data=data).status_code == 422
@@ -101,7 +101,7 @@ def test_a_deep_link_survives_the_sign_in(app: Flask) -> None:
 def test_a_one_time_password_is_changed_before_anything_else(app: Flask, write: Write) -> None:
     """Until then every page leads to the form; after it the old password is worth nothing."""
     with write() as session:
-        people.change_user(session, OPERATOR, "otto", {"password": "one time only", "must_change_password": True})
+        users.change_user(session, OPERATOR, "otto", {"password": "one time only", "must_change_password": True})
     client, data = sign_in_form(app, email="otto@example.com", password="one time only")
     assert client.post("/login", data=data).status_code == 303
     assert client.get("/servers").headers["Location"].endswith("/profile/password")

@@ -8,7 +8,10 @@ import pytest
 from sqlalchemy import event, text
 
 from portal.domain.principals import OPERATOR
-from portal.services import audit, people, servers, trail
+from portal.services import audit
+from portal.services.access import users
+from portal.services.audit import trail
+from portal.services.servers import crud
 from portal.store.database import Database
 from tests.conftest import NOTES, Client, Write
 from tests.factories import make_server, make_user
@@ -19,7 +22,7 @@ Browsers = Callable[[str], Browser]
 
 def test_the_log_tells_who_did_what_to_what_from_where(browser: Browsers, write: Write) -> None:
     with write() as session:
-        people.change_user(session, OPERATOR, "otto", {"display_name": "Otto O."})
+        users.change_user(session, OPERATOR, "otto", {"display_name": "Otto O."})
     page = browser("vera").open("/admin/audit")
     rows = [text_of(row) for row in page.select("tbody tr")]
     assert "vera@example.com" in rows[0]
@@ -59,7 +62,7 @@ def test_secrets_say_only_that_they_were_set(browser: Browsers, write: Write) ->
 
 def test_what_is_deleted_is_named_and_no_link(browser: Browsers, write: Write) -> None:
     with write() as session:
-        servers.delete_server(session, OPERATOR, NOTES)
+        crud.delete_server(session, OPERATOR, NOTES)
     row = browser("ada").open("/admin/audit?action=server+deleted").select_one("tbody tr")
     assert row
     assert "notes" in text_of(row)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from portal.services.inner.personal import opened_key
+from portal.services.secrets.user_values import opened_key
 from portal.store.models import ApiKey, AuditEvent, Server, UserCredential, now
 from portal.store.oauth_tables import OAuthFlow
 from tests.conftest import NOTES, Client, Write

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import byok_flow, people
-from portal.services.inner.grants import ObjectPermission
+from portal.services.access import users
+from portal.services.oauth_broker import byok
+from portal.services.servers.grants import ObjectPermission
 from portal.store.models import Server, now
 from portal.store.oauth_tables import OAuthFlow
 from tests.conftest import NOTES, Client, Write
@@ -106,7 +107,7 @@ def test_byk_21_errors_of_the_token_endpoint_stand_at_the_top(
 def test_a_code_is_over_after_two_minutes(mel: Client, client: As, write: Write) -> None:
     code = code_for(mel)
     with write() as session:
-        flow = session.scalars(select(OAuthFlow).where(OAuthFlow.kind == byok_flow.CODE)).one()
+        flow = session.scalars(select(OAuthFlow).where(OAuthFlow.kind == byok.CODE)).one()
         assert timedelta(seconds=100) < flow.expires_at - now() <= timedelta(seconds=300)
         flow.expires_at = now()
     assert redeem(client(None), code).get_json()["error"] == "invalid_grant"
@@ -132,5 +133,5 @@ def test_what_changed_meanwhile_decides(mel: Client, client: As, write: Write) -
         row = session.get(Server, OWN)
         assert row is not None
         row.is_byok = True
-        people.change_user(session, OPERATOR, "mel", {"is_active": False}, ObjectPermission())
+        users.change_user(session, OPERATOR, "mel", {"is_active": False}, ObjectPermission())
     assert redeem(client(None), codes[1]).get_json()["error"] == "invalid_grant"

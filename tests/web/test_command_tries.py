@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from portal.app import create_app, open_database
-from portal.services import trying
-from portal.services.inner import places
-from portal.services.inner.house import house_of
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings
+from portal.services.upstreams import connection_test
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent
@@ -113,8 +113,8 @@ def test_the_confirmation_of_one_person_is_not_another_s(
     mark = mark_in(ada.post("/servers/test", data=filled(form_of(ada.get(NEW)), **typed(bell)), headers=HTMX))
     with database.session() as session:
         vault = house_of(session).vault
-        assert vault.open(base64.urlsafe_b64decode(mark), places.of_command_test("somebody-else")) is None
-    assert trying.Start("", (), "", mark).mark not in repr(trying.Start("", (), "", mark))
+        assert vault.open(base64.urlsafe_b64decode(mark), bindings.of_command_test("somebody-else")) is None
+    assert connection_test.Start("", (), "", mark).mark not in repr(connection_test.Start("", (), "", mark))
 
 
 def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], bell: Bell) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services.starting import apply_config, refused_entries
+from portal.services.operations.bootstrap import apply_config, refused_entries
 from portal.store.models import AuditEvent, Server
 from tests.conftest import Client, Write
 from tests.web.browsing import Browser, text_of

@@ -309,7 +309,7 @@ def test_no_token_is_where_it_could_be_read(
     path = at_provider(depart(mel, guarded))
     code = path.partition("code=")[2].partition("&")[0]
     seen.append(come_back(mel, path).get_data(as_text=True))
-    from portal.services.inner.tokens import own_token
+    from portal.services.oauth_client.user_tokens import own_token
     from tests.services.test_refresh import server_of
 
     with database.session() as session:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from portal.app import create_app, open_database
-from portal.services import catalog
+from portal.services.catalog import discover
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.upstream.sandbox import Sandbox
@@ -184,6 +184,6 @@ def test_a_program_fills_in_command_arguments_and_the_names_of_its_values(with_p
 def test_dis_05_without_its_file_the_page_says_so(
     browser: Browsing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "FILE", tmp_path / "missing.json")
+    monkeypatch.setattr(discover, "FILE", tmp_path / "missing.json")
     assert "could not be read" in text_of(browser("ada").open(PATH))
     assert not browser("ada").open("/servers/new?from=discover:github").select_one("#url").get("value")

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from werkzeug.test import TestResponse
 
 from portal.domain.principals import Role
-from portal.services.inner import held_tokens
+from portal.services.secrets import token_store
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, TemporaryServer
 from tests.conftest import Client, Write
@@ -138,7 +138,7 @@ def test_ui_30_the_scopes_are_those_that_were_granted(
     with write() as session:
         row = session.get(Server, saved(write))
         assert row is not None
-        tokens = held_tokens.opened(session, held_tokens.place_of(row, "ada"), held.sealed)
+        tokens = token_store.opened(session, token_store.place_of(row, "ada"), held.sealed)
         assert tokens is not None
         assert (tokens.access_token, tokens.client_id) == ("at-1", "typed-id")
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import credentials
-from portal.services.accounts import principal_for_user
+from portal.services.access.principals import principal_for_user
+from portal.services.credentials import self_service
 from portal.store.database import Database
 from tests.conftest import NOTES, Client, Write
 from tests.counting import counted
@@ -55,7 +55,7 @@ def test_the_card_tells_what_is_missing_until_it_is_set(signed_in: SignedIn, wri
     assert "TOKEN" in card.text
     assert card.find("a", href="/credentials/id-needy")
     with write() as session:
-        credentials.save_variables(session, principal_for_user(session, "otto", None), "id-needy", {"TOKEN": "x"})
+        self_service.save_variables(session, principal_for_user(session, "otto", None), "id-needy", {"TOKEN": "x"})
     assert "missing" not in parse(otto.get("/servers")).find(id="server-id-needy").text
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from portal.domain.principals import OPERATOR
-from portal.services import exporting
+from portal.services.catalog import exports
 from portal.store.models import AuditEvent, ImportDraft, Server, now
 from tests.conftest import Client, Write
 from tests.factories import make_server
@@ -228,7 +228,7 @@ def fill(write: Write) -> None:
         make_server(session, "secret_path", url="https://a.example/sk-SECRETpath0123456789/mcp")
 
 
-@pytest.mark.parametrize("name", sorted(exporting.FORMATS))
+@pytest.mark.parametrize("name", sorted(exports.FORMATS))
 def test_no_export_holds_a_secret(browser: As, write: Write, name: str) -> None:
     fill(write)
     answer = browser("ada").send("/servers/export", press="none", format=name)
@@ -324,4 +324,4 @@ def test_the_command_line_exports_the_same(write: Write, browser: As) -> None:
     fill(write)
     page = browser("ada").send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
     with write() as session:
-        assert exporting.export_catalogue(session, OPERATOR, "catalogue.yaml") == page
+        assert exports.export_catalogue(session, OPERATOR, "catalogue.yaml") == page

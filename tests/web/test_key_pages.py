@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from portal.domain.principals import OPERATOR
-from portal.services import keys
-from portal.services.keys import KeyDraft
-from portal.services.preferences import update_preferences
+from portal.services.access import keys
+from portal.services.access.keys import KeyDraft
+from portal.services.instance_settings import update_preferences
 from tests.conftest import CREW, KEYS, NOTES, Client, Write
 from tests.factories import PASSWORD, make_server, make_team
 from tests.web.browsing import CHANGED, Browser, look_at, text_of

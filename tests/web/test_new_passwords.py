@@ -53,7 +53,7 @@ def test_an_admin_s_page_keeps_what_else_was_typed(signed_in: As) -> None:
 
 
 def test_passwords_that_are_weak_already_keep_working(app: Flask, write: Callable, signed_in: As) -> None:  # type: ignore[type-arg]
-    from portal.services.inner.house import house_of
+    from portal.services.runtime import house_of
     from portal.store.models import User
 
     with write() as session:

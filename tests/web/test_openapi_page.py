@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from portal.services import openapi_catalog
-from portal.services.openapi_catalog import FILE
+from portal.services.catalog import openapi
+from portal.services.catalog.openapi import FILE
 from tests.conftest import Client, Write
 from tests.described import Service, document, pet_store
 from tests.factories import make_server
@@ -56,7 +56,7 @@ def test_the_search_is_in_the_address(browser: Browsing) -> None:
 def test_dis_05_without_the_list_documents_can_still_be_looked_into(
     browser: Browsing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openapi_catalog, "FILE", FILE.with_name("not-there.json"))
+    monkeypatch.setattr(openapi, "FILE", FILE.with_name("not-there.json"))
     page = browser("ada").open(PATH)
     assert "The list is not there" in text_of(page.main)
     assert page.select_one("input[name=spec_url]")

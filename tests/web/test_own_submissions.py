@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.domain.principals import OPERATOR
-from portal.services import people
+from portal.services.access import users
 from portal.store.models import AuditEvent, Server
 from tests.conftest import Client, Write
 from tests.factories import make_key
@@ -24,7 +24,7 @@ def submitted(client: As) -> str:
 
 def role_of(write: Write, name: str, role: str) -> None:
     with write() as session:
-        people.change_user(session, OPERATOR, name, {"role": role}, None)
+        users.change_user(session, OPERATOR, name, {"role": role}, None)
 
 
 def status_of(write: Write, server_id: str) -> str:
@@ -66,7 +66,7 @@ def test_the_only_admin_may_and_the_record_says_so(client: As, write: Write, oth
         role_of(write, "ada", "internal_user")
     else:
         with write() as session:
-            people.change_user(session, OPERATOR, "ada", {"is_active": False}, None)
+            users.change_user(session, OPERATOR, "ada", {"is_active": False}, None)
     assert client("mel").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
     with write() as session:
         event = session.scalars(select(AuditEvent).where(AuditEvent.action == "server approved")).one()

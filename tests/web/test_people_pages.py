@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import access_groups, people, teams
+from portal.services.access import access_groups, teams, users
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import PASSWORD
 from tests.web.browsing import CHANGED, Browser, look_at, sign_in, text_of
@@ -85,7 +85,7 @@ def test_opening_confirmation_pages_changes_nothing(browser: As, write: Write, g
         ada.open(path)
     with write() as session:
         assert teams.get_team(session, OPERATOR, CREW)
-        assert people.get_user(session, OPERATOR, "mel")
+        assert users.get_user(session, OPERATOR, "mel")
         assert access_groups.get_group(session, OPERATOR, group_id)
 
 
@@ -123,7 +123,7 @@ def test_user_is_changed_and_granted_a_server(browser: As, write: Write) -> None
     )
     assert answer.status_code == CHANGED
     with write() as session:
-        otto = people.get_user(session, OPERATOR, "otto")
+        otto = users.get_user(session, OPERATOR, "otto")
     assert (otto.display_name, otto.role, otto.is_active) == ("Ottilie", "internal_user_viewer", True)
     assert otto.object_permission.mcp_servers == (NOTES,)
 
@@ -148,7 +148,7 @@ def test_new_one_time_password_replaces_the_old(browser: As, app: Any) -> None:
 
 def test_person_without_a_mail_can_be_edited(browser: As, write: Write) -> None:
     with write() as session:
-        people.create_user(session, OPERATOR, {"user_id": "sso", "display_name": "Sso"})
+        users.create_user(session, OPERATOR, {"user_id": "sso", "display_name": "Sso"})
     assert browser("ada").send("/admin/users/sso", display_name="Saved").status_code == CHANGED
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from portal.services import credentials
-from portal.services.accounts import principal_for_user
+from portal.services.access.principals import principal_for_user
+from portal.services.credentials import self_service
 from portal.store.models import Server, now
 from tests.conftest import Client, Write
 from tests.factories import make_server
@@ -74,7 +74,7 @@ def test_ui_11_a_card_connects_and_updates_ones_own_key(signed_in: SignedIn, wri
     assert "Your key is needed" in way.text
     assert text_of(way.find("a", href="/credentials/id-s")) == "Connect s"
     with write() as session:
-        credentials.save_key(session, principal_for_user(session, "otto", None), "id-s", "SECRET-key")
+        self_service.save_key(session, principal_for_user(session, "otto", None), "id-s", "SECRET-key")
     way = card(otto).find(id="missing-id-s")
     assert "connected" in way.text
     assert text_of(way.find("a", href="/credentials/id-s")) == "Update s"

@@ -7,8 +7,10 @@ import pytest
 
 from portal.app import open_database
 from portal.domain.principals import OPERATOR
-from portal.services import preferences, signing_in, trail
-from portal.services.preferences import Preferences, load_preferences
+from portal.services import instance_settings
+from portal.services.access import sso
+from portal.services.audit import trail
+from portal.services.instance_settings import Preferences, load_preferences
 from portal.store.database import Database
 from tests.conftest import Client, Portal, Write, make_settings
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
@@ -34,7 +36,7 @@ def test_ui_56_the_rules_of_submissions_stand_in_four_groups(browser: Browsers) 
     groups = page.select("#mcp_required_fields fieldset")
     assert [group.legend.text for group in groups] == ["Documentation", "Source", "Connection", "Security"]
     offered = [box["value"] for box in page.select("input[name=mcp_required_fields]")]
-    assert sorted(offered) == sorted(preferences.REQUIRABLE_FIELDS)
+    assert sorted(offered) == sorted(instance_settings.REQUIRABLE_FIELDS)
 
 
 def test_an_admin_changes_every_setting(browser: Browsers, database: Database) -> None:
@@ -100,7 +102,7 @@ def test_a_typo_is_refused_over_the_api_and_kept_from_a_config_file(
     )
     assert stored(database).mcp_required_fields == ()
     with write() as session:  # the operator's file still starts the portal; a submission then tells
-        preferences.update_preferences(session, OPERATOR, {"mcp_required_fields": ["source_ulr"]})
+        instance_settings.update_preferences(session, OPERATOR, {"mcp_required_fields": ["source_ulr"]})
     assert stored(database).mcp_required_fields == ("source_ulr",)
 
 
@@ -115,7 +117,7 @@ def test_the_page_says_how_one_looks_now(browser: Browsers, write: Write) -> Non
     ada = browser("ada")
     assert looks(ada.open(PAGE)) == "This is how you look to the portal 127.0.0.1 , Internal , with no proxy in between"
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
+        instance_settings.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
     through = ada.open(PAGE, headers={"X-Forwarded-For": "203.0.113.7"})
     assert "203.0.113.7 , External by way of the proxy 127.0.0.1" in looks(through)
 
@@ -175,7 +177,7 @@ def test_the_second_of_two_admins_is_told(browser: Browsers, database: Database,
     ada = browser("ada")
     form = ada.form(PAGE)
     with write() as session:
-        preferences.update_preferences(session, OPERATOR, {"enable_mcp_registry": True})
+        instance_settings.update_preferences(session, OPERATOR, {"enable_mcp_registry": True})
     page = look_at(ada.client.ask("POST", PAGE, data=filled(form, user_mcp_management_mode="view_all")), 422)
     assert "Somebody changed the settings meanwhile" in text_of(page.select_one("[data-error-summary]"))
     assert stored(database) == Preferences(enable_mcp_registry=True)
@@ -221,7 +223,7 @@ def test_each_provider_has_a_callback_of_its_own(portal: Portal) -> None:
     assert "SECRET" not in told
     database = open_database(settings)
     with database.session() as session:
-        assert signing_in.list_callbacks(session, OPERATOR) == (
+        assert sso.list_callbacks(session, OPERATOR) == (
             ("Corp", "https://id.example", "http://127.0.0.1:8000/login/corp/callback"),
         )
     database.engine.dispose()

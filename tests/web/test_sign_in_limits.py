@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text, update
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
-from portal.services import sessions
+from portal.services.access import sessions
 from portal.store import counts
 from portal.store.database import Database
 from portal.store.models import KnownSignIn, RateCount, User

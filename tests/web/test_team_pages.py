@@ -4,9 +4,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from portal.domain.principals import OPERATOR
-from portal.services import access_groups, keys, servers, teams
-from portal.services.inner.grants import ObjectPermission
-from portal.services.keys import KeyDraft
+from portal.services.access import access_groups, keys, teams
+from portal.services.access.keys import KeyDraft
+from portal.services.servers import crud
+from portal.services.servers.grants import ObjectPermission
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.factories import make_server, make_team
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
@@ -70,7 +71,7 @@ def test_saving_a_name_keeps_the_limit_of_a_deleted_server(browser: As, write: W
         make_team(session, "bound", members=("otto",), mcp_servers=("id-wiki",))
         draft = KeyDraft(user_id="otto", team_id="team-bound", object_permission=ObjectPermission(mcp_servers=(NOTES,)))
         keys.issue_key(session, OPERATOR, draft, secret="sk-SECRET-of-otto-and-bound")
-        servers.delete_server(session, OPERATOR, "id-wiki")
+        crud.delete_server(session, OPERATOR, "id-wiki")
     assert browser("ada").send("/admin/teams/team-bound", team_alias="Bound").status_code == CHANGED
     assert client("sk-SECRET-of-otto-and-bound").get("/v1/mcp/server").json == []
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import toolsets
-from portal.services.toolsets import ToolRef
+from portal.services.tools import toolsets
+from portal.services.tools.toolsets import ToolRef
 from tests.conftest import CREW, NOTES, Client, Write
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 

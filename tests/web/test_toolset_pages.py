@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from portal.domain.principals import OPERATOR
-from portal.services import toolsets
-from portal.services.toolsets import ToolRef
+from portal.services.tools import toolsets
+from portal.services.tools.toolsets import ToolRef
 from portal.store.database import Database
 from tests.conftest import NOTES, Client, Write
 from tests.counting import counted

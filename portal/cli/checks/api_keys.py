@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from portal.cli.checks.findings import Finding, Surroundings, ok, warn
 from portal.domain.principals import OPERATOR
-from portal.services.key_checks import find_keys_to_look_at
+from portal.services.access.key_checks import find_keys_to_look_at
 
 _NAME = "API keys"
 _NAMED = 5

@@ -8,7 +8,7 @@ import yaml
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok
 from portal.domain.principals import OPERATOR
-from portal.services import starting
+from portal.services.operations import bootstrap
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -54,7 +54,7 @@ def config(around: Surroundings) -> Iterator[Finding]:
 def entries(around: Surroundings) -> Iterator[Finding]:
     """Whether the last start took every entry of the config file."""
     with around.database.session() as session:
-        refused = starting.refused_entries(session, OPERATOR)
+        refused = bootstrap.refused_entries(session, OPERATOR)
     for one in refused:
         at = f"{one.at:%Y-%m-%d %H:%M} UTC"
         why = f"would send to another host: {one.told}" if one.moves else one.why.rstrip(".")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok
 from portal.domain.principals import OPERATOR
-from portal.services import revocations
+from portal.services.operations import revocations
 
 
 def is_whole(around: Surroundings) -> Iterator[Finding]:

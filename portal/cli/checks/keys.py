@@ -4,19 +4,19 @@ from collections.abc import Iterator
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok, warn
 from portal.domain.principals import OPERATOR
-from portal.services import key_ring
+from portal.services.secrets import rotation
 
 
 def opens(around: Surroundings) -> Iterator[Finding]:
     """Whether stored secrets can be read, and under which keys they are."""
     with around.database.session() as session:
-        uses = key_ring.count_values(session, OPERATOR)
-        opens = key_ring.opens_something(session, OPERATOR)
+        uses = rotation.count_values(session, OPERATOR)
+        opens = rotation.opens_something(session, OPERATOR)
     if any(use.stored for use in uses) and not opens:
         yield bad("key ring", "it opens nothing that is stored", "Put the right keys into PORTAL_ENCRYPTION_KEYS")
         return
     for use in uses:
-        if use.key_id == key_ring.BROKEN:
+        if use.key_id == rotation.BROKEN:
             yield bad(
                 "key ring", f"{use.total} values are damaged", "portal keys status --verify names them; set them anew"
             )

@@ -10,7 +10,7 @@ from portal.cli.checks.database import compared
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok, warn
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, OutboundPolicy
-from portal.services import preferences
+from portal.services import instance_settings
 from portal.upstream.fetching import fetch
 
 SECONDS = 5
@@ -73,7 +73,7 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
 def proxies(around: Surroundings) -> Iterator[Finding]:
     """Whether the proxy that https needs is trusted to say whose request it passes on."""
     with around.database.session() as session:
-        known = around.settings.trusted_proxies or preferences.load_preferences(session).trusted_proxies
+        known = around.settings.trusted_proxies or instance_settings.load_preferences(session).trusted_proxies
     if around.settings.https and not known:
         cure = "Set PORTAL_TRUSTED_PROXIES to its addresses"
         yield warn(

@@ -3,8 +3,8 @@
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services import explain
-from portal.services.explain import Explanation
+from portal.services.access import explain
+from portal.services.access.explain import Explanation
 from portal.web.api.answers import answer
 from portal.web.api.guarding import guard
 from portal.web.documented import Query, documented

@@ -5,18 +5,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from portal.services.callers import CallerView
-from portal.services.credentials import KeyState, Requirement
-from portal.services.inner.loading import RequiredVariable
-from portal.services.inner.server_views import ServerView
-from portal.services.key_reach import KeyReach
-from portal.services.keys import KeyView
-from portal.services.openapi_catalog import ApiEntry
-from portal.services.people import UserView
-from portal.services.preferences import Preferences
-from portal.services.review_queue import Counts
-from portal.services.teams import MemberView, TeamView
-from portal.services.tool_changes import ToolChange, ToolChanges
+from portal.services.access.key_reach import KeyReach
+from portal.services.access.keys import KeyView
+from portal.services.access.me import CallerView
+from portal.services.access.teams import MemberView, TeamView
+from portal.services.access.users import UserView
+from portal.services.catalog.openapi import ApiEntry
+from portal.services.credentials.self_service import KeyState, Requirement
+from portal.services.instance_settings import Preferences
+from portal.services.servers.queries import RequiredVariable
+from portal.services.servers.views import ServerView
+from portal.services.submissions.review_queue import Counts
+from portal.services.tools.tool_changes import ToolChange, ToolChanges
 from portal.web.documented import list_of, shape
 
 Key = shape("Key", KeyView, reach=KeyReach)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import orjson
 from flask import Response, request
 
-from portal.services.inner.paging import Page
+from portal.services.paging import Page
 from portal.web.api.payloads import cursor_text
 
 _NEVER = ("actions",)

@@ -5,9 +5,8 @@ from typing import Literal
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services import trail
-from portal.services.audit import Outcome
-from portal.services.trail import EventView
+from portal.services.audit import Outcome, trail
+from portal.services.audit.trail import EventView
 from portal.web.api.answers import answer, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place

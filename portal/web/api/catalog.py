@@ -3,8 +3,9 @@
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services import catalog, openapi_catalog
-from portal.services.catalog import Catalog
+from portal.services.catalog import discover as catalog
+from portal.services.catalog import openapi
+from portal.services.catalog.discover import Catalog
 from portal.web.api.answer_shapes import Apis
 from portal.web.api.answers import answer, to_json
 from portal.web.api.guarding import guard
@@ -30,4 +31,4 @@ def discover() -> Response:
 @documented(Apis)
 def openapi_registry() -> Response:
     """All well-known APIs with their OAuth details and key tools."""
-    return answer({"apis": [to_json(entry) for entry in openapi_catalog.list_apis(g.session, g.principal)]})
+    return answer({"apis": [to_json(entry) for entry in openapi.list_apis(g.session, g.principal)]})

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, g
 from pydantic import Field, StringConstraints
 
-from portal.services import connections
-from portal.services.connections import ConnectionState
+from portal.services.credentials import connections
+from portal.services.credentials.connections import ConnectionState
 from portal.web.api.answer_shapes import Connection, NamedConnection
 from portal.web.api.answers import answer
 from portal.web.api.payloads import Payload, read_if

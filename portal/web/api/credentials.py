@@ -4,8 +4,8 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from portal.services import credentials
-from portal.services.credentials import KeyState, Requirement
+from portal.services.credentials import self_service
+from portal.services.credentials.self_service import KeyState, Requirement
 from portal.web.api.answer_shapes import KeyStateAnswer, Needs
 from portal.web.api.answers import answer, to_json, unless_held
 from portal.web.api.payloads import read_if
@@ -19,37 +19,37 @@ bp = Blueprint("api_credentials", __name__, url_prefix="/v1/mcp")
 @documented(Needs)
 def get_variables(server_id: str) -> Response:
     """What the server needs of the caller."""
-    return answer(_requirement(credentials.get_requirement(g.session, g.principal, server_id)))
+    return answer(_requirement(self_service.get_requirement(g.session, g.principal, server_id)))
 
 
 @bp.post("/server/<server_id>/user-env-vars")
 @documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
 def save_variables(server_id: str) -> Response:
     """Merge the values that are sent into those that are stored."""
-    payload = read_if(lambda: credentials.require_values_place(g.session, g.principal, server_id), OwnValues)
-    return answer(_requirement(credentials.save_variables(g.session, g.principal, server_id, payload.values)))
+    payload = read_if(lambda: self_service.require_values_place(g.session, g.principal, server_id), OwnValues)
+    return answer(_requirement(self_service.save_variables(g.session, g.principal, server_id, payload.values)))
 
 
 @bp.delete("/server/<server_id>/user-env-vars")
 @documented(Needs)
 def forget_variables(server_id: str) -> Response:
     """Remove all the values of the caller."""
-    return answer(_requirement(credentials.forget_variables(g.session, g.principal, server_id)))
+    return answer(_requirement(self_service.forget_variables(g.session, g.principal, server_id)))
 
 
 @bp.get("/user-env-vars/status")
 @documented(list[Needs], also=(304,))
 def list_requirements() -> Response:
     """What every server on the caller's grid needs of them."""
-    return unless_held(answer(credentials.list_requirements(g.session, g.principal)))
+    return unless_held(answer(self_service.list_requirements(g.session, g.principal)))
 
 
 @bp.post("/server/<server_id>/user-credential")
 @documented(KeyStateAnswer, takes=OwnKey, example={"credential": "your own key"})
 def save_key(server_id: str) -> Response:
     """Store the caller's own key for a server."""
-    payload = read_if(lambda: credentials.require_own_key_place(g.session, g.principal, server_id), OwnKey)
-    state = credentials.save_key(g.session, g.principal, server_id, payload.credential, save=payload.save)
+    payload = read_if(lambda: self_service.require_own_key_place(g.session, g.principal, server_id), OwnKey)
+    state = self_service.save_key(g.session, g.principal, server_id, payload.credential, save=payload.save)
     return answer(_key_state(state))
 
 
@@ -58,7 +58,7 @@ def save_key(server_id: str) -> Response:
 def remove_key(server_id: str) -> Response:
     """Remove the caller's own key, or as Admin that of `?user_id=`."""
     user_id = request.args.get("user_id", "").strip() or None
-    return answer(_key_state(credentials.remove_key(g.session, g.principal, server_id, user_id=user_id)))
+    return answer(_key_state(self_service.remove_key(g.session, g.principal, server_id, user_id=user_id)))
 
 
 def _requirement(found: Requirement) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pydantic import JsonValue
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput, TooLarge
-from portal.services import exchange
-from portal.services.inner.import_documents import MOST_BYTES, understand
+from portal.services.catalog import imports
+from portal.services.catalog.import_documents import MOST_BYTES, understand
 from portal.web.api.answer_shapes import Imported
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read_object
@@ -22,7 +22,7 @@ _ANYTHING = "keep"
 @bp.post("/import")
 @documented(
     Imported, takes=dict[str, JsonValue],
-    query=(Query("secrets", "What becomes of secrets in headers.", Literal[*exchange.SHARES]),),
+    query=(Query("secrets", "What becomes of secrets in headers.", Literal[*imports.SHARES]),),
     example={"mcpServers": {"notes": {"type": "http", "url": "https://notes.example.com/mcp"}}},
 )  # fmt: skip
 def import_servers() -> Response:
@@ -34,11 +34,11 @@ def import_servers() -> Response:
     authz.require(g.principal, Action.SERVER_CREATE)
     if (request.content_length or 0) > MOST_BYTES:
         raise TooLarge("The document is larger than 256 KB. Split it.")
-    share = exchange.SHARES.get(request.args.get("secrets", _ANYTHING))
+    share = imports.SHARES.get(request.args.get("secrets", _ANYTHING))
     if share is None:
         raise InvalidInput("Choose keep, global or user.", field="secrets")
     document = understand(read_object())
-    outcome = exchange.import_document(g.session, g.principal, document, exchange.Choices(otherwise=share))
+    outcome = imports.import_document(g.session, g.principal, document, imports.Choices(otherwise=share))
     return answer(
         {
             "imported": [{"server_name": name, "server_id": server_id} for name, server_id in outcome.imported],

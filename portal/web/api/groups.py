@@ -3,8 +3,8 @@
 from flask import Blueprint, Response, g
 
 from portal.authorization import Action
-from portal.services import access_groups
-from portal.services.access_groups import AccessGroupView
+from portal.services.access import access_groups
+from portal.services.access.access_groups import AccessGroupView
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read

@@ -6,8 +6,8 @@ from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput
-from portal.services import keys
-from portal.services.keys import IssuedKey, KeyDraft, KeyView
+from portal.services.access import keys
+from portal.services.access.keys import IssuedKey, KeyDraft, KeyView
 from portal.web.api import answer_shapes as shapes
 from portal.web.api.answer_shapes import Key
 from portal.web.api.answers import answer, nothing, page_of, to_json

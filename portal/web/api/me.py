@@ -4,7 +4,7 @@ from flask import Blueprint, Response, g
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import callers, keys
+from portal.services.access import keys, me
 from portal.web.api.answer_shapes import Caller, IssuedKey, Key
 from portal.web.api.answers import answer, nothing, page_of
 from portal.web.api.keys import SORTED, draft_of, issued, order, shown
@@ -19,7 +19,7 @@ bp = Blueprint("api_me", __name__, url_prefix="/v1/me")
 @documented(Caller)
 def describe() -> Response:
     """Who asks, and the servers they may use."""
-    caller = callers.describe_caller(g.session, g.principal)
+    caller = me.describe_caller(g.session, g.principal)
     return answer(
         {
             "user": caller.user,

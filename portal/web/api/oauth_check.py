@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response, g
 
-from portal.services import oauth_check
-from portal.services.oauth_check import Report
+from portal.services.credentials import oauth_check
+from portal.services.credentials.oauth_check import Report
 from portal.web.api.answers import answer
 from portal.web.documented import documented
 from portal.web.limits import TRY_UPSTREAM, limiter

@@ -10,8 +10,8 @@ from flask import Blueprint, Response, g, request
 from pydantic import Field
 
 from portal.domain.errors import InvalidInput
-from portal.services import registry
-from portal.services.registry import Entry
+from portal.services.catalog import registry
+from portal.services.catalog.registry import Entry
 from portal.web.api.answer_shapes import Gateway, RegistryList, RegistryServer
 from portal.web.api.answers import fresh
 from portal.web.api.payloads import cursor_of, cursor_text, limit_of

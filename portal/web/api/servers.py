@@ -8,9 +8,11 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden
 from portal.domain.servers import ServerFields
-from portal.services import access_groups, health, servers
-from portal.services.health import HealthRow
-from portal.services.inner.server_views import ServerView
+from portal.services.access import access_groups
+from portal.services.servers import crud
+from portal.services.servers.views import ServerView
+from portal.services.upstreams import health
+from portal.services.upstreams.health import HealthRow
 from portal.web.api.answer_shapes import ChangedServer, ClientAddress, GroupNames, Published
 from portal.web.api.answers import answer, next_link, nothing, to_json, unless_held
 from portal.web.api.payloads import cursor_of, limit_of, read
@@ -27,7 +29,7 @@ def list_servers() -> Response:
     """All the caller may see, or with `limit` a page with a `Link` to the next one."""
     after = cast(tuple[str, str] | None, cursor_of(2))
     limit = limit_of(usual=None)
-    page = servers.list_servers(g.session, g.principal, team_id=request.args.get("team_id"), limit=limit, after=after)
+    page = crud.list_servers(g.session, g.principal, team_id=request.args.get("team_id"), limit=limit, after=after)
     response = answer(page.items)
     if page.next_cursor is not None:
         response.headers["Link"] = next_link(page.next_cursor)
@@ -40,7 +42,7 @@ def create_server() -> Response:
     """Add a server, active at once."""
     authz.require(g.principal, Action.SERVER_CREATE)
     fields = cast(ServerFields, read(ServerBody).sent())
-    return answer(servers.create_server(g.session, g.principal, fields), 201)
+    return answer(crud.create_server(g.session, g.principal, fields), 201)
 
 
 @bp.put("/server")
@@ -53,7 +55,7 @@ def update_server() -> Response:
     _require_admin("call PUT /v1/mcp/server")
     fields = read(ServerChange).sent()
     server_id = fields.pop("server_id")
-    view, settled = servers.change_server(g.session, g.principal, server_id, cast(ServerFields, fields))
+    view, settled = crud.change_server(g.session, g.principal, server_id, cast(ServerFields, fields))
     return answer({**to_json(view), "settled": settled.wire} if settled.wire else view, 202)
 
 
@@ -68,7 +70,7 @@ def get_server(server_id: str) -> Response:
 @documented(status=202)
 def delete_server(server_id: str) -> Response:
     """Remove a server with all that hangs on it."""
-    servers.delete_server(g.session, g.principal, server_id)
+    crud.delete_server(g.session, g.principal, server_id)
     return nothing(202)
 
 
@@ -85,7 +87,7 @@ def check_servers() -> Response:
 def make_public() -> Response:
     """Make the list that is sent the list of public servers."""
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
-    public = servers.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
+    public = crud.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
     message = "1 MCP server is public now." if len(public) == 1 else f"{len(public)} MCP servers are public now."
     return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202)
 

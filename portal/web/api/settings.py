@@ -3,7 +3,8 @@
 from flask import Blueprint, Response, g
 
 from portal.authorization import Action
-from portal.services import preferences, servers
+from portal.services import instance_settings
+from portal.services.servers import crud
 from portal.web.api.answer_shapes import Settings
 from portal.web.api.answers import answer
 from portal.web.api.guarding import guard
@@ -20,7 +21,7 @@ guard(bp, read=Action.PREFERENCE_READ, write=Action.PREFERENCE_MANAGE)
 @documented(Settings)
 def get_settings() -> Response:
     """The settings as they are."""
-    return answer(preferences.get_preferences(g.session, g.principal))
+    return answer(instance_settings.get_preferences(g.session, g.principal))
 
 
 @bp.patch("")
@@ -31,7 +32,7 @@ def change_settings() -> Response:
     confirmed = changes.pop("confirm_external", False)
     public = changes.pop("public_mcp_servers", None)
     if public is not None:
-        servers.publish_servers(g.session, g.principal, public)
+        crud.publish_servers(g.session, g.principal, public)
     if changes:
-        preferences.update_preferences(g.session, g.principal, changes, arrival=arrival(), confirmed=confirmed)
-    return answer(preferences.get_preferences(g.session, g.principal))
+        instance_settings.update_preferences(g.session, g.principal, changes, arrival=arrival(), confirmed=confirmed)
+    return answer(instance_settings.get_preferences(g.session, g.principal))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints
 
 from portal.domain.servers import AuthType, OAuthFlow, Transport
-from portal.services.inner.grants import ObjectPermission
+from portal.services.servers.grants import ObjectPermission
 from portal.web.api.payloads import Payload
 
 _LARGEST_OBJECT = 2_000

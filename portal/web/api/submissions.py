@@ -8,10 +8,10 @@ from flask import Blueprint, Response, g, request
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden
-from portal.services import review_queue, reviewing, submissions
-from portal.services.inner.server_views import ServerView
-from portal.services.review_queue import Submission
-from portal.services.submissions import OwnSubmission
+from portal.services.servers.views import ServerView
+from portal.services.submissions import decisions, review_queue, submit
+from portal.services.submissions.review_queue import Submission
+from portal.services.submissions.submit import OwnSubmission
 from portal.web.api.answer_shapes import OwnSubmissionAnswer, SubmissionQueue
 from portal.web.api.answers import answer, next_link, to_json
 from portal.web.api.payloads import cursor_of, limit_of, read
@@ -29,7 +29,7 @@ def register() -> Response:
     _require_submitter()
     sent = read(SubmissionBody).sent()
     team_id = sent.pop("team_id", None)
-    return answer(submissions.submit(g.session, g.principal, sent, team_id=team_id), 201)
+    return answer(submit.submit(g.session, g.principal, sent, team_id=team_id), 201)
 
 
 @bp.put("/register/<server_id>")
@@ -37,7 +37,7 @@ def register() -> Response:
 def resubmit(server_id: str) -> Response:
     """Mend one's own submission; a change of a live server waits, and the server stays as it was approved."""
     _require_submitter()
-    own = submissions.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
+    own = submit.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
     return answer(_own(own))
 
 
@@ -59,7 +59,7 @@ def list_submissions() -> Response:
 @documented(list[OwnSubmissionAnswer])
 def list_own() -> Response:
     """The caller's own submissions, with what reviewers noted."""
-    return answer([_own(own) for own in submissions.list_own(g.session, g.principal)])
+    return answer([_own(own) for own in submit.list_own(g.session, g.principal)])
 
 
 @bp.put("/<server_id>/approve")
@@ -69,7 +69,7 @@ def approve(server_id: str) -> Response:
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Approval) if request.get_data(cache=True) else Approval()
     return answer(
-        reviewing.approve(g.session, g.principal, server_id, version=sent.version, keep=sent.keep_credentials)
+        decisions.approve(g.session, g.principal, server_id, version=sent.version, keep=sent.keep_credentials)
     )
 
 
@@ -79,7 +79,7 @@ def reject(server_id: str) -> Response:
     """Reject a submission or a live server; the notes are shown to who submitted it."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Rejection)
-    decide = reviewing.decline if sent.only_change else reviewing.reject
+    decide = decisions.decline if sent.only_change else decisions.reject
     return answer(decide(g.session, g.principal, server_id, sent.review_notes, version=sent.version))
 
 

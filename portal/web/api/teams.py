@@ -5,8 +5,8 @@ from typing import Any
 from flask import Blueprint, Response, g
 
 from portal.authorization import Action
-from portal.services import teams
-from portal.services.teams import TeamView
+from portal.services.access import teams
+from portal.services.access.teams import TeamView
 from portal.web.api.answer_shapes import Team
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard

@@ -7,8 +7,8 @@ from flask import Blueprint, Response, g
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.servers import ServerFields
-from portal.services import temporary
-from portal.services.inner.server_views import ServerView
+from portal.services.drafts import temporary_servers
+from portal.services.servers.views import ServerView
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read
 from portal.web.api.shapes import ServerBody
@@ -26,4 +26,4 @@ def hold_server() -> Response:
     """Hold a definition for 300 s; it is in no list."""
     authz.require(g.principal, Action.SERVER_CREATE)
     fields = cast(ServerFields, read(ServerBody).sent())
-    return answer(temporary.hold_server(g.session, g.principal, fields))
+    return answer(temporary_servers.hold_server(g.session, g.principal, fields))

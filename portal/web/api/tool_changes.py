@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, g
 from pydantic import StringConstraints
 
-from portal.services import tool_changes
-from portal.services.tool_changes import ToolChange
+from portal.services.tools import tool_changes
+from portal.services.tools.tool_changes import ToolChange
 from portal.web.api.answer_shapes import ToolChangesAnswer
 from portal.web.api.answers import answer, to_json
 from portal.web.api.payloads import Payload, read_if

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g
 
-from portal.services import tools
+from portal.services.tools import calls
 from portal.web.api.answer_shapes import Tools
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read
@@ -20,7 +20,7 @@ bp = Blueprint("api_tools", __name__, url_prefix="/v1/mcp")
 @documented(Tools)
 def list_tools() -> Response:
     """The tools in MCP's own spelling, as `{prefix}-{tool}`; servers get those headers of the caller that they list."""
-    return answer({"tools": tools.list_all_tools(g.session, g.principal, caller_headers())})
+    return answer({"tools": calls.list_all_tools(g.session, g.principal, caller_headers())})
 
 
 @bp.post("/tools/call")
@@ -33,4 +33,4 @@ def call_tool() -> Response:
     """Call a tool as the caller: MCP's own result, a tool's error (`isError`) included."""
     call = read(ToolCall)
     given = (call.server_id, call.name, call.arguments)
-    return answer(tools.call_tool(g.session, g.principal, *given, passed=caller_headers()).wire)
+    return answer(calls.call_tool(g.session, g.principal, *given, passed=caller_headers()).wire)

@@ -7,8 +7,8 @@ from pydantic import Field, StringConstraints
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import toolsets
-from portal.services.toolsets import ToolRef, ToolsetView
+from portal.services.tools import toolsets
+from portal.services.tools.toolsets import ToolRef, ToolsetView
 from portal.web.api.answers import answer, nothing
 from portal.web.api.payloads import Payload, read
 from portal.web.api.shapes import Id, Short, Text, Word

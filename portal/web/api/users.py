@@ -3,8 +3,8 @@
 from flask import Blueprint, Response, g
 
 from portal.authorization import Action
-from portal.services import people
-from portal.services.people import UserView
+from portal.services.access import users
+from portal.services.access.users import UserView
 from portal.web.api.answers import answer, nothing, page_of, to_json
 from portal.web.api.guarding import guard
 from portal.web.api.payloads import list_place, read
@@ -19,7 +19,7 @@ guard(bp, read=Action.USER_READ, write=Action.USER_MANAGE)
 @documented(listed(UserView), query=PAGED)
 def list_users() -> Response:
     """A page of people."""
-    return page_of(people.list_users(g.session, g.principal, **list_place()), to_json)
+    return page_of(users.list_users(g.session, g.principal, **list_place()), to_json)
 
 
 @bp.post("")
@@ -27,14 +27,14 @@ def list_users() -> Response:
 def create_user() -> Response:
     """Add a person."""
     payload = read(UserBody)
-    return answer(people.create_user(g.session, g.principal, payload.own_fields(), payload.permission()), 201)
+    return answer(users.create_user(g.session, g.principal, payload.own_fields(), payload.permission()), 201)
 
 
 @bp.get("/<user_id>")
 @documented(UserView)
 def get_user(user_id: str) -> Response:
     """One person."""
-    return answer(people.get_user(g.session, g.principal, user_id))
+    return answer(users.get_user(g.session, g.principal, user_id))
 
 
 @bp.patch("/<user_id>")
@@ -42,12 +42,12 @@ def get_user(user_id: str) -> Response:
 def change_user(user_id: str) -> Response:
     """Change what is sent of a person."""
     payload = read(UserChange)
-    return answer(people.change_user(g.session, g.principal, user_id, payload.own_fields(), payload.permission()))
+    return answer(users.change_user(g.session, g.principal, user_id, payload.own_fields(), payload.permission()))
 
 
 @bp.delete("/<user_id>")
 @documented(status=204)
 def delete_user(user_id: str) -> Response:
     """Remove a person with all that is theirs."""
-    people.delete_user(g.session, g.principal, user_id)
+    users.delete_user(g.session, g.principal, user_id)
     return nothing(204)

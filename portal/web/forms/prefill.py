@@ -11,7 +11,7 @@ from typing import Any
 from flask import g, request
 
 from portal.domain.servers import AuthType, OAuthFlow, Transport
-from portal.services import catalog, openapi_catalog
+from portal.services.catalog import discover, openapi
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ def prefill_from(source: str) -> Prefill | None:
 
 
 def _from_discover(name: str) -> Prefill | None:
-    entry = catalog.get_entry(g.session, g.principal, name)
+    entry = discover.get_entry(g.session, g.principal, name)
     if entry is None:
         return None
     values: dict[str, Any] = {"server_name": entry.name, "description": entry.description}
-    blocked = catalog.why_not(g.session, g.principal, entry)
+    blocked = discover.why_not(g.session, g.principal, entry)
     if blocked:
         return Prefill(entry.title, values, (blocked,))
     values["transport"] = entry.transport.value
@@ -56,7 +56,7 @@ def _from_discover(name: str) -> Prefill | None:
 
 
 def _from_openapi(name: str) -> Prefill | None:
-    entry = openapi_catalog.get_api(g.session, g.principal, name)
+    entry = openapi.get_api(g.session, g.principal, name)
     if entry is None:
         return None
     values: dict[str, Any] = {

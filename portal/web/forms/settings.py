@@ -6,7 +6,7 @@ from wtforms import BooleanField, HiddenField, IntegerField, RadioField, SelectM
 from wtforms.fields import TextAreaField
 from wtforms.validators import Length, NumberRange, Optional
 
-from portal.services.preferences import MOST_KEY_AGE_DAYS, REQUIRABLE_FIELDS
+from portal.services.instance_settings import MOST_KEY_AGE_DAYS, REQUIRABLE_FIELDS
 from portal.web.forms.base import PortalForm, lines
 
 _MODES = (("restricted", "Only what people may use"), ("view_all", "Everybody sees all servers"))

@@ -7,7 +7,7 @@ from typing import Any
 from werkzeug.datastructures import MultiDict
 
 from portal.domain.servers import ServerFields
-from portal.services.inner.server_views import ServerView
+from portal.services.servers.views import ServerView
 
 _LONGEST = {"name": 200, "text": 4_000}
 

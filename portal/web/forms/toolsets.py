@@ -7,7 +7,7 @@ from wtforms.fields import TextAreaField
 from wtforms.validators import InputRequired, Length
 
 from portal.domain.errors import InvalidInput
-from portal.services.toolsets import ToolRef
+from portal.services.tools.toolsets import ToolRef
 from portal.web.forms.base import stripped
 from portal.web.forms.people import ChoosingForm
 

@@ -16,9 +16,10 @@ from werkzeug.exceptions import BadRequest
 from portal.domain.brokering import AuthorizationRequest, TokenRequest
 from portal.domain.errors import Forbidden, InvalidRequest
 from portal.domain.principals import Principal
-from portal.services import accounts, broker, broker_documents, broker_tokens, byok_flow
-from portal.services.inner.brokered import issuer_named
-from portal.services.inner.flows import Flow
+from portal.services.access import principals
+from portal.services.oauth_broker import authorize_endpoint, byok, metadata, token_endpoint
+from portal.services.oauth_broker.common import issuer_named
+from portal.services.oauth_client.flows import Flow
 from portal.web.carriers import of_the_broker
 from portal.web.context import also_writes, known_person
 from portal.web.errors import status_of
@@ -48,11 +49,11 @@ def authorize(server_id: str) -> Response:
 @of_the_broker("browser")
 def authorize_by_name(prefix: str) -> Response:
     """As above, at the addresses that our metadata name."""
-    if prefix and byok_flow.takes_keys(g.session, g.principal, prefix):
+    if prefix and byok.takes_keys(g.session, g.principal, prefix):
         return _to_the_key_page(prefix)
     # At the root the issuer that the client began with names no server (RFC 9207).
     known_as = prefix if request.endpoint == "oauth_broker.authorize_by_name" else None
-    server = prefix or broker_documents.only_server(g.session, g.principal)
+    server = prefix or metadata.only_server(g.session, g.principal)
     return _authorized(server, issuer=issuer_named(g.session, known_as))
 
 
@@ -71,17 +72,17 @@ def token(server_id: str) -> Response:
 @of_the_broker("oauth")
 def token_by_name(prefix: str) -> Response:
     """As above, at the addresses that our metadata name; the codes of key servers are redeemed here, too."""
-    if prefix and byok_flow.issued(g.session, request.form.get("code", ""), prefix):
-        asked = byok_flow.TokenRequest(**_parameters(request.form, byok_flow.TokenRequest))
-        return _tokens(byok_flow.redeem(g.session, asked, g.address))
-    return _redeemed(prefix or broker_documents.only_server(g.session, g.principal))
+    if prefix and byok.issued(g.session, request.form.get("code", ""), prefix):
+        asked = byok.TokenRequest(**_parameters(request.form, byok.TokenRequest))
+        return _tokens(byok.redeem(g.session, asked, g.address))
+    return _redeemed(prefix or metadata.only_server(g.session, g.principal))
 
 
 @bp.get("/oauth/consent/<flow_id>")
 def consent(flow_id: str) -> Response:
     """Ask the person whether an app may go on."""
     try:
-        question = broker.get_question(g.session, _person(), flow_id, bound_browser())
+        question = authorize_endpoint.get_question(g.session, _person(), flow_id, bound_browser())
     except Forbidden as error:
         return _wrong_person(error)
     response = page("oauth/consent.html", question=question)
@@ -95,7 +96,7 @@ def decide(flow_id: str) -> Response:
     """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which a form may not."""
     browser, allow = new_or_bound_browser(), request.form.get("decision") == "allow"
     try:
-        departure = broker.decide(g.session, _person(), flow_id, browser, allow=allow)
+        departure = authorize_endpoint.decide(g.session, _person(), flow_id, browser, allow=allow)
     except Forbidden as error:
         return _wrong_person(error)
     if not departure.is_to_app:
@@ -117,7 +118,7 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
     """Send what an upstream answered on to the MCP client; where it began with an API key, once its owner agreed."""
     browser = new_or_bound_browser()
     try:
-        departure = broker.bring_back(g.session, known_person(), flow, answer, browser=browser)
+        departure = authorize_endpoint.bring_back(g.session, known_person(), flow, answer, browser=browser)
         target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
         response = make_response(redirect(target, code=302))
         return bind(response, browser) if departure.consent else response
@@ -132,7 +133,7 @@ def _to_the_key_page(prefix: str) -> Response:
     """On to where people bring their key. The metadata of all servers are alike, so that strangers learn nothing; that
     this one takes keys shows only to those who may use it."""
     resource = request.args.get("resource", "")
-    if resource and not byok_flow.is_endpoint_of(g.session, g.principal, resource, prefix):
+    if resource and not byok.is_endpoint_of(g.session, g.principal, resource, prefix):
         raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
     ours = {"server_id": prefix, "known_as": prefix}
     asked = [given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)]
@@ -146,7 +147,7 @@ def _authorized(server: str, *, issuer: str | None = None) -> Response:
     by_key = g.principal.key_id is not None
     browser = None if by_key else new_or_bound_browser()
     by_themselves = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
-    departure = broker.begin(
+    departure = authorize_endpoint.begin(
         g.session, g.principal, server, asked, browser=browser, may_skip=by_themselves, issuer=issuer
     )
     target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
@@ -157,7 +158,7 @@ def _authorized(server: str, *, issuer: str | None = None) -> Response:
 
 def _redeemed(server: str) -> Response:
     asked = TokenRequest(**_parameters(request.form, TokenRequest))
-    return _tokens(broker_tokens.redeem(g.session, g.principal, server, asked))
+    return _tokens(token_endpoint.redeem(g.session, g.principal, server, asked))
 
 
 def _tokens(answer: dict[str, Any]) -> Response:
@@ -180,7 +181,7 @@ def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
 
 def _person() -> Principal:
     """Who decides: who is signed in, else the stranger who sits at the browser."""
-    return known_person() or accounts.stranger(g.session, g.address)
+    return known_person() or principals.stranger(g.session, g.address)
 
 
 def _form_target(uri: str) -> str:

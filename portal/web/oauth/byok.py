@@ -8,8 +8,8 @@ from flask import Blueprint, Response, g, make_response, redirect, request, url_
 from werkzeug.datastructures import MultiDict
 
 from portal.domain.errors import InvalidRequest
-from portal.services import byok_flow
-from portal.services.byok_flow import AuthorizeRequest, Question, TokenRequest
+from portal.services.oauth_broker import byok
+from portal.services.oauth_broker.byok import AuthorizeRequest, Question, TokenRequest
 from portal.web.carriers import of_the_broker
 from portal.web.context import also_writes
 from portal.web.limits import TRY_UPSTREAM, WAY_BACK, limiter
@@ -28,7 +28,7 @@ def ask() -> Response:
     """Ask the person for their key, in the name of a client."""
     browser = new_or_bound_browser()
     asked = AuthorizeRequest(**_parameters(request.args, AuthorizeRequest))
-    question = byok_flow.ask(g.session, g.principal, asked, browser=browser)
+    question = byok.ask(g.session, g.principal, asked, browser=browser)
     return bind(_page(question), browser)
 
 
@@ -43,11 +43,11 @@ def ask_at_old_address() -> Response:
 @limiter.limit(TRY_UPSTREAM)
 def answer() -> Response:
     """Take the key, or the no, and go back to the client."""
-    question = byok_flow.take(g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser())
+    question = byok.take(g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser())
     if request.form.get("decision") != "allow":
-        return _back(byok_flow.decline(g.session, g.principal, question))
+        return _back(byok.decline(g.session, g.principal, question))
     try:
-        return _back(byok_flow.grant(g.session, g.principal, question, request.form.get("key", "")))
+        return _back(byok.grant(g.session, g.principal, question, request.form.get("key", "")))
     except InvalidRequest as error:
         return _page(question, problem=error.message)
 
@@ -59,7 +59,7 @@ def answer() -> Response:
 def token() -> Response:
     """A client's code for its token."""
     asked = TokenRequest(**_parameters(request.form, TokenRequest))
-    body = byok_flow.redeem(g.session, asked, g.address)
+    body = byok.redeem(g.session, asked, g.address)
     response = Response(orjson.dumps(body), mimetype="application/json")
     response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
     return response

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadRequest
 
-from portal.services import connections, drafting
-from portal.services.inner.brokered import FLOW as BROKER
-from portal.services.inner.flows import Flow, is_known, take_flow
+from portal.services.credentials import connections
+from portal.services.drafts import sign_in
+from portal.services.oauth_broker.common import FLOW as BROKER
+from portal.services.oauth_client.flows import Flow, is_known, take_flow
 from portal.web.context import also_writes, commit_now
 from portal.web.limits import WAY_BACK, limiter
 from portal.web.oauth import broker, connect, drafts
@@ -18,7 +19,7 @@ bp = Blueprint("oauth_callback", __name__)
 CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
     connections.FLOW: connect.came_back,
     BROKER: broker.finish_broker,
-    drafting.FLOW: drafts.came_back,
+    sign_in.FLOW: drafts.came_back,
 }
 """Who goes on with a flow of each kind; a flow is taken, and that stands, before they are called."""
 _LONGEST = 8_192

@@ -3,8 +3,9 @@
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import InvalidRequest, PortalError
-from portal.services import connections, grid, sign_in_providers
-from portal.services.inner.flows import Flow
+from portal.services.credentials import connections, providers
+from portal.services.oauth_client.flows import Flow
+from portal.services.servers import grid
 from portal.web.context import known_person, settings
 from portal.web.errors import status_of
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -53,7 +54,7 @@ def disconnect(server_id: str) -> Response:
 @bp.post("/servers/<server_id>/sign-in/forget")
 def forget_provider(server_id: str) -> Response:
     """Ask the server anew where people sign in, as an Admin who has looked at it."""
-    people = sign_in_providers.forget_provider(g.session, g.principal, server_id)
+    people = providers.forget_provider(g.session, g.principal, server_id)
     gone = f" {plural(people, 'connection')} ended." if people else ""
     flash(f"The sign-in provider is forgotten; the next person who connects finds it anew.{gone}", "success")
     return see_other(url_for("servers.users", server_id=server_id))

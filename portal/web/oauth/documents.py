@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, jsonify
 
-from portal.services.inner.clients import metadata_document
+from portal.services.oauth_client.registration import metadata_document
 from portal.web.context import settings
 
 bp = Blueprint("oauth_documents", __name__)

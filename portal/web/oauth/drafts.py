@@ -2,8 +2,8 @@
 
 from flask import Response, g, url_for
 
-from portal.services import drafting
-from portal.services.inner.flows import Flow
+from portal.services.drafts import sign_in
+from portal.services.oauth_client.flows import Flow
 from portal.web.context import known_person
 from portal.web.pages.accounts import own_path
 from portal.web.rendering import see_other
@@ -14,5 +14,5 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
     back = str(flow.contents.get("back") or url_for("servers.create"))
     person = known_person()
     if person is not None and person.user_id == flow.user_id:
-        drafting.complete(g.session, person, flow, answer)
+        sign_in.complete(g.session, person, flow, answer)
     return see_other(own_path(back))

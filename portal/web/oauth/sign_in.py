@@ -3,8 +3,8 @@
 from flask import Blueprint, Response, current_app, g, request, session, url_for
 
 from portal.domain.errors import Forbidden, InvalidRequest, PortalError, UpstreamFailure
-from portal.services import signing_in
-from portal.services.inner.flows import Flow
+from portal.services.access import sso
+from portal.services.oauth_client.flows import Flow
 from portal.web import context
 from portal.web.errors import status_of
 from portal.web.limits import SIGN_IN_BY_ADDRESS, limiter
@@ -23,7 +23,7 @@ def start(name: str) -> Response:
     browser = new_or_bound_browser()
     try:
         with context.database().session(writes=True) as own:
-            address = signing_in.begin_sign_in(own, name, browser=browser, go_to=own_path(request.args.get("next")))
+            address = sso.begin_sign_in(own, name, browser=browser, go_to=own_path(request.args.get("next")))
             own.commit()
     except UpstreamFailure as failure:
         return _failed(name, failure)
@@ -42,7 +42,7 @@ def callback(name: str) -> Response:
         if not code:
             raise InvalidRequest("The provider's answer is incomplete.", code="incomplete")
         with context.database().session(writes=True) as own:
-            arrived = signing_in.complete_sign_in(own, flow, code=code, iss=request.args.get("iss"), address=g.address)
+            arrived = sso.complete_sign_in(own, flow, code=code, iss=request.args.get("iss"), address=g.address)
             own.commit()
     except (InvalidRequest, Forbidden, UpstreamFailure) as error:
         return _failed(name, error)
@@ -54,7 +54,7 @@ def callback(name: str) -> Response:
 def _taken(name: str) -> Flow:
     # In a transaction of its own, at an end before the provider is asked: a second answer finds it used.
     with context.database().session(writes=True) as own:
-        flow = signing_in.take_answer(own, name, request.args.get("state", ""), bound_browser())
+        flow = sso.take_answer(own, name, request.args.get("state", ""), bound_browser())
         own.commit()
     return flow
 

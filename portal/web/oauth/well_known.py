@@ -8,7 +8,7 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, TooLarge
-from portal.services import broker_clients, broker_documents
+from portal.services.oauth_broker import metadata, registration
 from portal.web.api import payloads
 from portal.web.carriers import of_the_broker
 from portal.web.limits import REGISTER, limiter
@@ -24,7 +24,7 @@ _LARGEST = 16 * 1024
 def resource(prefix: str | None) -> Response:
     """How to get in must be readable from outside."""
     below_mcp = request.endpoint == "oauth_metadata.resource_below_mcp"
-    return _document(broker_documents.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp))
+    return _document(metadata.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp))
 
 
 @bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")
@@ -32,7 +32,7 @@ def resource(prefix: str | None) -> Response:
 @of_the_broker("document", asks_who=False)
 def authorization_server(prefix: str | None) -> Response:
     """The portal as an authorization server."""
-    return _document(broker_documents.describe_authorization_server(g.session, g.principal, prefix))
+    return _document(metadata.describe_authorization_server(g.session, g.principal, prefix))
 
 
 def _costs_nothing() -> bool:
@@ -40,7 +40,7 @@ def _costs_nothing() -> bool:
     arguments = request.view_args or {}
     reference, is_known = arguments.get("prefix", arguments.get("server_id", "")), "server_id" in arguments
     try:
-        return broker_clients.is_registered(g.session, g.principal, reference, _metadata(), by_id=is_known)
+        return registration.is_registered(g.session, g.principal, reference, _metadata(), by_id=is_known)
     except PortalError:
         return False
 
@@ -51,8 +51,8 @@ def _costs_nothing() -> bool:
 def register(server_id: str) -> Response:
     """Register a client by key or session."""
     with suppress(NotFound):  # told after what is wrong with the body
-        broker_clients.require_may_register(g.session, g.principal, server_id)
-    return _registered(broker_clients.register(g.session, g.principal, server_id, _metadata()), 200)
+        registration.require_may_register(g.session, g.principal, server_id)
+    return _registered(registration.register(g.session, g.principal, server_id, _metadata()), 200)
 
 
 @bp.post("/<prefix>/register")
@@ -62,7 +62,7 @@ def register(server_id: str) -> Response:
 @of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
     """Take down what a client says of itself."""
-    return _registered(broker_clients.register_stranger(g.session, g.principal, prefix, _metadata()), 201)
+    return _registered(registration.register_stranger(g.session, g.principal, prefix, _metadata()), 201)
 
 
 def _document(document: dict[str, Any]) -> Response:

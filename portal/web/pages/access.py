@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from flask import Response, g, request, url_for
 
 from portal.domain.errors import InvalidInput, NotFound
-from portal.services import choices, explain
-from portal.services.explain import Explanation, NextStep
+from portal.services.access import explain, pickers
+from portal.services.access.explain import Explanation, NextStep
 from portal.web.context import reads_only
 from portal.web.forms.people import is_search
 from portal.web.pages.choosing import key_options, one_server_options, person_options
@@ -63,7 +63,7 @@ def find_one_server() -> Response:
 
 
 def _page(asked: dict[str, str], answer: Explanation | None, errors: dict[str, list[str]]) -> Response:
-    server = choices.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
     return page(
         "people/access.html", status=422 if errors else 200, nav="access", asked=asked, answer=answer, errors=errors,
         rules=_RULES, server=server, step_url=_url_of(answer.next_step, asked) if answer and answer.next_step else "",
@@ -74,7 +74,7 @@ def _page(asked: dict[str, str], answer: Explanation | None, errors: dict[str, l
 
 def _url_of(step: NextStep, asked: dict[str, str]) -> str:
     """The form where the step is done, with the server found in it already."""
-    server = choices.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
     find: dict[str, Any] = {"find": server.text if server else None}
     places = {
         "open_team": ("people.team", {"team_id": step.target_id, **find}),

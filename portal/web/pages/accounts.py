@@ -6,7 +6,8 @@ from flask import Blueprint, Response, flash, g, request, session, url_for
 from flask_login import current_user
 
 from portal.domain.errors import LookOnly, Unauthenticated
-from portal.services import accounts, consents, sessions, signing_in
+from portal.services.access import principals, sessions, sso
+from portal.services.oauth_broker import consents
 from portal.web import context, devices
 from portal.web.context import commit_now
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
@@ -30,7 +31,7 @@ def sign_in() -> Response:
     if form.sent():
         device = devices.new_or_presented()
         try:
-            user_id = accounts.sign_in(g.session, form.email.data, form.password.data, g.address, device)
+            user_id = principals.sign_in(g.session, form.email.data, form.password.data, g.address, device)
         except Unauthenticated as error:
             context.note_failed_sign_in()
             form.form_errors.append(error.message)
@@ -38,7 +39,7 @@ def sign_in() -> Response:
             context.sign_in(user_id)
             return devices.remember(see_other(destination), device)
     shown = destination if destination != url_for("servers.grid") else None
-    providers = signing_in.list_providers(g.session)
+    providers = sso.list_providers(g.session)
     return page(
         "accounts/sign_in.html", status=form.status, form=form, destination=shown, providers=providers,
         by_password=by_password,
@@ -48,11 +49,11 @@ def sign_in() -> Response:
 @bp.post("/logout")
 def sign_out() -> Response:
     """End this session."""
-    accounts.sign_out(g.session, g.principal)
+    principals.sign_out(g.session, g.principal)
     commit_now()
     name, hint = session.get("signed_in_by", ""), session.get("id_token", "")
     back_to = context.settings().public_url + url_for("accounts.sign_in")
-    address = signing_in.end_at_provider(g.session, g.principal, name, hint, back_to=back_to) if name else None
+    address = sso.end_at_provider(g.session, g.principal, name, hint, back_to=back_to) if name else None
     context.sign_out()
     response = (
         onward(address, "You are signed out here", "Your provider now ends its own session.")
@@ -69,7 +70,7 @@ def password() -> Response:
     form = PasswordForm()
     if form.sent():
         with form.showing_errors():
-            accounts.change_password(g.session, g.principal, form.current_password.data, form.new_password.data)
+            principals.change_password(g.session, g.principal, form.current_password.data, form.new_password.data)
             sessions.end_other_sessions(g.session, g.principal, _cookie())
             flash("Your password is changed.", "success")
             return see_other(url_for("servers.grid"))
@@ -82,7 +83,9 @@ def profile() -> Response:
     form = ProfileForm(display_name=g.profile.display_name, theme=g.profile.theme)
     if form.sent():
         with form.showing_errors():
-            accounts.change_profile(g.session, g.principal, display_name=form.display_name.data, theme=form.theme.data)
+            principals.change_profile(
+                g.session, g.principal, display_name=form.display_name.data, theme=form.theme.data
+            )
             flash("Your profile is saved.", "success")
             return see_other(url_for("accounts.profile"))
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())

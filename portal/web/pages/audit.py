@@ -12,8 +12,10 @@ from flask import Blueprint, Response, flash, g, request, url_for
 from portal.authorization import Action
 from portal.domain.errors import InvalidInput
 from portal.domain.principals import Principal
-from portal.services import grid, revocations, trail
-from portal.services.trail import FILTER_NAMES, EventFilter
+from portal.services.audit import trail
+from portal.services.audit.trail import FILTER_NAMES, EventFilter
+from portal.services.operations import revocations
+from portal.services.servers import grid
 from portal.web.context import database, may_change, only_with_admin_view
 from portal.web.rendering import page, see_other
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from flask import g, request, url_for
 
-from portal.services import choices
-from portal.services.choices import Choice
-from portal.services.inner.grants import ObjectPermission
+from portal.services.access import pickers
+from portal.services.access.pickers import Choice
+from portal.services.servers.grants import ObjectPermission
 
 _HIDDEN = "A server that is not shown to you from here"
 
@@ -28,43 +28,43 @@ class Options:
 
 def server_options(ticked: Collection[str]) -> Options:
     """Servers: those that are ticked, and those that match what is typed into the find box."""
-    named = choices.name_servers(g.session, g.principal, ticked)
+    named = pickers.name_servers(g.session, g.principal, ticked)
     chosen = [named.get(server_id) or Choice(server_id, _HIDDEN, server_id[:64]) for server_id in ticked]
-    found = choices.find_servers(g.session, g.principal, _typed("find"))
+    found = pickers.find_servers(g.session, g.principal, _typed("find"))
     url = url_for("keys.find_servers")
-    return _options("servers", "find", url, chosen, found, choices.MOST_SERVERS, several=True)
+    return _options("servers", "find", url, chosen, found, pickers.MOST_SERVERS, several=True)
 
 
 def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Options:
     """People, one of whom may be chosen; those in `without` are not offered."""
-    named = choices.name_people(g.session, g.principal, [chosen] if chosen else [])
-    found = choices.find_people(g.session, g.principal, _typed("find_person"))
+    named = pickers.name_people(g.session, g.principal, [chosen] if chosen else [])
+    found = pickers.find_people(g.session, g.principal, _typed("find_person"))
     url = url_for("people.find_people")
-    offered = _options("user_id", "find_person", url, list(named.values()), found, choices.MOST_OTHERS)
+    offered = _options("user_id", "find_person", url, list(named.values()), found, pickers.MOST_OTHERS)
     return replace(offered, matches=tuple(choice for choice in offered.matches if choice.value not in without))
 
 
 def team_options(chosen: str | None) -> Options:
     """Teams, one of which may be chosen."""
-    named = choices.name_teams(g.session, g.principal, [chosen] if chosen else [])
-    found = choices.find_teams(g.session, g.principal, _typed("find_team"))
+    named = pickers.name_teams(g.session, g.principal, [chosen] if chosen else [])
+    found = pickers.find_teams(g.session, g.principal, _typed("find_team"))
     url = url_for("people.find_teams")
-    return _options("team_id", "find_team", url, list(named.values()), found, choices.MOST_OTHERS)
+    return _options("team_id", "find_team", url, list(named.values()), found, pickers.MOST_OTHERS)
 
 
 def key_options(chosen: str | None) -> Options:
     """API keys, one of which may be chosen."""
-    named = choices.name_keys(g.session, g.principal, [chosen] if chosen else [])
-    found = choices.find_keys(g.session, g.principal, _typed("find_key"))
+    named = pickers.name_keys(g.session, g.principal, [chosen] if chosen else [])
+    found = pickers.find_keys(g.session, g.principal, _typed("find_key"))
     url = url_for("people.find_keys")
-    return _options("key_id", "find_key", url, list(named.values()), found, choices.MOST_OTHERS)
+    return _options("key_id", "find_key", url, list(named.values()), found, pickers.MOST_OTHERS)
 
 
 def one_server_options(chosen: str | None, url: str) -> Options:
     """Servers, one of which may be chosen; `url` answers the find box."""
-    named = choices.name_servers(g.session, g.principal, [chosen] if chosen else [])
-    found = choices.find_servers(g.session, g.principal, _typed("find_server"))
-    return _options("server_id", "find_server", url, list(named.values()), found, choices.MOST_SERVERS)
+    named = pickers.name_servers(g.session, g.principal, [chosen] if chosen else [])
+    found = pickers.find_servers(g.session, g.principal, _typed("find_server"))
+    return _options("server_id", "find_server", url, list(named.values()), found, pickers.MOST_SERVERS)
 
 
 def changed_permission(
@@ -89,12 +89,12 @@ def changed_permission(
 
 def toolset_choices() -> list[tuple[str, str]]:
     """All toolsets, for a form that grants them; a few hundred at most."""
-    return [(choice.value, choice.text) for choice in choices.list_toolsets(g.session, g.principal)]
+    return [(choice.value, choice.text) for choice in pickers.list_toolsets(g.session, g.principal)]
 
 
 def server_names(permissions: Mapping[str, object]) -> dict[str, str]:
     """The names of the servers that tool permissions are about."""
-    named = choices.name_servers(g.session, g.principal, permissions)
+    named = pickers.name_servers(g.session, g.principal, permissions)
     return {server_id: named[server_id].text if server_id in named else server_id for server_id in permissions}
 
 

@@ -5,7 +5,9 @@ from typing import Any
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, NotFound
-from portal.services import connections, credentials, grid, inspection, trying
+from portal.services.credentials import connections, self_service
+from portal.services.servers import grid, inspection
+from portal.services.upstreams import connection_test
 from portal.web.context import commit_now
 from portal.web.forms.typed import unknown_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -18,10 +20,10 @@ bp = Blueprint("credentials", __name__, url_prefix="/credentials")
 @bp.get("")
 def overview() -> Response:
     """Everything that is mine, missing first."""
-    held = credentials.list_own_keys_held(g.session, g.principal)
+    held = self_service.list_own_keys_held(g.session, g.principal)
     connected = {state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)}
     cards = grid.list_cards_of_mine(g.session, g.principal)
-    requirements = credentials.requirements_of(g.session, g.principal, [card.server_id for card in cards])
+    requirements = self_service.requirements_of(g.session, g.principal, [card.server_id for card in cards])
     items = [
         {
             "card": card,
@@ -33,7 +35,7 @@ def overview() -> Response:
         for card in cards
     ]
     shown = {card.server_id for card in cards}
-    left = [held for held in credentials.list_holdings(g.session, g.principal) if held.server_id not in shown]
+    left = [held for held in self_service.list_holdings(g.session, g.principal) if held.server_id not in shown]
     return page("credentials/overview.html", nav="credentials", items=items, left=left)
 
 
@@ -49,7 +51,7 @@ def edit(server_id: str) -> Response:
         wrong = {name: ["Choose whether to keep or replace it."] for name in unknown}
         return _page(server_id, errors=wrong, status=422)
     try:
-        requirement = credentials.save_variables(g.session, g.principal, server_id, _chosen(values))
+        requirement = self_service.save_variables(g.session, g.principal, server_id, _chosen(values))
     except InvalidRequest as error:
         return _page(server_id, errors={f"value-{error.field}": [error.message]}, status=422)
     errors = {f"value-{name}": [f"Enter {name}."] for name in requirement.missing if name in values}
@@ -62,7 +64,7 @@ def edit(server_id: str) -> Response:
 @bp.post("/<server_id>/forget")
 def forget(server_id: str) -> Response:
     """Remove my values."""
-    credentials.forget_variables(g.session, g.principal, server_id)
+    self_service.forget_variables(g.session, g.principal, server_id)
     return _done(server_id, "Your values are removed.")
 
 
@@ -71,7 +73,7 @@ def forget(server_id: str) -> Response:
 def connect_key(server_id: str) -> Response:
     """Store or replace my own key."""
     try:
-        credentials.save_key(g.session, g.principal, server_id, request.form.get("key", ""))
+        self_service.save_key(g.session, g.principal, server_id, request.form.get("key", ""))
     except InvalidRequest as error:
         return _page(server_id, errors={"key": [error.message]}, status=422)
     return _saved(server_id, test=False)
@@ -81,7 +83,7 @@ def connect_key(server_id: str) -> Response:
 def remove_key(server_id: str) -> Response:
     """Remove my key, or as Admin somebody else's."""
     user_id = request.args.get("user_id")
-    credentials.remove_key(g.session, g.principal, server_id, user_id=user_id)
+    self_service.remove_key(g.session, g.principal, server_id, user_id=user_id)
     if user_id and user_id != g.principal.user_id:
         flash("The key is removed.", "success")
         return see_other(url_for("servers.users", server_id=server_id))
@@ -111,7 +113,7 @@ def _done(server_id: str, message: str) -> Response:
 def after_removal(server_id: str) -> Response:
     """On to the server's own page, or to the overview for those who may not see the server any more."""
     try:
-        credentials.get_requirement(g.session, g.principal, server_id)
+        self_service.get_requirement(g.session, g.principal, server_id)
     except (Forbidden, NotFound):
         return see_other(url_for("credentials.overview"))
     return see_other(url_for("credentials.edit", server_id=server_id))
@@ -121,14 +123,14 @@ def _page(server_id: str, *, status: int = 200, test: bool = False, **context: A
     result = None
     if test:
         try:
-            result = result_of(trying.try_own(g.session, g.principal, server_id))
+            result = result_of(connection_test.try_own(g.session, g.principal, server_id))
         except (MissingVariables, CredentialNeeded) as error:
             result = {"ok": False, "tone": "warn", "label": "Not tried yet", "message": error.message}
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
         "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=card,
-        requirement=credentials.get_requirement(g.session, g.principal, server_id),
-        key=credentials.get_key_state(g.session, g.principal, server_id),
+        requirement=self_service.get_requirement(g.session, g.principal, server_id),
+        key=self_service.get_key_state(g.session, g.principal, server_id),
         about=inspection.get_masked(g.session, g.principal, server_id), result=result,
         connection=connections.get_state(g.session, g.principal, server_id) if card.sign_in else None, **context,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, g, request
 
 from portal.domain.servers import Transport
-from portal.services import catalog
+from portal.services.catalog import discover
 from portal.web.rendering import page
 
 bp = Blueprint("discover", __name__, url_prefix="/servers")
@@ -14,15 +14,15 @@ _TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "Program o
 def index() -> Response:
     """Cards by category; the filters are in the address."""
     asked = {name: request.args.get(name, "")[:200] for name in ("q", "category", "transport")}
-    found = catalog.list_catalog(
+    found = discover.list_catalog(
         g.session, g.principal, query=asked["q"], category=asked["category"], transport=asked["transport"]
     )
     return page(
         "servers/discover.html", fragment="results", nav="discover", found=found, asked=asked, transports=_TRANSPORTS,
         categories=[(name, name) for name in found.categories],
-        added=catalog.find_added(g.session, g.principal, found.servers),
+        added=discover.find_added(g.session, g.principal, found.servers),
         blocked={
-            entry.name: why for entry in found.servers if (why := catalog.why_not(g.session, g.principal, entry))
+            entry.name: why for entry in found.servers if (why := discover.why_not(g.session, g.principal, entry))
         },
         labels={transport.value: text for transport, text in ((Transport(value), text) for value, text in _TRANSPORTS)},
     )  # fmt: skip

@@ -10,9 +10,9 @@ from flask import Response, flash, g, request, url_for
 from werkzeug.datastructures import MultiDict
 
 from portal.domain.errors import Conflict, PortalError
-from portal.services import drafting
-from portal.services.drafting import Draft
-from portal.services.inner.stored import Stored
+from portal.services.drafts import sign_in
+from portal.services.drafts.sign_in import Draft
+from portal.services.servers.stored import Stored
 from portal.web.context import commit_now
 from portal.web.forms.servers import ServerForm
 from portal.web.oauth.browsers import bind, new_or_bound_browser
@@ -31,7 +31,7 @@ _SAID = {
 def opened_draft() -> Draft | None:
     """The draft that the request names, if it is the caller's and still held; what is typed is made whole with it."""
     draft_id = request.values.get("draft", "")[:128]
-    draft = drafting.get_draft(g.session, g.principal, draft_id) if draft_id else None
+    draft = sign_in.get_draft(g.session, g.principal, draft_id) if draft_id else None
     if draft is not None:
         g.typed = _merged(draft)
     return draft
@@ -46,14 +46,14 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
     """Hold what is typed, and go to the provider. Raises what the definition or the provider gives rise to."""
     server_id = stored.view.server_id if stored else None
     typed = [(name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED]
-    draft_id = drafting.hold(
+    draft_id = sign_in.hold(
         g.session, g.principal, form.fields(), typed, draft_id=draft.draft_id if draft else None, server_id=server_id
     )
     commit_now()  # from here on it is kept, whatever the provider answers
     g.draft_id = draft_id
     browser = new_or_bound_browser()
     back = url_for("servers.edit", server_id=server_id, draft=draft_id) if server_id else None
-    departure = drafting.begin(
+    departure = sign_in.begin(
         g.session, g.principal, draft_id, browser=browser, back=back or url_for("servers.create", draft=draft_id)
     )
     message = "You sign in there, and come back to the form with the tools. Nothing is saved yet."
@@ -65,14 +65,14 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
 def keep_typed(draft: Draft | None) -> None:
     """Hold what is typed while a question about it is open, so that nothing has to be typed again."""
     typed = [(name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED]
-    g.draft_id = drafting.hold_typed(g.session, g.principal, typed, draft_id=draft.draft_id if draft else None)
+    g.draft_id = sign_in.hold_typed(g.session, g.principal, typed, draft_id=draft.draft_id if draft else None)
     commit_now()
 
 
 def adopt(draft: Draft | None, server_id: str, saved: str) -> None:
     """Store what was fetched for the server that was saved, and say what was done (UI-29 to 32)."""
     try:
-        connected = draft is not None and drafting.adopt(g.session, g.principal, draft.draft_id, server_id)
+        connected = draft is not None and sign_in.adopt(g.session, g.principal, draft.draft_id, server_id)
     except Conflict as error:
         flash(f"{saved} Your sign-in could not be stored: {error.message} Connect under My credentials.", "error")
         return

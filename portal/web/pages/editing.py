@@ -12,10 +12,11 @@ from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailu
 from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
 from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
-from portal.services import grid, inspection, servers, trying
-from portal.services.drafting import Draft
-from portal.services.grid import ServerCard
-from portal.services.inner.stored import Stored
+from portal.services.drafts.sign_in import Draft
+from portal.services.servers import crud, grid, inspection
+from portal.services.servers.grid import ServerCard
+from portal.services.servers.stored import Stored
+from portal.services.upstreams import connection_test
 from portal.web.context import reads_only, settings
 from portal.web.forms import logos
 from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
@@ -40,7 +41,7 @@ def create() -> Response:
         return _signed_in(form, None, draft)
     if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
-            server = servers.create_server(g.session, g.principal, with_picture(form, None))
+            server = crud.create_server(g.session, g.principal, with_picture(form, None))
             drafts.adopt(draft, server.server_id, f"{server.server_name} is added.")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked and source else {}
@@ -59,7 +60,7 @@ def edit(server_id: str) -> Response:
         with form.showing_errors():
             try:
                 changes = changed_fields(with_picture(form, stored), stored)
-                server, settled = servers.change_server(g.session, g.principal, stored.view.server_id, changes)
+                server, settled = crud.change_server(g.session, g.principal, stored.view.server_id, changes)
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
                     raise
@@ -92,8 +93,8 @@ def test() -> Response:
         return _result(result)
     try:
         mark = request.form.get("confirmed", "")[:_MOST_MARK]
-        trial = trying.try_definition(g.session, g.principal, form.fields(), server_id=server_id, mark=mark)
-    except trying.Unconfirmed as asked:
+        trial = connection_test.try_definition(g.session, g.principal, form.fields(), server_id=server_id, mark=mark)
+    except connection_test.Unconfirmed as asked:
         return page(
             "servers/test_result.html", fragment="test_result", nav="servers", start=asked.start,
             can_confirm=is_fragment_request(),
@@ -108,10 +109,10 @@ def delete(server_id: str) -> Response:
     """Say who will be cut off, then remove it."""
     card = find_card(server_id, Action.SERVER_DELETE)
     if request.method == "POST":
-        name = servers.delete_server(g.session, g.principal, server_id)
+        name = crud.delete_server(g.session, g.principal, server_id)
         flash(f"{name} is deleted, with all that was stored for it.", "success")
         return see_other(url_for("servers.grid"))
-    affected = servers.cut_off(g.session, g.principal, server_id)
+    affected = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
 
 
@@ -131,7 +132,7 @@ def reveal(server_id: str) -> Response:
     return page("servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values)
 
 
-def result_of(trial: trying.Trial) -> dict[str, Any]:
+def result_of(trial: connection_test.Trial) -> dict[str, Any]:
     """A try as `ui.tools.result` shows it."""
     found = trial.result
     ok = found.status is HealthStatus.HEALTHY
@@ -233,8 +234,11 @@ def _page(
     )
     shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context, **kept}
     if settings().enable_stdio:
-        refusal = trying.why_no_commands(g.session, g.principal)
-        shown |= {"no_commands": refusal, "runs_as": "" if refusal else trying.commands_user(g.session, g.principal)}
+        refusal = connection_test.why_no_commands(g.session, g.principal)
+        shown |= {
+            "no_commands": refusal,
+            "runs_as": "" if refusal else connection_test.commands_user(g.session, g.principal),
+        }
     return page(
         "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
         nav="servers", **shown,

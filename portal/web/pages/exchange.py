@@ -8,10 +8,11 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.enforcement import zipped
 from portal.domain.errors import InvalidInput, NotFound, TooLarge
-from portal.services import enforcing, exchange, exporting, registry
-from portal.services.exchange import Choices
-from portal.services.inner.import_documents import MOST_BYTES
-from portal.services.inner.import_plan import Plan, State
+from portal.services.catalog import enforcement as enforcing
+from portal.services.catalog import exports, imports, registry
+from portal.services.catalog.import_documents import MOST_BYTES
+from portal.services.catalog.import_plan import Plan, State
+from portal.services.catalog.imports import Choices
 from portal.web.context import may_change, settings
 from portal.web.forms.exchange import ExportForm, ImportForm
 from portal.web.pages.editing import find_card
@@ -28,7 +29,7 @@ def begin() -> Response:
     form = ImportForm()
     if form.sent():
         try:
-            exchange.keep_draft(g.session, g.principal, _text(form))
+            imports.keep_draft(g.session, g.principal, _text(form))
             return see_other(url_for("exchange.preview"))
         except (InvalidInput, TooLarge) as error:
             form.text.errors = [*form.text.errors, error.message]
@@ -41,7 +42,7 @@ def preview() -> Response:
     """What would happen, then make it happen."""
     authz.require(g.principal, Action.SERVER_CREATE)
     try:
-        plan = exchange.get_draft(g.session, g.principal)
+        plan = imports.get_draft(g.session, g.principal)
     except NotFound as error:
         flash(error.message, "info")
         return see_other(url_for("exchange.begin"))
@@ -53,7 +54,7 @@ def preview() -> Response:
         elif not choices.numbers:
             errors["plan"] = ["Choose one server at least."]
         else:
-            outcome = exchange.import_draft(g.session, g.principal, choices)
+            outcome = imports.import_draft(g.session, g.principal, choices)
             if not outcome.errors:
                 flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
                 return see_other(url_for("servers.grid", sort="changed"))
@@ -68,7 +69,7 @@ def preview() -> Response:
 @bp.post("/import/cancel")
 def cancel() -> Response:
     """Forget the document."""
-    exchange.drop_draft(g.session, g.principal)
+    imports.drop_draft(g.session, g.principal)
     flash("The document is forgotten. Nothing was imported.", "info")
     return see_other(url_for("servers.grid"))
 
@@ -80,10 +81,10 @@ def export() -> Response:
     form = ExportForm()
     if form.sent():
         name = form.format.data
-        text = exporting.export_catalogue(g.session, g.principal, name)
-        exporting.record_export(g.session, g.principal, name)
+        text = exports.export_catalogue(g.session, g.principal, name)
+        exports.record_export(g.session, g.principal, name)
         attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(text, mimetype=exporting.FORMATS[name], headers=attachment)
+        return Response(text, mimetype=exports.FORMATS[name], headers=attachment)
     return page("servers/export.html", nav="servers", form=form, status=form.status)
 
 
@@ -92,7 +93,7 @@ def enforcement() -> Response:
     """What makes the clients of an organization keep to the catalogue: each file to read, all of them to download."""
     pack = enforcing.make_pack(g.session, g.principal)
     if request.method == "POST":
-        exporting.record_export(g.session, g.principal, "enforcement pack")
+        exports.record_export(g.session, g.principal, "enforcement pack")
         attachment = {"Content-Disposition": 'attachment; filename="mcp-enforcement.zip"'}
         return Response(zipped(pack.files), mimetype="application/zip", headers=attachment)
     return page(
@@ -127,20 +128,20 @@ def _text(form: ImportForm) -> str:
 
 def _choices(plan: Plan) -> Choices:
     shares = {
-        (row.number, number): exchange.SHARES[chosen]
+        (row.number, number): imports.SHARES[chosen]
         for row in plan.rows
         for number in range(len(row.secrets))
-        if (chosen := request.form.get(f"share-{row.number}-{number}", "")) in exchange.SHARES
+        if (chosen := request.form.get(f"share-{row.number}-{number}", "")) in imports.SHARES
     }
     said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
     keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
-    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep)
+    return Choices(frozenset(_taken(plan)), shares, imports.SHARES["global"], keep)
 
 
 def _unknown(plan: Plan) -> str:
     """The first word that is none of the choices; blank where there is none."""
     known = {
-        **{f"share-{row.number}-{n}": exchange.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
+        **{f"share-{row.number}-{n}": imports.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
         **{f"keep-{row.number}": {"keep", "forget"} for row in plan.rows},
     }
     return next((w for name, w in request.form.items() if w and name in known and w not in known[name]), "")

@@ -4,7 +4,7 @@ from flask import Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import access_groups, impact
+from portal.services.access import access_groups, impact
 from portal.web.context import may_change
 from portal.web.forms.people import GroupForm
 from portal.web.pages.choosing import server_options

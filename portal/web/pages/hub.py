@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, g, request, url_for
 
-from portal.services import registry
+from portal.services.catalog import registry
 from portal.web.rendering import page
 
 bp = Blueprint("hub", __name__)

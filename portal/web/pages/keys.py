@@ -8,10 +8,11 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import choices, impact, key_reach, keys, preferences, teams
-from portal.services.inner.grants import ObjectPermission
-from portal.services.inner.paging import Page
-from portal.services.keys import IssuedKey, KeyDraft, KeyView
+from portal.services import instance_settings
+from portal.services.access import impact, key_reach, keys, pickers, teams
+from portal.services.access.keys import IssuedKey, KeyDraft, KeyView
+from portal.services.paging import Page
+from portal.services.servers.grants import ObjectPermission
 from portal.web.context import may_change, reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
 from portal.web.pages.choosing import person_options, server_options, team_options, toolset_choices
@@ -57,7 +58,7 @@ def _own_form() -> KeyForm:
     form = KeyForm()
     own = teams.list_own_teams(g.session, g.principal)
     form.team_id.choices = [("", "None"), *((team.team_id, team.team_alias) for team in own)]
-    form.limit_expiry(preferences.load_preferences(g.session).key_max_age_days)
+    form.limit_expiry(instance_settings.load_preferences(g.session).key_max_age_days)
     return form
 
 
@@ -91,7 +92,7 @@ def find_servers() -> Response:
 def all_keys() -> Response:
     """Everybody's keys."""
     found = keys.list_keys(g.session, g.principal, **_order())
-    owners = choices.name_people(g.session, g.principal, {key.user_id for key in found.items if key.user_id})
+    owners = pickers.name_people(g.session, g.principal, {key.user_id for key in found.items if key.user_id})
     return _list("keys/all.html", "all_keys", "people.keys", found, owners=owners)
 
 
@@ -101,7 +102,7 @@ def key_new() -> Response:
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
     form.toolsets.choices = toolset_choices()
-    form.limit_expiry(preferences.load_preferences(g.session).key_max_age_days)
+    form.limit_expiry(instance_settings.load_preferences(g.session).key_max_age_days)
     if form.sent():
         with form.showing_errors():
             draft = _draft(form, form.user_id.data or None, tuple(form.toolsets.data or ()))
@@ -147,7 +148,7 @@ def _order() -> dict[str, Any]:
 def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: Any) -> Response:
     asked = _order()
     kept: dict[str, Any] = {"sort": asked["sort"] or None, "unused": "true" if asked["unused"] else None}
-    named = choices.name_teams(g.session, g.principal, {key.team_id for key in found.items if key.team_id})
+    named = pickers.name_teams(g.session, g.principal, {key.team_id for key in found.items if key.team_id})
     rows: Sequence[KeyView] = found.items
     if not asked["sort"]:
         rows = sorted(rows, key=lambda key: (key.revoked_at is not None, (key.key_alias or key.key_prefix).casefold()))

@@ -2,7 +2,8 @@
 
 from flask import Response, g
 
-from portal.services import grid, oauth_check
+from portal.services.credentials import oauth_check
+from portal.services.servers import grid
 from portal.web.context import reads_only
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp

@@ -6,8 +6,8 @@ from flask import Blueprint, Response, g, request
 
 from portal.domain.errors import InvalidInput
 from portal.domain.openapi.limits import MAX_OPERATIONS
-from portal.services import openapi_catalog
-from portal.services.openapi_catalog import Preview
+from portal.services.catalog import openapi
+from portal.services.catalog.openapi import Preview
 from portal.web.context import reads_only
 from portal.web.forms.openapi import DocumentForm
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -28,7 +28,7 @@ def index() -> Response:
 def preview() -> Response:
     """The tools that a document yields; nothing is saved."""
     form, found = DocumentForm(), None
-    openapi_catalog.list_apis(g.session, g.principal)  # who may not see the page is told so, whatever was sent
+    openapi.list_apis(g.session, g.principal)  # who may not see the page is told so, whatever was sent
     if form.sent():
         with form.showing_errors():
             found = _look(form)
@@ -38,11 +38,11 @@ def preview() -> Response:
 def _look(form: DocumentForm) -> Preview:
     upload = form.file.data
     if not upload or not upload.filename:
-        return openapi_catalog.preview_url(g.session, g.principal, form.spec_url.data or "")
-    content = upload.stream.read(openapi_catalog.MOST_BYTES + 1)
-    if len(content) > openapi_catalog.MOST_BYTES:
+        return openapi.preview_url(g.session, g.principal, form.spec_url.data or "")
+    content = upload.stream.read(openapi.MOST_BYTES + 1)
+    if len(content) > openapi.MOST_BYTES:
         raise InvalidInput("The document is larger than 5 MB. Use a smaller one.", field="file")
-    return openapi_catalog.preview_file(g.session, g.principal, content)
+    return openapi.preview_file(g.session, g.principal, content)
 
 
 def _page(form: DocumentForm, found: Preview | None) -> Response:
@@ -51,6 +51,6 @@ def _page(form: DocumentForm, found: Preview | None) -> Response:
     return page(
         "servers/openapi.html", fragment="preview" if request.method == "POST" else "results", status=form.status,
         nav="openapi", form=form, found=found, suggested_name=name, query=query, most_operations=MAX_OPERATIONS,
-        apis=openapi_catalog.list_apis(g.session, g.principal, query=query),
-        any_apis=bool(openapi_catalog.list_apis(g.session, g.principal)),
+        apis=openapi.list_apis(g.session, g.principal, query=query),
+        any_apis=bool(openapi.list_apis(g.session, g.principal)),
     )  # fmt: skip

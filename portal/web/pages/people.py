@@ -8,8 +8,9 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.emails import normal_email
 from portal.domain.principals import Role
-from portal.services import choices, impact, people
-from portal.services.people import UserView
+from portal.services.access import impact, pickers
+from portal.services.access import users as people
+from portal.services.access.users import UserView
 from portal.web.context import may_change, only_with_admin_view, reads_only
 from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
 from portal.web.pages.choosing import (
@@ -147,7 +148,7 @@ def _user_page(stored: UserView, form: UserEditForm, password_form: OneTimePassw
     return page(
         "people/user.html", status=422 if form.errors or password_form.errors else 200, nav="users", user=stored,
         name=_name(stored), form=form, password_form=password_form, options=server_options(form.servers.data or ()),
-        teams=choices.list_memberships(g.session, g.principal, stored.user_id), roles=_ROLES, team_roles=TEAM_ROLES,
+        teams=pickers.list_memberships(g.session, g.principal, stored.user_id), roles=_ROLES, team_roles=TEAM_ROLES,
         tools=stored.object_permission.mcp_tool_permissions,
         names=server_names(stored.object_permission.mcp_tool_permissions),
     )  # fmt: skip

@@ -9,8 +9,10 @@ from portal.authorization import Action
 from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, UpstreamFailure
 from portal.domain.servers import check_headers
 from portal.domain.upstream import HealthReason
-from portal.services import connections, credentials, grid, inspection, tools
-from portal.services.tools import ToolView
+from portal.services.credentials import connections, self_service
+from portal.services.servers import grid, inspection
+from portal.services.tools import calls
+from portal.services.tools.calls import ToolView
 from portal.web.context import reads_only
 from portal.web.errors import status_of
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -36,7 +38,7 @@ def call() -> Response:
     if wrong:
         return _page("result", server_id, name, status=422, errors=wrong)
     try:
-        listed = tools.list_tools(g.session, g.principal, server_id, passed)
+        listed = calls.list_tools(g.session, g.principal, server_id, passed)
     except UpstreamFailure as error:
         more = _setup(server_id, name) if error.reason == HealthReason.SIGN_IN_NEEDED else {}
         return _page("result", server_id, name, status=412 if more else status_of(error), problem=error.message, **more)
@@ -48,7 +50,7 @@ def call() -> Response:
         return _page("result", server_id, name, status=422, errors=wrong, tool=tool, fields=fields)
     shown: dict[str, Any] = {"tool": tool, "fields": fields}
     try:
-        result = tools.call_tool(g.session, g.principal, server_id, name, values, passed)
+        result = calls.call_tool(g.session, g.principal, server_id, name, values, passed)
     except (MissingVariables, CredentialNeeded) as error:
         # Fill it in right here, then call again: that is what 412 asks for.
         return _page("result", server_id, name, status=412, **shown, **_setup(server_id, name), problem=error.message)
@@ -85,8 +87,8 @@ def _setup(server_id: str, tool: str) -> dict[str, Any]:
         "server": card,
         "connection": connections.get_state(g.session, g.principal, server_id) if card.sign_in else None,
         "back": url_for("playground.index", server=server_id, tool=tool or None),
-        "requirement": credentials.get_requirement(g.session, g.principal, server_id),
-        "key": credentials.get_key_state(g.session, g.principal, server_id),
+        "requirement": self_service.get_requirement(g.session, g.principal, server_id),
+        "key": self_service.get_key_state(g.session, g.principal, server_id),
         "about": inspection.get_masked(g.session, g.principal, server_id),
     }
 
@@ -97,7 +99,7 @@ def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, *
     fault = None
     if server_id and not (fragment == "result" and is_fragment_request()):
         try:
-            found = tools.list_tools(g.session, g.principal, server_id)
+            found = calls.list_tools(g.session, g.principal, server_id)
         except UpstreamFailure as error:
             fault = error.message
             if error.reason == HealthReason.SIGN_IN_NEEDED:

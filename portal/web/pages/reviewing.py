@@ -6,8 +6,8 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import NotFound
 from portal.domain.submissions import Step
-from portal.services import review_queue, reviewing
-from portal.services.trying import Trial
+from portal.services.submissions import decisions, review_queue
+from portal.services.upstreams.connection_test import Trial
 from portal.web.context import may_change, reads_only
 from portal.web.forms.submissions import DecisionForm
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -51,7 +51,7 @@ def probe_submission(server_id: str) -> Response:
     """Ask the proposed server for its tools, with none of what is stored but its address."""
     authz.require(g.principal, Action.SUBMISSION_READ)
     may_change(Action.SUBMISSION_DECIDE)
-    result = result_of(Trial(reviewing.probe_submission(g.session, g.principal, server_id)))
+    result = result_of(Trial(decisions.probe_submission(g.session, g.principal, server_id)))
     return page("submissions/probe.html", fragment="probe", nav="reviews", result=result, server_id=server_id)
 
 
@@ -81,7 +81,7 @@ def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str 
     chosen = {server_id: _version_seen(server_id) for server_id in ids}
     said = {server_id: request.form.get(f"keep-{server_id}", "") for server_id in ids}
     keep = {server_id: word == "keep" for server_id, word in said.items() if word in ("keep", "forget")}
-    done, refused = reviewing.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep)
+    done, refused = decisions.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep)
     if done:
         flash(f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.", "success")
     for refusal in refused[:5]:

@@ -9,9 +9,10 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, UpstreamFailure
 from portal.domain.servers import ServerFields
 from portal.domain.tool_groups import GROUPS
-from portal.services import grid, inspection, servers, tool_changes, tools
-from portal.services.grid import ServerCard
-from portal.services.tools import ToolView
+from portal.services.servers import crud, grid, inspection
+from portal.services.servers.grid import ServerCard
+from portal.services.tools import calls, tool_changes
+from portal.services.tools.calls import ToolView
 from portal.web.context import database
 from portal.web.forms.tools import ToolChoice, chosen_fields, read_choice
 from portal.web.pages.servers import bp
@@ -37,7 +38,7 @@ def choose_tools(server_id: str) -> Response:
     if version.isascii() and version.isdigit() and len(version) < 10:
         changes = ServerFields(**changes, version=int(version))
     try:
-        servers.update_server(g.session, g.principal, card.server_id, changes)
+        crud.update_server(g.session, g.principal, card.server_id, changes)
     except Conflict as error:
         g.session.rollback()
         return _page(
@@ -52,7 +53,7 @@ def _page(
 ) -> Response:
     found, fault = None, None
     if ask:
-        look = tools.inspect_tools if Action.SERVER_INSPECT in card.actions else tools.list_tools
+        look = calls.inspect_tools if Action.SERVER_INSPECT in card.actions else calls.list_tools
         try:
             found = look(g.session, g.principal, card.server_id)
         except UpstreamFailure as error:

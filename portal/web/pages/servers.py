@@ -5,8 +5,11 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.snippets import KEY_VARIABLE
-from portal.services import connecting, grid, health, inspection, servers, sign_in_providers
-from portal.services.inner.grid_query import GridQuery
+from portal.services.credentials import providers
+from portal.services.servers import crud, grid, inspection
+from portal.services.servers.grid_filters import GridQuery
+from portal.services.tools import client_setup
+from portal.services.upstreams import health
 from portal.web.context import reads_only, settings
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.rendering import is_fragment_request, page, see_other
@@ -53,7 +56,7 @@ def detail(server_id: str) -> Response:
 def connect(server_id: str) -> Response:
     """What to paste into an AI client to reach it."""
     gateway = settings().gateway_url
-    connection = connecting.describe_connection(g.session, g.principal, server_id, gateway)
+    connection = client_setup.describe_connection(g.session, g.principal, server_id, gateway)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
         "servers/connect.html", nav="servers", server=card, connection=connection, has_gateway=bool(gateway),
@@ -74,7 +77,7 @@ def access(server_id: str) -> Response:
     """Who reaches it, and why."""
     view = inspection.get_inspected(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    reach = servers.cut_off(g.session, g.principal, server_id)
+    reach = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/access.html", nav="servers", server=card, view=view, reach=reach)
 
 
@@ -83,7 +86,7 @@ def users(server_id: str) -> Response:
     """Who has stored something for it; never what."""
     people = inspection.list_holders(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    provider = sign_in_providers.get_provider(g.session, g.principal, server_id)
+    provider = providers.get_provider(g.session, g.principal, server_id)
     return page("servers/users.html", nav="servers", server=card, people=people, provider=provider)
 
 

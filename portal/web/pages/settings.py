@@ -7,7 +7,8 @@ from flask import Blueprint, Response, flash, g, url_for
 from portal.authorization import Action
 from portal.domain.addresses import DEFAULT_INTERNAL_RANGES
 from portal.domain.errors import Conflict
-from portal.services import preferences, signing_in
+from portal.services import instance_settings
+from portal.services.access import sso
 from portal.web.context import arrival, may_change, only_with_admin_view, reads_only, settings
 from portal.web.forms.settings import RULE_GROUPS, SettingsForm
 from portal.web.rendering import page, see_other
@@ -22,9 +23,9 @@ bp.before_request(only_with_admin_view)
 def edit() -> Response:
     """The settings, to look at or to change; a change that makes the Admin external wants a second yes."""
     may_change(Action.PREFERENCE_MANAGE)
-    stored = preferences.load_preferences(g.session)
-    values = preferences.get_preferences(g.session, g.principal)
-    form = SettingsForm(**{**SettingsForm.shown(values), "seen": preferences.state_of(stored)})
+    stored = instance_settings.load_preferences(g.session)
+    values = instance_settings.get_preferences(g.session, g.principal)
+    form = SettingsForm(**{**SettingsForm.shown(values), "seen": instance_settings.state_of(stored)})
     asks = False
     if form.sent():
         with form.showing_errors():
@@ -37,7 +38,7 @@ def edit() -> Response:
             return see_other(url_for("settings.edit"))
     return page(
         "governing/settings.html", status=form.status, nav="settings", form=form, asks=asks, values=values,
-        looks=_looks(form), rule_groups=RULE_GROUPS, callbacks=signing_in.list_callbacks(g.session, g.principal),
+        looks=_looks(form), rule_groups=RULE_GROUPS, callbacks=sso.list_callbacks(g.session, g.principal),
         by_password=settings().password_sign_in, public_url=settings().public_url,
         defaults=DEFAULT_INTERNAL_RANGES, operator_proxies=settings().trusted_proxies,
     )  # fmt: skip
@@ -52,7 +53,7 @@ def appearance() -> Response:
 
 def _save(form: SettingsForm, stored: dict[str, object]) -> None:
     changes = {name: value for name, value in form.typed().items() if value != _plain(stored[name])}
-    preferences.update_preferences(
+    instance_settings.update_preferences(
         g.session, g.principal, changes, arrival=arrival(), confirmed=bool(form.confirm_external.data),
         seen=form.seen.data or None,
     )  # fmt: skip
@@ -62,7 +63,7 @@ def _looks(form: SettingsForm) -> Any:
     typed = {
         name: value for name, value in form.typed().items() if name in ("mcp_internal_ip_ranges", "trusted_proxies")
     }
-    return preferences.appearance(g.session, g.principal, arrival(), typed)
+    return instance_settings.appearance(g.session, g.principal, arrival(), typed)
 
 
 def _plain(value: object) -> object:

@@ -8,8 +8,8 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Conflict
 from portal.domain.submissions import REQUIRABLE
-from portal.services import submissions
-from portal.services.inner.stored import Stored
+from portal.services.servers.stored import Stored
+from portal.services.submissions import submit
 from portal.web.context import reads_only
 from portal.web.forms.submissions import SubmissionForm
 from portal.web.pages.editing import add_row, changed_fields, form_context, typed_before, with_picture
@@ -22,7 +22,7 @@ _ROWS = {"static_headers": "headers", "env_vars": "variables"}
 @bp.get("/submissions/mine")
 def mine() -> Response:
     """One's own submissions with what reviewers noted."""
-    return page("submissions/mine.html", nav="submissions", submissions=submissions.list_own(g.session, g.principal))
+    return page("submissions/mine.html", nav="submissions", submissions=submit.list_own(g.session, g.principal))
 
 
 @bp.route("/submissions/new", methods=["GET", "POST"])
@@ -33,7 +33,7 @@ def create() -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             team_id = form.team_id.data or None
-            server = submissions.submit(g.session, g.principal, dict(with_picture(form, None)), team_id=team_id)
+            server = submit.submit(g.session, g.principal, dict(with_picture(form, None)), team_id=team_id)
             flash(f"{server.server_name} is sent. You see here when it is reviewed.", "success")
             return see_other(url_for("submissions.mine"))
     return _page(form, None)
@@ -42,13 +42,13 @@ def create() -> Response:
 @bp.route("/submissions/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
     """Mend one's own submission and send it again; only what was changed is sent."""
-    own, stored = submissions.get_own(g.session, g.principal, server_id)
+    own, stored = submit.get_own(g.session, g.principal, server_id)
     form, conflict = _form(stored), None
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
                 changes = changed_fields(with_picture(form, stored), stored)
-                submissions.resubmit(g.session, g.principal, server_id, dict(changes))
+                submit.resubmit(g.session, g.principal, server_id, dict(changes))
             except Conflict as error:
                 if error.code != "stale_version":
                     raise
@@ -67,13 +67,13 @@ def edit(server_id: str) -> Response:
 def checks() -> Response:
     """The checklist of required fields, for what is typed so far."""
     form = _form(None)
-    required = submissions.list_required(g.session, g.principal, _typed(form))
+    required = submit.list_required(g.session, g.principal, _typed(form))
     return page("submissions/checks.html", fragment="checks", nav="submissions", checks=required)
 
 
 def _form(stored: Stored | None) -> SubmissionForm:
     form = SubmissionForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
-    teams = submissions.list_teams(g.session, g.principal)
+    teams = submit.list_teams(g.session, g.principal)
     form.offer_to_member(teams=teams, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
     return form
@@ -96,6 +96,6 @@ def _page(form: SubmissionForm, stored: Stored | None, **context: Any) -> Respon
     conflict = context.get("conflict")
     return page(
         "submissions/edit.html", fragment="form", status=409 if conflict else form.status, nav="submissions",
-        checks=submissions.list_required(g.session, g.principal, typed),
+        checks=submit.list_required(g.session, g.principal, typed),
         has_team=bool(form.team_id.choices), **form_context(form, stored), **context,
     )  # fmt: skip

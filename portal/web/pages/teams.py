@@ -4,8 +4,8 @@ from flask import Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.services import access_groups, choices, impact, teams
-from portal.services.teams import TeamView
+from portal.services.access import access_groups, impact, pickers, teams
+from portal.services.access.teams import TeamView
 from portal.web.context import may_change
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
 from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, toolset_choices
@@ -115,5 +115,5 @@ def _page(stored: TeamView, form: TeamForm, member_form: MemberForm) -> Response
         form=form, member_form=member_form, members=members, roles=TEAM_ROLES, tools=tools, names=server_names(tools),
         options=server_options(form.servers.data or ()),
         people=person_options(member_form.user_id.data, without={member.user_id for member in members}),
-        own_groups=choices.name_groups(g.session, g.principal, stored.access_group_ids),
+        own_groups=pickers.name_groups(g.session, g.principal, stored.access_group_ids),
     )  # fmt: skip

@@ -5,7 +5,8 @@ import json
 from flask import Response, flash, g, request, url_for
 
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, UpstreamFailure
-from portal.services import grid, tool_changes
+from portal.services.servers import grid
+from portal.services.tools import tool_changes
 from portal.web.context import reads_only
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp

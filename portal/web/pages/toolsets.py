@@ -10,9 +10,10 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import PortalError, UpstreamFailure
 from portal.domain.snippets import KEY_VARIABLE
-from portal.services import choices, connecting, impact, tools, toolsets
-from portal.services.tools import ToolView
-from portal.services.toolsets import ToolRef, ToolsetView
+from portal.services.access import impact, pickers
+from portal.services.tools import calls, client_setup, toolsets
+from portal.services.tools.calls import ToolView
+from portal.services.tools.toolsets import ToolRef, ToolsetView
 from portal.web.context import settings
 from portal.web.forms.people import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
@@ -86,7 +87,7 @@ def detail(toolset_id: str) -> Response:
     """A toolset; with `?now` its servers are asked whether they still offer these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     asked = "now" in request.args
-    answers: Answers = tools.list_tools_of(g.session, g.principal, stored.server_ids) if asked else {}
+    answers: Answers = calls.list_tools_of(g.session, g.principal, stored.server_ids) if asked else {}
     servers = _picked(stored.tools, answers)
     reach = None
     if authz.may(g.principal, Action.TOOLSET_READ):
@@ -122,7 +123,7 @@ def connect(toolset_id: str) -> Response:
     """What to paste into each client to reach just these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     gateway = settings().gateway_url
-    connection = connecting.describe_toolset(g.session, g.principal, toolset_id, gateway)
+    connection = client_setup.describe_toolset(g.session, g.principal, toolset_id, gateway)
     return page(
         "toolsets/connect.html", nav="toolsets", toolset=stored, connection=connection, has_gateway=bool(gateway),
         key_variable=KEY_VARIABLE,
@@ -145,14 +146,14 @@ def delete(toolset_id: str) -> Response:
 def _editor(form: ToolsetForm, stored: ToolsetView | None) -> Response:
     """The form, or the tools alone where one asked a server for its own."""
     server_id = request.form.get("server_id", "")[:256] if request.form.get("look") == "tools" else ""
-    answers: Answers = tools.list_tools_of(g.session, g.principal, [server_id]) if server_id else {}
+    answers: Answers = calls.list_tools_of(g.session, g.principal, [server_id]) if server_id else {}
     try:
         refs = form.refs()
     except PortalError:
         refs = []
     typed, said = request.form.get("find_tool", "")[:200], answers.get(server_id, ())
     offered = _offered(() if isinstance(said, UpstreamFailure) else said, server_id, refs, typed)
-    named = choices.name_servers(g.session, g.principal, [server_id]) if server_id else {}
+    named = pickers.name_servers(g.session, g.principal, [server_id]) if server_id else {}
     return page(
         "toolsets/edit.html", fragment="picked", status=422 if form.errors and not is_search() else 200,
         nav="toolsets", form=form, toolset=stored, servers=_picked(refs, answers), find_tool=typed, offered=offered,
@@ -174,7 +175,7 @@ def _offered(found: Sequence[ToolView], server_id: str, refs: Sequence[ToolRef],
 
 def _picked(refs: Sequence[ToolRef], answers: Answers) -> list[PickedServer]:
     """The tools by server, servers by name, with what those that were asked say."""
-    named = choices.name_servers(g.session, g.principal, {ref.server_id for ref in refs})
+    named = pickers.name_servers(g.session, g.principal, {ref.server_id for ref in refs})
     servers = []
     for server_id in dict.fromkeys(ref.server_id for ref in refs):
         said = answers.get(server_id)

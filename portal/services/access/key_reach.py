@@ -1,0 +1,152 @@
+"""What API keys reach, in words and numbers: for lists of keys, and for one that is not made yet."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, Horizon, KeyFault, SetBy
+from portal.domain.errors import Forbidden, InvalidRequest
+from portal.domain.principals import Principal, Reach
+from portal.services.access.principals import judge_keys
+from portal.services.servers.grants import holdings, resolve_servers
+from portal.store.models import ApiKey, Server, Team, User
+
+_MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class KeyReach:
+    """What a key reaches at this moment: how many servers, and why, in words for people.
+
+    `basis` says it for programs: `owner` it reaches what its owner reaches, `owner_and_limits` no more than both its
+    owner and its own grants (or its team), `grants` its own grants, `team` what its team is granted, `role` its owner's
+    role reaches every server, `open` only the servers that are open to everyone, `nothing` it opens nothing.
+    """
+
+    basis: str
+    why: str
+    server_count: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a key that is not made yet would reach: the first names, by name, and how many there are."""
+
+    names: tuple[str, ...]
+    server_count: int
+    open_count: int
+    """How many of them are open to everyone, which no limit of a key takes away."""
+    is_limited: bool
+    team_alias: str | None
+
+
+def describe_reaches(session: Session, principal: Principal, rows: Sequence[ApiKey]) -> dict[str, KeyReach]:
+    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for no permission: who
+    may see the keys is asked before."""
+    judged = judge_keys(session, [row.key_id for row in rows], principal.address)
+    teams, people = _aliases(session, rows), _names(session, rows, principal)
+    counts: dict[Horizon, int] = {}
+    found = {}
+    for row in rows:
+        fault, key = judged[row.key_id]
+        if fault is not None:
+            why = _why_nothing(fault, people.get(row.user_id or "", ""), teams.get(row.team_id or "", ""))
+            found[row.key_id] = KeyReach("nothing", why, 0)
+            continue
+        horizon = authz.horizon(key)
+        if horizon not in counts:
+            counts[horizon] = _count(session, key)
+        basis, why = _basis(row, key, people.get(row.user_id or "", ""), teams.get(row.team_id or "", ""))
+        found[row.key_id] = KeyReach(basis, why, counts[horizon])
+    return found
+
+
+def preview_own(session: Session, principal: Principal, *, team_id: str | None, server_ids: Collection[str]) -> Preview:
+    """What a key of the caller's own would reach with this team and these servers; ones that they may not name count
+    for nothing here, and are refused when the key is made."""
+    authz.require(principal, Action.KEY_OWN)
+    chosen = _resolved(session, server_ids)
+    own = Reach(server_ids=chosen, names_anything=bool(server_ids), explicit_servers=chosen if server_ids else None)
+    is_member = team_id is not None and team_id in principal.team_ids
+    team = (
+        holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups() if is_member and team_id else None
+    )
+    asking = Principal(
+        name=principal.name, role=principal.role, user_id=principal.user_id, key_id="new", team_id=team_id,
+        is_internal=principal.is_internal, address=principal.address,
+    )  # fmt: skip
+    key = authz.reach_of_key(asking, own=own, own_groups=None, team=team, owner=principal)
+    usable = select(Server.server_name, Server.alias, Server.server_id).where(authz.usable_servers(key))
+    names = [
+        name or alias or i for name, alias, i in session.execute(usable.order_by(Server.sort_key).limit(_MOST_NAMES))
+    ]
+    open_to_all = select(func.count()).select_from(Server).where(authz.usable_servers(key), Server.allow_all_keys)
+    alias = session.scalar(select(Team.team_alias).where(Team.team_id == team_id)) if is_member else None
+    return Preview(tuple(names), _count(session, key), session.scalar(open_to_all) or 0, bool(server_ids), alias)
+
+
+def _resolved(session: Session, server_ids: Collection[str]) -> frozenset[str]:
+    found = set()
+    for server_id in server_ids:
+        try:
+            found |= set(resolve_servers(session, [server_id], "servers").values())
+        except (InvalidRequest, Forbidden):
+            continue
+    return frozenset(found)
+
+
+def _count(session: Session, key: Principal) -> int:
+    return session.scalar(select(func.count()).select_from(Server).where(authz.usable_servers(key))) or 0
+
+
+def _aliases(session: Session, rows: Sequence[ApiKey]) -> Mapping[str, str]:
+    ids = {row.team_id for row in rows if row.team_id}
+    query = select(Team.team_id, Team.team_alias).where(Team.team_id.in_(ids))
+    return dict(session.execute(query).all()) if ids else {}
+
+
+def _names(session: Session, rows: Sequence[ApiKey], principal: Principal) -> Mapping[str, str]:
+    """The owners by id, as the caller would call them; "you" is the caller."""
+    ids = {row.user_id for row in rows if row.user_id}
+    query = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id)).where(
+        User.user_id.in_(ids)
+    )
+    named = dict(session.execute(query).all()) if ids else {}
+    return {**named, **({principal.user_id: "you"} if principal.user_id in named else {})}
+
+
+def _why_nothing(fault: KeyFault, owner: str, team: str) -> str:
+    you = owner == "you"
+    return {
+        KeyFault.REVOKED: "Nothing: it is revoked.",
+        KeyFault.EXPIRED: "Nothing: it has expired.",
+        KeyFault.OWNER_INACTIVE: f"Nothing: {owner} may not sign in.",
+        KeyFault.LEFT_TEAM: (
+            f"Nothing: {'you are' if you else f'{owner} is'} not a member of team {team}. It works again once "
+            f"{'you are' if you else 'they are'}."
+        ),
+    }[fault]
+
+
+def _basis(row: ApiKey, key: Principal, owner: str, team: str) -> tuple[str, str]:
+    has_own = key.only_servers is not None or any(
+        level.holder == ("key", row.key_id) for route in key.routes_of_access for level in route
+    )
+    if row.set_by == SetBy.OWNER and row.user_id:
+        if key.is_personal:
+            return "owner", f"Follows {owner}: whatever {owner} can use."
+        limits = [f"what team {team} is granted"] if row.team_id else []
+        limits = [*limits, "the servers it names"] if has_own else limits
+        return "owner_and_limits", f"Limited to {' and '.join(limits) or 'what it names'}, and follows {owner}."
+    set_by = ", set by an Admin" if row.set_by == SetBy.ADMIN else ""
+    if key.role.has_admin_view and key.only_servers is None:
+        return "role", f"Every server, by the role {key.role.label} of its owner."
+    if has_own:
+        within = f", within what team {team} is granted" if row.team_id else ""
+        return "grants", f"What it is granted itself{set_by}{within}."
+    if row.team_id:
+        return "team", f"What team {team} is granted."
+    return "open", "Only servers that are open to everyone: it has no grants of its own."

@@ -1,0 +1,384 @@
+"""Reading the record: lists, one event, an export, and whether the chain holds."""
+
+import hashlib
+import time as time_of_day
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import InvalidInput, NotFound
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.audit import Outcome, hash_chain
+from portal.services.paging import MOST, Page
+from portal.store.models import AuditEvent, Preference, User, now
+
+_BATCH = 500
+_PATIENCE = 1.0
+_VERIFIED = "audit_verified"
+_DELETED = "Deleted user"
+OLDER = "older database noticed"
+MISSING = "journal missing"
+
+
+@dataclass(frozen=True)
+class EventView:
+    """An event as admins read it. Times are UTC; `sequence` is None for one from before the chain."""
+
+    event_id: str
+    sequence: int | None
+    at: datetime
+    actor: str
+    actor_id: str | None
+    key_id: str | None
+    address: str | None
+    action: str
+    target_kind: str
+    target_id: str | None
+    outcome: str
+    details: Mapping[str, Any]
+    event_hash: str | None
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events: parts of the actor's name or id and of the action, a target's kind or id, an outcome, a span."""
+
+    actor: str = ""
+    action: str = ""
+    target: str = ""
+    outcome: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    kind: str = ""
+
+
+FILTER_NAMES = ("actor", "action", "target", "outcome", "since", "until")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a walk along the chain found: how many events hold, how many are older than it, and the first fault.
+
+    `notes` are no faults, and worth knowing: events without a key, and places where an older database came back.
+    """
+
+    holds: int
+    earlier: int
+    fault: str | None
+    at: datetime
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.fault is None
+
+
+def filter_of(given: Mapping[str, str]) -> EventFilter:
+    """A filter out of texts; days and times as ISO 8601, a day as `until` counts to its end. Raises `InvalidInput`."""
+    outcome = given.get("outcome", "")
+    if outcome and outcome not in tuple(Outcome):
+        raise InvalidInput(f"Choose one of: {', '.join(Outcome)}.", field="outcome")
+    texts = {name: given.get(name, "").strip()[:320] for name in ("actor", "action", "target")}
+    return EventFilter(
+        **texts, outcome=outcome, since=_time(given.get("since", ""), "since"),
+        until=_time(given.get("until", ""), "until", ends_day=True),
+    )  # fmt: skip
+
+
+def list_events(
+    session: Session, principal: Principal, wanted: EventFilter, *, cursor: str = "", limit: int = 50
+) -> Page[EventView]:
+    """A page of events, newest first."""
+    authz.require(principal, Action.AUDIT_READ)
+    limit = max(1, min(limit, MOST))
+    rows = session.scalars(_after(_query(session, wanted), cursor).limit(limit + 1)).all()
+    shown = _views(session, rows[:limit])
+    return Page(tuple(shown), _place(shown[-1]) if len(rows) > limit else None)
+
+
+def server_events(session: Session, principal: Principal, server_id: str, *, cursor: str = "") -> Page[EventView]:
+    """A page of what was done to one server, newest first."""
+    return list_events(session, principal, EventFilter(kind="server", target=server_id), cursor=cursor)
+
+
+def get_event(session: Session, principal: Principal, event_id: str) -> EventView:
+    """One event. Raises `NotFound`."""
+    authz.require(principal, Action.AUDIT_READ)
+    row = session.get(AuditEvent, event_id)
+    if row is None:
+        raise NotFound(f"There is no event {event_id[:64]}.")
+    return _views(session, [row])[0]
+
+
+def export_events(session: Session, principal: Principal, wanted: EventFilter) -> Iterator[EventView]:
+    """All events of a filter, newest first, read in batches while they are taken."""
+    authz.require(principal, Action.AUDIT_READ)
+    return _batches(session, wanted)
+
+
+def verify(
+    session: Session, principal: Principal, *, without_keys: bool = False, is_copy: bool = False
+) -> Verification:  # fmt: skip
+    """Walk along the whole chain, and keep what was found for `last_verification`.
+
+    `without_keys`: events whose key is lost need only follow one another. `is_copy`: the record is that of a backup,
+    which has no head outside.
+    """
+    authz.require(principal, Action.AUDIT_VERIFY)
+    found = _Walk(session, without_keys=without_keys, is_copy=is_copy).result()
+    session.merge(
+        Preference(
+            name=_VERIFIED,
+            value={"holds": found.holds, "earlier": found.earlier, "fault": found.fault, "at": found.at.isoformat(),
+                   "notes": list(found.notes)},
+        )
+    )  # fmt: skip
+    audit.record(session, principal, "audit verified", "audit", None, events=found.holds, fault=found.fault)
+    if found.fault:
+        hash_chain.leave_outside(session)
+    session.flush()
+    return found
+
+
+def last_verification(session: Session, principal: Principal) -> Verification | None:
+    """What the last walk found; None where there was none."""
+    authz.require(principal, Action.AUDIT_READ)
+    row = session.get(Preference, _VERIFIED)
+    if row is None:
+        return None
+    kept = row.value
+    at, notes = datetime.fromisoformat(kept["at"]), tuple(kept.get("notes", ()))
+    return Verification(kept["holds"], kept["earlier"], kept["fault"], at, notes)
+
+
+class _Walk:
+    """One walk along the chain, from the first event to the last."""
+
+    def __init__(self, session: Session, *, without_keys: bool, is_copy: bool) -> None:
+        self._session, self._without_keys, self._is_copy = session, without_keys, is_copy
+        self._keys = hash_chain.keys_of(session)
+        self._noted, self._outside = hash_chain.read_head(session), hash_chain.read_outside(session)
+        self._last = hash_chain.Head(0, None)
+        self._anchor: AuditEvent | None = None
+        self._keyed_since: datetime | None = None
+        self._unkeyed: list[int] = []
+        self._notes: list[str] = []
+
+    def result(self) -> Verification:
+        """Walk, and tell."""
+        fault = self._along() or self._at_the_end()
+        earlier = hash_chain.count_earlier(self._session)
+        if self._unkeyed:
+            self._notes.append(
+                f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} carry no key: a version "
+                "from before keyed events wrote them during the upgrade. If none ran then, they are forged."
+            )
+        return Verification(self._last.sequence, earlier, fault, now(), tuple(self._notes))
+
+    def _along(self) -> str | None:
+        try:
+            return self._walked()
+        except (ValueError, TypeError, AttributeError, LookupError):  # of a row that the portal did not write
+            return f"An event behind {self._last.sequence} cannot be read: the portal did not write it."
+
+    def _walked(self) -> str | None:
+        while True:
+            query = select(AuditEvent).where(AuditEvent.sequence > self._last.sequence).order_by(AuditEvent.sequence)
+            rows = self._session.scalars(query.limit(_BATCH).execution_options(populate_existing=True)).all()
+            if not rows:
+                return None
+            for row in rows:
+                fault = self._fault(row) or next(filter(None, (
+                    _head_fault(row, head) for head in (self._noted, self._outside) if head is not None
+                )), None)  # fmt: skip
+                if fault:
+                    return fault
+                self._last = hash_chain.Head(row.sequence or 0, row.event_hash, row.hash_key is not None)
+            self._session.expunge_all()
+
+    def _fault(self, row: AuditEvent) -> str | None:
+        last, number = self._last, row.sequence
+        if number != last.sequence + 1:
+            return f"Event {last.sequence + 1} is missing."
+        if row.previous_hash != last.event_hash:
+            return f"Event {number} does not follow the event before it."
+        if row.hash_key is None:
+            return self._fault_without_key(row)
+        key = self._keys.get(row.hash_key)
+        if key is None and not self._without_keys:
+            return (
+                f"Event {number} cannot be verified: its key {row.hash_key[:32]} is neither in PORTAL_ENCRYPTION_KEYS "
+                "nor kept."
+            )
+        if key is not None and row.event_hash != hash_chain.hash_of(row, key):
+            return f"Event {number} was changed."
+        if self._keyed_since is None:
+            self._keyed_since = row.at
+            if last.sequence and row.action != hash_chain.ANCHOR:
+                return f"Event {number} is keyed, and nothing seals the events before it."
+            self._anchor = row if row.action == hash_chain.ANCHOR else None
+        if row.action == OLDER:
+            self._notes.append(f"At event {number} an older database was found in place of a newer one.")
+        if row.action == MISSING:
+            self._notes.append(f"At event {number} the revocation journal or the head outside was not whole.")
+        return None
+
+    def _fault_without_key(self, row: AuditEvent) -> str | None:
+        if row.event_hash != hash_chain.hash_of(row):
+            return f"Event {row.sequence} was changed."
+        if self._keyed_since is None:
+            return None
+        if not self._keyed_since <= row.at <= self._keyed_since + hash_chain.UPGRADE_LASTS:
+            return f"Event {row.sequence} carries no key, though the events before it do."
+        self._unkeyed.append(row.sequence or 0)
+        return None
+
+    def _at_the_end(self) -> str | None:
+        last, noted = self._last, self._noted
+        if self._outside is None and last.sequence and not self._is_copy and hash_chain.is_due_outside(self._session):
+            return "The head of the chain that was noted outside is missing."
+        for head in filter(None, (noted, self._outside)):
+            if head.fault:
+                return head.fault
+            if last.sequence < head.sequence:
+                return f"The events from {last.sequence + 1} to {head.sequence} are missing at the end."
+        if noted is not None and self._outside is not None and self._stays_behind(noted):
+            return f"The head of the chain that was noted outside is older: it does not know event {noted.sequence}."
+        now_noted = hash_chain.read_head(self._session)
+        if last.sequence > (now_noted.sequence if now_noted else 0):
+            return f"The head of the chain does not know event {last.sequence}."
+        if noted is not None and last.sequence == noted.sequence and last.is_keyed and not noted.is_keyed:
+            return "The head of the chain carries no key, though its event does."
+        return self._fault_of_earlier()
+
+    def _stays_behind(self, noted: hash_chain.Head) -> bool:
+        """Whether the head outside does not come up to the one inside. On SQLite it is written after the commit."""
+        patience = time_of_day.monotonic() + _PATIENCE
+        while (outside := hash_chain.read_outside(self._session)) is None or outside.sequence < noted.sequence:
+            if time_of_day.monotonic() > patience:
+                return True
+            time_of_day.sleep(0.05)
+        return False
+
+    def _fault_of_earlier(self) -> str | None:
+        """Events from before the chain are as the anchor sealed them; where there is no anchor there are none."""
+        if self._keyed_since is None:
+            return None
+        count, digest = hash_chain.earlier_digest(self._session)
+        sealed = self._anchor.details if self._anchor is not None else {"earlier": 0, "digest": digest}
+        if count != sealed.get("earlier"):
+            return f"There are {count} events from before the chain; {sealed.get('earlier')} were sealed."
+        return None if digest == sealed.get("digest") else "An event from before the chain was changed."
+
+
+def _head_fault(row: AuditEvent, noted: hash_chain.Head) -> str | None:
+    if row.sequence != noted.sequence or row.event_hash == noted.event_hash or noted.fault:
+        return None
+    return f"Event {row.sequence} is not the one that was noted as the last."
+
+
+def _query(session: Session, wanted: EventFilter) -> Select[AuditEvent]:
+    query = select(AuditEvent)
+    if wanted.actor:
+        query = query.where(_by(session, wanted.actor))
+    if wanted.action:
+        query = query.where(AuditEvent.action.icontains(wanted.action, autoescape=True))
+    if wanted.kind:
+        query = query.where(AuditEvent.target_kind == wanted.kind, AuditEvent.target_id == wanted.target)
+    elif wanted.target:
+        query = query.where(or_(AuditEvent.target_id == wanted.target, AuditEvent.target_kind == wanted.target))
+    if wanted.outcome:
+        query = query.where(AuditEvent.outcome == wanted.outcome)
+    if wanted.since:
+        query = query.where(AuditEvent.at >= wanted.since)
+    if wanted.until:
+        query = query.where(AuditEvent.at < wanted.until)
+    return query.order_by(AuditEvent.at.desc(), AuditEvent.event_id.desc())
+
+
+def _after(query: Select[AuditEvent], cursor: str) -> Select[AuditEvent]:
+    if not cursor:
+        return query
+    at, _, event_id = cursor.partition("~")
+    place = _time(at, "cursor")
+    if place is None:
+        raise InvalidInput("This cursor is not one of ours.", field="cursor")
+    return query.where(tuple_(AuditEvent.at, AuditEvent.event_id) < (place, event_id))
+
+
+def _place(view: EventView) -> str:
+    return f"{view.at.isoformat()}~{view.event_id}"
+
+
+def _batches(session: Session, wanted: EventFilter) -> Iterator[EventView]:
+    cursor = ""
+    while True:
+        rows = session.scalars(_after(_query(session, wanted), cursor).limit(_BATCH)).all()
+        views = _views(session, rows)
+        session.expunge_all()
+        yield from views
+        if len(views) < _BATCH:
+            return
+        cursor = _place(views[-1])
+
+
+def _time(text: str, field: str, *, ends_day: bool = False) -> datetime | None:
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        if len(text) == len("2026-12-31"):
+            found = datetime.combine(found.date() + timedelta(days=int(ends_day)), time())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput("Write a day as 2026-12-31 or a time as 2026-12-31T23:59:59Z.", field=field) from None
+
+
+def _by(session: Session, actor: str) -> ColumnElement[bool]:
+    """Events of whoever's name, e-mail, id or key is meant; a pseudonym names the deleted person that it stands for."""
+    named = or_(User.email.icontains(actor, autoescape=True), User.display_name.icontains(actor, autoescape=True))
+    by_person = AuditEvent.actor_id.in_(select(User.user_id).where(named))
+    exact = or_(AuditEvent.actor_id == actor, AuditEvent.key_id == actor)
+    found = or_(AuditEvent.actor.icontains(actor, autoescape=True), exact, by_person)
+    if actor.lower().startswith(_DELETED.lower()):
+        gone = select(AuditEvent.actor_id).where(AuditEvent.actor_id.not_in(select(User.user_id))).distinct()
+        meant = [
+            user_id for user_id in session.scalars(gone) if user_id and _pseudonym(user_id).lower() == actor.lower()
+        ]
+        found = or_(found, AuditEvent.actor_id.in_(meant))
+    return found
+
+
+def _pseudonym(user_id: str) -> str:
+    """What a person is called who is not there any more: the same every time, and not their name."""
+    return f"{_DELETED} {hashlib.sha256(user_id.encode()).hexdigest()[:4]}"
+
+
+def _views(session: Session, rows: Sequence[AuditEvent]) -> list[EventView]:
+    """Events with the names that their people have now. Those without a key name people as they were called then."""
+    targets = {row.target_id for row in rows if row.target_kind == "user" and row.target_id}
+    ids = {row.actor_id for row in rows if row.actor_id} | targets
+    found = session.execute(select(User.user_id, User.email, User.display_name).where(User.user_id.in_(ids)))
+    names = {row.user_id: row.email or row.display_name or row.user_id for row in found} if ids else {}
+    return [_view(row, names) for row in rows]
+
+
+def _view(row: AuditEvent, names: Mapping[str, str]) -> EventView:
+    actor, details = row.actor, row.details
+    if row.actor_id and row.hash_key is not None:
+        actor = names.get(row.actor_id) or _pseudonym(row.actor_id)
+    if row.target_kind == "user" and row.target_id and "name" not in details:
+        details = {"name": names.get(row.target_id) or _pseudonym(row.target_id), **details}
+    return EventView(
+        row.event_id, row.sequence, row.at, actor, row.actor_id, row.key_id, row.address, row.action,
+        row.target_kind, row.target_id, row.outcome, details, row.event_hash,
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""What an import would do to the catalogue, entry by entry, and how an entry goes on top of a stored server."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from portal.domain.destinations import Moved
+from portal.domain.errors import InvalidInput, PortalError
+from portal.domain.import_secrets import Share, variable_name
+from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.servers import KEPT, ServerFields, Transport, check_definition, origin_of
+from portal.services.runtime import house_of
+from portal.services.secrets.server_definition import opened
+from portal.services.servers import queries
+from portal.services.servers.destinations import would_move
+from portal.store.models import Server
+
+_COMPARED = ("description", "instructions", "command", "timeout", "source_url", "auth_type", "allow_all_keys",
+             "available_on_public_internet", "allowed_tools", "extra_headers")  # fmt: skip
+
+
+class State(StrEnum):
+    """What would become of an entry."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    SKIPPED = "skipped"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True)
+class FoundSecret:
+    """A secret as the preview shows it: where it stands, and the variable that it could become; never its value."""
+
+    place: str
+    name: str
+    variable: str
+    is_bearer: bool
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An entry of the document, and what would become of it. `key` is unique in the plan."""
+
+    number: int
+    key: str
+    name: str
+    line: int
+    state: State
+    note: str
+    transport: str
+    target: str
+    secrets: tuple[FoundSecret, ...]
+    asked: tuple[str, ...]
+    server_id: str | None
+    moves: tuple[Moved, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an import would do."""
+
+    kind: str
+    rows: tuple[Planned, ...]
+
+    def count(self, state: str) -> int:
+        """How many entries are in a state."""
+        return sum(row.state == state for row in self.rows)
+
+
+def make_plan(session: Session, document: Document) -> Plan:
+    """What an import of `document` would do now. Asks nobody: the use cases that call it have."""
+    known = _stored_by_name(session, document)
+    seen: dict[str, int] = {}
+    rows = []
+    for number, entry in enumerate(document.entries):
+        stored = known.get(entry.name.casefold())
+        state, note = _judge(session, entry, stored, seen.get(entry.name.casefold()))
+        if not entry.fault:
+            seen.setdefault(entry.name.casefold(), entry.line)
+        moves = _moves(session, stored, entry) if stored is not None and state is State.CHANGED else ()
+        rows.append(_planned(number, entry, state, note, stored, moves))
+    return Plan(document.kind, tuple(rows))
+
+
+def _judge(session: Session, entry: Entry, stored: Server | None, twin_line: int | None) -> tuple[State, str]:
+    if entry.fault:
+        return State.WRONG, entry.fault
+    if twin_line is not None:
+        return State.SKIPPED, f"It has the same name as the server in line {twin_line}."
+    if stored is None:
+        try:
+            _check_as_new(session, entry.fields)
+        except PortalError as error:
+            return State.WRONG, error.message
+        return State.NEW, ""
+    if stored.origin == "config":
+        return State.SKIPPED, "A server of this name is declared in the configuration file."
+    if stored.approval_status != "active":
+        return State.SKIPPED, "A server of this name is under review."
+    differing = _differing(session, stored, entry.fields)
+    if not differing:
+        return State.SKIPPED, "A server of this name is there already, and is the same."
+    return State.CHANGED, f"A server of this name is there already. Different: {', '.join(differing)}."
+
+
+def _check_as_new(session: Session, fields: ServerFields) -> None:
+    house = house_of(session)
+    check_definition(
+        transport=fields.get("transport") or Transport.SSE, url=fields.get("url"), spec_path=fields.get("spec_path"),
+        command=fields.get("command"), has_args=fields.get("args") is not None, stdio_enabled=house.stdio_enabled,
+        stdio_commands=house.stdio_commands, no_sandbox=house.sandbox.refusal,
+    )  # fmt: skip
+    if fields.get("url") and origin_of(fields["url"]) is None:
+        raise InvalidInput("The URL names no host.", field="url")
+
+
+def _differing(session: Session, stored: Server, fields: ServerFields) -> list[str]:
+    """The fields that an entry names and that differ from what is stored; of secrets it is names that count."""
+    definition = opened(session, stored)
+    found = [
+        name
+        for name in _COMPARED
+        if name in fields and _plain(fields[name]) != _plain(getattr(stored, name))  # type: ignore[literal-required]
+    ]
+    if fields.get("transport", stored.transport) != stored.transport:
+        found.append("transport")
+    found += [n for n in ("url", "spec_path") if fields.get(n) and fields[n] != definition.urls.get(n)]
+    if "args" in fields and list(fields["args"] or ()) != list(definition.args):
+        found.append("args")
+    if any(name not in definition.env for name in fields.get("env") or {}):
+        found.append("env")
+    headers = {name.lower() for name in definition.static_headers}
+    signs_in = stored.auth_type not in (None, "none")
+    for name in fields.get("static_headers") or {}:
+        if name.lower() not in headers and not (signs_in and name.lower() == "authorization"):
+            found.append("headers")
+            break
+    return found
+
+
+def _plain(value: object) -> object:
+    return None if not value or value == "none" else value
+
+
+def _moves(session: Session, stored: Server, entry: Entry) -> tuple[Moved, ...]:
+    """The stored secrets that an entry would send elsewhere."""
+    fields = with_choices(entry, {}, Share.KEEP)
+    try:
+        return would_move(session, stored, merged(stored, fields, entry.blank))
+    except PortalError:
+        return ()  # the import itself will say what is wrong
+
+
+def _planned(
+    number: int, entry: Entry, state: State, note: str, stored: Server | None, moves: tuple[Moved, ...]
+) -> Planned:
+    fields = entry.fields
+    return Planned(
+        number=number,
+        key=entry.key,
+        name=entry.name,
+        line=entry.line,
+        state=state,
+        note=note,
+        transport=(fields.get("transport") or Transport.SSE).value.upper() if fields else "",
+        target=origin_of(fields.get("url") or fields.get("spec_path")) or fields.get("command") or "",
+        secrets=tuple(FoundSecret(s.place, s.name, s.variable, s.prefix.lower() == "bearer ") for s in entry.secrets),
+        asked=entry.asked,
+        server_id=stored.server_id if stored and state is State.CHANGED else None,
+        moves=moves,
+    )
+
+
+def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
+    """The stored servers that have the name or alias of an entry, whatever the case."""
+    wanted = {entry.name.casefold() for entry in document.entries if entry.name}
+    name, alias = func.lower(Server.server_name), func.lower(Server.alias)
+    query = select(Server).where(or_(name.in_(wanted), alias.in_(wanted))).options(*queries.PARTS)
+    found: dict[str, Server] = {}
+    for row in session.scalars(query.order_by(Server.server_id)):
+        for text in (row.alias, row.server_name):
+            if text:
+                found[text.casefold()] = row
+    return found
+
+
+def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> ServerFields:
+    """An entry on top of a stored server: what the document does not name, or names without a value, stays."""
+    wanted = cast(dict[str, Any], dict(fields))
+    del wanted["server_name"]
+    names = {part: {s.name for s in stored.secrets if s.field == part} for part in ("static_headers", "env")}
+    kept = names["static_headers"] & set(blank)
+    if "static_headers" in wanted:
+        sent = {name: KEPT if name in kept else value for name, value in wanted["static_headers"].items()}
+        wanted["static_headers"] = {**dict.fromkeys(names["static_headers"], KEPT), **sent}
+    if "env" in wanted:
+        sent = {n: KEPT if v == "" and n in names["env"] else v for n, v in wanted["env"].items()}
+        wanted["env"] = {**dict.fromkeys(names["env"], KEPT), **sent}
+    if "env_vars" in wanted:
+        wanted["env_vars"] = _merged_variables(stored, wanted["env_vars"], {variable_name(name) for name in kept})
+    return cast(ServerFields, wanted)
+
+
+def _merged_variables(stored: Server, sent: list[dict[str, Any]], unwanted: set[str]) -> list[dict[str, Any]]:
+    """Declared variables with those of a document on top; `unwanted` would stand for headers that stay as they are."""
+    declared = {
+        v.name: {"name": v.name, "scope": v.scope, "description": v.description, "value": KEPT}
+        for v in stored.variables
+    }
+    for entry in sent:
+        known = declared.get(entry["name"])
+        if known is None and entry["name"] in unwanted and entry.get("value") is None:
+            continue
+        keeps = known is not None and entry.get("value") is None and known["scope"] == entry.get("scope")
+        declared[entry["name"]] = {**entry, "value": KEPT} if keeps else dict(entry)
+    return list(declared.values())

@@ -1,0 +1,173 @@
+"""Import: documents of other programs become servers, after a look at what would happen.
+
+The document waits sealed on the server between the look and the import: no secret of it is ever in a page.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import delete, or_
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Forbidden, NotFound, PortalError
+from portal.domain.import_secrets import Share
+from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.catalog.import_documents import parse_document
+from portal.services.catalog.import_plan import Plan, Planned, State, make_plan, merged
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings
+from portal.services.servers import crud
+from portal.store.models import ImportDraft, Server, now
+
+SHARES = {share.value: share for share in Share}
+DRAFT_LIVES = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What to import, by number in the plan (None is every new one), and where each found secret goes.
+
+    `keep` says by number whether stored secrets that an entry would send elsewhere go along (True) or are forgotten;
+    `keep_all` says it for the others.
+    """
+
+    numbers: frozenset[int] | None = None
+    shares: Mapping[tuple[int, int], Share] = field(default_factory=dict)
+    otherwise: Share = Share.KEEP
+    keep: Mapping[int, bool] = field(default_factory=dict)
+    keep_all: bool | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an import did: names that were added or changed, (name, why) of the others, with the line of each fault."""
+
+    imported: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    errors: tuple[tuple[str, int, str], ...]
+
+
+def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
+    """Read a document and keep it, sealed, for the import that may follow within the hour."""
+    authz.require(principal, Action.SERVER_CREATE)
+    plan = make_plan(session, parse_document(text))
+    owner = _person(principal)
+    session.execute(
+        delete(ImportDraft).where(or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES))
+    )
+    session.add(ImportDraft(user_id=owner, sealed=house_of(session).vault.seal(text, bindings.of_import(owner))))
+    session.flush()
+    return plan
+
+
+def get_draft(session: Session, principal: Principal) -> Plan:
+    """What the import of the kept document would do now. Raises `NotFound` where there is none any more."""
+    authz.require(principal, Action.SERVER_CREATE)
+    return make_plan(session, parse_document(_draft_text(session, principal)))
+
+
+def drop_draft(session: Session, principal: Principal) -> None:
+    """Forget the kept document."""
+    authz.require(principal, Action.SERVER_CREATE)
+    session.execute(delete(ImportDraft).where(ImportDraft.user_id == _person(principal)))
+
+
+def import_draft(session: Session, principal: Principal, choices: Choices) -> Outcome:
+    """Import from the kept document: everything that is chosen, or nothing where one entry cannot be taken."""
+    authz.require(principal, Action.SERVER_CREATE)
+    document = parse_document(_draft_text(session, principal))
+    outcome = _run(session, principal, document, choices)
+    chosen_wrong = [error for error in outcome.errors if error[0] in _chosen_names(document, choices)]
+    if not chosen_wrong:
+        drop_draft(session, principal)
+    return Outcome(outcome.imported, outcome.skipped, tuple(chosen_wrong))
+
+
+def import_document(
+    session: Session, principal: Principal, document: Document, choices: Choices | None = None
+) -> Outcome:
+    """Import a document in one step: what can be taken is, the others are told (behaviours CUD-25 and 26)."""
+    authz.require(principal, Action.SERVER_CREATE)
+    return _run(session, principal, document, choices or Choices())
+
+
+def import_text(
+    session: Session, principal: Principal, text: str, *, update: bool = False, keep: bool | None = None
+) -> Outcome:
+    """The same for the text of a document; with `update` servers that differ are changed, too.
+
+    An entry that would send stored secrets elsewhere is an error, unless `keep` says that they go along or are
+    forgotten.
+    """
+    authz.require(principal, Action.SERVER_CREATE)
+    document = parse_document(text)
+    rows = make_plan(session, document).rows
+    wanted = (State.NEW, State.CHANGED) if update else (State.NEW,)
+    chosen = frozenset(r.number for r in rows if r.state in wanted)
+    return _run(session, principal, document, Choices(chosen, keep_all=keep))
+
+
+def _run(session: Session, principal: Principal, document: Document, choices: Choices) -> Outcome:
+    imported: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
+    errors: list[tuple[str, int, str]] = []
+    for row, entry in zip(make_plan(session, document).rows, document.entries, strict=True):
+        chosen = row.state is State.NEW if choices.numbers is None else row.number in choices.numbers
+        if row.state is State.WRONG:
+            errors.append((row.name or row.key[:64], row.line, row.note))
+        elif row.state is State.SKIPPED or not chosen:
+            skipped.append((row.name, row.note or "Not chosen."))
+        else:
+            try:
+                with session.begin_nested():
+                    imported.append((row.name, _import_one(session, principal, row, entry, choices)))
+            except PortalError as error:
+                errors.append((row.name, row.line, error.message))
+    if imported:
+        names = [name for name, _ in imported]
+        audit.record(session, principal, "servers imported", "server", None, document=document.kind, names=names)
+        session.flush()
+    return Outcome(tuple(imported), tuple(skipped), tuple(errors))
+
+
+def _import_one(session: Session, principal: Principal, row: Planned, entry: Entry, choices: Choices) -> str:
+    shares = {number: share for (of, number), share in choices.shares.items() if of == row.number}
+    fields = with_choices(entry, shares, choices.otherwise)
+    if row.server_id is None:
+        fields["clear_secrets"] = []
+        return crud.create_server(session, principal, fields).server_id
+    stored = session.get(Server, row.server_id)
+    assert stored is not None
+    change = merged(stored, fields, entry.blank)
+    change["clear_secrets"] = []  # what a document masks is kept
+    keep = choices.keep.get(row.number, choices.keep_all)
+    if keep is not None and row.moves:
+        change["keep_credentials"] = keep
+    return crud.update_server(session, principal, row.server_id, change).server_id
+
+
+def _chosen_names(document: Document, choices: Choices) -> set[str]:
+    numbers = choices.numbers
+    return {entry.name for n, entry in enumerate(document.entries) if numbers is not None and n in numbers}
+
+
+def _person(principal: Principal) -> str:
+    if principal.user_id is None:
+        raise Forbidden("Only a person can look at an import before it is made.")
+    return principal.user_id
+
+
+def _draft_text(session: Session, principal: Principal) -> str:
+    owner = _person(principal)
+    row = session.get(ImportDraft, owner)
+    text = None
+    if row is not None and row.created_at > now() - DRAFT_LIVES:
+        text = house_of(session).vault.open(row.sealed, bindings.of_import(owner))
+    if text is None:
+        raise NotFound("The document is not kept any more. Paste it again.")
+    return text

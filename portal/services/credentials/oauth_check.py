@@ -1,0 +1,262 @@
+"""The OAuth doctor: a server's sign-in and the portal's own documents, walked step by step as MCP clients walk them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy.orm import Session
+
+from portal.authorization import Action
+from portal.domain.discovery import Step, Verdict, Walk, is_secure
+from portal.domain.errors import UpstreamFailure
+from portal.domain.oauth import AuthorizationServer
+from portal.domain.oauth_advice import Registered, judge_abilities, judge_clients, judge_resource
+from portal.domain.oauth_metadata import fault_of_metadata, words_of
+from portal.domain.oauth_origins import foreign_address, is_split
+from portal.domain.principals import Principal
+from portal.domain.public_address import Sighting, judge_address
+from portal.domain.servers import AuthType, OAuthFlow, origin_of
+from portal.services.instance_settings import load_preferences
+from portal.services.runtime import House, house_of
+from portal.services.secrets.server_definition import opened
+from portal.services.servers import queries
+from portal.services.tools.calls import prefix_of
+from portal.store.database import release
+from portal.store.models import Server
+
+_LET_THROUGH = "Let whatever stands before the portal pass /.well-known/ on to it."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One of the doctor's subjects."""
+
+    name: str
+    about: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor found; `callback` is the redirect URI to register at the provider."""
+
+    server_id: str
+    callback: str
+    sections: tuple[Section, ...]
+    problems: int
+    warnings: int
+    first: Step | None
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """What the check has to know of a server, read before the transaction ends."""
+
+    server_id: str
+    prefix: str
+    urls: Mapping[str, str]
+    registered: Registered
+    is_oauth: bool
+    is_machine: bool
+
+    @property
+    def typed(self) -> AuthorizationServer | None:
+        """The authorization server that an Admin typed, where the URLs suffice."""
+        where, token = self.urls.get("authorization_url", ""), self.urls.get("token_url", "")
+        if not token or not (where or self.is_machine):
+            return None
+        return AuthorizationServer("", where, token, self.urls.get("registration_url", ""))
+
+
+def callback_url(session: Session, principal: Principal, server_id: str) -> str:
+    """The redirect URI to register at a server's provider, for those who may run the check."""
+    queries.find_server(session, principal, server_id, Action.SERVER_PROBE)
+    return _callback(house_of(session))
+
+
+def check_oauth(session: Session, principal: Principal, server_id: str, seen: Sighting) -> Report:
+    """Walk from a server to its authorization server and through the portal's own documents, without any credential.
+
+    `seen` is how the caller's request found the portal. What upstreams answer is judged, never raised.
+    """
+    row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
+    house = house_of(session)
+    patient = _patient(session, row)
+    trusted = (*seen.operator_proxies, *load_preferences(session).trusted_proxies)
+    release(session)
+    walk = _walk(house, patient.urls.get("url", ""))
+    ours = judge_address(house.public_url, seen, trusted)
+    sections = (
+        Section("The server", "As the portal's Connect meets it, without a token.", _of_server(walk, patient)),
+        Section("Other clients", "Signing in at the server itself, past the portal.", _of_clients(walk, patient)),
+        Section("The portal's address", "Where providers send people back to.", ours),
+        Section("The portal's documents", "As MCP clients read them, by the public URL.", _of_portal(house, patient)),
+    )
+    steps = [step for section in sections for step in section.steps]
+    problems = [step for step in steps if step.verdict is Verdict.FAIL]
+    warnings = [step for step in steps if step.verdict is Verdict.WARN]
+    shown = tuple(section for section in sections if section.steps)
+    return Report(
+        patient.server_id, _callback(house), shown, len(problems), len(warnings), next(iter(problems or warnings), None)
+    )
+
+
+def _callback(house: House) -> str:
+    return f"{house.public_url}/oauth/callback"
+
+
+def _patient(session: Session, row: Server) -> _Patient:
+    public_url = house_of(session).public_url
+    stored = {secret.name for secret in row.secrets if secret.field == "credentials"}
+    return _Patient(
+        server_id=row.server_id,
+        prefix=prefix_of(row),
+        urls=opened(session, row).urls,
+        registered=Registered(
+            "client_id" in stored, "client_secret" in stored, f"{public_url}/.well-known/oauth-client",
+            public_url.startswith("https:"),
+        ),
+        is_oauth=row.auth_type in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE),
+        is_machine=row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS or row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE,
+    )  # fmt: skip
+
+
+def _walk(house: House, url: str) -> Walk:
+    if not url:
+        said = "It has no URL of its own, so nobody can be asked for sign-in there."
+        return Walk((Step("Ask the MCP server without a token", Verdict.WARN, said),))
+    try:
+        return house.oauth.walk(url)
+    except UpstreamFailure as failure:
+        remedy = "Check that the server runs, and run the check again."
+        return Walk((Step("Ask the MCP server without a token", Verdict.FAIL, failure.message, remedy=remedy),))
+
+
+def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
+    steps = list(walk.steps)
+    if not patient.is_oauth:
+        said = "Its sign-in is not set to OAuth here, so the portal offers nobody to connect."
+        steps.insert(0, Step("Read its configuration", Verdict.WARN, said, remedy="Choose OAuth under Edit, Sign-in."))
+    typed = patient.typed
+    if typed is not None:
+        steps = [_softened(step) for step in steps]
+        steps.append(_typed_addresses(typed, walk.found.server if walk.found else None))
+    elif walk.found is not None and (foreign := foreign_address(patient.urls, walk.found.server)) is not None:
+        steps.append(_mixed(foreign, walk.found.server))
+    server = typed or (walk.found.server if walk.found else None)
+    if server is None:
+        return tuple(steps)
+    if typed is None and is_split(server) and not patient.registered.client_id:
+        steps.append(_split(server))
+    if typed is not None and walk.found is not None:
+        server = replace(walk.found.server, registration_endpoint=server.registration_endpoint)
+    if patient.is_machine:
+        return (*steps, _machine(patient.registered))
+    judged = judge_abilities(server, patient.registered)
+    return (
+        (*steps, *judged, judge_resource(walk, patient.urls["url"])) if patient.urls.get("url") else (*steps, *judged)
+    )
+
+
+def _softened(step: Step) -> Step:
+    """A fault of discovery, where the portal does not depend on it."""
+    return replace(step, verdict=Verdict.WARN) if step.verdict is Verdict.FAIL else step
+
+
+def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | None) -> Step:
+    title = "Use the addresses of the server's form"
+    for name, address in (("authorization", typed.authorization_endpoint), ("token", typed.token_endpoint)):
+        if address and not is_secure(address):
+            return Step(title, Verdict.FAIL, f"The {name} URL is not https.", remedy="Mend it under Edit, Sign-in.")
+    if found is not None and typed.token_endpoint != found.token_endpoint:
+        said = "They go before what was discovered, and the token URL differs from the discovered one."
+        remedy = "If they are out of date, clear the two URLs under Edit, Sign-in, so that discovery decides."
+        return Step(title, Verdict.WARN, said, remedy=remedy)
+    return Step(title, Verdict.OK, "They are complete, and go before what is discovered.")
+
+
+def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
+    _, called, origin = foreign
+    said = f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
+    remedy = "Type the authorization URL, the token URL and the registration URL under Edit, Sign-in, or none of them."
+    return Step("Use the addresses of the server's form", Verdict.FAIL, f"{said} Nothing is sent there.", remedy=remedy)
+
+
+def _split(found: AuthorizationServer) -> Step:
+    where, used = origin_of(found.registration_endpoint), origin_of(found.token_endpoint)
+    said = f"Clients register at {where}, but their secrets are wanted at {used}. The portal does not do that."
+    remedy = "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
+    return Step("Compare where clients register and where tokens are issued", Verdict.FAIL, said, remedy=remedy)
+
+
+def _machine(registered: Registered) -> Step:
+    title = "Find the portal's client credentials"
+    if registered.client_id and registered.client_secret:
+        return Step(title, Verdict.OK, "A client id and secret are stored; nobody has to sign in.")
+    said = "The portal gets the token itself, but no client id and secret are stored."
+    return Step(title, Verdict.FAIL, said, remedy="Store both under Edit, Sign-in.")
+
+
+def _of_clients(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
+    if walk.found is None or patient.is_machine or not patient.is_oauth:
+        return ()
+    return judge_clients(walk, patient.urls["url"])
+
+
+def _of_portal(house: House, patient: _Patient) -> tuple[Step, ...]:
+    if patient.is_machine or not patient.is_oauth:
+        return ()
+    name = quote(patient.prefix, safe="")
+    well_known = f"{house.public_url}/.well-known"
+    asked = {
+        "Read the server's resource metadata": f"{well_known}/oauth-protected-resource/{name}/mcp",
+        "Read the portal as its authorization server": f"{well_known}/oauth-authorization-server/{name}",
+        "Read the portal's document as a client": f"{well_known}/oauth-client",
+    }
+    try:
+        resource, server, client = house.oauth.read_own(asked)
+    except UpstreamFailure as failure:
+        return (_unreached(Step("Read the portal's documents", Verdict.FAIL, failure.message)),)
+    issuers = words_of(resource[1].get("authorization_servers"))
+    return (
+        _settled(resource, "" if resource[1].get("resource") and issuers else "It names no authorization server."),
+        _settled(server, _fault_of_server(server[1], issuers, house.public_url)),
+        _settled(client, _fault_of_client(client[1], house)),
+    )
+
+
+def _settled(read: tuple[Step, Mapping[str, Any]], fault: str) -> Step:
+    step, _ = read
+    if step.status is None:
+        return _unreached(step)
+    if step.verdict is Verdict.FAIL:
+        return replace(step, remedy=_LET_THROUGH)
+    if fault:
+        return replace(step, verdict=Verdict.FAIL, said=fault, remedy=f"Something else answers here. {_LET_THROUGH}")
+    return replace(step, said="It is complete.")
+
+
+def _unreached(step: Step) -> Step:
+    # Clients outside may well get there where the portal's own machine does not.
+    remedy = "Check name, certificate and proxy of PORTAL_PUBLIC_URL; from outside it may work all the same."
+    return replace(step, verdict=Verdict.WARN, said=f"From here: {step.said}", remedy=remedy)
+
+
+def _fault_of_server(document: Mapping[str, Any], issuers: list[str], public_url: str) -> str:
+    issuer = document.get("issuer")
+    if not isinstance(issuer, str) or (issuers and issuer not in issuers):
+        return "They name another issuer than the resource's metadata."
+    ends = [value for name, value in document.items() if name.endswith("_endpoint")]
+    if not all(isinstance(value, str) and value.startswith(public_url) for value in ends):
+        return "They name endpoints that are not below PORTAL_PUBLIC_URL."
+    # That http is bad is said of the address itself; here it would be said of each endpoint once more.
+    return fault_of_metadata(document, issuer)[0] if public_url.startswith("https:") else ""
+
+
+def _fault_of_client(document: Mapping[str, Any], house: House) -> str:
+    if document.get("client_id") != f"{house.public_url}/.well-known/oauth-client":
+        return "Its client_id is not the address that it was read from."
+    return (
+        "" if _callback(house) in words_of(document.get("redirect_uris")) else "It does not list the portal's callback."
+    )

@@ -1,0 +1,259 @@
+"""What a person fills in for a server: values of variables and their own key. Written, counted, never read back."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.credentials import setup_url
+from portal.domain.errors import InvalidRequest
+from portal.domain.principals import Principal
+from portal.domain.servers import check_sendable
+from portal.domain.variables import Scope
+from portal.services import audit
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings
+from portal.services.secrets.token_store import KIND
+from portal.services.servers import own_data, queries
+from portal.services.servers.queries import RequiredVariable
+from portal.store.database import read
+from portal.store.models import Server, User, UserCredential, UserVariable, now
+
+MAX_VALUE = 8_192
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What one server needs of the caller."""
+
+    server_id: str
+    server_name: str | None
+    alias: str | None
+    required: tuple[RequiredVariable, ...]
+    setup_url: str | None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names that are not set."""
+        return tuple(variable.name for variable in self.required if not variable.is_set)
+
+    @property
+    def missing_count(self) -> int:
+        """How many are not set."""
+        return sum(not variable.is_set for variable in self.required)
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """Whether the caller's own key for a BYOK server is stored, and since when (UTC)."""
+
+    server_id: str
+    has_credential: bool
+    connected_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the caller stored for a server: how many values, a key, a connection. Never what they are."""
+
+    server_id: str
+    server_name: str
+    values: int = 0
+    has_key: bool = False
+    is_connected: bool = False
+
+
+def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
+    """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to nobody."""
+    row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
+    return _requirement(session, principal, row)
+
+
+def list_requirements(session: Session, principal: Principal) -> list[dict[str, Any]]:
+    """What every server on the caller's grid needs of them, as the API answers it, in one statement and with no object
+    in between, however many servers; [] for nobody."""
+    if principal.user_id is None:
+        return []
+    rows = read(session, queries.required_within(authz.horizon(principal)), user_id=principal.user_id).all()
+    house, found = house_of(session), list[dict[str, Any]]()
+    for server_id, server_name, alias, name, description, sealed in rows:
+        if not found or found[-1]["server_id"] != server_id:
+            found.append({
+                "server_id": server_id, "server_name": server_name, "alias": alias, "required": [], "missing_count": 0,
+                "setup_url": setup_url(house.public_url, server_id),
+            })  # fmt: skip
+        is_set = sealed is not None and house.vault.knows_key_of(sealed)
+        found[-1]["required"].append({"name": name, "description": description, "is_set": is_set})
+        found[-1]["missing_count"] += not is_set
+    return found
+
+
+def requirements_of(session: Session, principal: Principal, server_ids: Collection[str]) -> dict[str, Requirement]:
+    """What these servers need of the caller, as far as they may see them; those that need nothing are left out."""
+    required = queries.required_of(session, principal, server_ids)
+    names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal))
+    public_url = house_of(session).public_url
+    return {
+        server_id: Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
+        for server_id, name, alias in read(session, names.where(Server.server_id.in_(list(required))))
+    }
+
+
+def require_values_place(session: Session, principal: Principal, server_id: str) -> None:
+    """Raise what `save_variables` raises before it looks at the values: the caller may store some for this server."""
+    own_data.find_place(session, principal, server_id, Action.VALUES_OWN)
+
+
+def save_variables(
+    session: Session, principal: Principal, server_id: str, values: Mapping[str, str | None]
+) -> Requirement:
+    """Merge values: undeclared names are dropped, empty ones keep what is stored, names no longer declared pruned.
+
+    Raises `InvalidRequest` for a value that cannot go into a header.
+    """
+    row = own_data.find_place(session, principal, server_id, Action.VALUES_OWN)
+    user_id = _lock_person(session, principal)
+    declared = {variable.name for variable in row.variables if variable.scope == Scope.USER}
+    given = {name: value for name, value in values.items() if name in declared and value}
+    for name, value in given.items():
+        check_value(value, name)
+    mine = (UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
+    stored = {variable.name: variable for variable in session.scalars(select(UserVariable).where(*mine))}
+    vault = house_of(session).vault
+    for name, value in given.items():
+        variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
+        variable.sealed = vault.seal(value, bindings.of_user_variable(row, user_id, name))
+        variable.updated_at = now()
+        session.add(variable)
+    for name in stored.keys() - declared:
+        session.delete(stored[name])
+    if given:
+        audit.record(
+            session, principal, "own values saved", "server", row.server_id, name=row.server_name, names=sorted(given)
+        )
+    session.flush()
+    return _requirement(session, principal, row)
+
+
+def forget_variables(session: Session, principal: Principal, server_id: str) -> Requirement:
+    """Remove all values the caller stored for a server; removing nothing is fine.
+
+    Where they may not see the server any more, the answer tells nothing of it.
+    """
+    row = own_data.find_held(session, principal, server_id, Action.VALUES_OWN)
+    removed = session.execute(
+        delete(UserVariable).where(UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id)
+    )
+    if getattr(removed, "rowcount", 0):
+        audit.record(session, principal, "own values removed", "server", row.server_id, name=row.server_name)
+    session.flush()
+    if not authz.may_see(principal, queries.facts(session, row)):
+        return Requirement(row.server_id, None, None, (), None)
+    return _requirement(session, principal, row)
+
+
+def get_key_state(session: Session, principal: Principal, server_id: str) -> KeyState:
+    """Whether the caller has stored their key for a BYOK server."""
+    row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
+    held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
+    readable = held is not None and house_of(session).vault.knows_key_of(held.sealed)
+    return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
+
+
+def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyState]:
+    """The BYOK servers the caller has stored a key for, by server id."""
+    held = session.scalars(
+        select(UserCredential).where(UserCredential.user_id == principal.user_id, UserCredential.kind == "byok")
+    )
+    return {row.server_id: KeyState(row.server_id, True, row.connected_at) for row in held}
+
+
+def list_holdings(session: Session, principal: Principal) -> list[Holding]:
+    """Everything the caller stored, by the servers' names, also for servers that they may not use any more."""
+    values = Counter(session.scalars(select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)))
+    mine = select(UserCredential.server_id, UserCredential.kind).where(UserCredential.user_id == principal.user_id)
+    kinds = {(server_id, kind) for server_id, kind in session.execute(mine)}
+    ids = values.keys() | {server_id for server_id, _ in kinds}
+    names = select(Server.server_id, Server.server_name, Server.alias).where(Server.server_id.in_(ids))
+    return [
+        Holding(i, name or alias or i, values[i], (i, "byok") in kinds, (i, KIND) in kinds)
+        for i, name, alias in session.execute(names.order_by(Server.sort_key, Server.server_id))
+    ]
+
+
+def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:
+    """Raise what `save_key` raises before it looks at the key: the caller may store one for this server."""
+    _require_byok(own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN))
+
+
+def save_key(session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True) -> KeyState:
+    """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False` nothing is stored.
+
+    Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a header.
+    """
+    row = own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN)
+    _require_byok(row)
+    check_value(key, "credential")
+    if not save:
+        return KeyState(row.server_id, False)
+    user_id = _lock_person(session, principal)
+    held = session.get(UserCredential, (user_id, row.server_id, "byok"))
+    held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
+    held.sealed = house_of(session).vault.seal(key.strip(), bindings.of_user_credential(row, user_id, "byok"))
+    held.connected_at = now()
+    session.add(held)
+    audit.record(session, principal, "own key saved", "server", row.server_id, name=row.server_name)
+    session.flush()
+    return KeyState(row.server_id, True, held.connected_at)
+
+
+def remove_key(session: Session, principal: Principal, server_id: str, *, user_id: str | None = None) -> KeyState:
+    """Remove one's own key, or, as Admin, that of `user_id`; removing nothing is fine."""
+    if user_id is None or user_id == principal.user_id:
+        row = own_data.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
+    else:
+        server = queries.find_server(session, principal, server_id, Action.SERVER_READ)
+        authz.require(principal, Action.CREDENTIAL_REMOVE_OTHERS, server)
+        row = server.row
+    owner = user_id or principal.user_id
+    held = session.get(UserCredential, (owner, row.server_id, "byok"))
+    if held is None:
+        _require_byok(row)
+    else:
+        session.delete(held)
+        audit.record(session, principal, "key removed", "server", row.server_id, name=row.server_name, user_id=owner)
+    session.flush()
+    return KeyState(row.server_id, False)
+
+
+def check_value(value: str, name: str) -> None:
+    """A value that a person supplies fits into one header line."""
+    if not value.strip():
+        raise InvalidRequest("Enter a value.", field=name)
+    if len(value) > MAX_VALUE:
+        raise InvalidRequest(f"A value has {MAX_VALUE} characters at most.", field=name)
+    check_sendable(value, name)
+
+
+def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:
+    required = queries.required_of(session, principal, [row.server_id]).get(row.server_id, ())
+    link = setup_url(house_of(session).public_url, row.server_id) if required else None
+    return Requirement(row.server_id, row.server_name, row.alias, required, link)
+
+
+def _require_byok(row: Server) -> None:
+    if not row.is_byok:
+        raise InvalidRequest("People do not bring their own key to this server.", code="not_byok", field="server_id")
+
+
+def _lock_person(session: Session, principal: Principal) -> str:
+    """Two saves of one person wait for each other, so that neither loses what the other wrote (ENV-14)."""
+    session.execute(select(User.user_id).where(User.user_id == principal.user_id).with_for_update())
+    assert principal.user_id is not None
+    return principal.user_id

@@ -1,0 +1,331 @@
+"""The portal between an MCP client and an upstream's authorization server: the way out, consent, and the way back.
+
+The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client gets the upstream's
+code under the client's own PKCE challenge (1-system.md, 8; security.md, 2.6).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from portal.authorization import Action
+from portal.domain.brokering import AuthorizationRequest, scopes_of
+from portal.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from portal.domain.oauth import Client, Discovery, canonical_resource, with_parameters
+from portal.domain.principals import Principal
+from portal.domain.redirects import is_loopback, shown_destination
+from portal.domain.snippets import endpoint
+from portal.services import audit
+from portal.services.access.principals import principal_for_key_id
+from portal.services.oauth_broker.common import (
+    CODE,
+    CONSENT,
+    FLOW,
+    NO_AUTHORIZATION,
+    authorization,
+    check_redirect,
+    configured_scopes,
+    issuer_of,
+    names_of,
+    note_client_seen,
+    note_client_use,
+    registered_client,
+    require_oauth,
+)
+from portal.services.oauth_broker.subjects import find_subject
+from portal.services.oauth_client.discovery import identity_of
+from portal.services.oauth_client.flows import Flow, begin_flow, peek_flow, take_flow_by_id
+from portal.services.oauth_client.registration import client_of, redirect_uri
+from portal.services.runtime import house_of
+from portal.store.models import Server
+from portal.store.oauth_tables import Consent
+
+_CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
+_OF_NOBODY = (
+    "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who signs in, or begin in "
+    "their browser."
+)
+_SOMEBODY_ELSE = (
+    "This was begun with an API key that belongs to somebody else than the person who is signed in here. If the key is "
+    "yours, sign out, sign in as yourself, and open the link again. If somebody sent you the link, close this page: "
+    "what they began would connect your account at the server to theirs here."
+)
+_OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where the browser goes on: to the upstream, back to the app, or first to the consent page of a flow."""
+
+    url: str = ""
+    consent: str = ""
+    is_to_app: bool = False
+
+
+@dataclass(frozen=True)
+class ConsentQuestion:
+    """What a person is asked; `claimed_name` is what the client calls itself, `account` who they are here."""
+
+    flow_id: str
+    client_id: str
+    claimed_name: str
+    is_self_registered: bool
+    server_name: str
+    destination: str
+    redirect_uri: str
+    is_loopback: bool
+    scopes: tuple[str, ...]
+    account: str | None
+    is_remembered: bool
+    is_by_key: bool = False
+
+
+def begin(
+    session: Session, principal: Principal, reference: str, asked: AuthorizationRequest, *,
+    browser: str | None, may_skip: bool = False, issuer: str | None = None,
+) -> Departure:  # fmt: skip
+    """Prepare the way to a server's authorization server for an MCP client; asks other machines.
+
+    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the
+    person's browser, None where a program holds an API key: whoever has the link could open it, so that it ends only
+    in a browser where the key's owner is signed in and agrees. `may_skip` says that the person came by themselves, so
+    that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
+    what may not be asked; nobody is ever sent to a redirect URI that was not checked.
+    """
+    row = _subject(session, principal, reference, asked)
+    if browser is None and principal.user_id is None:
+        raise InvalidRequest(_OF_NOBODY, code="no_person")
+    require_oauth(row)
+    check_redirect(session, asked.redirect_uri)
+    known = registered_client(session, row, asked.client_id, asked.redirect_uri)
+    found = authorization(session, row)
+    if not found.server.authorization_endpoint:
+        raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server")
+    row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    _check_resource(session, row, found, asked.resource)
+    scopes = scopes_of(asked.scope) or configured_scopes(session, row) or found.scopes
+    client = client_of(session, row, found.server, scopes)
+    row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    contents = _contents(session, row, found, client, asked, scopes, issuer or issuer_of(session, row))
+    note_client_seen(session, asked.client_id)
+    contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
+    if browser is None:
+        contents |= {"key_id": principal.key_id}
+        return Departure(_departed(session, contents, principal.user_id, row.server_id, None))
+    if may_skip and known is None and _is_remembered(session, principal, row, asked, scopes):
+        return Departure(_departed(session, contents, principal.user_id, row.server_id, browser))
+    flow_id, _ = begin_flow(
+        session, CONSENT, contents, browser=browser, user_id=principal.user_id, server_id=row.server_id
+    )
+    return Departure(consent=flow_id)
+
+
+def get_question(session: Session, principal: Principal, flow_id: str, browser: str | None) -> ConsentQuestion:
+    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is nothing to decide,
+    `Unauthenticated` where somebody has to sign in first, and `Forbidden` (`other_person`) where the wrong one has."""
+    flow = peek_flow(session, flow_id, kinds=(CONSENT,), browser=browser)
+    if flow is None or flow.status != "pending":
+        raise InvalidRequest(_OVER)
+    asking = _asking(session, principal, flow, browser)
+    row = find_subject(session, asking, str(flow.server_id), Action.SERVER_SIGN_IN)
+    begun = flow.contents
+    back = begun["redirect_uri"]
+    return ConsentQuestion(
+        flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
+        shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
+        principal.name if principal.user_id else None,
+        is_remembered=not (begun["registered"] or is_loopback(back) or begun.get("key_id"))
+        and principal.user_id is not None,
+        is_by_key=bool(begun.get("key_id")),
+    )  # fmt: skip
+
+
+def decide(session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool) -> Departure:
+    """Take the person's decision; answers where their browser goes on: the upstream, or the app with its refusal, or
+    with the code where the upstream was asked before. It counts once. Raises as `get_question` does.
+    """
+    get_question(session, principal, flow_id, browser)
+    flow = take_flow_by_id(session, flow_id, kinds=(CONSENT,), browser=browser)
+    if flow is None:
+        raise InvalidRequest(_OVER)
+    row = find_subject(session, _asking(session, principal, flow, browser), str(flow.server_id), Action.SERVER_SIGN_IN)
+    begun = flow.contents
+    check_redirect(session, begun["redirect_uri"])
+    details = {"client_id": begun["client_id"], "returns_to": shown_destination(begun["redirect_uri"])}
+    details |= {"begun_with_key": begun["key_id"]} if begun.get("key_id") else {}
+    if not allow:
+        audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
+        refusal = {"error": "access_denied", "error_description": "The person did not allow it."}
+        return Departure(_to_client(begun, refusal), is_to_app=True)
+    if row.incarnation != begun["incarnation"]:
+        raise InvalidRequest(_OVER)
+    audit.record(session, principal, "app allowed", "server", row.server_id, **details)
+    note_client_seen(session, begun["client_id"])
+    if begun.get("code"):
+        return Departure(_with_code(session, flow, begun["code"]), is_to_app=True)
+    _remember(session, principal, row, begun)
+    return Departure(_departed(session, begun, flow.user_id, row.server_id, browser))
+
+
+def _asking(session: Session, principal: Principal, flow: Flow, browser: str | None) -> Principal:
+    """Who the server is asked for: the person in the browser in which it began, or the key that it began with, which
+    only its owner may complete, and only as long as the key opens anything."""
+    key_id = flow.contents.get("key_id")
+    if not browser or (not key_id and flow.user_id != principal.user_id):
+        raise InvalidRequest(_OVER)
+    if not key_id:
+        return principal
+    if principal.user_id is None:
+        raise Unauthenticated("Sign in as the person whose API key this was begun with.")
+    if principal.user_id != flow.user_id:
+        raise Forbidden(_SOMEBODY_ELSE, code="other_person")
+    try:
+        return principal_for_key_id(session, key_id, principal.address)
+    except Unauthenticated:
+        raise InvalidRequest(_OVER) from None
+
+
+def bring_back(
+    session: Session, principal: Principal | None, flow: Flow, answer: Mapping[str, str], *, browser: str
+) -> Departure:
+    """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error,
+    or, where it began with an API key, first to the consent page in this `browser`, which alone can go on.
+
+    The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person came back than left,
+    another authorization server answered (RFC 9207), or the redirect URI is no longer trusted.
+    """
+    begun = flow.contents
+    if begun["is_bound"] and flow.user_id != (principal.user_id if principal else None):
+        raise InvalidRequest("Somebody else is signed in here than when this began. Begin again in the app.")
+    iss = answer.get("iss")
+    if begun["upstream_issuer"] and (iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]):
+        raise InvalidRequest("This answer came from another sign-in provider than was asked. Begin again in the app.")
+    check_redirect(session, begun["redirect_uri"])
+    if answer.get("error"):
+        said = {name: answer[name][:500] for name in ("error", "error_description", "error_uri") if answer.get(name)}
+        return Departure(_to_client(begun, said), is_to_app=True)
+    code = answer.get("code")
+    if not code:
+        raise InvalidRequest(
+            "The sign-in provider sent neither a code nor an error (invalid_request: code is missing)."
+        )
+    if begun["is_bound"]:
+        return Departure(_with_code(session, flow, code), is_to_app=True)
+    if not begun.get("key_id"):
+        raise InvalidRequest(_OVER)  # nobody could say whose key it was
+    flow_id, _ = begin_flow(
+        session, CONSENT, {**begun, "code": code}, browser=browser, user_id=flow.user_id, server_id=flow.server_id
+    )
+    return Departure(consent=flow_id)
+
+
+def _with_code(session: Session, flow: Flow, code: str) -> str:
+    """The client's redirect URI with the upstream's code, which is good for who began, for a minute."""
+    begun = flow.contents
+    kept = {
+        name: begun[name]
+        for name in ("client_id", "redirect_uri", "challenge", "upstream_client_id", "incarnation", "scopes")
+    }
+    begin_flow(
+        session, CODE, kept, browser=None, user_id=flow.user_id, server_id=flow.server_id,
+        state=f"{flow.server_id} {code}", lifetime=_CODE_LIFETIME,
+    )  # fmt: skip
+    note_client_use(session, begun["client_id"])
+    return _to_client(begun, {"code": code})
+
+
+def _subject(session: Session, principal: Principal, reference: str, asked: AuthorizationRequest) -> Server:
+    """The server; a refusal comes before what is wrong with the request, and that before a server that is not there."""
+    missing: NotFound | None = None
+    row: Server | None = None
+    try:
+        row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
+    except NotFound as error:
+        missing = error
+    asked.check()
+    if row is None:
+        raise missing or NotFound("There is no such server.")
+    return row
+
+
+def _check_resource(session: Session, row: Server, found: Discovery, resource: str) -> None:
+    """RFC 8707: where a client names the resource it means, that has to be this server."""
+    if not resource:
+        return
+    house = house_of(session)
+    ours = {f"{house.gateway_url}/mcp", house.gateway_url, house.public_url, found.resource}
+    for name in names_of(row):
+        ours |= {endpoint(house.gateway_url, name), f"{house.gateway_url}/mcp/{name}"}
+    try:
+        named = canonical_resource(resource)
+    except ValueError:
+        named = ""
+    if not named or named not in {canonical_resource(one) for one in ours if one}:
+        raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
+
+
+def _contents(
+    session: Session, row: Server, found: Discovery, client: Client, asked: AuthorizationRequest,
+    scopes: tuple[str, ...], issuer: str,
+) -> dict[str, Any]:  # fmt: skip
+    parameters = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri(session),
+        "code_challenge": asked.code_challenge,
+        "code_challenge_method": asked.code_challenge_method,
+        **({"scope": " ".join(scopes)} if scopes else {}),
+        **({"resource": found.resource} if found.resource else {}),
+    }
+    return {
+        "upstream": with_parameters(found.server.authorization_endpoint, parameters),
+        "upstream_issuer": found.server.issuer, "upstream_iss": found.server.sends_iss,
+        "upstream_identity": identity_of(found.server), "upstream_client_id": client.client_id,
+        "redirect_uri": asked.redirect_uri, "state": asked.state, "client_id": asked.client_id,
+        "challenge": asked.code_challenge, "scopes": list(scopes), "incarnation": row.incarnation,
+        "issuer": issuer,
+    }  # fmt: skip
+
+
+def _departed(
+    session: Session, contents: Mapping[str, Any], user_id: str | None, server_id: str, browser: str | None
+) -> str:
+    kept = {**contents, "is_bound": browser is not None}
+    _, state = begin_flow(session, FLOW, kept, browser=browser, user_id=user_id, server_id=server_id)
+    return with_parameters(contents["upstream"], {"state": state})
+
+
+def _to_client(begun: Mapping[str, Any], parameters: dict[str, str]) -> str:
+    state = {"state": begun["state"]} if begun["state"] else {}
+    return with_parameters(begun["redirect_uri"], {**parameters, **state, "iss": begun["issuer"]})
+
+
+def _consent_key(client_id: str, back: str) -> str:
+    return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
+
+
+def _is_remembered(
+    session: Session, principal: Principal, row: Server, asked: AuthorizationRequest, scopes: tuple[str, ...]
+) -> bool:
+    """Whether the person allowed just this before; nothing on their own computer is ever remembered."""
+    if principal.user_id is None or is_loopback(asked.redirect_uri):
+        return False
+    key = (principal.user_id, row.server_id, _consent_key(asked.client_id, asked.redirect_uri))
+    consent = session.get(Consent, key)
+    return consent is not None and set(scopes) <= set(consent.scopes)
+
+
+def _remember(session: Session, principal: Principal, row: Server, begun: Mapping[str, Any]) -> None:
+    if principal.user_id is None or session.get(Server, row.server_id) is None:
+        return
+    session.merge(
+        Consent(
+            user_id=principal.user_id, server_id=row.server_id, client_id=begun["client_id"],
+            client_hash=_consent_key(begun["client_id"], begun["redirect_uri"]), redirect_uri=begun["redirect_uri"],
+            client_name=begun["name"] or None, scopes=list(begun["scopes"]),
+        )
+    )  # fmt: skip

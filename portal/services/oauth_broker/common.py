@@ -1,0 +1,176 @@
+"""What the parts of the broker share: where sign-in happens, as which client, and whose word of a redirect is taken."""
+
+from urllib.parse import quote
+
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal.domain.brokering import is_metadata_document
+from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
+from portal.domain.oauth import AuthorizationServer, Client, Discovery
+from portal.domain.redirects import check_redirect_uri, same_registered_uri
+from portal.services.instance_settings import load_preferences
+from portal.services.oauth_client.discovery import authorization_of
+from portal.services.oauth_client.registration import document_url, known_client
+from portal.services.runtime import house_of
+from portal.services.secrets.server_definition import opened
+from portal.services.secrets.token_store import is_machine
+from portal.store.models import Server, now
+from portal.store.oauth_tables import McpClient
+
+FLOW = "broker"
+CONSENT = "broker_consent"
+CODE = "broker_code"
+PLACEHOLDER = "placeholder"
+"""The id of a client that registered at the root without redirect URIs."""
+NO_AUTHORIZATION = (
+    "Nobody can tell where to sign in to this server. An Admin can set its authorization URL and token URL in its "
+    "form; where it has a URL, discovery failed, and the portal’s log says how."
+)
+
+
+def prefix_of(row: Server) -> str:
+    """What a server is published under: its alias, else its name, else its id."""
+    return row.alias or row.server_name or row.server_id
+
+
+def names_of(row: Server) -> frozenset[str]:
+    """All that clients may call a server by."""
+    return frozenset(name for name in (row.server_id, row.alias, row.server_name) if name)
+
+
+def issuer_of(session: Session, row: Server | None) -> str:
+    """The portal as an authorization server, for one server or (None) for whichever a client means."""
+    return issuer_named(session, None if row is None else prefix_of(row))
+
+
+def issuer_named(session: Session, name: str | None) -> str:
+    """As `issuer_of`, for the name that a client uses; whether there is such a server is not asked."""
+    public = house_of(session).public_url
+    return public if name is None else f"{public}/{quote(name, safe='')}"
+
+
+def require_oauth(row: Server) -> None:
+    """Raise `InvalidRequest` for a server that people do not sign in to (OAU-24)."""
+    if row.auth_type != "oauth2" or is_machine(row):
+        raise InvalidRequest("This server does not use OAuth for people.", code="not_oauth")
+
+
+def configured_scopes(session: Session, row: Server) -> tuple[str, ...]:
+    """The scopes that an Admin entered."""
+    typed = opened(session, row, credentials=True).credentials.get("scopes")
+    words = typed.split() if isinstance(typed, str) else typed if isinstance(typed, list) else []
+    return tuple(dict.fromkeys(str(word) for word in words))
+
+
+def authorization(session: Session, row: Server) -> Discovery:
+    """Where people sign in; may ask other machines and ends the transaction. Raises `InvalidRequest` (OAU-25, -26)."""
+    try:
+        return authorization_of(session, row)
+    except UpstreamFailure:
+        raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server") from None
+    except Conflict as conflict:
+        raise InvalidRequest(conflict.message, code=conflict.code) from None
+
+
+def upstream_client(
+    session: Session, row: Server, server: AuthorizationServer, known_as: str, *, callers_id: str, callers_secret: str
+) -> Client:
+    """The client to speak to the token endpoint as: the stored one wins over the caller's (1-system.md, 8).
+
+    `known_as` is the one that a code was asked for with, "" where that is not known. Raises `InvalidRequest`
+    (`missing_client_id`).
+    """
+    ours = known_client(session, row, server, known_as)
+    if ours is not None:
+        return ours
+    if not known_as and server.takes_metadata_documents:
+        return Client(document_url(house_of(session).public_url), auth_method="none")
+    if callers_id and known_as in ("", callers_id):
+        return Client(callers_id, callers_secret)
+    raise missing_client()
+
+
+def missing_client() -> InvalidRequest:
+    """What somebody is told where there is no client id, stored or sent."""
+    return InvalidRequest(
+        "This server has no client ID stored, and the request names none.", code="missing_client_id", field="client_id"
+    )
+
+
+def check_redirect(session: Session, uri: str) -> None:
+    """Raise `InvalidRequest` for a redirect URI that codes may not be sent to, as the settings are now."""
+    trusted = load_preferences(session).trusted_redirect_origins
+    check_redirect_uri(uri, public_url=house_of(session).public_url, trusted=trusted)
+
+
+def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
+    """The registration of a client that asks for this server; None where it names no id, is known by the address of its
+    metadata, or registered without redirect URIs.
+
+    Raises `InvalidRequest` (`invalid_client`) for every other id, as for one that registered for another server: nobody
+    is sent anywhere in the name of a client that made itself known nowhere.
+    """
+    if not client_id or client_id in (prefix_of(row), PLACEHOLDER):
+        return None
+    known = session.scalar(
+        select(McpClient)
+        .where(McpClient.client_id == client_id, or_(McpClient.server_id.is_(None), _is_of(row)))
+        .order_by(McpClient.server_id.is_(None))
+    )
+    if known is None and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
+        raise unknown_client()
+    return known
+
+
+def require_known_anywhere(session: Session, client_id: str) -> None:
+    """Raise what `known_client_of` raises, where it is not known yet for which server a client asks."""
+    if client_id and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
+        known = select(McpClient.registration_id).where(McpClient.client_id == client_id)
+        if not client_id.isprintable() or session.scalar(known.limit(1)) is None:
+            raise unknown_client()
+
+
+def registered_client(session: Session, row: Server, client_id: str, redirect_uri: str) -> McpClient | None:
+    """As `known_client_of`, for a client that wants to be sent back to a redirect URI: one that it registered.
+
+    Raises `InvalidRequest` where it named others, or none, which allows our own origin alone.
+    """
+    known = known_client_of(session, row, client_id)
+    if known is not None:
+        fits = any(same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris)
+    else:
+        is_placeholder = client_id in (prefix_of(row), PLACEHOLDER)
+        fits = not is_placeholder or redirect_uri.startswith(f"{house_of(session).public_url}/")
+    if not fits:
+        raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")
+    return known
+
+
+def unknown_client() -> InvalidRequest:
+    """What somebody is told who names a client id that is not known here (RFC 6749, 5.2)."""
+    return InvalidRequest(
+        "This client_id is not known here, or not any more. The app has to register anew, at the registration address "
+        "in the portal’s metadata; or its client_id has to be the https address of its metadata document.",
+        code="invalid_client", field="client_id",
+    )  # fmt: skip
+
+
+def note_client_seen(session: Session, client_id: str) -> None:
+    """Remember that a client that registered itself is about to be used, so that it makes no room for others now."""
+    if client_id:
+        session.execute(update(McpClient).where(McpClient.client_id == client_id).values(seen_at=now()))
+
+
+def note_client_use(session: Session, client_id: str) -> None:
+    """Remember that a client that registered itself was used."""
+    if client_id:
+        session.execute(update(McpClient).where(McpClient.client_id == client_id).values(last_used_at=now()))
+
+
+def _is_of(row: Server) -> ColumnElement[bool]:
+    return McpClient.server_id == row.server_id
+
+
+def _is_embedded(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"

@@ -1,0 +1,207 @@
+"""The broker's token endpoint: the upstream's codes and refresh tokens, exchanged by the client that the portal is.
+
+RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code is good for who asked for it, once (R-OAUTH-12, R-OAUTH-14); the stored
+client secret goes only to the server's own token endpoint, and never into an answer.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.brokering import TokenRequest, matches_challenge, scopes_of
+from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFailure
+from portal.domain.oauth import Client, Discovery, TokenSet, read_token_set
+from portal.domain.principals import Principal
+from portal.domain.token_answers import broken_rule, claimed_account
+from portal.domain.upstream import HealthReason
+from portal.services import audit
+from portal.services.oauth_broker.common import (
+    CODE,
+    NO_AUTHORIZATION,
+    authorization,
+    known_client_of,
+    note_client_use,
+    require_oauth,
+    upstream_client,
+)
+from portal.services.oauth_broker.subjects import find_subject
+from portal.services.oauth_client import service_tokens
+from portal.services.oauth_client.discovery import identity_of
+from portal.services.oauth_client.flows import Flow, find_flow, take_flow
+from portal.services.oauth_client.registration import redirect_uri
+from portal.services.runtime import house_of
+from portal.services.secrets import token_store
+from portal.services.secrets.token_store import KIND
+from portal.store.database import release
+from portal.store.models import Server, UserCredential, now
+from portal.telemetry import metrics
+from portal.upstream.oauth_client import OAuthRefused
+
+log = logging.getLogger("portal.oauth")
+_ANSWERED = ("access_token", "token_type", "expires_in", "refresh_token", "scope")
+_CLIENTS_FAULT = ("invalid_grant", "invalid_scope", "invalid_request", "unauthorized_client", "invalid_target")
+
+
+def redeem(session: Session, principal: Principal, reference: str, asked: TokenRequest) -> dict[str, Any]:
+    """The upstream's answer to a token request, as far as clients need it.
+
+    Raises `InvalidRequest` in the words of RFC 6749, 5.2, `Forbidden` (`token_validation_failed`) where the server's
+    rules refuse the token, and `UpstreamFailure` where no answer came.
+    """
+    row = _subject(session, principal, reference, asked)
+    require_oauth(row)
+    known_client_of(session, row, asked.client_id)
+    found = authorization(session, row)
+    if not found.server.token_endpoint:
+        raise InvalidRequest(NO_AUTHORIZATION, code="no_authorization_server")
+    row = find_subject(session, principal, reference, _action(asked))
+    if asked.grant_type == "refresh_token":
+        return _renewed(session, principal, row, found, asked)
+    return _exchanged(session, principal, row, found, asked)
+
+
+def _action(asked: TokenRequest) -> Action:
+    return Action.SERVER_SIGN_IN if asked.grant_type == "authorization_code" else Action.SERVER_RENEW
+
+
+def _subject(session: Session, principal: Principal, reference: str, asked: TokenRequest) -> Server:
+    missing: NotFound | None = None
+    row: Server | None = None
+    try:
+        row = find_subject(session, principal, reference, _action(asked))
+    except NotFound as error:
+        missing = error
+    asked.check()
+    if row is None:
+        raise missing or NotFound("There is no such server.")
+    return row
+
+
+def _exchanged(
+    session: Session, principal: Principal, row: Server, found: Discovery, asked: TokenRequest
+) -> dict[str, Any]:
+    place = f"{row.server_id} {asked.code}"
+    flow = find_flow(session, place, kind=CODE)
+    known_as = flow.contents["upstream_client_id"] if flow and flow.contents else ""
+    client = upstream_client(
+        session, row, found.server, known_as, callers_id=asked.client_id, callers_secret=asked.client_secret
+    )
+    # What is wrong with a replay does not end the code; a good one does, once, whichever process it comes to.
+    if flow is None or not _fits(principal, row, flow, asked) or not take_flow(
+        session, place, kinds=(CODE,), browser=None
+    ):  # fmt: skip
+        metrics.security("code_refused")
+        raise InvalidRequest(
+            "This code is unknown here, used, expired, or was issued to another client.", code="invalid_grant"
+        )
+    session.commit()
+    form = {
+        "grant_type": "authorization_code",
+        "code": asked.code,
+        "redirect_uri": redirect_uri(session),
+        "code_verifier": asked.code_verifier,
+    }
+    given = _asked(session, row, found, client, form, flow.contents["scopes"])
+    person = principal.user_id or flow.user_id
+    return _accepted(session, principal, row, found, client, given, person, asked.client_id)
+
+
+def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) -> bool:
+    """Whether a code came through the portal for who redeems it, and PKCE says so."""
+    begun = flow.contents
+    if begun["incarnation"] != row.incarnation:
+        return False
+    if asked.redirect_uri and asked.redirect_uri != begun["redirect_uri"]:
+        return False
+    if (asked.client_id or not authz.is_known(principal)) and asked.client_id != begun["client_id"]:
+        return False
+    if principal.user_id is not None and principal.user_id != flow.user_id:
+        return False
+    return matches_challenge(asked.code_verifier, begun["challenge"])
+
+
+def _renewed(
+    session: Session, principal: Principal, row: Server, found: Discovery, asked: TokenRequest
+) -> dict[str, Any]:
+    client = upstream_client(
+        session, row, found.server, "", callers_id=asked.client_id, callers_secret=asked.client_secret
+    )
+    scopes = scopes_of(asked.scope)
+    form = {"grant_type": "refresh_token", "refresh_token": asked.refresh_token}
+    form |= {"scope": " ".join(scopes)} if scopes else {}
+    given = _asked(session, row, found, client, form, scopes)
+    return _accepted(session, principal, row, found, client, given, principal.user_id, asked.client_id)
+
+
+def _asked(
+    session: Session, row: Server, found: Discovery, client: Client, form: Mapping[str, str], scopes: Iterable[str]
+) -> tuple[dict[str, Any], TokenSet]:
+    """What the token endpoint gives; the transaction ends before it is asked."""
+    server_id = row.server_id
+    release(session)
+    resource = {"resource": found.resource} if found.resource else {}
+    try:
+        answer = house_of(session).oauth.ask_for_token(found.server, client, {**form, **resource})
+        return answer, read_token_set(answer, now(), scopes)
+    except OAuthRefused as refusal:
+        log.warning("the token endpoint of server %s refused (%s, HTTP %d)", server_id, refusal.error, refusal.status)
+        if refusal.error in _CLIENTS_FAULT:
+            raise InvalidRequest("The sign-in provider refused it.", code=refusal.error) from None
+        raise UpstreamFailure("The sign-in provider refused the portal.", reason=refusal.reason) from None
+    except UpstreamFailure as failure:
+        log.warning("the token endpoint of server %s failed: %s", server_id, failure.reason)
+        raise UpstreamFailure("The sign-in provider did not answer as it should.", reason=failure.reason) from None
+    except ValueError:
+        raise UpstreamFailure("The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP) from None
+
+
+def _accepted(
+    session: Session, principal: Principal, row: Server, found: Discovery, client: Client,
+    given: tuple[dict[str, Any], TokenSet], person: str | None, client_id: str,
+) -> dict[str, Any]:  # fmt: skip
+    answer, tokens = given
+    note_client_use(session, client_id)
+    rule = broken_rule(row.token_validation, answer)
+    if rule is not None:
+        audit.record(session, principal, "token refused", "server", row.server_id, rule=rule)
+        session.commit()
+        raise Forbidden(
+            "The token breaks a rule of this server.", code="token_validation_failed", field=rule,
+            server_id=row.server_id,
+        )  # fmt: skip
+    try:
+        _keep(session, principal, row, found, client, answer, tokens, person)
+    except SQLAlchemyError as error:  # the client has its token all the same (OAU-35)
+        session.rollback()
+        log.warning("a token for server %s could not be stored: %s", row.server_id, type(error).__name__)
+    kept = {name: answer[name] for name in _ANSWERED if answer.get(name) is not None}
+    return {"token_type": "Bearer", **kept}
+
+
+def _keep(
+    session: Session, principal: Principal, row: Server, found: Discovery, client: Client, answer: Mapping[str, Any],
+    tokens: TokenSet, person: str | None,
+) -> None:  # fmt: skip
+    """Store the access token for the person, unless a connection of their own renews itself.
+
+    The refresh token stays with the client alone: of two who spend it, the second would end the grant for both.
+    """
+    held = session.get(UserCredential, (person, row.server_id, KIND), populate_existing=True) if person else None
+    there = session.get(Server, row.server_id, populate_existing=True)
+    if person is None or there is None or (there.incarnation, there.version) != (row.incarnation, row.version):
+        return
+    if held is not None and held.renewable and token_store.is_usable(held, now()):
+        return
+    own = TokenSet(tokens.access_token, "", tokens.expires_at, tokens.scopes, tokens.token_type)
+    token_store.keep(
+        session, there, person, own, issuer=identity_of(found.server), client_id=client.client_id,
+        account=claimed_account(answer),
+    )  # fmt: skip
+    service_tokens.forget_exchanged(session, row.server_id, person)
+    audit.record(session, principal, "token saved", "server", row.server_id, person=person, scopes=list(tokens.scopes))
+    session.commit()

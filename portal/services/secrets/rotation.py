@@ -1,0 +1,157 @@
+"""The keys that stored secrets are encrypted under: which of them are in use, and moving everything to the newest.
+
+Nothing is shown of a secret here. Re-encrypting goes in batches, a transaction each, while the portal serves: what is
+under the newest key is passed over, so that it can be ended at any moment and begun again (R-SEC-11).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.principals import Principal
+from portal.services import audit
+from portal.services.runtime import house_of
+from portal.services.secrets.inventory import CHAIN_KEYS, KINDS, Kind, Value
+from portal.store.vault import key_id_of
+
+_SAMPLE = 20
+BROKEN = ""
+"""Stands for the key's id where the bytes name none."""
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    """How many values of which kind a key has sealed. `key_id` is `BROKEN` for bytes that name none."""
+
+    key_id: str
+    in_ring: bool
+    is_newest: bool
+    values: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """How many values there are."""
+        return sum(self.values.values())
+
+    @property
+    def stored(self) -> int:
+        """How many of them somebody stored: without the keys that verify the audit's chain."""
+        return self.total - self.values.get(CHAIN_KEYS, 0)
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a walk over all values came: the kind, and the ids of its last row."""
+
+    kind: int = 0
+    after: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A value that cannot be read: its table, the ids of its row, the field, why, and whether the ring has its key."""
+
+    table: str
+    ids: tuple[str, ...]
+    field: str
+    because: str
+    key_in_ring: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step did: values re-encrypted by the key they had, values that were written meanwhile and so left
+    alone, and those that cannot be read. `position` is where the next step begins, None at the end."""
+
+    position: Position | None
+    resealed: Mapping[str, int] = field(default_factory=dict)
+    missed: int = 0
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def ids(session: Session, principal: Principal) -> tuple[str, ...]:
+    """The ids of the keys in the ring, newest first."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    return house_of(session).vault.key_ids
+
+
+def count_values(session: Session, principal: Principal) -> list[KeyUse]:
+    """What each key has sealed: the ring's keys, newest first, then those that stored values name beside them."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    ring = house_of(session).vault.key_ids
+    found: dict[str, Counter[str]] = {key_id: Counter() for key_id in ring}
+    for kind in KINDS:
+        for header in kind.headers(session):
+            found.setdefault(key_id_of(header) or BROKEN, Counter())[kind.name] += 1
+    return [KeyUse(key_id, key_id in ring, key_id == ring[0], values) for key_id, values in found.items()]
+
+
+def opens_something(session: Session, principal: Principal) -> bool:
+    """Whether the ring opens any of the values that name its keys; looks at some of each kind only."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    vault = house_of(session).vault
+    for kind in (kind for kind in KINDS if kind.name != CHAIN_KEYS):
+        known = (value for value in kind.walk(session) if vault.knows_key_of(value.ciphertext))
+        for value, _ in zip(known, range(_SAMPLE), strict=False):
+            if vault.opens(value.ciphertext, value.place):
+                return True
+    return False
+
+
+def reseal_some(session: Session, principal: Principal, position: Position) -> Batch:
+    """Re-encrypt the next batch of values under the newest key. Commit after each: it holds its rows until then."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    kind, vault = KINDS[position.kind], house_of(session).vault
+    header = vault.newest_header
+    found = kind.batch(session, position.after, kind.is_under_another(header), locked=True)
+    resealed: Counter[str] = Counter()
+    unreadable, missed = [], 0
+    for value in found:
+        if value.ciphertext.startswith(header):
+            continue
+        ciphertext = vault.reseal(value.ciphertext, value.place)
+        if ciphertext is None:
+            unreadable.append(_unreadable(session, kind, value))
+        elif kind.replace(session, value, ciphertext):
+            resealed[key_id_of(value.ciphertext) or BROKEN] += 1
+        else:
+            missed += 1
+    return Batch(_next(position, found), resealed, missed, tuple(unreadable))
+
+
+def check_some(session: Session, principal: Principal, position: Position) -> Batch:
+    """Open the next batch of values, whatever their key, and tell which cannot be read. Writes nothing."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    kind, vault = KINDS[position.kind], house_of(session).vault
+    found = kind.batch(session, position.after)
+    broken = [value for value in found if not vault.opens(value.ciphertext, value.place)]
+    return Batch(_next(position, found), unreadable=tuple(_unreadable(session, kind, value) for value in broken))
+
+
+def record_rotation(session: Session, principal: Principal, action: str, **counts: Any) -> None:
+    """Put a rotation's beginning or end on record."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    audit.record(session, principal, action, "keys", house_of(session).vault.key_ids[0], **counts)
+
+
+def _next(position: Position, found: list[Value]) -> Position | None:
+    if found:
+        return Position(position.kind, found[-1].ids)
+    return Position(position.kind + 1) if position.kind + 1 < len(KINDS) else None
+
+
+def _unreadable(session: Session, kind: Kind, value: Value) -> Unreadable:
+    key_id, in_ring = key_id_of(value.ciphertext), house_of(session).vault.knows_key_of(value.ciphertext)
+    if key_id is None:
+        because = "the bytes are broken"
+    elif in_ring:
+        because = f"it does not open with {key_id}: another key under this id, or moved from another row or host"
+    else:
+        because = f"the key {key_id} is not in the ring"
+    ids = tuple(f"{part[:8]}…" if kind.hides_ids else str(part) for part in value.ids)
+    return Unreadable(kind.model.__tablename__, ids, kind.field, because, in_ring)

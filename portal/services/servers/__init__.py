@@ -1,0 +1,4 @@
+"""The servers of an organization: finding, showing, changing, and where their secrets may go.
+
+Use cases: `crud`, `grid`, `inspection`.
+"""

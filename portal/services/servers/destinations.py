@@ -1,0 +1,369 @@
+"""The only way to write a definition: no stored secret goes where nobody sent it, and none is dropped in silence.
+
+Whoever changes a server, or tries a change out, calls `write_definition` with what the change says of stored secrets.
+`domain/destinations.py` decides which of them would move; here they are refused, carried along, or forgotten, and what
+was minted for another place ends. A path that says nothing is refused. What is not settled here stays bound to the old
+destination, so that even a way around this module sends nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain import destinations
+from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
+from portal.domain.errors import Conflict, InvalidInput
+from portal.domain.principals import Principal
+from portal.domain.servers import KEPT, ServerFields, origin_of
+from portal.services.oauth_client import minted_tokens
+from portal.services.oauth_client.minted_tokens import MintedFor, minted_for
+from portal.services.runtime import house_of
+from portal.services.secrets import bindings, user_values
+from portal.services.secrets.server_definition import (
+    global_of,
+    has_part,
+    mark_required,
+    route_from,
+    route_of,
+    value_of,
+    write_parts,
+)
+from portal.services.servers.secret_moves import Settled, refusal, secret_name
+from portal.store.models import Server, ServerSecret, ServerVariable
+from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization
+from portal.store.vault import Place
+
+_EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
+_READABLE = ("static_headers", "env", "env_vars", "args")
+_CLIENT = ("client_id", "client_secret")
+_NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a change says of stored secrets that it would move: `keep` is None for nothing, True to carry them along,
+    False to forget them. `may_carry_values`: whether that holds for values that the caller may not read. In a `trial`
+    what people stored is not asked about: nothing of it is used at another destination."""
+
+    keep: bool | None = None
+    may_carry_values: bool = True
+    trial: bool = False
+
+
+_NOTHING = Said()
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A row before a change: where it led, and what it held."""
+
+    route: Route
+    secrets: Mapping[tuple[str, str], tuple[bytes, bytes | None, Place, Place]] = field(repr=False)
+    globals: Mapping[str, tuple[bytes, bytes | None]] = field(repr=False)
+    personal: str
+    auth_type: str | None
+    minted: MintedFor = field(repr=False)
+
+
+def said_by(session: Session, principal: Principal, fields: ServerFields) -> Said:
+    """What `fields` say. Where global values are write-only, those that nobody may read are carried by the operator
+    alone: at a host of one's own they would be read. Raises `Forbidden` for a key that may not send any elsewhere."""
+    if fields.get("keep_credentials"):
+        authz.require(principal, Action.SECRET_CARRY)
+    may_carry = not house_of(session).write_only_globals or authz.is_operator(principal)
+    return Said(fields.get("keep_credentials"), may_carry)
+
+
+def write_definition(session: Session, row: Server, fields: ServerFields, said: Said = _NOTHING) -> Settled:
+    """Put the fields that are there into the row, and settle what becomes of stored secrets.
+
+    Raises `Conflict` (`credentials_would_move`) naming each secret that would go elsewhere, unless `said` says what is
+    to become of them; the caller's savepoint or transaction is then to be rolled back.
+    """
+    existed = bool(row.secrets or row.variables or row.address or row.command)
+    if not existed:
+        write_parts(session, row, fields)
+        _bind_new(session, row, route_of(session, row))
+        return Settled(said.keep)
+    bind(session, row)
+    before = _before(session, row)
+    fields = _without_same_args(row, before, fields)
+    write_parts(session, row, fields)
+    return _settle(session, row, before, fields, said)
+
+
+def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
+    """The stored secrets that a change would move. Nothing is written."""
+    return write_definition(session, copy_of(row), copied(fields), Said(keep=True)).moved
+
+
+def copy_of(row: Server) -> Server:
+    """A stored server with its parts as one that is no row, to try a change out on."""
+    copy = Server(**_columns(row))
+    copy.secrets = [ServerSecret(**_columns(secret)) for secret in row.secrets]
+    copy.variables = [ServerVariable(**_columns(variable)) for variable in row.variables]
+    return copy
+
+
+def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
+    """A stored server as it would be after a change, to try it out: no row, and nothing is written.
+
+    Stored secrets go along only where they go anyway, and `keep_credentials: false` leaves out those that would move;
+    to send them elsewhere the change has to be saved first, so that it stands in the record. Raises `Conflict`
+    (`credentials_would_move`).
+    """
+    copy = copy_of(stored)
+    keep = False if fields.get("keep_credentials") is False else None
+    try:
+        write_definition(session, copy, copied(fields), Said(keep, trial=True))
+    except Conflict as error:
+        raise Conflict(
+            f"{error.message.split(' Send new values')[0]} The address is at another host, and stored values are not "
+            "sent there. Type them again to try this out, or save the change first.",
+            code=error.code, field=error.field, **error.extra,
+        ) from None  # fmt: skip
+    return copy
+
+
+def copied(fields: ServerFields) -> ServerFields:
+    """The fields of a change that a copy takes: what stands in other tables is not written for it."""
+    return cast(ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED})
+
+
+def bind(session: Session, row: Server) -> bool:
+    """Bind what an older version wrote to where the server leads now; answers whether anything was."""
+    unbound = [s for s in row.secrets if s.bound is None]
+    globals_ = [v for v in row.variables if v.bound is None and v.sealed is not None]
+    if unbound or globals_:
+        _bind_new(session, row, route_of(session, row))
+    return bool(unbound or globals_)
+
+
+def is_registered(session: Session, row: Server) -> bool:
+    """Whether the portal registered itself at a server's authorization server."""
+    registered = select(OAuthClientRegistration.issuer).where(OAuthClientRegistration.server_id == row.server_id)
+    return session.scalar(registered.limit(1)) is not None
+
+
+def _settle(session: Session, row: Server, before: _Before, fields: ServerFields, said: Said) -> Settled:
+    vault = house_of(session).vault
+    stays = [s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed]
+    args = before.route.args if any(s.field == "args" for s in stays) else None
+    after = route_from(vault, row, row.secrets, args=args)
+    dropped = _dropped(before, after, fields, said, stays)
+    stays = [s for s in stays if s not in dropped]
+    moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
+    if house_of(session).write_only_globals and (said.trial or not said.may_carry_values):
+        moves = (*moves, *_beside_others(row, before, after, stays, moves))
+    if moves and said.keep is None:
+        raise refusal(moves, fields, people)
+    if moves and said.keep and not said.may_carry_values:
+        _refuse_unreadable(moves, fields, people)
+    texts = {(s.field, s.name): _text_before(session, before, s) for s in stays}
+    values = {v.name: _global_before(session, row, before, v) for v in row.variables if v.sealed is not None}
+    row.secrets = [s for s in row.secrets if s not in dropped]
+    if moves and not said.keep:
+        _forget(session, row, moves)
+    _rebind(session, row, before, after, texts, values)
+    ended = _end_minted(session, row, before, after, fields, moves, said)
+    return Settled(
+        said.keep, moves, tuple(secret_name(s) for s in dropped), people, ended, _auth_changed(before, fields)
+    )  # fmt: skip
+
+
+def _before(session: Session, row: Server) -> _Before:
+    route = route_of(session, row)
+    return _Before(
+        route=route,
+        secrets={
+            (s.field, s.name): (
+                s.sealed, s.bound, bindings.of_secret(row, s.field, s.name),
+                bindings.of_bound_secret(row, s.field, s.name, route),
+            )
+            for s in row.secrets
+        },
+        globals={v.name: (v.sealed, v.bound) for v in row.variables if v.sealed is not None},
+        personal=bindings.destination_of(row),
+        auth_type=row.auth_type,
+        minted=minted_for(session, row),
+    )  # fmt: skip
+
+
+def _without_same_args(row: Server, before: _Before, fields: ServerFields) -> ServerFields:
+    """Arguments that are sent as they are stored, for the same command, are no change."""
+    args = fields.get("args")
+    same_command = "command" not in fields or fields["command"] == before.route.command
+    if args is None or not same_command or not has_part(row, "args") or list(args) != list(before.route.args):
+        return fields
+    return cast(ServerFields, {name: value for name, value in fields.items() if name != "args"})
+
+
+def _auth_changed(before: _Before, fields: ServerFields) -> bool:
+    return "auth_type" in fields and (fields["auth_type"] or "none") != (before.auth_type or "none")
+
+
+def _dropped(
+    before: _Before, after: Route, fields: ServerFields, said: Said, stays: list[ServerSecret]
+) -> list[ServerSecret]:
+    """Stored credentials that end with their way of signing in: they are replaced, or go nowhere else.
+
+    Where they would go elsewhere and nothing is sent in their place, the change has to say what is to become of them.
+    """
+    if not _auth_changed(before, fields) or said.keep:
+        return []
+    stored = [s for s in stays if s.field == "credentials"]
+    brings = any(v for v in (fields.get("credentials") or {}).values() if v is not KEPT)
+    moves = destinations.moved(before.route, after, [Held(secret_name(s)) for s in stored])
+    return stored if brings or not moves else []
+
+
+def _moves(
+    session: Session, row: Server, before: _Before, after: Route, stays: list[ServerSecret], *, of_people: bool
+) -> tuple[tuple[Moved, ...], int]:
+    """The stored secrets that move, and how many people hold any of them."""
+    if all(before.route.key(part) == after.key(part) for part in _EVERY_PART):
+        return (), 0
+    held = [Held(secret_name(s)) for s in stays]
+    for variable in row.variables:
+        if variable.sealed is not None and before.globals.get(variable.name, (None,))[0] == variable.sealed:
+            held.append(Held(f"env_vars.{variable.name}"))
+    if of_people and is_registered(session, row):
+        held.append(Held("client_registration"))
+    holders = user_values.holders(session, row) if of_people else {}
+    held += [Held(secret, len(people)) for secret, people in holders.items() if people]
+    known = session.get(ServerAuthorization, row.server_id)
+    endpoint = known.found.get("server", {}).get("token_endpoint") if known is not None else None
+    found = replace(before.route, discovered=origin_of(endpoint) or origin_of(known.issuer) if known else None)
+    moves = destinations.moved(found, after, held)
+    moving = {m.secret for m in moves}
+    return moves, len(set().union(*(people for secret, people in holders.items() if secret in moving)))
+
+
+def _beside_others(
+    row: Server, before: _Before, after: Route, stays: list[ServerSecret], moves: tuple[Moved, ...]
+) -> tuple[Moved, ...]:
+    """The stored variables of a command that would stand beside other ones than before: whoever may not read them
+    could have the command tell them, or send them elsewhere, with a variable of their own."""
+    were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
+    are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
+    named = {m.secret for m in moves}
+    if were == are or row.transport != "stdio":
+        return ()
+    command = after.label(COMMAND)
+    return tuple(
+        Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
+        for s in stays
+        if s.field == "env" and secret_name(s) not in named
+    )
+
+
+def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: int) -> None:
+    """Refuse to carry values along that the caller may not read: at a host of theirs they could."""
+    unreadable = tuple(m for m in moves if m.secret.partition(".")[0] in _READABLE)
+    if unreadable:
+        raise refusal(
+            unreadable, fields, people,
+            why="These values are write-only here, so they do not go along. Type them again, or say "
+            "keep_credentials: false to forget them.",
+        )  # fmt: skip
+
+
+def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
+    names = {m.secret for m in moves}
+    if "args" in names:
+        raise InvalidInput("The arguments go with the command. Send them again.", field="args")
+    row.secrets = [s for s in row.secrets if secret_name(s) not in names]
+    for variable in row.variables:
+        if f"env_vars.{variable.name}" in names:
+            variable.sealed = variable.bound = None
+    mark_required(row)
+    if not inspect(row).transient:
+        for name in names:
+            if name.startswith("people."):
+                user_values.forget(session, row, name)
+
+
+def _rebind(
+    session: Session, row: Server, before: _Before, after: Route, texts: Mapping[tuple[str, str], str | None],
+    values: Mapping[str, str | None],
+) -> None:  # fmt: skip
+    """Seal what stays for where it goes now, and what is new for the first time."""
+    vault = house_of(session).vault
+    for secret in row.secrets:
+        key = (secret.field, secret.name)
+        if key not in texts:
+            continue
+        text, (_, _, old, old_bound) = texts[key], before.secrets[key]
+        if text is None:
+            continue  # it cannot be read, and counts as not set
+        place, bound = bindings.of_secret(row, *key), bindings.of_bound_secret(row, *key, after)
+        if place != old:
+            secret.sealed = vault.seal(text, place)
+        if bound != old_bound or secret.bound is None:
+            secret.bound = vault.seal(text, bound)
+    for variable in row.variables:
+        text = values.get(variable.name)
+        if variable.sealed is not None and text is not None:
+            place = bindings.of_bound_global(row, variable.name, after)
+            if variable.bound is None or place != bindings.of_bound_global(row, variable.name, before.route):
+                variable.bound = vault.seal(text, place)
+    _bind_new(session, row, after)
+    if not inspect(row).transient and before.personal != bindings.destination_of(row):
+        user_values.reseal_all(session, row, before.personal)
+
+
+def _bind_new(session: Session, row: Server, route: Route) -> None:
+    """Bind what has only the form of older versions: what was just written, or what such a version left."""
+    vault = house_of(session).vault
+    for secret in row.secrets:
+        if secret.bound is None and (text := value_of(vault, row, secret, route)) is not None:
+            secret.bound = vault.seal(text, bindings.of_bound_secret(row, secret.field, secret.name, route))
+    for variable in row.variables:
+        if variable.bound is None and variable.sealed is not None:
+            text = global_of(vault, row, variable, route)
+            if text is not None:
+                variable.bound = vault.seal(text, bindings.of_bound_global(row, variable.name, route))
+
+
+def _end_minted(
+    session: Session, row: Server, before: _Before, after: Route, fields: ServerFields, moves: tuple[Moved, ...],
+    said: Said,
+) -> int:  # fmt: skip
+    """End what was minted for another place; answers how many people have to sign in again beyond those of `moves`."""
+    if inspect(row).transient:
+        return 0
+    now_minted = minted_for(session, row)
+    moves_registration = "client_registration" in {m.secret for m in moves}
+    if before.minted.people != now_minted.people or _auth_changed(before, fields):
+        # A stored client belongs to the issuer that was found for it, whatever else changes, until it is sent away.
+        signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
+        stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
+        minted_tokens.forget(session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration)
+        return minted_tokens.end_connections(session, row)
+    if before.minted.shared != now_minted.shared or moves:
+        minted_tokens.end_shared(session, row)
+    if moves_registration:
+        minted_tokens.forget(session, row, keep_issuer=True)
+    return 0
+
+
+def _text_before(session: Session, before: _Before, secret: ServerSecret) -> str | None:
+    sealed, bound, place, bound_place = before.secrets[secret.field, secret.name]
+    vault = house_of(session).vault
+    return vault.open(bound, bound_place) if bound is not None else vault.open(sealed, place)
+
+
+def _global_before(session: Session, row: Server, before: _Before, variable: ServerVariable) -> str | None:
+    sealed, _ = before.globals.get(variable.name, (None, None))
+    if sealed is None or sealed != variable.sealed:
+        return None  # it is new, and bound for the first time
+    return global_of(house_of(session).vault, row, variable, before.route)
+
+
+def _columns(part: Server | ServerSecret | ServerVariable) -> dict[str, Any]:
+    return {c.name: getattr(part, c.name) for c in type(part).__table__.columns}

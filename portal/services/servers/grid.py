@@ -1,0 +1,293 @@
+"""The grid: one page of cards, filtered in the database, in a number of queries that does not grow."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import Select, and_, bindparam, exists, or_, select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, Horizon, ServerFacts
+from portal.domain.principals import Principal, Reach
+from portal.domain.servers import AuthType, OAuthFlow
+from portal.services.servers import config_refusals, queries, tool_snapshots
+from portal.services.servers.config_refusals import RefusedEntry
+from portal.services.servers.grid_filters import (
+    NEEDING,
+    GridQuery,
+    asks_for_sign_in,
+    cursor_of,
+    matching,
+    ordered,
+    seen,
+    team_asked_for,
+)
+from portal.services.servers.views import HealthView, view_health
+from portal.store.database import read
+from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, Team, now
+
+PAGE_SIZE = 48
+COUNT_AT_MOST = 1000
+TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "stdio"), ("openapi", "OpenAPI"))
+AUTH_TYPES = tuple((auth.value, auth.label) for auth in AuthType)
+HEALTH = (("healthy", "Healthy"), ("unhealthy", "Unhealthy"), ("unknown", "Unknown"))
+STATUSES = (("active", "Active"), ("pending_review", "Waiting for review"), ("rejected", "Rejected"))
+SORTS = (("name", "Name"), ("newest", "Newest"), ("changed", "Recently changed"))
+
+
+@dataclass(frozen=True)
+class ServerCard:
+    """A server on the grid, as its viewer may see it."""
+
+    server_id: str
+    name: str
+    alias: str | None
+    description: str | None
+    transport: str
+    transport_label: str
+    auth_label: str
+    logo_url: str | None
+    internet: bool
+    listed: bool
+    from_config: bool
+    open_to_all: bool
+    access_groups: tuple[str, ...]
+    health: HealthView
+    missing: tuple[str, ...]
+    byok: str
+    sign_in: str
+    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
+    flow_unset: bool
+    approval_status: str
+    address: str | None
+    command: str | None
+    usable: bool
+    version: int
+    actions: frozenset[Action]
+    tool_changes: int = 0
+    """How many changed tool definitions wait for an Admin; for those with admin view."""
+    refused: RefusedEntry | None = None
+    """The entry of the config file that the last start refused, so that the server is as before; likewise."""
+
+    @property
+    def needs_me(self) -> bool:
+        """Whether it waits for something of its viewer."""
+        return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
+
+
+@dataclass(frozen=True)
+class GridChoices:
+    """What the filters of the grid offer, as pairs of value and label."""
+
+    groups: tuple[tuple[str, str], ...]
+    teams: tuple[tuple[str, str], ...]
+    statuses: tuple[tuple[str, str], ...]
+    transports: tuple[tuple[str, str], ...] = TRANSPORTS
+    auth_types: tuple[tuple[str, str], ...] = AUTH_TYPES
+    health_states: tuple[tuple[str, str], ...] = HEALTH
+    sorts: tuple[tuple[str, str], ...] = SORTS
+
+
+@dataclass(frozen=True)
+class GridPage:
+    """One page of the grid."""
+
+    cards: tuple[ServerCard, ...]
+    total: int
+    total_is_capped: bool
+    next_cursor: str | None
+    query: GridQuery
+    exists_any: bool
+    choices: GridChoices
+
+
+def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
+    """The cards that meet `query`, of the servers the caller may see."""
+    horizon, of_team = authz.horizon(principal), team_asked_for(session, principal, query)
+    listing, counting = _statements(horizon, query, of_team)
+    caller = {"caller": principal.user_id, "at": now()}
+    rows = _rows(session, listing, caller)
+    page = rows[:PAGE_SIZE]
+    whole = len(page) == len(rows) and not query.cursor
+    total = len(page) if whole else read(session, counting, **caller).scalar_one()
+    any_there = bool(page) or (query.filters and read(session, _first_seen(horizon)).first() is not None)
+    return GridPage(
+        cards=_cards(session, principal, page),
+        total=min(total, COUNT_AT_MOST),
+        total_is_capped=total > COUNT_AT_MOST,
+        next_cursor=cursor_of(query, page[-1]) if len(rows) > PAGE_SIZE else None,
+        query=query,
+        exists_any=any_there,
+        choices=GridChoices(
+            groups=tuple((name, name) for name in read(session, _group_names(horizon)).scalars()),
+            teams=tuple((team_id, alias) for team_id, alias in _team_names(session, principal)),
+            statuses=STATUSES if horizon.admin_view else (),
+        ),
+    )
+
+
+@lru_cache(maxsize=256)
+def _statements(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> tuple[Select[Any], Select[int]]:
+    """What lists a page of the grid, and what counts all that its filters find."""
+    condition = matching(horizon, query, of_team)
+    order, after = ordered(query)
+    listing = select(*_COLUMNS).where(condition, after).order_by(*order).limit(PAGE_SIZE + 1)
+    return listing, queries.counting(condition, COUNT_AT_MOST + 1)
+
+
+@lru_cache(maxsize=256)
+def _first_seen(horizon: Horizon) -> Select[str]:
+    return select(Server.server_id).where(seen(horizon, "")).limit(1)
+
+
+def _rows(session: Session, listing: Select[Any], values: Mapping[str, object]) -> Sequence[Server]:
+    """Rows of `_COLUMNS`, which a card reads like a server: making objects of all columns took thrice the time."""
+    return cast(Sequence[Server], read(session, listing, **values).all())
+
+
+_COLUMNS = (
+    Server.server_id, Server.server_name, Server.alias, Server.description, Server.transport, Server.has_spec,
+    Server.auth_type, Server.mcp_info, Server.available_on_public_internet, Server.is_public, Server.origin,
+    Server.allow_all_keys, Server.is_byok, Server.oauth2_flow, Server.delegate_auth_to_upstream,
+    Server.approval_status, Server.address, Server.command, Server.version, Server.sort_key, Server.created_at,
+    Server.updated_at, Server.health_status, Server.health_reason, Server.health_error, Server.health_checked_at,
+    Server.health_latency_ms, Server.protocol_version,
+)  # fmt: skip
+
+
+def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
+    """One card. Raises `NotFound` or, without admin view, `Forbidden`."""
+    row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
+    return _cards(session, principal, [row])[0]
+
+
+def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCard, ...]:
+    """The servers that ask something personal of the caller: variables, a key, a sign-in."""
+    asks = or_(
+        Server.is_byok,
+        asks_for_sign_in(),
+        exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
+    )
+    query = select(*_COLUMNS).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
+    return _cards(session, principal, _rows(session, query.limit(500), {}))
+
+
+def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
+    """The ids and names of the servers the caller may use, by name; at most 500."""
+    query = select(Server.server_id, Server.server_name, Server.alias).where(authz.usable_servers(principal))
+    rows = session.execute(query.order_by(Server.sort_key, Server.server_id).limit(500))
+    return [(server_id, name or alias or server_id) for server_id, name, alias in rows]
+
+
+def needs_count(session: Session, principal: Principal) -> int:
+    """How many servers need something of the caller, up to 100."""
+    query = _needs_count(authz.horizon(principal))
+    return read(session, query, caller=principal.user_id, at=now()).scalar_one()
+
+
+@lru_cache(maxsize=256)
+def _needs_count(horizon: Horizon) -> Select[int]:
+    return queries.counting(and_(authz.usable_within(horizon), NEEDING), 100)
+
+
+@lru_cache(maxsize=256)
+def _group_names(horizon: Horizon) -> Select[str]:
+    """The access groups a filter may offer: all with admin view, else those of servers the caller sees.
+
+    Of these the first 1,000 by name are looked at, as far as the grid counts: each page asks this.
+    """
+    names = select(AccessGroup.name).order_by(AccessGroup.name).limit(200)
+    if horizon.admin_view:
+        return names
+    seen_first = select(Server.server_id).where(authz.visible_within(horizon))
+    seen_first = seen_first.order_by(Server.sort_key, Server.server_id).limit(COUNT_AT_MOST)
+    groups = select(AccessGroupServer.access_group_id).where(AccessGroupServer.server_id.in_(seen_first))
+    return names.where(AccessGroup.access_group_id.in_(groups))
+
+
+def _team_names(session: Session, principal: Principal) -> Iterable[tuple[str, str]]:
+    """The teams a filter may offer: all with admin view, else the caller's own."""
+    if authz.has_admin_view(principal):
+        return read(session, _TEAMS)
+    return read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids)) if principal.team_ids else ()
+
+
+_TEAMS = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)
+_OWN_TEAMS = _TEAMS.where(Team.team_id.in_(bindparam("team_ids", expanding=True)))
+
+
+def _cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
+    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config file."""
+    groups = queries.groups_of(session, rows)
+    held = queries.keys_held(session, principal, rows)
+    ids = [row.server_id for row in rows]
+    required = queries.required_of(session, principal, ids)
+    changes = tool_snapshots.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
+    sign_ins = queries.sign_ins(session, principal, rows)
+    refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
+    cards = []
+    for row in rows:
+        facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        variables = required.get(row.server_id, ())
+        cards.append(
+            _card(
+                principal, facts, tuple(group.name for group in groups[row.server_id]),
+                tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
+                changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
+                refused.get(row.server_id),
+            )
+        )  # fmt: skip
+    return tuple(cards)
+
+
+def _refused(session: Session, rows: Sequence[Server]) -> Mapping[str, RefusedEntry]:
+    if not any(row.origin == "config" for row in rows):
+        return {}
+    return {entry.server_id: entry for entry in config_refusals.kept(session) if entry.server_id}
+
+
+def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
+    """Whether each person signs in at the provider; a machine account signs in for all."""
+    by_machine = row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+    return auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and not by_machine
+
+
+def _card(
+    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
+    changes: int, sign_in: str, refused: RefusedEntry | None,
+) -> ServerCard:  # fmt: skip
+    row, actions = server.row, authz.allowed_actions(principal, server)
+    usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
+    auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
+    logo = (row.mcp_info or {}).get("logo_url")
+    return ServerCard(
+        server_id=row.server_id,
+        name=row.server_name or row.alias or row.server_id,
+        alias=row.alias if row.alias != row.server_name else None,
+        description=row.description,
+        transport=row.transport,
+        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
+        auth_label=auth.label,
+        # Pages load nothing from other hosts, so only a picture of our own is shown.
+        logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
+        internet=row.available_on_public_internet,
+        listed=row.is_public,
+        from_config=row.origin == "config",
+        open_to_all=row.allow_all_keys,
+        access_groups=groups,
+        health=view_health(principal, row),
+        missing=missing if usable or principal.view_all else (),
+        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
+        sign_in=sign_in if usable else "",
+        flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
+        approval_status=row.approval_status,
+        address=row.address if inspects else None,
+        command=row.command if inspects else None,
+        usable=usable,
+        version=row.version,
+        actions=actions,
+        tool_changes=changes if inspects else 0,
+        refused=refused if inspects and row.origin == "config" else None,
+    )

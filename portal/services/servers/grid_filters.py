@@ -1,0 +1,176 @@
+"""What the grid is asked for, as conditions and an order that the database works out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, and_, bindparam, exists, false, func, or_, select, true, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from portal import authorization as authz
+from portal.authorization import Horizon
+from portal.domain.principals import Principal, Reach
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.services.secrets.token_store import KIND
+from portal.services.servers.grants import holdings
+from portal.services.servers.tool_snapshots import WAITING
+from portal.store.models import (
+    AcceptedTool,
+    AccessGroup,
+    AccessGroupServer,
+    Server,
+    ServerVariable,
+    UserCredential,
+    UserVariable,
+    UtcDateTime,
+)
+
+
+@dataclass(frozen=True)
+class GridQuery:
+    """What is asked for, as it stands in the URL; blank is no filter, and an unknown word finds nothing."""
+
+    q: str = ""
+    status: str = ""
+    transport: str = ""
+    auth: str = ""
+    group: str = ""
+    team: str = ""
+    health: str = ""
+    needs: str = ""
+    sort: str = "name"
+    view: str = "cards"
+    cursor: str = ""
+
+    @property
+    def filters(self) -> bool:
+        """Whether anything narrows the list."""
+        return any((self.q, self.status, self.transport, self.auth, self.group, self.team, self.health, self.needs))
+
+
+def seen(horizon: Horizon, status: str) -> ColumnElement[bool]:
+    """What the grid shows at all: active servers, and for admin view those under review where they are asked for."""
+    if status in (ApprovalStatus.PENDING_REVIEW, ApprovalStatus.REJECTED):
+        return Server.approval_status == status if horizon.admin_view else false()
+    return authz.visible_within(horizon)
+
+
+def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> ColumnElement[bool]:
+    """The condition on `Server` that a query is. `of_team` is what the team it names is granted, if the caller may ask.
+
+    It names `CALLER`, like all conditions here that depend on what the caller has stored.
+    """
+    conditions: list[ColumnElement[bool]] = [seen(horizon, query.status)]
+    if query.q.strip():
+        conditions.append(_matches(horizon, query.q.strip()))
+    if query.transport == "openapi":
+        conditions.append(Server.has_spec.is_(True))
+    elif query.transport:
+        conditions.append(Server.transport == query.transport)
+    if query.auth == AuthType.NONE:
+        conditions.append(or_(Server.auth_type.is_(None), Server.auth_type == "none"))
+    elif query.auth:
+        conditions.append(Server.auth_type == query.auth)
+    if query.group:
+        conditions.append(
+            Server.server_id.in_(
+                select(AccessGroupServer.server_id).join(AccessGroup).where(AccessGroup.name == query.group)
+            )
+        )
+    if query.team:
+        conditions.append(authz.servers_of_team(of_team) if of_team is not None else false())
+    if query.health:
+        conditions.append(Server.health_status == query.health)
+    if query.needs:
+        conditions.append(_asking(horizon))
+    return and_(*conditions)
+
+
+def team_asked_for(session: Session, principal: Principal, query: GridQuery) -> Reach | None:
+    """What the team that a query names is granted; None where the caller may not ask for it."""
+    if not query.team or not authz.may_ask_for_team(principal, query.team):
+        return None
+    return holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
+
+
+def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
+    """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand for themselves."""
+    columns = [Server.server_name, Server.alias, Server.description]
+    if horizon.admin_view:
+        columns.append(Server.address)
+    found: list[ColumnElement[bool]] = [
+        func.lower(column).contains(text.lower(), autoescape=True) for column in columns
+    ]
+    return or_(*found, Server.server_id == text)
+
+
+def _asking(horizon: Horizon) -> ColumnElement[bool]:
+    """As `NEEDING`, and for those with admin view also servers with changed tool definitions that wait."""
+    if not horizon.admin_view:
+        return NEEDING
+    changed = exists().where(AcceptedTool.server_id == Server.server_id, AcceptedTool.state.in_(WAITING))
+    return or_(NEEDING, changed)
+
+
+def asks_for_sign_in() -> ColumnElement[bool]:
+    """The condition on `Server` that says what `needs_a_person` says."""
+    by_itself = func.coalesce(Server.oauth2_flow, "") == OAuthFlow.CLIENT_CREDENTIALS.value
+    return or_(
+        Server.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE.value,
+        and_(Server.auth_type == AuthType.OAUTH2.value, ~by_itself),
+    )
+
+
+CALLER, AT = bindparam("caller", type_=String()), bindparam("at", type_=UtcDateTime())
+"""Whose values and keys count, and the time it is: given when a statement is run, which is kept for many."""
+
+
+def _needing() -> ColumnElement[bool]:
+    value = exists().where(
+        UserVariable.user_id == CALLER,
+        UserVariable.server_id == ServerVariable.server_id,
+        UserVariable.name == ServerVariable.name,
+    )
+    unset = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value)
+    key = exists().where(
+        UserCredential.user_id == CALLER, UserCredential.server_id == Server.server_id, UserCredential.kind == "byok"
+    )
+    connected = exists().where(
+        UserCredential.user_id == CALLER,
+        UserCredential.server_id == Server.server_id,
+        UserCredential.kind == KIND,
+        UserCredential.reconnect_because.is_(None),
+        or_(UserCredential.renewable, UserCredential.expires_at.is_(None), UserCredential.expires_at > AT),
+    )
+    return or_(unset, and_(Server.is_byok, ~key), and_(asks_for_sign_in(), ~connected))
+
+
+NEEDING = _needing()
+"""Servers that wait for a value, a key or a sign-in of `CALLER`.
+
+Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
+"""
+
+_TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}
+
+
+def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
+    """Keyset paging: the order, and the condition that begins behind the cursor."""
+    key, _, server_id = query.cursor.rpartition("~")
+    column = _TIMES.get(query.sort)
+    if column is None:
+        after = tuple_(Server.sort_key, Server.server_id) > (key, server_id)
+        return (Server.sort_key, Server.server_id), after if query.cursor else true()
+    try:
+        at = datetime.fromisoformat(key)
+    except ValueError:
+        return (column.desc(), Server.server_id), true()
+    return (column.desc(), Server.server_id), or_(column < at, and_(column == at, Server.server_id > server_id))
+
+
+def cursor_of(query: GridQuery, row: Server) -> str:
+    """Where the next page begins: behind `row`."""
+    column = _TIMES.get(query.sort)
+    key = row.sort_key if column is None else getattr(row, column.key).isoformat()
+    return f"{key}~{row.server_id}"

@@ -1,0 +1,254 @@
+"""Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, ServerFacts, ToolLimits
+from portal.domain.errors import CredentialNeeded, Forbidden, UpstreamFailure, UpstreamTimeout
+from portal.domain.principals import Principal
+from portal.domain.tokens import approximate_tokens
+from portal.domain.tool_groups import group_of
+from portal.domain.upstream import HealthReason, ToolDefinition
+from portal.services.runtime import house_of
+from portal.services.servers import queries
+from portal.services.servers.views import KIND_OF_FAULT, MASK
+from portal.services.upstreams.resolve import (
+    NOTHING,
+    Approach,
+    Passed,
+    approach_to_call,
+    approach_to_list,
+    approaches_to_list,
+    ask,
+)
+from portal.store.database import release
+from portal.store.models import Server
+
+_DEADLINE = 10.0
+_MOST_SERVERS = 500
+
+
+@dataclass(frozen=True)
+class ToolView:
+    """A tool of one server, as its server describes it and as this catalogue names it."""
+
+    name: str
+    display_name: str
+    description: str
+    kind: str
+    input_schema: Mapping[str, Any]
+    wire: Mapping[str, Any]
+    allowed: bool = True
+    tokens: int = 0
+    """About how many tokens its definition costs a model."""
+    enabled: bool = True
+    """Whether the server's own list has it, whoever asks."""
+    own_description: str = ""
+
+    @property
+    def group(self) -> str:
+        """Create, Read, Update, Delete or Other."""
+        return group_of(self.name, self.own_description)
+
+
+Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
+
+
+@dataclass(frozen=True)
+class CallView:
+    """What a tool call gave: the MCP result, how long it took (ms), and the headers sent, values masked."""
+
+    wire: Mapping[str, Any]
+    is_error: bool
+    duration_ms: int
+    headers_sent: tuple[tuple[str, str], ...]
+
+
+def list_tools(
+    session: Session, principal: Principal, server_id: str, passed: Passed = NOTHING
+) -> tuple[ToolView, ...]:
+    """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`.
+
+    `passed` are headers of the caller; those that the server lists go on to it.
+    """
+    server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
+    return tuple(view for view in _listed(session, principal, server, passed) if view.allowed)
+
+
+def inspect_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
+    """All tools of one server, those that are not allowed too. Raises `UpstreamFailure`."""
+    server = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT)
+    return _listed(session, principal, server)
+
+
+def list_all_tools(session: Session, principal: Principal, passed: Passed = NOTHING) -> list[dict[str, Any]]:
+    """The tools of every server the caller may use, as `{prefix}-{tool}` in MCP wire spelling.
+
+    A server that does not answer within its time is left out: one hanging upstream costs the others nothing.
+    """
+    query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
+    rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*queries.PARTS)))
+    groups = queries.groups_of(session, rows)
+    rows = [row for row in rows if row.transport != "stdio" or house_of(session).stdio_enabled]
+    plan: list[tuple[str, Views]] = []
+    for row in rows:
+        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        plan.append((prefix_of(row), _viewer(principal, server)))
+    return [
+        {**view.wire, "name": f"{prefix}-{view.name}", "description": view.description}
+        for (prefix, views), answer in zip(plan, _answers(session, principal, rows, passed), strict=True)
+        if not isinstance(answer, UpstreamFailure)
+        for view in views(answer)
+        if view.allowed
+    ]
+
+
+def list_tools_of(
+    session: Session, principal: Principal, server_ids: Collection[str]
+) -> dict[str, tuple[ToolView, ...] | UpstreamFailure]:
+    """All tools of these servers, asked side by side now; of a server that fails, the failure.
+
+    Servers whose tools the caller may neither use nor inspect are left out.
+    """
+    query = select(Server).where(Server.server_id.in_(server_ids)).order_by(Server.sort_key, Server.server_id)
+    rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*queries.PARTS)))
+    groups = queries.groups_of(session, rows)
+    plan: dict[str, tuple[Server, Views]] = {}
+    for row in rows:
+        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        if any(authz.may(principal, action, server) for action in (Action.SERVER_USE, Action.SERVER_INSPECT)):
+            plan[row.server_id] = (row, _viewer(principal, server))
+    answers = _answers(session, principal, [row for row, _ in plan.values()])
+    return {
+        server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
+        for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
+    }
+
+
+def _listed(
+    session: Session, principal: Principal, server: ServerFacts, passed: Passed = NOTHING
+) -> tuple[ToolView, ...]:
+    """All tools of one server, asked of it now as the caller."""
+    views = _viewer(principal, server)
+    approach = approach_to_list(session, principal, server.row, passed)
+    release(session)
+    with _asking(principal):
+        try:
+            return views(ask(session, principal, approach, house_of(session).mcp.list_tools))
+        except CredentialNeeded as error:
+            raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
+
+
+def _answers(
+    session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
+) -> list[tuple[ToolDefinition, ...] | UpstreamFailure]:
+    """What many servers answer when they are asked for their tools side by side, in their order."""
+    approaches = approaches_to_list(session, principal, rows, passed)
+    release(session)
+    targets = [approach.target for approach in approaches if isinstance(approach, Approach)]
+    answers = iter(house_of(session).mcp.list_tools_many(targets, deadline=_DEADLINE))
+    return [next(answers) if isinstance(approach, Approach) else approach for approach in approaches]
+
+
+def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
+    """What went wrong, as far as the caller may know: hosts are for those with admin view (`1-system.md`, 5)."""
+    if authz.has_admin_view(principal):
+        return failure
+    message = KIND_OF_FAULT[HealthReason(failure.reason)]
+    timed_out = isinstance(failure, UpstreamTimeout)
+    return UpstreamTimeout(message) if timed_out else UpstreamFailure(message, reason=failure.reason)
+
+
+@contextmanager
+def _asking(principal: Principal) -> Iterator[None]:
+    """Ask an upstream for somebody, who is told of its failure what they may know."""
+    try:
+        yield
+    except UpstreamFailure as failure:
+        raise _told(principal, failure) from None
+
+
+def call_tool(
+    session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any],
+    passed: Passed = NOTHING,
+) -> CallView:  # fmt: skip
+    """Call a tool as the person who asks, with their own values and those of their headers that the server lists.
+
+    Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
+    `UpstreamFailure`.
+    """
+    row, tool = authorize_call(session, principal, server_id, name)
+    approach = approach_to_call(session, principal, row, passed)
+    release(session)
+    began = time.monotonic()
+    with _asking(principal):
+        mcp = house_of(session).mcp
+        outcome = ask(session, principal, approach, lambda target: mcp.call_tool(target, tool, dict(arguments)))
+    took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
+    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in approach.target.headers))
+
+
+def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:
+    """The server and the tool's own name, where the caller may call it. Raises as `find_server`, and `Forbidden`."""
+    server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
+    limits = authz.tool_limits(principal, server)
+    tool = _own_name(server.row, limits, name)
+    if not limits.allow(tool):
+        raise Forbidden("You may not call this tool.")
+    return server.row, tool
+
+
+def prefix_of(row: Server) -> str:
+    """What a server's tools are published under: its alias, else its name, else its id."""
+    return row.alias or row.server_name or row.server_id
+
+
+def kind_of(tool: ToolDefinition) -> str:
+    """`read`, `write` or `delete`: by the tool's own annotations (MCP), else by the verb its name begins with."""
+    annotations = tool.wire.get("annotations")
+    if isinstance(annotations, dict):
+        if annotations.get("readOnlyHint") is True:
+            return "read"
+        if annotations.get("destructiveHint") is True:
+            return "delete"
+    verb = tool.name.replace("-", "_").split("_")[0].lower()
+    if verb in _DELETES:
+        return "delete"
+    return "read" if verb in _READS else "write"
+
+
+_READS = frozenset("get list search find read show describe query fetch count lookup whoami echo".split())
+_DELETES = frozenset("delete remove drop purge destroy revoke".split())
+
+
+def _viewer(principal: Principal, server: ServerFacts) -> Views:
+    """How this caller sees the tools of this server; made before the transaction ends, so that no row is read later."""
+    shown = dict(server.row.tool_name_to_display_name or {})
+    described = dict(server.row.tool_name_to_description or {})
+    limits = authz.tool_limits(principal, server)
+
+    def views(tools: Sequence[ToolDefinition]) -> tuple[ToolView, ...]:
+        return tuple(view(tool) for tool in tools)
+
+    def view(tool: ToolDefinition) -> ToolView:
+        description = described.get(tool.name) or tool.description
+        return ToolView(
+            tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
+            limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
+            limits.allow_list is None or tool.name in limits.allow_list, tool.description,
+        )  # fmt: skip
+
+    return views
+
+
+def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
+    """The tool's own name, also where it was given as it is published; a name that is listed as written stays so."""
+    prefix = f"{prefix_of(row)}-"
+    return name if limits.name(name) else name.removeprefix(prefix)

@@ -1,0 +1,312 @@
+"""From a stored server and a person to an upstream that can be spoken to: the last line that opens secrets."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+
+from portal.domain.credentials import auth_headers, setup_url
+from portal.domain.errors import CredentialNeeded, InsufficientScope, MissingVariables, UpstreamFailure, UpstreamTimeout
+from portal.domain.principals import Principal
+from portal.domain.servers import AuthType
+from portal.domain.upstream import AwsSigning, HealthReason, Target
+from portal.domain.variables import Scope, Variable, interpolate, missing_variables, references, required_variables
+from portal.services.oauth_client.service_tokens import exchanged_token, machine_token
+from portal.services.oauth_client.user_tokens import fresh_tokens, name_of, needed, note_refusal, note_wanted, own_token
+from portal.services.runtime import house_of
+from portal.services.secrets import user_values
+from portal.services.secrets.server_definition import Definition, opened
+from portal.services.secrets.token_store import is_exchange, is_machine, needs_a_person
+from portal.store.database import release
+from portal.store.models import Server
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 30.0
+Passed = Mapping[str, str]
+NOTHING: Passed = {}
+_AWS = {
+    "aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token", "aws_region_name": "region", "aws_service_name": "service",
+    "aws_role_name": "role",
+}  # fmt: skip
+_RENEWING = 8.0  # seconds for renewing connections before many servers are asked
+_OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that decides what is sent to an upstream, in the clear and only for as long as it takes to send it.
+
+    `may_start`: whether its command may be started. It may where the server is saved and active, and for a test that an
+    Admin confirmed. `home` names the home folder that the command keeps.
+    """
+
+    transport: str
+    auth_type: str | None
+    definition: Definition = field(repr=False)
+    command: str | None = None
+    variables: tuple[Variable, ...] = ()
+    timeout: float | None = None
+    extra_headers: tuple[str, ...] = ()
+    may_start: bool = False
+    home: str = ""
+
+    @property
+    def needs_a_token(self) -> bool:
+        """Whether an access token has to be got before anything is sent."""
+        return self.auth_type in _OAUTH
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a target is made of, but the access token that it may need; `key` is a person's own, or that token."""
+
+    row: Server
+    blueprint: Blueprint
+    values: Mapping[str, str] = field(repr=False)
+    key: str | None = field(repr=False)
+    passed: Passed = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Approach:
+    """A target, with the access token that is in it ("" for none) and the way to get another one."""
+
+    target: Target
+    plan: Plan
+    token: str = field(default="", repr=False)
+
+
+def blueprint_of(session: Session, row: Server) -> Blueprint:
+    """The blueprint of a stored server."""
+    return Blueprint(
+        transport=row.transport,
+        auth_type=row.auth_type,
+        definition=opened(session, row, credentials=True),
+        command=row.command,
+        variables=declared(row),
+        timeout=row.timeout,
+        extra_headers=tuple(row.extra_headers),
+        may_start=row.approval_status == "active" and not inspect(row).transient,
+        home="" if inspect(row).transient else home_of(row.server_id, row.incarnation),
+    )
+
+
+def home_of(server_id: str, incarnation: str) -> str:
+    """Whose home folder the command of a server keeps: one that is made anew under the same id gets a new one."""
+    return f"{server_id}\n{incarnation}"
+
+
+def declared(row: Server) -> tuple[Variable, ...]:
+    """The variables that a server declares."""
+    return tuple(Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables)
+
+
+def approach_to_call(session: Session, principal: Principal, row: Server, passed: Passed = NOTHING) -> Approach:
+    """The upstream as `principal` reaches it for a tool call; of the headers in `passed`, those the server lists go on.
+
+    It may ask an authorization server first, which ends the
+    transaction at hand.
+
+    Raises `MissingVariables` (412) with the names, `CredentialNeeded` (401) where their key or sign-in is missing, and
+    `UpstreamFailure` for an authorization server that fails.
+    """
+    values = user_values.opened_values(session, row, principal.user_id)
+    missing = missing_variables([Variable(v.name, Scope.USER) for v in row.variables if v.is_required], values)
+    link = setup_url(house_of(session).public_url, row.server_id)
+    name = name_of(row)
+    if missing:
+        raise MissingVariables(
+            f"{name} needs values that only you have: {', '.join(missing)}. Set them at {link} and try again.",
+            server_id=row.server_id, server_name=name, names=list(missing), missing=list(missing), setup_url=link,
+        )  # fmt: skip
+    key = user_values.opened_key(session, row, principal.user_id) if row.is_byok else None
+    if row.is_byok and key is None:
+        raise CredentialNeeded(
+            f"{name} needs your own key. Store it at {link} and try again.", code="byok_auth_required",
+            server_id=row.server_id, setup_url=link,
+        )  # fmt: skip
+    return _approach(session, principal, Plan(row, blueprint_of(session, row), values, key, passed))
+
+
+def target_to_probe(session: Session, row: Server) -> Target | HealthReason | Plan:
+    """The upstream as the portal itself reaches it, or the reason why it cannot be judged without a person; a `Plan`
+    where the portal's own token has to be got first, by `signed`."""
+    house = house_of(session)
+    if row.transport == "stdio" and not (house.stdio_enabled and row.approval_status == "active"):
+        return HealthReason.DISABLED
+    if any(variable.is_required for variable in row.variables):
+        return HealthReason.PER_USER_VALUE
+    if row.is_byok or needs_a_person(row):
+        return HealthReason.SIGN_IN_NEEDED
+    blueprint = blueprint_of(session, row)
+    return Plan(row, blueprint, {}, None) if is_machine(row) else build(blueprint, {})
+
+
+def signed(session: Session, plan: Plan) -> Target:
+    """The upstream with the portal's own token. Raises `UpstreamFailure`; ends the transaction at hand."""
+    return build(plan.blueprint, plan.values, key=machine_token(session, plan.row))
+
+
+def approach_to_list(session: Session, principal: Principal, row: Server, passed: Passed = NOTHING) -> Approach:
+    """The upstream for listing tools, which missing values do not block: headers that need one are left out.
+
+    Raises `UpstreamFailure` (`sign_in_needed`) where the person's own connection is missing.
+    """
+    found = approaches_to_list(session, principal, [row], passed)[0]
+    if isinstance(found, UpstreamFailure):
+        raise found
+    return found
+
+
+def approaches_to_list(
+    session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
+) -> list[Approach | UpstreamFailure]:
+    """As `approach_to_list` for many, in their order; a failure stands where one cannot be asked.
+
+    What is stored is read first, for all: getting a token may end the transaction.
+    """
+    plans = []
+    for row in rows:
+        key = user_values.opened_key(session, row, principal.user_id) if row.is_byok else None
+        values = user_values.opened_values(session, row, principal.user_id)
+        plans.append(Plan(row, blueprint_of(session, row), values, key, passed))
+    personally = [plan.row for plan in plans if plan.blueprint.needs_a_token and not is_machine(plan.row)]
+    fresh = fresh_tokens(session, principal.user_id, [row for row in personally if not is_exchange(row)])
+    ids, deadline = [row.server_id for row in rows], time.monotonic() + _RENEWING
+    found: list[Approach | UpstreamFailure] = []
+    for server_id, plan in zip(ids, plans, strict=True):
+        if plan.blueprint.needs_a_token and server_id not in fresh and time.monotonic() > deadline:
+            found.append(UpstreamTimeout("There was no time to renew your connection."))
+            continue
+        try:
+            known = replace(plan, key=fresh[server_id]) if server_id in fresh else plan
+            found.append(_approach(session, principal, known))
+        except UpstreamFailure as failure:
+            found.append(failure)
+        except CredentialNeeded as error:
+            found.append(UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED))
+    return found
+
+
+def ask(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
+    """Ask an upstream, and once more where it refuses the token: with the one that is got in its place.
+
+    Raises what `question` raises, and `CredentialNeeded` where only a new connection helps. No other credential is
+    tried (R-OAUTH-43). The transaction has to be released before.
+    """
+    try:
+        return question(approach.target)
+    except InsufficientScope as failure:
+        if approach.token and needs_a_person(approach.plan.row):
+            row = approach.plan.row
+            note_wanted(session, row, principal.user_id, failure.scopes)
+            raise needed(session, row.server_id, name_of(row), scopes=failure.scopes or ("?",)) from None
+        raise
+    except UpstreamFailure as failure:
+        if not approach.token or failure.reason != HealthReason.SIGN_IN_NEEDED:
+            raise
+    return _ask_again(session, principal, approach, question)
+
+
+def _ask_again(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
+    again = _approach(session, principal, approach.plan, refused=approach.token)
+    release(session)
+    try:
+        return question(again.target)
+    except UpstreamFailure as failure:
+        row = approach.plan.row
+        if failure.reason != HealthReason.SIGN_IN_NEEDED or not needs_a_person(row):
+            raise
+        if not is_exchange(row):
+            note_refusal(session, row, principal.user_id, again.token)
+        raise needed(session, row.server_id, name_of(row), "refused") from None
+
+
+def _approach(session: Session, principal: Principal, plan: Plan, *, refused: str = "") -> Approach:
+    token = plan.key if plan.blueprint.needs_a_token else None
+    if plan.blueprint.needs_a_token and (token is None or token == refused):
+        token = _token(session, principal, plan.row, refused)
+        plan = replace(plan, key=token)
+    return Approach(build(plan.blueprint, plan.values, key=plan.key, passed=plan.passed), plan, token or "")
+
+
+def _token(session: Session, principal: Principal, row: Server, refused: str) -> str:
+    """The access token that the server's auth type asks for, and no other."""
+    if is_machine(row):
+        return machine_token(session, row, refused=refused)
+    if not is_exchange(row):
+        return own_token(session, row, principal.user_id, refused=refused)
+    subject = own_token(session, row, principal.user_id)
+    return exchanged_token(session, row, principal.user_id or "", subject, refused=refused)
+
+
+def build(
+    blueprint: Blueprint, values: Mapping[str, str], *, key: str | None = None, passed: Passed = NOTHING
+) -> Target:
+    """Put a blueprint and a person's values together; `key` is the person's own and goes before the shared one.
+
+    Where the auth type is OAuth `key` is the access token, and no shared one ever takes its place. What a caller passes
+    on (`passed`) gives way to the sign-in, and that to a static header of the same name.
+
+    Raises `UpstreamFailure` (`disabled`) for a command that may not be started.
+    """
+    if blueprint.transport == "stdio" and not blueprint.may_start:
+        raise UpstreamFailure("A command is not started before it is saved and active.", reason=HealthReason.DISABLED)
+    definition = blueprint.definition
+    secret = key if key is not None or blueprint.needs_a_token else definition.credentials.get("auth_value")
+    headers = _passed_headers(blueprint, passed)
+    if isinstance(secret, str) and secret and blueprint.auth_type:
+        _put_over(headers, auth_headers(AuthType(blueprint.auth_type), secret.strip()))
+    _put_over(headers, _static_headers(blueprint, values))
+    return Target(
+        transport="stdio" if blueprint.transport == "stdio" else "http" if blueprint.transport == "http" else "sse",
+        url=definition.urls.get("url", ""),
+        spec_url=definition.urls.get("spec_path", ""),
+        command=blueprint.command or "",
+        args=tuple(definition.args),
+        env=dict(definition.env),
+        headers=headers,
+        timeout=blueprint.timeout or DEFAULT_TIMEOUT,
+        home=blueprint.home,
+        signing=_signing(definition.credentials) if blueprint.auth_type == AuthType.AWS_SIGV4 else None,
+    )
+
+
+def _signing(credentials: Mapping[str, object]) -> AwsSigning:
+    """The stored AWS credentials; where region or service are not stored, LiteLLM's usual ones."""
+    stored = {field: credentials.get(name) for name, field in _AWS.items()}
+    return AwsSigning(**{field: value.strip() for field, value in stored.items() if isinstance(value, str) and value})
+
+
+def _passed_headers(blueprint: Blueprint, passed: Passed) -> dict[str, str]:
+    """The caller's headers that the server lists, under the names that it gives them."""
+    sent = {name.lower(): value for name, value in passed.items()}
+    return {name: sent[name.lower()] for name in blueprint.extra_headers if name.lower() in sent}
+
+
+def _put_over(headers: dict[str, str], others: Mapping[str, str]) -> None:
+    """Add headers, in place of those of the same name however it is spelled."""
+    spelled = {name.lower(): name for name in headers}
+    for name, value in others.items():
+        headers.pop(spelled.get(name.lower(), ""), None)
+        headers[name] = value
+
+
+def _static_headers(blueprint: Blueprint, values: Mapping[str, str]) -> dict[str, str]:
+    personal_names = {v.name for v in blueprint.variables if v.scope is Scope.USER}
+    known = {name: value for name, value in values.items() if name in personal_names} | dict(
+        blueprint.definition.globals
+    )
+    templates = blueprint.definition.static_headers
+    used = {name for template in templates.values() for name in references(template)}
+    unset = set(missing_variables(required_variables(blueprint.variables, used), known))
+    return {
+        name: interpolate(template, known).strip()
+        for name, template in templates.items()
+        if unset.isdisjoint(references(template))
+    }
