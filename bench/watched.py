@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from portal import cli, serving
+from portal import cli
+from portal.processes import web
 
 _counted = threading.local()
 _pauses: list[float] = []
@@ -20,14 +21,14 @@ def main() -> None:
     """Run the command line of the portal, its application in our wrapper."""
     event.listen(Engine, "before_cursor_execute", _count)
     gc.callbacks.append(_note_pause)
-    made = serving.create_app
+    made = web.create_app
 
     def watched(settings: Any) -> Any:
         app = made(settings)
         app.wsgi_app = _Watch(app.wsgi_app)
         return app
 
-    serving.create_app = watched
+    web.create_app = watched
     cli.main()
 
 

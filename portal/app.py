@@ -13,7 +13,7 @@ from portal.domain.principals import Role
 from portal.domain.servers import STDIO_COMMANDS
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy
-from portal.services.runtime import House
+from portal.services.runtime import Runtime
 from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.journal import FileJournal
@@ -27,11 +27,11 @@ MOST_BYTES = 2 * 1024 * 1024
 
 
 def open_database(settings: Settings) -> Database:
-    """The database with the house that use cases live in. Raises `BadSettings`."""
+    """Open the database, with what use cases need of this process. Raises `BadSettings`."""
     commands = frozenset(settings.stdio_commands)
     outbound = OutboundPolicy(settings.private_upstreams)
     sandbox = sandbox_of(settings)
-    house = House(
+    runtime = Runtime(
         vault=Vault(parse_key_ring(settings.encryption_keys.get_secret_value())),
         oauth=OAuthClient(outbound),
         openid=OpenIdClient(),
@@ -49,7 +49,7 @@ def open_database(settings: Settings) -> Database:
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
     )
-    return Database(settings.database_url, {"house": house, "journal": journal_of(settings, house.vault)})
+    return Database(settings.database_url, {"runtime": runtime, "journal": journal_of(settings, runtime.vault)})
 
 
 def journal_of(settings: Settings, vault: Vault | None = None) -> FileJournal | None:

@@ -7,7 +7,19 @@ and `may_see`; a property test holds each pair together.
 
 from functools import cache
 
-from portal.authorization.callers import (
+from portal.authorization.actions import Action, Predicate, ServerFacts
+from portal.authorization.keys import (
+    KeyFacts,
+    KeyFault,
+    SetBy,
+    key_complies,
+    key_fault,
+    owner_is_member,
+    personal_keys,
+    reach_of_key,
+    working_keys,
+)
+from portal.authorization.predicates import (
     active_admins,
     has_admin_view,
     is_active_admin,
@@ -22,38 +34,7 @@ from portal.authorization.callers import (
     may_ask_for_team,
     may_take_route,
 )
-from portal.authorization.fields import (
-    VISIBLE_FIELDS,
-    Show,
-    Visibility,
-    shown,
-    visibility,
-)
-from portal.authorization.keys import (
-    KeyFacts,
-    KeyFault,
-    SetBy,
-    key_complies,
-    key_fault,
-    owner_is_member,
-    personal_keys,
-    reach_of_key,
-    working_keys,
-)
-from portal.authorization.lists import (
-    Horizon,
-    horizon,
-    open_servers,
-    public_servers,
-    reviewable_within,
-    servers_of_team,
-    sign_in_servers,
-    usable_servers,
-    usable_within,
-    visible_servers,
-    visible_within,
-)
-from portal.authorization.reach import (
+from portal.authorization.server_access import (
     Decision,
     Rule,
     ToolLimits,
@@ -67,11 +48,20 @@ from portal.authorization.reach import (
     may_use,
     tool_limits,
 )
-from portal.authorization.words import (
-    Action,
-    Predicate,
-    ServerFacts,
+from portal.authorization.sql_conditions import (
+    Horizon,
+    horizon,
+    open_servers,
+    public_servers,
+    reviewable_within,
+    servers_of_team,
+    sign_in_servers,
+    usable_servers,
+    usable_within,
+    visible_servers,
+    visible_within,
 )
+from portal.authorization.visible_fields import VISIBLE_FIELDS, Show, Visibility, shown, visibility
 from portal.domain.errors import Forbidden
 from portal.domain.principals import Principal
 

@@ -2,7 +2,7 @@
 
 import click
 
-from portal.cli import audit, backup, catalogue, doctor, keys, people, running, schema
+from portal.cli import audit, backup, catalog, db, doctor, keys, serve, users
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,7 +12,7 @@ def main() -> None:
 
 
 for _command in (
-    running.serve, running.worker, schema.db, people.users, keys.keys, catalogue.catalogue, audit.audit,
-    backup.backup, backup.restore, doctor.doctor, running.demo,
+    serve.serve, serve.worker, db.db, users.users, keys.keys, catalog.catalogue, audit.audit,
+    backup.backup, backup.restore, doctor.doctor, serve.demo,
 ):  # fmt: skip
     main.add_command(_command)

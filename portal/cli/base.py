@@ -12,7 +12,7 @@ import click
 from portal import environment
 from portal.domain.errors import Forbidden, PortalError
 from portal.domain.principals import OPERATOR
-from portal.embedded import prepare_environment
+from portal.processes.embedded import prepare_environment
 from portal.settings import BadSettings, Settings, read_settings
 from portal.store import schema
 from portal.store.database import Database

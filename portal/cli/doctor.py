@@ -9,7 +9,7 @@ from portal import environment
 from portal.cli import base
 from portal.cli.checks import api_keys, commands, database, files, journal, keys, network
 from portal.cli.checks.findings import Check, Finding, Level, Surroundings, bad, ok
-from portal.embedded import prepare_environment
+from portal.processes.embedded import prepare_environment
 from portal.settings import BadSettings, read_settings
 
 ON_THE_HOST: tuple[Check, ...] = (

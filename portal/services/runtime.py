@@ -16,7 +16,7 @@ from portal.upstream.sandbox import Sandbox
 
 
 @dataclass(frozen=True)
-class House:
+class Runtime:
     """The vault, the way to upstreams, and the operator's settings that use cases depend on."""
 
     vault: Vault
@@ -45,8 +45,8 @@ class House:
         return self.hasher.hash("nobody has this password")
 
 
-def house_of(session: Session) -> House:
-    """The house that `session` belongs to."""
-    house = session.info["house"]
-    assert isinstance(house, House)
-    return house
+def runtime_of(session: Session) -> Runtime:
+    """The runtime that `session` belongs to."""
+    runtime = session.info["runtime"]
+    assert isinstance(runtime, Runtime)
+    return runtime

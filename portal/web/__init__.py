@@ -6,13 +6,13 @@ from portal.settings import Settings
 from portal.store import schema
 from portal.store.database import Database
 from portal.web import api as api_door
-from portal.web import context, errors, limits, oauth, observing, pages, rendering
+from portal.web import context, errors, limits, oauth, pages, rendering, request_log
 from portal.web.sessions import StoredSessions
 
 
 def register(app: Flask, settings: Settings, database: Database) -> None:
     """The list of all that hangs on the application."""
-    observing.init_app(app, settings)  # first: whatever comes after it is seen
+    request_log.init_app(app, settings)  # first: whatever comes after it is seen
     app.session_interface = StoredSessions(database, https=settings.https)
 
     @app.before_request
@@ -51,4 +51,4 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
 
         @app.get("/metrics")
         def metrics() -> Response:
-            return observing.show_metrics(database)
+            return request_log.show_metrics(database)

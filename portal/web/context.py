@@ -22,8 +22,8 @@ from portal.services.audit import Outcome
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.telemetry import metrics
-from portal.web import arriving
-from portal.web.carriers import marks, presented_key, wants_page
+from portal.web import host_check
+from portal.web.request_auth import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
 _DOCUMENTS = ("resource", "resource_at_root", "resource_below_mcp", "authorization_server", "server_at_root")
@@ -124,14 +124,14 @@ def known_person() -> Principal | None:
 
 def identify() -> None:
     """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
-    arriving.check(settings().public_url)
-    arriving.refuse_encoded_body()
+    host_check.check(settings().public_url)
+    host_check.refuse_encoded_body()
     if request.endpoint is None:
         return
     fault = browser_session.fault  # type: ignore[attr-defined]
-    if fault is not None and request.endpoint not in arriving.ANY_HOST_ENDPOINTS:
+    if fault is not None and request.endpoint not in host_check.ANY_HOST_ENDPOINTS:
         raise fault  # who asks cannot be known: neither a stranger nor signed out
-    g.address = arriving.client_address(database(), settings().trusted_proxies)
+    g.address = host_check.client_address(database(), settings().trusted_proxies)
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
     key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None

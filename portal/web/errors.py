@@ -17,9 +17,9 @@ from portal.store.faults import DatabaseFault, fault_of
 from portal.telemetry import metrics
 from portal.telemetry.logs import places
 from portal.web import limits
-from portal.web.carriers import speaks_oauth
 from portal.web.context import PasswordChangeNeeded, note_refusal, settings, speaks_json
 from portal.web.rendering import is_boosted, is_fragment_request, page, see_other
+from portal.web.request_auth import speaks_oauth
 
 log = logging.getLogger("portal.web")
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from html import escape
 from unicodedata import bidirectional
 
-from portal.domain.marks import Mark, characters, is_suspect
+from portal.domain.suspicious_text import Mark, characters, is_suspect
 
 # Printable ASCII and white space: what is left of a page without them is little, and decides.
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.redline import Warning, definition_of, marked, warnings_of
+from portal.domain.definition_diff import Warning, definition_of, marked, warnings_of
 from portal.services.servers import grid
 from portal.services.servers.grid import GridChoices, ServerCard
 from portal.services.servers.grid_filters import GridQuery

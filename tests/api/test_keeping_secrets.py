@@ -13,7 +13,7 @@ from portal.domain.principals import OPERATOR
 from portal.services.catalog import imports
 from portal.services.operations import binding
 from portal.services.operations.bootstrap import apply_config
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import destinations
@@ -239,7 +239,7 @@ def test_an_older_version_reads_what_this_one_stored(full: Client, write: Write)
     """It serves beside this one, and after a downgrade: what it reads is sealed as it knows it, also after a move."""
     assert full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}).status_code == 202
     with write() as session:
-        row, vault = session.get_one(Server, "id-f"), house_of(session).vault
+        row, vault = session.get_one(Server, "id-f"), runtime_of(session).vault
         for secret in row.secrets:
             assert vault.open(secret.sealed, bindings.of_secret(row, secret.field, secret.name)) is not None
         [variable] = [v for v in row.variables if v.name == "KEY"]

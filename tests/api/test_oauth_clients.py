@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.domain.brokering import is_metadata_document
+from portal.domain.oauth_requests import is_metadata_document
 from portal.services.access.principals import stranger
 from portal.services.oauth_broker import registration
 from portal.store.database import Database

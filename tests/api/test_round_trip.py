@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import LargeBinary, select
 
 from portal.app import create_app, open_database
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.inventory import KINDS as SEALED
 from portal.settings import Settings
 from portal.store.database import Database
@@ -58,7 +58,7 @@ class Tried:
                     {k: row[k] for k in row if k not in hidden} for row in stored if row.get("name") != "audit_head"
                 ]
                 found[table.name] = sorted(rows, key=_ids(table.primary_key))
-            vault = house_of(session).vault
+            vault = runtime_of(session).vault
             for kind in SEALED:
                 opened = [{"ids": v.ids, "says": vault.open(v.ciphertext, v.place)} for v in kind.walk(session)]
                 found[kind.name] = sorted(opened, key=lambda row: row["ids"])
@@ -67,7 +67,7 @@ class Tried:
     def secrets(self, server_id: str) -> dict[tuple[str, str], str | None]:
         """What is stored of a server: field and entry, and what it says."""
         with self.database.session() as session:
-            vault = house_of(session).vault
+            vault = runtime_of(session).vault
             values = [v for kind in SEALED if kind.name in OF_A_SERVER for v in kind.walk(session)]
             return {tuple(v.ids[1:]): vault.open(v.ciphertext, v.place) for v in values if v.ids[0] == server_id}
 

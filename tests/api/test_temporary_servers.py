@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
+from portal.processes.web import do_round
 from portal.services.access.principals import principal_for_user
 from portal.services.oauth_client import held_definitions
 from portal.services.oauth_client.discovery import authorization_of
 from portal.services.oauth_client.registration import client_of
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import unsaved
-from portal.services.upstreams.resolve import blueprint_of, build
-from portal.serving import do_round
+from portal.services.upstreams.resolve import build, config_of
 from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
@@ -251,7 +251,7 @@ def test_what_oauth_finds_out_about_it_stays_with_it(
             found = authorization_of(session, row, afresh=True)
             clients.add(client_of(session, row, found.server).client_id)
             assert found.server.issuer == recording_as.issuer
-            assert build(blueprint_of(session, row), {}, key="at").headers == {"Authorization": "Bearer at"}
+            assert build(config_of(session, row), {}, key="at").headers == {"Authorization": "Bearer at"}
     assert len(clients) == len(recording_as.seen("register")) == 1
     assert count(write, ServerAuthorization) == count(write, OAuthClientRegistration) == 0
     outlive(write, server_id)

@@ -1,4 +1,4 @@
-"""Templates keep to the house: no inline code, no component, endpoint or layout that is not there."""
+"""Templates keep to the rules: no inline code, no component, endpoint or layout that is not there."""
 
 import re
 from collections.abc import Iterator

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.domain import redline
-from portal.domain.marks import characters, phrases
-from portal.domain.redline import compare, definition_of, hash_of, kept_of, marked, warnings_of
+from portal.domain import definition_diff
+from portal.domain.definition_diff import compare, definition_of, hash_of, kept_of, marked, warnings_of
+from portal.domain.suspicious_text import characters, phrases
 
 HIDDEN = {
     "\u200b": "Zero-width character", "\u200d": "Zero-width character", "\u2060": "Zero-width character",
@@ -137,7 +137,7 @@ def test_hidden_characters_in_a_schema_are_found() -> None:
 
 
 def test_what_is_too_large_is_known_by_its_hash_alone() -> None:
-    kept = kept_of({"name": "x", "description": "y" * redline.MAX_BYTES})
+    kept = kept_of({"name": "x", "description": "y" * definition_diff.MAX_BYTES})
     assert list(kept) == ["too_large"]
     assert [w.what for w in warnings_of(kept)] == ["Too large to be shown"]
 
@@ -160,7 +160,7 @@ def test_what_is_too_large_is_known_by_its_hash_alone() -> None:
 )
 def test_hostile_texts_take_no_time(piece: str) -> None:
     # Linear work takes a tenth of a second and quadratic work minutes: a slow or busy machine stays far from both.
-    text = (piece * redline.MAX_BYTES)[: redline.MAX_BYTES]
+    text = (piece * definition_diff.MAX_BYTES)[: definition_diff.MAX_BYTES]
     began = time.process_time()
     warnings_of({"description": text})
     compare({"description": text}, {"description": text[::-1]})

@@ -15,7 +15,7 @@ from portal.services.catalog import imports
 from portal.services.credentials import self_service
 from portal.services.drafts import temporary_servers
 from portal.services.oauth_client import flows, held_definitions, registration, service_tokens
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings, server_definition, token_store, user_values
 from portal.services.servers import queries
 from portal.services.submissions import change_requests
@@ -68,7 +68,7 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
                      server_id="id-signs", state="state-of-the-tests")  # fmt: skip
     temporary_servers.hold_server(session, ada, {"server_id": "held", "server_name": "held", "transport": "http",
                                          "url": "http://127.0.0.1:9/SECRET-held"})  # type: ignore[typeddict-item]  # fmt: skip
-    hint = base64.b64encode(house_of(session).vault.seal("SECRET-id-token", bindings.of_id_token("mel"))).decode()
+    hint = base64.b64encode(runtime_of(session).vault.seal("SECRET-id-token", bindings.of_id_token("mel"))).decode()
     sessions.save_session(session, COOKIE, {"_user_id": "mel", "id_token": hint}, "mel", None)
     session.commit()
     service_tokens.machine_token(session, row_of(session, "id-machine"))
@@ -108,5 +108,5 @@ def passing(session: Session) -> dict[str, Any]:
     hint = base64.b64decode(loaded.data["id_token"])
     return {
         "flow": flow.contents, "temporary": held_definitions.contents_of(session, "held"),
-        "hint": house_of(session).vault.open(hint, bindings.of_id_token("mel")),
+        "hint": runtime_of(session).vault.open(hint, bindings.of_id_token("mel")),
     }  # fmt: skip

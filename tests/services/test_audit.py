@@ -24,7 +24,7 @@ from portal.services.audit import hash_chain
 from portal.services.audit.hash_chain import ANCHOR, HEAD, Hidden, hash_of
 from portal.services.audit.trail import EventFilter
 from portal.services.operations import revocations
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import crud
 from portal.services.servers.grants import ObjectPermission
 from portal.store import schema
@@ -69,7 +69,7 @@ def test_each_event_follows_the_one_before_it(database: Database, write: Write) 
         rows = session.scalars(select(AuditEvent).order_by(AuditEvent.sequence)).all()
         assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
         assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
-        keys = house_of(session).chain_keys
+        keys = runtime_of(session).chain_keys
         assert [row.event_hash for row in rows] == [hash_of(row, keys[row.hash_key or ""]) for row in rows]
     assert fault(database) is None
 

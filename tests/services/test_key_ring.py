@@ -23,7 +23,7 @@ from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR
 from portal.services.audit import trail
 from portal.services.credentials import self_service
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings, inventory, rotation, user_values
 from portal.services.secrets.inventory import KINDS
 from portal.store.database import Database
@@ -177,7 +177,7 @@ def add_values(database: Database, number: int) -> None:
     """A server with a variable for which `number` people have a value."""
     with database.session(writes=True) as session:
         make_server(session, "many", allow_all_keys=True, env_vars=[{"name": "V", "scope": "user"}])
-        row, vault = row_of(session, "id-many"), house_of(session).vault
+        row, vault = row_of(session, "id-many"), runtime_of(session).vault
         for name in (f"u{n:04}" for n in range(number)):
             sealed = vault.seal(f"SECRET-{name}", bindings.of_user_variable(row, name, "V"))
             session.add(User(user_id=name, role="internal_user"))

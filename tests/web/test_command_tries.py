@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.app import create_app, open_database
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.upstreams import connection_test
 from portal.settings import Settings
@@ -112,7 +112,7 @@ def test_the_confirmation_of_one_person_is_not_another_s(
     ada, _ = stdio_portal
     mark = mark_in(ada.post("/servers/test", data=filled(form_of(ada.get(NEW)), **typed(bell)), headers=HTMX))
     with database.session() as session:
-        vault = house_of(session).vault
+        vault = runtime_of(session).vault
         assert vault.open(base64.urlsafe_b64decode(mark), bindings.of_command_test("somebody-else")) is None
     assert connection_test.Start("", (), "", mark).mark not in repr(connection_test.Start("", (), "", mark))
 

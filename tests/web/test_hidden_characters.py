@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 
-from portal.domain.marks import characters
+from portal.domain.suspicious_text import characters
 from portal.web.marking import mark_page
 from tests.conftest import Client, Write
 from tests.factories import make_server

@@ -53,11 +53,11 @@ def test_an_admin_s_page_keeps_what_else_was_typed(signed_in: As) -> None:
 
 
 def test_passwords_that_are_weak_already_keep_working(app: Flask, write: Callable, signed_in: As) -> None:  # type: ignore[type-arg]
-    from portal.services.runtime import house_of
+    from portal.services.runtime import runtime_of
     from portal.store.models import User
 
     with write() as session:
-        session.get(User, "mel").password_hash = house_of(session).hasher.hash("password")
+        session.get(User, "mel").password_hash = runtime_of(session).hasher.hash("password")
     browser = app.test_client()
     form = {"email": "mel@example.com", "password": "password", "csrf_token": token_in(browser.get("/login"))}
     assert browser.post("/login", data=form).status_code == 303

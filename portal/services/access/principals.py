@@ -22,7 +22,7 @@ from portal.services.access import dormancy, known_sign_ins
 from portal.services.access.by_email import find_by_email
 from portal.services.access.known_sign_ins import Known
 from portal.services.instance_settings import STORED, load_preferences, preferences_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers.grants import Holder, Holdings, few_servers, holdings, servers_in
 from portal.store import watching
 from portal.store.database import read
@@ -210,7 +210,7 @@ class Profile:
 
 def _profile(session: Session, user: Any) -> Profile:
     name = user.display_name or user.email or user.user_id
-    providers = house_of(session).providers.values()
+    providers = runtime_of(session).providers.values()
     label = next((p.label for p in providers if p.issuer == user.sso_issuer), None)
     return Profile(
         user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
@@ -246,17 +246,17 @@ def note_key_use(session: Session, principal: Principal) -> None:
 
 def check_password(session: Session, email: str, password: str) -> User:
     """The person whose e-mail and password these are; the same answer, after the same work, for every failure."""
-    house = house_of(session)
+    runtime = runtime_of(session)
     user = find_by_email(session, email)
     stored = user.password_hash if user else None
     try:
-        house.hasher.verify(stored or house.decoy_hash, password)
+        runtime.hasher.verify(stored or runtime.decoy_hash, password)
         correct = user is not None and stored is not None and user.is_active
     except (VerificationError, InvalidHashError):
         correct = False
     if user is None or not correct:
         raise Unauthenticated("The e-mail or the password is not right.")
-    if stored and house.hasher.check_needs_rehash(stored):
+    if stored and runtime.hasher.check_needs_rehash(stored):
         _hash_anew(session, user, stored, password)
     return user
 
@@ -265,7 +265,7 @@ def _hash_anew(session: Session, user: User, stored: str, password: str) -> None
     """Store the same password under the parameters of today: for the journal of revocations it is no other one."""
     user.password_hash = f"{stored}{watching.SAME}"
     session.flush()
-    user.password_hash = house_of(session).hasher.hash(password)
+    user.password_hash = runtime_of(session).hasher.hash(password)
     session.flush()
 
 
@@ -315,6 +315,6 @@ def hash_password(session: Session, password: str, user: User, field: str = "pas
     """The Argon2id hash of a new password for `user`. Raises `InvalidInput` for one that is refused."""
     check_new_password(password, (user.email, user.display_name), field=field)
     try:
-        return house_of(session).hasher.hash(password)
+        return runtime_of(session).hasher.hash(password)
     except UnicodeEncodeError:
         raise InvalidInput("The password holds a broken character. Type it again.", field=field) from None

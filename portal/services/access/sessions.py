@@ -14,7 +14,7 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access import keys, known_sign_ins
 from portal.services.oauth_client.flows import sweep_flows
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.counts import sweep_counts
 from portal.store.database import read
 from portal.store.models import DATABASE_TIME, BrowserSession, time_of
@@ -54,7 +54,7 @@ _STORED = select(
 def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
     row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
-    idle = timedelta(minutes=house_of(session).session_idle_minutes)
+    idle = timedelta(minutes=runtime_of(session).session_idle_minutes)
     if row is None or row.expires_at <= row.at or (row.user_id and row.last_seen_at <= row.at - idle):
         return None
     # Seen later than now: the clock was put back, and without a correction idle time would begin later by as much.
@@ -88,7 +88,7 @@ def _found(session: Session, cookie: str) -> tuple[BrowserSession | None, dateti
 
 
 def _lifetime(session: Session, user_id: str | None) -> timedelta:
-    return timedelta(hours=house_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
+    return timedelta(hours=runtime_of(session).session_max_hours) if user_id else _STRANGER_LIFETIME
 
 
 def end_session(session: Session, cookie: str) -> None:

@@ -18,7 +18,7 @@ from portal.services.access.by_email import find_by_email
 from portal.services.access.principals import principal_for_user
 from portal.services.admins import is_last_admin
 from portal.services.oauth_client import flows
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Team, TeamMember, User, new_id
 
@@ -37,13 +37,13 @@ class Arrived:
 
 def list_providers(session: Session) -> tuple[tuple[str, str], ...]:
     """The providers' names and labels, for the buttons of the sign-in page."""
-    return tuple((provider.name, provider.label) for provider in house_of(session).providers.values())
+    return tuple((provider.name, provider.label) for provider in runtime_of(session).providers.values())
 
 
 def list_callbacks(session: Session, principal: Principal) -> tuple[tuple[str, str, str], ...]:
     """Each provider's label, issuer and the redirect URI to register there, for those who may see settings."""
     authz.require(principal, Action.PREFERENCE_READ)
-    providers = house_of(session).providers.values()
+    providers = runtime_of(session).providers.values()
     return tuple((provider.label, provider.issuer, _callback(session, provider.name)) for provider in providers)
 
 
@@ -52,10 +52,10 @@ def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> s
     provider = _provider(session, name)
     verifier, nonce = secrets.token_urlsafe(48), secrets.token_urlsafe(32)
     contents = {"provider": name, "verifier": verifier, "nonce": nonce, "go_to": go_to}
-    house = house_of(session)
-    house.openid.meet(provider)  # before anything is written: it may take its time
+    runtime = runtime_of(session)
+    runtime.openid.meet(provider)  # before anything is written: it may take its time
     _, state = flows.begin_flow(session, _KIND, contents, browser=browser)
-    return house.openid.authorization_url(
+    return runtime.openid.authorization_url(
         provider, redirect_uri=_callback(session, name), state=state, nonce=nonce, verifier=verifier
     )
 
@@ -78,7 +78,7 @@ def complete_sign_in(session: Session, flow: flows.Flow, *, code: str, iss: str 
     Raises `UpstreamFailure` where the provider did not prove it, `Forbidden` where the rules do not let them in.
     """
     provider = _provider(session, str(flow.contents["provider"]))
-    openid = house_of(session).openid
+    openid = runtime_of(session).openid
     openid.check_response_issuer(provider, iss)
     claims, id_token = openid.claims(
         provider, code=code, redirect_uri=_callback(session, provider.name),
@@ -89,7 +89,7 @@ def complete_sign_in(session: Session, flow: flows.Flow, *, code: str, iss: str 
     principal = principal_for_user(session, user.user_id, address)
     audit.record(session, principal, "signed in", "user", user.user_id, name=principal.name, provider=provider.name)
     session.flush()
-    sealed = house_of(session).vault.seal(id_token, bindings.of_id_token(user.user_id))
+    sealed = runtime_of(session).vault.seal(id_token, bindings.of_id_token(user.user_id))
     return Arrived(user.user_id, str(flow.contents["go_to"]), provider.name, base64.b64encode(sealed).decode())
 
 
@@ -98,28 +98,30 @@ def end_at_provider(session: Session, principal: Principal, name: str, id_token:
 
     `id_token` is what `complete_sign_in` gave: sealed, and opened here only to be sent to the provider that made it.
     """
-    house = house_of(session)
-    provider = house.providers.get(name)
+    runtime = runtime_of(session)
+    provider = runtime.providers.get(name)
     if provider is None or principal.user_id is None:
         return None
     try:
         hint = (
-            house.vault.open(base64.b64decode(id_token), bindings.of_id_token(principal.user_id)) if id_token else None
+            runtime.vault.open(base64.b64decode(id_token), bindings.of_id_token(principal.user_id))
+            if id_token
+            else None
         )
-        return house.openid.end_session_url(provider, back_to=back_to, id_token=hint)
+        return runtime.openid.end_session_url(provider, back_to=back_to, id_token=hint)
     except (UpstreamFailure, ValueError):
         return None
 
 
 def _provider(session: Session, name: str) -> SignInProvider:
-    provider = house_of(session).providers.get(name)
+    provider = runtime_of(session).providers.get(name)
     if provider is None:
         raise NotFound("There is no such way to sign in.")
     return provider
 
 
 def _callback(session: Session, name: str) -> str:
-    return f"{house_of(session).public_url}/login/{name}/callback"
+    return f"{runtime_of(session).public_url}/login/{name}/callback"
 
 
 def _account_of(session: Session, provider: SignInProvider, identity: Identity) -> User:

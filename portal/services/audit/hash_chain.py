@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.database import take_turn
 from portal.store.journal import FileJournal, OutsideHead
 from portal.store.models import AuditEvent, ChainKey, Preference, Revocation, new_id, now
@@ -197,10 +197,10 @@ def keys_of(session: Session) -> Mapping[str, bytes]:
     """Every key that verifies: derived from the ring, and those kept of rings before."""
     found = {}
     for row in session.scalars(select(ChainKey)):
-        opened = house_of(session).vault.open(row.sealed, place_of_key(row.chain_key_id))
+        opened = runtime_of(session).vault.open(row.sealed, place_of_key(row.chain_key_id))
         if opened is not None:
             found[row.chain_key_id] = bytes.fromhex(opened)
-    return {**found, **house_of(session).chain_keys}
+    return {**found, **runtime_of(session).chain_keys}
 
 
 def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -> tuple[int, str]:
@@ -276,10 +276,10 @@ def _anchor(session: Session, head: Head, rows: Sequence[AuditEvent]) -> AuditEv
 
 
 def _newest_key(session: Session) -> tuple[str, bytes]:
-    keys = house_of(session).chain_keys
+    keys = runtime_of(session).chain_keys
     key_id = next(iter(keys))
     if session.get(ChainKey, key_id) is None:
-        sealed = house_of(session).vault.seal(keys[key_id].hex(), place_of_key(key_id))
+        sealed = runtime_of(session).vault.seal(keys[key_id].hex(), place_of_key(key_id))
         session.add(ChainKey(chain_key_id=key_id, sealed=sealed, created_at=now()))
     return key_id, keys[key_id]
 
@@ -301,7 +301,7 @@ def _head_in(session: Session, noted: Preference | None) -> Head | None:
     except (ValueError, TypeError, KeyError):
         return Head(0, None, True, "The head of the chain cannot be read.")
     mac, key_id = value.pop("mac", None), str(value.get("key"))
-    key = house_of(session).chain_keys.get(key_id) or keys_of(session).get(key_id)
+    key = runtime_of(session).chain_keys.get(key_id) or keys_of(session).get(key_id)
     if mac is None:
         return Head(sequence, event_hash)
     if key is not None and not hmac.compare_digest(str(mac), _mac(key, value)):

@@ -20,12 +20,12 @@ from portal.authorization import Action
 from portal.domain.errors import PortalError
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType, Transport, check_definition, origin_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.store.models import Server
 
 log = logging.getLogger("portal.catalog")
-FILE = Path(__file__).parents[1] / "data" / "mcp_servers.json"
+FILE = Path(__file__).parents[2] / "data" / "mcp_servers.json"
 _MOST_CANDIDATES = 500
 
 
@@ -100,14 +100,14 @@ def get_entry(session: Session, principal: Principal, name: str) -> CatalogEntry
 def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
     """Why a server like the entry cannot be added in this portal; blank where it can."""
     authz.require(principal, Action.CATALOG_READ)
-    house = house_of(session)
-    if entry.transport is Transport.STDIO and not house.stdio_enabled:
+    runtime = runtime_of(session)
+    if entry.transport is Transport.STDIO and not runtime.stdio_enabled:
         return "Programs may not be run on this host: PORTAL_ENABLE_STDIO is off."
     try:
         check_definition(
             transport=entry.transport, url=entry.url, spec_path=None, command=entry.command, has_args=True,
-            stdio_enabled=house.stdio_enabled, stdio_commands=house.stdio_commands,
-            no_sandbox=house.sandbox.refusal,
+            stdio_enabled=runtime.stdio_enabled, stdio_commands=runtime.stdio_commands,
+            no_sandbox=runtime.sandbox.refusal,
         )  # fmt: skip
     except PortalError as error:
         return error.message

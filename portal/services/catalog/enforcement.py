@@ -12,7 +12,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import ApprovalStatus
 from portal.services.catalog import registry
 from portal.services.instance_settings import load_preferences
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.models import Server
 
 
@@ -36,7 +36,7 @@ def make_pack(session: Session, principal: Principal) -> Pack:
     authz.require(principal, Action.SERVER_CREATE)
     entries = registry.list_all(session, principal)
     servers = {entry["name"].rpartition("/")[2]: entry["remotes"][0]["url"] for entry in entries}
-    url = house_of(session).public_url
+    url = runtime_of(session).public_url
     return Pack(
         files=(*claude_files(servers, _rejected(session, servers)), *vs_code_files(url)),
         servers=len(servers),

@@ -18,7 +18,7 @@ from portal.domain.import_secrets import holds_only_references, looks_secret
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.catalog import registry
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import Definition, opened
 from portal.services.servers import queries
 from portal.store.models import Server
@@ -61,7 +61,7 @@ def _yaml(session: Session, principal: Principal) -> str:
         for row in rows
     }
     text: str = yaml.safe_dump({"mcp_servers": found}, sort_keys=False, allow_unicode=True, width=120)
-    head = f"# The MCP servers of {house_of(session).public_url}, without secrets.\n"
+    head = f"# The MCP servers of {runtime_of(session).public_url}, without secrets.\n"
     return head + text
 
 

@@ -12,7 +12,7 @@ from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.import_secrets import Share, variable_name
 from portal.domain.importing import Document, Entry, with_choices
 from portal.domain.servers import KEPT, ServerFields, Transport, check_definition, origin_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import queries
 from portal.services.servers.destinations import would_move
@@ -108,11 +108,11 @@ def _judge(session: Session, entry: Entry, stored: Server | None, twin_line: int
 
 
 def _check_as_new(session: Session, fields: ServerFields) -> None:
-    house = house_of(session)
+    runtime = runtime_of(session)
     check_definition(
         transport=fields.get("transport") or Transport.SSE, url=fields.get("url"), spec_path=fields.get("spec_path"),
-        command=fields.get("command"), has_args=fields.get("args") is not None, stdio_enabled=house.stdio_enabled,
-        stdio_commands=house.stdio_commands, no_sandbox=house.sandbox.refusal,
+        command=fields.get("command"), has_args=fields.get("args") is not None, stdio_enabled=runtime.stdio_enabled,
+        stdio_commands=runtime.stdio_commands, no_sandbox=runtime.sandbox.refusal,
     )  # fmt: skip
     if fields.get("url") and origin_of(fields["url"]) is None:
         raise InvalidInput("The URL names no host.", field="url")

@@ -19,7 +19,7 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.catalog.import_documents import parse_document
 from portal.services.catalog.import_plan import Plan, Planned, State, make_plan, merged
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers import crud
 from portal.store.models import ImportDraft, Server, now
@@ -60,7 +60,7 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
     session.execute(
         delete(ImportDraft).where(or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES))
     )
-    session.add(ImportDraft(user_id=owner, sealed=house_of(session).vault.seal(text, bindings.of_import(owner))))
+    session.add(ImportDraft(user_id=owner, sealed=runtime_of(session).vault.seal(text, bindings.of_import(owner))))
     session.flush()
     return plan
 
@@ -167,7 +167,7 @@ def _draft_text(session: Session, principal: Principal) -> str:
     row = session.get(ImportDraft, owner)
     text = None
     if row is not None and row.created_at > now() - DRAFT_LIVES:
-        text = house_of(session).vault.open(row.sealed, bindings.of_import(owner))
+        text = runtime_of(session).vault.open(row.sealed, bindings.of_import(owner))
     if text is None:
         raise NotFound("The document is not kept any more. Paste it again.")
     return text

@@ -15,19 +15,19 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.context_cost import approximate_tokens
 from portal.domain.errors import InvalidInput, UpstreamFailure
 from portal.domain.openapi.document import Document, absolute_server
 from portal.domain.openapi.limits import DocumentError
 from portal.domain.openapi.signin import SignIn
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType, check_url
-from portal.domain.tokens import approximate_tokens
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.database import release
 from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_document
 
 log = logging.getLogger("portal.catalog")
-FILE = Path(__file__).parents[1] / "data" / "openapi_apis.json"
+FILE = Path(__file__).parents[2] / "data" / "openapi_apis.json"
 MOST_BYTES = MAX_DOCUMENT_BYTES
 _PREVIEW_SECONDS = 10.0
 
@@ -115,7 +115,7 @@ def preview_url(session: Session, principal: Principal, spec_url: str) -> Previe
     if not spec_url:
         raise InvalidInput("Enter the address of a document, or choose a file.", field="spec_url")
     check_url(spec_url, "spec_url")
-    mcp = house_of(session).mcp
+    mcp = runtime_of(session).mcp
     release(session)
     try:
         document = mcp.describe(spec_url, timeout=_PREVIEW_SECONDS)

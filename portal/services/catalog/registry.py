@@ -20,7 +20,7 @@ from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.instance_settings import load_preferences
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.store.models import Server, now
 
@@ -73,7 +73,7 @@ class HubPage:
 def describe_gateway(session: Session) -> list[dict[str, Any]]:
     """The entries of `registry.json`: the portal's own, then the listed servers by name (behaviour REG-02)."""
     _require_enabled(session)
-    base = house_of(session).gateway_url
+    base = runtime_of(session).gateway_url
     own = _plain_entry("mcp-portal", "MCP Portal", "All MCP servers of this portal under one address", f"{base}/mcp")
     rows = session.execute(select(*_COLUMNS).where(authz.public_servers()).order_by(Server.sort_key, Server.server_id))
     return [own, *(_plain(row, base) for row in rows if _NAME.fullmatch(row.entry))]
@@ -145,7 +145,7 @@ def server_json(session: Session, row: Any) -> dict[str, Any]:
         "title": row.server_name or row.entry,
         "description": _described(row),
         "version": f"1.0.{row.version}",
-        "remotes": [{"type": "streamable-http", "url": f"{house_of(session).gateway_url}/{row.entry}/mcp"}],
+        "remotes": [{"type": "streamable-http", "url": f"{runtime_of(session).gateway_url}/{row.entry}/mcp"}],
     }
 
 
@@ -161,7 +161,7 @@ def namespace(session: Session) -> str:
 
     An address or a name without a dot is nobody's domain, so it goes under `local`.
     """
-    host = urlsplit(house_of(session).public_url).hostname or "portal"
+    host = urlsplit(runtime_of(session).public_url).hostname or "portal"
     try:
         ipaddress.ip_address(host)
         is_domain = False

@@ -25,7 +25,7 @@ from portal.services.oauth_client.discovery import authorization_of, identity_of
 from portal.services.oauth_client.flows import Flow, finish_flow, peek_flow
 from portal.services.oauth_client.registration import client_of, known_client
 from portal.services.oauth_client.user_tokens import wanted_scopes
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND, MORE_RIGHTS, needs_a_person
 from portal.services.servers import own_data
@@ -211,7 +211,7 @@ def _revoked(session: Session, row: Server, held: token_store.HeldTokens, issuer
         if client is None or issuer != identity_of(server):
             return "The server has another provider now; end the portal’s access in your account at the old one."
         release(session)
-        oauth = house_of(session).oauth
+        oauth = runtime_of(session).oauth
         if held.refresh_token:
             oauth.revoke(server, client, held.refresh_token, hint="refresh_token")
         oauth.revoke(server, client, held.access_token, hint="access_token")
@@ -254,7 +254,7 @@ def _scopes(session: Session, principal: Principal, row: Server, found: Discover
 
 
 def _view(session: Session, server_id: str, credential: UserCredential | None) -> ConnectionState:
-    if credential is None or not house_of(session).vault.knows_key_of(credential.sealed):
+    if credential is None or not runtime_of(session).vault.knows_key_of(credential.sealed):
         return ConnectionState(server_id, has_credential=False)
     expired = credential.expires_at is not None and credential.expires_at < now()
     usable = token_store.is_usable(credential, now())

@@ -18,7 +18,7 @@ from portal.domain.principals import Principal
 from portal.domain.public_address import Sighting, judge_address
 from portal.domain.servers import AuthType, OAuthFlow, origin_of
 from portal.services.instance_settings import load_preferences
-from portal.services.runtime import House, house_of
+from portal.services.runtime import Runtime, runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import queries
 from portal.services.tools.calls import prefix_of
@@ -72,7 +72,7 @@ class _Patient:
 def callback_url(session: Session, principal: Principal, server_id: str) -> str:
     """The redirect URI to register at a server's provider, for those who may run the check."""
     queries.find_server(session, principal, server_id, Action.SERVER_PROBE)
-    return _callback(house_of(session))
+    return _callback(runtime_of(session))
 
 
 def check_oauth(session: Session, principal: Principal, server_id: str, seen: Sighting) -> Report:
@@ -81,33 +81,38 @@ def check_oauth(session: Session, principal: Principal, server_id: str, seen: Si
     `seen` is how the caller's request found the portal. What upstreams answer is judged, never raised.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
-    house = house_of(session)
+    runtime = runtime_of(session)
     patient = _patient(session, row)
     trusted = (*seen.operator_proxies, *load_preferences(session).trusted_proxies)
     release(session)
-    walk = _walk(house, patient.urls.get("url", ""))
-    ours = judge_address(house.public_url, seen, trusted)
+    walk = _walk(runtime, patient.urls.get("url", ""))
+    ours = judge_address(runtime.public_url, seen, trusted)
     sections = (
         Section("The server", "As the portal's Connect meets it, without a token.", _of_server(walk, patient)),
         Section("Other clients", "Signing in at the server itself, past the portal.", _of_clients(walk, patient)),
         Section("The portal's address", "Where providers send people back to.", ours),
-        Section("The portal's documents", "As MCP clients read them, by the public URL.", _of_portal(house, patient)),
+        Section("The portal's documents", "As MCP clients read them, by the public URL.", _of_portal(runtime, patient)),
     )
     steps = [step for section in sections for step in section.steps]
     problems = [step for step in steps if step.verdict is Verdict.FAIL]
     warnings = [step for step in steps if step.verdict is Verdict.WARN]
     shown = tuple(section for section in sections if section.steps)
     return Report(
-        patient.server_id, _callback(house), shown, len(problems), len(warnings), next(iter(problems or warnings), None)
+        patient.server_id,
+        _callback(runtime),
+        shown,
+        len(problems),
+        len(warnings),
+        next(iter(problems or warnings), None),
     )
 
 
-def _callback(house: House) -> str:
-    return f"{house.public_url}/oauth/callback"
+def _callback(runtime: Runtime) -> str:
+    return f"{runtime.public_url}/oauth/callback"
 
 
 def _patient(session: Session, row: Server) -> _Patient:
-    public_url = house_of(session).public_url
+    public_url = runtime_of(session).public_url
     stored = {secret.name for secret in row.secrets if secret.field == "credentials"}
     return _Patient(
         server_id=row.server_id,
@@ -122,12 +127,12 @@ def _patient(session: Session, row: Server) -> _Patient:
     )  # fmt: skip
 
 
-def _walk(house: House, url: str) -> Walk:
+def _walk(runtime: Runtime, url: str) -> Walk:
     if not url:
         said = "It has no URL of its own, so nobody can be asked for sign-in there."
         return Walk((Step("Ask the MCP server without a token", Verdict.WARN, said),))
     try:
-        return house.oauth.walk(url)
+        return runtime.oauth.walk(url)
     except UpstreamFailure as failure:
         remedy = "Check that the server runs, and run the check again."
         return Walk((Step("Ask the MCP server without a token", Verdict.FAIL, failure.message, remedy=remedy),))
@@ -204,25 +209,25 @@ def _of_clients(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     return judge_clients(walk, patient.urls["url"])
 
 
-def _of_portal(house: House, patient: _Patient) -> tuple[Step, ...]:
+def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
     if patient.is_machine or not patient.is_oauth:
         return ()
     name = quote(patient.prefix, safe="")
-    well_known = f"{house.public_url}/.well-known"
+    well_known = f"{runtime.public_url}/.well-known"
     asked = {
         "Read the server's resource metadata": f"{well_known}/oauth-protected-resource/{name}/mcp",
         "Read the portal as its authorization server": f"{well_known}/oauth-authorization-server/{name}",
         "Read the portal's document as a client": f"{well_known}/oauth-client",
     }
     try:
-        resource, server, client = house.oauth.read_own(asked)
+        resource, server, client = runtime.oauth.read_own(asked)
     except UpstreamFailure as failure:
         return (_unreached(Step("Read the portal's documents", Verdict.FAIL, failure.message)),)
     issuers = words_of(resource[1].get("authorization_servers"))
     return (
         _settled(resource, "" if resource[1].get("resource") and issuers else "It names no authorization server."),
-        _settled(server, _fault_of_server(server[1], issuers, house.public_url)),
-        _settled(client, _fault_of_client(client[1], house)),
+        _settled(server, _fault_of_server(server[1], issuers, runtime.public_url)),
+        _settled(client, _fault_of_client(client[1], runtime)),
     )
 
 
@@ -254,9 +259,11 @@ def _fault_of_server(document: Mapping[str, Any], issuers: list[str], public_url
     return fault_of_metadata(document, issuer)[0] if public_url.startswith("https:") else ""
 
 
-def _fault_of_client(document: Mapping[str, Any], house: House) -> str:
-    if document.get("client_id") != f"{house.public_url}/.well-known/oauth-client":
+def _fault_of_client(document: Mapping[str, Any], runtime: Runtime) -> str:
+    if document.get("client_id") != f"{runtime.public_url}/.well-known/oauth-client":
         return "Its client_id is not the address that it was read from."
     return (
-        "" if _callback(house) in words_of(document.get("redirect_uris")) else "It does not list the portal's callback."
+        ""
+        if _callback(runtime) in words_of(document.get("redirect_uris"))
+        else "It does not list the portal's callback."
     )

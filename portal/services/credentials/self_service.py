@@ -17,7 +17,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import check_sendable
 from portal.domain.variables import Scope
 from portal.services import audit
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.token_store import KIND
 from portal.services.servers import own_data, queries
@@ -81,14 +81,14 @@ def list_requirements(session: Session, principal: Principal) -> list[dict[str, 
     if principal.user_id is None:
         return []
     rows = read(session, queries.required_within(authz.horizon(principal)), user_id=principal.user_id).all()
-    house, found = house_of(session), list[dict[str, Any]]()
+    runtime, found = runtime_of(session), list[dict[str, Any]]()
     for server_id, server_name, alias, name, description, sealed in rows:
         if not found or found[-1]["server_id"] != server_id:
             found.append({
                 "server_id": server_id, "server_name": server_name, "alias": alias, "required": [], "missing_count": 0,
-                "setup_url": setup_url(house.public_url, server_id),
+                "setup_url": setup_url(runtime.public_url, server_id),
             })  # fmt: skip
-        is_set = sealed is not None and house.vault.knows_key_of(sealed)
+        is_set = sealed is not None and runtime.vault.knows_key_of(sealed)
         found[-1]["required"].append({"name": name, "description": description, "is_set": is_set})
         found[-1]["missing_count"] += not is_set
     return found
@@ -98,7 +98,7 @@ def requirements_of(session: Session, principal: Principal, server_ids: Collecti
     """What these servers need of the caller, as far as they may see them; those that need nothing are left out."""
     required = queries.required_of(session, principal, server_ids)
     names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal))
-    public_url = house_of(session).public_url
+    public_url = runtime_of(session).public_url
     return {
         server_id: Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
         for server_id, name, alias in read(session, names.where(Server.server_id.in_(list(required))))
@@ -125,7 +125,7 @@ def save_variables(
         check_value(value, name)
     mine = (UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
     stored = {variable.name: variable for variable in session.scalars(select(UserVariable).where(*mine))}
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     for name, value in given.items():
         variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
         variable.sealed = vault.seal(value, bindings.of_user_variable(row, user_id, name))
@@ -162,7 +162,7 @@ def get_key_state(session: Session, principal: Principal, server_id: str) -> Key
     """Whether the caller has stored their key for a BYOK server."""
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
     held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
-    readable = held is not None and house_of(session).vault.knows_key_of(held.sealed)
+    readable = held is not None and runtime_of(session).vault.knows_key_of(held.sealed)
     return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
 
 
@@ -205,7 +205,7 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     user_id = _lock_person(session, principal)
     held = session.get(UserCredential, (user_id, row.server_id, "byok"))
     held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
-    held.sealed = house_of(session).vault.seal(key.strip(), bindings.of_user_credential(row, user_id, "byok"))
+    held.sealed = runtime_of(session).vault.seal(key.strip(), bindings.of_user_credential(row, user_id, "byok"))
     held.connected_at = now()
     session.add(held)
     audit.record(session, principal, "own key saved", "server", row.server_id, name=row.server_name)
@@ -243,7 +243,7 @@ def check_value(value: str, name: str) -> None:
 
 def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:
     required = queries.required_of(session, principal, [row.server_id]).get(row.server_id, ())
-    link = setup_url(house_of(session).public_url, row.server_id) if required else None
+    link = setup_url(runtime_of(session).public_url, row.server_id) if required else None
     return Requirement(row.server_id, row.server_name, row.alias, required, link)
 
 

@@ -30,12 +30,12 @@ from portal.services.oauth_client.discovery import authorization_of, identity_of
 from portal.services.oauth_client.flows import Flow, finish_flow
 from portal.services.oauth_client.minted_tokens import minted_for
 from portal.services.oauth_client.registration import client_of, keep_registration, known_client, registration_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.server_definition import route_of
 from portal.services.secrets.token_store import is_exchange, needs_a_person
 from portal.services.servers import queries, unsaved
-from portal.services.upstreams.resolve import blueprint_of, build
+from portal.services.upstreams.resolve import build, config_of
 from portal.store.database import release
 from portal.store.models import Server, new_id
 from portal.upstream.oauth_client import OAuthRefused
@@ -245,11 +245,11 @@ def _completed(
 
 def _tried(session: Session, row: Server, token: str) -> dict[str, Any]:
     """A handshake and the tools, with the token."""
-    blueprint = blueprint_of(session, row)
-    unset = [variable.name for variable in blueprint.variables if variable.scope is Scope.USER]
-    target = build(blueprint, {}, key=token)
+    config = config_of(session, row)
+    unset = [variable.name for variable in config.variables if variable.scope is Scope.USER]
+    target = build(config, {}, key=token)
     release(session)
-    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+    result = runtime_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
     tools = [{"name": tool.name, "description": tool.description[:_MOST_TEXT]} for tool in result.tools or ()]
     return {
         "status": result.status, "reason": result.reason, "message": result.message, "latency_ms": result.latency_ms,

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from portal.authorization import Action
-from portal.domain.brokering import AuthorizationRequest, scopes_of
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from portal.domain.oauth import Client, Discovery, canonical_resource, with_parameters
+from portal.domain.oauth_requests import AuthorizationRequest, scopes_of
 from portal.domain.principals import Principal
 from portal.domain.redirects import is_loopback, shown_destination
 from portal.domain.snippets import endpoint
@@ -40,7 +40,7 @@ from portal.services.oauth_broker.subjects import find_subject
 from portal.services.oauth_client.discovery import identity_of
 from portal.services.oauth_client.flows import Flow, begin_flow, peek_flow, take_flow_by_id
 from portal.services.oauth_client.registration import client_of, redirect_uri
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.models import Server
 from portal.store.oauth_tables import Consent
 
@@ -256,10 +256,10 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
     """RFC 8707: where a client names the resource it means, that has to be this server."""
     if not resource:
         return
-    house = house_of(session)
-    ours = {f"{house.gateway_url}/mcp", house.gateway_url, house.public_url, found.resource}
+    runtime = runtime_of(session)
+    ours = {f"{runtime.gateway_url}/mcp", runtime.gateway_url, runtime.public_url, found.resource}
     for name in names_of(row):
-        ours |= {endpoint(house.gateway_url, name), f"{house.gateway_url}/mcp/{name}"}
+        ours |= {endpoint(runtime.gateway_url, name), f"{runtime.gateway_url}/mcp/{name}"}
     try:
         named = canonical_resource(resource)
     except ValueError:

@@ -38,7 +38,7 @@ from portal.services.oauth_broker.common import (
     require_known_anywhere,
 )
 from portal.services.oauth_client.flows import Flow, begin_flow, find_flow, finish_flow, take_flow
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.services.servers.grants import ObjectPermission
 from portal.store.models import Server, now
@@ -223,10 +223,10 @@ def issued(session: Session, code: str, reference: str) -> bool:
 
 def is_endpoint_of(session: Session, principal: Principal, resource: str, reference: str) -> bool:
     """Whether a resource indicator (RFC 8707) names this server, or the gateway as a whole."""
-    house, row = house_of(session), _find(session, principal, reference)
-    gateway = house.gateway_url.rstrip("/")
+    runtime, row = runtime_of(session), _find(session, principal, reference)
+    gateway = runtime.gateway_url.rstrip("/")
     address = resource.rstrip("/")
-    whole = {gateway, f"{gateway}/mcp", house.public_url}
+    whole = {gateway, f"{gateway}/mcp", runtime.public_url}
     return address in whole or address in {
         end for name in names_of(row) for end in (endpoint(gateway, name), f"{gateway}/mcp/{quote(name, safe='')}")
     }
@@ -240,7 +240,7 @@ def _known_as(session: Session, asked: AuthorizeRequest, row: Server) -> str:
 
 def _named(session: Session, resource: str) -> str:
     """The server whose endpoint a resource indicator (RFC 8707) is: `{gateway}/{server}/mcp`."""
-    path = resource.removeprefix(f"{house_of(session).gateway_url.rstrip('/')}/")
+    path = resource.removeprefix(f"{runtime_of(session).gateway_url.rstrip('/')}/")
     prefix, slash, rest = path.rstrip("/").partition("/")
     return unquote(prefix) if path != resource and slash and rest == "mcp" else ""
 

@@ -5,14 +5,14 @@ from urllib.parse import quote
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from portal.domain.brokering import is_metadata_document
 from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
+from portal.domain.oauth_requests import is_metadata_document
 from portal.domain.redirects import check_redirect_uri, same_registered_uri
 from portal.services.instance_settings import load_preferences
 from portal.services.oauth_client.discovery import authorization_of
 from portal.services.oauth_client.registration import document_url, known_client
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.secrets.token_store import is_machine
 from portal.store.models import Server, now
@@ -46,7 +46,7 @@ def issuer_of(session: Session, row: Server | None) -> str:
 
 def issuer_named(session: Session, name: str | None) -> str:
     """As `issuer_of`, for the name that a client uses; whether there is such a server is not asked."""
-    public = house_of(session).public_url
+    public = runtime_of(session).public_url
     return public if name is None else f"{public}/{quote(name, safe='')}"
 
 
@@ -85,7 +85,7 @@ def upstream_client(
     if ours is not None:
         return ours
     if not known_as and server.takes_metadata_documents:
-        return Client(document_url(house_of(session).public_url), auth_method="none")
+        return Client(document_url(runtime_of(session).public_url), auth_method="none")
     if callers_id and known_as in ("", callers_id):
         return Client(callers_id, callers_secret)
     raise missing_client()
@@ -101,7 +101,7 @@ def missing_client() -> InvalidRequest:
 def check_redirect(session: Session, uri: str) -> None:
     """Raise `InvalidRequest` for a redirect URI that codes may not be sent to, as the settings are now."""
     trusted = load_preferences(session).trusted_redirect_origins
-    check_redirect_uri(uri, public_url=house_of(session).public_url, trusted=trusted)
+    check_redirect_uri(uri, public_url=runtime_of(session).public_url, trusted=trusted)
 
 
 def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
@@ -141,7 +141,7 @@ def registered_client(session: Session, row: Server, client_id: str, redirect_ur
         fits = any(same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris)
     else:
         is_placeholder = client_id in (prefix_of(row), PLACEHOLDER)
-        fits = not is_placeholder or redirect_uri.startswith(f"{house_of(session).public_url}/")
+        fits = not is_placeholder or redirect_uri.startswith(f"{runtime_of(session).public_url}/")
     if not fits:
         raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")
     return known

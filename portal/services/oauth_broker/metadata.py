@@ -18,7 +18,7 @@ from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
 from portal.services.oauth_broker.common import configured_scopes, issuer_named, prefix_of
 from portal.services.oauth_broker.subjects import find_open_server
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.models import Server
 
 
@@ -30,11 +30,11 @@ def describe_resource(
     `below_mcp` says that the address is `/mcp/{prefix}` and not `/{prefix}/mcp`. The `resource` is the address that was
     asked for: clients compare it with the one they use (RFC 9728, 3.3).
     """
-    house = house_of(session)
+    runtime = runtime_of(session)
     row = find_open_server(session, principal, prefix) if prefix is not None else None
-    resource = house.public_url
+    resource = runtime.public_url
     if prefix is not None:
-        gateway = house.gateway_url.rstrip("/")
+        gateway = runtime.gateway_url.rstrip("/")
         resource = f"{gateway}/mcp/{quote(prefix, safe='')}" if below_mcp else endpoint(gateway, prefix)
     return {
         "resource": resource,

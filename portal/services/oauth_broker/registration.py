@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.brokering import ClientClaims, fingerprint, read_claims
 from portal.domain.errors import InvalidRequest, NotFound, PortalError
+from portal.domain.oauth_requests import ClientClaims, fingerprint, read_claims
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.oauth_broker.common import (
@@ -27,7 +27,7 @@ from portal.services.oauth_broker.common import (
 )
 from portal.services.oauth_broker.subjects import find_open_server, find_subject
 from portal.services.oauth_client.registration import register_for_admin
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.store.database import take_turn
 from portal.store.models import Server, UtcDateTime, now
 from portal.store.oauth_tables import McpClient
@@ -134,7 +134,7 @@ def _registered(
 ) -> dict[str, Any]:
     if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against (OAU-38, OAU-66)
         name = called or (prefix_of(row) if row is not None else PLACEHOLDER)
-        back = f"{house_of(session).public_url}/callback"
+        back = f"{runtime_of(session).public_url}/callback"
         return {"client_id": name, **_described(claims, [back])}
     client = _same_or_new(session, row, claims, valid)
     issued = int(client.created_at.timestamp())
@@ -160,7 +160,7 @@ def _answered_upstream(
     if valid:
         _remember(session, row, str(answer["client_id"]), claims, valid)
     kept = {name: value for name, value in answer.items() if name not in _NEVER_ANSWERED}
-    redirect_uris = valid or [f"{house_of(session).public_url}/oauth/callback"]
+    redirect_uris = valid or [f"{runtime_of(session).public_url}/oauth/callback"]
     return kept | {"redirect_uris": redirect_uris, "token_endpoint_auth_method": "none"}
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.brokering import TokenRequest, matches_challenge, scopes_of
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFailure
 from portal.domain.oauth import Client, Discovery, TokenSet, read_token_set
+from portal.domain.oauth_requests import TokenRequest, matches_challenge, scopes_of
 from portal.domain.principals import Principal
 from portal.domain.token_answers import broken_rule, claimed_account
 from portal.domain.upstream import HealthReason
@@ -34,7 +34,7 @@ from portal.services.oauth_client import service_tokens
 from portal.services.oauth_client.discovery import identity_of
 from portal.services.oauth_client.flows import Flow, find_flow, take_flow
 from portal.services.oauth_client.registration import redirect_uri
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND
 from portal.store.database import release
@@ -146,7 +146,7 @@ def _asked(
     release(session)
     resource = {"resource": found.resource} if found.resource else {}
     try:
-        answer = house_of(session).oauth.ask_for_token(found.server, client, {**form, **resource})
+        answer = runtime_of(session).oauth.ask_for_token(found.server, client, {**form, **resource})
         return answer, read_token_set(answer, now(), scopes)
     except OAuthRefused as refusal:
         log.warning("the token endpoint of server %s refused (%s, HTTP %d)", server_id, refusal.error, refusal.status)

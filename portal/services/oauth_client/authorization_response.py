@@ -12,7 +12,7 @@ from portal.services import audit
 from portal.services.oauth_client import service_tokens
 from portal.services.oauth_client.discovery import identity_of
 from portal.services.oauth_client.registration import known_client, redirect_uri
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND
 from portal.store.database import release
@@ -90,7 +90,7 @@ def tokens_for(
         **({"resource": found.resource} if found.resource else {}),
     }
     release(session)
-    answer = house_of(session).oauth.ask_for_token(found.server, client, form)
+    answer = runtime_of(session).oauth.ask_for_token(found.server, client, form)
     try:
         return answer, read_token_set(answer, now(), begun["scopes"])
     except ValueError:

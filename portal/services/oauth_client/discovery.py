@@ -21,7 +21,7 @@ from portal.domain.oauth import AuthorizationServer, Discovery, canonical_resour
 from portal.domain.oauth_origins import foreign_address, moved_endpoint
 from portal.domain.servers import origin_of
 from portal.services.oauth_client import held_definitions
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened, route_of
 from portal.services.secrets.token_store import is_machine
 from portal.store.database import release
@@ -196,7 +196,7 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
     server_id, incarnation, version = row.server_id, row.incarnation, row.version
     release(session)
     try:
-        found = house_of(session).oauth.discover(url)
+        found = runtime_of(session).oauth.discover(url)
     except UpstreamFailure as failure:
         # Its message may name the server's host, which is not for everybody; the OAuth check tells an Admin all.
         log.warning("no authorization server was found for server %s: %s", server_id, failure.message)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
@@ -62,7 +62,7 @@ def begin_flow(
         flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
         browser_hash=digest(browser) if browser else None, expires_at=now() + lifetime,
     )  # fmt: skip
-    row.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_flow(row))
+    row.sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_flow(row))
     session.add(row)
     session.flush()
     return row.flow_id, state
@@ -167,5 +167,5 @@ def _taken(session: Session, *conditions: Any) -> Flow | None:
 
 
 def _read(session: Session, row: OAuthFlow) -> Flow:
-    text = house_of(session).vault.open(row.sealed, bindings.of_flow(row)) if row.sealed else None
+    text = runtime_of(session).vault.open(row.sealed, bindings.of_flow(row)) if row.sealed else None
     return Flow(row.flow_id, row.kind, row.user_id, row.server_id, json.loads(text or "{}"), row.status, row.outcome)

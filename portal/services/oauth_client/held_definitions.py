@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Server, new_id, now
 from portal.store.oauth_tables import TemporaryServer
@@ -78,7 +78,7 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
     if kept is None or contents is None or (kept.expires_at <= now() and not renew):
         session.rollback()
         raise Conflict("The definition is not held any more. Begin again.", code="expired")
-    kept.sealed = house_of(session).vault.seal(json.dumps({**contents, **values}), bindings.of_temporary(kept))
+    kept.sealed = runtime_of(session).vault.seal(json.dumps({**contents, **values}), bindings.of_temporary(kept))
     if renew:
         kept.expires_at = now() + LIFETIME
     session.commit()
@@ -114,10 +114,10 @@ def _find(session: Session, server_id: str) -> TemporaryServer | None:
 
 def _write(session: Session, kept: TemporaryServer, principal: Principal, contents: Mapping[str, Any]) -> None:
     kept.incarnation, kept.created_by, kept.expires_at = new_id(), principal.signature, now() + LIFETIME
-    kept.sealed = house_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_temporary(kept))
+    kept.sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_temporary(kept))
 
 
 def _opened(session: Session, kept: TemporaryServer) -> dict[str, Any] | None:
-    text = house_of(session).vault.open(kept.sealed, bindings.of_temporary(kept))
+    text = runtime_of(session).vault.open(kept.sealed, bindings.of_temporary(kept))
     found = json.loads(text) if text is not None else None
     return found if isinstance(found, dict) else None

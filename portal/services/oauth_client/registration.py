@@ -21,7 +21,7 @@ from portal.domain.oauth_origins import is_split, keeps_codes
 from portal.domain.servers import origin_of
 from portal.services.oauth_client import held_definitions
 from portal.services.oauth_client.discovery import identity_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.server_definition import opened
 from portal.store.database import release
@@ -34,7 +34,7 @@ _PREFERRED = ("client_secret_post", "client_secret_basic", "none")  # the first 
 
 def redirect_uri(session: Session) -> str:
     """Where authorization servers send people back to, whatever they came for."""
-    return f"{house_of(session).public_url}/oauth/callback"
+    return f"{runtime_of(session).public_url}/oauth/callback"
 
 
 def document_url(public_url: str) -> str:
@@ -62,8 +62,12 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
     typed = _typed(session, row)
     if typed is not None:
         return typed
-    if server.takes_metadata_documents and keeps_codes(server) and _is_reachable(house_of(session).public_url, server):
-        return Client(document_url(house_of(session).public_url), auth_method="none")
+    if (
+        server.takes_metadata_documents
+        and keeps_codes(server)
+        and _is_reachable(runtime_of(session).public_url, server)
+    ):
+        return Client(document_url(runtime_of(session).public_url), auth_method="none")
     _check_split(session, server)
     ours = _kept(session, row, identity_of(server))
     if ours is not None and ours.redirect_uri == redirect_uri(session):
@@ -91,7 +95,7 @@ def known_client(
     typed = _typed(session, row)
     if typed is not None and client_id in ("", typed.client_id):
         return typed
-    if client_id == document_url(house_of(session).public_url):
+    if client_id == document_url(runtime_of(session).public_url):
         return Client(client_id, auth_method="none")
     ours = _kept(session, row, identity_of(server))
     if ours is not None and client_id in ("", ours.client_id):
@@ -167,7 +171,7 @@ def _registered(
     metadata |= wishes or {}
     issuer, server_id = identity_of(server), row.server_id
     release(session)
-    answer = house_of(session).oauth.register(server, metadata)
+    answer = runtime_of(session).oauth.register(server, metadata)
     if said is not None:
         said.update(answer)
     if held_definitions.is_temporary(row):
@@ -178,7 +182,7 @@ def _registered(
     kept = OAuthClientRegistration(
         server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
     )  # fmt: skip
-    kept.sealed = house_of(session).vault.seal(
+    kept.sealed = runtime_of(session).vault.seal(
         json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))),
         bindings.of_registration(row, kept),
     )
@@ -208,7 +212,9 @@ def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
     """The registration of a stored server, in the clear, for a definition under test that goes out from it."""
     query = select(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id)
     ours = session.scalar(query.order_by(OAuthClientRegistration.registered_at.desc()).limit(1))
-    text = house_of(session).vault.open(ours.sealed, bindings.of_registration(row, ours)) if ours is not None else None
+    text = (
+        runtime_of(session).vault.open(ours.sealed, bindings.of_registration(row, ours)) if ours is not None else None
+    )
     if ours is None or text is None:
         return None
     names = ("issuer", "client_id", "redirect_uri")
@@ -224,7 +230,7 @@ def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -
 def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:
     names = ("issuer", "client_id", "redirect_uri")
     kept = OAuthClientRegistration(server_id=row.server_id, **{name: found[name] for name in names})
-    kept.sealed = house_of(session).vault.seal(json.dumps(found["secret"]), bindings.of_registration(row, kept))
+    kept.sealed = runtime_of(session).vault.seal(json.dumps(found["secret"]), bindings.of_registration(row, kept))
     return kept
 
 
@@ -240,7 +246,7 @@ def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
 
 def _opened(session: Session, row: Server, kept: OAuthClientRegistration) -> Client | None:
     """A registered client; None where its secret cannot be read or has run out."""
-    text = house_of(session).vault.open(kept.sealed, bindings.of_registration(row, kept))
+    text = runtime_of(session).vault.open(kept.sealed, bindings.of_registration(row, kept))
     if text is None:
         return None
     secret = json.loads(text)

@@ -19,7 +19,7 @@ from portal.domain.oauth import Client
 from portal.services.oauth_client import flows
 from portal.services.oauth_client.discovery import authorization_of, identity_of, read_back, remembered, written
 from portal.services.oauth_client.registration import known_client
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND
 from portal.store.models import Server, UserCredential
@@ -86,7 +86,7 @@ def _asked(session: Session, contents: Any) -> bool:
     try:
         for hint, token in contents["tokens"].items():
             if token:
-                house_of(session).oauth.revoke(server, client, token, hint=hint)
+                runtime_of(session).oauth.revoke(server, client, token, hint=hint)
     except PortalError as error:
         log.warning("a token of server %s was not revoked upstream: %s", contents["server_id"], type(error).__name__)
         return False

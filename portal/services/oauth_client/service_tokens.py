@@ -31,7 +31,7 @@ from portal.domain.oauth import (
 from portal.domain.upstream import HealthReason
 from portal.services.oauth_client.discovery import authorization_of, check_pinned
 from portal.services.oauth_client.registration import known_client
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.server_definition import Definition, opened
 from portal.store.database import release
@@ -66,7 +66,7 @@ def typed_token(session: Session, definition: Definition, *, known: Authorizatio
     `known` is the server that discovery found before: stored credentials go to no other. Raises `UpstreamFailure` where
     none can be had; ends the transaction at hand.
     """
-    credentials, oauth = definition.credentials, house_of(session).oauth
+    credentials, oauth = definition.credentials, runtime_of(session).oauth
     client = Client(str(credentials.get("client_id") or ""), str(credentials.get("client_secret") or ""))
     if not client.client_id:
         raise _no_client()
@@ -128,7 +128,7 @@ def _kept(session: Session, row: Server, subject: str, refused: str) -> str | No
     kept, at = session.get(SharedToken, (row.server_id, subject), populate_existing=True), now()
     if kept is None:
         return None
-    token = house_of(session).vault.open(kept.sealed, bindings.of_shared_token(row, subject))
+    token = runtime_of(session).vault.open(kept.sealed, bindings.of_shared_token(row, subject))
     is_good = bool(token) and token != refused
     if is_good and (kept.expires_at is None or kept.expires_at - REFRESH_MARGIN > at):
         return token
@@ -146,7 +146,7 @@ def _kept_or_fetched(session: Session, row: Server, subject: str, refused: str, 
     kept = _kept(session, row, subject, refused)
     if kept is not None:
         return kept
-    key = (id(house_of(session)), row.server_id, subject, refused)
+    key = (id(runtime_of(session)), row.server_id, subject, refused)
     release(session)  # so that what another one kept meanwhile is seen, and nobody holds a transaction while waiting
     with _asking_lock:
         future, is_mine = _asking.get(key), key not in _asking
@@ -198,7 +198,7 @@ def _own_grant(scopes: object) -> dict[str, str]:
 
 def _asked(session: Session, server: AuthorizationServer, client: Client, form: dict[str, str]) -> TokenSet:
     try:
-        return read_token_set(house_of(session).oauth.ask_for_token(server, client, form), now())
+        return read_token_set(runtime_of(session).oauth.ask_for_token(server, client, form), now())
     except OAuthRefused as refusal:
         raise UpstreamFailure(
             f"The sign-in provider refused the portal ({refusal.error}).", reason=HealthReason.SIGN_IN_NEEDED
@@ -208,7 +208,7 @@ def _asked(session: Session, server: AuthorizationServer, client: Client, form: 
 
 
 def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: TokenSet) -> None:
-    sealed = house_of(session).vault.seal(tokens.access_token, place)
+    sealed = runtime_of(session).vault.seal(tokens.access_token, place)
     try:
         # Deleting comes first: on SQLite a transaction that has read cannot write once another process has.
         mine = delete(SharedToken).where(SharedToken.server_id == server_id, SharedToken.subject == subject)

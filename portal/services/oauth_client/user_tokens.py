@@ -23,7 +23,7 @@ from portal.domain.oauth import REFRESH_MARGIN, AuthorizationServer, Client, Tok
 from portal.domain.upstream import HealthReason
 from portal.services.oauth_client.discovery import authorization_of, identity_of
 from portal.services.oauth_client.registration import known_client
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND, MORE_RIGHTS, HeldTokens
 from portal.store.database import release
@@ -127,7 +127,7 @@ def needed(
     session: Session, server_id: str, name: str, because: str | None = None, scopes: Iterable[str] = ()
 ) -> CredentialNeeded:
     """What somebody is told who has to connect, with the link to do so."""
-    link = setup_url(house_of(session).public_url, server_id)
+    link = setup_url(runtime_of(session).public_url, server_id)
     wanted = " ".join(scopes)
     if wanted:
         why, what = f"{name} needs more rights than you gave it ({wanted}).", "Connect again"
@@ -236,7 +236,7 @@ def _ask(session: Session, stored: _Stored, server: AuthorizationServer, resourc
     form = {"grant_type": "refresh_token", "refresh_token": stored.held.refresh_token}
     if resource:
         form["resource"] = resource
-    answer = house_of(session).oauth.ask_for_token(server, client, form)
+    answer = runtime_of(session).oauth.ask_for_token(server, client, form)
     try:
         return read_token_set(answer, now(), stored.scopes)
     except ValueError:

@@ -15,7 +15,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.inventory import CHAIN_KEYS, KINDS, Kind, Value
 from portal.store.vault import key_id_of
 
@@ -77,13 +77,13 @@ class Batch:
 def ids(session: Session, principal: Principal) -> tuple[str, ...]:
     """The ids of the keys in the ring, newest first."""
     authz.require(principal, Action.VAULT_MANAGE)
-    return house_of(session).vault.key_ids
+    return runtime_of(session).vault.key_ids
 
 
 def count_values(session: Session, principal: Principal) -> list[KeyUse]:
     """What each key has sealed: the ring's keys, newest first, then those that stored values name beside them."""
     authz.require(principal, Action.VAULT_MANAGE)
-    ring = house_of(session).vault.key_ids
+    ring = runtime_of(session).vault.key_ids
     found: dict[str, Counter[str]] = {key_id: Counter() for key_id in ring}
     for kind in KINDS:
         for header in kind.headers(session):
@@ -94,7 +94,7 @@ def count_values(session: Session, principal: Principal) -> list[KeyUse]:
 def opens_something(session: Session, principal: Principal) -> bool:
     """Whether the ring opens any of the values that name its keys; looks at some of each kind only."""
     authz.require(principal, Action.VAULT_MANAGE)
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     for kind in (kind for kind in KINDS if kind.name != CHAIN_KEYS):
         known = (value for value in kind.walk(session) if vault.knows_key_of(value.ciphertext))
         for value, _ in zip(known, range(_SAMPLE), strict=False):
@@ -106,7 +106,7 @@ def opens_something(session: Session, principal: Principal) -> bool:
 def reseal_some(session: Session, principal: Principal, position: Position) -> Batch:
     """Re-encrypt the next batch of values under the newest key. Commit after each: it holds its rows until then."""
     authz.require(principal, Action.VAULT_MANAGE)
-    kind, vault = KINDS[position.kind], house_of(session).vault
+    kind, vault = KINDS[position.kind], runtime_of(session).vault
     header = vault.newest_header
     found = kind.batch(session, position.after, kind.is_under_another(header), locked=True)
     resealed: Counter[str] = Counter()
@@ -127,7 +127,7 @@ def reseal_some(session: Session, principal: Principal, position: Position) -> B
 def check_some(session: Session, principal: Principal, position: Position) -> Batch:
     """Open the next batch of values, whatever their key, and tell which cannot be read. Writes nothing."""
     authz.require(principal, Action.VAULT_MANAGE)
-    kind, vault = KINDS[position.kind], house_of(session).vault
+    kind, vault = KINDS[position.kind], runtime_of(session).vault
     found = kind.batch(session, position.after)
     broken = [value for value in found if not vault.opens(value.ciphertext, value.place)]
     return Batch(_next(position, found), unreadable=tuple(_unreadable(session, kind, value) for value in broken))
@@ -136,7 +136,7 @@ def check_some(session: Session, principal: Principal, position: Position) -> Ba
 def record_rotation(session: Session, principal: Principal, action: str, **counts: Any) -> None:
     """Put a rotation's beginning or end on record."""
     authz.require(principal, Action.VAULT_MANAGE)
-    audit.record(session, principal, action, "keys", house_of(session).vault.key_ids[0], **counts)
+    audit.record(session, principal, action, "keys", runtime_of(session).vault.key_ids[0], **counts)
 
 
 def _next(position: Position, found: list[Value]) -> Position | None:
@@ -146,7 +146,7 @@ def _next(position: Position, found: list[Value]) -> Position | None:
 
 
 def _unreadable(session: Session, kind: Kind, value: Value) -> Unreadable:
-    key_id, in_ring = key_id_of(value.ciphertext), house_of(session).vault.knows_key_of(value.ciphertext)
+    key_id, in_ring = key_id_of(value.ciphertext), runtime_of(session).vault.knows_key_of(value.ciphertext)
     if key_id is None:
         because = "the bytes are broken"
     elif in_ring:

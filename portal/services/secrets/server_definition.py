@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from portal.domain.destinations import Route
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, Transport, origin_of
 from portal.domain.variables import Scope, Variable, references, required_variables
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.bindings import hint
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSecret, ServerVariable
@@ -46,7 +46,7 @@ class Definition:
 
 def route_of(session: Session, row: Server) -> Route:
     """Where a server's definition leads."""
-    return route_from(house_of(session).vault, row, row.secrets)
+    return route_from(runtime_of(session).vault, row, row.secrets)
 
 
 def route_from(
@@ -89,7 +89,7 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
     """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     route = route_of(session, row)
     for secret in row.secrets:
         if secret.field == "credentials" and not credentials:
@@ -187,7 +187,7 @@ def _merge_credentials(session: Session, row: Server, credentials: Mapping[str, 
 
 def _replace(session: Session, row: Server, field_name: str, values: Mapping[str, str], *, hints: bool = False) -> None:
     """Make `values` all there is under a field; a value that is kept leaves its row as it stands."""
-    write_only = house_of(session).write_only_globals
+    write_only = runtime_of(session).write_only_globals
     stored = {secret.name: secret for secret in row.secrets if secret.field == field_name}
     kept = {name for name, value in values.items() if value is KEPT or (write_only and value == "" and name in stored)}
     row.secrets = [s for s in row.secrets if s.field != field_name or s.name in kept]
@@ -210,7 +210,7 @@ def _put(
     row.secrets.append(
         ServerSecret(
             field=field_name, name=name, position=position, hint=hint_text, refers_to=list(refers_to),
-            sealed=house_of(session).vault.seal(text, bindings.of_secret(row, field_name, name)),
+            sealed=runtime_of(session).vault.seal(text, bindings.of_secret(row, field_name, name)),
         )
     )  # fmt: skip
 
@@ -220,7 +220,7 @@ def _drop(row: Server, field_name: str, name: str) -> None:
 
 
 def _write_variables(session: Session, row: Server, fields: ServerFields) -> None:
-    vault, write_only = house_of(session).vault, house_of(session).write_only_globals
+    vault, write_only = runtime_of(session).vault, runtime_of(session).write_only_globals
     stored = {v.name: (v.sealed, v.bound) for v in row.variables if v.scope == Scope.GLOBAL}
     entries = fields["env_vars"] or []
     row.variables = []

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet, pause_after
 from portal.domain.servers import AuthType, OAuthFlow
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Server, UserCredential, now
 from portal.store.vault import Place
@@ -50,7 +50,7 @@ def needs_a_person(row: Server) -> bool:
 def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
     """The tokens in the clear, None where there are none that can be read (UOC-18)."""
     try:
-        stored = json.loads(house_of(session).vault.open(sealed, place) or "null")
+        stored = json.loads(runtime_of(session).vault.open(sealed, place) or "null")
         held = HeldTokens(**{**stored, "wanted": tuple(stored.get("wanted") or ())})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
@@ -59,7 +59,7 @@ def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens |
 
 def sealed(session: Session, place: Place, held: HeldTokens) -> bytes:
     """The tokens as they are stored."""
-    return house_of(session).vault.seal(json.dumps(asdict(held)), place)
+    return runtime_of(session).vault.seal(json.dumps(asdict(held)), place)
 
 
 def place_of(row: Server, user_id: str) -> Place:

@@ -3,7 +3,7 @@
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Server, UserCredential, UserVariable
 
@@ -12,7 +12,7 @@ def opened_values(session: Session, row: Server, user_id: str | None) -> dict[st
     """A person's values for a server in the clear, to be sent upstream. One that cannot be read is absent."""
     if user_id is None:
         return {}
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     stored = session.scalars(
         select(UserVariable).where(UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
     )
@@ -25,7 +25,7 @@ def opened_key(session: Session, row: Server, user_id: str | None) -> str | None
     credential = session.get(UserCredential, (user_id, row.server_id, "byok")) if user_id else None
     if credential is None or user_id is None:
         return None
-    return house_of(session).vault.open(credential.sealed, bindings.of_user_credential(row, user_id, "byok"))
+    return runtime_of(session).vault.open(credential.sealed, bindings.of_user_credential(row, user_id, "byok"))
 
 
 _KIND = {"people.keys": "byok", "people.connections": "oauth2"}
@@ -53,7 +53,7 @@ def forget(session: Session, row: Server, secret: str) -> None:
 
 def reseal_all(session: Session, row: Server, old_destination: str) -> None:
     """Seal what people stored for the host that the server points to now; the Admin said it may go along."""
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     for value in session.scalars(select(UserVariable).where(UserVariable.server_id == row.server_id)):
         text = vault.open(value.sealed, bindings.of_user_variable(row, value.user_id, value.name, old_destination))
         if text is not None:

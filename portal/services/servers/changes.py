@@ -9,7 +9,7 @@ from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import has_part
 from portal.services.servers import secret_moves
 from portal.services.servers.destinations import Said, said_by, write_definition
@@ -61,7 +61,7 @@ def require_commands(principal: Principal, transport: str | None, fields: Server
 
 def check_result(session: Session, row: Server, fields: ServerFields) -> None:
     """The rules of a whole definition, on the row as it would be after `fields`."""
-    house = house_of(session)
+    runtime = runtime_of(session)
     transport = fields.get("transport") if "transport" in fields else row.transport
     check_definition(
         transport=Transport(transport or Transport.SSE),
@@ -69,9 +69,9 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
         spec_path=fields.get("spec_path", row.address if row.has_spec else None),
         command=fields.get("command", row.command),
         has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
-        stdio_enabled=house.stdio_enabled,
-        stdio_commands=house.stdio_commands,
-        no_sandbox=house.sandbox.refusal,
+        stdio_enabled=runtime.stdio_enabled,
+        stdio_commands=runtime.stdio_commands,
+        no_sandbox=runtime.sandbox.refusal,
     )
     if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
         raise InvalidRequest("The URL names no host.", field="url")

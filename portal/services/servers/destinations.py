@@ -22,7 +22,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
 from portal.services.oauth_client import minted_tokens
 from portal.services.oauth_client.minted_tokens import MintedFor, minted_for
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings, user_values
 from portal.services.secrets.server_definition import (
     global_of,
@@ -75,7 +75,7 @@ def said_by(session: Session, principal: Principal, fields: ServerFields) -> Sai
     alone: at a host of one's own they would be read. Raises `Forbidden` for a key that may not send any elsewhere."""
     if fields.get("keep_credentials"):
         authz.require(principal, Action.SECRET_CARRY)
-    may_carry = not house_of(session).write_only_globals or authz.is_operator(principal)
+    may_carry = not runtime_of(session).write_only_globals or authz.is_operator(principal)
     return Said(fields.get("keep_credentials"), may_carry)
 
 
@@ -151,14 +151,14 @@ def is_registered(session: Session, row: Server) -> bool:
 
 
 def _settle(session: Session, row: Server, before: _Before, fields: ServerFields, said: Said) -> Settled:
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     stays = [s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed]
     args = before.route.args if any(s.field == "args" for s in stays) else None
     after = route_from(vault, row, row.secrets, args=args)
     dropped = _dropped(before, after, fields, said, stays)
     stays = [s for s in stays if s not in dropped]
     moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
-    if house_of(session).write_only_globals and (said.trial or not said.may_carry_values):
+    if runtime_of(session).write_only_globals and (said.trial or not said.may_carry_values):
         moves = (*moves, *_beside_others(row, before, after, stays, moves))
     if moves and said.keep is None:
         raise refusal(moves, fields, people)
@@ -293,7 +293,7 @@ def _rebind(
     values: Mapping[str, str | None],
 ) -> None:  # fmt: skip
     """Seal what stays for where it goes now, and what is new for the first time."""
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     for secret in row.secrets:
         key = (secret.field, secret.name)
         if key not in texts:
@@ -319,7 +319,7 @@ def _rebind(
 
 def _bind_new(session: Session, row: Server, route: Route) -> None:
     """Bind what has only the form of older versions: what was just written, or what such a version left."""
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     for secret in row.secrets:
         if secret.bound is None and (text := value_of(vault, row, secret, route)) is not None:
             secret.bound = vault.seal(text, bindings.of_bound_secret(row, secret.field, secret.name, route))
@@ -354,7 +354,7 @@ def _end_minted(
 
 def _text_before(session: Session, before: _Before, secret: ServerSecret) -> str | None:
     sealed, bound, place, bound_place = before.secrets[secret.field, secret.name]
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     return vault.open(bound, bound_place) if bound is not None else vault.open(sealed, place)
 
 
@@ -362,7 +362,7 @@ def _global_before(session: Session, row: Server, before: _Before, variable: Ser
     sealed, _ = before.globals.get(variable.name, (None, None))
     if sealed is None or sealed != variable.sealed:
         return None  # it is new, and bound for the first time
-    return global_of(house_of(session).vault, row, variable, before.route)
+    return global_of(runtime_of(session).vault, row, variable, before.route)
 
 
 def _columns(part: Server | ServerSecret | ServerVariable) -> dict[str, Any]:

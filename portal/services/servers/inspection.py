@@ -12,7 +12,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.secrets.token_store import KIND, is_usable
 from portal.services.servers import queries
@@ -58,7 +58,7 @@ def get_stored(session: Session, principal: Principal, server_id: str) -> Stored
 def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:
     """URL, headers and global values in the clear, for an Admin who asked; the asking is on the record."""
     server = queries.find_server(session, principal, server_id, Action.SERVER_REVEAL)
-    definition = None if house_of(session).write_only_globals else opened(session, server.row)
+    definition = None if runtime_of(session).write_only_globals else opened(session, server.row)
     audit.record(session, principal, "configuration revealed", "server", server.row.server_id)
     session.flush()
     if definition is None:

@@ -16,7 +16,7 @@ from portal.domain.masks import looks_masked, looks_masked_argument, looks_maske
 from portal.domain.principals import Principal
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, origin_of
 from portal.domain.variables import Scope
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.bindings import hint
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import queries
@@ -58,7 +58,12 @@ def settled(
         return fields
     change = _Change(session, row, dict(fields))
     change.settle(as_change=as_change)
-    if row is not None and as_change and queries.reads_verbatim(principal) and not house_of(session).write_only_globals:
+    if (
+        row is not None
+        and as_change
+        and queries.reads_verbatim(principal)
+        and not runtime_of(session).write_only_globals
+    ):
         change.drop_equal(session, row)
     return cast(ServerFields, change.fields)
 
@@ -187,7 +192,7 @@ class _Change:
         elif "args" not in self.fields:
             return
         elif not sent:
-            hides = house_of(self._session).write_only_globals
+            hides = runtime_of(self._session).write_only_globals
             if self._row is not None and (sent is None or hides or not self._stored["args"]):
                 del self.fields["args"]
         elif any(looks_masked_argument(argument) for argument in sent):

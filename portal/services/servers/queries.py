@@ -14,7 +14,7 @@ from portal import authorization as authz
 from portal.authorization import Action, Horizon, ServerFacts, Show
 from portal.domain.errors import Forbidden, LookOnly, NotFound
 from portal.domain.principals import Principal
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.token_store import KIND, MORE_RIGHTS, is_usable, needs_a_person
 from portal.store.database import read
 from portal.store.models import (
@@ -156,7 +156,7 @@ def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) ->
     ids = [row.server_id for row in rows if row.is_byok]
     if not ids or principal.user_id is None:
         return frozenset()
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     held = read(session, _KEYS, user_id=principal.user_id, ids=ids)
     return frozenset(server_id for server_id, sealed in held.all() if vault.knows_key_of(sealed))
 
@@ -174,7 +174,7 @@ def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> 
         return {}
     mine = (UserCredential.user_id == principal.user_id, UserCredential.kind == KIND)
     query = select(UserCredential).where(*mine, UserCredential.server_id.in_(ids))
-    vault, at, found = house_of(session).vault, now(), dict.fromkeys(ids, "connect")
+    vault, at, found = runtime_of(session).vault, now(), dict.fromkeys(ids, "connect")
     for credential in session.scalars(query):
         if vault.knows_key_of(credential.sealed):
             lacks = credential.reconnect_because == MORE_RIGHTS
@@ -195,7 +195,7 @@ class RequiredVariable:
 
 def required_of(session: Session, principal: Principal, ids: Iterable[str]) -> dict[str, tuple[RequiredVariable, ...]]:
     """The required variables of servers, in one query."""
-    vault = house_of(session).vault
+    vault = runtime_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
     rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(ids))
     for server_id, name, description, sealed, updated_at in rows.all():

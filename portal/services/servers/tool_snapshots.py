@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, sele
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal.domain import redline
+from portal.domain import definition_diff
 from portal.domain.principals import Principal
 from portal.domain.servers import AuthType
 from portal.domain.upstream import ToolDefinition
@@ -72,14 +72,14 @@ def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     left = _MOST_BYTES
     for tool in tools:
-        definition = redline.definition_of(tool.wire)
-        kept = redline.kept_of(definition, left)
-        left -= len(redline.canonical(kept))
+        definition = definition_diff.definition_of(tool.wire)
+        kept = definition_diff.kept_of(definition, left)
+        left -= len(definition_diff.canonical(kept))
         key, number = _key_of(tool.name), 1
         while key in found:
             number += 1
             key = f"{_key_of(tool.name)} ({number})"
-        found[key] = Entry(tool.name, redline.hash_of(definition), kept)
+        found[key] = Entry(tool.name, definition_diff.hash_of(definition), kept)
     return found
 
 

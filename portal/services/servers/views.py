@@ -15,7 +15,7 @@ from portal.domain.destinations import Route
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus
 from portal.domain.variables import Scope
-from portal.services.runtime import House, house_of
+from portal.services.runtime import Runtime, runtime_of
 from portal.services.secrets.server_definition import global_of, route_from, value_of
 from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers import queries
@@ -183,7 +183,7 @@ def _objects(
     names = [name for name in _COLUMNS if name in shown]
     emptied = {name: value for name, value in _NOTHING.items() if name not in shown}
     groups, teams = queries.groups_of(session, rows), queries.teams_of(session, rows)
-    held, house = queries.keys_held(session, principal, rows), house_of(session)
+    held, runtime = queries.keys_held(session, principal, rows), runtime_of(session)
     verbatim = queries.reads_verbatim(principal) and not masked
     for row, columns in zip(rows, values, strict=True):
         server_id = row.server_id
@@ -194,7 +194,7 @@ def _objects(
         found["has_user_credential"] = server_id in held if row.is_byok else None
         found["mcp_info"] = _mcp_info(row, shown)
         if parts is not None:
-            found |= _parts(house, row, parts[server_id], verbatim=verbatim)
+            found |= _parts(runtime, row, parts[server_id], verbatim=verbatim)
         if shown.get("health_check_error") is Show.KIND_OF_FAULT and found["health_check_error"]:
             found["health_check_error"] = KIND_OF_FAULT[HealthReason(row.health_reason)]
         found |= emptied
@@ -214,32 +214,32 @@ def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
     return {**row.mcp_info, "is_public": False} if row.mcp_info is not None else None
 
 
-def _parts(house: House, row: Server, parts: queries.Parts, *, verbatim: bool) -> dict[str, Any]:
+def _parts(runtime: Runtime, row: Server, parts: queries.Parts, *, verbatim: bool) -> dict[str, Any]:
     secrets, variables = parts
-    opens = verbatim and not house.write_only_globals
-    route = route_from(house.vault, row, secrets) if opens else None
+    opens = verbatim and not runtime.write_only_globals
+    route = route_from(runtime.vault, row, secrets) if opens else None
     found: dict[str, Any] = {"static_headers": {}, "env": {}, "args": ()}
     for secret in secrets:
         name = secret.field
         if name not in _SEALED:
             continue
-        text = value_of(house.vault, row, secret, route) if route else None
+        text = value_of(runtime.vault, row, secret, route) if route else None
         if name == "args":
             found[name] = tuple(json.loads(text or "[]"))
         elif name in _URLS:
             found[name] = secret.hint if not verbatim else text if opens else ""
         else:
             found[name][secret.name] = text or "" if verbatim else MASK
-    found["env_vars"] = tuple([_variable(house, row, variable, route) for variable in variables])
+    found["env_vars"] = tuple([_variable(runtime, row, variable, route) for variable in variables])
     return found
 
 
-def _variable(house: House, row: Server, variable: ServerVariable, route: Route | None) -> dict[str, Any]:
+def _variable(runtime: Runtime, row: Server, variable: ServerVariable, route: Route | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": variable.name, "value": None, "scope": variable.scope, "description": variable.description,
     }  # fmt: skip
     if variable.scope == Scope.GLOBAL:
-        entry["value"] = (global_of(house.vault, row, variable, route) if route else None) or ""
+        entry["value"] = (global_of(runtime.vault, row, variable, route) if route else None) or ""
         if route is None:
             entry["is_set"] = variable.sealed is not None
     return entry

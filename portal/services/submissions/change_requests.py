@@ -11,7 +11,7 @@ from portal.domain.destinations import Moved
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers.changes import change_row
 from portal.services.servers.destinations import would_move
@@ -77,7 +77,7 @@ def propose(session: Session, principal: Principal, row: Server, fields: ServerF
     with as_if_changed(session, principal, row, fields):
         facts = facts_of(session, row)
     proposal = session.get(Proposal, row.server_id) or Proposal(server_id=row.server_id)
-    proposal.sealed = house_of(session).vault.seal(json.dumps(_packed(fields)), bindings.of_proposal(row))
+    proposal.sealed = runtime_of(session).vault.seal(json.dumps(_packed(fields)), bindings.of_proposal(row))
     proposal.summary = {"fields": sorted(fields), "facts": facts}
     proposal.submitted_by, proposal.submitted_at = author, now()
     session.add(proposal)
@@ -87,7 +87,7 @@ def propose(session: Session, principal: Principal, row: Server, fields: ServerF
 
 def proposed_fields(session: Session, row: Server, proposal: Proposal) -> ServerFields:
     """The change that waits. Raises `Conflict` where it cannot be read any more."""
-    text = house_of(session).vault.open(proposal.sealed, bindings.of_proposal(row))
+    text = runtime_of(session).vault.open(proposal.sealed, bindings.of_proposal(row))
     if text is None:
         raise Conflict("The proposed change cannot be read any more. Decline it, and ask for it again.")
     fields: dict[str, Any] = {

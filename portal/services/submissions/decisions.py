@@ -16,7 +16,7 @@ from portal.domain.servers import ApprovalStatus
 from portal.domain.submissions import Step
 from portal.domain.upstream import ProbeResult, Target
 from portal.services import audit
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import destinations, queries, tool_snapshots
 from portal.services.servers.views import ServerView, view_server
@@ -164,7 +164,7 @@ def probe_submission(session: Session, principal: Principal, server_id: str) -> 
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE).row
     target, subject = _bare_target(session, row), tool_snapshots.subject_of(row)
     release(session)
-    result = house_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
+    result = runtime_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
     if result.tools is not None:
         tool_snapshots.remember_probe(session, principal, subject, tool_snapshots.entries_of(result.tools))
         session.commit()

@@ -11,22 +11,22 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action, ServerFacts, ToolLimits
+from portal.domain.context_cost import approximate_tokens
 from portal.domain.errors import CredentialNeeded, Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
-from portal.domain.tokens import approximate_tokens
 from portal.domain.tool_groups import group_of
 from portal.domain.upstream import HealthReason, ToolDefinition
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.services.servers.views import KIND_OF_FAULT, MASK
 from portal.services.upstreams.resolve import (
     NOTHING,
-    Approach,
+    AuthorizedTarget,
     Passed,
-    approach_to_call,
-    approach_to_list,
-    approaches_to_list,
     ask,
+    authorize_all_to_list,
+    authorize_to_call,
+    authorize_to_list,
 )
 from portal.store.database import release
 from portal.store.models import Server
@@ -96,7 +96,7 @@ def list_all_tools(session: Session, principal: Principal, passed: Passed = NOTH
     query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
     rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*queries.PARTS)))
     groups = queries.groups_of(session, rows)
-    rows = [row for row in rows if row.transport != "stdio" or house_of(session).stdio_enabled]
+    rows = [row for row in rows if row.transport != "stdio" or runtime_of(session).stdio_enabled]
     plan: list[tuple[str, Views]] = []
     for row in rows:
         server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
@@ -137,11 +137,11 @@ def _listed(
 ) -> tuple[ToolView, ...]:
     """All tools of one server, asked of it now as the caller."""
     views = _viewer(principal, server)
-    approach = approach_to_list(session, principal, server.row, passed)
+    authorized = authorize_to_list(session, principal, server.row, passed)
     release(session)
     with _asking(principal):
         try:
-            return views(ask(session, principal, approach, house_of(session).mcp.list_tools))
+            return views(ask(session, principal, authorized, runtime_of(session).mcp.list_tools))
         except CredentialNeeded as error:
             raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
 
@@ -150,11 +150,11 @@ def _answers(
     session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
 ) -> list[tuple[ToolDefinition, ...] | UpstreamFailure]:
     """What many servers answer when they are asked for their tools side by side, in their order."""
-    approaches = approaches_to_list(session, principal, rows, passed)
+    authorized = authorize_all_to_list(session, principal, rows, passed)
     release(session)
-    targets = [approach.target for approach in approaches if isinstance(approach, Approach)]
-    answers = iter(house_of(session).mcp.list_tools_many(targets, deadline=_DEADLINE))
-    return [next(answers) if isinstance(approach, Approach) else approach for approach in approaches]
+    targets = [one.target for one in authorized if isinstance(one, AuthorizedTarget)]
+    answers = iter(runtime_of(session).mcp.list_tools_many(targets, deadline=_DEADLINE))
+    return [next(answers) if isinstance(one, AuthorizedTarget) else one for one in authorized]
 
 
 def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
@@ -185,14 +185,14 @@ def call_tool(
     `UpstreamFailure`.
     """
     row, tool = authorize_call(session, principal, server_id, name)
-    approach = approach_to_call(session, principal, row, passed)
+    authorized = authorize_to_call(session, principal, row, passed)
     release(session)
     began = time.monotonic()
     with _asking(principal):
-        mcp = house_of(session).mcp
-        outcome = ask(session, principal, approach, lambda target: mcp.call_tool(target, tool, dict(arguments)))
+        mcp = runtime_of(session).mcp
+        outcome = ask(session, principal, authorized, lambda target: mcp.call_tool(target, tool, dict(arguments)))
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
-    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in approach.target.headers))
+    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in authorized.target.headers))
 
 
 def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:

@@ -14,17 +14,17 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
+from portal.domain.definition_diff import FieldDiff, Warning, compare, warnings_of
 from portal.domain.errors import Conflict, CredentialNeeded, InvalidRequest, NotFound, UpstreamFailure
 from portal.domain.principals import OPERATOR, Principal
-from portal.domain.redline import FieldDiff, Warning, compare, warnings_of
 from portal.domain.servers import ApprovalStatus
 from portal.domain.upstream import HealthReason, HealthStatus, Target, ToolDefinition
 from portal.services import audit
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import crud, queries, tool_snapshots
 from portal.services.servers.tool_snapshots import WAITING
 from portal.services.submissions.history import names_of
-from portal.services.upstreams.resolve import approach_to_list, ask, target_to_probe
+from portal.services.upstreams.resolve import ask, authorize_to_list, target_to_probe
 from portal.store.database import release
 from portal.store.models import AcceptedTool, Server, ToolSight, now
 
@@ -144,10 +144,10 @@ def disable(session: Session, principal: Principal, server_id: str, tool_name: s
 def look(session: Session, principal: Principal, server_id: str) -> None:
     """Ask a server for its tools as the caller, and compare them. Raises `UpstreamFailure`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
-    subject, approach = tool_snapshots.subject_of(row), approach_to_list(session, principal, row)
+    subject, authorized = tool_snapshots.subject_of(row), authorize_to_list(session, principal, row)
     release(session)
     try:
-        entries = tool_snapshots.entries_of(ask(session, principal, approach, house_of(session).mcp.list_tools))
+        entries = tool_snapshots.entries_of(ask(session, principal, authorized, runtime_of(session).mcp.list_tools))
     except CredentialNeeded as error:
         raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
     tool_snapshots.compare(session, principal, subject, entries, by_admin=True)
@@ -194,7 +194,7 @@ def compare_due(session: Session, principal: Principal) -> int:
     plan = [(subject, target) for subject, target in seen if tool_snapshots.claim_look(session, subject, not_since)]
     session.commit()
     asked = [(subject, target) for subject, target in plan if isinstance(target, Target)]
-    answers = house_of(session).mcp.list_tools_many([target for _, target in asked], deadline=_DEADLINE)
+    answers = runtime_of(session).mcp.list_tools_many([target for _, target in asked], deadline=_DEADLINE)
     for (subject, _), answer in zip(asked, answers, strict=True):
         if not isinstance(answer, UpstreamFailure):
             tool_snapshots.compare(session, principal, subject, tool_snapshots.entries_of(answer), by_admin=False)

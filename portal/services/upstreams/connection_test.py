@@ -22,13 +22,13 @@ from portal.domain.variables import Scope
 from portal.services import audit
 from portal.services.oauth_client.discovery import pinned
 from portal.services.oauth_client.service_tokens import typed_token
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings, user_values
 from portal.services.secrets.server_definition import route_of
 from portal.services.secrets.token_store import is_machine
 from portal.services.servers import destinations, queries, unsaved
 from portal.services.servers.views import KIND_OF_FAULT
-from portal.services.upstreams.resolve import Blueprint, approach_to_call, ask, blueprint_of, build, home_of
+from portal.services.upstreams.resolve import UpstreamConfig, ask, authorize_to_call, build, config_of, home_of
 from portal.store.database import release
 from portal.store.models import Server, new_id
 
@@ -81,53 +81,53 @@ def try_definition(
     check_values(fields)
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row if server_id else None
     tried = destinations.tried(session, row, fields) if row else _as_typed(session, fields)
-    blueprint = blueprint_of(session, tried)
-    house = house_of(session)
+    config = config_of(session, tried)
+    runtime = runtime_of(session)
     check_definition(
-        transport=Transport(blueprint.transport),
-        url=blueprint.definition.urls.get("url"),
-        spec_path=blueprint.definition.urls.get("spec_path"),
-        command=blueprint.command,
-        has_args=bool(blueprint.definition.args),
-        stdio_enabled=house.stdio_enabled,
-        stdio_commands=house.stdio_commands,
-        no_sandbox=house.sandbox.refusal,
+        transport=Transport(config.transport),
+        url=config.definition.urls.get("url"),
+        spec_path=config.definition.urls.get("spec_path"),
+        command=config.command,
+        has_args=bool(config.definition.args),
+        stdio_enabled=runtime.stdio_enabled,
+        stdio_commands=runtime.stdio_commands,
+        no_sandbox=runtime.sandbox.refusal,
     )
-    if blueprint.transport == Transport.STDIO:
+    if config.transport == Transport.STDIO:
         authz.require(principal, Action.COMMAND_MANAGE)
         if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
             raise InvalidRequest(
                 "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"
             )
-        _confirm(session, principal, row, blueprint, mark, shows_arguments="args" in fields)
-        blueprint = replace(blueprint, may_start=True)
+        _confirm(session, principal, row, config, mark, shows_arguments="args" in fields)
+        config = replace(config, may_start=True)
     stays = row is not None and route_of(session, row).key(RESOURCE) == route_of(session, tried).key(RESOURCE)
     values = user_values.opened_values(session, row, principal.user_id) if row and stays else {}
-    unset = tuple(v.name for v in blueprint.variables if v.scope is Scope.USER and v.name not in values)
+    unset = tuple(v.name for v in config.variables if v.scope is Scope.USER and v.name not in values)
     known = pinned(session, row) if row else None
     try:
-        token = typed_token(session, blueprint.definition, known=known) if is_machine(tried) else None
+        token = typed_token(session, config.definition, known=known) if is_machine(tried) else None
     except UpstreamFailure as failure:
         return Trial(ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message), unset)
-    target = build(blueprint, values, key=token)
+    target = build(config, values, key=token)
     target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
     release(session)
     if target.transport == "stdio":
         _put_on_record(session, principal, server_id, target)
-    return Trial(house.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
+    return Trial(runtime.mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT), unset)
 
 
 def why_no_commands(session: Session, principal: Principal) -> str:
     """Why no command can run on this host though the operator allows it, with the remedy; blank where one can."""
     authz.require(principal, Action.SERVER_CREATE)
-    house = house_of(session)
-    return house.sandbox.refusal() if house.stdio_enabled else ""
+    runtime = runtime_of(session)
+    return runtime.sandbox.refusal() if runtime.stdio_enabled else ""
 
 
 def commands_user(session: Session, principal: Principal) -> str:
     """As whom commands run on this host. Raises `NoSandbox` where none can."""
     authz.require(principal, Action.SERVER_CREATE)
-    return house_of(session).sandbox.user
+    return runtime_of(session).sandbox.user
 
 
 def forget_homes(session: Session, principal: Principal) -> None:
@@ -135,43 +135,43 @@ def forget_homes(session: Session, principal: Principal) -> None:
     authz.require(principal, Action.SERVER_CREATE)
     known = [home_of(*ids) for ids in session.execute(select(Server.server_id, Server.incarnation)).tuples()]
     release(session)
-    house_of(session).sandbox.forget_homes(known)
+    runtime_of(session).sandbox.forget_homes(known)
 
 
 def _confirm(
-    session: Session, principal: Principal, row: Server | None, blueprint: Blueprint, mark: str, *,
+    session: Session, principal: Principal, row: Server | None, config: UpstreamConfig, mark: str, *,
     shows_arguments: bool,
 ) -> None:  # fmt: skip
-    """See to it that a person has confirmed the command of `blueprint`. Raises `Unconfirmed` where they have not.
+    """See to it that a person has confirmed the command of `config`. Raises `Unconfirmed` where they have not.
 
     Stored arguments are not shown to be confirmed: they are those that were saved, for the same command.
     """
-    definition = blueprint.definition
-    argv = [blueprint.command or "", *definition.args]
+    definition = config.definition
+    argv = [config.command or "", *definition.args]
     if row is not None:
-        stored = blueprint_of(session, row)
+        stored = config_of(session, row)
         saved = (stored.transport, stored.command, tuple(stored.definition.args), dict(stored.definition.env))
-        if saved == (blueprint.transport, blueprint.command, tuple(definition.args), dict(definition.env)):
+        if saved == (config.transport, config.command, tuple(definition.args), dict(definition.env)):
             return
-    house = house_of(session)
+    runtime = runtime_of(session)
     place = bindings.of_command_test(principal.user_id or "")
     exact = json.dumps([argv, sorted(definition.env.items())])
     digest = hashlib.sha256(exact.encode()).hexdigest()
     if mark:
         with suppress(ValueError):
-            said = (house.vault.open(base64.urlsafe_b64decode(mark), place) or "").partition(" ")
+            said = (runtime.vault.open(base64.urlsafe_b64decode(mark), place) or "").partition(" ")
             if said[0] == digest and 0 <= time.time() - float(said[2]) < _CONFIRM_WITHIN:
                 return
-    sealed = base64.urlsafe_b64encode(house.vault.seal(f"{digest} {time.time()}", place)).decode()
+    sealed = base64.urlsafe_b64encode(runtime.vault.seal(f"{digest} {time.time()}", place)).decode()
     line = shlex.join(argv) if shows_arguments else f"{argv[0]} … (with its {len(argv) - 1} saved arguments)"
-    raise Unconfirmed(Start(line, tuple(sorted(definition.env)), house.sandbox.user, sealed))
+    raise Unconfirmed(Start(line, tuple(sorted(definition.env)), runtime.sandbox.user, sealed))
 
 
 def _put_on_record(session: Session, principal: Principal, server_id: str | None, target: Target) -> None:
     """Write down that a command is about to be started for a test, and commit it."""
     audit.record(
         session, principal, "command started for a test", "server", server_id, command=target.command,
-        arguments=len(target.args), variables=sorted(target.env), runs_as=house_of(session).sandbox.user,
+        arguments=len(target.args), variables=sorted(target.env), runs_as=runtime_of(session).sandbox.user,
     )  # fmt: skip
     session.commit()
 
@@ -182,7 +182,7 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
 
     def look(target: Target) -> ProbeResult:
         target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
-        result = house_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
+        result = runtime_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
         if result.wanted is not None:
             raise InsufficientScope(result.message, result.wanted)
         if result.reason is HealthReason.SIGN_IN_NEEDED:
@@ -190,9 +190,9 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
         return result
 
     try:
-        approach = approach_to_call(session, principal, row)
+        authorized = authorize_to_call(session, principal, row)
         release(session)
-        result = ask(session, principal, approach, look)
+        result = ask(session, principal, authorized, look)
     except UpstreamFailure as failure:
         result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
     if not authz.has_admin_view(principal):  # the message names the host, which is not theirs to learn

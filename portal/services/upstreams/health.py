@@ -16,10 +16,10 @@ from portal.authorization import Action
 from portal.domain.errors import Busy, PortalError, UpstreamFailure
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.services.servers.views import KIND_OF_FAULT, HealthView, ServerView, view_health, view_server
-from portal.services.upstreams.resolve import Plan, signed, target_to_probe
+from portal.services.upstreams.resolve import PendingTarget, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now, time_of
 
@@ -64,7 +64,7 @@ class _Probe:
     incarnation: str
     version: int
     claimed_at: datetime
-    target: Target | HealthReason | Plan
+    target: Target | HealthReason | PendingTarget
 
 
 def get_checked_server(session: Session, principal: Principal, reference: str) -> ServerView:
@@ -184,7 +184,7 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
     last = time.monotonic() + _SIGN_WITHIN
     ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
-    results = house_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
+    results = runtime_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
     for (probe, _), result in zip(asked, results, strict=True):
         _store(session, probe, result)
     for probe, target in ready:
@@ -194,12 +194,12 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
     session.expire_all()  # what statements wrote is read anew
 
 
-def _signed(session: Session, target: Target | HealthReason | Plan) -> Target | ProbeResult:
+def _signed(session: Session, target: Target | HealthReason | PendingTarget) -> Target | ProbeResult:
     """The target with the portal's own token where it needs one, or what is known without asking it."""
     if isinstance(target, HealthReason):
         return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
     try:
-        return signed(session, target) if isinstance(target, Plan) else target
+        return signed(session, target) if isinstance(target, PendingTarget) else target
     except Busy:
         raise  # says nothing about the server
     except PortalError as error:

@@ -16,7 +16,7 @@ from portal.domain.upstream import AwsSigning, HealthReason, Target
 from portal.domain.variables import Scope, Variable, interpolate, missing_variables, references, required_variables
 from portal.services.oauth_client.service_tokens import exchanged_token, machine_token
 from portal.services.oauth_client.user_tokens import fresh_tokens, name_of, needed, note_refusal, note_wanted, own_token
-from portal.services.runtime import house_of
+from portal.services.runtime import runtime_of
 from portal.services.secrets import user_values
 from portal.services.secrets.server_definition import Definition, opened
 from portal.services.secrets.token_store import is_exchange, is_machine, needs_a_person
@@ -38,7 +38,7 @@ _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class UpstreamConfig:
     """All that decides what is sent to an upstream, in the clear and only for as long as it takes to send it.
 
     `may_start`: whether its command may be started. It may where the server is saved and active, and for a test that an
@@ -62,28 +62,28 @@ class Blueprint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PendingTarget:
     """All that a target is made of, but the access token that it may need; `key` is a person's own, or that token."""
 
     row: Server
-    blueprint: Blueprint
+    config: UpstreamConfig
     values: Mapping[str, str] = field(repr=False)
     key: str | None = field(repr=False)
     passed: Passed = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
-class Approach:
+class AuthorizedTarget:
     """A target, with the access token that is in it ("" for none) and the way to get another one."""
 
     target: Target
-    plan: Plan
+    pending: PendingTarget
     token: str = field(default="", repr=False)
 
 
-def blueprint_of(session: Session, row: Server) -> Blueprint:
-    """The blueprint of a stored server."""
-    return Blueprint(
+def config_of(session: Session, row: Server) -> UpstreamConfig:
+    """The config of a stored server."""
+    return UpstreamConfig(
         transport=row.transport,
         auth_type=row.auth_type,
         definition=opened(session, row, credentials=True),
@@ -106,7 +106,9 @@ def declared(row: Server) -> tuple[Variable, ...]:
     return tuple(Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables)
 
 
-def approach_to_call(session: Session, principal: Principal, row: Server, passed: Passed = NOTHING) -> Approach:
+def authorize_to_call(
+    session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
+) -> AuthorizedTarget:
     """The upstream as `principal` reaches it for a tool call; of the headers in `passed`, those the server lists go on.
 
     It may ask an authorization server first, which ends the
@@ -117,7 +119,7 @@ def approach_to_call(session: Session, principal: Principal, row: Server, passed
     """
     values = user_values.opened_values(session, row, principal.user_id)
     missing = missing_variables([Variable(v.name, Scope.USER) for v in row.variables if v.is_required], values)
-    link = setup_url(house_of(session).public_url, row.server_id)
+    link = setup_url(runtime_of(session).public_url, row.server_id)
     name = name_of(row)
     if missing:
         raise MissingVariables(
@@ -130,62 +132,66 @@ def approach_to_call(session: Session, principal: Principal, row: Server, passed
             f"{name} needs your own key. Store it at {link} and try again.", code="byok_auth_required",
             server_id=row.server_id, setup_url=link,
         )  # fmt: skip
-    return _approach(session, principal, Plan(row, blueprint_of(session, row), values, key, passed))
+    return _authorized(session, principal, PendingTarget(row, config_of(session, row), values, key, passed))
 
 
-def target_to_probe(session: Session, row: Server) -> Target | HealthReason | Plan:
-    """The upstream as the portal itself reaches it, or the reason why it cannot be judged without a person; a `Plan`
-    where the portal's own token has to be got first, by `signed`."""
-    house = house_of(session)
-    if row.transport == "stdio" and not (house.stdio_enabled and row.approval_status == "active"):
+def target_to_probe(session: Session, row: Server) -> Target | HealthReason | PendingTarget:
+    """Answer the upstream as the portal itself reaches it, or the reason why it cannot be judged without a person.
+
+    It is a `PendingTarget` where the portal's own token has to be got first, by `signed`.
+    """
+    runtime = runtime_of(session)
+    if row.transport == "stdio" and not (runtime.stdio_enabled and row.approval_status == "active"):
         return HealthReason.DISABLED
     if any(variable.is_required for variable in row.variables):
         return HealthReason.PER_USER_VALUE
     if row.is_byok or needs_a_person(row):
         return HealthReason.SIGN_IN_NEEDED
-    blueprint = blueprint_of(session, row)
-    return Plan(row, blueprint, {}, None) if is_machine(row) else build(blueprint, {})
+    config = config_of(session, row)
+    return PendingTarget(row, config, {}, None) if is_machine(row) else build(config, {})
 
 
-def signed(session: Session, plan: Plan) -> Target:
+def signed(session: Session, pending: PendingTarget) -> Target:
     """The upstream with the portal's own token. Raises `UpstreamFailure`; ends the transaction at hand."""
-    return build(plan.blueprint, plan.values, key=machine_token(session, plan.row))
+    return build(pending.config, pending.values, key=machine_token(session, pending.row))
 
 
-def approach_to_list(session: Session, principal: Principal, row: Server, passed: Passed = NOTHING) -> Approach:
+def authorize_to_list(
+    session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
+) -> AuthorizedTarget:
     """The upstream for listing tools, which missing values do not block: headers that need one are left out.
 
     Raises `UpstreamFailure` (`sign_in_needed`) where the person's own connection is missing.
     """
-    found = approaches_to_list(session, principal, [row], passed)[0]
+    found = authorize_all_to_list(session, principal, [row], passed)[0]
     if isinstance(found, UpstreamFailure):
         raise found
     return found
 
 
-def approaches_to_list(
+def authorize_all_to_list(
     session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
-) -> list[Approach | UpstreamFailure]:
-    """As `approach_to_list` for many, in their order; a failure stands where one cannot be asked.
+) -> list[AuthorizedTarget | UpstreamFailure]:
+    """As `authorize_to_list` for many, in their order; a failure stands where one cannot be asked.
 
     What is stored is read first, for all: getting a token may end the transaction.
     """
-    plans = []
+    waiting = []
     for row in rows:
         key = user_values.opened_key(session, row, principal.user_id) if row.is_byok else None
         values = user_values.opened_values(session, row, principal.user_id)
-        plans.append(Plan(row, blueprint_of(session, row), values, key, passed))
-    personally = [plan.row for plan in plans if plan.blueprint.needs_a_token and not is_machine(plan.row)]
+        waiting.append(PendingTarget(row, config_of(session, row), values, key, passed))
+    personally = [pending.row for pending in waiting if pending.config.needs_a_token and not is_machine(pending.row)]
     fresh = fresh_tokens(session, principal.user_id, [row for row in personally if not is_exchange(row)])
     ids, deadline = [row.server_id for row in rows], time.monotonic() + _RENEWING
-    found: list[Approach | UpstreamFailure] = []
-    for server_id, plan in zip(ids, plans, strict=True):
-        if plan.blueprint.needs_a_token and server_id not in fresh and time.monotonic() > deadline:
+    found: list[AuthorizedTarget | UpstreamFailure] = []
+    for server_id, pending in zip(ids, waiting, strict=True):
+        if pending.config.needs_a_token and server_id not in fresh and time.monotonic() > deadline:
             found.append(UpstreamTimeout("There was no time to renew your connection."))
             continue
         try:
-            known = replace(plan, key=fresh[server_id]) if server_id in fresh else plan
-            found.append(_approach(session, principal, known))
+            known = replace(pending, key=fresh[server_id]) if server_id in fresh else pending
+            found.append(_authorized(session, principal, known))
         except UpstreamFailure as failure:
             found.append(failure)
         except CredentialNeeded as error:
@@ -193,33 +199,35 @@ def approaches_to_list(
     return found
 
 
-def ask(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
+def ask(session: Session, principal: Principal, authorized: AuthorizedTarget, question: Callable[[Target], T]) -> T:
     """Ask an upstream, and once more where it refuses the token: with the one that is got in its place.
 
     Raises what `question` raises, and `CredentialNeeded` where only a new connection helps. No other credential is
     tried (R-OAUTH-43). The transaction has to be released before.
     """
     try:
-        return question(approach.target)
+        return question(authorized.target)
     except InsufficientScope as failure:
-        if approach.token and needs_a_person(approach.plan.row):
-            row = approach.plan.row
+        if authorized.token and needs_a_person(authorized.pending.row):
+            row = authorized.pending.row
             note_wanted(session, row, principal.user_id, failure.scopes)
             raise needed(session, row.server_id, name_of(row), scopes=failure.scopes or ("?",)) from None
         raise
     except UpstreamFailure as failure:
-        if not approach.token or failure.reason != HealthReason.SIGN_IN_NEEDED:
+        if not authorized.token or failure.reason != HealthReason.SIGN_IN_NEEDED:
             raise
-    return _ask_again(session, principal, approach, question)
+    return _ask_again(session, principal, authorized, question)
 
 
-def _ask_again(session: Session, principal: Principal, approach: Approach, question: Callable[[Target], T]) -> T:
-    again = _approach(session, principal, approach.plan, refused=approach.token)
+def _ask_again(
+    session: Session, principal: Principal, authorized: AuthorizedTarget, question: Callable[[Target], T]
+) -> T:
+    again = _authorized(session, principal, authorized.pending, refused=authorized.token)
     release(session)
     try:
         return question(again.target)
     except UpstreamFailure as failure:
-        row = approach.plan.row
+        row = authorized.pending.row
         if failure.reason != HealthReason.SIGN_IN_NEEDED or not needs_a_person(row):
             raise
         if not is_exchange(row):
@@ -227,12 +235,16 @@ def _ask_again(session: Session, principal: Principal, approach: Approach, quest
         raise needed(session, row.server_id, name_of(row), "refused") from None
 
 
-def _approach(session: Session, principal: Principal, plan: Plan, *, refused: str = "") -> Approach:
-    token = plan.key if plan.blueprint.needs_a_token else None
-    if plan.blueprint.needs_a_token and (token is None or token == refused):
-        token = _token(session, principal, plan.row, refused)
-        plan = replace(plan, key=token)
-    return Approach(build(plan.blueprint, plan.values, key=plan.key, passed=plan.passed), plan, token or "")
+def _authorized(
+    session: Session, principal: Principal, pending: PendingTarget, *, refused: str = ""
+) -> AuthorizedTarget:
+    token = pending.key if pending.config.needs_a_token else None
+    if pending.config.needs_a_token and (token is None or token == refused):
+        token = _token(session, principal, pending.row, refused)
+        pending = replace(pending, key=token)
+    return AuthorizedTarget(
+        build(pending.config, pending.values, key=pending.key, passed=pending.passed), pending, token or ""
+    )
 
 
 def _token(session: Session, principal: Principal, row: Server, refused: str) -> str:
@@ -246,34 +258,34 @@ def _token(session: Session, principal: Principal, row: Server, refused: str) ->
 
 
 def build(
-    blueprint: Blueprint, values: Mapping[str, str], *, key: str | None = None, passed: Passed = NOTHING
+    config: UpstreamConfig, values: Mapping[str, str], *, key: str | None = None, passed: Passed = NOTHING
 ) -> Target:
-    """Put a blueprint and a person's values together; `key` is the person's own and goes before the shared one.
+    """Put a config and a person's values together; `key` is the person's own and goes before the shared one.
 
     Where the auth type is OAuth `key` is the access token, and no shared one ever takes its place. What a caller passes
     on (`passed`) gives way to the sign-in, and that to a static header of the same name.
 
     Raises `UpstreamFailure` (`disabled`) for a command that may not be started.
     """
-    if blueprint.transport == "stdio" and not blueprint.may_start:
+    if config.transport == "stdio" and not config.may_start:
         raise UpstreamFailure("A command is not started before it is saved and active.", reason=HealthReason.DISABLED)
-    definition = blueprint.definition
-    secret = key if key is not None or blueprint.needs_a_token else definition.credentials.get("auth_value")
-    headers = _passed_headers(blueprint, passed)
-    if isinstance(secret, str) and secret and blueprint.auth_type:
-        _put_over(headers, auth_headers(AuthType(blueprint.auth_type), secret.strip()))
-    _put_over(headers, _static_headers(blueprint, values))
+    definition = config.definition
+    secret = key if key is not None or config.needs_a_token else definition.credentials.get("auth_value")
+    headers = _passed_headers(config, passed)
+    if isinstance(secret, str) and secret and config.auth_type:
+        _put_over(headers, auth_headers(AuthType(config.auth_type), secret.strip()))
+    _put_over(headers, _static_headers(config, values))
     return Target(
-        transport="stdio" if blueprint.transport == "stdio" else "http" if blueprint.transport == "http" else "sse",
+        transport="stdio" if config.transport == "stdio" else "http" if config.transport == "http" else "sse",
         url=definition.urls.get("url", ""),
         spec_url=definition.urls.get("spec_path", ""),
-        command=blueprint.command or "",
+        command=config.command or "",
         args=tuple(definition.args),
         env=dict(definition.env),
         headers=headers,
-        timeout=blueprint.timeout or DEFAULT_TIMEOUT,
-        home=blueprint.home,
-        signing=_signing(definition.credentials) if blueprint.auth_type == AuthType.AWS_SIGV4 else None,
+        timeout=config.timeout or DEFAULT_TIMEOUT,
+        home=config.home,
+        signing=_signing(definition.credentials) if config.auth_type == AuthType.AWS_SIGV4 else None,
     )
 
 
@@ -283,10 +295,10 @@ def _signing(credentials: Mapping[str, object]) -> AwsSigning:
     return AwsSigning(**{field: value.strip() for field, value in stored.items() if isinstance(value, str) and value})
 
 
-def _passed_headers(blueprint: Blueprint, passed: Passed) -> dict[str, str]:
+def _passed_headers(config: UpstreamConfig, passed: Passed) -> dict[str, str]:
     """The caller's headers that the server lists, under the names that it gives them."""
     sent = {name.lower(): value for name, value in passed.items()}
-    return {name: sent[name.lower()] for name in blueprint.extra_headers if name.lower() in sent}
+    return {name: sent[name.lower()] for name in config.extra_headers if name.lower() in sent}
 
 
 def _put_over(headers: dict[str, str], others: Mapping[str, str]) -> None:
@@ -297,14 +309,12 @@ def _put_over(headers: dict[str, str], others: Mapping[str, str]) -> None:
         headers[name] = value
 
 
-def _static_headers(blueprint: Blueprint, values: Mapping[str, str]) -> dict[str, str]:
-    personal_names = {v.name for v in blueprint.variables if v.scope is Scope.USER}
-    known = {name: value for name, value in values.items() if name in personal_names} | dict(
-        blueprint.definition.globals
-    )
-    templates = blueprint.definition.static_headers
+def _static_headers(config: UpstreamConfig, values: Mapping[str, str]) -> dict[str, str]:
+    personal_names = {v.name for v in config.variables if v.scope is Scope.USER}
+    known = {name: value for name, value in values.items() if name in personal_names} | dict(config.definition.globals)
+    templates = config.definition.static_headers
     used = {name for template in templates.values() for name in references(template)}
-    unset = set(missing_variables(required_variables(blueprint.variables, used), known))
+    unset = set(missing_variables(required_variables(config.variables, used), known))
     return {
         name: interpolate(template, known).strip()
         for name, template in templates.items()

@@ -2,14 +2,14 @@
 
 from flask import Flask
 
-from portal.web.api.access import bp as access
+from portal.web.api.access_groups import bp as groups
 from portal.web.api.audit import bp as audit
-from portal.web.api.catalog import bp as catalog
 from portal.web.api.connections import bp as connections
 from portal.web.api.credentials import bp as credentials
+from portal.web.api.discover import bp as catalog
 from portal.web.api.document import bp as document
-from portal.web.api.exchange import bp as exchange
-from portal.web.api.groups import bp as groups
+from portal.web.api.explain import bp as access
+from portal.web.api.import_export import bp as exchange
 from portal.web.api.keys import bp as keys
 from portal.web.api.me import bp as me
 from portal.web.api.oauth_check import bp as oauth_check

@@ -7,7 +7,7 @@ from portal.services.credentials.oauth_check import Report
 from portal.web.api.answers import answer
 from portal.web.documented import documented
 from portal.web.limits import TRY_UPSTREAM, limiter
-from portal.web.sightings import sighting
+from portal.web.request_origin import sighting
 
 bp = Blueprint("api_oauth_check", __name__, url_prefix="/v1/mcp")
 

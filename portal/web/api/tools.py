@@ -9,9 +9,9 @@ from portal.web.api.answer_shapes import Tools
 from portal.web.api.answers import answer
 from portal.web.api.payloads import read
 from portal.web.api.shapes import ToolCall
-from portal.web.carriers import caller_headers
 from portal.web.context import reads_only
 from portal.web.documented import documented
+from portal.web.request_auth import caller_headers
 
 bp = Blueprint("api_tools", __name__, url_prefix="/v1/mcp")
 

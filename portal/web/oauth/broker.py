@@ -13,19 +13,19 @@ from flask import Blueprint, Response, g, make_response, redirect, request, url_
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
-from portal.domain.brokering import AuthorizationRequest, TokenRequest
 from portal.domain.errors import Forbidden, InvalidRequest
+from portal.domain.oauth_requests import AuthorizationRequest, TokenRequest
 from portal.domain.principals import Principal
 from portal.services.access import principals
 from portal.services.oauth_broker import authorize_endpoint, byok, metadata, token_endpoint
 from portal.services.oauth_broker.common import issuer_named
 from portal.services.oauth_client.flows import Flow
-from portal.web.carriers import of_the_broker
 from portal.web.context import also_writes, known_person
 from portal.web.errors import status_of
 from portal.web.limits import AUTHORIZE, EXCHANGE, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.rendering import onward, page, policy
+from portal.web.request_auth import of_the_broker
 
 bp = Blueprint("oauth_broker", __name__)
 _LONGEST = 8_192

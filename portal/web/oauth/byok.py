@@ -10,11 +10,11 @@ from werkzeug.datastructures import MultiDict
 from portal.domain.errors import InvalidRequest
 from portal.services.oauth_broker import byok
 from portal.services.oauth_broker.byok import AuthorizeRequest, Question, TokenRequest
-from portal.web.carriers import of_the_broker
 from portal.web.context import also_writes
 from portal.web.limits import TRY_UPSTREAM, WAY_BACK, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
 from portal.web.rendering import page, policy, see_other
+from portal.web.request_auth import of_the_broker
 
 bp = Blueprint("oauth_byok", __name__)
 _LONGEST = 8_192

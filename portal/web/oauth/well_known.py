@@ -10,8 +10,8 @@ from flask import Blueprint, Response, g, request
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, TooLarge
 from portal.services.oauth_broker import metadata, registration
 from portal.web.api import payloads
-from portal.web.carriers import of_the_broker
 from portal.web.limits import REGISTER, limiter
+from portal.web.request_auth import of_the_broker
 
 bp = Blueprint("oauth_metadata", __name__)
 _LARGEST = 16 * 1024

@@ -2,29 +2,29 @@
 
 from flask import Flask, Response, url_for
 
-from portal.web.pages import access as _explained_to_people  # noqa: F401 - hangs its handlers on people.bp
+from portal.web.pages import access_groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
 from portal.web.pages import (
     accounts,
     api_docs,
     audit,
     credentials,
     discover,
-    exchange,
     hub,
+    import_export,
     keys,
     old_addresses,
     openapi,
-    people,
     playground,
     servers,
     settings,
     submissions,
     toolsets,
+    users,
 )
 from portal.web.pages import editing as _the_other_half_of_servers  # noqa: F401 - hangs its handlers on servers.bp
-from portal.web.pages import groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
+from portal.web.pages import explain as _explained_to_people  # noqa: F401 - hangs its handlers on people.bp
 from portal.web.pages import oauth_check as _the_doctor_of_servers  # noqa: F401 - hangs its handlers on servers.bp
-from portal.web.pages import reviewing as _the_other_half_of_submissions  # noqa: F401 - on submissions.bp
+from portal.web.pages import review_queue as _the_other_half_of_submissions  # noqa: F401 - on submissions.bp
 from portal.web.pages import server_tools as _a_third_of_servers  # noqa: F401 - hangs its handlers on servers.bp
 from portal.web.pages import teams as _also_of_people  # noqa: F401 - likewise
 from portal.web.pages import tool_changes as _also_of_servers  # noqa: F401 - on servers.bp
@@ -34,8 +34,8 @@ from portal.web.rendering import see_other
 def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
-        accounts, servers, credentials, playground, people, keys, toolsets, exchange, hub, audit, settings, submissions,
-        discover, openapi, api_docs, old_addresses,
+        accounts, servers, credentials, playground, users, keys, toolsets, import_export, hub, audit, settings,
+        submissions, discover, openapi, api_docs, old_addresses,
     ):  # fmt: skip
         app.register_blueprint(module.bp)
 

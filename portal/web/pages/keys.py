@@ -15,8 +15,8 @@ from portal.services.paging import Page
 from portal.services.servers.grants import ObjectPermission
 from portal.web.context import may_change, reads_only, settings
 from portal.web.forms.people import AnyKeyForm, KeyForm
-from portal.web.pages.choosing import person_options, server_options, team_options, toolset_choices
-from portal.web.pages.people import bp as people_bp
+from portal.web.pages.pickers import person_options, server_options, team_options, toolset_choices
+from portal.web.pages.users import bp as people_bp
 from portal.web.rendering import page, see_other
 
 SORTS = (("", "Name"), ("age", "Age, oldest first"), ("last_used", "Last use, longest ago first"))

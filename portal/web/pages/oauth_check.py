@@ -8,7 +8,7 @@ from portal.web.context import reads_only
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.servers import bp
 from portal.web.rendering import page
-from portal.web.sightings import sighting
+from portal.web.request_origin import sighting
 
 
 @bp.get("/<server_id>/oauth-check")

@@ -8,8 +8,8 @@ from portal.services.access import access_groups, impact, pickers, teams
 from portal.services.access.teams import TeamView
 from portal.web.context import may_change
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
-from portal.web.pages.choosing import changed_permission, person_options, server_names, server_options, toolset_choices
-from portal.web.pages.people import bp
+from portal.web.pages.pickers import changed_permission, person_options, server_names, server_options, toolset_choices
+from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
 

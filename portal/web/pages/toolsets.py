@@ -18,7 +18,7 @@ from portal.web.context import settings
 from portal.web.forms.people import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
 from portal.web.limits import TRY_UPSTREAM, limiter
-from portal.web.pages.choosing import one_server_options
+from portal.web.pages.pickers import one_server_options
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("toolsets", __name__, url_prefix="/toolsets")

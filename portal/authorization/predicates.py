@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, and_
 
-from portal.authorization.words import ServerFacts
+from portal.authorization.actions import ServerFacts
 from portal.domain.principals import Principal, Role
 from portal.store.models import User
 

@@ -7,8 +7,8 @@ from portal.authorization import Action
 from portal.services.access import access_groups, impact
 from portal.web.context import may_change
 from portal.web.forms.people import GroupForm
-from portal.web.pages.choosing import server_options
-from portal.web.pages.people import bp
+from portal.web.pages.pickers import server_options
+from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
 
-from portal.authorization.callers import has_admin_view
+from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.store.models import AccessGroupServer, Server

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from portal.domain.marks import Mark, characters, phrases
+from portal.domain.suspicious_text import Mark, characters, phrases
 
 MAX_BYTES = 32 * 1024
 """The largest definition that is kept to be shown, in bytes of JSON; of a larger one only the hash and the size."""

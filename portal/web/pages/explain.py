@@ -10,8 +10,8 @@ from portal.services.access import explain, pickers
 from portal.services.access.explain import Explanation, NextStep
 from portal.web.context import reads_only
 from portal.web.forms.people import is_search
-from portal.web.pages.choosing import key_options, one_server_options, person_options
-from portal.web.pages.people import bp
+from portal.web.pages.pickers import key_options, one_server_options, person_options
+from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
 _FIELDS = ("user_id", "key_id", "server_id", "tool", "address")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from portal.authorization.callers import has_admin_view
-from portal.authorization.words import ServerFacts
+from portal.authorization.actions import ServerFacts
+from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
 from portal.store.models import Server

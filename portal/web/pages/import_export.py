@@ -14,7 +14,7 @@ from portal.services.catalog.import_documents import MOST_BYTES
 from portal.services.catalog.import_plan import Plan, State
 from portal.services.catalog.imports import Choices
 from portal.web.context import may_change, settings
-from portal.web.forms.exchange import ExportForm, ImportForm
+from portal.web.forms.import_export import ExportForm, ImportForm
 from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 

@@ -19,7 +19,7 @@ _WITHOUT_SECRETS = click.option(
 @_WITHOUT_SECRETS
 def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     """Serve the portal; in embedded mode a worker runs beside it."""
-    from portal import serving
+    from portal.processes import web
 
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
     environment.set_default("PORTAL_PUBLIC_URL", f"http://{f'[{shown}]' if ':' in shown else shown}:{port}")
@@ -27,8 +27,8 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     database = base.connect(settings)
     ring.check(database, without_secrets=without_secrets)
     _reconciled(settings, database)
-    serving.begin(settings, database, announce=click.echo)
-    serving.serve(settings, host=host, port=port, workers=workers)
+    web.begin(settings, database, announce=click.echo)
+    web.serve(settings, host=host, port=port, workers=workers)
 
 
 @click.command()
@@ -37,14 +37,14 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
 @_WITHOUT_SECRETS
 def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
     """Probe servers and tidy up, in the background; any number may run."""
-    from portal import serving
+    from portal.processes import web
 
     settings = base.load()
     database = base.connect(settings)
     if parent is None:  # a parent has looked
         ring.check(database, without_secrets=without_secrets)
         _reconciled(settings, database)
-    serving.work(settings, database, once=once, parent=parent)
+    web.work(settings, database, once=once, parent=parent)
 
 
 @click.command()
@@ -52,16 +52,17 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def demo(host: str, port: int) -> None:
     """Serve the portal with a sample catalogue, people of each role, and a real MCP server to talk to."""
-    from portal import sample, serving
+    from portal import demo as sample_data
+    from portal.processes import web
 
     environment.set_default("PORTAL_PUBLIC_URL", f"http://{host}:{port}")
     settings = base.load()
     database = base.connect(settings)
     _reconciled(settings, database)
-    serving.begin(settings, database, announce=click.echo)
-    with sample.running_server() as url:
-        sample.fill(database, url, announce=click.echo)
-        serving.serve(settings, host=host, port=port, workers=2)
+    web.begin(settings, database, announce=click.echo)
+    with sample_data.running_server() as url:
+        sample_data.fill(database, url, announce=click.echo)
+        web.serve(settings, host=host, port=port, workers=2)
 
 
 def _reconciled(settings: Settings, database: Database) -> None:

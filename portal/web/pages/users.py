@@ -13,7 +13,7 @@ from portal.services.access import users as people
 from portal.services.access.users import UserView
 from portal.web.context import may_change, only_with_admin_view, reads_only
 from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
-from portal.web.pages.choosing import (
+from portal.web.pages.pickers import (
     changed_permission,
     person_options,
     server_names,
