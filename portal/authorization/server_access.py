@@ -1,6 +1,6 @@
 """Which servers somebody reaches, and which of their tools: `1-system.md`, 4.
 
-`usable_servers` and `visible_servers` in `lists.py` are the SQL twins of `may_use` and `may_see`.
+`usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL twins of `may_use` and `may_see`.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ over itself and the line before, so that nothing in it can be changed, moved or 
 the head of the audit's chain, in a small file that is written over; it says how far the journal went, too, so that a
 journal whose end was cut off is noticed.
 
-A journal that was not begun is not written: `services/revoking_again.py` begins it when the portal starts.
+A journal that was not begun is not written: `services/operations/revocations.py` begins it when the portal starts.
 """
 
 import fcntl

@@ -94,6 +94,6 @@ def test_every_row_is_held_to_the_code() -> None:
 
 
 def test_the_web_server_has_the_limits_that_are_written_there() -> None:
-    text = (ROOT / "portal" / "serving.py").read_text()
+    text = (ROOT / "portal" / "processes" / "web.py").read_text()
     assert '"limit_request_line": 8190' in text
     assert '"limit_request_field_size": 16_380' in text

@@ -1,7 +1,7 @@
 """A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left alone.
 
 Nothing here decides, and nobody but `destinations.py` writes with it: that module settles what becomes of secrets
-whose destination a change moves. Opening happens in `opened()`, for sending upstream, and in `server_views.py`, for
+whose destination a change moves. Opening happens in `opened()`, for sending upstream, and in `servers/views.py`, for
 what an Admin may read.
 """
 
