@@ -28,6 +28,8 @@ from psycopg import sql
 
 from portal.upstream.sandbox import Sandbox
 
+pytest_plugins = ["tests.compiled"]
+
 ROOT = Path(__file__).resolve().parent.parent
 NODE_MODULES = ROOT / "tests" / "npm" / "node_modules"
 EVERYTHING = NODE_MODULES / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
