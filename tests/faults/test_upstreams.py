@@ -44,11 +44,6 @@ def cut(connection: socket.socket, request: Seen, server: RawServer) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def zip_bomb(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    packed = gzip.compress(bytes(100 * MEGABYTE))
-    always(200, packed, "application/json", Content_Encoding="gzip")(connection, request, server)
-
-
 def rubbish(connection: socket.socket, request: Seen, server: RawServer) -> None:
     connection.sendall(bytes(range(256)) * 40)
 
@@ -57,7 +52,10 @@ WORST: dict[str, tuple[Handler, int, str]] = {
     "hangs": (hang, 504, f"{HOST} did not answer within 2 s"),
     "drips": (drip, 504, "within 2 s"),
     "sends a gigabyte": (flood, 502, f"{HOST} sent more than the portal takes"),
-    "sends a zip bomb": (zip_bomb, 502, f"{HOST} sent more than the portal takes"),
+    "sends a zip bomb": (
+        always(200, gzip.compress(bytes(100 * MEGABYTE)), "application/json", Content_Encoding="gzip"),
+        502, f"{HOST} sent more than the portal takes",
+    ),
     "redirects to metadata": (
         always(307, Location="http://169.254.169.254/latest/meta-data/"), 502, f"{HOST} redirects to another address",
     ),

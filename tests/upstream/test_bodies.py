@@ -33,7 +33,7 @@ ZEROS = gzip.compress(bytes(12 * MEGABYTE), mtime=0)
 # Each line is new in part, so that it packs to a twentieth: less than any limit on the ratio, more than all on bytes.
 _LINE = os.urandom(200).hex().encode()
 LINES = gzip.compress(b"".join(b"%08d%s" % (n, _LINE) for n in range(30_000)), 1, mtime=0)
-STACKED = gzip.compress(gzip.compress(bytes(8 * MEGABYTE)) + bytes(50 * MEGABYTE), 1, mtime=0)
+STACKED = gzip.compress(gzip.compress(bytes(8 * MEGABYTE)) + bytes(50 * MEGABYTE), mtime=0)
 _BROTLI = b"\x0b\x02\x80hello\x03"
 _ZSTD = bytes.fromhex("28b52ffd0405290000") + b"hello" + bytes.fromhex("4cf9a2c4")
 
