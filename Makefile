@@ -22,6 +22,8 @@ MKDOCS_CONFIG ?= mkdocs.yml
 
 # uv and node carry certificate lists of their own; let them trust what the machine trusts.
 export UV_SYSTEM_CERTS ?= 1
+# The tests start hundreds of processes; without bytecode each compiles a thousand files for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 SYSTEM_CERTS := $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ifneq ($(SYSTEM_CERTS),)
 export NODE_EXTRA_CA_CERTS ?= $(SYSTEM_CERTS)

@@ -1,12 +1,12 @@
 """The only place where everything meets."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from argon2 import PasswordHasher
-from flask import Flask
 from sqlalchemy.engine import make_url
 
-from portal import resources, web
+from portal import resources
 from portal.domain.emails import listed_domain
 from portal.domain.oauth import Client
 from portal.domain.principals import Role
@@ -22,6 +22,9 @@ from portal.upstream.mcp_client import McpClient
 from portal.upstream.oauth_client import OAuthClient
 from portal.upstream.openid import OpenIdClient
 from portal.upstream.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 MOST_BYTES = 2 * 1024 * 1024
 
@@ -96,8 +99,12 @@ def _domain(typed: str) -> str:
     return domain
 
 
-def create_app(settings: Settings, *, database: Database | None = None) -> Flask:
+def create_app(settings: Settings, *, database: Database | None = None) -> "Flask":
     """The web application; its database must be at head."""
+    from flask import Flask  # in here, since commands and the worker do without, and start the sooner
+
+    from portal import web
+
     app = Flask(
         "portal",
         template_folder=str(resources.folder("templates")),

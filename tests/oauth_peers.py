@@ -21,7 +21,7 @@ import pytest
 from tests.factories import make_server
 from tests.oauth.forging import ForgingProvider, forging_server
 from tests.oauth.recording import RecordingServer, recording_server
-from tests.peers import NODE_MODULES, ROOT, bare_environment, free_port, start_process, unavailable
+from tests.peers import NODE_MODULES, ROOT, TRUST, bare_environment, free_port, start_process, unavailable
 
 OIDC_PROGRAM = ROOT / "tests" / "programs" / "oidc_provider.mjs"
 Claims = Mapping[str, Any]
@@ -114,7 +114,7 @@ def started_oidc_provider(
 
 def _answers(url: str) -> bool:
     with contextlib.suppress(httpx2.HTTPError):
-        return httpx2.get(url, timeout=5).status_code == 200
+        return httpx2.get(url, timeout=5, verify=TRUST).status_code == 200
     return False
 
 
@@ -202,7 +202,7 @@ class ProtectedServer:
         self._ask("reset")
 
     def _ask(self, action: str, body: object = None) -> dict[str, int]:
-        answer = httpx2.post(f"{self.issuer}/_peer/{action}", json=body, timeout=10)
+        answer = httpx2.post(f"{self.issuer}/_peer/{action}", json=body, timeout=10, verify=TRUST)
         answer.raise_for_status()
         counts: dict[str, int] = answer.json()
         return counts

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import httpx2
 import psycopg
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 from psycopg import sql
 
 from portal.upstream.sandbox import Sandbox
+
+pytest_plugins = ["tests.compiled"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE_MODULES = ROOT / "tests" / "npm" / "node_modules"
@@ -45,6 +48,9 @@ CHROMIUM_FLAGS = (
 Finished = subprocess.CompletedProcess[str]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+# For `verify=`: without it httpx2 reads the certificates of the machine for each client and each single request, which
+# takes longer than what most requests are about.
+TRUST = httpx2.create_ssl_context()
 
 
 def unavailable(what: str, cure: str = "run `make test`, which installs and starts it") -> NoReturn:

@@ -73,6 +73,8 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
+    import portal.web  # noqa: F401 - before gunicorn forks, so that its processes share it
+
     logs.begin(settings.log_format, settings.log_level)
     with metrics.shared_folder(wanted=settings.metrics):
         beside = _WorkerBeside() if settings.embedded else None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from sqlalchemy import update
 
@@ -95,7 +95,7 @@ def test_every_entry_is_a_valid_server_json(enabled: Client) -> None:
     page = enabled.get(OFFICIAL).get_json()
     assert page["metadata"] == {"count": 2}
     for entry in page["servers"]:
-        jsonschema.validate(entry["server"], SCHEMA)
+        jsonschema_rs.validate(SCHEMA, entry["server"])
         assert entry["_meta"][META]["status"] == "active"
         assert entry["_meta"][META]["isLatest"] is True
     assert page["servers"][1]["server"]["description"] == "w" * 99 + "…"
@@ -103,10 +103,10 @@ def test_every_entry_is_a_valid_server_json(enabled: Client) -> None:
 
 def test_the_schema_of_this_test_refuses_what_the_documentation_refuses() -> None:
     good = {"name": "com.example/a", "description": "d", "version": "1.0.0"}
-    jsonschema.validate(good, SCHEMA)
+    jsonschema_rs.validate(SCHEMA, good)
     for bad in ({"name": "a"}, {"description": "d" * 101}, {"description": ""}, {"version": "^1.0"}, {"version": None}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**good, **bad}, SCHEMA)
+        with pytest.raises(jsonschema_rs.ValidationError):
+            jsonschema_rs.validate(SCHEMA, {**good, **bad})
 
 
 def test_pages_are_followed_to_the_end(enabled: Client) -> None:

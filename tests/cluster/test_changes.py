@@ -11,6 +11,7 @@ from tests.cluster.topology import Cluster
 from tests.conftest import CREW, KEYS
 from tests.factories import PASSWORD
 from tests.oauth.browsing import HttpBrowser
+from tests.peers import TRUST
 
 TIMES = 2  # that each member is asked: it is two processes, which take turns
 T = TypeVar("T")
@@ -24,14 +25,14 @@ class Members:
 
     def change(self, method: str, path: str, body: object = None, *, as_: str = "ada") -> Any:
         """Change something through the one; what it answers."""
-        answer = httpx2.request(method, f"{self.here}{path}", json=body, headers=by(as_), timeout=30)
+        answer = httpx2.request(method, f"{self.here}{path}", json=body, headers=by(as_), timeout=30, verify=TRUST)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
     def read(self, path: str, what: Callable[[httpx2.Response], T], *, as_: str = "ada") -> T:
         """What the other one answers, and then both, again and again: always the same."""
         urls = TIMES * [self.there, self.here]
-        found = [what(httpx2.get(f"{url}{path}", headers=by(as_), timeout=30)) for url in urls]
+        found = [what(httpx2.get(f"{url}{path}", headers=by(as_), timeout=30, verify=TRUST)) for url in urls]
         assert all(seen == found[0] for seen in found), found
         return found[0]
 

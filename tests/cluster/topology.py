@@ -22,7 +22,7 @@ import httpx2
 
 from tests.cluster.members import Member, Postgres, Served
 from tests.cluster.services import make_nginx, make_postgres, make_redis
-from tests.peers import ROOT, Finished, bare_environment, free_port, run
+from tests.peers import ROOT, TRUST, Finished, bare_environment, free_port, run
 
 _PORTAL = (sys.executable, "-m", "portal.cli")
 
@@ -128,6 +128,6 @@ def _worker(number: int, environment: dict[str, str]) -> Member:
 
 def _answers(address: str) -> bool:
     try:
-        return httpx2.get(address, timeout=5).status_code == 200
+        return httpx2.get(address, timeout=5, verify=TRUST).status_code == 200
     except httpx2.HTTPError:
         return False

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from portal.settings import read_settings
 from tests.faults.site import BY_KEY, Site
+from tests.peers import TRUST
 
 WRITERS = 4
 SECRETS = 4  # the url, a credential and two headers
@@ -76,7 +77,7 @@ class Writers:
 
     def _write(self, name: str) -> None:
         number = 0
-        with httpx2.Client(base_url=self._site.address, headers=BY_KEY, timeout=60) as http:
+        with httpx2.Client(base_url=self._site.address, headers=BY_KEY, timeout=60, verify=TRUST) as http:
             while not self._over.is_set():
                 number += 1
                 self._one_of_each(http, f"s{name}x{number}")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from tests.oauth.browsing import HttpBrowser
-from tests.peers import Finished, StartedProcess, bare_environment, free_port, run, start_process
+from tests.peers import TRUST, Finished, StartedProcess, bare_environment, free_port, run, start_process
 from tests.web.html import filled
 
 KEY = "sk-faults-bootstrap-key-0001"
@@ -87,7 +87,7 @@ class Site:
     def is_ready(self) -> bool:
         """Whether /readyz says that requests may come."""
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"{self.address}/readyz", timeout=5).status_code == 200
+            return httpx2.get(f"{self.address}/readyz", timeout=5, verify=TRUST).status_code == 200
         return False
 
     def web_pids(self) -> list[int]:
@@ -103,7 +103,8 @@ class Site:
     def api(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """A request as the Admin, by key."""
         headers = {**BY_KEY, **options.pop("headers", {})}
-        return httpx2.request(method, f"{self.address}{path}", headers=headers, timeout=PATIENCE, **options)
+        url = f"{self.address}{path}"
+        return httpx2.request(method, url, headers=headers, timeout=PATIENCE, verify=TRUST, **options)
 
     @contextlib.contextmanager
     def signed_in(self) -> Iterator[HttpBrowser]:

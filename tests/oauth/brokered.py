@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 from portal.app import create_app, open_database
 from tests.conftest import make_settings
 from tests.oauth.serving import serving
+from tests.peers import TRUST
 
 _PASSED_ON = (
     "authorization",
@@ -55,7 +56,8 @@ def gateway_to(upstream: str) -> Iterator[tuple[str, dict[str, str]]]:
             metadata = f"{where['portal']}/.well-known/oauth-protected-resource/{prefix}/mcp"
             return Response(status=401, headers={"WWW-Authenticate": f'Bearer resource_metadata="{metadata}"'})
         headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
-        answer = httpx2.request(request.method, upstream, headers=headers, content=request.get_data(), timeout=20)
+        sent = request.get_data()
+        answer = httpx2.request(request.method, upstream, headers=headers, content=sent, timeout=20, verify=TRUST)
         kept = {n: v for n, v in answer.headers.items() if n in ("content-type", "mcp-session-id", "www-authenticate")}
         return Response(answer.content, answer.status_code, kept)
 

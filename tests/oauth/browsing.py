@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import httpx2
 from bs4 import BeautifulSoup, Tag
 
+from tests.peers import TRUST
+
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_HOPS = 20
 
@@ -37,7 +39,8 @@ class HttpBrowser:
     """Keeps cookies as a browser does, by host and not by port. Close it, or use it as a context manager."""
 
     def __init__(self, cookies: Mapping[str, str] | None = None, timeout: float = 15) -> None:
-        self.http = httpx2.Client(cookies=dict(cookies or {}), timeout=timeout, headers={"Accept": "text/html"})
+        html = {"Accept": "text/html"}
+        self.http = httpx2.Client(cookies=dict(cookies or {}), timeout=timeout, headers=html, verify=TRUST)
 
     def __enter__(self) -> "HttpBrowser":
         return self

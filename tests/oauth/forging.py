@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
@@ -59,6 +60,12 @@ KINDS = {
 }
 
 
+@functools.cache
+def _known_key() -> RSAKey:
+    """Make the key that such a provider signs with, once for all that come one after the other: it takes long."""
+    return RSAKey.generate_key(2048, {"kid": "known"})
+
+
 @dataclass
 class ForgingProvider:
     """What a test sees of it. `fault` is None (an honest provider) or one of `FAULTS`."""
@@ -79,7 +86,7 @@ class ForgingProvider:
     requests: list[Recorded] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
-    _key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "known"}))
+    _key: RSAKey = field(default_factory=_known_key)
 
     def seen(self, kind: str) -> list[Recorded]:
         """Return the requests of a kind: discovery, jwks, authorize, token, userinfo or logout."""

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import redis
-
 from portal.cli.checks.database import compared
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok, warn
 from portal.domain.errors import UpstreamFailure
@@ -24,6 +22,8 @@ def redis_answers(around: Surroundings) -> Iterator[Finding]:
     if url is None:
         yield ok("Redis", f"not set; {_WITHOUT}")
         return
+    import redis  # in here, since every command loads this module
+
     try:
         client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         seconds, micros = client.time()
