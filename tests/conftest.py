@@ -22,6 +22,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from jinja2.bccache import Bucket, BytecodeCache
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
@@ -120,6 +121,14 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
     return read_settings(environment, cheap_hashing=True, **overrides)
 
 
+def open_quickly(settings: Settings) -> Database:
+    """The database, waiting for no disk: nothing in it outlives the run. PostgreSQL is started so."""
+    database = open_database(settings)
+    if settings.embedded:
+        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    return database
+
+
 def add_people(session: Session) -> None:
     """Write the people, their team, its server and their keys."""
     make_server(session, "notes")
@@ -168,7 +177,7 @@ def portal_on(empty_database: Callable[[str], str]) -> Iterator[Callable[[str], 
     def on(kind: str) -> Portal:
         if kind not in made:
             settings = make_settings(empty_database(kind))
-            database = open_database(settings)
+            database = open_quickly(settings)
             schema.upgrade(database.engine)
             with database.session(writes=True) as session:
                 add_people(session)
@@ -213,7 +222,7 @@ def portal_with(portal: Portal, others: dict[Any, Portal]) -> Iterator[Callable[
         key = (portal.settings.database_url, *sorted(changes.items()))
         if key not in others:
             changed = portal.settings.model_copy(update=changes)
-            own = open_database(changed)
+            own = open_quickly(changed)
             others[key] = Portal(changed, own, create_app(changed, database=own), portal.put_back)
         asked.append(others[key])
         return others[key]
