@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
@@ -42,6 +44,23 @@ NOTES = "id-notes"
 CREW = "team-crew"
 KINDS = [kind] if (kind := os.environ.get("TEST_DATABASE")) else ["sqlite", "postgresql"]
 Write = Callable[[], AbstractContextManager[Session]]
+
+
+class _Compiled(BytecodeCache):
+    """Templates as code, for all applications of this process: each would compile those that it renders anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._kept:
+            bucket.bytecode_from_string(self._kept[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Compiled()}
 
 
 def pytest_collection_finish() -> None:
@@ -102,6 +121,14 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
     return read_settings(environment, cheap_hashing=True, **overrides)
 
 
+def open_quickly(settings: Settings) -> Database:
+    """The database, waiting for no disk: nothing in it outlives the run. PostgreSQL is started so."""
+    database = open_database(settings)
+    if settings.embedded:
+        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    return database
+
+
 def add_people(session: Session) -> None:
     """Write the people, their team, its server and their keys."""
     make_server(session, "notes")
@@ -150,7 +177,7 @@ def portal_on(empty_database: Callable[[str], str]) -> Iterator[Callable[[str], 
     def on(kind: str) -> Portal:
         if kind not in made:
             settings = make_settings(empty_database(kind))
-            database = open_database(settings)
+            database = open_quickly(settings)
             schema.upgrade(database.engine)
             with database.session(writes=True) as session:
                 add_people(session)
@@ -175,6 +202,34 @@ def portal(portal_on: Callable[[str], Portal], database_kind: str) -> Portal:
     portal = portal_on(database_kind)
     portal.begin_afresh()
     return portal
+
+
+@pytest.fixture(scope="session")
+def others() -> dict[Any, Portal]:
+    """The applications with other settings that were made so far."""
+    return {}
+
+
+@pytest.fixture
+def portal_with(portal: Portal, others: dict[Any, Portal]) -> Iterator[Callable[..., Portal]]:
+    """`portal_with(enable_stdio=True)`: another application on the database of `portal`, with some settings changed.
+
+    It is made once for all tests that ask for the same, and keeps no connection when a test is over.
+    """
+    asked: list[Portal] = []
+
+    def having(**changes: Any) -> Portal:
+        key = (portal.settings.database_url, *sorted(changes.items()))
+        if key not in others:
+            changed = portal.settings.model_copy(update=changes)
+            own = open_quickly(changed)
+            others[key] = Portal(changed, own, create_app(changed, database=own), portal.put_back)
+        asked.append(others[key])
+        return others[key]
+
+    yield having
+    for other in asked:
+        other.database.engine.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Holds what the API answers, in every test that asks it, to the OpenAPI document."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema_rs
 from flask import Flask
@@ -48,30 +48,46 @@ def check(app: Flask, response: TestResponse) -> None:
         return  # no route of ours
     if request.method not in openapi.METHODS or not openapi.is_ours(app, rule):
         return
-    document = _document(app)
-    operation = document["paths"][path_of(rule.rule)][request.method.lower()]
+    document = _Strict.of(app)
+    operation = document.whole["paths"][path_of(rule.rule)][request.method.lower()]
     said = operation["responses"].get(str(response.status_code))
     assert said is not None, f"{request.method} {rule.rule} answered {response.status_code}: name it in also=(...)"
     reference = said.get("$ref")
     if reference:
-        said = document["components"]["responses"][reference.rpartition("/")[2]]
+        said = document.whole["components"]["responses"][reference.rpartition("/")[2]]
     schema = said.get("content", {}).get("application/json", {}).get("schema")
     if schema is None:
         assert response.data == b"", f"{request.method} {rule.rule} has a body, and its entry names no answer"
     else:
-        _validator(app, schema).validate(response.get_json())
+        document.validator(schema).validate(response.get_json())
 
 
-def _document(app: Flask) -> dict[str, Any]:
-    found: dict[str, Any] | None = app.extensions.get("strict_openapi")
-    if found is None:
-        found = app.extensions["strict_openapi"] = strict(openapi.document(app))
-    return found
+class _Strict:
+    """The strict document of all applications with the same routes, and what validates by its schemas."""
 
+    _known: ClassVar[dict[frozenset[Any], "_Strict"]] = {}
 
-def _validator(app: Flask, schema: dict[str, Any]) -> Any:
-    known: dict[int, Any] = app.extensions.setdefault("openapi_validators", {})
-    if id(schema) not in known:
-        whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-        known[id(schema)] = jsonschema_rs.validator_for({**whole, "components": _document(app)["components"]})
-    return known[id(schema)]
+    def __init__(self, app: Flask) -> None:
+        self.whole = strict(openapi.document(app))
+        self._validators: dict[int, Any] = {}
+
+    @classmethod
+    def of(cls, app: Flask) -> "_Strict":
+        """Make it for the first of these applications: that takes longer than most tests."""
+        found: _Strict | None = app.extensions.get("strict_openapi")
+        if found is None:
+            views = app.view_functions
+            routes = frozenset((method, rule.rule, views[rule.endpoint]) for method, rule, _ in openapi.operations(app))
+            if routes not in cls._known:
+                cls._known[routes] = cls(app)
+            found = app.extensions["strict_openapi"] = cls._known[routes]
+        return found
+
+    def validator(self, schema: dict[str, Any]) -> Any:
+        """What validates by a schema of this document."""
+        if id(schema) not in self._validators:
+            whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+            self._validators[id(schema)] = jsonschema_rs.validator_for(
+                {**whole, "components": self.whole["components"]}
+            )
+        return self._validators[id(schema)]

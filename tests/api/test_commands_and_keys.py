@@ -1,18 +1,16 @@
 """What stands beside write-only variables of a command, which names are refused, and what limited keys may not do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services.catalog import imports
 from portal.services.secrets.server_definition import opened
-from portal.settings import Settings
 from portal.store.models import Server
 from tests.api.test_limited_keys import BOUND
-from tests.conftest import KEYS, Client, Write
+from tests.conftest import KEYS, Client, Portal, Write
 from tests.factories import make_group, make_key, make_server
 
 As = Callable[[str | None], Client]
@@ -23,17 +21,14 @@ COMMAND: dict[str, Any] = {"transport": "stdio", "url": None, "command": "python
 
 
 @pytest.fixture(params=[False, True], ids=["readable", "write-only"])
-def portal_of(request: pytest.FixtureRequest, settings: Settings, write: Write) -> Iterator[tuple[bool, Any]]:
+def portal_of(request: pytest.FixtureRequest, portal_with: Callable[..., Portal]) -> tuple[bool, Any]:
     """Callers of a portal with commands, by the secret of a key; and whether values are write-only there."""
-    changed = settings.model_copy(update={"enable_stdio": True, "write_only_globals": request.param})
-    database = open_database(changed)
-    app = create_app(changed, database=database)
-    with database.session(writes=True) as session:
+    other = portal_with(enable_stdio=True, write_only_globals=request.param)
+    with other.database.session(writes=True) as session:
         make_server(session, "cmd", **COMMAND)
         make_server(session, "web", static_headers={"X-Key": "SECRET-key"})
         session.commit()
-    yield request.param, lambda key: Client(app.test_client(use_cookies=False), {"X-API-Key": key})
-    database.engine.dispose()
+    return request.param, lambda key: Client(other.app.test_client(use_cookies=False), {"X-API-Key": key})
 
 
 BESIDE = [

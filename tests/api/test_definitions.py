@@ -1,16 +1,13 @@
 """What a definition must be (behaviours CUD, and the validation of `1-system.md`, 3)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from portal.app import create_app, open_database
-from portal.settings import Settings
 from portal.store.models import Server
 from portal.upstream.sandbox import Sandbox
 from tests.api.test_changes import PATH, PLAIN, error_of
-from tests.conftest import KEYS, NOTES, Client, Write
+from tests.conftest import KEYS, NOTES, Client, Portal, Write
 from tests.peers import need_sandbox
 
 As = Callable[[str | None], Client]
@@ -128,13 +125,11 @@ def test_stdio_is_refused_where_the_operator_has_not_switched_it_on(client: As) 
 
 
 @pytest.fixture
-def with_stdio(settings: Settings) -> Any:
+def with_stdio(portal_with: Callable[..., Portal]) -> Client:
     """Ada, asking a portal in which stdio is on and `mytool` allowed."""
     need_sandbox(Sandbox())
-    allowing = settings.model_copy(update={"enable_stdio": True, "stdio_commands": ("mytool",)})
-    database = open_database(allowing)
-    yield Client(create_app(allowing, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
-    database.engine.dispose()
+    allowing = portal_with(enable_stdio=True, stdio_commands=("mytool",))
+    return Client(allowing.app.test_client(), {"X-API-Key": KEYS["ada"]})
 
 
 def test_a_stdio_server_is_judged_as_a_whole_after_every_change(with_stdio: Client) -> None:

@@ -2,13 +2,13 @@
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from portal.app import create_app, open_database
 from portal.domain.principals import OPERATOR
 from portal.services.catalog import imports
 from portal.services.operations import binding
@@ -17,9 +17,8 @@ from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import destinations
-from portal.settings import Settings
 from portal.store.models import AuditEvent, Server, ServerSecret, ServerVariable, UserVariable
-from tests.conftest import KEYS, Client, Write
+from tests.conftest import KEYS, Client, Portal, Write
 from tests.factories import make_server
 
 PATH = "/v1/mcp/server"
@@ -209,18 +208,15 @@ def test_a_review_shows_where_each_secret_would_go(client: Any) -> None:
     ]
 
 
-def test_write_only_values_do_not_go_along(full: Client, settings: Settings) -> None:
+def test_write_only_values_do_not_go_along(full: Client, portal_with: Callable[..., Portal]) -> None:
     """Or an Admin would read at a host of theirs what they may not read here; credentials nobody reads anywhere."""
-    hiding = settings.model_copy(update={"write_only_globals": True})
-    database = open_database(hiding)
-    asking = Client(create_app(hiding, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
+    asking = Client(portal_with(write_only_globals=True).app.test_client(), {"X-API-Key": KEYS["ada"]})
     moved = {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}
     answer = asking.put(PATH, moved)
     named = {s["secret"] for s in answer.get_json()["detail"]["secrets"]}
     assert (answer.status_code, named) == (409, {"static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY"})
     typed = {"static_headers": {"X-Key": "n", "X-Own": "${OWN}"}, "env_vars": FULL["env_vars"]}
     assert asking.put(PATH, {**moved, **typed}).status_code == 202
-    database.engine.dispose()
 
 
 def test_the_import_command_asks_and_takes_an_answer(full: Client, write: Write) -> None:

@@ -4,10 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from portal.app import create_app
-from portal.settings import Settings
-from portal.store.database import Database
-from tests.conftest import KEYS, NOTES, Client, Write
+from tests.conftest import KEYS, NOTES, Client, Portal, Write
 from tests.factories import make_server
 
 As = Callable[[str | None], Client]
@@ -84,9 +81,9 @@ def test_reg_10_the_address_is_the_sockets_and_a_stranger_is_told_nothing(client
     assert client(None).get(ADDRESS).status_code == 401
 
 
-def test_reg_08_a_trusted_proxy_is_believed(settings: Settings, database: Database) -> None:
-    trusting = settings.model_copy(update={"trusted_proxies": ("10.1.0.0/16",)})
-    asking = Client(create_app(trusting, database=database).test_client(), {"X-API-Key": KEYS["otto"]})
+def test_reg_08_a_trusted_proxy_is_believed(portal_with: Callable[..., Portal]) -> None:
+    trusting = portal_with(trusted_proxies=("10.1.0.0/16",))
+    asking = Client(trusting.app.test_client(), {"X-API-Key": KEYS["otto"]})
     assert seen(asking, "10.1.0.9", "198.51.100.4") == "198.51.100.4"
     assert seen(asking, "10.1.0.9", "6.6.6.6, 198.51.100.4, 10.1.0.8") == "198.51.100.4"
     assert seen(asking, "10.2.0.9", "198.51.100.4") == "10.2.0.9"

@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from portal.app import create_app, open_database
 from portal.authorization import VISIBLE_FIELDS
 from portal.services.servers.destinations import write_definition
 from portal.services.servers.views import ServerView
-from portal.settings import Settings
 from portal.store.models import Server
-from tests.conftest import CREW, KEYS, Client, Write
+from tests.conftest import CREW, KEYS, Client, Portal, Write
 from tests.factories import make_server
 
 As = Callable[[str | None], Client]
@@ -204,16 +202,14 @@ def test_red_06_a_restricted_key_learns_of_mcp_info_only_whether_the_server_is_p
     assert client("mel").get("/v1/mcp/server").get_json()[0]["mcp_info"] == {"anything": "SECRET", "is_public": True}
 
 
-def test_write_only_globals_hide_values_from_the_admin_too(settings: Settings) -> None:
-    hiding = settings.model_copy(update={"write_only_globals": True})
-    database = open_database(hiding)
-    with database.session(writes=True) as session:
+def test_write_only_globals_hide_values_from_the_admin_too(portal_with: Callable[..., Portal]) -> None:
+    hiding = portal_with(write_only_globals=True)
+    with hiding.database.session(writes=True) as session:
         make_server(session, "full", **FULL)
         session.commit()
-    asking = Client(create_app(hiding, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
+    asking = Client(hiding.app.test_client(), {"X-API-Key": KEYS["ada"]})
     answer = asking.get("/v1/mcp/server/id-full")
     row = answer.get_json()
-    database.engine.dispose()
     assert "SECRET" not in answer.get_data(as_text=True)
     assert (row["url"], row["static_headers"]) == ("", {"X-Key": "", "X-Own": ""})
     assert row["env_vars"][0] == {

@@ -10,11 +10,9 @@ import jsonschema_rs
 import pytest
 from sqlalchemy import update
 
-from portal.app import create_app, open_database
-from portal.settings import Settings
 from portal.store.database import Database
 from portal.store.models import Server
-from tests.conftest import NOTES, Client, Write
+from tests.conftest import NOTES, Client, Portal, Write
 from tests.counting import counted
 from tests.factories import make_server
 
@@ -187,14 +185,12 @@ def test_a_credential_is_neither_needed_nor_looked_at(enabled: Client, headers: 
     assert enabled.get(OFFICIAL, headers=headers).status_code == 200
 
 
-def test_a_domain_becomes_the_namespace_and_the_gateway_the_remote(enabled: Client, settings: Settings) -> None:
-    elsewhere = settings.model_copy(
-        update={"public_url": "https://portal.example.com", "gateway_url": "https://mcp.example.com/gw"}
-    )
-    own = open_database(elsewhere)
-    client = create_app(elsewhere, database=own).test_client()
+def test_a_domain_becomes_the_namespace_and_the_gateway_the_remote(
+    enabled: Client, portal_with: Callable[..., Portal]
+) -> None:
+    elsewhere = portal_with(public_url="https://portal.example.com", gateway_url="https://mcp.example.com/gw")
+    client = elsewhere.app.test_client()
     entries = client.get(OFFICIAL, base_url="https://portal.example.com").get_json()["servers"]
-    own.engine.dispose()
     assert entries[0]["server"]["name"] == "com.example.portal/notes"
     assert entries[0]["server"]["remotes"][0]["url"] == "https://mcp.example.com/gw/notes/mcp"
 

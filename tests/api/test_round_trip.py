@@ -7,13 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import LargeBinary, select
 
-from portal.app import create_app, open_database
 from portal.services.runtime import runtime_of
 from portal.services.secrets.inventory import KINDS as SEALED
-from portal.settings import Settings
-from portal.store.database import Database
 from portal.store.models import Base
-from tests.conftest import KEYS, Client
+from tests.conftest import KEYS, Client, Portal
 
 PATH = "/v1/mcp/server"
 # What a change leaves behind even where nothing is different.
@@ -40,9 +37,9 @@ def _ids(key: Iterable[Any]) -> Callable[[dict[str, Any]], tuple[str, ...]]:
 class Tried:
     """The portal in one mode, asked by a full Admin."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
-        self.ada = Client(create_app(settings, database=database).test_client(), {"X-API-Key": KEYS["ada"]})
-        self.database = database
+    def __init__(self, portal: Portal) -> None:
+        self.ada = Client(portal.app.test_client(), {"X-API-Key": KEYS["ada"]})
+        self.database = portal.database
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """All that is stored, each secret as what it says."""
@@ -82,11 +79,8 @@ def assert_same(before: dict[str, list[dict[str, Any]]], after: dict[str, list[d
 
 
 @pytest.fixture(params=[False, True], ids=["readable", "write-only"])
-def tried(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Tried]:
-    changed = settings.model_copy(update={"write_only_globals": request.param, "enable_stdio": True})
-    database = open_database(changed)
-    yield Tried(changed, database)
-    database.engine.dispose()
+def tried(request: pytest.FixtureRequest, portal_with: Callable[..., Portal]) -> Tried:
+    return Tried(portal_with(write_only_globals=request.param, enable_stdio=True))
 
 
 def bodies(seed: int) -> Iterator[dict[str, Any]]:

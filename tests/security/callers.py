@@ -18,7 +18,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from portal.app import create_app, open_database
+from portal.app import create_app
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.upstream import ToolDefinition
 from portal.services.access import keys, principals, sessions, teams, users
@@ -33,7 +33,7 @@ from portal.store import schema
 from portal.store.database import Database
 from portal.store.models import ApiKey, Server, Toolset
 from tests import documents
-from tests.conftest import CREW, KEYS, NOTES, add_people
+from tests.conftest import CREW, KEYS, NOTES, add_people, open_quickly
 from tests.factories import NOBODY_LISTENS, PASSWORD, make_group, make_key, make_server, make_user
 from tests.kept import remember
 
@@ -138,7 +138,7 @@ def _next_address() -> dict[str, str]:
 @contextmanager
 def opened_world(settings: Settings) -> Iterator[World]:
     """A migrated database with the people in it, and the application on top."""
-    database = open_database(settings)
+    database = open_quickly(settings)
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
         add_people(session)

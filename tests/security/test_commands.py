@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +132,12 @@ def call(portal: Attacked, name: str) -> dict[str, Any]:
     return taken
 
 
-def eventually(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT
-    while not is_so():
-        assert time.monotonic() < deadline, what
+def eventually(attacked: Attacked, is_so: Callable[[], bool], what: str) -> None:
+    """Look until it is so, with pauses that leave the processor to those who are waited for."""
+    try:
+        attacked.started.wait_until(is_so, WAIT)
+    except AssertionError as late:
+        raise AssertionError(what) from late
 
 
 def _runs(mark: str) -> bool:
@@ -155,7 +157,7 @@ def test_a_hostile_command_gets_nothing(attacked: Attacked) -> None:
     add(attacked, "hostile", HOSTILE, STUB, *map(str, paths), "--", *map(str, pids), env={"API_TOKEN": "its own"})
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, attacked, "victim")
-        eventually(lambda: _runs(mark), "the other command runs")
+        eventually(attacked, lambda: _runs(mark), "the other command runs")
         loot = call(attacked, "hostile")
         assert waiting.result() == {"done": True}  # nothing killed it, nor the portal
     attacked.marks.look(repr(loot).encode(), "what the command got")
@@ -181,12 +183,12 @@ def test_a_hostile_command_gets_nothing(attacked: Attacked) -> None:
 def test_the_processes_of_a_portal_show_no_environment(attacked: Attacked) -> None:
     """Neither do those that are made anew at SIGHUP, nor those of a master that takes over at SIGUSR2."""
     marks, first = attacked.marks, attacked.processes()
-    eventually(lambda: len(attacked.processes()) == 3, "a master, a web process and a worker")
+    eventually(attacked, lambda: len(attacked.processes()) == 3, "a master, a web process and a worker")
 
     def look(when: str) -> None:
         for pid in attacked.processes():
             # A process that was just started has the environment that it is given until its first line runs.
-            eventually(lambda pid=pid: not _environment_of(pid).strip(b"\0"), f"process {pid} {when} shows it")  # type: ignore[misc]
+            eventually(attacked, partial(_shows_nothing, pid), f"process {pid} {when} shows it")
             if attacked.uid and os.geteuid() == 0:
                 for file in ("environ", "mem", "maps"):
                     told = subprocess.run(
@@ -197,20 +199,22 @@ def test_the_processes_of_a_portal_show_no_environment(attacked: Attacked) -> No
 
     look("after the start")
     os.kill(attacked.started.pid, signal.SIGHUP)
-    eventually(lambda: len(set(attacked.processes()) - set(first)) == 1, "a web process is made anew")
+    eventually(attacked, lambda: len(set(attacked.processes()) - set(first)) == 1, "a web process is made anew")
     look("after SIGHUP")
     assert attacked.ask("GET", "/v1/me")[0] == 200
     old = attacked.processes()
     os.kill(attacked.started.pid, signal.SIGUSR2)
-    eventually(lambda: any(_children(pid) for pid in set(attacked.processes()) - set(old)), "a second master serves")
+    eventually(
+        attacked, lambda: any(_children(pid) for pid in set(attacked.processes()) - set(old)), "a second master serves"
+    )
     newer = [pid for pid in attacked.processes() if pid not in old and _children(pid)]
     for pid in [*newer, *_children(newer[0])]:
-        eventually(lambda pid=pid: not _environment_of(pid).strip(b"\0"), f"process {pid} after SIGUSR2 shows it")  # type: ignore[misc]
+        eventually(attacked, partial(_shows_nothing, pid), f"process {pid} after SIGUSR2 shows it")
     look("after SIGUSR2")
     assert marks.report() == []
 
 
-def _environment_of(pid: int) -> bytes:
+def _shows_nothing(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    return b""
+        return not Path(f"/proc/{pid}/environ").read_bytes().strip(b"\0")
+    return True

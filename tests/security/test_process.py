@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import Sandbox
-from tests.peers import StartedProcess, bare_environment, free_port, need_sandbox, start_process
+from tests.peers import START_SECONDS, StartedProcess, bare_environment, free_port, need_sandbox, start_process
 from tests.security.marks import NEVER, Marks
 from tests.security.upstreams import parrot
 
@@ -50,10 +50,11 @@ class Running:
 
     def wait_for_the_worker(self) -> None:
         """Until every server was looked at in the background."""
-        ready = self.ask("GET", "/v1/mcp/server")
-        while any(server["last_health_check"] is None for server in ready[1]):
-            assert self.started.process.poll() is None, self.started.output()
-            ready = self.ask("GET", "/v1/mcp/server")
+
+        def all_are_checked() -> bool:
+            return all(server["last_health_check"] for server in self.ask("GET", "/v1/mcp/server")[1])
+
+        self.started.wait_until(all_are_checked, START_SECONDS)
 
 
 @pytest.fixture
