@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from portal.services.access import access_groups, keys, principals, teams, users
 from portal.services.audit import trail
 from portal.services.operations import revocations
 from portal.services.servers import crud
-from portal.services.servers.grants import ObjectPermission
+from portal.services.servers.grants import ObjectPermission, replace_grants
 from portal.store import schema, watching
 from portal.store.database import Database
 from portal.store.journal import FileJournal
@@ -629,3 +630,33 @@ def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
     assert site.start().because is None, "a second start finds what the first has written"
     assert site.run("audit", "verify").exit_code == 0, "it is on record"
     site.database.engine.dispose()
+
+
+@BOTH
+def test_a_change_writes_down_only_what_it_ended(site: Site) -> None:
+    """A list that is sent whole again ends nothing of what stays in it."""
+
+    def ends(session: Any) -> list[tuple[str, str]]:
+        rows = session.scalars(select(Revocation).where(Revocation.op == "ended").order_by(Revocation.position))
+        return [(row.kind, row.subject) for row in rows]
+
+    with site.database.session(writes=True) as session:
+        for name in ("one", "two", "three"):
+            make_server(session, name)
+        group, team = make_group(session, "pair", ("one", "two")), ("team", CREW)
+        permission = ObjectPermission(("one", "two"), ("pair",), {"one": ("echo", "add")})
+        replace_grants(session, team, permission, ["pair"])
+        before = ends(session)
+
+        replace_grants(session, team, replace(permission, mcp_servers=("three", "one", "two")), ["pair"])
+        access_groups.change_group(session, OPERATOR, group, servers=["one", "two", "three"])
+        crud.update_server(session, OPERATOR, "id-one", {"description": "new", "mcp_access_groups": ("pair",)})
+        assert ends(session) == before
+
+        replace_grants(session, team, replace(permission, mcp_servers=("two",)), ["pair"])
+        access_groups.change_group(session, OPERATOR, group, servers=["two", "three"])
+        gone = ends(session)[len(before) :]
+        assert sorted(kind for kind, _ in gone) == ["access_group_servers", "grants", "grants"]
+        assert sorted("id-one" in subject for _, subject in gone) == [False, True, True]
+        assert not any("id-two" in subject for _, subject in gone)
+        session.commit()

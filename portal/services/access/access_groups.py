@@ -111,8 +111,15 @@ def _record(
 
 def _set_servers(session: Session, group: AccessGroup, servers: Sequence[str]) -> None:
     ids = dict.fromkeys(resolve_servers(session, servers, "mcp_server_ids").values())
-    session.execute(delete(AccessGroupServer).where(AccessGroupServer.access_group_id == group.access_group_id))
-    session.add_all(AccessGroupServer(access_group_id=group.access_group_id, server_id=server_id) for server_id in ids)
+    mine = AccessGroupServer.access_group_id == group.access_group_id
+    # Rows that stay are not touched: each row that goes is written down as an end of access.
+    session.execute(delete(AccessGroupServer).where(mine, AccessGroupServer.server_id.not_in(ids)))
+    there = set(session.scalars(select(AccessGroupServer.server_id).where(mine)))
+    session.add_all(
+        AccessGroupServer(access_group_id=group.access_group_id, server_id=server_id)
+        for server_id in ids
+        if server_id not in there
+    )
     session.flush()
 
 

@@ -87,9 +87,8 @@ def reconcile(
         bool(missing) or _is_behind(session) or is_restored
     )
     ended: Counter[str] = Counter()
-    _take_in(
-        session, missing, [row for row in mine.values() if row.entry_id not in {e.entry_id for e in found.entries}]
-    )
+    outside_ids = {entry.entry_id for entry in found.entries}
+    _take_in(session, missing, [row for row in mine.values() if row.entry_id not in outside_ids])
     if is_older:
         ended = revoke_again.apply(session, [Ended(e.op, e.kind, e.subject, e.facts) for e in missing])
     if is_older or because:

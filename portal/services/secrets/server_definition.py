@@ -266,6 +266,13 @@ def _write_groups(session: Session, row: Server, names: Iterable[str]) -> None:
             session.add(group)
             session.flush()
             known[name] = group.access_group_id
-    session.execute(delete(AccessGroupServer).where(AccessGroupServer.server_id == row.server_id))
-    session.add_all(AccessGroupServer(access_group_id=known[name], server_id=row.server_id) for name in wanted)
+    ids, mine = [known[name] for name in wanted], AccessGroupServer.server_id == row.server_id
+    # Rows that stay are not touched: each row that goes is written down as an end of access.
+    session.execute(delete(AccessGroupServer).where(mine, AccessGroupServer.access_group_id.not_in(ids)))
+    there = set(session.scalars(select(AccessGroupServer.access_group_id).where(mine)))
+    session.add_all(
+        AccessGroupServer(access_group_id=group_id, server_id=row.server_id)
+        for group_id in ids
+        if group_id not in there
+    )
     session.flush()

@@ -1,5 +1,6 @@
 """What users, teams and keys are granted: the object permissions of the wire format, as rows."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,17 +109,17 @@ def replace_grants(
 
     Raises `InvalidRequest` naming the field where a server or group does not exist.
     """
-    kind, holder_id = holder
-    mine = and_(Grant.holder_kind == kind, Grant.holder_id == holder_id)
+    wanted: list[_Entry] = []
+    kinds = []
     if permission is not None:
-        session.execute(delete(Grant).where(mine, Grant.kind != "own_group"))
-        _add_permission(session, kind, holder_id, permission)
+        kinds.append(Grant.kind != "own_group")
+        wanted += _entries_of(session, permission)
     if access_group_ids is not None:
-        session.execute(delete(Grant).where(mine, Grant.kind == "own_group"))
+        kinds.append(Grant.kind == "own_group")
         known = resolve_groups(session, access_group_ids, "access_group_ids")
-        for group_id in dict.fromkeys(known.values()):
-            session.add(Grant(holder_kind=kind, holder_id=holder_id, kind="own_group", access_group_id=group_id))
-    session.flush()
+        wanted += [_Entry("own_group", access_group_id=group_id) for group_id in dict.fromkeys(known.values())]
+    if kinds:
+        _write_difference(session, holder, or_(*kinds), wanted)
 
 
 def remove_grants(session: Session, holder: Holder) -> None:
@@ -185,23 +186,53 @@ def _known(references: Collection[str], found: Mapping[str, str], what: str, fie
     return {reference: found[reference] for reference in references}
 
 
-def _add_permission(session: Session, kind: str, holder_id: str, permission: ObjectPermission) -> None:
+@dataclass(frozen=True)
+class _Entry:
+    """What one row of `grants` grants, whoever holds it."""
+
+    kind: str
+    server_id: str | None = None
+    access_group_id: str | None = None
+    toolset_id: str | None = None
+    tools: tuple[str, ...] = ()
+
+
+def _write_difference(session: Session, holder: Holder, part: ColumnElement[bool], wanted: Sequence[_Entry]) -> None:
+    """Delete what is not wanted any more and add what is new. Rows that stay are not touched: each row that goes is
+    written down as an end of access."""
+    missing = Counter(wanted)
+    mine = select(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1], part)
+    for row in session.scalars(mine):
+        entry = _Entry(row.kind, row.server_id, row.access_group_id, row.toolset_id, tuple(row.tools))
+        if missing[entry] > 0:
+            missing[entry] -= 1
+        else:
+            session.delete(row)
+    session.flush()
+    for entry in missing.elements():
+        session.add(
+            Grant(
+                holder_kind=holder[0], holder_id=holder[1], kind=entry.kind, server_id=entry.server_id,
+                access_group_id=entry.access_group_id, toolset_id=entry.toolset_id, tools=list(entry.tools),
+            )
+        )  # fmt: skip
+    session.flush()
+
+
+def _entries_of(session: Session, permission: ObjectPermission) -> list[_Entry]:
     servers = resolve_servers(session, permission.mcp_servers, "object_permission.mcp_servers")
     tools = resolve_servers(session, tuple(permission.mcp_tool_permissions), "object_permission.mcp_tool_permissions")
     groups = resolve_groups(session, permission.mcp_access_groups, "object_permission.mcp_access_groups")
     toolsets = resolve_toolsets(session, permission.mcp_toolsets, "object_permission.mcp_toolsets")
-
-    def add(grant_kind: str, **columns: object) -> None:
-        session.add(Grant(holder_kind=kind, holder_id=holder_id, kind=grant_kind, **columns))
-
-    for server_id in dict.fromkeys(servers.values()):
-        add("server", server_id=server_id)
-    for group_id in dict.fromkeys(groups.values()):
-        add("access_group", access_group_id=group_id)
-    for reference, names in permission.mcp_tool_permissions.items():
-        add("tools", server_id=tools[reference], tools=list(dict.fromkeys(names)))
-    for toolset_id in dict.fromkeys(toolsets.values()):
-        add("toolset", toolset_id=toolset_id)
+    return [
+        *(_Entry("server", server_id=server_id) for server_id in dict.fromkeys(servers.values())),
+        *(_Entry("access_group", access_group_id=group_id) for group_id in dict.fromkeys(groups.values())),
+        *(
+            _Entry("tools", server_id=tools[reference], tools=tuple(dict.fromkeys(names)))
+            for reference, names in permission.mcp_tool_permissions.items()
+        ),
+        *(_Entry("toolset", toolset_id=toolset_id) for toolset_id in dict.fromkeys(toolsets.values())),
+    ]
 
 
 _Tools = dict[str, set[str]]
