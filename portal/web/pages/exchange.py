@@ -18,6 +18,7 @@ from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("exchange", __name__, url_prefix="/servers")
+_FATES = ("type", "keep", "forget")
 _SHARES = (("global", "Variable for everyone"), ("user", "Variable of each user"))
 
 
@@ -134,14 +135,23 @@ def _choices(plan: Plan) -> Choices:
     }
     said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
     keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
-    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep)
+    typed = {
+        row.number: {
+            secret: value
+            for number, secret in enumerate(row.typeable)
+            if (value := request.form.get(f"new-{row.number}-{number}", ""))
+        }
+        for row in plan.rows
+        if said.get(row.number) == "type"
+    }
+    return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep, typed=typed)
 
 
 def _unknown(plan: Plan) -> str:
     """The first word that is none of the choices; blank where there is none."""
     known = {
         **{f"share-{row.number}-{n}": exchange.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
-        **{f"keep-{row.number}": {"keep", "forget"} for row in plan.rows},
+        **{f"keep-{row.number}": _FATES for row in plan.rows},
     }
     return next((w for name, w in request.form.items() if w and name in known and w not in known[name]), "")
 
