@@ -356,7 +356,10 @@ def test_a_stored_value_that_the_document_names_again_has_a_way_on(
     ada = browser("ada")
     for half in ({}, {"keep-0": "type", "new-0-0": "SECRET-half"}):
         refused = look_at(ada.send(PREVIEW, press="none", take=["0", "1"], **{"share-0-0": share}, **half), 422)
-        assert "moves, line 1" in text_of(refused.select_one("[data-error-summary]"))
+        summary = refused.select_one("[data-error-summary]")
+        assert "moves, line 1: Stored secrets would be sent to another host" in text_of(summary)
+        assert refused.select_one(summary.select_one("a")["href"]).name == "select", "it leads to the choice"
+        assert "keep_credentials" not in text_of(summary), "which is a word of the API"
         assert stored(client, "fresh") is None
         assert "SECRET" not in str(refused)
         assert refused.select_one("[name=share-0-0] [selected]")["value"] == share

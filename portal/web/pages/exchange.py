@@ -9,7 +9,7 @@ from portal.authorization import Action
 from portal.domain.enforcement import zipped
 from portal.domain.errors import InvalidInput, NotFound, TooLarge
 from portal.services import enforcing, exchange, exporting, registry
-from portal.services.exchange import Choices
+from portal.services.exchange import Choices, Outcome
 from portal.services.inner.import_documents import MOST_BYTES
 from portal.services.inner.import_plan import Plan, State
 from portal.web.context import may_change, settings
@@ -58,8 +58,7 @@ def preview() -> Response:
             if not outcome.errors:
                 flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
                 return see_other(url_for("servers.grid", sort="changed"))
-            errors["plan"] = [f"{name}, line {line}: {why}" for name, line, why in outcome.errors]
-            errors["plan"].append("Nothing was imported.")
+            errors = _told(plan, outcome)
     return page(
         "servers/import_preview.html", nav="servers", plan=plan, errors=errors, shares=_SHARES,
         taken=_taken(plan), chosen=_chosen_shares(plan), status=422 if errors else 200,
@@ -145,6 +144,18 @@ def _choices(plan: Plan) -> Choices:
         if said.get(row.number) == "type"
     }
     return Choices(frozenset(_taken(plan)), shares, exchange.SHARES["global"], keep, typed=typed)
+
+
+def _told(plan: Plan, outcome: Outcome) -> dict[str, list[str]]:
+    """What stands in the way of an import, at the choice that would help where there is one."""
+    choices = {(row.name, row.line): f"keep-{row.number}" for row in plan.rows if row.moves}
+    errors: dict[str, list[str]] = {}
+    for name, line, why in outcome.errors:
+        at = choices.get((name, line), "plan")
+        said = why.split(" Send new values")[0] if at != "plan" else why  # the rest is for programs
+        errors.setdefault(at, []).append(f"{name}, line {line}: {said}")
+    errors.setdefault("plan", []).append("Nothing was imported.")
+    return errors
 
 
 def _unknown(plan: Plan) -> str:
