@@ -18,7 +18,7 @@ from sqlalchemy import JSON, Connection, text
 from portal.store.models import Base
 
 SCHEMA = "portal_journal"
-_VERSION = 2
+_VERSION = 3
 """Part of the triggers' names; a change of what they do needs another number. Those of other numbers are dropped."""
 SAME = "!same"
 """Ends a mark that is about to be written in another form, and stands for the same: a password that is hashed anew.
@@ -29,10 +29,11 @@ Writing the old value with this behind it, and then the new value, in one transa
 class Watched:
     """A table whose rows give access.
 
-    `subject` are the columns that name what ended. `limits` are columns whose change is noted with the values that are
-    left; of `marks`, which are texts, only that they became another one (see `SAME`). `returns`: a row with the same
-    subject that is made later takes the end back, and `facts` of it are noted. `over` is a condition, of the old row,
-    under which its end is not worth noting.
+    `subject` are the columns that name what ended. `limits` are columns, or members of a JSON column, whose change is
+    noted with the values that are left; of `marks`, which are texts, only that they became another one (see `SAME`).
+    `returns`: a row with the same subject that is made later takes the end back, and `facts` of it are noted. `begins`:
+    every row that is made is noted like that, as the first may limit what its holder reached without it. `over` is a
+    condition, of the old row, under which its end is not worth noting.
     """
 
     table: str
@@ -41,6 +42,7 @@ class Watched:
     marks: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     returns: bool = False
+    begins: bool = False
     over: str = ""
 
 
@@ -54,15 +56,18 @@ WATCHED = (
     Watched("team_members", ("team_id", "user_id"), limits=("role",), returns=True),
     Watched(
         "grants", ("holder_kind", "holder_id", "kind", "server_id", "access_group_id", "toolset_id"),
-        facts=("tools",), returns=True,
+        facts=("tools",), begins=True,
     ),
     Watched("access_groups", ("access_group_id",)),
     Watched("access_group_servers", ("access_group_id", "server_id"), returns=True),
     Watched("toolsets", ("toolset_id",)),
-    Watched("toolset_tools", ("toolset_id", "server_id", "tool_name"), returns=True),
+    Watched("toolset_tools", ("toolset_id", "server_id", "tool_name"), begins=True),
     Watched(
         "servers", ("server_id",),
-        limits=("approval_status", "is_public", "allow_all_keys", "available_on_public_internet", "allowed_tools"),
+        limits=(
+            "approval_status", "is_public", "allow_all_keys", "available_on_public_internet", "allowed_tools",
+            "delegate_auth_to_upstream", "oauth_passthrough", "mcp_info.tool_allowlist_enforced",
+        ),
     ),
     Watched("consents", ("user_id", "server_id", "client_hash"), returns=True),
     Watched("mcp_clients", ("registration_id",)),
@@ -137,15 +142,18 @@ def _drop_others(connection: Connection) -> None:
 
 
 def _events(of: Watched) -> list[str]:
-    return ["delete", *(["update"] if of.limits or of.marks else []), *(["insert"] if of.returns else [])]
+    return ["delete", *(["update"] if of.limits or of.marks else []), *(["insert"] if of.returns or of.begins else [])]
 
 
 def _name(of: Watched, what: str) -> str:
     return f"portal_ends_{_VERSION}_{of.table}_{what}"
 
 
-def _plain(of: Watched, row: str, column: str) -> str:
-    """A column in a form that compares: JSON does not on PostgreSQL."""
+def _plain(of: Watched, row: str, column: str, *, postgresql: bool) -> str:
+    """A column, or a member of one, in a form that compares: JSON does not on PostgreSQL."""
+    column, _, member = column.partition(".")
+    if member:
+        return f"({row}.{column}->>'{member}')" if postgresql else f"json_extract({row}.{column}, '$.{member}')"
     is_json = isinstance(Base.metadata.tables[of.table].columns[column].type, JSON)
     return f"cast({row}.{column} as text)" if is_json else f"{row}.{column}"
 
@@ -159,18 +167,21 @@ def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, 
     differs = "is distinct from" if postgresql else "is not"
     subject = f"{array}({', '.join(f'{row}.{column}' for column in of.subject)}){cast}"
     kept = of.limits if what == "update" else of.facts
-    pairs = [f"'{column}', {_plain(of, row, column)}" for column in kept]
+    pairs = [f"'{column}', {_plain(of, row, column, postgresql=postgresql)}" for column in kept]
     marks = {column: _changes(column, differs) for column in of.marks}
     if what == "update":
         pairs += [f"'{column}', {changes}" for column, changes in marks.items()]
     facts = f"{thing}({', '.join(pairs)}){cast}" if pairs else "'{}'"
     if what == "delete":
         return "ended", subject, facts, f"({of.over}) is not true" if of.over else "1 = 1"
+    if what == "insert" and of.begins:
+        return "returned", subject, facts, "1 = 1"
     if what == "insert":
         return "returned", subject, facts, (
             f"exists (select 1 from revocations where kind = '{of.table}' and subject = {subject})"
         )  # fmt: skip
-    changed = [f"{_plain(of, 'OLD', column)} {differs} {_plain(of, 'NEW', column)}" for column in of.limits]
+    both = [[_plain(of, row, column, postgresql=postgresql) for row in ("OLD", "NEW")] for column in of.limits]
+    changed = [f"{old} {differs} {new}" for old, new in both]
     return "limited", subject, facts, f"({' or '.join([*changed, *marks.values()])})"
 
 
@@ -181,7 +192,8 @@ def _changes(column: str, differs: str) -> str:
 
 
 def _of_columns(of: Watched, what: str) -> str:
-    return f"update of {', '.join((*of.limits, *of.marks))}" if what == "update" else what
+    columns = dict.fromkeys(name.partition(".")[0] for name in (*of.limits, *of.marks))
+    return f"update of {', '.join(columns)}" if what == "update" else what
 
 
 def _install_sqlite(connection: Connection) -> None:

@@ -39,8 +39,10 @@ _ADDRESSES = (
 )  # fmt: skip
 _OTHERS = ("NO_PROXY", "no_proxy", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
 _MIB = 1024 * 1024
-_TMP_BYTES = 512 * _MIB
+TMP_BYTES = 512 * _MIB
 LIMITS = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * _MIB, "data": 4096 * _MIB}
+HOME_BYTES, HOME_FILES = 2048 * _MIB, 200_000
+"""What a home folder that is kept may hold; beyond it the command is ended, and its folder deleted."""
 _PROBE_SECONDS = 10.0
 _REMEDY = f"See {DOCUMENTED}."
 _PROBE_AGAIN = 60.0  # seconds after which a sandbox that could not be made is tried again
@@ -51,10 +53,20 @@ _LOOK = 'for f; do [ ! -f "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a command is started: its argument list, its environment, and what else `Popen` is told."""
+    """How a command is started: its argument list, its environment, and the home folder that it keeps."""
 
     argv: list[str] = field(repr=False)
     env: dict[str, str] = field(repr=False)
+    home: Path | None = None
+
+    def overfills_home(self) -> bool:
+        """Whether its home folder holds more than it may. Takes as long as there are files in it."""
+        return self.home is not None and _is_beyond(self.home, HOME_BYTES, HOME_FILES)
+
+    def delete_home(self) -> None:
+        """Delete its home folder; the next start makes a new one."""
+        if self.home is not None:
+            _delete(self.home)
 
 
 class NoSandbox(Exception):
@@ -139,7 +151,7 @@ class Sandbox:
             "--remount-ro", "/", "--", *become, _program("sh", "dash"), "-c", _GO_HOME, "sh", prlimit, *_limits(), "--",
             *argv,
         ]  # fmt: skip
-        return Launch(full, self._environment() | dict(env))
+        return Launch(full, self._environment() | dict(env), kept)
 
     def _try(self) -> None:
         if sys.platform != "linux":
@@ -265,8 +277,23 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_beyond(folder: Path, most_bytes: int, most_files: int) -> bool:
+    """Whether a folder takes more room than that, on the disk, or has more files."""
+    files, taken, waiting = 0, 0, [folder]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:  # it may be gone meanwhile
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    files, taken = files + 1, taken + entry.stat(follow_symlinks=False).st_blocks * 512
+                    if files > most_files or taken > most_bytes:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+    return False
+
+
 def _in_memory(path: str) -> list[str]:
-    return ["--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", path]
+    return ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", path]
 
 
 def _program(name: str, package: str) -> str:

@@ -6,6 +6,7 @@ environment that holds nothing of the portal's, and an end for all processes in 
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -25,8 +26,10 @@ from portal.upstream.sandbox import Launch, NoSandbox, Sandbox
 
 DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 MAX_LINE_BYTES = 10 * 1024 * 1024
+HOME_LOOKS = 1.0  # seconds between two looks at how much a home folder holds
 GRACE = 1.0  # seconds that a command gets to leave by itself
 
+log = logging.getLogger("portal.stdio")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -78,12 +81,16 @@ async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
         async with anyio.create_task_group() as group, inbox, received, outgoing, outbox:
             group.start_soon(_read, process, inbox)
             group.start_soon(_write, process, outbox)
+            group.start_soon(_watch_home, process, launch)
             yield received, outgoing
             polite = True
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process, polite=polite)
+            if await asyncio.to_thread(launch.overfills_home):
+                log.warning("the home folder %s of a command held too much, and was deleted", launch.home)
+                await asyncio.to_thread(launch.delete_home)
 
 
 async def _read(process: Process, inbox: Any) -> None:
@@ -99,6 +106,18 @@ async def _read(process: Process, inbox: Any) -> None:
                     await asyncio.to_thread(check_values, line)
                 with contextlib.suppress(ValidationError):  # a banner on stdout is not MCP, but common
                     await inbox.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+
+
+async def _watch_home(process: Process, launch: Launch) -> None:
+    """End a command that fills its home folder. Looking takes a tenth of the time at most."""
+    wait = HOME_LOOKS
+    while launch.home is not None:
+        await anyio.sleep(wait)
+        began = anyio.current_time()
+        if await asyncio.to_thread(launch.overfills_home):
+            _signal_group(process, signal.SIGKILL)
+            return
+        wait = max(HOME_LOOKS, 10 * (anyio.current_time() - began))
 
 
 async def _write(process: Process, outbox: Any) -> None:

@@ -19,6 +19,7 @@ from portal.upstream import (
     oauth_discovery,
     openapi_client,
     openid,
+    sandbox,
     stdio,
     yaml_text,
 )
@@ -35,7 +36,7 @@ def _rows() -> dict[str, str]:
 
 
 ROWS = _rows()
-HEADINGS = {"Limit", "What", "Limit of documents"}
+HEADINGS = {"Limit", "What", "Limit of documents", "Limit of commands (stdio)"}
 HELD = {
     "Content encodings": f"{bodies.MAX_ENCODINGS}: `{bodies.ACCEPT_ENCODING}`",
     "Bytes after the end of a gzip stream": "0",
@@ -68,6 +69,12 @@ HELD = {
         f"{in_words(openid.MAX_DOCUMENT)} | {openid.TIMEOUT:g} s"
     ),
     "The portal's own address (`portal doctor`)": f"{in_words(network.MOST_BYTES)} | {network.SECONDS} s",
+    "The home folder of a saved server": f"{in_words(sandbox.HOME_BYTES)} on the disk, {sandbox.HOME_FILES:,} files",
+    "One file": in_words(sandbox.LIMITS["fsize"]),
+    "`/tmp`, and the home of a server that is not saved, in memory": in_words(sandbox.TMP_BYTES),
+    "Processes": str(sandbox.LIMITS["nproc"]),
+    "Open files": f"{sandbox.LIMITS['nofile']:,}",
+    "Memory (data) of a process": in_words(sandbox.LIMITS["data"]),
     "Values of an OpenAPI document": f"{openapi_limits.MAX_NODES:,}",
     "Depth of an OpenAPI document": str(openapi_limits.MAX_DEPTH),
     "Operations": f"{openapi_limits.MAX_OPERATIONS:,}",

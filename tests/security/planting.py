@@ -98,7 +98,8 @@ def plant_by_api(planter: Planter, echo: str) -> None:
     planter.by_api("refused", url=url("api refused", origin="http://127.0.0.1:9"))
     planter.by_api("nameless", url=url("api nameless", origin="http://no-such-host.invalid"))
     planter.by_api("tls", url=url("api tls", origin=planter.upstream.replace("http:", "https:")))
-    planter.by_api("spec", spec_path=f"{planter.upstream}/500/{shared('api spec: spec_path')}/openapi.json")
+    planter.by_api("spec", spec_path=f"{planter.upstream}/500/{shared('api spec: spec_path')}/openapi.json",
+                   static_headers={"X-Key": shared("api spec: header")})  # fmt: skip
     planter.by_api("oauth", url=url("api oauth"), auth_type="oauth2", oauth2_flow="authorization_code",
                    credentials={**credentials(planter, "api oauth", *OAUTH), "scopes": [sealed("api oauth: scope")]},
                    authorization_url=url("api oauth: authorization_url"), token_url=url("api oauth: token_url"),

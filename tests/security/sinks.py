@@ -13,13 +13,16 @@ class Sink:
     """One origin, and what it heard.
 
     `issuer` is the authorization server that it names; blank for itself. `redirects` are the beginnings of paths that
-    are answered with a status and a location; `endpoint` is where an SSE stream at `/sse` sends messages.
+    are answered with a status and a location; `endpoint` is where an SSE stream at `/sse` sends messages. `metadata`
+    are members of its metadata that are not as usual, and `says` are whole answers by path.
     """
 
     origin: str
     issuer: str = ""
     redirects: dict[str, tuple[int, str]] = field(default_factory=dict)
     endpoint: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    says: dict[str, object] = field(default_factory=dict)
     heard: list[bytes] = field(default_factory=list)
 
     def holds(self, mark: str) -> bool:
@@ -58,6 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _answer(sink: Sink, path: str) -> tuple[int, object]:
     origin = sink.origin
+    if path in sink.says:
+        return 200, sink.says[path]
     if path.startswith("/.well-known/oauth-protected-resource"):
         resource = path.removeprefix("/.well-known/oauth-protected-resource")
         return 200, {"resource": f"{origin}{resource}", "authorization_servers": [sink.issuer or origin]}
@@ -65,7 +70,7 @@ def _answer(sink: Sink, path: str) -> tuple[int, object]:
         return 200, {
             "issuer": origin, "authorization_endpoint": f"{origin}/authorize", "token_endpoint": f"{origin}/token",
             "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post"], **sink.metadata,
         }  # fmt: skip
     if path.startswith(("/token", "/exchange")):
         return 200, {"access_token": "TOKEN", "token_type": "Bearer", "issued_token_type": "x"}

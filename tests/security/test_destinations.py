@@ -23,9 +23,12 @@ from portal.services.operations import bootstrap
 from portal.services.secrets.server_definition import opened
 from portal.store.models import Server
 from portal.store.oauth_tables import TemporaryServer
+from portal.upstream.sandbox import Sandbox
 from tests.conftest import KEYS, KINDS, make_settings
 from tests.factories import make_server
+from tests.peers import need_sandbox
 from tests.security.callers import World, add_callers, opened_world
+from tests.security.foreign import SHOW
 from tests.security.sinks import Sink, sink
 from tests.services.test_revocations import Site
 from tests.web.html import filled, parse
@@ -36,31 +39,31 @@ _NUMBERS = count(1)
 
 @dataclass
 class Place:
-    """The portal, what is at home and what is foreign, and the file that a foreign command writes."""
+    """The portal, what is at home and what is foreign."""
 
     world: World
     home: Sink
     foreign: Sink
-    file: Path
 
     def fill(self, value: Any, mark: str) -> Any:
         """A definition with its placeholders filled in."""
         text = json.dumps(value).replace("{home}", self.home.origin).replace("{foreign}", self.foreign.origin)
-        return json.loads(text.replace("{mark}", mark).replace("{file}", str(self.file)))
+        return json.loads(text.replace("{mark}", mark))
 
     def arrived(self, mark: str) -> bool:
         """Whether a marker reached anything foreign."""
-        return self.foreign.holds(mark) or (self.file.exists() and mark in self.file.read_text())
+        return self.foreign.holds(mark)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def place(request: pytest.FixtureRequest, empty_database: Any, tmp_path_factory: Any) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Place]:
+    need_sandbox(Sandbox())
     settings = make_settings(
         empty_database(request.param), enable_stdio=True, bootstrap_admin_email="x@example.com"
     )  # fmt: skip
     with opened_world(settings) as world, sink() as home, sink() as foreign:
         add_callers(world)
-        yield Place(world, home, foreign, tmp_path_factory.mktemp("sink") / "heard")
+        yield Place(world, home, foreign)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,6 @@ class Secret:
     member: bool = True  # whether a Member's submission can have it
 
 
-_SHOW = "import os,sys; open('{file}','a').write(repr(sys.argv)+repr(dict(os.environ)))"
 _OAUTH = {"auth_type": "oauth2", "oauth2_flow": "client_credentials"}
 _CLIENT = {"client_id": "portal", "client_secret": "{mark}"}
 _EXCHANGE = {"token_exchange_endpoint": "{home}/exchange"}
@@ -107,7 +109,7 @@ SECRETS = {
         "transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1", "{mark}"]}),
 }  # fmt: skip
 _URL = {"url": "{foreign}/mcp"}
-_COMMAND = {"transport": "stdio", "command": "python3", "args": ["-c", _SHOW]}
+_COMMAND = {"transport": "stdio", "command": "python3", "args": ["-c", SHOW]}
 CHANGES = {
     "url": _URL,
     "downgrade": {"url": "{foreign}/mcp", "transport": "sse"},
@@ -117,7 +119,7 @@ CHANGES = {
     "exchange": {"credentials": {"token_exchange_endpoint": "{foreign}/exchange"}},
     "authorization_url": {"authorization_url": "{foreign}/authorize"},
     "to a command": _COMMAND,
-    "args": {"args": ["-c", _SHOW]},
+    "args": {"args": ["-c", SHOW]},
     "command": {"command": "node"},
     "sign-in": {"auth_type": "oauth2_token_exchange", "token_url": "{foreign}/token"},
     "flow": {"oauth2_flow": "authorization_code", "token_url": "{foreign}/token"},
@@ -490,6 +492,16 @@ def test_without_the_deciding_call_every_path_leaks(place: Place, path: str, mon
     monkeypatch.setattr(destinations, "moved", lambda before, after, held: ())
     server_id, mark = planted(place, SECRETS[_WITHOUT[path]])
     PATHS[path](place, server_id, place.fill(CHANGES["url"], mark))
+    use(place, server_id)
+    assert place.arrived(mark)
+
+
+def test_without_the_deciding_call_another_command_tells_its_variables(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destinations, "moved", lambda before, after, held: ())
+    server_id, mark = planted(place, SECRETS["env"])
+    assert by_api(place, server_id, place.fill(CHANGES["args"], mark)) == ""
     use(place, server_id)
     assert place.arrived(mark)
 

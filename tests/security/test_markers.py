@@ -18,9 +18,11 @@ from tests.conftest import KINDS, make_settings
 from tests.peers import need_sandbox
 from tests.security import failing
 from tests.security.callers import Caller, World, add_callers, opened_world
+from tests.security.foreign import ENDPOINTS, OPENAPI, Foreign, foreign_sinks, plant_what_asks, use
 from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
 from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people, plant_what_waits
-from tests.security.sinks import Sink, sink
+from tests.security.sinks import sink
+from tests.security.test_destinations import CHANGES
 from tests.security.test_routes import address, every_route
 from tests.security.upstreams import parrot
 
@@ -37,11 +39,11 @@ class Planted:
     planter: Planter
     values: dict[str, str]
     log: list[str]
-    foreign: Sink
+    foreign: Foreign
 
     def check(self) -> None:
-        """Nothing leaked up to here, nor reached the origin that the upstreams redirect to."""
-        self.marks.look(b"\n".join(self.foreign.heard), "what a foreign origin heard")
+        """Nothing leaked up to here, nor reached a foreign destination."""
+        self.foreign.look(self.marks)
         assert self.marks.report() == []
 
 
@@ -50,8 +52,8 @@ def _planted(database_url: str, echo: str, *, write_only: bool) -> Iterator[Plan
     settings = make_settings(database_url, enable_stdio=True, write_only_globals=write_only)
     with (
         everything_logged() as log,
-        sink() as foreign,
-        parrot(foreign.origin) as upstream,
+        foreign_sinks() as foreign,
+        parrot(foreign.sinks["redirect"].origin) as upstream,
         opened_world(settings) as world,
     ):
         add_callers(world)
@@ -232,6 +234,55 @@ def test_changes_and_the_worker_show_nothing(planted: Planted) -> None:
             for part in ("", "/health", "/configuration", "/access"):
                 marks.read(callers[name], callers[name].ask("GET", f"/servers/{server_id}{part}"))
     planted.check()
+
+
+def test_no_change_leads_a_stored_secret_to_a_foreign_destination(planted: Planted) -> None:
+    """Every change that names one, asked for on every planted server; and whatever became of it is used."""
+    marks, planter, admin = planted.marks, planted.planter, planted.world.callers["k-admin"]
+    refused = set()
+    for server_id in planter.ids:
+        for what, change in CHANGES.items():
+            body = {"server_id": server_id, **planted.foreign.fill(change)}
+            answer = marks.read(admin, admin.ask("PUT", "/v1/mcp/server", json=body))
+            assert answer.status_code in (202, 400, 409, 422), answer.get_data(as_text=True)
+            refused |= {what} if answer.status_code == 409 else set()
+        use(planter, server_id, "k-admin", "k-member")
+    planted.check()
+    assert refused >= {"url", "spec_path", "token_url", "exchange", "to a command", "args"}
+
+
+def test_no_word_of_an_upstream_leads_a_stored_secret_to_a_foreign_destination(planted: Planted) -> None:
+    """What the sign-in provider and a document name, after they named a place at home."""
+    planter, admin = planted.planter, planted.world.callers["k-admin"]
+    sinks, told = planted.foreign.sinks, "/v1/mcp/server/a-people/oauth-user-credential"
+
+    def look_again(path: str) -> None:
+        """Another path at the same origin moves nothing, and has discovery asked anew."""
+        for server_id in ("a-machine", "a-people"):
+            body = {"server_id": server_id, "url": f"{home.origin}/{path}"}
+            assert admin.ask("PUT", "/v1/mcp/server", json=body).status_code == 202
+            use(planter, server_id, "k-admin", "k-member", "k-viewer")
+        assert any(f"/{path} ".encode() in heard for heard in home.heard), "it was asked where to go"
+
+    with sink() as home:
+        plant_what_asks(planter, home)
+        use(planter, "a-machine", "k-admin")
+        assert planted.world.callers["k-viewer"].ask("DELETE", told).status_code == 200
+        marks = {mark.what: mark.text for mark in planted.marks.planted}
+        for what in ("asks: client_secret", "asks: refresh_token of k-viewer"):
+            assert home.holds(marks[what]), "at home they arrive"
+        as_it_was = dict(home.metadata)
+        for endpoint, name in ENDPOINTS.items():
+            home.metadata = {**as_it_was, endpoint: f"{sinks[name].origin}/{endpoint}"}
+            look_again(endpoint)
+        home.metadata = {**as_it_was, "revocation_endpoint": f"{sinks['revocation endpoint'].origin}/revoke"}
+        look_again("revoking")
+        assert planted.world.callers["k-member"].ask("DELETE", told).status_code == 200
+        home.metadata, home.issuer = as_it_was, sinks["issuer"].origin
+        look_again("issuer")
+        home.says["/openapi.json"] = {**OPENAPI, "servers": [{"url": sinks["API of a document"].origin}]}
+        use(planter, "a-document", "k-admin", "k-member")
+        planted.check()
 
 
 def test_a_database_that_fails_gives_nothing_away(planted: Planted) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
-from tests.peers import EVERYTHING, unavailable
+from portal.upstream.sandbox import Sandbox
+from tests.peers import EVERYTHING, need_sandbox, unavailable
 from tests.upstream.raw import PROMPT
 
 # A command with a child in a session of its own, both deaf to polite requests and known by their first argument.
@@ -216,3 +218,39 @@ def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: Mcp
 def test_a_command_that_speaks_no_mcp_is_told(code: str, timeout: float, message: str, stdio_client: McpClient) -> None:
     result: Any = stdio_client.probe(python(code, timeout=timeout), timeout=timeout)
     assert result.message == message
+
+
+FILLS = """
+import itertools, json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["method"] == "tools/call" and sys.argv[1] == "at once":
+        open("large", "wb").write(b"x" * 3_000_000)
+    elif message["method"] == "tools/call":
+        for number in itertools.count():
+            open(f"{number % 1000}", "wb").write(b"x" * 3_000)
+    result = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete",
+              "ttlMs": 0, "cacheScope": "private"}
+    if message["method"] == "tools/call":
+        result = {"resultType": "complete", "content": [], "structuredContent": {"done": True}}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["at once", "without end"])
+def test_a_home_folder_that_is_filled_is_deleted(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portal.upstream.sandbox.HOME_BYTES", 2_000_000)
+    sandbox = Sandbox(homes=tmp_path / "homes")
+    need_sandbox(sandbox)
+    target = replace(python(FILLS, how, timeout=60), home="one")
+    client, began = McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox), time.monotonic()
+    assert client.probe(target, timeout=30).status == "healthy"
+    [home] = (tmp_path / "homes").glob("*/*")
+    if how == "at once":
+        assert client.call_tool(target, "any", {}).wire["structuredContent"] == {"done": True}
+    else:
+        with pytest.raises(UpstreamFailure):
+            client.call_tool(target, "any", {})
+    assert time.monotonic() - began < 55, "it is not its own time that ended it"
+    assert not home.exists()
+    assert client.probe(target, timeout=30).status == "healthy"

@@ -325,3 +325,71 @@ def test_the_command_line_exports_the_same(write: Write, browser: As) -> None:
     page = browser("ada").send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
     with write() as session:
         assert exports.export_catalogue(session, OPERATOR, "catalogue.yaml") == page
+
+
+AGAIN = {"static_headers": {"X-Key": "SECRET-stored"}, "env_vars": [{"name": "KEY", "value": "v", "scope": "global"}]}
+
+
+def moving(browser: As, write: Write) -> Any:
+    """The preview of a document that moves a server and names a header as it is stored; and a fresh server beside."""
+    with write() as session:
+        make_server(session, "moves", **AGAIN)
+    entry = {"type": "http", "url": "https://b.example/mcp", "headers": {"X-Key": "SECRET-stored"}}
+    return preview(browser("ada"), json.dumps({"mcpServers": {"moves": entry, "fresh": {"url": "https://a.example"}}}))
+
+
+@pytest.mark.parametrize(
+    ("said", "header", "key"),
+    [
+        ({"keep-0": "keep"}, "SECRET-stored", "v"),
+        ({"keep-0": "forget"}, None, ""),
+        ({"keep-0": "type", "new-0-0": "typed", "new-0-1": "anew"}, "typed", "anew"),
+    ],
+)
+@pytest.mark.parametrize("share", ["keep", "global"])
+def test_a_stored_value_that_the_document_names_again_has_a_way_on(
+    browser: As, client: Any, write: Write, said: dict[str, str], header: str | None, key: str, share: str
+) -> None:
+    page = moving(browser, write)
+    assert "static_headers.X-Key" in text_of(page.select("main tbody tr")[0])
+    assert len(page.select("[type=password]")) == 2
+    ada = browser("ada")
+    for half in ({}, {"keep-0": "type", "new-0-0": "SECRET-half"}):
+        refused = look_at(ada.send(PREVIEW, press="none", take=["0", "1"], **{"share-0-0": share}, **half), 422)
+        summary = refused.select_one("[data-error-summary]")
+        assert "moves, line 1: Stored secrets would be sent to another host" in text_of(summary)
+        assert refused.select_one(summary.select_one("a")["href"]).name == "select", "it leads to the choice"
+        assert "keep_credentials" not in text_of(summary), "which is a word of the API"
+        assert stored(client, "fresh") is None
+        assert "SECRET" not in str(refused)
+        assert refused.select_one("[name=share-0-0] [selected]")["value"] == share
+        assert {box["value"] for box in refused.select("[name=take][checked]")} == {"0", "1"}
+    assert ada.send(PREVIEW, press="none", take=["0"], **{"share-0-0": share}, **said).status_code == CHANGED
+    server = stored(client, "moves")
+    assert server["url"] == "https://b.example/mcp"
+    values = {v["name"]: v["value"] for v in server["env_vars"]}
+    assert values["KEY"] == key
+    if share == "keep" or said["keep-0"] == "type":
+        assert server["static_headers"].get("X-Key") == header
+
+
+def test_a_server_that_would_move_can_be_left_out(browser: As, client: Any, write: Write) -> None:
+    moving(browser, write)
+    assert browser("ada").send(PREVIEW, press="none", take=["1"]).status_code == CHANGED
+    assert stored(client, "fresh")
+    assert stored(client, "moves")["url"] == "http://127.0.0.1:9/moves"
+
+
+def test_a_stored_value_that_would_become_a_variable_elsewhere_is_asked_about_too(
+    browser: As, client: Any, write: Write
+) -> None:
+    with write() as session:
+        make_server(session, "moves", static_headers=AGAIN["static_headers"])
+    ada, entry = browser("ada"), {"url": "https://b.example/mcp", "headers": {"X-Key": "SECRET-stored"}}
+    preview(ada, json.dumps({"mcpServers": {"moves": entry}}))
+    refused = look_at(ada.send(PREVIEW, press="none", take=["0"], **{"share-0-0": "global"}), 422)
+    assert "static_headers.X-Key" in text_of(refused.select_one("[data-error-summary]"))
+    assert stored(client, "moves")["url"] == "http://127.0.0.1:9/moves"
+    sent = {"share-0-0": "global", "keep-0": "keep"}
+    assert ada.send(PREVIEW, press="none", take=["0"], **sent).status_code == CHANGED
+    assert stored(client, "moves")["static_headers"] == {"X-Key": "${X_KEY}"}

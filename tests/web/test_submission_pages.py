@@ -226,3 +226,13 @@ def test_the_queue_page_costs_the_same_however_many_wait(browser: In, submit: An
             ada.open(QUEUE)
         costs.append(len(statements))
     assert costs[1] == costs[-1]
+
+
+def test_the_question_of_an_approval_names_the_host_that_gets_secrets(browser: In, client: As, submit: Any) -> None:
+    """It is the proposed one, not the one that is live."""
+    server_id = submit(static_headers={"X-Key": "SECRET"})
+    decided(client, server_id, "approve")
+    change = {"url": "https://other.example/mcp", "static_headers": {"X-Key": "SECRET-new"}}
+    assert client("mel").put(f"{ROOT}/register/{server_id}", change).status_code == 200
+    asked = text_of(browser("ada").open(f"{DECIDE}?verdict=approve&chosen={server_id}").select_one("main form"))
+    assert "would go to https://other.example" in asked

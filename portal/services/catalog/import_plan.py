@@ -1,5 +1,6 @@
 """What an import would do to the catalogue, entry by entry, and how an entry goes on top of a stored server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -11,15 +12,19 @@ from portal.domain.destinations import Moved
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.import_secrets import Share, variable_name
 from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, Transport, check_definition, origin_of
 from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
-from portal.services.servers import queries
+from portal.services.servers import kept_secrets, queries
 from portal.services.servers.destinations import would_move
 from portal.store.models import Server
 
 _COMPARED = ("description", "instructions", "command", "timeout", "source_url", "auth_type", "allow_all_keys",
              "available_on_public_internet", "allowed_tools", "extra_headers")  # fmt: skip
+
+
+_TYPEABLE = ("static_headers", "env", "env_vars", "credentials")
 
 
 class State(StrEnum):
@@ -58,6 +63,12 @@ class Planned:
     server_id: str | None
     moves: tuple[Moved, ...] = ()
 
+    @property
+    def typeable(self) -> tuple[str, ...]:
+        """The stored secrets among those that can be typed anew: not the arguments, nor what people stored."""
+        names = dict.fromkeys(move.secret for move in self.moves)
+        return tuple(name for name in names if name.partition(".")[0] in _TYPEABLE)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,7 +82,7 @@ class Plan:
         return sum(row.state == state for row in self.rows)
 
 
-def make_plan(session: Session, document: Document) -> Plan:
+def make_plan(session: Session, principal: Principal, document: Document) -> Plan:
     """What an import of `document` would do now. Asks nobody: the use cases that call it have."""
     known = _stored_by_name(session, document)
     seen: dict[str, int] = {}
@@ -81,7 +92,7 @@ def make_plan(session: Session, document: Document) -> Plan:
         state, note = _judge(session, entry, stored, seen.get(entry.name.casefold()))
         if not entry.fault:
             seen.setdefault(entry.name.casefold(), entry.line)
-        moves = _moves(session, stored, entry) if stored is not None and state is State.CHANGED else ()
+        moves = _moves(session, principal, stored, entry) if stored is not None and state is State.CHANGED else ()
         rows.append(_planned(number, entry, state, note, stored, moves))
     return Plan(document.kind, tuple(rows))
 
@@ -146,11 +157,11 @@ def _plain(value: object) -> object:
     return None if not value or value == "none" else value
 
 
-def _moves(session: Session, stored: Server, entry: Entry) -> tuple[Moved, ...]:
-    """The stored secrets that an entry would send elsewhere."""
-    fields = with_choices(entry, {}, Share.KEEP)
+def _moves(session: Session, principal: Principal, stored: Server, entry: Entry) -> tuple[Moved, ...]:
+    """The stored secrets that an entry would send elsewhere, those among them that it names again as they are."""
+    change = merged(stored, with_choices(entry, {}, Share.KEEP), entry.blank)
     try:
-        return would_move(session, stored, merged(stored, fields, entry.blank))
+        return would_move(session, stored, kept_secrets.settled(session, principal, stored, change))
     except PortalError:
         return ()  # the import itself will say what is wrong
 
@@ -192,6 +203,7 @@ def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> Serv
     """An entry on top of a stored server: what the document does not name, or names without a value, stays."""
     wanted = cast(dict[str, Any], dict(fields))
     del wanted["server_name"]
+    wanted["clear_secrets"] = []  # what a document masks is kept
     names = {part: {s.name for s in stored.secrets if s.field == part} for part in ("static_headers", "env")}
     kept = names["static_headers"] & set(blank)
     if "static_headers" in wanted:
@@ -202,6 +214,20 @@ def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> Serv
         wanted["env"] = {**dict.fromkeys(names["env"], KEPT), **sent}
     if "env_vars" in wanted:
         wanted["env_vars"] = _merged_variables(stored, wanted["env_vars"], {variable_name(name) for name in kept})
+    return cast(ServerFields, wanted)
+
+
+def with_typed(stored: Server, change: ServerFields, typed: Mapping[str, str]) -> ServerFields:
+    """A change with values that were typed for stored secrets, which are named as in a refusal."""
+    wanted = cast(dict[str, Any], dict(change))
+    for secret, value in typed.items():
+        field, _, name = secret.partition(".")
+        if field == "env_vars":
+            declared = wanted.get("env_vars") or _merged_variables(stored, [], set())
+            wanted["env_vars"] = [{**v, "value": value} if v["name"] == name else v for v in declared]
+        else:
+            known = () if field == "credentials" else (s.name for s in stored.secrets if s.field == field)
+            wanted[field] = {**(wanted.get(field) or dict.fromkeys(known, KEPT)), name: value}
     return cast(ServerFields, wanted)
 
 

@@ -18,10 +18,11 @@ from portal.domain.importing import Document, Entry, with_choices
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.catalog.import_documents import parse_document
-from portal.services.catalog.import_plan import Plan, Planned, State, make_plan, merged
+from portal.services.catalog.import_plan import Plan, Planned, State, make_plan, merged, with_typed
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers import crud
+from portal.services.servers.secret_moves import refusal
 from portal.store.models import ImportDraft, Server, now
 
 SHARES = {share.value: share for share in Share}
@@ -33,7 +34,7 @@ class Choices:
     """What to import, by number in the plan (None is every new one), and where each found secret goes.
 
     `keep` says by number whether stored secrets that an entry would send elsewhere go along (True) or are forgotten;
-    `keep_all` says it for the others.
+    `keep_all` says it for the others. `typed` are new values for them, by the names that the plan has.
     """
 
     numbers: frozenset[int] | None = None
@@ -41,6 +42,7 @@ class Choices:
     otherwise: Share = Share.KEEP
     keep: Mapping[int, bool] = field(default_factory=dict)
     keep_all: bool | None = None
+    typed: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Outcome:
 def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
     """Read a document and keep it, sealed, for the import that may follow within the hour."""
     authz.require(principal, Action.SERVER_CREATE)
-    plan = make_plan(session, parse_document(text))
+    plan = make_plan(session, principal, parse_document(text))
     owner = _person(principal)
     session.execute(
         delete(ImportDraft).where(or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES))
@@ -68,7 +70,7 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
 def get_draft(session: Session, principal: Principal) -> Plan:
     """What the import of the kept document would do now. Raises `NotFound` where there is none any more."""
     authz.require(principal, Action.SERVER_CREATE)
-    return make_plan(session, parse_document(_draft_text(session, principal)))
+    return make_plan(session, principal, parse_document(_draft_text(session, principal)))
 
 
 def drop_draft(session: Session, principal: Principal) -> None:
@@ -106,7 +108,7 @@ def import_text(
     """
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(text)
-    rows = make_plan(session, document).rows
+    rows = make_plan(session, principal, document).rows
     wanted = (State.NEW, State.CHANGED) if update else (State.NEW,)
     chosen = frozenset(r.number for r in rows if r.state in wanted)
     return _run(session, principal, document, Choices(chosen, keep_all=keep))
@@ -116,7 +118,7 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
     imported: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     errors: list[tuple[str, int, str]] = []
-    for row, entry in zip(make_plan(session, document).rows, document.entries, strict=True):
+    for row, entry in zip(make_plan(session, principal, document).rows, document.entries, strict=True):
         chosen = row.state is State.NEW if choices.numbers is None else row.number in choices.numbers
         if row.state is State.WRONG:
             errors.append((row.name or row.key[:64], row.line, row.note))
@@ -144,11 +146,14 @@ def _import_one(session: Session, principal: Principal, row: Planned, entry: Ent
     stored = session.get(Server, row.server_id)
     assert stored is not None
     change = merged(stored, fields, entry.blank)
-    change["clear_secrets"] = []  # what a document masks is kept
-    keep = choices.keep.get(row.number, choices.keep_all)
+    keep, typed = choices.keep.get(row.number, choices.keep_all), choices.typed.get(row.number, {})
     if keep is not None and row.moves:
         change["keep_credentials"] = keep
-    return crud.update_server(session, principal, row.server_id, change).server_id
+    imported = crud.update_server(session, principal, row.server_id, with_typed(stored, change, typed)).server_id
+    unsaid = tuple(move for move in row.moves if move.secret not in typed)
+    if keep is None and unsaid:  # a stored value that the document names again, and that was to become a variable
+        raise refusal(unsaid, change, 0)
+    return imported
 
 
 def _chosen_names(document: Document, choices: Choices) -> set[str]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +13,16 @@ from sqlalchemy.orm import Session
 from portal.authorization import SetBy
 from portal.domain.principals import Role
 from portal.domain.servers import ApprovalStatus
+from portal.services.operations.limit_again import Granted, limit_again
 from portal.services.servers.grants import remove_grants, remove_grants_of_keys
 from portal.store.models import ApiKey, Base, Grant, Server, TeamMember, User, now
 from portal.store.watching import WATCHED
 
 _RANKS = (Role.VIEWER, Role.MEMBER, Role.ADMIN_VIEWER, Role.ADMIN)
+_SWITCHES = (
+    "is_public", "allow_all_keys", "available_on_public_internet", "delegate_auth_to_upstream", "oauth_passthrough",
+)  # fmt: skip
+_ENFORCED = "tool_allowlist_enforced"
 _ENDED, _LIMITED, _RETURNED = "ended", "limited", "returned"
 
 
@@ -33,22 +38,34 @@ class Ended:
 
 @dataclass
 class _State:
-    """What became of one subject, by the entries about it in their order."""
+    """What became of one subject, by the entries about it in their order; `is_made`: a row was made."""
 
     is_gone: bool
     facts: dict[str, Any]
     marked: set[str]
+    is_made: bool = False
 
 
 def apply(session: Session, entries: Iterable[Ended]) -> Counter[str]:
     """End again what the entries ended; how much of it was there, by kind in words."""
     told: Counter[str] = Counter()
-    for (kind, subject), state in _states(entries).items():
+    states = _states(entries)
+    for (kind, subject), state in states.items():
         ids = json.loads(subject)
         name, work = _WORK.get(kind, (kind.replace("_", " "), _gone))
         told[name] += work(session, kind, ids, state)
         session.flush()
     session.expire_all()
+    made = {key: state for key, state in states.items() if state.is_made and not state.is_gone}
+    told["limits"] += limit_again(
+        session,
+        [
+            replace(Granted(*json.loads(of)), tools=state.facts.get("tools") or ())
+            for (kind, of), state in made.items()
+            if kind == "grants"
+        ],
+        [tuple(json.loads(of)) for kind, of in made if kind == "toolset_tools"],
+    )
     return +told
 
 
@@ -64,7 +81,7 @@ def _states(entries: Iterable[Ended]) -> dict[tuple[str, str], _State]:
         if entry.op == _ENDED:
             state.is_gone = True
         elif entry.op == _RETURNED:
-            state.is_gone = False
+            state.is_gone, state.is_made = False, True
         state.facts = facts if entry.op != _ENDED else {}
     return found
 
@@ -180,7 +197,7 @@ def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
     row = session.get(Server, ids[0], populate_existing=True)
     if row is None:
         return 0
-    names = ("approval_status", "is_public", "allow_all_keys", "available_on_public_internet", "allowed_tools")
+    names = ("approval_status", "allowed_tools", "mcp_info", *_SWITCHES)
     before = [getattr(row, name) for name in names]
     if state.is_gone:
         if row.origin == "config":
@@ -192,11 +209,13 @@ def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
         status = state.facts.get("approval_status", ApprovalStatus.ACTIVE)
         if row.approval_status == ApprovalStatus.ACTIVE and status != ApprovalStatus.ACTIVE:
             row.approval_status = status
-        for name in ("is_public", "allow_all_keys", "available_on_public_internet"):
+        for name in _SWITCHES:
             setattr(row, name, getattr(row, name) and bool(state.facts.get(name, True)))
         tools = state.facts.get("allowed_tools")
         if tools:
             row.allowed_tools = _both(row.allowed_tools, tools) or tools
+        if state.facts.get(f"mcp_info.{_ENFORCED}") in (True, 1, "true"):
+            row.mcp_info = {**(row.mcp_info or {}), _ENFORCED: True}
     changed = before != [getattr(row, name) for name in names]
     if changed:
         row.version += 1

@@ -12,13 +12,14 @@ from portal.services.catalog import enforcement as enforcing
 from portal.services.catalog import exports, imports, registry
 from portal.services.catalog.import_documents import MOST_BYTES
 from portal.services.catalog.import_plan import Plan, State
-from portal.services.catalog.imports import Choices
+from portal.services.catalog.imports import Choices, Outcome
 from portal.web.context import may_change, settings
 from portal.web.forms.import_export import ExportForm, ImportForm
 from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("exchange", __name__, url_prefix="/servers")
+_FATES = ("type", "keep", "forget")
 _SHARES = (("global", "Variable for everyone"), ("user", "Variable of each user"))
 
 
@@ -58,8 +59,7 @@ def preview() -> Response:
             if not outcome.errors:
                 flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
                 return see_other(url_for("servers.grid", sort="changed"))
-            errors["plan"] = [f"{name}, line {line}: {why}" for name, line, why in outcome.errors]
-            errors["plan"].append("Nothing was imported.")
+            errors = _told(plan, outcome)
     return page(
         "servers/import_preview.html", nav="servers", plan=plan, errors=errors, shares=_SHARES,
         taken=_taken(plan), chosen=_chosen_shares(plan), status=422 if errors else 200,
@@ -135,14 +135,35 @@ def _choices(plan: Plan) -> Choices:
     }
     said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
     keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
-    return Choices(frozenset(_taken(plan)), shares, imports.SHARES["global"], keep)
+    typed = {
+        row.number: {
+            secret: value
+            for number, secret in enumerate(row.typeable)
+            if (value := request.form.get(f"new-{row.number}-{number}", ""))
+        }
+        for row in plan.rows
+        if said.get(row.number) == "type"
+    }
+    return Choices(frozenset(_taken(plan)), shares, imports.SHARES["global"], keep, typed=typed)
+
+
+def _told(plan: Plan, outcome: Outcome) -> dict[str, list[str]]:
+    """What stands in the way of an import, at the choice that would help where there is one."""
+    choices = {(row.name, row.line): f"keep-{row.number}" for row in plan.rows if row.moves}
+    errors: dict[str, list[str]] = {}
+    for name, line, why in outcome.errors:
+        at = choices.get((name, line), "plan")
+        said = why.split(" Send new values")[0] if at != "plan" else why  # the rest is for programs
+        errors.setdefault(at, []).append(f"{name}, line {line}: {said}")
+    errors.setdefault("plan", []).append("Nothing was imported.")
+    return errors
 
 
 def _unknown(plan: Plan) -> str:
     """The first word that is none of the choices; blank where there is none."""
     known = {
         **{f"share-{row.number}-{n}": imports.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
-        **{f"keep-{row.number}": {"keep", "forget"} for row in plan.rows},
+        **{f"keep-{row.number}": _FATES for row in plan.rows},
     }
     return next((w for name, w in request.form.items() if w and name in known and w not in known[name]), "")
 
