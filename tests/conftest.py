@@ -69,6 +69,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Keep the umask of the process: a command that a test runs in it sets another, as it would in its own process."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 class Client:
     """Asks the API as somebody: `client("mel").get("/v1/mcp/server")`; answers werkzeug's `TestResponse`."""
 
