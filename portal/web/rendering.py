@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.definition_diff import Warning, definition_of, marked, warnings_of
 from portal.services.servers import grid
-from portal.services.servers.grid import GridChoices, ServerCard
+from portal.services.servers.cards import ServerCard
+from portal.services.servers.grid import GridChoices
 from portal.services.servers.grid_filters import GridQuery
 from portal.services.submissions import review_queue
 from portal.web.marking import mark_page
@@ -118,9 +119,13 @@ class Drawn:
 
 
 class Person:
-    """The signed-in person, as the frame around every page shows them."""
+    """The signed-in person, as the frame around every page shows them.
 
-    def __init__(self) -> None:
+    With `counts`: how many servers need something of them, and, for those who may look at submissions, how many of
+    these wait for a review. A fragment without the frame does not need it.
+    """
+
+    def __init__(self, *, counts: bool = False) -> None:
         profile = g.profile
         self.user_id, self.email, self.display_name = profile.user_id, profile.email, profile.display_name
         self.role_label, self.theme = profile.role_label, profile.theme
@@ -128,16 +133,9 @@ class Person:
         self.admin_view = authz.has_admin_view(g.principal)
         self.actions = authz.allowed_actions(g.principal)
         self.read_only = self.admin_view and Action.SERVER_CREATE not in self.actions
-
-    @cached_property
-    def needs_count(self) -> int:
-        """How many servers need something of this person."""
-        return grid.needs_count(g.session, g.principal)
-
-    @cached_property
-    def review_count(self) -> int:
-        """How many submissions wait for a review, for those who may look at them."""
-        return review_queue.waiting_count(g.session, g.principal) if Action.SUBMISSION_READ in self.actions else 0
+        self.needs_count = grid.needs_count(g.session, g.principal) if counts else 0
+        reviews = counts and Action.SUBMISSION_READ in self.actions
+        self.review_count = review_queue.waiting_count(g.session, g.principal) if reviews else 0
 
 
 def is_fragment_request() -> bool:
@@ -157,10 +155,13 @@ def is_boosted() -> bool:
 
 def page(template: str, *, fragment: str | None = None, status: int = 200, **context: Any) -> Response:
     """The whole page, or its block `fragment` where htmx asks for a piece; messages ride along out of band."""
-    if fragment and (is_fragment_request() or (fragment == "alert" and is_boosted())):
+    piece = fragment if is_fragment_request() or (fragment == "alert" and is_boosted()) else None
+    if "profile" in g:
+        context["person"] = Person(counts=piece is None or bool(context.get("changed")))
+    if piece:
         environment = current_app.jinja_env
         current_app.update_template_context(context)
-        body = Markup(render_block(environment, template, fragment, **context))  # noqa: S704 - rendered by Jinja
+        body = Markup(render_block(environment, template, piece, **context))  # noqa: S704 - rendered by Jinja
         if get_flashed_messages():
             body += environment.globals["ui"].flash.out_of_band()  # type: ignore[attr-defined]
     else:
@@ -220,7 +221,7 @@ def init_app(app: Flask, *, https: bool) -> None:
 
     @app.context_processor
     def _of_this_request() -> dict[str, Any]:
-        return {"person": Person() if "profile" in g else None, "nav": "", "request_id": g.get("request_id")}
+        return {"person": None, "nav": "", "request_id": g.get("request_id")}
 
     @app.after_request
     def _headers(response: Response) -> Response:

@@ -6,7 +6,6 @@ MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 87
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +17,7 @@ from portal.domain.oauth import Discovery, TokenSet, expiry
 from portal.domain.principals import Principal
 from portal.domain.upstream import HealthStatus
 from portal.services import audit
+from portal.services.credentials.states import ConnectionState, connection_state_of, view_connection
 from portal.services.oauth_client import service_tokens
 from portal.services.oauth_client.authorization_request import Departure, depart, usual_scopes
 from portal.services.oauth_client.authorization_response import exchanged, fault_of, refused
@@ -27,7 +27,7 @@ from portal.services.oauth_client.registration import client_of, known_client
 from portal.services.oauth_client.user_tokens import wanted_scopes
 from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
-from portal.services.secrets.token_store import KIND, MORE_RIGHTS, needs_a_person
+from portal.services.secrets.token_store import KIND, needs_a_person
 from portal.services.servers import own_data
 from portal.services.upstreams import connection_test
 from portal.store.database import release
@@ -39,23 +39,6 @@ _NOT_BOUND = (
     "The refresh token is not stored: it is not known now which sign-in provider it belongs to. The access token is "
     "used until it expires. Connect in the portal to have it renewed."
 )
-
-
-@dataclass(frozen=True)
-class ConnectionState:
-    """The caller's connection to a server; times are UTC. `needs` says what they have to do: "" nothing, `connect`,
-    `expired`, or `more_rights`, with which most tools work. `note` says what was not stored of what was sent."""
-
-    server_id: str
-    has_credential: bool
-    expires_at: datetime | None = None
-    is_expired: bool = False
-    connected_at: datetime | None = None
-    scopes: tuple[str, ...] = ()
-    account: str | None = None
-    renews: bool = False
-    needs: str = "connect"
-    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ def get_result(session: Session, principal: Principal, flow_id: str, browser: st
 def get_state(session: Session, principal: Principal, server_id: str) -> ConnectionState:
     """The caller's connection to a server."""
     row = _find(session, principal, server_id)
-    return _view(session, row.server_id, session.get(UserCredential, (principal.user_id, row.server_id, KIND)))
+    return connection_state_of(session, principal, row)
 
 
 def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionState, str | None, str | None]]:
@@ -133,7 +116,7 @@ def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionSta
     return [
         (state, name, alias)
         for credential, name, alias in session.execute(query)
-        if (state := _view(session, credential.server_id, credential)).has_credential
+        if (state := view_connection(session, credential.server_id, credential)).has_credential
     ]
 
 
@@ -159,7 +142,7 @@ def save_token(
         session, principal, "token saved", "server", row.server_id, name=row.server_name, scopes=list(tokens.scopes)
     )
     session.flush()
-    view = _view(session, row.server_id, credential)
+    view = view_connection(session, row.server_id, credential)
     return replace(view, note=_NOT_BOUND) if refresh_token and not issuer else view
 
 
@@ -251,18 +234,6 @@ def _scopes(session: Session, principal: Principal, row: Server, found: Discover
     """What to ask for: the scopes of the definition, else those that discovery found; more where more were wanted."""
     more = wanted_scopes(session, row, principal.user_id)
     return list(dict.fromkeys(str(scope) for scope in (*usual_scopes(session, row, found), *more)))
-
-
-def _view(session: Session, server_id: str, credential: UserCredential | None) -> ConnectionState:
-    if credential is None or not runtime_of(session).vault.knows_key_of(credential.sealed):
-        return ConnectionState(server_id, has_credential=False)
-    expired = credential.expires_at is not None and credential.expires_at < now()
-    usable = token_store.is_usable(credential, now())
-    return ConnectionState(
-        server_id, True, credential.expires_at, expired, credential.connected_at, tuple(credential.scopes),
-        credential.account, credential.renewable,
-        needs="expired" if not usable else MORE_RIGHTS if credential.reconnect_because == MORE_RIGHTS else "",
-    )  # fmt: skip
 
 
 def _find(session: Session, principal: Principal, server_id: str) -> Server:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -17,45 +16,15 @@ from portal.domain.principals import Principal
 from portal.domain.servers import check_sendable
 from portal.domain.variables import Scope
 from portal.services import audit
+from portal.services.credentials.states import KeyState, Requirement, key_state_of, requirement_of
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.secrets.token_store import KIND
 from portal.services.servers import own_data, queries
-from portal.services.servers.queries import RequiredVariable
 from portal.store.database import read
 from portal.store.models import Server, User, UserCredential, UserVariable, now
 
 MAX_VALUE = 8_192
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """What one server needs of the caller."""
-
-    server_id: str
-    server_name: str | None
-    alias: str | None
-    required: tuple[RequiredVariable, ...]
-    setup_url: str | None
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The names that are not set."""
-        return tuple(variable.name for variable in self.required if not variable.is_set)
-
-    @property
-    def missing_count(self) -> int:
-        """How many are not set."""
-        return sum(not variable.is_set for variable in self.required)
-
-
-@dataclass(frozen=True)
-class KeyState:
-    """Whether the caller's own key for a BYOK server is stored, and since when (UTC)."""
-
-    server_id: str
-    has_credential: bool
-    connected_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +41,7 @@ class Holding:
 def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
     """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to nobody."""
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
-    return _requirement(session, principal, row)
+    return requirement_of(session, principal, row)
 
 
 def list_requirements(session: Session, principal: Principal) -> list[dict[str, Any]]:
@@ -138,7 +107,7 @@ def save_variables(
             session, principal, "own values saved", "server", row.server_id, name=row.server_name, names=sorted(given)
         )
     session.flush()
-    return _requirement(session, principal, row)
+    return requirement_of(session, principal, row)
 
 
 def forget_variables(session: Session, principal: Principal, server_id: str) -> Requirement:
@@ -155,15 +124,13 @@ def forget_variables(session: Session, principal: Principal, server_id: str) -> 
     session.flush()
     if not authz.may_see(principal, queries.facts(session, row)):
         return Requirement(row.server_id, None, None, (), None)
-    return _requirement(session, principal, row)
+    return requirement_of(session, principal, row)
 
 
 def get_key_state(session: Session, principal: Principal, server_id: str) -> KeyState:
     """Whether the caller has stored their key for a BYOK server."""
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
-    held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
-    readable = held is not None and runtime_of(session).vault.knows_key_of(held.sealed)
-    return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
+    return key_state_of(session, principal, row)
 
 
 def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyState]:
@@ -239,12 +206,6 @@ def check_value(value: str, name: str) -> None:
     if len(value) > MAX_VALUE:
         raise InvalidRequest(f"A value has {MAX_VALUE} characters at most.", field=name)
     check_sendable(value, name)
-
-
-def _requirement(session: Session, principal: Principal, row: Server) -> Requirement:
-    required = queries.required_of(session, principal, [row.server_id]).get(row.server_id, ())
-    link = setup_url(runtime_of(session).public_url, row.server_id) if required else None
-    return Requirement(row.server_id, row.server_name, row.alias, required, link)
 
 
 def _require_byok(row: Server) -> None:

@@ -9,11 +9,11 @@ from sqlalchemy import Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
-from portal.authorization import Action, Horizon, ServerFacts
+from portal.authorization import Action, Horizon
 from portal.domain.principals import Principal, Reach
-from portal.domain.servers import AuthType, OAuthFlow
-from portal.services.servers import config_refusals, queries, tool_snapshots
-from portal.services.servers.config_refusals import RefusedEntry
+from portal.domain.servers import AuthType
+from portal.services.servers import queries
+from portal.services.servers.cards import ServerCard, cards_of
 from portal.services.servers.grid_filters import (
     NEEDING,
     GridQuery,
@@ -24,7 +24,6 @@ from portal.services.servers.grid_filters import (
     seen,
     team_asked_for,
 )
-from portal.services.servers.views import HealthView, view_health
 from portal.store.database import read
 from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVariable, Team, now
 
@@ -35,46 +34,6 @@ AUTH_TYPES = tuple((auth.value, auth.label) for auth in AuthType)
 HEALTH = (("healthy", "Healthy"), ("unhealthy", "Unhealthy"), ("unknown", "Unknown"))
 STATUSES = (("active", "Active"), ("pending_review", "Waiting for review"), ("rejected", "Rejected"))
 SORTS = (("name", "Name"), ("newest", "Newest"), ("changed", "Recently changed"))
-
-
-@dataclass(frozen=True)
-class ServerCard:
-    """A server on the grid, as its viewer may see it."""
-
-    server_id: str
-    name: str
-    alias: str | None
-    description: str | None
-    transport: str
-    transport_label: str
-    auth_label: str
-    logo_url: str | None
-    internet: bool
-    listed: bool
-    from_config: bool
-    open_to_all: bool
-    access_groups: tuple[str, ...]
-    health: HealthView
-    missing: tuple[str, ...]
-    byok: str
-    sign_in: str
-    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
-    flow_unset: bool
-    approval_status: str
-    address: str | None
-    command: str | None
-    usable: bool
-    version: int
-    actions: frozenset[Action]
-    tool_changes: int = 0
-    """How many changed tool definitions wait for an Admin; for those with admin view."""
-    refused: RefusedEntry | None = None
-    """The entry of the config file that the last start refused, so that the server is as before; likewise."""
-
-    @property
-    def needs_me(self) -> bool:
-        """Whether it waits for something of its viewer."""
-        return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
 
 
 @dataclass(frozen=True)
@@ -114,7 +73,7 @@ def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPa
     total = len(page) if whole else read(session, counting, **caller).scalar_one()
     any_there = bool(page) or (query.filters and read(session, _first_seen(horizon)).first() is not None)
     return GridPage(
-        cards=_cards(session, principal, page),
+        cards=cards_of(session, principal, page),
         total=min(total, COUNT_AT_MOST),
         total_is_capped=total > COUNT_AT_MOST,
         next_cursor=cursor_of(query, page[-1]) if len(rows) > PAGE_SIZE else None,
@@ -160,7 +119,7 @@ _COLUMNS = (
 def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
     """One card. Raises `NotFound` or, without admin view, `Forbidden`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
-    return _cards(session, principal, [row])[0]
+    return cards_of(session, principal, [row])[0]
 
 
 def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCard, ...]:
@@ -171,7 +130,7 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
     query = select(*_COLUMNS).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
-    return _cards(session, principal, _rows(session, query.limit(500), {}))
+    return cards_of(session, principal, _rows(session, query.limit(500), {}))
 
 
 def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
@@ -216,78 +175,3 @@ def _team_names(session: Session, principal: Principal) -> Iterable[tuple[str, s
 
 _TEAMS = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)
 _OWN_TEAMS = _TEAMS.where(Team.team_id.in_(bindparam("team_ids", expanding=True)))
-
-
-def _cards(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config file."""
-    groups = queries.groups_of(session, rows)
-    held = queries.keys_held(session, principal, rows)
-    ids = [row.server_id for row in rows]
-    required = queries.required_of(session, principal, ids)
-    changes = tool_snapshots.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
-    sign_ins = queries.sign_ins(session, principal, rows)
-    refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
-    cards = []
-    for row in rows:
-        facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
-        variables = required.get(row.server_id, ())
-        cards.append(
-            _card(
-                principal, facts, tuple(group.name for group in groups[row.server_id]),
-                tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
-                changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
-                refused.get(row.server_id),
-            )
-        )  # fmt: skip
-    return tuple(cards)
-
-
-def _refused(session: Session, rows: Sequence[Server]) -> Mapping[str, RefusedEntry]:
-    if not any(row.origin == "config" for row in rows):
-        return {}
-    return {entry.server_id: entry for entry in config_refusals.kept(session) if entry.server_id}
-
-
-def _asks_to_sign_in(row: Server, auth: AuthType) -> bool:
-    """Whether each person signs in at the provider; a machine account signs in for all."""
-    by_machine = row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
-    return auth in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE) and not by_machine
-
-
-def _card(
-    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
-    changes: int, sign_in: str, refused: RefusedEntry | None,
-) -> ServerCard:  # fmt: skip
-    row, actions = server.row, authz.allowed_actions(principal, server)
-    usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
-    auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
-    logo = (row.mcp_info or {}).get("logo_url")
-    return ServerCard(
-        server_id=row.server_id,
-        name=row.server_name or row.alias or row.server_id,
-        alias=row.alias if row.alias != row.server_name else None,
-        description=row.description,
-        transport=row.transport,
-        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
-        auth_label=auth.label,
-        # Pages load nothing from other hosts, so only a picture of our own is shown.
-        logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
-        internet=row.available_on_public_internet,
-        listed=row.is_public,
-        from_config=row.origin == "config",
-        open_to_all=row.allow_all_keys,
-        access_groups=groups,
-        health=view_health(principal, row),
-        missing=missing if usable or principal.view_all else (),
-        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
-        sign_in=sign_in if usable else "",
-        flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
-        approval_status=row.approval_status,
-        address=row.address if inspects else None,
-        command=row.command if inspects else None,
-        usable=usable,
-        version=row.version,
-        actions=actions,
-        tool_changes=changes if inspects else 0,
-        refused=refused if inspects and row.origin == "config" else None,
-    )

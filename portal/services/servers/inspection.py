@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -17,7 +17,7 @@ from portal.services.secrets.server_definition import opened
 from portal.services.secrets.token_store import KIND, is_usable
 from portal.services.servers import queries
 from portal.services.servers.stored import Stored, stored_of
-from portal.services.servers.views import ServerView, view_server
+from portal.services.servers.views import ServerView, view_masked, view_server
 from portal.store.models import AccessGroup, User, UserCredential, UserVariable, now
 
 
@@ -37,10 +37,7 @@ class Holder:
 
 def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
     """A server for a page: as the API answers it, with every secret masked, for Admins too."""
-    row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
-    view = view_server(session, principal, row, masked=True)
-    author = session.get(User, view.updated_by) if view.updated_by else None
-    return replace(view, updated_by=author.display_name or author.email) if author else view
+    return view_masked(session, principal, queries.find_server(session, principal, server_id, Action.SERVER_READ).row)
 
 
 def get_inspected(session: Session, principal: Principal, server_id: str) -> ServerView:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from portal.services.runtime import Runtime, runtime_of
 from portal.services.secrets.server_definition import global_of, route_from, value_of
 from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers import queries
-from portal.store.models import Server, ServerVariable
+from portal.store.models import Server, ServerVariable, User
 
 MASK = "••••••"
 _LABELS = {
@@ -258,3 +258,10 @@ def view_health(principal: Principal, row: Server) -> HealthView:
         row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,
         row.health_latency_ms, row.protocol_version,
     )  # fmt: skip
+
+
+def view_masked(session: Session, principal: Principal, row: Server) -> ServerView:
+    """A server for a page: as the API answers it, with every secret masked, for Admins too, and its author's name."""
+    view = view_server(session, principal, row, masked=True)
+    author = session.get(User, view.updated_by) if view.updated_by else None
+    return replace(view, updated_by=author.display_name or author.email) if author else view

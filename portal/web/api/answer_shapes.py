@@ -11,7 +11,7 @@ from portal.services.access.me import CallerView
 from portal.services.access.teams import MemberView, TeamView
 from portal.services.access.users import UserView
 from portal.services.catalog.openapi import ApiEntry
-from portal.services.credentials.self_service import KeyState, Requirement
+from portal.services.credentials.states import KeyState, Requirement
 from portal.services.instance_settings import Preferences
 from portal.services.servers.queries import RequiredVariable
 from portal.services.servers.views import ServerView

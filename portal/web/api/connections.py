@@ -6,7 +6,7 @@ from flask import Blueprint, Response, g
 from pydantic import Field, StringConstraints
 
 from portal.services.credentials import connections
-from portal.services.credentials.connections import ConnectionState
+from portal.services.credentials.states import ConnectionState
 from portal.web.api.answer_shapes import Connection, NamedConnection
 from portal.web.api.answers import answer
 from portal.web.api.payloads import Payload, read_if

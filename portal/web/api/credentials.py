@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from portal.services.credentials import self_service
-from portal.services.credentials.self_service import KeyState, Requirement
+from portal.services.credentials.states import KeyState, Requirement
 from portal.web.api.answer_shapes import KeyStateAnswer, Needs
 from portal.web.api.answers import answer, to_json, unless_held
 from portal.web.api.payloads import read_if

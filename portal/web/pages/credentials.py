@@ -6,7 +6,8 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, NotFound
 from portal.services.credentials import connections, self_service
-from portal.services.servers import grid, inspection
+from portal.services.credentials.setup import get_setup
+from portal.services.servers import grid
 from portal.services.upstreams import connection_test
 from portal.web.context import commit_now
 from portal.web.forms.typed import unknown_modes
@@ -126,11 +127,9 @@ def _page(server_id: str, *, status: int = 200, test: bool = False, **context: A
             result = result_of(connection_test.try_own(g.session, g.principal, server_id))
         except (MissingVariables, CredentialNeeded) as error:
             result = {"ok": False, "tone": "warn", "label": "Not tried yet", "message": error.message}
-    card = grid.get_card(g.session, g.principal, server_id)
+    setup = get_setup(g.session, g.principal, server_id)
     return page(
-        "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=card,
-        requirement=self_service.get_requirement(g.session, g.principal, server_id),
-        key=self_service.get_key_state(g.session, g.principal, server_id),
-        about=inspection.get_masked(g.session, g.principal, server_id), result=result,
-        connection=connections.get_state(g.session, g.principal, server_id) if card.sign_in else None, **context,
+        "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=setup.card,
+        requirement=setup.requirement, key=setup.key, about=setup.about, result=result, connection=setup.connection,
+        **context,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from portal.domain.upstream import HealthStatus
 from portal.domain.variables import references
 from portal.services.drafts.sign_in import Draft
 from portal.services.servers import crud, grid, inspection
-from portal.services.servers.grid import ServerCard
+from portal.services.servers.cards import ServerCard
 from portal.services.servers.stored import Stored
 from portal.services.upstreams import connection_test
 from portal.web.context import reads_only, settings

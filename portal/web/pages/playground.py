@@ -9,7 +9,7 @@ from portal.authorization import Action
 from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, UpstreamFailure
 from portal.domain.servers import check_headers
 from portal.domain.upstream import HealthReason
-from portal.services.credentials import connections, self_service
+from portal.services.credentials.setup import get_setup
 from portal.services.servers import grid, inspection
 from portal.services.tools import calls
 from portal.services.tools.calls import ToolView
@@ -82,14 +82,14 @@ def _header_names(server_id: str) -> tuple[str, ...]:
 
 
 def _setup(server_id: str, tool: str) -> dict[str, Any]:
-    card = grid.get_card(g.session, g.principal, server_id)
+    setup = get_setup(g.session, g.principal, server_id)
     return {
-        "server": card,
-        "connection": connections.get_state(g.session, g.principal, server_id) if card.sign_in else None,
+        "server": setup.card,
+        "connection": setup.connection,
         "back": url_for("playground.index", server=server_id, tool=tool or None),
-        "requirement": self_service.get_requirement(g.session, g.principal, server_id),
-        "key": self_service.get_key_state(g.session, g.principal, server_id),
-        "about": inspection.get_masked(g.session, g.principal, server_id),
+        "requirement": setup.requirement,
+        "key": setup.key,
+        "about": setup.about,
     }
 
 

@@ -10,7 +10,7 @@ from portal.domain.errors import Conflict, UpstreamFailure
 from portal.domain.servers import ServerFields
 from portal.domain.tool_groups import GROUPS
 from portal.services.servers import crud, grid, inspection
-from portal.services.servers.grid import ServerCard
+from portal.services.servers.cards import ServerCard
 from portal.services.tools import calls, tool_changes
 from portal.services.tools.calls import ToolView
 from portal.web.context import database

@@ -1,0 +1,124 @@
+"""A server as a card of the grid shows it, to one viewer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from portal import authorization as authz
+from portal.authorization import Action, ServerFacts
+from portal.domain.principals import Principal
+from portal.domain.servers import AuthType
+from portal.services.servers import config_refusals, queries, tool_snapshots
+from portal.services.servers.config_refusals import RefusedEntry
+from portal.services.servers.views import HealthView, view_health
+from portal.store.models import Server
+
+
+@dataclass(frozen=True)
+class ServerCard:
+    """A server on the grid, as its viewer may see it."""
+
+    server_id: str
+    name: str
+    alias: str | None
+    description: str | None
+    transport: str
+    transport_label: str
+    auth_label: str
+    logo_url: str | None
+    internet: bool
+    listed: bool
+    from_config: bool
+    open_to_all: bool
+    access_groups: tuple[str, ...]
+    health: HealthView
+    missing: tuple[str, ...]
+    byok: str
+    sign_in: str
+    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
+    flow_unset: bool
+    approval_status: str
+    address: str | None
+    command: str | None
+    usable: bool
+    version: int
+    actions: frozenset[Action]
+    tool_changes: int = 0
+    """How many changed tool definitions wait for an Admin; for those with admin view."""
+    refused: RefusedEntry | None = None
+    """The entry of the config file that the last start refused, so that the server is as before; likewise."""
+
+    @property
+    def needs_me(self) -> bool:
+        """Whether it waits for something of its viewer."""
+        return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
+
+
+def cards_of(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
+    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config file."""
+    groups = queries.groups_of(session, rows)
+    held = queries.keys_held(session, principal, rows)
+    ids = [row.server_id for row in rows]
+    required = queries.required_of(session, principal, ids)
+    changes = tool_snapshots.count_waiting(session, ids) if authz.has_admin_view(principal) else {}
+    sign_ins = queries.sign_ins(session, principal, rows)
+    refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
+    cards = []
+    for row in rows:
+        facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        variables = required.get(row.server_id, ())
+        cards.append(
+            _card(
+                principal, facts, tuple(group.name for group in groups[row.server_id]),
+                tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
+                changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
+                refused.get(row.server_id),
+            )
+        )  # fmt: skip
+    return tuple(cards)
+
+
+def _refused(session: Session, rows: Sequence[Server]) -> Mapping[str, RefusedEntry]:
+    if not any(row.origin == "config" for row in rows):
+        return {}
+    return {entry.server_id: entry for entry in config_refusals.kept(session) if entry.server_id}
+
+
+def _card(
+    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
+    changes: int, sign_in: str, refused: RefusedEntry | None,
+) -> ServerCard:  # fmt: skip
+    row, actions = server.row, authz.allowed_actions(principal, server)
+    usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
+    auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
+    logo = (row.mcp_info or {}).get("logo_url")
+    return ServerCard(
+        server_id=row.server_id,
+        name=row.server_name or row.alias or row.server_id,
+        alias=row.alias if row.alias != row.server_name else None,
+        description=row.description,
+        transport=row.transport,
+        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
+        auth_label=auth.label,
+        # Pages load nothing from other hosts, so only a picture of our own is shown.
+        logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
+        internet=row.available_on_public_internet,
+        listed=row.is_public,
+        from_config=row.origin == "config",
+        open_to_all=row.allow_all_keys,
+        access_groups=groups,
+        health=view_health(principal, row),
+        missing=missing if usable or principal.view_all else (),
+        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
+        sign_in=sign_in if usable else "",
+        flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
+        approval_status=row.approval_status,
+        address=row.address if inspects else None,
+        command=row.command if inspects else None,
+        usable=usable,
+        version=row.version,
+        actions=actions,
+        tool_changes=changes if inspects else 0,
+        refused=refused if inspects and row.origin == "config" else None,
+    )
