@@ -63,7 +63,7 @@ def report(figures: Figures) -> tuple[str, list[str]]:
         fill(about, WIDTH),
         _times(figures),
         _pressed(figures),
-        "Aims of 5-performance.md:",
+        "Aims:",
         table(("Aim", "aimed at", "measured", ""), (_line(row) for row in _aims(figures))),
         "LiteLLM's figures were measured once on a machine with as many cores, and not measured again here.",
     ]

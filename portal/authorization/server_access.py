@@ -1,4 +1,4 @@
-"""Which servers somebody reaches, and which of their tools: `1-system.md`, 4.
+"""Which servers somebody reaches, and which of their tools.
 
 `usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL twins of `may_use` and `may_see`.
 """
@@ -24,14 +24,15 @@ class Verdict(StrEnum):
 
 
 class Rule(StrEnum):
-    """The rules of `1-system.md`, 4 that decide about using a server, by the number they have there."""
+    """The rules that decide about using a server."""
 
-    ACTIVE = "active"  # 1
-    ADDRESS = "address"  # 7
-    OWNER = "owner"  # 4: a key that follows its owner
-    OPEN_TO_ALL = "open_to_all"  # 5
-    ADMIN_VIEW = "admin_view"  # 2
-    GRANTS = "grants"  # 3 and 4
+    ACTIVE = "active"
+    ADDRESS = "address"
+    OWNER = "owner"
+    """Of a key that follows its owner."""
+    OPEN_TO_ALL = "open_to_all"
+    ADMIN_VIEW = "admin_view"
+    GRANTS = "grants"
 
 
 def _active(_principal: Principal, server: ServerFacts) -> Verdict:
@@ -95,7 +96,7 @@ def decide(principal: Principal, server: ServerFacts) -> Decision:
 
 
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
-    """Rules 1 to 5 and 7 of `1-system.md`, 4: active, granted, and its address rule lets the caller in.
+    """Whether a server is active, granted, and its address rule lets the caller in.
 
     What `decide` finds, without its reasons: lists ask it of every row.
     """
@@ -126,7 +127,7 @@ def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> 
 def granted_toolsets(principal: Principal) -> frozenset[str] | None:
     """The toolsets that are granted to the principal; None is every one.
 
-    With admin view all, unless the key names some itself (ACC-27). Else, as for tools: within one route every level
+    With admin view all, unless the key names some itself. Else, as for tools: within one route every level
     that names toolsets narrows, and between routes the wider wins. A key that follows its owner has none that they do
     not have.
     """

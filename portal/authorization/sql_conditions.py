@@ -1,4 +1,4 @@
-"""Which servers lists show somebody, as conditions for the database: `1-system.md`, 4.
+"""Which servers lists show somebody, as conditions for the database.
 
 `usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
 """

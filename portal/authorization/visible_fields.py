@@ -1,4 +1,4 @@
-"""Which fields of a server somebody sees: `1-system.md`, 5."""
+"""Which fields of a server somebody sees."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from portal.domain.principals import Principal, Role
 
 
 class Visibility(StrEnum):
-    """How much of a server a viewer sees (`1-system.md`, 5)."""
+    """How much of a server a viewer sees."""
 
     FULL = "full"
     INVENTORY = "inventory"

@@ -73,7 +73,7 @@ def rotate(dry_run: bool) -> None:
 
 
 def check(database: Database, *, without_secrets: bool) -> None:
-    """Warn of keys that stored secrets need and the ring lacks; end where it opens none of them (R-SEC-09)."""
+    """Warn of keys that stored secrets need and the ring lacks; end where it opens none of them."""
     with database.session() as session:
         uses = rotation.count_values(session, OPERATOR)
         opens = rotation.opens_something(session, OPERATOR)

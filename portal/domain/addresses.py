@@ -40,7 +40,7 @@ def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
 
 
 def neighborhood(address: str | None) -> str:
-    """What counts as one caller where tries are counted: an IPv4 address or an IPv6 /64 (R-RATE-05)."""
+    """What counts as one caller where tries are counted: an IPv4 address or an IPv6 /64."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:

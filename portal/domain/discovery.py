@@ -81,7 +81,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def is_secure(address: str) -> bool:
-    """https, or http on this very machine, for development (R-OAUTH-23, R-OAUTH-52)."""
+    """https, or http on this very machine, for development."""
     parts = _parts(address)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in address:
         return False

@@ -52,7 +52,7 @@ def listed(raw: Mapping[str, Any], name: str) -> list[Any]:
     return found
 
 
-def house_fields(raw: Mapping[str, Any]) -> ServerFields:
+def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
     """What `mcp_servers:` says of a server beside its connection and headers."""
     fields: dict[str, Any] = {name: text_of(raw, name) for name in _TEXTS if raw.get(name)}
     fields |= {name: [text_of({name: part}, name) for part in listed(raw, name)] for name in _LISTS if raw.get(name)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from portal.domain.errors import InvalidInput, PortalError
-from portal.domain.import_fields import house_fields, listed, text_of, texts
+from portal.domain.import_fields import listed, litellm_fields, text_of, texts
 from portal.domain.import_secrets import (
     Secret,
     Share,
@@ -102,7 +102,7 @@ def _recognized(
     if isinstance(found.get("mcp"), Mapping) and "servers" in found["mcp"]:
         found = found["mcp"]  # VS Code's settings.json
     if isinstance(found.get("mcp_servers"), Mapping):
-        return "LiteLLM YAML", _pairs(found["mcp_servers"]), _from_house, {}
+        return "LiteLLM YAML", _pairs(found["mcp_servers"]), _from_litellm, {}
     if isinstance(found.get("mcpServers"), Mapping):
         return "mcp.json", _pairs(found["mcpServers"]), _from_client, {}
     if isinstance(found.get("servers"), Mapping):
@@ -178,10 +178,10 @@ def _from_client(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -
     return fields
 
 
-def _from_house(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
+def _from_litellm(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
     """An entry of `mcp_servers:`, whose transport is SSE where nothing is said."""
     fields = _connection(raw, Transport.SSE, complete=False)
-    fields.update(house_fields(raw))
+    fields.update(litellm_fields(raw))
     headers = texts(raw, "static_headers") | texts(raw, "headers")
     token = str((fields.get("credentials") or {}).get("auth_value") or "")
     if fields.get("auth_type") is AuthType.BEARER_TOKEN and (is_placeholder(token)):

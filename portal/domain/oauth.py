@@ -63,7 +63,7 @@ class Client:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """What a token endpoint gave. Times are UTC; without `expires_at` it never counts as expired (UOC-16)."""
+    """What a token endpoint gave. Times are UTC; without `expires_at` it never counts as expired."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -125,8 +125,7 @@ def expiry(expires_in: object, at: datetime) -> datetime | None:
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
-    """`url` with `parameters` in its query: those it had stay as they were written, the same names are replaced
-    (OAU-03, OAU-51)."""
+    """`url` with `parameters` in its query: those it had stay as they were written, the same names are replaced."""
     parts = urlsplit(url)
     pieces = [piece for piece in parts.query.split("&") if piece]
     kept = [piece for piece in pieces if unquote_plus(piece.partition("=")[0]) not in parameters]

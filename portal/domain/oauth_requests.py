@@ -46,7 +46,7 @@ class AuthorizationRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a redirect URI (OAU-10), `InvalidRequest` for what OAuth does not allow."""
+        """Raise `InvalidInput` without a redirect URI, `InvalidRequest` for what OAuth does not allow."""
         if not self.redirect_uri:
             raise InvalidInput("A redirect_uri is needed.", field="redirect_uri")
         if self.response_type not in ("", "code"):
@@ -77,7 +77,7 @@ class TokenRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a grant type (OAU-10), `InvalidRequest` in the words of RFC 6749, 5.2."""
+        """Raise `InvalidInput` without a grant type, `InvalidRequest` in the words of RFC 6749, 5.2."""
         if not self.grant_type:
             raise InvalidInput("A grant_type is needed.", field="grant_type")
         if self.grant_type not in _GRANTS:

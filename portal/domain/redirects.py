@@ -1,4 +1,4 @@
-"""Where a sign-in may lead back to (1-system.md, 8): our own origin, this machine, and what the operator listed."""
+"""Where a sign-in may lead back to: our own origin, this machine, and what the operator listed."""
 
 import re
 from collections.abc import Iterable
@@ -99,7 +99,7 @@ def _is_trusted(parts: SplitResult, trusted: Iterable[str]) -> bool:
 
 
 def _matches(host: str, port: int, entry: str) -> bool:
-    """Whether an entry of the operator covers a host; one that cannot be read covers nothing (OAU-77)."""
+    """Whether an entry of the operator covers a host; one that cannot be read covers nothing."""
     listed = _listed_name(entry.strip().lower())
     if listed is None or listed[1] != port:
         return False

@@ -47,7 +47,7 @@ class Identity:
 
 
 def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identity:
-    """The identity in validated claims. Never trusts an e-mail without `email_verified` being true (R-AUTHN-09)."""
+    """The identity in validated claims. Never trusts an e-mail without `email_verified` being true."""
     email = claims.get("email") if claims.get("email_verified") is True else None
     name = claims.get("name") or claims.get("preferred_username")
     groups = claims.get(provider.groups_claim)

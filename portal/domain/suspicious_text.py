@@ -6,7 +6,7 @@ those of another script in one word. **Phrases**: words that address the model i
 stands in `_PHRASES` with its label. The rules are hints for a person who reviews, no filter: a whole word in another
 script, and an instruction in other words or in another language than English, are not found.
 
-Every rule runs in time linear in the text (R-SPEC-12): patterns have no nested repetition, and what must follow a word
+Every rule runs in time linear in the text: patterns have no nested repetition, and what must follow a word
 is looked for in a window of fixed length.
 """
 

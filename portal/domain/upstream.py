@@ -215,7 +215,7 @@ def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
 
 @dataclass(frozen=True)
 class OutboundPolicy:
-    """Which addresses the portal may connect to (spec/3-security.md, 8).
+    """Which addresses the portal may connect to.
 
     `allow_private` opens loopback and private ranges: all of them, none, or those within the listed CIDRs.
     Raises ValueError for a text that is no CIDR.

@@ -1,6 +1,6 @@
 """One line an event, as JSON or as text, with the id of the request, and with nothing that could be a secret.
 
-Everybody logs through the standard library; this is where its records are written down (R-ERR-03, R-ERR-04).
+Everybody logs through the standard library; this is where its records are written down.
 """
 
 import logging

@@ -22,7 +22,7 @@ SECURITY = (
     "sign_in_failed", "key_refused", "forbidden", "csrf_refused", "rate_limited", "decrypt_failed", "code_refused",
     "address_blocked", "audit_failed", "journal_failed",
 )  # fmt: skip
-"""The values of `event` of `portal_security_events_total` (R-ERR-05)."""
+"""The values of `event` of `portal_security_events_total`."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
 _MOST_SCOPES = 50
 _SCHEMES = {"basic": "Basic", "bearer": "Bearer", "digest": "Digest", "dpop": "DPoP", "negotiate": "Negotiate"}
-# Not tried, or not ours to judge: the rest was tried and failed (spec/1-system.md, "Health words").
+# Not tried, or not ours to judge: the rest was tried and failed.
 _UNKNOWN = frozenset({HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED})
 
 

@@ -1,7 +1,7 @@
 """The one HTTP client for all that the portal asks of other machines.
 
 It resolves a name once, requires every address to be allowed and connects to one that was judged, so neither odd
-spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere else (spec/security.md, 2.8).
+spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere else.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ from portal.upstream.json_answers import json_object
 from portal.upstream.loop import run
 
 TIMEOUT = 10.0
-MAX_ANSWER = 64 * 1024  # R-OAUTH-53
+MAX_ANSWER = 64 * 1024
 _OVERTIME = 2.0
 _WALK = 30.0
 _ERROR_CODE = re.compile(r"[a-z]+(?:[_-][a-z]+){0,7}\Z")

@@ -1,7 +1,7 @@
 """Services that are described by an OpenAPI document: their tools are its operations, and a call is one request.
 
 A document decides paths and parameters, never where a secret goes: what signs a request in is bound to one origin, the
-base URL's or, without one, the document's own (spec/security.md, R-SSRF-12). It is sent nowhere else.
+base URL's or, without one, the document's own. It is sent nowhere else.
 """
 
 import asyncio

@@ -62,7 +62,7 @@ async def _tools_if_any(client: "Client", witness: WireWitness) -> tuple[ToolDef
 async def probe_document(
     policy: OutboundPolicy, target: Target, timeout: float, with_tools: bool = False
 ) -> ProbeResult:
-    """Fetch the OpenAPI document of `target`, within `timeout` seconds (HLT-08). Raises Fault."""
+    """Fetch the OpenAPI document of `target`, within `timeout` seconds. Raises Fault."""
     began = time.monotonic()
     where = replace(target, url="").label
     message = f"{where} gave its OpenAPI document."

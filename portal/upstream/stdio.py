@@ -1,4 +1,4 @@
-"""MCP servers that run as a command on this host (spec/security.md, 2.9; MCP 2026-07-28, transports, stdio).
+"""MCP servers that run as a command on this host (MCP 2026-07-28, transports, stdio).
 
 Off unless the operator switched it on. An allow-listed bare name, arguments that no shell reads, a sandbox with an
 environment that holds nothing of the portal's, and an end for all processes in it.

@@ -35,7 +35,7 @@ OPEN_ENDPOINTS = {
     "accounts.sign_in": "where strangers become known",
     "sign_in.start": "likewise: out to an OpenID provider",
     "sign_in.callback": "and back",
-    **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so (1-system.md, 4.8)" for way in _WAYS},
+    **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so" for way in _WAYS},
     **{f"oauth_broker.token{way}": "as above: they exchange their code" for way in _WAYS},
     **{f"oauth_broker.{of}": "as above: they are asked, in their browser" for of in ("consent", "decide")},
     "oauth_metadata.register": "decides by itself: a key or a session",
@@ -188,7 +188,7 @@ def _identify_person() -> None:
 
 
 def _identify_anybody(*, asks_who: bool) -> None:
-    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not (1-system.md, 4.8)."""
+    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not."""
     g.principal = principals.stranger(g.session, g.address)
     if asks_who and current_user.is_authenticated:
         with suppress(Unauthenticated):

@@ -103,7 +103,7 @@ def answer(status: int, code: str, message: str, *, field: str | None = None, **
 
 
 def _oauth_error(code: str, message: str, detail: dict[str, Any]) -> dict[str, Any]:
-    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place as well (OAU-09)."""
+    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place as well."""
     body: dict[str, Any] = {"error": _OAUTH_WORDS.get(code, code), "error_description": message}
     if code == "missing_client_id":
         body["detail"] = detail

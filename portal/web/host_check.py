@@ -32,7 +32,7 @@ def check(public_url: str) -> None:
 
 
 def client_address(database: Database, trusted: Collection[str]) -> str | None:
-    """The address that asks: the socket's, or the forwarded one where a trusted proxy says it (1-system.md, 4.7)."""
+    """The address that asks: the socket's, or the forwarded one where a trusted proxy says it."""
     forwarded = request.headers.get("X-Forwarded-For")
     if not forwarded:
         return request.remote_addr

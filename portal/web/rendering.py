@@ -200,7 +200,7 @@ def _is_on(url: str) -> bool:
 
 
 def onward(address: str, title: str, message: str) -> Response:
-    """A page that leads to another site after a form: `form-action 'self'` stops a redirect there (ui.md, O2)."""
+    """A page that leads to another site after a form: `form-action 'self'` stops a redirect there."""
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": address})
     return page("oauth/onward.html", address=address, host=urlsplit(address).netloc, title=title, message=message)
@@ -275,7 +275,7 @@ _POLICY = (
 
 
 def policy(*, form_action: str) -> str:
-    """The policy of a page whose form may be answered with a redirect to `form_action` (ui.md, O6)."""
+    """The policy of a page whose form may be answered with a redirect to `form_action`."""
     return _POLICY.replace("form-action 'self'", f"form-action 'self' {form_action}")
 
 

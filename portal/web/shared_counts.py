@@ -33,7 +33,7 @@ class SharedCounts(RedisStorage):
     """flask-limiter's storage, named `portal:redis://…`; never raises for Redis' sake.
 
     The first request that Redis does not answer waits 250 ms at most. From then on this process counts in its own
-    memory, with half of each limit, for it knows nothing of the others (R-RATE-04). A thread looks once a second
+    memory, with half of each limit, for it knows nothing of the others. A thread looks once a second
     whether Redis is back, so that no request has to.
     """
 

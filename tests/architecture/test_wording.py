@@ -43,3 +43,24 @@ def test_a_text_uses_plain_words(path: Path) -> None:
 def test_no_replacement_is_odd_itself(odd: str) -> None:
     better = ODD[odd]
     assert not re.search(odd, better)
+
+
+ELSEWHERE = re.compile(
+    r"\bR-[A-Z]+-\d+|\b\d-[a-z]+\.md\b|spec/[a-z0-9-]+\.md|conventions\.md|\bui\.md|behaviou?rs? [A-Z]{3}-\d\d"
+)
+"""Identifiers of texts that are not in this repository."""
+
+
+def test_no_code_refers_to_a_text_that_is_not_here() -> None:
+    code = [
+        path for top in ("portal", "migrations", "templates", "static", "bench") for path in (ROOT / top).rglob("*")
+    ]
+    texts = [path for path in code if path.suffix in {".py", ".html", ".css", ".js", ".md"}]
+    assert len(texts) > 300
+    found = [
+        f"{path.relative_to(ROOT)}: {hit[0]}"
+        for path in texts
+        if "__pycache__" not in path.parts
+        for hit in ELSEWHERE.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

@@ -1,4 +1,4 @@
-"""What of a document is read at all, and the one error that all reading raises (spec/security.md, 2.10)."""
+"""What of a document is read at all, and the one error that all reading raises."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a document says of signing in, as a suggestion that an Admin confirms (spec/security.md, R-SPEC-06)."""
+"""What a document says of signing in, as a suggestion that an Admin confirms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

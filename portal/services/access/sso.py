@@ -169,7 +169,7 @@ def _linked_or_new(session: Session, provider: SignInProvider, identity: Identit
 
 
 def _apply_rules(session: Session, provider: SignInProvider, identity: Identity, user: User, role: Role) -> None:
-    """Roles and teams anew with every sign-in, as far as the operator mapped any (R-AUTHN-11).
+    """Roles and teams anew with every sign-in, as far as the operator mapped any.
 
     The last Admin stays one, whatever the rules say: somebody has to be able to mend them.
     """

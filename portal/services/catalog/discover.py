@@ -1,7 +1,7 @@
 """The list of well-known MCP servers to pick from: our own file, and which of its entries are in the catalogue already.
 
 The file is part of the package and is read once. Where it is missing or broken the list is empty, and the log says so
-once: nobody is kept from adding servers by hand (behaviour DIS-05).
+once: nobody is kept from adding servers by hand.
 """
 
 import json
@@ -77,7 +77,7 @@ def list_catalog(
 ) -> Catalog:
     """The entries whose name, title or description holds `query`, of just that category and transport if one is named.
 
-    The categories are those of the whole list, whatever is asked for (behaviours DIS-01, DIS-03).
+    The categories are those of the whole list, whatever is asked for.
     """
     authz.require(principal, Action.CATALOG_READ)
     everything, words = _read_entries(FILE), query.strip().casefold()

@@ -31,7 +31,7 @@ class Pack:
 def make_pack(session: Session, principal: Principal) -> Pack:
     """The pack for the active servers that an Admin can see, by their address at the gateway.
 
-    A server whose name the registry cannot carry (REG-14) is left out, and counted.
+    A server whose name the registry cannot carry is left out, and counted.
     """
     authz.require(principal, Action.SERVER_CREATE)
     entries = registry.list_all(session, principal)

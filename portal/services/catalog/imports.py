@@ -93,7 +93,7 @@ def import_draft(session: Session, principal: Principal, choices: Choices) -> Ou
 def import_document(
     session: Session, principal: Principal, document: Document, choices: Choices | None = None
 ) -> Outcome:
-    """Import a document in one step: what can be taken is, the others are told (behaviours CUD-25 and 26)."""
+    """Import a document in one step: what can be taken is, the others are told."""
     authz.require(principal, Action.SERVER_CREATE)
     return _run(session, principal, document, choices or Choices())
 

@@ -1,7 +1,7 @@
 """Services with an OpenAPI document to pick from: our own list of well-known ones, and a look into any other.
 
-The list is part of the package and is read once. Where it is missing or broken it is empty, and the log says so once
-(behaviour DIS-05). A look into a document stores nothing, and is taken with nobody's secrets.
+The list is part of the package and is read once. Where it is missing or broken it is empty, and the log says so once.
+A look into a document stores nothing, and is taken with nobody's secrets.
 """
 
 import json

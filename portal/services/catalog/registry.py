@@ -71,7 +71,7 @@ class HubPage:
 
 
 def describe_gateway(session: Session) -> list[dict[str, Any]]:
-    """The entries of `registry.json`: the portal's own, then the listed servers by name (behaviour REG-02)."""
+    """The entries of `registry.json`: the portal's own, then the listed servers by name."""
     _require_enabled(session)
     base = runtime_of(session).gateway_url
     own = _plain_entry("mcp-portal", "MCP Portal", "All MCP servers of this portal under one address", f"{base}/mcp")
@@ -203,7 +203,7 @@ def _number_of(version: str) -> int:
 
 
 def _entries(session: Session, rows: Sequence[Any]) -> tuple[Entry, ...]:
-    # An id may hold what a name of the registry may not (REG-14): such a server is left out, the others stay.
+    # An id may hold what a name of the registry may not: such a server is left out, the others stay.
     return tuple(
         Entry(server_json(session, row), row.created_at, row.updated_at) for row in rows if _NAME.fullmatch(row.entry)
     )

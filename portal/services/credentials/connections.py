@@ -124,7 +124,7 @@ def save_token(
     session: Session, principal: Principal, server_id: str, *,
     access_token: str, refresh_token: str = "", expires_in: int | None = None, scopes: Sequence[str] = (),
 ) -> ConnectionState:  # fmt: skip
-    """Store tokens that the caller got elsewhere, in place of any earlier ones (UOC-01, UOC-15).
+    """Store tokens that the caller got elsewhere, in place of any earlier ones.
 
     They live `expires_in` seconds from now, or for good where none are given. A refresh token belongs to the
     authorization server that the server leads to now, which is discovered if need be; it is sent to no other. Where
@@ -154,7 +154,7 @@ def require_own_place(session: Session, principal: Principal, server_id: str) ->
 def disconnect(session: Session, principal: Principal, server_id: str) -> Disconnected:
     """Forget the caller's tokens, and ask the authorization server to do the same.
 
-    They are gone here whatever it answers (R-OAUTH-50). Removing nothing is fine.
+    They are gone here whatever it answers. Removing nothing is fine.
     """
     row = own_data.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
     assert principal.user_id is not None

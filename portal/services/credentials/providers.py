@@ -39,7 +39,7 @@ def get_provider(session: Session, principal: Principal, server_id: str) -> Sign
 def forget_provider(session: Session, principal: Principal, server_id: str) -> int:
     """Forget what was discovered and registered, with everybody's connections, which are worth nothing elsewhere.
 
-    This is how an Admin takes a new issuer (R-OAUTH-22), also of a server from the config. Answers how many people were
+    This is how an Admin takes a new issuer, also of a server from the config. Answers how many people were
     disconnected.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row

@@ -214,7 +214,7 @@ def _require_byok(row: Server) -> None:
 
 
 def _lock_person(session: Session, principal: Principal) -> str:
-    """Two saves of one person wait for each other, so that neither loses what the other wrote (ENV-14)."""
+    """Two saves of one person wait for each other, so that neither loses what the other wrote."""
     session.execute(select(User.user_id).where(User.user_id == principal.user_id).with_for_update())
     assert principal.user_id is not None
     return principal.user_id

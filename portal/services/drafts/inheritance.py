@@ -65,7 +65,7 @@ def _without_kept(value: Any) -> Any:
 def checked(session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]) -> dict[str, Any]:
     """A whole definition, held to the rules of one that is saved, with its names as they would be stored.
 
-    A command is refused: it is never started for something that nobody saved (R-STDIO-03).
+    A command is refused: it is never started for something that nobody saved.
     """
     check_values(fields)
     if fields.get("transport") is Transport.STDIO:

@@ -1,4 +1,4 @@
-"""Temporary servers: a definition that is tried with OAuth before it is saved (TMP-01 to 16)."""
+"""Temporary servers: a definition that is tried with OAuth before it is saved."""
 
 from dataclasses import replace
 from typing import cast
@@ -22,8 +22,8 @@ from portal.store.models import Server, new_id
 def hold_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
     """Hold a definition for 300 s, under its id or a new one; the same id again refreshes both.
 
-    One that names a stored server and brings no secrets inherits its credentials, and changes nothing of it (TMP-03,
-    TMP-13). Raises what `create_server` raises for the definition, `stdio_not_allowed` for a command, and `Conflict`
+    One that names a stored server and brings no secrets inherits its credentials, and changes nothing of it.
+    Raises what `create_server` raises for the definition, `stdio_not_allowed` for a command, and `Conflict`
     (`credentials_would_move`) where inherited secrets would go to another host.
     """
     authz.require(principal, Action.SERVER_CREATE)

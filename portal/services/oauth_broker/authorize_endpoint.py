@@ -1,7 +1,7 @@
 """The portal between an MCP client and an upstream's authorization server: the way out, consent, and the way back.
 
 The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client gets the upstream's
-code under the client's own PKCE challenge (1-system.md, 8; security.md, 2.6).
+code under the client's own PKCE challenge.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ from portal.services.runtime import runtime_of
 from portal.store.models import Server
 from portal.store.oauth_tables import Consent
 
-_CODE_LIFETIME = timedelta(seconds=60)  # R-OAUTH-13
+_CODE_LIFETIME = timedelta(seconds=60)
 _OF_NOBODY = (
     "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who signs in, or begin in "
     "their browser."

@@ -1,4 +1,4 @@
-"""Bringing one's own key in the flow of an MCP client: the small authorization server of key servers (BYK-12 to 27).
+"""Bringing one's own key in the flow of an MCP client: the small authorization server of key servers.
 
 Authorization code with PKCE (RFC 6749, 7636, 9700), back to a program on the person's own computer only. The person
 types their key on our page; it is sealed in the code, and stored for them once the client redeems that. What the client

@@ -51,7 +51,7 @@ def issuer_named(session: Session, name: str | None) -> str:
 
 
 def require_oauth(row: Server) -> None:
-    """Raise `InvalidRequest` for a server that people do not sign in to (OAU-24)."""
+    """Raise `InvalidRequest` for a server that people do not sign in to."""
     if row.auth_type != "oauth2" or is_machine(row):
         raise InvalidRequest("This server does not use OAuth for people.", code="not_oauth")
 
@@ -64,7 +64,7 @@ def configured_scopes(session: Session, row: Server) -> tuple[str, ...]:
 
 
 def authorization(session: Session, row: Server) -> Discovery:
-    """Where people sign in; may ask other machines and ends the transaction. Raises `InvalidRequest` (OAU-25, -26)."""
+    """Where people sign in; may ask other machines and ends the transaction. Raises `InvalidRequest`."""
     try:
         return authorization_of(session, row)
     except UpstreamFailure:
@@ -76,7 +76,7 @@ def authorization(session: Session, row: Server) -> Discovery:
 def upstream_client(
     session: Session, row: Server, server: AuthorizationServer, known_as: str, *, callers_id: str, callers_secret: str
 ) -> Client:
-    """The client to speak to the token endpoint as: the stored one wins over the caller's (1-system.md, 8).
+    """The client to speak to the token endpoint as: the stored one wins over the caller's.
 
     `known_as` is the one that a code was asked for with, "" where that is not known. Raises `InvalidRequest`
     (`missing_client_id`).

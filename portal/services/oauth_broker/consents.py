@@ -56,5 +56,5 @@ def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
         raise NotFound("You have not allowed this app, or took it back already.")
     audit.record(session, principal, "app removed", "server", server_id, client_id=row.client_id)
     session.delete(row)
-    forget_flows(session, user_id=principal.user_id)  # what is under way may be this app's (R-OAUTH-16)
+    forget_flows(session, user_id=principal.user_id)  # what is under way may be this app's
     session.flush()

@@ -1,6 +1,6 @@
 """MCP clients that make themselves known (RFC 7591): what they say is kept as a claim, under an id of ours.
 
-Only an Admin's registration reaches the upstream, and only where the portal is no client there yet (OAU-40, OAU-41).
+Only an Admin's registration reaches the upstream, and only where the portal is no client there yet.
 """
 
 import secrets
@@ -115,7 +115,7 @@ def register_stranger(
 
 
 def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
-    """The redirect URIs that may be used, all of them (OAU-43); `InvalidRequest` where none of those given may."""
+    """The redirect URIs that may be used, all of them; `InvalidRequest` where none of those given may."""
     valid, fault = [], None
     for uri in claims.redirect_uris:
         try:
@@ -132,7 +132,7 @@ def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
 def _registered(
     session: Session, row: Server | None, claims: ClientClaims, valid: list[str], *, called: str = ""
 ) -> dict[str, Any]:
-    if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against (OAU-38, OAU-66)
+    if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against
         name = called or (prefix_of(row) if row is not None else PLACEHOLDER)
         back = f"{runtime_of(session).public_url}/callback"
         return {"client_id": name, **_described(claims, [back])}
@@ -155,7 +155,7 @@ def _answered_upstream(
     session: Session, principal: Principal, row: Server, claims: ClientClaims, valid: list[str],
     answer: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The upstream's answer without what manages or authenticates the client there (R-OAUTH-36)."""
+    """The upstream's answer without what manages or authenticates the client there."""
     audit.record(session, principal, "client registered", "server", row.server_id, client_id=answer["client_id"])
     if valid:
         _remember(session, row, str(answer["client_id"]), claims, valid)

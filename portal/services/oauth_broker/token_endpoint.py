@@ -1,6 +1,6 @@
 """The broker's token endpoint: the upstream's codes and refresh tokens, exchanged by the client that the portal is.
 
-RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code is good for who asked for it, once (R-OAUTH-12, R-OAUTH-14); the stored
+RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code is good for who asked for it, once; the stored
 client secret goes only to the server's own token endpoint, and never into an answer.
 """
 
@@ -176,7 +176,7 @@ def _accepted(
         )  # fmt: skip
     try:
         _keep(session, principal, row, found, client, answer, tokens, person)
-    except SQLAlchemyError as error:  # the client has its token all the same (OAU-35)
+    except SQLAlchemyError as error:  # the client has its token all the same
         session.rollback()
         log.warning("a token for server %s could not be stored: %s", row.server_id, type(error).__name__)
     kept = {name: answer[name] for name in _ANSWERED if answer.get(name) is not None}

@@ -49,7 +49,7 @@ def fault_of(
     ):  # fmt: skip
         return {"state": "changed"}
     if not is_from(found, answer.get("iss")):
-        return {"state": "other_issuer"}  # and what it said is not looked at (R-OAUTH-21)
+        return {"state": "other_issuer"}  # and what it said is not looked at
     if answer.get("error"):
         return refused(answer["error"])
     return None if answer.get("code") else refused("invalid_response")

@@ -1,4 +1,4 @@
-"""Browser redirects under way: opaque state, single use, short-lived, bound to one browser (1-system.md, 8)."""
+"""Browser redirects under way: opaque state, single use, short-lived, bound to one browser."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> N
 
 
 def forget_flows(session: Session, *, server_id: str | None = None, user_id: str | None = None) -> None:
-    """End what is under way for a server or a person (R-OAUTH-16)."""
+    """End what is under way for a server or a person."""
     session.execute(
         delete(OAuthFlow).where(
             (OAuthFlow.server_id == server_id) if server_id is not None else (OAuthFlow.user_id == user_id)
@@ -155,7 +155,7 @@ def digest(text: str) -> str:
 
 
 def _taken(session: Session, *conditions: Any) -> Flow | None:
-    # One conditional statement decides who was first, on every process (R-OAUTH-14).
+    # One conditional statement decides who was first, on every process.
     claimed = session.execute(
         update(OAuthFlow)
         .where(*conditions, OAuthFlow.status == "pending", _is_live())

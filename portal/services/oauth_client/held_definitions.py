@@ -33,7 +33,7 @@ def hold(session: Session, principal: Principal, server_id: str, contents: Mappi
     """Hold a definition for 300 s from now, in place of one under the same id.
 
     `contents` has `fields` (JSON) and what else is to be remembered. Of two who come at once the second adopts what
-    the first holds (TMP-14).
+    the first holds.
     """
     kept = session.get(TemporaryServer, server_id, with_for_update=True, populate_existing=True)
     if kept is None:
@@ -103,7 +103,7 @@ def forget(session: Session, server_id: str) -> None:
 
 
 def sweep(session: Session) -> None:
-    """Delete the definitions whose time is over (TMP-15)."""
+    """Delete the definitions whose time is over."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.expires_at <= now()))
 
 

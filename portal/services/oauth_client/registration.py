@@ -147,7 +147,7 @@ def register_for_admin(
     """Register the portal with what an Admin wishes beside our own; the whole answer, which holds secrets.
 
     None where the portal is a client there already: a stored one is used, and registered anew only where our redirect
-    URI is another one since (OAU-41). Ends the transaction at hand.
+    URI is another one since. Ends the transaction at hand.
     """
     ours = _kept(session, row, identity_of(server))
     if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):

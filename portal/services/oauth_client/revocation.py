@@ -1,4 +1,4 @@
-"""Ending upstream what ends here with a server or a person (R-OAUTH-50): noted first, asked for by the worker.
+"""Ending upstream what ends here with a server or a person: noted first, asked for by the worker.
 
 What a request needs is sealed in a row of its own before the tokens go, in the same transaction, so that nothing is
 revoked that stayed. Each is asked once, whatever comes of it; what nobody asked within a day is forgotten.

@@ -2,7 +2,7 @@
 
 A credential is renewed by whoever takes its lease, with a statement that only one can win. Each lease raises the
 `version`, and what comes of it is written only where that version still stands, so neither a process that fell asleep
-nor a person who connects again meanwhile is overwritten (R-OAUTH-45, -46). Renewing ends the transaction at hand.
+nor a person who connects again meanwhile is overwritten. Renewing ends the transaction at hand.
 """
 
 import logging
@@ -263,7 +263,7 @@ def _give_up(session: Session, stored: _Stored, version: int, because: str) -> N
 
 
 def _pause(session: Session, stored: _Stored, version: int) -> None:
-    """Keep the tokens, and ask no more for a while that grows with each failure (R-OAUTH-47)."""
+    """Keep the tokens, and ask no more for a while that grows with each failure."""
     failures = stored.held.failures
     pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
     waiting = replace(stored.held, failures=min(failures + 1, 10), retry_at=now().timestamp() + pause)

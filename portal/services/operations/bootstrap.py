@@ -201,7 +201,7 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
 
 
 def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:
-    """Entries that are no objects or have no name are passed over; a missing scope means global (ENV-10)."""
+    """Entries that are no objects or have no name are passed over; a missing scope means global."""
     for entry in entries:
         if isinstance(entry, Mapping) and entry.get("name"):
             yield {**entry, "name": str(entry["name"])}

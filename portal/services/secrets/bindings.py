@@ -1,4 +1,4 @@
-"""Where each kind of secret stands: the place that its ciphertext is bound to (`3-security.md`, 7).
+"""Where each kind of secret stands: the place that its ciphertext is bound to.
 
 All places are made here, because who re-encrypts a value (`inventory.py`) has to name the very place that it was sealed
 for. Changing one makes what is stored unreadable.

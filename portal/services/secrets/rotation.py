@@ -1,7 +1,7 @@
 """The keys that stored secrets are encrypted under: which of them are in use, and moving everything to the newest.
 
 Nothing is shown of a secret here. Re-encrypting goes in batches, a transaction each, while the portal serves: what is
-under the newest key is passed over, so that it can be ended at any moment and begun again (R-SEC-11).
+under the newest key is passed over, so that it can be ended at any moment and begun again.
 """
 
 from collections import Counter

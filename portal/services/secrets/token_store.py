@@ -48,7 +48,7 @@ def needs_a_person(row: Server) -> bool:
 
 
 def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
-    """The tokens in the clear, None where there are none that can be read (UOC-18)."""
+    """The tokens in the clear, None where there are none that can be read."""
     try:
         stored = json.loads(runtime_of(session).vault.open(sealed, place) or "null")
         held = HeldTokens(**{**stored, "wanted": tuple(stored.get("wanted") or ())})

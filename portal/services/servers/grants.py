@@ -239,7 +239,7 @@ _Tools = dict[str, set[str]]
 
 
 def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tools]:
-    """The tools of each toolset by server; the names as they are stored (TLS-12)."""
+    """The tools of each toolset by server; the names as they are stored."""
     found: dict[str, _Tools] = {toolset_id: {} for toolset_id in toolset_ids}
     if toolset_ids:
         for entry in session.scalars(select(ToolsetTool).where(ToolsetTool.toolset_id.in_(toolset_ids))):

@@ -48,7 +48,7 @@ def find_server(
     """The server with this id, name or alias, if `principal` may do `action` to it; its `parts` read at once.
 
     Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
-    that ids cannot be guessed (rule 9); and `LookOnly` for those who see it.
+    that ids cannot be guessed; and `LookOnly` for those who see it.
     """
     query = select(Server).where(
         or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)

@@ -25,7 +25,7 @@ def load_temporary(session: Session, server_id: str) -> Server | None:
 
 
 def find_temporary(session: Session, principal: Principal, server_id: str) -> Server | None:
-    """As `load_temporary`, for those with admin view; for all others there is none (W4)."""
+    """As `load_temporary`, for those with admin view; for all others there is none."""
     return load_temporary(session, server_id) if authz.has_admin_view(principal) else None
 
 

@@ -47,7 +47,7 @@ class HealthView:
 
 @dataclass(frozen=True)
 class ServerView:
-    """A server as the API answers it (`1-system.md`, 3 and 5); emptied fields keep their type."""
+    """A server as the API answers it; emptied fields keep their type."""
 
     server_id: str
     transport: str

@@ -228,7 +228,7 @@ def _decided(session: Session, principal: Principal, row: Server) -> None:
 
 
 def _grant_submitter(session: Session, principal: Principal, row: Server) -> None:
-    """Let those who asked for a server use it (SUB-19).
+    """Let those who asked for a server use it.
 
     A team without grants sets no limit to its keys; its first grant would cut those keys that name their own servers
     down to nothing. Then the person is granted it instead.

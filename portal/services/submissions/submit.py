@@ -151,7 +151,7 @@ def _require_submitter(principal: Principal) -> None:
 
 
 def _author(principal: Principal) -> str:
-    """Who submits: the person, or the team whose key it is (AUD-02)."""
+    """Who submits: the person, or the team whose key it is."""
     return principal.user_id or principal.team_id or principal.name
 
 

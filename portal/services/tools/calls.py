@@ -158,7 +158,7 @@ def _answers(
 
 
 def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
-    """What went wrong, as far as the caller may know: hosts are for those with admin view (`1-system.md`, 5)."""
+    """What went wrong, as far as the caller may know: hosts are for those with admin view."""
     if authz.has_admin_view(principal):
         return failure
     message = KIND_OF_FAULT[HealthReason(failure.reason)]

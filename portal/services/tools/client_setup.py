@@ -29,7 +29,7 @@ def describe_connection(session: Session, principal: Principal, server_id: str, 
 
 
 def describe_toolset(session: Session, principal: Principal, toolset_id: str, gateway: str | None) -> Connection:
-    """The same for a toolset: the gateway serves its tools, and no others, at `/toolset/{name}/mcp` (TLS-09)."""
+    """The same for a toolset: the gateway serves its tools, and no others, at `/toolset/{name}/mcp`."""
     name = toolsets.get_toolset(session, principal, toolset_id).toolset_name
     base = (gateway or runtime_of(session).public_url).rstrip("/")
     url = endpoint(f"{base}/toolset", name)

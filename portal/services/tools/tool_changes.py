@@ -1,4 +1,4 @@
-"""Tool definitions that are no longer what was accepted: shown old beside new, accepted tool by tool (R-SPEC-11).
+"""Tool definitions that are no longer what was accepted: shown old beside new, accepted tool by tool.
 
 A changed tool can still be called: the portal shows and records, and whoever wants it closed takes it out of the
 server's allowed tools, here by one button. `servers/tool_snapshots.py` says what is compared, and when.

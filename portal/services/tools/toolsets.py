@@ -23,7 +23,7 @@ MOST_TOOLS = 500
 
 @dataclass(frozen=True)
 class ToolRef:
-    """A tool by its server's id and by its own name, as it is written there (TLS-12)."""
+    """A tool by its server's id and by its own name, as it is written there."""
 
     server_id: str
     tool_name: str

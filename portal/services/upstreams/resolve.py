@@ -203,7 +203,7 @@ def ask(session: Session, principal: Principal, authorized: AuthorizedTarget, qu
     """Ask an upstream, and once more where it refuses the token: with the one that is got in its place.
 
     Raises what `question` raises, and `CredentialNeeded` where only a new connection helps. No other credential is
-    tried (R-OAUTH-43). The transaction has to be released before.
+    tried. The transaction has to be released before.
     """
     try:
         return question(authorized.target)

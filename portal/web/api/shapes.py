@@ -1,4 +1,4 @@
-"""The shapes of bodies (`1-system.md`, 3 and 6): JSON types and sizes, and nothing of what they mean."""
+"""The shapes of bodies: JSON types and sizes, and nothing of what they mean."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -94,7 +94,7 @@ class VariableEntry(Payload):
 
 
 def _with_names(value: object) -> object:
-    """Entries that are null or have no name are passed over (ENV-10)."""
+    """Entries that are null or have no name are passed over."""
     if not isinstance(value, list):
         return value
     return [entry for entry in value if entry is not None and not (isinstance(entry, dict) and not entry.get("name"))]

@@ -19,7 +19,7 @@ _DECLINED = "You did not finish signing in. Nothing was changed."
 @bp.get("/login/<name>")
 @limiter.limit(SIGN_IN_BY_ADDRESS)
 def start(name: str) -> Response:
-    """Out to the provider; a link, since a form may not lead to another site (ui.md, O2)."""
+    """Out to the provider; a link, since a form may not lead to another site."""
     browser = new_or_bound_browser()
     try:
         with context.database().session(writes=True) as own:
