@@ -37,7 +37,7 @@ install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
 PYTEST := $(BIN)/python -m pytest -p tests.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
-.PHONY: help install run demo test test-quick lint format types floors browser docs screenshots cluster cluster-test \
+.PHONY: help install run demo test test-quick lint format types layers floors browser docs screenshots cluster cluster-test \
   faults bench bench-peers bench-load sbom lock clean dev packages peers
 
 help: ## this list
@@ -83,7 +83,7 @@ $(NPM)/.installed: tests/npm/package-lock.json tests/npm/.npmrc
 	@touch $@
 peers: packages $(NPM)/.installed
 
-test: dev peers lint types floors ## everything CI checks: lint, types, floors and the whole suite, on real servers
+test: dev peers lint types layers ## everything CI checks: lint, types, layers and the whole suite, on real servers
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is skipped (TESTS=tests/web for a part)
@@ -104,8 +104,10 @@ format: dev ## let ruff mend what it can
 types: dev ## mypy --strict
 	@$(BIN)/mypy --no-error-summary
 
-floors: dev ## import-linter: imports only go down
-	@$(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log >&2; exit 1; }
+layers: dev ## import-linter: imports only go down
+	@$(BIN)/lint-imports --no-logo >$(VENV)/layers.log || { cat $(VENV)/layers.log >&2; exit 1; }
+
+floors: layers
 
 docs: dev ## the documentation as a website (FOLDER=var/docs); a broken link fails
 	@# Not --quiet: warnings that are not shown are not counted either, and a broken link is one.

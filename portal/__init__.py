@@ -1,2 +1,5 @@
-"""MCP Portal. The floors, top to bottom: cli, app, web, services, authorization, store | upstream, domain, settings,
-resources."""
+"""MCP Portal. `docs/architecture.md` explains its layers.
+
+From top to bottom: cli, demo, processes, app, web, services, authorization, store and upstream, telemetry, domain,
+settings, environment, resources.
+"""

@@ -17,7 +17,7 @@ TARGETS = {
     "test",
     "lint",
     "types",
-    "floors",
+    "layers",
     "browser",
     "bench",
     "lock",

@@ -47,7 +47,7 @@ NOBODY_ASKS = {
     "instance_settings.state_of": "computes",
     "access.sessions.end_session": "whoever has the cookie may end its session",
     "access.sessions.load_session": "runs before it is known who asks",
-    "access.sessions.save_session": "writes what the web floor keeps of a browser",
+    "access.sessions.save_session": "writes what the web layer keeps of a browser",
     "access.sessions.touch_session": "runs before it is known who asks",
     "access.sso.begin_sign_in": "finds out who asks",
     "access.sso.complete_sign_in": "finds out who asks",

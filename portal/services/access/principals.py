@@ -288,7 +288,7 @@ def known_from(session: Session, email: str, device: str | None, address: str | 
 
 
 def sign_out(session: Session, principal: Principal) -> None:
-    """Put on record that somebody signed out; the session itself is the web floor's to end."""
+    """Put on record that somebody signed out; the session itself is ended by the web layer."""
     audit.record(session, principal, "signed out", "user", principal.user_id, name=principal.name)
     session.flush()
 

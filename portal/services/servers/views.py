@@ -1,4 +1,4 @@
-"""What leaves the service floor of a server: the object of the wire format, field by field as the viewer may see it."""
+"""What leaves the services of a server: the object of the wire format, field by field as the viewer may see it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

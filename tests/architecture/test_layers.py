@@ -1,4 +1,4 @@
-"""Imports only go down (the floors of ``pyproject.toml``): the same check as ``make floors``."""
+"""Imports only go down (the layers of ``pyproject.toml``): the same check as ``make layers``."""
 
 import sys
 from pathlib import Path
