@@ -91,10 +91,10 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
         _bind_new(session, row, route_of(session, row))
         return Settled(said.keep)
     bind(session, row)
-    before = _before(session, row)
+    before, sent = _before(session, row), frozenset(fields)
     fields = _without_same_args(row, before, fields)
     write_parts(session, row, fields)
-    return _settle(session, row, before, fields, said)
+    return _settle(session, row, before, fields, said, sent)
 
 
 def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
@@ -150,16 +150,21 @@ def is_registered(session: Session, row: Server) -> bool:
     return session.scalar(registered.limit(1)) is not None
 
 
-def _settle(session: Session, row: Server, before: _Before, fields: ServerFields, said: Said) -> Settled:
+def _settle(
+    session: Session, row: Server, before: _Before, fields: ServerFields, said: Said, sent: frozenset[str]
+) -> Settled:
+    """Settle what moves after `fields` were written. `sent` names those that came, with arguments typed as they are
+    stored: whoever types them knows them."""
     vault = runtime_of(session).vault
     stays = [s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed]
     args = before.route.args if any(s.field == "args" for s in stays) else None
     after = route_from(vault, row, row.secrets, args=args)
     dropped = _dropped(before, after, fields, said, stays)
     stays = [s for s in stays if s not in dropped]
+    unsent = [s for s in stays if s.field == "env" or (s.field == "args" and "args" not in sent)]
     moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
     if runtime_of(session).write_only_globals and (said.trial or not said.may_carry_values):
-        moves = (*moves, *_beside_others(row, before, after, stays, moves))
+        moves = (*moves, *_beside_others(row, before, after, unsent, moves))
     if moves and said.keep is None:
         raise refusal(moves, fields, people)
     if moves and said.keep and not said.may_carry_values:
@@ -245,20 +250,23 @@ def _moves(
 
 
 def _beside_others(
-    row: Server, before: _Before, after: Route, stays: list[ServerSecret], moves: tuple[Moved, ...]
+    row: Server, before: _Before, after: Route, unsent: list[ServerSecret], moves: tuple[Moved, ...]
 ) -> tuple[Moved, ...]:
-    """The stored variables of a command that would stand beside other ones than before: whoever may not read them
-    could have the command tell them, or send them elsewhere, with a variable of their own."""
+    """The stored variables and arguments of a command that would stand beside other variables than before: whoever may
+    not read them could have the command tell them, or send them elsewhere, with a variable of their own.
+
+    While the server is reached another way nothing of it is used, and all the same is judged: it may be a command
+    again.
+    """
     were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
     are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
-    named = {m.secret for m in moves}
-    if were == are or row.transport != "stdio":
+    if were == are:
         return ()
-    command = after.label(COMMAND)
+    named, command = {m.secret for m in moves}, after.label(COMMAND)
     return tuple(
         Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
-        for s in stays
-        if s.field == "env" and secret_name(s) not in named
+        for s in unsent
+        if secret_name(s) not in named
     )
 
 
@@ -269,7 +277,7 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
         raise refusal(
             unreadable, fields, people,
             why="These values are write-only here, so they do not go along. Type them again, or say "
-            "keep_credentials: false to forget them.",
+            "keep_credentials: false to forget them. Arguments have to be typed again.",
         )  # fmt: skip
 
 
