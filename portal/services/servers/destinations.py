@@ -16,8 +16,21 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain import destinations
-from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
-from portal.domain.errors import Conflict, InvalidInput
+from portal.domain.destinations import (
+    AUTHORIZE,
+    COMMAND,
+    COMMAND_LINE,
+    EXCHANGE,
+    PARTS_OF,
+    REGISTRATION,
+    TOKEN,
+    Held,
+    Moved,
+    Route,
+)
+from portal.domain.errors import Conflict, InvalidInput, InvalidRequest
+from portal.domain.oauth import AuthorizationServer
+from portal.domain.oauth_origins import split_at
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
 from portal.services.oauth_client import minted_tokens
@@ -33,12 +46,14 @@ from portal.services.secrets.server_definition import (
     value_of,
     write_parts,
 )
+from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers.secret_moves import Settled, refusal, secret_name
 from portal.store.models import Server, ServerSecret, ServerVariable
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization
 from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
+_OF_PROVIDERS = (AUTHORIZE, TOKEN, EXCHANGE, REGISTRATION)
 _READABLE = ("static_headers", "env", "env_vars", "args")
 _CLIENT = ("client_id", "client_secret")
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
@@ -88,13 +103,45 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
     existed = bool(row.secrets or row.variables or row.address or row.command)
     if not existed:
         write_parts(session, row, fields)
-        _bind_new(session, row, route_of(session, row))
+        route = route_of(session, row)
+        refuse_mixed(row, route)
+        _bind_new(session, row, route)
         return Settled(said.keep)
     bind(session, row)
-    before, sent = _before(session, row), frozenset(fields)
+    before, sent, registered = _before(session, row), frozenset(fields), _registers_itself(row)
     fields = _without_same_args(row, before, fields)
     write_parts(session, row, fields)
-    return _settle(session, row, before, fields, said, sent)
+    settled = _settle(session, row, before, fields, said, sent)
+    after = route_of(session, row)
+    if not registered or any(before.route.key(part) != after.key(part) for part in _OF_PROVIDERS):
+        refuse_mixed(row, after)  # one that was so before is refused when it is used
+    return settled
+
+
+def refuse_mixed(row: Server, route: Route) -> None:
+    """Raise `InvalidRequest` (`mixed_providers`) where the portal would register itself at one host, and hand what it
+    gets there to another: its secret, people's codes, or what they get for them."""
+    if not _registers_itself(row):
+        return
+    server = AuthorizationServer(
+        issuer="", authorization_endpoint=route.authorization_url or "", token_endpoint=route.token_url or "",
+        registration_endpoint=route.registration_url or "",
+    )  # fmt: skip
+    split = split_at(server, is_typed=True) or split_at(server, route.exchange or "", is_typed=True)
+    if split is not None:
+        field_name, called, origin = split
+        raise InvalidRequest(
+            f"The portal would register itself at {route.registration_url}, but the {called} is at {origin}. What one "
+            "host gave is not sent to another. Type addresses of one provider, or register the portal there by hand "
+            "and type its client ID.",
+            code="mixed_providers", field=field_name,
+        )  # fmt: skip
+
+
+def _registers_itself(row: Server) -> bool:
+    """Whether people sign in to a server by a client that the portal registers there, as none was typed."""
+    is_typed = any((s.field, s.name) == ("credentials", "client_id") for s in row.secrets)
+    return needs_a_person(row) and has_part(row, "registration_url") and not is_typed
 
 
 def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
