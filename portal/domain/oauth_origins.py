@@ -51,8 +51,8 @@ def split_at(
     """Where a client that registers itself would hand to one host what it got of another: the field of the address at
     fault, what it is called, its origin; None where it hands nothing on.
 
-    Its secret goes to the token endpoint (`token_endpoint` is one for exchanging, in its place). Where the registration address
-    `is_typed`, the code has to come from there, too: no provider says that the addresses belong together.
+    Its secret goes to the token endpoint (`token_endpoint` is one for exchanging, in its place). Where the registration
+    address `is_typed`, the code has to come from there, too: no provider says that the addresses belong together.
     """
     where, used = canonical(server.registration_endpoint), canonical(token_endpoint or server.token_endpoint)
     if where and used and where != used:

@@ -68,6 +68,16 @@ def route_from(
     )  # fmt: skip
 
 
+def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
+    """The origin of each address in a definition, the token exchange endpoint among them: no secret, unlike paths."""
+    parts = list(secrets)
+    found = {s.field: s.hint for s in parts if s.field in URL_FIELDS and s.hint}
+    exchange = route_from(vault, row, parts, args=()).exchange
+    return {name: found[name] for name in URL_FIELDS if name in found} | (
+        {"token_exchange_endpoint": exchange} if exchange else {}
+    )
+
+
 def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
     """A value in the clear; None where it cannot be read, as where the server leads elsewhere than it was sealed for.
 

@@ -121,7 +121,8 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 
 
 def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
-    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read."""
+    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read, only where a
+    token is exchanged."""
     found: dict[str, tuple[list[Any], list[Any]]] = {row.server_id: ([], []) for row in rows}
     for kind, statement in enumerate((_SECRETS, _VARIABLES)):
         for part in read(session, statement, ids=list(found)).all():
@@ -138,7 +139,10 @@ _SECRETS = (
         ServerSecret.bound,
         ServerSecret.hint,
     )
-    .where(ServerSecret.server_id.in_(_IDS), ServerSecret.field != "credentials")
+    .where(
+        ServerSecret.server_id.in_(_IDS),
+        or_(ServerSecret.field != "credentials", ServerSecret.name == "token_exchange_endpoint"),
+    )
     .order_by(ServerSecret.position)
 )
 _VARIABLES = (
