@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from portal.app import open_database
 from portal.domain.principals import OPERATOR
+from portal.domain.servers import Transport
+from portal.services.access import principals
 from portal.services.catalog import exports
+from portal.services.servers.destinations import write_definition
+from portal.settings import Settings
 from portal.store.models import AuditEvent, ImportDraft, Server, now
 from tests.conftest import Client, Write
 from tests.factories import make_server
@@ -325,3 +330,27 @@ def test_the_command_line_exports_the_same(write: Write, browser: As) -> None:
     page = browser("ada").send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
     with write() as session:
         assert exports.export_catalogue(session, OPERATOR, "catalogue.yaml") == page
+
+
+@pytest.mark.parametrize("hides", [False, True], ids=["readable", "write-only"])
+def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(settings: Settings, hides: bool) -> None:
+    database = open_database(settings.model_copy(update={"write_only_globals": hides, "enable_stdio": True}))
+    shown = ("https://a.example/way", "https://a.example/document", "--flag", "Bearer ${OWN}")
+    with database.session(writes=True) as session:
+        make_server(session, "web", url=shown[0], static_headers={"X-Ref": shown[3], "X-Key": "SECRET-key"})
+        make_server(session, "spec", url=None, spec_path=shown[1])
+        row = Server(server_id="id-cmd", server_name="cmd", alias="cmd", transport="stdio", sort_key="cmd")
+        session.add(row)
+        session.flush()
+        fields = {"transport": Transport.STDIO, "command": "uvx", "args": [shown[2]], "env": {"TOKEN": "SECRET-env"}}
+        write_definition(session, row, fields)  # type: ignore[arg-type]
+        ada = principals.principal_for_user(session, "ada", None)
+        found = {who: exports.export_catalogue(session, who, "catalogue.yaml") for who in (ada, OPERATOR)}
+    database.engine.dispose()
+    for who, text in found.items():
+        left_out = hides and who is ada
+        assert [part for part in shown if (part in text) is left_out] == []
+        assert "SECRET" not in text
+        said = text.splitlines()[:2]
+        assert "without header, environment and global values, credentials and keys" in said[0]
+        assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (left_out, not left_out)
