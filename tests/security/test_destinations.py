@@ -91,7 +91,7 @@ SECRETS = {
         "aws_access_key_id": "{mark}", "aws_secret_access_key": "s"}}),
     "values": Secret("people.values", _VARIABLE, ("user-env-vars", {"values": {"KEY": "{mark}"}}), member=False),
     "keys": Secret("people.keys", {"auth_type": "bearer_token", "is_byok": True},
-                   ("user-credential", {"credential": "{mark}"}), member=False),
+                   ("user-credential", {"credential": "{mark}"})),
     "client": Secret("credentials.client_secret", {
         **_OAUTH, "token_url": "{home}/token", "credentials": _CLIENT}),
     "discovered": Secret("credentials.client_secret", {**_OAUTH, "credentials": _CLIENT}),
@@ -325,7 +325,7 @@ def applies(path: str, change: str, name: str) -> bool:
     """Whether a path can ask for a change of a server with such a secret."""
     secret, stdio = SECRETS[name], SECRETS[name].fields.get("transport") == "stdio" or change == "to a command"
     if path in _OF_MEMBERS:
-        people = name in ("exchanging",) and path == "approval"
+        people = (name, path) in (("exchanging", "approval"), ("keys", "resubmission"))  # its Member has them ended
         return secret.member and not stdio and not people
     if path in _OF_DOCUMENTS:
         return change in ("url", "args")
