@@ -12,7 +12,7 @@ from portal.app import open_database
 from portal.domain.principals import OPERATOR
 from portal.domain.servers import Transport
 from portal.services.access import principals
-from portal.services.catalog import exports
+from portal.services.catalog import exports, imports
 from portal.services.servers.destinations import write_definition
 from portal.settings import Settings
 from portal.store.models import AuditEvent, ImportDraft, Server, now
@@ -354,3 +354,18 @@ def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(se
         said = text.splitlines()[:2]
         assert "without header, environment and global values, credentials and keys" in said[0]
         assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (left_out, not left_out)
+
+
+@pytest.mark.parametrize("name", ["vic", "VIC"])
+def test_a_name_is_taken_as_it_is_written_before_one_of_another_case(settings: Settings, name: str) -> None:
+    database = open_database(settings)
+    with database.session(writes=True) as session:
+        for number, called in enumerate(sorted(("vic", "VIC"), key=lambda called: called != name)):
+            make_server(session, called, server_id=f"id-{number}")
+        document = json.dumps({"mcpServers": {name: {"url": "https://new.example/mcp"}}})
+        found = imports.import_text(session, OPERATOR, document, update=True)
+        rows = session.scalars(select(Server).where(Server.address == "https://new.example"))
+        changed = [row.server_name for row in rows]
+    database.engine.dispose()
+    assert found.errors == ()
+    assert changed == [name]
