@@ -67,6 +67,7 @@ def _yaml(session: Session, principal: Principal) -> str:
 
 def hides_addresses(session: Session, principal: Principal) -> bool:
     """Whether an export leaves out addresses and arguments, as they are write-only here for whoever asks."""
+    authz.require(principal, Action.SERVER_CREATE)
     return runtime_of(session).write_only_globals and not authz.is_operator(principal)
 
 

@@ -71,11 +71,12 @@ def route_from(
 def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
     """The origin of each address in a definition, the token exchange endpoint among them: no secret, unlike paths."""
     parts = list(secrets)
-    found = {s.field: s.hint for s in parts if s.field in URL_FIELDS and s.hint}
-    exchange = route_from(vault, row, parts, args=()).exchange
-    return {name: found[name] for name in URL_FIELDS if name in found} | (
-        {"token_exchange_endpoint": exchange} if exchange else {}
-    )
+    hints = {s.field: s.hint for s in parts}
+    found = {name: origin for name in URL_FIELDS if (origin := hints.get(name))}
+    if any((s.field, s.name) == ("credentials", "token_exchange_endpoint") for s in parts):
+        exchange = route_from(vault, row, parts, args=()).exchange
+        return found | ({"token_exchange_endpoint": exchange} if exchange else {})
+    return found
 
 
 def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
