@@ -100,7 +100,9 @@ class Settings(BaseSettings):
     sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
         (), description="OpenID providers to sign in with: a JSON list, see docs/sso.md."
     )
-    write_only_globals: bool = Field(False, description="Hide url, header, env and global values from Admins, too.")
+    write_only_globals: bool = Field(
+        False, description="Hide url, spec_path, OAuth URLs, args, header, env and global values from Admins, too."
+    )
     session_idle_minutes: int = Field(60, ge=5, le=1440, description="Minutes without a request that end a session.")
     session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")

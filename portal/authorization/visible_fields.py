@@ -63,7 +63,7 @@ VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {  # an allow-list: a field 
     ),
     **dict.fromkeys(("url", "spec_path", "authorization_url", "token_url", "registration_url"), _URL),
     **dict.fromkeys(("static_headers", "env"), _MAPPING),
-    **dict.fromkeys(("extra_headers", "command", "token_validation"), _ADMIN_VIEW),
+    **dict.fromkeys(("extra_headers", "command", "token_validation", "origins"), _ADMIN_VIEW),
     "args": {Visibility.FULL: Show.VERBATIM},
     "env_vars": {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NO_VALUES},
 }  # fmt: skip

@@ -19,7 +19,7 @@ def catalogue() -> None:
     default="catalogue.yaml", show_default=True,
 )  # fmt: skip
 def export_servers(file_name: str) -> None:
-    """Write the servers, without secrets, to standard output."""
+    """Write the servers to standard output: their addresses and arguments, and the names of what is secret."""
     from portal.services.catalog import exports
 
     def export(session: Any) -> str:

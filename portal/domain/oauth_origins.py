@@ -45,13 +45,22 @@ def foreign_address(typed: Mapping[str, str], found: AuthorizationServer) -> tup
     return None
 
 
-def is_split(server: AuthorizationServer, token_endpoint: str = "") -> bool:
-    """Whether a client that registers itself gets its secret at another origin than the one where it is used.
+def split_at(
+    server: AuthorizationServer, token_endpoint: str = "", *, is_typed: bool = False
+) -> tuple[str, str, str] | None:
+    """Where a client that registers itself would hand to one host what it got of another: the field of the address at
+    fault, what it is called, its origin; None where it hands nothing on.
 
-    Addresses that an Admin typed (no issuer) are taken as they are. `token_endpoint` stands for the server's own.
+    Its secret goes to the token endpoint (`token_endpoint` is one for exchanging, in its place). Where the registration
+    address `is_typed`, the code has to come from there, too: no provider says that the addresses belong together.
     """
     where, used = canonical(server.registration_endpoint), canonical(token_endpoint or server.token_endpoint)
-    return bool(server.issuer and where and used and where != used)
+    if where and used and where != used:
+        return ("credentials", "token exchange endpoint", used) if token_endpoint else ("token_url", "token URL", used)
+    asked = canonical(server.authorization_endpoint)
+    if is_typed and where and asked and asked != where:
+        return "authorization_url", "authorization URL", asked
+    return None
 
 
 def keeps_codes(server: AuthorizationServer) -> bool:

@@ -36,11 +36,12 @@ _USUAL: dict[str, object] = {
 _NOT_OF_A_REMOTE_SERVER = ("command", "args")
 _LABELS = {
     "alias": "Alias", "allow_all_keys": "Open to everyone", "auth_type": "Sign-in other than none",
+    "authorization_url": "Authorization URL",
     "available_on_public_internet": "Reachable from the internet", "delegate_auth_to_upstream": "Delegated sign-in",
     "env_vars": "Variables", "extra_headers": "Headers passed on", "is_public": "Listed publicly",
     "mcp_access_groups": "Access groups", "oauth_passthrough": "Sign-in passed through", "server_id": "ID",
-    "server_name": "Name", "source_url": "Source code", "spec_path": "OpenAPI document", "static_headers": "Headers",
-    "url": "Address",
+    "registration_url": "Registration URL", "server_name": "Name", "source_url": "Source code",
+    "spec_path": "OpenAPI document", "static_headers": "Headers", "token_url": "Token URL", "url": "Address",
 }  # fmt: skip
 _LONGEST_WISH = 200
 

@@ -31,35 +31,71 @@ def portal_of(request: pytest.FixtureRequest, portal_with: Callable[..., Portal]
     return request.param, lambda key: Client(other.app.test_client(use_cookies=False), {"X-API-Key": key})
 
 
+EVIL = "https://evil.example"
+ARGS = {"args": ["-V"]}
 BESIDE = [
-    ({"env": {"TOKEN": None, "MODE": None, "API_URL": "https://evil.example"}}, {"env.TOKEN", "env.MODE"}),
-    ({"env": {"TOKEN": None, "MODE": "https://evil.example"}}, {"env.TOKEN"}),
-    ({"env": {"TOKEN": None}}, {"env.TOKEN"}),
-    ({"clear_secrets": ["env.MODE"]}, {"env.TOKEN"}),
-    ({"env": {"TOKEN": None, "Mode": "slow"}}, {"env.TOKEN"}),
-    ({"env": {"TOKEN": "SECRET-new", "MODE": "slow", "API_URL": "https://x.example"}}, set()),
-    ({"env": {"TOKEN": None, "MODE": None}}, set()), ({"description": "words"}, set()), ({"env": {}}, set()),
-    ({"clear_secrets": ["env"]}, set()),
+    ({"env": {"TOKEN": None, "MODE": None, "API_URL": EVIL}}, {"env.TOKEN", "env.MODE", "args"}),
+    ({"env": {"TOKEN": None, "MODE": None, "API_URL": EVIL}, **ARGS}, {"env.TOKEN", "env.MODE"}),
+    ({"env": {"TOKEN": None, "MODE": EVIL}}, {"env.TOKEN", "args"}),
+    ({"env": {"TOKEN": None, "MODE": EVIL}, **ARGS}, {"env.TOKEN"}),
+    ({"env": {"TOKEN": None}}, {"env.TOKEN", "args"}), ({"env": {"TOKEN": None}, **ARGS}, {"env.TOKEN"}),
+    ({"clear_secrets": ["env.MODE"]}, {"env.TOKEN", "args"}),
+    ({"env": {"TOKEN": None, "Mode": "slow"}}, {"env.TOKEN", "args"}),
+    ({"env": {"API_URL": EVIL}}, {"args"}), ({"clear_secrets": ["env"]}, {"args"}),
+    ({"env": {"TOKEN": "SECRET-new", "MODE": "slow", "API_URL": "https://x.example"}, **ARGS}, set()),
+    ({"env": {"TOKEN": None, "MODE": None}}, set()), ({"description": "words"}, set()), ({"env": {}}, {"args"}),
+    ({"clear_secrets": ["env"], **ARGS}, set()), (ARGS, set()),
 ]  # fmt: skip
+AWAY = {
+    "http": {"transport": "http", "url": "https://mcp.example/mcp"},
+    "sse": {"transport": "sse", "url": "https://mcp.example/sse"},
+    "document": {"transport": "http", "spec_path": "https://mcp.example/openapi.json"},
+}  # fmt: skip
+"""How the server is reached while its variables change; it may be a command again afterwards."""
 
 
 @pytest.mark.parametrize(("change", "named"), BESIDE)
-def test_variables_that_nobody_may_read_stand_beside_no_new_ones(
+def test_values_that_nobody_may_read_stand_beside_no_other_variables(
     portal_of: tuple[bool, Any], write: Write, change: dict[str, Any], named: set[str]
 ) -> None:
     hides, asking = portal_of
-    ada, body = asking(KEYS["ada"]), {"server_id": "id-cmd", **change}
+    refused_beside(asking(KEYS["ada"]), {"server_id": "id-cmd", **change}, named if hides else set())
+    if hides and named:
+        with write() as session:
+            found = opened(session, session.get_one(Server, "id-cmd"))
+        assert EVIL not in found.env.values() or "args" not in named
+        assert "args" in named or not {f"env.{name}" for name in found.env} & named
+
+
+def refused_beside(ada: Client, body: dict[str, Any], named: set[str]) -> None:
+    """A change is refused for naming these secrets, whatever is said, until they are forgotten or typed."""
     for said in ({}, {"keep_credentials": True}):
         answer = ada.put(PATH, {**body, **said})
-        if not (hides and named):
+        if not named:
             assert answer.status_code == 202, answer.get_json()
             return
         detail = answer.get_json()["detail"]
         assert (answer.status_code, detail["error"]) == (409, "credentials_would_move")
         assert {s["secret"] for s in detail["secrets"]} == named
-    assert ada.put(PATH, {**body, "keep_credentials": False}).status_code == 202
-    with write() as session:
-        assert not {f"env.{name}" for name in opened(session, session.get_one(Server, "id-cmd")).env} & named
+    answer = ada.put(PATH, {**body, "keep_credentials": False})
+    assert answer.status_code == (422 if "args" in named else 202), answer.get_json()
+
+
+@pytest.mark.parametrize("portal_of", [True], indirect=True, ids=["write-only"])
+@pytest.mark.parametrize("away", AWAY)
+def test_a_command_that_is_reached_another_way_meanwhile_keeps_its_variables(
+    portal_of: tuple[bool, Any], away: str
+) -> None:
+    """Nothing is started meanwhile; it would be with the next change, which moves nothing."""
+    ada = portal_of[1](KEYS["ada"])
+    added, changed = BESIDE[0], BESIDE[2]
+    for change, named in (added, changed):
+        refused_beside(ada, {"server_id": "id-cmd", **change, **AWAY[away]}, named)
+    assert ada.put(PATH, {"server_id": "id-cmd", **AWAY[away]}).status_code == 202
+    for change, named in (added, changed):
+        refused_beside(ada, {"server_id": "id-cmd", **change}, named)
+        refused_beside(ada, {"server_id": "id-cmd", **change, "transport": "stdio"}, named)
+    assert ada.put(PATH, {"server_id": "id-cmd", "transport": "stdio"}).status_code == 202
 
 
 REFUSED = (

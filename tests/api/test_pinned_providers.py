@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from portal.domain.oauth import TokenSet
 from portal.domain.oauth_metadata import server_of
-from portal.domain.oauth_origins import foreign_address, is_split, moved_endpoint
+from portal.domain.oauth_origins import foreign_address, moved_endpoint, split_at
 from portal.services.secrets import token_store
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
@@ -274,4 +274,4 @@ def test_an_endpoint_that_is_new_is_at_a_known_origin() -> None:
     assert moved_endpoint(less, server_of(META)) is None
     assert moved_endpoint(less, server_of({**META, "revocation_endpoint": "https://j.example"})) is not None
     assert foreign_address({"token_url": "https://j.example"}, less) is not None
-    assert is_split(server_of({**META, "token_endpoint": "https://j.example"}))
+    assert split_at(server_of({**META, "token_endpoint": "https://j.example"}))

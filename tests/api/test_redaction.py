@@ -82,6 +82,7 @@ TABLE = {
     "authorization_url":      ("yes",    "origin",        "",         "",         ""),
     "token_url":              ("yes",    "origin",        "",         "",         ""),
     "registration_url":       ("yes",    "origin",        "",         "",         ""),
+    "origins":                ("yes",    "yes",           "",         "",         ""),
     "static_headers":         ("yes",    "names",         "",         "",         ""),
     "env":                    ("yes",    "names",         "",         "",         ""),
     "extra_headers":          ("yes",    "yes",           "",         "",         ""),

@@ -426,3 +426,15 @@ def test_the_queue_costs_the_same_however_long_it_is(client: As, database: Datab
 def test_required_fields_are_those_of_the_settings(client: As) -> None:
     assert client("ada").patch("/v1/settings", {"mcp_required_fields": ["description"]}).status_code == 200
     assert client("mel").post(REGISTER, BODY).status_code == 400
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_ones_own_submission_is_found_by_id_name_and_alias(client: As, live: bool) -> None:
+    server_id = submitted(client, alias="wx")["server_id"]
+    if live:
+        assert put(client, server_id, "approve").status_code == 200
+    for number, reference in enumerate((server_id, "weather", "wx")):
+        answer = client("mel").put(f"{REGISTER}/{reference}", {"description": f"words {number}"})
+        assert (answer.status_code, answer.get_json()["server_id"]) == (200, server_id)
+    assert client("mel").put(f"{REGISTER}/notes", {"description": "x"}).status_code == 403
+    assert client("otto").put(f"{REGISTER}/weather", {"description": "x"}).status_code == 403

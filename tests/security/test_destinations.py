@@ -91,7 +91,7 @@ SECRETS = {
         "aws_access_key_id": "{mark}", "aws_secret_access_key": "s"}}),
     "values": Secret("people.values", _VARIABLE, ("user-env-vars", {"values": {"KEY": "{mark}"}}), member=False),
     "keys": Secret("people.keys", {"auth_type": "bearer_token", "is_byok": True},
-                   ("user-credential", {"credential": "{mark}"}), member=False),
+                   ("user-credential", {"credential": "{mark}"})),
     "client": Secret("credentials.client_secret", {
         **_OAUTH, "token_url": "{home}/token", "credentials": _CLIENT}),
     "discovered": Secret("credentials.client_secret", {**_OAUTH, "credentials": _CLIENT}),
@@ -325,7 +325,7 @@ def applies(path: str, change: str, name: str) -> bool:
     """Whether a path can ask for a change of a server with such a secret."""
     secret, stdio = SECRETS[name], SECRETS[name].fields.get("transport") == "stdio" or change == "to a command"
     if path in _OF_MEMBERS:
-        people = name in ("exchanging",) and path == "approval"
+        people = (name, path) in (("exchanging", "approval"), ("keys", "resubmission"))  # its Member has them ended
         return secret.member and not stdio and not people
     if path in _OF_DOCUMENTS:
         return change in ("url", "args")
@@ -384,6 +384,53 @@ def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> 
 
 
 _HTTP = {"static_headers": {"X-Key": "{mark}"}}
+_HONEST = (  # what it sends, it sends where its variable says
+    "import os, sys, urllib.request as u\n"
+    "u.urlopen(os.environ.get('API_URL', '{home}') + '/api', (os.environ.get('TOKEN') or sys.argv[-1]).encode())"
+)
+_HIDDEN = {
+    "env": {"args": ["-c", _HONEST], "env": {"TOKEN": "{mark}"}},
+    "args": {"args": ["-c", _HONEST, "--token", "{mark}"], "env": {}},
+}
+_AWAY = {"MCP": {"transport": "http", "url": "{home}/mcp"}, "SSE": {"transport": "sse", "url": "{home}/sse"},
+         "document": {"transport": "http", "spec_path": "{home}/openapi.json"}}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def hiding(request: pytest.FixtureRequest, empty_database: Any, tmp_path_factory: Any) -> Iterator[Place]:
+    """A portal whose Admins read no value that is stored."""
+    need_sandbox(Sandbox())
+    settings = make_settings(
+        empty_database(request.param), enable_stdio=True, write_only_globals=True, bootstrap_admin_email="x@example.com"
+    )  # fmt: skip
+    with opened_world(settings) as world, sink() as home, sink() as foreign:
+        add_callers(world)
+        yield Place(world, home, foreign, tmp_path_factory.mktemp("sink") / "heard")
+
+
+@pytest.mark.parametrize("away", [None, *_AWAY])
+@pytest.mark.parametrize("name", _HIDDEN)
+def test_no_variable_leads_a_command_that_nobody_may_read(hiding: Place, name: str, away: str | None) -> None:
+    """Neither while it is a command nor while it is reached another way, in one change or in several."""
+    command = {"transport": "stdio", "url": None, "command": "python3", **_HIDDEN[name]}
+    secret = {"env": "env.TOKEN", "args": "args"}[name]
+    server_id, mark = planted(hiding, Secret(secret, command))
+    use(hiding, server_id)
+    assert hiding.home.holds(mark), "it is used"
+    apart = hiding.fill(_AWAY[away], mark) if away else {}
+    beside = {"env": {**dict.fromkeys(_HIDDEN[name]["env"]), "API_URL": hiding.foreign.origin}}
+    said = [by_api(hiding, server_id, {**beside, **apart})]
+    if away is None:  # the form shows variables for commands only
+        row = f"env-{len(beside['env']) - 1}"
+        said.append(by_form(hiding, server_id, {f"{row}-name": "API_URL", f"{row}-value": hiding.foreign.origin}))
+    assert by_api(hiding, server_id, apart) == ""
+    said.append(by_api(hiding, server_id, beside))
+    assert by_api(hiding, server_id, {"transport": "stdio"}) == ""
+    use(hiding, server_id)
+    assert not hiding.arrived(mark), "a stored secret reached a foreign sink"
+    assert all(any(word in text for word in named(secret)) for text in said), said
+
+
 _REFERRING = {
     "MCP": (Secret("", _HTTP), "/mcp"),
     "SSE": (Secret("", {**_HTTP, "url": "{home}/sse", "transport": "sse"}), "/sse"),

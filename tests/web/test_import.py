@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from portal.app import open_database
 from portal.domain.principals import OPERATOR
-from portal.services.catalog import exports
+from portal.domain.servers import Transport
+from portal.services.access import principals
+from portal.services.catalog import exports, imports
+from portal.services.servers.destinations import write_definition
+from portal.settings import Settings
 from portal.store.models import AuditEvent, ImportDraft, Server, now
 from tests.conftest import Client, Write
 from tests.factories import make_server
@@ -393,3 +398,42 @@ def test_a_stored_value_that_would_become_a_variable_elsewhere_is_asked_about_to
     sent = {"share-0-0": "global", "keep-0": "keep"}
     assert ada.send(PREVIEW, press="none", take=["0"], **sent).status_code == CHANGED
     assert stored(client, "moves")["static_headers"] == {"X-Key": "${X_KEY}"}
+
+
+@pytest.mark.parametrize("hides", [False, True], ids=["readable", "write-only"])
+def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(settings: Settings, hides: bool) -> None:
+    database = open_database(settings.model_copy(update={"write_only_globals": hides, "enable_stdio": True}))
+    shown = ("https://a.example/way", "https://a.example/document", "--flag", "Bearer ${OWN}")
+    with database.session(writes=True) as session:
+        make_server(session, "web", url=shown[0], static_headers={"X-Ref": shown[3], "X-Key": "SECRET-key"})
+        make_server(session, "spec", url=None, spec_path=shown[1])
+        row = Server(server_id="id-cmd", server_name="cmd", alias="cmd", transport="stdio", sort_key="cmd")
+        session.add(row)
+        session.flush()
+        fields = {"transport": Transport.STDIO, "command": "uvx", "args": [shown[2]], "env": {"TOKEN": "SECRET-env"}}
+        write_definition(session, row, fields)  # type: ignore[arg-type]
+        ada = principals.principal_for_user(session, "ada", None)
+        found = {who: exports.export_catalogue(session, who, "catalogue.yaml") for who in (ada, OPERATOR)}
+    database.engine.dispose()
+    for who, text in found.items():
+        left_out = hides and who is ada
+        assert [part for part in shown if (part in text) is left_out] == []
+        assert "SECRET" not in text
+        said = text.splitlines()[:2]
+        assert "without header, environment and global values, credentials and keys" in said[0]
+        assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (left_out, not left_out)
+
+
+@pytest.mark.parametrize("name", ["vic", "VIC"])
+def test_a_name_is_taken_as_it_is_written_before_one_of_another_case(settings: Settings, name: str) -> None:
+    database = open_database(settings)
+    with database.session(writes=True) as session:
+        for number, called in enumerate(sorted(("vic", "VIC"), key=lambda called: called != name)):
+            make_server(session, called, server_id=f"id-{number}")
+        document = json.dumps({"mcpServers": {name: {"url": "https://new.example/mcp"}}})
+        found = imports.import_text(session, OPERATOR, document, update=True)
+        rows = session.scalars(select(Server).where(Server.address == "https://new.example"))
+        changed = [row.server_name for row in rows]
+    database.engine.dispose()
+    assert found.errors == ()
+    assert changed == [name]

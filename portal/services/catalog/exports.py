@@ -1,7 +1,8 @@
-"""Export: the catalogue as documents for clients, registries and Git, without a single secret.
+"""Export: the catalogue as documents for clients, registries and Git, without what is stored as a secret.
 
-What may hold one is written as its name alone: a header, an environment entry, a variable. An address or arguments that
-look as if they held one are left out. Importing such a document into the same portal changes nothing of them.
+Of a header, an environment entry and a variable it is the name alone that is written; of credentials nothing. A
+definition needs its addresses and arguments: they are written as they are, unless they look as if they held a secret,
+or whoever exports may not read them. Importing such a document into the same portal changes nothing of them.
 """
 
 import json
@@ -56,16 +57,33 @@ def _yaml(session: Session, principal: Principal) -> str:
     groups = queries.groups_of(session, rows)
     found = {
         row.server_name or row.alias or row.server_id: _entry(
-            session, row, [group.name for group in groups[row.server_id]]
+            session, row, [group.name for group in groups[row.server_id]], hides=hides_addresses(session, principal)
         )
         for row in rows
     }
     text: str = yaml.safe_dump({"mcp_servers": found}, sort_keys=False, allow_unicode=True, width=120)
-    head = f"# The MCP servers of {runtime_of(session).public_url}, without secrets.\n"
-    return head + text
+    return _head(runtime_of(session).public_url, hides=hides_addresses(session, principal)) + text
 
 
-def _entry(session: Session, row: Server, groups: list[str]) -> dict[str, Any]:
+def hides_addresses(session: Session, principal: Principal) -> bool:
+    """Whether an export leaves out addresses and arguments, as they are write-only here for whoever asks."""
+    authz.require(principal, Action.SERVER_CREATE)
+    return runtime_of(session).write_only_globals and not authz.is_operator(principal)
+
+
+def _head(public_url: str, *, hides: bool) -> str:
+    addresses = (
+        "Addresses and arguments are left out, as they are hidden here."
+        if hides
+        else "Addresses and arguments are written as they are, unless they look like secrets: keep secrets out of them."
+    )
+    return (
+        f"# The MCP servers of {public_url}, without header, environment and global values, credentials and keys.\n"
+        f"# {addresses}\n"
+    )
+
+
+def _entry(session: Session, row: Server, groups: list[str], *, hides: bool) -> dict[str, Any]:
     definition = opened(session, row)
     entry: dict[str, Any] = {"transport": row.transport}
     if row.alias and row.alias != row.server_name:
@@ -80,7 +98,7 @@ def _entry(session: Session, row: Server, groups: list[str]) -> dict[str, Any]:
         entry["available_on_public_internet"] = False
     if groups:
         entry["mcp_access_groups"] = groups
-    return entry | _connection(definition) | _names(row, definition)
+    return entry | ({} if hides else _connection(definition)) | _names(row, definition, hides=hides)
 
 
 def _connection(definition: Definition) -> dict[str, Any]:
@@ -94,11 +112,12 @@ def _connection(definition: Definition) -> dict[str, Any]:
     return found
 
 
-def _names(row: Server, definition: Definition) -> dict[str, Any]:
+def _names(row: Server, definition: Definition, *, hides: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if definition.static_headers:
         found["static_headers"] = {
-            name: value if holds_only_references(value) else None for name, value in definition.static_headers.items()
+            name: value if holds_only_references(value) and not hides else None
+            for name, value in definition.static_headers.items()
         }
     if definition.env:
         found["env"] = dict.fromkeys(definition.env)

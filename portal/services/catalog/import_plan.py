@@ -88,7 +88,7 @@ def make_plan(session: Session, principal: Principal, document: Document) -> Pla
     seen: dict[str, int] = {}
     rows = []
     for number, entry in enumerate(document.entries):
-        stored = known.get(entry.name.casefold())
+        stored = known.get(entry.name, known.get(entry.name.casefold()))
         state, note = _judge(session, entry, stored, seen.get(entry.name.casefold()))
         if not entry.fault:
             seen.setdefault(entry.name.casefold(), entry.line)
@@ -187,16 +187,18 @@ def _planned(
 
 
 def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
-    """The stored servers that have the name or alias of an entry, whatever the case."""
+    """The stored servers by name and alias, as they are written and in small letters: whose case is the same goes
+    before, as two names may differ in it alone."""
     wanted = {entry.name.casefold() for entry in document.entries if entry.name}
     name, alias = func.lower(Server.server_name), func.lower(Server.alias)
     query = select(Server).where(or_(name.in_(wanted), alias.in_(wanted))).options(*queries.PARTS)
-    found: dict[str, Server] = {}
-    for row in session.scalars(query.order_by(Server.server_id)):
-        for text in (row.alias, row.server_name):
-            if text:
-                found[text.casefold()] = row
-    return found
+    named = [
+        (text, row)
+        for row in session.scalars(query.order_by(Server.server_id))
+        for text in (row.alias, row.server_name)
+        if text
+    ]
+    return {text.casefold(): row for text, row in named} | dict(named)
 
 
 def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> ServerFields:

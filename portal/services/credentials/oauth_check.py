@@ -13,7 +13,7 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer
 from portal.domain.oauth_advice import Registered, judge_abilities, judge_clients, judge_resource
 from portal.domain.oauth_metadata import fault_of_metadata, words_of
-from portal.domain.oauth_origins import foreign_address, is_split
+from portal.domain.oauth_origins import foreign_address, split_at
 from portal.domain.principals import Principal
 from portal.domain.public_address import Sighting, judge_address
 from portal.domain.servers import AuthType, OAuthFlow, origin_of
@@ -152,8 +152,9 @@ def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     server = typed or (walk.found.server if walk.found else None)
     if server is None:
         return tuple(steps)
-    if typed is None and is_split(server) and not patient.registered.client_id:
-        steps.append(_split(server))
+    is_typed = "registration_url" in patient.urls
+    if not patient.registered.client_id and (split := split_at(server, is_typed=is_typed)) is not None:
+        steps.append(_split(server, split))
     if typed is not None and walk.found is not None:
         server = replace(walk.found.server, registration_endpoint=server.registration_endpoint)
     if patient.is_machine:
@@ -188,11 +189,12 @@ def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
     return Step("Use the addresses of the server's form", Verdict.FAIL, f"{said} Nothing is sent there.", remedy=remedy)
 
 
-def _split(found: AuthorizationServer) -> Step:
-    where, used = origin_of(found.registration_endpoint), origin_of(found.token_endpoint)
-    said = f"Clients register at {where}, but their secrets are wanted at {used}. The portal does not do that."
+def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
+    _, called, origin = split
+    where = origin_of(found.registration_endpoint)
+    said = f"Clients register at {where}, but the {called} is at {origin}. The portal does not do that."
     remedy = "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
-    return Step("Compare where clients register and where tokens are issued", Verdict.FAIL, said, remedy=remedy)
+    return Step("Compare where clients register and where they sign in", Verdict.FAIL, said, remedy=remedy)
 
 
 def _machine(registered: Registered) -> Step:

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 from portal.domain.addresses import is_this_machine
 from portal.domain.errors import InvalidRequest
 from portal.domain.oauth import AuthorizationServer, Client
-from portal.domain.oauth_origins import is_split, keeps_codes
+from portal.domain.oauth_origins import keeps_codes, split_at
 from portal.domain.servers import origin_of
 from portal.services.oauth_client import held_definitions
 from portal.services.oauth_client.discovery import identity_of
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
-from portal.services.secrets.server_definition import opened
+from portal.services.secrets.server_definition import has_part, opened
 from portal.store.database import release
 from portal.store.models import Server
 from portal.store.oauth_tables import OAuthClientRegistration
@@ -68,7 +68,7 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
         and _is_reachable(runtime_of(session).public_url, server)
     ):
         return Client(document_url(runtime_of(session).public_url), auth_method="none")
-    _check_split(session, server)
+    _check_split(session, row, server)
     ours = _kept(session, row, identity_of(server))
     if ours is not None and ours.redirect_uri == redirect_uri(session):
         registered = _opened(session, row, ours)
@@ -99,18 +99,19 @@ def known_client(
         return Client(client_id, auth_method="none")
     ours = _kept(session, row, identity_of(server))
     if ours is not None and client_id in ("", ours.client_id):
-        _check_split(session, server, used_at)
+        _check_split(session, row, server, used_at)
         return _opened(session, row, ours)
     return None
 
 
-def _check_split(session: Session, server: AuthorizationServer, used_at: str = "") -> None:
-    if is_split(server, used_at):
+def _check_split(session: Session, row: Server, server: AuthorizationServer, used_at: str = "") -> None:
+    split = split_at(server, used_at, is_typed=has_part(row, "registration_url"))
+    if split is not None:
+        _, called, origin = split
         raise InvalidRequest(
-            f"The sign-in provider registers clients at {origin_of(server.registration_endpoint)} and wants their "
-            f"secrets at {origin_of(used_at or server.token_endpoint)}. What one host gave is not sent to another. An "
-            f"Admin has to register the portal there, with the redirect URI {redirect_uri(session)}, and to enter its "
-            "client ID in the server’s form.",
+            f"The portal would register itself at {origin_of(server.registration_endpoint)}, but the {called} is at "
+            f"{origin}. What one host gave is not sent to another. An Admin has to register the portal there, with "
+            f"the redirect URI {redirect_uri(session)}, and to enter its client ID in the server’s form.",
             code="mixed_providers", field="client_id",
         )  # fmt: skip
 
@@ -152,7 +153,7 @@ def register_for_admin(
     ours = _kept(session, row, identity_of(server))
     if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):
         return None
-    _check_split(session, server)
+    _check_split(session, row, server)
     answer: dict[str, Any] = {}
     _registered(session, row, server, (), wishes, answer)
     return answer

@@ -68,6 +68,17 @@ def route_from(
     )  # fmt: skip
 
 
+def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
+    """The origin of each address in a definition, the token exchange endpoint among them: no secret, unlike paths."""
+    parts = list(secrets)
+    hints = {s.field: s.hint for s in parts}
+    found = {name: origin for name in URL_FIELDS if (origin := hints.get(name))}
+    if any((s.field, s.name) == ("credentials", "token_exchange_endpoint") for s in parts):
+        exchange = route_from(vault, row, parts, args=()).exchange
+        return found | ({"token_exchange_endpoint": exchange} if exchange else {})
+    return found
+
+
 def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
     """A value in the clear; None where it cannot be read, as where the server leads elsewhere than it was sealed for.
 

@@ -16,8 +16,21 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain import destinations
-from portal.domain.destinations import COMMAND, COMMAND_LINE, PARTS_OF, TOKEN, Held, Moved, Route
-from portal.domain.errors import Conflict, InvalidInput
+from portal.domain.destinations import (
+    AUTHORIZE,
+    COMMAND,
+    COMMAND_LINE,
+    EXCHANGE,
+    PARTS_OF,
+    REGISTRATION,
+    TOKEN,
+    Held,
+    Moved,
+    Route,
+)
+from portal.domain.errors import Conflict, InvalidInput, InvalidRequest
+from portal.domain.oauth import AuthorizationServer
+from portal.domain.oauth_origins import split_at
 from portal.domain.principals import Principal
 from portal.domain.servers import KEPT, ServerFields, origin_of
 from portal.services.oauth_client import minted_tokens
@@ -33,12 +46,14 @@ from portal.services.secrets.server_definition import (
     value_of,
     write_parts,
 )
+from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers.secret_moves import Settled, refusal, secret_name
 from portal.store.models import Server, ServerSecret, ServerVariable
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization
 from portal.store.vault import Place
 
 _EVERY_PART = tuple(dict.fromkeys(part for parts in PARTS_OF.values() for part in parts))
+_OF_PROVIDERS = (AUTHORIZE, TOKEN, EXCHANGE, REGISTRATION)
 _READABLE = ("static_headers", "env", "env_vars", "args")
 _CLIENT = ("client_id", "client_secret")
 _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_id")
@@ -88,13 +103,45 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
     existed = bool(row.secrets or row.variables or row.address or row.command)
     if not existed:
         write_parts(session, row, fields)
-        _bind_new(session, row, route_of(session, row))
+        route = route_of(session, row)
+        refuse_mixed(row, route)
+        _bind_new(session, row, route)
         return Settled(said.keep)
     bind(session, row)
-    before = _before(session, row)
+    before, sent, registered = _before(session, row), frozenset(fields), _registers_itself(row)
     fields = _without_same_args(row, before, fields)
     write_parts(session, row, fields)
-    return _settle(session, row, before, fields, said)
+    settled = _settle(session, row, before, fields, said, sent)
+    after = route_of(session, row)
+    if not registered or any(before.route.key(part) != after.key(part) for part in _OF_PROVIDERS):
+        refuse_mixed(row, after)  # one that was so before is refused when it is used
+    return settled
+
+
+def refuse_mixed(row: Server, route: Route) -> None:
+    """Raise `InvalidRequest` (`mixed_providers`) where the portal would register itself at one host, and hand what it
+    gets there to another: its secret, people's codes, or what they get for them."""
+    if not _registers_itself(row):
+        return
+    server = AuthorizationServer(
+        issuer="", authorization_endpoint=route.authorization_url or "", token_endpoint=route.token_url or "",
+        registration_endpoint=route.registration_url or "",
+    )  # fmt: skip
+    split = split_at(server, is_typed=True) or split_at(server, route.exchange or "", is_typed=True)
+    if split is not None:
+        field_name, called, origin = split
+        raise InvalidRequest(
+            f"The portal would register itself at {route.registration_url}, but the {called} is at {origin}. What one "
+            "host gave is not sent to another. Type addresses of one provider, or register the portal there by hand "
+            "and type its client ID.",
+            code="mixed_providers", field=field_name,
+        )  # fmt: skip
+
+
+def _registers_itself(row: Server) -> bool:
+    """Whether people sign in to a server by a client that the portal registers there, as none was typed."""
+    is_typed = any((s.field, s.name) == ("credentials", "client_id") for s in row.secrets)
+    return needs_a_person(row) and has_part(row, "registration_url") and not is_typed
 
 
 def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
@@ -150,16 +197,21 @@ def is_registered(session: Session, row: Server) -> bool:
     return session.scalar(registered.limit(1)) is not None
 
 
-def _settle(session: Session, row: Server, before: _Before, fields: ServerFields, said: Said) -> Settled:
+def _settle(
+    session: Session, row: Server, before: _Before, fields: ServerFields, said: Said, sent: frozenset[str]
+) -> Settled:
+    """Settle what moves after `fields` were written. `sent` names those that came, with arguments typed as they are
+    stored: whoever types them knows them."""
     vault = runtime_of(session).vault
     stays = [s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed]
     args = before.route.args if any(s.field == "args" for s in stays) else None
     after = route_from(vault, row, row.secrets, args=args)
     dropped = _dropped(before, after, fields, said, stays)
     stays = [s for s in stays if s not in dropped]
+    unsent = [s for s in stays if s.field == "env" or (s.field == "args" and "args" not in sent)]
     moves, people = _moves(session, row, before, after, stays, of_people=not said.trial)
     if runtime_of(session).write_only_globals and (said.trial or not said.may_carry_values):
-        moves = (*moves, *_beside_others(row, before, after, stays, moves))
+        moves = (*moves, *_beside_others(row, before, after, unsent, moves))
     if moves and said.keep is None:
         raise refusal(moves, fields, people)
     if moves and said.keep and not said.may_carry_values:
@@ -245,20 +297,23 @@ def _moves(
 
 
 def _beside_others(
-    row: Server, before: _Before, after: Route, stays: list[ServerSecret], moves: tuple[Moved, ...]
+    row: Server, before: _Before, after: Route, unsent: list[ServerSecret], moves: tuple[Moved, ...]
 ) -> tuple[Moved, ...]:
-    """The stored variables of a command that would stand beside other ones than before: whoever may not read them
-    could have the command tell them, or send them elsewhere, with a variable of their own."""
+    """The stored variables and arguments of a command that would stand beside other variables than before: whoever may
+    not read them could have the command tell them, or send them elsewhere, with a variable of their own.
+
+    While the server is reached another way nothing of it is used, and all the same is judged: it may be a command
+    again.
+    """
     were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
     are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
-    named = {m.secret for m in moves}
-    if were == are or row.transport != "stdio":
+    if were == are:
         return ()
-    command = after.label(COMMAND)
+    named, command = {m.secret for m in moves}, after.label(COMMAND)
     return tuple(
         Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
-        for s in stays
-        if s.field == "env" and secret_name(s) not in named
+        for s in unsent
+        if secret_name(s) not in named
     )
 
 
@@ -269,7 +324,7 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
         raise refusal(
             unreadable, fields, people,
             why="These values are write-only here, so they do not go along. Type them again, or say "
-            "keep_credentials: false to forget them.",
+            "keep_credentials: false to forget them. Arguments have to be typed again.",
         )  # fmt: skip
 
 

@@ -50,9 +50,7 @@ def find_server(
     Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
     that ids cannot be guessed; and `LookOnly` for those who see it.
     """
-    query = select(Server).where(
-        or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
-    )
+    query = select(Server).where(is_called(reference))
     # An id goes before a name, so that nobody can shadow a server by naming theirs like its id.
     query = query.order_by((Server.server_id == reference).desc()).limit(1).options(*(PARTS if parts else ()))
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
@@ -68,6 +66,11 @@ def find_server(
     if not authz.may(principal, action, server):
         raise LookOnly(authz.refusal(action))
     return server
+
+
+def is_called(reference: str) -> ColumnElement[bool]:
+    """Whether a server has this id, name or alias."""
+    return or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
 
 
 def facts(session: Session, row: Server) -> ServerFacts:
@@ -121,7 +124,8 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 
 
 def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
-    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read."""
+    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read, only where a
+    token is exchanged."""
     found: dict[str, tuple[list[Any], list[Any]]] = {row.server_id: ([], []) for row in rows}
     for kind, statement in enumerate((_SECRETS, _VARIABLES)):
         for part in read(session, statement, ids=list(found)).all():
@@ -138,7 +142,10 @@ _SECRETS = (
         ServerSecret.bound,
         ServerSecret.hint,
     )
-    .where(ServerSecret.server_id.in_(_IDS), ServerSecret.field != "credentials")
+    .where(
+        ServerSecret.server_id.in_(_IDS),
+        or_(ServerSecret.field != "credentials", ServerSecret.name == "token_exchange_endpoint"),
+    )
     .order_by(ServerSecret.position)
 )
 _VARIABLES = (
@@ -253,6 +260,5 @@ def reads_verbatim(principal: Principal) -> bool:
 
 def by_reference(session: Session, reference: str) -> Server | None:
     """The server with this id, else alias or name; no decision is taken."""
-    named = or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
     order = (Server.server_id == reference).desc()
-    return session.scalar(select(Server).where(named).order_by(order).limit(1).options(*PARTS))
+    return session.scalar(select(Server).where(is_called(reference)).order_by(order).limit(1).options(*PARTS))

@@ -11,8 +11,10 @@ from portal.domain import destinations
 from portal.domain.destinations import COMMAND, COMMAND_LINE, Moved
 from portal.domain.errors import Conflict
 from portal.domain.principals import Principal
+from portal.domain.submissions import label_of
 from portal.services import audit
-from portal.services.secrets.server_definition import route_of
+from portal.services.runtime import runtime_of
+from portal.services.secrets.server_definition import origins_of, route_of
 from portal.store.models import Server, ServerSecret
 
 _AT_COMMAND = (COMMAND, COMMAND_LINE)
@@ -66,6 +68,30 @@ class Going:
     to: str
     before: str
     is_own_host: bool
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address of a definition, as a review shows it: its field, what it is called, its origin.
+
+    `is_own_host`: whether that is the host of the server itself.
+    """
+
+    field: str
+    label: str
+    origin: str
+    is_own_host: bool
+
+
+def addresses(session: Session, row: Server) -> tuple[Address, ...]:
+    """Where a server's definition leads, address by address, whoever may read the addresses themselves."""
+    return addresses_among(origins_of(runtime_of(session).vault, row, row.secrets), row.address)
+
+
+def addresses_among(origins: Mapping[str, str], own: str | None) -> tuple[Address, ...]:
+    """The same of `origins` by field; `own` is the address of the server itself."""
+    host = _host_of(own)
+    return tuple(Address(name, label_of(name), origin, _host_of(origin) == host) for name, origin in origins.items())
 
 
 def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple[Going, ...]:

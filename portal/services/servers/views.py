@@ -16,7 +16,7 @@ from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus
 from portal.domain.variables import Scope
 from portal.services.runtime import Runtime, runtime_of
-from portal.services.secrets.server_definition import global_of, route_from, value_of
+from portal.services.secrets.server_definition import global_of, origins_of, route_from, value_of
 from portal.services.secrets.token_store import needs_a_person
 from portal.services.servers import queries
 from portal.store.models import Server, ServerVariable, User
@@ -74,6 +74,7 @@ class ServerView:
     authorization_url: str | None = None
     token_url: str | None = None
     registration_url: str | None = None
+    origins: Mapping[str, str] | None = None
     oauth2_flow: str | None = None
     token_validation: Mapping[str, Any] | None = None
     allow_all_keys: bool = False
@@ -230,6 +231,7 @@ def _parts(runtime: Runtime, row: Server, parts: queries.Parts, *, verbatim: boo
             found[name] = secret.hint if not verbatim else text if opens else ""
         else:
             found[name][secret.name] = text or "" if verbatim else MASK
+    found["origins"] = origins_of(runtime.vault, row, secrets)
     found["env_vars"] = tuple([_variable(runtime, row, variable, route) for variable in variables])
     return found
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.destinations import Moved
 from portal.domain.errors import Conflict, InvalidRequest
-from portal.domain.principals import Principal
+from portal.domain.principals import OPERATOR, Principal
 from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
@@ -60,12 +60,13 @@ def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
 @contextmanager
 def as_if_changed(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Iterator[Server]:
     """The row as it would be after a change; afterwards it is as it was. Raises what the change itself would raise,
-    and `Conflict` where it moves secrets of the definition; about what people stored an Admin decides later."""
+    and `Conflict` where it moves secrets of the definition; about what people stored an Admin decides later, so that it
+    is tried as the operator would: nothing of it is sent, and nothing stays."""
     moves = would_move(session, row, fields)
     refuse_own(moves, fields)
     savepoint = session.begin_nested()
     try:
-        write_change(session, principal, row, fields, keep=True if moves else None)
+        write_change(session, OPERATOR if moves else principal, row, fields, keep=True if moves else None)
         session.flush()
         yield row
     finally:

@@ -17,7 +17,7 @@ from portal.domain.submissions import Step
 from portal.domain.upstream import ProbeResult, Target
 from portal.services import audit
 from portal.services.runtime import runtime_of
-from portal.services.secrets.server_definition import opened
+from portal.services.secrets.server_definition import opened, route_of
 from portal.services.servers import destinations, queries, tool_snapshots
 from portal.services.servers.views import ServerView, view_server
 from portal.services.submissions import change_requests
@@ -68,6 +68,7 @@ def approve(
         session.delete(proposal)
         changed = sorted(fields)
     else:
+        destinations.refuse_mixed(row, route_of(session, row))
         row.probe_due_at, row.probe_failures = now(), 0
     row.approval_status = ApprovalStatus.ACTIVE.value
     _decided(session, principal, row)

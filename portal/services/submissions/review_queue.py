@@ -17,7 +17,7 @@ from portal.domain.servers import ApprovalStatus, AuthType
 from portal.domain.submissions import label_of
 from portal.services.instance_settings import load_preferences
 from portal.services.servers import destinations, queries, secret_moves
-from portal.services.servers.secret_moves import Going
+from portal.services.servers.secret_moves import Address, Going
 from portal.services.servers.views import ServerView, view_servers
 from portal.services.submissions import change_requests
 from portal.services.submissions.facts import Change, Check, changes_between, checks_of, facts_of
@@ -63,6 +63,7 @@ class Submission:
     checks: tuple[Check, ...]
     change_waits: bool
     destinations: tuple[Going, ...] = ()
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Review:
     why_not_approve: str = ""
     """Why the reader may not approve it, and who can; blank where they may."""
     destinations: tuple[Going, ...] = ()
+    addresses: tuple[Address, ...] = ()
 
     @property
     def moves(self) -> bool:
@@ -139,7 +141,7 @@ def list_submissions(
             row.wishes or {},
             checks_of(required, row),
             row.server_id in changes,
-            _destinations(session, row, changes.get(row.server_id)),
+            *_destinations(session, row, changes.get(row.server_id)),
         )
         for view, row in zip(view_servers(session, principal, rows), rows, strict=True)
     )
@@ -262,7 +264,7 @@ def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> 
             row, names, checks_of(required, row), twins[row.server_id],
             _changes(session, row, before.get(row.server_id), proposals.get(row.server_id)),
             proposals.get(row.server_id), _why_not(session, principal, row, proposals.get(row.server_id)),
-            _destinations(session, row, proposals.get(row.server_id)),
+            *_destinations(session, row, proposals.get(row.server_id)),
         )
         for row in rows
     )  # fmt: skip
@@ -272,17 +274,19 @@ def _why_not(session: Session, principal: Principal, row: Server, proposal: Prop
     return why_not_approve(session, principal, proposal.submitted_by if proposal is not None else row.submitted_by)
 
 
-def _destinations(session: Session, row: Server, proposal: Proposal | None) -> tuple[Going, ...]:
-    """Where each secret would go once it is approved, as the server stands now."""
+def _destinations(
+    session: Session, row: Server, proposal: Proposal | None
+) -> tuple[tuple[Going, ...], tuple[Address, ...]]:
+    """Where each secret would go, and each address would lead, once it is approved, as the server stands now."""
     if proposal is None:
-        return secret_moves.going(session, row)
+        return secret_moves.going(session, row), secret_moves.addresses(session, row)
     copy = destinations.copy_of(row)
     try:
         fields = destinations.copied(change_requests.proposed_fields(session, row, proposal))
         settled = destinations.write_definition(session, copy, fields, destinations.Said(keep=True))
     except PortalError:
-        return ()  # the approval will say why
-    return secret_moves.going(session, copy, settled.moved)
+        return (), ()  # the approval will say why
+    return secret_moves.going(session, copy, settled.moved), secret_moves.addresses(session, copy)
 
 
 def _changes(
@@ -298,6 +302,7 @@ def _changes(
 def _review(
     row: Server, names: Mapping[str, str], checks: tuple[Check, ...], duplicates: tuple[Duplicate, ...],
     changes: tuple[Change, ...] | None, proposal: Proposal | None, why_not: str, goes: tuple[Going, ...],
+    addresses: tuple[Address, ...],
 ) -> Review:  # fmt: skip
     assert row.submitted_at is not None
     return Review(
@@ -324,6 +329,7 @@ def _review(
         change_waits=proposal.submitted_at if proposal else None,
         why_not_approve=why_not,
         destinations=goes,
+        addresses=addresses,
     )
 
 

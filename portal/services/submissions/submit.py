@@ -163,8 +163,10 @@ def _is_own(principal: Principal) -> ColumnElement[bool]:
     return and_(Server.submitted_by == principal.team_id, Server.submitted_team_id == principal.team_id)
 
 
-def _own(session: Session, principal: Principal, server_id: str, *, lock: bool = False) -> Server:
-    query = select(Server).where(Server.server_id == server_id, _is_own(principal)).options(*queries.PARTS)
+def _own(session: Session, principal: Principal, reference: str, *, lock: bool = False) -> Server:
+    """The caller's own submission with this id, name or alias."""
+    query = select(Server).where(queries.is_called(reference), _is_own(principal)).options(*queries.PARTS)
+    query = query.order_by((Server.server_id == reference).desc()).limit(1)
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
     if row is None:
         raise Forbidden("There is no such submission of yours.")

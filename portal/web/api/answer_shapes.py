@@ -47,6 +47,14 @@ class GoingAnswer(BaseModel):
     is_own_host: bool
 
 
+class AddressAnswer(BaseModel):
+    """Where an address of a submission leads: its origin, whoever may read the address itself."""
+
+    field: str
+    origin: str
+    is_own_host: bool
+
+
 class MovedAnswer(BaseModel):
     """A stored secret that went elsewhere, or was forgotten; `people` is how many hold one of theirs."""
 
@@ -69,7 +77,7 @@ class SettledAnswer(BaseModel):
 ChangedServer = shape("ChangedServer", ServerView, settled=SettledAnswer)
 SubmissionAnswer = shape(
     "Submission", ServerView, submitted_team_id=str | None, wishes=dict[str, Any], checks=list[CheckAnswer],
-    change_waits=bool, destinations=list[GoingAnswer],
+    change_waits=bool, destinations=list[GoingAnswer], addresses=list[AddressAnswer],
 )  # fmt: skip
 SubmissionQueue = shape("SubmissionQueue", Counts, items=list_of(SubmissionAnswer))
 

@@ -100,6 +100,7 @@ def _submission(item: Submission) -> dict[str, Any]:
             {"secret": d.secret, "to": d.to, "from": d.before or None, "is_own_host": d.is_own_host}
             for d in item.destinations
         ],
+        "addresses": [{"field": a.field, "origin": a.origin, "is_own_host": a.is_own_host} for a in item.addresses],
     }
 
 

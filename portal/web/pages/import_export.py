@@ -76,16 +76,16 @@ def cancel() -> Response:
 
 @bp.route("/export", methods=["GET", "POST"])
 def export() -> Response:
-    """The catalogue as a file, without secrets."""
+    """The catalogue as a file, without what is stored as a secret."""
     authz.require(g.principal, Action.SERVER_CREATE)
-    form = ExportForm()
+    form, hides = ExportForm(), exports.hides_addresses(g.session, g.principal)
     if form.sent():
         name = form.format.data
         text = exports.export_catalogue(g.session, g.principal, name)
         exports.record_export(g.session, g.principal, name)
         attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text, mimetype=exports.FORMATS[name], headers=attachment)
-    return page("servers/export.html", nav="servers", form=form, status=form.status)
+    return page("servers/export.html", nav="servers", form=form, hides=hides, status=form.status)
 
 
 @bp.route("/export/enforcement", methods=["GET", "POST"])

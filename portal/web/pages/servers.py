@@ -6,7 +6,7 @@ from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.snippets import KEY_VARIABLE
 from portal.services.credentials import providers
-from portal.services.servers import crud, grid, inspection
+from portal.services.servers import crud, grid, inspection, secret_moves
 from portal.services.servers.grid_filters import GridQuery
 from portal.services.tools import client_setup
 from portal.services.upstreams import health
@@ -49,7 +49,8 @@ def detail(server_id: str) -> Response:
     """What it is, and what the person needs for it."""
     card = grid.get_card(g.session, g.principal, server_id)
     view = inspection.get_masked(g.session, g.principal, server_id)
-    return page("servers/overview.html", nav="servers", server=card, view=view)
+    addresses = secret_moves.addresses_among(view.origins or {}, card.address)
+    return page("servers/overview.html", nav="servers", server=card, view=view, addresses=addresses)
 
 
 @bp.get("/<server_id>/connect")
@@ -69,7 +70,8 @@ def configuration(server_id: str) -> Response:
     """How it is set up, secrets as set or not set."""
     view = inspection.get_inspected(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    return page("servers/configuration.html", nav="servers", server=card, view=view)
+    addresses = secret_moves.addresses_among(view.origins or {}, card.address)
+    return page("servers/configuration.html", nav="servers", server=card, view=view, addresses=addresses)
 
 
 @bp.get("/<server_id>/access")
