@@ -65,7 +65,6 @@ ONES_OWN = {
     "access.principals.is_use_noted": "of the key that asks",
     "access.principals.note_key_use": "of the key that asks",
     "access.principals.sign_out": "one's own session",
-    "oauth_broker.authorize_endpoint.bring_back": "one's own flow, by its state and the browser that holds it",
     "audit.events.record": "what was done is on record whoever did it",
     "credentials.connections.get_result": "of a flow of the browser that asks, told to its own person only",
     "credentials.connections.give_up": "ends a flow that its browser brought back; nothing is given away",
