@@ -1,6 +1,7 @@
-"""Which refresh token of an upstream an MCP client got by way of the portal, and for whom
+"""Which refresh token of an upstream an MCP client got by way of the portal, and for whom; who issued an API key
 
-Refresh tokens that older versions handed out are not known: their clients sign in anew.
+Refresh tokens that older versions handed out are not known: their clients sign in anew. Who issued the keys that are
+there is read from the audit log.
 """
 
 import sqlalchemy as sa
@@ -31,8 +32,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("refresh_hash"),
     )
     op.create_index("ix_refresh_grants_consent", "refresh_grants", ["user_id", "server_id", "client_hash"])
+    op.add_column("api_keys", sa.Column("issued_by", sa.String(length=128), nullable=True))
+    op.execute(
+        "UPDATE api_keys SET issued_by = (SELECT min(actor_id) FROM audit_events WHERE action = 'API key issued'"
+        " AND target_kind = 'key' AND target_id = api_keys.key_id)"
+    )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.drop_column("issued_by")
     op.drop_index("ix_refresh_grants_consent", table_name="refresh_grants")
     op.drop_table("refresh_grants")
