@@ -22,6 +22,7 @@ from portal.authorization.keys import (
 from portal.authorization.predicates import (
     active_admins,
     has_admin_view,
+    has_foreign_key,
     is_active_admin,
     is_admin,
     is_known,
@@ -88,6 +89,7 @@ __all__ = [
     "decide",
     "granted_toolsets",
     "has_admin_view",
+    "has_foreign_key",
     "horizon",
     "is_active_admin",
     "is_admin",

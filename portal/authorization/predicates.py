@@ -64,8 +64,16 @@ def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     return has_admin_view(principal) or (team_id in principal.team_ids and not principal.is_restricted_key)
 
 
+def has_foreign_key(principal: Principal) -> bool:
+    """Whether somebody else than the owner issued the key that asks, so that they may be who asks."""
+    return principal.key_issued_by is not None
+
+
 def may_approve_of(principal: Principal, author: str | None, *, has_other_admin: bool) -> bool:
-    """Whether an Admin may approve what `author` (a person's id) proposed: not their own, if another Admin can."""
+    """Whether an Admin may approve what `author` (a person's id) proposed: not their own, if another Admin can, and not
+    by a key that somebody else issued, who may be the author."""
+    if has_foreign_key(principal):
+        return False
     return principal.user_id is None or principal.user_id != author or not has_other_admin
 
 

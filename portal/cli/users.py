@@ -31,6 +31,19 @@ def add_user(email: str, name: str, role: str, password: str) -> None:
 @click.password_option(help="Asked for where it is not given.")
 def set_password(email: str, password: str) -> None:
     """Set somebody's password, for the next sign-in only."""
+    _change(email, {"password": password, "must_change_password": True})
+    click.echo("The password is set. It has to be changed at the next sign-in.")
+
+
+@users.command("deactivate")
+@click.argument("email")
+def deactivate_user(email: str) -> None:
+    """Let somebody in no more, neither by password nor by API key."""
+    _change(email, {"is_active": False})
+    click.echo("They are deactivated. An Admin can undo it on their page.")
+
+
+def _change(email: str, fields: dict[str, Any]) -> None:
     from portal.services.access import users as people
     from portal.services.access.by_email import find_by_email
 
@@ -38,8 +51,6 @@ def set_password(email: str, password: str) -> None:
         found = find_by_email(session, email)
         if found is None:
             raise click.ClickException(f"There is nobody with the e-mail {email}.")
-        fields = {"password": password, "must_change_password": True}
         people.change_user(session, OPERATOR, found.user_id, fields)
 
     base.in_transaction(change)
-    click.echo("The password is set. It has to be changed at the next sign-in.")

@@ -1,13 +1,15 @@
-"""E-mail addresses as they are compared: the domain as IDNA has it (UTS 46), and none that only looks like another."""
+"""E-mail addresses as they are compared: the domain as IDNA has it (UTS 46), what is before it under NFKC, and none
+that only looks like another."""
 
+import re
 import unicodedata
 
 import idna
 
 LONGEST = 320
 REFUSED = (
-    "This e-mail is refused: its domain is none, or holds characters that make it look like another one. "
-    "Type the domain in plain letters of one script."
+    "This e-mail is refused: it is none, or holds characters that make it look like another one. "
+    "Type each part in plain letters of one script, without quotes."
 )
 _TOGETHER = (
     frozenset({"LATIN", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}),
@@ -15,6 +17,8 @@ _TOGETHER = (
     frozenset({"LATIN", "CJK", "BOPOMOFO"}),
 )
 """Scripts that are written together (UTS 39, 5.2, Highly Restrictive)."""
+_QUOTING = frozenset('"\\')
+_BETWEEN_WORDS = re.compile(r"[!-,./:-?\[-`{-~-]+")  # ASCII signs, which separate words of a local part
 _LIKE_ASCII = frozenset(
     "аеорсухіјѕһԁԛԝӏѵүԍм"  # Cyrillic
     "αικνορτυχγϲϳω"  # Greek
@@ -30,13 +34,28 @@ def domain_of(email: str) -> str:
     local, _, domain = text.partition("@")
     if not local or "@" in domain or not text.isprintable() or any(c.isspace() for c in text) or len(text) > LONGEST:
         return ""
-    return ascii_domain(domain)
+    return ascii_domain(domain) if _is_honest_name(_normal_name(local)) else ""
 
 
 def normal_email(email: str) -> str:
-    """An address as it is stored: small letters, the domain as its A-label; "" for what is no plain address."""
+    """An address as it is stored: small letters, full width and the like as plain characters (NFKC), the domain as its
+    A-label; "" for what is no plain address."""
     domain = domain_of(email)
-    return f"{email.strip().partition('@')[0].lower()}@{domain}" if domain else ""
+    return f"{_normal_name(email.strip().partition('@')[0])}@{domain}" if domain else ""
+
+
+def _normal_name(local: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).lower())
+
+
+def _is_honest_name(local: str) -> bool:
+    """Whether what stands before the `@` looks like nothing else: without quotes, each of its words in one script."""
+    if any(c in _QUOTING or c == "@" or c.isspace() for c in local):
+        return False
+    words = [word for word in _BETWEEN_WORDS.split(local) if word]
+    scripts = {_script(c) for c in local if unicodedata.category(c)[0] == "L"}
+    is_of_one = len(scripts) < 2 or any(scripts <= together for together in _TOGETHER)
+    return is_of_one and all(_is_honest(word) for word in words)
 
 
 def email_forms(email: str) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ _OURS = (
 _FAMOUS = ("correcthorsebatterystaple", "troubador3", "troubadour3", "tr0ub4dor3")
 """Examples of good passwords, as `_plain` has them, that were good until everybody knew them."""
 _SHORTEST_NAME = 4
+_SIGNS = tuple(str.maketrans("0134578926$@!|+€(", f"o{one}eastbgzbsa{one}ltec") for one in "il")
+"""Signs that stand for letters; 1 for two of them."""
 _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
 
@@ -37,7 +39,8 @@ def check_new_password(password: str, own: Iterable[str | None], *, field: str =
         raise InvalidInput(f"A password has {LONGEST} characters at most.", field=field)
     words = _own_words(own)
     plain = _plain(password)
-    if any(word in plain for word in words if len(word) >= _SHORTEST_NAME):
+    readings = _readings(password)
+    if any(word in reading for word in words if len(word) >= _SHORTEST_NAME for reading in readings):
         raise InvalidInput(
             "This password holds your e-mail or your name. Choose one that says nothing of you, such as four or more "
             "words that do not belong together.",
@@ -80,6 +83,13 @@ def _own_words(own: Iterable[str | None]) -> list[str]:
             parts = [local, *re.split(r"[\W_]+", local), *(domain.split(".")[:-1] if domain else ())]
             found |= {_plain(part) for part in parts}
     return sorted((word for word in found if len(word) > 1), key=lambda word: (-len(word), word))
+
+
+def _readings(password: str) -> list[str]:
+    """What a password says to somebody who knows the usual tricks: as it is, with letters in place of the digits and
+    signs that stand for them, and each of these backwards."""
+    forwards = {_plain(text) for text in (password, *(password.translate(signs) for signs in _SIGNS))}
+    return [*forwards, *(text[::-1] for text in forwards)]
 
 
 def _plain(text: str) -> str:

@@ -66,7 +66,8 @@ class Principal:
     whether the caller's address lies in the internal ranges. `few_servers` holds every server that grants could reach
     or that is open to all, where these are few; it grants nothing, and lists look at no other. `owner` is the person
     whose key asks, where the key reaches only what they reach too: what they do not, it does not either. `is_personal`
-    is a key that reaches just what its owner reaches, and has what they have.
+    is a key that reaches just what its owner reaches, and has what they have. `key_issued_by` is the person who issued
+    the key that asks, where that is not its owner.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Principal:
     address: str | None = None
     owner: "Principal | None" = None
     is_personal: bool = False
+    key_issued_by: str | None = None
 
     @property
     def signature(self) -> str:

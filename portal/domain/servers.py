@@ -134,6 +134,11 @@ class ServerFields(TypedDict, total=False):
 
 NAME_RULE = "Use 1 to 64 letters, digits, “_” and “.” only."
 RESERVED_IDS = frozenset({"all-team-mcpservers", "all-proxy-mcpservers"})
+RESERVED_NAMES = frozenset(
+    ".well-known admin authorize callback credentials docs healthz hub keys login logout mcp oauth playground profile "
+    "readyz register servers static submissions token toolset toolsets ui v0.1 v1".split()
+)
+"""What paths of the portal and its gateway begin with, so that none can be that of a server: `/{server}/mcp`."""
 STDIO_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 CREDENTIAL_NAMES = frozenset(
     {
@@ -165,6 +170,8 @@ _UNSAFE_ENVIRONMENT = re.compile(
     r"|DOTNET_(STARTUP_HOOKS|ADDITIONAL_DEPS|SHARED_STORE|ROOT.*)|CORECLR_.*|GO(PROXY|FLAGS|ENV|ROOT|PATH|TOOLCHAIN)"
     r"|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS.*|CONTENT_TRUST.*|CLI_.*|CUSTOM_HEADERS)"
     r"|BUILDX_.*|COMPOSE_.*|CONTAINER_(HOST|CONNECTION)"
+    r"|(PYENV|RBENV|NODENV|JENV|GOENV|ASDF|MISE|VOLTA|FNM|NVM)_.*|RUSTC(_.*)?|RUSTDOC(_.*|FLAGS)?|RUSTFLAGS|RUSTUP_.*"
+    r"|CARGO_.*|LESSOPEN|LESSCLOSE|(.*_)?PAGER|EDITOR|VISUAL|BROWSER"
     r"|HOME|USERPROFILE|XDG_.*|PATH|BASH_ENV|BASHOPTS|SHELLOPTS|ZDOTDIR|ENV|IFS|PS4"
     r"|GIT_.*|SSL_.*|OPENSSL_.*|.*_CA_BUNDLE|CURL_HOME|.*_PROXY|PORTAL_.*)",
     re.I,
@@ -183,6 +190,13 @@ def normalized_name(value: str, field: str) -> str:
         shown = value[:64].encode("ascii", "backslashreplace").decode()
         raise InvalidRequest(f"“{shown}” cannot be the {field.replace('_', ' ')}. {NAME_RULE}", field=field)
     return name
+
+
+def check_not_reserved(name: str, field: str) -> None:
+    """Raise `InvalidRequest` for a name that the portal's own addresses begin with."""
+    if name.lower() in RESERVED_NAMES:
+        said = f"A server cannot be called {name}, as addresses of the portal begin with /{name}. Choose another name."
+        raise InvalidRequest(said, code="reserved_id" if field == "server_id" else "invalid_request", field=field)
 
 
 def origin_of(url: str | None) -> str | None:
@@ -220,6 +234,7 @@ def check_server_id(server_id: str) -> None:
     """An id is free text without spaces, slashes and control characters, and not a reserved one."""
     if server_id in RESERVED_IDS:
         raise InvalidRequest(f"The id {server_id} is reserved.", code="reserved_id", field="server_id")
+    check_not_reserved(server_id, "server_id")
     if not _SERVER_ID.fullmatch(server_id):
         raise InvalidRequest("An id has 1 to 128 characters without spaces and slashes.", field="server_id")
 

@@ -250,6 +250,7 @@ class ApiKey(Base):
 
     `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do; `admin`; or null for a
     key that is older than the column. `issued_with` is the key that its owner issued it with: it ends with that one.
+    `issued_by` is the person who issued it, by whichever key; null for the operator's.
     """
 
     __tablename__ = "api_keys"
@@ -263,6 +264,7 @@ class ApiKey(Base):
     allowed_routes: Mapped[list[str]] = mapped_column(default=list)
     set_by: Mapped[str | None] = mapped_column(String(8))
     issued_with: Mapped[str | None] = mapped_column(_ID, index=True)
+    issued_by: Mapped[str | None] = mapped_column(_ID)
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

@@ -6,7 +6,7 @@ As in `models.py`: what is secret stands only in columns of type `Sealed`; ids a
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, String, Text
+from sqlalchemy import JSON, ForeignKey, ForeignKeyConstraint, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.store.models import Base, Sealed, new_id, now
@@ -98,6 +98,33 @@ class Consent(Base):
     client_name: Mapped[str | None] = mapped_column(String(80))
     scopes: Mapped[list[str]] = mapped_column(default=list)
     given_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RefreshGrant(Base):
+    """A refresh token of an upstream that an MCP client got by way of the portal; it ends with the person's consent.
+
+    `refresh_hash` is the SHA-256 of the server's id and the token. `issuer` is what the token belongs to. `spent_at` is
+    when the client got another one for it.
+    """
+
+    __tablename__ = "refresh_grants"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "server_id", "client_hash"],
+            ["consents.user_id", "consents.server_id", "consents.client_hash"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_refresh_grants_consent", "user_id", "server_id", "client_hash"),
+    )
+
+    refresh_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(_ID)
+    server_id: Mapped[str] = mapped_column(_ID)
+    client_hash: Mapped[str] = mapped_column(String(64))
+    client_id: Mapped[str] = mapped_column(Text)
+    issuer: Mapped[str] = mapped_column(Text)
+    given_at: Mapped[datetime] = mapped_column(default=now)
+    spent_at: Mapped[datetime | None]
 
 
 class TemporaryServer(Base):

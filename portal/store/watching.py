@@ -95,6 +95,7 @@ UNWATCHED: Mapping[str, str] = {
     "chain_keys": "verify the audit's chain",
     "revocations": "the list itself",
     "rate_counts": "limit tries, and give no access",
+    "refresh_grants": "end with the consents that they belong to, which are watched",
     "known_sign_ins": "spare a person a limit, and give no access",
 }
 

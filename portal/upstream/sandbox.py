@@ -9,9 +9,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import pwd
 import resource
+import secrets
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from portal.upstream import folders
+
+log = logging.getLogger("portal.upstream")
 HOME = "/home/command"
 NOBODY = "nobody"
 DOCUMENTED = "docs/deployment.md, Commands (stdio)"
@@ -38,6 +43,7 @@ _ADDRESSES = (
     "NPM_CONFIG_REGISTRY", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX",
 )  # fmt: skip
 _OTHERS = ("NO_PROXY", "no_proxy", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
+_GONE = "gone-"
 _MIB = 1024 * 1024
 TMP_BYTES = 512 * _MIB
 LIMITS = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * _MIB, "data": 4096 * _MIB}
@@ -66,7 +72,7 @@ class Launch:
     def delete_home(self) -> None:
         """Delete its home folder; the next start makes a new one."""
         if self.home is not None:
-            _delete(self.home)
+            _forget(self.home)
 
 
 class NoSandbox(Exception):
@@ -207,7 +213,7 @@ class Sandbox:
             of_name.mkdir(mode=0o700, exist_ok=True)
             for other in of_name.iterdir():
                 if other != own:
-                    _delete(other)
+                    _forget(other)
             own.mkdir(mode=0o700, exist_ok=True)
             if account is not None:
                 os.chown(own, account.pw_uid, account.pw_gid, follow_symlinks=False)
@@ -216,14 +222,19 @@ class Sandbox:
         return own
 
     def forget_homes(self, known: Sequence[str]) -> int:
-        """Delete the home folders of all names but those `known`; answers how many."""
+        """Delete the home folders of all names but those `known`, and what could not be deleted before; answers how
+        many are gone."""
         if self._homes is None or not self._homes.is_dir():
             return 0
         kept = {_digest(name) for name in known}
-        gone = [path for path in self._homes.iterdir() if path.name not in kept]
-        for path in gone:
-            _delete(path)
-        return len(gone)
+        left = [path for path in self.left_homes() if path.parent.name in kept]
+        return sum(_forget(path) for path in (*left, *self._homes.iterdir()) if path.name not in kept)
+
+    def left_homes(self) -> list[Path]:
+        """The home folders that are used no more and could not be deleted."""
+        if self._homes is None or not self._homes.is_dir():
+            return []
+        return [*self._homes.glob(f"{_GONE}*"), *self._homes.glob(f"*/{_GONE}*")]
 
     def _environment(self) -> dict[str, str]:
         """What a command gets of the portal's environment: ways to programs, certificates and packages; no secret."""
@@ -270,11 +281,19 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _forget(path: Path) -> bool:
+    """Delete a home folder; whether it is gone. It gets another name before, under which none is ever used again.
+
+    Raises OSError where it keeps its name.
+    """
+    if not path.name.startswith(_GONE):
+        path = path.rename(path.with_name(f"{_GONE}{secrets.token_hex(16)}"))
+    try:
+        folders.remove(path)
+    except OSError as error:
+        log.warning("the home folder %s of a command that is gone could not be deleted (%s)", path, error.strerror)
+        return False
+    return True
 
 
 def _is_beyond(folder: Path, most_bytes: int, most_files: int) -> bool:

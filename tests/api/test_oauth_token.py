@@ -77,10 +77,11 @@ def test_a_code_is_worth_nothing_for_another_server(
 
 def test_oau_29_a_refresh_is_forwarded(client: As, add: Callable[..., str], recording_as: RecordingServer) -> None:
     add()
-    form = {"grant_type": "refresh_token", "refresh_token": "rt-old", "scope": "a"}
+    given = redeem(client("ada"), code_for(client("ada"))).get_json()["refresh_token"]
+    form = {"grant_type": "refresh_token", "refresh_token": given, "scope": "a"}
     answer = client("ada").ask("POST", f"{BASE}/token", data=form)
     assert answer.status_code == 200
-    assert (answer.get_json()["access_token"], answer.get_json()["refresh_token"]) == ("at-1", "rt-1")
+    assert (answer.get_json()["access_token"], answer.get_json()["refresh_token"]) == ("at-2", "rt-2")
     assert recording_as.last("token").form.items() >= {**form, "client_id": "stored-id"}.items()
     assert recording_as.last("token").form["resource"] == recording_as.url
 

@@ -83,9 +83,11 @@ HELD = {
     "A request's body": f"{in_words(app.MOST_BYTES)} | 413",
     "The preview of an OpenAPI document, with its file": in_words(web_limits.LARGER_BODIES["openapi.preview"]),
     "A document to import": f"{in_words(import_documents.MOST_BYTES)} | 413",
-    "New registrations of MCP clients by one address; equal ones do not count": web_limits.REGISTER.replace(
-        " per hour;", " an hour, "
-    ).replace(" per ", " a "),
+    "New registrations of MCP clients by one address, refused ones too; equal ones do not count": (
+        web_limits.REGISTER.replace(" per hour;", " an hour, ").replace(" per ", " a ")
+    ),
+    "Tries to sign in with a password, by one address": web_limits.SIGN_IN_BY_ADDRESS.replace(" per ", " a "),
+    "Tries to sign in with a password, for one e-mail": web_limits.SIGN_IN_BY_EMAIL.replace(" per ", " in "),
     "A request line": "8,190 bytes | 414",
     "A header": "16,380 bytes | 431",
 }

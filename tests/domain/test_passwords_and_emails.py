@@ -32,7 +32,8 @@ def test_common_passwords_are_refused(password: str) -> None:
     "password",
     [
         "melanie-lives-4711-here", "xq7 MELANIE zw9 kv3", "m.e.l.a.n.i.e 4711 zw9", "xq7Mélanie!zw9kv3",
-        "oneill-zw9-kv3-xq7",
+        "oneill-zw9-kv3-xq7", "m3l4n1e-zw9-kv3-xq7", "zw9 eInAlEm kv3 xq7", "zw9!31n4l3m!kv3!xq7", "$m!th zw9 kv3 xq7",
+        "One1lL-zw9-kv3-xq7",
         "smith and nine red kites", "widgets-zw9-kv3-xq7", "melanie.smith@widgets.example", "ｍｅｌａｎｉｅ zw9 kv3",
     ],
 )  # fmt: skip
@@ -106,6 +107,30 @@ def test_domains_that_only_look_like_another_are_none(domain: str) -> None:
 def test_what_is_no_plain_address_is_none(email: str) -> None:
     assert normal_email(email) == ""
     assert email_forms(email) == (email.strip().lower(),)
+
+
+@pytest.mark.parametrize("email", ["ａｄａ@example.com", "ＡＤＡ@example.com", "ⓐda@example.com"])
+def test_what_is_the_same_under_nfkc_is_the_same_person(email: str) -> None:
+    assert normal_email(email) == "ada@example.com"
+    assert "ada@example.com" in email_forms(email)
+    assert email.lower() in email_forms(email), "as it may have been stored once"
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        '"ada"@example.com', "а" + "da@example.com", "а" + "ԁ" + "а" + "@example.com", "ad\\a@example.com",
+        "ɑda@example.com", "mel.а@example.com", "ada＠x@example.com", "ada+ае@example.com", "ad☺@example.com",
+        "ανна@example.com",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_another_before_the_at_is_refused(email: str) -> None:
+    assert normal_email(email) == ""
+
+
+@pytest.mark.parametrize("local", ["анна", "анна.2", "jürgen.möller", "山田", "ms_o'neil+x-y", "josé", "mañana%b"])
+def test_an_honest_name_before_the_at_is_taken(local: str) -> None:
+    assert normal_email(f"{local}@example.com") == f"{local}@example.com"
 
 
 def test_what_an_operator_lists_may_be_written_as_in_dns() -> None:

@@ -397,7 +397,7 @@ _AWAY = {"MCP": {"transport": "http", "url": "{home}/mcp"}, "SSE": {"transport":
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def hiding(request: pytest.FixtureRequest, empty_database: Any, tmp_path_factory: Any) -> Iterator[Place]:
+def hiding(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Place]:
     """A portal whose Admins read no value that is stored."""
     need_sandbox(Sandbox())
     settings = make_settings(
@@ -405,7 +405,7 @@ def hiding(request: pytest.FixtureRequest, empty_database: Any, tmp_path_factory
     )  # fmt: skip
     with opened_world(settings) as world, sink() as home, sink() as foreign:
         add_callers(world)
-        yield Place(world, home, foreign, tmp_path_factory.mktemp("sink") / "heard")
+        yield Place(world, home, foreign)
 
 
 @pytest.mark.parametrize("away", [None, *_AWAY])

@@ -18,9 +18,9 @@ from portal.cli import base, main
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, Transport
-from portal.services import audit, instance_settings, trail
+from portal.services import audit, instance_settings
 from portal.services.access import keys, teams, users
-from portal.services.audit import hash_chain
+from portal.services.audit import hash_chain, trail
 from portal.services.audit.hash_chain import ANCHOR, HEAD, Hidden, hash_of
 from portal.services.audit.trail import EventFilter
 from portal.services.operations import revocations

@@ -237,6 +237,16 @@ def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> 
     )
 
 
+def test_home_folders_that_could_not_be_deleted_are_named(make: Make, tmp_path: Path) -> None:
+    need_sandbox(Sandbox())
+    left = tmp_path / "homes" / "gone-0123"
+    left.mkdir(parents=True)
+    found = [str(finding) for finding in commands.sandboxed(make(enable_stdio=True, stdio_homes=tmp_path / "homes"))]
+    [line] = [line for line in found if "could not be deleted" in line]
+    assert line.startswith("warn")
+    assert str(left) in line
+
+
 def test_https_without_a_trusted_proxy(make: Make) -> None:
     around = make(public_url="https://portal.invalid")
     assert any("PORTAL_TRUSTED_PROXIES" in line for line in told(around, Level.WARN))

@@ -16,6 +16,8 @@ from sqlalchemy import delete, func, select, text, update
 
 from portal.app import create_app, open_database
 from portal.cli import base, main
+from portal.cli.checks import journal as journal_checks
+from portal.cli.checks.findings import Surroundings
 from portal.domain.principals import OPERATOR, Role
 from portal.services import audit
 from portal.services.access import access_groups, keys, principals, teams, users
@@ -42,6 +44,7 @@ from portal.store.models import (
     User,
     UserCredential,
     UserVariable,
+    new_id,
     now,
 )  # fmt: skip
 from portal.store.oauth_tables import Consent, McpClient
@@ -375,6 +378,7 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
     done = site.restore(*(["--without-journal"] if site.kind == "sqlite" else []))
     assert done.exit_code == 0, done.output
     assert "API keys are dormant" in done.output
+    assert "Each Admin of this database can wake it: Ada." in done.output
     for name in ("mel", "ada"):
         code, said = site.status(KEYS[name])
         assert (code, "API keys are dormant" in said) == (401, True)
@@ -398,6 +402,26 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
     with site.database.session() as session:
         [woken] = trail.list_events(session, OPERATOR, trail.EventFilter(action="keys woken")).items
         assert woken.actor == "ada@example.com"
+
+
+@BOTH
+def test_the_operator_locks_out_who_is_an_admin_no_more_before_the_portal_starts(site: Site) -> None:
+    site.write(lambda session: make_user(session, "demoted", Role.ADMIN))
+    site.back_up()
+    site.write(lambda session: users.change_user(session, OPERATOR, "demoted", {"role": Role.MEMBER.value}))
+    if site.kind == "sqlite":
+        site.database.engine.dispose()
+        site.journal.rename(site.journal.with_suffix(".away"))
+    else:
+        with site.database.engine.begin() as connection:
+            connection.execute(text("drop schema portal_journal cascade"))
+    done = site.restore(*(["--without-journal"] if site.kind == "sqlite" else []))
+    assert "Each Admin of this database can wake it: Ada, Demoted." in done.output
+    assert site.run("users", "deactivate", "demoted@example.com").exit_code == 0
+    assert site.run("users", "deactivate", "nobody@example.com").exit_code == 1
+    browser = create_app(site.settings, database=site.database).test_client()
+    assert sign_in(browser, "demoted").status_code != 303
+    assert site.run("keys", "wake").exit_code == 0
 
 
 def sign_in(browser: Any, name: str) -> Any:
@@ -563,6 +587,63 @@ def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
             assert said in (trail.verify(session, OPERATOR).fault or "")
 
 
+def accept_all(site: Site) -> None:
+    """What an operator does who knows why events are missing."""
+    with site.database.session() as session:
+        numbers = [number for number, _ in trail.list_unaccepted(session, OPERATOR)]
+    assert numbers
+    for number in numbers:
+        done = site.run("audit", "accept", "--event", str(number))
+        assert done.exit_code == 0, done.output
+
+
+@BOTH
+def test_a_cut_with_an_older_head_put_back_is_told_until_an_operator_accepts_it(site: Site) -> None:
+    def noted(session: Any) -> dict[str, Any]:
+        return dict(session.get(Preference, "audit_head").value)
+
+    older = site.write(noted)
+    for name in ("a", "b", "c"):
+        site.write(lambda session: make_server(session, f"new_{name}"))  # noqa: B023
+    last = site.write(noted)["sequence"]
+
+    def cut(session: Any) -> None:
+        session.execute(text("delete from audit_events where sequence > :last"), {"last": older["sequence"]})
+        session.get(Preference, "audit_head").value = older
+
+    site.write(cut)
+    assert site.start().is_older
+    said = f"events {older['sequence'] + 1} to {last} were noted outside and are not in this database"
+    number = older["sequence"] + 1
+    for _ in range(2):
+        verified = site.run("audit", "verify")
+        assert verified.exit_code == 3, verified.output
+        assert said in verified.output
+        assert f"portal audit accept --event {number}" in verified.output
+        site.write(lambda session: make_server(session, new_id()[:8]))  # life goes on
+    around = Surroundings(site.settings, site.database)
+    told = [str(finding) for finding in journal_checks.is_whole(around)]
+    assert any(line.startswith("BAD") and said in line for line in told), told
+    assert site.run("audit", "accept", "--event", str(number + 1)).exit_code == 1
+    assert site.run("audit", "accept", "--event", str(number)).exit_code == 0
+    assert site.run("audit", "accept", "--event", str(number)).exit_code == 1, "it is accepted already"
+    verified = site.run("audit", "verify")
+    assert verified.exit_code == 0, verified.output
+    assert said in verified.output, "it stays on record"
+    assert "An operator accepted that at event" in verified.output
+    assert not any("audit log" in str(finding) for finding in journal_checks.is_whole(around))
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_what_portal_restore_did_itself_needs_no_more_words(site: Site) -> None:
+    site.back_up()
+    site.write(lambda session: make_server(session, "later"))
+    assert site.restore().exit_code == 0
+    verified = site.run("audit", "verify")
+    assert verified.exit_code == 0, verified.output
+    assert "an older database was found in place of a newer one. “portal restore” put it there." in verified.output
+
+
 # The three files of SQLite, each at the time of the backup or now
 
 
@@ -629,6 +710,12 @@ def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
     assert site.status(KEYS["mel"])[0] == 401
     assert site.status("sk-later")[0] == 401
     assert site.start().because is None, "a second start finds what the first has written"
+    verified = site.run("audit", "verify")
+    known = {"database": "now", "journal": "now", "head": "now"} | states
+    may_be_lost = known["database"] == "old" or known["head"] in ("gone", "garbage")
+    assert verified.exit_code == (3 if may_be_lost else 0), verified.output
+    if may_be_lost:
+        accept_all(site)
     assert site.run("audit", "verify").exit_code == 0, "it is on record"
     site.database.engine.dispose()
 

@@ -114,6 +114,28 @@ def test_up_makes_every_table_and_down_leaves_none(empty: Database) -> None:
     assert tables_of(empty) == TABLES
 
 
+def test_who_issued_a_key_is_read_from_the_audit_log(empty: Database) -> None:
+    schema.upgrade(empty.engine, "0009")
+    tables = {table.name: table for table in reflected(empty)}
+
+    def add(name: str, number: int, **fields: object) -> None:
+        row = {column.name: sample(column, number) for column in tables[name].columns}
+        with empty.engine.begin() as connection:
+            connection.execute(tables[name].insert(), row | fields)
+
+    add("users", 1)
+    add("teams", 1)
+    for number, key_id in enumerate(("lent", "of-the-operator", "of-nobody-knows-whom"), start=1):
+        add("api_keys", number, key_id=key_id, user_id=None, team_id=None)
+    said = {"action": "API key issued", "target_kind": "key"}
+    add("audit_events", 1, **said, target_id="lent", actor_id="promo")
+    add("audit_events", 2, **said, target_id="of-the-operator", actor_id=None)
+    schema.upgrade(empty.engine)
+    with empty.engine.connect() as connection:
+        found = dict(connection.execute(text("select key_id, issued_by from api_keys")).all())
+    assert found == {"lent": "promo", "of-the-operator": None, "of-nobody-knows-whom": None}
+
+
 def test_up_again_changes_nothing(empty: Database) -> None:
     schema.upgrade(empty.engine)
     schema.upgrade(empty.engine)

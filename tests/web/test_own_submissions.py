@@ -58,6 +58,39 @@ def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(
     assert client("mel").put(f"/v1/mcp/server/{server_id}/reject", {"only_change": True}).status_code == 200
 
 
+def test_nobody_approves_by_a_key_that_they_issued_for_somebody_else(client: As, write: Write) -> None:
+    server_id = submitted(client)
+    role_of(write, "mel", "proxy_admin")
+    with write() as session:
+        mels = make_key(session, user_id="mel")
+    issued = client(mels).post("/v1/keys", {"user_id": "ada"})
+    assert issued.status_code in (200, 201), issued.get_json()
+    adas = client(issued.get_json()["key"])
+    further = client(adas.post("/v1/keys", {"user_id": "ada"}).get_json()["key"])
+    for key in (adas, further):
+        refused = key.put(f"/v1/mcp/server/{server_id}/approve", {})
+        assert refused.status_code == 403, refused.get_json()
+        assert "issued by somebody else than its owner" in refused.get_json()["detail"]["message"]
+    assert status_of(write, server_id) == "pending_review"
+    own = client("ada").post("/v1/keys", {"user_id": "ada"}).get_json()["key"]
+    assert client(own).put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+
+
+def test_what_is_done_by_a_key_names_the_key_and_who_issued_it(client: As, write: Write) -> None:
+    issued = client("ada").post("/v1/keys", {"user_id": "vera", "key_alias": "lent"}).get_json()
+    own = client("ada").post("/v1/keys", {"user_id": "ada"}).get_json()
+    role_of(write, "vera", "proxy_admin")
+    for key, name in ((issued, "by-lent"), (own, "by-own")):
+        assert client(key["key"]).post("/v1/teams", {"team_alias": name}).status_code in (200, 201)
+    with write() as session:
+        made = select(AuditEvent).where(AuditEvent.action == "team created").order_by(AuditEvent.sequence.desc())
+        by_own, by_lent = session.scalars(made.limit(2)).all()
+        assert (by_lent.actor_id, by_lent.key_id) == ("vera", issued["key_id"])
+        assert by_lent.details["key_issued_by"] == "ada"
+        assert (by_own.actor_id, by_own.key_id) == ("ada", own["key_id"])
+        assert "key_issued_by" not in by_own.details
+
+
 @pytest.mark.parametrize("other", ["no", "deactivated"])
 def test_the_only_admin_may_and_the_record_says_so(client: As, write: Write, other: str) -> None:
     server_id = submitted(client)

@@ -30,4 +30,7 @@ def sandboxed(around: Surroundings) -> Iterator[Finding]:
     else:
         cure = "Set PORTAL_STDIO_HOMES to a folder that the portal may write in"
         yield warn(_NAME, "their home folders are in memory: npx and uvx download at each start", cure)
+    if left := sandbox.left_homes():
+        cure = f"Delete them as root: {', '.join(str(path) for path in left[:3])}"
+        yield warn(_NAME, f"{len(left)} home folders of commands that are gone could not be deleted", cure)
     yield ok(_NAME, "reach the network of this host, its loopback included")

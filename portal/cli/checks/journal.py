@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from portal.cli.checks.findings import Finding, Surroundings, bad, ok
 from portal.domain.principals import OPERATOR
+from portal.services.audit import trail
 from portal.services.operations import revocations
 
 
@@ -12,6 +13,7 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
     with around.database.session() as session:
         fault = revocations.fault_of_journal(session, OPERATOR)
         because = revocations.dormant_because(session, OPERATOR)
+        lost = trail.list_unaccepted(session, OPERATOR)
     if fault:
         yield bad(
             "revocation journal", fault,
@@ -19,5 +21,8 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield ok("revocation journal", "it holds")
+    for _, note in lost:
+        what, _, cure = note.partition(". ")
+        yield bad("audit log", what, cure)
     if because:
         yield bad("API keys", f"they are dormant: {because}", "Look at keys and people, then run: portal keys wake")

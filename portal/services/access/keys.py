@@ -232,7 +232,7 @@ def _issue(
     row = ApiKey(
         key_alias=draft.key_alias, key_hash=hash_key(key), key_prefix=key[:_PREFIX_LENGTH], user_id=draft.user_id,
         team_id=draft.team_id, allowed_routes=list(draft.allowed_routes), expires_at=draft.expires_at,
-        set_by=set_by, issued_with=issued_with,
+        set_by=set_by, issued_with=issued_with, issued_by=principal.key_issued_by or principal.user_id,
     )  # fmt: skip
     session.add(row)
     session.flush()

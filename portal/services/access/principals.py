@@ -112,7 +112,7 @@ def stranger(session: Session, address: str | None) -> Principal:
 _KEY = select(
     ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
     ApiKey.set_by, ApiKey.revoked_at, ApiKey.expires_at, User.email, User.display_name, User.role, User.is_active,
-    authz.owner_is_member().label("is_member"), ApiKey.created_at,
+    authz.owner_is_member().label("is_member"), ApiKey.created_at, ApiKey.issued_by,
     _PREFERENCES, _DORMANT,
 ).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
 _TEAMS_OF = select(TeamMember.user_id, TeamMember.team_id).where(
@@ -178,6 +178,7 @@ def _principal(
         team_id=key.team_id,
         team_ids=frozenset([key.team_id] if key.team_id else []),
         allowed_routes=tuple(key.allowed_routes),
+        key_issued_by=key.issued_by if key.issued_by != key.user_id else None,
         is_internal=is_internal(address, preferences.mcp_internal_ip_ranges),
         view_all=preferences.user_mcp_management_mode == "view_all",
         address=address,

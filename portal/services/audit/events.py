@@ -36,7 +36,12 @@ def record(
     session: Session, principal: Principal, action: str, kind: str, target_id: str | None, *,
     outcome: Outcome = Outcome.DONE, **details: object,
 ) -> None:  # fmt: skip
-    """Add an event. `details` name fields, counts and `changes` (see `changed`), never a secret."""
+    """Add an event. `details` name fields, counts and `changes` (see `changed`), never a secret.
+
+    Who issued the key that asks is named beside its owner, where that is somebody else.
+    """
+    if principal.key_issued_by is not None:
+        details["key_issued_by"] = principal.key_issued_by
     if kind == "user":
         details.pop("name", None)
     row = AuditEvent(

@@ -25,6 +25,7 @@ _VERIFIED = "audit_verified"
 _DELETED = "Deleted user"
 OLDER = "older database noticed"
 MISSING = "journal missing"
+ACCEPTED = "missing events accepted"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ FILTER_NAMES = ("actor", "action", "target", "outcome", "since", "until")
 class Verification:
     """What a walk along the chain found: how many events hold, how many are older than it, and the first fault.
 
-    `notes` are no faults, and worth knowing: events without a key, and places where an older database came back.
+    `notes` are no faults, and worth knowing: events without a key, and places where an older database came back. Of
+    those `unaccepted` are the ones, by their number, that no operator has accepted.
     """
 
     holds: int
@@ -74,6 +76,7 @@ class Verification:
     fault: str | None
     at: datetime
     notes: tuple[str, ...] = ()
+    unaccepted: tuple[int, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -138,7 +141,7 @@ def verify(
         Preference(
             name=_VERIFIED,
             value={"holds": found.holds, "earlier": found.earlier, "fault": found.fault, "at": found.at.isoformat(),
-                   "notes": list(found.notes)},
+                   "notes": list(found.notes), "unaccepted": list(found.unaccepted)},
         )
     )  # fmt: skip
     audit.record(session, principal, "audit verified", "audit", None, events=found.holds, fault=found.fault)
@@ -156,7 +159,81 @@ def last_verification(session: Session, principal: Principal) -> Verification | 
         return None
     kept = row.value
     at, notes = datetime.fromisoformat(kept["at"]), tuple(kept.get("notes", ()))
-    return Verification(kept["holds"], kept["earlier"], kept["fault"], at, notes)
+    unaccepted = tuple(kept.get("unaccepted", ()))
+    return Verification(kept["holds"], kept["earlier"], kept["fault"], at, notes, unaccepted)
+
+
+def accept(session: Session, principal: Principal, number: int) -> None:
+    """Say, as the operator, that it is known why events are missing where event `number` found an older database.
+
+    Raises `InvalidInput` where no such event waits for that.
+    """
+    authz.require(principal, Action.VAULT_MANAGE)
+    if number not in {sequence for sequence, _ in list_unaccepted(session, principal)}:
+        raise InvalidInput(f"Event {number} is none that waits to be accepted.", field="event")
+    audit.record(session, principal, ACCEPTED, "audit", None, event=number)
+    session.flush()
+
+
+def list_unaccepted(session: Session, principal: Principal) -> list[tuple[int, str]]:
+    """The events, by their number, at which older databases were found that no operator has accepted, and what they
+    say."""
+    authz.require(principal, Action.VAULT_MANAGE)
+    query = select(AuditEvent).where(AuditEvent.action.in_((OLDER, MISSING, ACCEPTED))).order_by(AuditEvent.sequence)
+    gaps = _Gaps()
+    for row in session.scalars(query.where(AuditEvent.sequence.is_not(None))):
+        gaps.see(row)
+    return [(number, gaps.note(number)) for number in gaps.unaccepted]
+
+
+class _Gaps:
+    """The places in a chain where an older database, or one without what is kept outside, was found."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, AuditEvent] = {}
+        self._accepted: dict[int, int] = {}
+
+    def see(self, row: AuditEvent) -> None:
+        """Take in an event."""
+        if row.action in (OLDER, MISSING):
+            self._found[row.sequence or 0] = row
+        elif row.action == ACCEPTED:
+            self._accepted.setdefault(int(row.details.get("event", 0)), row.sequence or 0)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found, in the order of the events."""
+        return [self.note(number) for number in self._found]
+
+    @property
+    def unaccepted(self) -> tuple[int, ...]:
+        """Where events may be missing, and neither `portal restore` did it nor an operator knows why."""
+        return tuple(n for n, row in self._found.items() if n not in self._accepted and _has_lost_events(row))
+
+    def note(self, number: int) -> str:
+        """What an event found, which events are missing, and what became of it."""
+        row = self._found[number]
+        outside, here = row.details.get("head_outside"), row.details.get("head_here") or 0
+        said = f"At event {number} the revocation journal or the head outside was not whole"
+        if row.action == OLDER:
+            said = f"At event {number} an older database was found in place of a newer one"
+        if isinstance(outside, int) and outside > here:
+            said += f": events {here + 1} to {outside} were noted outside and are not in this database"
+        elif outside is None and row.action == MISSING:
+            said += ": whether events are missing is not known"
+        if row.details.get("restored"):
+            return f"{said}. “portal restore” put it there."
+        if number in self._accepted:
+            return f"{said}. An operator accepted that at event {self._accepted[number]}."
+        if number in self.unaccepted:
+            return f"{said}. Find out why, then run: portal audit accept --event {number}"
+        return f"{said}."
+
+
+def _has_lost_events(row: AuditEvent) -> bool:
+    """Whether events are missing, or may be, where this one found something, by other means than `portal restore`."""
+    outside, here = row.details.get("head_outside"), row.details.get("head_here") or 0
+    return not row.details.get("restored") and (row.action == OLDER or outside is None or outside > here)
 
 
 class _Walk:
@@ -170,18 +247,19 @@ class _Walk:
         self._anchor: AuditEvent | None = None
         self._keyed_since: datetime | None = None
         self._unkeyed: list[int] = []
-        self._notes: list[str] = []
+        self._gaps = _Gaps()
 
     def result(self) -> Verification:
         """Walk, and tell."""
         fault = self._along() or self._at_the_end()
         earlier = hash_chain.count_earlier(self._session)
+        notes = self._gaps.notes
         if self._unkeyed:
-            self._notes.append(
+            notes.append(
                 f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} carry no key: a version "
                 "from before keyed events wrote them during the upgrade. If none ran then, they are forged."
             )
-        return Verification(self._last.sequence, earlier, fault, now(), tuple(self._notes))
+        return Verification(self._last.sequence, earlier, fault, now(), tuple(notes), self._gaps.unaccepted)
 
     def _along(self) -> str | None:
         try:
@@ -225,10 +303,7 @@ class _Walk:
             if last.sequence and row.action != hash_chain.ANCHOR:
                 return f"Event {number} is keyed, and nothing seals the events before it."
             self._anchor = row if row.action == hash_chain.ANCHOR else None
-        if row.action == OLDER:
-            self._notes.append(f"At event {number} an older database was found in place of a newer one.")
-        if row.action == MISSING:
-            self._notes.append(f"At event {number} the revocation journal or the head outside was not whole.")
+        self._gaps.see(row)
         return None
 
     def _fault_without_key(self, row: AuditEvent) -> str | None:

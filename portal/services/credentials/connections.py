@@ -28,7 +28,7 @@ from portal.services.oauth_client.user_tokens import wanted_scopes
 from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND, needs_a_person
-from portal.services.servers import own_data
+from portal.services.servers import own_data, queries
 from portal.services.upstreams import connection_test
 from portal.store.database import release
 from portal.store.models import Server, UserCredential, now
@@ -102,13 +102,14 @@ def get_state(session: Session, principal: Principal, server_id: str) -> Connect
 
 
 def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionState, str | None, str | None]]:
-    """The caller's connections with the name and alias of each server, None where it is gone; one query.
+    """The caller's connections with the name and alias of each server, None where it is gone or not for them to see
+    any more; one query.
 
     Raises `InvalidRequest` for a key that belongs to nobody.
     """
     own_data.require_person(principal)
     query = (
-        select(UserCredential, Server.server_name, Server.alias)
+        select(UserCredential, *queries.names_known_to(principal))
         .outerjoin(Server, Server.server_id == UserCredential.server_id)
         .where(UserCredential.user_id == principal.user_id, UserCredential.kind == KIND)
         .order_by(UserCredential.server_id)

@@ -142,16 +142,18 @@ def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyS
 
 
 def list_holdings(session: Session, principal: Principal) -> list[Holding]:
-    """Everything the caller stored, by the servers' names, also for servers that they may not use any more."""
+    """Everything the caller stored, by the servers' names, also for servers that they may not use any more. Those are
+    called by their ids: what they are called since is not the caller's to know."""
     values = Counter(session.scalars(select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)))
     mine = select(UserCredential.server_id, UserCredential.kind).where(UserCredential.user_id == principal.user_id)
     kinds = {(server_id, kind) for server_id, kind in session.execute(mine)}
     ids = values.keys() | {server_id for server_id, _ in kinds}
-    names = select(Server.server_id, Server.server_name, Server.alias).where(Server.server_id.in_(ids))
-    return [
+    there = select(Server.server_id, *queries.names_known_to(principal)).where(Server.server_id.in_(ids))
+    found = [
         Holding(i, name or alias or i, values[i], (i, "byok") in kinds, (i, KIND) in kinds)
-        for i, name, alias in session.execute(names.order_by(Server.sort_key, Server.server_id))
+        for i, name, alias in session.execute(there)
     ]
+    return sorted(found, key=lambda holding: (holding.server_name.casefold(), holding.server_id))
 
 
 def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:

@@ -4,7 +4,6 @@ The upstream sees the portal as its client, and always the portal's own redirect
 code under the client's own PKCE challenge.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,11 +23,13 @@ from portal.services.access.principals import principal_for_key_id
 from portal.services.oauth_broker.common import (
     CODE,
     CONSENT,
+    ENDED,
     FLOW,
     NO_AUTHORIZATION,
     authorization,
     check_redirect,
     configured_scopes,
+    consent_key,
     issuer_of,
     names_of,
     note_client_seen,
@@ -138,8 +139,7 @@ def get_question(session: Session, principal: Principal, flow_id: str, browser: 
         flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
         shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
         principal.name if principal.user_id else None,
-        is_remembered=not (begun["registered"] or is_loopback(back) or begun.get("key_id"))
-        and principal.user_id is not None,
+        is_remembered=not (begun["registered"] or is_loopback(back)) and principal.user_id is not None,
         is_by_key=bool(begun.get("key_id")),
     )  # fmt: skip
 
@@ -165,9 +165,9 @@ def decide(session: Session, principal: Principal, flow_id: str, browser: str, *
         raise InvalidRequest(_OVER)
     audit.record(session, principal, "app allowed", "server", row.server_id, **details)
     note_client_seen(session, begun["client_id"])
+    _remember(session, principal, row, begun)
     if begun.get("code"):
         return Departure(_with_code(session, flow, begun["code"]), is_to_app=True)
-    _remember(session, principal, row, begun)
     return Departure(_departed(session, begun, flow.user_id, row.server_id, browser))
 
 
@@ -190,17 +190,23 @@ def _asking(session: Session, principal: Principal, flow: Flow, browser: str | N
 
 
 def bring_back(
-    session: Session, principal: Principal | None, flow: Flow, answer: Mapping[str, str], *, browser: str
+    session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str], *, browser: str
 ) -> Departure:
     """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error,
     or, where it began with an API key, first to the consent page in this `browser`, which alone can go on.
 
     The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person came back than left,
-    another authorization server answered (RFC 9207), or the redirect URI is no longer trusted.
+    they may not use the server any more, another authorization server answered (RFC 9207), or the redirect URI is no
+    longer trusted.
     """
     begun = flow.contents
-    if begun["is_bound"] and flow.user_id != (principal.user_id if principal else None):
-        raise InvalidRequest("Somebody else is signed in here than when this began. Begin again in the app.")
+    if begun["is_bound"]:
+        if flow.user_id != principal.user_id:
+            raise InvalidRequest("Somebody else is signed in here than when this began. Begin again in the app.")
+        try:
+            find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
+        except (Forbidden, NotFound, Unauthenticated):
+            raise InvalidRequest(ENDED) from None
     iss = answer.get("iss")
     if begun["upstream_issuer"] and (iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]):
         raise InvalidRequest("This answer came from another sign-in provider than was asked. Begin again in the app.")
@@ -304,17 +310,13 @@ def _to_client(begun: Mapping[str, Any], parameters: dict[str, str]) -> str:
     return with_parameters(begun["redirect_uri"], {**parameters, **state, "iss": begun["issuer"]})
 
 
-def _consent_key(client_id: str, back: str) -> str:
-    return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
-
-
 def _is_remembered(
     session: Session, principal: Principal, row: Server, asked: AuthorizationRequest, scopes: tuple[str, ...]
 ) -> bool:
     """Whether the person allowed just this before; nothing on their own computer is ever remembered."""
     if principal.user_id is None or is_loopback(asked.redirect_uri):
         return False
-    key = (principal.user_id, row.server_id, _consent_key(asked.client_id, asked.redirect_uri))
+    key = (principal.user_id, row.server_id, consent_key(asked.client_id, asked.redirect_uri))
     consent = session.get(Consent, key)
     return consent is not None and set(scopes) <= set(consent.scopes)
 
@@ -325,7 +327,7 @@ def _remember(session: Session, principal: Principal, row: Server, begun: Mappin
     session.merge(
         Consent(
             user_id=principal.user_id, server_id=row.server_id, client_id=begun["client_id"],
-            client_hash=_consent_key(begun["client_id"], begun["redirect_uri"]), redirect_uri=begun["redirect_uri"],
+            client_hash=consent_key(begun["client_id"], begun["redirect_uri"]), redirect_uri=begun["redirect_uri"],
             client_name=begun["name"] or None, scopes=list(begun["scopes"]),
         )
     )  # fmt: skip

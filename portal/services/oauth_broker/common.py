@@ -1,23 +1,30 @@
-"""What the parts of the broker share: where sign-in happens, as which client, and whose word of a redirect is taken."""
+"""What the parts of the broker share: where sign-in happens, as which client, whose word of a redirect is taken, and
+who may still go on."""
 
+import hashlib
 from urllib.parse import quote
 
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from portal.domain.errors import Conflict, InvalidRequest, UpstreamFailure
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict, InvalidRequest, Unauthenticated, UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client, Discovery
 from portal.domain.oauth_requests import is_metadata_document
 from portal.domain.redirects import check_redirect_uri, same_registered_uri
+from portal.services.access.principals import principal_for_user
 from portal.services.instance_settings import load_preferences
 from portal.services.oauth_client.discovery import authorization_of
 from portal.services.oauth_client.registration import document_url, known_client
 from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.secrets.token_store import is_machine
+from portal.services.servers import queries
 from portal.store.models import Server, now
 from portal.store.oauth_tables import McpClient
 
+ENDED = "The person may not use this server any more."
 FLOW = "broker"
 CONSENT = "broker_consent"
 CODE = "broker_code"
@@ -27,6 +34,20 @@ NO_AUTHORIZATION = (
     "Nobody can tell where to sign in to this server. An Admin can set its authorization URL and token URL in its "
     "form; where it has a URL, discovery failed, and the portal’s log says how."
 )
+
+
+def person_may_use(session: Session, user_id: str, address: str | None, row: Server) -> bool:
+    """Whether a person for whom something was begun has an account still, and may use the server now."""
+    try:
+        person = principal_for_user(session, user_id, address)
+    except Unauthenticated:
+        return False
+    return authz.may(person, Action.SERVER_RENEW, queries.facts(session, row))
+
+
+def consent_key(client_id: str, back: str) -> str:
+    """What names an app in a person's consent: the SHA-256 of its id and its redirect URI."""
+    return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
 
 
 def prefix_of(row: Server) -> str:

@@ -11,6 +11,7 @@ from portal.domain.principals import Principal
 from portal.domain.redirects import shown_destination
 from portal.services import audit
 from portal.services.oauth_client.flows import forget_flows
+from portal.services.servers import queries
 from portal.store.models import Server
 from portal.store.oauth_tables import Consent
 
@@ -29,9 +30,10 @@ class AllowedApp:
 
 
 def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
-    """The apps that the caller allowed, the newest first; one query."""
+    """The apps that the caller allowed, the newest first; one query. A server that they may not see any more is called
+    by its id."""
     query = (
-        select(Consent, Server.server_name, Server.alias)
+        select(Consent, *queries.names_known_to(principal))
         .join(Server, Server.server_id == Consent.server_id)
         .where(Consent.user_id == principal.user_id)
         .order_by(Consent.given_at.desc(), Consent.client_hash)

@@ -3,7 +3,8 @@
 Strangers ask, so the answer is made of the name that they ask for and of nothing that is stored: it is the same for a
 server that is there, for one that is hidden, under review or rejected, and for a name that nobody uses. Only of a
 server that strangers may sign in to (its sign-in is delegated or passed through) do they learn the scopes and the
-title. Whether a name stands for a server shows once somebody has signed in.
+title, and that they sign in anew where others renew. Whether a name stands for a server shows once somebody has signed
+in.
 """
 
 from typing import Any
@@ -57,7 +58,8 @@ def describe_authorization_server(session: Session, principal: Principal, prefix
         "scopes_supported": _scopes(session, row),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        # Who is let in without an account gets no refresh token: the portal could not say whose it is.
+        "grant_types_supported": ["authorization_code", *(["refresh_token"] if row is None else [])],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "authorization_response_iss_parameter_supported": True,

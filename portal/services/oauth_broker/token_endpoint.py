@@ -20,12 +20,16 @@ from portal.domain.principals import Principal
 from portal.domain.token_answers import broken_rule, claimed_account
 from portal.domain.upstream import HealthReason
 from portal.services import audit
+from portal.services.oauth_broker import refresh_grants
 from portal.services.oauth_broker.common import (
     CODE,
+    ENDED,
     NO_AUTHORIZATION,
     authorization,
+    consent_key,
     known_client_of,
     note_client_use,
+    person_may_use,
     require_oauth,
     upstream_client,
 )
@@ -37,13 +41,16 @@ from portal.services.oauth_client.registration import redirect_uri
 from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.token_store import KIND
+from portal.services.servers import queries
 from portal.store.database import release
 from portal.store.models import Server, UserCredential, now
+from portal.store.oauth_tables import RefreshGrant
 from portal.telemetry import metrics
 from portal.upstream.oauth_client import OAuthRefused
 
 log = logging.getLogger("portal.oauth")
 _ANSWERED = ("access_token", "token_type", "expires_in", "refresh_token", "scope")
+_NOT_THIS_CODE = "This code is unknown here, used, expired, or was issued to another client."
 _CLIENTS_FAULT = ("invalid_grant", "invalid_scope", "invalid_request", "unauthorized_client", "invalid_target")
 
 
@@ -91,14 +98,13 @@ def _exchanged(
     client = upstream_client(
         session, row, found.server, known_as, callers_id=asked.client_id, callers_secret=asked.client_secret
     )
+    if flow is None or not _fits(principal, row, flow, asked):
+        raise _refused(_NOT_THIS_CODE)
+    if flow.user_id is not None and not person_may_use(session, flow.user_id, principal.address, row):
+        raise _refused(ENDED)
     # What is wrong with a replay does not end the code; a good one does, once, whichever process it comes to.
-    if flow is None or not _fits(principal, row, flow, asked) or not take_flow(
-        session, place, kinds=(CODE,), browser=None
-    ):  # fmt: skip
-        metrics.security("code_refused")
-        raise InvalidRequest(
-            "This code is unknown here, used, expired, or was issued to another client.", code="invalid_grant"
-        )
+    if not take_flow(session, place, kinds=(CODE,), browser=None):
+        raise _refused(_NOT_THIS_CODE)
     session.commit()
     form = {
         "grant_type": "authorization_code",
@@ -106,9 +112,15 @@ def _exchanged(
         "redirect_uri": redirect_uri(session),
         "code_verifier": asked.code_verifier,
     }
-    given = _asked(session, row, found, client, form, flow.contents["scopes"])
-    person = principal.user_id or flow.user_id
-    return _accepted(session, principal, row, found, client, given, person, asked.client_id)
+    begun = flow.contents
+    given = _asked(session, row, found, client, form, begun["scopes"])
+    if flow.user_id is None:
+        return _accepted(session, principal, row, found, client, given, None)
+    app = RefreshGrant(
+        user_id=flow.user_id, server_id=row.server_id, client_id=begun["client_id"], issuer=identity_of(found.server),
+        client_hash=consent_key(begun["client_id"], begun["redirect_uri"]),
+    )  # fmt: skip
+    return _accepted(session, principal, row, found, client, given, app)
 
 
 def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) -> bool:
@@ -128,6 +140,8 @@ def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) ->
 def _renewed(
     session: Session, principal: Principal, row: Server, found: Discovery, asked: TokenRequest
 ) -> dict[str, Any]:
+    app = refresh_grants.find(session, principal, row, asked, identity_of(found.server))
+    session.expunge(app)
     client = upstream_client(
         session, row, found.server, "", callers_id=asked.client_id, callers_secret=asked.client_secret
     )
@@ -135,7 +149,12 @@ def _renewed(
     form = {"grant_type": "refresh_token", "refresh_token": asked.refresh_token}
     form |= {"scope": " ".join(scopes)} if scopes else {}
     given = _asked(session, row, found, client, form, scopes)
-    return _accepted(session, principal, row, found, client, given, principal.user_id, asked.client_id)
+    return _accepted(session, principal, row, found, client, given, app)
+
+
+def _refused(message: str) -> InvalidRequest:
+    metrics.security("code_refused")
+    return InvalidRequest(message, code="invalid_grant")
 
 
 def _asked(
@@ -162,10 +181,16 @@ def _asked(
 
 def _accepted(
     session: Session, principal: Principal, row: Server, found: Discovery, client: Client,
-    given: tuple[dict[str, Any], TokenSet], person: str | None, client_id: str,
+    given: tuple[dict[str, Any], TokenSet], app: RefreshGrant | None,
 ) -> dict[str, Any]:  # fmt: skip
+    """What the client is told; `app` says which client it is for which person, None where nobody knows the person.
+
+    A refresh token goes only to who may use it here: not to strangers, and not for nobody.
+    """
     answer, tokens = given
-    note_client_use(session, client_id)
+    may_renew = app is not None and authz.may(principal, Action.SERVER_RENEW, queries.facts(session, row))
+    if app is not None:
+        note_client_use(session, app.client_id)
     rule = broken_rule(row.token_validation, answer)
     if rule is not None:
         audit.record(session, principal, "token refused", "server", row.server_id, rule=rule)
@@ -175,26 +200,36 @@ def _accepted(
             server_id=row.server_id,
         )  # fmt: skip
     try:
-        _keep(session, principal, row, found, client, answer, tokens, person)
+        if app is not None:
+            _keep(session, principal, row, found, client, answer, tokens, app)
     except SQLAlchemyError as error:  # the client has its token all the same
         session.rollback()
         log.warning("a token for server %s could not be stored: %s", row.server_id, type(error).__name__)
     kept = {name: answer[name] for name in _ANSWERED if answer.get(name) is not None}
+    if not may_renew:
+        kept.pop("refresh_token", None)
     return {"token_type": "Bearer", **kept}
 
 
 def _keep(
     session: Session, principal: Principal, row: Server, found: Discovery, client: Client, answer: Mapping[str, Any],
-    tokens: TokenSet, person: str | None,
+    tokens: TokenSet, app: RefreshGrant,
 ) -> None:  # fmt: skip
-    """Store the access token for the person, unless a connection of their own renews itself.
+    """Store the access token for the person, if they may use the server, unless a connection of their own renews
+    itself.
 
-    The refresh token stays with the client alone: of two who spend it, the second would end the grant for both.
+    The refresh token stays with the client alone: of two who spend it, the second would end the grant for both. What
+    is kept of it is for whom it was given.
     """
-    held = session.get(UserCredential, (person, row.server_id, KIND), populate_existing=True) if person else None
+    person = app.user_id
     there = session.get(Server, row.server_id, populate_existing=True)
-    if person is None or there is None or (there.incarnation, there.version) != (row.incarnation, row.version):
+    if there is None or (there.incarnation, there.version) != (row.incarnation, row.version):
         return
+    if not person_may_use(session, person, principal.address, there):
+        return
+    if tokens.refresh_token and authz.is_known(principal):
+        refresh_grants.note(session, app, tokens.refresh_token)
+    held = session.get(UserCredential, (person, row.server_id, KIND), populate_existing=True)
     if held is not None and held.renewable and token_store.is_usable(held, now()):
         return
     own = TokenSet(tokens.access_token, "", tokens.expires_at, tokens.scopes, tokens.token_type)

@@ -27,6 +27,7 @@ from portal.authorization import Action
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access import dormancy
+from portal.services.admins import other_admins
 from portal.services.audit import hash_chain, trail
 from portal.services.operations import revoke_again
 from portal.services.operations.journaling import NOTED, catch_up, entry_of
@@ -52,6 +53,7 @@ class Reconciled:
     ended: Mapping[str, int] = field(default_factory=dict)
     because: str | None = None
     since: datetime | None = None
+    admins: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -65,6 +67,10 @@ class Reconciled:
                 f"{self.because} API keys are dormant, and only Admins can sign in, until one wakes the portal:"
             )
             told.append("  portal keys wake     (or the button on every page of an Admin)")
+            told.append(
+                f"Each Admin of this database can wake it: {', '.join(self.admins) or 'none'}. Who was demoted or left "
+                "since is among them: before the portal starts, run “portal users deactivate EMAIL” for those."
+            )
         return told
 
 
@@ -96,7 +102,8 @@ def reconcile(
         lost, head = hash_chain.read_outside(session), hash_chain.read_head(session)
         audit.record(
             session, principal, trail.OLDER if is_older else trail.MISSING, "database", None, ended=dict(ended),
-            dormant=because, head_outside=lost.sequence if lost else None, head_here=head.sequence if head else None,
+            dormant=because, head_outside=lost.sequence if lost and not lost.fault else None,
+            head_here=head.sequence if head else None, restored=is_restored,
         )  # fmt: skip
     if because:
         dormancy.begin(session, because)
@@ -111,7 +118,8 @@ def reconcile(
     if is_older or because or lost is None or is_late:
         hash_chain.note_outside(session)
     session.commit()
-    return Reconciled(is_older, dict(ended), because, start.at)
+    admins = tuple(other_admins(session, None)) if because else ()
+    return Reconciled(is_older, dict(ended), because, start.at, admins)
 
 
 def is_begun(session: Session, principal: Principal) -> bool:

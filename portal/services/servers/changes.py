@@ -8,7 +8,14 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import Principal
-from portal.domain.servers import ServerFields, Transport, check_definition, normalized_name, origin_of
+from portal.domain.servers import (
+    ServerFields,
+    Transport,
+    check_definition,
+    check_not_reserved,
+    normalized_name,
+    origin_of,
+)
 from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import has_part
 from portal.services.servers import secret_moves
@@ -18,12 +25,17 @@ from portal.store.models import Server, now
 
 
 def set_names(row: Server, fields: ServerFields) -> None:
-    """Write name, alias and the key that lists are sorted by; an alias left out is the name."""
+    """Write name, alias and the key that lists are sorted by; an alias left out is the name. A reserved name that a
+    server has from before it was reserved stays."""
+    had = (row.server_name, row.alias)
     name, alias = fields.get("server_name"), fields.get("alias")
     if "server_name" in fields:
         row.server_name = None if name is None else normalized_name(name, "server_name")
     if "alias" in fields:
         row.alias = None if alias is None else normalized_name(alias, "alias")
+    for field, called in (("server_name", row.server_name), ("alias", row.alias)):
+        if called is not None and called not in had:
+            check_not_reserved(called, field)
     if "alias" not in fields and "server_name" in fields:
         row.alias = row.server_name
     row.sort_key = (row.server_name or row.alias or row.server_id).casefold()

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
@@ -76,6 +76,12 @@ def is_called(reference: str) -> ColumnElement[bool]:
 def facts(session: Session, row: Server) -> ServerFacts:
     """What decisions about `row` need to know."""
     return ServerFacts(row, frozenset(group.access_group_id for group in groups_of(session, [row])[row.server_id]))
+
+
+def names_known_to(principal: Principal) -> tuple[ColumnElement[str | None], ColumnElement[str | None]]:
+    """The columns name and alias of a server, null where the caller may not see it (any more)."""
+    seen = authz.visible_servers(principal)
+    return case((seen, Server.server_name)), case((seen, Server.alias))
 
 
 def groups_of(session: Session, rows: Iterable[Server]) -> dict[str, tuple[GroupRef, ...]]:

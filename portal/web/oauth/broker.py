@@ -118,7 +118,7 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
     """Send what an upstream answered on to the MCP client; where it began with an API key, once its owner agreed."""
     browser = new_or_bound_browser()
     try:
-        departure = authorize_endpoint.bring_back(g.session, known_person(), flow, answer, browser=browser)
+        departure = authorize_endpoint.bring_back(g.session, _person(), flow, answer, browser=browser)
         target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
         response = make_response(redirect(target, code=302))
         return bind(response, browser) if departure.consent else response
