@@ -72,7 +72,8 @@ class Launch:
     def delete_home(self) -> None:
         """Delete its home folder; the next start makes a new one."""
         if self.home is not None:
-            _forget(self.home)
+            with contextlib.suppress(OSError):  # it is looked at again when the command starts next
+                _forget(self.home)
 
 
 class NoSandbox(Exception):
