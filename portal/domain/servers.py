@@ -134,11 +134,8 @@ class ServerFields(TypedDict, total=False):
 
 NAME_RULE = "Use 1 to 64 letters, digits, “_” and “.” only."
 RESERVED_IDS = frozenset({"all-team-mcpservers", "all-proxy-mcpservers"})
-RESERVED_NAMES = frozenset(
-    ".well-known admin authorize callback credentials docs healthz hub keys login logout mcp oauth playground profile "
-    "readyz register servers static submissions token toolset toolsets ui v0.1 v1".split()
-)
-"""What paths of the portal and its gateway begin with, so that none can be that of a server: `/{server}/mcp`."""
+RESERVED_NAMES = frozenset({"mcp", "toolset"})
+"""What addresses of the gateway begin with: `/mcp/{server}` and `/toolset/{toolset}/mcp`."""
 STDIO_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 CREDENTIAL_NAMES = frozenset(
     {
@@ -193,9 +190,9 @@ def normalized_name(value: str, field: str) -> str:
 
 
 def check_not_reserved(name: str, field: str) -> None:
-    """Raise `InvalidRequest` for a name that the portal's own addresses begin with."""
+    """Raise `InvalidRequest` for a name that addresses of the gateway begin with."""
     if name.lower() in RESERVED_NAMES:
-        said = f"A server cannot be called {name}, as addresses of the portal begin with /{name}. Choose another name."
+        said = f"A server cannot be called {name}, as addresses of the gateway begin with /{name}. Choose another name."
         raise InvalidRequest(said, code="reserved_id" if field == "server_id" else "invalid_request", field=field)
 
 

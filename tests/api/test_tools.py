@@ -84,11 +84,11 @@ def test_who_may_not_use_a_server_calls_nothing(client: As) -> None:
 
 def test_a_server_that_needs_a_sign_in_says_where(client: As, write: Write) -> None:
     with write() as session:
-        make_server(session, "signing", auth_type="oauth2", allow_all_keys=True)
-    answer = client("otto").post(CALL, {"server_id": "signing", "name": "x"})
+        make_server(session, "oauth", auth_type="oauth2", allow_all_keys=True)
+    answer = client("otto").post(CALL, {"server_id": "oauth", "name": "x"})
     detail = answer.get_json()["detail"]
-    assert (answer.status_code, detail["error"], detail["server_id"]) == (401, "sign_in_needed", "id-signing")
-    assert detail["connect_url"] == "http://127.0.0.1:8000/credentials/id-signing"
+    assert (answer.status_code, detail["error"], detail["server_id"]) == (401, "sign_in_needed", "id-oauth")
+    assert detail["connect_url"] == "http://127.0.0.1:8000/credentials/id-oauth"
 
 
 def test_a_tool_permission_whose_server_is_gone_opens_nothing_else(client: As, write: Write) -> None:

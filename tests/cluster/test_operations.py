@@ -18,7 +18,7 @@ from tests.cluster.topology import Cluster, cluster
 pytestmark = pytest.mark.skipif(
     "CLUSTER_IN_FULL" not in os.environ, reason="takes a minute of restarts: run `make cluster-test`"
 )
-SERVER = {"server_name": "papers", "transport": "http", "url": "http://127.0.0.1:9/SECRET-path/mcp"}
+SERVER = {"server_name": "docs", "transport": "http", "url": "http://127.0.0.1:9/SECRET-path/mcp"}
 
 
 @pytest.fixture(scope="module")
