@@ -233,7 +233,7 @@ def protected_mcp_server(running_protected_mcp_server: ProtectedServer) -> Prote
 
 @pytest.fixture
 def guarded(write: Callable[[], Any], protected_mcp_server: ProtectedServer) -> str:
-    """That server in the catalogue, for everybody once they are connected; it spends each refresh token once."""
+    """That server in the catalog, for everybody once they are connected; it spends each refresh token once."""
     with write() as session:
         return make_server(
             session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True

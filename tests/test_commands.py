@@ -309,16 +309,17 @@ def test_the_catalogue_goes_into_a_file_and_comes_back(host: Host) -> None:
     good, bad = host.folder / "good.yaml", host.folder / "bad.yaml"
     good.write_text("mcp_servers:\n  one:\n    transport: http\n    url: https://one.example/mcp\n")
     bad.write_text("mcp_servers:\n  two:\n    url: https://two.example\n  three:\n    transport: smoke\n")
-    first = host.portal("catalogue", "import", "good.yaml")
+    first = host.portal("catalog", "import", "good.yaml")
     assert (first.returncode, first.stdout) == (0, "imported one\n"), first.stderr
-    refused = host.portal("catalogue", "import", "bad.yaml")
+    refused = host.portal("catalog", "import", "bad.yaml")
     assert refused.returncode == 1
     assert "three, line 4" in refused.stderr
     assert host.read("select server_name from servers") == [("one",)]
-    exported = host.portal("catalogue", "export").stdout
+    exported = host.portal("catalog", "export").stdout
     assert "url: https://one.example/mcp" in exported
+    assert host.portal("catalogue", "export", "--format", "catalogue.yaml").stdout == exported, "by the old names"
     good.write_text(exported.replace("one.example", "new.example"))
-    again = host.portal("catalogue", "import", "good.yaml")
+    again = host.portal("catalog", "import", "good.yaml")
     assert again.stdout.startswith("skipped one: ")
-    assert host.portal("catalogue", "import", "good.yaml", "--update").stdout == "imported one\n"
-    assert "new.example" in host.portal("catalogue", "export").stdout
+    assert host.portal("catalog", "import", "good.yaml", "--update").stdout == "imported one\n"
+    assert "new.example" in host.portal("catalog", "export").stdout

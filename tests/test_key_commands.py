@@ -29,7 +29,7 @@ def host(tmp_path: Path) -> Host:
 def import_server(host: Host) -> None:
     """One server, with one secret under the old key."""
     (host.folder / "s.json").write_text(json.dumps({"mcpServers": {"s": {"type": "http", "url": URL}}}))
-    imported = host.portal("catalogue", "import", "s.json")
+    imported = host.portal("catalog", "import", "s.json")
     assert imported.returncode == 0, imported.stderr
 
 

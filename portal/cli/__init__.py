@@ -12,7 +12,7 @@ def main() -> None:
 
 
 for _command in (
-    serve.serve, serve.worker, db.db, users.users, keys.keys, catalog.catalogue, audit.audit,
+    serve.serve, serve.worker, db.db, users.users, keys.keys, catalog.catalog, catalog.catalogue, audit.audit,
     backup.backup, backup.restore, doctor.doctor, serve.demo,
 ):  # fmt: skip
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The servers as a document: `portal catalogue`."""
+"""The servers as a document: `portal catalog`."""
 
 from typing import Any
 
@@ -7,30 +7,41 @@ import click
 from portal.cli import base
 from portal.domain.principals import OPERATOR
 
+FORMATS = ["catalog.yaml", "mcp.json", "server.json"]
+
+
+class Format(click.Choice[str]):
+    """One of `FORMATS`; the name of an earlier version is understood, too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from portal.services.catalog.exports import OLD_NAMES
+
+        return super().convert(OLD_NAMES.get(value, value), param, ctx)
+
 
 @click.group()
-def catalogue() -> None:
+def catalog() -> None:
     """The servers as a document, for Git."""
 
 
-@catalogue.command("export")
+@catalog.command("export")
 @click.option(
-    "--format", "file_name", type=click.Choice(["catalogue.yaml", "mcp.json", "server.json"]),
-    default="catalogue.yaml", show_default=True,
+    "--format", "file_name", type=Format(FORMATS),
+    default="catalog.yaml", show_default=True,
 )  # fmt: skip
 def export_servers(file_name: str) -> None:
     """Write the servers to standard output: their addresses and arguments, and the names of what is secret."""
     from portal.services.catalog import exports
 
     def export(session: Any) -> str:
-        text = exports.export_catalogue(session, OPERATOR, file_name)
+        text = exports.export_catalog(session, OPERATOR, file_name)
         exports.record_export(session, OPERATOR, file_name)
         return text
 
     click.echo(base.in_transaction(export), nl=False)
 
 
-@catalogue.command("import")
+@catalog.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option("--update", is_flag=True, help="Change servers that differ, too.")
 @click.option(
@@ -56,3 +67,6 @@ def import_servers(file: Any, update: bool, keep: bool | None) -> None:
         click.echo(f"imported {name}")
     for name, why in outcome.skipped:
         click.echo(f"skipped {name}: {why}")
+
+
+catalogue = click.Group("catalogue", catalog.commands, hidden=True, help="What `portal catalog` was called before.")

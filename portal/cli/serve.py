@@ -51,7 +51,7 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def demo(host: str, port: int) -> None:
-    """Serve the portal with a sample catalogue, people of each role, and a real MCP server to talk to."""
+    """Serve the portal with a sample catalog, people of each role, and a real MCP server to talk to."""
     from portal import demo as sample_data
     from portal.processes import web
 

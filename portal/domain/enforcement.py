@@ -1,4 +1,4 @@
-"""Managed settings by which an organization's AI clients keep to its catalogue.
+"""Managed settings by which an organization's AI clients keep to its catalog.
 
 The shapes are those of each client's own documentation (November 2026): Claude Code's managed settings and
 `managed-mcp.json`, VS Code's enterprise policies. Servers appear with their address at the gateway, never with an
@@ -116,7 +116,7 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _readme(files: Iterable[PackFile]) -> str:
-    parts = ["Managed settings made by MCP Portal from its catalogue. They hold no secrets."]
+    parts = ["Managed settings made by MCP Portal from its catalog. They hold no secrets."]
     for file in files:
         places = "\n".join(f"  {system}: {place}" for system, place in file.places)
         parts.append(f"{file.path}\n  {file.about}\n{places}")

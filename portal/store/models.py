@@ -83,7 +83,7 @@ class Base(DeclarativeBase):
 
 
 class Server(Base):
-    """An MCP server of the catalogue. `incarnation` is new with every row, even under an old id."""
+    """An MCP server of the catalog. `incarnation` is new with every row, even under an old id."""
 
     __tablename__ = "servers"
 

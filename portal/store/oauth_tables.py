@@ -128,7 +128,7 @@ class RefreshGrant(Base):
 
 
 class TemporaryServer(Base):
-    """A definition under test, at most 300 s old; never in the catalogue."""
+    """A definition under test, at most 300 s old; never in the catalog."""
 
     __tablename__ = "temporary_servers"
 

@@ -1,4 +1,4 @@
-"""Paging, and what lists cost: the number of statements does not grow with the catalogue."""
+"""Paging, and what lists cost: the number of statements does not grow with the catalog."""
 
 from collections.abc import Callable
 

@@ -96,7 +96,7 @@ PEOPLE = ("ada", "vera", "mel", "vic", "kit")
 
 
 @pytest.fixture
-def catalogue(write: Write) -> None:
+def catalog(write: Write) -> None:
     """The two servers above."""
     with write() as session:
         make_server(session, "full", **FULL)
@@ -125,7 +125,7 @@ def _expected(kind: str, field: str, verbatim: object) -> object:
     return verbatim if kind == "origin" else {"teams": [], "args": [], "env": {}}.get(field)
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalog")
 def test_the_golden_table_of_section_5(client: As) -> None:
     grant_all(client)
     seen = {n: {r["server_id"]: r for r in client(n).get("/v1/mcp/server").get_json()} for n in PEOPLE}
@@ -151,7 +151,7 @@ def test_every_field_of_a_server_is_in_the_table_or_shown_to_the_same_people_as_
     assert set(VISIBLE_FIELDS) == fields - {"credentials"}
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalog")
 def test_the_admin_reads_what_was_written(client: As) -> None:
     """RED-04, RED-09: url, headers, env and global values come back verbatim."""
     full, command = (client("ada").get(f"/v1/mcp/server/{i}").get_json() for i in ("id-full", "id-command"))
@@ -164,7 +164,7 @@ def test_the_admin_reads_what_was_written(client: As) -> None:
     assert (command["command"], command["args"], command["env"]) == ("uvx", COMMAND["args"], COMMAND["env"])
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalog")
 @pytest.mark.parametrize("name", ["vera", "mel", "vic", "kit"])
 def test_nobody_but_the_admin_is_sent_anything_secret(client: As, name: str) -> None:
     grant_all(client)
@@ -174,7 +174,7 @@ def test_nobody_but_the_admin_is_sent_anything_secret(client: As, name: str) -> 
         assert "SECRET" not in answer.get_data(as_text=True)
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalog")
 def test_red_01_credentials_are_null_for_everybody_and_stay_stored(client: As, write: Write) -> None:
     for path in ("/v1/mcp/server", "/v1/mcp/server/id-full"):
         for name in ("ada", "vera"):
@@ -218,7 +218,7 @@ def test_write_only_globals_hide_values_from_the_admin_too(portal_with: Callable
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("catalogue")
+@pytest.mark.usefixtures("catalog")
 def test_a_health_error_names_the_host_only_to_those_with_admin_view(client: As) -> None:
     with_host = client("ada").get("/v1/mcp/server/id-notes").get_json()
     assert "127.0.0.1" in with_host["health_check_error"]

@@ -241,7 +241,7 @@ def test_secrets_are_sealed_and_in_no_record(client: As, write: Write) -> None:
 def test_what_oauth_finds_out_about_it_stays_with_it(
     client: As, write: Write, recording_as: RecordingServer, database: Database
 ) -> None:
-    """Discovery and registration once, for every process; no row of the catalogue's tables; all gone with it."""
+    """Discovery and registration once, for every process; no row of the catalog's tables; all gone with it."""
     body = {"server_name": "draft", "url": recording_as.url, "transport": "http", "auth_type": "oauth2"}
     server_id = client("ada").post(PATH, body).get_json()["server_id"]
     clients = set()

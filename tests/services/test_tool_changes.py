@@ -33,7 +33,7 @@ def served() -> Iterator[Offering]:
 
 @pytest.fixture
 def shop(served: Offering, write: Write) -> Offering:
-    """A server with two tools, in the catalogue as `shop`."""
+    """A server with two tools, in the catalog as `shop`."""
     served.withdraw_all()
     served.offer("say")
     served.offer("sing")

@@ -117,7 +117,7 @@ def test_an_empty_catalogue_lets_nothing_in(browser: As, client: Callable[[str],
 def test_a_download_is_on_the_record_and_a_look_is_not(browser: As, write: Write) -> None:
     ada = browser("ada")
     ada.open(PATH)
-    query = select(AuditEvent.details).where(AuditEvent.action == "catalogue exported")
+    query = select(AuditEvent.details).where(AuditEvent.action == "catalog exported")
     with write() as session:
         assert session.scalars(query).all() == []
     download(ada)

@@ -1,4 +1,4 @@
-"""Import and export of the catalogue, by page (UI list of `ui.md`, number 48)."""
+"""Import and export of the catalog, by page (UI list of `ui.md`, number 48)."""
 
 import io
 import json
@@ -243,7 +243,7 @@ def test_no_export_holds_a_secret(browser: As, write: Write, name: str) -> None:
     assert "SECRET" not in text
     assert "full" in text
     with write() as session:
-        assert session.scalar(select(AuditEvent.details).where(AuditEvent.action == "catalogue exported")) == {
+        assert session.scalar(select(AuditEvent.details).where(AuditEvent.action == "catalog exported")) == {
             "format": name
         }
 
@@ -251,7 +251,7 @@ def test_no_export_holds_a_secret(browser: As, write: Write, name: str) -> None:
 def test_what_is_exported_and_imported_again_changes_nothing(browser: As, write: Write) -> None:
     fill(write)
     ada = browser("ada")
-    text = ada.send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
+    text = ada.send("/servers/export", press="none", format="catalog.yaml").get_data(as_text=True)
     assert "4 skipped" in text_of(preview(ada, text).select_one("#plan"))
 
 
@@ -260,7 +260,7 @@ def test_a_change_in_the_exported_file_keeps_what_the_file_does_not_hold(
 ) -> None:
     fill(write)
     ada = browser("ada")
-    text = ada.send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
+    text = ada.send("/servers/export", press="none", format="catalog.yaml").get_data(as_text=True)
     preview(ada, text.replace("Höfe: #1", "Yards").replace("timeout: 12", "timeout: 20"))
     before = stored(client, "full")
     assert ada.send(PREVIEW, press="none", take=["0"]).status_code == CHANGED
@@ -274,7 +274,7 @@ def test_an_export_becomes_servers_elsewhere(browser: As, client: Any, write: Wr
     """On another portal a header that is named only asks each user for its value."""
     fill(write)
     ada = browser("ada")
-    text = ada.send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
+    text = ada.send("/servers/export", press="none", format="catalog.yaml").get_data(as_text=True)
     for name in ("full", "secret_url", "secret_path"):
         assert client("ada").delete(f"/v1/mcp/server/id-{name}").status_code == 202
     page = preview(ada, text)
@@ -327,9 +327,11 @@ def test_an_export_is_asked_for_in_a_format_that_exists(browser: As) -> None:
 
 def test_the_command_line_exports_the_same(write: Write, browser: As) -> None:
     fill(write)
-    page = browser("ada").send("/servers/export", press="none", format="catalogue.yaml").get_data(as_text=True)
+    page = browser("ada").send("/servers/export", press="none", format="catalog.yaml").get_data(as_text=True)
+    by_old_name = browser("ada").send("/servers/export", press="none", format="catalogue.yaml")
+    assert (by_old_name.status_code, by_old_name.get_data(as_text=True)) == (200, page)
     with write() as session:
-        assert exports.export_catalogue(session, OPERATOR, "catalogue.yaml") == page
+        assert exports.export_catalog(session, OPERATOR, "catalog.yaml") == page
 
 
 AGAIN = {"static_headers": {"X-Key": "SECRET-stored"}, "env_vars": [{"name": "KEY", "value": "v", "scope": "global"}]}
@@ -413,7 +415,7 @@ def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(se
         fields = {"transport": Transport.STDIO, "command": "uvx", "args": [shown[2]], "env": {"TOKEN": "SECRET-env"}}
         write_definition(session, row, fields)  # type: ignore[arg-type]
         ada = principals.principal_for_user(session, "ada", None)
-        found = {who: exports.export_catalogue(session, who, "catalogue.yaml") for who in (ada, OPERATOR)}
+        found = {who: exports.export_catalog(session, who, "catalog.yaml") for who in (ada, OPERATOR)}
     database.engine.dispose()
     for who, text in found.items():
         left_out = hides and who is ada

@@ -1,4 +1,4 @@
-"""The list of well-known MCP servers to pick from: our own file, and which of its entries are in the catalogue already.
+"""The list of well-known MCP servers to pick from: our own file, and which of its entries are in the catalog already.
 
 The file is part of the package and is read once. Where it is missing or broken the list is empty, and the log says so
 once: nobody is kept from adding servers by hand.
@@ -66,7 +66,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Added:
-    """A server of the catalogue that is what an entry describes."""
+    """A server of the catalog that is what an entry describes."""
 
     server_id: str
     name: str

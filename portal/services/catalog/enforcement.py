@@ -1,4 +1,4 @@
-"""The enforcement pack: managed settings for AI clients, made from the active catalogue."""
+"""The enforcement pack: managed settings for AI clients, made from the active catalog."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Export: the catalogue as documents for clients, registries and Git, without what is stored as a secret.
+"""Export: the catalog as documents for clients, registries and Git, without what is stored as a secret.
 
 Of a header, an environment entry and a variable it is the name alone that is written; of credentials nothing. A
 definition needs its addresses and arguments: they are written as they are, unless they look as if they held a secret,
@@ -24,16 +24,19 @@ from portal.services.secrets.server_definition import Definition, opened
 from portal.services.servers import queries
 from portal.store.models import Server
 
-FORMATS = {"mcp.json": "application/json", "server.json": "application/json", "catalogue.yaml": "application/yaml"}
+FORMATS = {"mcp.json": "application/json", "server.json": "application/json", "catalog.yaml": "application/yaml"}
+OLD_NAMES = {"catalogue.yaml": "catalog.yaml"}
+"""What earlier versions called a format, and what it is called now."""
 _PLAIN = ("description", "instructions", "auth_type", "source_url", "timeout", "command")
 _LISTS = ("allowed_tools", "extra_headers")
 
 
-def export_catalogue(session: Session, principal: Principal, file_name: str) -> str:
+def export_catalog(session: Session, principal: Principal, file_name: str) -> str:
     """The active servers as `mcp.json` (for clients, by way of the gateway), `server.json` (a list of them) or YAML."""
     authz.require(principal, Action.SERVER_CREATE)
+    file_name = OLD_NAMES.get(file_name, file_name)
     if file_name not in FORMATS:
-        raise InvalidInput("Choose mcp.json, server.json or catalogue.yaml.", field="format")
+        raise InvalidInput("Choose mcp.json, server.json or catalog.yaml.", field="format")
     entries = registry.list_all(session, principal)
     if file_name == "mcp.json":
         found = {
@@ -46,9 +49,9 @@ def export_catalogue(session: Session, principal: Principal, file_name: str) -> 
 
 
 def record_export(session: Session, principal: Principal, file_name: str) -> None:
-    """Note on the record that the catalogue was taken out."""
+    """Note on the record that the catalog was taken out."""
     authz.require(principal, Action.SERVER_CREATE)
-    audit.record(session, principal, "catalogue exported", "server", None, format=file_name)
+    audit.record(session, principal, "catalog exported", "server", None, format=file_name)
 
 
 def _yaml(session: Session, principal: Principal) -> str:

@@ -1,4 +1,4 @@
-"""What an import would do to the catalogue, entry by entry, and how an entry goes on top of a stored server."""
+"""What an import would do to the catalog, entry by entry, and how an entry goes on top of a stored server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Definitions under test: held for 300 s, sealed, the same for all processes, and never in the catalogue.
+"""Definitions under test: held for 300 s, sealed, the same for all processes, and never in the catalog.
 
 One is read as a `Server` that is no row of the database, with its parts, so that whatever works on a stored server
 works on it. What OAuth finds out about it (authorization, registration, tokens) stands in the same sealed record and
@@ -25,7 +25,7 @@ LIFETIME = timedelta(seconds=300)
 
 
 def is_temporary(row: Server) -> bool:
-    """Whether a server is a definition under test and no row of the catalogue."""
+    """Whether a server is a definition under test and no row of the catalog."""
     return bool(inspect(row).transient)
 
 

@@ -37,7 +37,7 @@ _MOST_SERVERS = 500
 
 @dataclass(frozen=True)
 class ToolView:
-    """A tool of one server, as its server describes it and as this catalogue names it."""
+    """A tool of one server, as its server describes it and as this catalog names it."""
 
     name: str
     display_name: str

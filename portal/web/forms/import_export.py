@@ -3,6 +3,7 @@
 from flask_wtf.file import FileField
 from wtforms import RadioField, TextAreaField
 
+from portal.services.catalog.exports import OLD_NAMES
 from portal.web.forms.base import PortalForm
 
 
@@ -18,6 +19,7 @@ class ExportForm(PortalForm):
 
     format = RadioField(
         "Format",
-        choices=[("catalogue.yaml", "YAML"), ("mcp.json", "mcp.json"), ("server.json", "server.json")],
-        default="catalogue.yaml",
+        choices=[("catalog.yaml", "YAML"), ("mcp.json", "mcp.json"), ("server.json", "server.json")],
+        default="catalog.yaml",
+        coerce=lambda name: OLD_NAMES.get(name, name),
     )

@@ -1,4 +1,4 @@
-"""Import and export of the catalogue. What is imported stays on the server meanwhile; the page has its names only."""
+"""Import and export of the catalog. What is imported stays on the server meanwhile; the page has its names only."""
 
 from typing import Any
 
@@ -76,12 +76,12 @@ def cancel() -> Response:
 
 @bp.route("/export", methods=["GET", "POST"])
 def export() -> Response:
-    """The catalogue as a file, without what is stored as a secret."""
+    """The catalog as a file, without what is stored as a secret."""
     authz.require(g.principal, Action.SERVER_CREATE)
     form, hides = ExportForm(), exports.hides_addresses(g.session, g.principal)
     if form.sent():
         name = form.format.data
-        text = exports.export_catalogue(g.session, g.principal, name)
+        text = exports.export_catalog(g.session, g.principal, name)
         exports.record_export(g.session, g.principal, name)
         attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text, mimetype=exports.FORMATS[name], headers=attachment)
@@ -90,7 +90,7 @@ def export() -> Response:
 
 @bp.route("/export/enforcement", methods=["GET", "POST"])
 def enforcement() -> Response:
-    """What makes the clients of an organization keep to the catalogue: each file to read, all of them to download."""
+    """What makes the clients of an organization keep to the catalog: each file to read, all of them to download."""
     pack = enforcing.make_pack(g.session, g.principal)
     if request.method == "POST":
         exports.record_export(g.session, g.principal, "enforcement pack")
