@@ -9,10 +9,15 @@
   /* ---- saying things: toasts, and #live for those who listen ---- */
   const say = (text) => { find("#live").textContent = text; };
   const FADE_MS = 8000;
+  /* A message stays while the page is hidden or busy, and while somebody is at it. */
+  const fade = (toast, wait = FADE_MS) => setTimeout(() => {
+    if (document.hidden || find(".htmx-request") || toast.matches(":hover, :focus-within")) fade(toast, FADE_MS / 4);
+    else toast.remove();
+  }, wait);
   const settleToasts = () => all(".toast[data-toast]").forEach((toast) => {
     toast.removeAttribute("data-toast");
     say(find("p", toast).textContent);
-    if (!toast.classList.contains("error")) setTimeout(() => toast.remove(), FADE_MS);
+    if (!toast.classList.contains("error")) fade(toast);
   });
   const complain = (text) => {
     const toast = document.createElement("div");
@@ -23,7 +28,7 @@
     toast.append(words);
     find("#toasts").append(toast);
     settleToasts();
-    setTimeout(() => toast.remove(), 2 * FADE_MS);
+    fade(toast, 2 * FADE_MS);
   };
 
   /* ---- small things that buttons do ---- */
