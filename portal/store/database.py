@@ -98,6 +98,13 @@ def take_turn(session: Session, lock: int) -> None:
         session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
+def hold_writers(session: Session, table: str) -> None:
+    """Wait for those who write to `table`, and let nobody else write to it until this transaction ends; so what is read
+    of it in several statements is of one time. On SQLite a session that writes is alone anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"lock table {table} in share row exclusive mode"))
+
+
 def _from_json(stored: str | bytes) -> Any:
     # Most of what is stored as JSON are lists with nothing in them.
     return [] if stored in ("[]", b"[]") else json.loads(stored)

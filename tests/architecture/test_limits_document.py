@@ -87,7 +87,7 @@ HELD = {
         web_limits.REGISTER.replace(" per hour;", " an hour, ").replace(" per ", " a ")
     ),
     "Tries to sign in with a password, by one address": web_limits.SIGN_IN_BY_ADDRESS.replace(" per ", " a "),
-    "Tries to sign in with a password, for one e-mail": web_limits.SIGN_IN_BY_EMAIL.replace(" per ", " in "),
+    "Tries to sign in with a password, for one email": web_limits.SIGN_IN_BY_EMAIL.replace(" per ", " in "),
     "A request line": "8,190 bytes | 414",
     "A header": "16,380 bytes | 431",
 }

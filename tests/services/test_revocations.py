@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -748,3 +749,18 @@ def test_a_change_writes_down_only_what_it_ended(site: Site) -> None:
         assert sorted("id-one" in subject for _, subject in gone) == [False, True, True]
         assert not any("id-two" in subject for _, subject in gone)
         session.commit()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ["postgresql"] if os.environ.get("TEST_DATABASE", kind) == kind])
+def test_a_start_beside_others_that_write_waits_for_them_and_sees_all_they_wrote(site: Site) -> None:
+    """Read at two times, the journal would look shorter than the database knows it to be, and all keys would sleep."""
+    database = site.database
+    with database.session(writes=True) as other, database.session() as looking, ThreadPoolExecutor(1) as pool:
+        make_key(other, user_id="mel")
+        other.execute(delete(ApiKey))
+        starting = pool.submit(site.start)
+        while not looking.scalar(text("select count(*) from pg_locks where not granted")):
+            assert not starting.done(), "it did not wait"
+            looking.rollback()
+        other.commit()
+        assert starting.result(timeout=60).because is None

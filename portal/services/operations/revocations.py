@@ -34,7 +34,7 @@ from portal.services.operations.journaling import NOTED, catch_up, entry_of
 from portal.services.operations.restoring import end_short_lived
 from portal.services.operations.revoke_again import Ended
 from portal.store import watching
-from portal.store.database import take_turn
+from portal.store.database import hold_writers, take_turn
 from portal.store.journal import Contents, Entry, FileJournal
 from portal.store.models import AuditEvent, Preference, Revocation, User, new_id, now
 
@@ -85,6 +85,7 @@ def reconcile(
     take_turn(session, _LOCK)
     outside = _outside(session, journal)
     watching.install(session.connection())
+    hold_writers(session, Revocation.__tablename__)  # other processes may serve on
     found = outside.read()
     mine = {row.entry_id: row for row in session.scalars(select(Revocation).order_by(Revocation.position))}
     missing = [entry for entry in found.entries if entry.entry_id not in mine]
