@@ -55,7 +55,6 @@ NOBODY_ASKS = {
     "access.sso.take_answer": "finds out who asks",
     "operations.bootstrap.config_server_id": "computes",
     "tools.calls.kind_of": "computes",
-    "tools.calls.prefix_of": "computes",
     "audit.trail.filter_of": "computes",
 }
 # Functions that are told and need not ask, each with the reason.

@@ -21,7 +21,7 @@ from portal.services.instance_settings import load_preferences
 from portal.services.runtime import Runtime, runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.servers import queries
-from portal.services.tools.calls import prefix_of
+from portal.services.servers.queries import prefix_of
 from portal.store.database import release
 from portal.store.models import Server
 

@@ -33,7 +33,6 @@ from portal.services.oauth_broker.common import (
     names_of,
     note_client_seen,
     note_client_use,
-    prefix_of,
     registered_client,
     require_known_anywhere,
 )
@@ -41,6 +40,7 @@ from portal.services.oauth_client.flows import Flow, begin_flow, find_flow, fini
 from portal.services.runtime import runtime_of
 from portal.services.servers import queries
 from portal.services.servers.grants import ObjectPermission
+from portal.services.servers.queries import prefix_of
 from portal.store.models import Server, now
 from portal.telemetry import metrics
 

@@ -21,6 +21,7 @@ from portal.services.runtime import runtime_of
 from portal.services.secrets.server_definition import opened
 from portal.services.secrets.token_store import is_machine
 from portal.services.servers import queries
+from portal.services.servers.queries import prefix_of
 from portal.store.models import Server, now
 from portal.store.oauth_tables import McpClient
 
@@ -48,11 +49,6 @@ def person_may_use(session: Session, user_id: str, address: str | None, row: Ser
 def consent_key(client_id: str, back: str) -> str:
     """What names an app in a person's consent: the SHA-256 of its id and its redirect URI."""
     return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
-
-
-def prefix_of(row: Server) -> str:
-    """What a server is published under: its alias, else its name, else its id."""
-    return row.alias or row.server_name or row.server_id
 
 
 def names_of(row: Server) -> frozenset[str]:

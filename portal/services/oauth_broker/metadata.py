@@ -17,9 +17,10 @@ from portal import authorization as authz
 from portal.domain.errors import NotFound, Unauthenticated
 from portal.domain.principals import Principal
 from portal.domain.snippets import endpoint
-from portal.services.oauth_broker.common import configured_scopes, issuer_named, prefix_of
+from portal.services.oauth_broker.common import configured_scopes, issuer_named
 from portal.services.oauth_broker.subjects import find_open_server
 from portal.services.runtime import runtime_of
+from portal.services.servers.queries import prefix_of
 from portal.store.models import Server
 
 

@@ -22,12 +22,12 @@ from portal.services.oauth_broker.common import (
     PLACEHOLDER,
     authorization,
     check_redirect,
-    prefix_of,
     require_oauth,
 )
 from portal.services.oauth_broker.subjects import find_open_server, find_subject
 from portal.services.oauth_client.registration import register_for_admin
 from portal.services.runtime import runtime_of
+from portal.services.servers.queries import prefix_of
 from portal.store.database import take_turn
 from portal.store.models import Server, UtcDateTime, now
 from portal.store.oauth_tables import McpClient

@@ -15,7 +15,7 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
     """The server with this id, else alias or name, if the caller may do `action` with it; for those with admin view a
     definition under test goes before (it is another id than that of any server, unless somebody wished otherwise).
 
-    Raises as `loading.find_server` does. To strangers every other server looks alike: `Unauthenticated`.
+    Raises as `queries.find_server` does. To strangers every other server looks alike: `Unauthenticated`.
     """
     if authz.is_known(principal):
         held = unsaved.find_temporary(session, principal, reference)

@@ -14,7 +14,7 @@ from portal.store.models import Server, UserCredential, UserVariable
 def find_place(session: Session, principal: Principal, server_id: str, action: Action) -> Server:
     """The server, if the caller may do `action` with what is their own there; few then look at its parts.
 
-    Raises as `loading.find_server` does, and `InvalidRequest` for a key that belongs to nobody.
+    Raises as `queries.find_server` does, and `InvalidRequest` for a key that belongs to nobody.
     """
     server = queries.find_server(session, principal, server_id, Action.SERVER_READ, parts=False)
     require_person(principal)

@@ -268,3 +268,8 @@ def by_reference(session: Session, reference: str) -> Server | None:
     """The server with this id, else alias or name; no decision is taken."""
     order = (Server.server_id == reference).desc()
     return session.scalar(select(Server).where(is_called(reference)).order_by(order).limit(1).options(*PARTS))
+
+
+def prefix_of(row: Server) -> str:
+    """What a server is published under: its alias, else its name, else its id."""
+    return row.alias or row.server_name or row.server_id

@@ -145,7 +145,7 @@ _NOTHING: dict[str, Any] = {
 def view_servers(
     session: Session, principal: Principal, rows: list[Server], *, masked: bool = False
 ) -> list[ServerView]:
-    """The views of `rows`, loaded with their parts where `loading.shows_parts`; `masked` opens nothing, for pages."""
+    """The views of `rows`, loaded with their parts where `queries.shows_parts`; `masked` opens nothing, for pages."""
     shown = shown_fields(principal)
     columns = [column for name, column in _COLUMNS.items() if name in shown]
     values = ([_frozen(getattr(row, column)) for column in columns] for row in rows)

@@ -18,6 +18,7 @@ from portal.domain.tool_groups import group_of
 from portal.domain.upstream import HealthReason, ToolDefinition
 from portal.services.runtime import runtime_of
 from portal.services.servers import queries
+from portal.services.servers.queries import prefix_of
 from portal.services.servers.views import KIND_OF_FAULT, MASK
 from portal.services.upstreams.resolve import (
     NOTHING,
@@ -203,11 +204,6 @@ def authorize_call(session: Session, principal: Principal, server_id: str, name:
     if not limits.allow(tool):
         raise Forbidden("You may not call this tool.")
     return server.row, tool
-
-
-def prefix_of(row: Server) -> str:
-    """What a server's tools are published under: its alias, else its name, else its id."""
-    return row.alias or row.server_name or row.server_id
 
 
 def kind_of(tool: ToolDefinition) -> str:

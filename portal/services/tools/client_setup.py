@@ -9,8 +9,8 @@ from portal.domain.principals import Principal
 from portal.domain.snippets import Snippet, endpoint, snippets
 from portal.services.runtime import runtime_of
 from portal.services.servers import queries
+from portal.services.servers.queries import prefix_of
 from portal.services.tools import toolsets
-from portal.services.tools.calls import prefix_of
 
 
 @dataclass(frozen=True)
