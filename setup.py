@@ -1,4 +1,5 @@
-"""Build steps that pyproject.toml cannot express: the files beside `portal/` travel inside the wheel."""
+"""Build steps that pyproject.toml cannot express: the files beside `portal/` travel inside the
+wheel."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +12,8 @@ BUNDLED = ("templates", "static", "migrations", "examples")
 
 
 class BuildWithResources(build_py):
-    """Copies the resource folders to `portal/bundled/`, where `portal.resources` looks for them first.
+    """Copies the resource folders to `portal/bundled/`, where `portal.resources` looks for them
+    first.
 
     An editable install copies nothing: it runs on the checkout, which has the folders themselves.
     """
@@ -20,7 +22,8 @@ class BuildWithResources(build_py):
         if self.editable_mode:
             super().run()
             return
-        # What an earlier build left there would travel along, even if it was renamed or deleted since.
+        # What an earlier build left there would travel along, even if it was renamed or deleted
+        # since.
         shutil.rmtree(Path(self.build_lib) / "portal", ignore_errors=True)
         super().run()
         for source, target in self._copies():

@@ -6,7 +6,9 @@ import sys
 
 def main(arguments: list[str]) -> int:
     """Run one bench; not 0 where something is grossly wrong."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that what was started is ended, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
+    )  # so that what was started is ended, too
     match arguments:
         case []:
             from bench.speed import main as run

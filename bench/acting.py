@@ -1,4 +1,5 @@
-"""What people and programs do during `make bench-load`, each as an actor with a connection and a clock of its own."""
+"""What people and programs do during `make bench-load`, each as an actor with a connection and a
+clock of its own."""
 
 import asyncio
 import json
@@ -17,9 +18,16 @@ from portal.services.servers.grid import PAGE_SIZE
 
 # The share of each action in a hundred, of people in a browser and of programs with a key.
 PEOPLE_DO = {
-    "grid, first page": 22, "grid, another page": 13, "search": 14, "filter": 12, "health marks": 10,
-    "server page": 13, "credentials form": 6, "credentials save": 6, "playground, list of tools": 4,
-}  # fmt: skip
+    "grid, first page": 22,
+    "grid, another page": 13,
+    "search": 14,
+    "filter": 12,
+    "health marks": 10,
+    "server page": 13,
+    "credentials form": 6,
+    "credentials save": 6,
+    "playground, list of tools": 4,
+}
 PROGRAMS_DO = {"JSON page of 50": 40, "status": 20, "needs of one server": 15, "values save": 25}
 _SHARE_OF_PROGRAMS = 0.2
 _HX = {"HX-Request": "true"}
@@ -40,7 +48,8 @@ class Tally:
 
 
 class Actor:
-    """Somebody who acts at random moments, `rate` times a second on average, whether or not the portal keeps up."""
+    """Somebody who acts at random moments, `rate` times a second on average, whether or not the
+    portal keeps up."""
 
     actions: dict[str, int]
     headers: dict[str, str]
@@ -51,8 +60,10 @@ class Actor:
         self.connection = Connection(port)
 
     async def act(self, rate: float, end: float, tally: Tally) -> None:
-        """Act until `end` (monotonic seconds). An action that is due while the last one runs waits, and that counts."""
-        names, weights = list(self.actions), list(self.actions.values())
+        """Act until `end` (monotonic seconds). An action that is due while the last one runs waits,
+        and that counts."""
+        names = list(self.actions)
+        weights = list(self.actions.values())
         due = time.monotonic() + self.chance.expovariate(rate)
         before = self.connection.reopened
         while due < end:
@@ -71,7 +82,9 @@ class Actor:
             tally.errors.append(f"{name}: {type(error).__name__} {error}")
             return
         if answer.status != expect:
-            tally.errors.append(f"{name}: {request.method} {request.path[:80]} answered {answer.status}")
+            tally.errors.append(
+                f"{name}: {request.method} {request.path[:80]} answered {answer.status}"
+            )
         tally.times[name].append((time.monotonic() - due) * 1000)
 
     def request(self, name: str, choice: int) -> tuple[Request, int]:
@@ -87,11 +100,17 @@ class Person(Actor):
 
     async def sign_in(self) -> None:
         """Fill in the form; from then on the session's cookie is sent."""
-        address = {"X-Forwarded-For": f"198.51.{self.member.number // 250}.{self.member.number % 250}"}
+        address = {
+            "X-Forwarded-For": f"198.51.{self.member.number // 250}.{self.member.number % 250}"
+        }
         cookie, token = await sign_in_form(self.connection.port)
         form = {"email": self.member.email, "password": self.member.password, "csrf_token": token}
-        answer = await ask_once(self.connection.port, Request.form("/login", address | {"Cookie": cookie}, **form))
-        assert answer.status == 303, f"{self.member.email} was not let in: {answer.status} {answer.text[-500:]}"
+        answer = await ask_once(
+            self.connection.port, Request.form("/login", address | {"Cookie": cookie}, **form)
+        )
+        assert answer.status == 303, (
+            f"{self.member.email} was not let in: {answer.status} {answer.text[-500:]}"
+        )
         self.headers = address | {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
         page = await ask_once(self.connection.port, Request("/servers", self.headers))
         found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)
@@ -99,16 +118,24 @@ class Person(Actor):
         self.csrf = found[1]
 
     def request(self, name: str, choice: int) -> tuple[Request, int]:
-        last, asking = server_name(choice), self.member.asking(choice)
+        last = server_name(choice)
+        asking = self.member.asking(choice)
         ids = ",".join(server_name((choice + n) % SERVERS) for n in range(PAGE_SIZE))
         if name == "credentials save":
-            form = {"csrf_token": self.csrf, "value-TOKEN": f"value {choice}", "value-TOKEN__mode": "replace"}
+            form = {
+                "csrf_token": self.csrf,
+                "value-TOKEN": f"value {choice}",
+                "value-TOKEN__mode": "replace",
+            }
             return Request.form(f"/credentials/{asking}", self.headers, **form), 303
         path, more = {
             "grid, first page": ("/servers", {}),
             "grid, another page": (f"/servers?cursor={last}~{last}", {}),
             "search": (f"/servers?q={choice // 10:04}", _HX),
-            "filter": (f"/servers?transport={self.chance.choice(('sse', 'http'))}&health=healthy", _HX),
+            "filter": (
+                f"/servers?transport={self.chance.choice(('sse', 'http'))}&health=healthy",
+                _HX,
+            ),
             "health marks": (f"/servers/health-badges?ids={ids}", _HX),
             "server page": (f"/servers/{self.member.server(choice)}", {}),
             "credentials form": (f"/credentials/{asking}", _HX),
@@ -129,7 +156,12 @@ class Program(Actor):
     def request(self, name: str, choice: int) -> tuple[Request, int]:
         path = f"/v1/mcp/server/{self.member.asking(choice)}/user-env-vars"
         if name == "values save":
-            return Request.json(path, self.headers, json.dumps({"values": {"TOKEN": f"value {choice}"}})), 200
+            return (
+                Request.json(
+                    path, self.headers, json.dumps({"values": {"TOKEN": f"value {choice}"}})
+                ),
+                200,
+            )
         if name == "JSON page of 50":
             path = "/v1/mcp/server?limit=50"
         elif name == "status":
@@ -139,11 +171,15 @@ class Program(Actor):
 
 async def act_all(actors: Sequence[Actor], rate: float, seconds: float) -> Tally:
     """All actors at once, `rate` actions a second together, a fifth of them by programs."""
-    tally, end = Tally(), time.monotonic() + seconds
+    tally = Tally()
+    end = time.monotonic() + seconds
     programs = sum(isinstance(actor, Program) for actor in actors)
     of_program = rate * _SHARE_OF_PROGRAMS / programs
     of_person = rate * (1 - _SHARE_OF_PROGRAMS) / (len(actors) - programs)
     await asyncio.gather(
-        *(actor.act(of_program if isinstance(actor, Program) else of_person, end, tally) for actor in actors)
+        *(
+            actor.act(of_program if isinstance(actor, Program) else of_person, end, tally)
+            for actor in actors
+        )
     )
     return tally

@@ -10,10 +10,16 @@ from bench.results import WIDTH, table
 from bench.starting import Started
 from bench.visiting import Visit
 
-GRID, COLD, FRAGMENT, PAGE = "grid", "grid, another page every time", "its fragment", "JSON page of 50"
-LIST, STATUS = "JSON list of 1,000", "status over 1,000"
-_GROWTH, _GROSS_GROWTH = 1.25, 2.0
-# LiteLLM 1.90.0 on PostgreSQL, measured once on 2 cores and not again: requests a second, CPU milliseconds.
+GRID = "grid"
+COLD = "grid, another page every time"
+FRAGMENT = "its fragment"
+PAGE = "JSON page of 50"
+LIST = "JSON list of 1,000"
+STATUS = "status over 1,000"
+_GROWTH = 1.25
+_GROSS_GROWTH = 2.0
+# LiteLLM 1.90.0 on PostgreSQL, measured once on 2 cores and not again: requests a second, CPU
+# milliseconds.
 _LITELLM = {LIST: (6.0, 163.0), STATUS: (8.0, 121.0)}
 
 
@@ -37,7 +43,8 @@ class Figures:
 
     def growth(self, name: str) -> tuple[float, float]:
         """How many times the median and the bytes with few servers those with many are."""
-        few, many = self.few[name], self.many[name]
+        few = self.few[name]
+        many = self.many[name]
         return many.p50 / few.p50, many.size / few.size
 
 
@@ -48,16 +55,20 @@ def report(figures: Figures) -> tuple[str, list[str]]:
     """The text, and what is grossly wrong."""
     faults = [
         f"{name} takes {figures.growth(name)[0]:.2f} times as long with 10,000 servers as with 100"
-        for name in (GRID, FRAGMENT, PAGE) if figures.growth(name)[0] > _GROSS_GROWTH
-    ]  # fmt: skip
+        for name in (GRID, FRAGMENT, PAGE)
+        if figures.growth(name)[0] > _GROSS_GROWTH
+    ]
     bytes_of_bare, same_tags = figures.alike
     if not same_tags or abs(bytes_of_bare - 1) > 0.01:
-        faults.append(f"bench/bare.html is no longer the portal's card: {bytes_of_bare:.3f} times its bytes")
+        faults.append(
+            f"bench/bare.html is no longer the portal's card: {bytes_of_bare:.3f} times its bytes"
+        )
     same = "the same tags" if same_tags else "OTHER tags"
     about = (
-        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or orjson), the same rows. "
-        f"Its grid page has {bytes_of_bare:.2%} of the portal's bytes and {same}. Addresses are plain strings and what "
-        "stands around the cards is constant text; it asks for no session, no rights and no counters: a limit."
+        "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or"
+        f" orjson), the same rows. Its grid page has {bytes_of_bare:.2%} of the portal's bytes and"
+        f" {same}. Addresses are plain strings and what stands around the cards is constant text;"
+        " it asks for no session, no rights and no counters: a limit."
     )
     text = [
         fill(about, WIDTH),
@@ -65,7 +76,10 @@ def report(figures: Figures) -> tuple[str, list[str]]:
         _pressed(figures),
         "Aims:",
         table(("Aim", "aimed at", "measured", ""), (_line(row) for row in _aims(figures))),
-        "LiteLLM's figures were measured once on a machine with as many cores, and not measured again here.",
+        (
+            "LiteLLM's figures were measured once on a machine with as many cores, and not measured"
+            " again here."
+        ),
     ]
     return "\n\n".join(text), faults
 
@@ -88,17 +102,32 @@ def _times(figures: Figures) -> str:
     )
     rows = []
     for name, target in figures.many.items():
-        few, bare, counted = figures.few.get(name), figures.bare.get(name), figures.statements.get(name)
-        rows.append((
-            name, f"{few.p50:.1f}" if few else "", f"{few.size / 1000:.1f}" if few else "", f"{target.p50:.1f}",
-            f"{target.p99:.1f}", f"{target.p99 / target.p50:.1f}", f"{target.size / 1000:.1f}",
-            f"{target.p50 / few.p50:.2f}" if few else "", f"{target.cpu:.1f}", counted or "",
-            *((f"{bare.p50:.1f}", f"{bare.cpu:.1f}", f"{figures.share(name):.0%}") if bare else ("", "", "")),
-        ))  # fmt: skip
+        few = figures.few.get(name)
+        bare = figures.bare.get(name)
+        counted = figures.statements.get(name)
+        rows.append(
+            (
+                name,
+                f"{few.p50:.1f}" if few else "",
+                f"{few.size / 1000:.1f}" if few else "",
+                f"{target.p50:.1f}",
+                f"{target.p99:.1f}",
+                f"{target.p99 / target.p50:.1f}",
+                f"{target.size / 1000:.1f}",
+                f"{target.p50 / few.p50:.2f}" if few else "",
+                f"{target.cpu:.1f}",
+                counted or "",
+                *(
+                    (f"{bare.p50:.1f}", f"{bare.cpu:.1f}", f"{figures.share(name):.0%}")
+                    if bare
+                    else ("", "", "")
+                ),
+            )
+        )
     return (
-        "One request at a time, targets in turns. CPU is of the server's processes for one request; `of bare` is the "
-        "portal's\nrate as a share of bare Flask's. What names 1,000 runs on 1,000 servers, of which 300 ask for a "
-        "value.\n\n" + table(head, rows)
+        "One request at a time, targets in turns. CPU is of the server's processes for one request;"
+        " `of bare` is the portal's\nrate as a share of bare Flask's. What names 1,000 runs on"
+        " 1,000 servers, of which 300 ask for a value.\n\n" + table(head, rows)
     )
 
 
@@ -106,9 +135,17 @@ def _pressed(figures: Figures) -> str:
     rows = []
     for name, target in figures.many.items():
         if target.pressed:
-            p50, p99, bare = percentile(target.pressed, 50), percentile(target.pressed, 99), figures.bare.get(name)
-            shown = (f"{bare.rate:.0f}", f"{target.rate / bare.rate:.0%}") if bare and bare.rate else ("", "")
-            rows.append((name, f"{target.rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{p99 / p50:.1f}", *shown))
+            p50 = percentile(target.pressed, 50)
+            p99 = percentile(target.pressed, 99)
+            bare = figures.bare.get(name)
+            shown = (
+                (f"{bare.rate:.0f}", f"{target.rate / bare.rate:.0%}")
+                if bare and bare.rate
+                else ("", "")
+            )
+            rows.append(
+                (name, f"{target.rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{p99 / p50:.1f}", *shown)
+            )
     return "Eight at a time:\n\n" + table(
         ("", "requests/s", "p50", "p99", "p99/p50", "bare requests/s", "of bare"), rows
     )
@@ -137,27 +174,45 @@ def _aims(figures: Figures) -> Iterator[Row]:
         median, size = figures.growth(name)
         yield _at_most(f"2 growth of p50 from 100 to 10,000: {name}", median, _GROWTH)
         yield _at_most(f"2 growth of bytes: {name}", size, _GROWTH)
-    yield _at_most("2 last page against first, p50", many["its last page"].p50 / many[GRID].p50, _GROWTH)
+    yield _at_most(
+        "2 last page against first, p50", many["its last page"].p50 / many[GRID].p50, _GROWTH
+    )
     yield from _against_litellm(figures)
-    yield _at_most("5 status over 1,000 against the bare query, p50", 1 / figures.share(STATUS), 2.0)
-    yield _at_most("5 its statements, those that know the caller too", figures.statements[STATUS], 3, "{:.0f}")
+    yield _at_most(
+        "5 status over 1,000 against the bare query, p50", 1 / figures.share(STATUS), 2.0
+    )
+    yield _at_most(
+        "5 its statements, those that know the caller too", figures.statements[STATUS], 3, "{:.0f}"
+    )
     for name in (GRID, COLD, FRAGMENT, PAGE):
-        yield _at_most(f"6 p99 / p50, one at a time: {name}", many[name].p99 / many[name].p50, 4, "{:.1f}")
+        yield _at_most(
+            f"6 p99 / p50, one at a time: {name}", many[name].p99 / many[name].p50, 4, "{:.1f}"
+        )
         pressed = many[name].pressed
         yield _at_most(
-            f"6 p99 / p50, eight at a time: {name}", percentile(pressed, 99) / percentile(pressed, 50), 6, "{:.1f}"
+            f"6 p99 / p50, eight at a time: {name}",
+            percentile(pressed, 99) / percentile(pressed, 50),
+            6,
+            "{:.1f}",
         )
     for name, pause in figures.pauses.items():
         yield _at_most(f"6 longest pause of the collector, ms: {name}", pause, 30, "{:.1f}")
     assert figures.kept is not None
     yield _at_least(
         f"7 the grid's rate while dead servers are checked ({figures.kept.checked:.0f} a second)",
-        figures.kept.share, 0.8, "{:.0%}",
-    )  # fmt: skip
+        figures.kept.share,
+        0.8,
+        "{:.0%}",
+    )
     for name, visit in figures.visits.items():
         yield _at_most(f"8 first visit, requests, {name}", visit.requests, 6, "{:.0f}")
         yield _at_most(f"8 first visit, KB on the wire, {name}", visit.kilobytes, 45, "{:.1f}")
-        yield f"8 first visit, ms to the first card, {name}", "see bench-peers", f"{visit.first_card:.0f}", None
+        yield (
+            f"8 first visit, ms to the first card, {name}",
+            "see bench-peers",
+            f"{visit.first_card:.0f}",
+            None,
+        )
     yield from _starts(figures)
 
 
@@ -165,7 +220,9 @@ def _against_litellm(figures: Figures) -> Iterator[Row]:
     for aim, name, times in ((3, LIST, 10), (5, STATUS, 5)):
         rate, cpu = _LITELLM[name]
         target = figures.many[name]
-        yield _at_least(f"{aim} {name}, requests/s (LiteLLM: {rate:.0f})", 1000 / target.p50, rate * times)
+        yield _at_least(
+            f"{aim} {name}, requests/s (LiteLLM: {rate:.0f})", 1000 / target.p50, rate * times
+        )
         if name == LIST:
             yield _at_most(f"3 its CPU ms (LiteLLM: {cpu:.0f})", target.cpu, cpu / 12, "{:.1f}")
     unchanged = figures.many.get(f"{LIST}, unchanged (304)")
@@ -176,10 +233,16 @@ def _against_litellm(figures: Figures) -> Iterator[Row]:
 
 
 def _starts(figures: Figures) -> Iterator[Row]:
-    ours, bare = figures.starts["portal"], figures.starts["bare Flask"]
+    ours = figures.starts["portal"]
+    bare = figures.starts["bare Flask"]
     seconds = f"{ours.start:.2f} s against {bare.start:.2f} s"
     yield _at_most(f"9 cold start against bare Flask ({seconds})", ours.start / bare.start, 2.5)
-    held, bare_held = sum(ours.serving) / len(ours.serving), sum(bare.serving) / len(bare.serving)
-    yield _at_most(f"9 memory that serves ({held:.0f} MB against {bare_held:.0f} MB)", held / bare_held, 1.5)
+    held = sum(ours.serving) / len(ours.serving)
+    bare_held = sum(bare.serving) / len(bare.serving)
+    yield _at_most(
+        f"9 memory that serves ({held:.0f} MB against {bare_held:.0f} MB)", held / bare_held, 1.5
+    )
     everything = sum(ours.everything) / len(ours.everything)
-    yield _at_most(f"9 memory with the background worker ({everything:.0f} MB)", everything / bare_held, 1.5)
+    yield _at_most(
+        f"9 memory with the background worker ({everything:.0f} MB)", everything / bare_held, 1.5
+    )

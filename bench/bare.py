@@ -1,10 +1,11 @@
-"""The baseline: the least Flask application that answers the same bytes. One Core query, one flat template, nobody
-asked, no session, no macro; addresses are plain strings, and all that stands around the cards is constant text.
+"""The baseline: the least Flask application that answers the same bytes. One Core query, one flat
+template, nobody asked, no session, no macro; addresses are plain strings, and all that stands
+around the cards is constant text.
 
     BARE_DATABASE=/path/to.db BARE_FRAMES=/path/to/folder gunicorn bench.bare:app
 
-Nothing of the portal is imported, so that its start and its memory are bare Flask's. The folder holds `page.html` and
-`fragment.html` as `bench.frames` made them.
+Nothing of the portal is imported, so that its start and its memory are bare Flask's. The folder
+holds `page.html` and `fragment.html` as `bench.frames` made them.
 """
 
 import json
@@ -24,13 +25,18 @@ _HERE = Path(__file__).parent
 _LABELS = {"none": "No authentication", "bearer_token": "Bearer token"}
 # What the JSON list says of each server where the sample data says nothing.
 _BLANK: dict[str, Any] = dict.fromkeys(
-    "instructions spec_path credentials tool_name_to_display_name tool_name_to_description command authorization_url "
-    "token_url registration_url oauth2_flow token_validation byok_api_key_help_url has_user_credential source_url "
-    "timeout health_check_error submitted_by submitted_at reviewed_by reviewed_at review_notes created_by "
-    "updated_by".split()
+    "instructions spec_path credentials tool_name_to_display_name tool_name_to_description command"
+    " authorization_url token_url registration_url oauth2_flow token_validation"
+    " byok_api_key_help_url has_user_credential source_url timeout health_check_error submitted_by"
+    " submitted_at reviewed_by reviewed_at review_notes created_by updated_by".split()
 ) | {"allowed_tools": [], "extra_headers": [], "byok_description": [], "args": [], "env": {}}
 
-app = Flask("bare", root_path=str(_HERE), static_folder=str(_HERE.parent / "static"), static_url_path="/static")
+app = Flask(
+    "bare",
+    root_path=str(_HERE),
+    static_folder=str(_HERE.parent / "static"),
+    static_url_path="/static",
+)
 app.jinja_loader = FileSystemLoader(os.environ["BARE_FRAMES"])
 app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 engine = create_engine(f"sqlite:///{os.environ['BARE_DATABASE']}", pool_size=16)
@@ -38,25 +44,34 @@ hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 _GROUPS = """(select group_concat(name, ', ') from (select g.name from access_group_servers m join access_groups g
   on g.access_group_id = m.access_group_id where m.server_id = s.server_id order by g.name)) as access_groups"""
-_SET = "exists (select 1 from user_variables u where u.user_id = :me and u.server_id = v.server_id and u.name = v.name)"
-_CARDS = text(f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
+_SET = (
+    "exists (select 1 from user_variables u where u.user_id = :me and u.server_id = v.server_id and"
+    " u.name = v.name)"
+)
+_CARDS = text(
+    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
   s.available_on_public_internet, s.health_status, s.health_checked_at, s.is_byok, {_GROUPS},
   (select group_concat(v.name, ', ') from server_variables v
    where v.server_id = s.server_id and v.is_required and not {_SET}) as missing,
   exists (select 1 from user_credentials c where c.user_id = :me and c.server_id = s.server_id and c.kind = 'byok')
    as has_key
   from servers s where s.approval_status = 'active' and (s.sort_key, s.server_id) > (:after, :after)
-  order by s.sort_key, s.server_id limit {PAGE_SIZE + 1}""")
-_LIST = text(f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
+  order by s.sort_key, s.server_id limit {PAGE_SIZE + 1}"""
+)
+_LIST = text(
+    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
   s.allow_all_keys, s.available_on_public_internet, s.delegate_auth_to_upstream, s.oauth_passthrough, s.is_byok,
   s.health_status, s.health_reason, s.health_checked_at, s.approval_status, s.created_at, s.updated_at, s.version,
   s.is_public, {_GROUPS},
   (select json_group_array(json_object('name', v.name, 'value', null, 'scope', v.scope, 'description', v.description))
    from server_variables v where v.server_id = s.server_id) as variables
-  from servers s where s.approval_status = 'active' order by s.sort_key, s.server_id limit :limit""")
-_STATUS = text(f"""select s.server_id, s.server_name, s.alias, v.name, v.description, {_SET} as is_set
+  from servers s where s.approval_status = 'active' order by s.sort_key, s.server_id limit :limit"""
+)
+_STATUS = text(
+    f"""select s.server_id, s.server_name, s.alias, v.name, v.description, {_SET} as is_set
   from server_variables v join servers s on s.server_id = v.server_id
-  where v.is_required and s.approval_status = 'active' order by s.sort_key, s.server_id, v.position""")
+  where v.is_required and s.approval_status = 'active' order by s.sort_key, s.server_id, v.position"""
+)
 _SAVE = text("""insert into user_variables (user_id, server_id, name, sealed, updated_at)
   values (:me, :server_id, 'TOKEN', :sealed, :now)
   on conflict (user_id, server_id, name) do update set sealed = :sealed, updated_at = :now""")
@@ -81,29 +96,47 @@ def when(moment: str) -> str:
 def grid(piece: str = "page") -> str:
     """A page of cards, or the piece of it that htmx asks for."""
     with engine.connect() as connection:
-        rows = connection.execute(_CARDS, ME | {"after": request.args.get("cursor", "").partition("~")[0]}).all()
-    return render_template(f"{piece}.html", servers=rows[:PAGE_SIZE], labels=_LABELS, more=len(rows) > PAGE_SIZE)
+        rows = connection.execute(
+            _CARDS, ME | {"after": request.args.get("cursor", "").partition("~")[0]}
+        ).all()
+    return render_template(
+        f"{piece}.html", servers=rows[:PAGE_SIZE], labels=_LABELS, more=len(rows) > PAGE_SIZE
+    )
 
 
 @app.get("/list")
 def servers() -> Response:
     """Servers as JSON: `?limit=N`, or all."""
     with engine.connect() as connection:
-        rows = connection.execute(_LIST, {"limit": request.args.get("limit", -1, int)}).mappings().all()
+        rows = (
+            connection.execute(_LIST, {"limit": request.args.get("limit", -1, int)})
+            .mappings()
+            .all()
+        )
     return _json([_server(row) for row in rows])
 
 
 def _server(row: Any) -> dict[str, Any]:
     named = dict(row)
-    groups, address = named.pop("access_groups"), named.pop("address")
+    groups = named.pop("access_groups")
+    address = named.pop("address")
     variables = orjson.loads(named.pop("variables"))
-    status, reason, checked = (named.pop(f"health_{part}") for part in ("status", "reason", "checked_at"))
+    status, reason, checked = (
+        named.pop(f"health_{part}") for part in ("status", "reason", "checked_at")
+    )
     return {
-        **_BLANK, **named, "url": f"{address}/mcp", "mcp_info": {"server_name": row["server_name"], "is_public": False},
-        "mcp_access_groups": groups.split(", ") if groups else [], "env_vars": variables,
-        "teams": [{"team_id": "team-0", "team_alias": "Team 0"}], "status": status, "health_check_reason": reason,
-        "static_headers": {"X-Token": "${TOKEN}"} if variables else {}, "last_health_check": checked,
-    }  # fmt: skip
+        **_BLANK,
+        **named,
+        "url": f"{address}/mcp",
+        "mcp_info": {"server_name": row["server_name"], "is_public": False},
+        "mcp_access_groups": groups.split(", ") if groups else [],
+        "env_vars": variables,
+        "teams": [{"team_id": "team-0", "team_alias": "Team 0"}],
+        "status": status,
+        "health_check_reason": reason,
+        "static_headers": {"X-Token": "${TOKEN}"} if variables else {},
+        "last_health_check": checked,
+    }
 
 
 @app.get("/status")
@@ -111,11 +144,19 @@ def status() -> Response:
     """What each server asks of one person: the bare query."""
     with engine.connect() as connection:
         rows = connection.execute(_STATUS, ME).all()
-    return _json([
-        {"server_id": i, "server_name": n, "alias": a, "required": [{"name": v, "description": d, "is_set": bool(s)}],
-         "missing_count": 1 - s, "setup_url": f"http://127.0.0.1:8000/credentials/{i}"}
-        for i, n, a, v, d, s in rows
-    ])  # fmt: skip
+    return _json(
+        [
+            {
+                "server_id": i,
+                "server_name": n,
+                "alias": a,
+                "required": [{"name": v, "description": d, "is_set": bool(s)}],
+                "missing_count": 1 - s,
+                "setup_url": f"http://127.0.0.1:8000/credentials/{i}",
+            }
+            for i, n, a, v, d, s in rows
+        ]
+    )
 
 
 @app.post("/save/<server_id>")
@@ -123,7 +164,10 @@ def save(server_id: str) -> Response:
     """One value written, and what is written answered."""
     sealed = json.dumps(request.get_json()).encode()
     with engine.begin() as connection:
-        connection.execute(_SAVE, ME | {"server_id": server_id, "sealed": sealed, "now": datetime.now(UTC).isoformat()})
+        connection.execute(
+            _SAVE,
+            ME | {"server_id": server_id, "sealed": sealed, "now": datetime.now(UTC).isoformat()},
+        )
     return _json({"server_id": server_id, "missing_count": 0})
 
 

@@ -1,10 +1,21 @@
-"""A company in a database: 10,000 servers, 2,000 people in 200 teams, 50,000 values that they stored."""
+"""A company in a database: 10,000 servers, 2,000 people in 200 teams, 50,000 values that they
+stored."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from bench.seeding import GROUPS, KEY_RING, PASSWORD, Seeded, password_hash, put, put_groups, put_servers, server_name
+from bench.seeding import (
+    GROUPS,
+    KEY_RING,
+    PASSWORD,
+    Seeded,
+    password_hash,
+    put,
+    put_groups,
+    put_servers,
+    server_name,
+)
 from portal.app import open_database
 from portal.domain.principals import Role
 from portal.settings import parse_key_ring, read_settings
@@ -12,7 +23,10 @@ from portal.store import schema
 from portal.store.models import ApiKey, Grant, Team, TeamMember, User, UserVariable
 from portal.store.vault import Place, Vault
 
-SERVERS, PEOPLE, TEAMS, VALUES = 10_000, 2_000, 200, 50_000
+SERVERS = 10_000
+PEOPLE = 2_000
+TEAMS = 200
+VALUES = 50_000
 _ASKING = 3
 """The servers of the first groups ask for a value; each team has one of these, and one of all."""
 _ADMIN_EVERY = 10
@@ -55,10 +69,14 @@ class Member:
 
 
 def fill(env: dict[str, str]) -> None:
-    """Make the tables and put the company into an empty database, which `env` names as the portal's environment."""
+    """Make the tables and put the company into an empty database, which `env` names as the portal's
+    environment."""
     database = open_database(read_settings(env))
     schema.upgrade(database.engine)
-    with database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+    with (
+        database.engine.connect().execution_options(portal_writes=True) as connection,
+        connection.begin(),
+    ):
         put_groups(connection)
         put_servers(connection, SERVERS)
         _put_people(connection)
@@ -69,30 +87,73 @@ def fill(env: dict[str, str]) -> None:
 
 
 def _put_people(connection: Connection) -> None:
-    hashed, people = password_hash(), [Member(number) for number in range(PEOPLE)]
-    put(connection, User, [
-        {"user_id": p.user_id, "email": p.email, "password_hash": hashed,
-         "role": (Role.MEMBER if p.number % _ADMIN_EVERY else Role.ADMIN).value}
-        for p in people
-    ])  # fmt: skip
-    put(connection, Team, [{"team_id": f"team-{n}", "team_alias": f"Team {n:03}"} for n in range(TEAMS)])
-    put(connection, TeamMember, [{"team_id": f"team-{p.team}", "user_id": p.user_id} for p in people])
+    hashed = password_hash()
+    people = [Member(number) for number in range(PEOPLE)]
+    put(
+        connection,
+        User,
+        [
+            {
+                "user_id": p.user_id,
+                "email": p.email,
+                "password_hash": hashed,
+                "role": (Role.MEMBER if p.number % _ADMIN_EVERY else Role.ADMIN).value,
+            }
+            for p in people
+        ],
+    )
+    put(
+        connection,
+        Team,
+        [{"team_id": f"team-{n}", "team_alias": f"Team {n:03}"} for n in range(TEAMS)],
+    )
+    put(
+        connection,
+        TeamMember,
+        [{"team_id": f"team-{p.team}", "user_id": p.user_id} for p in people],
+    )
     granted = {(n, group) for n in range(TEAMS) for group in (n % GROUPS, n % _ASKING)}
-    put(connection, Grant, [
-        {"holder_kind": "team", "holder_id": f"team-{n}", "kind": "access_group", "access_group_id": f"group-{group}"}
-        for n, group in sorted(granted)
-    ])  # fmt: skip
-    put(connection, ApiKey, [
-        {"key_hash": Seeded.hash_of(p.key), "key_prefix": "sk-bench", "user_id": p.user_id, "team_id": f"team-{p.team}"}
-        for p in people
-    ])  # fmt: skip
+    put(
+        connection,
+        Grant,
+        [
+            {
+                "holder_kind": "team",
+                "holder_id": f"team-{n}",
+                "kind": "access_group",
+                "access_group_id": f"group-{group}",
+            }
+            for n, group in sorted(granted)
+        ],
+    )
+    put(
+        connection,
+        ApiKey,
+        [
+            {
+                "key_hash": Seeded.hash_of(p.key),
+                "key_prefix": "sk-bench",
+                "user_id": p.user_id,
+                "team_id": f"team-{p.team}",
+            }
+            for p in people
+        ],
+    )
 
 
 def _put_values(connection: Connection) -> None:
     sealed = Vault(parse_key_ring(KEY_RING)).seal("value", Place("bench", "", "", ""))
     each = VALUES // PEOPLE
-    put(connection, UserVariable, [
-        {"user_id": (person := Member(n // each)).user_id, "server_id": person.asking(n), "name": "TOKEN",
-         "sealed": sealed}
-        for n in range(VALUES)
-    ])  # fmt: skip
+    put(
+        connection,
+        UserVariable,
+        [
+            {
+                "user_id": (person := Member(n // each)).user_id,
+                "server_id": person.asking(n),
+                "name": "TOKEN",
+                "sealed": sealed,
+            }
+            for n in range(VALUES)
+        ],
+    )

@@ -1,4 +1,5 @@
-"""`make bench-load`: a company's people and programs for five minutes, load and servers on the same cores.
+"""`make bench-load`: a company's people and programs for five minutes, load and servers on the same
+cores.
 
 PostgreSQL and Redis are those of TEST_PG_URL and TEST_REDIS_URL; BENCH_SECONDS says how long.
 """
@@ -27,10 +28,16 @@ from bench.results import WIDTH, describe, table, write
 from bench.seeding import KEY_RING
 from bench.wire import Request, ask_once
 
-_PEOPLE, _PROGRAMS = 200, 50
+_PEOPLE = 200
+_PROGRAMS = 50
 _DATABASE = "portal_bench_load"
-# The ramp: each step as many seconds; the last rate before errors or a second of p99 is the most that is borne.
-_FIRST_RATE, _STEP, _STEPS, _STEP_SECONDS, _PATIENCE_MS = 6.0, 1.4, 10, 8.0, 1_000.0
+# The ramp: each step as many seconds; the last rate before errors or a second of p99 is the most
+# that is borne.
+_FIRST_RATE = 6.0
+_STEP = 1.4
+_STEPS = 10
+_STEP_SECONDS = 8.0
+_PATIENCE_MS = 1_000.0
 _SHARE_OF_MOST = 0.7
 _AIM_MEMORY = 1.05
 
@@ -66,12 +73,15 @@ class _Sampled:
     def window(self, fifth: int) -> float:
         """The mean memory of a fifth of the time; of five minutes a fifth is a minute."""
         size = max(1, len(self.memory) // 5)
-        return statistics.fmean(self.memory[(fifth - 1) * size : fifth * size if fifth < 5 else None])
+        return statistics.fmean(
+            self.memory[(fifth - 1) * size : fifth * size if fifth < 5 else None]
+        )
 
 
 def main() -> int:
     """Fill, ramp, load, print and write; the number of gross faults."""
-    before, seconds = os.getloadavg()[0], float(os.environ.get("BENCH_SECONDS") or 300)
+    before = os.getloadavg()[0]
+    seconds = float(os.environ.get("BENCH_SECONDS") or 300)
     with _database() as url, _cluster(url) as cluster:
         return asyncio.run(_run(cluster, seconds, before))
 
@@ -79,10 +89,15 @@ def main() -> int:
 async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
     begin = time.monotonic()
     ports = [portal.port for portal in cluster.portals]
-    people = [Person(Member(n * (PEOPLE // _PEOPLE)), ports[n % 2], cluster.echo) for n in range(_PEOPLE)]
+    people = [
+        Person(Member(n * (PEOPLE // _PEOPLE)), ports[n % 2], cluster.echo) for n in range(_PEOPLE)
+    ]
     for person in people:
         await person.sign_in()
-    programs = [Program(Member(n * (PEOPLE // _PROGRAMS) + 7), ports[n % 2], cluster.echo) for n in range(_PROGRAMS)]
+    programs = [
+        Program(Member(n * (PEOPLE // _PROGRAMS) + 7), ports[n % 2], cluster.echo)
+        for n in range(_PROGRAMS)
+    ]
     await _warm_up(people)
     print(f"{len(people)} people signed in, {time.monotonic() - begin:.0f} s", flush=True)
     most, steps = await _ramp([*people, *programs])
@@ -93,10 +108,16 @@ async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
     sampled = await sampling
     flat = sampled.window(5) / sampled.window(2)
     said = (
-        f"PostgreSQL and Redis, two `portal serve` of two processes each and a `portal worker`, load and servers on "
-        f"the same cores. {SERVERS:,} servers, {PEOPLE:,} people, {TEAMS} teams, {VALUES:,} stored values."
+        "PostgreSQL and Redis, two `portal serve` of two processes each and a `portal worker`,"
+        f" load and servers on the same cores. {SERVERS:,} servers, {PEOPLE:,} people, {TEAMS}"
+        f" teams, {VALUES:,} stored values."
     )
-    parts = (describe(before, said), _about(seconds, rate, most, steps), _actions(tally), _costs(sampled, flat))
+    parts = (
+        describe(before, said),
+        _about(seconds, rate, most, steps),
+        _actions(tally),
+        _costs(sampled, flat),
+    )
     write("make bench-load", "\n\n".join(parts))
     for error, times in Counter(tally.errors).most_common(20):
         print(f"✗ {times} × {error}", file=sys.stderr)
@@ -107,18 +128,23 @@ async def _warm_up(people: list[Person]) -> None:
     """Let each process meet an upstream once: what it loads for that it loads at the first need."""
     for first in range(0, 40, 4):
         some = people[first : first + 4]
-        await asyncio.gather(*(p.connection.ask(p.request("playground, list of tools", 0)[0]) for p in some))
+        await asyncio.gather(
+            *(p.connection.ask(p.request("playground, list of tools", 0)[0]) for p in some)
+        )
 
 
 async def _ramp(actors: list[Actor]) -> tuple[float, str]:
     """The highest rate that was borne, and how the steps went; where none was, the first."""
-    borne, steps = _FIRST_RATE, []
+    borne = _FIRST_RATE
+    steps = []
     for step in range(_STEPS):
         rate = _FIRST_RATE * _STEP**step
         tally = await act_all(actors, rate, _STEP_SECONDS)
         p99 = percentile(tally.all, 99)
         steps.append(f"{rate:.0f}: {p99:.0f}")
-        print(f"ramp: {rate:.1f} a second, p99 {p99:.0f} ms, {len(tally.errors)} errors", flush=True)
+        print(
+            f"ramp: {rate:.1f} a second, p99 {p99:.0f} ms, {len(tally.errors)} errors", flush=True
+        )
         if tally.errors or p99 > _PATIENCE_MS:
             print("".join(f"  {error}\n" for error in tally.errors[:5]), end="", flush=True)
             break
@@ -127,9 +153,11 @@ async def _ramp(actors: list[Actor]) -> tuple[float, str]:
 
 
 async def _sample(cluster: _Cluster, seconds: float) -> _Sampled:
-    sampled, begin = _Sampled(), time.monotonic()
+    sampled = _Sampled()
+    begin = time.monotonic()
     web, worker = cluster.cpu_seconds()
-    own, machine = time.process_time(), _busy_seconds()
+    own = time.process_time()
+    machine = _busy_seconds()
     while time.monotonic() - begin < seconds:
         sampled.memory.append(cluster.memory())
         await asyncio.sleep(min(1.0, max(0.0, begin + seconds - time.monotonic())))
@@ -148,25 +176,36 @@ def _busy_seconds() -> float:
 
 def _about(seconds: float, rate: float, most: float, steps: str) -> str:
     return wrap(
-        f"{_PEOPLE} people who signed in with their password and {_PROGRAMS} API keys act at random moments, "
-        f"{rate:.1f} actions a second together, for {seconds:.0f} s, whether or not the portal keeps up; times count "
-        f"from the moment that an action was due. The rate is {_SHARE_OF_MOST:.0%} of the most that a short ramp bore "
-        f"without an error and within {_PATIENCE_MS:.0f} ms of p99, which was {most:.1f} (actions a second: p99 ms; "
-        f"{steps}).",
+        f"{_PEOPLE} people who signed in with their password and {_PROGRAMS} API keys act at random"
+        f" moments, {rate:.1f} actions a second together, for {seconds:.0f} s, whether or not the"
+        " portal keeps up; times count from the moment that an action was due. The rate is"
+        f" {_SHARE_OF_MOST:.0%} of the most that a short ramp bore without an error and within"
+        f" {_PATIENCE_MS:.0f} ms of p99, which was {most:.1f} (actions a second: p99 ms; {steps}).",
         WIDTH,
     )
 
 
 def _actions(tally: Tally) -> str:
     rows = [
-        (name, len(times), f"{percentile(times, 50):.0f}", f"{percentile(times, 99):.0f}", f"{max(times):.0f}")
-        for name, times in sorted({**tally.times, "**all**": tally.all}.items(), key=lambda item: -len(item[1]))
+        (
+            name,
+            len(times),
+            f"{percentile(times, 50):.0f}",
+            f"{percentile(times, 99):.0f}",
+            f"{max(times):.0f}",
+        )
+        for name, times in sorted(
+            {**tally.times, "**all**": tally.all}.items(), key=lambda item: -len(item[1])
+        )
         if times
     ]
     errors = len(tally.errors)
-    kinds = "".join(f"\n- {times} × {error}" for error, times in Counter(tally.errors).most_common(8))
+    kinds = "".join(
+        f"\n- {times} × {error}" for error, times in Counter(tally.errors).most_common(8)
+    )
     return (
-        f"{len(tally.all)} actions, {errors} errors (aim: 0): {'met' if not errors else '**missed**'}{kinds}\n\n"
+        f"{len(tally.all)} actions, {errors} errors (aim: 0):"
+        f" {'met' if not errors else '**missed**'}{kinds}\n\n"
         + table(("Action", "times", "p50", "p99", "longest"), rows)
     )
 
@@ -174,21 +213,33 @@ def _actions(tally: Tally) -> str:
 def _costs(sampled: _Sampled, flat: float) -> str:
     cores = len(os.sched_getaffinity(0)) * sampled.seconds
     rest = sampled.machine - sampled.web - sampled.worker - sampled.load
-    spent = [("web processes", sampled.web), ("worker", sampled.worker), ("the load itself", sampled.load),
-             ("PostgreSQL, Redis and all else", rest), ("idle", cores - sampled.machine)]  # fmt: skip
-    first, last = sampled.window(1), sampled.window(5)
+    spent = [
+        ("web processes", sampled.web),
+        ("worker", sampled.worker),
+        ("the load itself", sampled.load),
+        ("PostgreSQL, Redis and all else", rest),
+        ("idle", cores - sampled.machine),
+    ]
+    first = sampled.window(1)
+    last = sampled.window(5)
     return (
-        f"Memory of the portal's processes: {first:.0f} MB in the first fifth of the time, {sampled.window(2):.0f} in "
-        f"the second, {last:.0f} in the last:\n{flat:.3f} times the second (aim: at most {_AIM_MEMORY}): "
-        f"{'met' if flat <= _AIM_MEMORY else '**missed**'}.\n\n"
-        + table(("CPU time", "share of the cores"), [(name, f"{part / cores:.0%}") for name, part in spent])
+        f"Memory of the portal's processes: {first:.0f} MB in the first fifth of the time,"
+        f" {sampled.window(2):.0f} in the second, {last:.0f} in the last:\n{flat:.3f} times the"
+        f" second (aim: at most {_AIM_MEMORY}):"
+        f" {'met' if flat <= _AIM_MEMORY else '**missed**'}.\n\n"
+        + table(
+            ("CPU time", "share of the cores"),
+            [(name, f"{part / cores:.0%}") for name, part in spent],
+        )
     )
 
 
 @contextmanager
 def _database() -> Iterator[str]:
     """A database of our own, gone afterwards."""
-    server = os.environ.get("TEST_PG_URL") or sys.exit("TEST_PG_URL is not set: run make bench-load")
+    server = os.environ.get("TEST_PG_URL") or sys.exit(
+        "TEST_PG_URL is not set: run make bench-load"
+    )
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {_DATABASE}")
@@ -201,12 +252,16 @@ def _database() -> Iterator[str]:
 @contextmanager
 def _cluster(url: str) -> Iterator[_Cluster]:
     env = {
-        "PORTAL_DATABASE_URL": url, "PORTAL_SECRET_KEY": "bench-load" * 4, "PORTAL_ENCRYPTION_KEYS": KEY_RING,
-        "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true", "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
-    }  # fmt: skip
+        "PORTAL_DATABASE_URL": url,
+        "PORTAL_SECRET_KEY": "bench-load" * 4,
+        "PORTAL_ENCRYPTION_KEYS": KEY_RING,
+        "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true",
+        "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
+    }
     if redis := os.environ.get("TEST_REDIS_URL"):
         env["PORTAL_REDIS_URL"] = redis
-    begin, cluster = time.monotonic(), _Cluster()
+    begin = time.monotonic()
+    cluster = _Cluster()
     fill(env)
     print(f"seeded in {time.monotonic() - begin:.0f} s", flush=True)
     with ExitStack() as stack:
@@ -218,8 +273,11 @@ def _cluster(url: str) -> Iterator[_Cluster]:
         started = stack.enter_context(running.process(worker, running.environment(**env)))
         cluster.worker = running.Running(0, started.pid, apart=None)
         echo_server = {
-            "server_name": "echo", "transport": "http", "url": f"http://127.0.0.1:{port}/mcp", "allow_all_keys": True,
-        }  # fmt: skip
+            "server_name": "echo",
+            "transport": "http",
+            "url": f"http://127.0.0.1:{port}/mcp",
+            "allow_all_keys": True,
+        }
         by_admin = {"Authorization": f"Bearer {Member(0).key}"}
         request = Request.json("/v1/mcp/server", by_admin, json.dumps(echo_server))
         made = asyncio.run(ask_once(cluster.portals[0].port, request))

@@ -1,4 +1,5 @@
-"""Targets that take turns, so that noise meets all alike: one after the other, or eight at a time."""
+"""Targets that take turns, so that noise meets all alike: one after the other, or eight at a
+time."""
 
 import asyncio
 import gc
@@ -11,12 +12,14 @@ from bench.running import Running
 from bench.wire import Answer, Connection, Request
 
 _TURN = 10
-"""Requests a target gets before the next has its turn; its server's CPU time is read before and after."""
+"""Requests a target gets before the next has its turn; its server's CPU time is read before and
+after."""
 
 
 @dataclass(eq=False)
 class Target:
-    """Something that is asked over and over; `make` tells the request with a number. Times are milliseconds."""
+    """Something that is asked over and over; `make` tells the request with a number. Times are
+    milliseconds."""
 
     name: str
     server: Running
@@ -34,19 +37,23 @@ class Target:
     asked: int = 0
 
     @classmethod
-    def get(cls, name: str, server: Running, path: str, headers: dict[str, str] | None = None) -> "Target":
+    def get(
+        cls, name: str, server: Running, path: str, headers: dict[str, str] | None = None
+    ) -> "Target":
         """The same address every time."""
         request = Request(path, headers or {})
         return cls(name, server, lambda _: request)
 
     async def ask(self, connection: Connection) -> float:
-        """One request; the milliseconds it took. Ends the run for an answer that was not expected."""
+        """One request; the milliseconds it took. Ends the run for an answer that was not
+        expected."""
         request = self.make(self.asked)
         self.asked += 1
         self.last, taken = await connection.ask(request)
         if self.last.status not in self.expect:
             raise SystemExit(
-                f"{self.name}: {request.method} {request.path} answered {self.last.status}: {self.last.body[:300]!r}"
+                f"{self.name}: {request.method} {request.path} answered {self.last.status}:"
+                f" {self.last.body[:300]!r}"
             )
         self.size = len(self.last.body)
         return taken
@@ -64,11 +71,16 @@ class Target:
 
 def percentile(times: Sequence[float], percent: int) -> float:
     """The time that `percent` in a hundred do not exceed."""
-    return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else sum(times)
+    return (
+        statistics.quantiles(times, n=100, method="inclusive")[percent - 1]
+        if len(times) > 1
+        else sum(times)
+    )
 
 
 def measure(targets: Sequence[Target], requests: int, *, warm_up: int = 5) -> None:
-    """Ask each target `requests` times, one at a time, in turns, forwards and backwards alternately."""
+    """Ask each target `requests` times, one at a time, in turns, forwards and backwards
+    alternately."""
     asyncio.run(_quietly(_measure(targets, requests, warm_up)))
 
 
@@ -108,7 +120,8 @@ async def _measure(targets: Sequence[Target], requests: int, warm_up: int) -> No
 async def _press(targets: Sequence[Target], at_once: int, seconds: float, rounds: int) -> None:
     for number in range(rounds):
         for target in targets if number % 2 else reversed(targets):
-            begin, before = time.monotonic(), len(target.pressed)
+            begin = time.monotonic()
+            before = len(target.pressed)
             await asyncio.gather(*(_keep_asking(target, begin + seconds) for _ in range(at_once)))
             target.rate += (len(target.pressed) - before) / (time.monotonic() - begin) / rounds
 

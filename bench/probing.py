@@ -17,17 +17,20 @@ from bench.seeding import ADMIN, seal_url, seed
 from portal.services.servers.grid import PAGE_SIZE
 
 DEAD = 1_000
-_SECONDS, _PATIENCE = 6.0, 60.0
+_SECONDS = 6.0
+_PATIENCE = 60.0
 _NOBODY = "http://127.0.0.1:9/mcp"
 _PLAIN = (
-    "delete from server_variables", "delete from server_secrets where field = 'static_headers'",
+    "delete from server_variables",
+    "delete from server_secrets where field = 'static_headers'",
     "update servers set auth_type = 'none', is_byok = false",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The grid's requests a second without and with the checks, and how many servers were checked a second."""
+    """The grid's requests a second without and with the checks, and how many servers were checked a
+    second."""
 
     alone: float
     beside: float
@@ -40,8 +43,8 @@ class Kept:
 
 
 def measure_beside_checks(folder: Path) -> Kept:
-    """The rate before, during and after. The worker is the one that `portal serve` has beside it on SQLite; meanwhile
-    it never runs out of servers to check."""
+    """The rate before, during and after. The worker is the one that `portal serve` has beside it on
+    SQLite; meanwhile it never runs out of servers to check."""
     seeded = seed(folder, DEAD, PAGE_SIZE)
     engine = create_engine(seeded.environment["PORTAL_DATABASE_URL"], connect_args={"timeout": 30})
     with engine.begin() as connection:
@@ -50,7 +53,9 @@ def measure_beside_checks(folder: Path) -> Kept:
         for number in range(DEAD):
             seal_url(connection, number, _NOBODY)
     with running.portal({**seeded.environment, "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true"}) as portal:
-        before, beside, after = (Target.get("grid", portal, "/servers", page_of(ADMIN)) for _ in range(3))
+        before, beside, after = (
+            Target.get("grid", portal, "/servers", page_of(ADMIN)) for _ in range(3)
+        )
         press([before], at_once=2, seconds=_SECONDS, rounds=1)
         with _all_due(engine) as checks:
             press([beside], at_once=2, seconds=_SECONDS, rounds=1)
@@ -62,12 +67,15 @@ def measure_beside_checks(folder: Path) -> Kept:
 
 @contextlib.contextmanager
 def _all_due(engine: Engine) -> Iterator[Callable[[], float]]:
-    """Let all servers be due all the time; what is yielded tells how many were checked a second so far."""
+    """Let all servers be due all the time; what is yielded tells how many were checked a second so
+    far."""
     stopped = threading.Event()
 
     def due(at: datetime) -> None:
         with engine.begin() as connection:
-            connection.execute(text("update servers set probe_due_at = :at"), {"at": at.isoformat(" ")})
+            connection.execute(
+                text("update servers set probe_due_at = :at"), {"at": at.isoformat(" ")}
+            )
 
     def keep() -> None:
         while not stopped.wait(1):

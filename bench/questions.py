@@ -37,8 +37,13 @@ def pages(server: Running, seeded: Seeded) -> dict[str, Target]:
         "JSON page of 50": ("/v1/mcp/server?limit=50", api_of(ADMIN)),
         "JSON page of 50, Member": ("/v1/mcp/server?limit=50", api_of(MEMBER)),
     }
-    return {name: Target.get(name, server, path, dict(headers)) for name, (path, headers) in asked.items()} | {
-        "credentials save": Target("credentials save", server, _save(api_of(ADMIN), "/v1/mcp/server/{}/user-env-vars")),
+    return {
+        name: Target.get(name, server, path, dict(headers))
+        for name, (path, headers) in asked.items()
+    } | {
+        "credentials save": Target(
+            "credentials save", server, _save(api_of(ADMIN), "/v1/mcp/server/{}/user-env-vars")
+        ),
     }
 
 
@@ -53,7 +58,8 @@ def cold(server: Running, path: str, headers: Mapping[str, str]) -> Target:
 
 
 def unchanged(target: Target) -> Target | None:
-    """The question of `target` by somebody who has the answer; None where the answer has no ETag."""
+    """The question of `target` by somebody who has the answer; None where the answer has no
+    ETag."""
     request = target.make(0)
     etag = asyncio.run(ask_once(target.server.port, request)).headers.get("etag")
     if not etag:
@@ -63,7 +69,8 @@ def unchanged(target: Target) -> Target | None:
 
 
 def sign_in(server: Running) -> Target:
-    """A password sign-in, each time by another person from another address; the forms are fetched beforehand."""
+    """A password sign-in, each time by another person from another address; the forms are fetched
+    beforehand."""
     forms = asyncio.run(_forms(server.port))
 
     def make(number: int) -> Request:
@@ -89,8 +96,11 @@ async def sign_in_form(port: int) -> tuple[str, str]:
 
 def _save(headers: Mapping[str, str], path: str) -> Make:
     def make(number: int) -> Request:
-        server_id = f"server_{number % 9 * 10 + number % 3:05}"  # those that ask for a value end in 0, 1 or 2
-        return Request.json(path.format(server_id), headers, json.dumps({"values": {"TOKEN": f"value {number}"}}))
+        # those that ask for a value end in 0, 1 or 2
+        server_id = f"server_{number % 9 * 10 + number % 3:05}"
+        return Request.json(
+            path.format(server_id), headers, json.dumps({"values": {"TOKEN": f"value {number}"}})
+        )
 
     return make
 
@@ -116,5 +126,7 @@ def bare(many: Running, thousand: Running) -> dict[str, Target]:
 def long_answers(thousand: Running) -> dict[str, Target]:
     """What answers as much as there is, on a thousand servers."""
     everything = Target.get("JSON list of 1,000", thousand, "/v1/mcp/server", api_of(ADMIN))
-    status = Target.get("status over 1,000", thousand, "/v1/mcp/user-env-vars/status", api_of(ADMIN))
+    status = Target.get(
+        "status over 1,000", thousand, "/v1/mcp/user-env-vars/status", api_of(ADMIN)
+    )
     return {target.name: target for target in (everything, status)}

@@ -12,9 +12,10 @@ from textwrap import fill
 WIDTH = 118
 RESULTS = Path(__file__).parent / "RESULTS.md"
 _HEAD = (
-    "# The bench\n\nEach section stands under the command that wrote it, and only that command writes it anew. "
-    "Trust the ratios within a\nsection, not the figures: they are of one machine on one day. Times are milliseconds "
-    "unless something else is said.\nWhere an aim is missed, [TRIED.md](TRIED.md) says what was tried.\n"
+    "# The bench\n\nEach section stands under the command that wrote it, and only that command"
+    " writes it anew. Trust the ratios within a\nsection, not the figures: they are of one machine"
+    " on one day. Times are milliseconds unless something else is said.\nWhere an aim is missed,"
+    " [TRIED.md](TRIED.md) says what was tried.\n"
 )
 
 
@@ -38,7 +39,11 @@ def write(command: str, text: str) -> None:
     """Print a section, and put it in the place of the one that `command` wrote before."""
     print(f"\n{text}", flush=True)
     old = RESULTS.read_text() if RESULTS.exists() else ""
-    sections = dict(re.findall(r"^## `([^`\n]+)`\n+(.*?)(?=^## `|\Z)", old, re.MULTILINE | re.DOTALL))
+    sections = dict(
+        re.findall(r"^## `([^`\n]+)`\n+(.*?)(?=^## `|\Z)", old, re.MULTILINE | re.DOTALL)
+    )
     sections[command] = text
-    RESULTS.write_text(_HEAD + "".join(f"\n## `{name}`\n\n{body.strip()}\n" for name, body in sections.items()))
+    RESULTS.write_text(
+        _HEAD + "".join(f"\n## `{name}`\n\n{body.strip()}\n" for name, body in sections.items())
+    )
     print(f"\nwritten to bench/{RESULTS.name} under `{command}`", file=sys.stderr)

@@ -15,9 +15,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The flags of `portal serve`, for an application that it cannot serve.
 _GUNICORN = (
-    "--workers", "1", "--threads", "8", "--worker-class", "gthread", "--keep-alive", "15", "--log-level", "error",
+    "--workers",
+    "1",
+    "--threads",
+    "8",
+    "--worker-class",
+    "gthread",
+    "--keep-alive",
+    "15",
+    "--log-level",
+    "error",
     "--no-control-socket",
-)  # fmt: skip
+)
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 _IDLE = 0.05
@@ -25,7 +34,8 @@ _IDLE = 0.05
 
 @dataclass
 class Running:
-    """A server and its process tree. `apart` marks the command lines of children that do not serve."""
+    """A server and its process tree. `apart` marks the command lines of children that do not
+    serve."""
 
     port: int
     pid: int
@@ -44,11 +54,14 @@ class Running:
                 return
 
     def memory(self, *, everything: bool = False) -> float:
-        """Resident megabytes of the processes that serve, or of all; what they share counts for each of them."""
+        """Resident megabytes of the processes that serve, or of all; what they share counts for
+        each of them."""
         return sum(_resident(pid) for pid in (tree(self.pid) if everything else self._serving()))
 
     def _serving(self) -> list[int]:
-        return [pid for pid in tree(self.pid) if self.apart is None or self.apart not in _command(pid)]
+        return [
+            pid for pid in tree(self.pid) if self.apart is None or self.apart not in _command(pid)
+        ]
 
 
 def tree(pid: int) -> list[int]:
@@ -78,7 +91,11 @@ def _cpu(pid: int) -> float:
 
 def _resident(pid: int) -> float:
     with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return (
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / 1e6
+        )
     return 0.0
 
 
@@ -91,7 +108,11 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """Ours without what configures a portal, and `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PORTAL_", "BENCH_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PORTAL_", "BENCH_"))
+    }
     return {**kept, **more}
 
 
@@ -99,12 +120,18 @@ def environment(**more: str) -> dict[str, str]:
 def process(
     argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path = ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command in a group of its own while the context lasts; what it says is shown only if it fails."""
+    """Run a command in a group of its own while the context lasts; what it says is shown only if it
+    fails."""
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
-            list(map(str, argv)), cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            list(map(str, argv)),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             yield child
         except BaseException:
@@ -127,7 +154,9 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def serving(argv: Sequence[str | Path], env: Mapping[str, str], port: int, cwd: Path = ROOT) -> Iterator[Running]:
+def serving(
+    argv: Sequence[str | Path], env: Mapping[str, str], port: int, cwd: Path = ROOT
+) -> Iterator[Running]:
     """Run a server until the context ends; yields it once it accepts connections on `port`."""
     with process(argv, env, cwd) as child:
         end = time.monotonic() + _START_SECONDS
@@ -142,11 +171,15 @@ def serving(argv: Sequence[str | Path], env: Mapping[str, str], port: int, cwd: 
 
 @contextlib.contextmanager
 def portal(env: Mapping[str, str], *, workers: int = 1, watched: bool = False) -> Iterator[Running]:
-    """`portal serve` as an operator runs it; `watched` counts its SQL and the pauses of its collector."""
+    """`portal serve` as an operator runs it; `watched` counts its SQL and the pauses of its
+    collector."""
     port = free_port()
     module = "bench.watched" if watched else "portal.cli"
     argv = [sys.executable, "-m", module, "serve", "--port", str(port), "--workers", str(workers)]
-    address = {"PORTAL_PUBLIC_URL": f"http://127.0.0.1:{port}", "PORTAL_TRUSTED_PROXIES": "127.0.0.0/8"}
+    address = {
+        "PORTAL_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "PORTAL_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
     with serving(argv, environment(**{**address, **env}), port) as running:
         yield running
 
@@ -155,7 +188,15 @@ def portal(env: Mapping[str, str], *, workers: int = 1, watched: bool = False) -
 def bare(env: Mapping[str, str]) -> Iterator[Running]:
     """`bench.bare` under gunicorn with the flags of `portal serve`."""
     port = free_port()
-    argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *_GUNICORN, "bench.bare:app"]
+    argv = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--bind",
+        f"127.0.0.1:{port}",
+        *_GUNICORN,
+        "bench.bare:app",
+    ]
     with serving(argv, environment(**env), port) as running:
         yield running
 

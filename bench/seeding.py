@@ -34,7 +34,9 @@ from portal.store.models import (
 )
 from portal.store.vault import Place, Vault
 
-ADMIN, MEMBER, NARROW = "bench-admin", "bench-member", "bench-narrow"
+ADMIN = "bench-admin"
+MEMBER = "bench-member"
+NARROW = "bench-narrow"
 PASSWORD = "bench-password-of-all"
 SIGN_INS = 60
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,10 +78,11 @@ class Seeded:
 
 
 def seed(folder: Path, servers: int, page_size: int) -> Seeded:
-    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose teams have a group.
+    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose
+    teams have a group.
 
-    One group holds three servers of five, the other 20, spread over all. Server number i is the same whatever the
-    total, so that first pages are alike and only the total differs.
+    One group holds three servers of five, the other 20, spread over all. Server number i is the
+    same whatever the total, so that first pages are alike and only the total differs.
     """
     environment = {
         "PORTAL_DATABASE_URL": f"sqlite:///{folder / f'{servers}.db'}",
@@ -87,12 +90,18 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
         "PORTAL_ENCRYPTION_KEYS": KEY_RING,
     }
     settings = Settings(
-        database_url=environment["PORTAL_DATABASE_URL"], secret_key=environment["PORTAL_SECRET_KEY"],
-        encryption_keys=KEY_RING, cheap_hashing=True, _env_file=None,
-    )  # fmt: skip
+        database_url=environment["PORTAL_DATABASE_URL"],
+        secret_key=environment["PORTAL_SECRET_KEY"],
+        encryption_keys=KEY_RING,
+        cheap_hashing=True,
+        _env_file=None,
+    )
     database = open_database(settings)
     schema.upgrade(database.engine)
-    with database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+    with (
+        database.engine.connect().execution_options(portal_writes=True) as connection,
+        connection.begin(),
+    ):
         _people(connection)
         put_servers(connection, servers)
         _values(connection, servers)
@@ -110,10 +119,19 @@ def seed(folder: Path, servers: int, page_size: int) -> Seeded:
 
 def _people(connection: Connection) -> None:
     roles = {ADMIN: Role.ADMIN, MEMBER: Role.MEMBER, NARROW: Role.MEMBER}
-    put(connection, User, [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()])
+    put(
+        connection,
+        User,
+        [{"user_id": u, "email": f"{u}@bench.example", "role": r.value} for u, r in roles.items()],
+    )
     hashed = password_hash()
     signing_in = [
-        {"user_id": f"signs-in-{n}", "email": Seeded.email(n), "role": Role.MEMBER.value, "password_hash": hashed}
+        {
+            "user_id": f"signs-in-{n}",
+            "email": Seeded.email(n),
+            "role": Role.MEMBER.value,
+            "password_hash": hashed,
+        }
         for n in range(SIGN_INS)
     ]
     put(connection, User, signing_in)
@@ -131,19 +149,26 @@ def _people(connection: Connection) -> None:
     put(connection, TeamMember, [{"team_id": team, "user_id": u} for u, team in _TEAMS.items()])
     put_groups(connection)
     grants = [
-        {"holder_kind": "team", "holder_id": _TEAMS[u], "kind": "access_group", "access_group_id": group}
+        {
+            "holder_kind": "team",
+            "holder_id": _TEAMS[u],
+            "kind": "access_group",
+            "access_group_id": group,
+        }
         for u, group in _GRANTED.items()
     ]
     put(connection, Grant, grants)
 
 
 def password_hash() -> str:
-    """The hash of `PASSWORD`, as slow to compare as the portal's own; one for all, since making it is as slow."""
+    """The hash of `PASSWORD`, as slow to compare as the portal's own; one for all, since making it
+    is as slow."""
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
 
 
 def put_groups(connection: Connection) -> None:
-    """Insert `GROUPS` groups of as many servers each, every GROUPS-th, and the two that Members are granted."""
+    """Insert `GROUPS` groups of as many servers each, every GROUPS-th, and the two that Members are
+    granted."""
     groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(GROUPS)]
     granted = [{"access_group_id": group, "name": group} for group in _GRANTED.values()]
     put(connection, AccessGroup, groups + granted)
@@ -152,19 +177,46 @@ def put_groups(connection: Connection) -> None:
 def put_servers(connection: Connection, servers: int) -> None:
     """Insert the servers with what belongs to them, in the groups of `put_groups`."""
     at = datetime.now(UTC)
-    put(connection, Server, (_server(number) | {"probe_due_at": at + _LATER} for number in range(servers)))
-    put(connection, ToolSight, ({"server_id": server_name(n), "compared_at": at} for n in range(servers)))
+    put(
+        connection,
+        Server,
+        (_server(number) | {"probe_due_at": at + _LATER} for number in range(servers)),
+    )
+    put(
+        connection,
+        ToolSight,
+        ({"server_id": server_name(n), "compared_at": at} for n in range(servers)),
+    )
     vault = Vault(parse_key_ring(KEY_RING))
-    put(connection, ServerSecret, (row for number in range(servers) for row in _secrets(vault, number)))
+    put(
+        connection,
+        ServerSecret,
+        (row for number in range(servers) for row in _secrets(vault, number)),
+    )
     variables = [
-        {"server_id": server_name(n), "position": 0, "name": "TOKEN", "scope": "user",
-         "description": "From your profile.", "is_required": True}
-        for n in range(servers) if _needs_value(n)
-    ]  # fmt: skip
+        {
+            "server_id": server_name(n),
+            "position": 0,
+            "name": "TOKEN",
+            "scope": "user",
+            "description": "From your profile.",
+            "is_required": True,
+        }
+        for n in range(servers)
+        if _needs_value(n)
+    ]
     put(connection, ServerVariable, variables)
-    members = [{"access_group_id": f"group-{n % GROUPS}", "server_id": server_name(n)} for n in range(servers)]
-    most = [{"access_group_id": _GRANTED[MEMBER], "server_id": server_name(n)} for n in range(servers) if n % 5 < 3]
-    # Spread out, but with the same last digits whatever the total: these decide what a server asks for.
+    members = [
+        {"access_group_id": f"group-{n % GROUPS}", "server_id": server_name(n)}
+        for n in range(servers)
+    ]
+    most = [
+        {"access_group_id": _GRANTED[MEMBER], "server_id": server_name(n)}
+        for n in range(servers)
+        if n % 5 < 3
+    ]
+    # Spread out, but with the same last digits whatever the total: these decide what a server asks
+    # for.
     spread = [i * (servers // _NARROW_HAS) // 10 * 10 + i % 10 for i in range(_NARROW_HAS)]
     few = [{"access_group_id": _GRANTED[NARROW], "server_id": server_name(n)} for n in spread]
     put(connection, AccessGroupServer, members + most + few)
@@ -174,10 +226,24 @@ def _values(connection: Connection, servers: int) -> None:
     """All three people have filled in half of what is asked of them."""
     sealed = Vault(parse_key_ring(KEY_RING)).seal("value", Place("bench", "", "", ""))
     owners = [(user_id, n) for user_id in (ADMIN, MEMBER, NARROW) for n in range(servers) if n % 2]
-    values = [{"user_id": u, "server_id": server_name(n), "name": "TOKEN", "sealed": sealed} for u, n in owners]
-    put(connection, UserVariable, [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)])
-    keys = [{"user_id": u, "server_id": server_name(n), "kind": "byok", "sealed": sealed} for u, n in owners]
-    put(connection, UserCredential, [k for k, (_, n) in zip(keys, owners, strict=True) if _is_byok(n)])
+    values = [
+        {"user_id": u, "server_id": server_name(n), "name": "TOKEN", "sealed": sealed}
+        for u, n in owners
+    ]
+    put(
+        connection,
+        UserVariable,
+        [v for v, (_, n) in zip(values, owners, strict=True) if _needs_value(n)],
+    )
+    keys = [
+        {"user_id": u, "server_id": server_name(n), "kind": "byok", "sealed": sealed}
+        for u, n in owners
+    ]
+    put(
+        connection,
+        UserCredential,
+        [k for k, (_, n) in zip(keys, owners, strict=True) if _is_byok(n)],
+    )
 
 
 def server_name(number: int) -> str:
@@ -194,18 +260,26 @@ def _is_byok(number: int) -> bool:
 
 
 def _server(number: int) -> dict[str, Any]:
-    name, healthy = server_name(number), number % 4 != 0
+    name = server_name(number)
+    healthy = number % 4 != 0
     return {
-        "server_id": name, "incarnation": f"i-{number}", "sort_key": name, "server_name": name,
+        "server_id": name,
+        "incarnation": f"i-{number}",
+        "sort_key": name,
+        "server_name": name,
         "alias": f"s{number:05}",
         "description": f"Sample {number:05}, with a line of text such as people write about what a server can do.",
         "transport": "sse" if number % 7 == 0 else "http",
         "auth_type": "bearer_token" if number % 3 == 0 or _is_byok(number) else "none",
-        "is_byok": _is_byok(number), "address": f"https://s{number:05}.example", "mcp_info": {"server_name": name},
-        "created_at": _BEGIN + timedelta(minutes=number), "updated_at": _BEGIN + timedelta(minutes=number),
-        "health_status": "healthy" if healthy else "unhealthy", "health_reason": "ok" if healthy else "dns",
+        "is_byok": _is_byok(number),
+        "address": f"https://s{number:05}.example",
+        "mcp_info": {"server_name": name},
+        "created_at": _BEGIN + timedelta(minutes=number),
+        "updated_at": _BEGIN + timedelta(minutes=number),
+        "health_status": "healthy" if healthy else "unhealthy",
+        "health_reason": "ok" if healthy else "dns",
         "health_checked_at": _BEGIN,
-    }  # fmt: skip
+    }
 
 
 def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
@@ -215,10 +289,13 @@ def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
     for (field, name), text in parts.items():
         place = Place("definition", server_name(number), f"i-{number}", f"{field}:{name}")
         yield {
-            "server_id": server_name(number), "field": field, "name": name, "sealed": vault.seal(text, place),
+            "server_id": server_name(number),
+            "field": field,
+            "name": name,
+            "sealed": vault.seal(text, place),
             "hint": f"https://s{number:05}.example" if field == "url" else None,
             "refers_to": ["TOKEN"] if field == "static_headers" else [],
-        }  # fmt: skip
+        }
 
 
 def seal_url(connection: Connection, number: int, url: str) -> None:
@@ -226,7 +303,9 @@ def seal_url(connection: Connection, number: int, url: str) -> None:
     place = Place("definition", server_name(number), f"i-{number}", "url:")
     sealed = Vault(parse_key_ring(KEY_RING)).seal(url, place)
     mine = (ServerSecret.server_id == server_name(number), ServerSecret.field == "url")
-    connection.execute(update(ServerSecret).where(*mine).values(sealed=sealed, hint=url.rpartition("/")[0]))
+    connection.execute(
+        update(ServerSecret).where(*mine).values(sealed=sealed, hint=url.rpartition("/")[0])
+    )
 
 
 def put(connection: Connection, model: type[Base], rows: Any) -> None:

@@ -1,4 +1,5 @@
-"""`make bench`: how fast the portal is beside bare Flask, how it grows, and what else the aims name."""
+"""`make bench`: how fast the portal is beside bare Flask, how it grows, and what else the aims
+name."""
 
 import asyncio
 import contextlib
@@ -21,9 +22,13 @@ from bench.visiting import Visit, behind_nginx, visit
 from bench.wire import Request, ask_once
 from portal.services.servers.grid import PAGE_SIZE
 
-FEW, THOUSAND, MANY = 100, 1_000, 10_000
-_REQUESTS, _LONG_REQUESTS = 150, 40
-_AT_ONCE, _SECONDS = 8, 2.0
+FEW = 100
+THOUSAND = 1_000
+MANY = 10_000
+_REQUESTS = 150
+_LONG_REQUESTS = 40
+_AT_ONCE = 8
+_SECONDS = 2.0
 
 
 @dataclass
@@ -43,7 +48,8 @@ class _Stage:
 
 def main() -> int:
     """Measure, print and write; the number of gross faults."""
-    begin, load = time.monotonic(), os.getloadavg()[0]
+    begin = time.monotonic()
+    load = os.getloadavg()[0]
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder:
         seeded = {number: seed(Path(folder), number, PAGE_SIZE) for number in (FEW, THOUSAND, MANY)}
@@ -77,10 +83,13 @@ def main() -> int:
 
 
 def _begin(stage: _Stage, stack: contextlib.ExitStack) -> None:
-    """Start a portal for each size, and bare Flask, which learns its frame from the portal's page."""
+    """Start a portal for each size, and bare Flask, which learns its frame from the portal's
+    page."""
     for number, seeded in stage.seeded.items():
         stage.portals[number] = stack.enter_context(running.portal(seeded.environment))
-    page, fragment = (_text(stage.portals[MANY].port, "/servers", more) for more in ({}, questions.FRAGMENT))
+    page, fragment = (
+        _text(stage.portals[MANY].port, "/servers", more) for more in ({}, questions.FRAGMENT)
+    )
     write_frames(stage.folder, page, fragment)
     for number in (THOUSAND, MANY):
         stage.bare[number] = stack.enter_context(running.bare(stage.bare_environment(number)))
@@ -91,8 +100,11 @@ def _text(port: int, path: str, more: dict[str, str]) -> str:
 
 
 def _measure_times(stage: _Stage, figures: Figures) -> None:
-    many, few = stage.portals[MANY], stage.portals[FEW]
-    figures.many, figures.few = (questions.pages(s, stage.seeded[n]) for s, n in ((many, MANY), (few, FEW)))
+    many = stage.portals[MANY]
+    few = stage.portals[FEW]
+    figures.many, figures.few = (
+        questions.pages(s, stage.seeded[n]) for s, n in ((many, MANY), (few, FEW))
+    )
     walked = questions.cold(many, "/servers", questions.page_of(ADMIN))
     figures.many |= {walked.name: walked, "sign-in": questions.sign_in(many)}
     figures.bare = questions.bare(stage.bare[MANY], stage.bare[THOUSAND])
@@ -101,26 +113,37 @@ def _measure_times(stage: _Stage, figures: Figures) -> None:
         if unchanged := questions.unchanged(figures.many[name]):
             figures.many[unchanged.name] = unchanged
     figures.alike = compare(
-        _text(many.port, "/servers", {}), asyncio.run(ask_once(stage.bare[MANY].port, Request("/"))).text
+        _text(many.port, "/servers", {}),
+        asyncio.run(ask_once(stage.bare[MANY].port, Request("/"))).text,
     )
     everything = [*figures.many.values(), *figures.few.values(), *figures.bare.values()]
-    long = [named[name] for named in (figures.many, figures.bare) for name in (LIST, STATUS, "sign-in")]
+    long = [
+        named[name] for named in (figures.many, figures.bare) for name in (LIST, STATUS, "sign-in")
+    ]
     measure([target for target in everything if target not in long], _REQUESTS)
     measure(long, _LONG_REQUESTS)
     press(
-        [*(figures.many[name] for name in (GRID, COLD, FRAGMENT, PAGE)),
-         *(figures.bare[name] for name in (GRID, PAGE))],
-        at_once=_AT_ONCE, seconds=_SECONDS,
-    )  # fmt: skip
+        [
+            *(figures.many[name] for name in (GRID, COLD, FRAGMENT, PAGE)),
+            *(figures.bare[name] for name in (GRID, PAGE)),
+        ],
+        at_once=_AT_ONCE,
+        seconds=_SECONDS,
+    )
 
 
 def _visit(stage: _Stage, port: int) -> Visit:
-    return visit(f"http://127.0.0.1:{port}/servers", "li.card", {"portal": stage.seeded[MANY].cookie(ADMIN)})
+    return visit(
+        f"http://127.0.0.1:{port}/servers", "li.card", {"portal": stage.seeded[MANY].cookie(ADMIN)}
+    )
 
 
 def _watch(stage: _Stage, figures: Figures) -> None:
     """Count statements, and the collector's pauses under load, in processes of their own."""
-    watched = ((MANY, GRID, (GRID, FRAGMENT, PAGE, "credentials save")), (THOUSAND, LIST, (LIST, STATUS)))
+    watched = (
+        (MANY, GRID, (GRID, FRAGMENT, PAGE, "credentials save")),
+        (THOUSAND, LIST, (LIST, STATUS)),
+    )
     for number, loaded, counted in watched:
         with running.portal(stage.seeded[number].environment, watched=True) as portal:
             for name in counted:
@@ -130,7 +153,12 @@ def _watch(stage: _Stage, figures: Figures) -> None:
                 figures.statements[name] = int(again.last.headers["x-statements"])
             pauses = Request("/bench/pauses")
             asyncio.run(ask_once(portal.port, pauses))  # forgets those of the start
-            press([Target(loaded, portal, figures.many[loaded].make)], at_once=_AT_ONCE, seconds=2 * _SECONDS, rounds=1)
+            press(
+                [Target(loaded, portal, figures.many[loaded].make)],
+                at_once=_AT_ONCE,
+                seconds=2 * _SECONDS,
+                rounds=1,
+            )
             figures.pauses[loaded] = float(asyncio.run(ask_once(portal.port, pauses)).text)
 
 

@@ -1,4 +1,5 @@
-"""Cold start and memory: from the command to the first page answered, and what the processes hold afterwards."""
+"""Cold start and memory: from the command to the first page answered, and what the processes hold
+afterwards."""
 
 import asyncio
 import statistics
@@ -29,7 +30,9 @@ class Started:
         return statistics.median(self.seconds)
 
 
-def measure_starts(starts: Mapping[str, tuple[Start, Request]], times: int = _STARTS) -> dict[str, Started]:
+def measure_starts(
+    starts: Mapping[str, tuple[Start, Request]], times: int = _STARTS
+) -> dict[str, Started]:
     """Start each several times, in turns."""
     found = {name: Started() for name in starts}
     for number in range(times):
@@ -46,7 +49,8 @@ def measure_starts(starts: Mapping[str, tuple[Start, Request]], times: int = _ST
 
 
 async def _pages(port: int, request: Request, number: int, end: float) -> None:
-    """Ask until `number` answers were 200; some servers accept connections before they can answer."""
+    """Ask until `number` answers were 200; some servers accept connections before they can
+    answer."""
     connection = Connection(port)
     while number:
         answer, _ = await connection.ask(request)

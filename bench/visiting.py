@@ -1,4 +1,5 @@
-"""The first visit in a real Chromium with an empty cache: requests, bytes on the wire, time to the first card."""
+"""The first visit in a real Chromium with an empty cache: requests, bytes on the wire, time to the
+first card."""
 
 import contextlib
 import shutil
@@ -14,7 +15,12 @@ from playwright.sync_api import Page, sync_playwright
 from bench.running import ROOT, Running, free_port, serving
 
 CHROMIUM = "/usr/bin/chromium"
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 _VISITS = 3
 # In the page: the moment at which something that `selector` names stands in it.
 _WATCH = """selector => { const look = () => { if (window.__first === undefined && document.querySelector(selector))
@@ -25,7 +31,8 @@ _NGINX = ROOT / "deploy" / "nginx" / "nginx.conf"
 
 @dataclass(frozen=True)
 class Visit:
-    """Medians of several first visits; the time is milliseconds from the beginning of the navigation."""
+    """Medians of several first visits; the time is milliseconds from the beginning of the
+    navigation."""
 
     requests: int
     kilobytes: float
@@ -33,14 +40,17 @@ class Visit:
 
 
 def visit(url: str, selector: str, cookies: dict[str, str], visits: int = _VISITS) -> Visit:
-    """Go to `url` several times, each time as a browser that was never there, until `selector` and then silence."""
+    """Go to `url` several times, each time as a browser that was never there, until `selector` and
+    then silence."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
             seen = []
             for number in range(visits + 1):
                 context = chromium.new_context(viewport={"width": 1440, "height": 900})
-                context.add_cookies([{"name": n, "value": v, "url": url} for n, v in cookies.items()])
+                context.add_cookies(
+                    [{"name": n, "value": v, "url": url} for n, v in cookies.items()]
+                )
                 found = _visit(context.new_page(), url, selector)
                 context.close()
                 if number:  # the first one also starts Chromium's own processes
@@ -58,7 +68,10 @@ def _visit(page: Page, url: str, selector: str) -> Visit:
     sizes: dict[str, float] = {}
     network: Any = page.context.new_cdp_session(page)
     network.send("Network.enable")
-    network.on("Network.loadingFinished", lambda e: sizes.__setitem__(e["requestId"], e["encodedDataLength"]))
+    network.on(
+        "Network.loadingFinished",
+        lambda e: sizes.__setitem__(e["requestId"], e["encodedDataLength"]),
+    )
     page.add_init_script(f"({_WATCH})({selector!r})")
     page.goto(url, wait_until="load", timeout=90_000)
     page.wait_for_selector(selector, state="attached", timeout=90_000)
@@ -71,7 +84,8 @@ def _visit(page: Page, url: str, selector: str) -> Visit:
 
 @contextlib.contextmanager
 def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
-    """Debian's nginx in front of a portal, configured as operators have it; yields its port, or None without it."""
+    """Debian's nginx in front of a portal, configured as operators have it; yields its port, or
+    None without it."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if nginx is None:
         yield None
@@ -83,6 +97,16 @@ def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
     shutil.copy(_NGINX, folder)
     (folder / "members.conf").write_text(f"server 127.0.0.1:{portal.port};\n")
     (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")
-    argv = [nginx, "-p", f"{folder}/", "-c", folder / "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+    argv = [
+        nginx,
+        "-p",
+        f"{folder}/",
+        "-c",
+        folder / "nginx.conf",
+        "-e",
+        "stderr",
+        "-g",
+        "daemon off;",
+    ]
     with serving(argv, {"PATH": "/usr/sbin:/usr/bin"}, port):
         yield port

@@ -1,5 +1,6 @@
-"""`python -m bench.watched serve …`: `portal serve` with every answer telling how many SQL statements it took, and
-`/bench/pauses` the longest pause of the collector since it was last asked. The product knows nothing of it."""
+"""`python -m bench.watched serve …`: `portal serve` with every answer telling how many SQL
+statements it took, and `/bench/pauses` the longest pause of the collector since it was last asked.
+The product knows nothing of it."""
 
 import gc
 import threading
@@ -36,7 +37,9 @@ class _Watch:
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/bench/pauses":
             longest = max(_pauses, default=0.0)
             _pauses.clear()
@@ -45,7 +48,9 @@ class _Watch:
         _counted.statements = 0
 
         def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            return start_response(status, [*headers, ("X-Statements", str(_counted.statements))], *rest)
+            return start_response(
+                status, [*headers, ("X-Statements", str(_counted.statements))], *rest
+            )
 
         return self._app(environ, started)
 

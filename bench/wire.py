@@ -1,4 +1,5 @@
-"""A small HTTP/1.1 client for load: one keep-alive connection, nothing parsed that is not needed, loopback only."""
+"""A small HTTP/1.1 client for load: one keep-alive connection, nothing parsed that is not needed,
+loopback only."""
 
 import asyncio
 import gzip
@@ -33,7 +34,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; header names are lower-case, of a repeated one the last is kept. The body is as it was sent."""
+    """What came back; header names are lower-case, of a repeated one the last is kept. The body is
+    as it was sent."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,8 +59,8 @@ class Connection:
     async def ask(self, request: Request) -> tuple[Answer, float]:
         """The answer, and the milliseconds until its last byte.
 
-        A connection that was closed while it lay idle is opened anew, as browsers do. Raises `OSError`, also when no
-        answer came within a minute.
+        A connection that was closed while it lay idle is opened anew, as browsers do. Raises
+        `OSError`, also when no answer came within a minute.
         """
         begin = time.perf_counter()
         kept = self._streams is not None
@@ -88,7 +90,10 @@ class Connection:
             lines.append(f"Content-Length: {len(request.body)}")
         writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head[1:-2])
+        }
         status = int(head[0].split(" ", 2)[1])
         body = b"" if status in (204, 304) else await _body(reader, headers)
         if headers.get("connection", "").lower() == "close":

@@ -2,8 +2,8 @@
 
     python examples/echo_server.py --port 8931 [--transport streamable-http|sse|stdio] [--require-header NAME]
 
-It listens on 127.0.0.1 only: streamable HTTP at /mcp, SSE at /sse. With --require-header it answers 401 to a request
-without that header, as a server that wants a sign-in does.
+It listens on 127.0.0.1 only: streamable HTTP at /mcp, SSE at /sse. With --require-header it answers
+401 to a request without that header, as a server that wants a sign-in does.
 """
 
 import argparse
@@ -18,7 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 NOTES = [
-    {"title": "Quarterly report", "tag": "work", "text": "Numbers are due on Friday; ask Ada for the template."},
+    {
+        "title": "Quarterly report",
+        "tag": "work",
+        "text": "Numbers are due on Friday; ask Ada for the template.",
+    },
     {"title": "Team offsite", "tag": "work", "text": "Book the train, bring the projector."},
     {"title": "Garden", "tag": "home", "text": "Plant the apple tree before the first frost."},
     {"title": "Bread", "tag": "home", "text": "500 g flour, 350 g water, 10 g salt, patience."},
@@ -42,7 +46,8 @@ def show_headers(ctx: Context) -> dict[str, str]:
 
 @server.tool(title="Who am I", annotations=READ_ONLY)
 def whoami(ctx: Context) -> dict[str, Any]:
-    """Say how the caller authenticated: the scheme of the Authorization header and the names of all headers."""
+    """Say how the caller authenticated: the scheme of the Authorization header and the names of all
+    headers."""
     headers = dict(ctx.headers or {})
     scheme = headers.get("authorization", "").partition(" ")[0]
     return {"scheme": scheme or None, "header_names": sorted(headers)}
@@ -50,7 +55,8 @@ def whoami(ctx: Context) -> dict[str, Any]:
 
 @server.tool(title="Add", annotations=READ_ONLY)
 def add(
-    a: Annotated[int, Field(description="The first summand")], b: Annotated[int, Field(description="The second")]
+    a: Annotated[int, Field(description="The first summand")],
+    b: Annotated[int, Field(description="The second")],
 ) -> int:
     """Add two whole numbers."""
     return a + b
@@ -58,9 +64,13 @@ def add(
 
 @server.tool(title="Search notes", annotations=READ_ONLY)
 def search_notes(
-    query: Annotated[str, Field(description="A word to look for in titles and texts", min_length=1)],
+    query: Annotated[
+        str, Field(description="A word to look for in titles and texts", min_length=1)
+    ],
     limit: Annotated[int, Field(description="How many notes at most", ge=1, le=50)] = 5,
-    tag: Annotated[Literal["work", "home"] | None, Field(description="Only notes with this tag")] = None,
+    tag: Annotated[
+        Literal["work", "home"] | None, Field(description="Only notes with this tag")
+    ] = None,
 ) -> list[dict[str, str]]:
     """Search a handful of sample notes, without regard to case."""
     word = query.casefold()
@@ -69,7 +79,9 @@ def search_notes(
 
 
 @server.tool(title="Slow", annotations=READ_ONLY)
-async def slow(seconds: Annotated[float, Field(description="How long to take", ge=0, le=60)]) -> str:
+async def slow(
+    seconds: Annotated[float, Field(description="How long to take", ge=0, le=60)],
+) -> str:
     """Answer after the given number of seconds: for looking at time limits."""
     await asyncio.sleep(seconds)
     return f"Took {seconds:g} s."
@@ -83,7 +95,10 @@ def requiring(app: ASGIApp, header: str) -> ASGIApp:
         if scope["type"] != "http" or any(name == wanted for name, _ in scope["headers"]):
             await app(scope, receive, send)
             return
-        headers = [(b"www-authenticate", b'Bearer realm="echo"'), (b"content-type", b"application/json")]
+        headers = [
+            (b"www-authenticate", b'Bearer realm="echo"'),
+            (b"content-type", b"application/json"),
+        ]
         await send({"type": "http.response.start", "status": 401, "headers": headers})
         await send({"type": "http.response.body", "body": b'{"error": "unauthorized"}'})
 
@@ -93,8 +108,12 @@ def requiring(app: ASGIApp, header: str) -> ASGIApp:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--port", type=int, default=8931)
-    parser.add_argument("--transport", choices=["streamable-http", "sse", "stdio"], default="streamable-http")
-    parser.add_argument("--require-header", metavar="NAME", help="answer 401 where this header is missing")
+    parser.add_argument(
+        "--transport", choices=["streamable-http", "sse", "stdio"], default="streamable-http"
+    )
+    parser.add_argument(
+        "--require-header", metavar="NAME", help="answer 401 where this header is missing"
+    )
     options = parser.parse_args()
     if options.transport == "stdio":
         server.run("stdio")

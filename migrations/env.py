@@ -5,8 +5,10 @@ from alembic import context
 from portal.store.models import Base
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True,
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
     compare_type=True,
-)  # fmt: skip
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -1,5 +1,5 @@
 """MCP Portal. `docs/architecture.md` explains its layers.
 
-From top to bottom: cli, demo, processes, app, web, services, authorization, store and upstream, telemetry, domain,
-settings, environment, resources.
+From top to bottom: cli, demo, processes, app, web, services, authorization, store and upstream,
+telemetry, domain, settings, environment, resources.
 """

@@ -39,10 +39,14 @@ def open_database(settings: Settings) -> Database:
         oauth=OAuthClient(outbound),
         openid=OpenIdClient(),
         providers={provider.name: _provider(provider) for provider in settings.sign_in_providers},
-        mcp=McpClient(outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands, sandbox=sandbox),
-        hasher=PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-        if settings.cheap_hashing
-        else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),
+        mcp=McpClient(
+            outbound, stdio_enabled=settings.enable_stdio, stdio_commands=commands, sandbox=sandbox
+        ),
+        hasher=(
+            PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+            if settings.cheap_hashing
+            else PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        ),
         public_url=settings.public_url,
         gateway_url=settings.gateway_url or settings.public_url,
         stdio_enabled=settings.enable_stdio,
@@ -52,19 +56,30 @@ def open_database(settings: Settings) -> Database:
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
     )
-    return Database(settings.database_url, {"runtime": runtime, "journal": journal_of(settings, runtime.vault)})
+    return Database(
+        settings.database_url, {"runtime": runtime, "journal": journal_of(settings, runtime.vault)}
+    )
 
 
 def journal_of(settings: Settings, vault: Vault | None = None) -> FileJournal | None:
-    """The revocation journal beside an SQLite database; PostgreSQL has it in a schema of its own."""
+    """The revocation journal beside an SQLite database; PostgreSQL has it in a schema of its
+    own."""
     file = make_url(settings.database_url).database if settings.embedded else None
     vault = vault or Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
-    return FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal")) if file else None
+    return (
+        FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal"))
+        if file
+        else None
+    )
 
 
 def sandbox_of(settings: Settings) -> Sandbox:
     """Where commands run. The portal's data and its config file are never in there."""
-    data = Path(make_url(settings.database_url).database or "portal.db").parent if settings.embedded else None
+    data = (
+        Path(make_url(settings.database_url).database or "portal.db").parent
+        if settings.embedded
+        else None
+    )
     return Sandbox(
         user=settings.stdio_user,
         homes=settings.stdio_homes or (data / "stdio" if data else None),
@@ -94,14 +109,17 @@ def _domain(typed: str) -> str:
     domain = listed_domain(typed)
     if not domain:
         raise BadSettings(
-            f"PORTAL_SIGN_IN_PROVIDERS: email_domains are domains in letters of one script, which {typed!r:.100} is not"
+            "PORTAL_SIGN_IN_PROVIDERS: email_domains are domains in letters of one script, which"
+            f" {typed!r:.100} is not"
         )
     return domain
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> "Flask":
     """The web application; its database must be at head."""
-    from flask import Flask  # in here, since commands and the worker do without, and start the sooner
+    from flask import (
+        Flask,
+    )  # in here, since commands and the worker do without, and start the sooner
 
     from portal import web
 
@@ -111,7 +129,9 @@ def create_app(settings: Settings, *, database: Database | None = None) -> "Flas
         static_folder=str(resources.folder("static")),
         static_url_path="/static",
     )
-    app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=MOST_BYTES)
+    app.config.update(
+        SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=MOST_BYTES
+    )
     app.extensions["settings"] = settings
     app.extensions["database"] = database or open_database(settings)
     web.register(app, settings, app.extensions["database"])

@@ -1,4 +1,5 @@
-"""What `portal demo` shows: a catalog, teams, one person of each role, and a real MCP server on this machine."""
+"""What `portal demo` shows: a catalog, teams, one person of each role, and a real MCP server on
+this machine."""
 
 import os
 import secrets
@@ -58,22 +59,27 @@ _TEAMS = {
         mcp_servers=("echo", "echo_personal"), mcp_access_groups=("engineering", "everyday")
     ),
     "Finance": ObjectPermission(mcp_access_groups=("everyday", "finance")),
-}  # fmt: skip
+}
 
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """Run the sample MCP server as long as the context lasts; yields its URL once it accepts connections.
+    """Run the sample MCP server as long as the context lasts; yields its URL once it accepts
+    connections.
 
-    Raises `SystemExit` with one line where it does not start. A SIGTERM that comes before the web server has taken over
-    the signals ends the context too, so that the child is never left behind.
+    Raises `SystemExit` with one line where it does not start. A SIGTERM that comes before the web
+    server has taken over the signals ends the context too, so that the child is never left behind.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     port = _free_port()
     # The child gets none of our settings: it needs none, and they hold the keys.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")
+    }
     child = subprocess.Popen(  # noqa: S603 - our own script, by our own Python
-        [sys.executable, str(_SCRIPT), "--port", str(port)], env=environment, stdin=subprocess.DEVNULL
+        [sys.executable, str(_SCRIPT), "--port", str(port)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
     )
     try:
         _wait_for(child, port)
@@ -89,7 +95,8 @@ def running_server() -> Iterator[str]:
 
 
 def fill(database: Database, url: str, *, announce: Announce) -> None:
-    """Add the samples at the first start; later only lead those that speak to the sample server to its `url` of now.
+    """Add the samples at the first start; later only lead those that speak to the sample server to
+    its `url` of now.
 
     What somebody changed or deleted meanwhile stays as they left it.
     """
@@ -105,10 +112,14 @@ def fill(database: Database, url: str, *, announce: Announce) -> None:
                     _lead_to(session, name, url)
         session.commit()
     announce(f"  Sample MCP server   {url}")
-    shown = password if is_first else "as at the first start; portal users password E-MAIL sets another"
+    shown = (
+        password if is_first else "as at the first start; portal users password E-MAIL sets another"
+    )
     announce(f"  Sample people       password {shown}")
     for person in _PEOPLE:
-        announce(f"    {person.email:<20}{person.role.label}{f' of {person.team}' if person.team else ''}")
+        announce(
+            f"    {person.email:<20}{person.role.label}{f' of {person.team}' if person.team else ''}"
+        )
     announce("")
 
 
@@ -125,31 +136,41 @@ def _add_people(session: Session, password: str) -> None:
     ids: dict[str, list[tuple[str, str]]] = {name: [] for name in _TEAMS}
     for person in _PEOPLE:
         user = users.create_user(
-            session, OPERATOR,
+            session,
+            OPERATOR,
             {
-                "email": person.email, "display_name": person.name, "role": person.role.value, "password": password,
+                "email": person.email,
+                "display_name": person.name,
+                "role": person.role.value,
+                "password": password,
                 "must_change_password": False,
             },
-        )  # fmt: skip
+        )
         if person.team:
             ids[person.team].append((user.user_id, TeamRole.USER.value))
     for team, permission in _TEAMS.items():
         with suppress(Conflict):
-            teams.create_team(session, OPERATOR, {"team_alias": team}, permission, members=ids[team])
+            teams.create_team(
+                session, OPERATOR, {"team_alias": team}, permission, members=ids[team]
+            )
 
 
 def _lead_to(session: Session, name: str, url: str) -> None:
-    """Give a sample its server's URL of this start; what people stored for it goes along, being on this machine."""
+    """Give a sample its server's URL of this start; what people stored for it goes along, being on
+    this machine."""
     try:
         server = crud.get_server(session, OPERATOR, name)
     except NotFound:
         return
     if server.url != url:
-        crud.update_server(session, OPERATOR, server.server_id, {"url": url, "keep_credentials": True})
+        crud.update_server(
+            session, OPERATOR, server.server_id, {"url": url, "keep_credentials": True}
+        )
 
 
 def _catalog(url: str) -> dict[str, ServerFields]:
-    """The sample servers by name: half of them answer at `url`, the others show what can go wrong."""
+    """The sample servers by name: half of them answer at `url`, the others show what can go
+    wrong."""
     return {**_to_try(url), **_for_engineers(url), **_for_everybody(url), **_for_finance(url)}
 
 
@@ -212,7 +233,9 @@ def _for_engineers(url: str) -> dict[str, ServerFields]:
             "mcp_access_groups": ["engineering"],
         },
         "staging_database": {
-            "description": "Read-only queries. Nobody listens at its address, so it shows as unhealthy.",
+            "description": (
+                "Read-only queries. Nobody listens at its address, so it shows as unhealthy."
+            ),
             "transport": Transport.HTTP,
             "url": "http://127.0.0.1:9/mcp",
             "available_on_public_internet": False,
@@ -232,13 +255,26 @@ def _for_everybody(url: str) -> dict[str, ServerFields]:
             "mcp_access_groups": ["everyday"],
         },
         "tickets": {
-            "description": "Requests to the help desk. Needs the token and the account that are yours.",
+            "description": (
+                "Requests to the help desk. Needs the token and the account that are yours."
+            ),
             "transport": Transport.HTTP,
             "url": "https://tickets.example/mcp",
-            "static_headers": {"Authorization": "Bearer ${TICKETS_TOKEN}", "X-Account": "${TICKETS_ACCOUNT}"},
+            "static_headers": {
+                "Authorization": "Bearer ${TICKETS_TOKEN}",
+                "X-Account": "${TICKETS_ACCOUNT}",
+            },
             "env_vars": [
-                {"name": "TICKETS_TOKEN", "scope": "user", "description": "From Profile, API tokens."},
-                {"name": "TICKETS_ACCOUNT", "scope": "user", "description": "The number on your profile page."},
+                {
+                    "name": "TICKETS_TOKEN",
+                    "scope": "user",
+                    "description": "From Profile, API tokens.",
+                },
+                {
+                    "name": "TICKETS_ACCOUNT",
+                    "scope": "user",
+                    "description": "The number on your profile page.",
+                },
             ],
             "mcp_access_groups": ["everyday"],
         },
@@ -289,7 +325,9 @@ def _wait_for(child: "subprocess.Popen[bytes]", port: int) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
         with suppress(subprocess.TimeoutExpired):
-            raise SystemExit(f"The sample MCP server ended with {child.wait(0.05)} instead of starting.")
+            raise SystemExit(
+                f"The sample MCP server ended with {child.wait(0.05)} instead of starting."
+            )
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
     raise SystemExit(f"The sample MCP server did not start within {_START_SECONDS:g} seconds.")

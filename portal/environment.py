@@ -1,8 +1,8 @@
 """The environment that this process was given, taken out of reach of every other process.
 
-Linux shows the first environment of a process in `/proc/<pid>/environ` as long as it lives, whatever becomes of
-`os.environ`. So the settings move into this module, the rest of the environment to other memory, and the block that
-the kernel shows is overwritten.
+Linux shows the first environment of a process in `/proc/<pid>/environ` as long as it lives,
+whatever becomes of `os.environ`. So the settings move into this module, the rest of the environment
+to other memory, and the block that the kernel shows is overwritten.
 """
 
 import ctypes
@@ -30,9 +30,10 @@ _taken: dict[str, str] = {}
 def withdraw() -> None:
     """Take the settings out of the environment, once, as the first act of a process of the portal.
 
-    `os.environ` then has no `PORTAL_*`, `/proc/<pid>/environ` is blank, and other processes of the same user can
-    neither read this one's memory nor trace it. Children inherit none of it; a process of the portal's own gets it by
-    `handed_over`. On other systems than Linux only `os.environ` is cleared.
+    `os.environ` then has no `PORTAL_*`, `/proc/<pid>/environ` is blank, and other processes of the
+    same user can neither read this one's memory nor trace it. Children inherit none of it; a
+    process of the portal's own gets it by `handed_over`. On other systems than Linux only
+    `os.environ` is cleared.
     """
     handed = os.environ.pop(_HANDED_OVER, None)
     if handed is not None:
@@ -47,18 +48,21 @@ def withdraw() -> None:
 
 
 def given() -> dict[str, str]:
-    """The environment with what was taken out of it: for reading settings, and never for a child."""
+    """The environment with what was taken out of it: for reading settings, and never for a
+    child."""
     return {**_taken, **os.environ}
 
 
 def set_default(name: str, value: str) -> None:
-    """Give a setting a value where it has none, for this process and those of the portal that it starts."""
+    """Give a setting a value where it has none, for this process and those of the portal that it
+    starts."""
     if name not in given():
         (_taken if _State.withdrawn else os.environ)[name] = value
 
 
 def take(name: str) -> str | None:
-    """A variable that the config file names, None where it is not set. From then on no child inherits it."""
+    """A variable that the config file names, None where it is not set. From then on no child
+    inherits it."""
     value = given().get(name)
     if _State.withdrawn and value is not None and name not in _KEPT:
         _taken[name] = value
@@ -68,9 +72,11 @@ def take(name: str) -> str | None:
 
 @contextmanager
 def handed_over() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
-    """What a child that is a process of the portal is started with: its environment, and descriptors to pass on.
+    """What a child that is a process of the portal is started with: its environment, and
+    descriptors to pass on.
 
-    The child's `withdraw` reads what was taken from a file without a name, which is closed here at the end.
+    The child's `withdraw` reads what was taken from a file without a name, which is closed here at
+    the end.
     """
     if not _taken:
         yield dict(os.environ), ()
@@ -83,7 +89,8 @@ def handed_over() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
 
 
 def hand_over_at_exec(variables: dict[str, str]) -> None:
-    """Add to the `variables` of an `exec` that follows what lets the program after it find the settings."""
+    """Add to the `variables` of an `exec` that follows what lets the program after it find the
+    settings."""
     if _taken:
         descriptor = _nameless()
         os.set_inheritable(descriptor, True)
@@ -105,7 +112,13 @@ def _nameless() -> int:
 def _blank_the_block() -> None:
     for name, value in list(os.environ.items()):
         os.environ[name] = value  # copied to the heap, where C libraries go on to find it
-    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    start, end = int(fields[_ENV_START]), int(fields[_ENV_START + 1])
+    fields = (
+        Path("/proc/self/stat")
+        .read_text(encoding="utf-8", errors="replace")
+        .rpartition(")")[2]
+        .split()
+    )
+    start = int(fields[_ENV_START])
+    end = int(fields[_ENV_START + 1])
     if 0 < start < end:
         ctypes.memset(start, 0, end - start)

@@ -1,4 +1,5 @@
-"""Everything an operator can set, read once from the environment and never looked up anywhere else."""
+"""Everything an operator can set, read once from the environment and never looked up anywhere
+else."""
 
 import base64
 import binascii
@@ -46,49 +47,91 @@ class ProviderSettings(BaseModel):
     def _secure(cls, value: str) -> str:
         parts = urlsplit(value)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        if not parts.hostname or not (
+            parts.scheme == "https" or (parts.scheme == "http" and local)
+        ):
             raise ValueError("issuer must be an https address")
         return value
 
 
 class Settings(BaseSettings):
-    """One field a setting; the environment variable is `PORTAL_` and the field's name in capitals."""
+    """One field a setting; the environment variable is `PORTAL_` and the field's name in
+    capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
-    database_url: str = Field("sqlite:///var/portal.db", description="Database; SQLite means embedded mode.")
+    database_url: str = Field(
+        "sqlite:///var/portal.db", description="Database; SQLite means embedded mode."
+    )
     redis_url: SecretStr | None = Field(
-        None, description="Redis (`redis://`, `rediss://`, `unix://`) for rate limits that all processes share."
+        None,
+        description=(
+            "Redis (`redis://`, `rediss://`, `unix://`) for rate limits that all processes share."
+        ),
     )
-    secret_key: SecretStr = Field(description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one.")
+    secret_key: SecretStr = Field(
+        description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one."
+    )
     encryption_keys: SecretStr = Field(
-        description="Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
+        description=(
+            "Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
+        )
     )
-    public_url: str = Field("http://127.0.0.1:8000", description="The address that people and clients reach.")
-    config: Path | None = Field(None, description="YAML file with `mcp_servers:` and `general_settings:`.")
-    trusted_proxies: Words = Field((), description="CIDRs whose X-Forwarded-For and -Proto are believed.")
-    bootstrap_admin_email: str = Field("admin@portal.local", description="Email of the first Admin.")
+    public_url: str = Field(
+        "http://127.0.0.1:8000", description="The address that people and clients reach."
+    )
+    config: Path | None = Field(
+        None, description="YAML file with `mcp_servers:` and `general_settings:`."
+    )
+    trusted_proxies: Words = Field(
+        (), description="CIDRs whose X-Forwarded-For and -Proto are believed."
+    )
+    bootstrap_admin_email: str = Field(
+        "admin@portal.local", description="Email of the first Admin."
+    )
     bootstrap_admin_password: SecretStr | None = Field(
         None, description="Password of the first Admin; made and printed once where absent."
     )
-    bootstrap_api_key: SecretStr | None = Field(None, description="An Admin's API key, set at the first start only.")
-    allow_private_upstreams: bool | Words | None = Field(
-        None, description="`true`, `false` or CIDRs of private ranges that upstreams may be in; true in embedded mode."
+    bootstrap_api_key: SecretStr | None = Field(
+        None, description="An Admin's API key, set at the first start only."
     )
-    enable_stdio: bool = Field(False, description="Whether servers may be commands that run on this host.")
-    stdio_commands: Words = Field((), description="Further program names allowed for stdio servers.")
+    allow_private_upstreams: bool | Words | None = Field(
+        None,
+        description=(
+            "`true`, `false` or CIDRs of private ranges that upstreams may be in; true in embedded"
+            " mode."
+        ),
+    )
+    enable_stdio: bool = Field(
+        False, description="Whether servers may be commands that run on this host."
+    )
+    stdio_commands: Words = Field(
+        (), description="Further program names allowed for stdio servers."
+    )
     stdio_user: str | None = Field(
         None, description="User that commands run as where the portal is root; `nobody` by default."
     )
     stdio_paths: Words = Field((), description="Further files and folders that commands may read.")
-    stdio_variables: Words = Field((), description="Variables of the portal's environment that commands get, too.")
-    stdio_homes: Path | None = Field(
-        None, description="Folder for the home folders of commands; by default `stdio` beside an SQLite database."
+    stdio_variables: Words = Field(
+        (), description="Variables of the portal's environment that commands get, too."
     )
-    gateway_url: str | None = Field(None, description="Where registry entries and client snippets point.")
+    stdio_homes: Path | None = Field(
+        None,
+        description=(
+            "Folder for the home folders of commands; by default `stdio` beside an SQLite database."
+        ),
+    )
+    gateway_url: str | None = Field(
+        None, description="Where registry entries and client snippets point."
+    )
     metrics: bool = Field(False, description="Whether /metrics answers, see docs/observability.md.")
     worker_metrics: str | None = Field(
-        None, description="Address such as `127.0.0.1:9464` where `portal worker` answers with its metrics."
+        None,
+        description=(
+            "Address such as `127.0.0.1:9464` where `portal worker` answers with its metrics."
+        ),
     )
     log_format: Literal["text", "json"] | None = Field(
         None, description="`text` or `json`; by default text at a terminal and JSON elsewhere."
@@ -101,16 +144,29 @@ class Settings(BaseSettings):
         (), description="OpenID providers to sign in with: a JSON list, see docs/sso.md."
     )
     write_only_globals: bool = Field(
-        False, description="Hide url, spec_path, OAuth URLs, args, header, env and global values from Admins, too."
+        False,
+        description=(
+            "Hide url, spec_path, OAuth URLs, args, header, env and global values from Admins, too."
+        ),
     )
-    session_idle_minutes: int = Field(60, ge=5, le=1440, description="Minutes without a request that end a session.")
-    session_max_hours: int = Field(12, ge=1, le=720, description="Hours after which every session ends.")
+    session_idle_minutes: int = Field(
+        60, ge=5, le=1440, description="Minutes without a request that end a session."
+    )
+    session_max_hours: int = Field(
+        12, ge=1, le=720, description="Hours after which every session ends."
+    )
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
-    @field_validator("trusted_proxies", "stdio_commands", "stdio_paths", "stdio_variables", mode="before")
+    @field_validator(
+        "trusted_proxies", "stdio_commands", "stdio_paths", "stdio_variables", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("allow_private_upstreams", mode="before")
     @classmethod
@@ -167,7 +223,12 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+        ):
             raise ValueError("must be like https://portal.example.com")
         return value.rstrip("/")
 
@@ -187,8 +248,14 @@ class Settings(BaseSettings):
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             parts = urlsplit(value.get_secret_value())
-            if not (parts.path if parts.scheme == "unix" else parts.scheme in ("redis", "rediss") and parts.hostname):
-                raise ValueError("must be like redis://host:6379/0, rediss://… or unix:///path/of/socket")
+            if not (
+                parts.path
+                if parts.scheme == "unix"
+                else parts.scheme in ("redis", "rediss") and parts.hostname
+            ):
+                raise ValueError(
+                    "must be like redis://host:6379/0, rediss://… or unix:///path/of/socket"
+                )
         return value
 
     @field_validator("worker_metrics")
@@ -226,7 +293,9 @@ class Settings(BaseSettings):
     @property
     def private_upstreams(self) -> bool | tuple[str, ...]:
         """Which private ranges upstreams may be in."""
-        return self.embedded if self.allow_private_upstreams is None else self.allow_private_upstreams
+        return (
+            self.embedded if self.allow_private_upstreams is None else self.allow_private_upstreams
+        )
 
     @property
     def https(self) -> bool:
@@ -254,11 +323,15 @@ def parse_key_ring(text: str) -> dict[str, bytes]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         key_id, _, encoded = part.partition(":")
         try:
-            key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+            key = base64.b64decode(
+                encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True
+            )
         except (binascii.Error, ValueError):
             key = b""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or len(key) != 32 or key_id in ring:
-            raise ValueError("must be id:base64key with 32-byte keys and distinct ids, comma between")
+            raise ValueError(
+                "must be id:base64key with 32-byte keys and distinct ids, comma between"
+            )
         ring[key_id] = key
     if not ring:
         raise ValueError("must hold one key at least")
@@ -266,10 +339,13 @@ def parse_key_ring(text: str) -> dict[str, bytes]:
 
 
 def read_settings(environment: Mapping[str, str], **overrides: Any) -> Settings:
-    """The settings of `environment`; raises `BadSettings` with a line for each fault, values not quoted."""
+    """The settings of `environment`; raises `BadSettings` with a line for each fault, values not
+    quoted."""
     known = {f"PORTAL_{name.upper()}": name for name in Settings.model_fields}
     given: dict[str, Any] = {
-        known[name.upper()]: value for name, value in environment.items() if name.upper() in known and value != ""
+        known[name.upper()]: value
+        for name, value in environment.items()
+        if name.upper() in known and value != ""
     }
     try:
         return Settings(**{**given, **overrides}, _env_file=None)  # type: ignore[call-arg]

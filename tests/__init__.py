@@ -2,6 +2,6 @@
 
 import gc
 
-# Nearly all that a test process makes (modules, tests, statements) is kept: looking for garbage seldom saves a tenth of
-# the time.
+# Nearly all that a test process makes (modules, tests, statements) is kept: looking for garbage
+# seldom saves a tenth of the time.
 gc.set_threshold(50_000, 20, 20)

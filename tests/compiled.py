@@ -1,11 +1,13 @@
-"""Templates that are compiled once for a pytest process, not once for each of the applications that it makes."""
+"""Templates that are compiled once for a pytest process, not once for each of the applications that
+it makes."""
 
 from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
 
 
 class Compiled(BytecodeCache):
-    """The code of templates, by name, file and text: all applications of the portal compile with the same options."""
+    """The code of templates, by name, file and text: all applications of the portal compile with
+    the same options."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], bytes] = {}

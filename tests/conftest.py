@@ -1,11 +1,11 @@
 """The portal under test: a real application on a real database, and the people who use it.
 
-The people are always the same. Ada is Admin and Vera Read-only admin; Mel and the Viewer Vic are members of the team
-`crew`, which is granted the server `notes`; Otto is a Member without grants; Kit is a restricted key of Mel's. All but
-Kit can sign in.
+The people are always the same. Ada is Admin and Vera Read-only admin; Mel and the Viewer Vic are
+members of the team `crew`, which is granted the server `notes`; Otto is a Member without grants;
+Kit is a restricted key of Mel's. All but Kit can sign in.
 
-A test that asks for the portal or a part of it runs twice, on SQLite and on PostgreSQL, because `database_kind` says
-so; `TEST_DATABASE=sqlite` or `postgresql` keeps to one of them.
+A test that asks for the portal or a part of it runs twice, on SQLite and on PostgreSQL, because
+`database_kind` says so; `TEST_DATABASE=sqlite` or `postgresql` keeps to one of them.
 """
 
 import base64
@@ -39,7 +39,10 @@ from tests.peers import new_database
 
 pytest_plugins = ["tests.peers", "tests.oauth_peers", "tests.security.worlds"]
 
-KEYS = {name: f"sk-SECRET-key-of-{name}-0123456789" for name in ("ada", "vera", "mel", "vic", "otto", "kit")}
+KEYS = {
+    name: f"sk-SECRET-key-of-{name}-0123456789"
+    for name in ("ada", "vera", "mel", "vic", "otto", "kit")
+}
 NOTES = "id-notes"
 CREW = "team-crew"
 KINDS = [kind] if (kind := os.environ.get("TEST_DATABASE")) else ["sqlite", "postgresql"]
@@ -47,7 +50,8 @@ Write = Callable[[], AbstractContextManager[Session]]
 
 
 class _Compiled(BytecodeCache):
-    """Templates as code, for all applications of this process: each would compile those that it renders anew."""
+    """Templates as code, for all applications of this process: each would compile those that it
+    renders anew."""
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
@@ -64,27 +68,31 @@ Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Compiled()}
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays; the garbage collector need not look through it again and again."""
+    """What was imported and collected stays; the garbage collector need not look through it again
+    and again."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """Keep the umask of the process: a command that a test runs in it sets another, as it would in its own process."""
+    """Keep the umask of the process: a command that a test runs in it sets another, as it would in
+    its own process."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
 class Client:
-    """Asks the API as somebody: `client("mel").get("/v1/mcp/server")`; answers werkzeug's `TestResponse`."""
+    """Asks the API as somebody: `client("mel").get("/v1/mcp/server")`; answers werkzeug's
+    `TestResponse`."""
 
     def __init__(self, flask_client: FlaskClient, headers: dict[str, str]) -> None:
         self._client, self._headers = flask_client, headers
 
     def ask(self, method: str, path: str, **options: Any) -> TestResponse:
-        """Send a request; `options` are werkzeug's, `headers` are added to those that say who asks."""
+        """Send a request; `options` are werkzeug's, `headers` are added to those that say who
+        asks."""
         headers = {**self._headers, **options.pop("headers", {})}
         answer = self._client.open(path, method=method, headers=headers, **options)
         documents.check(self._client.application, answer)
@@ -122,7 +130,8 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
     environment = {
         "PORTAL_DATABASE_URL": database_url,
         "PORTAL_SECRET_KEY": "SECRET" * 8,
-        "PORTAL_ENCRYPTION_KEYS": "k1:" + base64.b64encode(b"SECRET-key-ring-of-32-bytes-test").decode(),
+        "PORTAL_ENCRYPTION_KEYS": "k1:"
+        + base64.b64encode(b"SECRET-key-ring-of-32-bytes-test").decode(),
         "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
         "PORTAL_ALLOW_PRIVATE_UPSTREAMS": "true",
     }
@@ -130,28 +139,45 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
 
 
 def open_quickly(settings: Settings) -> Database:
-    """The database, waiting for no disk: nothing in it outlives the run. PostgreSQL is started so."""
+    """The database, waiting for no disk: nothing in it outlives the run. PostgreSQL is started
+    so."""
     database = open_database(settings)
     if settings.embedded:
-        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        event.listen(
+            database.engine,
+            "connect",
+            lambda connection, _: connection.execute("PRAGMA synchronous=OFF"),
+        )
     return database
 
 
 def add_people(session: Session) -> None:
     """Write the people, their team, its server and their keys."""
     make_server(session, "notes")
-    roles = {"ada": Role.ADMIN, "vera": Role.ADMIN_VIEWER, "mel": Role.MEMBER, "vic": Role.VIEWER, "otto": Role.MEMBER}
+    roles = {
+        "ada": Role.ADMIN,
+        "vera": Role.ADMIN_VIEWER,
+        "mel": Role.MEMBER,
+        "vic": Role.VIEWER,
+        "otto": Role.MEMBER,
+    }
     for name, role in roles.items():
         make_user(session, name, role)
     make_team(session, "crew", members=("mel", "vic"), mcp_servers=(NOTES,))
     for name in roles:
-        make_key(session, user_id=name, team_id=CREW if name in ("mel", "vic") else None, secret=KEYS[name])
+        make_key(
+            session,
+            user_id=name,
+            team_id=CREW if name in ("mel", "vic") else None,
+            secret=KEYS[name],
+        )
     make_key(session, user_id="mel", team_id=CREW, secret=KEYS["kit"], routes=("/v1/mcp", "/v1/me"))
 
 
 @dataclass(frozen=True)
 class Portal:
-    """An application on its database. It is made once for each kind of database; every test begins with fresh data."""
+    """An application on its database. It is made once for each kind of database; every test begins
+    with fresh data."""
 
     settings: Settings
     database: Database
@@ -166,7 +192,8 @@ class Portal:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """`empty_database("sqlite")` or `empty_database("postgresql")`: the URL of a new one with nothing in it."""
+    """`empty_database("sqlite")` or `empty_database("postgresql")`: the URL of a new one with
+    nothing in it."""
     numbers = count(1)
 
     def making(kind: str) -> str:
@@ -190,7 +217,9 @@ def portal_on(empty_database: Callable[[str], str]) -> Iterator[Callable[[str], 
             with database.session(writes=True) as session:
                 add_people(session)
                 session.commit()
-            made[kind] = Portal(settings, database, create_app(settings, database=database), remember(database))
+            made[kind] = Portal(
+                settings, database, create_app(settings, database=database), remember(database)
+            )
         return made[kind]
 
     yield on
@@ -200,7 +229,8 @@ def portal_on(empty_database: Callable[[str], str]) -> Iterator[Callable[[str], 
 
 @pytest.fixture(params=KINDS)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """`sqlite` and `postgresql`, one after the other; a test that wants but one may parametrize it."""
+    """`sqlite` and `postgresql`, one after the other; a test that wants but one may parametrize
+    it."""
     return str(request.param)
 
 
@@ -220,9 +250,11 @@ def others() -> dict[Any, Portal]:
 
 @pytest.fixture
 def portal_with(portal: Portal, others: dict[Any, Portal]) -> Iterator[Callable[..., Portal]]:
-    """`portal_with(enable_stdio=True)`: another application on the database of `portal`, with some settings changed.
+    """`portal_with(enable_stdio=True)`: another application on the database of `portal`, with some
+    settings changed.
 
-    It is made once for all tests that ask for the same, and keeps no connection when a test is over.
+    It is made once for all tests that ask for the same, and keeps no connection when a test is
+    over.
     """
     asked: list[Portal] = []
 
@@ -273,7 +305,8 @@ def write(database: Database) -> Write:
 
 @pytest.fixture
 def client(app: Flask) -> Callable[[str | None], Client]:
-    """`client("ada")` asks with Ada's key, `client("sk-…")` with that key, `client(None)` with none."""
+    """`client("ada")` asks with Ada's key, `client("sk-…")` with that key, `client(None)` with
+    none."""
 
     def asking(as_: str | None) -> Client:
         headers = {} if as_ is None else {"Authorization": f"Bearer {KEYS.get(as_, as_)}"}

@@ -1,4 +1,5 @@
-"""A real service with an OpenAPI document: a small pet store that keeps what it was sent, run in a thread."""
+"""A real service with an OpenAPI document: a small pet store that keeps what it was sent, run in a
+thread."""
 
 import json
 import threading
@@ -23,9 +24,14 @@ def document(**more: Any) -> dict[str, Any]:
         "paths": {
             "/pets": {
                 "get": {
-                    "operationId": "list pets!", "summary": "List pets",
+                    "operationId": "list pets!",
+                    "summary": "List pets",
                     "parameters": [
-                        {"name": "tag", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
+                        {
+                            "name": "tag",
+                            "in": "query",
+                            "schema": {"type": "array", "items": {"type": "string"}},
+                        },
                         {"name": "X-Trace", "in": "header", "schema": {"type": "string"}},
                         {"name": "Authorization", "in": "header", "schema": {"type": "string"}},
                         {"name": "seen", "in": "cookie", "schema": {"type": "boolean"}},
@@ -33,7 +39,10 @@ def document(**more: Any) -> dict[str, Any]:
                 },
                 "post": {
                     "operationId": "addPet",
-                    "requestBody": {"required": True, "content": {"application/json": {"schema": pet}}},
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/json": {"schema": pet}},
+                    },
                 },
             },
             "/pets/{id}": {
@@ -43,17 +52,23 @@ def document(**more: Any) -> dict[str, Any]:
             },
         },
         "components": {
-            "parameters": {"id": {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}},
+            "parameters": {
+                "id": {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+            },
             "schemas": {
                 "Pet": {
-                    "type": "object", "required": ["name"],
-                    "properties": {"name": {"type": "string"}, "parent": {"$ref": "#/components/schemas/Pet"}},
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "parent": {"$ref": "#/components/schemas/Pet"},
+                    },
                 }
             },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         **more,
-    }  # fmt: skip
+    }
 
 
 @dataclass
@@ -88,11 +103,19 @@ class Service:
             if request.method == "POST":
                 return _json({"added": request.get_json()}, 201)
             sent = {name.lower(): value for name, value in request.headers.items()}
-            return _json({"pets": list(PETS.values()), "tags": request.args.getlist("tag"), "headers": sent,
-                          "cookies": dict(request.cookies)})  # fmt: skip
+            return _json(
+                {
+                    "pets": list(PETS.values()),
+                    "tags": request.args.getlist("tag"),
+                    "headers": sent,
+                    "cookies": dict(request.cookies),
+                }
+            )
         pet = PETS.get(str(request.path).removeprefix("/api/v1/pets/"))
         if pet is None:
-            return _json({"error": f"no such pet, {request.headers.get('Authorization', 'stranger')}"}, 404)
+            return _json(
+                {"error": f"no such pet, {request.headers.get('Authorization', 'stranger')}"}, 404
+            )
         return Response("", 204) if request.method == "DELETE" else _json(pet)
 
 

@@ -16,7 +16,10 @@ _BODIES = ("Body", "Change")
 def strict(document: dict[str, Any]) -> dict[str, Any]:
     """The document with its answers closed: a field that it does not name is a fault."""
     parts = document["components"]
-    schemas = {name: schema if name.endswith(_BODIES) else _closed(schema) for name, schema in parts["schemas"].items()}
+    schemas = {
+        name: schema if name.endswith(_BODIES) else _closed(schema)
+        for name, schema in parts["schemas"].items()
+    }
     return {**document, "components": {**parts, "schemas": schemas}}
 
 
@@ -26,7 +29,11 @@ def _closed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found = {key: _closed(item) for key, item in value.items()}
-    if found.get("type") == "object" and "properties" in found and "additionalProperties" not in found:
+    if (
+        found.get("type") == "object"
+        and "properties" in found
+        and "additionalProperties" not in found
+    ):
         found["additionalProperties"] = False
     return found
 
@@ -37,7 +44,8 @@ def path_of(rule: str) -> str:
 
 
 def check(app: Flask, response: TestResponse) -> None:
-    """Raise `AssertionError` where the document does not say this status or this body of this route."""
+    """Raise `AssertionError` where the document does not say this status or this body of this
+    route."""
     request = response.request
     if not request.path.startswith(("/v1/", "/v0.1/")):
         return
@@ -51,19 +59,24 @@ def check(app: Flask, response: TestResponse) -> None:
     document = _Strict.of(app)
     operation = document.whole["paths"][path_of(rule.rule)][request.method.lower()]
     said = operation["responses"].get(str(response.status_code))
-    assert said is not None, f"{request.method} {rule.rule} answered {response.status_code}: name it in also=(...)"
+    assert said is not None, (
+        f"{request.method} {rule.rule} answered {response.status_code}: name it in also=(...)"
+    )
     reference = said.get("$ref")
     if reference:
         said = document.whole["components"]["responses"][reference.rpartition("/")[2]]
     schema = said.get("content", {}).get("application/json", {}).get("schema")
     if schema is None:
-        assert response.data == b"", f"{request.method} {rule.rule} has a body, and its entry names no answer"
+        assert response.data == b"", (
+            f"{request.method} {rule.rule} has a body, and its entry names no answer"
+        )
     else:
         document.validator(schema).validate(response.get_json())
 
 
 class _Strict:
-    """The strict document of all applications with the same routes, and what validates by its schemas."""
+    """The strict document of all applications with the same routes, and what validates by its
+    schemas."""
 
     _known: ClassVar[dict[frozenset[Any], "_Strict"]] = {}
 
@@ -77,7 +90,10 @@ class _Strict:
         found: _Strict | None = app.extensions.get("strict_openapi")
         if found is None:
             views = app.view_functions
-            routes = frozenset((method, rule.rule, views[rule.endpoint]) for method, rule, _ in openapi.operations(app))
+            routes = frozenset(
+                (method, rule.rule, views[rule.endpoint])
+                for method, rule, _ in openapi.operations(app)
+            )
             if routes not in cls._known:
                 cls._known[routes] = cls(app)
             found = app.extensions["strict_openapi"] = cls._known[routes]

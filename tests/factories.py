@@ -1,4 +1,5 @@
-"""Things to test with, made by the portal's own use cases as the operator: plain functions, no library.
+"""Things to test with, made by the portal's own use cases as the operator: plain functions, no
+library.
 
 Every made-up secret holds the word SECRET, so that a test can look for it where none may be.
 """
@@ -19,31 +20,56 @@ PASSWORD = "correct horse SECRET staple"
 
 
 def make_server(session: Session, name: str, **fields: Any) -> str:
-    """Add an http server at an address where nobody listens, under the id `id-{name}`; answer that id."""
-    defaults = {"server_id": f"id-{name}", "server_name": name, "transport": "http", "url": f"{NOBODY_LISTENS}/{name}"}
+    """Add an http server at an address where nobody listens, under the id `id-{name}`; answer that
+    id."""
+    defaults = {
+        "server_id": f"id-{name}",
+        "server_name": name,
+        "transport": "http",
+        "url": f"{NOBODY_LISTENS}/{name}",
+    }
     given = {**defaults, **fields}
-    for field, words in (("transport", Transport), ("auth_type", AuthType), ("oauth2_flow", OAuthFlow)):
+    for field, words in (
+        ("transport", Transport),
+        ("auth_type", AuthType),
+        ("oauth2_flow", OAuthFlow),
+    ):
         if field in given:
             given[field] = words(given[field])
     return crud.create_server(session, OPERATOR, given).server_id  # type: ignore[arg-type]
 
 
-def make_user(session: Session, name: str, role: Role = Role.MEMBER, *, servers: tuple[str, ...] = ()) -> str:
+def make_user(
+    session: Session, name: str, role: Role = Role.MEMBER, *, servers: tuple[str, ...] = ()
+) -> str:
     """Add a person called `name`, with direct grants; answer their id, which is the name."""
     fields = {
-        "user_id": name, "email": f"{name}@example.com", "display_name": name.capitalize(), "role": role.value,
+        "user_id": name,
+        "email": f"{name}@example.com",
+        "display_name": name.capitalize(),
+        "role": role.value,
         "password": PASSWORD,
-    }  # fmt: skip
-    return users.create_user(session, OPERATOR, fields, ObjectPermission(mcp_servers=servers)).user_id
+    }
+    return users.create_user(
+        session, OPERATOR, fields, ObjectPermission(mcp_servers=servers)
+    ).user_id
 
 
 def make_team(
-    session: Session, name: str, *, members: tuple[str, ...] = (), groups: tuple[str, ...] = (), **permission: Any
+    session: Session,
+    name: str,
+    *,
+    members: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
+    **permission: Any,
 ) -> str:
-    """Add a team with members, `access_group_ids` and an object permission; answer its id, `team-{name}`."""
+    """Add a team with members, `access_group_ids` and an object permission; answer its id,
+    `team-{name}`."""
     fields = {"team_id": f"team-{name}", "team_alias": name}
     roles = [(member, "user") for member in members]
-    return teams.create_team(session, OPERATOR, fields, ObjectPermission(**permission), groups, roles).team_id
+    return teams.create_team(
+        session, OPERATOR, fields, ObjectPermission(**permission), groups, roles
+    ).team_id
 
 
 def make_group(session: Session, name: str, servers: tuple[str, ...] = ()) -> str:
@@ -52,12 +78,21 @@ def make_group(session: Session, name: str, servers: tuple[str, ...] = ()) -> st
 
 
 def make_key(
-    session: Session, *, user_id: str | None = None, team_id: str | None = None, secret: str | None = None,
-    routes: tuple[str, ...] = (), groups: tuple[str, ...] = (), **permission: Any,
-) -> str:  # fmt: skip
+    session: Session,
+    *,
+    user_id: str | None = None,
+    team_id: str | None = None,
+    secret: str | None = None,
+    routes: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
+    **permission: Any,
+) -> str:
     """Issue an API key with an object permission; answer its secret."""
     draft = KeyDraft(
-        user_id=user_id, team_id=team_id, allowed_routes=routes, access_group_ids=groups,
+        user_id=user_id,
+        team_id=team_id,
+        allowed_routes=routes,
+        access_group_ids=groups,
         object_permission=ObjectPermission(**permission),
-    )  # fmt: skip
+    )
     return keys.issue_key(session, OPERATOR, draft, secret=secret).key

@@ -9,7 +9,11 @@ from portal.store.models import Base
 
 def remember(database: Database) -> Callable[[], None]:
     """Take all that is stored now; what is answered puts it back, when nobody is writing."""
-    return _remember_file(database) if database.engine.dialect.name == "sqlite" else _remember_rows(database)
+    return (
+        _remember_file(database)
+        if database.engine.dialect.name == "sqlite"
+        else _remember_rows(database)
+    )
 
 
 def _remember_file(database: Database) -> Callable[[], None]:
@@ -42,7 +46,10 @@ def _remember_rows(database: Database) -> Callable[[], None]:
             run(f"CREATE TABLE kept.{name} AS TABLE {name}")
         steps = [f"DELETE FROM {name};" for name in reversed(tables)]
         steps += [f"INSERT INTO {name} SELECT * FROM kept.{name};" for name in filled]
-        run(f"CREATE FUNCTION kept.put_back() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {' '.join(steps)} END $$")
+        run(
+            "CREATE FUNCTION kept.put_back() RETURNS void LANGUAGE plpgsql AS $$ BEGIN"
+            f" {' '.join(steps)} END $$"
+        )
 
     def put_back() -> None:
         with database.engine.begin() as connection:

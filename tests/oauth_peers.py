@@ -1,7 +1,8 @@
 """The real OAuth peers that the tests talk to, as a pytest plugin beside `tests.peers`.
 
-A certified OpenID provider, an MCP server behind OAuth on the official SDK, and two servers of our own for what honest
-ones never do: one that forges id_tokens, and one that records and answers what it is told.
+A certified OpenID provider, an MCP server behind OAuth on the official SDK, and two servers of our
+own for what honest ones never do: one that forges id_tokens, and one that records and answers what
+it is told.
 """
 
 import contextlib
@@ -21,12 +22,25 @@ import pytest
 from tests.factories import make_server
 from tests.oauth.forging import ForgingProvider, forging_server
 from tests.oauth.recording import RecordingServer, recording_server
-from tests.peers import NODE_MODULES, ROOT, TRUST, bare_environment, free_port, start_process, unavailable
+from tests.peers import (
+    NODE_MODULES,
+    ROOT,
+    TRUST,
+    bare_environment,
+    free_port,
+    start_process,
+    unavailable,
+)
 
 OIDC_PROGRAM = ROOT / "tests" / "programs" / "oidc_provider.mjs"
 Claims = Mapping[str, Any]
 DEFAULT_ACCOUNTS: Mapping[str, Claims] = {
-    "ada": {"email": "ada@example.com", "email_verified": True, "name": "Ada", "groups": ["mcp-admins", "staff"]},
+    "ada": {
+        "email": "ada@example.com",
+        "email_verified": True,
+        "name": "Ada",
+        "groups": ["mcp-admins", "staff"],
+    },
     "bob": {"email": "bob@example.com", "email_verified": True, "name": "Bob", "groups": ["staff"]},
     "eve": {"email": "eve@example.com", "email_verified": False, "name": "Eve", "groups": []},
 }
@@ -42,7 +56,8 @@ class OidcProvider:
     accounts_file: Path
 
     def set_account(self, login: str, **claims: Any) -> None:
-        """Let `login` have exactly these claims from its next sign-in on; `sub` is `sub-of-<login>` unless given."""
+        """Let `login` have exactly these claims from its next sign-in on; `sub` is `sub-of-<login>`
+        unless given."""
         self._write({**self._accounts(), login: claims})
 
     def remove_account(self, login: str) -> None:
@@ -82,10 +97,11 @@ def started_oidc_provider(
 ) -> Iterator[OidcProvider]:
     """Run npm's oidc-provider, which demands PKCE, for the block.
 
-    With `login` it answers each authorization at once as that account; else it shows a form with the field `login` and
-    the buttons *Sign in* and *Cancel*. `host="localhost"` makes it another site than a portal on 127.0.0.1. Without
-    `claims_in_id_token` the claims are at userinfo only, without `end_session` nobody can sign out there. `more_claims`
-    names claims beyond e-mail, name and groups that come with every sign-in. Times are in seconds.
+    With `login` it answers each authorization at once as that account; else it shows a form with
+    the field `login` and the buttons *Sign in* and *Cancel*. `host="localhost"` makes it another
+    site than a portal on 127.0.0.1. Without `claims_in_id_token` the claims are at userinfo only,
+    without `end_session` nobody can sign out there. `more_claims` names claims beyond e-mail, name
+    and groups that come with every sign-in. Times are in seconds.
     """
     node = shutil.which("node")
     if node is None or not (NODE_MODULES / "oidc-provider").exists():
@@ -93,7 +109,10 @@ def started_oidc_provider(
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="portal-peer-") as folder:
         provider = OidcProvider(
-            f"http://{options.host}:{port}", "portal", f"SECRET-{secrets.token_hex(16)}", Path(folder) / "accounts.json"
+            f"http://{options.host}:{port}",
+            "portal",
+            f"SECRET-{secrets.token_hex(16)}",
+            Path(folder) / "accounts.json",
         )
         provider.accounts_file.write_text(json.dumps(accounts), encoding="utf-8")
         config = Path(folder) / "config.json"
@@ -106,7 +125,13 @@ def started_oidc_provider(
             "node_modules": f"{NODE_MODULES.parent}/",
         }
         config.write_text(json.dumps(settings), encoding="utf-8")
-        argv: list[str | Path] = [node, "--no-warnings", OIDC_PROGRAM, config, provider.accounts_file]
+        argv: list[str | Path] = [
+            node,
+            "--no-warnings",
+            OIDC_PROGRAM,
+            config,
+            provider.accounts_file,
+        ]
         discovery = f"{provider.issuer}/.well-known/openid-configuration"
         with start_process(argv, bare_environment(), lambda: _answers(discovery)):
             yield provider
@@ -120,10 +145,13 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture
 def oidc_provider() -> Iterator[Callable[..., OidcProvider]]:
-    """`oidc_provider(redirect_uris=[…], accounts={…}, …)` starts one with `OidcOptions`; it ends with the test."""
+    """`oidc_provider(redirect_uris=[…], accounts={…}, …)` starts one with `OidcOptions`; it ends
+    with the test."""
     with contextlib.ExitStack() as running:
 
-        def start(*, accounts: Mapping[str, Claims] = DEFAULT_ACCOUNTS, **options: Any) -> OidcProvider:
+        def start(
+            *, accounts: Mapping[str, Claims] = DEFAULT_ACCOUNTS, **options: Any
+        ) -> OidcProvider:
             return running.enter_context(started_oidc_provider(OidcOptions(**options), accounts))
 
         yield start
@@ -138,14 +166,16 @@ def forging_provider() -> Iterator[ForgingProvider]:
 
 @pytest.fixture
 def recording_as() -> Iterator[RecordingServer]:
-    """An authorization server and MCP endpoint that records and answers as told, in this process."""
+    """An authorization server and MCP endpoint that records and answers as told, in this
+    process."""
     with recording_server() as server:
         yield server
 
 
 @dataclass(frozen=True)
 class Counters:
-    """How often each thing happened since the last reset; the `live_` ones and `clients` are what there is now."""
+    """How often each thing happened since the last reset; the `live_` ones and `clients` are what
+    there is now."""
 
     authorize: int = 0
     register: int = 0
@@ -179,10 +209,17 @@ class ProtectedServer:
         """Change the named fields of `tests.programs.authority.Behavior`; the others stay."""
         self._ask("settings", behavior)
 
-    def add_client(self, client_id: str, client_secret: str | None, *, redirect_uris: Sequence[str]) -> None:
+    def add_client(
+        self, client_id: str, client_secret: str | None, *, redirect_uris: Sequence[str]
+    ) -> None:
         """Register a client by hand; without a secret it is a public one."""
         self._ask(
-            "clients", {"client_id": client_id, "client_secret": client_secret, "redirect_uris": list(redirect_uris)}
+            "clients",
+            {
+                "client_id": client_id,
+                "client_secret": client_secret,
+                "redirect_uris": list(redirect_uris),
+            },
         )
 
     def counters(self) -> Counters:
@@ -233,8 +270,13 @@ def protected_mcp_server(running_protected_mcp_server: ProtectedServer) -> Prote
 
 @pytest.fixture
 def guarded(write: Callable[[], Any], protected_mcp_server: ProtectedServer) -> str:
-    """That server in the catalog, for everybody once they are connected; it spends each refresh token once."""
+    """That server in the catalog, for everybody once they are connected; it spends each refresh
+    token once."""
     with write() as session:
         return make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
-        )  # fmt: skip
+            session,
+            "guarded",
+            url=protected_mcp_server.url,
+            auth_type="oauth2",
+            allow_all_keys=True,
+        )

@@ -11,7 +11,8 @@ from tests.peers import accepts, free_port
 
 
 class Offering:
-    """`offer("add", "Adds.")` offers a tool, or another of that name; `withdraw("add")` takes it away."""
+    """`offer("add", "Adds.")` offers a tool, or another of that name; `withdraw("add")` takes it
+    away."""
 
     def __init__(self) -> None:
         self.server = MCPServer("offering", log_level="WARNING")
@@ -22,7 +23,9 @@ class Offering:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
 
-    def offer(self, name: str, description: str = "Says what it is given.", *, loud: bool = False) -> None:
+    def offer(
+        self, name: str, description: str = "Says what it is given.", *, loud: bool = False
+    ) -> None:
         self.withdraw(name)
 
         def say(text: str) -> str:
@@ -49,7 +52,9 @@ def offering() -> Iterator[Offering]:
     """Serve on loopback until the end of the block."""
     made = Offering()
     app = made.server.streamable_http_app(stateless_http=True, json_response=True)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=made.port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=made.port, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not accepts(made.port):

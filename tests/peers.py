@@ -1,7 +1,9 @@
-"""The real peers that the tests talk to, as a pytest plugin: MCP servers, PostgreSQL, Redis and Chromium.
+"""The real peers that the tests talk to, as a pytest plugin: MCP servers, PostgreSQL, Redis and
+Chromium.
 
-Each is started once for a pytest process and ended by its process id. Where one cannot be had the test is skipped with
-the reason; under ``make test`` (``PORTAL_REQUIRE_ALL=1``) it fails instead, so that a green run hides nothing.
+Each is started once for a pytest process and ended by its process id. Where one cannot be had the
+test is skipped with the reason; under ``make test`` (``PORTAL_REQUIRE_ALL=1``) it fails instead, so
+that a green run hides nothing.
 """
 
 import contextlib
@@ -48,8 +50,8 @@ CHROMIUM_FLAGS = (
 Finished = subprocess.CompletedProcess[str]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-# For `verify=`: without it httpx2 reads the certificates of the machine for each client and each single request, which
-# takes longer than what most requests are about.
+# For `verify=`: without it httpx2 reads the certificates of the machine for each client and each
+# single request, which takes longer than what most requests are about.
 TRUST = httpx2.create_ssl_context()
 
 
@@ -62,9 +64,11 @@ def unavailable(what: str, cure: str = "run `make test`, which installs and star
 
 
 def need_sandbox(sandbox: Sandbox) -> None:
-    """End the test where no command can be started: a container, say, in which no namespace can be made.
+    """End the test where no command can be started: a container, say, in which no namespace can be
+    made.
 
-    It fails when everything is required and this machine could do it, else it is skipped with the reason.
+    It fails when everything is required and this machine could do it, else it is skipped with the
+    reason.
     """
     if not (refusal := sandbox.refusal()):
         return
@@ -75,14 +79,19 @@ def need_sandbox(sandbox: Sandbox) -> None:
 
 def _makes_namespaces() -> bool:
     """Whether the kernel lets this process make the namespaces that a sandbox consists of."""
-    return run(["unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m", "-p", "-f", "true"]).returncode == 0
+    return (
+        run(
+            ["unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m", "-p", "-f", "true"]
+        ).returncode
+        == 0
+    )
 
 
 def free_port() -> int:
     """Return a TCP port that nobody listens on, on any interface.
 
-    It is taken from below the range for outgoing connections, so that none of these can occupy it before the server
-    that it is meant for does.
+    It is taken from below the range for outgoing connections, so that none of these can occupy it
+    before the server that it is meant for does.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -115,14 +124,19 @@ class StartedProcess:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until the question is answered yes. Raises AssertionError, with the output, when it dies first."""
+        """Wait until the question is answered yes. Raises AssertionError, with the output, when it
+        dies first."""
         deadline = time.monotonic() + seconds
         while not is_ready():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = self.process.wait(0.02)  # the pause between two looks, cut short by its death
+                code = self.process.wait(
+                    0.02
+                )  # the pause between two looks, cut short by its death
                 raise AssertionError(f"{self.process.args!r} ended with {code}:\n{self.output()}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"{self.process.args!r} was not ready in {seconds:g} s:\n{self.output()}")
+                raise AssertionError(
+                    f"{self.process.args!r} was not ready in {seconds:g} s:\n{self.output()}"
+                )
 
     def stop(self) -> int:
         """End it with its children, kindly and then by force; return its exit code."""
@@ -148,8 +162,9 @@ def start_process(
 ) -> Iterator[StartedProcess]:
     """Run ``argv`` with exactly ``env`` and yield it when it is ready; end it afterwards.
 
-    ``wait_for`` is a loopback port that must accept, or a question that must be answered yes, within ``seconds``.
-    Raises AssertionError with the process's output when it dies before that, or is not ready in time.
+    ``wait_for`` is a loopback port that must accept, or a question that must be answered yes,
+    within ``seconds``. Raises AssertionError with the process's output when it dies before that, or
+    is not ready in time.
     """
     ready = wait_for if callable(wait_for) else lambda: accepts(wait_for)
     with tempfile.TemporaryDirectory(prefix="portal-peer-") as folder:
@@ -172,9 +187,20 @@ def start_process(
             started.stop()
 
 
-def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
-    """Run ``argv`` to its end, with no input, in ``env`` (ours by default); return its exit code and what it said."""
-    return subprocess.run(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def run(
+    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Finished:
+    """Run ``argv`` to its end, with no input, in ``env`` (ours by default); return its exit code
+    and what it said."""
+    return subprocess.run(
+        argv,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def bare_environment(**more: str) -> dict[str, str]:
@@ -188,7 +214,8 @@ def _everything(mode: str) -> Iterator[int]:
     if node is None or not EVERYTHING.exists():
         unavailable("The MCP server server-everything", "run `make peers`")
     port = free_port()
-    # Debian 12's Node.js 18 hides the `crypto` that the server counts on; the newer ones need no flag.
+    # Debian 12's Node.js 18 hides the `crypto` that the server counts on; the newer ones need no
+    # flag.
     old = int(run([node, "--version"]).stdout.lstrip("v").split(".")[0]) < 20
     flags = ["--experimental-global-webcrypto"] if old else []
     with start_process([node, *flags, EVERYTHING, mode], bare_environment(PORT=str(port)), port):
@@ -211,9 +238,15 @@ def everything_sse() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def echo_server() -> Iterator[str]:
-    """``examples/echo_server.py``, of the Python SDK, which tells the headers it received: its URL."""
+    """``examples/echo_server.py``, of the Python SDK, which tells the headers it received: its
+    URL."""
     port = free_port()
-    argv: list[str | Path] = [sys.executable, ROOT / "examples" / "echo_server.py", "--port", str(port)]
+    argv: list[str | Path] = [
+        sys.executable,
+        ROOT / "examples" / "echo_server.py",
+        "--port",
+        str(port),
+    ]
     with start_process(argv, bare_environment(), port):
         yield f"http://127.0.0.1:{port}/mcp"
 
@@ -240,7 +273,9 @@ def new_database(purpose: str) -> str:
     server = os.environ.get("TEST_PG_URL") or unavailable("PostgreSQL (TEST_PG_URL)")
     name = f"portal_{purpose}_{_worker_number()}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
@@ -256,8 +291,8 @@ def redis_url() -> str:
 def browser() -> Iterator[Browser]:
     """A real Chromium, driven by Playwright.
 
-    For one module, not the session: while Playwright's synchronous API is started its event loop counts as running in
-    this thread, and ``asyncio.run`` in any other test would be refused.
+    For one module, not the session: while Playwright's synchronous API is started its event loop
+    counts as running in this thread, and ``asyncio.run`` in any other test would be refused.
     """
     if not CHROMIUM.exists():
         unavailable("Chromium")
@@ -269,10 +304,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser_page_factory(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Make pages, each in a browser context of its own: ``make(**context)`` with Playwright's options for a context.
+    """Make pages, each in a browser context of its own: ``make(**context)`` with Playwright's
+    options for a context.
 
-    The default is 1440 by 900 CSS pixels. The test fails at its end when a page had a script error or broke its own
-    content security policy.
+    The default is 1440 by 900 CSS pixels. The test fails at its end when a page had a script error
+    or broke its own content security policy.
     """
     faults: list[str] = []
     contexts = []

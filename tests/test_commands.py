@@ -1,4 +1,5 @@
-"""The command line as an operator uses it: real processes in an empty folder, with nothing of ours around them."""
+"""The command line as an operator uses it: real processes in an empty folder, with nothing of ours
+around them."""
 
 import os
 import re
@@ -46,7 +47,9 @@ class Host:
         address = f"http://127.0.0.1:{port}"
         argv = [*PORTAL, command, "--port", str(port)]
         everything = {**self.environment, **environment}
-        with start_process(argv, everything, lambda: is_ready(address), cwd=self.folder, seconds=seconds) as started:
+        with start_process(
+            argv, everything, lambda: is_ready(address), cwd=self.folder, seconds=seconds
+        ) as started:
             yield address, started
 
     def read(self, sql: str) -> list[tuple[object, ...]]:
@@ -96,8 +99,11 @@ def group_size(leader: int) -> int:
     return size
 
 
-def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-    """Whether something comes true in time; the pause between two looks is a wait for `process`, where it lives."""
+def wait_until(
+    is_so: Callable[[], bool], process: "subprocess.Popen[bytes]", seconds: float
+) -> bool:
+    """Whether something comes true in time; the pause between two looks is a wait for `process`,
+    where it lives."""
     end = time.monotonic() + seconds
     while not is_so() and time.monotonic() < end:
         with suppress(subprocess.TimeoutExpired):
@@ -118,7 +124,9 @@ def sign_in(address: str, email: str, password: str) -> requests.Response:
 def config_with_a_dead_server(host: Host) -> Path:
     """A config file with one server, at a port where nobody listens."""
     config = host.folder / "portal.yaml"
-    config.write_text(f"mcp_servers:\n  gone:\n    url: http://127.0.0.1:{free_port()}/mcp\n    transport: http\n")
+    config.write_text(
+        f"mcp_servers:\n  gone:\n    url: http://127.0.0.1:{free_port()}/mcp\n    transport: http\n"
+    )
     return config
 
 
@@ -139,7 +147,9 @@ def test_first_start_makes_keys_a_database_and_an_admin_and_says_how_to_get_in(h
     assert "PORTAL_SECRET_KEY=" in keys.read_text()
     assert "PORTAL_ENCRYPTION_KEYS=" in keys.read_text()
     assert landed.status_code == 200
-    assert landed.url == f"{address}/profile/password", "a one-time password has to be changed first"
+    assert landed.url == f"{address}/profile/password", (
+        "a one-time password has to be changed first"
+    )
 
 
 def test_second_start_is_quick_and_asks_and_tells_nothing(host: Host) -> None:
@@ -154,8 +164,13 @@ def test_second_start_is_quick_and_asks_and_tells_nothing(host: Host) -> None:
     assert host.read("select count(*) from users") == [(1,)]
 
 
-def test_a_password_that_the_operator_gives_is_not_printed_and_need_not_be_changed(host: Host) -> None:
-    given = {"PORTAL_BOOTSTRAP_ADMIN_EMAIL": "Root@Example.com", "PORTAL_BOOTSTRAP_ADMIN_PASSWORD": "chosen-by-hand"}
+def test_a_password_that_the_operator_gives_is_not_printed_and_need_not_be_changed(
+    host: Host,
+) -> None:
+    given = {
+        "PORTAL_BOOTSTRAP_ADMIN_EMAIL": "Root@Example.com",
+        "PORTAL_BOOTSTRAP_ADMIN_PASSWORD": "chosen-by-hand",
+    }
     with host.serving(**given) as (address, started):
         assert "chosen-by-hand" not in started.output()
         assert sign_in(address, "root@example.com", "chosen-by-hand").url == f"{address}/servers"
@@ -171,7 +186,9 @@ def test_a_password_that_the_operator_gives_is_not_printed_and_need_not_be_chang
         ("PORTAL_ALLOW_PRIVATE_UPSTREAMS", "10.0.0.0/99"),
     ],
 )
-def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(host: Host, name: str, value: str) -> None:
+def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(
+    host: Host, name: str, value: str
+) -> None:
     keys = {"PORTAL_SECRET_KEY": "s" * 40, "PORTAL_ENCRYPTION_KEYS": "k1:" + "A" * 43}
     ended = host.portal("serve", "--port", str(free_port()), **{**keys, name: value})
     assert ended.returncode == 2
@@ -190,8 +207,17 @@ def test_keys_that_are_gone_are_not_made_up_for_a_database_that_needs_them(host:
 
 
 def test_people_are_added_by_command_once(host: Host) -> None:
-    arguments = ("users", "add", "mel@example.com", "--role", "internal_user", "--password", "long-enough-word")
-    added, again = host.portal(*arguments), host.portal(*arguments)
+    arguments = (
+        "users",
+        "add",
+        "mel@example.com",
+        "--role",
+        "internal_user",
+        "--password",
+        "long-enough-word",
+    )
+    added = host.portal(*arguments)
+    again = host.portal(*arguments)
     assert added.returncode == 0, added.stderr
     assert host.read("select user_id, role from users where email = 'mel@example.com'") == [
         (added.stdout.strip(), "internal_user")
@@ -207,13 +233,17 @@ def test_a_password_for_nobody_is_refused_with_a_word(host: Host) -> None:
 
 
 def test_a_key_works_from_its_issue_to_its_revocation(host: Host) -> None:
-    person = host.portal("users", "add", "mel@example.com", "--password", "long-enough-word").stdout.strip()
+    person = host.portal(
+        "users", "add", "mel@example.com", "--password", "long-enough-word"
+    ).stdout.strip()
     key = host.portal("keys", "issue", "--user", person, "--alias", "laptop").stdout.strip()
     [(key_id,)] = host.read("select key_id from api_keys where key_alias = 'laptop'")
     with host.serving() as (address, _):
 
         def ask() -> int:
-            return requests.get(f"{address}/v1/me", headers={"X-API-Key": key}, timeout=30).status_code
+            return requests.get(
+                f"{address}/v1/me", headers={"X-API-Key": key}, timeout=30
+            ).status_code
 
         assert ask() == 200
         revoked = host.portal("keys", "revoke", str(key_id))
@@ -247,7 +277,10 @@ def test_servers_of_the_config_file_are_there_read_only_and_go_with_it(host: Hos
         assert server_names(address) == ["docs"]
         [(server_id,)] = host.read("select server_id from servers")
         change = requests.put(
-            f"{address}/v1/mcp/server", headers=ADMIN, json={"server_id": server_id, "alias": "mine"}, timeout=10
+            f"{address}/v1/mcp/server",
+            headers=ADMIN,
+            json={"server_id": server_id, "alias": "mine"},
+            timeout=10,
         )
         assert change.status_code == 403, change.text
         removal = requests.delete(f"{address}/v1/mcp/server/{server_id}", headers=ADMIN, timeout=30)
@@ -262,8 +295,8 @@ def test_the_worker_does_once_what_is_due(host: Host) -> None:
         pass
     with sqlite3.connect(host.folder / "var" / "portal.db") as connection:
         connection.execute(
-            "update servers set health_status = 'unknown', health_reason = 'never_checked', probe_started_at = null,"
-            " probe_due_at = '2026-01-01 00:00:00.000000'"
+            "update servers set health_status = 'unknown', health_reason = 'never_checked',"
+            " probe_started_at = null, probe_due_at = '2026-01-01 00:00:00.000000'"
         )
     ended = host.portal("worker", "--once")
     assert ended.returncode == 0, ended.stderr
@@ -273,7 +306,9 @@ def test_the_worker_does_once_what_is_due(host: Host) -> None:
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_portal_leaves_no_process_behind(host: Host, kind: signal.Signals) -> None:
     with host.serving() as (_, started):
-        assert wait_until(lambda: group_size(started.pid) == 4, started.process, 10), "master, two for the web, worker"
+        assert wait_until(lambda: group_size(started.pid) == 4, started.process, 10), (
+            "master, two for the web, worker"
+        )
         os.kill(started.pid, kind)
         started.process.wait(ORPHANS_GONE_SECONDS)
         assert group_size(started.pid) == 0, started.output()
@@ -281,9 +316,13 @@ def test_a_stopped_portal_leaves_no_process_behind(host: Host, kind: signal.Sign
 
 def test_web_and_worker_end_by_themselves_when_their_parent_is_killed(host: Host) -> None:
     with host.serving(PORTAL_CONFIG=str(config_with_a_dead_server(host))) as (_, started):
-        assert wait_until(lambda: health(host) == ("unhealthy", "refused"), started.process, 20), "the worker works"
+        assert wait_until(lambda: health(host) == ("unhealthy", "refused"), started.process, 20), (
+            "the worker works"
+        )
         started.process.kill()
-        assert wait_until(lambda: group_size(started.pid) == 0, started.process, ORPHANS_GONE_SECONDS)
+        assert wait_until(
+            lambda: group_size(started.pid) == 0, started.process, ORPHANS_GONE_SECONDS
+        )
 
 
 def test_the_demo_fills_itself_once_and_its_server_ends_with_it(host: Host) -> None:
@@ -306,9 +345,12 @@ def test_the_demo_fills_itself_once_and_its_server_ends_with_it(host: Host) -> N
 
 def test_the_catalogue_goes_into_a_file_and_comes_back(host: Host) -> None:
     """All servers of a file, or none where one is wrong; what is there already stays as it is."""
-    good, bad = host.folder / "good.yaml", host.folder / "bad.yaml"
+    good = host.folder / "good.yaml"
+    bad = host.folder / "bad.yaml"
     good.write_text("mcp_servers:\n  one:\n    transport: http\n    url: https://one.example/mcp\n")
-    bad.write_text("mcp_servers:\n  two:\n    url: https://two.example\n  three:\n    transport: smoke\n")
+    bad.write_text(
+        "mcp_servers:\n  two:\n    url: https://two.example\n  three:\n    transport: smoke\n"
+    )
     first = host.portal("catalog", "import", "good.yaml")
     assert (first.returncode, first.stdout) == (0, "imported one\n"), first.stderr
     refused = host.portal("catalog", "import", "bad.yaml")
@@ -317,7 +359,9 @@ def test_the_catalogue_goes_into_a_file_and_comes_back(host: Host) -> None:
     assert host.read("select server_name from servers") == [("one",)]
     exported = host.portal("catalog", "export").stdout
     assert "url: https://one.example/mcp" in exported
-    assert host.portal("catalogue", "export", "--format", "catalogue.yaml").stdout == exported, "by the old names"
+    assert host.portal("catalogue", "export", "--format", "catalogue.yaml").stdout == exported, (
+        "by the old names"
+    )
     good.write_text(exported.replace("one.example", "new.example"))
     again = host.portal("catalog", "import", "good.yaml")
     assert again.stdout.startswith("skipped one: ")

@@ -28,7 +28,9 @@ def host(tmp_path: Path) -> Host:
 
 def import_server(host: Host) -> None:
     """One server, with one secret under the old key."""
-    (host.folder / "s.json").write_text(json.dumps({"mcpServers": {"s": {"type": "http", "url": URL}}}))
+    (host.folder / "s.json").write_text(
+        json.dumps({"mcpServers": {"s": {"type": "http", "url": URL}}})
+    )
     imported = host.portal("catalog", "import", "s.json")
     assert imported.returncode == 0, imported.stderr
 
@@ -50,24 +52,34 @@ def plant_many(host: Host) -> None:
             [(name,) for name in names],
         )
         connection.executemany(
-            "insert into import_drafts (user_id, sealed, created_at) values (?, ?, '2026-01-01 00:00:00.000000')",
+            "insert into import_drafts (user_id, sealed, created_at) values (?, ?, '2026-01-01"
+            " 00:00:00.000000')",
             [(name, vault.seal("{}", bindings.of_import(name))) for name in names],
         )
 
 
 def moved(host: Host) -> int:
     """How many of them are under the new key."""
-    return int(str(host.read("select count(*) from import_drafts where substr(sealed, 1, 4) = x'01026b32'")[0][0]))
+    return int(
+        str(
+            host.read(
+                "select count(*) from import_drafts where substr(sealed, 1, 4) = x'01026b32'"
+            )[0][0]
+        )
+    )
 
 
 def test_a_rotation_that_is_killed_goes_on_and_the_old_key_retires(host: Host) -> None:
-    """R-SEC-11, R-SEC-12: kill -9 in the middle, while the portal serves; then the new key alone."""
+    """R-SEC-11, R-SEC-12: kill -9 in the middle, while the portal serves; then the new key
+    alone."""
     both = {"PORTAL_ENCRYPTION_KEYS": f"{K2},{K1}"}
     import_server(host)
     with host.serving(**both) as (address, _):
         plant_many(host)
         rotate = [*PORTAL, "keys", "rotate"]
-        with start_process(rotate, host.environment | both, lambda: moved(host) > 0, cwd=host.folder) as rotating:
+        with start_process(
+            rotate, host.environment | both, lambda: moved(host) > 0, cwd=host.folder
+        ) as rotating:
             rotating.process.kill()
             rotating.process.wait(30)
         assert 0 < moved(host) < MANY, "it was killed in the middle"
@@ -76,12 +88,15 @@ def test_a_rotation_that_is_killed_goes_on_and_the_old_key_retires(host: Host) -
         assert url_of_the_server(address) == URL
     status = host.portal("keys", "status", "--verify", PORTAL_ENCRYPTION_KEYS=K2)
     assert status.returncode == 0, status.stdout
-    # The server's address in both forms, the documents, and a key of the audit chain for each key of the ring.
+    # The server's address in both forms, the documents, and a key of the audit chain for each key
+    # of the ring.
     assert status.stdout.startswith(f"k2  newest, {MANY + 4} values: ")
     assert host.portal("audit", "verify", PORTAL_ENCRYPTION_KEYS=K2).returncode == 0
 
 
-def test_serving_warns_of_a_key_that_is_missing_and_refuses_a_ring_that_opens_nothing(host: Host) -> None:
+def test_serving_warns_of_a_key_that_is_missing_and_refuses_a_ring_that_opens_nothing(
+    host: Host,
+) -> None:
     """R-SEC-09."""
     import_server(host)
     refused = host.portal("serve", "--port", str(free_port()), PORTAL_ENCRYPTION_KEYS=K2)

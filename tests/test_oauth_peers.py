@@ -26,9 +26,13 @@ def follow(url: str) -> str:
         return browser.visit(url, until=CLIENT_REDIRECT).url
 
 
-def authorize_url(server: ProtectedServer, resource: str | None = None, client_id: str = "by-hand") -> str:
+def authorize_url(
+    server: ProtectedServer, resource: str | None = None, client_id: str = "by-hand"
+) -> str:
     """Return an authorization request of a client; its challenge is that of `VERIFIER`."""
-    session = OAuth2Session(client_id, redirect_uri=CLIENT_REDIRECT, scope="mcp", code_challenge_method="S256")
+    session = OAuth2Session(
+        client_id, redirect_uri=CLIENT_REDIRECT, scope="mcp", code_challenge_method="S256"
+    )
     url, _ = session.create_authorization_url(
         f"{server.issuer}/authorize", code_verifier=VERIFIER, resource=resource or server.url
     )
@@ -50,7 +54,11 @@ def code_grant(
     if client_id == "by-hand":
         add_client(server)
     back = HttpBrowser().visit(authorize_url(server, resource, client_id), until=CLIENT_REDIRECT)
-    form = {"grant_type": "authorization_code", "code": back.query["code"], "redirect_uri": CLIENT_REDIRECT}
+    form = {
+        "grant_type": "authorization_code",
+        "code": back.query["code"],
+        "redirect_uri": CLIENT_REDIRECT,
+    }
     form |= {"client_id": client_id, "client_secret": client_secret, "code_verifier": VERIFIER}
     answer = httpx2.post(f"{server.issuer}/token", data=form)
     assert answer.status_code == 200, answer.text
@@ -61,33 +69,56 @@ def code_grant(
 def refresh(server: ProtectedServer, token: str) -> httpx2.Response:
     form = {"grant_type": "refresh_token", "refresh_token": token}
     return httpx2.post(
-        f"{server.issuer}/token", data=form | {"client_id": "by-hand", "client_secret": "SECRET-by-hand"}
+        f"{server.issuer}/token",
+        data=form | {"client_id": "by-hand", "client_secret": "SECRET-by-hand"},
     )
 
 
 def call_tool(server: ProtectedServer, token: str, tool: str) -> httpx2.Response:
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+    asked = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": {}},
+    }
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
     return httpx2.post(server.url, json=asked, headers=headers)
 
 
 def mcp_status(server: ProtectedServer, token: str) -> int:
-    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "tests", "version": "0"},
+    }
     asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
     return httpx2.post(server.url, json=asked, headers=headers).status_code
 
 
-def test_the_sdk_client_gets_through_to_the_protected_server(protected_mcp_server: ProtectedServer) -> None:
+def test_the_sdk_client_gets_through_to_the_protected_server(
+    protected_mcp_server: ProtectedServer,
+) -> None:
     outcome = call_with_sdk(protected_mcp_server.url, follow)
-    assert json.loads(outcome.text) == {"subject": "alice", "client_id": outcome.client.client_id, "scopes": ["mcp"]}
+    assert json.loads(outcome.text) == {
+        "subject": "alice",
+        "client_id": outcome.client.client_id,
+        "scopes": ["mcp"],
+    }
     counters = protected_mcp_server.counters()
-    assert (counters.register, counters.authorize, counters.code_grants, counters.tool_calls) == (1, 1, 1, 1)
+    assert (counters.register, counters.authorize, counters.code_grants, counters.tool_calls) == (
+        1,
+        1,
+        1,
+        1,
+    )
     assert (counters.live_access, counters.live_refresh, counters.clients) == (1, 1, 1)
     assert counters.unauthorized >= 1
 
 
-def test_mcp_remote_gets_through_to_the_protected_server(protected_mcp_server: ProtectedServer) -> None:
+def test_mcp_remote_gets_through_to_the_protected_server(
+    protected_mcp_server: ProtectedServer,
+) -> None:
     def follow_to_the_end(url: str) -> None:
         with HttpBrowser() as browser:
             assert browser.visit(f"{url}&user=bob").status == 200
@@ -142,7 +173,12 @@ def test_two_refreshes_at_one_moment_are_seen_as_two(protected_mcp_server: Prote
 def test_revoking_either_token_ends_both(protected_mcp_server: ProtectedServer, kind: str) -> None:
     tokens = code_grant(protected_mcp_server)
     assert mcp_status(protected_mcp_server, tokens["access_token"]) == 200
-    form = {"token": tokens[kind], "token_type_hint": kind, "client_id": "by-hand", "client_secret": "SECRET-by-hand"}
+    form = {
+        "token": tokens[kind],
+        "token_type_hint": kind,
+        "client_id": "by-hand",
+        "client_secret": "SECRET-by-hand",
+    }
     assert httpx2.post(f"{protected_mcp_server.issuer}/revoke", data=form).status_code == 200
     assert mcp_status(protected_mcp_server, tokens["access_token"]) == 401
     counters = protected_mcp_server.counters()
@@ -150,7 +186,9 @@ def test_revoking_either_token_ends_both(protected_mcp_server: ProtectedServer, 
     assert (counters.live_access, counters.live_refresh) == (0, 0)
 
 
-def test_the_further_scope_is_asked_for_and_then_enough(protected_mcp_server: ProtectedServer) -> None:
+def test_the_further_scope_is_asked_for_and_then_enough(
+    protected_mcp_server: ProtectedServer,
+) -> None:
     memory = ClientMemory()
     call_with_sdk(protected_mcp_server.url, follow, memory=memory)
     outcome = call_with_sdk(protected_mcp_server.url, follow, memory=memory, tool="admin_note")
@@ -171,9 +209,15 @@ def test_a_token_for_another_resource_is_refused(protected_mcp_server: Protected
     assert mcp_status(protected_mcp_server, token) == 401
 
 
-def test_registration_refresh_tokens_and_issuer_are_switches(protected_mcp_server: ProtectedServer) -> None:
-    protected_mcp_server.configure(registration=False, refresh_tokens=False, response_iss=True, client_documents=True)
-    document = httpx2.get(f"{protected_mcp_server.issuer}/.well-known/oauth-authorization-server").json()
+def test_registration_refresh_tokens_and_issuer_are_switches(
+    protected_mcp_server: ProtectedServer,
+) -> None:
+    protected_mcp_server.configure(
+        registration=False, refresh_tokens=False, response_iss=True, client_documents=True
+    )
+    document = httpx2.get(
+        f"{protected_mcp_server.issuer}/.well-known/oauth-authorization-server"
+    ).json()
     assert "registration_endpoint" not in document
     assert document["authorization_response_iss_parameter_supported"] is True
     assert document["client_id_metadata_document_supported"] is True
@@ -188,7 +232,11 @@ def test_a_client_may_be_known_by_its_document(
 ) -> None:
     protected_mcp_server.configure(client_documents=True)
     client_id = f"{recording_as.issuer}/client.json"
-    document = {"client_id": client_id, "redirect_uris": [CLIENT_REDIRECT], "token_endpoint_auth_method": "none"}
+    document = {
+        "client_id": client_id,
+        "redirect_uris": [CLIENT_REDIRECT],
+        "token_endpoint_auth_method": "none",
+    }
     recording_as.answer("other", Answer(json=document))
     tokens = code_grant(protected_mcp_server, client_id=client_id, client_secret="")
     assert mcp_status(protected_mcp_server, tokens["access_token"]) == 200
@@ -214,7 +262,9 @@ def test_consent_by_form_in_chromium(
     assert "error=access_denied" in page.url
 
 
-def test_a_reset_forgets_and_another_server_is_another(protected_mcp_server: ProtectedServer) -> None:
+def test_a_reset_forgets_and_another_server_is_another(
+    protected_mcp_server: ProtectedServer,
+) -> None:
     token = code_grant(protected_mcp_server)["access_token"]
     with started_protected_mcp_server() as second:
         assert second.counters().code_grants == 0
@@ -233,7 +283,9 @@ def test_a_refusal_and_a_cookie_decide_who_consents(protected_mcp_server: Protec
     add_client(protected_mcp_server)
     with HttpBrowser({"peer_user": "dora"}) as browser:
         outcome = call_with_sdk(
-            protected_mcp_server.url, lambda url: browser.visit(url, until=CLIENT_REDIRECT).url, mode="legacy"
+            protected_mcp_server.url,
+            lambda url: browser.visit(url, until=CLIENT_REDIRECT).url,
+            mode="legacy",
         )
         assert json.loads(outcome.text)["subject"] == "dora"
         protected_mcp_server.configure(consent="deny")

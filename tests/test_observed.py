@@ -1,4 +1,5 @@
-"""What an operator sees of a running portal: its log, its metrics and its traces, of all its processes together."""
+"""What an operator sees of a running portal: its log, its metrics and its traces, of all its
+processes together."""
 
 import json
 import os
@@ -61,12 +62,16 @@ class Observed:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log."""
-        return [json.loads(line) for line in self.started.output().splitlines() if line.startswith("{")]
+        return [
+            json.loads(line) for line in self.started.output().splitlines() if line.startswith("{")
+        ]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of what /metrics says of it, with these labels."""
         total = 0.0
-        for found, given, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", self.ask("/metrics").text, re.MULTILINE):
+        for found, given, value in re.findall(
+            r"^(\w+)(?:\{(.*)\})? (\S+)$", self.ask("/metrics").text, re.MULTILINE
+        ):
             told = dict(re.findall(r'(\w+)="([^"]*)"', given))
             total += float(value) if found == name and labels.items() <= told.items() else 0
         return total
@@ -77,7 +82,8 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory, echo_server: str) -> Iterator[Observed]:
-    folder, port = tmp_path_factory.mktemp("observed"), free_port()
+    folder = tmp_path_factory.mktemp("observed")
+    port = free_port()
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     thread = threading.Thread(target=collector.serve_forever)
     thread.start()
@@ -104,7 +110,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory, echo_server: str) -> Iter
 
 
 def use(portal: Observed, echo: str) -> None:
-    """Add a server that answers and one that does not, ask as somebody unknown, send what nobody should find again."""
+    """Add a server that answers and one that does not, ask as somebody unknown, send what nobody
+    should find again."""
     body = {
         "server_id": "dead",
         "server_name": "dead",
@@ -115,25 +122,49 @@ def use(portal: Observed, echo: str) -> None:
     assert portal.ask("/v1/mcp/server", method="POST", json=body, headers=by_key).status_code == 201
     for _ in range(10):
         assert portal.ask("/v1/me?code=SECRET", headers=by_key).status_code == 200
-    assert portal.ask("/v1/me", headers={"X-API-Key": "sk-SECRET-nobody-has-this"}).status_code == 401
+    assert (
+        portal.ask("/v1/me", headers={"X-API-Key": "sk-SECRET-nobody-has-this"}).status_code == 401
+    )
     body = {"server_id": "echo", "server_name": "echo", "transport": "http", "url": echo}
     assert portal.ask("/v1/mcp/server", method="POST", json=body, headers=by_key).status_code == 201
     call = {"server_id": "echo", "name": "show_headers", "arguments": {}}
-    assert portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key).status_code == 200
+    assert (
+        portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key).status_code
+        == 200
+    )
     call = {"server_id": "dead", "name": "SECRET", "arguments": {"a": "SECRET"}}
-    assert portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key).status_code == 502
+    assert (
+        portal.ask("/v1/mcp/tools/call", method="POST", json=call, headers=by_key).status_code
+        == 502
+    )
     known = {"X-Request-ID": "a-proxy.made-this", "traceparent": PARENT}
     assert portal.ask("/login", headers=known).headers["X-Request-ID"] == "a-proxy.made-this"
 
 
 def test_a_request_is_one_line_by_its_route_and_who_asked(observed: Observed) -> None:
-    told = [line for line in observed.lines() if line["event"] == "request" and line["route"] == "/v1/me"]
+    told = [
+        line
+        for line in observed.lines()
+        if line["event"] == "request" and line["route"] == "/v1/me"
+    ]
     assert [line["status"] for line in told] == [200] * 10 + [401]
     assert {line["principal"] for line in told} == {"key", "nobody"}
     assert told[0].keys() == {
-        "timestamp", "level", "logger", "event", "request_id", "method", "route", "status", "ms", "bytes", "address",
-        "principal", "user_id", "key_id",
-    }  # fmt: skip
+        "timestamp",
+        "level",
+        "logger",
+        "event",
+        "request_id",
+        "method",
+        "route",
+        "status",
+        "ms",
+        "bytes",
+        "address",
+        "principal",
+        "user_id",
+        "key_id",
+    }
     assert "user_id" not in told[-1]
     assert len({line["request_id"] for line in told}) == 11
 
@@ -157,7 +188,9 @@ def test_metrics_are_those_of_all_processes_together(observed: Observed) -> None
     assert observed.metric("portal_security_events_total", event="key_refused") == 1
     assert observed.metric("portal_upstream_calls_total", kind="call", outcome="refused") == 1
     assert observed.metric("portal_upstream_calls_total", kind="call", outcome="ok") == 1
-    observed.wait(lambda: observed.metric("portal_upstream_calls_total", kind="probe", outcome="refused") >= 1)
+    observed.wait(
+        lambda: observed.metric("portal_upstream_calls_total", kind="probe", outcome="refused") >= 1
+    )
     observed.wait(lambda: observed.metric("portal_worker_rounds_total", outcome="done") >= 1)
     assert observed.metric("portal_database_answers") == 1
 
@@ -170,12 +203,19 @@ def test_unknown_methods_and_addresses_make_no_series_of_their_own(observed: Obs
 
 
 def test_spans_have_the_route_and_the_host_and_hang_together(observed: Observed) -> None:
-    observed.wait(lambda: {"GET /login", "upstream call", "worker round"} <= {span.name for span in Collector.spans})
+    observed.wait(
+        lambda: (
+            {"GET /login", "upstream call", "worker round"}
+            <= {span.name for span in Collector.spans}
+        )
+    )
     named = {span.name: span for span in Collector.spans}
     [login] = [span for span in Collector.spans if span.trace_id.hex() == PARENT.split("-")[1]]
     assert login.name == "GET /login", "the proxy's trace goes on"
     assert {a.key: a.value.string_value for a in login.attributes}["http.route"] == "/login"
-    assert Collector.scopes == {"portal"}, "spans of the MCP SDK hold names of tools and texts of exceptions"
+    assert Collector.scopes == {"portal"}, (
+        "spans of the MCP SDK hold names of tools and texts of exceptions"
+    )
     call = named["upstream call"]
     assert {a.key: a.value.string_value for a in call.attributes}["server.address"] == "127.0.0.1"
     asked = [span.span_id for span in Collector.spans if span.name == "POST /v1/mcp/tools/call"]
@@ -192,7 +232,11 @@ def test_nothing_of_it_holds_a_secret(observed: Observed) -> None:
 def test_a_web_process_that_died_counts_no_more_as_alive(observed: Observed) -> None:
     [counts] = observed.folder.glob("portal-metrics-*")
     asked = observed.metric("portal_http_requests_total", route="/v1/me", status="2xx")
-    web = next(pid for pid in children_of(observed.started.pid) if (counts / f"gauge_livesum_{pid}.db").exists())
+    web = next(
+        pid
+        for pid in children_of(observed.started.pid)
+        if (counts / f"gauge_livesum_{pid}.db").exists()
+    )
     os.kill(web, signal.SIGKILL)
     observed.wait(lambda: not (counts / f"gauge_livesum_{web}.db").exists())
     assert observed.metric("portal_http_requests_total", route="/v1/me", status="2xx") == asked
@@ -205,8 +249,13 @@ def test_a_worker_alone_has_an_address_of_its_own_for_prometheus(tmp_path: Path)
         PORTAL_METRICS="true",
         PORTAL_WORKER_METRICS=f"127.0.0.1:{port}",
     )
-    with start_process([sys.executable, "-m", "portal.cli", "worker"], environment, port, seconds=SECONDS):
-        assert "portal_worker_rounds_total" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    with start_process(
+        [sys.executable, "-m", "portal.cli", "worker"], environment, port, seconds=SECONDS
+    ):
+        assert (
+            "portal_worker_rounds_total"
+            in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        )
 
 
 def children_of(pid: int) -> list[int]:

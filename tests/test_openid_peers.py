@@ -1,4 +1,5 @@
-"""The OpenID peers do what they say: they are only worth something as witnesses when they are themselves tried."""
+"""The OpenID peers do what they say: they are only worth something as witnesses when they are
+themselves tried."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,9 +38,12 @@ def session_for(provider: Identity, **more: Any) -> OAuth2Session:
     )
 
 
-def sign_in(provider: Identity, login: str | None = None, browser: HttpBrowser | None = None) -> dict[str, Any]:
+def sign_in(
+    provider: Identity, login: str | None = None, browser: HttpBrowser | None = None
+) -> dict[str, Any]:
     """Sign in as a relying party does with Authlib; return the token answer."""
-    session, document = session_for(provider), discover(provider)
+    session = session_for(provider)
+    document = discover(provider)
     url, state = session.create_authorization_url(
         document["authorization_endpoint"], code_verifier=VERIFIER, nonce="the-nonce"
     )
@@ -56,7 +60,8 @@ def sign_in(provider: Identity, login: str | None = None, browser: HttpBrowser |
 
 
 def verified(provider: Identity, id_token: str) -> dict[str, Any]:
-    """Return the claims of an id_token; raises JoseError where it is not what this provider should have signed."""
+    """Return the claims of an id_token; raises JoseError where it is not what this provider should
+    have signed."""
     keys = KeySet.import_key_set(httpx2.get(discover(provider)["jwks_uri"]).json())
     claims = jwt.decode(id_token, keys, algorithms=["RS256"]).claims
     jwt.JWTClaimsRegistry(
@@ -70,7 +75,9 @@ def verified(provider: Identity, id_token: str) -> dict[str, Any]:
     return claims
 
 
-def test_the_openid_provider_signs_in_by_its_form(oidc_provider: Callable[..., OidcProvider]) -> None:
+def test_the_openid_provider_signs_in_by_its_form(
+    oidc_provider: Callable[..., OidcProvider],
+) -> None:
     provider = oidc_provider(redirect_uris=[PORTAL])
     claims = verified(provider, sign_in(provider, "ada")["id_token"])
     assert claims["sub"] == "sub-of-ada"
@@ -83,20 +90,31 @@ def test_the_openid_provider_reads_a_changed_account_at_the_next_sign_in(
 ) -> None:
     provider = oidc_provider(redirect_uris=[PORTAL], login="bob", more_claims=["department"])
     assert verified(provider, sign_in(provider)["id_token"])["groups"] == ["staff"]
-    provider.set_account("bob", email="robert@example.com", groups=["mcp-admins"], department="sales", sub="b-1")
+    provider.set_account(
+        "bob", email="robert@example.com", groups=["mcp-admins"], department="sales", sub="b-1"
+    )
     claims = verified(provider, sign_in(provider)["id_token"])
-    assert (claims["sub"], claims["groups"], claims["department"]) == ("b-1", ["mcp-admins"], "sales")
+    assert (claims["sub"], claims["groups"], claims["department"]) == (
+        "b-1",
+        ["mcp-admins"],
+        "sales",
+    )
 
 
 def test_the_openid_provider_refuses_strangers_replays_and_missing_verifiers(
     oidc_provider: Callable[..., OidcProvider],
 ) -> None:
     provider = oidc_provider(redirect_uris=[PORTAL])
-    document, browser = discover(provider), HttpBrowser()
+    document = discover(provider)
+    browser = HttpBrowser()
     session = session_for(provider)
-    url, _ = session.create_authorization_url(document["authorization_endpoint"], code_verifier=VERIFIER)
+    url, _ = session.create_authorization_url(
+        document["authorization_endpoint"], code_verifier=VERIFIER
+    )
     form = browser.visit(url, until=PORTAL)
-    assert "No account mallory" in browser.submit(form, "Sign in", until=PORTAL, login="mallory").text
+    assert (
+        "No account mallory" in browser.submit(form, "Sign in", until=PORTAL, login="mallory").text
+    )
     back = browser.submit(form, "Sign in", until=PORTAL, login="eve").query
     exchange = {"grant_type": "authorization_code", "code": back["code"], "redirect_uri": PORTAL}
     secret = (provider.client_id, provider.client_secret)
@@ -106,20 +124,31 @@ def test_the_openid_provider_refuses_strangers_replays_and_missing_verifiers(
     ]
     assert [answer.status_code for answer in answers] == [400, 200, 400]
     without = session.create_authorization_url(document["authorization_endpoint"])[0]
-    assert browser.visit(without, until=PORTAL).query["error"] == "invalid_request", "PKCE is required"
+    assert browser.visit(without, until=PORTAL).query["error"] == "invalid_request", (
+        "PKCE is required"
+    )
 
 
-def test_a_person_can_cancel_at_the_openid_provider(oidc_provider: Callable[..., OidcProvider]) -> None:
-    provider, browser = oidc_provider(redirect_uris=[PORTAL]), HttpBrowser()
+def test_a_person_can_cancel_at_the_openid_provider(
+    oidc_provider: Callable[..., OidcProvider],
+) -> None:
+    provider = oidc_provider(redirect_uris=[PORTAL])
+    browser = HttpBrowser()
     url, _ = session_for(provider).create_authorization_url(
         discover(provider)["authorization_endpoint"], code_verifier=VERIFIER
     )
-    assert browser.submit(browser.visit(url), "Cancel", until=PORTAL).query["error"] == "access_denied"
+    assert (
+        browser.submit(browser.visit(url), "Cancel", until=PORTAL).query["error"] == "access_denied"
+    )
 
 
-def test_the_openid_provider_signs_out_on_request(oidc_provider: Callable[..., OidcProvider]) -> None:
+def test_the_openid_provider_signs_out_on_request(
+    oidc_provider: Callable[..., OidcProvider],
+) -> None:
     bye = "http://127.0.0.1:4000/login"
-    provider = oidc_provider(redirect_uris=[PORTAL], post_logout_redirect_uris=[bye], host="localhost")
+    provider = oidc_provider(
+        redirect_uris=[PORTAL], post_logout_redirect_uris=[bye], host="localhost"
+    )
     browser = HttpBrowser()
     id_token = sign_in(provider, "ada", browser)["id_token"]
     assert sign_in(provider, browser=browser), "still signed in there, nobody is asked"
@@ -129,9 +158,15 @@ def test_the_openid_provider_signs_out_on_request(oidc_provider: Callable[..., O
     assert sign_in(provider, "ada", browser), "the form is back"
 
 
-def test_a_short_lived_id_token_and_no_sign_out_as_asked(oidc_provider: Callable[..., OidcProvider]) -> None:
+def test_a_short_lived_id_token_and_no_sign_out_as_asked(
+    oidc_provider: Callable[..., OidcProvider],
+) -> None:
     provider = oidc_provider(
-        redirect_uris=[PORTAL], login="ada", id_token_seconds=5, end_session=False, claims_in_id_token=False
+        redirect_uris=[PORTAL],
+        login="ada",
+        id_token_seconds=5,
+        end_session=False,
+        claims_in_id_token=False,
     )
     token = sign_in(provider)
     claims = verified(provider, token["id_token"])
@@ -148,7 +183,8 @@ def test_a_short_lived_id_token_and_no_sign_out_as_asked(oidc_provider: Callable
 def test_the_openid_provider_is_usable_in_chromium(
     oidc_provider: Callable[..., OidcProvider], browser_page_factory: Callable[..., Page]
 ) -> None:
-    provider, page = oidc_provider(redirect_uris=[PORTAL]), browser_page_factory()
+    provider = oidc_provider(redirect_uris=[PORTAL])
+    page = browser_page_factory()
     url, _ = session_for(provider).create_authorization_url(
         discover(provider)["authorization_endpoint"], code_verifier=VERIFIER
     )
@@ -183,7 +219,9 @@ def test_a_forged_id_token_is_seen_through(forging_provider: ForgingProvider, fa
         ("access_denied", "error", "access_denied"),
     ],
 )
-def test_a_forged_redirect(forging_provider: ForgingProvider, fault: str, name: str, value: str | None) -> None:
+def test_a_forged_redirect(
+    forging_provider: ForgingProvider, fault: str, name: str, value: str | None
+) -> None:
     forging_provider.fault = fault
     url = f"{forging_provider.issuer}/authorize?state=s&redirect_uri={PORTAL}"
     assert HttpBrowser().visit(url, until=PORTAL).query.get(name) == value
@@ -197,6 +235,10 @@ def test_the_other_faults_of_the_forger(forging_provider: ForgingProvider) -> No
     forging_provider.fault = "token_status"
     assert httpx2.post(f"{forging_provider.issuer}/token").status_code == 500
     forging_provider.fault = "token_html"
-    assert httpx2.post(f"{forging_provider.issuer}/token").headers["content-type"].startswith("text/html")
+    assert (
+        httpx2.post(f"{forging_provider.issuer}/token")
+        .headers["content-type"]
+        .startswith("text/html")
+    )
     forging_provider.fault = "id_token_missing"
     assert "id_token" not in sign_in(forging_provider)

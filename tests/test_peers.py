@@ -16,18 +16,33 @@ INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}},
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "tests", "version": "0"},
+    },
 }
 
 
 def serve_folder(folder: Path, port: int) -> list[str]:
-    return [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    return [
+        sys.executable,
+        "-m",
+        "http.server",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(folder),
+    ]
 
 
 @pytest.mark.parametrize("peer", ["everything_server", "echo_server"])
 def test_an_mcp_server_answers_initialize(peer: str, request: pytest.FixtureRequest) -> None:
     url: str = request.getfixturevalue(peer)
-    answer = httpx2.post(url, json=INITIALIZE, headers={"Accept": "application/json, text/event-stream"})
+    answer = httpx2.post(
+        url, json=INITIALIZE, headers={"Accept": "application/json, text/event-stream"}
+    )
     assert answer.status_code == 200
     assert '"serverInfo"' in answer.text
 
@@ -59,7 +74,9 @@ def test_the_accessibility_checker_is_installed(browser_page_factory: Callable[.
     page = browser_page_factory()
     page.set_content("<img src=data:,>")
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run().then(result => result.violations.map(violation => violation.id))")
+    found = page.evaluate(
+        "axe.run().then(result => result.violations.map(violation => violation.id))"
+    )
     assert "image-alt" in found
 
 
@@ -80,10 +97,19 @@ def test_a_process_is_gone_when_its_block_ends(tmp_path: Path) -> None:
     assert server.process.returncode is not None
 
 
-def test_a_process_gets_no_more_environment_than_it_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_gets_no_more_environment_than_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PORTAL_SECRET_KEY", "ours")
     told = tmp_path / "told"
-    argv = [sys.executable, "-c", f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ)))"]
-    with pytest.raises(AssertionError, match="ended with 0"), start_process(argv, bare_environment(), free_port()):
+    argv = [
+        sys.executable,
+        "-c",
+        f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ)))",
+    ]
+    with (
+        pytest.raises(AssertionError, match="ended with 0"),
+        start_process(argv, bare_environment(), free_port()),
+    ):
         pytest.fail("it never became ready")
     assert "PORTAL_SECRET_KEY" not in told.read_text()

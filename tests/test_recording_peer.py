@@ -41,7 +41,11 @@ def test_what_the_recording_server_is_told_to_answer(recording_as: RecordingServ
         httpx2.post(token, timeout=0.3)
     recording_as.answer("token", None)
     recording_as.token_fields = {"expires_in": None, "refresh_token": None, "scope": "mail"}
-    assert httpx2.post(token).json() == {"access_token": "at-2", "token_type": "Bearer", "scope": "mail"}
+    assert httpx2.post(token).json() == {
+        "access_token": "at-2",
+        "token_type": "Bearer",
+        "scope": "mail",
+    }
 
 
 def test_the_recording_server_describes_itself_as_told(recording_as: RecordingServer) -> None:
@@ -50,7 +54,10 @@ def test_the_recording_server_describes_itself_as_told(recording_as: RecordingSe
     assert httpx2.get(recording_as.endpoint("metadata")).status_code == 404
     recording_as.registration_secret = False
     assert "client_secret" not in httpx2.post(recording_as.endpoint("register"), json={}).json()
-    recording_as.response_iss, recording_as.authorize_error = "https://evil.example", "access_denied"
+    recording_as.response_iss, recording_as.authorize_error = (
+        "https://evil.example",
+        "access_denied",
+    )
     url = f"{recording_as.endpoint('authorize')}?redirect_uri={CLIENT_REDIRECT}&state=s"
     back = HttpBrowser().visit(url, until=CLIENT_REDIRECT)
     assert back.query == {"error": "access_denied", "state": "s", "iss": "https://evil.example"}

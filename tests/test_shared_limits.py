@@ -26,7 +26,15 @@ class Pair:
         self.processes: list[tuple[str, StartedProcess]] = []
 
     def start_redis(self, running: ExitStack) -> StartedProcess:
-        argv = [self._binary, "--port", str(self.redis_port), "--save", "", "--dir", str(self._folder)]
+        argv = [
+            self._binary,
+            "--port",
+            str(self.redis_port),
+            "--save",
+            "",
+            "--dir",
+            str(self._folder),
+        ]
         return running.enter_context(start_process(argv, bare_environment(), self.redis_port))
 
     def start_portals(self, running: ExitStack) -> None:
@@ -39,14 +47,25 @@ class Pair:
                 PORTAL_CHEAP_HASHING="true",
                 PORTAL_METRICS="true",
             )
-            argv = [sys.executable, "-m", "portal.cli", "serve", "--workers", "1", "--port", str(port)]
+            argv = [
+                sys.executable,
+                "-m",
+                "portal.cli",
+                "serve",
+                "--workers",
+                "1",
+                "--port",
+                str(port),
+            ]
             started = running.enter_context(start_process(argv, environment, port, seconds=60))
             self.processes.append((f"http://127.0.0.1:{port}", started))
 
     def tries(self, count: int) -> list[int]:
         """The statuses of `count` tries, by turns at the one and the other."""
         addresses = [self.processes[turn % 2][0] for turn in range(count)]
-        return [requests.get(f"{address}/login/nobody", timeout=10).status_code for address in addresses]
+        return [
+            requests.get(f"{address}/login/nobody", timeout=10).status_code for address in addresses
+        ]
 
     def told(self) -> set[str]:
         """What /readyz of each says of Redis; all of them are ready."""
@@ -56,11 +75,15 @@ class Pair:
 
     def away(self) -> list[bool]:
         """Whether the metrics of each tell that Redis is away."""
-        texts = [requests.get(f"{address}/metrics", timeout=10).text for address, _ in self.processes]
+        texts = [
+            requests.get(f"{address}/metrics", timeout=10).text for address, _ in self.processes
+        ]
         return ["portal_redis_away 1.0" in text for text in texts]
 
     def wait_for(self, word: str) -> None:
-        assert wait_until(lambda: self.told() == {word}, self.processes[0][1].process, SECONDS), self.told()
+        assert wait_until(lambda: self.told() == {word}, self.processes[0][1].process, SECONDS), (
+            self.told()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +98,9 @@ def running() -> Iterator[ExitStack]:
         yield stack
 
 
-def test_limits_are_shared_and_outlive_redis(tmp_path: Path, redis_server: str, running: ExitStack) -> None:
+def test_limits_are_shared_and_outlive_redis(
+    tmp_path: Path, redis_server: str, running: ExitStack
+) -> None:
     """One story, for starting two portals takes seconds: shared, hanging, back, killed, back."""
     pair = Pair(tmp_path, redis_server)
     first_redis = pair.start_redis(running)
@@ -84,10 +109,13 @@ def test_limits_are_shared_and_outlive_redis(tmp_path: Path, redis_server: str, 
     assert pair.tries(LIMIT + 6) == [404] * LIMIT + [429] * 6, "both count together"
     store = redis.Redis(port=pair.redis_port)
     names = [key.decode() for key in store.scan_iter()]
-    assert [name for name in names if "sign_in.start" in name] == ["portal:LIMITER/127.0.0.1/sign_in.start/30/1/minute"]
+    assert [name for name in names if "sign_in.start" in name] == [
+        "portal:LIMITER/127.0.0.1/sign_in.start/30/1/minute"
+    ]
 
     first_redis.process.send_signal(signal.SIGSTOP)
-    # Half of the limit in each process: nobody is locked out for Redis' sake, and nothing is unlimited.
+    # Half of the limit in each process: nobody is locked out for Redis' sake, and nothing is
+    # unlimited.
     assert pair.tries(LIMIT + 6) == [404] * LIMIT + [429] * 6
     assert pair.told() == {AWAY}
     assert pair.away() == [True, True]

@@ -138,7 +138,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_users")),
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
-        sa.UniqueConstraint("sso_issuer", "sso_subject", name=op.f("uq_users_sso_issuer_sso_subject")),
+        sa.UniqueConstraint(
+            "sso_issuer", "sso_subject", name=op.f("uq_users_sso_issuer_sso_subject")
+        ),
     )
     op.create_table(
         "access_group_servers",
@@ -156,10 +158,14 @@ def upgrade() -> None:
             name=op.f("fk_access_group_servers_server_id_servers"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("access_group_id", "server_id", name=op.f("pk_access_group_servers")),
+        sa.PrimaryKeyConstraint(
+            "access_group_id", "server_id", name=op.f("pk_access_group_servers")
+        ),
     )
     with op.batch_alter_table("access_group_servers", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_access_group_servers_server_id"), ["server_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_access_group_servers_server_id"), ["server_id"], unique=False
+        )
 
     op.create_table(
         "api_keys",
@@ -175,10 +181,16 @@ def upgrade() -> None:
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
-            ["team_id"], ["teams.team_id"], name=op.f("fk_api_keys_team_id_teams"), ondelete="CASCADE"
+            ["team_id"],
+            ["teams.team_id"],
+            name=op.f("fk_api_keys_team_id_teams"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_api_keys_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_api_keys_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("key_hash", name=op.f("uq_api_keys_key_hash")),
@@ -204,12 +216,17 @@ def upgrade() -> None:
             ondelete="SET NULL",
         ),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_grants_server_id_servers"), ondelete="SET NULL"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_grants_server_id_servers"),
+            ondelete="SET NULL",
         ),
         sa.PrimaryKeyConstraint("grant_id", name=op.f("pk_grants")),
     )
     with op.batch_alter_table("grants", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_grants_access_group_id"), ["access_group_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_grants_access_group_id"), ["access_group_id"], unique=False
+        )
         batch_op.create_index("ix_grants_holder", ["holder_kind", "holder_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_grants_server_id"), ["server_id"], unique=False)
 
@@ -223,12 +240,17 @@ def upgrade() -> None:
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("latency_ms", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_health_records_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_health_records_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("record_id", name=op.f("pk_health_records")),
     )
     with op.batch_alter_table("health_records", schema=None) as batch_op:
-        batch_op.create_index("ix_health_records_history", ["server_id", "checked_at"], unique=False)
+        batch_op.create_index(
+            "ix_health_records_history", ["server_id", "checked_at"], unique=False
+        )
 
     op.create_table(
         "server_secrets",
@@ -241,7 +263,10 @@ def upgrade() -> None:
         sa.Column("refers_to", sa.JSON(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_server_secrets_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_server_secrets_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", "field", "name", name=op.f("pk_server_secrets")),
     )
@@ -255,12 +280,17 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=True),
         sa.Column("is_required", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_server_variables_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_server_variables_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", "position", name=op.f("pk_server_variables")),
     )
     with op.batch_alter_table("server_variables", schema=None) as batch_op:
-        batch_op.create_index("ix_server_variables_required", ["is_required", "server_id"], unique=False)
+        batch_op.create_index(
+            "ix_server_variables_required", ["is_required", "server_id"], unique=False
+        )
 
     op.create_table(
         "sessions",
@@ -272,7 +302,10 @@ def upgrade() -> None:
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_sessions_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_sessions_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("session_hash", name=op.f("pk_sessions")),
     )
@@ -286,10 +319,16 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=128), nullable=False),
         sa.Column("role", sa.String(length=8), nullable=False),
         sa.ForeignKeyConstraint(
-            ["team_id"], ["teams.team_id"], name=op.f("fk_team_members_team_id_teams"), ondelete="CASCADE"
+            ["team_id"],
+            ["teams.team_id"],
+            name=op.f("fk_team_members_team_id_teams"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_team_members_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_team_members_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("team_id", "user_id", name=op.f("pk_team_members")),
     )
@@ -306,15 +345,23 @@ def upgrade() -> None:
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("connected_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_user_credentials_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_user_credentials_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_user_credentials_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_user_credentials_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "server_id", "kind", name=op.f("pk_user_credentials")),
     )
     with op.batch_alter_table("user_credentials", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_user_credentials_server_id"), ["server_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_user_credentials_server_id"), ["server_id"], unique=False
+        )
 
     op.create_table(
         "user_variables",
@@ -324,15 +371,23 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_user_variables_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_user_variables_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_user_variables_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_user_variables_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "server_id", "name", name=op.f("pk_user_variables")),
     )
     with op.batch_alter_table("user_variables", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_user_variables_server_id"), ["server_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_user_variables_server_id"), ["server_id"], unique=False
+        )
 
 
 def downgrade() -> None:

@@ -16,7 +16,10 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_import_drafts_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_import_drafts_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_import_drafts")),
     )
@@ -40,7 +43,10 @@ def upgrade() -> None:
         sa.Column("submitted_by", sa.String(length=320), nullable=False),
         sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_proposals_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_proposals_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", name=op.f("pk_proposals")),
     )
@@ -54,7 +60,10 @@ def upgrade() -> None:
         sa.Column("notes", sa.Text(), nullable=True),
         sa.Column("facts", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_reviews_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_reviews_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("review_id", name=op.f("pk_reviews")),
     )
@@ -68,7 +77,10 @@ def upgrade() -> None:
         sa.Column("tool_name", sa.String(length=300), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_toolset_tools_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_toolset_tools_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
             ["toolset_id"],
@@ -76,14 +88,18 @@ def upgrade() -> None:
             name=op.f("fk_toolset_tools_toolset_id_toolsets"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("toolset_id", "server_id", "tool_name", name=op.f("pk_toolset_tools")),
+        sa.PrimaryKeyConstraint(
+            "toolset_id", "server_id", "tool_name", name=op.f("pk_toolset_tools")
+        ),
     )
     with op.batch_alter_table("toolset_tools", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_toolset_tools_server_id"), ["server_id"], unique=False)
 
     with op.batch_alter_table("audit_events", schema=None) as batch_op:
         batch_op.add_column(sa.Column("sequence", sa.Integer(), nullable=True))
-        batch_op.add_column(sa.Column("outcome", sa.String(length=8), server_default="done", nullable=False))
+        batch_op.add_column(
+            sa.Column("outcome", sa.String(length=8), server_default="done", nullable=False)
+        )
         batch_op.add_column(sa.Column("previous_hash", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("event_hash", sa.String(length=64), nullable=True))
         batch_op.create_unique_constraint(batch_op.f("uq_audit_events_sequence"), ["sequence"])

@@ -18,7 +18,10 @@ def upgrade() -> None:
         sa.Column("compared_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probed", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_tool_sights_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_tool_sights_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", name=op.f("pk_tool_sights")),
     )
@@ -35,7 +38,10 @@ def upgrade() -> None:
         sa.Column("seen", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_tool_definitions_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_tool_definitions_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", "tool_name", name=op.f("pk_tool_definitions")),
     )

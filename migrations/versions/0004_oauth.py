@@ -46,10 +46,16 @@ def upgrade() -> None:
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("given_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_consents_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_consents_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_consents_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_consents_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "server_id", "client_hash", name=op.f("pk_consents")),
     )
@@ -83,7 +89,10 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_oauth_flows_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_oauth_flows_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("flow_id", name=op.f("pk_oauth_flows")),
         sa.UniqueConstraint("state_hash", name=op.f("uq_oauth_flows_state_hash")),
@@ -114,7 +123,10 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["server_id"], ["servers.server_id"], name=op.f("fk_shared_tokens_server_id_servers"), ondelete="CASCADE"
+            ["server_id"],
+            ["servers.server_id"],
+            name=op.f("fk_shared_tokens_server_id_servers"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("server_id", "subject", name=op.f("pk_shared_tokens")),
     )
@@ -122,9 +134,13 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("issuer", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("account", sa.String(length=320), nullable=True))
         batch_op.add_column(sa.Column("version", sa.Integer(), nullable=False, server_default="1"))
-        batch_op.add_column(sa.Column("refresh_lease_until", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(
+            sa.Column("refresh_lease_until", sa.DateTime(timezone=True), nullable=True)
+        )
         batch_op.add_column(sa.Column("reconnect_because", sa.String(length=32), nullable=True))
-        batch_op.add_column(sa.Column("renewable", sa.Boolean(), nullable=False, server_default=sa.false()))
+        batch_op.add_column(
+            sa.Column("renewable", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
 
 
 def downgrade() -> None:

@@ -15,7 +15,9 @@ depends_on = None
 _KEPT = "kept_by_downgrade_0006"
 _PREFERENCES = sa.table("preferences", sa.column("name", sa.String), sa.column("value", sa.JSON))
 _TIME = sa.DateTime(timezone=True)
-_EVENTS = sa.table("audit_events", sa.column("sequence", sa.Integer), sa.column("hash_key", sa.String))
+_EVENTS = sa.table(
+    "audit_events", sa.column("sequence", sa.Integer), sa.column("hash_key", sa.String)
+)
 _CHAIN_KEYS = sa.table(
     "chain_keys",
     sa.column("chain_key_id", sa.String),
@@ -23,9 +25,12 @@ _CHAIN_KEYS = sa.table(
     sa.column("created_at", _TIME),
 )
 _REVOCATIONS = sa.table(
-    "revocations", sa.column("position", sa.Integer), sa.column("entry_id", sa.String), sa.column("at", _TIME),
+    "revocations",
+    sa.column("position", sa.Integer),
+    sa.column("entry_id", sa.String),
+    sa.column("at", _TIME),
     *(sa.column(name, sa.String) for name in ("op", "kind", "subject", "facts")),
-)  # fmt: skip
+)
 
 
 def upgrade() -> None:
@@ -70,11 +75,14 @@ def downgrade() -> None:
 
 def _remove_triggers(connection: sa.Connection) -> None:
     if connection.dialect.name == "sqlite":
-        names = sa.text("select name from sqlite_master where type = 'trigger' and name like :pattern")
+        names = sa.text(
+            "select name from sqlite_master where type = 'trigger' and name like :pattern"
+        )
         drop = "drop trigger {}"
     else:
         names = sa.text(
-            "select proname from pg_proc where proname like :pattern and pronamespace = current_schema()::regnamespace"
+            "select proname from pg_proc where proname like :pattern and pronamespace ="
+            " current_schema()::regnamespace"
         )
         drop = "drop function {}() cascade"
     for name in connection.scalars(names, {"pattern": "portal_ends_%"}).all():
@@ -84,7 +92,9 @@ def _remove_triggers(connection: sa.Connection) -> None:
 def _keep(connection: sa.Connection) -> None:
     keyed = sa.select(_EVENTS.c.sequence, _EVENTS.c.hash_key).where(_EVENTS.c.hash_key.is_not(None))
     spans: list[list[Any]] = []
-    for sequence, key in connection.execute(keyed.where(_EVENTS.c.sequence.is_not(None)).order_by(_EVENTS.c.sequence)):
+    for sequence, key in connection.execute(
+        keyed.where(_EVENTS.c.sequence.is_not(None)).order_by(_EVENTS.c.sequence)
+    ):
         if spans and spans[-1][1] == sequence - 1 and spans[-1][2] == key:
             spans[-1][1] = sequence
         else:
@@ -96,7 +106,15 @@ def _keep(connection: sa.Connection) -> None:
             for row in connection.execute(sa.select(_CHAIN_KEYS))
         ],
         "revocations": [
-            [row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts]
+            [
+                row.position,
+                row.entry_id,
+                row.at.isoformat(),
+                row.op,
+                row.kind,
+                row.subject,
+                row.facts,
+            ]
             for row in connection.execute(sa.select(_REVOCATIONS))
         ],
     }
@@ -109,10 +127,14 @@ def _put_back(connection: sa.Connection) -> None:
     if not kept:
         return
     for first, last, key in kept["spans"]:
-        connection.execute(_EVENTS.update().where(_EVENTS.c.sequence.between(first, last)).values(hash_key=key))
+        connection.execute(
+            _EVENTS.update().where(_EVENTS.c.sequence.between(first, last)).values(hash_key=key)
+        )
     for key_id, sealed, at in kept["keys"]:
         connection.execute(
-            _CHAIN_KEYS.insert().values(chain_key_id=key_id, sealed=base64.b64decode(sealed), created_at=_time(at))
+            _CHAIN_KEYS.insert().values(
+                chain_key_id=key_id, sealed=base64.b64decode(sealed), created_at=_time(at)
+            )
         )
     names = [column.name for column in _REVOCATIONS.columns]
     for row in kept["revocations"]:

@@ -1,4 +1,5 @@
-"""Counting: rate limits in the database, known browsers and addresses, and equal registrations as one"""
+"""Counting: rate limits in the database, known browsers and addresses, and equal registrations as
+one"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +28,10 @@ def upgrade() -> None:
         sa.Column("mark_hash", sa.String(length=64), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"], ["users.user_id"], name=op.f("fk_known_sign_ins_user_id_users"), ondelete="CASCADE"
+            ["user_id"],
+            ["users.user_id"],
+            name=op.f("fk_known_sign_ins_user_id_users"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("user_id", "kind", "mark_hash", name=op.f("pk_known_sign_ins")),
     )

@@ -1,8 +1,8 @@
 """Header, env and global values, arguments and credentials bound to where they go
 
 The values themselves are bound when the portal starts, since that takes the key ring
-(`services/operations/binding.py`). What an older version reads and writes stays beside them, so that it serves on, and
-so that a downgrade loses nothing.
+(`services/operations/binding.py`). What an older version reads and writes stays beside them, so
+that it serves on, and so that a downgrade loses nothing.
 """
 
 import sqlalchemy as sa

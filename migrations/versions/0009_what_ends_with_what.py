@@ -1,4 +1,5 @@
-"""Keys that end with the key they were issued with, and pauses before the portal's own tokens are renewed again
+"""Keys that end with the key they were issued with, and pauses before the portal's own tokens are
+renewed again
 
 Rows of older versions have neither, which stands for none.
 """
@@ -16,7 +17,9 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("issued_with", sa.String(length=128), nullable=True))
     op.create_index(op.f("ix_api_keys_issued_with"), "api_keys", ["issued_with"])
     op.add_column("shared_tokens", sa.Column("early", sa.Integer(), nullable=True))
-    op.add_column("shared_tokens", sa.Column("wait_until", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "shared_tokens", sa.Column("wait_until", sa.DateTime(timezone=True), nullable=True)
+    )
 
 
 def downgrade() -> None:

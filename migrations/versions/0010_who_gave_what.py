@@ -1,7 +1,8 @@
-"""Which refresh token of an upstream an MCP client got by way of the portal, and for whom; who issued an API key
+"""Which refresh token of an upstream an MCP client got by way of the portal, and for whom; who
+issued an API key
 
-Refresh tokens that older versions handed out are not known: their clients sign in anew. Who issued the keys that are
-there is read from the audit log.
+Refresh tokens that older versions handed out are not known: their clients sign in anew. Who issued
+the keys that are there is read from the audit log.
 """
 
 import sqlalchemy as sa
@@ -31,11 +32,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("refresh_hash"),
     )
-    op.create_index("ix_refresh_grants_consent", "refresh_grants", ["user_id", "server_id", "client_hash"])
+    op.create_index(
+        "ix_refresh_grants_consent", "refresh_grants", ["user_id", "server_id", "client_hash"]
+    )
     op.add_column("api_keys", sa.Column("issued_by", sa.String(length=128), nullable=True))
     op.execute(
-        "UPDATE api_keys SET issued_by = (SELECT min(actor_id) FROM audit_events WHERE action = 'API key issued'"
-        " AND target_kind = 'key' AND target_id = api_keys.key_id)"
+        "UPDATE api_keys SET issued_by = (SELECT min(actor_id) FROM audit_events WHERE action ="
+        " 'API key issued' AND target_kind = 'key' AND target_id = api_keys.key_id)"
     )
 
 

@@ -1,8 +1,10 @@
-"""THE module that decides: who may do what, who reaches which server, and who sees which of its fields.
+"""THE module that decides: who may do what, who reaches which server, and who sees which of its
+fields.
 
-Pages, API, OAuth routes, commands and the worker all ask here and nowhere else. It builds conditions and answers
-questions; it runs no query and speaks no HTTP. `usable_servers` and `visible_servers` are the SQL twins of `may_use`
-and `may_see`; a property test holds each pair together.
+Pages, API, OAuth routes, commands and the worker all ask here and nowhere else. It builds
+conditions and answers questions; it runs no query and speaks no HTTP. `usable_servers` and
+`visible_servers` are the SQL twins of `may_use` and `may_see`; a property test holds each pair
+together.
 """
 
 from functools import cache
@@ -169,8 +171,12 @@ RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates g
     Action.VALUES_OWN: [[is_person, may_see]],
     Action.VAULT_MANAGE: [[is_operator]],
 }
-_SERVER_ACTIONS = frozenset(a for a in Action if any(may_see in c or may_use in c for c in RULES[a]))
-_PREDICATES = frozenset(predicate for clauses in RULES.values() for clause in clauses for predicate in clause)
+_SERVER_ACTIONS = frozenset(
+    a for a in Action if any(may_see in c or may_use in c for c in RULES[a])
+)
+_PREDICATES = frozenset(
+    predicate for clauses in RULES.values() for clause in clauses for predicate in clause
+)
 _CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})
 
 
@@ -178,7 +184,9 @@ def may(principal: Principal, action: Action, server: ServerFacts | None = None)
     """Whether `principal` may do `action` (to `server`, where the action is about one)."""
     if action in _CHANGES_A_DEFINITION and server is not None and server.row.origin == "config":
         return False
-    return any(all(predicate(principal, server) for predicate in clause) for clause in RULES[action])
+    return any(
+        all(predicate(principal, server) for predicate in clause) for clause in RULES[action]
+    )
 
 
 def require(principal: Principal, action: Action, server: ServerFacts | None = None) -> None:
@@ -193,33 +201,48 @@ def refusal(action: Action) -> str:
 
 
 def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> frozenset[Action]:
-    """What a page may offer: actions on `server`, or, without one, those that concern no single server.
+    """What a page may offer: actions on `server`, or, without one, those that concern no single
+    server.
 
-    Says what `may` says of each, and asks every predicate once: a page of the grid asks for each of its cards.
+    Says what `may` says of each, and asks every predicate once: a page of the grid asks for each of
+    its cards.
     """
     holding = frozenset(predicate for predicate in _PREDICATES if predicate(principal, server))
-    return _granted(holding, server is not None, server is not None and server.row.origin == "config")
+    return _granted(
+        holding, server is not None, server is not None and server.row.origin == "config"
+    )
 
 
 @cache
-def _granted(holding: frozenset[Predicate], is_about_a_server: bool, is_from_config: bool) -> frozenset[Action]:
+def _granted(
+    holding: frozenset[Predicate], is_about_a_server: bool, is_from_config: bool
+) -> frozenset[Action]:
     candidates = _SERVER_ACTIONS if is_about_a_server else frozenset(Action) - _SERVER_ACTIONS
     if is_from_config:
         candidates -= _CHANGES_A_DEFINITION
-    return frozenset(action for action in candidates if any(holding.issuperset(clause) for clause in RULES[action]))
+    return frozenset(
+        action
+        for action in candidates
+        if any(holding.issuperset(clause) for clause in RULES[action])
+    )
 
 
 _REFUSALS = {
     Action.COMMAND_MANAGE: (
-        "A key with routes or grants of its own may not add, change or try out commands. Use a key without any, or the "
-        "server’s page."
+        "A key with routes or grants of its own may not add, change or try out commands. Use a key"
+        " without any, or the server’s page."
     ),
     Action.SECRET_CARRY: (
-        "A key with routes or grants of its own may not send stored secrets along to another host. Use a key without "
-        "any, or the server’s page; or send new values, or keep_credentials: false."
+        "A key with routes or grants of its own may not send stored secrets along to another host."
+        " Use a key without any, or the server’s page; or send new values, or keep_credentials:"
+        " false."
     ),
     Action.KEY_OWN: "A limited key cannot issue or revoke keys.",
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
-    Action.SERVER_UPDATE: "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config.",
-    Action.SERVER_DELETE: "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config.",
+    Action.SERVER_UPDATE: (
+        "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config."
+    ),
+    Action.SERVER_DELETE: (
+        "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config."
+    ),
 }

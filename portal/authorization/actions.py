@@ -16,8 +16,12 @@ class Action(StrEnum):
     AUDIT_READ = "audit:read"  # read the record of changes
     AUDIT_VERIFY = "audit:verify"  # check that the record of changes is whole
     CATALOG_READ = "catalog:read"  # see the lists of well-known servers and services to pick from
-    COMMAND_MANAGE = "command:manage"  # add, change and try out servers that are commands on the portal's host
-    CREDENTIAL_FORGET = "credential:forget"  # remove what one stored oneself, also where one lost access since
+    COMMAND_MANAGE = (
+        "command:manage"  # add, change and try out servers that are commands on the portal's host
+    )
+    CREDENTIAL_FORGET = (
+        "credential:forget"  # remove what one stored oneself, also where one lost access since
+    )
     CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove somebody else's values
     KEY_MANAGE = "key:manage"  # issue, change and revoke anybody's API keys
@@ -27,13 +31,16 @@ class Action(StrEnum):
     PREFERENCE_MANAGE = "preference:manage"  # change instance settings
     PREFERENCE_READ = "preference:read"  # see instance settings
     SECRET_CARRY = "secret:carry"  # noqa: S105 - let stored secrets go along to another host
-    SERVER_ACCEPT = "server:accept"  # compare the tool definitions of a server, and accept changed ones
+    SERVER_ACCEPT = (
+        "server:accept"  # compare the tool definitions of a server, and accept changed ones
+    )
     SERVER_CREATE = "server:create"  # add a server, or try out a definition
     SERVER_DELETE = "server:delete"  # remove a server with all that hangs on it
     SERVER_INSPECT = "server:inspect"  # see configuration, access and health of servers
     SERVER_PROBE = "server:probe"  # check a server's health now
     SERVER_READ = "server:read"  # see that a server exists, and its public facts
-    SERVER_RENEW = "server:renew"  # refresh tokens of, and register a client at, a server's sign-in by the portal
+    # refresh tokens of, and register a client at, a server's sign-in by the portal
+    SERVER_RENEW = "server:renew"
     SERVER_REVEAL = "server:reveal"  # read url, header, env and global values verbatim
     SERVER_SIGN_IN = "server:sign_in"  # sign in to a server by way of the portal, as MCP clients do
     SERVER_UPDATE = "server:update"  # change a server

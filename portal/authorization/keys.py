@@ -1,6 +1,8 @@
-"""What an API key reaches at the moment it is used: its own grants, its team's, and what its owner reaches then.
+"""What an API key reaches at the moment it is used: its own grants, its team's, and what its owner
+reaches then.
 
-Nothing of the answer is stored, so that it follows whatever changes about the owner: role, teams and grants.
+Nothing of the answer is stored, so that it follows whatever changes about the owner: role, teams
+and grants.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +18,8 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class SetBy(StrEnum):
-    """Who decided what a key reaches. A key that is older than this says nothing and stands by its own grants."""
+    """Who decided what a key reaches. A key that is older than this says nothing and stands by its
+    own grants."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -33,7 +36,8 @@ class KeyFault(StrEnum):
 
 @dataclass(frozen=True)
 class KeyFacts:
-    """What decides whether a key opens anything. `owner_is_member`: of the key's team; times are UTC."""
+    """What decides whether a key opens anything. `owner_is_member`: of the key's team; times are
+    UTC."""
 
     revoked_at: datetime | None
     expires_at: datetime | None
@@ -44,8 +48,8 @@ class KeyFacts:
 
 
 def key_fault(key: KeyFacts, at: datetime) -> KeyFault | None:
-    """Why the key opens nothing at the time `at`; None where it does. A key of a person and a team is good only as
-    long as the person is a member."""
+    """Why the key opens nothing at the time `at`; None where it does. A key of a person and a team
+    is good only as long as the person is a member."""
     if key.revoked_at is not None:
         return KeyFault.REVOKED
     if key.has_owner and not key.owner_is_active:
@@ -89,27 +93,42 @@ def personal_keys() -> ColumnElement[bool]:
 
 
 def reach_of_key(
-    key: Principal, *, own: Reach, own_groups: frozenset[str] | None, team: Reach | None, owner: Principal | None,
+    key: Principal,
+    *,
+    own: Reach,
+    own_groups: frozenset[str] | None,
+    team: Reach | None,
+    owner: Principal | None,
     in_groups: frozenset[str] = frozenset(),
-) -> Principal:  # fmt: skip
+) -> Principal:
     """`key`, who it is for, with what it reaches.
 
-    `own` is what the key names itself, `own_groups` the access groups that are added on top (None where it was never
-    given any), `team` what its team is granted. `owner` is the person as they would ask in their browser, given only
-    for a key that follows them: without team and grants the key reaches just what they do, else never more than they
-    do. `in_groups` are the servers of all its groups, which narrow an administrator's.
+    `own` is what the key names itself, `own_groups` the access groups that are added on top (None
+    where it was never given any), `team` what its team is granted. `owner` is the person as they
+    would ask in their browser, given only for a key that follows them: without team and grants the
+    key reaches just what they do, else never more than they do. `in_groups` are the servers of all
+    its groups, which narrow an administrator's.
     """
     has_own_grants = own.names_anything or own_groups is not None
     if owner is not None and team is None and not has_own_grants:
         return replace(
-            key, team_ids=owner.team_ids, routes_of_access=owner.routes_of_access, few_servers=owner.few_servers,
+            key,
+            team_ids=owner.team_ids,
+            routes_of_access=owner.routes_of_access,
+            few_servers=owner.few_servers,
             is_personal=True,
-        )  # fmt: skip
+        )
     levels = tuple(level for level in (own, team) if level is not None and level.names_anything)
     routes = [levels] if levels else []
     if own_groups:
         routes.append((Reach(access_group_ids=own_groups, names_anything=True, holder=own.holder),))
-    only = own.server_ids | in_groups if owner is not None and has_own_grants else own.explicit_servers
+    only = (
+        own.server_ids | in_groups if owner is not None and has_own_grants else own.explicit_servers
+    )
     return replace(
-        key, routes_of_access=tuple(routes), only_servers=only, only_toolsets=own.explicit_toolsets, owner=owner
+        key,
+        routes_of_access=tuple(routes),
+        only_servers=only,
+        only_toolsets=own.explicit_toolsets,
+        owner=owner,
     )

@@ -1,6 +1,7 @@
 """Which servers somebody reaches, and which of their tools.
 
-`usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL twins of `may_use` and `may_see`.
+`usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL twins of `may_use` and
+`may_see`.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,9 @@ class Rule(StrEnum):
 
 
 def _active(_principal: Principal, server: ServerFacts) -> Verdict:
-    return Verdict.PASSES if server.row.approval_status == ApprovalStatus.ACTIVE else Verdict.REFUSES
+    return (
+        Verdict.PASSES if server.row.approval_status == ApprovalStatus.ACTIVE else Verdict.REFUSES
+    )
 
 
 def _address(principal: Principal, server: ServerFacts) -> Verdict:
@@ -86,7 +89,8 @@ class Decision:
 
 
 def decide(principal: Principal, server: ServerFacts) -> Decision:
-    """Ask every rule. The first that refuses decides, else the first that grants, else the grants that are missing."""
+    """Ask every rule. The first that refuses decides, else the first that grants, else the grants
+    that are missing."""
     verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
     for wanted in (Verdict.REFUSES, Verdict.GRANTS):
         for rule, verdict in verdicts.items():
@@ -107,7 +111,8 @@ def may_use(principal: Principal, server: ServerFacts | None) -> bool:
 
 
 def may_see(principal: Principal, server: ServerFacts | None) -> bool:
-    """As `may_use`, plus `view_all` (rule 6), plus servers under review for those with admin view (rule 1)."""
+    """As `may_use`, plus `view_all` (rule 6), plus servers under review for those with admin view
+    (rule 1)."""
     if server is None or not _is_in_reach_of_address(principal, server.row):
         return False
     if server.row.approval_status != ApprovalStatus.ACTIVE:
@@ -116,20 +121,27 @@ def may_see(principal: Principal, server: ServerFacts | None) -> bool:
 
 
 def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> bool:
-    """Rule 8: an active OAuth server that leaves signing in to its upstream; there it is found out who they are."""
+    """Rule 8: an active OAuth server that leaves signing in to its upstream; there it is found out
+    who they are."""
     if server is None or server.row.approval_status != ApprovalStatus.ACTIVE:
         return False
     row = server.row
-    is_of_people = row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
-    return is_of_people and row.delegate_auth_to_upstream is True and _is_in_reach_of_address(principal, row)
+    is_of_people = (
+        row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
+    )
+    return (
+        is_of_people
+        and row.delegate_auth_to_upstream is True
+        and _is_in_reach_of_address(principal, row)
+    )
 
 
 def granted_toolsets(principal: Principal) -> frozenset[str] | None:
     """The toolsets that are granted to the principal; None is every one.
 
-    With admin view all, unless the key names some itself. Else, as for tools: within one route every level
-    that names toolsets narrows, and between routes the wider wins. A key that follows its owner has none that they do
-    not have.
+    With admin view all, unless the key names some itself. Else, as for tools: within one route
+    every level that names toolsets narrows, and between routes the wider wins. A key that follows
+    its owner has none that they do not have.
     """
     if has_admin_view(principal):
         return principal.only_toolsets
@@ -152,7 +164,8 @@ def _named_toolsets(principal: Principal) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class ToolLimits:
-    """Which tools of one server are left to a principal: by the server's own list, and by permissions. None: all."""
+    """Which tools of one server are left to a principal: by the server's own list, and by
+    permissions. None: all."""
 
     allow_list: frozenset[str] | None
     permitted: frozenset[str] | None
@@ -163,12 +176,15 @@ class ToolLimits:
 
     def name(self, name: str) -> bool:
         """Whether a limit names just this tool."""
-        return any(limit is not None and name in limit for limit in (self.allow_list, self.permitted))
+        return any(
+            limit is not None and name in limit for limit in (self.allow_list, self.permitted)
+        )
 
 
 def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
     """The limits on the tools of `server`, for those who may use it."""
-    # An empty list is no list, unless the server says that it is one (LiteLLM's `tool_allowlist_enforced`).
+    # An empty list is no list, unless the server says that it is one (LiteLLM's
+    # `tool_allowlist_enforced`).
     enforced = (server.row.mcp_info or {}).get("tool_allowlist_enforced") is True
     listed = frozenset(server.row.allowed_tools) if server.row.allowed_tools or enforced else None
     return ToolLimits(listed, allowed_tool_names(principal, server))
@@ -177,8 +193,8 @@ def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
 def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
     """The tools of `server` that the tool permissions leave the principal; None is no limit.
 
-    Within one route of access every level that names the server's tools narrows; between routes the wider wins. A key
-    that follows its owner may call none that they may not.
+    Within one route of access every level that names the server's tools narrows; between routes the
+    wider wins. A key that follows its owner may call none that they may not.
     """
     names = _named_tools(principal, server)
     of_owner = allowed_tool_names(principal.owner, server) if principal.owner is not None else None
@@ -188,9 +204,14 @@ def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[s
 
 
 def _named_tools(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
-    routes, limits_of_routes = covering_routes(principal, server), list[frozenset[str]]()
+    routes = covering_routes(principal, server)
+    limits_of_routes = list[frozenset[str]]()
     for route in routes:
-        limits = [level.tools[server.row.server_id] for level in route if server.row.server_id in level.tools]
+        limits = [
+            level.tools[server.row.server_id]
+            for level in route
+            if server.row.server_id in level.tools
+        ]
         if not limits:
             return None
         limits_of_routes.append(frozenset.intersection(*limits))
@@ -199,9 +220,12 @@ def _named_tools(principal: Principal, server: ServerFacts) -> frozenset[str] | 
 
 def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
     """The routes of access in which every level names the server."""
-    row_id, groups = server.row.server_id, server.access_group_ids
+    row_id = server.row.server_id
+    groups = server.access_group_ids
     return [
-        route for route in principal.routes_of_access if route and all(level.covers(row_id, groups) for level in route)
+        route
+        for route in principal.routes_of_access
+        if route and all(level.covers(row_id, groups) for level in route)
     ]
 
 

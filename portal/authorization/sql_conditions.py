@@ -24,15 +24,16 @@ _OF_PEOPLE = and_(
 class Horizon:
     """What of a principal decides which servers a list shows.
 
-    All who share one are shown the same, so that the statements of lists can be kept by it: the members of a team
-    ask with the same statement, and all Admins do.
+    All who share one are shown the same, so that the statements of lists can be kept by it: the
+    members of a team ask with the same statement, and all Admins do.
     """
 
     admin_view: bool
     is_internal: bool
     sees_active: bool
     routes: tuple[tuple[tuple[frozenset[str], frozenset[str]], ...], ...] | None
-    """For each route the servers and the groups that each of its levels names; None reaches every server."""
+    """For each route the servers and the groups that each of its levels names; None reaches every
+    server."""
     only: frozenset[str] | None
     few: frozenset[str] | None
     owner: "Horizon | None" = None
@@ -42,10 +43,15 @@ class Horizon:
 def horizon(principal: Principal) -> Horizon:
     """What lists need to know of `principal`."""
     by_role = principal.role.has_admin_view
-    routes = () if by_role else tuple(
-        tuple((level.server_ids, level.access_group_ids) for level in route)
-        for route in principal.routes_of_access if route
-    )  # fmt: skip
+    routes = (
+        ()
+        if by_role
+        else tuple(
+            tuple((level.server_ids, level.access_group_ids) for level in route)
+            for route in principal.routes_of_access
+            if route
+        )
+    )
     return Horizon(
         admin_view=has_admin_view(principal),
         is_internal=principal.is_internal,
@@ -68,15 +74,19 @@ def usable_within(seen: Horizon) -> ColumnElement[bool]:
     if seen.owner is not None:
         return and_(usable_within(replace(seen, owner=None)), usable_within(seen.owner))
     if seen.few is None:
-        return and_(_ACTIVE, _address_condition(seen), or_(Server.allow_all_keys, _grant_condition(seen)))
-    # The ids come first: databases would rather go through all active servers, in the order that is asked for.
+        return and_(
+            _ACTIVE, _address_condition(seen), or_(Server.allow_all_keys, _grant_condition(seen))
+        )
+    # The ids come first: databases would rather go through all active servers, in the order that is
+    # asked for.
     active = func.coalesce(Server.approval_status, "") == ApprovalStatus.ACTIVE.value
     granted = or_(Server.allow_all_keys, _grant_condition(seen))
     return and_(Server.server_id.in_(sorted(seen.few)), active, _address_condition(seen), granted)
 
 
 def visible_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says of active servers, which are those that lists show."""
+    """The condition on `Server` that says what `may_see` says of active servers, which are those
+    that lists show."""
     return visible_within(horizon(principal))
 
 
@@ -86,15 +96,19 @@ def visible_within(seen: Horizon) -> ColumnElement[bool]:
 
 
 def reviewable_within(seen: Horizon) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says, servers under review among them, with admin view."""
+    """The condition on `Server` that says what `may_see` says, servers under review among them,
+    with admin view."""
     if seen.only is not None:
         return usable_within(seen)
-    under_review = and_(Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(seen))
+    under_review = and_(
+        Server.approval_status != ApprovalStatus.ACTIVE.value, _address_condition(seen)
+    )
     return or_(usable_within(seen), under_review)
 
 
 def public_servers() -> ColumnElement[bool]:
-    """The condition on `Server` for what strangers may know of: active, and listed publicly by an Admin."""
+    """The condition on `Server` for what strangers may know of: active, and listed publicly by an
+    Admin."""
     return and_(_ACTIVE, Server.is_public)
 
 
@@ -110,12 +124,14 @@ def _address_condition(of: Principal | Horizon) -> ColumnElement[bool]:
 
 
 def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those that somebody who is known may sign in to by way of the portal."""
+    """The condition on `Server` for those that somebody who is known may sign in to by way of the
+    portal."""
     return and_(_OF_PEOPLE, usable_servers(principal))
 
 
 def open_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those whose sign-in is open to strangers: delegated, or passed through.
+    """The condition on `Server` for those whose sign-in is open to strangers: delegated, or passed
+    through.
 
     Of these alone a caller without a credential may learn that they are there.
     """
@@ -128,15 +144,19 @@ def _grant_condition(seen: Horizon) -> ColumnElement[bool]:
         return true()
     if seen.only is not None:
         return Server.server_id.in_(sorted(seen.only))
-    return or_(false(), *(and_(*(_reach_condition(*level) for level in route)) for route in seen.routes))
+    return or_(
+        false(), *(and_(*(_reach_condition(*level) for level in route)) for route in seen.routes)
+    )
 
 
 def _reach_condition(server_ids: frozenset[str], group_ids: frozenset[str]) -> ColumnElement[bool]:
     named = Server.server_id.in_(sorted(server_ids)) if server_ids else false()
     if not group_ids:
         return named
-    # Asked server by server: a list with a limit stops early, where a list of all members would be made first.
+    # Asked server by server: a list with a limit stops early, where a list of all members would be
+    # made first.
     is_member = exists().where(
-        AccessGroupServer.server_id == Server.server_id, AccessGroupServer.access_group_id.in_(sorted(group_ids))
+        AccessGroupServer.server_id == Server.server_id,
+        AccessGroupServer.access_group_id.in_(sorted(group_ids)),
     )
     return or_(named, is_member.correlate(Server))

@@ -35,16 +35,27 @@ def visibility(principal: Principal) -> Visibility:
 
 
 _ALL = dict.fromkeys(Visibility, Show.VERBATIM)
-_NOT_RESTRICTED: dict[Visibility, Show] = {v: Show.VERBATIM for v in Visibility if v is not Visibility.RESTRICTED}
+_NOT_RESTRICTED: dict[Visibility, Show] = {
+    v: Show.VERBATIM for v in Visibility if v is not Visibility.RESTRICTED
+}
 _URL = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.ORIGIN}
 _MAPPING = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NAMES}
 _ADMIN_VIEW = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.VERBATIM}
 
-VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {  # an allow-list: a field that is not here is shown to nobody
+# an allow-list: a field that is not here is shown to nobody
+VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {
     **dict.fromkeys(
         (
-            "server_id", "server_name", "alias", "description", "transport", "auth_type", "is_byok",
-            "byok_description", "byok_api_key_help_url", "has_user_credential",
+            "server_id",
+            "server_name",
+            "alias",
+            "description",
+            "transport",
+            "auth_type",
+            "is_byok",
+            "byok_description",
+            "byok_api_key_help_url",
+            "has_user_credential",
         ),
         _ALL,
     ),
@@ -52,21 +63,44 @@ VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {  # an allow-list: a field 
     "health_check_error": {**_ADMIN_VIEW, Visibility.MEMBER: Show.KIND_OF_FAULT},
     **dict.fromkeys(
         (
-            "instructions", "mcp_access_groups", "teams", "allowed_tools", "tool_name_to_display_name",
-            "tool_name_to_description", "oauth2_flow", "allow_all_keys", "available_on_public_internet",
-            "delegate_auth_to_upstream", "oauth_passthrough", "source_url", "timeout", "status", "health_check_reason",
-            "last_health_check", "approval_status", "submitted_by", "submitted_at",
-            "reviewed_by", "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by",
+            "instructions",
+            "mcp_access_groups",
+            "teams",
+            "allowed_tools",
+            "tool_name_to_display_name",
+            "tool_name_to_description",
+            "oauth2_flow",
+            "allow_all_keys",
+            "available_on_public_internet",
+            "delegate_auth_to_upstream",
+            "oauth_passthrough",
+            "source_url",
+            "timeout",
+            "status",
+            "health_check_reason",
+            "last_health_check",
+            "approval_status",
+            "submitted_by",
+            "submitted_at",
+            "reviewed_by",
+            "reviewed_at",
+            "review_notes",
+            "created_at",
+            "created_by",
+            "updated_at",
+            "updated_by",
             "version",
         ),
         _NOT_RESTRICTED,
     ),
-    **dict.fromkeys(("url", "spec_path", "authorization_url", "token_url", "registration_url"), _URL),
+    **dict.fromkeys(
+        ("url", "spec_path", "authorization_url", "token_url", "registration_url"), _URL
+    ),
     **dict.fromkeys(("static_headers", "env"), _MAPPING),
     **dict.fromkeys(("extra_headers", "command", "token_validation", "origins"), _ADMIN_VIEW),
     "args": {Visibility.FULL: Show.VERBATIM},
     "env_vars": {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NO_VALUES},
-}  # fmt: skip
+}
 
 
 def shown(principal: Principal, field: str) -> Show | None:

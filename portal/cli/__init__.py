@@ -12,7 +12,17 @@ def main() -> None:
 
 
 for _command in (
-    serve.serve, serve.worker, db.db, users.users, keys.keys, catalog.catalog, catalog.catalogue, audit.audit,
-    backup.backup, backup.restore, doctor.doctor, serve.demo,
-):  # fmt: skip
+    serve.serve,
+    serve.worker,
+    db.db,
+    users.users,
+    keys.keys,
+    catalog.catalog,
+    catalog.catalogue,
+    audit.audit,
+    backup.backup,
+    backup.restore,
+    doctor.doctor,
+    serve.demo,
+):
     main.add_command(_command)

@@ -17,7 +17,8 @@ def audit() -> None:
 def verify_audit() -> None:
     """Walk along the chain of events; ends with 1 and names the first event that does not hold.
 
-    It ends with 3 where the events hold, and others are missing that nobody has accepted: see portal audit accept.
+    It ends with 3 where the events hold, and others are missing that nobody has accepted: see
+    portal audit accept.
     """
     from portal.services.audit import trail
 

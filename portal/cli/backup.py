@@ -30,10 +30,12 @@ _FORMAT = 1
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
-    """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is in neither."""
+    """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is
+    in neither."""
     settings = base.load()
     source = _sqlite_file(
-        settings, f"pg_dump --format=custom --exclude-schema=portal_journal --file={shlex.quote(str(file))}"
+        settings,
+        f"pg_dump --format=custom --exclude-schema=portal_journal --file={shlex.quote(str(file))}",
     )
     database = base.connect(settings)
     for taken in (file, _manifest_of(file)):
@@ -49,23 +51,36 @@ def backup(file: Path) -> None:
         backups.record_backup(session, OPERATOR, sha256=manifest["sha256"], bytes=manifest["bytes"])
         session.commit()
     click.echo(f"{file} holds the database, {_manifest_of(file)} what is in it.")
-    click.echo(f"Keep the keys {', '.join(manifest['keys'])} somewhere else: without them no secret in it opens.")
+    click.echo(
+        f"Keep the keys {', '.join(manifest['keys'])} somewhere else: without them no secret in it"
+        " opens."
+    )
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--force", is_flag=True, help="Replace a database that is there.")
-@click.option("--without-secrets", is_flag=True, help="Restore although keys are missing; what they sealed is lost.")
 @click.option(
-    "--without-journal", is_flag=True, help="Restore without the revocation journal; API keys are dormant afterwards."
+    "--without-secrets",
+    is_flag=True,
+    help="Restore although keys are missing; what they sealed is lost.",
+)
+@click.option(
+    "--without-journal",
+    is_flag=True,
+    help="Restore without the revocation journal; API keys are dormant afterwards.",
 )
 def restore(file: Path, force: bool, without_secrets: bool, without_journal: bool) -> None:
-    """Make FILE the database, in one step. Nobody may have the database open; all sessions end, and what was revoked
-    since the backup is revoked again."""
+    """Make FILE the database, in one step. Nobody may have the database open; all sessions end, and
+    what was revoked since the backup is revoked again."""
     settings = base.load()
-    target = _sqlite_file(settings, f"pg_restore --clean --if-exists --single-transaction {shlex.quote(str(file))}")
+    target = _sqlite_file(
+        settings, f"pg_restore --clean --if-exists --single-transaction {shlex.quote(str(file))}"
+    )
     if target.exists() and not force:
-        raise click.ClickException(f"{target} is there already. Its content is lost with --force; back it up before.")
+        raise click.ClickException(
+            f"{target} is there already. Its content is lost with --force; back it up before."
+        )
     manifest = _read_manifest(file)
     partial = target.with_name(f"{target.name}.restoring")
     os.umask(0o077)
@@ -74,28 +89,41 @@ def restore(file: Path, force: bool, without_secrets: bool, without_journal: boo
         with copying.alone(target), _removed_at_the_end(partial):
             copying.copy(file, partial)
             _check_revision(partial)
-            _bring_in(settings, partial, manifest, without_secrets=without_secrets, without_journal=without_journal)
+            _bring_in(
+                settings,
+                partial,
+                manifest,
+                without_secrets=without_secrets,
+                without_journal=without_journal,
+            )
             copying.put_in_place(partial, target)
     except copying.InUse:
         raise click.ClickException(
             "Another process has the database open. Stop portal serve and portal worker."
         ) from None
     except copying.Broken as error:
-        raise click.ClickException(f"{file} is not a whole database ({error}). Take another backup.") from None
-    click.echo(f"{target} is the database of {manifest['made_at']}. Everybody has to sign in again.")
+        raise click.ClickException(
+            f"{file} is not a whole database ({error}). Take another backup."
+        ) from None
+    click.echo(
+        f"{target} is the database of {manifest['made_at']}. Everybody has to sign in again."
+    )
     _end_again(settings)
     click.echo("Settings are as they were then; what was made since is gone.")
 
 
 def _sqlite_file(settings: Settings, instead: str) -> Path:
-    """The database's file, or an end that says what to run `instead`; the password stays where it is."""
+    """The database's file, or an end that says what to run `instead`; the password stays where it
+    is."""
     url = make_url(settings.database_url)
     if settings.embedded and url.database:
         return Path(url.database)
     open_parts = (url.username, None, url.host, url.port, url.database, url.query)
     address = URL.create("postgresql", *open_parts).render_as_string()
     click.echo(
-        "This is for SQLite. PostgreSQL has its own tools; the password comes from ~/.pgpass or PGPASSWORD:", err=True
+        "This is for SQLite. PostgreSQL has its own tools; the password comes from ~/.pgpass or"
+        " PGPASSWORD:",
+        err=True,
     )
     click.echo(f"  {instead} --dbname='{address}'", err=True)
     sys.exit(1)
@@ -110,13 +138,19 @@ def _described(database: Database, file: Path) -> dict[str, Any]:
     with database.look_into(file) as session:
         facts = asdict(backups.facts_of(session, OPERATOR))
     return {
-        "format": _FORMAT, "made_at": now().isoformat(timespec="seconds"), "revision": _revision(file), **facts,
-        "bytes": file.stat().st_size, "sha256": copying.digest(file),
-    }  # fmt: skip
+        "format": _FORMAT,
+        "made_at": now().isoformat(timespec="seconds"),
+        "revision": _revision(file),
+        **facts,
+        "bytes": file.stat().st_size,
+        "sha256": copying.digest(file),
+    }
 
 
 def _revision(file: Path) -> str | None:
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+    with closing(
+        sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    ) as connection:
         try:
             found = connection.execute("select version_num from alembic_version").fetchone()
         except sqlite3.OperationalError:
@@ -137,13 +171,16 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     beside = _manifest_of(file)
     try:
         manifest: dict[str, Any] = json.loads(beside.read_text())
-        expected, _ = str(manifest["sha256"]), str(manifest["made_at"])
+        expected = str(manifest["sha256"])
+        _ = str(manifest["made_at"])
     except (OSError, ValueError, KeyError, TypeError):
         raise click.ClickException(
             f"{beside} cannot be read. It has to be beside the backup, as it was made."
         ) from None
     if manifest.get("format") != _FORMAT:
-        raise click.ClickException("The backup was made by a newer portal. Restore it with that version.")
+        raise click.ClickException(
+            "The backup was made by a newer portal. Restore it with that version."
+        )
     if copying.digest(file) != expected:
         raise click.ClickException(
             f"{file} is not the file that its manifest describes (SHA-256). Take another backup."
@@ -161,7 +198,8 @@ def _check_revision(file: Path) -> None:
 
 
 def _check_journal(settings: Settings, *, without_journal: bool) -> bool:
-    """Whether the revocation journal is there and holds; an end where it does not and nobody said to go without."""
+    """Whether the revocation journal is there and holds; an end where it does not and nobody said
+    to go without."""
     from portal.app import journal_of
 
     journal = journal_of(settings)
@@ -169,9 +207,10 @@ def _check_journal(settings: Settings, *, without_journal: bool) -> bool:
     fault = journal.read().fault if journal.exists() else f"{journal.path} is not there"
     if fault and not without_journal:
         raise click.ClickException(
-            f"The revocation journal is missing ({fault}), so nobody knows what was revoked since the backup. Put it "
-            f"to {journal.path}: it was beside the database. Or restore with --without-journal: then all API keys are "
-            "dormant, and only Admins can sign in, until an Admin wakes the portal."
+            f"The revocation journal is missing ({fault}), so nobody knows what was revoked since"
+            f" the backup. Put it to {journal.path}: it was beside the database. Or restore with"
+            " --without-journal: then all API keys are dormant, and only Admins can sign in, until"
+            " an Admin wakes the portal."
         )
     return fault is None
 
@@ -187,27 +226,42 @@ def _end_again(settings: Settings) -> None:
 
 
 def _bring_in(
-    settings: Settings, file: Path, manifest: dict[str, Any], *, without_secrets: bool, without_journal: bool
+    settings: Settings,
+    file: Path,
+    manifest: dict[str, Any],
+    *,
+    without_secrets: bool,
+    without_journal: bool,
 ) -> None:
-    """Bring a copy to head, see that its keys and its record are whole, and end what must not live again."""
+    """Bring a copy to head, see that its keys and its record are whole, and end what must not live
+    again."""
     from portal.app import open_database
 
-    database = open_database(settings.model_copy(update={"database_url": f"sqlite:///{file.absolute()}"}))
+    database = open_database(
+        settings.model_copy(update={"database_url": f"sqlite:///{file.absolute()}"})
+    )
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
         facts = backups.facts_of(session, OPERATOR)
         missing = set(facts.keys) - set(rotation.ids(session, OPERATOR)) - {rotation.BROKEN}
         if missing and not without_secrets:
             raise click.ClickException(
-                f"PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs: {', '.join(sorted(missing))}. "
-                "Add them behind the newest one, or restore with --without-secrets."
+                "PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs:"
+                f" {', '.join(sorted(missing))}. Add them behind the newest one, or restore with"
+                " --without-secrets."
             )
         found = trail.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
-            raise click.ClickException(f"The audit record in the backup is not whole. {found.fault or ''}")
+            raise click.ClickException(
+                f"The audit record in the backup is not whole. {found.fault or ''}"
+            )
         knows = _check_journal(settings, without_journal=without_journal)
         backups.begin_anew(
-            session, OPERATOR, knows_what_ended=knows, made_at=manifest["made_at"], sha256=manifest["sha256"]
+            session,
+            OPERATOR,
+            knows_what_ended=knows,
+            made_at=manifest["made_at"],
+            sha256=manifest["sha256"],
         )
         session.commit()
     database.engine.dispose()

@@ -37,7 +37,8 @@ def _end(error: BadSettings) -> NoReturn:
 
 
 def opened(settings: Settings) -> Database:
-    """The database as it is. A file that is made from now on is its owner's alone: it holds hashes and ciphertext."""
+    """The database as it is. A file that is made from now on is its owner's alone: it holds hashes
+    and ciphertext."""
     from portal.app import open_database
 
     if settings.embedded:
@@ -49,8 +50,8 @@ def opened(settings: Settings) -> Database:
 
 
 def connect(settings: Settings) -> Database:
-    """The database, upgraded and compared with its journal where it is SQLite, refused where it is not at head or
-    beyond."""
+    """The database, upgraded and compared with its journal where it is SQLite, refused where it is
+    not at head or beyond."""
     database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
@@ -65,8 +66,8 @@ def connect(settings: Settings) -> Database:
 
 @contextmanager
 def as_it_is() -> Iterator[None]:
-    """Within this, `connect` does not compare the database with its journal, which writes down what it finds, unless
-    that was never done before."""
+    """Within this, `connect` does not compare the database with its journal, which writes down what
+    it finds, unless that was never done before."""
     token = _COMPARES.set(False)
     try:
         yield
@@ -94,7 +95,8 @@ def reconcile(database: Database) -> None:
 
 
 def in_transaction(work: Any) -> Any:
-    """What `work(session)` answers, committed; a refusal is on record, and any other fault ends the command."""
+    """What `work(session)` answers, committed; a refusal is on record, and any other fault ends the
+    command."""
     from portal.services.audit.events import Outcome, record
 
     with connect(load()).session(writes=True) as session:
@@ -103,7 +105,15 @@ def in_transaction(work: Any) -> Any:
         except Forbidden as error:
             session.rollback()
             command = click.get_current_context().command_path
-            record(session, OPERATOR, command[:64], "route", None, outcome=Outcome.REFUSED, because=error.message)
+            record(
+                session,
+                OPERATOR,
+                command[:64],
+                "route",
+                None,
+                outcome=Outcome.REFUSED,
+                because=error.message,
+            )
             session.commit()
             raise click.ClickException(error.message) from None
         except PortalError as error:

@@ -26,11 +26,15 @@ def catalog() -> None:
 
 @catalog.command("export")
 @click.option(
-    "--format", "file_name", type=Format(FORMATS),
-    default="catalog.yaml", show_default=True,
-)  # fmt: skip
+    "--format",
+    "file_name",
+    type=Format(FORMATS),
+    default="catalog.yaml",
+    show_default=True,
+)
 def export_servers(file_name: str) -> None:
-    """Write the servers to standard output: their addresses and arguments, and the names of what is secret."""
+    """Write the servers to standard output: their addresses and arguments, and the names of what is
+    secret."""
     from portal.services.catalog import exports
 
     def export(session: Any) -> str:
@@ -45,13 +49,19 @@ def export_servers(file_name: str) -> None:
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option("--update", is_flag=True, help="Change servers that differ, too.")
 @click.option(
-    "--keep-credentials/--forget-credentials", "keep", default=None,
-    help="Where a change would send stored secrets to another host: let them go along, or forget them.",
-)  # fmt: skip
+    "--keep-credentials/--forget-credentials",
+    "keep",
+    default=None,
+    help=(
+        "Where a change would send stored secrets to another host: let them go along, or forget"
+        " them."
+    ),
+)
 def import_servers(file: Any, update: bool, keep: bool | None) -> None:
     """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong.
 
-    A change that would send stored secrets to another host is wrong, unless an option says what becomes of them.
+    A change that would send stored secrets to another host is wrong, unless an option says what
+    becomes of them.
     """
     from portal.services.catalog import imports
 
@@ -69,4 +79,6 @@ def import_servers(file: Any, update: bool, keep: bool | None) -> None:
         click.echo(f"skipped {name}: {why}")
 
 
-catalogue = click.Group("catalogue", catalog.commands, hidden=True, help="What `portal catalog` was called before.")
+catalogue = click.Group(
+    "catalogue", catalog.commands, hidden=True, help="What `portal catalog` was called before."
+)

@@ -13,17 +13,26 @@ from portal.processes.embedded import prepare_environment
 from portal.settings import BadSettings, read_settings
 
 ON_THE_HOST: tuple[Check, ...] = (
-    files.config, commands.sandboxed, network.redis_answers, network.public_url,
-)  # fmt: skip
+    files.config,
+    commands.sandboxed,
+    network.redis_answers,
+    network.public_url,
+)
 OF_THE_DATABASE: tuple[Check, ...] = (database.whole, database.has_room, files.rights)
 OF_WHAT_IT_HOLDS: tuple[Check, ...] = (
-    database.clock, keys.opens, journal.is_whole, files.entries, api_keys.in_order, network.proxies,
-)  # fmt: skip
+    database.clock,
+    keys.opens,
+    journal.is_whole,
+    files.entries,
+    api_keys.in_order,
+    network.proxies,
+)
 
 
 @click.command()
 def doctor() -> None:
-    """Check settings, database, keys, files and surroundings, and say what to do. Ends with 1 where anything is BAD."""
+    """Check settings, database, keys, files and surroundings, and say what to do. Ends with 1 where
+    anything is BAD."""
     given = environment.given()
     prepare_environment(given)
     try:

@@ -23,7 +23,9 @@ def wake() -> None:
     from portal.services.operations import revocations
 
     woken = base.in_transaction(lambda session: revocations.wake(session, OPERATOR))
-    click.echo("API keys work again, and everybody may sign in." if woken else "Nothing is dormant.")
+    click.echo(
+        "API keys work again, and everybody may sign in." if woken else "Nothing is dormant."
+    )
 
 
 @keys.command("issue")

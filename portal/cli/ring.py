@@ -18,16 +18,19 @@ from portal.services.secrets import rotation
 from portal.services.secrets.rotation import BROKEN, Batch, KeyUse, Position, Unreadable
 from portal.store.database import Database
 
-UNREADABLE, OUTSTANDING = 1, 3
+UNREADABLE = 1
+OUTSTANDING = 3
 _TRIES = 10
 T = TypeVar("T")
 
 
 @click.command()
-@click.option("--verify", is_flag=True, help="Open each value, too, and name those that cannot be read.")
+@click.option(
+    "--verify", is_flag=True, help="Open each value, too, and name those that cannot be read."
+)
 def status(verify: bool) -> None:
-    """Count stored secrets by key. Ends with 0 when all are under the newest key, 3 when some are under an older one,
-    1 when some cannot be read."""
+    """Count stored secrets by key. Ends with 0 when all are under the newest key, 3 when some are
+    under an older one, 1 when some cannot be read."""
     database = base.connect(base.load())
     with database.session() as session:
         uses = rotation.count_values(session, OPERATOR)
@@ -35,7 +38,9 @@ def status(verify: bool) -> None:
         click.echo(_line(use))
     lost = any(use.total for use in uses if not use.in_ring)
     if verify:
-        unreadable = [row for batch in _each_batch(database, rotation.check_some) for row in batch.unreadable]
+        unreadable = [
+            row for batch in _each_batch(database, rotation.check_some) for row in batch.unreadable
+        ]
         _report(unreadable)
         lost = lost or bool(unreadable)
     sys.exit(UNREADABLE if lost else OUTSTANDING if _outstanding(uses) else 0)
@@ -46,7 +51,8 @@ def status(verify: bool) -> None:
 def rotate(dry_run: bool) -> None:
     """Re-encrypt every stored secret under the newest key, while the portal serves.
 
-    May be stopped at any moment and run again. Ends with 1 when some values cannot be read, with 3 when some are left.
+    May be stopped at any moment and run again. Ends with 1 when some values cannot be read, with 3
+    when some are left.
     """
     database = base.connect(base.load())
     with database.session() as session:
@@ -68,7 +74,9 @@ def rotate(dry_run: bool) -> None:
         left = sum(_outstanding(rotation.count_values(session, OPERATOR)).values())
     readable_left = left - sum(row.key_in_ring for row in unreadable)
     if readable_left > 0:
-        click.echo(f"{readable_left} values were in use meanwhile. Run again: portal keys rotate", err=True)
+        click.echo(
+            f"{readable_left} values were in use meanwhile. Run again: portal keys rotate", err=True
+        )
     sys.exit(UNREADABLE if unreadable else OUTSTANDING if readable_left > 0 else 0)
 
 
@@ -82,8 +90,9 @@ def check(database: Database, *, without_secrets: bool) -> None:
         click.echo(f"Warning: {_line(use)}", err=True)
     if any(use.stored for use in uses) and not opens and not without_secrets:
         sys.exit(
-            "PORTAL_ENCRYPTION_KEYS opens none of the secrets that this database holds: it is another ring. Put back "
-            "the keys that they were stored under (portal keys status names them), or start with --without-secrets."
+            "PORTAL_ENCRYPTION_KEYS opens none of the secrets that this database holds: it is"
+            " another ring. Put back the keys that they were stored under (portal keys status names"
+            " them), or start with --without-secrets."
         )
 
 
@@ -91,7 +100,10 @@ def check(database: Database, *, without_secrets: bool) -> None:
 def _stoppable() -> Iterator[threading.Event]:
     """An event that is set when somebody asks this process to end."""
     stopped = threading.Event()
-    before = {name: signal.signal(name, lambda *_: stopped.set()) for name in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        name: signal.signal(name, lambda *_: stopped.set())
+        for name in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield stopped
     finally:
@@ -99,12 +111,16 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(name, handler)
 
 
-def _rotated(database: Database, stopped: threading.Event, due: int) -> tuple[Counter[str], list[Unreadable]]:
-    """Walk over everything until a walk finds nothing more to do: what was re-encrypted, what could not be read."""
+def _rotated(
+    database: Database, stopped: threading.Event, due: int
+) -> tuple[Counter[str], list[Unreadable]]:
+    """Walk over everything until a walk finds nothing more to do: what was re-encrypted, what could
+    not be read."""
     done: Counter[str] = Counter()
     with click.progressbar(length=due, label="Re-encrypting", file=sys.stderr) as bar:
         while True:
-            before, missed = done.total(), 0
+            before = done.total()
+            missed = 0
             unreadable: list[Unreadable] = []
             for batch in _each_batch(database, rotation.reseal_some, writes=True):
                 done.update(batch.resealed)
@@ -118,7 +134,10 @@ def _rotated(database: Database, stopped: threading.Event, due: int) -> tuple[Co
 
 
 def _each_batch(
-    database: Database, step: Callable[[Session, Principal, Position], Batch], *, writes: bool = False
+    database: Database,
+    step: Callable[[Session, Principal, Position], Batch],
+    *,
+    writes: bool = False,
 ) -> Iterator[Batch]:
     """Each step in a transaction of its own."""
     position: Position | None = Position()
@@ -146,15 +165,23 @@ def _committed(database: Database, work: Callable[[Session], T], *, writes: bool
                 return result
         except OperationalError:
             continue
-    raise click.ClickException("The database does not answer. What is done is done; run the command again.")
+    raise click.ClickException(
+        "The database does not answer. What is done is done; run the command again."
+    )
 
 
 def _outstanding(uses: list[KeyUse]) -> dict[str, int]:
-    return {use.key_id: use.total for use in uses if use.in_ring and not use.is_newest and use.total}
+    return {
+        use.key_id: use.total for use in uses if use.in_ring and not use.is_newest and use.total
+    }
 
 
 def _by_key(counts: dict[str, int] | Counter[str]) -> str:
-    return f" ({', '.join(f'{key_id}: {count}' for key_id, count in counts.items())})" if counts else ""
+    return (
+        f" ({', '.join(f'{key_id}: {count}' for key_id, count in counts.items())})"
+        if counts
+        else ""
+    )
 
 
 def _line(use: KeyUse) -> str:
@@ -162,7 +189,9 @@ def _line(use: KeyUse) -> str:
     if use.key_id == BROKEN:
         return f"(broken)  {use.total} values that name no key: {kinds}"
     if not use.in_ring:
-        return f"{use.key_id}  {use.total} values cannot be read, the key is not in the ring: {kinds}"
+        return (
+            f"{use.key_id}  {use.total} values cannot be read, the key is not in the ring: {kinds}"
+        )
     if use.is_newest:
         return f"{use.key_id}  newest, {use.total} values{': ' * bool(kinds)}{kinds}"
     if not use.total:
@@ -172,4 +201,7 @@ def _line(use: KeyUse) -> str:
 
 def _report(unreadable: list[Unreadable]) -> None:
     for row in unreadable:
-        click.echo(f"cannot be read: {row.table} {' / '.join(filter(None, row.ids))}, {row.field}: {row.because}")
+        click.echo(
+            f"cannot be read: {row.table} {' / '.join(filter(None, row.ids))}, {row.field}:"
+            f" {row.because}"
+        )

@@ -8,21 +8,33 @@ from portal.settings import Settings
 from portal.store.database import Database
 
 _WITHOUT_SECRETS = click.option(
-    "--without-secrets", is_flag=True, help="Start although no stored secret can be read; all count as not set."
+    "--without-secrets",
+    is_flag=True,
+    help="Start although no stored secret can be read; all count as not set.",
 )
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Web processes.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.",
+)
+@click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Web processes."
+)
 @_WITHOUT_SECRETS
 def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
     """Serve the portal; in embedded mode a worker runs beside it."""
     from portal.processes import web
 
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
-    environment.set_default("PORTAL_PUBLIC_URL", f"http://{f'[{shown}]' if ':' in shown else shown}:{port}")
+    environment.set_default(
+        "PORTAL_PUBLIC_URL", f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    )
     settings = base.load()
     database = base.connect(settings)
     ring.check(database, without_secrets=without_secrets)
@@ -33,7 +45,9 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
 
 @click.command()
 @click.option("--once", is_flag=True, help="Do what is due now, then end.")
-@click.option("--parent", type=int, default=None, help="End when this process is no longer the parent.")
+@click.option(
+    "--parent", type=int, default=None, help="End when this process is no longer the parent."
+)
 @_WITHOUT_SECRETS
 def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
     """Probe servers and tidy up, in the background; any number may run."""
@@ -51,7 +65,8 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def demo(host: str, port: int) -> None:
-    """Serve the portal with a sample catalog, people of each role, and a real MCP server to talk to."""
+    """Serve the portal with a sample catalog, people of each role, and a real MCP server to talk
+    to."""
     from portal import demo as sample_data
     from portal.processes import web
 
@@ -66,6 +81,7 @@ def demo(host: str, port: int) -> None:
 
 
 def _reconciled(settings: Settings, database: Database) -> None:
-    """Bring the database up to its revocation journal before it is served; `connect` has done it for SQLite."""
+    """Bring the database up to its revocation journal before it is served; `connect` has done it
+    for SQLite."""
     if not settings.embedded:
         base.reconcile(database)

@@ -16,14 +16,27 @@ def users() -> None:
 @users.command("add")
 @click.argument("email")
 @click.option("--name", default="", help="Display name.")
-@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.MEMBER.value, show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.MEMBER.value,
+    show_default=True,
+)
 @click.password_option(help="Asked for where it is not given.")
 def add_user(email: str, name: str, role: str, password: str) -> None:
     """Add a person."""
     from portal.services.access import users as people
 
-    fields = {"email": email, "display_name": name, "role": role, "password": password, "must_change_password": True}
-    click.echo(base.in_transaction(lambda session: people.create_user(session, OPERATOR, fields)).user_id)
+    fields = {
+        "email": email,
+        "display_name": name,
+        "role": role,
+        "password": password,
+        "must_change_password": True,
+    }
+    click.echo(
+        base.in_transaction(lambda session: people.create_user(session, OPERATOR, fields)).user_id
+    )
 
 
 @users.command("password")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Arrival:
-    """How a request came in: the socket's address, what was said of others, and the proxies the operator trusts."""
+    """How a request came in: the socket's address, what was said of others, and the proxies the
+    operator trusts."""
 
     peer: str | None
     forwarded_for: str | None = None
@@ -16,7 +17,8 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How a caller looks to the portal; `via` is the trusted proxy between, None where there is none."""
+    """How a caller looks to the portal; `via` is the trusted proxy between, None where there is
+    none."""
 
     address: str | None
     is_internal: bool
@@ -24,13 +26,20 @@ class Appearance:
 
 
 DEFAULT_INTERNAL_RANGES = (
-    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
-    "::1/128", "fe80::/10", "fc00::/7",
-)  # fmt: skip
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1/128",
+    "fe80::/10",
+    "fc00::/7",
+)
 
 
 def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
-    """Whether `address` lies in one of the CIDR `ranges`; a blank or unreadable address lies in none."""
+    """Whether `address` lies in one of the CIDR `ranges`; a blank or unreadable address lies in
+    none."""
     try:
         ip = ipaddress.ip_address((address or "").strip())
     except ValueError:
@@ -52,7 +61,8 @@ def neighborhood(address: str | None) -> str:
 
 
 def is_this_machine(host: str | None) -> bool:
-    """Whether a host, as it stands in a URL without brackets, is this very machine (RFC 8252, 7.3)."""
+    """Whether a host, as it stands in a URL without brackets, is this very machine (RFC 8252,
+    7.3)."""
     return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
 
 
@@ -66,13 +76,17 @@ def is_address(text: str) -> bool:
 
 
 def is_internal(address: str | None, ranges: Sequence[str]) -> bool:
-    """Whether a caller is internal; custom ranges replace the defaults, unreadable ones are skipped."""
+    """Whether a caller is internal; custom ranges replace the defaults, unreadable ones are
+    skipped."""
     custom = [text for text in ranges if any(_networks([text]))]
     return in_ranges(address, custom or DEFAULT_INTERNAL_RANGES)
 
 
-def client_address(peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[str]) -> str | None:
-    """The caller's address: the socket's, or, from a trusted proxy, the last forwarded one that is no trusted proxy."""
+def client_address(
+    peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[str]
+) -> str | None:
+    """The caller's address: the socket's, or, from a trusted proxy, the last forwarded one that is
+    no trusted proxy."""
     if not forwarded_for or not in_ranges(peer, trusted_proxies):
         return peer
     hops = [hop.strip() for hop in forwarded_for.split(",")]

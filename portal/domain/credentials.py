@@ -17,7 +17,8 @@ _SCHEMES = {
 
 
 def auth_headers(auth_type: AuthType, value: str) -> dict[str, str]:
-    """The header that carries `value`: RFC 6750 for bearer tokens, RFC 7617 for basic (`value` is `user:password`)."""
+    """The header that carries `value`: RFC 6750 for bearer tokens, RFC 7617 for basic (`value` is
+    `user:password`)."""
     if auth_type is AuthType.API_KEY:
         return {"X-API-Key": value}
     if auth_type is AuthType.BASIC:
@@ -28,6 +29,7 @@ def auth_headers(auth_type: AuthType, value: str) -> dict[str, str]:
 
 
 def setup_url(public_url: str, server_id: str) -> str:
-    """The page where a person fills in what a server needs of them; the id is percent-encoded, `/` too."""
+    """The page where a person fills in what a server needs of them; the id is percent-encoded, `/`
+    too."""
     # Nearly every id is made of what is never quoted (RFC 3986, 2.3); lists ask this for thousands.
     return f"{public_url}/credentials/{server_id if _UNRESERVED.fullmatch(server_id) else quote(server_id, safe='')}"

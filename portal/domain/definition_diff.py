@@ -1,10 +1,13 @@
-"""Tool definitions, compared: what counts of one, its hash, and the redline of an old one beside a new one.
+"""Tool definitions, compared: what counts of one, its hash, and the redline of an old one beside a
+new one.
 
-What counts is what a model or a client is told: name, title, description, both schemas and the annotations. The hash is
-the SHA-256 over these as JSON with sorted keys, so that neither their order nor a server's extra keys (`_meta`) matter.
+What counts is what a model or a client is told: name, title, description, both schemas and the
+annotations. The hash is the SHA-256 over these as JSON with sorted keys, so that neither their
+order nor a server's extra keys (`_meta`) matter.
 
-A redline is made of runs: pieces of the text as it is, each with what became of it and what is to be said of it. Put
-together, the runs of a side are that side's text; nothing is left out and nothing is put in.
+A redline is made of runs: pieces of the text as it is, each with what became of it and what is to
+be said of it. Put together, the runs of a side are that side's text; nothing is left out and
+nothing is put in.
 """
 
 import difflib
@@ -20,7 +23,8 @@ from typing import Any
 from portal.domain.suspicious_text import Mark, characters, phrases
 
 MAX_BYTES = 32 * 1024
-"""The largest definition that is kept to be shown, in bytes of JSON; of a larger one only the hash and the size."""
+"""The largest definition that is kept to be shown, in bytes of JSON; of a larger one only the hash
+and the size."""
 
 _COUNTS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 _LABELS = {
@@ -36,8 +40,9 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 @dataclass(frozen=True)
 class Run:
-    """A piece of a text. `change`: same, removed or added. `hidden` names characters that cannot be told by looking;
-    where `visible` the text can be shown too. `phrase` is the label of the phrase it is in, `opens` where that begins.
+    """A piece of a text. `change`: same, removed or added. `hidden` names characters that cannot be
+    told by looking; where `visible` the text can be shown too. `phrase` is the label of the phrase
+    it is in, `opens` where that begins.
     """
 
     text: str
@@ -84,7 +89,8 @@ def hash_of(definition: Mapping[str, Any]) -> str:
 
 
 def kept_of(definition: Mapping[str, Any], left: int = MAX_BYTES) -> dict[str, Any]:
-    """The definition as it is stored: itself, or a note of its size where it has more than `left` bytes."""
+    """The definition as it is stored: itself, or a note of its size where it has more than `left`
+    bytes."""
     size = len(canonical(definition))
     if size <= min(left, MAX_BYTES):
         return dict(definition)
@@ -95,7 +101,8 @@ def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
     """All that is to be pointed out in a definition, part by part."""
     found: list[Warning] = []
     for name in definition or {}:
-        text, label = _text_of((definition or {})[name]), _LABELS[name]
+        text = _text_of((definition or {})[name])
+        label = _LABELS[name]
         if name == "too_large":
             found.append(Warning(label, "Too large to be shown", text))
         found += [Warning(label, m.kind, m.label) for m in characters(text)]
@@ -105,8 +112,13 @@ def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
 
 def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tuple[FieldDiff, ...]:
     """The redline of a definition, part by part; None is a definition that is not there."""
-    before, after = old or {}, new or {}
-    return tuple(_field(name, before.get(name), after.get(name)) for name in _LABELS if name in before or name in after)
+    before = old or {}
+    after = new or {}
+    return tuple(
+        _field(name, before.get(name), after.get(name))
+        for name in _LABELS
+        if name in before or name in after
+    )
 
 
 def marked(text: str) -> tuple[Run, ...]:
@@ -116,10 +128,13 @@ def marked(text: str) -> tuple[Run, ...]:
 
 def _field(name: str, old: Any, new: Any) -> FieldDiff:
     is_code = not isinstance(old if new is None else new, str)
-    before, after = _text_of(old), _text_of(new)
+    before = _text_of(old)
+    after = _text_of(new)
     cut = (lambda text: text.splitlines(keepends=True)) if is_code else _WORDS.findall
     left, right = _pieces(before, after, cut(before), cut(after))
-    return FieldDiff(_LABELS[name], is_code, before != after, _runs(before, left), _runs(after, right))
+    return FieldDiff(
+        _LABELS[name], is_code, before != after, _runs(before, left), _runs(after, right)
+    )
 
 
 def _text_of(value: Any) -> str:
@@ -137,17 +152,23 @@ def _text_of(value: Any) -> str:
 Piece = tuple[int, int, str]
 
 
-def _pieces(before: str, after: str, old: Sequence[str], new: Sequence[str]) -> tuple[list[Piece], list[Piece]]:
+def _pieces(
+    before: str, after: str, old: Sequence[str], new: Sequence[str]
+) -> tuple[list[Piece], list[Piece]]:
     """Where each side is the same, removed or added, as character ranges."""
     if before == after:
         return [(0, len(before), "same")], [(0, len(after), "same")]
-    ours, theirs = Counter(old), Counter(new)
+    ours = Counter(old)
+    theirs = Counter(new)
     pairs = sum(count * theirs[piece] for piece, count in ours.items())
     if max(len(old), len(new)) > _MOST_PIECES or pairs > _MOST_PAIRS:
         return [(0, len(before), "removed")], [(0, len(after), "added")]
-    left, right = list[Piece](), list[Piece]()
+    left = list[Piece]()
+    right = list[Piece]()
     at = [_offsets(old), _offsets(new)]
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(
+        None, old, new, autojunk=False
+    ).get_opcodes():
         if i1 < i2:
             left.append((at[0][i1], at[0][i2], "same" if tag == "equal" else "removed"))
         if j1 < j2:
@@ -163,25 +184,33 @@ def _offsets(pieces: Iterable[str]) -> list[int]:
 
 
 def _runs(text: str, pieces: Sequence[Piece]) -> tuple[Run, ...]:
-    """The text cut wherever something begins or ends: a change, a finding among the characters, a phrase."""
-    hidden, said = characters(text), phrases(text)
+    """The text cut wherever something begins or ends: a change, a finding among the characters, a
+    phrase."""
+    hidden = characters(text)
+    said = phrases(text)
     cuts = {edge for start, end, _ in pieces for edge in (start, end)}
     cuts |= {edge for mark in (*hidden, *said) for edge in (mark.start, mark.end)}
     edges = sorted(cuts)
     found: list[Run] = []
-    at, in_hidden, in_said = iter(pieces), _Cursor(hidden), _Cursor(said)
+    at = iter(pieces)
+    in_hidden = _Cursor(hidden)
+    in_said = _Cursor(said)
     piece = next(at, None)
     for start, end in pairwise(edges):
         while piece is not None and piece[1] <= start:
             piece = next(at, None)
-        mark, phrase = in_hidden.at(start), in_said.at(start)
+        mark = in_hidden.at(start)
+        phrase = in_said.at(start)
         found.append(
             Run(
-                text[start:end], piece[2] if piece else "same",
-                mark.label if mark else "", mark.visible if mark else True,
-                phrase.label if phrase else "", bool(phrase and phrase.start == start),
+                text[start:end],
+                piece[2] if piece else "same",
+                mark.label if mark else "",
+                mark.visible if mark else True,
+                phrase.label if phrase else "",
+                bool(phrase and phrase.start == start),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 
@@ -200,13 +229,16 @@ class _Cursor:
 
 def _excerpt(text: str) -> str:
     """The words of a finding on one line, hidden characters named."""
-    shown = "".join(f"{r.text if r.visible else ''}{f' [{r.hidden}]' if r.hidden else ''}" for r in _bare(text))
+    shown = "".join(
+        f"{r.text if r.visible else ''}{f' [{r.hidden}]' if r.hidden else ''}" for r in _bare(text)
+    )
     flat = " ".join(shown.split())
     return flat if len(flat) <= _LONGEST_EXCERPT else f"{flat[:_LONGEST_EXCERPT]}…"
 
 
 def _bare(text: str) -> Iterable[Run]:
-    edges, runs = 0, list[Run]()
+    edges = 0
+    runs = list[Run]()
     for mark in characters(text):
         runs += [
             Run(text[edges : mark.start]),

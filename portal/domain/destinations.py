@@ -1,8 +1,9 @@
-"""Where each stored secret of a server may go, and which of them a change would send elsewhere: the one decision.
+"""Where each stored secret of a server may go, and which of them a change would send elsewhere: the
+one decision.
 
-Every path that changes a server, or tries out a change of one, comes to `moved`. It compares two routes: where the
-definition led before, and where it would lead after. A stored secret whose destination differs moves, whichever field
-made the difference. Nothing is read or written here.
+Every path that changes a server, or tries out a change of one, comes to `moved`. It compares two
+routes: where the definition led before, and where it would lead after. A stored secret whose
+destination differs moves, whichever field made the difference. Nothing is read or written here.
 """
 
 import hashlib
@@ -48,7 +49,8 @@ PARTS_OF = {
     "people.keys": (RESOURCE,),
     "people.connections": (RESOURCE, TOKEN, EXCHANGE),
 }
-"""The parts of a route that a secret goes to. A credential that is not here, such as an address, goes nowhere."""
+"""The parts of a route that a secret goes to. A credential that is not here, such as an address,
+goes nowhere."""
 
 FIELDS_OF = {
     RESOURCE: ("url", "spec_path", "transport", "args", "command"),
@@ -64,7 +66,8 @@ FIELDS_OF = {
 
 @dataclass(frozen=True)
 class Route:
-    """Where a definition leads. URLs as their origins; `discovered` is the host that discovery found for tokens."""
+    """Where a definition leads. URLs as their origins; `discovered` is the host that discovery
+    found for tokens."""
 
     transport: str = ""
     address: str | None = None
@@ -77,7 +80,8 @@ class Route:
     discovered: str | None = None
 
     def key(self, part: str) -> str:
-        """What two routes are compared by, and a ciphertext is bound to. Of a command line it is a digest."""
+        """What two routes are compared by, and a ciphertext is bound to. Of a command line it is a
+        digest."""
         if part == RESOURCE:
             return self.key(COMMAND_LINE) if self.transport == "stdio" else canonical(self.address)
         if part == COMMAND:
@@ -105,15 +109,18 @@ class Route:
 
     def _typed(self, part: str) -> str | None:
         typed = {
-            TOKEN: self.token_url, EXCHANGE: self.exchange, AUTHORIZE: self.authorization_url,
+            TOKEN: self.token_url,
+            EXCHANGE: self.exchange,
+            AUTHORIZE: self.authorization_url,
             REGISTRATION: self.registration_url,
-        }  # fmt: skip
+        }
         return typed[part]
 
 
 @dataclass(frozen=True)
 class Held:
-    """A stored secret that a change leaves as it is: `secret` is its name, `people` how many hold one of theirs."""
+    """A stored secret that a change leaves as it is: `secret` is its name, `people` how many hold
+    one of theirs."""
 
     secret: str
     people: int = 0
@@ -136,7 +143,8 @@ class Moved:
 
 
 def parts_of(secret: str) -> tuple[str, ...]:
-    """The parts of a route that a secret goes to, by its name: `static_headers.X-Key`, `credentials.client_id`."""
+    """The parts of a route that a secret goes to, by its name: `static_headers.X-Key`,
+    `credentials.client_id`."""
     return PARTS_OF.get(secret) or PARTS_OF.get(secret.partition(".")[0], ())
 
 
@@ -154,7 +162,9 @@ def moved(before: Route, after: Route, held: Iterable[Held]) -> tuple[Moved, ...
 def field_at_fault(moves: Sequence[Moved], sent: Iterable[str]) -> str | None:
     """The field of a change that moves the first of `moves`."""
     names = set(sent)
-    return next((name for name in FIELDS_OF[moves[0].part] if name in names), None) if moves else None
+    return (
+        next((name for name in FIELDS_OF[moves[0].part] if name in names), None) if moves else None
+    )
 
 
 def _ends(before: Route, after: Route, part: str) -> tuple[str, str]:
@@ -167,7 +177,8 @@ def _ends(before: Route, after: Route, part: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=4096)
 def canonical(url: str | None) -> str:
-    """An origin in one spelling: case, default port, IDNA, the dot at a host's end and IPv6 written one way."""
+    """An origin in one spelling: case, default port, IDNA, the dot at a host's end and IPv6 written
+    one way."""
     origin = origin_of(url)
     if origin is None:
         return ""

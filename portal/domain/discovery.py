@@ -27,9 +27,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One look of a discovery: what was asked (`request`, its secrets cut), what came, what it means, and the remedy.
+    """One look of a discovery: what was asked (`request`, its secrets cut), what came, what it
+    means, and the remedy.
 
-    `status` is the HTTP status, None where no answer came. `answer` is what of the answer may be shown.
+    `status` is the HTTP status, None where no answer came. `answer` is what of the answer may be
+    shown.
     """
 
     title: str
@@ -45,8 +47,9 @@ class Step:
 class Walk:
     """A whole discovery: its steps, and what it found, if it found anything that may be used.
 
-    `documents` holds what was read on the way, as far as it came: `challenge` (the parameters of WWW-Authenticate),
-    `resource` (RFC 9728) and `server` (RFC 8414). They may name the server's URL, so they are not for showing.
+    `documents` holds what was read on the way, as far as it came: `challenge` (the parameters of
+    WWW-Authenticate), `resource` (RFC 9728) and `server` (RFC 8414). They may name the server's
+    URL, so they are not for showing.
     """
 
     steps: tuple[Step, ...]
@@ -60,7 +63,8 @@ class Walk:
 
 
 def shown_address(address: str, secret_path: str) -> str:
-    """`address` as it may be shown: no query, and "…" for the path of the server's URL, which may hold a key."""
+    """`address` as it may be shown: no query, and "…" for the path of the server's URL, which may
+    hold a key."""
     parts = urlsplit(address)
     path = parts.path
     if len(secret_path.strip("/")) > 0:
@@ -69,7 +73,8 @@ def shown_address(address: str, secret_path: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """`text` without what may be secret of the server's `url`: its path and query, whole or in parts."""
+    """`text` without what may be secret of the server's `url`: its path and query, whole or in
+    parts."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     values = [pair.partition("=")[2] for pair in parts.query.split("&")]
@@ -89,7 +94,8 @@ def is_secure(address: str) -> bool:
 
 
 def same_issuer(one: str, other: str) -> bool:
-    """Byte by byte (RFC 8414, 3.3), save that a bare host means the same with and without its slash."""
+    """Byte by byte (RFC 8414, 3.3), save that a bare host means the same with and without its
+    slash."""
     if one == other:
         return True
     shorter, longer = sorted((one, other), key=len)
@@ -97,9 +103,17 @@ def same_issuer(one: str, other: str) -> bool:
 
 
 def covers(resource: str, url: str) -> bool:
-    """Whether resource metadata for `resource` are about `url`: the same origin, and its path or a folder above it."""
-    there, here = _parts(resource), _parts(url)
-    if there is None or here is None or "@" in there.netloc or "#" in resource or not there.hostname:
+    """Whether resource metadata for `resource` are about `url`: the same origin, and its path or a
+    folder above it."""
+    there = _parts(resource)
+    here = _parts(url)
+    if (
+        there is None
+        or here is None
+        or "@" in there.netloc
+        or "#" in resource
+        or not there.hostname
+    ):
         return False
     if _origin(there) != _origin(here):
         return False

@@ -1,5 +1,5 @@
-"""E-mail addresses as they are compared: the domain as IDNA has it (UTS 46), what is before it under NFKC, and none
-that only looks like another."""
+"""E-mail addresses as they are compared: the domain as IDNA has it (UTS 46), what is before it
+under NFKC, and none that only looks like another."""
 
 import re
 import unicodedata
@@ -18,28 +18,38 @@ _TOGETHER = (
 )
 """Scripts that are written together (UTS 39, 5.2, Highly Restrictive)."""
 _QUOTING = frozenset('"\\')
-_BETWEEN_WORDS = re.compile(r"[!-,./:-?\[-`{-~-]+")  # ASCII signs, which separate words of a local part
+_BETWEEN_WORDS = re.compile(
+    r"[!-,./:-?\[-`{-~-]+"
+)  # ASCII signs, which separate words of a local part
 _LIKE_ASCII = frozenset(
     "аеорсухіјѕһԁԛԝӏѵүԍм"  # Cyrillic
     "αικνορτυχγϲϳω"  # Greek
     "օոսցհյզք"  # Armenian
     "ɑɡıȷɩʟɪᴏᴜᴠᴡᴢꜱʏǀƨƽɢʙɴʀɛ"  # Latin letters without an accent that ASCII letters are taken for
-)  # fmt: skip
-"""Letters that look like letters or digits of ASCII (UTS 39); a label of nothing else passes for an ASCII one."""
+)
+"""Letters that look like letters or digits of ASCII (UTS 39); a label of nothing else passes for an
+ASCII one."""
 
 
 def domain_of(email: str) -> str:
-    """The domain behind the one `@` of an address, as its A-label in small letters; "" for what is no plain address."""
+    """The domain behind the one `@` of an address, as its A-label in small letters; "" for what is
+    no plain address."""
     text = email.strip()
     local, _, domain = text.partition("@")
-    if not local or "@" in domain or not text.isprintable() or any(c.isspace() for c in text) or len(text) > LONGEST:
+    if (
+        not local
+        or "@" in domain
+        or not text.isprintable()
+        or any(c.isspace() for c in text)
+        or len(text) > LONGEST
+    ):
         return ""
     return ascii_domain(domain) if _is_honest_name(_normal_name(local)) else ""
 
 
 def normal_email(email: str) -> str:
-    """An address as it is stored: small letters, full width and the like as plain characters (NFKC), the domain as its
-    A-label; "" for what is no plain address."""
+    """An address as it is stored: small letters, full width and the like as plain characters
+    (NFKC), the domain as its A-label; "" for what is no plain address."""
     domain = domain_of(email)
     return f"{_normal_name(email.strip().partition('@')[0])}@{domain}" if domain else ""
 
@@ -49,7 +59,8 @@ def _normal_name(local: str) -> str:
 
 
 def _is_honest_name(local: str) -> bool:
-    """Whether what stands before the `@` looks like nothing else: without quotes, each of its words in one script."""
+    """Whether what stands before the `@` looks like nothing else: without quotes, each of its words
+    in one script."""
     if any(c in _QUOTING or c == "@" or c.isspace() for c in local):
         return False
     words = [word for word in _BETWEEN_WORDS.split(local) if word]
@@ -59,8 +70,8 @@ def _is_honest_name(local: str) -> bool:
 
 
 def email_forms(email: str) -> tuple[str, ...]:
-    """The forms under which an address may be stored: as typed, in small letters (so it was done once), with the domain
-    as its A-label, and with the domain in its own script. Never empty."""
+    """The forms under which an address may be stored: as typed, in small letters (so it was done
+    once), with the domain as its A-label, and with the domain in its own script. Never empty."""
     typed = email.strip().lower()
     normal = normal_email(email)
     if not normal:
@@ -70,10 +81,11 @@ def email_forms(email: str) -> tuple[str, ...]:
 
 
 def ascii_domain(domain: str) -> str:
-    """A domain as its A-label in small letters; "" for one that is none or that is written to look like another.
+    """A domain as its A-label in small letters; "" for one that is none or that is written to look
+    like another.
 
-    Refused are characters that UTS 46 drops or replaces (zero width, full width, other dots), a dot at the end, labels
-    of mixed scripts, and labels wholly of letters that pass for ASCII.
+    Refused are characters that UTS 46 drops or replaces (zero width, full width, other dots), a dot
+    at the end, labels of mixed scripts, and labels wholly of letters that pass for ASCII.
     """
     text = unicodedata.normalize("NFC", domain.strip()).lower()
     try:
@@ -88,7 +100,8 @@ def ascii_domain(domain: str) -> str:
 
 
 def listed_domain(domain: str) -> str:
-    """A domain that an operator lists, which may end with a dot or begin with `@`; "" for one that is none."""
+    """A domain that an operator lists, which may end with a dot or begin with `@`; "" for one that
+    is none."""
     return ascii_domain(domain.strip().removeprefix("@").removesuffix("."))
 
 
@@ -102,7 +115,9 @@ def _is_honest(label: str) -> bool:
     if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
         return False
     if "LATIN" in scripts:
-        return not any(c in _LIKE_ASCII or "SMALL CAPITAL" in unicodedata.name(c, "") for c in foreign)
+        return not any(
+            c in _LIKE_ASCII or "SMALL CAPITAL" in unicodedata.name(c, "") for c in foreign
+        )
     return not all(c in _LIKE_ASCII or c.isascii() for c in label)
 
 

@@ -1,4 +1,5 @@
-"""What can go wrong, in the words of the product. `web/errors.py` alone knows which HTTP status each one is."""
+"""What can go wrong, in the words of the product. `web/errors.py` alone knows which HTTP status
+each one is."""
 
 from collections.abc import Sequence
 
@@ -6,13 +7,16 @@ from collections.abc import Sequence
 class PortalError(Exception):
     """A fault that a person can act on.
 
-    `message` is for people, `code` a stable word for programs, `field` the input at fault, and `extra` what else the
-    answer carries. None of them ever holds a secret or an echo of what was typed, ids and names excepted.
+    `message` is for people, `code` a stable word for programs, `field` the input at fault, and
+    `extra` what else the answer carries. None of them ever holds a secret or an echo of what was
+    typed, ids and names excepted.
     """
 
     code = "error"
 
-    def __init__(self, message: str, *, code: str | None = None, field: str | None = None, **extra: object) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, field: str | None = None, **extra: object
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.code
@@ -31,7 +35,9 @@ class InvalidInput(PortalError):
 
     code = "invalid"
 
-    def __init__(self, message: str, *, field: str | None = None, errors: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, message: str, *, field: str | None = None, errors: Sequence[tuple[str, str]] = ()
+    ) -> None:
         super().__init__(message, field=field)
         self.errors = tuple(errors) or ((field or "", message),)
 
@@ -43,7 +49,8 @@ class Unauthenticated(PortalError):
 
 
 class CredentialNeeded(PortalError):
-    """The upstream needs the caller's own key (`byok_auth_required`) or OAuth connection (`sign_in_needed`)."""
+    """The upstream needs the caller's own key (`byok_auth_required`) or OAuth connection
+    (`sign_in_needed`)."""
 
     code = "sign_in_needed"
 
@@ -55,7 +62,8 @@ class Forbidden(PortalError):
 
 
 class LookOnly(Forbidden):
-    """May not, and sees what it is about: a page says so, where for other refusals it says that nothing is there."""
+    """May not, and sees what it is about: a page says so, where for other refusals it says that
+    nothing is there."""
 
 
 class NotFound(PortalError):
@@ -71,7 +79,8 @@ class Conflict(PortalError):
 
 
 class MissingVariables(PortalError):
-    """Per-user values of a server are not set; carries `server_id`, `server_name`, `names` and `setup_url`."""
+    """Per-user values of a server are not set; carries `server_id`, `server_name`, `names` and
+    `setup_url`."""
 
     code = "missing_user_env_vars"
 
@@ -119,7 +128,8 @@ class UpstreamFailure(PortalError):
 
 
 class InsufficientScope(UpstreamFailure):
-    """An upstream takes the token, but wants more rights for what was asked (RFC 6750, 3.1): these `scopes`."""
+    """An upstream takes the token, but wants more rights for what was asked (RFC 6750, 3.1): these
+    `scopes`."""
 
     def __init__(self, message: str, scopes: Sequence[str]) -> None:
         super().__init__(message, reason="sign_in_needed")
@@ -142,6 +152,7 @@ class Unavailable(PortalError):
 
 
 class Busy(Unavailable):
-    """So many requests wait for upstreams that no more may, or none would be left for what needs no upstream."""
+    """So many requests wait for upstreams that no more may, or none would be left for what needs no
+    upstream."""
 
     code = "busy"

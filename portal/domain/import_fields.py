@@ -1,4 +1,5 @@
-"""The single fields of entries that other programs wrote, brought to the kinds that a definition has."""
+"""The single fields of entries that other programs wrote, brought to the kinds that a definition
+has."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -10,9 +11,16 @@ from portal.domain.variables import Scope
 _MOST = 8_192
 _MOST_LISTED = 500
 _TEXTS = (
-    "alias", "description", "instructions", "spec_path", "authorization_url", "token_url", "registration_url",
-    "byok_api_key_help_url", "source_url",
-)  # fmt: skip
+    "alias",
+    "description",
+    "instructions",
+    "spec_path",
+    "authorization_url",
+    "token_url",
+    "registration_url",
+    "byok_api_key_help_url",
+    "source_url",
+)
 _LISTS = ("allowed_tools", "extra_headers", "byok_description", "mcp_access_groups")
 _FLAGS = ("allow_all_keys", "available_on_public_internet", "is_byok")
 _CREDENTIALS = ("auth_value", "client_id", "client_secret")
@@ -55,7 +63,11 @@ def listed(raw: Mapping[str, Any], name: str) -> list[Any]:
 def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
     """What `mcp_servers:` says of a server beside its connection and headers."""
     fields: dict[str, Any] = {name: text_of(raw, name) for name in _TEXTS if raw.get(name)}
-    fields |= {name: [text_of({name: part}, name) for part in listed(raw, name)] for name in _LISTS if raw.get(name)}
+    fields |= {
+        name: [text_of({name: part}, name) for part in listed(raw, name)]
+        for name in _LISTS
+        if raw.get(name)
+    }
     if raw.get("access_groups") and "mcp_access_groups" not in fields:
         fields["mcp_access_groups"] = [str(part) for part in listed(raw, "access_groups")]
     for name in _FLAGS:

@@ -1,6 +1,7 @@
 """Secrets and placeholders in what other programs wrote about MCP servers.
 
-Only headers can refer to variables: elsewhere a secret is stored sealed where it stands, and a placeholder is refused.
+Only headers can refer to variables: elsewhere a secret is stored sealed where it stands, and a
+placeholder is refused.
 """
 
 import re
@@ -19,12 +20,14 @@ class Share(StrEnum):
 
     GLOBAL = "global"  # a variable with this value for everyone
     USER = "user"  # a variable that each person sets; the value that was found is forgotten
-    KEEP = "keep"  # it stays where it is: a bearer token as the server's credential, else as the header's value
+    # it stays where it is: a bearer token as the server's credential, else as the header's value
+    KEEP = "keep"
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret in a document. Only one in a header can become a `variable`; the name is blank for the others."""
+    """A secret in a document. Only one in a header can become a `variable`; the name is blank for
+    the others."""
 
     place: str
     name: str
@@ -37,11 +40,16 @@ class Unusable(Exception):
     """An entry that cannot be taken, in words for people that hold nothing of it."""
 
 
-# `${input:id}` is VS Code's, `${env:NAME}` its and Cursor's, `${NAME:-default}` Claude's, os.environ/NAME LiteLLM's.
-_PLACEHOLDER = re.compile(r"\$\{(?:(?P<kind>input|env):)?(?P<id>[\w.-]{1,128})(?::-(?P<default>[^}]*))?\}", re.ASCII)
+# `${input:id}` is VS Code's, `${env:NAME}` its and Cursor's, `${NAME:-default}` Claude's,
+# os.environ/NAME LiteLLM's.
+_PLACEHOLDER = re.compile(
+    r"\$\{(?:(?P<kind>input|env):)?(?P<id>[\w.-]{1,128})(?::-(?P<default>[^}]*))?\}", re.ASCII
+)
 _ENVIRON = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", re.ASCII)
 _SCHEME = re.compile(r"(?P<prefix>(?:bearer|basic|token|apikey|api-key) )(?P<value>\S+)", re.I)
-_SECRET_NAME = re.compile(r"auth|token|key|secret|passw|cookie|session|credential|signature|pat$", re.I)
+_SECRET_NAME = re.compile(
+    r"auth|token|key|secret|passw|cookie|session|credential|signature|pat$", re.I
+)
 _SECRET_VALUE = re.compile(
     r"\b(sk|pk|rk|ghp|gho|ghu|ghs|github_pat|glpat|xox[abprs]|pat|ntn|lin_api|eyJ|AKIA|AIza)[_.A-Za-z0-9-]{8,}"
 )
@@ -53,7 +61,8 @@ def looks_secret(name: str, value: str) -> bool:
     if not value:
         return False
     return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)) or any(
-        any(c.isdigit() for c in word) and any(c.isalpha() for c in word) for word in _LONG_WORD.findall(value)
+        any(c.isdigit() for c in word) and any(c.isalpha() for c in word)
+        for word in _LONG_WORD.findall(value)
     )
 
 
@@ -63,14 +72,21 @@ def is_placeholder(value: str) -> bool:
 
 
 def holds_only_references(value: str) -> bool:
-    """Whether a header's value says nothing of its own beside `${NAME}`s and the word of a scheme."""
+    """Whether a header's value says nothing of its own beside `${NAME}`s and the word of a
+    scheme."""
     return bool(references(value)) and not re.search(
-        r"\w", re.sub(r"^(?:bearer|basic|token|apikey|api-key) ", "", _PLACEHOLDER.sub("", value), flags=re.I)
+        r"\w",
+        re.sub(
+            r"^(?:bearer|basic|token|apikey|api-key) ", "", _PLACEHOLDER.sub("", value), flags=re.I
+        ),
     )
 
 
-def add_headers(fields: ServerFields, headers: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-    """Put headers into a definition; each placeholder in them becomes a variable. `inputs` describe VS Code's."""
+def add_headers(
+    fields: ServerFields, headers: Mapping[str, str], inputs: Mapping[str, str]
+) -> None:
+    """Put headers into a definition; each placeholder in them becomes a variable. `inputs` describe
+    VS Code's."""
     variables = list(fields.get("env_vars") or ())
     declared = {variable["name"] for variable in variables}
     written: dict[str, str] = {}
@@ -79,7 +95,9 @@ def add_headers(fields: ServerFields, headers: Mapping[str, str], inputs: Mappin
         if name not in declared:
             declared.add(name)
             scope = Share.USER if default is None else Share.GLOBAL
-            variables.append({"name": name, "scope": scope.value, "value": default, "description": note or None})
+            variables.append(
+                {"name": name, "scope": scope.value, "value": default, "description": note or None}
+            )
         return f"${{{name}}}"
 
     def variable_for(match: re.Match[str]) -> str:
@@ -98,7 +116,8 @@ def add_headers(fields: ServerFields, headers: Mapping[str, str], inputs: Mappin
 
 def add_input_header(fields: ServerFields, header: Mapping[str, Any]) -> None:
     """A header of a `server.json`, which may say what it is instead of holding it."""
-    name, value = text_of(header, "name"), header.get("value") or header.get("default")
+    name = text_of(header, "name")
+    value = header.get("value") or header.get("default")
     found = header.get("variables")
     notes = {
         variable_name(str(key)): str(part.get("description") or "")
@@ -108,8 +127,11 @@ def add_input_header(fields: ServerFields, header: Mapping[str, Any]) -> None:
     if value is None:
         if not header.get("isRequired") and not header.get("isSecret"):
             return
-        value, notes = f"${{{variable_name(name)}}}", {variable_name(name): str(header.get("description") or "")}
-    text = re.sub(r"(?<!\$)\{([\w.-]{1,128})\}", lambda match: f"${{{variable_name(match[1])}}}", str(value))
+        value = f"${{{variable_name(name)}}}"
+        notes = {variable_name(name): str(header.get("description") or "")}
+    text = re.sub(
+        r"(?<!\$)\{([\w.-]{1,128})\}", lambda match: f"${{{variable_name(match[1])}}}", str(value)
+    )
     add_headers(fields, {name: text}, {})
     for variable in fields.get("env_vars") or ():
         if notes.get(variable["name"]):
@@ -124,17 +146,22 @@ def variable_name(text: str) -> str:
 
 def refuse_placeholders(fields: ServerFields) -> None:
     """Only headers have variables: a placeholder elsewhere would be sent as it stands."""
-    elsewhere = [fields.get("url") or "", *(fields.get("args") or ()), *(fields.get("env") or {}).values()]
+    elsewhere = [
+        fields.get("url") or "",
+        *(fields.get("args") or ()),
+        *(fields.get("env") or {}).values(),
+    ]
     elsewhere += [str(value) for value in (fields.get("credentials") or {}).values()]
     if any(_PLACEHOLDER.search(text) or _ENVIRON.search(text) for text in elsewhere):
         raise Unusable(
-            "A placeholder stands in its address, command, environment or credentials. Only headers can have "
-            "variables: write the value out, or add this server by hand."
+            "A placeholder stands in its address, command, environment or credentials. Only headers"
+            " can have variables: write the value out, or add this server by hand."
         )
 
 
 def find_secrets(name: str, fields: ServerFields) -> Iterator[Secret]:
-    """The secrets that stand in a definition; those in headers with the name of the variable they could become."""
+    """The secrets that stand in a definition; those in headers with the name of the variable they
+    could become."""
     taken = {variable["name"] for variable in fields.get("env_vars") or ()}
     for header, value in (fields.get("static_headers") or {}).items():
         if not references(value) and looks_secret(header, value):
@@ -155,7 +182,11 @@ def find_secrets(name: str, fields: ServerFields) -> Iterator[Secret]:
 
 
 def _has_secret_query(url: str) -> bool:
-    return any(_SECRET_NAME.search(part.partition("=")[0]) for part in url.partition("?")[2].split("&") if part)
+    return any(
+        _SECRET_NAME.search(part.partition("=")[0])
+        for part in url.partition("?")[2].split("&")
+        if part
+    )
 
 
 def _unused(wanted: str, taken: set[str]) -> str:

@@ -1,7 +1,8 @@
 """What other programs write down about MCP servers, read into definitions of ours.
 
-Read are `mcp.json` of Claude, Cursor and VS Code, `server.json` of the official registry (2025-12-11), and LiteLLM's
-`mcp_servers`. A secret that stands in a document is found, and offered as a variable; a placeholder becomes one.
+Read are `mcp.json` of Claude, Cursor and VS Code, `server.json` of the official registry
+(2025-12-11), and LiteLLM's `mcp_servers`. A secret that stands in a document is found, and offered
+as a variable; a placeholder becomes one.
 """
 
 import re
@@ -30,7 +31,8 @@ MOST_ENTRIES = 500
 class Entry:
     """One server of a document, by its key there; `fault` says why it cannot be taken.
 
-    `asked` are the variables that each person will have to set, `blank` the headers of which only the name is given.
+    `asked` are the variables that each person will have to set, `blank` the headers of which only
+    the name is given.
     """
 
     key: str
@@ -55,20 +57,26 @@ Reader = Callable[[str, Mapping[str, Any], Mapping[str, str]], ServerFields]
 
 
 def read_document(document: object, lines: Mapping[str, int]) -> Document:
-    """The servers of `document`; `lines` are the lines of its entries by key, 1 where one is not known.
+    """The servers of `document`; `lines` are the lines of its entries by key, 1 where one is not
+    known.
 
     Raises `InvalidInput` where it is none of the shapes.
     """
     kind, entries, reader, inputs = _recognized(document)
     if len(entries) > MOST_ENTRIES:
-        raise InvalidInput(f"The document holds more than {MOST_ENTRIES} servers. Split it.", field="text")
-    return Document(kind, tuple(_entry(key, raw, lines.get(key, 1), reader, inputs) for key, raw in entries))
+        raise InvalidInput(
+            f"The document holds more than {MOST_ENTRIES} servers. Split it.", field="text"
+        )
+    return Document(
+        kind, tuple(_entry(key, raw, lines.get(key, 1), reader, inputs) for key, raw in entries)
+    )
 
 
 def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -> ServerFields:
     """The definition of `entry` with each found secret, by its number, where it is meant to go."""
     fields = cast(ServerFields, dict(entry.fields))
-    headers, variables = dict(fields.get("static_headers") or {}), list(fields.get("env_vars") or ())
+    headers = dict(fields.get("static_headers") or {})
+    variables = list(fields.get("env_vars") or ())
     for number, secret in enumerate(entry.secrets):
         share = choices.get(number, otherwise)
         if not secret.variable:
@@ -77,10 +85,15 @@ def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -
             headers[secret.name] = f"{secret.prefix}${{{secret.variable}}}"
             value = secret.value if share is Share.GLOBAL else None
             note = f"For the header {secret.name}"
-            variables.append({"name": secret.variable, "scope": share.value, "value": value, "description": note})
+            variables.append(
+                {"name": secret.variable, "scope": share.value, "value": value, "description": note}
+            )
         elif secret.prefix.lower() == "bearer " and "credentials" not in fields:
             del headers[secret.name]
-            fields["auth_type"], fields["credentials"] = AuthType.BEARER_TOKEN, {"auth_value": secret.value}
+            fields["auth_type"], fields["credentials"] = (
+                AuthType.BEARER_TOKEN,
+                {"auth_value": secret.value},
+            )
     if "static_headers" in fields:
         fields["static_headers"] = headers
     if variables:
@@ -106,17 +119,27 @@ def _recognized(
     if isinstance(found.get("mcpServers"), Mapping):
         return "mcp.json", _pairs(found["mcpServers"]), _from_client, {}
     if isinstance(found.get("servers"), Mapping):
-        return "VS Code mcp.json", _pairs(found["servers"]), _from_client, _inputs(found.get("inputs"))
+        return (
+            "VS Code mcp.json",
+            _pairs(found["servers"]),
+            _from_client,
+            _inputs(found.get("inputs")),
+        )
     if isinstance(found.get("servers"), list):
         return "server.json", [_named(item) for item in found["servers"]], _from_registry, {}
-    if isinstance(found.get("server"), Mapping) or ("name" in found and ("remotes" in found or "packages" in found)):
+    if isinstance(found.get("server"), Mapping) or (
+        "name" in found and ("remotes" in found or "packages" in found)
+    ):
         return "server.json", [_named(found)], _from_registry, {}
-    if found and all(isinstance(v, Mapping) and ("url" in v or "command" in v) for v in found.values()):
+    if found and all(
+        isinstance(v, Mapping) and ("url" in v or "command" in v) for v in found.values()
+    ):
         return "mcp.json", _pairs(found), _from_client, {}
     raise InvalidInput(
-        "This is none of the formats that can be imported: mcp.json (mcpServers or servers), server.json, or YAML "
-        "with mcp_servers.", field="text",
-    )  # fmt: skip
+        "This is none of the formats that can be imported: mcp.json (mcpServers or servers),"
+        " server.json, or YAML with mcp_servers.",
+        field="text",
+    )
 
 
 def _pairs(found: Mapping[Any, Any]) -> list[tuple[str, Any]]:
@@ -124,7 +147,11 @@ def _pairs(found: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _named(item: Any) -> tuple[str, Any]:
-    inner = item.get("server") if isinstance(item, Mapping) and isinstance(item.get("server"), Mapping) else item
+    inner = (
+        item.get("server")
+        if isinstance(item, Mapping) and isinstance(item.get("server"), Mapping)
+        else item
+    )
     return (str(inner.get("name") or "") if isinstance(inner, Mapping) else "", inner)
 
 
@@ -156,13 +183,23 @@ def _entry(key: str, raw: Any, line: int, reader: Reader, inputs: Mapping[str, s
         return replace(entry, fault=error.message)
     asked = tuple(v["name"] for v in fields.get("env_vars") or () if v.get("scope") == Share.USER)
     return replace(
-        entry, fields=fields, secrets=tuple(find_secrets(entry.name, fields)), asked=asked, blank=_blank(raw)
+        entry,
+        fields=fields,
+        secrets=tuple(find_secrets(entry.name, fields)),
+        asked=asked,
+        blank=_blank(raw),
     )
 
 
 def _blank(raw: Mapping[str, Any]) -> tuple[str, ...]:
     parts = (raw.get("static_headers"), raw.get("headers"))
-    return tuple(str(k) for part in parts if isinstance(part, Mapping) for k, v in part.items() if v in (None, ""))
+    return tuple(
+        str(k)
+        for part in parts
+        if isinstance(part, Mapping)
+        for k, v in part.items()
+        if v in (None, "")
+    )
 
 
 # The shapes
@@ -185,7 +222,8 @@ def _from_litellm(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) 
     headers = texts(raw, "static_headers") | texts(raw, "headers")
     token = str((fields.get("credentials") or {}).get("auth_value") or "")
     if fields.get("auth_type") is AuthType.BEARER_TOKEN and (is_placeholder(token)):
-        # A token that the file only refers to becomes a variable; our environment is not the importer's to read.
+        # A token that the file only refers to becomes a variable; our environment is not the
+        # importer's to read.
         headers["Authorization"] = f"Bearer {token}"
         fields["auth_type"] = AuthType.NONE
         del fields["credentials"]
@@ -195,7 +233,8 @@ def _from_litellm(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) 
 
 
 def _from_registry(_key: str, raw: Mapping[str, Any], _inputs: Mapping[str, str]) -> ServerFields:
-    """A `server.json`: its first remote, Streamable HTTP before SSE, else its first package as a command."""
+    """A `server.json`: its first remote, Streamable HTTP before SSE, else its first package as a
+    command."""
     remotes = sorted(
         (remote for remote in listed(raw, "remotes") if isinstance(remote, Mapping)),
         key=lambda remote: remote.get("type") != "streamable-http",
@@ -221,9 +260,16 @@ _TRANSPORTS = {
 
 
 def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = True) -> ServerFields:
-    """Where a server is. One that need not be `complete` may be about a server that is stored already."""
+    """Where a server is. One that need not be `complete` may be about a server that is stored
+    already."""
     word = raw.get("type") or raw.get("transport")
-    transport = _TRANSPORTS.get(str(word).lower()) if word else Transport.STDIO if raw.get("command") else usual
+    transport = (
+        _TRANSPORTS.get(str(word).lower())
+        if word
+        else Transport.STDIO
+        if raw.get("command")
+        else usual
+    )
     if transport is None:
         raise Unusable("This transport is not supported here. Use http, sse or stdio.")
     if transport is Transport.STDIO:
@@ -242,21 +288,32 @@ def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = Tr
 
 
 def _filled_in(remote: Mapping[str, Any]) -> str:
-    """A remote's URL with the values or defaults of its variables; one without either cannot be imported."""
+    """A remote's URL with the values or defaults of its variables; one without either cannot be
+    imported."""
     found = remote.get("variables")
     variables: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
 
     def value_of(match: re.Match[str]) -> str:
         variable = variables.get(match[1])
-        value = (variable.get("value") or variable.get("default")) if isinstance(variable, Mapping) else None
+        value = (
+            (variable.get("value") or variable.get("default"))
+            if isinstance(variable, Mapping)
+            else None
+        )
         if value is None:
-            raise Unusable("Its address has a part that only a person can fill in. Add this server by hand.")
+            raise Unusable(
+                "Its address has a part that only a person can fill in. Add this server by hand."
+            )
         return str(value)
 
     return re.sub(r"\{([^{}]*)\}", value_of, text_of(remote, "url"))
 
 
-_RUNNERS = {"npm": ("npx", ["-y"], "@"), "pypi": ("uvx", [], "=="), "oci": ("docker", ["run", "-i", "--rm"], ":")}
+_RUNNERS = {
+    "npm": ("npx", ["-y"], "@"),
+    "pypi": ("uvx", [], "=="),
+    "oci": ("docker", ["run", "-i", "--rm"], ":"),
+}
 
 
 def _package(package: Mapping[str, Any]) -> ServerFields:
@@ -265,12 +322,20 @@ def _package(package: Mapping[str, Any]) -> ServerFields:
         raise Unusable("It has no remote, and no package of npm, PyPI or a container registry.")
     command, args, joint = runner
     identifier = text_of(package, "identifier")
-    version = f"{joint}{package['version']}" if package.get("version") and joint not in identifier[1:] else ""
+    version = (
+        f"{joint}{package['version']}"
+        if package.get("version") and joint not in identifier[1:]
+        else ""
+    )
     env: dict[str, str] = {}
-    for item in (item for item in listed(package, "environmentVariables") if isinstance(item, Mapping)):
+    for item in (
+        item for item in listed(package, "environmentVariables") if isinstance(item, Mapping)
+    ):
         value = item.get("value") or item.get("default")
         if value is None and item.get("isRequired"):
             raise Unusable("Its command needs a value in its environment. Add this server by hand.")
         if value is not None:
             env[text_of(item, "name")] = str(value)
-    return ServerFields(transport=Transport.STDIO, command=command, args=[*args, identifier + version], env=env)
+    return ServerFields(
+        transport=Transport.STDIO, command=command, args=[*args, identifier + version], env=env
+    )

@@ -1,7 +1,9 @@
-"""The words of OAuth that need no row and no network: servers' endpoints, tokens and when they run out, addresses.
+"""The words of OAuth that need no row and no network: servers' endpoints, tokens and when they run
+out, addresses.
 
-The roles are the standard's: the *resource owner* is the signed-in person, the portal is the *client*, the upstream's
-*authorization server* issues tokens for its *resource server*, the MCP server.
+The roles are the standard's: the *resource owner* is the signed-in person, the portal is the
+*client*, the upstream's *authorization server* issues tokens for its *resource server*, the MCP
+server.
 """
 
 import math
@@ -15,17 +17,20 @@ _MOST_SECONDS = 10 * 365 * 24 * 3600
 _MOST_TOKEN = 16_384
 _MOST_KIND = 64
 BYOK_TOKEN_LIFETIME = timedelta(hours=1)
-"""How long the key lives that an MCP client gets for a server to which a person brought their own key."""
+"""How long the key lives that an MCP client gets for a server to which a person brought their own
+key."""
 REFRESH_MARGIN = timedelta(seconds=60)
 AT_ONCE = timedelta(seconds=5)
-"""A token that lives no longer than this has expired when it arrives, for all that it is good for."""
+"""A token that lives no longer than this has expired when it arrives, for all that it is good
+for."""
 LONGEST_EARLY_PAUSE = 300.0
 _FIRST_EARLY_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
 class AuthorizationServer:
-    """An authorization server's endpoints and abilities (RFC 8414); those that an Admin typed have no issuer of theirs.
+    """An authorization server's endpoints and abilities (RFC 8414); those that an Admin typed have
+    no issuer of theirs.
 
     `pkce` is None where the metadata say nothing about PKCE.
     """
@@ -44,7 +49,8 @@ class AuthorizationServer:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What asking an upstream for its authorization found: where to sign in, what for, with which scopes."""
+    """What asking an upstream for its authorization found: where to sign in, what for, with which
+    scopes."""
 
     server: AuthorizationServer
     resource: str
@@ -63,7 +69,8 @@ class Client:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """What a token endpoint gave. Times are UTC; without `expires_at` it never counts as expired."""
+    """What a token endpoint gave. Times are UTC; without `expires_at` it never counts as
+    expired."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -79,8 +86,8 @@ class TokenSet:
 def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str] = ()) -> TokenSet:
     """The token set of a token endpoint's JSON (RFC 6749, 5.1), received at `at`.
 
-    An absent scope means the scopes that were asked for, an empty one none. Raises ValueError where there is no access
-    token that may stand in a header.
+    An absent scope means the scopes that were asked for, an empty one none. Raises ValueError where
+    there is no access token that may stand in a header.
     """
     token = answer.get("access_token")
     if not isinstance(token, str) or not 0 < len(token) <= _MOST_TOKEN or not _is_sendable(token):
@@ -95,16 +102,19 @@ def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str]
         else "",
         expires_at=expiry(answer.get("expires_in"), at),
         scopes=tuple(scope.split()) if isinstance(scope, str) else tuple(asked),
-        token_type=kind if isinstance(kind, str) and 0 < len(kind) <= _MOST_KIND and _is_sendable(kind) else "Bearer",
+        token_type=kind
+        if isinstance(kind, str) and 0 < len(kind) <= _MOST_KIND and _is_sendable(kind)
+        else "Bearer",
     )
 
 
 def pause_after(expires_at: datetime | None, at: datetime, early: int) -> tuple[int, float]:
-    """How long to wait before a token that came at `at` is renewed, and how many in a row had expired at once, `early`
-    of them before it.
+    """How long to wait before a token that came at `at` is renewed, and how many in a row had
+    expired at once, `early` of them before it.
 
-    Seconds: none for a token that lives longer than `REFRESH_MARGIN`; half the life of a shorter one; and for one that
-    lives `AT_ONCE` or less, a pause that doubles each time, up to `LONGEST_EARLY_PAUSE`.
+    Seconds: none for a token that lives longer than `REFRESH_MARGIN`; half the life of a shorter
+    one; and for one that lives `AT_ONCE` or less, a pause that doubles each time, up to
+    `LONGEST_EARLY_PAUSE`.
     """
     if expires_at is None or expires_at - at > REFRESH_MARGIN:
         return 0, 0.0
@@ -114,8 +124,14 @@ def pause_after(expires_at: datetime | None, at: datetime, early: int) -> tuple[
 
 
 def expiry(expires_in: object, at: datetime) -> datetime | None:
-    """When something that lives `expires_in` seconds from `at` runs out; None for what is no sensible number."""
-    if isinstance(expires_in, str) and expires_in.isascii() and expires_in.isdigit() and len(expires_in) < 12:
+    """When something that lives `expires_in` seconds from `at` runs out; None for what is no
+    sensible number."""
+    if (
+        isinstance(expires_in, str)
+        and expires_in.isascii()
+        and expires_in.isdigit()
+        and len(expires_in) < 12
+    ):
         expires_in = int(expires_in)
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return None
@@ -125,7 +141,8 @@ def expiry(expires_in: object, at: datetime) -> datetime | None:
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
-    """`url` with `parameters` in its query: those it had stay as they were written, the same names are replaced."""
+    """`url` with `parameters` in its query: those it had stay as they were written, the same names
+    are replaced."""
     parts = urlsplit(url)
     pieces = [piece for piece in parts.query.split("&") if piece]
     kept = [piece for piece in pieces if unquote_plus(piece.partition("=")[0]) not in parameters]
@@ -134,7 +151,8 @@ def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
 
 
 def canonical_resource(url: str) -> str:
-    """The resource indicator of an MCP server (RFC 8707; MCP authorization, "canonical server URI")."""
+    """The resource indicator of an MCP server (RFC 8707; MCP authorization, "canonical server
+    URI")."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host

@@ -1,4 +1,5 @@
-"""Reading the metadata of an authorization server (RFC 8414; OpenID Connect Discovery), which may be hostile."""
+"""Reading the metadata of an authorization server (RFC 8414; OpenID Connect Discovery), which may
+be hostile."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,8 @@ from portal.domain.oauth import AuthorizationServer
 
 
 def fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, str]:
-    """What is wrong with metadata that were asked of `issuer`, and the remedy; two empty texts where nothing is."""
+    """What is wrong with metadata that were asked of `issuer`, and the remedy; two empty texts
+    where nothing is."""
     said = document.get("issuer")
     if not isinstance(said, str) or not same_issuer(said, issuer):
         return (
@@ -18,18 +20,29 @@ def fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, st
     for name in ("authorization_endpoint", "token_endpoint"):
         if not isinstance(document.get(name), str):
             return f"{name} is missing.", f"Add {name} to the metadata."
-    for name in ("authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"):
+    for name in (
+        "authorization_endpoint",
+        "token_endpoint",
+        "registration_endpoint",
+        "revocation_endpoint",
+    ):
         address = document.get(name)
-        if isinstance(address, str) and not (is_secure(address) and address.startswith(("https:", issuer[:5]))):
+        if isinstance(address, str) and not (
+            is_secure(address) and address.startswith(("https:", issuer[:5]))
+        ):
             return f"{name} is not https.", "Serve every endpoint over https."
     methods = document.get("code_challenge_methods_supported")
     if isinstance(methods, list) and "S256" not in methods:
-        return "It does not offer PKCE with S256.", "Switch PKCE S256 on; MCP clients refuse to go on without it."
+        return (
+            "It does not offer PKCE with S256.",
+            "Switch PKCE S256 on; MCP clients refuse to go on without it.",
+        )
     return "", ""
 
 
 def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
-    """The server that metadata describe; what is of another kind than it should be counts as absent."""
+    """The server that metadata describe; what is of another kind than it should be counts as
+    absent."""
 
     def text(name: str) -> str:
         value = document.get(name)
@@ -43,7 +56,9 @@ def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
         registration_endpoint=text("registration_endpoint"),
         revocation_endpoint=text("revocation_endpoint"),
         scopes_supported=tuple(words_of(document.get("scopes_supported"))),
-        token_endpoint_auth_methods=tuple(words_of(document.get("token_endpoint_auth_methods_supported"))),
+        token_endpoint_auth_methods=tuple(
+            words_of(document.get("token_endpoint_auth_methods_supported"))
+        ),
         pkce=tuple(words_of(methods)) if isinstance(methods, list) else None,
         sends_iss=document.get("authorization_response_iss_parameter_supported") is True,
         takes_metadata_documents=document.get("client_id_metadata_document_supported") is True,
@@ -52,4 +67,8 @@ def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
 
 def words_of(value: object) -> list[str]:
     """The texts of a JSON list; none of anything else."""
-    return [word for word in value if isinstance(word, str) and word] if isinstance(value, list) else []
+    return (
+        [word for word in value if isinstance(word, str) and word]
+        if isinstance(value, list)
+        else []
+    )

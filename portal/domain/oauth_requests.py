@@ -1,6 +1,7 @@
 """What MCP clients ask of the broker, judged before anything is looked up.
 
-OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (registration). All of it is hostile text.
+OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (registration). All of it
+is hostile text.
 """
 
 import base64
@@ -46,18 +47,22 @@ class AuthorizationRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a redirect URI, `InvalidRequest` for what OAuth does not allow."""
+        """Raise `InvalidInput` without a redirect URI, `InvalidRequest` for what OAuth does not
+        allow."""
         if not self.redirect_uri:
             raise InvalidInput("A redirect_uri is needed.", field="redirect_uri")
         if self.response_type not in ("", "code"):
             raise InvalidRequest("Only the response_type code is supported.", field="response_type")
         if self.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(self.code_challenge):
             raise InvalidRequest(
-                "PKCE is needed: a code_challenge of 43 characters with the code_challenge_method S256.",
+                "PKCE is needed: a code_challenge of 43 characters with the code_challenge_method"
+                " S256.",
                 field="code_challenge",
             )
         if len(self.state) > _LONGEST_STATE or not self.state.isprintable():
-            raise InvalidRequest("The state is too long, or holds characters that none has.", field="state")
+            raise InvalidRequest(
+                "The state is too long, or holds characters that none has.", field="state"
+            )
         check_client_id(self.client_id)
         scopes_of(self.scope)
 
@@ -77,12 +82,14 @@ class TokenRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a grant type, `InvalidRequest` in the words of RFC 6749, 5.2."""
+        """Raise `InvalidInput` without a grant type, `InvalidRequest` in the words of RFC 6749,
+        5.2."""
         if not self.grant_type:
             raise InvalidInput("A grant_type is needed.", field="grant_type")
         if self.grant_type not in _GRANTS:
             raise InvalidRequest(
-                "Unsupported: the grant_type is authorization_code or refresh_token.", code="unsupported_grant_type"
+                "Unsupported: the grant_type is authorization_code or refresh_token.",
+                code="unsupported_grant_type",
             )
         needed = "code" if self.grant_type == "authorization_code" else "refresh_token"
         given = getattr(self, needed)
@@ -91,9 +98,13 @@ class TokenRequest:
         if not _SECRET.fullmatch(given):
             raise InvalidRequest(f"This {needed} is none that was issued.", code="invalid_grant")
         if needed == "code" and not _VERIFIER.fullmatch(self.code_verifier):
-            raise InvalidRequest("A code_verifier of 43 to 128 characters is required.", field="code_verifier")
+            raise InvalidRequest(
+                "A code_verifier of 43 to 128 characters is required.", field="code_verifier"
+            )
         if self.client_secret and not _SECRET.fullmatch(self.client_secret):
-            raise InvalidRequest("The client_secret holds characters that none has.", field="client_secret")
+            raise InvalidRequest(
+                "The client_secret holds characters that none has.", field="client_secret"
+            )
         check_client_id(self.client_id)
         scopes_of(self.scope)
 
@@ -112,13 +123,20 @@ class ClientClaims:
 def check_client_id(text: str) -> None:
     """Raise `InvalidRequest` for what is no client id."""
     if len(text) > _LONGEST_ID or not _VISIBLE.fullmatch(text):
-        raise InvalidRequest("The client_id is too long, or holds characters that none has.", field="client_id")
+        raise InvalidRequest(
+            "The client_id is too long, or holds characters that none has.", field="client_id"
+        )
 
 
 def is_metadata_document(client_id: str, *, may_be_local: bool) -> bool:
-    """Whether a client id is the address of a client's own metadata (Client ID Metadata Documents, 3): https, a path,
-    neither user nor fragment nor steps upward. `may_be_local` lets addresses of this machine and this network in."""
-    if not client_id.startswith("https://") or not 0 < len(client_id) <= _LONGEST_ID or "\\" in client_id:
+    """Whether a client id is the address of a client's own metadata (Client ID Metadata Documents,
+    3): https, a path, neither user nor fragment nor steps upward. `may_be_local` lets addresses of
+    this machine and this network in."""
+    if (
+        not client_id.startswith("https://")
+        or not 0 < len(client_id) <= _LONGEST_ID
+        or "\\" in client_id
+    ):
         return False
     try:
         parts = urlsplit(client_id)
@@ -126,21 +144,36 @@ def is_metadata_document(client_id: str, *, may_be_local: bool) -> bool:
     except ValueError:
         return False
     host = parts.hostname or ""
-    if not _ADDRESS.fullmatch(client_id) or "#" in client_id or "@" in parts.netloc or not host or not port_is_right:
+    if (
+        not _ADDRESS.fullmatch(client_id)
+        or "#" in client_id
+        or "@" in parts.netloc
+        or not host
+        or not port_is_right
+    ):
         return False
-    if parts.path in ("", "/") or any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
+    if parts.path in ("", "/") or any(
+        unquote(segment) in (".", "..") for segment in parts.path.split("/")
+    ):
         return False
-    is_local = is_this_machine(host) or host.endswith(".localhost") or in_ranges(host, DEFAULT_INTERNAL_RANGES)
+    is_local = (
+        is_this_machine(host)
+        or host.endswith(".localhost")
+        or in_ranges(host, DEFAULT_INTERNAL_RANGES)
+    )
     return may_be_local or not (is_local or host.rstrip(".") == "localhost")
 
 
 def fingerprint(server_id: str | None, claims: ClientClaims, redirect_uris: Iterable[str]) -> str:
-    """What is the same for registrations that say the same: the SHA-256 of the server and the metadata, the lists taken
-    as sets."""
+    """What is the same for registrations that say the same: the SHA-256 of the server and the
+    metadata, the lists taken as sets."""
     said = [
-        server_id, claims.name, sorted(set(redirect_uris)), sorted(set(claims.grant_types)),
+        server_id,
+        claims.name,
+        sorted(set(redirect_uris)),
+        sorted(set(claims.grant_types)),
         sorted(set(claims.response_types)),
-    ]  # fmt: skip
+    ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -148,7 +181,9 @@ def scopes_of(text: str) -> tuple[str, ...]:
     """The scopes of a `scope` parameter, each once. Raises `InvalidRequest` (`invalid_scope`)."""
     scopes = tuple(dict.fromkeys(scope for scope in text.split(" ") if scope))
     if len(scopes) > _MOST_SCOPES or not all(_SCOPE.fullmatch(scope) for scope in scopes):
-        raise InvalidRequest("The scope holds too much, or what no scope holds.", code="invalid_scope", field="scope")
+        raise InvalidRequest(
+            "The scope holds too much, or what no scope holds.", code="invalid_scope", field="scope"
+        )
     return scopes
 
 
@@ -159,37 +194,53 @@ def matches_challenge(verifier: str, challenge: str) -> bool:
 
 
 def read_claims(metadata: Mapping[str, Any]) -> ClientClaims:
-    """The metadata of a registration (RFC 7591, 2); what is unknown is passed over, nothing is ever fetched.
+    """The metadata of a registration (RFC 7591, 2); what is unknown is passed over, nothing is ever
+    fetched.
 
     Raises `InvalidRequest` with `invalid_client_metadata`, or `invalid_redirect_uri`.
     """
     redirect_uris = _texts(metadata, "redirect_uris", code="invalid_redirect_uri")
     if len(redirect_uris) > MOST_REDIRECTS:
-        raise InvalidRequest(f"At most {MOST_REDIRECTS} redirect URIs.", code="invalid_redirect_uri")
+        raise InvalidRequest(
+            f"At most {MOST_REDIRECTS} redirect URIs.", code="invalid_redirect_uri"
+        )
     grants = tuple(g for g in _texts(metadata, "grant_types") or _GRANTS if g in _GRANTS)
     responses = _texts(metadata, "response_types") or ("code",)
     if "authorization_code" not in grants or "code" not in responses:
         raise _bad("Clients sign in with an authorization code here.")
     method = metadata.get("token_endpoint_auth_method") or "none"
-    if not isinstance(method, str) or len(method) > 64 or not method.isascii() or not method.isprintable():
+    if (
+        not isinstance(method, str)
+        or len(method) > 64
+        or not method.isascii()
+        or not method.isprintable()
+    ):
         raise _bad("The token_endpoint_auth_method is not one.")
-    return ClientClaims(_name(metadata.get("client_name")), redirect_uris, grants, ("code",), method)
+    return ClientClaims(
+        _name(metadata.get("client_name")), redirect_uris, grants, ("code",), method
+    )
 
 
 def _name(value: object) -> str:
-    """A client's name as it may be shown: one line of visible characters, nothing that turns the text around."""
+    """A client's name as it may be shown: one line of visible characters, nothing that turns the
+    text around."""
     if value is None:
         return ""
     if not isinstance(value, str):
         raise _bad("The client_name is a text.")
-    kept = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in unicodedata.normalize("NFC", value))
+    kept = "".join(
+        c if unicodedata.category(c)[0] not in "CZ" else " "
+        for c in unicodedata.normalize("NFC", value)
+    )
     name = " ".join(kept.split())[:LONGEST_NAME].strip()
     if name.casefold() == _OWN_NAME:
         raise _bad("This client_name is the portal’s own.")
     return name
 
 
-def _texts(metadata: Mapping[str, Any], name: str, code: str = "invalid_client_metadata") -> tuple[str, ...]:
+def _texts(
+    metadata: Mapping[str, Any], name: str, code: str = "invalid_client_metadata"
+) -> tuple[str, ...]:
     value = metadata.get(name)
     if value is None:
         return ()

@@ -18,8 +18,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def check_redirect_uri(text: str, *, public_url: str | None, trusted: Iterable[str] = ()) -> None:
     """Refuse a redirect URI that a code may not be sent to.
 
-    `trusted` are the operator's entries: `host`, `host:port`, `*.suffix` (strict subdomains), https only, or a native
-    app's whole URI. Raises `InvalidRequest` (400) for the field `redirect_uri`; it never says what our own URL is.
+    `trusted` are the operator's entries: `host`, `host:port`, `*.suffix` (strict subdomains), https
+    only, or a native app's whole URI. Raises `InvalidRequest` (400) for the field `redirect_uri`;
+    it never says what our own URL is.
     """
     reason = _fault(text, public_url, tuple(trusted))
     if reason:
@@ -31,13 +32,18 @@ def is_trusted_entry(entry: str) -> bool:
     text = entry.strip()
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() not in _DEFAULT_PORTS:
-        return bool(re.fullmatch(r"[a-z][a-z0-9.+-]*", scheme)) and bool(_VISIBLE.match(rest)) and "\\" not in rest
+        return (
+            bool(re.fullmatch(r"[a-z][a-z0-9.+-]*", scheme))
+            and bool(_VISIBLE.match(rest))
+            and "\\" not in rest
+        )
     name = _listed_name(text.lower()) if scheme.lower() != "http" else None
     return name is not None
 
 
 def is_loopback(uri: str) -> bool:
-    """Whether `uri` leads to a program on the person's own computer: anything there may claim to be the client."""
+    """Whether `uri` leads to a program on the person's own computer: anything there may claim to be
+    the client."""
     parts = urlsplit(uri)
     return parts.scheme not in _DEFAULT_PORTS or is_this_machine(parts.hostname or "")
 
@@ -54,10 +60,16 @@ def same_registered_uri(asked: str, registered: str) -> bool:
     """Equal as strings; where both are http on this machine the port may differ (RFC 8252, 7.3)."""
     if asked == registered:
         return True
-    one, other = urlsplit(asked), urlsplit(registered)
+    one = urlsplit(asked)
+    other = urlsplit(registered)
     if one.scheme != "http" or not is_this_machine(one.hostname or ""):
         return False
-    return (one.scheme, one.hostname, one.path, one.query) == (other.scheme, other.hostname, other.path, other.query)
+    return (one.scheme, one.hostname, one.path, one.query) == (
+        other.scheme,
+        other.hostname,
+        other.path,
+        other.query,
+    )
 
 
 def _fault(text: str, public_url: str | None, trusted: tuple[str, ...]) -> str:
@@ -70,12 +82,24 @@ def _fault(text: str, public_url: str | None, trusted: tuple[str, ...]) -> str:
         return "The redirect URI is no address."
     if parts.scheme not in _DEFAULT_PORTS:
         listed = NATIVE_CLIENTS | {entry.strip() for entry in trusted}
-        return "" if text in listed and "://" in text else "The redirect URI's scheme is not allowed."
-    if "#" in text or not parts.hostname or "@" in parts.netloc or port == 0 or parts.netloc.endswith(":"):
+        return (
+            "" if text in listed and "://" in text else "The redirect URI's scheme is not allowed."
+        )
+    if (
+        "#" in text
+        or not parts.hostname
+        or "@" in parts.netloc
+        or port == 0
+        or parts.netloc.endswith(":")
+    ):
         return "The redirect URI needs a host, and may have neither a user nor a fragment."
     if any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
         return "The redirect URI's path goes upward."
-    if _is_ours(parts, public_url) or is_this_machine(parts.hostname) or _is_trusted(parts, trusted):
+    if (
+        _is_ours(parts, public_url)
+        or is_this_machine(parts.hostname)
+        or _is_trusted(parts, trusted)
+    ):
         return ""
     return "Nobody is sent to this redirect URI: its host is not trusted here."
 
@@ -94,7 +118,8 @@ def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
 def _is_trusted(parts: SplitResult, trusted: Iterable[str]) -> bool:
     if parts.scheme != "https":
         return False
-    host, port = parts.hostname or "", parts.port or 443
+    host = parts.hostname or ""
+    port = parts.port or 443
     return any(_matches(host, port, entry) for entry in trusted)
 
 
@@ -108,11 +133,13 @@ def _matches(host: str, port: int, entry: str) -> bool:
 
 
 def _listed_name(text: str) -> tuple[str, int] | None:
-    """The host, with its `*.` where it has one, and the port of an entry; None where it cannot be read."""
+    """The host, with its `*.` where it has one, and the port of an entry; None where it cannot be
+    read."""
     rest = text.partition("://")[2] if "://" in text else text
     try:
         listed = urlsplit(f"//{rest}")
-        host, port = listed.hostname or "", listed.port or 443
+        host = listed.hostname or ""
+        port = listed.port or 443
     except ValueError:
         return None
     return (host, port) if _HOST.match(host.removeprefix("*.")) and not listed.username else None

@@ -53,7 +53,13 @@ _AUTH_LABELS = {
     AuthType.OAUTH2_TOKEN_EXCHANGE: "OAuth token exchange",
     AuthType.AWS_SIGV4: "AWS SigV4",
 }
-_KEY_TYPES = {AuthType.API_KEY, AuthType.BEARER_TOKEN, AuthType.TOKEN, AuthType.BASIC, AuthType.AUTHORIZATION}
+_KEY_TYPES = {
+    AuthType.API_KEY,
+    AuthType.BEARER_TOKEN,
+    AuthType.TOKEN,
+    AuthType.BASIC,
+    AuthType.AUTHORIZATION,
+}
 
 
 class OAuthFlow(StrEnum):
@@ -72,7 +78,8 @@ class ApprovalStatus(StrEnum):
 
 
 class Kept(StrEnum):
-    """Stands in a form's fields for a stored value that stays. Known by identity: no text that is sent equals it."""
+    """Stands in a form's fields for a stored value that stays. Known by identity: no text that is
+    sent equals it."""
 
     KEPT = "kept"
 
@@ -90,7 +97,8 @@ class VariableEntry(TypedDict, total=False):
 
 
 class ServerFields(TypedDict, total=False):
-    """What may be sent of a server, each field optional: on an update only what is there changes, `None` clears."""
+    """What may be sent of a server, each field optional: on an update only what is there changes,
+    `None` clears."""
 
     server_id: str | None
     server_name: str | None
@@ -139,24 +147,38 @@ RESERVED_NAMES = frozenset({"mcp", "toolset"})
 STDIO_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 CREDENTIAL_NAMES = frozenset(
     {
-        "auth_value", "client_id", "client_secret", "scopes", "aws_access_key_id", "aws_secret_access_key",
-        "aws_session_token", "aws_region_name", "aws_service_name", "aws_role_name", "aws_session_name", "audience",
-        "token_exchange_endpoint", "subject_token_type",
+        "auth_value",
+        "client_id",
+        "client_secret",
+        "scopes",
+        "aws_access_key_id",
+        "aws_secret_access_key",
+        "aws_session_token",
+        "aws_region_name",
+        "aws_service_name",
+        "aws_role_name",
+        "aws_session_name",
+        "audience",
+        "token_exchange_endpoint",
+        "subject_token_type",
     }
-)  # fmt: skip
+)
 URL_FIELDS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
 LINK_FIELDS = ("source_url", "byok_api_key_help_url")
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,64}", re.ASCII)
 _SERVER_ID = re.compile(r"[^\s/\x00-\x1f\x7f]{1,128}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# Headers that belong to the connection or to the MCP protocol itself: a definition that sets one breaks the transport.
+# Headers that belong to the connection or to the MCP protocol itself: a definition that sets one
+# breaks the transport.
 _TRANSPORT_HEADERS = frozenset(
-    "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer proxy-authorization "
-    "proxy-authenticate accept accept-encoding mcp-session-id mcp-protocol-version mcp-method mcp-name".split()
+    "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer"
+    " proxy-authorization proxy-authenticate accept accept-encoding mcp-session-id"
+    " mcp-protocol-version mcp-method mcp-name".split()
 )
-# A variable of these names lets its value run code in, or redirect the traffic or the files of, the process that is
-# started: by the loader, an interpreter, a package manager, a container client, a shell, or a TLS library.
+# A variable of these names lets its value run code in, or redirect the traffic or the files of, the
+# process that is started: by the loader, an interpreter, a package manager, a container client, a
+# shell, or a TLS library.
 _UNSAFE_ENVIRONMENT = re.compile(
     r"(LD_.*|DYLD_.*|GCONV_PATH|GLIBC_.*|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS"
     r"|PYTHON.*|PIP_.*|PIPX_.*|UV_.*|VIRTUAL_ENV|CONDA_.*|POETRY_.*"
@@ -176,24 +198,33 @@ _UNSAFE_ENVIRONMENT = re.compile(
 
 
 def is_unsafe_variable(name: str) -> bool:
-    """Whether a variable of a command's environment decides which code it runs, or where its files and traffic go."""
+    """Whether a variable of a command's environment decides which code it runs, or where its files
+    and traffic go."""
     return _UNSAFE_ENVIRONMENT.fullmatch(name) is not None
 
 
 def normalized_name(value: str, field: str) -> str:
-    """A server name or alias with spaces made `_`; raises `InvalidRequest` naming the field and the bad value."""
+    """A server name or alias with spaces made `_`; raises `InvalidRequest` naming the field and the
+    bad value."""
     name = value.strip().replace(" ", "_")
     if not _NAME.fullmatch(name):
         shown = value[:64].encode("ascii", "backslashreplace").decode()
-        raise InvalidRequest(f"“{shown}” cannot be the {field.replace('_', ' ')}. {NAME_RULE}", field=field)
+        raise InvalidRequest(
+            f"“{shown}” cannot be the {field.replace('_', ' ')}. {NAME_RULE}", field=field
+        )
     return name
 
 
 def check_not_reserved(name: str, field: str) -> None:
     """Raise `InvalidRequest` for a name that addresses of the gateway begin with."""
     if name.lower() in RESERVED_NAMES:
-        said = f"A server cannot be called {name}, as addresses of the gateway begin with /{name}. Choose another name."
-        raise InvalidRequest(said, code="reserved_id" if field == "server_id" else "invalid_request", field=field)
+        said = (
+            f"A server cannot be called {name}, as addresses of the gateway begin with /{name}."
+            " Choose another name."
+        )
+        raise InvalidRequest(
+            said, code="reserved_id" if field == "server_id" else "invalid_request", field=field
+        )
 
 
 def origin_of(url: str | None) -> str | None:
@@ -202,7 +233,8 @@ def origin_of(url: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         return None
     if not host:
@@ -213,27 +245,41 @@ def origin_of(url: str | None) -> str | None:
 
 
 def check_url(value: str, field: str) -> None:
-    """A URL must be http(s) with a host and without user-info, fragment, backslash or control character."""
+    """A URL must be http(s) with a host and without user-info, fragment, backslash or control
+    character."""
     if any(ord(c) < 33 or ord(c) == 127 for c in value) or "\\" in value:
-        raise InvalidRequest("The URL holds a space, a backslash or a control character. Remove it.", field=field)
+        raise InvalidRequest(
+            "The URL holds a space, a backslash or a control character. Remove it.", field=field
+        )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise InvalidRequest("This is not a URL. Write it as https://host/path.", field=field) from None
+        raise InvalidRequest(
+            "This is not a URL. Write it as https://host/path.", field=field
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidRequest("The URL must begin with http:// or https:// and name a host.", field=field)
+        raise InvalidRequest(
+            "The URL must begin with http:// or https:// and name a host.", field=field
+        )
     if "@" in parts.netloc:
-        raise InvalidRequest("The URL may not hold a user name or password. Use the credentials instead.", field=field)
+        raise InvalidRequest(
+            "The URL may not hold a user name or password. Use the credentials instead.",
+            field=field,
+        )
 
 
 def check_server_id(server_id: str) -> None:
     """An id is free text without spaces, slashes and control characters, and not a reserved one."""
     if server_id in RESERVED_IDS:
-        raise InvalidRequest(f"The id {server_id} is reserved.", code="reserved_id", field="server_id")
+        raise InvalidRequest(
+            f"The id {server_id} is reserved.", code="reserved_id", field="server_id"
+        )
     check_not_reserved(server_id, "server_id")
     if not _SERVER_ID.fullmatch(server_id):
-        raise InvalidRequest("An id has 1 to 128 characters without spaces and slashes.", field="server_id")
+        raise InvalidRequest(
+            "An id has 1 to 128 characters without spaces and slashes.", field="server_id"
+        )
 
 
 def check_values(fields: ServerFields) -> None:
@@ -248,14 +294,15 @@ def check_values(fields: ServerFields) -> None:
     for entry in fields.get("env_vars") or ():
         if not VARIABLE_NAME.fullmatch(entry["name"]):
             raise InvalidRequest(
-                "A variable’s name has letters, digits and “_”, and does not begin with a digit.", field="env_vars"
+                "A variable’s name has letters, digits and “_”, and does not begin with a digit.",
+                field="env_vars",
             )
     for name, value in (fields.get("env") or {}).items():
         if not VARIABLE_NAME.fullmatch(name) or is_unsafe_variable(name):
             raise InvalidRequest(
-                f"The environment variable {name[:64]} may not be set for a command: it can decide which code runs, or "
-                "where files and traffic go. The operator can pass it on from the portal’s own environment "
-                "(PORTAL_STDIO_VARIABLES).",
+                f"The environment variable {name[:64]} may not be set for a command: it can decide"
+                " which code runs, or where files and traffic go. The operator can pass it on from"
+                " the portal’s own environment (PORTAL_STDIO_VARIABLES).",
                 field="env",
             )
         if "\x00" in value:
@@ -263,7 +310,8 @@ def check_values(fields: ServerFields) -> None:
 
 
 def check_headers(headers: Mapping[str, str], field: str) -> None:
-    """Names are tokens (RFC 9110, 5.1), values one line; headers of the connection itself are refused."""
+    """Names are tokens (RFC 9110, 5.1), values one line; headers of the connection itself are
+    refused."""
     seen: set[str] = set()
     for name, value in headers.items():
         _check_header_name(name, field)
@@ -276,21 +324,33 @@ def check_headers(headers: Mapping[str, str], field: str) -> None:
 def check_sendable(value: str, field: str) -> None:
     """A value that goes into a header is one line of printable text (RFC 9110, 5.5)."""
     if _UNSENDABLE.search(value):
-        raise InvalidRequest("The value holds a line break or control character. Remove it.", field=field)
+        raise InvalidRequest(
+            "The value holds a line break or control character. Remove it.", field=field
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest("The value holds a broken character. Type it again.", field=field) from None
+        raise InvalidRequest(
+            "The value holds a broken character. Type it again.", field=field
+        ) from None
 
 
 def check_definition(
-    *, transport: Transport, url: str | None, spec_path: str | None, command: str | None, has_args: bool,
-    stdio_enabled: bool, stdio_commands: Collection[str], no_sandbox: Callable[[], str],
-) -> None:  # fmt: skip
+    *,
+    transport: Transport,
+    url: str | None,
+    spec_path: str | None,
+    command: str | None,
+    has_args: bool,
+    stdio_enabled: bool,
+    stdio_commands: Collection[str],
+    no_sandbox: Callable[[], str],
+) -> None:
     """What a whole definition must have, judged on the row as it would be after the change.
 
-    `no_sandbox` answers why commands cannot run on this host, blank where they can; it is asked only for a command.
-    Raises `InvalidInput` (422) where a transport lacks its fields, `InvalidRequest` (400) where a command is refused.
+    `no_sandbox` answers why commands cannot run on this host, blank where they can; it is asked
+    only for a command. Raises `InvalidInput` (422) where a transport lacks its fields,
+    `InvalidRequest` (400) where a command is refused.
     """
     if transport is Transport.STDIO:
         if not command:
@@ -301,26 +361,34 @@ def check_definition(
         if refusal := no_sandbox():
             raise InvalidRequest(refusal, code="stdio_not_allowed", field="transport")
     elif not url and not spec_path:
-        raise InvalidInput(f"A server with the transport {transport} needs a URL or an OpenAPI document.", field="url")
+        raise InvalidInput(
+            f"A server with the transport {transport} needs a URL or an OpenAPI document.",
+            field="url",
+        )
 
 
 def _check_command(command: str, enabled: bool, allowed: Collection[str]) -> None:
     if command not in allowed:
         names = ", ".join(sorted(allowed))
         raise InvalidRequest(
-            f"The command must be a bare program name, one of: {names}. The operator can add others.",
-            code="stdio_not_allowed", field="command",
-        )  # fmt: skip
+            f"The command must be a bare program name, one of: {names}. The operator can add"
+            " others.",
+            code="stdio_not_allowed",
+            field="command",
+        )
     if not enabled:
         raise InvalidRequest(
-            "Servers with the transport stdio are switched off here. The operator can set PORTAL_ENABLE_STDIO=true.",
-            code="stdio_not_allowed", field="transport",
-        )  # fmt: skip
+            "Servers with the transport stdio are switched off here. The operator can set"
+            " PORTAL_ENABLE_STDIO=true.",
+            code="stdio_not_allowed",
+            field="transport",
+        )
 
 
 def _check_header_name(name: str, field: str) -> None:
     if not _HEADER_NAME.fullmatch(name) or name.lower() in _TRANSPORT_HEADERS:
         raise InvalidRequest(
-            "A header’s name is not usable here. Use letters, digits and “-”; headers of the connection are refused.",
+            "A header’s name is not usable here. Use letters, digits and “-”; headers of the"
+            " connection are refused.",
             field=field,
         )

@@ -1,4 +1,5 @@
-"""Who may sign in by an OpenID provider, and as what: the operator's rules applied to what the provider says."""
+"""Who may sign in by an OpenID provider, and as what: the operator's rules applied to what the
+provider says."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ _STRONGEST_FIRST = (Role.ADMIN, Role.ADMIN_VIEWER, Role.MEMBER, Role.VIEWER)
 class SignInProvider:
     """An OpenID provider and the operator's rules for those who come from it.
 
-    `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. Where `roles` maps
-    anything, it decides at every sign-in: who has none of its groups gets `default_role`, or is not let in where that
-    is None.
+    `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. Where
+    `roles` maps anything, it decides at every sign-in: who has none of its groups gets
+    `default_role`, or is not let in where that is None.
     """
 
     name: str
@@ -35,7 +36,8 @@ class SignInProvider:
 
 @dataclass(frozen=True)
 class Identity:
-    """A person as a provider vouches for them: known by issuer and subject, with an e-mail only if it is verified."""
+    """A person as a provider vouches for them: known by issuer and subject, with an e-mail only if
+    it is verified."""
 
     issuer: str
     subject: str
@@ -43,11 +45,13 @@ class Identity:
     name: str | None
     groups: frozenset[str]
     has_odd_email: bool = False
-    """Whether the provider vouches for an e-mail that is none, or whose domain is written to look like another."""
+    """Whether the provider vouches for an e-mail that is none, or whose domain is written to look
+    like another."""
 
 
 def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identity:
-    """The identity in validated claims. Never trusts an e-mail without `email_verified` being true."""
+    """The identity in validated claims. Never trusts an e-mail without `email_verified` being
+    true."""
     email = claims.get("email") if claims.get("email_verified") is True else None
     name = claims.get("name") or claims.get("preferred_username")
     groups = claims.get(provider.groups_claim)
@@ -63,7 +67,8 @@ def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identi
 
 
 def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
-    """Whether the provider's e-mail domain rule lets this person in; without a rule, everybody it vouches for."""
+    """Whether the provider's e-mail domain rule lets this person in; without a rule, everybody it
+    vouches for."""
     if not provider.email_domains:
         return True
     allowed = {listed_domain(domain) for domain in provider.email_domains} - {""}
@@ -71,7 +76,8 @@ def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
 
 
 def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
-    """The strongest role that their groups give; nobody becomes Admin but by a group that the operator named."""
+    """The strongest role that their groups give; nobody becomes Admin but by a group that the
+    operator named."""
     given = {role for group, role in provider.roles.items() if group in identity.groups}
     return next((role for role in _STRONGEST_FIRST if role in given), provider.default_role)
 

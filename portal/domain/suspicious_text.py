@@ -1,13 +1,16 @@
-"""What in a tool's texts a reviewer might not see, or a model might obey: found by rules, and always named in words.
+"""What in a tool's texts a reviewer might not see, or a model might obey: found by rules, and
+always named in words.
 
-Two kinds of finding. **Characters**: those that show nothing or reorder text (zero-width, bidirectional controls, tags,
-variation selectors, other controls and formats, private use, unassigned, lone surrogates), and letters that look like
-those of another script in one word. **Phrases**: words that address the model instead of describing the tool; each rule
-stands in `_PHRASES` with its label. The rules are hints for a person who reviews, no filter: a whole word in another
-script, and an instruction in other words or in another language than English, are not found.
+Two kinds of finding. **Characters**: those that show nothing or reorder text (zero-width,
+bidirectional controls, tags, variation selectors, other controls and formats, private use,
+unassigned, lone surrogates), and letters that look like those of another script in one word.
+**Phrases**: words that address the model instead of describing the tool; each rule stands in
+`_PHRASES` with its label. The rules are hints for a person who reviews, no filter: a whole word in
+another script, and an instruction in other words or in another language than English, are not
+found.
 
-Every rule runs in time linear in the text: patterns have no nested repetition, and what must follow a word
-is looked for in a window of fixed length.
+Every rule runs in time linear in the text: patterns have no nested repetition, and what must follow
+a word is looked for in a window of fixed length.
 """
 
 import re
@@ -16,26 +19,59 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WINDOW = 60  # characters between the two halves of a phrase
-_MOST_STACKED = 4  # combining marks on one letter; Hebrew with its accents and Vietnamese have three
+_MOST_STACKED = (
+    4  # combining marks on one letter; Hebrew with its accents and Vietnamese have three
+)
 _SPELLED = 60  # characters of what tag characters spell that are shown
 
-_ZERO_WIDTH = {0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD, 0x034F, 0x180E, *range(0x2061, 0x2065)}
-_BLANK_LETTERS = {0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800}  # letters and a pattern that are drawn as nothing
+_ZERO_WIDTH = {
+    0x200B,
+    0x200C,
+    0x200D,
+    0x2060,
+    0xFEFF,
+    0x00AD,
+    0x034F,
+    0x180E,
+    *range(0x2061, 0x2065),
+}
+_BLANK_LETTERS = {
+    0x115F,
+    0x1160,
+    0x3164,
+    0xFFA0,
+    0x2800,
+}  # letters and a pattern that are drawn as nothing
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _TAGS = range(0xE0000, 0xE0080)
 _SELECTORS = {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x180E), 0x180F}
 _CATEGORIES = {
-    "Cc": "Control character", "Cf": "Invisible format character", "Cs": "Half a character",
-    "Co": "Private use character", "Cn": "Unassigned character", "Zl": "Line separator", "Zp": "Paragraph separator",
-}  # fmt: skip
+    "Cc": "Control character",
+    "Cf": "Invisible format character",
+    "Cs": "Half a character",
+    "Co": "Private use character",
+    "Cn": "Unassigned character",
+    "Zl": "Line separator",
+    "Zp": "Paragraph separator",
+}
 _NAMELESS = {"Cc": "CONTROL", "Cs": "SURROGATE", "Co": "PRIVATE USE", "Cn": "UNASSIGNED"}
-_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "FULLWIDTH LATIN", "MATHEMATICAL")
+_SCRIPTS = (
+    "LATIN",
+    "CYRILLIC",
+    "GREEK",
+    "ARMENIAN",
+    "CHEROKEE",
+    "COPTIC",
+    "FULLWIDTH LATIN",
+    "MATHEMATICAL",
+)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A finding: the characters `start` to `end`, the kind of it, and what to say of it. `visible`: it can be seen."""
+    """A finding: the characters `start` to `end`, the kind of it, and what to say of it. `visible`:
+    it can be seen."""
 
     start: int
     end: int
@@ -52,34 +88,61 @@ class _Phrase:
 
 
 def _rule(label: str, words: str, followed_by: str = "") -> _Phrase:
-    return _Phrase(label, re.compile(words, re.I), re.compile(followed_by, re.I) if followed_by else None)
+    return _Phrase(
+        label, re.compile(words, re.I), re.compile(followed_by, re.I) if followed_by else None
+    )
 
 
 _SECRETS = (
     r"(?:~/|\.ssh\b|id_rsa\b|id_ed25519\b|\.env\b|\.aws\b|/etc/passwd|mcp\.json\b|\bcredentials?\b|\bpasswords?\b|"
-    r"\bsecrets?\b|\bapi[ _-]keys?\b|\bprivate keys?\b|\baccess tokens?\b|\benvironment variables?\b)"
+    r"\bsecrets?\b|\bapi[ _-]keys?\b|\bprivate keys?\b|\baccess tokens?\b|\benvironment"
+    r" variables?\b)"
 )
 _PHRASES = (
-    _rule("Sets aside instructions", r"\b(?:ignore|disregard|forget|override|bypass)\b",
-          r"\b(?:instructions?|rules?|prompts?|guidelines?|restrictions?|everything)\b"),
-    _rule("Asks for secrecy",
-          r"\b(?:do not|don.?t|never|without)\s{1,3}(?:tell|mention|inform|reveal|show|notif|ask|let)",
-          r"\b(?:user|users|them|anyone|anybody|human|person|people)\b"),
-    _rule("Speaks of the system prompt", r"\b(?:system|developer) (?:prompt|message|instructions?|mode)\b"),
-    _rule("Gives the model a new role", r"\b(?:you are now|act as if|pretend (?:to be|that)|new instructions)\b"),
-    _rule("Poses as a part of the conversation",
-          r"</?(?:important|system|instructions?|critical|secret|admin|assistant|user|prompt)\b(?:[^>\n]{0,80}>)?"),
-    _rule("Tells the model what to do first",
-          r"\b(?:before|after|when|whenever|instead of) (?:you )?(?:us|call|invok|runn?)(?:e|ing)?\b",
-          r"\b(?:must|always|first|read|send|include|pass|call)\b"),
-    _rule("Asks for a file or a secret", r"\b(?:read|open|cat|load|get|fetch|include|copy|attach|paste|pass|provide)\b",
-          _SECRETS),
-    _rule("Names a place of secrets", r"~/\.[\w./-]+|\.ssh/|\bid_rsa\b|\bid_ed25519\b|/etc/passwd\b|\.aws/cred"),
-    _rule("Sends data elsewhere", r"\b(?:send|post|forward|upload|exfiltrate|transmit|leak|bcc)\b",
-          r"https?://|[\w.+-]@[\w-]|\bwebhooks?\b|\b(?:server|address|endpoint) at\b"),
+    _rule(
+        "Sets aside instructions",
+        r"\b(?:ignore|disregard|forget|override|bypass)\b",
+        r"\b(?:instructions?|rules?|prompts?|guidelines?|restrictions?|everything)\b",
+    ),
+    _rule(
+        "Asks for secrecy",
+        r"\b(?:do not|don.?t|never|without)\s{1,3}(?:tell|mention|inform|reveal|show|notif|ask|let)",
+        r"\b(?:user|users|them|anyone|anybody|human|person|people)\b",
+    ),
+    _rule(
+        "Speaks of the system prompt",
+        r"\b(?:system|developer) (?:prompt|message|instructions?|mode)\b",
+    ),
+    _rule(
+        "Gives the model a new role",
+        r"\b(?:you are now|act as if|pretend (?:to be|that)|new instructions)\b",
+    ),
+    _rule(
+        "Poses as a part of the conversation",
+        r"</?(?:important|system|instructions?|critical|secret|admin|assistant|user|prompt)\b(?:[^>\n]{0,80}>)?",
+    ),
+    _rule(
+        "Tells the model what to do first",
+        r"\b(?:before|after|when|whenever|instead of) (?:you )?(?:us|call|invok|runn?)(?:e|ing)?\b",
+        r"\b(?:must|always|first|read|send|include|pass|call)\b",
+    ),
+    _rule(
+        "Asks for a file or a secret",
+        r"\b(?:read|open|cat|load|get|fetch|include|copy|attach|paste|pass|provide)\b",
+        _SECRETS,
+    ),
+    _rule(
+        "Names a place of secrets",
+        r"~/\.[\w./-]+|\.ssh/|\bid_rsa\b|\bid_ed25519\b|/etc/passwd\b|\.aws/cred",
+    ),
+    _rule(
+        "Sends data elsewhere",
+        r"\b(?:send|post|forward|upload|exfiltrate|transmit|leak|bcc)\b",
+        r"https?://|[\w.+-]@[\w-]|\bwebhooks?\b|\b(?:server|address|endpoint) at\b",
+    ),
     _rule("Holds a long encoded text", r"[A-Za-z0-9+/]{60,}"),
     _rule("Holds an address", r"\bhttps?://(?!json-schema\.org/)[^\s\"'<>)\]]+"),
-)  # fmt: skip
+)
 
 
 def characters(text: str) -> tuple[Mark, ...]:
@@ -96,29 +159,37 @@ def characters(text: str) -> tuple[Mark, ...]:
             continue
         if kind:
             found.append(_named(text, run[0], run[-1] + 1, kind))
-        kind, run = what, [place]
+        kind = what
+        run = [place]
     if kind:
         found.append(_named(text, run[0], run[-1] + 1, kind))
     return tuple(sorted([*found, *_foreign_letters(text)], key=lambda mark: mark.start))
 
 
 def is_suspect(letter: str) -> bool:
-    """Whether a text with this character needs a look: it is hidden, stacks on others, or is of a script that has
-    letters like those of another. For callers that want to pass over texts of which they know all characters."""
-    return bool(_kind_of(letter, 0, letter) or _stacks(letter) or _script_of(letter) not in ("", "LATIN"))
+    """Whether a text with this character needs a look: it is hidden, stacks on others, or is of a
+    script that has letters like those of another. For callers that want to pass over texts of which
+    they know all characters."""
+    return bool(
+        _kind_of(letter, 0, letter) or _stacks(letter) or _script_of(letter) not in ("", "LATIN")
+    )
 
 
 def phrases(text: str) -> tuple[Mark, ...]:
-    """The phrases to point out, in their order; they do not overlap. Characters that show nothing hide none of them."""
+    """The phrases to point out, in their order; they do not overlap. Characters that show nothing
+    hide none of them."""
     hidden = [mark for mark in characters(text) if not mark.visible]
-    plain, places = text, None
+    plain = text
+    places = None
     if hidden:
         kept = _kept(len(text), hidden)
-        plain, places = "".join(text[place] for place in kept), kept
+        plain = "".join(text[place] for place in kept)
+        places = kept
     found: list[Mark] = []
     for start, end, label in sorted(_matches(plain), key=lambda match: (match[0], -match[1])):
         if places is not None:
-            start, end = places[start], places[end - 1] + 1
+            start = places[start]
+            end = places[end - 1] + 1
         if not found or start >= found[-1].end:
             found.append(Mark(start, end, "phrase", label, visible=True))
     return tuple(found)
@@ -147,7 +218,8 @@ def _matches(text: str) -> Iterator[tuple[int, int, str]]:
 
 def _kind_of(text: str, place: int, letter: str) -> str:
     """What kind of hidden character stands at `place`; blank for one that is seen."""
-    code, category = ord(letter), unicodedata.category(letter)
+    code = ord(letter)
+    category = unicodedata.category(letter)
     if letter in "\n\t\r" or (code < 0x7F and category != "Cc"):
         return ""
     if code in _TAGS:
@@ -155,7 +227,8 @@ def _kind_of(text: str, place: int, letter: str) -> str:
     if code in _BIDI:
         return "Bidirectional control"
     if code in _SELECTORS or code == 0x200D:
-        # An emoji is drawn with one of these behind it, or joined by one; that is how they are meant.
+        # An emoji is drawn with one of these behind it, or joined by one; that is how they are
+        # meant.
         if code in (0xFE0F, 0x200D) and _is_emoji_before(text, place):
             return ""
         return "Variation selector" if code in _SELECTORS else "Zero-width character"
@@ -170,9 +243,13 @@ def _kind_of(text: str, place: int, letter: str) -> str:
 
 def _is_emoji_before(text: str, place: int) -> bool:
     before = text[max(0, place - 2) : place]
-    if before.endswith("\ufe0f"):  # the joiner stands behind the selector of the emoji that it joins
+    if before.endswith(
+        "\ufe0f"
+    ):  # the joiner stands behind the selector of the emoji that it joins
         before = before[:-1]
-    return bool(before) and (unicodedata.category(before[-1]) == "So" or 0x1F3FB <= ord(before[-1]) <= 0x1F3FF)
+    return bool(before) and (
+        unicodedata.category(before[-1]) == "So" or 0x1F3FB <= ord(before[-1]) <= 0x1F3FF
+    )
 
 
 def _stacks(letter: str) -> bool:
@@ -180,7 +257,8 @@ def _stacks(letter: str) -> bool:
 
 
 def _is_stacked(text: str, place: int) -> bool:
-    """Whether a combining mark is one of more than a letter of any script bears: they cover the lines beside."""
+    """Whether a combining mark is one of more than a letter of any script bears: they cover the
+    lines beside."""
     first = last = place
     while first > 0 and place - first < _MOST_STACKED and _stacks(text[first - 1]):
         first -= 1
@@ -191,8 +269,15 @@ def _is_stacked(text: str, place: int) -> bool:
 
 def _named(text: str, start: int, end: int, kind: str) -> Mark:
     letters = text[start:end]
-    names = [_name_of(letter) for letter in (letters if len(letters) <= 3 else letters[:1] + letters[-1:])]
-    label = ", ".join(names) if len(letters) <= 3 else f"{len(letters)} × {kind}, {names[0]} to {names[1]}"
+    names = [
+        _name_of(letter)
+        for letter in (letters if len(letters) <= 3 else letters[:1] + letters[-1:])
+    ]
+    label = (
+        ", ".join(names)
+        if len(letters) <= 3
+        else f"{len(letters)} × {kind}, {names[0]} to {names[1]}"
+    )
     if kind == "Tag characters":
         spelled = "".join(chr(ord(c) - 0xE0000) for c in letters if 0xE0020 <= ord(c) < 0xE007F)
         if spelled:
@@ -206,7 +291,8 @@ def _name_of(letter: str) -> str:
 
 
 def _foreign_letters(text: str) -> Iterator[Mark]:
-    """In words of several scripts, and of styled letters, those that are not of the word's most frequent script."""
+    """In words of several scripts, and of styled letters, those that are not of the word's most
+    frequent script."""
     for word in _WORD.finditer(text):
         if word[0].isascii():
             continue
@@ -217,7 +303,9 @@ def _foreign_letters(text: str) -> Iterator[Mark]:
         usual = "LATIN" if "LATIN" in known else max(sorted(set(known)), key=known.count)
         for place, (letter, script) in enumerate(zip(word[0], scripts, strict=True), word.start()):
             if script and (script != usual or script in ("FULLWIDTH LATIN", "MATHEMATICAL")):
-                yield Mark(place, place + 1, "Letter of another script", _name_of(letter), visible=True)
+                yield Mark(
+                    place, place + 1, "Letter of another script", _name_of(letter), visible=True
+                )
 
 
 def _script_of(letter: str) -> str:

@@ -1,4 +1,5 @@
-"""What a token endpoint's answer says beside the tokens: whether an Admin's rules take it, and whose it seems to be."""
+"""What a token endpoint's answer says beside the tokens: whether an Admin's rules take it, and
+whose it seems to be."""
 
 import base64
 import json
@@ -10,10 +11,11 @@ _NAMES_OF_ACCOUNTS = ("email", "preferred_username", "upn", "name", "sub")
 
 
 def broken_rule(rules: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str | None:
-    """The first of `token_validation`'s rules that `answer` breaks, by its field; None where it keeps them all.
+    """The first of `token_validation`'s rules that `answer` breaks, by its field; None where it
+    keeps them all.
 
-    A field is a key of the answer, or else a dotted path into it; both sides are compared as text, booleans as `true`
-    and `false`.
+    A field is a key of the answer, or else a dotted path into it; both sides are compared as text,
+    booleans as `true` and `false`.
     """
     for name, expected in (rules or {}).items():
         if _text(_found(answer, name)) != _text(expected):
@@ -22,8 +24,8 @@ def broken_rule(rules: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> s
 
 
 def claimed_account(answer: Mapping[str, Any]) -> str | None:
-    """Whose the tokens say they are, to be shown and never relied on: a claim of the id_token, which came over TLS from
-    the token endpoint itself and is not verified further."""
+    """Whose the tokens say they are, to be shown and never relied on: a claim of the id_token,
+    which came over TLS from the token endpoint itself and is not verified further."""
     claims = _claims(answer.get("id_token"))
     for name in _NAMES_OF_ACCOUNTS:
         value = claims.get(name)

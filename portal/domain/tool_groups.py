@@ -1,12 +1,21 @@
-"""What a tool does, told from its words: for people who decide which tools of a server may be called."""
+"""What a tool does, told from its words: for people who decide which tools of a server may be
+called."""
 
 import re
 
 GROUPS = ("Create", "Read", "Update", "Delete", "Other")
 _WORDS = {
-    "Create": "create add new insert post send upload write make generate register start submit publish",
-    "Read": "get list read search find fetch show describe query count lookup view check download export whoami echo",
-    "Update": "update edit change set modify patch rename move replace merge assign enable disable configure put",
+    "Create": (
+        "create add new insert post send upload write make generate register start submit publish"
+    ),
+    "Read": (
+        "get list read search find fetch show describe query count lookup view check download"
+        " export whoami echo"
+    ),
+    "Update": (
+        "update edit change set modify patch rename move replace merge assign enable disable"
+        " configure put"
+    ),
     "Delete": "delete remove drop purge destroy revoke clear cancel archive erase",
 }
 _GROUP_OF = {word: group for group, words in _WORDS.items() for word in words.split()}
@@ -14,7 +23,8 @@ _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def group_of(name: str, description: str = "") -> str:
-    """The group of a tool: of the first telling word of its name, else of its description, else `Other`."""
+    """The group of a tool: of the first telling word of its name, else of its description, else
+    `Other`."""
     for text in (name, description):
         for word in _PARTS.findall(text):
             for form in (word.lower(), word.lower().removesuffix("s")):

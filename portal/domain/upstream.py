@@ -1,4 +1,5 @@
-"""The machines the portal speaks to: whom to ask, what they answered, and which addresses are allowed."""
+"""The machines the portal speaks to: whom to ask, what they answered, and which addresses are
+allowed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ Network = IPv4Network | IPv6Network
 
 
 class HealthStatus(StrEnum):
-    """healthy: the handshake succeeded; unhealthy: tried and failed; unknown: not tried, or not ours to judge."""
+    """healthy: the handshake succeeded; unhealthy: tried and failed; unknown: not tried, or not
+    ours to judge."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -40,7 +42,8 @@ class HealthReason(StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class AwsSigning:
-    """With what requests are signed (AWS Signature Version 4); `role` is one that would have to be assumed first."""
+    """With what requests are signed (AWS Signature Version 4); `role` is one that would have to be
+    assumed first."""
 
     access_key_id: str = ""
     secret_access_key: str = ""
@@ -57,9 +60,10 @@ class AwsSigning:
 class Target:
     """One upstream, ready to be spoken to: every value resolved, so most fields are secret.
 
-    `timeout` (seconds) bounds a whole operation: connecting, the handshake and the work. `spec_url` is an OpenAPI
-    document; a target with only that is judged by fetching it. `home` names the home folder that a command keeps from
-    one start to the next; without it that is in memory. `repr` shows the host and nothing that may be a secret.
+    `timeout` (seconds) bounds a whole operation: connecting, the handshake and the work. `spec_url`
+    is an OpenAPI document; a target with only that is judged by fetching it. `home` names the home
+    folder that a command keeps from one start to the next; without it that is in memory. `repr`
+    shows the host and nothing that may be a secret.
     """
 
     transport: Transport
@@ -84,7 +88,9 @@ class Target:
             return "The server"
 
     def __repr__(self) -> str:
-        return f"Target(transport={self.transport!r}, label={self.label!r}, timeout={self.timeout!r})"
+        return (
+            f"Target(transport={self.transport!r}, label={self.label!r}, timeout={self.timeout!r})"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,10 +119,11 @@ class ToolDefinition:
 
 @dataclass(frozen=True, repr=False)
 class ToolOutcome:
-    """What a tool call gave: `wire` is MCP's CallToolResult (content, structuredContent, isError, _meta).
+    """What a tool call gave: `wire` is MCP's CallToolResult (content, structuredContent, isError,
+    _meta).
 
-    `is_error` is the upstream's own word, and also true when it refused the call with a JSON-RPC error; `wire` then
-    holds that error's message as its only content.
+    `is_error` is the upstream's own word, and also true when it refused the call with a JSON-RPC
+    error; `wire` then holds that error's message as its only content.
     """
 
     wire: Mapping[str, Any]
@@ -129,10 +136,11 @@ class ToolOutcome:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One look at an upstream. `message` is for people and never holds a secret, a URL path or the upstream's words.
+    """One look at an upstream. `message` is for people and never holds a secret, a URL path or the
+    upstream's words.
 
-    `tools` is None when they were not asked for or not given. `challenge`: a 401 carried WWW-Authenticate; `wanted`:
-    the scopes of a refusal that asks for more rights (RFC 6750, 3.1).
+    `tools` is None when they were not asked for or not given. `challenge`: a 401 carried
+    WWW-Authenticate; `wanted`: the scopes of a refusal that asks for more rights (RFC 6750, 3.1).
     """
 
     status: HealthStatus
@@ -151,7 +159,8 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-# Refused whatever the operator allows: none of these is ever an MCP server, and several hand out cloud credentials.
+# Refused whatever the operator allows: none of these is ever an MCP server, and several hand out
+# cloud credentials.
 _NEVER = _networks(
     "0.0.0.0/8",
     "169.254.0.0/16",
@@ -166,9 +175,16 @@ _NEVER = _networks(
     "fd20:ce::254/128",  # Google's
 )
 _PRIVATE = _networks(
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "::1/128", "fc00::/7"
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "::1/128",
+    "fc00::/7",
 )
-# The rest of IANA's special-purpose registries. Written out: `is_global` calls several of them global.
+# The rest of IANA's special-purpose registries. Written out: `is_global` calls several of them
+# global.
 _SPECIAL = _networks(
     "192.0.0.0/24",
     "192.0.2.0/24",
@@ -197,13 +213,15 @@ def _within(address: Address, networks: tuple[Network, ...]) -> bool:
 
 
 def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses that packets to `address` may really go to (RFC 4291, 6052, 8215, 3056, 4380)."""
+    """The IPv4 addresses that packets to `address` may really go to (RFC 4291, 6052, 8215, 3056,
+    4380)."""
     bits = int(address)
     low = IPv4Address(bits & 0xFFFFFFFF)
     if bits > 1 and _within(address, _LOW_32_BITS):  # :: and ::1 are themselves
         return (low,)
     if address in _LOCAL_NAT64:
-        # The operator of the translator chooses the prefix length, so both ends of RFC 6052's table are judged.
+        # The operator of the translator chooses the prefix length, so both ends of RFC 6052's table
+        # are judged.
         spread = (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF
         return (low, IPv4Address(spread)) if spread else (low,)
     if address in _SIX_TO_FOUR:
@@ -217,8 +235,8 @@ def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
 class OutboundPolicy:
     """Which addresses the portal may connect to.
 
-    `allow_private` opens loopback and private ranges: all of them, none, or those within the listed CIDRs.
-    Raises ValueError for a text that is no CIDR.
+    `allow_private` opens loopback and private ranges: all of them, none, or those within the listed
+    CIDRs. Raises ValueError for a text that is no CIDR.
     """
 
     allow_private: bool | tuple[str, ...] = False

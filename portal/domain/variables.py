@@ -27,16 +27,22 @@ class Variable:
 
 
 def references(text: str) -> tuple[str, ...]:
-    """The names that `text` refers to, each once, in order. `${1abc}` and `${a-b}` are literal text."""
+    """The names that `text` refers to, each once, in order. `${1abc}` and `${a-b}` are literal
+    text."""
     return tuple(dict.fromkeys(_REFERENCE.findall(text)))
 
 
-def required_variables(variables: Iterable[Variable], referenced: Collection[str]) -> tuple[Variable, ...]:
-    """Those a person must supply: per-user, referred to by a header, and not covered by a non-empty global value."""
+def required_variables(
+    variables: Iterable[Variable], referenced: Collection[str]
+) -> tuple[Variable, ...]:
+    """Those a person must supply: per-user, referred to by a header, and not covered by a non-empty
+    global value."""
     variables = tuple(variables)
     covered = {v.name for v in variables if v.scope is Scope.GLOBAL and v.has_value}
     required = {
-        v.name: v for v in variables if v.scope is Scope.USER and v.name in referenced and v.name not in covered
+        v.name: v
+        for v in variables
+        if v.scope is Scope.USER and v.name in referenced and v.name not in covered
     }
     return tuple(required.values())
 

@@ -1,4 +1,5 @@
-"""Embedded mode needs no set-up: it makes its own keys and keeps them in `var/`, readable by its owner only."""
+"""Embedded mode needs no set-up: it makes its own keys and keeps them in `var/`, readable by its
+owner only."""
 
 import base64
 import os
@@ -10,9 +11,11 @@ _KEYS = ("PORTAL_SECRET_KEY", "PORTAL_ENCRYPTION_KEYS")
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
-    """Where the database is SQLite and keys are not given, take them from `portal.env` beside it, made on first need.
+    """Where the database is SQLite and keys are not given, take them from `portal.env` beside it,
+    made on first need.
 
-    With any other database nothing is made up: there the operator brings the keys, the same for every process.
+    With any other database nothing is made up: there the operator brings the keys, the same for
+    every process.
     """
     url = environment.get("PORTAL_DATABASE_URL") or "sqlite:///var/portal.db"
     if not url.startswith("sqlite:///") or all(environment.get(name) for name in _KEYS):

@@ -24,7 +24,7 @@ from portal.domain.principals import OPERATOR
 from portal.services.access import sessions
 from portal.services.credentials import providers
 from portal.services.drafts import temporary_servers
-from portal.services.operations import binding, bootstrap, revocations  # fmt: skip
+from portal.services.operations import binding, bootstrap, revocations
 from portal.services.tools import tool_changes
 from portal.services.upstreams import connection_test, health
 from portal.settings import Settings
@@ -42,16 +42,20 @@ _THREADS_FOR_PAGES = 2  # of each process, so that people can go on while all up
 
 
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
-    """Make the first Admin and take over the config file; the one-time password is announced here and nowhere else."""
+    """Make the first Admin and take over the config file; the one-time password is announced here
+    and nowhere else."""
     with database.session(writes=True) as session:
         take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
-        password, key = settings.bootstrap_admin_password, settings.bootstrap_api_key
+        password = settings.bootstrap_admin_password
+        key = settings.bootstrap_api_key
         try:
             admin = bootstrap.make_first_admin(
-                session, OPERATOR, email=settings.bootstrap_admin_email,
+                session,
+                OPERATOR,
+                email=settings.bootstrap_admin_email,
                 password=password.get_secret_value() if password else None,
                 api_key=key.get_secret_value() if key else None,
-            )  # fmt: skip
+            )
         except InvalidInput as error:
             setting = {"password": "PASSWORD", "email": "EMAIL"}.get(error.field or "")
             if setting is None:
@@ -72,7 +76,8 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until stopped; in embedded mode with a worker beside it that ends when this process does."""
+    """Serve until stopped; in embedded mode with a worker beside it that ends when this process
+    does."""
     import portal.web  # noqa: F401 - before gunicorn forks, so that its processes share it
 
     logs.begin(settings.log_format, settings.log_level)
@@ -86,7 +91,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
 
 
 def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
-    """Do what is due, over and over, until told to stop, or until the process `parent` is no longer the parent."""
+    """Do what is due, over and over, until told to stop, or until the process `parent` is no longer
+    the parent."""
     telemetry.begin(settings)
     if settings.metrics and settings.worker_metrics and parent is None:
         metrics.serve(settings.worker_metrics)
@@ -131,13 +137,18 @@ def do_round(database: Database, *, tidies: bool) -> int:
                 connection_test.forget_homes(session, OPERATOR)
     metrics.count("portal_worker_rounds_total", "done")
     if probed or compared:
-        told = {"probed": probed, "compared": compared, "ms": round((time.monotonic() - began) * 1000)}
+        told = {
+            "probed": probed,
+            "compared": compared,
+            "ms": round((time.monotonic() - began) * 1000),
+        }
         log.info("a round is done", extra=told)
     return probed + compared
 
 
 class _Log(GunicornLogger):  # type: ignore[misc]
-    """gunicorn's own words, written down as all others are; its access log stays off, ours knows more."""
+    """gunicorn's own words, written down as all others are; its access log stays off, ours knows
+    more."""
 
     def setup(self, cfg: Any) -> None:
         """Instead of handlers of its own."""
@@ -149,17 +160,33 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, started from our own command."""
 
     def __init__(
-        self, settings: Settings, *, host: str, port: int, workers: int, beside: "_WorkerBeside | None"
+        self,
+        settings: Settings,
+        *,
+        host: str,
+        port: int,
+        workers: int,
+        beside: "_WorkerBeside | None",
     ) -> None:
         self._portal_settings, self._beside = settings, beside
         self._options: dict[str, Any] = {
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
-            "workers": workers, "threads": _THREADS, "worker_class": "gthread", "timeout": 60, "graceful_timeout": 20,
-            "keepalive": 15, "limit_request_line": 8190, "limit_request_field_size": 16_380, "loglevel": "warning",
-            "proc_name": "mcp-portal", "control_socket_disable": True, "logger_class": _Log,
-            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid), "post_worker_init": _settle,
+            "workers": workers,
+            "threads": _THREADS,
+            "worker_class": "gthread",
+            "timeout": 60,
+            "graceful_timeout": 20,
+            "keepalive": 15,
+            "limit_request_line": 8190,
+            "limit_request_field_size": 16_380,
+            "loglevel": "warning",
+            "proc_name": "mcp-portal",
+            "control_socket_disable": True,
+            "logger_class": _Log,
+            "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
+            "post_worker_init": _settle,
             "pre_exec": lambda master: environment.hand_over_at_exec(master.cfg.env_orig),
-        }  # fmt: skip
+        }
         super().__init__()
 
     def load_config(self) -> None:
@@ -177,7 +204,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
 
 class _Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which looks after the worker beside as after its own processes: about once a second."""
+    """gunicorn's master, which looks after the worker beside as after its own processes: about once
+    a second."""
 
     def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
         self._beside = beside
@@ -215,10 +243,12 @@ class _WorkerBeside:
 
 
 def _settle(_worker: object) -> None:
-    """Leave what the start has made out of the collections of garbage: it stays, and going through it takes long."""
+    """Leave what the start has made out of the collections of garbage: it stays, and going through
+    it takes long."""
     gc.collect()
     gc.freeze()
-    # A long list makes more objects than the usual 700 at once, and was gone through, whole, over and over.
+    # A long list makes more objects than the usual 700 at once, and was gone through, whole, over
+    # and over.
     gc.set_threshold(50_000, 20, 100)
 
 

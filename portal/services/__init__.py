@@ -11,6 +11,7 @@
     audit
     runtime, paging, unique, admins
 
-A use case is a function that is told the session and who asks, and asks the authorization module. The docstring of a
-package names its modules with use cases; the others are for the packages above it.
+A use case is a function that is told the session and who asks, and asks the authorization module.
+The docstring of a package names its modules with use cases; the others are for the packages above
+it.
 """

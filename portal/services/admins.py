@@ -8,10 +8,13 @@ from portal.store.models import User
 
 
 def is_last_admin(session: Session, user: User) -> bool:
-    """Whether nobody else could govern. Locks the Admins' rows: two who remove one another take turns."""
+    """Whether nobody else could govern. Locks the Admins' rows: two who remove one another take
+    turns."""
     if not authz.is_active_admin(user):
         return False
-    admins = session.scalars(select(User.user_id).where(authz.active_admins()).order_by(User.user_id).with_for_update())
+    admins = session.scalars(
+        select(User.user_id).where(authz.active_admins()).order_by(User.user_id).with_for_update()
+    )
     return set(admins) <= {user.user_id}
 
 

@@ -23,12 +23,37 @@ from portal.store.models import Preference, Server
 
 _NAME = "general_settings"
 REQUIRABLE_FIELDS = (
-    "description", "alias", "server_name", "source_url", "url", "spec_path", "auth_type", "instructions", "mcp_info",
-    "allowed_tools", "tool_name_to_display_name", "tool_name_to_description", "extra_headers", "static_headers",
-    "env_vars", "credentials", "authorization_url", "token_url", "registration_url", "oauth2_flow",
-    "token_validation", "is_byok", "byok_description", "byok_api_key_help_url", "timeout", "command", "args", "env",
-    "transport", "mcp_access_groups",
-)  # fmt: skip
+    "description",
+    "alias",
+    "server_name",
+    "source_url",
+    "url",
+    "spec_path",
+    "auth_type",
+    "instructions",
+    "mcp_info",
+    "allowed_tools",
+    "tool_name_to_display_name",
+    "tool_name_to_description",
+    "extra_headers",
+    "static_headers",
+    "env_vars",
+    "credentials",
+    "authorization_url",
+    "token_url",
+    "registration_url",
+    "oauth2_flow",
+    "token_validation",
+    "is_byok",
+    "byok_description",
+    "byok_api_key_help_url",
+    "timeout",
+    "command",
+    "args",
+    "env",
+    "transport",
+    "mcp_access_groups",
+)
 """What may be required of a submission: every field that one may fill in."""
 
 
@@ -43,7 +68,8 @@ class Preferences:
     trusted_proxies: tuple[str, ...] = ()
     trusted_redirect_origins: tuple[str, ...] = ()
     key_max_age_days: int | None = None
-    """How many days after it is made an API key has to end at the latest; None lets keys live for good."""
+    """How many days after it is made an API key has to end at the latest; None lets keys live for
+    good."""
 
 
 MOST_KEY_AGE_DAYS = 3_650
@@ -53,38 +79,52 @@ _KNOWN = frozenset(field.name for field in fields(Preferences))
 
 
 def load_preferences(session: Session) -> Preferences:
-    """The settings as they are now. Asks nobody: every decision depends on them, none of them is secret."""
+    """The settings as they are now. Asks nobody: every decision depends on them, none of them is
+    secret."""
     return preferences_of(read(session, STORED).scalar())
 
 
 def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
     """The settings out of what `STORED` found."""
     given = (stored or {}).items()
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given if k in _KNOWN}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in given if k in _KNOWN
+    }
     return Preferences(**values)
 
 
 def get_preferences(session: Session, principal: Principal) -> dict[str, object]:
     """The settings, and the ids of the servers that are listed publicly."""
     authz.require(principal, Action.PREFERENCE_READ)
-    public = session.scalars(select(Server.server_id).where(Server.is_public).order_by(Server.server_id))
+    public = session.scalars(
+        select(Server.server_id).where(Server.is_public).order_by(Server.server_id)
+    )
     return {**asdict(load_preferences(session)), "public_mcp_servers": list(public)}
 
 
 def update_preferences(
-    session: Session, principal: Principal, changes: Mapping[str, object], *, arrival: Arrival | None = None,
-    confirmed: bool = False, seen: str | None = None,
-) -> dict[str, object]:  # fmt: skip
-    """Change the settings that are named. Raises `InvalidInput` for a value that a setting cannot have.
+    session: Session,
+    principal: Principal,
+    changes: Mapping[str, object],
+    *,
+    arrival: Arrival | None = None,
+    confirmed: bool = False,
+    seen: str | None = None,
+) -> dict[str, object]:
+    """Change the settings that are named. Raises `InvalidInput` for a value that a setting cannot
+    have.
 
-    `arrival` is how the caller's request came: where the change would make them external, it raises `Conflict` with
-    `would_be_external` unless `confirmed`. `seen` is the `state_of` that was edited: another one now is a `Conflict`.
+    `arrival` is how the caller's request came: where the change would make them external, it raises
+    `Conflict` with `would_be_external` unless `confirmed`. `seen` is the `state_of` that was
+    edited: another one now is a `Conflict`.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     _check(changes, any_name=principal.is_operator)
     before = load_preferences(session)
     if seen is not None and seen != state_of(before):
-        raise Conflict("Somebody changed the settings meanwhile. Load the page again.", code="stale_version")
+        raise Conflict(
+            "Somebody changed the settings meanwhile. Load the page again.", code="stale_version"
+        )
     after = _merged(before, changes)
     if arrival is not None and not confirmed:
         _refuse_to_shut_out(arrival, before, after)
@@ -106,7 +146,8 @@ def state_of(preferences: Preferences) -> str:
 def appearance(
     session: Session, principal: Principal, arrival: Arrival, changes: Mapping[str, object]
 ) -> tuple[Appearance, Appearance]:
-    """How the caller looks to the portal with the settings as they are, and as they would be with `changes`."""
+    """How the caller looks to the portal with the settings as they are, and as they would be with
+    `changes`."""
     authz.require(principal, Action.PREFERENCE_READ)
     stored = load_preferences(session)
     return _seen(arrival, stored), _seen(arrival, _merged(stored, changes))
@@ -115,7 +156,12 @@ def appearance(
 def _merged(stored: Preferences, changes: Mapping[str, object]) -> Preferences:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
     return replace(
-        stored, **{name: value for name, value in values.items() if value is not None or name in _MAY_BE_NOTHING}
+        stored,
+        **{
+            name: value
+            for name, value in values.items()
+            if value is not None or name in _MAY_BE_NOTHING
+        },
     )
 
 
@@ -132,10 +178,11 @@ def _refuse_to_shut_out(arrival: Arrival, before: Preferences, after: Preference
         return
     changed_ranges = before.mcp_internal_ip_ranges != after.mcp_internal_ip_ranges
     raise Conflict(
-        f"With this you would come from outside yourself ({then.address or 'no address'}), and internal servers would "
-        "not exist for you. Confirm it, or change the ranges.",
-        code="would_be_external", field="mcp_internal_ip_ranges" if changed_ranges else "trusted_proxies",
-    )  # fmt: skip
+        f"With this you would come from outside yourself ({then.address or 'no address'}), and"
+        " internal servers would not exist for you. Confirm it, or change the ranges.",
+        code="would_be_external",
+        field="mcp_internal_ip_ranges" if changed_ranges else "trusted_proxies",
+    )
 
 
 def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
@@ -149,24 +196,30 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
             except ValueError:
                 raise InvalidInput("Write ranges as 10.0.0.0/8.", field=field) from None
             if network.prefixlen == 0:
-                raise InvalidInput("A range of all addresses there are would mean nothing.", field=field)
+                raise InvalidInput(
+                    "A range of all addresses there are would mean nothing.", field=field
+                )
     days = changes.get("key_max_age_days")
     if days is not None and (not isinstance(days, int) or not 1 <= days <= MOST_KEY_AGE_DAYS):
         raise InvalidInput(
-            f"Write a number of days from 1 to {MOST_KEY_AGE_DAYS}, or nothing for keys that need not end.",
+            f"Write a number of days from 1 to {MOST_KEY_AGE_DAYS}, or nothing for keys that need"
+            " not end.",
             field="key_max_age_days",
         )
     for origin in _listed(changes, "trusted_redirect_origins"):
         if not is_trusted_entry(origin):
             raise InvalidInput(
-                "Write app.example.com, app.example.com:8443, *.example.com, or a native app's whole address.",
+                "Write app.example.com, app.example.com:8443, *.example.com, or a native app's"
+                " whole address.",
                 field="trusted_redirect_origins",
             )
     for name in () if any_name else _listed(changes, "mcp_required_fields"):
         if name not in REQUIRABLE_FIELDS:
             close = difflib.get_close_matches(name, REQUIRABLE_FIELDS, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise InvalidInput(f"No server has a field {name[:64]} to fill in.{hint}", field="mcp_required_fields")
+            raise InvalidInput(
+                f"No server has a field {name[:64]} to fill in.{hint}", field="mcp_required_fields"
+            )
 
 
 def _listed(changes: Mapping[str, object], name: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""What every use case of this process shares, hung on the database session so that nobody holds it globally."""
+"""What every use case of this process shares, hung on the database session so that nobody holds it
+globally."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,12 +37,14 @@ class Runtime:
 
     @cached_property
     def chain_keys(self) -> Mapping[str, bytes]:
-        """The keys of the audit's chain, by the ids of those in the ring that they come from, newest first."""
+        """The keys of the audit's chain, by the ids of those in the ring that they come from,
+        newest first."""
         return self.vault.keys_for("audit chain")
 
     @cached_property
     def decoy_hash(self) -> str:
-        """A hash nobody knows the password of, so that an unknown e-mail takes as long as a wrong password."""
+        """A hash nobody knows the password of, so that an unknown e-mail takes as long as a wrong
+        password."""
         return self.hasher.hash("nobody has this password")
 
 

@@ -7,7 +7,8 @@ from portal.domain.errors import Conflict
 
 
 def flush_unique(session: Session, message: str, field: str) -> None:
-    """Write what waits. Raises `Conflict` with `message` on `field` where something of this name is there already."""
+    """Write what waits. Raises `Conflict` with `message` on `field` where something of this name is
+    there already."""
     try:
         session.flush()
     except IntegrityError:

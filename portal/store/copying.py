@@ -17,16 +17,21 @@ class Broken(Exception):
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy of `source` as it is at one moment, as a single new file that only its owner reads. Raises `Broken` where
-    it is not whole."""
+    """A copy of `source` as it is at one moment, as a single new file that only its owner reads.
+    Raises `Broken` where it is not whole."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     here = f"{source.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(here, uri=True)) as reading, closing(sqlite3.connect(target)) as writing:
+    with (
+        closing(sqlite3.connect(here, uri=True)) as reading,
+        closing(sqlite3.connect(target)) as writing,
+    ):
         try:
             reading.backup(writing)  # in one step: under WAL writers go on meanwhile
         except sqlite3.DatabaseError as error:
             raise Broken(str(error)) from None
-        writing.execute("PRAGMA journal_mode=DELETE")  # what would be in a file beside it is in the file itself
+        writing.execute(
+            "PRAGMA journal_mode=DELETE"
+        )  # what would be in a file beside it is in the file itself
         check(writing)
     _sync(target)
 
@@ -49,7 +54,8 @@ def digest(file: Path) -> str:
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Have the database, where there is one, for oneself: nobody opens it until the block ends. Raises `InUse`."""
+    """Have the database, where there is one, for oneself: nobody opens it until the block ends.
+    Raises `InUse`."""
     if not file.exists():
         yield
         return
@@ -58,7 +64,9 @@ def alone(file: Path) -> Iterator[None]:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
-            connection.execute("PRAGMA journal_mode=DELETE")  # nothing is left beside it that the next one would read
+            connection.execute(
+                "PRAGMA journal_mode=DELETE"
+            )  # nothing is left beside it that the next one would read
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise InUse(str(file)) from None
@@ -68,7 +76,8 @@ def alone(file: Path) -> Iterator[None]:
 
 
 def put_in_place(new: Path, file: Path) -> None:
-    """Make `new` the database, in one step; it has to be in the same folder, and `file` ours `alone`."""
+    """Make `new` the database, in one step; it has to be in the same folder, and `file` ours
+    `alone`."""
     with closing(sqlite3.connect(new)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     _sync(new)

@@ -1,4 +1,5 @@
-"""Counting tries toward a rate limit in the database: one statement a try, in a short transaction of its own."""
+"""Counting tries toward a rate limit in the database: one statement a try, in a short transaction
+of its own."""
 
 import hashlib
 import time
@@ -12,10 +13,12 @@ from portal.store.models import RateCount
 
 
 def count_try(session: Session, key: str, limit: int, seconds: int, amount: int = 1) -> bool:
-    """Count `amount` more tries of `key`, unless that is over `limit` within `seconds`; whether it was within.
+    """Count `amount` more tries of `key`, unless that is over `limit` within `seconds`; whether it
+    was within.
 
-    The tries of the last full window count by the part of it that still lies within `seconds` (a sliding window
-    counter), so that nobody has twice the limit around the end of a window. What is refused is not counted.
+    The tries of the last full window count by the part of it that still lies within `seconds` (a
+    sliding window counter), so that nobody has twice the limit around the end of a window. What is
+    refused is not counted.
     """
     if amount > limit:
         return False
@@ -25,27 +28,34 @@ def count_try(session: Session, key: str, limit: int, seconds: int, amount: int 
         key_hash=_hash(key), started_at=at, hits=amount, hits_before=0, expires_at=at + 2 * seconds
     )
     age = at - RateCount.started_at
-    is_over, is_long_over = age >= seconds, age >= 2 * seconds
+    is_over = age >= seconds
+    is_long_over = age >= 2 * seconds
     hits = case((is_over, 0), else_=RateCount.hits)
-    before: ColumnElement[int] = case((is_long_over, 0), (is_over, RateCount.hits), else_=RateCount.hits_before)
-    started = case((is_long_over, at), (is_over, RateCount.started_at + seconds), else_=RateCount.started_at)
+    before: ColumnElement[int] = case(
+        (is_long_over, 0), (is_over, RateCount.hits), else_=RateCount.hits_before
+    )
+    started = case(
+        (is_long_over, at), (is_over, RateCount.started_at + seconds), else_=RateCount.started_at
+    )
     still = before * (1.0 - (at - started) / seconds)
     done = session.execute(
         statement.on_conflict_do_update(
             index_elements=[RateCount.key_hash],
             set_={
-                "started_at": started, "hits": hits + amount, "hits_before": before,
+                "started_at": started,
+                "hits": hits + amount,
+                "hits_before": before,
                 "expires_at": started + 2 * seconds,
             },
             where=hits + still + amount < limit + 1,
         ).returning(RateCount.key_hash)
-    )  # fmt: skip
+    )
     return done.scalar() is not None
 
 
 def tries_of(session: Session, key: str, limit: int, seconds: int) -> tuple[float, int]:
-    """Since when the tries of `key` count (seconds since 1970; `seconds` later another one is taken where the limit is
-    reached), and how many count."""
+    """Since when the tries of `key` count (seconds since 1970; `seconds` later another one is taken
+    where the limit is reached), and how many count."""
     at = _now(session)
     row = session.execute(
         select(RateCount.started_at, RateCount.hits, RateCount.hits_before, cast(at, Double)).where(
@@ -60,8 +70,11 @@ def tries_of(session: Session, key: str, limit: int, seconds: int) -> tuple[floa
         over_by = now - started - seconds
         started, hits, before = (started + seconds, 0, hits) if over_by < seconds else (now, 0, 0)
     counted = hits + int(before * (1.0 - (now - started) / seconds))
-    # Those of the last window move out one by one; where this one is full, its first moves out after its end.
-    free_at = started + seconds * (1.0 - (limit - hits) / before if before and hits < limit else 1.0)
+    # Those of the last window move out one by one; where this one is full, its first moves out
+    # after its end.
+    free_at = started + seconds * (
+        1.0 - (limit - hits) / before if before and hits < limit else 1.0
+    )
     return max(free_at, now) - seconds, min(limit, counted)
 
 

@@ -2,7 +2,13 @@
 
 from enum import StrEnum
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
@@ -17,18 +23,26 @@ class DatabaseFault(StrEnum):
 
 
 _SQLITE = {
-    "database is locked": DatabaseFault.BUSY, "database table is locked": DatabaseFault.BUSY,
-    "database or disk is full": DatabaseFault.FULL, "disk I/O error": DatabaseFault.FULL,
-    "attempt to write a readonly": DatabaseFault.READ_ONLY, "no such table": DatabaseFault.OTHER_SCHEMA,
+    "database is locked": DatabaseFault.BUSY,
+    "database table is locked": DatabaseFault.BUSY,
+    "database or disk is full": DatabaseFault.FULL,
+    "disk I/O error": DatabaseFault.FULL,
+    "attempt to write a readonly": DatabaseFault.READ_ONLY,
+    "no such table": DatabaseFault.OTHER_SCHEMA,
     "no such column": DatabaseFault.OTHER_SCHEMA,
-}  # fmt: skip
-# PostgreSQL's codes: lock not available, deadlock, serialization; disk full; read-only; no such table, no such column,
-# and no right to it.
+}
+# PostgreSQL's codes: lock not available, deadlock, serialization; disk full; read-only; no such
+# table, no such column, and no right to it.
 _SQLSTATES = {
-    "55P03": DatabaseFault.BUSY, "40P01": DatabaseFault.BUSY, "40001": DatabaseFault.BUSY,
-    "53100": DatabaseFault.FULL, "25006": DatabaseFault.READ_ONLY, "42P01": DatabaseFault.OTHER_SCHEMA,
-    "42703": DatabaseFault.OTHER_SCHEMA, "42501": DatabaseFault.OTHER_SCHEMA,
-}  # fmt: skip
+    "55P03": DatabaseFault.BUSY,
+    "40P01": DatabaseFault.BUSY,
+    "40001": DatabaseFault.BUSY,
+    "53100": DatabaseFault.FULL,
+    "25006": DatabaseFault.READ_ONLY,
+    "42P01": DatabaseFault.OTHER_SCHEMA,
+    "42703": DatabaseFault.OTHER_SCHEMA,
+    "42501": DatabaseFault.OTHER_SCHEMA,
+}
 
 
 def fault_of(error: SQLAlchemyError) -> DatabaseFault | None:
@@ -38,7 +52,11 @@ def fault_of(error: SQLAlchemyError) -> DatabaseFault | None:
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
         return None
     known = _SQLSTATES.get(getattr(error.orig, "sqlstate", None) or "")
-    known = known or next((fault for words, fault in _SQLITE.items() if str(error.orig).startswith(words)), None)
-    if known is None and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+    known = known or next(
+        (fault for words, fault in _SQLITE.items() if str(error.orig).startswith(words)), None
+    )
+    if known is None and (
+        error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    ):
         return DatabaseFault.GONE
     return known

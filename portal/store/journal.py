@@ -1,11 +1,12 @@
 """The revocation journal of SQLite: a file beside the database, and in no backup of it.
 
-It is a line of JSON for each entry of `revocations`, appended and synced after the commit. Each line carries an HMAC
-over itself and the line before, so that nothing in it can be changed, moved or left out unnoticed. Beside it stands
-the head of the audit's chain, in a small file that is written over; it says how far the journal went, too, so that a
-journal whose end was cut off is noticed.
+It is a line of JSON for each entry of `revocations`, appended and synced after the commit. Each
+line carries an HMAC over itself and the line before, so that nothing in it can be changed, moved or
+left out unnoticed. Beside it stands the head of the audit's chain, in a small file that is written
+over; it says how far the journal went, too, so that a journal whose end was cut off is noticed.
 
-A journal that was not begun is not written: `services/operations/revocations.py` begins it when the portal starts.
+A journal that was not begun is not written: `services/operations/revocations.py` begins it when the
+portal starts.
 """
 
 import fcntl
@@ -38,9 +39,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class OutsideHead:
-    """The end of the audit's chain as it stands outside of the chain, and of the journal at that time.
+    """The end of the audit's chain as it stands outside of the chain, and of the journal at that
+    time.
 
-    `announced` is the event that was about to be committed, with its hash: whether it was, the database tells.
+    `announced` is the event that was about to be committed, with its hash: whether it was, the
+    database tells.
     """
 
     sequence: int
@@ -73,7 +76,9 @@ class FileJournal:
         self.path, self._keys = path, dict(keys)
         self._newest = next(iter(self._keys))
         self._lock = threading.Lock()
-        self._known: tuple[int, int, str, int] | None = None  # inode, end, MAC and position of the last line
+        self._known: tuple[int, int, str, int] | None = (
+            None  # inode, end, MAC and position of the last line
+        )
 
     @property
     def head_path(self) -> Path:
@@ -92,7 +97,8 @@ class FileJournal:
             return Contents(fault=f"{self.path.name} cannot be read ({type(error).__name__})")
 
     def begin(self, journal_id: str, entries: Sequence[Entry]) -> None:
-        """Write the journal anew, in one step, under the newest key. One that does not hold is kept beside it."""
+        """Write the journal anew, in one step, under the newest key. One that does not hold is kept
+        beside it."""
         with self._lock:
             if self.exists() and self.read().fault:
                 os.replace(self.path, _free(self.path))
@@ -120,9 +126,11 @@ class FileJournal:
                 return None
 
     def catch_up(self, fetch: Callable[[int], Sequence[Entry]]) -> int:
-        """Append what `fetch(position)` answers: the entries behind that position. Answers how many these were.
+        """Append what `fetch(position)` answers: the entries behind that position. Answers how many
+        these were.
 
-        One process at a time does this; what is appended is on the disk when it ends. Raises `OSError`.
+        One process at a time does this; what is appended is on the disk when it ends. Raises
+        `OSError`.
         """
         with self._lock, self._open() as handle:
             inode, end, mac, position = self._refreshed(handle)
@@ -143,16 +151,25 @@ class FileJournal:
             return len(entries)
 
     def head(self) -> OutsideHead | None:
-        """The audit's head; None where none was noted. Raises `ValueError` where it does not hold."""
+        """The audit's head; None where none was noted. Raises `ValueError` where it does not
+        hold."""
         try:
             text = self.head_path.read_bytes().rstrip(b" \n")
         except FileNotFoundError:
             return None
         try:
             found = json.loads(text)
-            announced = (int(found["announced"][0]), str(found["announced"][1])) if "announced" in found else None
-            head = OutsideHead(int(found["sequence"]), str(found["hash"]), int(found["position"]), announced)
-            whole = hmac.compare_digest(self._mac(found["key"], "head", _facts_of(head)), found["mac"])
+            announced = (
+                (int(found["announced"][0]), str(found["announced"][1]))
+                if "announced" in found
+                else None
+            )
+            head = OutsideHead(
+                int(found["sequence"]), str(found["hash"]), int(found["position"]), announced
+            )
+            whole = hmac.compare_digest(
+                self._mac(found["key"], "head", _facts_of(head)), found["mac"]
+            )
         except (ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
@@ -160,18 +177,22 @@ class FileJournal:
         return head
 
     def announce(self, before: OutsideHead, after: OutsideHead) -> None:
-        """Write, before a commit, where the chain ends now and where it will end, so that whoever is killed between
-        the commit and the next `note_head` leaves a head that is true. Raises as `note_head` does.
+        """Write, before a commit, where the chain ends now and where it will end, so that whoever
+        is killed between the commit and the next `note_head` leaves a head that is true. Raises as
+        `note_head` does.
         """
         with self._lock, self._open() as journal:
             head = replace(
-                before, position=self._refreshed(journal)[3], announced=(after.sequence, after.event_hash)
-            )  # fmt: skip
+                before,
+                position=self._refreshed(journal)[3],
+                announced=(after.sequence, after.event_hash),
+            )
             self._write_head(head, is_synced=True)
 
     def note_head(self, head: OutsideHead, *, force: bool = False) -> None:
-        """Write the audit's head and how far the journal goes by now, where the head is further than the one that
-        stands there, or with `force` in any case. Raises `OSError`, and `ValueError` where the journal does not hold.
+        """Write the audit's head and how far the journal goes by now, where the head is further
+        than the one that stands there, or with `force` in any case. Raises `OSError`, and
+        `ValueError` where the journal does not hold.
         """
         with self._lock, self._open() as journal:  # others wait for the lock on the journal
             with suppress(ValueError):
@@ -199,7 +220,8 @@ class FileJournal:
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        """The file, locked against other processes; the one that stands there now, should it have been replaced."""
+        """The file, locked against other processes; the one that stands there now, should it have
+        been replaced."""
         while True:
             handle = os.open(self.path, os.O_RDWR)
             try:
@@ -212,10 +234,13 @@ class FileJournal:
                 os.close(handle)
 
     def _refreshed(self, handle: int) -> tuple[int, int, str, int]:
-        """Where the file ends that `handle` is open on. Raises `ValueError` where it does not hold."""
+        """Where the file ends that `handle` is open on. Raises `ValueError` where it does not
+        hold."""
         stat = os.fstat(handle)
         known = (
-            self._known if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size else None
+            self._known
+            if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size
+            else None
         )
         begin = Contents() if known is None else Contents("known", end=known[1], mac=known[2])
         found = self._parse(os.pread(handle, stat.st_size - begin.end, begin.end), begin)
@@ -226,7 +251,10 @@ class FileJournal:
         return self._known
 
     def _parse(self, content: bytes, begin: Contents) -> Contents:
-        journal_id, mac, end, newest = begin.journal_id, begin.mac, begin.end, True
+        journal_id = begin.journal_id
+        mac = begin.mac
+        end = begin.end
+        newest = True
         entries: list[Entry] = []
         fault = None
         for number, line in enumerate(content.splitlines(keepends=True), 1):
@@ -234,8 +262,12 @@ class FileJournal:
                 break  # a process was killed while it wrote; the database still has it
             try:
                 found = json.loads(line)
-                [(name, said)] = [(name, found[name]) for name in ("journal", "entry") if name in found]
-                if not hmac.compare_digest(self._mac(found["key"], mac, {name: said}), found["mac"]):
+                [(name, said)] = [
+                    (name, found[name]) for name in ("journal", "entry") if name in found
+                ]
+                if not hmac.compare_digest(
+                    self._mac(found["key"], mac, {name: said}), found["mac"]
+                ):
                     raise ValueError("another HMAC")
                 if (name == "journal") != (journal_id is None):
                     raise ValueError("a beginning in between, or none")
@@ -246,7 +278,9 @@ class FileJournal:
             except (ValueError, KeyError, TypeError):
                 fault = f"line {number} of {self.path.name} does not hold"
                 break
-            mac, end, newest = found["mac"], end + len(line), newest and found["key"] == self._newest
+            mac = found["mac"]
+            end = end + len(line)
+            newest = newest and found["key"] == self._newest
         if fault is None and journal_id is None:
             fault = f"{self.path.name} is empty"
         return Contents(journal_id, tuple(entries), fault, newest, end, mac)
@@ -257,7 +291,8 @@ class FileJournal:
         return text.encode() + b"\n", mac
 
     def _mac(self, key_id: str, before: str, said: object) -> str:
-        """The HMAC over a line and that of the one before. Raises `KeyError` for a key that is not in the ring."""
+        """The HMAC over a line and that of the one before. Raises `KeyError` for a key that is not
+        in the ring."""
         text = json.dumps([before, said], separators=(",", ":"))
         return hmac.new(self._keys[key_id], text.encode(), hashlib.sha256).hexdigest()
 
@@ -270,7 +305,9 @@ def _facts_of(head: OutsideHead) -> list[object]:
 
 def _free(path: Path) -> Path:
     return next(
-        free for number in range(1, 10_000) if not (free := path.with_name(f"{path.name}.broken-{number}")).exists()
+        free
+        for number in range(1, 10_000)
+        if not (free := path.with_name(f"{path.name}.broken-{number}")).exists()
     )
 
 

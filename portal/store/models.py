@@ -1,6 +1,7 @@
 """Every table on one page.
 
-What is secret stands only in columns of type `Sealed`, as ciphertext of the vault. Ids are strings, times are UTC.
+What is secret stands only in columns of type `Sealed`, as ciphertext of the vault. Ids are strings,
+times are UTC.
 """
 
 import uuid
@@ -52,7 +53,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 DATABASE_TIME = type_coerce(func.now(), UtcDateTime())
-"""The time of the database's host, in a statement: hosts' clocks differ, and what one writes down another judges."""
+"""The time of the database's host, in a statement: hosts' clocks differ, and what one writes down
+another judges."""
 
 
 def time_of(session: Session) -> datetime:
@@ -104,7 +106,9 @@ class Server(Base):
     oauth2_flow: Mapped[str | None] = mapped_column(String(32))
     mcp_info: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     allowed_tools: Mapped[list[str]] = mapped_column(default=list)
-    tool_name_to_display_name: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    tool_name_to_display_name: Mapped[dict[str, str] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )
     tool_name_to_description: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
     extra_headers: Mapped[list[str]] = mapped_column(default=list)
     token_validation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -148,7 +152,8 @@ class Server(Base):
     )
 
     __table_args__ = (
-        # What decides whether a row is listed stands in the index, so that passing over a row does not fetch it.
+        # What decides whether a row is listed stands in the index, so that passing over a row does
+        # not fetch it.
         Index(
             "ix_servers_list",
             "approval_status",
@@ -164,16 +169,20 @@ class Server(Base):
 
 
 class ServerSecret(Base):
-    """One sealed value of a server's definition: a URL, the arguments, a header, an env value, a credential.
+    """One sealed value of a server's definition: a URL, the arguments, a header, an env value, a
+    credential.
 
-    `bound` is the value sealed for its destination, and what is opened; where it is null an older version wrote the
-    row. `sealed` is for such a version beside this one, or after a downgrade. `hint` is what may be shown of the value
-    without opening it (the origin of a URL); `refers_to` are a header's `${NAME}`s.
+    `bound` is the value sealed for its destination, and what is opened; where it is null an older
+    version wrote the row. `sealed` is for such a version beside this one, or after a downgrade.
+    `hint` is what may be shown of the value without opening it (the origin of a URL); `refers_to`
+    are a header's `${NAME}`s.
     """
 
     __tablename__ = "server_secrets"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     field: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(128), primary_key=True, default="")
     position: Mapped[int] = mapped_column(default=0)
@@ -192,7 +201,9 @@ class ServerVariable(Base):
 
     __tablename__ = "server_variables"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     position: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(128))
     scope: Mapped[str] = mapped_column(String(8))
@@ -240,17 +251,22 @@ class TeamMember(Base):
 
     __tablename__ = "team_members"
 
-    team_id: Mapped[str] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True, index=True)
+    team_id: Mapped[str] = mapped_column(
+        ForeignKey("teams.team_id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
     role: Mapped[str] = mapped_column(String(8), default="user")
 
 
 class ApiKey(Base):
     """A bearer secret for the API, kept as its SHA-256.
 
-    `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do; `admin`; or null for a
-    key that is older than the column. `issued_with` is the key that its owner issued it with: it ends with that one.
-    `issued_by` is the person who issued it, by whichever key; null for the operator's.
+    `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do;
+    `admin`; or null for a key that is older than the column. `issued_with` is the key that its
+    owner issued it with: it ends with that one. `issued_by` is the person who issued it, by
+    whichever key; null for the operator's.
     """
 
     __tablename__ = "api_keys"
@@ -259,8 +275,12 @@ class ApiKey(Base):
     key_alias: Mapped[str | None] = mapped_column(String(200))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     key_prefix: Mapped[str] = mapped_column(String(16))
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
-    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.team_id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str | None] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
+    team_id: Mapped[str | None] = mapped_column(
+        ForeignKey("teams.team_id", ondelete="CASCADE"), index=True
+    )
     allowed_routes: Mapped[list[str]] = mapped_column(default=list)
     set_by: Mapped[str | None] = mapped_column(String(8))
     issued_with: Mapped[str | None] = mapped_column(_ID, index=True)
@@ -297,8 +317,9 @@ class AccessGroupServer(Base):
 class Grant(Base):
     """One entry of what a user, team or key is granted.
 
-    `kind` is server, access_group, tools, toolset or own_group (`access_group_ids`). A server or group that is deleted
-    leaves the row behind with a null reference: it grants nothing any more, and still limits its holder.
+    `kind` is server, access_group, tools, toolset or own_group (`access_group_ids`). A server or
+    group that is deleted leaves the row behind with a null reference: it grants nothing any more,
+    and still limits its holder.
     """
 
     __tablename__ = "grants"
@@ -307,7 +328,9 @@ class Grant(Base):
     holder_kind: Mapped[str] = mapped_column(String(8))
     holder_id: Mapped[str] = mapped_column(_ID)
     kind: Mapped[str] = mapped_column(String(16))
-    server_id: Mapped[str | None] = mapped_column(ForeignKey("servers.server_id", ondelete="SET NULL"), index=True)
+    server_id: Mapped[str | None] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="SET NULL"), index=True
+    )
     access_group_id: Mapped[str | None] = mapped_column(
         ForeignKey("access_groups.access_group_id", ondelete="SET NULL"), index=True
     )
@@ -318,11 +341,14 @@ class Grant(Base):
 
 
 class UserCredential(Base):
-    """A person's own key (`byok`) or OAuth token (`oauth2`) for a server; the two never overwrite one another."""
+    """A person's own key (`byok`) or OAuth token (`oauth2`) for a server; the two never overwrite
+    one another."""
 
     __tablename__ = "user_credentials"
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True
+    )
     server_id: Mapped[str] = mapped_column(
         ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
     )
@@ -344,7 +370,9 @@ class UserVariable(Base):
 
     __tablename__ = "user_variables"
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True
+    )
     server_id: Mapped[str] = mapped_column(
         ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
     )
@@ -359,7 +387,9 @@ class BrowserSession(Base):
     __tablename__ = "sessions"
 
     session_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str | None] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
     user_agent: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -393,11 +423,14 @@ class Preference(Base):
 
 
 class Proposal(Base):
-    """A change that a submitter proposes to a server that is live; the approved state stays until it is decided."""
+    """A change that a submitter proposes to a server that is live; the approved state stays until
+    it is decided."""
 
     __tablename__ = "proposals"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     sealed: Mapped[bytes] = mapped_column(Sealed)
     summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
     submitted_by: Mapped[str] = mapped_column(String(320))
@@ -405,11 +438,14 @@ class Proposal(Base):
 
 
 class ImportDraft(Base):
-    """A document that a person is about to import, sealed for them; it lives an hour, and ends with the import."""
+    """A document that a person is about to import, sealed for them; it lives an hour, and ends with
+    the import."""
 
     __tablename__ = "import_drafts"
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True
+    )
     sealed: Mapped[bytes] = mapped_column(Sealed)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
@@ -420,7 +456,9 @@ class Review(Base):
     __tablename__ = "reviews"
 
     review_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), index=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), index=True
+    )
     at: Mapped[datetime] = mapped_column(default=now)
     actor: Mapped[str] = mapped_column(String(320))
     verdict: Mapped[str] = mapped_column(String(16))
@@ -443,11 +481,14 @@ class Toolset(Base):
 
 
 class ToolsetTool(Base):
-    """One tool of a toolset; goes with its server, and stays when the server no longer offers it."""
+    """One tool of a toolset; goes with its server, and stays when the server no longer offers
+    it."""
 
     __tablename__ = "toolset_tools"
 
-    toolset_id: Mapped[str] = mapped_column(ForeignKey("toolsets.toolset_id", ondelete="CASCADE"), primary_key=True)
+    toolset_id: Mapped[str] = mapped_column(
+        ForeignKey("toolsets.toolset_id", ondelete="CASCADE"), primary_key=True
+    )
     server_id: Mapped[str] = mapped_column(
         ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True, index=True
     )
@@ -456,14 +497,17 @@ class ToolsetTool(Base):
 
 
 class ToolSight(Base):
-    """When a server's tools were first seen, and so taken as accepted, and when they were last compared.
+    """When a server's tools were first seen, and so taken as accepted, and when they were last
+    compared.
 
     `probed` is what a reviewer's look at a submission gave, with the version that it was a look at.
     """
 
     __tablename__ = "tool_sights"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     first_at: Mapped[datetime | None]
     first_by: Mapped[str | None] = mapped_column(String(320))
     compared_at: Mapped[datetime | None]
@@ -471,14 +515,18 @@ class ToolSight(Base):
 
 
 class AcceptedTool(Base):
-    """The definition of a tool that was accepted, and the last one seen that is another. Upstream text: never trusted.
+    """The definition of a tool that was accepted, and the last one seen that is another. Upstream
+    text: never trusted.
 
-    `state` is same, added, changed, removed, or aside: differs, but the server's allow-list leaves the tool out.
+    `state` is same, added, changed, removed, or aside: differs, but the server's allow-list leaves
+    the tool out.
     """
 
     __tablename__ = "tool_definitions"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     tool_name: Mapped[str] = mapped_column(String(300), primary_key=True)
     state: Mapped[str] = mapped_column(String(8))
     accepted_hash: Mapped[str | None] = mapped_column(String(64))
@@ -515,7 +563,8 @@ class AuditEvent(Base):
 
 
 class ChainKey(Base):
-    """A key that hashes of the audit chain were made with, sealed, so that a key which left the ring still verifies."""
+    """A key that hashes of the audit chain were made with, sealed, so that a key which left the
+    ring still verifies."""
 
     __tablename__ = "chain_keys"
 
@@ -525,10 +574,11 @@ class ChainKey(Base):
 
 
 class Revocation(Base):
-    """Something that ended: access that was taken away. Written by triggers (`journal.py`), in the same transaction.
+    """Something that ended: access that was taken away. Written by triggers (`journal.py`), in the
+    same transaction.
 
-    `op` is start, ended, limited or returned; `kind` is the table, `subject` the JSON list of what names the row,
-    `facts` what is left of a row that was limited.
+    `op` is start, ended, limited or returned; `kind` is the table, `subject` the JSON list of what
+    names the row, `facts` what is left of a row that was limited.
     """
 
     __tablename__ = "revocations"
@@ -545,9 +595,11 @@ class Revocation(Base):
 
 
 class RateCount(Base):
-    """Tries that count toward a rate limit, where there is no Redis: those of this window and of the one before.
+    """Tries that count toward a rate limit, where there is no Redis: those of this window and of
+    the one before.
 
-    `key_hash` is the SHA-256 of what is counted; times are seconds since 1970, by the clock of the database.
+    `key_hash` is the SHA-256 of what is counted; times are seconds since 1970, by the clock of the
+    database.
     """
 
     __tablename__ = "rate_counts"
@@ -560,11 +612,14 @@ class RateCount(Base):
 
 
 class KnownSignIn(Base):
-    """A browser or an address from which a person signed in with their password of late; `mark_hash` is its SHA-256."""
+    """A browser or an address from which a person signed in with their password of late;
+    `mark_hash` is its SHA-256."""
 
     __tablename__ = "known_sign_ins"
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True
+    )
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     mark_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(default=now, index=True)

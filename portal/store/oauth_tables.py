@@ -1,6 +1,8 @@
-"""The tables of OAuth: redirects under way, what discovery found, clients on both sides, consents and tokens.
+"""The tables of OAuth: redirects under way, what discovery found, clients on both sides, consents
+and tokens.
 
-As in `models.py`: what is secret stands only in columns of type `Sealed`; ids are strings, times are UTC.
+As in `models.py`: what is secret stands only in columns of type `Sealed`; ids are strings, times
+are UTC.
 """
 
 from datetime import datetime
@@ -13,14 +15,17 @@ from portal.store.models import Base, Sealed, new_id, now
 
 _ID = String(128)
 STALE = "stale"
-"""Stands in `ServerAuthorization.found` where it only says where stored secrets may go, and has to be found anew."""
+"""Stands in `ServerAuthorization.found` where it only says where stored secrets may go, and has to
+be found anew."""
 
 
 class OAuthFlow(Base):
-    """A browser redirect under way, or just ended: Connect, the broker for an MCP client, a sign-in, a BYOK code.
+    """A browser redirect under way, or just ended: Connect, the broker for an MCP client, a
+    sign-in, a BYOK code.
 
-    `state_hash` is the SHA-256 of what the other side sends back, `browser_hash` that of the cookie which binds the
-    flow to one browser. `status` is pending, taken or over; what happened stands in `outcome`, for the result page.
+    `state_hash` is the SHA-256 of what the other side sends back, `browser_hash` that of the cookie
+    which binds the flow to one browser. `status` is pending, taken or over; what happened stands in
+    `outcome`, for the result page.
     """
 
     __tablename__ = "oauth_flows"
@@ -29,7 +34,9 @@ class OAuthFlow(Base):
     state_hash: Mapped[str] = mapped_column(String(64), unique=True)
     kind: Mapped[str] = mapped_column(String(16))
     browser_hash: Mapped[str | None] = mapped_column(String(64))
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str | None] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
     server_id: Mapped[str | None] = mapped_column(_ID, index=True)
     sealed: Mapped[bytes] = mapped_column(Sealed)
     status: Mapped[str] = mapped_column(String(16), default="pending")
@@ -39,22 +46,28 @@ class OAuthFlow(Base):
 
 
 class ServerAuthorization(Base):
-    """What discovery found for an OAuth server: its authorization server, the resource's name, the scopes asked for."""
+    """What discovery found for an OAuth server: its authorization server, the resource's name, the
+    scopes asked for."""
 
     __tablename__ = "server_authorizations"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     issuer: Mapped[str] = mapped_column(Text)
     found: Mapped[dict[str, Any]] = mapped_column(JSON)
     discovered_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class OAuthClientRegistration(Base):
-    """The portal as a client that registered itself (RFC 7591) at a server's authorization server, by its issuer."""
+    """The portal as a client that registered itself (RFC 7591) at a server's authorization server,
+    by its issuer."""
 
     __tablename__ = "oauth_client_registrations"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     issuer: Mapped[str] = mapped_column(String(512), primary_key=True)
     client_id: Mapped[str] = mapped_column(Text)
     sealed: Mapped[bytes | None] = mapped_column(Sealed)
@@ -63,10 +76,12 @@ class OAuthClientRegistration(Base):
 
 
 class McpClient(Base):
-    """An MCP client that registered itself at the portal's broker. All it says of itself is a claim.
+    """An MCP client that registered itself at the portal's broker. All it says of itself is a
+    claim.
 
-    `fingerprint` is the SHA-256 of the server and the metadata, so that equal registrations are one; None where the
-    upstream gave the id. `seen_at` is when the client last registered or began to authorize.
+    `fingerprint` is the SHA-256 of the server and the metadata, so that equal registrations are
+    one; None where the upstream gave the id. `seen_at` is when the client last registered or began
+    to authorize.
     """
 
     __tablename__ = "mcp_clients"
@@ -83,15 +98,20 @@ class McpClient(Base):
 
 
 class Consent(Base):
-    """A person allowed an MCP client to reach a server by way of the portal, and to be sent back there.
+    """A person allowed an MCP client to reach a server by way of the portal, and to be sent back
+    there.
 
     `client_hash` is the SHA-256 of the client's id and the redirect URI together.
     """
 
     __tablename__ = "consents"
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True
+    )
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     client_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     client_id: Mapped[str] = mapped_column(Text)
     redirect_uri: Mapped[str] = mapped_column(Text)
@@ -101,10 +121,11 @@ class Consent(Base):
 
 
 class RefreshGrant(Base):
-    """A refresh token of an upstream that an MCP client got by way of the portal; it ends with the person's consent.
+    """A refresh token of an upstream that an MCP client got by way of the portal; it ends with the
+    person's consent.
 
-    `refresh_hash` is the SHA-256 of the server's id and the token. `issuer` is what the token belongs to. `spent_at` is
-    when the client got another one for it.
+    `refresh_hash` is the SHA-256 of the server's id and the token. `issuer` is what the token
+    belongs to. `spent_at` is when the client got another one for it.
     """
 
     __tablename__ = "refresh_grants"
@@ -140,14 +161,18 @@ class TemporaryServer(Base):
 
 
 class SharedToken(Base):
-    """An access token that the portal got by itself: client credentials, or an exchange for one person (RFC 8693).
+    """An access token that the portal got by itself: client credentials, or an exchange for one
+    person (RFC 8693).
 
-    No other is asked for before `wait_until`; `early` counts those in a row that had expired at once.
+    No other is asked for before `wait_until`; `early` counts those in a row that had expired at
+    once.
     """
 
     __tablename__ = "shared_tokens"
 
-    server_id: Mapped[str] = mapped_column(ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), primary_key=True
+    )
     subject: Mapped[str] = mapped_column(String(64), primary_key=True, default="")
     sealed: Mapped[bytes] = mapped_column(Sealed)
     expires_at: Mapped[datetime | None]

@@ -1,8 +1,9 @@
 """Secrets at rest: AES-256-GCM under a ring of keys, each ciphertext bound to where it stands.
 
-A ciphertext is `1 | length of key id | key id | nonce (12 bytes) | AES-GCM output`. The associated data name the
-purpose, the owner, the server and its incarnation, the field and the destination origin, so a value that was moved to
-another row, a server made anew under an old id, or another host reads as absent (spec: 3-security, 7).
+A ciphertext is `1 | length of key id | key id | nonce (12 bytes) | AES-GCM output`. The associated
+data name the purpose, the owner, the server and its incarnation, the field and the destination
+origin, so a value that was moved to another row, a server made anew under an old id, or another
+host reads as absent (spec: 3-security, 7).
 """
 
 import logging
@@ -39,8 +40,18 @@ class Place:
 
     def associated_data(self, key_id: str) -> bytes:
         """The parts, each with its length in front, so that no two places give the same bytes."""
-        parts = (key_id, self.purpose, self.owner, self.server_id, self.incarnation, self.field, self.destination)
-        return b"".join([len(raw).to_bytes(4, "big") + raw for raw in [part.encode() for part in parts]])
+        parts = (
+            key_id,
+            self.purpose,
+            self.owner,
+            self.server_id,
+            self.incarnation,
+            self.field,
+            self.destination,
+        )
+        return b"".join(
+            [len(raw).to_bytes(4, "big") + raw for raw in [part.encode() for part in parts]]
+        )
 
 
 class Vault:
@@ -56,12 +67,15 @@ class Vault:
     def seal(self, text: str, place: Place) -> bytes:
         """The ciphertext of `text` under the newest key, for `place` only."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self._newest].encrypt(nonce, text.encode(), place.associated_data(self._newest))
+        sealed = self._ciphers[self._newest].encrypt(
+            nonce, text.encode(), place.associated_data(self._newest)
+        )
         return self.newest_header + nonce + sealed
 
     def keys_for(self, purpose: str) -> dict[str, bytes]:
-        """A key of 32 bytes for each of the ring, newest first, for a `purpose` other than sealing (HKDF, RFC 5869):
-        none of them tells anything of the ring or of those for another purpose."""
+        """A key of 32 bytes for each of the ring, newest first, for a `purpose` other than sealing
+        (HKDF, RFC 5869): none of them tells anything of the ring or of those for another
+        purpose."""
         return self._derive(purpose)
 
     @property
@@ -75,11 +89,13 @@ class Vault:
         return self._headers[0]
 
     def knows_key_of(self, ciphertext: bytes) -> bool:
-        """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without opening anything."""
+        """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without
+        opening anything."""
         return ciphertext.startswith(self._headers)
 
     def open(self, ciphertext: bytes | None, place: Place) -> str | None:
-        """The text, or None with a warning where the key is gone, the bytes are broken or stand in another place."""
+        """The text, or None with a warning where the key is gone, the bytes are broken or stand in
+        another place."""
         if ciphertext is None:
             return None
         try:
@@ -87,7 +103,9 @@ class Vault:
         except (InvalidTag, ValueError, KeyError, IndexError):
             metrics.security("decrypt_failed")
             log.warning(
-                "a stored secret cannot be read; it counts as not set (%s, server %s)", place.field, place.server_id
+                "a stored secret cannot be read; it counts as not set (%s, server %s)",
+                place.field,
+                place.server_id,
             )
             return None
 
@@ -108,7 +126,9 @@ class Vault:
         key_id = ciphertext[2 : 2 + ciphertext[1]].decode()
         body = ciphertext[2 + ciphertext[1] :]
         data = place.associated_data(key_id)
-        return self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
+        return (
+            self._ciphers[key_id].decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], data).decode()
+        )
 
 
 def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
@@ -116,7 +136,9 @@ def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
 
     def derive(purpose: str) -> dict[str, bytes]:
         return {
-            key_id: HKDF(SHA256(), 32, salt=None, info=f"mcp-portal {purpose} {key_id}".encode()).derive(key)
+            key_id: HKDF(
+                SHA256(), 32, salt=None, info=f"mcp-portal {purpose} {key_id}".encode()
+            ).derive(key)
             for key_id, key in keys.items()
         }
 
@@ -124,7 +146,8 @@ def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
 
 
 def key_id_of(ciphertext: bytes) -> str | None:
-    """The id of the key that sealed `ciphertext`, told by its first `HEADER_BYTES`; None for other bytes."""
+    """The id of the key that sealed `ciphertext`, told by its first `HEADER_BYTES`; None for other
+    bytes."""
     length = ciphertext[1] if len(ciphertext) > 1 and ciphertext[0] == _VERSION else 0
     found = bytes(ciphertext[2 : 2 + length])
     return found.decode() if len(found) == length and _KEY_ID.fullmatch(found) else None

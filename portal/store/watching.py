@@ -1,11 +1,12 @@
-"""What is noted when it ends: triggers write into `revocations` what takes access away, in the same transaction.
+"""What is noted when it ends: triggers write into `revocations` what takes access away, in the same
+transaction.
 
-The database itself does it, so that no use case, no cascade, no older version beside this one and no statement typed
-by hand can forget it. `WATCHED` names every table whose rows give access; `UNWATCHED` says of each other table why
-not. A test holds both to the models.
+The database itself does it, so that no use case, no cascade, no older version beside this one and
+no statement typed by hand can forget it. `WATCHED` names every table whose rows give access;
+`UNWATCHED` says of each other table why not. A test holds both to the models.
 
-On PostgreSQL a second trigger copies each entry into the schema `portal_journal`, which the documented backup leaves
-out. On SQLite `journal.py` copies them into a file after the commit.
+On PostgreSQL a second trigger copies each entry into the schema `portal_journal`, which the
+documented backup leaves out. On SQLite `journal.py` copies them into a file after the commit.
 """
 
 # ruff: noqa: S608 - every name is one of this file or of the models, none is input
@@ -19,10 +20,12 @@ from portal.store.models import Base
 
 SCHEMA = "portal_journal"
 _VERSION = 3
-"""Part of the triggers' names; a change of what they do needs another number. Those of other numbers are dropped."""
+"""Part of the triggers' names; a change of what they do needs another number. Those of other
+numbers are dropped."""
 SAME = "!same"
-"""Ends a mark that is about to be written in another form, and stands for the same: a password that is hashed anew.
-Writing the old value with this behind it, and then the new value, in one transaction, is no change that is noted."""
+"""Ends a mark that is about to be written in another form, and stands for the same: a password that
+is hashed anew. Writing the old value with this behind it, and then the new value, in one
+transaction, is no change that is noted."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +51,45 @@ class Watched:
 
 WATCHED = (
     Watched(
-        "api_keys", ("key_id",), limits=("revoked_at", "expires_at", "allowed_routes", "set_by"),
+        "api_keys",
+        ("key_id",),
+        limits=("revoked_at", "expires_at", "allowed_routes", "set_by"),
         over="(OLD.revoked_at is not null or OLD.expires_at <= CURRENT_TIMESTAMP)",
     ),
-    Watched("users", ("user_id",), limits=("role", "is_active"), marks=("password_hash", "sso_subject")),
+    Watched(
+        "users", ("user_id",), limits=("role", "is_active"), marks=("password_hash", "sso_subject")
+    ),
     Watched("teams", ("team_id",)),
     Watched("team_members", ("team_id", "user_id"), limits=("role",), returns=True),
     Watched(
-        "grants", ("holder_kind", "holder_id", "kind", "server_id", "access_group_id", "toolset_id"),
-        facts=("tools",), begins=True,
+        "grants",
+        ("holder_kind", "holder_id", "kind", "server_id", "access_group_id", "toolset_id"),
+        facts=("tools",),
+        begins=True,
     ),
     Watched("access_groups", ("access_group_id",)),
     Watched("access_group_servers", ("access_group_id", "server_id"), returns=True),
     Watched("toolsets", ("toolset_id",)),
     Watched("toolset_tools", ("toolset_id", "server_id", "tool_name"), begins=True),
     Watched(
-        "servers", ("server_id",),
+        "servers",
+        ("server_id",),
         limits=(
-            "approval_status", "is_public", "allow_all_keys", "available_on_public_internet", "allowed_tools",
-            "delegate_auth_to_upstream", "oauth_passthrough", "mcp_info.tool_allowlist_enforced",
+            "approval_status",
+            "is_public",
+            "allow_all_keys",
+            "available_on_public_internet",
+            "allowed_tools",
+            "delegate_auth_to_upstream",
+            "oauth_passthrough",
+            "mcp_info.tool_allowlist_enforced",
         ),
     ),
     Watched("consents", ("user_id", "server_id", "client_hash"), returns=True),
     Watched("mcp_clients", ("registration_id",)),
     Watched("user_credentials", ("user_id", "server_id", "kind")),
     Watched("user_variables", ("user_id", "server_id", "name")),
-)  # fmt: skip
+)
 
 UNWATCHED: Mapping[str, str] = {
     "sessions": "every restore ends all of them",
@@ -101,7 +117,8 @@ UNWATCHED: Mapping[str, str] = {
 
 
 def install(connection: Connection) -> None:
-    """Make the triggers where they are missing: a migration that makes a table anew loses those of SQLite."""
+    """Make the triggers where they are missing: a migration that makes a table anew loses those of
+    SQLite."""
     _drop_others(connection)
     if connection.dialect.name == "postgresql":
         _install_postgresql(connection)
@@ -123,15 +140,23 @@ def _there(connection: Connection) -> dict[str, str]:
     """The triggers that are there, whatever their number, with their tables."""
     if connection.dialect.name == "postgresql":
         query = "select tgname, relname from pg_trigger join pg_class on pg_class.oid = tgrelid"
-        query += " where relnamespace = current_schema()::regnamespace and tgname like 'portal_ends_%'"
+        query += (
+            " where relnamespace = current_schema()::regnamespace and tgname like 'portal_ends_%'"
+        )
     else:
-        query = "select name, tbl_name from sqlite_master where type = 'trigger' and name like 'portal_ends_%'"
+        query = (
+            "select name, tbl_name from sqlite_master where type = 'trigger' and name like"
+            " 'portal_ends_%'"
+        )
     return {row[0]: row[1] for row in connection.execute(text(query))}
 
 
 def _drop_others(connection: Connection) -> None:
-    """Drop the triggers of other versions, which would note the same once more, or what is not noted any more."""
-    others = {n: t for n, t in _there(connection).items() if not n.startswith(f"portal_ends_{_VERSION}_")}
+    """Drop the triggers of other versions, which would note the same once more, or what is not
+    noted any more."""
+    others = {
+        n: t for n, t in _there(connection).items() if not n.startswith(f"portal_ends_{_VERSION}_")
+    }
     if others and connection.dialect.name == "postgresql":
         connection.execute(text("set local lock_timeout = '30s'"))
     for name, table in others.items():
@@ -143,7 +168,11 @@ def _drop_others(connection: Connection) -> None:
 
 
 def _events(of: Watched) -> list[str]:
-    return ["delete", *(["update"] if of.limits or of.marks else []), *(["insert"] if of.returns or of.begins else [])]
+    return [
+        "delete",
+        *(["update"] if of.limits or of.marks else []),
+        *(["insert"] if of.returns or of.begins else []),
+    ]
 
 
 def _name(of: Watched, what: str) -> str:
@@ -154,7 +183,11 @@ def _plain(of: Watched, row: str, column: str, *, postgresql: bool) -> str:
     """A column, or a member of one, in a form that compares: JSON does not on PostgreSQL."""
     column, _, member = column.partition(".")
     if member:
-        return f"({row}.{column}->>'{member}')" if postgresql else f"json_extract({row}.{column}, '$.{member}')"
+        return (
+            f"({row}.{column}->>'{member}')"
+            if postgresql
+            else f"json_extract({row}.{column}, '$.{member}')"
+        )
     is_json = isinstance(Base.metadata.tables[of.table].columns[column].type, JSON)
     return f"cast({row}.{column} as text)" if is_json else f"{row}.{column}"
 
@@ -162,9 +195,15 @@ def _plain(of: Watched, row: str, column: str, *, postgresql: bool) -> str:
 def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, str]:
     """The operation, subject, facts and condition of an entry, as SQL."""
     row = "OLD" if what == "delete" else "NEW"
-    array, thing, cast = ("json_build_array", "json_build_object", "::text") if postgresql else (
-        "json_array", "json_object", "",
-    )  # fmt: skip
+    array, thing, cast = (
+        ("json_build_array", "json_build_object", "::text")
+        if postgresql
+        else (
+            "json_array",
+            "json_object",
+            "",
+        )
+    )
     differs = "is distinct from" if postgresql else "is not"
     subject = f"{array}({', '.join(f'{row}.{column}' for column in of.subject)}){cast}"
     kept = of.limits if what == "update" else of.facts
@@ -178,10 +217,16 @@ def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, 
     if what == "insert" and of.begins:
         return "returned", subject, facts, "1 = 1"
     if what == "insert":
-        return "returned", subject, facts, (
-            f"exists (select 1 from revocations where kind = '{of.table}' and subject = {subject})"
-        )  # fmt: skip
-    both = [[_plain(of, row, column, postgresql=postgresql) for row in ("OLD", "NEW")] for column in of.limits]
+        return (
+            "returned",
+            subject,
+            facts,
+            f"exists (select 1 from revocations where kind = '{of.table}' and subject = {subject})",
+        )
+    both = [
+        [_plain(of, row, column, postgresql=postgresql) for row in ("OLD", "NEW")]
+        for column in of.limits
+    ]
     changed = [f"{old} {differs} {new}" for old, new in both]
     return "limited", subject, facts, f"({' or '.join([*changed, *marks.values()])})"
 
@@ -201,17 +246,19 @@ def _install_sqlite(connection: Connection) -> None:
     for of, what in _missing(connection):
         op, subject, facts, condition = _parts(of, what, postgresql=False)
         connection.exec_driver_sql(
-            f"create trigger {_name(of, what)} after {_of_columns(of, what)} on {of.table} for each row begin"
-            " insert into revocations (entry_id, at, op, kind, subject, facts)"
-            " select lower(hex(randomblob(16))), strftime('%Y-%m-%d %H:%M:%f000', 'now'),"
-            f" '{op}', '{of.table}', {subject}, {facts} where {condition}; end"
+            f"create trigger {_name(of, what)} after {_of_columns(of, what)} on {of.table} for each"
+            " row begin insert into revocations (entry_id, at, op, kind, subject, facts) select"
+            f" lower(hex(randomblob(16))), strftime('%Y-%m-%d %H:%M:%f000', 'now'), '{op}',"
+            f" '{of.table}', {subject}, {facts} where {condition}; end"
         )
 
 
 def _install_postgresql(connection: Connection) -> None:
     missing = _missing(connection)
     mirror = f"portal_ends_{_VERSION}_copy"
-    there = connection.scalar(text("select count(*) from pg_trigger where tgname = :name"), {"name": mirror})
+    there = connection.scalar(
+        text("select count(*) from pg_trigger where tgname = :name"), {"name": mirror}
+    )
     if missing or not there:
         connection.execute(text("set local lock_timeout = '30s'"))
     for of, what in missing:
@@ -219,10 +266,11 @@ def _install_postgresql(connection: Connection) -> None:
         name = _name(of, what)
         connection.execute(
             text(
-                f"create or replace function {name}() returns trigger language plpgsql as $body$ begin"
-                f" if {condition} then insert into revocations (entry_id, at, op, kind, subject, facts)"
-                f" values (gen_random_uuid()\\:\\:text, clock_timestamp(), '{op}', '{of.table}',"
-                f" {_escaped(subject)}, {_escaped(facts)}); end if; return null; end $body$"
+                f"create or replace function {name}() returns trigger language plpgsql as $body$"
+                f" begin if {condition} then insert into revocations (entry_id, at, op, kind,"
+                f" subject, facts) values (gen_random_uuid()\\:\\:text, clock_timestamp(), '{op}',"
+                f" '{of.table}', {_escaped(subject)}, {_escaped(facts)}); end if; return null; end"
+                " $body$"
             )
         )
         connection.execute(
@@ -236,27 +284,33 @@ def _install_postgresql(connection: Connection) -> None:
         values = ", ".join(f"NEW.{column}" for column in columns.split(", "))
         connection.execute(
             text(
-                f"create or replace function {mirror}() returns trigger language plpgsql as $body$ begin"
-                f" if to_regclass('{SCHEMA}.revocations') is not null then"
-                f" insert into {SCHEMA}.revocations ({columns}) values ({values})"
-                f" on conflict (entry_id) do nothing; end if; return null; end $body$"
+                f"create or replace function {mirror}() returns trigger language plpgsql as $body$"
+                f" begin if to_regclass('{SCHEMA}.revocations') is not null then insert into"
+                f" {SCHEMA}.revocations ({columns}) values ({values}) on conflict (entry_id) do"
+                " nothing; end if; return null; end $body$"
             )
         )
         connection.execute(
-            text(f"create trigger {mirror} after insert on revocations for each row execute function {mirror}()")
+            text(
+                f"create trigger {mirror} after insert on revocations for each row execute function"
+                f" {mirror}()"
+            )
         )
         _install_head(connection)
 
 
 def make_schema(connection: Connection) -> None:
-    """Make the journal's schema on PostgreSQL. The table `identity` names the very table of entries by its OID: one
-    that was dumped and restored has another."""
+    """Make the journal's schema on PostgreSQL. The table `identity` names the very table of entries
+    by its OID: one that was dumped and restored has another."""
     there = connection.scalar(text("select to_regnamespace(:name) is not null"), {"name": SCHEMA})
     if not there:
         connection.execute(text(f"create schema {SCHEMA}"))
     for table in (
-        "revocations (entry_id text primary key, position bigint not null, at timestamptz not null, op text not null,"
-        " kind text not null, subject text not null, facts text not null)",
+        (
+            "revocations (entry_id text primary key, position bigint not null, at timestamptz not"
+            " null, op text not null, kind text not null, subject text not null, facts text not"
+            " null)"
+        ),
         "identity (journal_id text primary key, made_as text not null)",
         "head (sequence bigint not null, event_hash text not null)",
     ):
@@ -265,24 +319,28 @@ def make_schema(connection: Connection) -> None:
 
 def made_as(connection: Connection) -> str:
     """What names the table of entries in this very database on this very server."""
-    query = "select current_database() || '/' || (select oid from pg_database where datname = current_database())"
+    query = (
+        "select current_database() || '/' || (select oid from pg_database where datname ="
+        " current_database())"
+    )
     query += f" || '/' || '{SCHEMA}.revocations'::regclass::oid"
     return str(connection.scalar(text(query)))
 
 
 def _install_head(connection: Connection) -> None:
-    """The audit's head outside follows the one among the settings, whoever writes it, where the events still hold what
-    was noted before."""
+    """The audit's head outside follows the one among the settings, whoever writes it, where the
+    events still hold what was noted before."""
     name = f"portal_ends_{_VERSION}_head"
     connection.execute(
         text(
             f"create or replace function {name}() returns trigger language plpgsql as $body$"
-            f" declare outside record; begin if to_regclass('{SCHEMA}.head') is null then return null; end if;"
-            f" select sequence, event_hash into outside from {SCHEMA}.head; if not found then return null; end if;"
-            " if (NEW.value->>'sequence')::bigint > outside.sequence and (outside.sequence = 0 or exists (select 1 from"
-            " audit_events where sequence = outside.sequence and event_hash = outside.event_hash)) then"
-            f" update {SCHEMA}.head set sequence = (NEW.value->>'sequence')::bigint, event_hash = NEW.value->>'hash';"
-            " end if; return null; end $body$"
+            f" declare outside record; begin if to_regclass('{SCHEMA}.head') is null then return"
+            f" null; end if; select sequence, event_hash into outside from {SCHEMA}.head; if not"
+            " found then return null; end if; if (NEW.value->>'sequence')::bigint >"
+            " outside.sequence and (outside.sequence = 0 or exists (select 1 from audit_events"
+            " where sequence = outside.sequence and event_hash = outside.event_hash)) then update"
+            f" {SCHEMA}.head set sequence = (NEW.value->>'sequence')::bigint, event_hash ="
+            " NEW.value->>'hash'; end if; return null; end $body$"
         )
     )
     connection.execute(

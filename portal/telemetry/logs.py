@@ -1,4 +1,5 @@
-"""One line an event, as JSON or as text, with the id of the request, and with nothing that could be a secret.
+"""One line an event, as JSON or as text, with the id of the request, and with nothing that could be
+a secret.
 
 Everybody logs through the standard library; this is where its records are written down.
 """
@@ -16,7 +17,8 @@ from structlog.stdlib import ProcessorFormatter
 Event = MutableMapping[str, Any]
 HIDDEN = "[hidden]"
 
-# The last defence: no caller may rely on it. What comes before a secret stays, so that one sees what it was.
+# The last defence: no caller may rely on it. What comes before a secret stays, so that one sees
+# what it was.
 _SECRETS = [
     (re.compile(pattern, re.IGNORECASE), rf"{keep}{HIDDEN}")
     for pattern, keep in (
@@ -44,8 +46,9 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def begin(form: str | None, level: str) -> None:
     """Write all that this process logs to stderr.
 
-    `form` is `json` or `text`; None means text at a terminal, where a person reads, and JSON elsewhere. `level` is for
-    the portal's own words: libraries tell too much below WARNING, such as addresses with what stands in their query.
+    `form` is `json` or `text`; None means text at a terminal, where a person reads, and JSON
+    elsewhere. `level` is for the portal's own words: libraries tell too much below WARNING, such as
+    addresses with what stands in their query.
     """
     as_json = form == "json" if form else not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
@@ -82,8 +85,10 @@ def end_request() -> None:
 
 
 def places(error: BaseException) -> list[str]:
-    """Where an exception came from, the innermost place first; its text may hold what somebody typed, so it is left."""
-    found, traceback = [], error.__traceback__
+    """Where an exception came from, the innermost place first; its text may hold what somebody
+    typed, so it is left."""
+    found = []
+    traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
         found.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno} {code.co_name}")
@@ -92,7 +97,8 @@ def places(error: BaseException) -> list[str]:
 
 
 def _tell_where(_logger: object, _method: str, event: Event) -> Event:
-    """Put kind and place instead of a traceback, which quotes the exception's text and fills many lines."""
+    """Put kind and place instead of a traceback, which quotes the exception's text and fills many
+    lines."""
     given = event.pop("exc_info", None)
     error = given[1] if isinstance(given, tuple) else given
     event.pop("stack_info", None)

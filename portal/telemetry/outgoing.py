@@ -13,9 +13,11 @@ _WORD = re.compile(r"[a-z_]{1,24}\Z")
 
 @contextmanager
 def outgoing(kind: str, host: str) -> Iterator[None]:
-    """Around one conversation; `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`, `token`, `refresh`,
-    `register`, `revoke`. Its outcome is `ok`, or the word that a failure carries as its `reason`."""
-    began, outcome = time.perf_counter(), "ok"
+    """Around one conversation; `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`,
+    `token`, `refresh`, `register`, `revoke`. Its outcome is `ok`, or the word that a failure
+    carries as its `reason`."""
+    began = time.perf_counter()
+    outcome = "ok"
     try:
         with span(f"upstream {kind}", SpanKind.CLIENT, server_address=host):
             yield

@@ -1,4 +1,5 @@
-"""Spans for OpenTelemetry, where its own environment variables ask for them; otherwise they cost next to nothing.
+"""Spans for OpenTelemetry, where its own environment variables ask for them; otherwise they cost
+next to nothing.
 
 A span names a route or a host and never an address, a query, a header or an exception's text.
 """
@@ -12,16 +13,23 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _SCOPE = "portal"
-_MISSING = "OpenTelemetry is asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but not installed: pip install 'mcp-portal[otel]'"
+_MISSING = (
+    "OpenTelemetry is asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but not installed: pip install"
+    " 'mcp-portal[otel]'"
+)
 _tracer = trace.get_tracer(_SCOPE)
 _incoming = TraceContextTextMapPropagator()
 
 
 def begin(environment: Mapping[str, str]) -> str | None:
-    """Send spans from this process on; its exporter has a thread, so call it after a fork. What is wrong, or None."""
-    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Send spans from this process on; its exporter has a thread, so call it after a fork. What is
+    wrong, or None."""
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
     off = (
-        environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environment.get("OTEL_TRACES_EXPORTER") == "none"
     )
     if not endpoint or off:
         return None
@@ -34,17 +42,23 @@ def begin(environment: Mapping[str, str]) -> str | None:
         return _MISSING
 
     class OwnSpans(BatchSpanProcessor):
-        """Lets through the portal's spans alone: those of the MCP SDK hold the text of exceptions."""
+        """Lets through the portal's spans alone: those of the MCP SDK hold the text of
+        exceptions."""
 
         def on_end(self, span: ReadableSpan) -> None:
             if span.instrumentation_scope is not None and span.instrumentation_scope.name == _SCOPE:
                 super().on_end(span)
 
-    named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": "mcp-portal"}))
+    named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    provider = TracerProvider(
+        resource=Resource.create({} if named else {"service.name": "mcp-portal"})
+    )
     provider.add_span_processor(OwnSpans(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    # Upstreams are other people's: no id of ours goes to them, which would connect calls across servers.
+    # Upstreams are other people's: no id of ours goes to them, which would connect calls across
+    # servers.
     propagate.set_global_textmap(CompositePropagator([]))
     return None
 
@@ -55,7 +69,8 @@ def span(
 ) -> Iterator[Span]:
     """A span around what is done within; `parent` is a `traceparent` of somebody who is believed.
 
-    Underscores of `attributes` stand for the dots of OpenTelemetry's names. Of an exception only its kind is told.
+    Underscores of `attributes` stand for the dots of OpenTelemetry's names. Of an exception only
+    its kind is told.
     """
     told = {name.replace("_", "."): value for name, value in attributes.items()}
     context = _incoming.extract({"traceparent": parent}) if parent else None

@@ -1,8 +1,9 @@
 """One conversation with one MCP server, whatever its transport and protocol generation.
 
-The official SDK speaks (`server/discover` of 2026-07-28 first, the `initialize` handshake of older revisions where
-that is not known, and DELETE of the session it opened). It hides why a conversation failed, so a witness listens on
-the wire: it ends the conversation when nothing more can come of it, and names the cause.
+The official SDK speaks (`server/discover` of 2026-07-28 first, the `initialize` handshake of older
+revisions where that is not known, and DELETE of the session it opened). It hides why a conversation
+failed, so a witness listens on the wire: it ends the conversation when nothing more can come of it,
+and names the cause.
 """
 
 import asyncio
@@ -54,23 +55,35 @@ class WireWitness:
         self.fault: Fault | None = None
 
     def _aside(self, request: httpx2.Request) -> bool:
-        # Streamable HTTP may offer a GET stream and may end a session by DELETE; it need not answer either.
+        # Streamable HTTP may offer a GET stream and may end a session by DELETE; it need not answer
+        # either.
         return request.method == "DELETE" or (request.method == "GET" and not self._sse)
 
     def answered(self, request: httpx2.Request, response: httpx2.Response) -> None:
         if self._aside(request):
             return
         self.answer = answer = Answer.of(response)
-        no_stream = self._sse and request.method == "GET" and answer.media_type != "text/event-stream"
-        # Elsewhere a 4xx may only mean that the newest handshake is unknown, and the older one is tried next.
+        no_stream = (
+            self._sse and request.method == "GET" and answer.media_type != "text/event-stream"
+        )
+        # Elsewhere a 4xx may only mean that the newest handshake is unknown, and the older one is
+        # tried next.
         if answer.status == 401 or (self._sse and answer.status >= 400) or no_stream:
-            self._stop(fault_of_answer(self._target, answer, "MCP over SSE" if self._sse else _SPOKEN))
+            self._stop(
+                fault_of_answer(self._target, answer, "MCP over SSE" if self._sse else _SPOKEN)
+            )
 
     async def watch_endpoint(self, response: httpx2.Response) -> None:
-        """End the conversation where an SSE stream wants messages sent to another origin than its own."""
-        said = f"{self._target.label} wants its messages sent to another origin than its own, which is not done."
+        """End the conversation where an SSE stream wants messages sent to another origin than its
+        own."""
+        said = (
+            f"{self._target.label} wants its messages sent to another origin than its own, which is"
+            " not done."
+        )
         if response.request.method == "GET" and response.status_code < 300:
-            response.stream = EndpointWatch(response, lambda: self._stop(Fault(HealthReason.NOT_MCP, said)))
+            response.stream = EndpointWatch(
+                response, lambda: self._stop(Fault(HealthReason.NOT_MCP, said))
+            )
 
     def failed(self, request: httpx2.Request, fault: Exception) -> None:
         if not self._aside(request):
@@ -89,7 +102,12 @@ class Conversations:
     """Opens conversations as the operator's rules allow."""
 
     def __init__(
-        self, policy: OutboundPolicy, *, stdio_enabled: bool, stdio_commands: frozenset[str], sandbox: Sandbox
+        self,
+        policy: OutboundPolicy,
+        *,
+        stdio_enabled: bool,
+        stdio_commands: frozenset[str],
+        sandbox: Sandbox,
     ) -> None:
         self._policy = policy
         self._stdio_enabled = stdio_enabled
@@ -160,18 +178,23 @@ class Conversations:
 
 
 @contextlib.asynccontextmanager
-async def _streamable(url: str, opened: Callable[[], httpx2.AsyncClient]) -> AsyncIterator[tuple[Any, Any]]:
+async def _streamable(
+    url: str, opened: Callable[[], httpx2.AsyncClient]
+) -> AsyncIterator[tuple[Any, Any]]:
     from mcp.client.streamable_http import streamable_http_client
 
     async with (
         opened() as http,
-        streamable_http_client(url, http_client=http, max_sse_event_size=MAX_MESSAGE_BYTES) as streams,
+        streamable_http_client(
+            url, http_client=http, max_sse_event_size=MAX_MESSAGE_BYTES
+        ) as streams,
     ):
         yield streams
 
 
 def _surprises() -> tuple[type[Exception], ...]:
-    """All that the SDK and the network are known to raise. A group wraps whatever a task of the SDK ended with."""
+    """All that the SDK and the network are known to raise. A group wraps whatever a task of the SDK
+    ended with."""
     from mcp import MCPError
 
     return (
@@ -204,7 +227,9 @@ def _judge(target: Target, witness: WireWitness, surprise: BaseException, timeou
         return witness.fault
     if witness.answer and not witness.answer.speaks_mcp and not _is_version_dispute(causes):
         return fault_of_answer(target, witness.answer, _SPOKEN)
-    if network := next((c for c in causes if isinstance(c, httpx2.HTTPError | httpx2.InvalidURL)), None):
+    if network := next(
+        (c for c in causes if isinstance(c, httpx2.HTTPError | httpx2.InvalidURL)), None
+    ):
         return fault_of_network(target, network, None, timeout)
     if target.transport == "stdio" and any(isinstance(cause, OSError) for cause in causes):
         return Fault(HealthReason.REFUSED, f"The command {target.label} could not be started.")
@@ -222,7 +247,9 @@ def _fault_of_speech(target: Target, witness: WireWitness, causes: list[BaseExce
     if code == CONNECTION_CLOSED and target.transport == "stdio":
         return Fault(HealthReason.NOT_MCP, f"The command {name} ended before it answered.")
     if _is_version_dispute(causes):
-        return Fault(HealthReason.NOT_MCP, f"{name} speaks no version of MCP that the portal knows.")
+        return Fault(
+            HealthReason.NOT_MCP, f"{name} speaks no version of MCP that the portal knows."
+        )
     if error and code not in (CONNECTION_CLOSED, PARSE_ERROR):
         return Fault(HealthReason.NOT_MCP, f"{name} refused the request (MCP error {code}).")
     answer = f" ({witness.answer})" if witness.answer else ""
@@ -233,15 +260,18 @@ def _is_version_dispute(causes: list[BaseException]) -> bool:
     from mcp import MCPError
     from mcp_types import UNSUPPORTED_PROTOCOL_VERSION
 
-    # The SDK raises a bare RuntimeError for a version in an `initialize` result that it does not know.
+    # The SDK raises a bare RuntimeError for a version in an `initialize` result that it does not
+    # know.
     return any(
-        type(cause) is RuntimeError or (isinstance(cause, MCPError) and cause.code == UNSUPPORTED_PROTOCOL_VERSION)
+        type(cause) is RuntimeError
+        or (isinstance(cause, MCPError) and cause.code == UNSUPPORTED_PROTOCOL_VERSION)
         for cause in causes
     )
 
 
 def cleaned(value: Any) -> Any:
-    """An upstream's JSON as it may be stored and sent on. Raises ValueError for NaN and infinities, which are no JSON.
+    """An upstream's JSON as it may be stored and sent on. Raises ValueError for NaN and infinities,
+    which are no JSON.
 
     NUL, which no PostgreSQL text can hold, becomes U+FFFD.
     """

@@ -1,4 +1,5 @@
-"""What went wrong between us and an upstream, as a health reason and a sentence that gives nothing away."""
+"""What went wrong between us and an upstream, as a health reason and a sentence that gives nothing
+away."""
 
 import re
 import ssl
@@ -23,17 +24,29 @@ from portal.upstream.guard import (
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
 _MOST_SCOPES = 50
-_SCHEMES = {"basic": "Basic", "bearer": "Bearer", "digest": "Digest", "dpop": "DPoP", "negotiate": "Negotiate"}
+_SCHEMES = {
+    "basic": "Basic",
+    "bearer": "Bearer",
+    "digest": "Digest",
+    "dpop": "DPoP",
+    "negotiate": "Negotiate",
+}
 # Not tried, or not ours to judge: the rest was tried and failed.
-_UNKNOWN = frozenset({HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED})
+_UNKNOWN = frozenset(
+    {HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED}
+)
 
 
 class Fault(Exception):
-    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate; `wanted`: the scopes
-    that it misses in the token, None where this is not what it said."""
+    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate;
+    `wanted`: the scopes that it misses in the token, None where this is not what it said."""
 
     def __init__(
-        self, reason: HealthReason, message: str, challenge: bool = False, wanted: tuple[str, ...] | None = None
+        self,
+        reason: HealthReason,
+        message: str,
+        challenge: bool = False,
+        wanted: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(message)
         self.reason, self.message, self.challenge, self.wanted = reason, message, challenge, wanted
@@ -49,7 +62,14 @@ class Fault(Exception):
     def as_result(self, latency_ms: int) -> ProbeResult:
         """The same as the outcome of a probe."""
         status = HealthStatus.UNKNOWN if self.reason in _UNKNOWN else HealthStatus.UNHEALTHY
-        return ProbeResult(status, self.reason, self.message, latency_ms, challenge=self.challenge, wanted=self.wanted)
+        return ProbeResult(
+            status,
+            self.reason,
+            self.message,
+            latency_ms,
+            challenge=self.challenge,
+            wanted=self.wanted,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,13 @@ class Answer:
         challenge = response.headers.get("www-authenticate", "").strip()
         scheme = _SCHEMES.get(challenge.partition(" ")[0].lower(), "")
         wanted = _wanted(challenge) if response.status_code == HTTPStatus.FORBIDDEN else None
-        return cls(response.status_code, media_type[0].lower() if media_type else "", bool(challenge), scheme, wanted)
+        return cls(
+            response.status_code,
+            media_type[0].lower() if media_type else "",
+            bool(challenge),
+            scheme,
+            wanted,
+        )
 
     @property
     def is_json(self) -> bool:
@@ -77,14 +103,17 @@ class Answer:
     @property
     def speaks_mcp(self) -> bool:
         """The head does not rule out that this is MCP."""
-        return self.status < 300 and (self.status == 202 or self.is_json or self.media_type == "text/event-stream")
+        return self.status < 300 and (
+            self.status == 202 or self.is_json or self.media_type == "text/event-stream"
+        )
 
     def __str__(self) -> str:
         return f"HTTP {self.status}" + (f", {self.media_type}" if self.media_type else "")
 
 
 def _wanted(challenge: str) -> tuple[str, ...] | None:
-    """The scopes of an `insufficient_scope` challenge (RFC 6750, 3), as far as they are scopes; None for any other."""
+    """The scopes of an `insufficient_scope` challenge (RFC 6750, 3), as far as they are scopes;
+    None for any other."""
     if not re.search(r'\berror="?insufficient_scope\b', challenge):
         return None
     scope = re.search(r'\bscope="([^"]{0,2000})"', challenge)
@@ -93,43 +122,71 @@ def _wanted(challenge: str) -> tuple[str, ...] | None:
 
 
 def fault_of_answer(target: Target, answer: Answer, expected: str) -> Fault:
-    """Judge the head of a response that was no success; `expected` names what was hoped for (MCP, a document)."""
+    """Judge the head of a response that was no success; `expected` names what was hoped for (MCP, a
+    document)."""
     name = target.label
-    if answer.status == HTTPStatus.UNAUTHORIZED or (answer.status == HTTPStatus.FORBIDDEN and answer.scheme):
+    if answer.status == HTTPStatus.UNAUTHORIZED or (
+        answer.status == HTTPStatus.FORBIDDEN and answer.scheme
+    ):
         how = f" ({answer.scheme})" if answer.scheme else ""
         message = f"{name} answered {answer.status} and asks for sign-in{how}."
-        return Fault(HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged, wanted=answer.wanted)
+        return Fault(
+            HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged, wanted=answer.wanted
+        )
     if 300 <= answer.status < 400:
-        return Fault(HealthReason.HTTP_STATUS, f"{name} redirects too often or to nowhere (HTTP {answer.status}).")
+        return Fault(
+            HealthReason.HTTP_STATUS,
+            f"{name} redirects too often or to nowhere (HTTP {answer.status}).",
+        )
     if answer.status in (403, 407, 408, 425, 429) or answer.status >= 500:
         return Fault(HealthReason.HTTP_STATUS, f"{name} answered HTTP {answer.status}.")
     return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with {expected} ({answer}).")
 
 
-def fault_of_network(target: Target, fault: BaseException, port: int | None, timeout: float) -> Fault:
-    """Judge a request that found no answer. `timeout` (seconds) is what a message says when the time was over."""
-    name, where = target.label, f" on port {port}" if port else ""
+def fault_of_network(
+    target: Target, fault: BaseException, port: int | None, timeout: float
+) -> Fault:
+    """Judge a request that found no answer. `timeout` (seconds) is what a message says when the
+    time was over."""
+    name = target.label
+    where = f" on port {port}" if port else ""
     for cause in causes_of(fault):
         if isinstance(cause, Blocked):
-            return Fault(HealthReason.BLOCKED, f"The address of {name} is not allowed by the outbound policy.")
+            return Fault(
+                HealthReason.BLOCKED,
+                f"The address of {name} is not allowed by the outbound policy.",
+            )
         if isinstance(cause, NameNotFound):
             return Fault(HealthReason.DNS, f"The name {name} was not found.")
         if isinstance(cause, BadAddress | httpx2.InvalidURL | httpx2.UnsupportedProtocol):
-            return Fault(HealthReason.BLOCKED, f"The address of {name} is not a plain http or https address.")
+            return Fault(
+                HealthReason.BLOCKED, f"The address of {name} is not a plain http or https address."
+            )
         if isinstance(cause, RedirectRefused):
-            return Fault(HealthReason.HTTP_STATUS, f"{name} redirects to another address, which is not followed.")
+            return Fault(
+                HealthReason.HTTP_STATUS,
+                f"{name} redirects to another address, which is not followed.",
+            )
         if isinstance(cause, AnswerRefused):
             return Fault(HealthReason.NOT_MCP, f"{name} {cause.said}")
         if isinstance(cause, httpx2.SSEError) and "byte limit" in str(cause):
-            said = f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. It has to send smaller ones."
+            said = (
+                f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. It has to send"
+                " smaller ones."
+            )
             return Fault(HealthReason.NOT_MCP, said)
         if isinstance(cause, Unfinished):
-            return Fault(HealthReason.TIMEOUT, f"{name} did not finish its answer within {timeout:g} s.")
+            return Fault(
+                HealthReason.TIMEOUT, f"{name} did not finish its answer within {timeout:g} s."
+            )
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f" ({cause.verify_message})" if cause.verify_message else ""
             return Fault(HealthReason.TLS, f"TLS: the certificate of {name} is not valid{why}.")
         if isinstance(cause, ssl.SSLError):
-            return Fault(HealthReason.TLS, f"TLS: {name} and the portal did not agree on a secure connection{where}.")
+            return Fault(
+                HealthReason.TLS,
+                f"TLS: {name} and the portal did not agree on a secure connection{where}.",
+            )
         if isinstance(cause, ConnectionRefusedError):
             return Fault(HealthReason.REFUSED, f"{name} refused the connection{where}.")
         if isinstance(cause, httpx2.ConnectTimeout):

@@ -22,8 +22,11 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     follow_redirects: bool = True,
 ) -> tuple[int, bytes]:
-    """GET `url` within `timeout` seconds: the status and the body, of at most `max_bytes`. Raises UpstreamFailure."""
-    return run(_fetched(policy, url, timeout, max_bytes, headers, follow_redirects), timeout + _OVERTIME)
+    """GET `url` within `timeout` seconds: the status and the body, of at most `max_bytes`. Raises
+    UpstreamFailure."""
+    return run(
+        _fetched(policy, url, timeout, max_bytes, headers, follow_redirects), timeout + _OVERTIME
+    )
 
 
 async def _fetched(
@@ -36,7 +39,11 @@ async def _fetched(
 ) -> tuple[int, bytes]:
     try:
         async with guarded_client(
-            policy, headers=headers, timeout=timeout, max_bytes=max_bytes, follow_redirects=follow_redirects
+            policy,
+            headers=headers,
+            timeout=timeout,
+            max_bytes=max_bytes,
+            follow_redirects=follow_redirects,
         ) as http:
             response = await http.get(checked_url(url))
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:

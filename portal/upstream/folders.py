@@ -1,5 +1,5 @@
-"""Deleting a folder in which something hostile could write: whatever rights and depth its folders have, and following
-no link."""
+"""Deleting a folder in which something hostile could write: whatever rights and depth its folders
+have, and following no link."""
 
 import itertools
 import os
@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW
-_MOST_ROUNDS = 100_000  # each takes up one level of depth; who goes on writing for longer is given up on
+_MOST_ROUNDS = (
+    100_000  # each takes up one level of depth; who goes on writing for longer is given up on
+)
 
 
 def remove(path: Path) -> None:
     """Delete `path` and all that is in it. Raises OSError where something is left.
 
-    Nothing is recursive, so that no depth is too deep: the folders of each level are taken up to the first.
+    Nothing is recursive, so that no depth is too deep: the folders of each level are taken up to
+    the first.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -38,7 +41,9 @@ def _opened(name: str, parent: int) -> Iterator[int]:
     """A folder as a descriptor, which its owner may read and write from now on."""
     held = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
     try:
-        os.chmod(f"/proc/self/fd/{held}", stat.S_IRWXU)  # of the very folder, whatever has its name by now
+        os.chmod(
+            f"/proc/self/fd/{held}", stat.S_IRWXU
+        )  # of the very folder, whatever has its name by now
         folder = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=held)
     finally:
         os.close(held)

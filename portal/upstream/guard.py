@@ -1,7 +1,8 @@
 """The one HTTP client for all that the portal asks of other machines.
 
-It resolves a name once, requires every address to be allowed and connects to one that was judged, so neither odd
-spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere else.
+It resolves a name once, requires every address to be allowed and connects to one that was judged,
+so neither odd spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere
+else.
 """
 
 import asyncio
@@ -69,7 +70,8 @@ class Witness(Protocol):
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens connections to allowed addresses only; TLS above it still checks the certificate of the name."""
+    """Opens connections to allowed addresses only; TLS above it still checks the certificate of the
+    name."""
 
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
@@ -87,17 +89,28 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         addresses = await self._judged(host, port, timeout)
         for left in range(len(addresses), 0, -1):
             # A dead address must leave time for the next one: each gets its share of what remains.
-            share = None if timeout is None else max(0.05, (timeout - (time.monotonic() - began)) / left)
+            share = (
+                None
+                if timeout is None
+                else max(0.05, (timeout - (time.monotonic() - began)) / left)
+            )
             try:
                 address = addresses[-left]
-                return _Head(await self._inner.connect_tcp(address, port, share, local_address, socket_options))
+                return _Head(
+                    await self._inner.connect_tcp(
+                        address, port, share, local_address, socket_options
+                    )
+                )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if left == 1:
                     raise
         raise NameNotFound(f"{host} has no address")
 
     async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         raise Blocked("sockets of this machine are not for HTTP")
 
@@ -119,7 +132,9 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             pass
         try:
             async with asyncio.timeout(timeout):
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM
+                )
         except TimeoutError as fault:
             raise httpcore2.ConnectTimeout(f"{host} was not resolved in time") from fault
         except (OSError, UnicodeError) as fault:
@@ -128,9 +143,11 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 
 
 class _Head(httpcore2.AsyncNetworkStream):
-    """A connection on which the head of an answer, with all that comes before it, is small and read in small pieces.
+    """A connection on which the head of an answer, with all that comes before it, is small and read
+    in small pieces.
 
-    A flood of interim answers (1xx) or of headers would else be parsed in one go, for as long as it lasts.
+    A flood of interim answers (1xx) or of headers would else be parsed in one go, for as long as it
+    lasts.
     """
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
@@ -148,8 +165,8 @@ class _Head(httpcore2.AsyncNetworkStream):
         self._left -= len(data)
         if self._left < 0:
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {in_words(MAX_HEAD_BYTES)} before the body begins. It "
-                "has to send fewer headers and interim answers."
+                f"sent more than the portal takes: the limit is {in_words(MAX_HEAD_BYTES)} before"
+                " the body begins. It has to send fewer headers and interim answers."
             )
         return data
 
@@ -161,7 +178,10 @@ class _Head(httpcore2.AsyncNetworkStream):
         await self._inner.aclose()
 
     async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         return _Head(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
@@ -170,10 +190,15 @@ class _Head(httpcore2.AsyncNetworkStream):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A response's decoded bytes within limits, with whoever wants to know told where it breaks off."""
+    """A response's decoded bytes within limits, with whoever wants to know told where it breaks
+    off."""
 
     def __init__(
-        self, response: httpx2.Response, request: httpx2.Request, body: LimitedBody, witness: Witness | None
+        self,
+        response: httpx2.Response,
+        request: httpx2.Request,
+        body: LimitedBody,
+        witness: Witness | None,
     ) -> None:
         self._response, self._request, self._body, self._witness = response, request, body, witness
 
@@ -193,16 +218,21 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx2's transport over a guarded backend, with refused redirects and limited heads, bodies and times."""
+    """httpx2's transport over a guarded backend, with refused redirects and limited heads, bodies
+    and times."""
 
-    def __init__(self, policy: OutboundPolicy, *, limits: BodyLimits, timeout: float, witness: Witness | None) -> None:
+    def __init__(
+        self, policy: OutboundPolicy, *, limits: BodyLimits, timeout: float, witness: Witness | None
+    ) -> None:
         self._inner = httpx2.AsyncHTTPTransport(verify=shared_ssl_context(), trust_env=False)
-        # httpx2 has no public parameter for it; tests/upstream/test_guard.py fails if this stops being the door.
+        # httpx2 has no public parameter for it; tests/upstream/test_guard.py fails if this stops
+        # being the door.
         self._inner._pool._network_backend = GuardedBackend(policy)
         self._limits, self._timeout, self._witness = limits, timeout, witness
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        # Redirects take over the extensions of the request before them: together they have one time.
+        # Redirects take over the extensions of the request before them: together they have one
+        # time.
         now = asyncio.get_running_loop().time()
         deadline: float = request.extensions.setdefault("portal_deadline", now + self._timeout)
         try:
@@ -216,9 +246,13 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             raise
         if self._witness:
             self._witness.answered(request, response)
-        body = _Body(response, request, LimitedBody(response, self._limits, deadline), self._witness)
+        body = _Body(
+            response, request, LimitedBody(response, self._limits, deadline), self._witness
+        )
         headers = headers_after_decoding(response)
-        return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
+        return httpx2.Response(
+            response.status_code, headers=headers, stream=body, extensions=response.extensions
+        )
 
     async def _head(self, request: httpx2.Request, deadline: float) -> httpx2.Response:
         try:
@@ -231,7 +265,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if len(response.headers.raw) > MAX_HEADERS:
             await response.aclose()
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {MAX_HEADERS} headers. It has to send fewer."
+                f"sent more than the portal takes: the limit is {MAX_HEADERS} headers. It has to"
+                " send fewer."
             )
         return response
 
@@ -240,7 +275,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
 
 async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Response) -> None:
-    """Headers, body and allowance belong to one origin: nothing of them goes to another (RFC 9110, 15.4)."""
+    """Headers, body and allowance belong to one origin: nothing of them goes to another (RFC 9110,
+    15.4)."""
     if response.status_code not in _REDIRECTS or "location" not in response.headers:
         return
     here = request.url
@@ -248,7 +284,11 @@ async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Res
         there = here.join(response.headers["location"])
     except (httpx2.InvalidURL, ValueError):
         there = None
-    same = there is not None and (there.scheme, there.host, there.port) == (here.scheme, here.host, here.port)
+    same = there is not None and (there.scheme, there.host, there.port) == (
+        here.scheme,
+        here.host,
+        here.port,
+    )
     if there is None or not same or there.userinfo:
         await response.aclose()
         raise RedirectRefused("a redirect to another origin")
@@ -261,7 +301,8 @@ async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Res
 def shared_ssl_context() -> ssl.SSLContext:
     """The one TLS context of the process: making one takes 40 ms.
 
-    It trusts the system's authorities, or those that the operator names in SSL_CERT_FILE or SSL_CERT_DIR.
+    It trusts the system's authorities, or those that the operator names in SSL_CERT_FILE or
+    SSL_CERT_DIR.
     """
     return httpx2.create_ssl_context(verify=True, trust_env=True)
 
@@ -277,16 +318,18 @@ def guarded_client(
     witness: Witness | None = None,
     auth: httpx2.Auth | None = None,
 ) -> httpx2.AsyncClient:
-    """A new client that reaches only what `policy` allows; close it (`async with`) after one piece of work.
+    """A new client that reaches only what `policy` allows; close it (`async with`) after one piece
+    of work.
 
-    `timeout` (seconds) is for a whole exchange, from the request over its redirects to the last byte of the answer;
-    connecting gets at most 5 s of it. `max_bytes` limits each response body, as it is received and as it is unpacked,
-    and `max_values` the JSON values in it, for callers that leave parsing to a library. Answers are asked for in gzip
-    or as they are, and what comes in another encoding is refused. Redirects are followed within the origin, at most 3,
-    each judged anew; any other raises RedirectRefused, followed or not. `auth` signs what is sent. Raises
-    InvalidHeader. Requests raise httpx2.ConnectError with Blocked or NameNotFound as a cause (ask `causes_of`),
-    BadAddress, ResponseTooLarge, BadEncoding, Unfinished and httpx2's own faults. Proxy variables and netrc of the
-    environment are not read, cookies not kept beyond the client.
+    `timeout` (seconds) is for a whole exchange, from the request over its redirects to the last
+    byte of the answer; connecting gets at most 5 s of it. `max_bytes` limits each response body, as
+    it is received and as it is unpacked, and `max_values` the JSON values in it, for callers that
+    leave parsing to a library. Answers are asked for in gzip or as they are, and what comes in
+    another encoding is refused. Redirects are followed within the origin, at most 3, each judged
+    anew; any other raises RedirectRefused, followed or not. `auth` signs what is sent. Raises
+    InvalidHeader. Requests raise httpx2.ConnectError with Blocked or NameNotFound as a cause (ask
+    `causes_of`), BadAddress, ResponseTooLarge, BadEncoding, Unfinished and httpx2's own faults.
+    Proxy variables and netrc of the environment are not read, cookies not kept beyond the client.
     """
     limits = BodyLimits(max_bytes, max_values)
     return httpx2.AsyncClient(
@@ -302,11 +345,14 @@ def guarded_client(
 
 def _encoded(headers: dict[str, str]) -> dict[bytes, bytes]:
     # Last wins, whatever the case: two User-Agent headers would be a malformed request.
-    return {name.lower().encode("ascii"): value.encode("latin-1") for name, value in headers.items()}
+    return {
+        name.lower().encode("ascii"): value.encode("latin-1") for name, value in headers.items()
+    }
 
 
 def causes_of(fault: BaseException) -> list[BaseException]:
-    """`fault`, what it was raised from, and the members of groups on the way; the outermost first."""
+    """`fault`, what it was raised from, and the members of groups on the way; the outermost
+    first."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [fault]
     while waiting:

@@ -1,7 +1,8 @@
-"""JSON as it comes from elsewhere: UTF-8, of so many values, which are counted before anything is built of them.
+"""JSON as it comes from elsewhere: UTF-8, of so many values, which are counted before anything is
+built of them.
 
-Ten MiB can hold five million values. A parser makes them in one go, during which no other thread of the process runs,
-and what is done with them afterwards takes many seconds more.
+Ten MiB can hold five million values. A parser makes them in one go, during which no other thread of
+the process runs, and what is done with them afterwards takes many seconds more.
 """
 
 import json
@@ -10,7 +11,8 @@ from typing import Any, NoReturn
 
 MAX_VALUES = 200_000
 _SLICE = 64 * 1024
-# A text up to its quote, the end of its line or the end of what there is; the group holds the quote.
+# A text up to its quote, the end of its line or the end of what there is; the group holds the
+# quote.
 _TEXT = re.compile(rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*)*("?)')
 
 
@@ -25,8 +27,9 @@ class TooDeep(ValueError):
 class ValueCounter:
     """Counts the values of JSON, and the lines, chunk by chunk and without parsing it.
 
-    Each value follows a comma or an opening bracket outside of a text. A text ends with its line at the latest, for
-    JSON has no line break in one: so an odd quote in a stream of events, in a comment for example, hides nothing.
+    Each value follows a comma or an opening bracket outside of a text. A text ends with its line at
+    the latest, for JSON has no line break in one: so an odd quote in a stream of events, in a
+    comment for example, hides nothing.
     """
 
     def __init__(self) -> None:
@@ -59,10 +62,12 @@ def check_values(text: bytes, most: int = MAX_VALUES) -> None:
 
 
 def read_json(text: bytes, most: int = MAX_VALUES) -> Any:
-    """The value that `text` holds: JSON in UTF-8, with or without a byte order mark (RFC 8259, 8.1).
+    """The value that `text` holds: JSON in UTF-8, with or without a byte order mark (RFC 8259,
+    8.1).
 
-    Raises TooManyValues beyond `most` values, TooDeep where the nesting exhausts the parser, and ValueError (as both
-    are) for what is no JSON or cannot be read: other character sets, NaN, numbers of thousands of digits.
+    Raises TooManyValues beyond `most` values, TooDeep where the nesting exhausts the parser, and
+    ValueError (as both are) for what is no JSON or cannot be read: other character sets, NaN,
+    numbers of thousands of digits.
     """
     check_values(text, most)
     try:

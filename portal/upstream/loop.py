@@ -1,6 +1,8 @@
-"""One asyncio loop a process, in a thread of its own, for synchronous code that has to wait for other machines.
+"""One asyncio loop a process, in a thread of its own, for synchronous code that has to wait for
+other machines.
 
-A loop for each request would cost a TLS context and 50 ms each, and gives bad tails when requests run side by side.
+A loop for each request would cost a TLS context and 50 ms each, and gives bad tails when requests
+run side by side.
 """
 
 import asyncio
@@ -15,18 +17,21 @@ from portal.domain.errors import Busy, UpstreamTimeout
 
 T = TypeVar("T")
 
-# Names are resolved in threads that cannot be interrupted: enough of them that dead resolvers do not starve the rest.
+# Names are resolved in threads that cannot be interrupted: enough of them that dead resolvers do
+# not starve the rest.
 RESOLVER_THREADS = 32
 
 
-# How long a caller waits for its turn: long enough for upstreams that answer, short for pages that wait behind it.
+# How long a caller waits for its turn: long enough for upstreams that answer, short for pages that
+# wait behind it.
 TURN_SECONDS = 0.5
 
 
 class _Places:
     """How many callers of this process may wait at once; without a number all may.
 
-    When one has waited for its turn in vain the next ones are sent away at once, until somebody is done.
+    When one has waited for its turn in vain the next ones are sent away at once, until somebody is
+    done.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -40,7 +45,10 @@ class _Places:
             return
         if not self._free.acquire(timeout=0 if self._all_hang else TURN_SECONDS):
             self._all_hang = True
-            raise Busy("Too many requests are waiting for MCP servers that do not answer. Try again in a few seconds.")
+            raise Busy(
+                "Too many requests are waiting for MCP servers that do not answer. Try again in a"
+                " few seconds."
+            )
         try:
             yield
         finally:
@@ -52,8 +60,8 @@ _places = _Places(None)
 
 
 def limit(most: int) -> None:
-    """From here on at most `most` callers of this process wait at once, so that its other threads serve what asks no
-    upstream; the next ones get `Busy`."""
+    """From here on at most `most` callers of this process wait at once, so that its other threads
+    serve what asks no upstream; the next ones get `Busy`."""
     global _places
     _places = _Places(most)
 
@@ -74,7 +82,9 @@ class _Background:
     @staticmethod
     def _start() -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        loop.set_default_executor(ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="upstream-resolver"))
+        loop.set_default_executor(
+            ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="upstream-resolver")
+        )
         threading.Thread(target=loop.run_forever, name="upstream", daemon=True).start()
         return loop
 
@@ -83,7 +93,8 @@ _background = _Background()
 
 
 def _forget() -> None:
-    # A fork copies the loop but not its thread, and maybe a lock that nobody will release: begin anew in the child.
+    # A fork copies the loop but not its thread, and maybe a lock that nobody will release: begin
+    # anew in the child.
     global _background
     _background = _Background()
 
@@ -94,9 +105,9 @@ os.register_at_fork(after_in_child=_forget)
 def run(coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
     """Run `coroutine` on the background loop and wait for its answer, at most `timeout` seconds.
 
-    Raises what the coroutine raises, Busy where too many wait, and UpstreamTimeout when the time is over; the
-    coroutine is cancelled then, as it is when the waiting thread is interrupted. Must not be called from the loop
-    itself: it would wait for itself.
+    Raises what the coroutine raises, Busy where too many wait, and UpstreamTimeout when the time is
+    over; the coroutine is cancelled then, as it is when the waiting thread is interrupted. Must not
+    be called from the loop itself: it would wait for itself.
     """
     loop = _background.loop()
     if _running_on(loop):

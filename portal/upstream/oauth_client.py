@@ -1,7 +1,7 @@
 """What the portal says to authorization servers as their client: tokens, registration, revocation.
 
-RFC 6749 (token endpoint), RFC 7636 (PKCE), RFC 8707 (resource), RFC 7591 (registration), RFC 7009 (revocation) and
-RFC 8693 (exchange). Every answer is small, JSON, and hostile until read.
+RFC 6749 (token endpoint), RFC 7636 (PKCE), RFC 8707 (resource), RFC 7591 (registration), RFC 7009
+(revocation) and RFC 8693 (exchange). Every answer is small, JSON, and hostile until read.
 """
 
 import base64
@@ -32,7 +32,8 @@ _ERROR_CODE = re.compile(r"[a-z]+(?:[_-][a-z]+){0,7}\Z")
 
 
 class OAuthRefused(UpstreamFailure):
-    """An authorization server said no; `error` is its word (RFC 6749, 5.2), and nothing else of its text."""
+    """An authorization server said no; `error` is its word (RFC 6749, 5.2), and nothing else of its
+    text."""
 
     code = "oauth_refused"
 
@@ -43,57 +44,79 @@ class OAuthRefused(UpstreamFailure):
 
 
 class OAuthClient:
-    """Speaks to authorization servers through the guarded client. Holds nothing; may be shared by threads.
+    """Speaks to authorization servers through the guarded client. Holds nothing; may be shared by
+    threads.
 
-    Every method raises `UpstreamFailure` (or `UpstreamTimeout`) where no answer came or it was rubbish, and
-    `OAuthRefused` where it was an OAuth error.
+    Every method raises `UpstreamFailure` (or `UpstreamTimeout`) where no answer came or it was
+    rubbish, and `OAuthRefused` where it was an OAuth error.
     """
 
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
 
     def walk(self, url: str) -> Walk:
-        """How the MCP server at `url` leads to its authorization server; raises `UpstreamTimeout` only."""
+        """How the MCP server at `url` leads to its authorization server; raises `UpstreamTimeout`
+        only."""
         with outgoing("discovery", Target("http", url=url).label):
             return run(oauth_discovery.walk(self._policy, url), _WALK)
 
     def discover(self, url: str) -> Discovery:
-        """The authorization of the MCP server at `url`. Raises `UpstreamFailure` with what is wrong."""
+        """The authorization of the MCP server at `url`. Raises `UpstreamFailure` with what is
+        wrong."""
         return _found(self.walk(url))
 
     def read_issuer(self, issuer: str) -> AuthorizationServer:
-        """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what is wrong."""
+        """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what
+        is wrong."""
         with outgoing("discovery", Target("http", url=issuer).label):
             return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
     def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
-        """Read the portal's own documents as clients do: a step, and what came, for each title and address.
+        """Read the portal's own documents as clients do: a step, and what came, for each title and
+        address.
 
-        The addresses are below the operator's public URL, so a private one is fine; users have no say in them.
+        The addresses are below the operator's public URL, so a private one is fine; users have no
+        say in them.
         """
-        return run(oauth_discovery.read_documents(OutboundPolicy(True), titles), oauth_discovery.SHORT_TIME + _OVERTIME)
+        return run(
+            oauth_discovery.read_documents(OutboundPolicy(True), titles),
+            oauth_discovery.SHORT_TIME + _OVERTIME,
+        )
 
     def ask_for_token(
-        self, server: AuthorizationServer, client: Client, form: Mapping[str, str], *, timeout: float = TIMEOUT
+        self,
+        server: AuthorizationServer,
+        client: Client,
+        form: Mapping[str, str],
+        *,
+        timeout: float = TIMEOUT,
     ) -> dict[str, Any]:
-        """POST `form` (grant_type and what belongs to it) to the token endpoint, authenticated as `client`."""
+        """POST `form` (grant_type and what belongs to it) to the token endpoint, authenticated as
+        `client`."""
         headers, more = _authentication(server, client)
         kind = "refresh" if form.get("grant_type") == "refresh_token" else "token"
-        return self._post(kind, server.token_endpoint, form={**form, **more}, headers=headers, timeout=timeout)
+        return self._post(
+            kind, server.token_endpoint, form={**form, **more}, headers=headers, timeout=timeout
+        )
 
     def register(self, server: AuthorizationServer, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Register the portal as a client (RFC 7591); the whole answer, which holds secrets."""
         answer = self._post("register", server.registration_endpoint, document=metadata)
         if not isinstance(answer.get("client_id"), str) or not answer["client_id"]:
-            raise UpstreamFailure("The registration gave no client id.", reason=HealthReason.NOT_MCP)
+            raise UpstreamFailure(
+                "The registration gave no client id.", reason=HealthReason.NOT_MCP
+            )
         return answer
 
     def revoke(self, server: AuthorizationServer, client: Client, token: str, *, hint: str) -> None:
         """Revoke a token (RFC 7009); `hint` is access_token or refresh_token."""
         headers, more = _authentication(server, client)
-        # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK want it to be there.
+        # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK want it
+        # to be there.
         form = {"token": token, "token_type_hint": hint, "client_secret": "", **more}
-        self._post("revoke", server.revocation_endpoint, form=form, headers=headers, may_be_empty=True)
+        self._post(
+            "revoke", server.revocation_endpoint, form=form, headers=headers, may_be_empty=True
+        )
 
     def _post(
         self,
@@ -106,7 +129,9 @@ class OAuthClient:
         timeout: float = TIMEOUT,
         may_be_empty: bool = False,
     ) -> dict[str, Any]:
-        work = self._apost(url, form, document, {"Accept": "application/json", **(headers or {})}, timeout)
+        work = self._apost(
+            url, form, document, {"Accept": "application/json", **(headers or {})}, timeout
+        )
         with outgoing(kind, Target("http", url=url).label):
             status, text, host = run(work, timeout + _OVERTIME)
             answer = json_object(text)
@@ -129,7 +154,11 @@ class OAuthClient:
         target = Target("http", url=url)
         try:
             async with guarded_client(
-                self._policy, headers=headers, timeout=timeout, max_bytes=MAX_ANSWER, follow_redirects=False
+                self._policy,
+                headers=headers,
+                timeout=timeout,
+                max_bytes=MAX_ANSWER,
+                follow_redirects=False,
             ) as http:
                 if document is not None:
                     response = await http.post(checked_url(url), json=dict(document))
@@ -148,26 +177,35 @@ def _found(walk: Walk) -> Discovery:
     return walk.found
 
 
-def _authentication(server: AuthorizationServer, client: Client) -> tuple[dict[str, str], dict[str, str]]:
+def _authentication(
+    server: AuthorizationServer, client: Client
+) -> tuple[dict[str, str], dict[str, str]]:
     """How the client authenticates (RFC 6749, 2.3.1): headers, and what goes into the form."""
-    method = client.auth_method or _chosen(server.token_endpoint_auth_methods, bool(client.client_secret))
+    method = client.auth_method or _chosen(
+        server.token_endpoint_auth_methods, bool(client.client_secret)
+    )
     if method == "client_secret_basic":
         pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}"
         # The id stands in the form, too: servers on the official SDK look for it there.
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {"client_id": client.client_id}
-    secret = {"client_secret": client.client_secret} if client.client_secret and method != "none" else {}
+        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {
+            "client_id": client.client_id
+        }
+    secret = (
+        {"client_secret": client.client_secret} if client.client_secret and method != "none" else {}
+    )
     return {}, {"client_id": client.client_id, **secret}
 
 
 def _chosen(supported: tuple[str, ...], has_secret: bool) -> str:
     if not has_secret:
         return "none"
-    # RFC 8414: where nothing is said it is client_secret_basic; in practice the form is what every server takes.
+    # RFC 8414: where nothing is said it is client_secret_basic; in practice the form is what every
+    # server takes.
     only_basic = "client_secret_basic" in supported and "client_secret_post" not in supported
     return "client_secret_basic" if only_basic else "client_secret_post"
 
 
 def _word(error: object) -> str:
-    """An error code as it may be shown: words in small letters, as all registered ones are, and nothing that could be
-    a secret or markup."""
+    """An error code as it may be shown: words in small letters, as all registered ones are, and
+    nothing that could be a secret or markup."""
     return error if isinstance(error, str) and len(error) <= 64 and _ERROR_CODE.match(error) else ""

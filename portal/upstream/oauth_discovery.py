@@ -1,7 +1,8 @@
-"""From an MCP server to its authorization server, as MCP clients find the way: 401, RFC 9728, then RFC 8414 or OIDC.
+"""From an MCP server to its authorization server, as MCP clients find the way: 401, RFC 9728, then
+RFC 8414 or OIDC.
 
-Everything that comes is hostile until checked: issuers are compared, endpoints have to be https, and the guarded
-client judges each address anew.
+Everything that comes is hostile until checked: issuers are compared, endpoints have to be https,
+and the guarded client judges each address anew.
 """
 
 import asyncio
@@ -50,7 +51,8 @@ _LIST_TOOLS = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 
 
 async def walk(policy: OutboundPolicy, url: str) -> Walk:
-    """Ask the MCP server at `url` for its authorization, without any credential. Raises nothing for what it answers."""
+    """Ask the MCP server at `url` for its authorization, without any credential. Raises nothing for
+    what it answers."""
     path = _Path(policy, url)
     async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
@@ -67,15 +69,25 @@ async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
     return Walk(tuple(path.steps), Discovery(server, "") if server else None, path.documents)
 
 
-async def read_documents(policy: OutboundPolicy, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
-    """GET JSON documents side by side: for each title and address a step, and what came, {} where nothing did."""
+async def read_documents(
+    policy: OutboundPolicy, titles: Mapping[str, str]
+) -> list[tuple[Step, dict[str, Any]]]:
+    """GET JSON documents side by side: for each title and address a step, and what came, {} where
+    nothing did."""
     path = _Path(policy, "", over_at=time.monotonic() + SHORT_TIME)
     async with guarded_client(policy, timeout=SHORT_TIME, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
         answers = await asyncio.gather(*(path.ask(address) for address in titles.values()))
     for (title, address), seen in zip(titles.items(), answers, strict=True):
         verdict = Verdict.OK if seen.usable else Verdict.FAIL
-        path.note(title, verdict, "" if seen.usable else seen.why, address=address, seen=seen, document=seen.document)
+        path.note(
+            title,
+            verdict,
+            "" if seen.usable else seen.why,
+            address=address,
+            seen=seen,
+            document=seen.document,
+        )
     return [(step, seen.document or {}) for step, seen in zip(path.steps, answers, strict=True)]
 
 
@@ -112,7 +124,9 @@ class _Path:
     http: httpx2.AsyncClient | None = None
     over_at: float = field(default_factory=lambda: time.monotonic() + MOST_TIME)
 
-    async def ask(self, address: str, message: Mapping[str, Any] | None = None, *, head_only: bool = False) -> _Answer:
+    async def ask(
+        self, address: str, message: Mapping[str, Any] | None = None, *, head_only: bool = False
+    ) -> _Answer:
         """GET a document, or its head, or POST an MCP message."""
         accept = "application/json" if message is None else "application/json, text/event-stream"
         target = Target("http", url=address)
@@ -126,23 +140,35 @@ class _Path:
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as fault:
             return _Answer(fault=fault_of_network(target, fault, None, TIMEOUT).message)
 
-    async def _asked(self, address: str, accept: str, message: Mapping[str, Any] | None, head_only: bool) -> _Answer:
+    async def _asked(
+        self, address: str, accept: str, message: Mapping[str, Any] | None, head_only: bool
+    ) -> _Answer:
         assert self.http is not None
-        # A server that takes the message may never end its answer: the head tells all that is asked.
+        # A server that takes the message may never end its answer: the head tells all that is
+        # asked.
         content = None if message is None else json.dumps(dict(message))
         headers = {"Accept": accept, **({"Content-Type": "application/json"} if content else {})}
-        request = self.http.stream("POST" if content else "GET", checked_url(address), headers=headers, content=content)
+        request = self.http.stream(
+            "POST" if content else "GET", checked_url(address), headers=headers, content=content
+        )
         async with request as response:
             text = b"" if head_only else await response.aread()
         return _Answer(response.status_code, response.headers, json_object(text))
 
     def note(self, title: str, verdict: Verdict, said: str, **more: Any) -> None:
-        """Write a step down; `address` becomes the request line, `document` the answer that is shown."""
-        address, document, answer = more.pop("address", ""), more.pop("document", None), more.pop("seen", None)
+        """Write a step down; `address` becomes the request line, `document` the answer that is
+        shown."""
+        address = more.pop("address", "")
+        document = more.pop("document", None)
+        answer = more.pop("seen", None)
         if answer is not None:
             more |= {"status": answer.status}
         request = f"{more.pop('method', 'GET')} {self.shown(address)}" if address else ""
-        shown = json.dumps(document, indent=2, ensure_ascii=True) if document else more.pop("answer", "")
+        shown = (
+            json.dumps(document, indent=2, ensure_ascii=True)
+            if document
+            else more.pop("answer", "")
+        )
         shown = without_secrets(shown, self.url)[:_SHOWN]
         self.steps.append(Step(title, verdict, said, request=request, answer=shown, **more))
 
@@ -164,12 +190,20 @@ async def _walked(path: _Path) -> Discovery | None:
         return None
     path.documents["resource"] = resource
     parts = urlsplit(path.url)
-    for issuer in words_of(resource.get("authorization_servers"))[:3] or [f"{parts.scheme}://{parts.netloc}"]:
+    for issuer in words_of(resource.get("authorization_servers"))[:3] or [
+        f"{parts.scheme}://{parts.netloc}"
+    ]:
         server = await _authorization_server(path, issuer)
         if server is not None:
-            scopes = challenge.get("scope", "").split() or words_of(resource.get("scopes_supported"))
+            scopes = challenge.get("scope", "").split() or words_of(
+                resource.get("scopes_supported")
+            )
             name = resource.get("resource")
-            return Discovery(server, name if isinstance(name, str) else canonical_resource(path.url), tuple(scopes))
+            return Discovery(
+                server,
+                name if isinstance(name, str) else canonical_resource(path.url),
+                tuple(scopes),
+            )
     return None
 
 
@@ -184,35 +218,67 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
         seen = refused if refused.status in (401, 403) else seen
     common: dict[str, Any] = {"address": path.url, "method": "POST", "seen": seen}
     if seen.status is None:
-        path.note(title, Verdict.FAIL, seen.fault, remedy="Check the server's URL, and that it runs.", **common)
+        path.note(
+            title,
+            Verdict.FAIL,
+            seen.fault,
+            remedy="Check the server's URL, and that it runs.",
+            **common,
+        )
         return None
     header = seen.headers.get("www-authenticate", "")
     if seen.status not in (401, 403):
-        said = f"It answered {seen.status} where 401 was to be expected: clients will not know that they must sign in."
-        remedy = "Let the server answer 401 with WWW-Authenticate: Bearer resource_metadata=… (RFC 9728, 5.1)."
+        said = (
+            f"It answered {seen.status} where 401 was to be expected: clients will not know that"
+            " they must sign in."
+        )
+        remedy = (
+            "Let the server answer 401 with WWW-Authenticate: Bearer resource_metadata=… (RFC 9728,"
+            " 5.1)."
+        )
         path.note(title, Verdict.WARN, said, remedy=remedy, **common)
         return {}
     found = {name: _parameter(header, name) for name in ("resource_metadata", "scope")}
     if found["resource_metadata"]:
-        path.note(title, Verdict.OK, "It asks for a token and says where its metadata are.", answer=header, **common)
+        path.note(
+            title,
+            Verdict.OK,
+            "It asks for a token and says where its metadata are.",
+            answer=header,
+            **common,
+        )
     else:
         is_bearer = "bearer" in header.lower()
         said = "It asks for a token, but does not say where its metadata are."
-        said = said if is_bearer else "It refuses, but does not ask for a bearer token (WWW-Authenticate: Bearer)."
-        remedy = "Add resource_metadata=… to WWW-Authenticate (RFC 9728, 5.1); the well-known addresses are tried now."
+        said = (
+            said
+            if is_bearer
+            else "It refuses, but does not ask for a bearer token (WWW-Authenticate: Bearer)."
+        )
+        remedy = (
+            "Add resource_metadata=… to WWW-Authenticate (RFC 9728, 5.1); the well-known addresses"
+            " are tried now."
+        )
         path.note(title, Verdict.WARN, said, answer=header, remedy=remedy, **common)
     return {name: value for name, value in found.items() if value}
 
 
 async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
-    """The resource metadata; {} where there are none (servers of before 2025-06-18), None where they are not usable."""
+    """The resource metadata; {} where there are none (servers of before 2025-06-18), None where
+    they are not usable."""
     from mcp.client.auth.utils import build_protected_resource_metadata_discovery_urls
 
     title = "Read the resource's metadata (RFC 9728)"
     for address in build_protected_resource_metadata_discovery_urls(told or None, path.url):
         if not is_secure(address):
             remedy = "Serve the MCP server and its metadata over https."
-            path.note(title, Verdict.FAIL, "The address of the metadata is not https.", address=address, remedy=remedy)
+            path.note(
+                title,
+                Verdict.FAIL,
+                "The address of the metadata is not https.",
+                address=address,
+                remedy=remedy,
+            )
             return None
         seen = await path.ask(address)
         if not seen.usable or seen.document is None:
@@ -221,18 +287,27 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
         common = {"address": address, "seen": seen, "document": seen.document}
         resource = seen.document.get("resource")
         if not isinstance(resource, str) or not covers(resource, path.url):
-            said = "They are about another resource than this server's URL, so clients must not use them."
+            said = (
+                "They are about another resource than this server's URL, so clients must not use"
+                " them."
+            )
             remedy = "Let `resource` be exactly the URL that clients call (RFC 9728, 3.3)."
             path.note(title, Verdict.FAIL, said, remedy=remedy, **common)
             return None
         if words_of(seen.document.get("authorization_servers")):
             path.note(title, Verdict.OK, "They name the authorization server.", **common)
         else:
-            said, remedy = "They name no authorization server; the server's own host is tried.", _NAME_THE_SERVER
+            said = "They name no authorization server; the server's own host is tried."
+            remedy = _NAME_THE_SERVER
             path.note(title, Verdict.WARN, said, remedy=remedy, **common)
         return seen.document
-    said = "There are none. The server's own host is tried as authorization server, as clients of before mid-2025 do."
-    path.note(title, Verdict.WARN, said, remedy="Serve /.well-known/oauth-protected-resource (RFC 9728).")
+    said = (
+        "There are none. The server's own host is tried as authorization server, as clients of"
+        " before mid-2025 do."
+    )
+    path.note(
+        title, Verdict.WARN, said, remedy="Serve /.well-known/oauth-protected-resource (RFC 9728)."
+    )
     return {}
 
 
@@ -241,7 +316,8 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
 
     title = "Read the authorization server's metadata (RFC 8414, OpenID Connect Discovery)"
     if not is_secure(issuer):
-        said, remedy = "Its address is not https.", "Serve the authorization server over https."
+        said = "Its address is not https."
+        remedy = "Serve the authorization server over https."
         path.note(title, Verdict.FAIL, said, address=issuer, remedy=remedy)
         return None
     for address in build_oauth_authorization_server_metadata_discovery_urls(issuer, path.url):
@@ -253,10 +329,15 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
         said, remedy = fault_of_metadata(seen.document, issuer)
         verdict = Verdict.FAIL if said else Verdict.OK
         said = said or "They are complete and of the right issuer."
-        path.note(title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy)
+        path.note(
+            title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy
+        )
         return None if verdict is Verdict.FAIL else server_of(seen.document)
     said = "No metadata were found, so nobody can tell where to sign in."
-    remedy = "Type the authorization and the token URL in the server's form, or let the provider serve its metadata."
+    remedy = (
+        "Type the authorization and the token URL in the server's form, or let the provider serve"
+        " its metadata."
+    )
     path.note(title, Verdict.FAIL, said, remedy=remedy)
     return None
 
@@ -265,4 +346,9 @@ def _parameter(header: str, name: str) -> str:
     """A parameter of a WWW-Authenticate header, as the SDK reads it."""
     from mcp.client.auth.utils import extract_field_from_www_auth
 
-    return extract_field_from_www_auth(httpx2.Response(401, headers={"WWW-Authenticate": header}), name) or ""
+    return (
+        extract_field_from_www_auth(
+            httpx2.Response(401, headers={"WWW-Authenticate": header}), name
+        )
+        or ""
+    )

@@ -1,7 +1,8 @@
-"""Services that are described by an OpenAPI document: their tools are its operations, and a call is one request.
+"""Services that are described by an OpenAPI document: their tools are its operations, and a call is
+one request.
 
-A document decides paths and parameters, never where a secret goes: what signs a request in is bound to one origin, the
-base URL's or, without one, the document's own. It is sent nowhere else.
+A document decides paths and parameters, never where a secret goes: what signs a request in is bound
+to one origin, the base URL's or, without one, the document's own. It is sent nowhere else.
 """
 
 import asyncio
@@ -42,11 +43,15 @@ def is_described(target: Target) -> bool:
 async def fetch_document(policy: OutboundPolicy, target: Target, timeout: float) -> bytes:
     """The text of the document. Raises Fault.
 
-    The target's headers are meant for the API: they are tried only where the document is refused without them, and
-    only where it lives at the origin that they are bound to.
+    The target's headers are meant for the API: they are tried only where the document is refused
+    without them, and only where it lives at the origin that they are bound to.
     """
     response = await _get(policy, target, timeout, {})
-    if response.status_code in (401, 403) and target.headers and origin_of(target.spec_url) == bound_origin(target):
+    if (
+        response.status_code in (401, 403)
+        and target.headers
+        and origin_of(target.spec_url) == bound_origin(target)
+    ):
         response = await _get(policy, target, timeout, _signed(target, {}))
     if response.status_code != HTTPStatus.OK:
         raise fault_of_answer(_at(target, target.spec_url), Answer.of(response), _EXPECTED)
@@ -54,7 +59,8 @@ async def fetch_document(policy: OutboundPolicy, target: Target, timeout: float)
 
 
 async def read(policy: OutboundPolicy, target: Target, timeout: float) -> Document:
-    """Fetch and read the document within `timeout` seconds. Raises Fault; DocumentError's words are our own."""
+    """Fetch and read the document within `timeout` seconds. Raises Fault; DocumentError's words are
+    our own."""
     with anyio.move_on_after(timeout):
         text = await fetch_document(policy, target, timeout)
         try:
@@ -64,13 +70,18 @@ async def read(policy: OutboundPolicy, target: Target, timeout: float) -> Docume
     raise timed_out(_at(target, target.spec_url), timeout)
 
 
-async def listed(policy: OutboundPolicy, target: Target, timeout: float) -> tuple[ToolDefinition, ...]:
+async def listed(
+    policy: OutboundPolicy, target: Target, timeout: float
+) -> tuple[ToolDefinition, ...]:
     """The operations of the document as tools. Raises Fault."""
     return (await read(policy, target, timeout)).tools
 
 
-async def call(policy: OutboundPolicy, target: Target, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Call an operation; MCP's CallToolResult made of the answer, with `isError` from 400 on. Raises Fault."""
+async def call(
+    policy: OutboundPolicy, target: Target, name: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Call an operation; MCP's CallToolResult made of the answer, with `isError` from 400 on.
+    Raises Fault."""
     with anyio.move_on_after(target.timeout):
         operation = (await read(policy, target, target.timeout)).operation(name)
         if operation is None:
@@ -100,8 +111,8 @@ def _base_of(target: Target, operation: Operation) -> str:
     if (target.headers or target.signing) and origin_of(base) != bound_origin(target):
         raise Fault(
             HealthReason.BLOCKED,
-            f"The document of {target.label} says that the API is at {_at(target, base).label}, and what signs in is "
-            "not sent there. An Admin can confirm it by setting the base URL.",
+            f"The document of {target.label} says that the API is at {_at(target, base).label}, and"
+            " what signs in is not sent there. An Admin can confirm it by setting the base URL.",
         )
     return base
 
@@ -117,7 +128,9 @@ async def _sent(policy: OutboundPolicy, target: Target, request: Request) -> dic
             max_bytes=MAX_RESPONSE_BYTES,
             auth=AwsAuth(target.signing) if target.signing else None,
         ) as http:
-            response = await http.request(request.method, checked_url(request.url), content=request.body)
+            response = await http.request(
+                request.method, checked_url(request.url), content=request.body
+            )
     except InvalidHeader as fault:
         return _failed(str(fault))
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as fault:
@@ -130,7 +143,10 @@ async def _sent(policy: OutboundPolicy, target: Target, request: Request) -> dic
 
 
 def _result(response: httpx2.Response, text: str) -> dict[str, Any]:
-    wire: dict[str, Any] = {"content": [{"type": "text", "text": text.replace("\0", "\ufffd")}], "isError": False}
+    wire: dict[str, Any] = {
+        "content": [{"type": "text", "text": text.replace("\0", "\ufffd")}],
+        "isError": False,
+    }
     if Answer.of(response).is_json:
         try:
             structured = cleaned(read_json(text.encode()))
@@ -155,12 +171,16 @@ def _phrase(status: int) -> str:
 def _signed(target: Target, headers: Any) -> dict[str, str]:
     """`headers` under those of the target, which no argument replaces."""
     ours = {name.lower() for name in target.headers}
-    return {name: value for name, value in headers.items() if name.lower() not in ours} | dict(target.headers)
+    return {name: value for name, value in headers.items() if name.lower() not in ours} | dict(
+        target.headers
+    )
 
 
 def _without_secrets(text: str, target: Target) -> str:
     """What a service says, without the values that it was sent to sign in."""
-    values = {part for value in target.headers.values() for part in (value, value.partition(" ")[2])}
+    values = {
+        part for value in target.headers.values() for part in (value, value.partition(" ")[2])
+    }
     for value in sorted((v.strip() for v in values), key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, _MASK)
@@ -172,7 +192,9 @@ def _at(target: Target, url: str) -> Target:
     return replace(target, url=url)
 
 
-async def _get(policy: OutboundPolicy, target: Target, timeout: float, headers: dict[str, str]) -> httpx2.Response:
+async def _get(
+    policy: OutboundPolicy, target: Target, timeout: float, headers: dict[str, str]
+) -> httpx2.Response:
     there = _at(target, target.spec_url)
     try:
         async with guarded_client(
@@ -187,5 +209,6 @@ async def _get(policy: OutboundPolicy, target: Target, timeout: float, headers: 
 
 @lru_cache(maxsize=4)
 def _document_of(text: bytes) -> Document:
-    """Known by all of its bytes: the same text is read once, and a document that changed is never taken for it."""
+    """Known by all of its bytes: the same text is read once, and a document that changed is never
+    taken for it."""
     return parse_document(text)

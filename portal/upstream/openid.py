@@ -1,7 +1,9 @@
-"""Speaking to OpenID providers: discovery, the authorization request, the code's exchange, and the id_token's proof.
+"""Speaking to OpenID providers: discovery, the authorization request, the code's exchange, and the
+id_token's proof.
 
-OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in the answer (RFC 9207). Signatures are
-checked with joserfc, claims with Authlib; keys come from the issuer's own document and from nowhere else.
+OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in the answer (RFC 9207).
+Signatures are checked with joserfc, claims with Authlib; keys come from the issuer's own document
+and from nowhere else.
 """
 
 import time
@@ -25,7 +27,18 @@ from portal.upstream.fetching import fetch
 from portal.upstream.json_text import MAX_VALUES, TooManyValues, read_json
 from portal.upstream.oauth_client import OAuthClient
 
-ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+ALGORITHMS = [
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 LEEWAY = 60  # seconds
 TIMEOUT = 10.0
 MAX_DOCUMENT = 1024 * 1024
@@ -42,7 +55,8 @@ class SignInRefused(UpstreamFailure):
 
 @dataclass
 class _Known:
-    """A provider's documents, as this process read them last: public, and judged by every use anew."""
+    """A provider's documents, as this process read them last: public, and judged by every use
+    anew."""
 
     metadata: dict[str, Any]
     keys: KeySet
@@ -50,7 +64,8 @@ class _Known:
 
 
 class OpenIdClient:
-    """The portal as a relying party. The providers are the operator's own choice, so private addresses are fine."""
+    """The portal as a relying party. The providers are the operator's own choice, so private
+    addresses are fine."""
 
     def __init__(self) -> None:
         self._policy = OutboundPolicy(True)
@@ -58,7 +73,8 @@ class OpenIdClient:
         self._known: dict[str, _Known] = {}
 
     def meet(self, provider: SignInProvider) -> None:
-        """Read the provider's documents, if they are not known. Raises `UpstreamFailure` where they cannot be used."""
+        """Read the provider's documents, if they are not known. Raises `UpstreamFailure` where they
+        cannot be used."""
         self._provider(provider)
 
     def authorization_url(
@@ -69,55 +85,82 @@ class OpenIdClient:
         return with_parameters(
             str(metadata["authorization_endpoint"]),
             {
-                "response_type": "code", "client_id": provider.client.client_id, "redirect_uri": redirect_uri,
-                "scope": " ".join(dict.fromkeys(("openid", *provider.scopes))), "state": state, "nonce": nonce,
-                "code_challenge": create_s256_code_challenge(verifier), "code_challenge_method": "S256",
+                "response_type": "code",
+                "client_id": provider.client.client_id,
+                "redirect_uri": redirect_uri,
+                "scope": " ".join(dict.fromkeys(("openid", *provider.scopes))),
+                "state": state,
+                "nonce": nonce,
+                "code_challenge": create_s256_code_challenge(verifier),
+                "code_challenge_method": "S256",
             },
-        )  # fmt: skip
+        )
 
     def check_response_issuer(self, provider: SignInProvider, iss: str | None) -> None:
-        """RFC 9207: an `iss` in the answer must be the provider's; one that is announced must be there."""
+        """RFC 9207: an `iss` in the answer must be the provider's; one that is announced must be
+        there."""
         metadata = self._provider(provider).metadata
         announced = metadata.get("authorization_response_iss_parameter_supported") is True
         if iss != provider.issuer and (iss is not None or announced):
-            raise SignInRefused("The answer came from another provider than the one that was asked.", "wrong_issuer")
+            raise SignInRefused(
+                "The answer came from another provider than the one that was asked.", "wrong_issuer"
+            )
 
     def claims(
         self, provider: SignInProvider, *, code: str, redirect_uri: str, nonce: str, verifier: str
     ) -> tuple[dict[str, Any], str]:
-        """Exchange the code; the claims of the validated id_token, completed by userinfo, and the id_token itself."""
+        """Exchange the code; the claims of the validated id_token, completed by userinfo, and the
+        id_token itself."""
         known = self._provider(provider)
         server = AuthorizationServer(
-            issuer=provider.issuer, token_endpoint=str(known.metadata["token_endpoint"]),
+            issuer=provider.issuer,
+            token_endpoint=str(known.metadata["token_endpoint"]),
             token_endpoint_auth_methods=tuple(
-                method for method in known.metadata.get("token_endpoint_auth_methods_supported") or () if method
+                method
+                for method in known.metadata.get("token_endpoint_auth_methods_supported") or ()
+                if method
             ),
-        )  # fmt: skip
+        )
         answer = self._oauth.ask_for_token(
-            server, provider.client,
+            server,
+            provider.client,
             {
-                "grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri,
+                "grant_type": "authorization_code",
+                "code": code,
+                "redirect_uri": redirect_uri,
                 "code_verifier": verifier,
             },
-        )  # fmt: skip
-        token, access = answer.get("id_token"), answer.get("access_token")
+        )
+        token = answer.get("id_token")
+        access = answer.get("access_token")
         if not isinstance(token, str):
             raise SignInRefused("The provider sent no id_token.", "no_id_token")
-        claims = self._proven(provider, known, token, nonce, access if isinstance(access, str) else None)
+        claims = self._proven(
+            provider, known, token, nonce, access if isinstance(access, str) else None
+        )
         return self._completed(known, claims, access), token
 
-    def end_session_url(self, provider: SignInProvider, *, back_to: str, id_token: str | None) -> str | None:
-        """Where the provider ends its own session (RP-Initiated Logout 1.0), where it offers that."""
+    def end_session_url(
+        self, provider: SignInProvider, *, back_to: str, id_token: str | None
+    ) -> str | None:
+        """Where the provider ends its own session (RP-Initiated Logout 1.0), where it offers
+        that."""
         endpoint = self._provider(provider).metadata.get("end_session_endpoint")
         if not isinstance(endpoint, str) or not is_secure(endpoint):
             return None
         hint = {"id_token_hint": id_token} if id_token else {}
         return with_parameters(
-            endpoint, {"client_id": provider.client.client_id, "post_logout_redirect_uri": back_to, **hint}
+            endpoint,
+            {"client_id": provider.client.client_id, "post_logout_redirect_uri": back_to, **hint},
         )
 
     def _proven(
-        self, provider: SignInProvider, known: _Known, token: str, nonce: str, access_token: str | None
+        self,
+        provider: SignInProvider,
+        known: _Known,
+        token: str,
+        nonce: str,
+        access_token: str | None,
     ) -> dict[str, Any]:
         keys = known.keys
         try:
@@ -125,25 +168,46 @@ class OpenIdClient:
             if kid is not None and kid not in {key.kid for key in keys.keys}:
                 keys = self._newer_keys(provider, known)
             decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
-            options = {"iss": {"value": provider.issuer}, "aud": {"value": provider.client.client_id}}
-            params = {"nonce": nonce, "client_id": provider.client.client_id, "access_token": access_token}
+            options = {
+                "iss": {"value": provider.issuer},
+                "aud": {"value": provider.client.client_id},
+            }
+            params = {
+                "nonce": nonce,
+                "client_id": provider.client.client_id,
+                "access_token": access_token,
+            }
             claims = CodeIDToken(decoded.claims, decoded.header, options, params)
             claims.validate(leeway=LEEWAY)
-            if not isinstance(decoded.claims.get("sub"), str) or not 0 < len(decoded.claims["sub"]) <= 255:
+            if (
+                not isinstance(decoded.claims.get("sub"), str)
+                or not 0 < len(decoded.claims["sub"]) <= 255
+            ):
                 raise ValueError("sub")
         except (JoseError, ValueError, TypeError, KeyError, RecursionError) as fault:
             word = str(getattr(fault, "error", "")) or "invalid"
-            raise SignInRefused("The provider's proof of who you are is not valid.", f"id_token {word}") from None
+            raise SignInRefused(
+                "The provider's proof of who you are is not valid.", f"id_token {word}"
+            ) from None
         return dict(decoded.claims)
 
-    def _completed(self, known: _Known, claims: dict[str, Any], access_token: object) -> dict[str, Any]:
-        """What the id_token leaves out, from userinfo; that has to be about the same person (Core, 5.3.2)."""
+    def _completed(
+        self, known: _Known, claims: dict[str, Any], access_token: object
+    ) -> dict[str, Any]:
+        """What the id_token leaves out, from userinfo; that has to be about the same person (Core,
+        5.3.2)."""
         endpoint = known.metadata.get("userinfo_endpoint")
-        if not isinstance(endpoint, str) or not isinstance(access_token, str) or not is_secure(endpoint):
+        if (
+            not isinstance(endpoint, str)
+            or not isinstance(access_token, str)
+            or not is_secure(endpoint)
+        ):
             return claims
         more = self._document(endpoint, {"Authorization": f"Bearer {access_token}"})
         if more.get("sub") != claims["sub"]:
-            raise SignInRefused("The provider's two answers are about different people.", "userinfo_subject")
+            raise SignInRefused(
+                "The provider's two answers are about different people.", "userinfo_subject"
+            )
         return {**more, **claims}
 
     def _provider(self, provider: SignInProvider) -> _Known:
@@ -160,7 +224,9 @@ class OpenIdClient:
     def _read(self, provider: SignInProvider) -> _Known:
         metadata = self._document(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
         if metadata.get("issuer") != provider.issuer:
-            raise SignInRefused("The provider's metadata name another issuer than the settings.", "wrong_issuer")
+            raise SignInRefused(
+                "The provider's metadata name another issuer than the settings.", "wrong_issuer"
+            )
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             address = metadata.get(name)
             if not isinstance(address, str) or not is_secure(address):
@@ -173,7 +239,9 @@ class OpenIdClient:
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         target = Target("http", url=url)
-        status, text = fetch(self._policy, url, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers)
+        status, text = fetch(
+            self._policy, url, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT, headers=headers
+        )
         try:
             document = read_json(text) if status == 200 else None
         except TooManyValues:

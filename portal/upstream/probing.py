@@ -1,4 +1,5 @@
-"""One look at an upstream: an MCP handshake, or for an API that is only described, the fetch of its document."""
+"""One look at an upstream: an MCP handshake, or for an API that is only described, the fetch of its
+document."""
 
 import asyncio
 import time
@@ -10,7 +11,14 @@ import anyio
 import yaml
 
 from portal.domain.openapi.limits import MAX_NODES
-from portal.domain.upstream import HealthReason, HealthStatus, OutboundPolicy, ProbeResult, Target, ToolDefinition
+from portal.domain.upstream import (
+    HealthReason,
+    HealthStatus,
+    OutboundPolicy,
+    ProbeResult,
+    Target,
+    ToolDefinition,
+)
 from portal.upstream import openapi_client, yaml_text
 from portal.upstream.conversation import Conversations, WireWitness
 from portal.upstream.faults import Fault, timed_out
@@ -24,12 +32,18 @@ MAX_DEPTH = 200
 MAX_NAME = 200  # characters of a server's own name and version
 
 
-async def probe_server(conversations: Conversations, target: Target, timeout: float, with_tools: bool) -> ProbeResult:
+async def probe_server(
+    conversations: Conversations, target: Target, timeout: float, with_tools: bool
+) -> ProbeResult:
     """Shake hands with an MCP server, within `timeout` seconds. Raises Fault."""
-    return await conversations.hold(target, partial(_greet, target, with_tools, time.monotonic()), timeout)
+    return await conversations.hold(
+        target, partial(_greet, target, with_tools, time.monotonic()), timeout
+    )
 
 
-async def _greet(target: Target, with_tools: bool, began: float, client: "Client", witness: WireWitness) -> ProbeResult:
+async def _greet(
+    target: Target, with_tools: bool, began: float, client: "Client", witness: WireWitness
+) -> ProbeResult:
     tools = await _tools_if_any(client, witness) if with_tools else None
     info = client.server_info
     return ProbeResult(
@@ -44,8 +58,11 @@ async def _greet(target: Target, with_tools: bool, began: float, client: "Client
     )
 
 
-async def _tools_if_any(client: "Client", witness: WireWitness) -> tuple[ToolDefinition, ...] | None:
-    """The tools, or None where the server refuses to list them: its handshake is what health is about.
+async def _tools_if_any(
+    client: "Client", witness: WireWitness
+) -> tuple[ToolDefinition, ...] | None:
+    """The tools, or None where the server refuses to list them: its handshake is what health is
+    about.
 
     A refusal that asks for more rights is passed on: whoever's token it is can get them.
     """
@@ -69,13 +86,20 @@ async def probe_document(
     if with_tools:
         document = await openapi_client.read(policy, target, timeout)
         return ProbeResult(
-            HealthStatus.HEALTHY, HealthReason.OK, message, _since(began), server_name=_short(document.title) or None,
-            server_version=_short(document.version) or None, tools=document.tools,
-        )  # fmt: skip
+            HealthStatus.HEALTHY,
+            HealthReason.OK,
+            message,
+            _since(began),
+            server_name=_short(document.title) or None,
+            server_version=_short(document.version) or None,
+            tools=document.tools,
+        )
     with anyio.move_on_after(timeout):
         text = await openapi_client.fetch_document(policy, target, timeout)
         if not await asyncio.to_thread(is_openapi, text):
-            raise Fault(HealthReason.NOT_MCP, f"{where} answered, but not with an OpenAPI document.")
+            raise Fault(
+                HealthReason.NOT_MCP, f"{where} answered, but not with an OpenAPI document."
+            )
         return ProbeResult(HealthStatus.HEALTHY, HealthReason.OK, message, _since(began))
     raise timed_out(replace(target, url=""), timeout)
 
@@ -83,11 +107,16 @@ async def probe_document(
 def is_openapi(document: bytes) -> bool:
     """Whether `document` is a JSON or YAML mapping that names its `openapi` or `swagger` version.
 
-    YAML is read as events and never built, so that aliases which multiply (a "billion laughs") stay small.
+    YAML is read as events and never built, so that aliases which multiply (a "billion laughs") stay
+    small.
     """
     try:
         text = document.decode("utf-8-sig")
-        keys = set(read_json(document, MAX_NODES)) if text.lstrip().startswith("{") else _top_level_keys(text)
+        keys = (
+            set(read_json(document, MAX_NODES))
+            if text.lstrip().startswith("{")
+            else _top_level_keys(text)
+        )
         return bool({"openapi", "swagger"} & keys)
     except (ValueError, yaml.YAMLError):
         return False
@@ -108,7 +137,9 @@ def _top_level_keys(text: str) -> set[str]:
                 items += 1
             depth += isinstance(event, yaml.CollectionStartEvent)
             nodes += 1
-            if depth > MAX_DEPTH or nodes > MAX_NODES:  # libyaml's time grows with the square of the depth
+            if (
+                depth > MAX_DEPTH or nodes > MAX_NODES
+            ):  # libyaml's time grows with the square of the depth
                 return set()
     return keys
 

@@ -1,8 +1,9 @@
-"""The sandbox that every command on this host runs in: bubblewrap, and as root another user besides.
+"""The sandbox that every command on this host runs in: bubblewrap, and as root another user
+besides.
 
-Of the host a command sees the system's programs and libraries, read-only, the folders of PATH, and what the operator
-lists. It has its own processes, /tmp and home folder; the network is the host's. The portal's processes, its database,
-its keys and other commands are not there.
+Of the host a command sees the system's programs and libraries, read-only, the folders of PATH, and
+what the operator lists. It has its own processes, /tmp and home folder; the network is the host's.
+The portal's processes, its database, its keys and other commands are not there.
 """
 
 import contextlib
@@ -32,41 +33,74 @@ NOBODY = "nobody"
 DOCUMENTED = "docs/deployment.md, Commands (stdio)"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _ETC = (
-    "alternatives", "ca-certificates", "gai.conf", "group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki/ca-trust", "pki/tls/certs", "protocols",
-    "resolv.conf", "services", "ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "timezone",
-)  # fmt: skip
+    "alternatives",
+    "ca-certificates",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "passwd",
+    "pki/ca-trust",
+    "pki/tls/certs",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "ssl/certs",
+    "ssl/cert.pem",
+    "ssl/openssl.cnf",
+    "timezone",
+)
 _PASSED_ON = ("PATH", "LANG")
 _CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _ADDRESSES = (
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "npm_config_registry",
-    "NPM_CONFIG_REGISTRY", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX",
-)  # fmt: skip
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "npm_config_registry",
+    "NPM_CONFIG_REGISTRY",
+    "PIP_INDEX_URL",
+    "UV_INDEX_URL",
+    "UV_DEFAULT_INDEX",
+)
 _OTHERS = ("NO_PROXY", "no_proxy", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
 _GONE = "gone-"
 _MIB = 1024 * 1024
 TMP_BYTES = 512 * _MIB
 LIMITS = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * _MIB, "data": 4096 * _MIB}
-HOME_BYTES, HOME_FILES = 2048 * _MIB, 200_000
-"""What a home folder that is kept may hold; beyond it the command is ended, and its folder deleted."""
+HOME_BYTES = 2048 * _MIB
+HOME_FILES = 200_000
+"""What a home folder that is kept may hold; beyond it the command is ended, and its folder
+deleted."""
 _PROBE_SECONDS = 10.0
 _REMEDY = f"See {DOCUMENTED}."
 _PROBE_AGAIN = 60.0  # seconds after which a sandbox that could not be made is tried again
 _GO_HOME = 'cd "$HOME" && exec "$@"'
-# Ends with 0 only where none of the given files can be seen, and no process but those of the sandbox.
+# Ends with 0 only where none of the given files can be seen, and no process but those of the
+# sandbox.
 _LOOK = 'for f; do [ ! -f "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 5 ] || exit 8'
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a command is started: its argument list, its environment, and the home folder that it keeps."""
+    """How a command is started: its argument list, its environment, and the home folder that it
+    keeps."""
 
     argv: list[str] = field(repr=False)
     env: dict[str, str] = field(repr=False)
     home: Path | None = None
 
     def overfills_home(self) -> bool:
-        """Whether its home folder holds more than it may. Takes as long as there are files in it."""
+        """Whether its home folder holds more than it may. Takes as long as there are files in
+        it."""
         return self.home is not None and _is_beyond(self.home, HOME_BYTES, HOME_FILES)
 
     def delete_home(self) -> None:
@@ -77,7 +111,8 @@ class Launch:
 
 
 class NoSandbox(Exception):
-    """Why commands cannot run on this host, and what to do about it: one sentence or two for an Admin."""
+    """Why commands cannot run on this host, and what to do about it: one sentence or two for an
+    Admin."""
 
 
 class Sandbox:
@@ -89,9 +124,14 @@ class Sandbox:
     """
 
     def __init__(
-        self, *, user: str | None = None, homes: Path | None = None, readable: Sequence[str] = (),
-        hidden: Sequence[Path] = (), variables: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        user: str | None = None,
+        homes: Path | None = None,
+        readable: Sequence[str] = (),
+        hidden: Sequence[Path] = (),
+        variables: Sequence[str] = (),
+    ) -> None:
         self._user, self._homes, self._variables = user, homes, tuple(variables)
         self._readable = tuple(Path(path) for path in readable)
         self._hidden = tuple(Path(os.path.realpath(path)) for path in hidden)
@@ -101,12 +141,15 @@ class Sandbox:
         self._refusal = ""
 
     def refusal(self) -> str:
-        """Why no command can be started, with the remedy; empty where one can. Tried once in a process.
+        """Why no command can be started, with the remedy; empty where one can. Tried once in a
+        process.
 
         A sandbox that could not be made is tried again after a minute.
         """
         with self._lock:
-            stale = self._tried_at is None or (self._refusal and time.monotonic() > self._tried_at + _PROBE_AGAIN)
+            stale = self._tried_at is None or (
+                self._refusal and time.monotonic() > self._tried_at + _PROBE_AGAIN
+            )
             if stale:
                 try:
                     self._try()
@@ -120,7 +163,11 @@ class Sandbox:
     def user(self) -> str:
         """The user that commands run as, by name and number. Raises `NoSandbox`."""
         found = self._account()
-        return f"{found.pw_name} (uid {found.pw_uid})" if found else f"{_own_name()} (uid {os.geteuid()})"
+        return (
+            f"{found.pw_name} (uid {found.pw_uid})"
+            if found
+            else f"{_own_name()} (uid {os.geteuid()})"
+        )
 
     @property
     def separate(self) -> bool:
@@ -135,52 +182,110 @@ class Sandbox:
             return False
 
     def launch(self, argv: Sequence[str], env: Mapping[str, str], *, home: str = "") -> Launch:
-        """How to start `argv`, whose first item is a full path, with the variables `env` of its server.
+        """How to start `argv`, whose first item is a full path, with the variables `env` of its
+        server.
 
-        `home` names whose home folder it keeps, which belongs to that name and `argv`: another command gets a new one,
-        and the one before is deleted. Without a name it has one in memory. Raises `NoSandbox`.
+        `home` names whose home folder it keeps, which belongs to that name and `argv`: another
+        command gets a new one, and the one before is deleted. Without a name it has one in memory.
+        Raises `NoSandbox`.
         """
-        bwrap, prlimit = _program("bwrap", "bubblewrap"), _program("prlimit", "util-linux")
+        bwrap = _program("bwrap", "bubblewrap")
+        prlimit = _program("prlimit", "util-linux")
         account = self._account()
         kept = self._home(home, argv) if home else None
         mounts = self._mounts(argv[0], prlimit)
         memory = [_in_memory(path) for path in ("/tmp", "/dev/shm", *(() if kept else (HOME,)))]  # noqa: S108
-        # Root makes the sandbox as root, so that it may lie where only root gets to, and leaves its rights in there.
-        rights, become = ["--unshare-user"], list[str]()
+        # Root makes the sandbox as root, so that it may lie where only root gets to, and leaves its
+        # rights in there.
+        rights = ["--unshare-user"]
+        become = list[str]()
         if account is not None:
             ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-            become = [_program("setpriv", "util-linux"), *ids, "--inh-caps=-all", "--no-new-privs", "--"]
+            become = [
+                _program("setpriv", "util-linux"),
+                *ids,
+                "--inh-caps=-all",
+                "--no-new-privs",
+                "--",
+            ]
             rights = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         full = [
-            bwrap, *rights, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-            "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
-            *(word for words in memory for word in words), *mounts, *(("--bind", str(kept), HOME) if kept else ()),
-            "--remount-ro", "/", "--", *become, _program("sh", "dash"), "-c", _GO_HOME, "sh", prlimit, *_limits(), "--",
+            bwrap,
+            *rights,
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--die-with-parent",
+            "--new-session",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            *(word for words in memory for word in words),
+            *mounts,
+            *(("--bind", str(kept), HOME) if kept else ()),
+            "--remount-ro",
+            "/",
+            "--",
+            *become,
+            _program("sh", "dash"),
+            "-c",
+            _GO_HOME,
+            "sh",
+            prlimit,
+            *_limits(),
+            "--",
             *argv,
-        ]  # fmt: skip
+        ]
         return Launch(full, self._environment() | dict(env), kept)
 
     def _try(self) -> None:
         if sys.platform != "linux":
-            raise NoSandbox("Commands run in a sandbox that only Linux has. Reach this server over HTTP instead.")
-        if inside := next((str(path) for path in self._readable for own in self._hidden if _within(path, [own])), None):
-            raise NoSandbox(f"PORTAL_STDIO_PATHS names {inside}, where the portal keeps its data. Take it out.")
+            raise NoSandbox(
+                "Commands run in a sandbox that only Linux has. Reach this server over HTTP"
+                " instead."
+            )
+        if inside := next(
+            (str(path) for path in self._readable for own in self._hidden if _within(path, [own])),
+            None,
+        ):
+            raise NoSandbox(
+                f"PORTAL_STDIO_PATHS names {inside}, where the portal keeps its data. Take it out."
+            )
         _program("bwrap", "bubblewrap")
         seen = [str(path) for path in self._hidden if path.exists() and not path.is_dir()]
-        seen += [str(inner) for path in self._hidden if path.is_dir() for inner in _first_files(path)]
+        seen += [
+            str(inner) for path in self._hidden if path.is_dir() for inner in _first_files(path)
+        ]
         launch = self.launch([_program("sh", "dash"), "-c", _LOOK, "sh", *seen], {})
         try:
             ended = subprocess.run(  # noqa: S603 - our own script, in the sandbox
-                launch.argv, env=launch.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, timeout=_PROBE_SECONDS, check=False, start_new_session=True,
-            )  # fmt: skip
+                launch.argv,
+                env=launch.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=_PROBE_SECONDS,
+                check=False,
+                start_new_session=True,
+            )
         except (OSError, subprocess.SubprocessError) as error:
-            raise NoSandbox(f"The sandbox for commands cannot be made ({type(error).__name__}). {_REMEDY}") from None
+            raise NoSandbox(
+                f"The sandbox for commands cannot be made ({type(error).__name__}). {_REMEDY}"
+            ) from None
         if ended.returncode == 7:
-            raise NoSandbox("A command would see files of the portal. Keep its data apart from programs on PATH.")
+            raise NoSandbox(
+                "A command would see files of the portal. Keep its data apart from programs on"
+                " PATH."
+            )
         if ended.returncode:
             said = ended.stderr.decode(errors="replace").strip().splitlines()
-            why = said[0].removeprefix("bwrap: ")[:200] if said else f"it ended with {ended.returncode}"
+            why = (
+                said[0].removeprefix("bwrap: ")[:200]
+                if said
+                else f"it ended with {ended.returncode}"
+            )
             raise NoSandbox(f"The sandbox for commands cannot be made ({why}). {_REMEDY}")
 
     def _account(self) -> pwd.struct_passwd | None:
@@ -196,15 +301,21 @@ class Sandbox:
         try:
             account = pwd.getpwnam(name)
         except KeyError:
-            raise NoSandbox(f"The user {name} is not on this host. Make it, or set PORTAL_STDIO_USER.") from None
+            raise NoSandbox(
+                f"The user {name} is not on this host. Make it, or set PORTAL_STDIO_USER."
+            ) from None
         if account.pw_uid == 0:
-            raise NoSandbox(f"Commands do not run as {name}, which is root. Set PORTAL_STDIO_USER to another user.")
+            raise NoSandbox(
+                f"Commands do not run as {name}, which is root. Set PORTAL_STDIO_USER to another"
+                " user."
+            )
         return account
 
     def _home(self, name: str, argv: Sequence[str]) -> Path | None:
-        """The folder that is the home of `name` for `argv`, made where it is missing, in place of those for other
-        commands; None where none can be kept."""
-        account, homes = self._account(), self._homes.absolute() if self._homes else None
+        """The folder that is the home of `name` for `argv`, made where it is missing, in place of
+        those for other commands; None where none can be kept."""
+        account = self._account()
+        homes = self._homes.absolute() if self._homes else None
         if homes is None:
             return None
         of_name = homes / _digest(name)
@@ -223,13 +334,15 @@ class Sandbox:
         return own
 
     def forget_homes(self, known: Sequence[str]) -> int:
-        """Delete the home folders of all names but those `known`, and what could not be deleted before; answers how
-        many are gone."""
+        """Delete the home folders of all names but those `known`, and what could not be deleted
+        before; answers how many are gone."""
         if self._homes is None or not self._homes.is_dir():
             return 0
         kept = {_digest(name) for name in known}
         left = [path for path in self.left_homes() if path.parent.name in kept]
-        return sum(_forget(path) for path in (*left, *self._homes.iterdir()) if path.name not in kept)
+        return sum(
+            _forget(path) for path in (*left, *self._homes.iterdir()) if path.name not in kept
+        )
 
     def left_homes(self) -> list[Path]:
         """The home folders that are used no more and could not be deleted."""
@@ -238,20 +351,35 @@ class Sandbox:
         return [*self._homes.glob(f"{_GONE}*"), *self._homes.glob(f"*/{_GONE}*")]
 
     def _environment(self) -> dict[str, str]:
-        """What a command gets of the portal's environment: ways to programs, certificates and packages; no secret."""
+        """What a command gets of the portal's environment: ways to programs, certificates and
+        packages; no secret."""
         names = (*_PASSED_ON, *_CERTIFICATES, *_OTHERS, *self._variables)
         found = {name: os.environ[name] for name in names if name in os.environ}
-        found |= {name: os.environ[name] for name in _ADDRESSES if name in os.environ and _is_open(os.environ[name])}
+        found |= {
+            name: os.environ[name]
+            for name in _ADDRESSES
+            if name in os.environ and _is_open(os.environ[name])
+        }
         return {**found, "HOME": HOME}
 
     def _mounts(self, *programs: str) -> tuple[str, ...]:
-        """What of the host is in the sandbox, and what of that is covered; worked out once for each program."""
+        """What of the host is in the sandbox, and what of that is covered; worked out once for each
+        program."""
         surroundings = tuple(os.environ.get(name, "") for name in ("PATH", *_CERTIFICATES))
         if (known := self._known_mounts.get((programs, surroundings))) is not None:
             return known
-        folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+        folders = [
+            Path(folder)
+            for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+            if folder
+        ]
         wanted = [path for folder in folders for path in _installed_at(folder)]
-        wanted += [path for program in programs for hop in _hops(Path(program)) for path in _installed_at(hop.parent)]
+        wanted += [
+            path
+            for program in programs
+            for hop in _hops(Path(program))
+            for path in _installed_at(hop.parent)
+        ]
         wanted += [Path(os.environ[name]) for name in _CERTIFICATES if name in os.environ]
         steps: dict[Path, list[str]] = {}
         for path in [Path(path) for path in _SYSTEM] + [Path("/etc") / name for name in _ETC]:
@@ -269,12 +397,20 @@ class Sandbox:
             for folder in shown:
                 if _within(path, [folder]):
                     place = folder / path.relative_to(os.path.realpath(folder))
-                    steps[place] = ["--tmpfs", str(place)] if path.is_dir() else ["--ro-bind", os.devnull, str(place)]
-        for parent in {parent for path in (*steps, Path(HOME)) for parent in path.parents} - {Path("/")}:
+                    steps[place] = (
+                        ["--tmpfs", str(place)]
+                        if path.is_dir()
+                        else ["--ro-bind", os.devnull, str(place)]
+                    )
+        for parent in {parent for path in (*steps, Path(HOME)) for parent in path.parents} - {
+            Path("/")
+        }:
             if parent not in steps and not _within(parent, shown):
                 steps[parent] = ["--perms", "0755", "--dir", str(parent)]
         ordered = sorted(steps, key=lambda path: len(path.parts))  # a folder before what is in it
-        found = self._known_mounts[programs, surroundings] = tuple(word for path in ordered for word in steps[path])
+        found = self._known_mounts[programs, surroundings] = tuple(
+            word for path in ordered for word in steps[path]
+        )
         return found
 
 
@@ -283,7 +419,8 @@ def _digest(text: str) -> str:
 
 
 def _forget(path: Path) -> bool:
-    """Delete a home folder; whether it is gone. It gets another name before, under which none is ever used again.
+    """Delete a home folder; whether it is gone. It gets another name before, under which none is
+    ever used again.
 
     Raises OSError where it keeps its name.
     """
@@ -292,19 +429,29 @@ def _forget(path: Path) -> bool:
     try:
         folders.remove(path)
     except OSError as error:
-        log.warning("the home folder %s of a command that is gone could not be deleted (%s)", path, error.strerror)
+        log.warning(
+            "the home folder %s of a command that is gone could not be deleted (%s)",
+            path,
+            error.strerror,
+        )
         return False
     return True
 
 
 def _is_beyond(folder: Path, most_bytes: int, most_files: int) -> bool:
     """Whether a folder takes more room than that, on the disk, or has more files."""
-    files, taken, waiting = 0, 0, [folder]
+    files = 0
+    taken = 0
+    waiting = [folder]
     while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:  # it may be gone meanwhile
+        with (
+            contextlib.suppress(OSError),
+            os.scandir(waiting.pop()) as entries,
+        ):  # it may be gone meanwhile
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    files, taken = files + 1, taken + entry.stat(follow_symlinks=False).st_blocks * 512
+                    files = files + 1
+                    taken = taken + entry.stat(follow_symlinks=False).st_blocks * 512
                     if files > most_files or taken > most_bytes:
                         return True
                     if entry.is_dir(follow_symlinks=False):
@@ -320,7 +467,8 @@ def _program(name: str, package: str) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}{os.pathsep}{os.defpath}")
     if path is None:
         raise NoSandbox(
-            f"Commands run in a sandbox, and {package} is not on this host. Install it (apt-get install {package})."
+            f"Commands run in a sandbox, and {package} is not on this host. Install it (apt-get"
+            f" install {package})."
         )
     return path
 
@@ -332,7 +480,8 @@ def _limits() -> Iterator[str]:
 
 
 def _installed_at(folder: Path) -> list[Path]:
-    """A folder of programs and the libraries beside it: not the rest, which in a home folder is a person's own."""
+    """A folder of programs and the libraries beside it: not the rest, which in a home folder is a
+    person's own."""
     if folder.name == "shims":  # of pyenv, asdf, mise: they start what is beside them
         return [folder.parent]
     if folder.name not in ("bin", "sbin"):
@@ -352,7 +501,10 @@ def _hops(program: Path) -> Iterator[Path]:
 def _within(path: Path, folders: Sequence[Path]) -> bool:
     """Whether `path` is one of `folders` or in one of them, links resolved."""
     real = os.path.realpath(path)
-    return any(real == folder or real.startswith(f"{folder.rstrip('/')}/") for folder in map(os.path.realpath, folders))
+    return any(
+        real == folder or real.startswith(f"{folder.rstrip('/')}/")
+        for folder in map(os.path.realpath, folders)
+    )
 
 
 def _first_files(folder: Path) -> list[Path]:

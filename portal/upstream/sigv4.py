@@ -1,7 +1,8 @@
 """AWS Signature Version 4 for requests to upstreams that AWS hosts.
 
-Written after AWS's "Create a signed AWS API request" (IAM User Guide) and checked against its published test suite.
-The whole body is hashed and signed, so a request is signed once it is complete and never as a stream.
+Written after AWS's "Create a signed AWS API request" (IAM User Guide) and checked against its
+published test suite. The whole body is hashed and signed, so a request is signed once it is
+complete and never as a stream.
 """
 
 import hashlib
@@ -16,32 +17,43 @@ from portal.domain.upstream import AwsSigning, HealthReason
 from portal.upstream.faults import Fault
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
-# What else a client sends may be rewritten on the way; these decide what is asked, of whom and by whom.
+# What else a client sends may be rewritten on the way; these decide what is asked, of whom and by
+# whom.
 _SIGNED = ("content-type", "host")
 
 
 class AwsAuth(httpx2.Auth):
-    """Signs each request of a client. Raises `Fault` (`disabled`) for credentials that the portal cannot sign with."""
+    """Signs each request of a client. Raises `Fault` (`disabled`) for credentials that the portal
+    cannot sign with."""
 
     requires_request_body = True
 
-    def __init__(self, signing: AwsSigning, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, signing: AwsSigning, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         if signing.role:
             raise Fault(
                 HealthReason.DISABLED,
-                "The portal does not assume AWS roles. Store an access key, or the temporary key of a session.",
+                "The portal does not assume AWS roles. Store an access key, or the temporary key of"
+                " a session.",
             )
         if not (signing.access_key_id and signing.secret_access_key):
-            raise Fault(HealthReason.DISABLED, "AWS SigV4 needs an access key ID and a secret access key.")
+            raise Fault(
+                HealthReason.DISABLED, "AWS SigV4 needs an access key ID and a secret access key."
+            )
         self._signing, self._now = signing, now
 
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+    def auth_flow(
+        self, request: httpx2.Request
+    ) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Sign `request` as httpx2 sends it: method, address, host, time and body."""
         request.headers["x-amz-date"] = f"{self._now():%Y%m%dT%H%M%SZ}"
         request.headers["x-amz-content-sha256"] = hashlib.sha256(request.content).hexdigest()
         if self._signing.session_token:
             request.headers["x-amz-security-token"] = self._signing.session_token
-        signed = {n: v for n, v in request.headers.items() if n in _SIGNED or n.startswith("x-amz-")}
+        signed = {
+            n: v for n, v in request.headers.items() if n in _SIGNED or n.startswith("x-amz-")
+        }
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         request.headers["authorization"] = authorization(
             self._signing, request.method, path, query, signed, request.content
@@ -52,18 +64,25 @@ class AwsAuth(httpx2.Auth):
 def authorization(
     signing: AwsSigning, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
 ) -> str:
-    """The value of `Authorization` for a request of which exactly `headers` are signed; `x-amz-date` is among them.
+    """The value of `Authorization` for a request of which exactly `headers` are signed;
+    `x-amz-date` is among them.
 
-    `path` is encoded once more, as every AWS service but S3 wants it: pass it as it goes over the wire.
+    `path` is encoded once more, as every AWS service but S3 wants it: pass it as it goes over the
+    wire.
     """
     values = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
     names = ";".join(sorted(values))
     canonical = "\n".join(
         (
-            method, _path(path), _query(query), *(f"{name}:{values[name]}" for name in sorted(values)), "", names,
+            method,
+            _path(path),
+            _query(query),
+            *(f"{name}:{values[name]}" for name in sorted(values)),
+            "",
+            names,
             hashlib.sha256(body).hexdigest(),
         )
-    )  # fmt: skip
+    )
     at = values["x-amz-date"]
     scope = f"{at[:8]}/{signing.region}/{signing.service}/aws4_request"
     text = "\n".join((_ALGORITHM, at, scope, hashlib.sha256(canonical.encode()).hexdigest()))
@@ -71,7 +90,10 @@ def authorization(
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     signature = hmac.digest(key, text.encode(), "sha256").hex()
-    return f"{_ALGORITHM} Credential={signing.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+    return (
+        f"{_ALGORITHM} Credential={signing.access_key_id}/{scope}, SignedHeaders={names},"
+        f" Signature={signature}"
+    )
 
 
 def _path(path: str) -> str:
@@ -87,7 +109,11 @@ def _path(path: str) -> str:
 
 
 def _query(query: str) -> str:
-    """Sorted by name, then value, each encoded anew so that all spellings of an address give one signature."""
+    """Sorted by name, then value, each encoded anew so that all spellings of an address give one
+    signature."""
     pairs = (part.partition("=")[::2] for part in query.split("&") if part)
-    encoded = sorted((quote(unquote(name), safe="-_.~"), quote(unquote(value), safe="-_.~")) for name, value in pairs)
+    encoded = sorted(
+        (quote(unquote(name), safe="-_.~"), quote(unquote(value), safe="-_.~"))
+        for name, value in pairs
+    )
     return "&".join(f"{name}={value}" for name, value in encoded)

@@ -1,4 +1,5 @@
-"""Where an SSE stream wants messages sent: only to its own origin, and a stream that says otherwise ends at once.
+"""Where an SSE stream wants messages sent: only to its own origin, and a stream that says otherwise
+ends at once.
 
 The SDK sends nothing elsewhere either, but says so to nobody and waits until the time is over.
 """
@@ -12,7 +13,8 @@ _LONGEST = 16 * 1024
 
 
 class EndpointWatch(httpx2.AsyncByteStream):
-    """The bytes of a stream as they come; `foreign` is called once where its `endpoint` event names another origin."""
+    """The bytes of a stream as they come; `foreign` is called once where its `endpoint` event names
+    another origin."""
 
     def __init__(self, response: httpx2.Response, foreign: Callable[[], None]) -> None:
         assert isinstance(response.stream, httpx2.AsyncByteStream)

@@ -1,7 +1,7 @@
 """MCP servers that run as a command on this host (MCP 2026-07-28, transports, stdio).
 
-Off unless the operator switched it on. An allow-listed bare name, arguments that no shell reads, a sandbox with an
-environment that holds nothing of the portal's, and an end for all processes in it.
+Off unless the operator switched it on. An allow-listed bare name, arguments that no shell reads, a
+sandbox with an environment that holds nothing of the portal's, and an end for all processes in it.
 """
 
 import asyncio
@@ -36,16 +36,23 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def checked_command(target: Target, allowed: frozenset[str], sandbox: Sandbox) -> Launch:
     """How to start `target` in the sandbox.
 
-    Raises UpstreamFailure: `blocked` for a command, argument or variable that is not allowed, `refused` for a command
-    that is not on this host, `disabled` where there can be no sandbox.
+    Raises UpstreamFailure: `blocked` for a command, argument or variable that is not allowed,
+    `refused` for a command that is not on this host, `disabled` where there can be no sandbox.
     """
     if target.command not in allowed or "/" in target.command or "\\" in target.command:
-        raise UpstreamFailure("This command is not one of those that the operator allows.", reason=HealthReason.BLOCKED)
+        raise UpstreamFailure(
+            "This command is not one of those that the operator allows.",
+            reason=HealthReason.BLOCKED,
+        )
     if any("\0" in argument for argument in target.args):
-        raise UpstreamFailure(f"An argument of {target.label} holds a NUL.", reason=HealthReason.BLOCKED)
+        raise UpstreamFailure(
+            f"An argument of {target.label} holds a NUL.", reason=HealthReason.BLOCKED
+        )
     path = shutil.which(target.command)
     if path is None:
-        raise UpstreamFailure(f"The command {target.label} is not on this host.", reason=HealthReason.REFUSED)
+        raise UpstreamFailure(
+            f"The command {target.label} is not on this host.", reason=HealthReason.REFUSED
+        )
     _check_environment(target.env)
     try:
         return sandbox.launch([path, *target.args], target.env, home=target.home)
@@ -57,7 +64,8 @@ def _check_environment(given: Mapping[str, str]) -> None:
     for name, value in given.items():
         if not _ENV_NAME.fullmatch(name) or is_unsafe_variable(name) or "\0" in value:
             raise UpstreamFailure(
-                "A variable of the command's environment is not allowed.", reason=HealthReason.BLOCKED
+                "A variable of the command's environment is not allowed.",
+                reason=HealthReason.BLOCKED,
             )
 
 
@@ -65,15 +73,20 @@ def _check_environment(given: Mapping[str, str]) -> None:
 async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
     """Run a command and yield its message streams, (in, out) as the SDK's `Client` takes them.
 
-    The SDK's own stdio transport hands on more of our environment and may take 6 s to stop a stubborn command even
-    when our time is over. Raises OSError when the command cannot be started.
+    The SDK's own stdio transport hands on more of our environment and may take 6 s to stop a
+    stubborn command even when our time is over. Raises OSError when the command cannot be started.
     """
     from mcp.shared.message import SessionMessage
 
     process = await asyncio.create_subprocess_exec(
-        *launch.argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=launch.env, start_new_session=True,
+        *launch.argv,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=launch.env,
+        start_new_session=True,
         limit=MAX_LINE_BYTES,
-    )  # fmt: skip
+    )
     inbox, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](0)
     polite = False
@@ -89,7 +102,9 @@ async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
         with anyio.CancelScope(shield=True):
             await _end(process, polite=polite)
             if await asyncio.to_thread(launch.overfills_home):
-                log.warning("the home folder %s of a command held too much, and was deleted", launch.home)
+                log.warning(
+                    "the home folder %s of a command held too much, and was deleted", launch.home
+                )
                 await asyncio.to_thread(launch.delete_home)
 
 
@@ -98,14 +113,19 @@ async def _read(process: Process, inbox: Any) -> None:
     from mcp_types import jsonrpc_message_adapter
 
     stdout = cast("asyncio.StreamReader", process.stdout)
-    # ValueError: a line beyond the limits. The closed inbox then tells the session that the conversation is over.
+    # ValueError: a line beyond the limits. The closed inbox then tells the session that the
+    # conversation is over.
     async with inbox:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
             while line := await stdout.readline():
                 if len(line) > MAX_VALUES:
                     await asyncio.to_thread(check_values, line)
-                with contextlib.suppress(ValidationError):  # a banner on stdout is not MCP, but common
-                    await inbox.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+                with contextlib.suppress(
+                    ValidationError
+                ):  # a banner on stdout is not MCP, but common
+                    await inbox.send(
+                        SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+                    )
 
 
 async def _watch_home(process: Process, launch: Launch) -> None:
@@ -125,18 +145,22 @@ async def _write(process: Process, outbox: Any) -> None:
     async with outbox:
         with contextlib.suppress(OSError):  # the command has gone; its closed stdout says so
             async for item in outbox:
-                stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                stdin.write(
+                    item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+                )
                 await stdin.drain()
 
 
 async def _end(process: Process, *, polite: bool) -> None:
-    """End the command and all that it started: by closing its stdin, and in any case with its sandbox by SIGKILL."""
+    """End the command and all that it started: by closing its stdin, and in any case with its
+    sandbox by SIGKILL."""
     cast("asyncio.StreamWriter", process.stdin).close()
     if polite:
         await _wait(process)
     _signal_group(process, signal.SIGKILL)
     await _wait(process)
-    # A descendant that left the group may hold the pipe open for ever; asyncio has no public way to let go of it.
+    # A descendant that left the group may hold the pipe open for ever; asyncio has no public way to
+    # let go of it.
     process._transport.close()  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,5 @@
-"""What a conversation may be about: listing tools, and calling one. Both keep the upstream's own JSON."""
+"""What a conversation may be about: listing tools, and calling one. Both keep the upstream's own
+JSON."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,11 @@ async def listed(client: "Client", witness: WireWitness) -> tuple[ToolDefinition
         try:
             page, cursor = await _page(client, cursor)
         except MCPError as error:
-            if error.code == METHOD_NOT_FOUND and not tools and (not witness.answer or witness.answer.speaks_mcp):
+            if (
+                error.code == METHOD_NOT_FOUND
+                and not tools
+                and (not witness.answer or witness.answer.speaks_mcp)
+            ):
                 return ()
             raise
         tools.extend(page)
@@ -50,8 +55,11 @@ async def _page(client: "Client", cursor: str | None) -> tuple[list[ToolDefiniti
     return tools, raw.get("nextCursor")
 
 
-async def call(client: "Client", witness: WireWitness, *, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """MCP's CallToolResult as the upstream sent it, or one made of the JSON-RPC error with which it refused."""
+async def call(
+    client: "Client", witness: WireWitness, *, name: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """MCP's CallToolResult as the upstream sent it, or one made of the JSON-RPC error with which it
+    refused."""
     from mcp import MCPError
     from mcp_types import HEADER_MISMATCH
 
@@ -66,9 +74,14 @@ async def call(client: "Client", witness: WireWitness, *, name: str, arguments: 
     except MCPError as error:
         if not _is_an_answer(error, witness):
             raise
-        return {"content": [{"type": "text", "text": error.message[:MAX_ERROR_TEXT]}], "isError": True}
+        return {
+            "content": [{"type": "text", "text": error.message[:MAX_ERROR_TEXT]}],
+            "isError": True,
+        }
     if result.get("resultType") == "input_required":
-        raise Fault(HealthReason.NOT_MCP, "The tool asks for further input, which the portal cannot give.")
+        raise Fault(
+            HealthReason.NOT_MCP, "The tool asks for further input, which the portal cannot give."
+        )
     return result
 
 
@@ -77,12 +90,15 @@ async def _call_once(client: "Client", name: str, arguments: dict[str, Any]) -> 
     from pydantic import TypeAdapter
 
     request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=arguments))
-    result: dict[str, Any] = cleaned(await client.session.send_request(request, TypeAdapter(dict[str, Any])))
+    result: dict[str, Any] = cleaned(
+        await client.session.send_request(request, TypeAdapter(dict[str, Any]))
+    )
     return result
 
 
 def _is_an_answer(error: "MCPError", witness: WireWitness) -> bool:
-    """Whether the upstream itself sent this error; the SDK makes up others of its own for a failing transport."""
+    """Whether the upstream itself sent this error; the SDK makes up others of its own for a failing
+    transport."""
     from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, PARSE_ERROR
 
     if error.code in (CONNECTION_CLOSED, PARSE_ERROR) or witness.fault:

@@ -1,7 +1,8 @@
-"""YAML as it comes from elsewhere: safe types, read as events first, and nothing that multiplies or takes for ever.
+"""YAML as it comes from elsewhere: safe types, read as events first, and nothing that multiplies or
+takes for ever.
 
-A few lines of aliases stand for gigabytes; the time that libyaml takes grows with the square of the directives and of
-the depth, and PyYAML's with the square of the parts of a number such as 1:30:00.
+A few lines of aliases stand for gigabytes; the time that libyaml takes grows with the square of the
+directives and of the depth, and PyYAML's with the square of the parts of a number such as 1:30:00.
 """
 
 import re
@@ -23,7 +24,8 @@ class TooManyDirectives(yaml.YAMLError):
 
 
 class Loader(_C_LOADER):  # type: ignore[misc]
-    """YAML's safe types without dates, which JSON does not have, and with numbers as YAML 1.2 has them."""
+    """YAML's safe types without dates, which JSON does not have, and with numbers as YAML 1.2 has
+    them."""
 
 
 Loader.yaml_implicit_resolvers = {
@@ -33,7 +35,8 @@ Loader.yaml_implicit_resolvers = {
 
 
 def _number(loader: Any, node: Any) -> Any:
-    """A number; `12:30`, which YAML 1.1 reads as 750, and what has hundreds of digits is the text that it is."""
+    """A number; `12:30`, which YAML 1.1 reads as 750, and what has hundreds of digits is the text
+    that it is."""
     text: str = node.value
     if ":" in text or len(text) > _MOST_DIGITS:
         return text
@@ -46,12 +49,14 @@ for _tag in _NUMBERS:
 
 
 def events(text: str) -> Iterator[Any]:
-    """What libyaml finds in `text`, piece by piece. Raises yaml.YAMLError, TooManyDirectives among them."""
+    """What libyaml finds in `text`, piece by piece. Raises yaml.YAMLError, TooManyDirectives among
+    them."""
     if next(islice(_DIRECTIVE.finditer(text), MAX_DIRECTIVES, None), None):
         raise TooManyDirectives("too many directives")
     yield from yaml.parse(text, Loader=Loader)
 
 
 def load(text: str) -> Any:
-    """What `text` says, once its events were looked at. Raises yaml.YAMLError, ValueError and TypeError."""
+    """What `text` says, once its events were looked at. Raises yaml.YAMLError, ValueError and
+    TypeError."""
     return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of the safe loader

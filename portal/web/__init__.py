@@ -41,7 +41,10 @@ def _register_probes(app: Flask, settings: Settings, database: Database) -> None
         if not database.answers():
             return {"status": "unavailable", "database": "does not answer"}, 503
         if not schema.serves(database.engine):
-            return {"status": "unavailable", "database": "is not at head: run portal db upgrade"}, 503
+            return {
+                "status": "unavailable",
+                "database": "is not at head: run portal db upgrade",
+            }, 503
         told = {"status": "ok", "database": "ok"}
         if (there := limits.redis_is_there()) is not None:
             told["redis"] = "ok" if there else "is away: each process counts its own rate limits"

@@ -26,7 +26,13 @@ from portal.web import host_check
 from portal.web.request_auth import marks, presented_key, wants_page
 
 _WAYS = ("", "_by_name", "_from_root", "_at_root")
-_DOCUMENTS = ("resource", "resource_at_root", "resource_below_mcp", "authorization_server", "server_at_root")
+_DOCUMENTS = (
+    "resource",
+    "resource_at_root",
+    "resource_below_mcp",
+    "authorization_server",
+    "server_at_root",
+)
 OPEN_ENDPOINTS = {
     "static": "stylesheet, script and icons hold nothing of anybody",
     "healthz": "tells that the process lives",
@@ -37,19 +43,34 @@ OPEN_ENDPOINTS = {
     "sign_in.callback": "and back",
     **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so" for way in _WAYS},
     **{f"oauth_broker.token{way}": "as above: they exchange their code" for way in _WAYS},
-    **{f"oauth_broker.{of}": "as above: they are asked, in their browser" for of in ("consent", "decide")},
+    **{
+        f"oauth_broker.{of}": "as above: they are asked, in their browser"
+        for of in ("consent", "decide")
+    },
     "oauth_metadata.register": "decides by itself: a key or a session",
-    **{f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing" for way in _WAYS[1:]},
-    **{f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable" for of in _DOCUMENTS},
-    "api_registry.gateway": "clients read a registry without credentials; off unless an Admin enables it",
+    **{
+        f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing"
+        for way in _WAYS[1:]
+    },
+    **{
+        f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable"
+        for of in _DOCUMENTS
+    },
+    "api_registry.gateway": (
+        "clients read a registry without credentials; off unless an Admin enables it"
+    ),
     "api_registry.list_entries": "as above, in the words of the official registry API",
     "api_registry.list_versions": "as above",
     "api_registry.get_version": "as above",
-    "api_document.get_document": "tools read an API's description without credentials; it holds nothing of anybody",
+    "api_document.get_document": (
+        "tools read an API's description without credentials; it holds nothing of anybody"
+    ),
     "oauth_byok.token": "an MCP client redeems its code; the code and the PKCE verifier decide",
     "oauth_byok.token_at_old_address": "as above",
     "oauth_byok.ask_at_old_address": "leads to the page that asks",
-    "oauth_callback.came_back": "whoever an authorization server sends back; the state and the browser's cookie decide",
+    "oauth_callback.came_back": (
+        "whoever an authorization server sends back; the state and the browser's cookie decide"
+    ),
     "oauth_documents.client": "authorization servers read there who the portal is as a client",
     "hub.index": "the registry for people; on and off with it",
 }
@@ -57,18 +78,26 @@ _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 _TARGETS = {
-    "server_id": "server", "team_id": "team", "user_id": "user", "key_id": "key", "group_id": "access_group",
-    "access_group_id": "access_group", "toolset_id": "toolset",
-}  # fmt: skip
+    "server_id": "server",
+    "team_id": "team",
+    "user_id": "user",
+    "key_id": "key",
+    "group_id": "access_group",
+    "access_group_id": "access_group",
+    "toolset_id": "toolset",
+}
 
 csrf = CSRFProtect()
 login_manager = LoginManager()
 
 
 class SignedIn:
-    """What Flask-Login keeps of a person; whether they still may come in is asked anew with every request."""
+    """What Flask-Login keeps of a person; whether they still may come in is asked anew with every
+    request."""
 
-    is_authenticated, is_active, is_anonymous = True, True, False
+    is_authenticated = True
+    is_active = True
+    is_anonymous = False
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
@@ -100,7 +129,8 @@ def speaks_json() -> bool:
 
 
 def reads_only(view: Any) -> Any:
-    """Mark a POST that changes nothing itself (it asks an upstream), so that it takes no write lock meanwhile."""
+    """Mark a POST that changes nothing itself (it asks an upstream), so that it takes no write lock
+    meanwhile."""
     view.reads_only = True
     return view
 
@@ -134,12 +164,19 @@ def identify() -> None:
     g.address = host_check.client_address(database(), settings().trusted_proxies)
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
-    key = presented_key() if (of_broker.get("asks") if of_broker else speaks_json() and not is_open) else None
+    key = (
+        presented_key()
+        if (of_broker.get("asks") if of_broker else speaks_json() and not is_open)
+        else None
+    )
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
-    # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a transaction of its own.
-    writes = getattr(view, "also_writes", False) or (_is_unsafe() and not getattr(view, "reads_only", False))
+    # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a
+    # transaction of its own.
+    writes = getattr(view, "also_writes", False) or (
+        _is_unsafe() and not getattr(view, "reads_only", False)
+    )
     g.session = database().session(writes=writes)
     if of_broker:
         if key is None:
@@ -152,10 +189,14 @@ def identify() -> None:
 
 def init_app(app: Flask) -> None:
     """Hang the above on the application."""
-    app.config.update(WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None, WTF_CSRF_SSL_STRICT=False)
+    app.config.update(
+        WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None, WTF_CSRF_SSL_STRICT=False
+    )
     csrf.init_app(app)
     login_manager.init_app(app)
-    login_manager.session_protection = None  # sessions are ours, and bound to nothing that changes under way
+    login_manager.session_protection = (
+        None  # sessions are ours, and bound to nothing that changes under way
+    )
     login_manager.user_loader(lambda user_id: SignedIn(user_id))
     app.before_request(identify)
     app.teardown_request(_close)
@@ -178,7 +219,9 @@ def _identify_key(key: str) -> None:
 
 def _identify_person() -> None:
     if not current_user.is_authenticated:
-        raise Unauthenticated("A valid API key is required." if speaks_json() else "Sign in to continue.")
+        raise Unauthenticated(
+            "A valid API key is required." if speaks_json() else "Sign in to continue."
+        )
     g.principal, profile = principals.person_of(g.session, current_user.get_id(), g.address)
     if _is_unsafe():
         _check_csrf()
@@ -200,7 +243,8 @@ class PasswordChangeNeeded(Exception):
 
 
 def _check_csrf() -> None:
-    """A token of this session (OWASP), and where the browser says where it comes from, from here."""
+    """A token of this session (OWASP), and where the browser says where it comes from, from
+    here."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         metrics.security("csrf_refused")
         raise BadRequest("This request came from another site.")
@@ -209,7 +253,11 @@ def _check_csrf() -> None:
 
 def arrival() -> Arrival:
     """How this request came in."""
-    return Arrival(request.remote_addr, request.headers.get("X-Forwarded-For"), tuple(settings().trusted_proxies))
+    return Arrival(
+        request.remote_addr,
+        request.headers.get("X-Forwarded-For"),
+        tuple(settings().trusted_proxies),
+    )
 
 
 def _is_unsafe() -> bool:
@@ -217,8 +265,8 @@ def _is_unsafe() -> bool:
 
 
 def commit_or_undo(response: Response) -> Response:
-    """Commit what a request that went well wrote, and save its browser's session. Has to run first after it: what fails
-    here is the answer then."""
+    """Commit what a request that went well wrote, and save its browser's session. Has to run first
+    after it: what fails here is the answer then."""
     try:
         if "session" in g:
             if response.status_code >= 400:
@@ -245,7 +293,8 @@ def may_change(action: Action) -> None:
 
 
 def commit_now() -> None:
-    """Finish what was written before an upstream is asked about it: what was saved stays, whatever that answers."""
+    """Finish what was written before an upstream is asked about it: what was saved stays, whatever
+    that answers."""
     g.session.commit()
 
 
@@ -254,7 +303,11 @@ def note_refusal(because: str) -> None:
     if "principal" not in g or not _is_unsafe() or request.url_rule is None:
         return
     kind, target_id = next(
-        ((_TARGETS[name], str(value)[:320]) for name, value in (request.view_args or {}).items() if name in _TARGETS),
+        (
+            (_TARGETS[name], str(value)[:320])
+            for name, value in (request.view_args or {}).items()
+            if name in _TARGETS
+        ),
         ("route", None),
     )
     action = f"{request.method} {request.url_rule.rule}"[:64]
@@ -267,8 +320,11 @@ def note_failed_sign_in() -> None:
     _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
 
 
-def _record_apart(principal: Principal, action: str, kind: str, target_id: str | None, **details: object) -> None:
-    """Write an event in a transaction of its own, which outlives that of the request: that one is given up first."""
+def _record_apart(
+    principal: Principal, action: str, kind: str, target_id: str | None, **details: object
+) -> None:
+    """Write an event in a transaction of its own, which outlives that of the request: that one is
+    given up first."""
     if "session" in g:
         g.session.rollback()
     with database().session(writes=True) as own:

@@ -1,4 +1,5 @@
-"""The cookie by which a browser is known in which somebody signed in: a random id, of which we keep the hash."""
+"""The cookie by which a browser is known in which somebody signed in: a random id, of which we keep
+the hash."""
 
 import re
 import secrets
@@ -24,13 +25,15 @@ def new_or_presented() -> str:
 
 
 def known_here() -> Known | None:
-    """How the person with the e-mail that was typed is known in this browser or at this address; asked once a request,
-    in a transaction of its own."""
+    """How the person with the e-mail that was typed is known in this browser or at this address;
+    asked once a request, in a transaction of its own."""
     if request.method != "POST":  # nobody tries anything
         return None
     if "known_here" not in g:
         with context.database().session() as own:
-            g.known_here = principals.known_from(own, request.form.get("email", ""), presented(), g.address)
+            g.known_here = principals.known_from(
+                own, request.form.get("email", ""), presented(), g.address
+            )
     found: Known | None = g.known_here
     return found
 
@@ -38,9 +41,14 @@ def known_here() -> Known | None:
 def remember(response: Response, device: str) -> Response:
     """Have the browser keep its id, anew for as long as it is known."""
     response.set_cookie(
-        _name(), device, max_age=int(DEVICE_LIFETIME.total_seconds()), secure=context.settings().https, httponly=True,
-        samesite="Lax", path="/",
-    )  # fmt: skip
+        _name(),
+        device,
+        max_age=int(DEVICE_LIFETIME.total_seconds()),
+        secure=context.settings().https,
+        httponly=True,
+        samesite="Lax",
+        path="/",
+    )
     return response
 
 

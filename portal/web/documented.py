@@ -1,7 +1,8 @@
-"""What each route of the API says of itself, beside its handler; `openapi.py` makes the document out of it.
+"""What each route of the API says of itself, beside its handler; `openapi.py` makes the document
+out of it.
 
-An entry is one line under the route, `@documented(UserView, takes=UserBody, status=201)`: the handler's name and
-docstring, the rule and the shapes say the rest.
+An entry is one line under the route, `@documented(UserView, takes=UserBody, status=201)`: the
+handler's name and docstring, the rule and the shapes say the rest.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Query:
-    """A parameter of the query string; none is required. `kind` is its type, a list where it may be repeated."""
+    """A parameter of the query string; none is required. `kind` is its type, a list where it may be
+    repeated."""
 
     name: str
     about: str
@@ -27,9 +29,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a route takes and gives: types that pydantic knows; `gives` is None for an answer without a body.
+    """What a route takes and gives: types that pydantic knows; `gives` is None for an answer
+    without a body.
 
-    `also` are statuses beside those that `openapi.py` derives from the rule: 304, 404 of what a body names, 409 ...
+    `also` are statuses beside those that `openapi.py` derives from the rule: 304, 404 of what a
+    body names, 409 ...
     """
 
     gives: Any
@@ -47,10 +51,17 @@ PAGED = (LIMIT, CURSOR)
 
 
 def documented(
-    gives: Any = None, *, takes: Any = None, query: tuple[Query, ...] = (), status: int = 200,
-    also: tuple[int, ...] = (), example: Mapping[str, Any] | None = None, needs_body: bool = True,
-) -> Callable[[F], F]:  # fmt: skip
-    """The entry of a route, written directly under `@bp.get(...)`. What `takes` a body has an `example` of it."""
+    gives: Any = None,
+    *,
+    takes: Any = None,
+    query: tuple[Query, ...] = (),
+    status: int = 200,
+    also: tuple[int, ...] = (),
+    example: Mapping[str, Any] | None = None,
+    needs_body: bool = True,
+) -> Callable[[F], F]:
+    """The entry of a route, written directly under `@bp.get(...)`. What `takes` a body has an
+    `example` of it."""
 
     def attach(view: F) -> F:
         view.entry = Entry(gives, takes, query, status, also, example, needs_body)  # type: ignore[attr-defined]
@@ -60,9 +71,14 @@ def documented(
 
 
 def shape(name: str, view: type, *, without: tuple[str, ...] = (), **more: Any) -> Any:
-    """The answer that a frozen `view` becomes: its fields but those left out, and more of them by type."""
+    """The answer that a frozen `view` becomes: its fields but those left out, and more of them by
+    type."""
     hints = get_type_hints(view, include_extras=True)
-    kept = {found.name: hints[found.name] for found in dataclasses.fields(view) if found.name not in without}
+    kept = {
+        found.name: hints[found.name]
+        for found in dataclasses.fields(view)
+        if found.name not in without
+    }
     fields: dict[str, Any] = {field: (kind, ...) for field, kind in {**kept, **more}.items()}
     return create_model(name, __doc__=view.__doc__, **fields)
 

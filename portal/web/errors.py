@@ -24,24 +24,54 @@ from portal.web.request_auth import speaks_oauth
 log = logging.getLogger("portal.web")
 
 STATUS: dict[type[errors.PortalError], int] = {
-    errors.InvalidRequest: 400, errors.InvalidInput: 422, errors.Unauthenticated: 401, errors.CredentialNeeded: 401,
-    errors.Forbidden: 403, errors.NotFound: 404, errors.Conflict: 409, errors.MissingVariables: 412,
-    errors.TooLarge: 413, errors.UnsupportedMediaType: 415, errors.RateLimited: 429, errors.UpstreamFailure: 502,
-    errors.UpstreamTimeout: 504, errors.Unavailable: 503,
+    errors.InvalidRequest: 400,
+    errors.InvalidInput: 422,
+    errors.Unauthenticated: 401,
+    errors.CredentialNeeded: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.MissingVariables: 412,
+    errors.TooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.RateLimited: 429,
+    errors.UpstreamFailure: 502,
+    errors.UpstreamTimeout: 504,
+    errors.Unavailable: 503,
     errors.Misconfigured: 500,
-}  # fmt: skip
+}
 _TITLES = {
-    400: "That did not work", 401: "Sign in first", 403: "You may not do this", 404: "There is nothing here",
-    405: "This address does not take that", 409: "Somebody was faster", 412: "Your values are needed",
-    413: "That is too much", 415: "This format is not read here", 422: "Something is not right yet",
-    429: "Too many tries", 500: "Something went wrong on our side", 502: "The MCP server did not play along",
-    503: "The portal cannot answer now", 504: "The MCP server took too long",
-}  # fmt: skip
+    400: "That did not work",
+    401: "Sign in first",
+    403: "You may not do this",
+    404: "There is nothing here",
+    405: "This address does not take that",
+    409: "Somebody was faster",
+    412: "Your values are needed",
+    413: "That is too much",
+    415: "This format is not read here",
+    422: "Something is not right yet",
+    429: "Too many tries",
+    500: "Something went wrong on our side",
+    502: "The MCP server did not play along",
+    503: "The portal cannot answer now",
+    504: "The MCP server took too long",
+}
 _CODES = {
-    400: "invalid_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-    413: "too_large", 415: "unsupported_media_type", 429: "rate_limited",
-}  # fmt: skip
-_OAUTH_WORDS = {"unauthenticated": "invalid_client", "invalid": "invalid_request", "forbidden": "access_denied"}
+    400: "invalid_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    429: "rate_limited",
+}
+_OAUTH_WORDS = {
+    "unauthenticated": "invalid_client",
+    "invalid": "invalid_request",
+    "forbidden": "access_denied",
+}
 _MESSAGES = {
     404: "There is no such page. Check the address, or begin at the list of servers.",
     405: "This address does not take this kind of request.",
@@ -50,12 +80,21 @@ _MESSAGES = {
 _NOT_STORED = "Nothing of this request was stored."
 _DATABASE_WORDS = {
     DatabaseFault.GONE: "The portal’s database does not answer now. Try again in a few seconds.",
-    DatabaseFault.BUSY: f"Something else is changing the portal’s database. {_NOT_STORED} Try again in a few seconds.",
-    DatabaseFault.FULL: f"The disk of the portal’s database is full. {_NOT_STORED} What was stored before can be read. "
-    "Tell whoever runs the portal to free some space, then try again.",
-    DatabaseFault.READ_ONLY: f"The portal’s database takes no changes now. {_NOT_STORED} Tell whoever runs the portal.",
-    DatabaseFault.OTHER_SCHEMA: f"The portal’s database lacks something that this version needs. {_NOT_STORED} "
-    "Tell whoever runs the portal: `portal doctor` says more.",
+    DatabaseFault.BUSY: (
+        f"Something else is changing the portal’s database. {_NOT_STORED} Try again in a few"
+        " seconds."
+    ),
+    DatabaseFault.FULL: (
+        f"The disk of the portal’s database is full. {_NOT_STORED} What was stored before can be"
+        " read. Tell whoever runs the portal to free some space, then try again."
+    ),
+    DatabaseFault.READ_ONLY: (
+        f"The portal’s database takes no changes now. {_NOT_STORED} Tell whoever runs the portal."
+    ),
+    DatabaseFault.OTHER_SCHEMA: (
+        f"The portal’s database lacks something that this version needs. {_NOT_STORED} "
+        "Tell whoever runs the portal: `portal doctor` says more."
+    ),
 }
 
 
@@ -72,7 +111,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def answer(status: int, code: str, message: str, *, field: str | None = None, **extra: Any) -> Response:
+def answer(
+    status: int, code: str, message: str, *, field: str | None = None, **extra: Any
+) -> Response:
     """The only line that knows the envelope."""
     if "session" in g:
         with suppress(SQLAlchemyError):  # it may be what failed
@@ -84,30 +125,42 @@ def answer(status: int, code: str, message: str, *, field: str | None = None, **
     else:
         remedy = extra.get("setup_url") or extra.get("connect_url")
         if status >= 500:
-            g.pop("profile", None)  # the frame around a page asks the database, which may be what failed
+            g.pop(
+                "profile", None
+            )  # the frame around a page asks the database, which may be what failed
         response = page(
-            "errors/error.html", fragment="alert", status=status, status_code=status,
-            title=_TITLES.get(status, _TITLES[400]), message=message, code=code,
+            "errors/error.html",
+            fragment="alert",
+            status=status,
+            status_code=status,
+            title=_TITLES.get(status, _TITLES[400]),
+            message=message,
+            code=code,
             remedy_url=remedy or url_for("servers.grid"),
             remedy_label="Fill in what is missing" if remedy else "All servers",
-        )  # fmt: skip
+        )
         if is_fragment_request() or is_boosted():
             # Whatever the status, an error never takes the place of the form that was sent.
             response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#alerts", "innerHTML"
     if status == 401:
         needs_key = code in ("byok_auth_required", "sign_in_needed")
-        response.headers["WWW-Authenticate"] = _where_to_sign_in(str(extra.get("server_id"))) if needs_key else "Bearer"
+        response.headers["WWW-Authenticate"] = (
+            _where_to_sign_in(str(extra.get("server_id"))) if needs_key else "Bearer"
+        )
     if status == 503:
         response.headers["Retry-After"] = "5"
     return response
 
 
 def _oauth_error(code: str, message: str, detail: dict[str, Any]) -> dict[str, Any]:
-    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place as well."""
+    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place
+    as well."""
     body: dict[str, Any] = {"error": _OAUTH_WORDS.get(code, code), "error_description": message}
     if code == "missing_client_id":
         body["detail"] = detail
-    return body | {name: detail[name] for name in ("field", "server_id", "hint") if detail.get(name)}
+    return body | {
+        name: detail[name] for name in ("field", "server_id", "hint") if detail.get(name)
+    }
 
 
 def _where_to_sign_in(server_id: str) -> str:
@@ -123,7 +176,11 @@ def status_of(error: errors.PortalError) -> int:
 
 def _portal_error(error: errors.PortalError) -> Any:
     if isinstance(error, errors.Unauthenticated) and not speaks_json():
-        target = request.full_path.rstrip("?") if request.method == "GET" and not is_fragment_request() else None
+        target = (
+            request.full_path.rstrip("?")
+            if request.method == "GET" and not is_fragment_request()
+            else None
+        )
         return see_other(url_for("accounts.sign_in", next=target))
     if isinstance(error, errors.Forbidden):
         metrics.security("forbidden")
@@ -154,16 +211,20 @@ def _note_refusal(error: errors.Forbidden) -> None:
 
 def _password_first(_error: PasswordChangeNeeded) -> Response:
     if speaks_json():
-        return answer(403, "forbidden", "Choose a password of your own first: sign in to the portal.")
+        return answer(
+            403, "forbidden", "Choose a password of your own first: sign in to the portal."
+        )
     return see_other(url_for("accounts.password"))
 
 
 def _csrf_error(_error: CSRFError) -> Response:
     metrics.security("csrf_refused")
     return answer(
-        400, "invalid_request", "The form is too old, or came from another page. Load it again and send it once more.",
+        400,
+        "invalid_request",
+        "The form is too old, or came from another page. Load it again and send it once more.",
         field="csrf_token",
-    )  # fmt: skip
+    )
 
 
 def _http_error(error: HTTPException) -> Any:
@@ -172,8 +233,14 @@ def _http_error(error: HTTPException) -> Any:
         return error
     if status == 429:
         return _too_many()
-    message = _MESSAGES.get(status) or (error.description if status == 400 else None) or _TITLES.get(status)
-    response = answer(status, _CODES.get(status, "invalid_request"), message or "The request was not understood.")
+    message = (
+        _MESSAGES.get(status)
+        or (error.description if status == 400 else None)
+        or _TITLES.get(status)
+    )
+    response = answer(
+        status, _CODES.get(status, "invalid_request"), message or "The request was not understood."
+    )
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
@@ -190,14 +257,18 @@ def _too_many() -> Response:
 
 
 def _bad_data(_error: Exception) -> Response:
-    return answer(400, "invalid_request", "The input holds a character or number that cannot be stored.")
+    return answer(
+        400, "invalid_request", "The input holds a character or number that cannot be stored."
+    )
 
 
 def _no_database(error: DBAPIError | PoolTimeout) -> Response:
     fault = fault_of(error)
     if fault is None:
         return _unexpected(error)
-    log.warning("the database is %s (%s) in request %s", fault, type(error).__name__, g.get("request_id"))
+    log.warning(
+        "the database is %s (%s) in request %s", fault, type(error).__name__, g.get("request_id")
+    )
     metrics.count("portal_database_failures_total", fault)
     return answer(503, "unavailable", _DATABASE_WORDS[fault])
 

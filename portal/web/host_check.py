@@ -1,4 +1,5 @@
-"""What is asked of a request before anything else: its host, its encoding, and which address it comes from."""
+"""What is asked of a request before anything else: its host, its encoding, and which address it
+comes from."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -15,15 +16,21 @@ ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scra
 
 
 def refuse_encoded_body() -> None:
-    """Refuse a compressed body: nothing here unpacks it, and it would be misread. Raises `UnsupportedEncoding`."""
-    encodings = (word.strip().lower() for word in request.headers.get("Content-Encoding", "").split(","))
+    """Refuse a compressed body: nothing here unpacks it, and it would be misread. Raises
+    `UnsupportedEncoding`."""
+    encodings = (
+        word.strip().lower() for word in request.headers.get("Content-Encoding", "").split(",")
+    )
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     if has_body and any(word not in ("", "identity") for word in encodings):
-        raise UnsupportedEncoding("Compressed bodies are not read here. Send it without Content-Encoding.")
+        raise UnsupportedEncoding(
+            "Compressed bodies are not read here. Send it without Content-Encoding."
+        )
 
 
 def check(public_url: str) -> None:
-    """Refuse what is for another host than the public URL's, and addresses that no part of the portal could read."""
+    """Refuse what is for another host than the public URL's, and addresses that no part of the
+    portal could read."""
     if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
         raise BadRequest("The address holds a NUL character.")
     if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host, public_url):
@@ -42,7 +49,8 @@ def client_address(database: Database, trusted: Collection[str]) -> str | None:
 
 
 def _is_our_host(host: str, public_url: str) -> bool:
-    """Whether the Host header is the public URL's; that of a page under another name (DNS rebinding) is not."""
+    """Whether the Host header is the public URL's; that of a page under another name (DNS
+    rebinding) is not."""
     public = urlsplit(public_url)
     try:
         asked = urlsplit(f"//{host}")

@@ -1,4 +1,5 @@
-"""Rate limits of what can be abused by repeating it; all processes share them, in Redis or else in the database."""
+"""Rate limits of what can be abused by repeating it; all processes share them, in Redis or else in
+the database."""
 
 import hashlib
 import hmac
@@ -23,7 +24,8 @@ def _by_address() -> str:
 
 
 def by_email() -> str:
-    """Tries at one account count together, wherever they come from; what is counted tells no address of anybody."""
+    """Tries at one account count together, wherever they come from; what is counted tells no
+    address of anybody."""
     email = request.form.get("email", "")[:320]
     return _unread(f"email:{email_forms(email)[0]}")
 
@@ -39,29 +41,33 @@ def by_email_and_address() -> str:
 
 
 def not_from(*known: Known | None) -> Callable[[], bool]:
-    """Whether a sign-in is tried from elsewhere than `known` (None: from where the person is not known)."""
+    """Whether a sign-in is tried from elsewhere than `known` (None: from where the person is not
+    known)."""
     return lambda: devices.known_here() not in known
 
 
 def _unread(text: str) -> str:
-    return hmac.new(str(current_app.secret_key).encode(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[
-        :32
-    ]
+    return hmac.new(
+        str(current_app.secret_key).encode(), text.encode("utf-8", "replace"), hashlib.sha256
+    ).hexdigest()[:32]
 
 
 limiter = Limiter(_by_address, strategy="moving-window", headers_enabled=False)
 SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
 SIGN_IN_WHERE_KNOWN = "60 per minute"
-"""By address, of those who are known there: a third party at the same address does not lock them out."""
+"""By address, of those who are known there: a third party at the same address does not lock them
+out."""
 TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
 AUTHORIZE = "60 per minute"
 EXCHANGE = "120 per minute"
 REGISTER = "120 per hour;30 per minute"
-"""By address, of registrations that are new: a company behind one address is many, and equal ones cost nothing."""
+"""By address, of registrations that are new: a company behind one address is many, and equal ones
+cost nothing."""
 LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
-"""Bytes that these endpoints take, where others take what the application says: a file of up to 5 MB and a form."""
+"""Bytes that these endpoints take, where others take what the application says: a file of up to 5
+MB and a form."""
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -69,7 +75,9 @@ def init_app(app: Flask, settings: Settings) -> None:
     redis = f"{SCHEME}:{settings.redis_url.get_secret_value()}" if settings.redis_url else None
     app.config["RATELIMIT_STORAGE_URI"] = redis or IN_DATABASE
     limiter.init_app(app)
-    app.extensions["shared_counts"] = limiter.storage if isinstance(limiter.storage, SharedCounts) else None
+    app.extensions["shared_counts"] = (
+        limiter.storage if isinstance(limiter.storage, SharedCounts) else None
+    )
 
 
 def seconds_to_wait() -> int:
@@ -90,11 +98,12 @@ _AT_THE_ADDRESS = not_from(Known.ADDRESS)
 
 
 def sign_in_limits(view: Any) -> Any:
-    """Count tries to sign in with a password: by address and by e-mail, and apart from those of third parties where the
-    person signed in before.
+    """Count tries to sign in with a password: by address and by e-mail, and apart from those of
+    third parties where the person signed in before.
 
-    Who is known in the browser, or at the address, has limits of their own, as narrow for one account; so nobody can
-    lock them out from elsewhere. Whether there is an account makes no difference to a stranger.
+    Who is known in the browser, or at the address, has limits of their own, as narrow for one
+    account; so nobody can lock them out from elsewhere. Whether there is an account makes no
+    difference to a stranger.
     """
     for limit, key, exempt in (
         (SIGN_IN_BY_ADDRESS, _by_address, _OF_STRANGERS),

@@ -1,9 +1,11 @@
-"""Hidden characters on pages: every text that is shown is marked here, whoever wrote it and whichever page shows it.
+"""Hidden characters on pages: every text that is shown is marked here, whoever wrote it and
+whichever page shows it.
 
-What people, servers and apps call themselves stands on nearly every page, beside what the portal says of them. Instead
-of a filter at each of these places, which the next place would lack, the finished page is looked at once: what cannot
-be seen is named in its place (`[U+202E RIGHT-TO-LEFT OVERRIDE]`), letters of another script within a word are pointed
-out, and runs of text that is written from right to left are isolated, so that none of it reorders what stands beside.
+What people, servers and apps call themselves stands on nearly every page, beside what the portal
+says of them. Instead of a filter at each of these places, which the next place would lack, the
+finished page is looked at once: what cannot be seen is named in its place (`[U+202E RIGHT-TO-LEFT
+OVERRIDE]`), letters of another script within a word are pointed out, and runs of text that is
+written from right to left are isolated, so that none of it reorders what stands beside.
 
 What a form sends back stays as it is: below a field that holds such characters a note names them.
 """
@@ -19,10 +21,24 @@ from portal.domain.suspicious_text import Mark, characters, is_suspect
 # Printable ASCII and white space: what is left of a page without them is little, and decides.
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 _ODD = re.compile(r"[^\t\n\r\x20-\x7e]")
-_TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][a-zA-Z0-9-]*)(?:[^\"'<>]|\"[^\"]*\"|'[^']*')*>|<!--.*?-->", re.S)
-_ATTRIBUTE = re.compile(r"(?P<before>\s(?P<name>[a-zA-Z:-]+)=)(?P<quote>[\"'])(?P<value>[^\"']*)(?P=quote)")
+_TAG = re.compile(
+    r"<(?P<end>/?)(?P<name>[a-zA-Z][a-zA-Z0-9-]*)(?:[^\"'<>]|\"[^\"]*\"|'[^']*')*>|<!--.*?-->", re.S
+)
+_ATTRIBUTE = re.compile(
+    r"(?P<before>\s(?P<name>[a-zA-Z:-]+)=)(?P<quote>[\"'])(?P<value>[^\"']*)(?P=quote)"
+)
 _SHOWN = frozenset(
-    {"title", "aria-label", "aria-description", "alt", "placeholder", "label", "content", "summary", "data-label"}
+    {
+        "title",
+        "aria-label",
+        "aria-description",
+        "alt",
+        "placeholder",
+        "label",
+        "content",
+        "summary",
+        "data-label",
+    }
 )
 _NO_MARKUP = frozenset({"title", "option"})
 _VERBATIM = frozenset({"script", "style", "textarea"})
@@ -32,7 +48,8 @@ _MOST_NAMED = 12
 
 
 def mark_page(data: bytes) -> bytes:
-    """The page with all that is hidden in its texts marked; itself where nothing is, which costs next to nothing."""
+    """The page with all that is hidden in its texts marked; itself where nothing is, which costs
+    next to nothing."""
     rest = set(data.translate(None, _PLAIN).decode("utf-8", "replace"))
     if not any(map(_matters, rest)):
         return data
@@ -45,7 +62,8 @@ def _matters(letter: str) -> bool:
 
 
 def _pieces(page: str) -> Iterator[str]:
-    at, inside = 0, ""
+    at = 0
+    inside = ""
     held: list[Mark] = []
     for tag in _TAG.finditer(page):
         name = (tag["name"] or "").lower()
@@ -60,7 +78,8 @@ def _pieces(page: str) -> Iterator[str]:
         if tag["end"]:
             if inside == "textarea" and held:
                 yield _note(held)
-            held, inside = [], "" if name == inside else inside
+            held = []
+            inside = "" if name == inside else inside
         elif name in _VERBATIM or name in _NO_MARKUP:
             inside = name
     rest = page[at:]
@@ -71,25 +90,34 @@ def _text(text: str, inside: str) -> str:
     if inside in _NO_MARKUP:
         return _named_within(text)
     if any(bidirectional(letter) in _RIGHT_TO_LEFT for letter in text):
-        places = [place for place, letter in enumerate(text) if bidirectional(letter) in _RIGHT_TO_LEFT]
-        first, last = places[0], places[-1] + 1
-        return f"{_marked(text[:first])}<bdi>{_marked(text[first:last])}</bdi>{_marked(text[last:])}"
+        places = [
+            place for place, letter in enumerate(text) if bidirectional(letter) in _RIGHT_TO_LEFT
+        ]
+        first = places[0]
+        last = places[-1] + 1
+        return (
+            f"{_marked(text[:first])}<bdi>{_marked(text[first:last])}</bdi>{_marked(text[last:])}"
+        )
     return _marked(text)
 
 
 def _marked(text: str) -> str:
-    found, at = "", 0
+    found = ""
+    at = 0
     for mark in characters(text):
         piece = text[mark.start : mark.end]
         shown = f"<mark>{piece}</mark>" if mark.visible else ""
-        found += f'{text[at : mark.start]}{shown}<b class="finding" dir="ltr">[{escape(mark.label)}]</b>'
+        found += (
+            f'{text[at : mark.start]}{shown}<b class="finding" dir="ltr">[{escape(mark.label)}]</b>'
+        )
         at = mark.end
     return found + text[at:]
 
 
 def _named_within(text: str) -> str:
     """The same where no markup can stand."""
-    found, at = "", 0
+    found = ""
+    at = 0
     for mark in characters(text):
         piece = text[mark.start : mark.end] if mark.visible else ""
         found += f"{text[at : mark.start]}{piece}[{escape(mark.label)}]"
@@ -117,4 +145,7 @@ def _attribute(found: re.Match[str], tag: str) -> str:
 def _note(marks: Iterable[Mark]) -> str:
     labels = list(dict.fromkeys(mark.label for mark in marks))
     more = f", and {len(labels) - _MOST_NAMED} more" if len(labels) > _MOST_NAMED else ""
-    return f'<small class="finding" dir="ltr">Holds {escape(", ".join(labels[:_MOST_NAMED]))}{more}</small>'
+    return (
+        '<small class="finding" dir="ltr">Holds'
+        f" {escape(', '.join(labels[:_MOST_NAMED]))}{more}</small>"
+    )

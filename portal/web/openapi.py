@@ -1,4 +1,5 @@
-"""The OpenAPI 3.1 document of the API, made from the rules of the application and the entries beside the handlers."""
+"""The OpenAPI 3.1 document of the API, made from the rules of the application and the entries
+beside the handlers."""
 
 import re
 import sys
@@ -19,16 +20,34 @@ from portal.web.documented import Entry, Query
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORDS: dict[int, tuple[str, ...]] = {
     400: (
-        "invalid_request", "already_active", "already_exists", "already_rejected", "insecure_authorization_server",
-        "invalid_client", "missing_client_id", "missing_required_fields", "mixed_providers", "no_authorization_server",
-        "no_person", "no_team", "not_byok", "not_oauth", "reserved_id", "stdio_not_allowed",
+        "invalid_request",
+        "already_active",
+        "already_exists",
+        "already_rejected",
+        "insecure_authorization_server",
+        "invalid_client",
+        "missing_client_id",
+        "missing_required_fields",
+        "mixed_providers",
+        "no_authorization_server",
+        "no_person",
+        "no_team",
+        "not_byok",
+        "not_oauth",
+        "reserved_id",
+        "stdio_not_allowed",
     ),
     401: ("unauthenticated", "sign_in_needed", "byok_auth_required"),
     403: ("forbidden",),
     404: ("not_found",),
     405: ("method_not_allowed",),
     409: (
-        "conflict", "credentials_would_move", "expired", "issuer_changed", "stale_definition", "stale_version",
+        "conflict",
+        "credentials_would_move",
+        "expired",
+        "issuer_changed",
+        "stale_definition",
+        "stale_version",
         "would_be_external",
     ),
     412: ("missing_user_env_vars",),
@@ -40,22 +59,32 @@ WORDS: dict[int, tuple[str, ...]] = {
     502: ("upstream_failed", "oauth_refused"),
     503: ("unavailable", "busy"),
     504: ("upstream_timeout",),
-}  # fmt: skip
+}
 """The stable words of `detail.error` by status."""
 
 _TAGS = {
-    "servers": "MCP servers", "credentials": "Own credentials", "keys": "API keys", "groups": "Access groups",
-    "me": "The caller", "access": "Explain access", "exchange": "Import", "audit": "Audit log",
-    "document": "This document", "connections": "Own connections", "temporary": "Temporary servers",
+    "servers": "MCP servers",
+    "credentials": "Own credentials",
+    "keys": "API keys",
+    "groups": "Access groups",
+    "me": "The caller",
+    "access": "Explain access",
+    "exchange": "Import",
+    "audit": "Audit log",
+    "document": "This document",
+    "connections": "Own connections",
+    "temporary": "Temporary servers",
     "oauth_check": "OAuth check",
-}  # fmt: skip
+}
 _PARAMETERS = {
     "server_id": ("Id, name or alias of an MCP server.", "notes"),
     "name": ("Full name of a server in the registry.", "com.example.portal/notes"),
     "version": ("A version, or `latest`.", "latest"),
 }
 _REF = "#/components/schemas/{model}"
-_ANSWER, _BODY, _QUERY = "answer", "body", "query"
+_ANSWER = "answer"
+_BODY = "body"
+_QUERY = "query"
 _PARAMETER = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
 _ABOUT = """\
 Everything the portal does, as JSON. The paths under `/v1/mcp` have the wire format of LiteLLM's MCP management API.
@@ -73,7 +102,8 @@ class Fault(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: a stable word for programs, a sentence for people, the field at fault; some words bring more."""
+    """What went wrong: a stable word for programs, a sentence for people, the field at fault; some
+    words bring more."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -81,9 +111,13 @@ class ErrorDetail(BaseModel):
     message: str
     field: str | None
     errors: list[Fault] = Field([], description="Every field at fault, with 422.")
-    setup_url: str = Field("", description="Where a person stores what is missing, with 401 and 412.")
+    setup_url: str = Field(
+        "", description="Where a person stores what is missing, with 401 and 412."
+    )
     names: list[str] = Field([], description="The variables that are missing, with 412.")
-    reason: str = Field("", description="Why the server failed, in the words of its health, with 502 and 504.")
+    reason: str = Field(
+        "", description="Why the server failed, in the words of its health, with 502 and 504."
+    )
 
 
 class Error(BaseModel):
@@ -93,7 +127,8 @@ class Error(BaseModel):
 
 
 class _Schemas(GenerateJsonSchema):
-    """JSON Schema of views: a frozen view has all its fields, those with a default too; no titles that repeat names."""
+    """JSON Schema of views: a frozen view has all its fields, those with a default too; no titles
+    that repeat names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -105,8 +140,11 @@ class _Schemas(GenerateJsonSchema):
 
 
 def is_ours(app: Flask, rule: Rule) -> bool:
-    """Whether a rule belongs to the JSON API. What speaks OAuth does not: RFC 8414 describes it, and its errors."""
-    if rule.rule.startswith("/v1/mcp/oauth/") or hasattr(app.view_functions[rule.endpoint], "marks"):
+    """Whether a rule belongs to the JSON API. What speaks OAuth does not: RFC 8414 describes it,
+    and its errors."""
+    if rule.rule.startswith("/v1/mcp/oauth/") or hasattr(
+        app.view_functions[rule.endpoint], "marks"
+    ):
         return False
     return rule.rule.startswith(("/v1/", "/v0.1/"))
 
@@ -116,7 +154,9 @@ def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:
     for rule in app.url_map.iter_rules():
         if is_ours(app, rule):
             entry = getattr(app.view_functions[rule.endpoint], "entry", None)
-            yield from ((method, rule, entry) for method in METHODS if method in (rule.methods or ()))
+            yield from (
+                (method, rule, entry) for method in METHODS if method in (rule.methods or ())
+            )
 
 
 def document(app: Flask) -> dict[str, Any]:
@@ -152,8 +192,11 @@ def _build(app: Flask) -> dict[str, Any]:
     }
 
 
-def _schemas(known: list[tuple[str, Rule, Entry]]) -> tuple[dict[Any, JsonSchemaValue], dict[str, Any]]:
-    """The schema of every body, answer and parameter by operation, and the components they refer to."""
+def _schemas(
+    known: list[tuple[str, Rule, Entry]],
+) -> tuple[dict[Any, JsonSchemaValue], dict[str, Any]]:
+    """The schema of every body, answer and parameter by operation, and the components they refer
+    to."""
     wanted: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
         ("error", "serialization", TypeAdapter(Error))
     ]
@@ -163,13 +206,18 @@ def _schemas(known: list[tuple[str, Rule, Entry]]) -> tuple[dict[Any, JsonSchema
         if entry.takes is not None:
             wanted.append(((_BODY, method, rule.rule), "validation", TypeAdapter(entry.takes)))
         wanted.extend(
-            ((_QUERY, method, rule.rule, query.name), "validation", TypeAdapter(query.kind)) for query in entry.query
+            ((_QUERY, method, rule.rule, query.name), "validation", TypeAdapter(query.kind))
+            for query in entry.query
         )
-    found, definitions = TypeAdapter.json_schemas(wanted, ref_template=_REF, schema_generator=_Schemas)
+    found, definitions = TypeAdapter.json_schemas(
+        wanted, ref_template=_REF, schema_generator=_Schemas
+    )
     return {key: schema for (key, _), schema in found.items()}, definitions["$defs"]
 
 
-def _operation(app: Flask, method: str, rule: Rule, entry: Entry, schemas: dict[Any, Any]) -> dict[str, Any]:
+def _operation(
+    app: Flask, method: str, rule: Rule, entry: Entry, schemas: dict[Any, Any]
+) -> dict[str, Any]:
     feature = rule.endpoint.partition(".")[0].removeprefix("api_")
     summary, _, about = (app.view_functions[rule.endpoint].__doc__ or "").strip().partition("\n")
     found: dict[str, Any] = {
@@ -179,15 +227,28 @@ def _operation(app: Flask, method: str, rule: Rule, entry: Entry, schemas: dict[
         "description": " ".join(about.split()),
         "parameters": [
             *(_in_path(name) for name in _PARAMETER.findall(rule.rule)),
-            *(_in_query(query, schemas[(_QUERY, method, rule.rule, query.name)]) for query in entry.query),
+            *(
+                _in_query(query, schemas[(_QUERY, method, rule.rule, query.name)])
+                for query in entry.query
+            ),
         ],
         "responses": _responses(method, rule, entry, schemas),
         "security": _security(method) if rule.endpoint not in OPEN_ENDPOINTS else [],
     }
     if entry.takes is not None:
-        content = {"schema": schemas[(_BODY, method, rule.rule)], "example": dict(entry.example or {})}
-        found["requestBody"] = {"required": entry.needs_body, "content": {"application/json": content}}
-    return {name: value for name, value in found.items() if value != "" and (value or name != "parameters")}
+        content = {
+            "schema": schemas[(_BODY, method, rule.rule)],
+            "example": dict(entry.example or {}),
+        }
+        found["requestBody"] = {
+            "required": entry.needs_body,
+            "content": {"application/json": content},
+        }
+    return {
+        name: value
+        for name, value in found.items()
+        if value != "" and (value or name != "parameters")
+    }
 
 
 def operation_id(endpoint: str) -> str:
@@ -198,7 +259,9 @@ def operation_id(endpoint: str) -> str:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    about, example = _PARAMETERS.get(name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", None))
+    about, example = _PARAMETERS.get(
+        name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", None)
+    )
     schema = {"type": "string", "minLength": 1}
     found = {"name": name, "in": "path", "required": True, "description": about, "schema": schema}
     return found if example is None else {**found, "example": example}
@@ -245,23 +308,38 @@ def _error(status: int) -> dict[str, Any]:
 
 
 def _security(method: str) -> list[dict[str, list[str]]]:
-    session: dict[str, list[str]] = {"session": []} if method == "GET" else {"session": [], "csrf": []}
+    session: dict[str, list[str]] = (
+        {"session": []} if method == "GET" else {"session": [], "csrf": []}
+    )
     return [{"bearer": []}, {"apiKey": []}, session]
 
 
 def _security_schemes(*, https: bool) -> dict[str, Any]:
     return {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer sk-…`."},
-        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same in a header."},
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key: `Authorization: Bearer sk-…`.",
+        },
+        "apiKey": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "The same in a header.",
+        },
         "session": {
-            "type": "apiKey", "in": "cookie", "name": "__Host-portal" if https else "portal",
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "__Host-portal" if https else "portal",
             "description": "The cookie of a person who signed in.",
         },
         "csrf": {
-            "type": "apiKey", "in": "header", "name": "X-CSRFToken",
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CSRFToken",
             "description": "The CSRF token of the session; a change needs it beside the cookie.",
         },
-    }  # fmt: skip
+    }
 
 
 def _module_doc(app: Flask, rule: Rule) -> str:

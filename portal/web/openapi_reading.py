@@ -1,4 +1,5 @@
-"""The OpenAPI document as people read it: operations with their tables, their example call, and the shapes they use."""
+"""The OpenAPI document as people read it: operations with their tables, their example call, and the
+shapes they use."""
 
 import json
 import re
@@ -10,9 +11,12 @@ from typing import Any
 _SCHEMAS = "#/components/schemas/"
 _KEY = "Authorization: Bearer $PORTAL_KEY"
 _LIMITS = {
-    "maxLength": "at most {} characters", "maxItems": "at most {} entries", "maxProperties": "at most {} entries",
-    "minimum": "from {}", "maximum": "to {}",
-}  # fmt: skip
+    "maxLength": "at most {} characters",
+    "maxItems": "at most {} entries",
+    "maxProperties": "at most {} entries",
+    "minimum": "from {}",
+    "maximum": "to {}",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Shape:
-    """A component: its fields, or where it has none what it is. `sent` is one that a caller sends."""
+    """A component: its fields, or where it has none what it is. `sent` is one that a caller
+    sends."""
 
     name: str
     about: str
@@ -54,7 +59,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `open` is one that asks for no credentials; `example` is its body, as JSON."""
+    """One method of one path. `open` is one that asks for no credentials; `example` is its body, as
+    JSON."""
 
     operation_id: str
     tag: str
@@ -73,7 +79,9 @@ class Operation:
 
     def matches(self, text: str) -> bool:
         """Whether every word of `text` is somewhere in what a list shows of it."""
-        whole = f"{self.method} {self.path} {self.summary} {self.operation_id} {self.tag}".casefold()
+        whole = (
+            f"{self.method} {self.path} {self.summary} {self.operation_id} {self.tag}".casefold()
+        )
         return all(word in whole for word in text.casefold().split())
 
 
@@ -85,10 +93,15 @@ def read_operations(document: Mapping[str, Any]) -> dict[str, Operation]:
         for method, entry in methods.items()
     ]
     order = [tag["name"] for tag in document["tags"]]
-    return {operation.operation_id: operation for operation in sorted(found, key=lambda each: order.index(each.tag))}
+    return {
+        operation.operation_id: operation
+        for operation in sorted(found, key=lambda each: order.index(each.tag))
+    }
 
 
-def _operation(document: Mapping[str, Any], path: str, method: str, entry: Mapping[str, Any]) -> Operation:
+def _operation(
+    document: Mapping[str, Any], path: str, method: str, entry: Mapping[str, Any]
+) -> Operation:
     content = entry.get("requestBody", {}).get("content", {}).get("application/json")
     required = entry.get("requestBody", {}).get("required", False)
     body = _row("body", content["schema"], required=required) if content else None
@@ -97,21 +110,38 @@ def _operation(document: Mapping[str, Any], path: str, method: str, entry: Mappi
     parameters = tuple(
         (
             said["in"],
-            _row(said["name"], said["schema"], required=said.get("required", False), about=said["description"]),
+            _row(
+                said["name"],
+                said["schema"],
+                required=said.get("required", False),
+                about=said["description"],
+            ),
         )
         for said in entry.get("parameters", ())
     )
-    sent = {shape.name: shape for shape in _shapes(document, [*(row for _, row in parameters), body], sent=True)}
-    shapes = {shape.name: shape for shape in _shapes(document, [answers[0].body], sent=False)} | sent
+    sent = {
+        shape.name: shape
+        for shape in _shapes(document, [*(row for _, row in parameters), body], sent=True)
+    }
+    shapes = {
+        shape.name: shape for shape in _shapes(document, [answers[0].body], sent=False)
+    } | sent
     return Operation(
-        operation_id=entry["operationId"], tag=entry["tags"][0], method=method.upper(), path=path,
-        summary=_plain(entry["summary"]), description=_plain(entry.get("description", "")), open=not entry["security"],
-        parameters=parameters, body=body, example=example,
+        operation_id=entry["operationId"],
+        tag=entry["tags"][0],
+        method=method.upper(),
+        path=path,
+        summary=_plain(entry["summary"]),
+        description=_plain(entry.get("description", "")),
+        open=not entry["security"],
+        parameters=parameters,
+        body=body,
+        example=example,
         answers=tuple(answer for answer in answers if not answer.words),
         errors=tuple(answer for answer in answers if answer.words),
         shapes=(*sent.values(), *(shape for shape in shapes.values() if not shape.sent)),
         curl=_curl(document["servers"][0]["url"], method.upper(), path, entry, example),
-    )  # fmt: skip
+    )
 
 
 def _answer(document: Mapping[str, Any], status: str, said: Mapping[str, Any]) -> Answer:
@@ -119,15 +149,25 @@ def _answer(document: Mapping[str, Any], status: str, said: Mapping[str, Any]) -
     if reference:
         said = document["components"]["responses"][reference.rpartition("/")[2]]
         detail = said["content"]["application/json"]["schema"]["allOf"][1]["properties"]["detail"]
-        return Answer(status, said["description"].partition(":")[0], None, tuple(detail["properties"]["error"]["enum"]))
+        return Answer(
+            status,
+            said["description"].partition(":")[0],
+            None,
+            tuple(detail["properties"]["error"]["enum"]),
+        )
     content = said.get("content", {}).get("application/json")
-    return Answer(status, said["description"], _row("answer", content["schema"]) if content else None)
+    return Answer(
+        status, said["description"], _row("answer", content["schema"]) if content else None
+    )
 
 
-def _shapes(document: Mapping[str, Any], firsts: Sequence[Row | None], *, sent: bool) -> Iterator[Shape]:
+def _shapes(
+    document: Mapping[str, Any], firsts: Sequence[Row | None], *, sent: bool
+) -> Iterator[Shape]:
     """The shapes that parameters and bodies lead to, and all that these lead to in turn."""
     schemas = document["components"]["schemas"]
-    waiting, seen = [row.shape for row in firsts if row and row.shape], set[str]()
+    waiting = [row.shape for row in firsts if row and row.shape]
+    seen = set[str]()
     while waiting:
         name = waiting.pop(0)
         if name in seen:
@@ -139,7 +179,9 @@ def _shapes(document: Mapping[str, Any], firsts: Sequence[Row | None], *, sent: 
             for field, schema in schemas[name].get("properties", {}).items()
         )
         waiting.extend(row.shape for row in rows if row.shape)
-        yield Shape(name, _plain(schemas[name].get("description", "")), rows, _kind(schemas[name]), sent)
+        yield Shape(
+            name, _plain(schemas[name].get("description", "")), rows, _kind(schemas[name]), sent
+        )
 
 
 def _row(name: str, schema: Mapping[str, Any], *, required: bool = False, about: str = "") -> Row:
@@ -181,5 +223,8 @@ def _curl(base: str, method: str, path: str, entry: Mapping[str, Any], example: 
     if entry["security"]:
         lines.append(f'  -H "{_KEY}"')
     if example:
-        lines += ["  -H 'Content-Type: application/json'", f"  -d {shlex.quote(json.dumps(json.loads(example)))}"]
+        lines += [
+            "  -H 'Content-Type: application/json'",
+            f"  -d {shlex.quote(json.dumps(json.loads(example)))}",
+        ]
     return " \\\n".join(lines)

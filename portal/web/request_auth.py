@@ -1,4 +1,5 @@
-"""How a request says who asks, and how it wants to be answered; the broker's views have ways of their own."""
+"""How a request says who asks, and how it wants to be answered; the broker's views have ways of
+their own."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,10 +10,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], View]:
-    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is the same for all.
+    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is
+    the same for all.
 
-    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages to people, JSON to
-    programs.
+    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages
+    to people, JSON to programs.
     """
 
     def marked(view: View) -> View:
@@ -38,7 +40,8 @@ def wants_page() -> bool:
 
 
 def presented_key() -> str | None:
-    """The API key of the request. A header that is present decides alone, even when it holds no key."""
+    """The API key of the request. A header that is present decides alone, even when it holds no
+    key."""
     header = request.headers.get("Authorization")
     if header is not None:
         scheme, _, value = header.partition(" ")
@@ -46,18 +49,22 @@ def presented_key() -> str | None:
     return request.headers.get("X-API-Key")
 
 
-# By these the portal itself knows a caller or a session, and proxies one another: no upstream learns them.
+# By these the portal itself knows a caller or a session, and proxies one another: no upstream
+# learns them.
 _NOT_PASSED = frozenset({"authorization", "cookie", "x-api-key", "x-csrftoken", "x-csrf-token"})
 
 
 def caller_headers() -> dict[str, str]:
     """What an upstream may be passed on of this request's headers, if its server lists them.
 
-    Never the portal's own credentials: neither by name, nor a header that repeats the key under another one.
+    Never the portal's own credentials: neither by name, nor a header that repeats the key under
+    another one.
     """
     key = presented_key() or ""
     return {
         name.lower(): value
         for name, value in request.headers.items()
-        if name.lower() not in _NOT_PASSED and not name.lower().startswith("proxy-") and not (key and key in value)
+        if name.lower() not in _NOT_PASSED
+        and not name.lower().startswith("proxy-")
+        and not (key and key in value)
     }

@@ -1,4 +1,5 @@
-"""Around every request: its id, one line in the log, its metrics and its span; and what Prometheus reads."""
+"""Around every request: its id, one line in the log, its metrics and its span; and what Prometheus
+reads."""
 
 import logging
 import re
@@ -44,7 +45,8 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 class Observed:
-    """WSGI middleware. The route's template stands for the address, which may hold anything; no query is read."""
+    """WSGI middleware. The route's template stands for the address, which may hold anything; no
+    query is read."""
 
     def __init__(self, inner: Start, trusted_proxies: tuple[str, ...]) -> None:
         self._inner, self._proxies = inner, trusted_proxies
@@ -56,7 +58,9 @@ class Observed:
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             seen["status"] = int(status[:3])
-            seen["bytes"] = next((int(value) for name, value in headers if name.lower() == "content-length"), None)
+            seen["bytes"] = next(
+                (int(value) for name, value in headers if name.lower() == "content-length"), None
+            )
             return start_response(status, [*headers, ("X-Request-ID", id_)], *rest)
 
         logs.begin_request(id_)
@@ -75,15 +79,19 @@ class Observed:
             logs.end_request()
 
     def _said(self, environ: dict[str, Any]) -> tuple[str, str | None]:
-        """The request's id, and the span that it belongs to: a trusted proxy's word, else a new one and none."""
-        id_, parent = environ.get("HTTP_X_REQUEST_ID", ""), environ.get("HTTP_TRACEPARENT")
+        """The request's id, and the span that it belongs to: a trusted proxy's word, else a new one
+        and none."""
+        id_ = environ.get("HTTP_X_REQUEST_ID", "")
+        parent = environ.get("HTTP_TRACEPARENT")
         if not (id_ or parent) or not in_ranges(environ.get("REMOTE_ADDR"), self._proxies):
             return secrets.token_hex(6), None
         return id_ if _ID.match(id_) else secrets.token_hex(6), parent
 
 
 def _tell(environ: dict[str, Any], seen: dict[str, Any], seconds: float) -> None:
-    method, route, status = _known(environ), seen["route"], seen["status"]
+    method = _known(environ)
+    route = seen["route"]
+    status = seen["status"]
     metrics.count("portal_http_requests_total", method, route, f"{status // 100}xx")
     metrics.observe("portal_http_request_seconds", seconds, route)
     level = logging.DEBUG if route in _QUIET and status < 500 else logging.INFO
@@ -92,12 +100,19 @@ def _tell(environ: dict[str, Any], seen: dict[str, Any], seconds: float) -> None
     of_flask = seen.get("g")
     principal = of_flask.get("principal") if of_flask is not None else None
     told = {
-        "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1), "bytes": seen["bytes"],
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "bytes": seen["bytes"],
         "address": of_flask.get("address") if of_flask is not None else environ.get("REMOTE_ADDR"),
         "principal": "nobody" if principal is None else "key" if principal.key_id else "person",
-        "user_id": principal and principal.user_id, "key_id": principal and principal.key_id,
-    }  # fmt: skip
-    log.log(level, "request", extra={name: value for name, value in told.items() if value is not None})
+        "user_id": principal and principal.user_id,
+        "key_id": principal and principal.key_id,
+    }
+    log.log(
+        level, "request", extra={name: value for name, value in told.items() if value is not None}
+    )
 
 
 def _known(environ: dict[str, Any]) -> str:
@@ -123,10 +138,12 @@ class Waiting:
             told: dict[str, float] = {"portal_database_answers": 0}
         else:
             told = {
-                "portal_database_answers": 1, "portal_probes_due": found.probes,
+                "portal_database_answers": 1,
+                "portal_probes_due": found.probes,
                 "portal_probes_oldest_due_seconds": found.oldest_probe_seconds,
-                "portal_sign_ins_due": found.sign_ins, "portal_submissions_waiting": found.submissions,
-            }  # fmt: skip
+                "portal_sign_ins_due": found.sign_ins,
+                "portal_submissions_waiting": found.submissions,
+            }
         for name, value in told.items():
             yield GaugeMetricFamily(name, metrics.MEASURES[name].help, value)
 

@@ -11,7 +11,9 @@ from portal.web.context import settings
 def sighting() -> Sighting:
     """How the request at hand found the portal."""
     headers = request.headers
-    told = next((headers[name] for name in ("Origin", "HX-Current-URL", "Referer") if headers.get(name)), "")
+    told = next(
+        (headers[name] for name in ("Origin", "HX-Current-URL", "Referer") if headers.get(name)), ""
+    )
     return Sighting(
         origin=_origin(told),
         host=request.host,
@@ -28,4 +30,8 @@ def _origin(address: str) -> str:
         parts = urlsplit(address)
     except ValueError:
         return ""
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else ""
+    return (
+        f"{parts.scheme}://{parts.netloc}"
+        if parts.scheme in ("http", "https") and parts.netloc
+        else ""
+    )

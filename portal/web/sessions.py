@@ -1,4 +1,5 @@
-"""Flask's session on our own store: the cookie is an opaque random id, everything else stays on the server."""
+"""Flask's session on our own store: the cookie is an opaque random id, everything else stays on the
+server."""
 
 import secrets
 from typing import Any
@@ -13,13 +14,19 @@ from portal.store.database import Database
 
 
 class PortalSession(CallbackDict[str, Any], SessionMixin):
-    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth nothing.
+    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth
+    nothing.
 
-    `fault` says why it could not be read or written. Nothing of it is saved then, so that nobody is signed out by it.
+    `fault` says why it could not be read or written. Nothing of it is saved then, so that nobody is
+    signed out by it.
     """
 
     def __init__(
-        self, data: dict[str, Any] | None = None, cookie: str | None = None, *, fault: SQLAlchemyError | None = None
+        self,
+        data: dict[str, Any] | None = None,
+        cookie: str | None = None,
+        *,
+        fault: SQLAlchemyError | None = None,
     ) -> None:
         super().__init__(data or {}, self._changed)
         self.cookie, self.old_cookie, self.fault = cookie, None, fault
@@ -40,7 +47,8 @@ class PortalSession(CallbackDict[str, Any], SessionMixin):
 
 
 class StoredSessions(SessionInterface):
-    """Opens and saves `PortalSession`s, each in a short transaction of its own: they outlive a request that fails."""
+    """Opens and saves `PortalSession`s, each in a short transaction of its own: they outlive a
+    request that fails."""
 
     def __init__(self, database: Database, *, https: bool) -> None:
         self._database = database
@@ -48,7 +56,8 @@ class StoredSessions(SessionInterface):
         self._name = "__Host-portal" if https else "portal"
 
     def open_session(self, app: Flask, request: Request) -> PortalSession:
-        """The session of the request's cookie, or a new one. API calls and static files need none."""
+        """The session of the request's cookie, or a new one. API calls and static files need
+        none."""
         cookie = request.cookies.get(self._name)
         if not cookie or len(cookie) > 128 or request.path.startswith("/static/"):
             return PortalSession()
@@ -73,12 +82,17 @@ class StoredSessions(SessionInterface):
             for ended in filter(None, (session.old_cookie, None if session else session.cookie)):
                 sessions.end_session(store, ended)
             if session:
-                user_id, agent = session.get("_user_id"), session.get("agent")
+                user_id = session.get("_user_id")
+                agent = session.get("agent")
                 sessions.save_session(store, cookie, dict(session), user_id, agent)
             store.commit()
         if session:
-            response.set_cookie(self._name, cookie, secure=self._https, httponly=True, samesite="Lax", path="/")
+            response.set_cookie(
+                self._name, cookie, secure=self._https, httponly=True, samesite="Lax", path="/"
+            )
         else:
-            response.delete_cookie(self._name, path="/", secure=self._https, httponly=True, samesite="Lax")
+            response.delete_cookie(
+                self._name, path="/", secure=self._https, httponly=True, samesite="Lax"
+            )
         response.vary.add("Cookie")
         session.modified = False

@@ -1,7 +1,9 @@
-"""The counts of rate limits, which all processes share: in Redis, or where none is set in the database.
+"""The counts of rate limits, which all processes share: in Redis, or where none is set in the
+database.
 
-Redis holds nothing but these counts: what must not be lost is in the database, whatever its life (sessions, OAuth
-flows, codes, temporary servers). So Redis may go away, be emptied or come back at any time.
+Redis holds nothing but these counts: what must not be lost is in the database, whatever its life
+(sessions, OAuth flows, codes, temporary servers). So Redis may go away, be emptied or come back at
+any time.
 """
 
 import logging
@@ -32,18 +34,21 @@ _LOOK_AGAIN = 1.0
 class SharedCounts(RedisStorage):
     """flask-limiter's storage, named `portal:redis://…`; never raises for Redis' sake.
 
-    The first request that Redis does not answer waits 250 ms at most. From then on this process counts in its own
-    memory, with half of each limit, for it knows nothing of the others. A thread looks once a second
-    whether Redis is back, so that no request has to.
+    The first request that Redis does not answer waits 250 ms at most. From then on this process
+    counts in its own memory, with half of each limit, for it knows nothing of the others. A thread
+    looks once a second whether Redis is back, so that no request has to.
     """
 
     STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - the library's way to register
 
     def __init__(self, uri: str, **_options: object) -> None:
         super().__init__(
-            uri.removeprefix(f"{SCHEME}:"), key_prefix="portal", socket_timeout=_PATIENCE,
-            socket_connect_timeout=_PATIENCE, retry=None,  # type: ignore[arg-type]
-        )  # fmt: skip
+            uri.removeprefix(f"{SCHEME}:"),
+            key_prefix="portal",
+            socket_timeout=_PATIENCE,
+            socket_connect_timeout=_PATIENCE,
+            retry=None,  # type: ignore[arg-type]
+        )
         self._own = MemoryStorage()
         self._away, self._lock = threading.Event(), threading.Lock()
 
@@ -62,7 +67,8 @@ class SharedCounts(RedisStorage):
         )
 
     def check(self) -> bool:
-        """Whether Redis takes a count now, asked with the same patience; where it is known to be away, without asking.
+        """Whether Redis takes a count now, asked with the same patience; where it is known to be
+        away, without asking.
 
         Counting is tried, not `PING`: a Redis that is full or read-only answers that."""
         return not self._away.is_set() and self._counts()
@@ -81,7 +87,10 @@ class SharedCounts(RedisStorage):
                 return
             self._away.set()
             metrics.move("portal_redis_away", 1)
-        log.warning("Redis is away (%s): each process counts for itself, half of each limit", type(error).__name__)
+        log.warning(
+            "Redis is away (%s): each process counts for itself, half of each limit",
+            type(error).__name__,
+        )
         threading.Thread(target=self._watch, name="redis-watch", daemon=True).start()
 
     def _watch(self) -> None:
@@ -102,17 +111,21 @@ class SharedCounts(RedisStorage):
 
 
 class DatabaseCounts(Storage, MovingWindowSupport):
-    """flask-limiter's storage where no Redis is set: the database of the application that asks, for all its processes.
+    """flask-limiter's storage where no Redis is set: the database of the application that asks, for
+    all its processes.
 
-    Each try is one statement in a short transaction of its own, so that it counts whatever becomes of the request, and
-    the request's own transaction ends before: on SQLite it may hold the lock that is needed here. Where the database is
-    locked, full or gone, this process counts in its own memory, half of each limit, as without Redis.
+    Each try is one statement in a short transaction of its own, so that it counts whatever becomes
+    of the request, and the request's own transaction ends before: on SQLite it may hold the lock
+    that is needed here. Where the database is locked, full or gone, this process counts in its own
+    memory, half of each limit, as without Redis.
     """
 
     STORAGE_SCHEME = ["portal-database"]  # noqa: RUF012 - the library's way to register
     base_exceptions = SQLAlchemyError
 
-    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_options: object) -> None:
+    def __init__(
+        self, uri: str | None = None, wrap_exceptions: bool = False, **_options: object
+    ) -> None:
         super().__init__(uri, wrap_exceptions)
         self._own = MemoryStorage()
 
@@ -158,7 +171,9 @@ class DatabaseCounts(Storage, MovingWindowSupport):
             fault = fault_of(error)
             if fault is None:
                 raise
-            log.warning("the database is %s: this process counts for itself, half of each limit", fault)
+            log.warning(
+                "the database is %s: this process counts for itself, half of each limit", fault
+            )
             metrics.count("portal_database_failures_total", fault)
             return own()
 

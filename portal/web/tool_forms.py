@@ -26,10 +26,13 @@ class ToolField:
     error: str | None = None
     shape: str = ""
     within: str = ""
-    """The one argument that this is a part of, where the tool takes all of its own in a single object."""
+    """The one argument that this is a part of, where the tool takes all of its own in a single
+    object."""
 
 
-def tool_fields(schema: Mapping[str, Any], typed: Mapping[str, str] | None = None) -> list[ToolField]:
+def tool_fields(
+    schema: Mapping[str, Any], typed: Mapping[str, str] | None = None
+) -> list[ToolField]:
     """The fields of a tool whose input is `schema`, with what was typed before."""
     inner, within = _unwrapped(schema)
     required = inner.get("required") or ()
@@ -54,16 +57,19 @@ def _unwrapped(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def _resolved(part: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`part`, or what its `$ref` points to within the schema's own `$defs`; one step, so that none goes in circles."""
+    """`part`, or what its `$ref` points to within the schema's own `$defs`; one step, so that none
+    goes in circles."""
     if not isinstance(part, dict):
         return {}
-    name, definitions = str(part.get("$ref", "")).removeprefix("#/$defs/"), schema.get("$defs")
+    name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+    definitions = schema.get("$defs")
     found = definitions.get(name) if name and isinstance(definitions, dict) else None
     return {**found, **part} if isinstance(found, dict) else part
 
 
 def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]:
-    """What was typed as arguments, and the fields with their errors. Optional ones left empty are left out."""
+    """What was typed as arguments, and the fields with their errors. Optional ones left empty are
+    left out."""
     values: dict[str, Any] = {}
     checked = []
     for field in fields:
@@ -78,14 +84,17 @@ def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]
                 values[field.name] = _parsed(field, field.value or "")
             except (ValueError, KeyError, RecursionError):
                 error = (
-                    f"{field.label} is {_SHAPES.get(field.shape, (dict, _NAMES.get(field.kind)))[1] or 'not right'}."
+                    f"{field.label} is"
+                    f" {_SHAPES.get(field.shape, (dict, _NAMES.get(field.kind)))[1] or 'not right'}."
                 )
         checked.append(replace(field, error=error))
     within = fields[0].within if fields else ""
     return {within: values} if within else values, checked
 
 
-def _field(name: str, schema: dict[str, Any], required: bool, typed: Mapping[str, str] | None) -> ToolField:
+def _field(
+    name: str, schema: dict[str, Any], required: bool, typed: Mapping[str, str] | None
+) -> ToolField:
     inner = _without_null(schema)
     shape = inner.get("type") if isinstance(inner.get("type"), str) else ""
     options = inner.get("enum") if isinstance(inner.get("enum"), list) else None
@@ -100,7 +109,9 @@ def _field(name: str, schema: dict[str, Any], required: bool, typed: Mapping[str
         required=required and default is None,
         description=str(schema.get("description") or inner.get("description") or ""),
         default=default,
-        choices=tuple((json.dumps(o) if not isinstance(o, str) else o, str(o)) for o in options or ()),
+        choices=tuple(
+            (json.dumps(o) if not isinstance(o, str) else o, str(o)) for o in options or ()
+        ),
         value=typed.get(f"argument-{name}") if typed is not None else None,
         shape=str(shape),
     )

@@ -13,13 +13,18 @@ from tests.oauth.recording import RecordingServer
 
 @pytest.fixture
 def add(write: Write, recording_as: RecordingServer) -> Callable[..., str]:
-    """`add(**fields)`: the server `guarded` before the recording authorization server, its URLs typed."""
+    """`add(**fields)`: the server `guarded` before the recording authorization server, its URLs
+    typed."""
 
     def adding(name: str = "guarded", **fields: Any) -> str:
         given = {
-            "url": recording_as.url, "auth_type": "oauth2", "authorization_url": recording_as.endpoint("authorize"),
-            "token_url": recording_as.endpoint("token"), "credentials": STORED, **fields,
-        }  # fmt: skip
+            "url": recording_as.url,
+            "auth_type": "oauth2",
+            "authorization_url": recording_as.endpoint("authorize"),
+            "token_url": recording_as.endpoint("token"),
+            "credentials": STORED,
+            **fields,
+        }
         with write() as session:
             return make_server(session, name, **{k: v for k, v in given.items() if v is not None})
 

@@ -1,4 +1,5 @@
-"""Whatever is sent, the answer is a 4xx in the one envelope: never a 5xx, never a trace, never an echo."""
+"""Whatever is sent, the answer is a 4xx in the one envelope: never a 5xx, never a trace, never an
+echo."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -45,7 +46,18 @@ RAW: dict[str, tuple[bytes, str, int]] = {
     "a type like JSON": (b"{}", "application/json5", 415),
     "too large": (b'{"x": "' + b"a" * (2 * 1024 * 1024) + b'"}', JSON, 413),
 }
-IDS = ("nowhere", "%F0%9F%A6%8A", "%ff", "%ED%A0%80", "a" * 3_000, "..", "%2e%2e", "a%00b", "'%20or%201=1--", "%0a")
+IDS = (
+    "nowhere",
+    "%F0%9F%A6%8A",
+    "%ff",
+    "%ED%A0%80",
+    "a" * 3_000,
+    "..",
+    "%2e%2e",
+    "a%00b",
+    "'%20or%201=1--",
+    "%0a",
+)
 
 
 def routes(app: Flask, methods: set[str]) -> Iterator[tuple[str, str]]:
@@ -64,7 +76,9 @@ def check(answer: Any) -> dict[str, Any]:
     text = answer.get_data(as_text=True)
     assert 400 <= answer.status_code < 500, (answer.status_code, text)
     assert answer.mimetype == JSON
-    assert not any(word in text for word in ("Traceback", "sqlalchemy", "pydantic", ".py", "SECRET", "SELECT"))
+    assert not any(
+        word in text for word in ("Traceback", "sqlalchemy", "pydantic", ".py", "SECRET", "SELECT")
+    )
     body: dict[str, Any] = answer.get_json()
     if "/oauth/" in answer.request.path and "detail" not in body:  # RFC 6749, 5.2
         assert {"error", "error_description"} <= set(body)
@@ -78,25 +92,52 @@ def test_the_routes_of_the_api_are_these(app: Flask) -> None:
     """What outsiders lean on: a change here is a change of the wire format."""
     own = "GET,POST,DELETE"
     golden = {
-        "/v1/mcp/server": "GET,POST,PUT", "/v1/mcp/server/{}": "GET,DELETE", "/v1/mcp/server/health": "GET",
+        "/v1/mcp/server": "GET,POST,PUT",
+        "/v1/mcp/server/{}": "GET,DELETE",
+        "/v1/mcp/server/health": "GET",
         "/v1/mcp/server/{}/oauth-check": "GET",
-        "/v1/mcp/server/{}/user-env-vars": own, "/v1/mcp/user-env-vars/status": "GET",
-        "/v1/mcp/server/{}/user-credential": "POST,DELETE", "/v1/mcp/tools": "GET", "/v1/mcp/tools/call": "POST",
-            "/v1/mcp/server/{}/oauth-user-credential": "POST,DELETE", "/v1/mcp/user-credentials": "GET",
-            "/v1/mcp/server/{}/oauth-user-credential/status": "GET",
-        "/v1/mcp/access_groups": "GET", "/v1/mcp/network/client-ip": "GET", "/v1/mcp/make_public": "POST",
-        "/v1/settings": "GET,PATCH", "/v1/me": "GET", "/v1/me/keys": "GET,POST", "/v1/me/keys/{}": "DELETE",
-        "/v1/teams/{}/members": "POST", "/v1/teams/{}/members/{}": "DELETE",
-        "/v1/mcp/toolset": "GET,POST,PUT", "/v1/mcp/toolset/{}": "GET,DELETE", "/v1/access/explain": "GET",
-        "/v1/mcp/server/register": "POST", "/v1/mcp/server/register/{}": "PUT", "/v1/mcp/server/submissions": "GET",
-        "/v1/mcp/server/submissions/mine": "GET", "/v1/mcp/server/{}/approve": "PUT",
-        "/v1/mcp/server/{}/reject": "PUT", "/v1/mcp/server/import": "POST", "/v1/mcp/registry.json": "GET",
-        "/v1/audit": "GET", "/v1/audit/{}": "GET", "/v1/mcp/server/{}/tool-changes": "GET",
-        "/v1/mcp/server/{}/tool-changes/accept": "POST", "/v1/mcp/discover": "GET",
-        "/v1/openapi.json": "GET", "/v1/mcp/openapi-registry": "GET", "/v1/mcp/server/oauth/{}/authorize": "GET",
-        "/v1/mcp/server/oauth/{}/token": "POST", "/v1/mcp/server/oauth/{}/register": "POST",
-        "/v1/mcp/server/oauth/session": "POST", "/v1/mcp/oauth/authorize": "GET", "/v1/mcp/oauth/token": "POST",
-    }  # fmt: skip
+        "/v1/mcp/server/{}/user-env-vars": own,
+        "/v1/mcp/user-env-vars/status": "GET",
+        "/v1/mcp/server/{}/user-credential": "POST,DELETE",
+        "/v1/mcp/tools": "GET",
+        "/v1/mcp/tools/call": "POST",
+        "/v1/mcp/server/{}/oauth-user-credential": "POST,DELETE",
+        "/v1/mcp/user-credentials": "GET",
+        "/v1/mcp/server/{}/oauth-user-credential/status": "GET",
+        "/v1/mcp/access_groups": "GET",
+        "/v1/mcp/network/client-ip": "GET",
+        "/v1/mcp/make_public": "POST",
+        "/v1/settings": "GET,PATCH",
+        "/v1/me": "GET",
+        "/v1/me/keys": "GET,POST",
+        "/v1/me/keys/{}": "DELETE",
+        "/v1/teams/{}/members": "POST",
+        "/v1/teams/{}/members/{}": "DELETE",
+        "/v1/mcp/toolset": "GET,POST,PUT",
+        "/v1/mcp/toolset/{}": "GET,DELETE",
+        "/v1/access/explain": "GET",
+        "/v1/mcp/server/register": "POST",
+        "/v1/mcp/server/register/{}": "PUT",
+        "/v1/mcp/server/submissions": "GET",
+        "/v1/mcp/server/submissions/mine": "GET",
+        "/v1/mcp/server/{}/approve": "PUT",
+        "/v1/mcp/server/{}/reject": "PUT",
+        "/v1/mcp/server/import": "POST",
+        "/v1/mcp/registry.json": "GET",
+        "/v1/audit": "GET",
+        "/v1/audit/{}": "GET",
+        "/v1/mcp/server/{}/tool-changes": "GET",
+        "/v1/mcp/server/{}/tool-changes/accept": "POST",
+        "/v1/mcp/discover": "GET",
+        "/v1/openapi.json": "GET",
+        "/v1/mcp/openapi-registry": "GET",
+        "/v1/mcp/server/oauth/{}/authorize": "GET",
+        "/v1/mcp/server/oauth/{}/token": "POST",
+        "/v1/mcp/server/oauth/{}/register": "POST",
+        "/v1/mcp/server/oauth/session": "POST",
+        "/v1/mcp/oauth/authorize": "GET",
+        "/v1/mcp/oauth/token": "POST",
+    }
     for thing in ("users", "teams", "keys", "access-groups"):
         golden |= {f"/v1/{thing}": "GET,POST", f"/v1/{thing}/{{}}": "GET,PATCH,DELETE"}
     wanted = {(method, path) for path, methods in golden.items() for method in methods.split(",")}
@@ -128,8 +169,12 @@ def test_a_body_that_is_not_what_it_should_be(client: As, app: Flask, kind: str)
 
 def test_nobody_is_told_about_a_body_before_they_are_known(client: As, app: Flask) -> None:
     for method, path in routes(app, {*UNSAFE, "GET", "DELETE"}):
-        if path in ("/v1/mcp/registry.json", "/v1/openapi.json") or path.startswith("/v1/mcp/oauth/"):
-            continue  # for strangers, where the operator says so; and clients come with a code, or with nothing yet
+        if path in ("/v1/mcp/registry.json", "/v1/openapi.json") or path.startswith(
+            "/v1/mcp/oauth/"
+        ):
+            # for strangers, where the operator says so; and clients come with a code, or with
+            # nothing yet
+            continue
         answer = client(None).ask(method, path.format("x", "x"), data=b"{", content_type=JSON)
         assert (answer.status_code, path) == (401, path)
         check(answer)
@@ -179,8 +224,12 @@ def test_a_method_that_a_route_does_not_take_is_405_naming_those_it_does(client:
         ({"server_id": 7}, "server_id"),
     ],
 )
-def test_the_field_that_is_too_large_or_of_another_type_is_named(client: As, body: dict[str, Any], field: str) -> None:
-    answer = client("ada").post("/v1/mcp/server", {"alias": "x", "url": "https://a.example", **body})
+def test_the_field_that_is_too_large_or_of_another_type_is_named(
+    client: As, body: dict[str, Any], field: str
+) -> None:
+    answer = client("ada").post(
+        "/v1/mcp/server", {"alias": "x", "url": "https://a.example", **body}
+    )
     assert (answer.status_code, check(answer)["field"]) == (422, field)
 
 
@@ -190,11 +239,41 @@ def test_all_fields_at_fault_are_named_at_once(client: As) -> None:
 
 
 NASTY = st.sampled_from(
-    ["", " ", "x", NOTES, "crew", "mel", "http://127.0.0.1:9/", "https://a.example", "stdio", "oauth2", "a-b", "${A}",
-     "\n", "é" * 64, "ß" * 128, "a" * 300, "a" * 9_000, "\u202e", "\ufeff", "10.0.0.0/8", "2099-01-01T00:00:00Z", "-1"]
-)  # fmt: skip
-LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, width=32) | NASTY
-ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=3))
+    [
+        "",
+        " ",
+        "x",
+        NOTES,
+        "crew",
+        "mel",
+        "http://127.0.0.1:9/",
+        "https://a.example",
+        "stdio",
+        "oauth2",
+        "a-b",
+        "${A}",
+        "\n",
+        "é" * 64,
+        "ß" * 128,
+        "a" * 300,
+        "a" * 9_000,
+        "\u202e",
+        "\ufeff",
+        "10.0.0.0/8",
+        "2099-01-01T00:00:00Z",
+        "-1",
+    ]
+)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, width=32)
+    | NASTY
+)
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=3)
+)
 
 
 def _like(annotation: object) -> st.SearchStrategy[Any]:
@@ -210,10 +289,16 @@ def bodies(shape: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     """Objects with some fields of `shape`, right, wrong or absurd."""
     fields = {}
     for name, field in shape.model_fields.items():
-        nested = {"object_permission": shapes.Permission, "credentials": shapes.Credentials}.get(name)
+        nested = {"object_permission": shapes.Permission, "credentials": shapes.Credentials}.get(
+            name
+        )
         entries = {"env_vars": shapes.VariableEntry, "members_with_roles": shapes.Member}.get(name)
         fields[name] = (
-            bodies(nested) if nested else st.lists(bodies(entries), max_size=3) if entries else _like(field.annotation)
+            bodies(nested)
+            if nested
+            else st.lists(bodies(entries), max_size=3)
+            if entries
+            else _like(field.annotation)
         )
     return st.fixed_dictionaries({}, optional=fields)
 
@@ -237,21 +322,38 @@ TARGETS: dict[str, tuple[str, type[payloads.Payload]]] = {
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_whatever_stands_in_the_fields_the_portal_never_breaks(client: As, write: Write, target: str) -> None:
+def test_whatever_stands_in_the_fields_the_portal_never_breaks(
+    client: As, write: Write, target: str
+) -> None:
     with write() as session:
         variables = [{"name": "A", "scope": "user"}]
         make_server(
-            session, "mail", is_byok=True, auth_type="api_key", static_headers={"X": "${A}"}, env_vars=variables
+            session,
+            "mail",
+            is_byok=True,
+            auth_type="api_key",
+            static_headers={"X": "${A}"},
+            env_vars=variables,
         )
     method, shape = TARGETS[target]
     ada = client("ada")
     required = {"server_id": "id-mail"} if shape is shapes.ServerChange else {}
 
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(bodies(shape))
     def never_breaks(body: dict[str, Any]) -> None:
-        answer = ada.ask(method, target.strip(), data=json.dumps({**required, **body}), content_type=JSON)
+        answer = ada.ask(
+            method, target.strip(), data=json.dumps({**required, **body}), content_type=JSON
+        )
         assert answer.status_code < 500, (answer.status_code, body)
-        assert answer.status_code < 400 or {"error", "message", "field"} <= set(answer.get_json()["detail"])
+        assert answer.status_code < 400 or {"error", "message", "field"} <= set(
+            answer.get_json()["detail"]
+        )
 
     never_breaks()

@@ -13,9 +13,17 @@ from tests.conftest import Client
 As = Callable[[str | None], Client]
 PATH = "/v1/mcp/discover"
 CATEGORIES = [
-    "Cloud", "Communication", "Databases", "Developer Tools", "E-Commerce", "Finance", "Productivity", "Search",
-    "System", "Web & Browser",
-]  # fmt: skip
+    "Cloud",
+    "Communication",
+    "Databases",
+    "Developer Tools",
+    "E-Commerce",
+    "Finance",
+    "Productivity",
+    "Search",
+    "System",
+    "Web & Browser",
+]
 
 
 def found(client: Client, **asked: str) -> list[str]:
@@ -57,9 +65,21 @@ def test_dis_04_every_entry_says_what_it_is_and_how_it_is_reached(client: As) ->
     servers: list[dict[str, Any]] = client("ada").get(PATH).get_json()["servers"]
     names = [server["name"] for server in servers]
     assert len(names) == len(set(names))
-    assert {"github", "gitlab", "linear", "slack", "postgresql", "notion", "filesystem", "stripe"} <= set(names)
+    assert {
+        "github",
+        "gitlab",
+        "linear",
+        "slack",
+        "postgresql",
+        "notion",
+        "filesystem",
+        "stripe",
+    } <= set(names)
     for server in servers:
-        assert all(server[field] for field in ("name", "title", "description", "category", "transport", "docs_url"))
+        assert all(
+            server[field]
+            for field in ("name", "title", "description", "category", "transport", "docs_url")
+        )
         assert server["docs_url"].startswith("https://")
         if server["transport"] == "stdio":
             assert server["command"] in ("npx", "uvx")
@@ -77,10 +97,23 @@ def test_dis_04_every_entry_says_what_it_is_and_how_it_is_reached(client: As) ->
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "{", "[]", '{"servers": {}}', '{"servers": [{}]}', '{"servers": [{"transport": "fax"}]}', "\udcff"],
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        '{"servers": {}}',
+        '{"servers": [{}]}',
+        '{"servers": [{"transport": "fax"}]}',
+        "\udcff",
+    ],
 )
 def test_dis_05_a_file_that_is_missing_or_broken_is_an_empty_list_and_logged_once(
-    client: As, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str | None
+    client: As,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str | None,
 ) -> None:
     file = tmp_path / "list.json"
     if text is not None:

@@ -1,4 +1,5 @@
-"""What stands beside write-only variables of a command, which names are refused, and what limited keys may not do."""
+"""What stands beside write-only variables of a command, which names are refused, and what limited
+keys may not do."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,18 +18,29 @@ As = Callable[[str | None], Client]
 PATH = "/v1/mcp/server"
 NEW = "https://new.example"
 ENV = {"TOKEN": "SECRET-token", "MODE": "fast"}
-COMMAND: dict[str, Any] = {"transport": "stdio", "url": None, "command": "python3", "args": ["-V"], "env": ENV}
+COMMAND: dict[str, Any] = {
+    "transport": "stdio",
+    "url": None,
+    "command": "python3",
+    "args": ["-V"],
+    "env": ENV,
+}
 
 
 @pytest.fixture(params=[False, True], ids=["readable", "write-only"])
-def portal_of(request: pytest.FixtureRequest, portal_with: Callable[..., Portal]) -> tuple[bool, Any]:
-    """Callers of a portal with commands, by the secret of a key; and whether values are write-only there."""
+def portal_of(
+    request: pytest.FixtureRequest, portal_with: Callable[..., Portal]
+) -> tuple[bool, Any]:
+    """Callers of a portal with commands, by the secret of a key; and whether values are write-only
+    there."""
     other = portal_with(enable_stdio=True, write_only_globals=request.param)
     with other.database.session(writes=True) as session:
         make_server(session, "cmd", **COMMAND)
         make_server(session, "web", static_headers={"X-Key": "SECRET-key"})
         session.commit()
-    return request.param, lambda key: Client(other.app.test_client(use_cookies=False), {"X-API-Key": key})
+    return request.param, lambda key: Client(
+        other.app.test_client(use_cookies=False), {"X-API-Key": key}
+    )
 
 
 EVIL = "https://evil.example"
@@ -38,14 +50,22 @@ BESIDE = [
     ({"env": {"TOKEN": None, "MODE": None, "API_URL": EVIL}, **ARGS}, {"env.TOKEN", "env.MODE"}),
     ({"env": {"TOKEN": None, "MODE": EVIL}}, {"env.TOKEN", "args"}),
     ({"env": {"TOKEN": None, "MODE": EVIL}, **ARGS}, {"env.TOKEN"}),
-    ({"env": {"TOKEN": None}}, {"env.TOKEN", "args"}), ({"env": {"TOKEN": None}, **ARGS}, {"env.TOKEN"}),
+    ({"env": {"TOKEN": None}}, {"env.TOKEN", "args"}),
+    ({"env": {"TOKEN": None}, **ARGS}, {"env.TOKEN"}),
     ({"clear_secrets": ["env.MODE"]}, {"env.TOKEN", "args"}),
     ({"env": {"TOKEN": None, "Mode": "slow"}}, {"env.TOKEN", "args"}),
-    ({"env": {"API_URL": EVIL}}, {"args"}), ({"clear_secrets": ["env"]}, {"args"}),
-    ({"env": {"TOKEN": "SECRET-new", "MODE": "slow", "API_URL": "https://x.example"}, **ARGS}, set()),
-    ({"env": {"TOKEN": None, "MODE": None}}, set()), ({"description": "words"}, set()), ({"env": {}}, {"args"}),
-    ({"clear_secrets": ["env"], **ARGS}, set()), (ARGS, set()),
-]  # fmt: skip
+    ({"env": {"API_URL": EVIL}}, {"args"}),
+    ({"clear_secrets": ["env"]}, {"args"}),
+    (
+        {"env": {"TOKEN": "SECRET-new", "MODE": "slow", "API_URL": "https://x.example"}, **ARGS},
+        set(),
+    ),
+    ({"env": {"TOKEN": None, "MODE": None}}, set()),
+    ({"description": "words"}, set()),
+    ({"env": {}}, {"args"}),
+    ({"clear_secrets": ["env"], **ARGS}, set()),
+    (ARGS, set()),
+]
 AWAY = {
     "http": {"transport": "http", "url": "https://mcp.example/mcp"},
     "sse": {"transport": "sse", "url": "https://mcp.example/sse"},
@@ -59,7 +79,9 @@ def test_values_that_nobody_may_read_stand_beside_no_other_variables(
     portal_of: tuple[bool, Any], write: Write, change: dict[str, Any], named: set[str]
 ) -> None:
     hides, asking = portal_of
-    refused_beside(asking(KEYS["ada"]), {"server_id": "id-cmd", **change}, named if hides else set())
+    refused_beside(
+        asking(KEYS["ada"]), {"server_id": "id-cmd", **change}, named if hides else set()
+    )
     if hides and named:
         with write() as session:
             found = opened(session, session.get_one(Server, "id-cmd"))
@@ -68,7 +90,8 @@ def test_values_that_nobody_may_read_stand_beside_no_other_variables(
 
 
 def refused_beside(ada: Client, body: dict[str, Any], named: set[str]) -> None:
-    """A change is refused for naming these secrets, whatever is said, until they are forgotten or typed."""
+    """A change is refused for naming these secrets, whatever is said, until they are forgotten or
+    typed."""
     for said in ({}, {"keep_credentials": True}):
         answer = ada.put(PATH, {**body, **said})
         if not named:
@@ -88,7 +111,8 @@ def test_a_command_that_is_reached_another_way_meanwhile_keeps_its_variables(
 ) -> None:
     """Nothing is started meanwhile; it would be with the next change, which moves nothing."""
     ada = portal_of[1](KEYS["ada"])
-    added, changed = BESIDE[0], BESIDE[2]
+    added = BESIDE[0]
+    changed = BESIDE[2]
     for change, named in (added, changed):
         refused_beside(ada, {"server_id": "id-cmd", **change, **AWAY[away]}, named)
     assert ada.put(PATH, {"server_id": "id-cmd", **AWAY[away]}).status_code == 202
@@ -99,22 +123,73 @@ def test_a_command_that_is_reached_another_way_meanwhile_keeps_its_variables(
 
 
 REFUSED = (
-    "UV_INDEX_URL", "uv_python", "PIP_INDEX_URL", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS", "PYTHONPATH",
-    "HOME", "XDG_CONFIG_HOME", "GCONV_PATH", "RUBYOPT", "PERL5LIB", "PERL5OPT", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
-    "CLASSPATH", "DENO_DIR", "DENO_CERT", "DOCKER_HOST", "DOCKER_CONFIG", "REQUESTS_CA_BUNDLE", "OPENSSL_CONF",
-    "YARN_REGISTRY", "https_proxy", "NODE_TLS_REJECT_UNAUTHORIZED", "PYENV_ROOT", "PYENV_VERSION", "RUSTC_WRAPPER",
-    "RUSTC", "RUSTFLAGS", "LESSOPEN", "CARGO_HOME", "ASDF_DATA_DIR", "NVM_DIR", "PAGER", "AWS_PAGER", "EDITOR",
-)  # fmt: skip
+    "UV_INDEX_URL",
+    "uv_python",
+    "PIP_INDEX_URL",
+    "NODE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_OPTIONS",
+    "PYTHONPATH",
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "GCONV_PATH",
+    "RUBYOPT",
+    "PERL5LIB",
+    "PERL5OPT",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "CLASSPATH",
+    "DENO_DIR",
+    "DENO_CERT",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "REQUESTS_CA_BUNDLE",
+    "OPENSSL_CONF",
+    "YARN_REGISTRY",
+    "https_proxy",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "PYENV_ROOT",
+    "PYENV_VERSION",
+    "RUSTC_WRAPPER",
+    "RUSTC",
+    "RUSTFLAGS",
+    "LESSOPEN",
+    "CARGO_HOME",
+    "ASDF_DATA_DIR",
+    "NVM_DIR",
+    "PAGER",
+    "AWS_PAGER",
+    "EDITOR",
+)
 ORDINARY = (
-    "NODE_ENV", "API_URL", "GITHUB_TOKEN", "HOMEPAGE", "DOCKER_HUB_TOKEN", "JAVA_APP_MODE", "TZ", "DEBUG", "LANG",
-    "UVICORN_PORT", "AWS_REGION", "DATABASE_URL", "PERLEY", "RUST_LOG", "RUST_BACKTRACE", "LESS", "PAGERDUTY_TOKEN",
-)  # fmt: skip
+    "NODE_ENV",
+    "API_URL",
+    "GITHUB_TOKEN",
+    "HOMEPAGE",
+    "DOCKER_HUB_TOKEN",
+    "JAVA_APP_MODE",
+    "TZ",
+    "DEBUG",
+    "LANG",
+    "UVICORN_PORT",
+    "AWS_REGION",
+    "DATABASE_URL",
+    "PERLEY",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "LESS",
+    "PAGERDUTY_TOKEN",
+)
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *ORDINARY])
-def test_a_variable_that_decides_which_code_runs_is_refused(portal_of: tuple[bool, Any], name: str) -> None:
+def test_a_variable_that_decides_which_code_runs_is_refused(
+    portal_of: tuple[bool, Any], name: str
+) -> None:
     _, asking = portal_of
-    answer = asking(KEYS["ada"]).post(PATH, {**COMMAND, "server_name": "more", "env": {name: "SECRET-x"}})
+    answer = asking(KEYS["ada"]).post(
+        PATH, {**COMMAND, "server_name": "more", "env": {name: "SECRET-x"}}
+    )
     assert answer.status_code == (400 if name in REFUSED else 201), answer.get_json()
     if name in REFUSED:
         detail = answer.get_json()["detail"]
@@ -122,19 +197,41 @@ def test_a_variable_that_decides_which_code_runs_is_refused(portal_of: tuple[boo
 
 
 NOT_WITH_LIMITS = [
-    ("PUT", {"server_id": "id-web", "url": f"{NEW}/mcp", "keep_credentials": True}, "keep_credentials"),
+    (
+        "PUT",
+        {"server_id": "id-web", "url": f"{NEW}/mcp", "keep_credentials": True},
+        "keep_credentials",
+    ),
     ("POST", {**COMMAND, "server_name": "more"}, "commands"),
-    ("PUT", {"server_id": "id-cmd", "args": ["-c", "print(1)"], "keep_credentials": False}, "commands"),
-    ("PUT", {"server_id": "id-cmd", "command": "node", "args": ["x"], "keep_credentials": False}, "commands"),
+    (
+        "PUT",
+        {"server_id": "id-cmd", "args": ["-c", "print(1)"], "keep_credentials": False},
+        "commands",
+    ),
+    (
+        "PUT",
+        {"server_id": "id-cmd", "command": "node", "args": ["x"], "keep_credentials": False},
+        "commands",
+    ),
     ("PUT", {"server_id": "id-cmd", "env": {"TOKEN": "x", "MODE": "y"}}, "commands"),
-    ("PUT", {"server_id": "id-web", "transport": "stdio", "command": "python3", "args": ["-V"],
-             "keep_credentials": False}, "commands"),
-]  # fmt: skip
+    (
+        "PUT",
+        {
+            "server_id": "id-web",
+            "transport": "stdio",
+            "command": "python3",
+            "args": ["-V"],
+            "keep_credentials": False,
+        },
+        "commands",
+    ),
+]
 STILL = [
     ("PUT", {"server_id": "id-web", "description": "words"}),
     ("PUT", {"server_id": "id-web", "url": f"{NEW}/mcp", "keep_credentials": False}),
-    ("PUT", {"server_id": "id-cmd", "description": "words"}), ("POST", {"server_name": "more", "url": f"{NEW}/mcp"}),
-]  # fmt: skip
+    ("PUT", {"server_id": "id-cmd", "description": "words"}),
+    ("POST", {"server_name": "more", "url": f"{NEW}/mcp"}),
+]
 LIMITS = (*BOUND, {"routes": ("/v1/mcp",)})
 
 
@@ -145,7 +242,11 @@ def test_a_limited_key_of_an_admin_moves_no_secret_and_makes_no_command(
     hides, asking = portal_of
     if hides:
         return
-    reach = {} if "routes" in bound else {"mcp_servers": ("id-cmd", "id-web", *bound.get("mcp_servers", ()))}
+    reach = (
+        {}
+        if "routes" in bound
+        else {"mcp_servers": ("id-cmd", "id-web", *bound.get("mcp_servers", ()))}
+    )
     with write() as session:
         group = make_group(session, "some", ("id-cmd", "id-web"))
         groups = {"groups": (group,)} if "groups" in bound else {}
@@ -163,6 +264,11 @@ def test_a_limited_key_of_an_admin_moves_no_secret_and_makes_no_command(
 
 def test_a_document_of_the_operator_still_does(portal_of: tuple[bool, Any], write: Write) -> None:
     with write() as session:
-        outcome = imports.import_text(session, OPERATOR, '{"mcpServers": {"web": {"url": "https://n.example/mcp"}}}',
-                                       update=True, keep=True)  # fmt: skip
+        outcome = imports.import_text(
+            session,
+            OPERATOR,
+            '{"mcpServers": {"web": {"url": "https://n.example/mcp"}}}',
+            update=True,
+            keep=True,
+        )
     assert outcome.errors == ()

@@ -38,7 +38,10 @@ def names(items: list[dict[str, str]]) -> list[str]:
 def test_cud_25_what_can_be_taken_is_and_the_rest_is_told(client: As) -> None:
     body = {
         "mcpServers": {
-            "weather": {"url": "https://w.example/mcp", "headers": {"Authorization": "Bearer SECRET-w", "X-A": "a"}},
+            "weather": {
+                "url": "https://w.example/mcp",
+                "headers": {"Authorization": "Bearer SECRET-w", "X-A": "a"},
+            },
             "NOTES": {"url": "https://n.example/mcp"},
             "odd": {"type": "carrier-pigeon", "url": "https://p.example"},
         }
@@ -59,8 +62,16 @@ def test_cud_25_what_can_be_taken_is_and_the_rest_is_told(client: As) -> None:
 
 def test_cud_26_names_that_become_one_are_one(client: As) -> None:
     connector = {"url": "https://d.example/mcp"}
-    answer = client("ada").post(IMPORT, {"mcpServers": {"dup srv": connector, "dup-srv": connector}}).get_json()
-    assert (names(answer["imported"]), names(answer["skipped"]), answer["errors"]) == (["dup_srv"], ["dup_srv"], [])
+    answer = (
+        client("ada")
+        .post(IMPORT, {"mcpServers": {"dup srv": connector, "dup-srv": connector}})
+        .get_json()
+    )
+    assert (names(answer["imported"]), names(answer["skipped"]), answer["errors"]) == (
+        ["dup_srv"],
+        ["dup_srv"],
+        [],
+    )
 
 
 @pytest.mark.parametrize("name", ["vera", "mel", "vic", "kit"])
@@ -71,7 +82,12 @@ def test_cud_26_only_an_admin_imports(client: As, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [({}, 422), ({"mcpServers": []}, 422), ({"mcpServers": {"a": {"x": "y" * 270_000}}}, 413), ([1], 422)],
+    [
+        ({}, 422),
+        ({"mcpServers": []}, 422),
+        ({"mcpServers": {"a": {"x": "y" * 270_000}}}, 413),
+        ([1], 422),
+    ],
 )
 def test_a_body_that_is_no_document_is_refused(client: As, body: object, status: int) -> None:
     assert client("ada").post(IMPORT, body).status_code == status
@@ -83,7 +99,9 @@ def test_secrets_become_variables_where_one_says_so(client: As) -> None:
     assert client("ada").post(f"{IMPORT}?secrets=user", body).status_code == 200
     server = client("ada").get("/v1/mcp/server/w").get_json()
     assert server["static_headers"] == {"X-Api-Key": "${X_API_KEY}"}
-    assert [(v["name"], v["scope"], v["value"]) for v in server["env_vars"]] == [("X_API_KEY", "user", None)]
+    assert [(v["name"], v["scope"], v["value"]) for v in server["env_vars"]] == [
+        ("X_API_KEY", "user", None)
+    ]
 
 
 # Claude, Cursor, VS Code
@@ -162,13 +180,19 @@ def test_a_wrong_entry_is_told_without_what_stands_in_it(entry: Any, fault: str)
 
 
 def test_a_name_is_mended_where_it_can_be() -> None:
-    assert of({"mcpServers": {"My server/x": {"url": "https://a.example"}}})["server_name"] == "My_server_x"
+    assert (
+        of({"mcpServers": {"My server/x": {"url": "https://a.example"}}})["server_name"]
+        == "My_server_x"
+    )
     assert "name" in fault_of({"mcpServers": {"--": {"url": "https://a.example"}}})
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "Token ", "Basic ", ""])
 def test_the_scheme_of_a_secret_stays_in_the_header(scheme: str) -> None:
-    found = of({"a": {"url": "https://a.example", "headers": {"Authorization": f"{scheme}SECRET1"}}}, Share.GLOBAL)
+    found = of(
+        {"a": {"url": "https://a.example", "headers": {"Authorization": f"{scheme}SECRET1"}}},
+        Share.GLOBAL,
+    )
     assert found["static_headers"] == {"Authorization": f"{scheme}${{A_TOKEN}}"}
     assert found["env_vars"][0]["value"] == "SECRET1"
 
@@ -199,12 +223,24 @@ def server_json(**parts: Any) -> dict[str, Any]:
 def test_a_remote_goes_before_a_package_and_streamable_http_before_sse() -> None:
     remotes = [
         {"type": "sse", "url": "https://a.example/sse"},
-        {"type": "streamable-http", "url": "https://{r}.example", "variables": {"r": {"default": "eu"}}},
+        {
+            "type": "streamable-http",
+            "url": "https://{r}.example",
+            "variables": {"r": {"default": "eu"}},
+        },
     ]
     found = of(
-        server_json(remotes=remotes, packages=[{}], repository={"url": "https://git.example/x", "source": "git"})
+        server_json(
+            remotes=remotes,
+            packages=[{}],
+            repository={"url": "https://git.example/x", "source": "git"},
+        )
     )
-    assert (found["server_name"], found["transport"], found["url"]) == ("thing", Transport.HTTP, "https://eu.example")
+    assert (found["server_name"], found["transport"], found["url"]) == (
+        "thing",
+        Transport.HTTP,
+        "https://eu.example",
+    )
     assert (found["description"], found["source_url"]) == ("A thing", "https://git.example/x")
 
 
@@ -219,8 +255,16 @@ def test_its_headers_ask_each_user_for_what_is_secret() -> None:
         {"name": "X-Plain", "value": "eu"},
         {"name": "X-Optional"},
     ]
-    found = of(server_json(remotes=[{"type": "streamable-http", "url": "https://a.example", "headers": headers}]))
-    assert found["static_headers"] == {"X-Key": "${X_KEY}", "Authorization": "Bearer ${TOKEN}", "X-Plain": "eu"}
+    found = of(
+        server_json(
+            remotes=[{"type": "streamable-http", "url": "https://a.example", "headers": headers}]
+        )
+    )
+    assert found["static_headers"] == {
+        "X-Key": "${X_KEY}",
+        "Authorization": "Bearer ${TOKEN}",
+        "X-Plain": "eu",
+    }
     assert [(v["name"], v["scope"], v["description"]) for v in found["env_vars"]] == [
         ("X_KEY", "user", "Your key"),
         ("TOKEN", "user", "T"),
@@ -230,12 +274,18 @@ def test_its_headers_ask_each_user_for_what_is_secret() -> None:
 @pytest.mark.parametrize(
     ("package", "command", "args"),
     [
-        ({"registryType": "npm", "identifier": "@a/b", "version": "1.2.3"}, "npx", ["-y", "@a/b@1.2.3"]),
+        (
+            {"registryType": "npm", "identifier": "@a/b", "version": "1.2.3"},
+            "npx",
+            ["-y", "@a/b@1.2.3"],
+        ),
         ({"registryType": "pypi", "identifier": "b", "version": "1"}, "uvx", ["b==1"]),
         ({"registryType": "oci", "identifier": "b:2"}, "docker", ["run", "-i", "--rm", "b:2"]),
     ],
 )
-def test_a_package_becomes_a_command(package: dict[str, Any], command: str, args: list[str]) -> None:
+def test_a_package_becomes_a_command(
+    package: dict[str, Any], command: str, args: list[str]
+) -> None:
     found = of({"servers": [{"server": server_json(packages=[package])}]})
     assert (found["transport"], found["command"], found["args"]) == (Transport.STDIO, command, args)
 
@@ -243,7 +293,10 @@ def test_a_package_becomes_a_command(package: dict[str, Any], command: str, args
 @pytest.mark.parametrize(
     ("parts", "fault"),
     [
-        ({"remotes": [{"type": "streamable-http", "url": "https://{tenant}.example"}]}, "only a person"),
+        (
+            {"remotes": [{"type": "streamable-http", "url": "https://{tenant}.example"}]},
+            "only a person",
+        ),
         ({"packages": [{"registryType": "nuget", "identifier": "x"}]}, "no remote, and no package"),
         (
             {
@@ -267,8 +320,7 @@ def test_what_only_a_person_can_fill_in_is_told(parts: dict[str, Any], fault: st
 
 
 def test_litellm_yaml_says_more_of_a_server() -> None:
-    found = of(
-        """
+    found = of("""
 mcp_servers:
   zap:
     url: https://zap.example/mcp
@@ -281,8 +333,7 @@ mcp_servers:
     available_on_public_internet: false
     static_headers: {X-Number: 7, X-User: "${WHO}"}
     env_vars: [{name: WHO, scope: user, description: You}]
-"""
-    )
+""")
     assert (found["transport"], found["auth_type"]) == (Transport.SSE, AuthType.BEARER_TOKEN)
     assert found["credentials"] == {"auth_value": "SECRET"}
     assert (found["mcp_access_groups"], found["allowed_tools"], found["extra_headers"]) == (
@@ -292,13 +343,16 @@ mcp_servers:
     )
     assert (found["timeout"], found["available_on_public_internet"]) == (12, False)
     assert found["static_headers"] == {"X-Number": "7", "X-User": "${WHO}"}
-    assert found["env_vars"] == [{"name": "WHO", "scope": "user", "description": "You", "value": None}]
+    assert found["env_vars"] == [
+        {"name": "WHO", "scope": "user", "description": "You", "value": None}
+    ]
 
 
 def test_our_own_environment_is_not_the_importers_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORTAL_SECRET_KEY", "SECRET-of-this-process")
     token = (
-        "mcp_servers: {a: {url: https://a.example, auth_type: bearer_token, auth_value: os.environ/PORTAL_SECRET_KEY}}"
+        "mcp_servers: {a: {url: https://a.example, auth_type: bearer_token, auth_value:"
+        " os.environ/PORTAL_SECRET_KEY}}"
     )
     found = of(token)
     assert found["static_headers"] == {"Authorization": "Bearer ${PORTAL_SECRET_KEY}"}
@@ -311,7 +365,13 @@ def test_our_own_environment_is_not_the_importers_to_read(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "bad",
-    ["timeout: soon", "allow_all_keys: 1", "auth_type: SECRET", "env_vars: [SECRET]", "args: SECRET\n    command: npx"],
+    [
+        "timeout: soon",
+        "allow_all_keys: 1",
+        "auth_type: SECRET",
+        "env_vars: [SECRET]",
+        "args: SECRET\n    command: npx",
+    ],
 )
 def test_a_field_of_the_wrong_kind_is_told_by_its_name(bad: str) -> None:
     found = fault_of(f"mcp_servers:\n  a:\n    url: https://a.example\n    {bad}\n")
@@ -364,7 +424,9 @@ def test_no_document_breaks_the_reader(document: object) -> None:
             with_choices(entry, {}, Share.GLOBAL)
 
 
-@pytest.mark.parametrize("text", ['"' + '\\"' * 100_000, "/*" * 100_000, "{" + "/*" * 100_000, '{"' + '\\"' * 100_000])
+@pytest.mark.parametrize(
+    "text", ['"' + '\\"' * 100_000, "/*" * 100_000, "{" + "/*" * 100_000, '{"' + '\\"' * 100_000]
+)
 def test_what_is_never_closed_is_refused(text: str) -> None:
     with pytest.raises(PortalError):
         parse_document(text)

@@ -1,4 +1,5 @@
-"""What becomes of stored secrets that a change moves: said by `keep_credentials`, told in the answer and the record."""
+"""What becomes of stored secrets that a change moves: said by `keep_credentials`, told in the
+answer and the record."""
 
 import ast
 import json
@@ -22,16 +23,26 @@ from tests.conftest import KEYS, Client, Portal, Write
 from tests.factories import make_server
 
 PATH = "/v1/mcp/server"
-OLD, NEW = "https://old.example", "https://new.example"
+OLD = "https://old.example"
+NEW = "https://new.example"
 FULL: dict[str, Any] = {
-    "url": f"{OLD}/mcp", "auth_type": "bearer_token", "credentials": {"auth_value": "SECRET-auth"},
+    "url": f"{OLD}/mcp",
+    "auth_type": "bearer_token",
+    "credentials": {"auth_value": "SECRET-auth"},
     "allow_all_keys": True,
     "static_headers": {"X-Key": "SECRET-header", "X-Own": "${OWN}"},
     "env_vars": [
-        {"name": "KEY", "value": "SECRET-global", "scope": "global"}, {"name": "OWN", "scope": "user"},
+        {"name": "KEY", "value": "SECRET-global", "scope": "global"},
+        {"name": "OWN", "scope": "user"},
     ],
-}  # fmt: skip
-NAMES = {"credentials.auth_value", "static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY", "people.values"}
+}
+NAMES = {
+    "credentials.auth_value",
+    "static_headers.X-Key",
+    "static_headers.X-Own",
+    "env_vars.KEY",
+    "people.values",
+}
 
 
 @pytest.fixture
@@ -56,8 +67,11 @@ def test_a_refusal_names_each_secret_with_both_ends_and_people_by_number(full: C
     answer = full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/SECRET-path"})
     detail = answer.get_json()["detail"]
     assert (answer.status_code, detail["error"], detail["field"], detail["people"]) == (
-        409, "credentials_would_move", "url", 2,
-    )  # fmt: skip
+        409,
+        "credentials_would_move",
+        "url",
+        2,
+    )
     assert {s["secret"] for s in detail["secrets"]} == NAMES
     assert {(s["from"], s["to"]) for s in detail["secrets"]} == {(OLD, NEW)}
     assert "the values of 2 people" in detail["message"]
@@ -72,9 +86,15 @@ def test_true_sends_all_of_it_along_and_says_so(full: Client, write: Write) -> N
     assert answer.get_json()["settled"]["keep_credentials"] is True
     with write() as session:
         found = opened(session, session.get_one(Server, "id-f"), credentials=True)
-        assert (found.static_headers["X-Key"], found.globals["KEY"], found.credentials["auth_value"]) == (
-            "SECRET-header", "SECRET-global", "SECRET-auth",
-        )  # fmt: skip
+        assert (
+            found.static_headers["X-Key"],
+            found.globals["KEY"],
+            found.credentials["auth_value"],
+        ) == (
+            "SECRET-header",
+            "SECRET-global",
+            "SECRET-auth",
+        )
     [event] = events(write, "secrets moved")
     assert event.details["keep_credentials"] is True
     assert event.details["people"] == 2
@@ -91,13 +111,19 @@ def test_false_forgets_all_of_it_and_says_so(full: Client, write: Write) -> None
     assert {s["secret"] for s in answer.get_json()["settled"]["secrets"]} == NAMES
     with write() as session:
         found = opened(session, session.get_one(Server, "id-f"), credentials=True)
-        assert (dict(found.static_headers), dict(found.globals), dict(found.credentials)) == ({}, {}, {})
+        assert (dict(found.static_headers), dict(found.globals), dict(found.credentials)) == (
+            {},
+            {},
+            {},
+        )
         assert session.scalars(select(UserVariable)).all() == []
     [event] = events(write, "secrets forgotten")
     assert event.details["people"] == 2
 
 
-def test_new_values_for_each_need_no_word_but_for_what_people_stored(full: Client, client: Any) -> None:
+def test_new_values_for_each_need_no_word_but_for_what_people_stored(
+    full: Client, client: Any
+) -> None:
     new = {
         "static_headers": {"X-Key": "SECRET-new", "X-Own": "Bearer ${OWN}"},
         "env_vars": [{**FULL["env_vars"][0], "value": "SECRET-new"}, FULL["env_vars"][1]],
@@ -119,19 +145,30 @@ def test_what_was_read_and_is_sent_back_changes_nothing(full: Client, write: Wri
 
 
 def test_another_spelling_of_the_same_origin_keeps_everything(full: Client, write: Write) -> None:
-    assert full.put(PATH, {"server_id": "id-f", "url": "https://OLD.example.:443/mcp"}).status_code == 202
+    assert (
+        full.put(PATH, {"server_id": "id-f", "url": "https://OLD.example.:443/mcp"}).status_code
+        == 202
+    )
     with write() as session:
         found = opened(session, session.get_one(Server, "id-f"), credentials=True)
-        assert (found.static_headers["X-Key"], found.credentials["auth_value"]) == ("SECRET-header", "SECRET-auth")
+        assert (found.static_headers["X-Key"], found.credentials["auth_value"]) == (
+            "SECRET-header",
+            "SECRET-auth",
+        )
 
 
 def test_a_value_is_bound_to_its_origin(full: Client, write: Write) -> None:
-    """Whoever writes into the database can point a server elsewhere; what is sealed does not open there."""
+    """Whoever writes into the database can point a server elsewhere; what is sealed does not open
+    there."""
     with write() as session:
         session.execute(update(Server).where(Server.server_id == "id-f").values(address=NEW))
     with write() as session:
         found = opened(session, session.get_one(Server, "id-f"), credentials=True)
-        assert (dict(found.static_headers), dict(found.globals), dict(found.credentials)) == ({}, {}, {})
+        assert (dict(found.static_headers), dict(found.globals), dict(found.credentials)) == (
+            {},
+            {},
+            {},
+        )
 
 
 def test_what_an_older_version_stored_is_bound_at_the_start(full: Client, write: Write) -> None:
@@ -157,15 +194,25 @@ def test_unbound_values_are_refused_like_bound_ones(full: Client, write: Write) 
 def test_another_way_of_signing_in_says_what_it_drops(full: Client, write: Write) -> None:
     answer = full.put(PATH, {"server_id": "id-f", "auth_type": "api_key"})
     assert answer.get_json()["settled"] == {"dropped": ["credentials.auth_value"]}
-    assert [e.details["secrets"] for e in events(write, "credentials dropped")] == [["credentials.auth_value"]]
+    assert [e.details["secrets"] for e in events(write, "credentials dropped")] == [
+        ["credentials.auth_value"]
+    ]
 
 
-def test_connections_end_with_what_they_were_made_for_and_it_is_said(client: Any, write: Write) -> None:
+def test_connections_end_with_what_they_were_made_for_and_it_is_said(
+    client: Any, write: Write
+) -> None:
     with write() as session:
         make_server(
-            session, "o", url=f"{OLD}/mcp", auth_type="oauth2", allow_all_keys=True, token_url=f"{OLD}/token",
-            authorization_url=f"{OLD}/authorize", credentials={"client_id": "c", "scopes": ["a"]},
-        )  # fmt: skip
+            session,
+            "o",
+            url=f"{OLD}/mcp",
+            auth_type="oauth2",
+            allow_all_keys=True,
+            token_url=f"{OLD}/token",
+            authorization_url=f"{OLD}/authorize",
+            credentials={"client_id": "c", "scopes": ["a"]},
+        )
     tokens = {"access_token": "SECRET-token", "expires_in": 3600}
     assert client("mel").post(f"{PATH}/id-o/oauth-user-credential", tokens).status_code == 200
     answer = client("ada").put(PATH, {"server_id": "id-o", "credentials": {"scopes": ["b"]}})
@@ -173,13 +220,20 @@ def test_connections_end_with_what_they_were_made_for_and_it_is_said(client: Any
     assert [e.details["people"] for e in events(write, "connections ended")] == [1]
 
 
-def test_the_config_file_moves_nothing_of_people_before_it_says_so(client: Any, write: Write) -> None:
+def test_the_config_file_moves_nothing_of_people_before_it_says_so(
+    client: Any, write: Write
+) -> None:
     entry = {"url": f"{OLD}/mcp", "static_headers": {"X-Own": "${OWN}"}, "allow_all_keys": True,
              "env_vars": [{"name": "OWN", "scope": "user"}]}  # fmt: skip
     with write() as session:
         assert apply_config(session, OPERATOR, {"mcp_servers": {"conf": entry}}) == []
         server_id = session.scalars(select(Server.server_id).where(Server.origin == "config")).one()
-    assert client("mel").post(f"{PATH}/{server_id}/user-env-vars", {"values": {"OWN": "SECRET"}}).status_code == 200
+    assert (
+        client("mel")
+        .post(f"{PATH}/{server_id}/user-env-vars", {"values": {"OWN": "SECRET"}})
+        .status_code
+        == 200
+    )
     moved = {**entry, "url": f"{NEW}/mcp"}
     with write() as session:
         [fault] = apply_config(session, OPERATOR, {"mcp_servers": {"conf": moved}})
@@ -187,18 +241,32 @@ def test_the_config_file_moves_nothing_of_people_before_it_says_so(client: Any, 
     assert "keep_credentials" in fault
     with write() as session:
         assert session.get_one(Server, server_id).address == OLD  # it goes on as it was
-        assert apply_config(session, OPERATOR, {"mcp_servers": {"conf": {**moved, "keep_credentials": True}}}) == []
+        assert (
+            apply_config(
+                session, OPERATOR, {"mcp_servers": {"conf": {**moved, "keep_credentials": True}}}
+            )
+            == []
+        )
     with write() as session:
         assert session.get_one(Server, server_id).address == NEW
     assert client("mel").get(f"{PATH}/{server_id}/user-env-vars").get_json()["missing_count"] == 0
     assert [e.outcome for e in events(write, "config server refused")] == ["refused"]
-    assert "SECRET" not in json.dumps([e.details for e in events(write, "config server refused", "secrets moved")])
+    assert "SECRET" not in json.dumps(
+        [e.details for e in events(write, "config server refused", "secrets moved")]
+    )
 
 
 def test_a_review_shows_where_each_secret_would_go(client: Any) -> None:
-    body = {"server_name": "asked", "url": f"{OLD}/mcp", "transport": "http", "auth_type": "oauth2",
-            "oauth2_flow": "client_credentials", "token_url": f"{NEW}/token", "credentials": {"client_secret": "s"},
-            "static_headers": {"X-Key": "k"}}  # fmt: skip
+    body = {
+        "server_name": "asked",
+        "url": f"{OLD}/mcp",
+        "transport": "http",
+        "auth_type": "oauth2",
+        "oauth2_flow": "client_credentials",
+        "token_url": f"{NEW}/token",
+        "credentials": {"client_secret": "s"},
+        "static_headers": {"X-Key": "k"},
+    }
     made = client("mel").post(f"{PATH}/register", body)
     assert made.status_code == 201, made.get_json()
     [item] = client("ada").get(f"{PATH}/submissions").get_json()["items"]
@@ -208,13 +276,21 @@ def test_a_review_shows_where_each_secret_would_go(client: Any) -> None:
     ]
 
 
-def test_write_only_values_do_not_go_along(full: Client, portal_with: Callable[..., Portal]) -> None:
-    """Or an Admin would read at a host of theirs what they may not read here; credentials nobody reads anywhere."""
-    asking = Client(portal_with(write_only_globals=True).app.test_client(), {"X-API-Key": KEYS["ada"]})
+def test_write_only_values_do_not_go_along(
+    full: Client, portal_with: Callable[..., Portal]
+) -> None:
+    """Or an Admin would read at a host of theirs what they may not read here; credentials nobody
+    reads anywhere."""
+    asking = Client(
+        portal_with(write_only_globals=True).app.test_client(), {"X-API-Key": KEYS["ada"]}
+    )
     moved = {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}
     answer = asking.put(PATH, moved)
     named = {s["secret"] for s in answer.get_json()["detail"]["secrets"]}
-    assert (answer.status_code, named) == (409, {"static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY"})
+    assert (answer.status_code, named) == (
+        409,
+        {"static_headers.X-Key", "static_headers.X-Own", "env_vars.KEY"},
+    )
     typed = {"static_headers": {"X-Key": "n", "X-Own": "${OWN}"}, "env_vars": FULL["env_vars"]}
     assert asking.put(PATH, {**moved, **typed}).status_code == 202
 
@@ -232,12 +308,22 @@ def test_the_import_command_asks_and_takes_an_answer(full: Client, write: Write)
 
 
 def test_an_older_version_reads_what_this_one_stored(full: Client, write: Write) -> None:
-    """It serves beside this one, and after a downgrade: what it reads is sealed as it knows it, also after a move."""
-    assert full.put(PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}).status_code == 202
+    """It serves beside this one, and after a downgrade: what it reads is sealed as it knows it,
+    also after a move."""
+    assert (
+        full.put(
+            PATH, {"server_id": "id-f", "url": f"{NEW}/mcp", "keep_credentials": True}
+        ).status_code
+        == 202
+    )
     with write() as session:
-        row, vault = session.get_one(Server, "id-f"), runtime_of(session).vault
+        row = session.get_one(Server, "id-f")
+        vault = runtime_of(session).vault
         for secret in row.secrets:
-            assert vault.open(secret.sealed, bindings.of_secret(row, secret.field, secret.name)) is not None
+            assert (
+                vault.open(secret.sealed, bindings.of_secret(row, secret.field, secret.name))
+                is not None
+            )
         [variable] = [v for v in row.variables if v.name == "KEY"]
         assert vault.open(variable.sealed, bindings.of_global(row, "KEY")) == "SECRET-global"
 
@@ -249,6 +335,7 @@ def test_only_one_module_writes_definitions() -> None:
         path.name
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "write_parts"
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "write_parts"
     }
     assert calls == {"destinations.py"}

@@ -22,20 +22,26 @@ def add_servers(database: Database, numbers: range) -> None:
     with database.session(writes=True) as session:
         group = {"access_group_id": session.scalar(select(AccessGroup.access_group_id))}
         variable = {"position": 0, "name": "OWN", "scope": "user", "is_required": True}
-        session.execute(insert(Server), [{**row, "transport": "http", "is_byok": True} for row in rows])
+        session.execute(
+            insert(Server), [{**row, "transport": "http", "is_byok": True} for row in rows]
+        )
         session.execute(insert(ServerVariable), [{**row, **variable} for row in ids])
         session.execute(insert(AccessGroupServer), [{**row, **group} for row in ids])
         session.commit()
 
 
-def test_lists_take_as_many_statements_for_510_servers_as_for_10(client: As, write: Write, database: Database) -> None:
+def test_lists_take_as_many_statements_for_510_servers_as_for_10(
+    client: As, write: Write, database: Database
+) -> None:
     with write() as session:
         make_group(session, "all")
     client("ada").patch(f"/v1/teams/{CREW}", {"object_permission": {"mcp_access_groups": ["all"]}})
     paths = ("/v1/mcp/server", "/v1/mcp/server?limit=200", "/v1/mcp/user-env-vars/status", "/v1/me")
     asked = [(name, path) for name in ("ada", "vera", "mel") for path in paths]
     for name, path in asked:
-        assert client(name).get(path).status_code == 200  # notes the use of the key, which is done once
+        assert (
+            client(name).get(path).status_code == 200
+        )  # notes the use of the key, which is done once
     costs = []
     for numbers in (range(10), range(10, 510)):
         add_servers(database, numbers)
@@ -45,7 +51,8 @@ def test_lists_take_as_many_statements_for_510_servers_as_for_10(client: As, wri
             assert answer.status_code == 200
             assert path != "/v1/mcp/server" or len(answer.get_json()) >= numbers.stop
             costs.append((name, path, len(statements)))
-    few, many = costs[: len(asked)], costs[len(asked) :]
+    few = costs[: len(asked)]
+    many = costs[len(asked) :]
     assert many == few
 
 
@@ -75,7 +82,8 @@ def test_other_lists_come_in_pages_by_cursor(client: As, write: Write) -> None:
         for number in range(4):
             make_user(session, f"u{number}")
             make_group(session, f"g{number}")
-    found, cursor = [], ""
+    found = []
+    cursor = ""
     while cursor is not None:
         page = client("vera").get(f"/v1/users?limit=4&cursor={cursor}").get_json()
         assert set(page) == {"items", "next_cursor"}
@@ -85,17 +93,22 @@ def test_other_lists_come_in_pages_by_cursor(client: As, write: Write) -> None:
     assert found == sorted(["ada", "vera", "mel", "vic", "otto", "u0", "u1", "u2", "u3"])
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=-1", "limit=x", "limit=", "limit=1e2", "limit=٣"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=-1", "limit=x", "limit=", "limit=1e2", "limit=٣"]
+)
 def test_a_limit_that_is_none_is_422(client: As, query: str) -> None:
     for path in ("/v1/mcp/server", *LISTS):
         answer = client("ada").get(f"{path}?{query}")
         assert (answer.status_code, answer.get_json()["detail"]["field"]) == (422, "limit")
 
 
-_THREE_PARTS, _NUL = "WyJhIiwgImIiLCAiYyJd", "WyJcdTAwMDAiLCAiXHUwMDAwIl0="
+_THREE_PARTS = "WyJhIiwgImIiLCAiYyJd"
+_NUL = "WyJcdTAwMDAiLCAiXHUwMDAwIl0="
 
 
-@pytest.mark.parametrize("cursor", ["x", "%ff", "WzFd", "W10=", "bnVsbA==", _THREE_PARTS, _NUL, "é", "[" * 9000])
+@pytest.mark.parametrize(
+    "cursor", ["x", "%ff", "WzFd", "W10=", "bnVsbA==", _THREE_PARTS, _NUL, "é", "[" * 9000]
+)
 def test_a_cursor_that_is_not_ours_is_422(client: As, cursor: str) -> None:
     for path in ("/v1/mcp/server", *LISTS):
         answer = client("ada").get(f"{path}?cursor={cursor}")
@@ -106,8 +119,12 @@ def test_a_limit_is_refused_after_the_person_is(client: As) -> None:
     assert client("mel").get("/v1/users?limit=x").status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/v1/mcp/server", "/v1/mcp/server?limit=1", "/v1/mcp/user-env-vars/status"])
-def test_a_list_that_the_caller_holds_is_sent_again_only_when_it_has_changed(client: As, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/v1/mcp/server", "/v1/mcp/server?limit=1", "/v1/mcp/user-env-vars/status"]
+)
+def test_a_list_that_the_caller_holds_is_sent_again_only_when_it_has_changed(
+    client: As, path: str
+) -> None:
     first = client("ada").get(path)
     assert first.headers["ETag"].startswith("W/")
     assert first.headers["Cache-Control"] == "no-store"

@@ -1,4 +1,5 @@
-"""Fifty writers on the values that one person has of one server, through two processes: none is lost."""
+"""Fifty writers on the values that one person has of one server, through two processes: none is
+lost."""
 
 import base64
 import sys
@@ -25,10 +26,13 @@ _TRIES = 10
 KEY = "sk-fifty-writers-bootstrap-0001"
 BY_KEY = {"Authorization": f"Bearer {KEY}"}
 WIDE = {
-    "server_id": "wide", "server_name": "wide", "transport": "http", "url": "http://127.0.0.1:9/mcp",
+    "server_id": "wide",
+    "server_name": "wide",
+    "transport": "http",
+    "url": "http://127.0.0.1:9/mcp",
     "static_headers": {"X-All": "".join(f"${{{name}}}" for name in NAMES)},
     "env_vars": [{"name": name, "scope": "user"} for name in NAMES],
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Two:
     def save(self, values: list[dict[str, str]]) -> None:
         """Each of `values` sent by a writer of its own, all at once, by turns to the two.
 
-        SQLite lets its writers wait for the lock without a queue, so that on a busy machine one of them may be told to
-        come again (503); it does, as any client would.
+        SQLite lets its writers wait for the lock without a queue, so that on a busy machine one of
+        them may be told to come again (503); it does, as any client would.
         """
 
         def sent(number: int) -> int:
@@ -60,7 +64,9 @@ class Two:
         with self.database.session() as session:
             row = session.get(Server, "wide")
             assert row is not None
-            return opened_values(session, row, session.query(UserVariable.user_id).distinct().scalar())
+            return opened_values(
+                session, row, session.query(UserVariable.user_id).distinct().scalar()
+            )
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -68,7 +74,9 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     on_files = request.param == "sqlite"
     file = tmp_path_factory.mktemp("writers") / "portal.db"
     settings = {
-        "PORTAL_DATABASE_URL": f"sqlite:///{file}" if on_files else request.getfixturevalue("own_postgres_url"),
+        "PORTAL_DATABASE_URL": f"sqlite:///{file}"
+        if on_files
+        else request.getfixturevalue("own_postgres_url"),
         "PORTAL_SECRET_KEY": "x" * 32,
         "PORTAL_ENCRYPTION_KEYS": "w1:" + base64.b64encode(b"w" * 32).decode(),
         "PORTAL_PUBLIC_URL": "http://127.0.0.1:8000",
@@ -82,7 +90,16 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         stack.callback(database.engine.dispose)
         for _ in range(2):
             port = free_port()
-            argv = [sys.executable, "-m", "portal.cli", "serve", "--port", str(port), "--workers", "1"]
+            argv = [
+                sys.executable,
+                "-m",
+                "portal.cli",
+                "serve",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+            ]
             stack.enter_context(start_process(argv, bare_environment(**settings), port, seconds=60))
             client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=BY_KEY, timeout=60)
             clients.append(stack.enter_context(client))

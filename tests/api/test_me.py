@@ -17,7 +17,9 @@ from tests.factories import make_key, make_server
 As = Callable[[str | None], Client]
 
 
-def test_who_asks_learns_who_they_are(client: As, signed_in: Callable[[str], Client], write: Write) -> None:
+def test_who_asks_learns_who_they_are(
+    client: As, signed_in: Callable[[str], Client], write: Write
+) -> None:
     with write() as session:
         nobodys = make_key(session, team_id=CREW)
     mel, kit, of_team = (client(name).get("/v1/me").get_json() for name in ("mel", "kit", nobodys))
@@ -43,7 +45,9 @@ def test_one_lists_and_ends_ones_own_keys_and_no_others(client: As) -> None:
     assert client("kit").get("/v1/me").status_code == 401
 
 
-def test_a_signed_in_person_makes_a_key_for_themselves_only(signed_in: Callable[[str], Client], client: As) -> None:
+def test_a_signed_in_person_makes_a_key_for_themselves_only(
+    signed_in: Callable[[str], Client], client: As
+) -> None:
     mel = signed_in("mel").with_csrf()
     made = mel.post("/v1/me/keys", {"key_alias": "mine", "user_id": "ada", "team_id": CREW})
     assert (made.status_code, made.get_json()["user_id"]) == (201, "mel")
@@ -71,18 +75,29 @@ def test_nobody_makes_a_key_that_is_wider_than_themselves(
 def test_a_key_makes_keys_that_end_with_it(client: As) -> None:
     draft = {"user_id": "mel", "follows_owner": True, "expires_at": "2099-01-01T00:00:00Z"}
     issued = client("ada").post("/v1/keys", draft).get_json()
-    whole, key_id = issued["key"], issued["key_id"]
+    whole = issued["key"]
+    key_id = issued["key_id"]
     notes = {"object_permission": {"mcp_servers": [NOTES]}}
     assert client(whole).post("/v1/me/keys", {}).status_code == 403
-    made = client(whole).post("/v1/me/keys", {**notes, "expires_at": "2100-01-01T00:00:00Z"}).get_json()
+    made = (
+        client(whole)
+        .post("/v1/me/keys", {**notes, "expires_at": "2100-01-01T00:00:00Z"})
+        .get_json()
+    )
     assert made["expires_at"] == "2099-01-01T00:00:00Z"
     by_hand = client("mel").post("/v1/me/keys", notes).get_json()
     earlier = {"expires_at": "2098-01-01T00:00:00Z"}
     assert client("ada").patch(f"/v1/keys/{key_id}", earlier).status_code == 200
-    assert client("ada").get(f"/v1/keys/{made['key_id']}").get_json()["expires_at"] == earlier["expires_at"]
+    assert (
+        client("ada").get(f"/v1/keys/{made['key_id']}").get_json()["expires_at"]
+        == earlier["expires_at"]
+    )
     assert client(made["key"]).get("/v1/me").status_code == 200
     assert client("ada").delete(f"/v1/keys/{key_id}").status_code == 204
-    assert (client(whole).get("/v1/me").status_code, client(made["key"]).get("/v1/me").status_code) == (401, 401)
+    assert (
+        client(whole).get("/v1/me").status_code,
+        client(made["key"]).get("/v1/me").status_code,
+    ) == (401, 401)
     assert client(by_hand["key"]).get("/v1/me").status_code == 200
 
 
@@ -96,7 +111,12 @@ def test_a_limited_key_changes_no_keys(client: As, write: Write, owner: str) -> 
         limited = [
             make_key(session, user_id=owner, mcp_servers=(NOTES,)),
             make_key(session, user_id=owner, mcp_tool_permissions={NOTES: ("read",)}),
-            make_key(session, user_id=owner, mcp_servers=(NOTES,), mcp_tool_permissions={NOTES: ("read",)}),
+            make_key(
+                session,
+                user_id=owner,
+                mcp_servers=(NOTES,),
+                mcp_tool_permissions={NOTES: ("read",)},
+            ),
         ]
     for key in limited:
         for body in ({"object_permission": {"mcp_servers": [NOTES]}}, {}, {"follows_owner": True}):
@@ -108,16 +128,24 @@ def test_a_limited_key_changes_no_keys(client: As, write: Write, owner: str) -> 
 
 
 def test_a_key_limited_to_routes_changes_no_keys(client: As) -> None:
-    assert client("kit").post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}}).status_code == 403
+    assert (
+        client("kit")
+        .post("/v1/me/keys", {"object_permission": {"mcp_servers": [NOTES]}})
+        .status_code
+        == 403
+    )
 
 
 def test_an_expired_key_leaves_the_list_after_a_week(client: As, write: Write) -> None:
-    """What clients are given for an hour (byok_flow.py) does not pile up; others of the person's keys stay."""
+    """What clients are given for an hour (byok_flow.py) does not pile up; others of the person's
+    keys stay."""
     ages = {"lives": None, "fresh": timedelta(days=6), "old": timedelta(days=7, minutes=1)}
     with write() as session:
         for name, age in ages.items():
             make_key(session, user_id="mel", secret=f"sk-SECRET-{name}", mcp_servers=(NOTES,))
-            row = session.scalars(select(ApiKey).where(ApiKey.key_hash == hash_key(f"sk-SECRET-{name}"))).one()
+            row = session.scalars(
+                select(ApiKey).where(ApiKey.key_hash == hash_key(f"sk-SECRET-{name}"))
+            ).one()
             row.key_alias, row.expires_at = name, now() - age if age else None
     with write() as session:
         sweep_sessions(session, OPERATOR)
@@ -125,4 +153,6 @@ def test_an_expired_key_leaves_the_list_after_a_week(client: As, write: Write) -
     assert listed & ages.keys() == {"lives", "fresh"}
     with write() as session:
         held = set(session.scalars(select(Grant.holder_id).where(Grant.holder_kind == "key")))
-        assert held <= set(session.scalars(select(ApiKey.key_id))), "what it was granted goes with it"
+        assert held <= set(session.scalars(select(ApiKey.key_id))), (
+            "what it was granted goes with it"
+        )

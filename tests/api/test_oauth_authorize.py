@@ -1,4 +1,5 @@
-"""The broker for MCP clients: what it sends to the upstream, and who may ask (OAU by number, rule 8)."""
+"""The broker for MCP clients: what it sends to the upstream, and who may ask (OAU by number, rule
+8)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,9 +48,14 @@ def test_oau_01_04_69_an_admins_request_goes_to_the_upstream_with_all_it_carries
     sent = query_of(answer.location)
     state = sent.pop("state")
     assert sent == {
-        "response_type": "code", "client_id": "stored-id", "redirect_uri": CALLBACK, "scope": "a b",
-        "code_challenge": CHALLENGE, "code_challenge_method": "S256", "resource": recording_as.url,
-    }  # fmt: skip
+        "response_type": "code",
+        "client_id": "stored-id",
+        "redirect_uri": CALLBACK,
+        "scope": "a b",
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        "resource": recording_as.url,
+    }
     assert len(state) >= 43
     assert "client-state" not in state
 
@@ -60,8 +66,14 @@ def test_oau_20_to_23_the_public_url_is_the_operators_word_whatever_proxies_say(
     """It is always set, so no header of a proxy, trusted or not, makes another callback of it."""
     add()
     with write() as session:
-        instance_settings.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
-    forwarded = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-Port": "8443"}
+        instance_settings.update_preferences(
+            session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]}
+        )
+    forwarded = {
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Port": "8443",
+    }
     answer = client("ada").get(f"{BASE}/authorize", query_string=ASKED, headers=forwarded)
     assert query_of(answer.location)["redirect_uri"] == CALLBACK
 
@@ -76,9 +88,12 @@ def test_oau_20_to_23_the_public_url_is_the_operators_word_whatever_proxies_say(
     ],
 )
 def test_oau_02_05_06_what_is_left_out_is_filled_in(
-    client: As, add: Callable[..., str], changed: dict[str, str | None], configured: dict[str, Any],
+    client: As,
+    add: Callable[..., str],
+    changed: dict[str, str | None],
+    configured: dict[str, Any],
     expected: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     add(credentials={**STORED, **configured})
     assert departed(client("ada"), **changed).items() >= expected.items()
 
@@ -103,7 +118,9 @@ def test_oau_09_no_client_id_anywhere_is_told_as_such(client: As, add: Callable[
     assert (answer.status_code, answer.get_json()["detail"]["error"]) == (400, "missing_client_id")
 
 
-def test_oau_10_a_redirect_uri_and_a_grant_type_are_required(client: As, add: Callable[..., str]) -> None:
+def test_oau_10_a_redirect_uri_and_a_grant_type_are_required(
+    client: As, add: Callable[..., str]
+) -> None:
     add()
     answer = authorize(client("ada"), redirect_uri=None)
     assert (answer.status_code, answer.get_json()["detail"]["field"]) == (422, "redirect_uri")
@@ -114,17 +131,26 @@ def test_oau_10_a_redirect_uri_and_a_grant_type_are_required(client: As, add: Ca
 @pytest.mark.parametrize(
     "uri",
     [
-        "http://localhost:3000/cb", "http://127.0.0.2:3000/cb", "http://[0:0:0:0:0:0:0:1]:3000/cb",  # OAU-12
+        "http://localhost:3000/cb",
+        "http://127.0.0.2:3000/cb",
+        "http://[0:0:0:0:0:0:0:1]:3000/cb",  # OAU-12
         f"{PUBLIC}/ui/mcp/oauth/callback",  # OAU-13
-        "https://app.example.com/cb", "https://app.example.com:443/cb", "https://a.suffix.example/cb",  # OAU-15, -72
-        "https://other.example/cb", "cursor://anysphere.cursor-mcp/oauth/callback",  # OAU-76
+        "https://app.example.com/cb",
+        "https://app.example.com:443/cb",
+        "https://a.suffix.example/cb",  # OAU-15, -72
+        "https://other.example/cb",
+        "cursor://anysphere.cursor-mcp/oauth/callback",  # OAU-76
     ],
-)  # fmt: skip
-def test_oau_12_13_15_72_76_where_clients_may_be(client: As, write: Write, add: Callable[..., str], uri: str) -> None:
+)
+def test_oau_12_13_15_72_76_where_clients_may_be(
+    client: As, write: Write, add: Callable[..., str], uri: str
+) -> None:
     add()
     trusted = ["app.example.com", "*.suffix.example", "https://other.example/"]
     with write() as session:
-        instance_settings.update_preferences(session, OPERATOR, {"trusted_redirect_origins": trusted})
+        instance_settings.update_preferences(
+            session, OPERATOR, {"trusted_redirect_origins": trusted}
+        )
     assert departed(client("ada"), redirect_uri=uri)["redirect_uri"] == CALLBACK
 
 
@@ -145,14 +171,18 @@ def test_oau_25_26_no_authorization_url_tells_the_remedy_and_not_the_host(
     assert "authorization URL and token URL" in detail["message"]
     assert urlsplit(recording_as.url).netloc not in answer.get_data(as_text=True)
     answer = redeem(client("ada"), "code")
-    assert (answer.status_code, answer.get_json()["error"]) == (400, "no_authorization_server")  # OAU-34
+    assert (answer.status_code, answer.get_json()["error"]) == (
+        400,
+        "no_authorization_server",
+    )  # OAU-34
 
 
 def test_the_upstream_is_discovered_and_the_portal_registers_itself_once(
     client: As, add: Callable[..., str], recording_as: RecordingServer
 ) -> None:
     add(authorization_url=None, token_url=None, credentials=None)
-    first, second = departed(client("ada")), departed(client("ada"))
+    first = departed(client("ada"))
+    second = departed(client("ada"))
     assert first["client_id"] == second["client_id"]
     assert first["client_id"].startswith("registered-")
     assert first["resource"] == recording_as.url
@@ -193,10 +223,16 @@ def test_oau_45_47_48_who_is_let_in(
     assert departed(client("mel"))["client_id"] == "stored-id"
 
 
-def test_a_bad_key_is_refused_whatever_cookie_comes_along(signed_in: SignedIn, add: Callable[..., str]) -> None:
+def test_a_bad_key_is_refused_whatever_cookie_comes_along(
+    signed_in: SignedIn, add: Callable[..., str]
+) -> None:
     add()
     ada = signed_in("ada")
-    for headers in ({"Authorization": "Bearer sk-wrong"}, {"X-API-Key": "sk-wrong"}, {"Authorization": "Basic YTpi"}):
+    for headers in (
+        {"Authorization": "Bearer sk-wrong"},
+        {"X-API-Key": "sk-wrong"},
+        {"Authorization": "Basic YTpi"},
+    ):
         assert ada.get(f"{BASE}/authorize", query_string=ASKED, headers=headers).status_code == 401
         assert ada.post(f"{BASE}/token", headers=headers).get_json()["error"] == "invalid_client"
 
@@ -205,7 +241,9 @@ def test_cky_07_a_browser_without_a_session_signs_in_and_comes_back_to_the_same_
     app: Flask, add: Callable[..., str]
 ) -> None:
     add()
-    answer = app.test_client().get(f"{BASE}/authorize", query_string=ASKED, headers={"Accept": "text/html,*/*"})
+    answer = app.test_client().get(
+        f"{BASE}/authorize", query_string=ASKED, headers={"Accept": "text/html,*/*"}
+    )
     assert answer.status_code == 303
     parts = urlsplit(answer.location)
     assert parts.path == "/login"
@@ -241,7 +279,9 @@ def test_rule_8_strangers_sign_in_only_where_the_server_leaves_it_to_its_upstrea
     assert client(None).post(f"{BASE}/register", {}).status_code == 401
 
 
-def test_the_address_rule_hides_a_server_from_strangers_outside(client: As, add: Callable[..., str]) -> None:
+def test_the_address_rule_hides_a_server_from_strangers_outside(
+    client: As, add: Callable[..., str]
+) -> None:
     add(delegate_auth_to_upstream=True, available_on_public_internet=False)
     outside = {"environ_base": {"REMOTE_ADDR": "203.0.113.9"}}
     assert authorize(client(None)).status_code == 307
@@ -249,6 +289,8 @@ def test_the_address_rule_hides_a_server_from_strangers_outside(client: As, add:
     here = client(None).get("/.well-known/oauth-protected-resource/guarded/mcp", **outside)
     nowhere = client(None).get("/.well-known/oauth-protected-resource/nowhere/mcp", **outside)
     assert here.status_code == nowhere.status_code == 200
-    assert here.get_data(as_text=True).replace("guarded", "nowhere") == nowhere.get_data(as_text=True)
+    assert here.get_data(as_text=True).replace("guarded", "nowhere") == nowhere.get_data(
+        as_text=True
+    )
     inside = client(None).get("/.well-known/oauth-protected-resource/guarded/mcp").get_json()
     assert inside["resource_name"] == "guarded"

@@ -22,7 +22,9 @@ As = Callable[[str | None], Client]
 Add = Callable[..., str]
 
 
-def register(asking: Client, name: str = "App", path: str = "/guarded/register", **metadata: object) -> str:
+def register(
+    asking: Client, name: str = "App", path: str = "/guarded/register", **metadata: object
+) -> str:
     answer = asking.post(path, {"client_name": name, "redirect_uris": [BACK], **metadata})
     assert answer.status_code == 201, answer.get_data(as_text=True)
     return str(answer.get_json()["client_id"])
@@ -33,27 +35,43 @@ def fault(answer: TestResponse) -> str:
 
 
 def fill(
-    session: Session, count: int, age: timedelta, server_id: str | None = "id-guarded", *, used: bool = False
+    session: Session,
+    count: int,
+    age: timedelta,
+    server_id: str | None = "id-guarded",
+    *,
+    used: bool = False,
 ) -> None:
     at = now() - age
     rows = [
         {
-            "registration_id": new_id(), "server_id": server_id, "client_id": f"mcp-{new_id()}",
-            "redirect_uris": [BACK], "created_at": at, "seen_at": at, "last_used_at": at if used else None,
+            "registration_id": new_id(),
+            "server_id": server_id,
+            "client_id": f"mcp-{new_id()}",
+            "redirect_uris": [BACK],
+            "created_at": at,
+            "seen_at": at,
+            "last_used_at": at if used else None,
         }
         for _ in range(count)
-    ]  # fmt: skip
+    ]
     session.execute(insert(McpClient), rows)
 
 
 def has(write: Write, *client_ids: str) -> list[bool]:
     with write() as session:
-        there = set(session.scalars(select(McpClient.client_id).where(McpClient.client_id.in_(client_ids))))
+        there = set(
+            session.scalars(select(McpClient.client_id).where(McpClient.client_id.in_(client_ids)))
+        )
     return [client_id in there for client_id in client_ids]
 
 
 OPEN = {"delegate_auth_to_upstream": True}  # only there a stranger registers for one server
-LOCAL = ("https://localhost/client.json", "https://127.0.0.1:8443/client.json", "https://10.1.2.3/client.json")
+LOCAL = (
+    "https://localhost/client.json",
+    "https://127.0.0.1:8443/client.json",
+    "https://10.1.2.3/client.json",
+)
 UNKNOWN = (
     "mcp-never-issued", "stored-id", "http://client.example/mcp.json", "https://client.example", "https://client.example/",
     "https://client.example/a#b", "https://me@client.example/a", "https://client.example/../a",
@@ -79,10 +97,14 @@ def test_an_id_that_is_known_nowhere_is_refused(client: As, add: Add, client_id:
 
 def test_an_id_that_is_too_long_is_refused(client: As, add: Add) -> None:
     add()
-    assert authorize(client("ada"), client_id="https://client.example/" + "a" * 490).status_code == 400
+    assert (
+        authorize(client("ada"), client_id="https://client.example/" + "a" * 490).status_code == 400
+    )
 
 
-def test_a_person_reads_it_on_a_page_that_leads_nowhere(client: As, signed_in: As, add: Add) -> None:
+def test_a_person_reads_it_on_a_page_that_leads_nowhere(
+    client: As, signed_in: As, add: Add
+) -> None:
     add()
     browser = signed_in("ada")
     answer = authorize(browser, base="/guarded", client_id="evicted")
@@ -93,7 +115,11 @@ def test_a_person_reads_it_on_a_page_that_leads_nowhere(client: As, signed_in: A
 
 def test_registered_clients_and_addresses_of_metadata_are_known(client: As, add: Add) -> None:
     add()
-    for known in (register(client(None)), register(client(None), path="/register"), "https://client.example/a?b=1"):
+    for known in (
+        register(client(None)),
+        register(client(None), path="/register"),
+        "https://client.example/a?b=1",
+    ):
         code = code_for(client("ada"), client_id=known)
         assert redeem(client("ada"), code, client_id=known).status_code == 200
 
@@ -107,14 +133,20 @@ def test_the_client_of_another_server_is_unknown_here(client: As, add: Add) -> N
     assert departed(client("ada"), "/v1/mcp/server/oauth/id-second", client_id=other)
 
 
-def test_who_registered_without_redirect_uris_is_sent_to_the_portal_only(client: As, add: Add) -> None:
+def test_who_registered_without_redirect_uris_is_sent_to_the_portal_only(
+    client: As, add: Add
+) -> None:
     add()
-    placeholder = client(None).post("/guarded/register", {"client_name": "X"}).get_json()["client_id"]
+    placeholder = (
+        client(None).post("/guarded/register", {"client_name": "X"}).get_json()["client_id"]
+    )
     assert departed(client("ada"), client_id=placeholder, redirect_uri=f"{PUBLIC}/callback")
     assert authorize(client("ada"), client_id=placeholder).status_code == 400
 
 
-def test_addresses_of_this_machine_are_known_in_embedded_mode_only(client: As, add: Add, database_kind: str) -> None:
+def test_addresses_of_this_machine_are_known_in_embedded_mode_only(
+    client: As, add: Add, database_kind: str
+) -> None:
     add()
     for client_id in LOCAL:
         wanted = 307 if database_kind == "sqlite" else 400
@@ -124,7 +156,9 @@ def test_addresses_of_this_machine_are_known_in_embedded_mode_only(client: As, a
     assert not is_metadata_document("https://localhost./x", may_be_local=False)
 
 
-def test_equal_registrations_share_an_id_and_others_do_not(client: As, write: Write, add: Add) -> None:
+def test_equal_registrations_share_an_id_and_others_do_not(
+    client: As, write: Write, add: Add
+) -> None:
     add(**OPEN)
     add("second", **OPEN)
     uris = [BACK, "http://127.0.0.1:5000/cb"]
@@ -132,19 +166,23 @@ def test_equal_registrations_share_an_id_and_others_do_not(client: As, write: Wr
     same = register(client("mel"), redirect_uris=[*reversed(uris), BACK], unknown_field=1)
     assert first == same
     others = [
-        register(client(None), "Another", redirect_uris=uris), register(client(None), redirect_uris=[BACK]),
+        register(client(None), "Another", redirect_uris=uris),
+        register(client(None), redirect_uris=[BACK]),
         register(client(None), redirect_uris=uris, path="/second/register"),
         register(client(None), redirect_uris=uris, path="/register"),
         register(client(None), redirect_uris=uris, grant_types=["authorization_code"]),
-    ]  # fmt: skip
+    ]
     assert len({first, *others}) == 6
     with write() as session:
         assert session.scalar(select(func.count()).select_from(McpClient)) == 6
 
 
-def test_equal_registrations_at_the_same_moment_are_one(client: As, database: Database, add: Add) -> None:
+def test_equal_registrations_at_the_same_moment_are_one(
+    client: As, database: Database, add: Add
+) -> None:
     add()
-    start, made = threading.Barrier(6), []
+    start = threading.Barrier(6)
+    made = []
 
     def register_once() -> None:
         with database.session(writes=True) as session:
@@ -152,7 +190,9 @@ def test_equal_registrations_at_the_same_moment_are_one(client: As, database: Da
             metadata = {"client_name": "Racer", "redirect_uris": [BACK]}
             asking = stranger(session, None)
             session.rollback()
-            made.append(registration.register_stranger(session, asking, "guarded", metadata)["client_id"])
+            made.append(
+                registration.register_stranger(session, asking, "guarded", metadata)["client_id"]
+            )
             session.commit()
 
     threads = [threading.Thread(target=register_once) for _ in range(6)]
@@ -166,12 +206,20 @@ def test_equal_registrations_at_the_same_moment_are_one(client: As, database: Da
 
 def test_unused_clients_make_room_the_oldest_first(client: As, write: Write, add: Add) -> None:
     add(**OPEN)
-    oldest, used, under_way, fresh = (register(client(None), name) for name in ("Old", "Used", "Under way", "Fresh"))
+    oldest, used, under_way, fresh = (
+        register(client(None), name) for name in ("Old", "Used", "Under way", "Fresh")
+    )
     with write() as session:
         for client_id, age in ((oldest, 6), (used, 9), (under_way, 8)):
             at = now() - timedelta(hours=age)
-            session.execute(update(McpClient).where(McpClient.client_id == client_id).values(created_at=at, seen_at=at))
-        session.execute(update(McpClient).where(McpClient.client_id == used).values(last_used_at=now()))
+            session.execute(
+                update(McpClient)
+                .where(McpClient.client_id == client_id)
+                .values(created_at=at, seen_at=at)
+            )
+        session.execute(
+            update(McpClient).where(McpClient.client_id == used).values(last_used_at=now())
+        )
         fill(session, registration.MOST_UNUSED_OF_A_SERVER - 3, timedelta(hours=5))
     assert departed(client("ada"), client_id=under_way)
     newest = register(client(None), "Newest")
@@ -183,7 +231,8 @@ def test_unused_clients_make_room_the_oldest_first(client: As, write: Write, add
 def test_ten_thousand_registrations_lock_nobody_out(client: As, write: Write, add: Add) -> None:
     add(**OPEN)
     add("second", **OPEN)
-    honest, elsewhere = register(client(None), "Honest"), register(client(None), path="/second/register")
+    honest = register(client(None), "Honest")
+    elsewhere = register(client(None), path="/second/register")
     with write() as session:
         fill(session, 300, timedelta(days=2), used=True)
         fill(session, 10_000, timedelta(0))
@@ -194,11 +243,15 @@ def test_ten_thousand_registrations_lock_nobody_out(client: As, write: Write, ad
         assert departed(client("ada"), client_id=client_id)
     with write() as session:
         session.execute(update(McpClient).values(seen_at=now() - timedelta(hours=1)))
-        session.execute(update(McpClient).where(McpClient.client_id.in_((honest, later))).values(seen_at=now()))
+        session.execute(
+            update(McpClient).where(McpClient.client_id.in_((honest, later))).values(seen_at=now())
+        )
     register(client(None), "After an hour")
     assert has(write, honest, later) == [True, True]
     with write() as session:
         unused = select(func.count()).select_from(McpClient).where(McpClient.last_used_at.is_(None))
         assert session.scalar(unused) <= registration.MOST_UNUSED
         assert session.scalar(unused.where(McpClient.server_id == "id-guarded")) <= 1_000
-        assert session.scalar(select(func.count()).where(McpClient.last_used_at.is_not(None))) == 300
+        assert (
+            session.scalar(select(func.count()).where(McpClient.last_used_at.is_not(None))) == 300
+        )

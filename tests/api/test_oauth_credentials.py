@@ -25,7 +25,12 @@ from tests.web.connecting import connect
 
 As = Callable[[str | None], Client]
 SignedIn = Callable[[str], Client]
-TOKEN = {"access_token": "SECRET-at", "refresh_token": "SECRET-rt", "expires_in": 3600, "scopes": ["read"]}
+TOKEN = {
+    "access_token": "SECRET-at",
+    "refresh_token": "SECRET-rt",
+    "expires_in": 3600,
+    "scopes": ["read"],
+}
 
 
 def path(server_id: str, end: str = "") -> str:
@@ -44,7 +49,9 @@ def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
     answer = client("mel").post(path(server), TOKEN)
     assert answer.status_code == 200
     state = answer.get_json()
-    assert "refresh token is not stored" in state.pop("note"), "nobody is there who could tell whose it is"
+    assert "refresh token is not stored" in state.pop("note"), (
+        "nobody is there who could tell whose it is"
+    )
     expires = datetime.fromisoformat(state.pop("expires_at"))
     assert timedelta(seconds=3590) < expires - datetime.now(UTC) < timedelta(seconds=3610)
     assert state.pop("connected_at")
@@ -56,31 +63,47 @@ def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
 
 TYPED = {"authorization_url": "{url}/authorize", "token_url": "{url}/token"}
 BOUND = [
-    ({}, TOKEN, True), (TYPED, TOKEN, True), ({}, {**TOKEN, "refresh_token": None}, None),
-    ({"auth_type": "bearer_token"}, TOKEN, False), ({"token_url": "https://other.example/token"}, TOKEN, False),
+    ({}, TOKEN, True),
+    (TYPED, TOKEN, True),
+    ({}, {**TOKEN, "refresh_token": None}, None),
+    ({"auth_type": "bearer_token"}, TOKEN, False),
+    ({"token_url": "https://other.example/token"}, TOKEN, False),
     ({"url": "http://127.0.0.1:9/mcp"}, TOKEN, False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("fields", "sent", "bound"), BOUND)
 def test_a_refresh_token_goes_only_to_the_provider_that_it_was_stored_for(
-    client: As, write: Write, database: Database, recording_as: RecordingServer, fields: dict[str, str],
-    sent: dict[str, Any], bound: bool | None,
-) -> None:  # fmt: skip
-    """It is bound when it is stored; where nobody can tell whose it is, it is not stored, and the answer says so."""
+    client: As,
+    write: Write,
+    database: Database,
+    recording_as: RecordingServer,
+    fields: dict[str, str],
+    sent: dict[str, Any],
+    bound: bool | None,
+) -> None:
+    """It is bound when it is stored; where nobody can tell whose it is, it is not stored, and the
+    answer says so."""
     urls = {name: value.format(url=recording_as.issuer) for name, value in fields.items()}
     with write() as session:
         given = {"url": recording_as.url, "auth_type": "oauth2", "allow_all_keys": True, **urls}
-        server_id = make_server(session, "bound", credentials={"client_id": "c", "client_secret": "SECRET-c"}, **given)
+        server_id = make_server(
+            session, "bound", credentials={"client_id": "c", "client_secret": "SECRET-c"}, **given
+        )
     answer = client("mel").post(path(server_id), sent).get_json()
     assert ("note" in answer) is (bound is False)
     with write() as session:
         held = session.get_one(UserCredential, ("mel", server_id, "oauth2"))
-        assert (held.issuer, held.renewable) == (recording_as.issuer if bound else None, bool(bound))
+        assert (held.issuer, held.renewable) == (
+            recording_as.issuer if bound else None,
+            bool(bound),
+        )
         held.expires_at = datetime.now(UTC) - timedelta(seconds=1)
         row = session.get_one(Server, server_id)
         row.auth_type = "oauth2"
-    client("mel").post("/v1/mcp/tools/call", {"server_id": server_id, "name": "whoami", "arguments": {}})
+    client("mel").post(
+        "/v1/mcp/tools/call", {"server_id": server_id, "name": "whoami", "arguments": {}}
+    )
     assert len(recording_as.seen("token")) == bool(bound)
 
 
@@ -113,7 +136,11 @@ def test_uoc_04_removing_is_fine_twice_and_never_takes_a_key(client: As, write: 
 
 def test_uoc_06_without_a_token(client: As, server: str) -> None:
     state = client("mel").get(path(server, "/status")).get_json()
-    assert (state["has_credential"], state["is_expired"], state["expires_at"]) == (False, False, None)
+    assert (state["has_credential"], state["is_expired"], state["expires_at"]) == (
+        False,
+        False,
+        None,
+    )
 
 
 def test_uoc_07_the_list_has_ones_own_tokens_only(client: As, write: Write, server: str) -> None:
@@ -126,7 +153,11 @@ def test_uoc_07_the_list_has_ones_own_tokens_only(client: As, write: Write, serv
     mel.post(f"/v1/mcp/server/{byok}/user-credential", {"credential": "SECRET-key"})
     (row,) = mel.get("/v1/mcp/user-credentials").get_json()
     assert (row["server_id"], row["server_name"], row["alias"]) == (server, "oauth", "oauth")
-    assert (row["credential_type"], row["has_credential"], row["is_expired"]) == ("oauth2", True, True)
+    assert (row["credential_type"], row["has_credential"], row["is_expired"]) == (
+        "oauth2",
+        True,
+        True,
+    )
     assert datetime.fromisoformat(row["expires_at"]) == past.replace(microsecond=past.microsecond)
     assert client("otto").get("/v1/mcp/user-credentials").get_json() == []
 
@@ -135,9 +166,13 @@ def test_uoc_08_lists_take_as_many_statements_for_30_tokens_as_for_one(
     client: As, signed_in: SignedIn, write: Write, database: Database, server: str
 ) -> None:
     """The API's list, the grid and the credentials page alike."""
-    browser, costs = signed_in("mel"), []
-    pages = (lambda: client("mel").get("/v1/mcp/user-credentials"), lambda: browser.get("/servers"),
-             lambda: browser.get("/credentials"))  # fmt: skip
+    browser = signed_in("mel")
+    costs = []
+    pages = (
+        lambda: client("mel").get("/v1/mcp/user-credentials"),
+        lambda: browser.get("/servers"),
+        lambda: browser.get("/credentials"),
+    )
     client("mel").post(path(server), TOKEN)
     for more in (0, 30):
         with write() as session:
@@ -156,14 +191,18 @@ def test_uoc_08_lists_take_as_many_statements_for_30_tokens_as_for_one(
 
 
 @pytest.mark.parametrize("origin", ["config", "database"])
-def test_uoc_11_whoever_may_use_it_may_store_for_it(client: As, write: Write, server: str, origin: str) -> None:
+def test_uoc_11_whoever_may_use_it_may_store_for_it(
+    client: As, write: Write, server: str, origin: str
+) -> None:
     with write() as session:
         session.execute(update(Server).where(Server.server_id == server).values(origin=origin))
     for name in ("mel", "ada", "vic", "vera", "kit"):
         assert client(name).post(path(server), TOKEN).status_code == 200, name
 
 
-def test_uoc_15_a_newer_token_replaces_the_older(client: As, server: str, database: Database) -> None:
+def test_uoc_15_a_newer_token_replaces_the_older(
+    client: As, server: str, database: Database
+) -> None:
     mel = client("mel")
     mel.post(path(server), TOKEN)
     answer = mel.post(path(server), {"access_token": "SECRET-second"})
@@ -178,31 +217,54 @@ def test_uoc_16_status_says_expired_only_once_it_is(client: As, write: Write, se
     for left, expired in ((30, False), (-1, True)):
         mel.post(path(server), {**TOKEN, "expires_in": 3600})
         with write() as session:
-            session.execute(update(UserCredential).values(expires_at=datetime.now(UTC) + timedelta(seconds=left)))
+            session.execute(
+                update(UserCredential).values(
+                    expires_at=datetime.now(UTC) + timedelta(seconds=left)
+                )
+            )
         assert mel.get(path(server, "/status")).get_json()["is_expired"] is expired
     mel.post(path(server), {"access_token": "SECRET-for-good"})
     assert mel.get(path(server, "/status")).get_json()["is_expired"] is False
 
 
 @pytest.mark.parametrize("sealed", [b"", b"\x01", b"\x01\x02k1 nonsense of somebody", b"\xff" * 40])
-def test_uoc_18_what_cannot_be_read_counts_as_none(client: As, write: Write, server: str, sealed: bytes) -> None:
+def test_uoc_18_what_cannot_be_read_counts_as_none(
+    client: As, write: Write, server: str, sealed: bytes
+) -> None:
     client("mel").post(path(server), TOKEN)
     with write() as session:
         session.execute(update(UserCredential).values(sealed=sealed))
-    call = client("mel").post("/v1/mcp/tools/call", {"server_id": server, "name": "x", "arguments": {}})
+    call = client("mel").post(
+        "/v1/mcp/tools/call", {"server_id": server, "name": "x", "arguments": {}}
+    )
     assert (call.status_code, call.get_json()["detail"]["error"]) == (401, "sign_in_needed")
-    for answer in (client("mel").get(path(server, "/status")), client("mel").get("/v1/mcp/user-credentials")):
+    for answer in (
+        client("mel").get(path(server, "/status")),
+        client("mel").get("/v1/mcp/user-credentials"),
+    ):
         assert answer.status_code == 200
     assert client("mel").delete(path(server)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"access_token": ""}, {"access_token": 7}, {"access_token": "a b"}, {"access_token": "x\r\nY: z"},
-     {"access_token": "x" * 20_000}, {**TOKEN, "expires_in": -1}, {**TOKEN, "expires_in": 1e300},
-     {**TOKEN, "expires_in": "3600"}, {**TOKEN, "scopes": "read"}, {**TOKEN, "scopes": [None]}],
-)  # fmt: skip
-def test_a_token_that_cannot_be_sent_is_refused(client: As, server: str, body: dict[str, Any]) -> None:
+    [
+        {},
+        {"access_token": ""},
+        {"access_token": 7},
+        {"access_token": "a b"},
+        {"access_token": "x\r\nY: z"},
+        {"access_token": "x" * 20_000},
+        {**TOKEN, "expires_in": -1},
+        {**TOKEN, "expires_in": 1e300},
+        {**TOKEN, "expires_in": "3600"},
+        {**TOKEN, "scopes": "read"},
+        {**TOKEN, "scopes": [None]},
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_refused(
+    client: As, server: str, body: dict[str, Any]
+) -> None:
     answer = client("mel").post(path(server), body)
     assert answer.status_code == 422, answer.get_json()
     assert "SECRET" not in answer.get_data(as_text=True)
@@ -213,8 +275,12 @@ def test_deleting_over_the_api_revokes_upstream(
 ) -> None:
     with write() as session:
         server_id = make_server(
-            session, "guarded", url=protected_mcp_server.url, auth_type="oauth2", allow_all_keys=True
-        )  # fmt: skip
+            session,
+            "guarded",
+            url=protected_mcp_server.url,
+            auth_type="oauth2",
+            allow_all_keys=True,
+        )
     connect(signed_in("mel"), server_id)
     assert client("mel").delete(path(server_id)).status_code == 200
     assert protected_mcp_server.counters().live_refresh == 0
@@ -225,24 +291,33 @@ def test_deleting_over_the_api_revokes_upstream(
 
 def machine(write: Write, upstream: RecordingServer, **fields: Any) -> str:
     given: dict[str, Any] = {
-        "auth_type": "oauth2", "oauth2_flow": "client_credentials", "token_url": upstream.endpoint("token"),
+        "auth_type": "oauth2",
+        "oauth2_flow": "client_credentials",
+        "token_url": upstream.endpoint("token"),
         "credentials": {"client_id": "portal", "client_secret": "SECRET-cc", "scopes": ["read"]},
-    }  # fmt: skip
+    }
     with write() as session:
-        return make_server(session, "machine", url=upstream.url, allow_all_keys=True, **(given | fields))
+        return make_server(
+            session, "machine", url=upstream.url, allow_all_keys=True, **(given | fields)
+        )
 
 
 def call(client: Client, server_id: str) -> Any:
-    return client.post("/v1/mcp/tools/call", {"server_id": server_id, "name": "whoami", "arguments": {}})
+    return client.post(
+        "/v1/mcp/tools/call", {"server_id": server_id, "name": "whoami", "arguments": {}}
+    )
 
 
 def test_client_credentials_serve_everybody_with_one_token(
     client: As, signed_in: SignedIn, write: Write, recording_as: RecordingServer, database: Database
 ) -> None:
-    """One grant for all people, kept sealed; nobody has to connect, and health is judged with it."""
+    """One grant for all people, kept sealed; nobody has to connect, and health is judged with
+    it."""
     server_id = machine(write, recording_as)
     for name in ("mel", "otto"):
-        assert call(client(name), server_id).get_json()["content"][0]["text"] == "the bearer of at-1"
+        assert (
+            call(client(name), server_id).get_json()["content"][0]["text"] == "the bearer of at-1"
+        )
     (asked,) = recording_as.seen("token")
     assert asked.form["grant_type"] == "client_credentials"
     assert asked.form["scope"] == "read"
@@ -273,7 +348,10 @@ def test_client_credentials_that_are_refused_are_said_so(
     recording_as.answer("token", Answer(401, {"error": "invalid_client"}))
     server_id = machine(write, recording_as)
     answer = call(client("mel"), server_id)
-    assert (answer.status_code, "invalid_client" in answer.get_json()["detail"]["message"]) == (502, True)
+    assert (answer.status_code, "invalid_client" in answer.get_json()["detail"]["message"]) == (
+        502,
+        True,
+    )
     server = client("ada").get(f"/v1/mcp/server/{server_id}").get_json()
     assert server["status"] == "unhealthy"
     assert "invalid_client" in server["health_check_error"]
@@ -287,9 +365,13 @@ def test_no_other_credential_takes_the_place_of_a_missing_token(
     recording_as.valid_tokens.add("SECRET-shared")
     with write() as session:
         server_id = make_server(
-            session, "both", url=recording_as.url, auth_type="oauth2", allow_all_keys=True,
+            session,
+            "both",
+            url=recording_as.url,
+            auth_type="oauth2",
+            allow_all_keys=True,
             credentials={"auth_value": "SECRET-shared"},
-        )  # fmt: skip
+        )
     assert call(client("mel"), server_id).status_code == 401
     client("mel").get("/v1/mcp/tools")
     client("ada").get(f"/v1/mcp/server/{server_id}")
@@ -299,13 +381,21 @@ def test_no_other_credential_takes_the_place_of_a_missing_token(
 def test_a_persons_token_is_exchanged(
     client: As, signed_in: SignedIn, write: Write, recording_as: RecordingServer, database: Database
 ) -> None:
-    """RFC 8693: the subject is the token that the person got by connecting; what comes is kept for that person."""
+    """RFC 8693: the subject is the token that the person got by connecting; what comes is kept for
+    that person."""
     server_id = machine(
-        write, recording_as, auth_type="oauth2_token_exchange", oauth2_flow="authorization_code",
+        write,
+        recording_as,
+        auth_type="oauth2_token_exchange",
+        oauth2_flow="authorization_code",
         authorization_url=recording_as.endpoint("authorize"),
-        credentials={"client_id": "portal", "client_secret": "SECRET-cc", "audience": "the-api",
-                     "token_exchange_endpoint": recording_as.endpoint("token")},
-    )  # fmt: skip
+        credentials={
+            "client_id": "portal",
+            "client_secret": "SECRET-cc",
+            "audience": "the-api",
+            "token_exchange_endpoint": recording_as.endpoint("token"),
+        },
+    )
     assert call(client("mel"), server_id).get_json()["detail"]["error"] == "sign_in_needed"
     connect(signed_in("mel"), server_id)
     first = call(client("mel"), server_id).get_json()["content"][0]["text"]
@@ -314,7 +404,9 @@ def test_a_persons_token_is_exchanged(
     assert asked["subject_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
     assert asked["audience"] == "the-api"
     assert asked["subject_token"].startswith("at-")
-    assert first != f"the bearer of {asked['subject_token']}", "the person's own token is not sent to the server"
+    assert first != f"the bearer of {asked['subject_token']}", (
+        "the person's own token is not sent to the server"
+    )
     assert call(client("mel"), server_id).get_json()["content"][0]["text"] == first
     grants = [seen.form["grant_type"] for seen in recording_as.seen("token")]
     assert len([grant for grant in grants if grant.endswith("token-exchange")]) == 1
@@ -327,7 +419,8 @@ def test_a_persons_token_is_exchanged(
 def test_client_credentials_are_tried_before_they_are_saved(
     write: Write, recording_as: RecordingServer, database: Database
 ) -> None:
-    """*Test connection* gets a token with what is typed; a stored secret never goes to a token URL that was typed."""
+    """*Test connection* gets a token with what is typed; a stored secret never goes to a token URL
+    that was typed."""
     fields: Any = {
         "transport": Transport.HTTP, "url": recording_as.url, "auth_type": AuthType.OAUTH2,
         "oauth2_flow": OAuthFlow.CLIENT_CREDENTIALS, "token_url": recording_as.endpoint("token"),
@@ -345,7 +438,9 @@ def test_client_credentials_are_tried_before_they_are_saved(
         with pytest.raises(Conflict, match=r"credentials\.client_secret"):
             connection_test.try_definition(session, OPERATOR, elsewhere, server_id=server_id)
         assert (
-            connection_test.try_definition(session, OPERATOR, kept, server_id=server_id).result.status
+            connection_test.try_definition(
+                session, OPERATOR, kept, server_id=server_id
+            ).result.status
             is HealthStatus.HEALTHY
         )
     assert recording_as.last("token").form["client_secret"] == "SECRET-cc"

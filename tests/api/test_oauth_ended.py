@@ -1,4 +1,5 @@
-"""What an MCP client holds for a person ends with what the person may: codes, and refresh tokens."""
+"""What an MCP client holds for a person ends with what the person may: codes, and refresh
+tokens."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -42,8 +43,8 @@ def delegated(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def ownerless(write: Write, add: Add, delegated: bool) -> str:
-    """A key of a team that may use `guarded`, which belongs to nobody. Mel and Vic may by another team, and have keys
-    for that: `sk-mel` and `sk-vic`."""
+    """A key of a team that may use `guarded`, which belongs to nobody. Mel and Vic may by another
+    team, and have keys for that: `sk-mel` and `sk-vic`."""
     add(delegate_auth_to_upstream=delegated)
     with write() as session:
         for name, members in (("users", ("mel", "vic")), ("owners", ())):
@@ -54,7 +55,11 @@ def ownerless(write: Write, add: Add, delegated: bool) -> str:
 
 
 def renewed(asking: Client, token: str, client_id: str | None = APP, base: str = BASE) -> Any:
-    form = {"grant_type": "refresh_token", "refresh_token": token, **({"client_id": client_id} if client_id else {})}
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": token,
+        **({"client_id": client_id} if client_id else {}),
+    }
     return asking.ask("POST", f"{base}/token", data=form)
 
 
@@ -107,7 +112,9 @@ def test_a_refresh_token_renews_for_its_person_and_rotates(
     assert renewed(client("sk-mel"), first).status_code == 200, "an answer may have got lost"
     with write() as session:
         long_ago = now() - timedelta(hours=1)
-        session.execute(update(RefreshGrant).where(RefreshGrant.spent_at.is_not(None)).values(spent_at=long_ago))
+        session.execute(
+            update(RefreshGrant).where(RefreshGrant.spent_at.is_not(None)).values(spent_at=long_ago)
+        )
     before = len(recording_as.seen("token"))
     assert_refused(renewed(client("sk-mel"), first), "Sign in again")
     assert len(recording_as.seen("token")) == before
@@ -128,14 +135,20 @@ def test_an_upstream_that_does_not_rotate_is_asked_with_the_same_token_again(
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_refresh_token_of_a_person_whose_access_ended_is_refused(
-    client: As, ownerless: str, write: Write, recording_as: RecordingServer, end: Callable[[Write], None]
+    client: As,
+    ownerless: str,
+    write: Write,
+    recording_as: RecordingServer,
+    end: Callable[[Write], None],
 ) -> None:
     token = redeem(client("sk-mel"), code_for(client("sk-mel"))).get_json()["refresh_token"]
     forget_connections(write)
     end(write)
     before = len(recording_as.seen("token"))
     for asking, client_id in ((ownerless, APP), (ownerless, None), ("ada", APP), ("sk-vic", APP)):
-        assert_refused(renewed(client(asking), token, client_id), "This refresh token is unknown here")
+        assert_refused(
+            renewed(client(asking), token, client_id), "This refresh token is unknown here"
+        )
     assert len(recording_as.seen("token")) == before
     assert not any(stored(write, name) for name in ("mel", "ada", "vic"))
 
@@ -143,12 +156,21 @@ def test_a_refresh_token_of_a_person_whose_access_ended_is_refused(
 @pytest.mark.parametrize(
     ("asking", "client_id"),
     [
-        ("sk-vic", APP), ("sk-vic", None), ("ada", APP), ("sk-mel", OTHER_APP), ("sk-ownerless", OTHER_APP),
+        ("sk-vic", APP),
+        ("sk-vic", None),
+        ("ada", APP),
+        ("sk-mel", OTHER_APP),
+        ("sk-ownerless", OTHER_APP),
         ("sk-ownerless", None),
     ],
-)  # fmt: skip
+)
 def test_a_refresh_token_is_good_for_its_client_and_person_alone(
-    client: As, ownerless: str, write: Write, recording_as: RecordingServer, asking: str, client_id: str | None
+    client: As,
+    ownerless: str,
+    write: Write,
+    recording_as: RecordingServer,
+    asking: str,
+    client_id: str | None,
 ) -> None:
     token = redeem(client("sk-mel"), code_for(client("sk-mel"))).get_json()["refresh_token"]
     forget_connections(write)
@@ -166,7 +188,10 @@ def test_a_registered_client_cannot_use_the_refresh_token_of_another(
     client: As, ownerless: str, recording_as: RecordingServer
 ) -> None:
     back = [ASKED["redirect_uri"]]
-    made = [client(None).post("/guarded/register", {"client_name": n, "redirect_uris": back}) for n in ("One", "Two")]
+    made = [
+        client(None).post("/guarded/register", {"client_name": n, "redirect_uris": back})
+        for n in ("One", "Two")
+    ]
     one, two = (answer.get_json()["client_id"] for answer in made)
     code = code_for(client("sk-mel"), client_id=one)
     token = redeem(client("sk-mel"), code, client_id=one).get_json()["refresh_token"]
@@ -185,7 +210,11 @@ def test_a_refresh_token_ends_with_the_consent(
     profile = mel.get("/profile")
     button = parse(profile).select_one('form[action="/profile/apps/remove"] input[name="app"]')
     assert button is not None, "an app that began with a key is listed, too"
-    mel.ask("POST", "/profile/apps/remove", data={"csrf_token": token_in(profile), "app": str(button["value"])})
+    mel.ask(
+        "POST",
+        "/profile/apps/remove",
+        data={"csrf_token": token_in(profile), "app": str(button["value"])},
+    )
     before = len(recording_as.seen("token"))
     for asking in ("sk-mel", ownerless):
         assert_refused(renewed(client(asking), token), "This refresh token is unknown here")
@@ -199,7 +228,9 @@ def test_a_refresh_token_is_worth_nothing_at_another_server_or_provider(
     token = redeem(client("ada"), code_for(client("ada"))).get_json()["refresh_token"]
     add("second")
     before = len(recording_as.seen("token"))
-    assert_refused(renewed(client("ada"), token, APP, "/v1/mcp/server/oauth/id-second"), "unknown here")
+    assert_refused(
+        renewed(client("ada"), token, APP, "/v1/mcp/server/oauth/id-second"), "unknown here"
+    )
     with write() as session:
         session.execute(update(RefreshGrant).values(issuer="https://before.example"))
     assert_refused(renewed(client("ada"), token), "unknown here")
@@ -240,12 +271,21 @@ def left(browser: Any) -> str:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("by_key", [True, False])
 def test_a_code_of_a_person_whose_access_ended_is_refused(
-    client: As, signed_in: SignedIn, ownerless: str, write: Write, recording_as: RecordingServer,
-    end: Callable[[Write], None], by_key: bool,
-) -> None:  # fmt: skip
+    client: As,
+    signed_in: SignedIn,
+    ownerless: str,
+    write: Write,
+    recording_as: RecordingServer,
+    end: Callable[[Write], None],
+    by_key: bool,
+) -> None:
     code = code_for(client("sk-mel")) if by_key else consented(signed_in("mel")._client)
     end(write)
-    said = "This code is unknown here" if end is deleted else "The person may not use this server any more."
+    said = (
+        "This code is unknown here"
+        if end is deleted
+        else "The person may not use this server any more."
+    )
     assert_refused(redeem(client(ownerless), code), said)
     assert recording_as.seen("token") == []
     assert not stored(write, "mel")
@@ -254,9 +294,13 @@ def test_a_code_of_a_person_whose_access_ended_is_refused(
 @pytest.mark.parametrize("delegated", [True], indirect=True)
 @pytest.mark.parametrize("end", ENDS)
 def test_without_any_key_a_code_of_a_person_whose_access_ended_is_refused(
-    client: As, signed_in: SignedIn, ownerless: str, write: Write, recording_as: RecordingServer,
+    client: As,
+    signed_in: SignedIn,
+    ownerless: str,
+    write: Write,
+    recording_as: RecordingServer,
     end: Callable[[Write], None],
-) -> None:  # fmt: skip
+) -> None:
     code = consented(signed_in("mel")._client)
     end(write)
     answer = redeem(client(None), code)

@@ -29,18 +29,34 @@ def test_oau_27_the_upstream_gets_the_code_and_the_stored_client(
 ) -> None:
     add()
     code = code_for(client("ada"), scope="a")
-    recording_as.token_fields = {"id_token": "e30.e30.x", "scope": "a", "secret_of_theirs": "SECRET"}
+    recording_as.token_fields = {
+        "id_token": "e30.e30.x",
+        "scope": "a",
+        "secret_of_theirs": "SECRET",
+    }
     answer = redeem(client("ada"), code, client_secret="SECRET-of-the-caller")
     assert answer.status_code == 200
     assert answer.get_json() == {
-        "access_token": "at-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt-1", "scope": "a",
-    }  # fmt: skip
+        "access_token": "at-1",
+        "token_type": "Bearer",
+        "expires_in": 3600,
+        "refresh_token": "rt-1",
+        "scope": "a",
+    }
     assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
     asked = recording_as.last("token").form
-    assert asked.items() >= {
-        "grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "redirect_uri": CALLBACK,
-        "client_id": "stored-id", "client_secret": "SECRET-stored", "resource": recording_as.url,
-    }.items()  # fmt: skip
+    assert (
+        asked.items()
+        >= {
+            "grant_type": "authorization_code",
+            "code": code,
+            "code_verifier": VERIFIER,
+            "redirect_uri": CALLBACK,
+            "client_id": "stored-id",
+            "client_secret": "SECRET-stored",
+            "resource": recording_as.url,
+        }.items()
+    )
     assert "authorization" not in recording_as.last("token").headers
 
 
@@ -75,13 +91,18 @@ def test_a_code_is_worth_nothing_for_another_server(
     assert (answer.status_code, answer.get_json()["error"]) == (400, "invalid_grant")
 
 
-def test_oau_29_a_refresh_is_forwarded(client: As, add: Callable[..., str], recording_as: RecordingServer) -> None:
+def test_oau_29_a_refresh_is_forwarded(
+    client: As, add: Callable[..., str], recording_as: RecordingServer
+) -> None:
     add()
     given = redeem(client("ada"), code_for(client("ada"))).get_json()["refresh_token"]
     form = {"grant_type": "refresh_token", "refresh_token": given, "scope": "a"}
     answer = client("ada").ask("POST", f"{BASE}/token", data=form)
     assert answer.status_code == 200
-    assert (answer.get_json()["access_token"], answer.get_json()["refresh_token"]) == ("at-2", "rt-2")
+    assert (answer.get_json()["access_token"], answer.get_json()["refresh_token"]) == (
+        "at-2",
+        "rt-2",
+    )
     assert recording_as.last("token").form.items() >= {**form, "client_id": "stored-id"}.items()
     assert recording_as.last("token").form["resource"] == recording_as.url
 
@@ -121,7 +142,11 @@ def test_oau_32_no_expiry_is_invented(
     [
         (Answer(400, json={"error": "invalid_grant"}), 400, "invalid_grant"),
         (Answer(400, json={"error": "invalid_scope"}), 400, "invalid_scope"),
-        (Answer(401, json={"error": "invalid_client", "error_description": "SECRET-stored"}), 502, "upstream_failed"),
+        (
+            Answer(401, json={"error": "invalid_client", "error_description": "SECRET-stored"}),
+            502,
+            "upstream_failed",
+        ),
         (Answer(500, body=b"SECRET"), 502, "upstream_failed"),
         (Answer.html(), 502, "upstream_failed"),
         (Answer.garbage(), 502, "upstream_failed"),
@@ -132,9 +157,14 @@ def test_oau_32_no_expiry_is_invented(
     ],
 )
 def test_oau_34_what_upstreams_answer_instead_of_a_token(
-    client: As, app: Flask, add: Callable[..., str], recording_as: RecordingServer, told: Answer, status: int,
+    client: As,
+    app: Flask,
+    add: Callable[..., str],
+    recording_as: RecordingServer,
+    told: Answer,
+    status: int,
     error: str,
-) -> None:  # fmt: skip
+) -> None:
     add()
     code = code_for(client("ada"))
     recording_as.answer("token", told)
@@ -143,7 +173,9 @@ def test_oau_34_what_upstreams_answer_instead_of_a_token(
     assert "SECRET" not in answer.get_data(as_text=True)
 
 
-def test_oau_34_nobody_listens_at_the_token_url(client: As, app: Flask, add: Callable[..., str]) -> None:
+def test_oau_34_nobody_listens_at_the_token_url(
+    client: As, app: Flask, add: Callable[..., str]
+) -> None:
     add(token_url="http://127.0.0.1:9/token")
     code = code_for(client("ada"))
     assert redeem(client("ada"), code).status_code == 502
@@ -156,7 +188,11 @@ def test_the_servers_rules_are_held_before_anything_is_stored(
     recording_as.token_fields = {"team": {"id": "T2"}}
     answer = redeem(client("ada"), code_for(client("ada")))
     body = answer.get_json()
-    assert (answer.status_code, body["error"], body["field"]) == (403, "token_validation_failed", "team.id")
+    assert (answer.status_code, body["error"], body["field"]) == (
+        403,
+        "token_validation_failed",
+        "team.id",
+    )
     assert "at-" not in answer.get_data(as_text=True)
     with write() as session:
         assert session.scalar(select(UserCredential)) is None
@@ -182,7 +218,10 @@ def test_oau_35_a_persons_own_connection_is_not_replaced_by_what_an_app_got(
 ) -> None:
     add()
     own = {"access_token": "own", "refresh_token": "own-refresh", "expires_in": 3600}
-    assert client("ada").post("/v1/mcp/server/id-guarded/oauth-user-credential", own).status_code == 200
+    assert (
+        client("ada").post("/v1/mcp/server/id-guarded/oauth-user-credential", own).status_code
+        == 200
+    )
     assert redeem(client("ada"), code_for(client("ada"))).status_code == 200
     with write() as session:
         held = session.get(UserCredential, ("ada", "id-guarded", "oauth2"))

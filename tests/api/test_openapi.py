@@ -1,4 +1,5 @@
-"""The OpenAPI document: it says what is there, all of it and nothing else, and the portal keeps to it."""
+"""The OpenAPI document: it says what is there, all of it and nothing else, and the portal keeps to
+it."""
 
 import ast
 import inspect
@@ -30,9 +31,21 @@ from tests.factories import NOBODY_LISTENS
 from tests.security.callers import World
 
 PORTAL = Path(openapi.__file__).parents[1]
-CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance, unsupported_method]
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
 PARTS = 3
-URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url", "token_exchange_endpoint")
+URLS = (
+    "url",
+    "spec_path",
+    "authorization_url",
+    "token_url",
+    "registration_url",
+    "token_exchange_endpoint",
+)
 _ENTRY = """{method} {rule} is not in the OpenAPI document. Write under @bp.{verb}(...) of {view} in {module}:
     @documented(<what it answers>, takes=<its body>, query=(Query(...),), status=200, also=(404, ...), example={{...}})
 with only what is not the default; portal/web/documented.py tells more."""
@@ -45,17 +58,33 @@ OAUTH |= {"/v1/mcp/oauth/authorize", "/v1/mcp/oauth/token"}
 
 # Words of RFC 6749 and 7591, and of the sign-in pages: no route of the document says them.
 ELSEWHERE = {
-    "declined", "incomplete", "sign_in_expired", "deactivated", "not_admitted", "not_linked", "token_validation_failed",
-    "odd_email", "other_person", "invalid_client_metadata", "invalid_grant", "invalid_redirect_uri", "invalid_scope",
-    "invalid_target", "unsupported_grant_type",
-}  # fmt: skip
+    "declined",
+    "incomplete",
+    "sign_in_expired",
+    "deactivated",
+    "not_admitted",
+    "not_linked",
+    "token_validation_failed",
+    "odd_email",
+    "other_person",
+    "invalid_client_metadata",
+    "invalid_grant",
+    "invalid_redirect_uri",
+    "invalid_scope",
+    "invalid_target",
+    "unsupported_grant_type",
+}
 
 
 def test_every_route_of_the_api_has_an_entry(app: Flask) -> None:
     for method, rule, entry in openapi.operations(app):
         view = app.view_functions[rule.endpoint]
         told = _ENTRY.format(
-            method=method, rule=rule.rule, verb=method.lower(), view=view.__name__, module=view.__module__
+            method=method,
+            rule=rule.rule,
+            verb=method.lower(),
+            view=view.__name__,
+            module=view.__module__,
         )
         assert entry is not None, told
 
@@ -83,7 +112,9 @@ def test_every_schema_is_json_schema_and_every_reference_leads_somewhere(app: Fl
     document = openapi.document(app)
     for name, schema in document["components"]["schemas"].items():
         assert re.fullmatch(r"[A-Za-z]+", name), f"two shapes are called alike: {name}"
-        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+        jsonschema_rs.meta.validate(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+        )
     for reference in _references(document):
         place: Any = document
         for part in reference.removeprefix("#/").split("/"):
@@ -112,7 +143,9 @@ def test_a_handler_reads_the_body_that_the_document_names(app: Flask) -> None:
         view = inspect.unwrap(app.view_functions[rule.endpoint])
         read = list(_shapes_read(view))
         named = getattr(entry.takes, "__name__", "dict") if entry and entry.takes else None
-        assert read == ([named] if named else []), f"{method} {rule.rule}: @documented(takes=...) is another than read"
+        assert read == ([named] if named else []), (
+            f"{method} {rule.rule}: @documented(takes=...) is another than read"
+        )
 
 
 def test_a_handler_looks_at_the_query_that_the_document_names(app: Flask) -> None:
@@ -123,7 +156,9 @@ def test_a_handler_looks_at_the_query_that_the_document_names(app: Flask) -> Non
         looked |= {"limit"} if "limit_of(" in source else set()
         looked |= {"cursor"} if "cursor_of(" in source else set()
         looked |= {"limit", "cursor"} if "list_place(" in source else set()
-        assert looked <= {query.name for query in entry.query}, f"{method} {rule.rule}: name these as Query(...)"
+        assert looked <= {query.name for query in entry.query}, (
+            f"{method} {rule.rule}: name these as Query(...)"
+        )
 
 
 def test_the_words_of_errors_are_those_that_the_code_says() -> None:
@@ -132,11 +167,17 @@ def test_the_words_of_errors_are_those_that_the_code_says() -> None:
         said.setdefault(status_of(kind.__new__(kind)), set()).add(kind.code)
     for path in PORTAL.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and hasattr(errors, call.func.id):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Name)
+                and hasattr(errors, call.func.id)
+            ):
                 words = [word.value for word in call.keywords if word.arg == "code"]
                 kind = getattr(errors, call.func.id)
                 said.setdefault(status_of(kind.__new__(kind)), set()).update(
-                    word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)
+                    word.value
+                    for word in words
+                    if isinstance(word, ast.Constant) and isinstance(word.value, str)
                 )
     for status, words in said.items():
         missing = words - ELSEWHERE - set(openapi.WORDS[status])
@@ -145,10 +186,11 @@ def test_the_words_of_errors_are_those_that_the_code_says() -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:
-    """What schemathesis makes of the document is never answered with a 5xx, nor with what the document does not say.
+    """What schemathesis makes of the document is never answered with a 5xx, nor with what the
+    document does not say.
 
-    Every operation is tried with right and wrong input, about things that are there and about some that are not, as
-    nobody, as a Member and as an Admin.
+    Every operation is tried with right and wrong input, about things that are there and about some
+    that are not, as nobody, as a Member and as an Admin.
     """
     schema = schemathesis.openapi.from_dict(strict(openapi.document(world.app)))
     schema.app = world.app
@@ -170,9 +212,13 @@ def test_the_portal_keeps_to_the_document(world: World, part: int) -> None:
 def _try(world: World, cases: Any) -> None:
     @given(case=cases)
     @settings(
-        max_examples=4, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=4,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     def send(case: Any) -> None:
         if isinstance(case.body, dict):
             for field in set(URLS) & set(case.body):
@@ -180,7 +226,10 @@ def _try(world: World, cases: Any) -> None:
                     case.body[field] = NOBODY_LISTENS  # nothing of this reaches another machine
         for name in ("nobody", "k-member", "k-admin"):
             answer = case.call(headers=world.callers[name].headers)
-            assert answer.status_code not in (500, 503), case.as_curl_command()  # 502 and 504 are an upstream's
+            assert answer.status_code not in (
+                500,
+                503,
+            ), case.as_curl_command()  # 502 and 504 are an upstream's
             case.validate_response(answer, checks=CHECKS)
 
     send()

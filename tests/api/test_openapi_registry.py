@@ -29,7 +29,9 @@ def test_the_list_is_for_those_with_admin_view(client: As) -> None:
 def test_dis_05_a_missing_or_broken_list_is_empty(
     client: As, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number, text in enumerate([None, "", "[", "[]", "{}", '{"apis": 1}', '{"apis": [1]}', '{"apis": [{}]}', "\0"]):
+    for number, text in enumerate(
+        [None, "", "[", "[]", "{}", '{"apis": 1}', '{"apis": [1]}', '{"apis": [{}]}', "\0"]
+    ):
         file = tmp_path / f"apis-{number}.json"
         if text is not None:
             file.write_text(text)
@@ -43,7 +45,10 @@ def test_dis_06_the_list_is_sound(database: Database) -> None:
     with database.session() as session:
         apis = openapi.list_apis(session, OPERATOR)
     assert (
-        len({api.name for api in apis}) == len(apis) == len(json.loads(FILE.read_text(encoding="utf-8"))["apis"]) == 10
+        len({api.name for api in apis})
+        == len(apis)
+        == len(json.loads(FILE.read_text(encoding="utf-8"))["apis"])
+        == 10
     )
     symbols = ICONS.read_text(encoding="utf-8")
     for api in apis:

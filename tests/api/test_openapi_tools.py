@@ -10,7 +10,9 @@ from tests.described import Service, document, pet_store
 from tests.factories import make_server
 
 As = Callable[[str | None], Client]
-CALL, TOOLS, SERVER = "/v1/mcp/tools/call", "/v1/mcp/tools", "/v1/mcp/server"
+CALL = "/v1/mcp/tools/call"
+TOOLS = "/v1/mcp/tools"
+SERVER = "/v1/mcp/server"
 SECRET = "SECRET-key-of-the-pet-store"
 
 
@@ -22,7 +24,11 @@ def pets() -> Iterator[Service]:
 
 def add(write: Write, service: Service, **fields: Any) -> None:
     with write() as session:
-        make_server(session, "pets", **{"url": None, "spec_path": service.spec_url, "allow_all_keys": True, **fields})
+        make_server(
+            session,
+            "pets",
+            **{"url": None, "spec_path": service.spec_url, "allow_all_keys": True, **fields},
+        )
 
 
 def call(client: Client, name: str, **arguments: Any) -> Any:
@@ -43,16 +49,30 @@ def test_the_operations_are_listed_as_tools(client: As, write: Write, pets: Serv
 
 def test_a_call_reaches_the_service(client: As, write: Write, pets: Service) -> None:
     add(write, pets)
-    found = call(client("otto"), "list_pets", tag=["a b", "c"], seen=True, **{"X-Trace": "t1"}).get_json()
+    found = call(
+        client("otto"), "list_pets", tag=["a b", "c"], seen=True, **{"X-Trace": "t1"}
+    ).get_json()
     told = found["structuredContent"]
-    assert (found["isError"], told["tags"], told["headers"]["x-trace"]) == (False, ["a b", "c"], "t1")
+    assert (found["isError"], told["tags"], told["headers"]["x-trace"]) == (
+        False,
+        ["a b", "c"],
+        "t1",
+    )
     assert told["cookies"] == {"seen": "true"}
-    assert call(client("otto"), "getPet", id="a/b").get_json()["structuredContent"]["name"] == "Slash"
+    assert (
+        call(client("otto"), "getPet", id="a/b").get_json()["structuredContent"]["name"] == "Slash"
+    )
     added = call(client("otto"), "addPet", body={"name": "Bo"}).get_json()
     assert added["structuredContent"] == {"added": {"name": "Bo"}}
-    assert call(client("otto"), "delete_pets_id", id="7").get_json()["content"] == [{"type": "text", "text": ""}]
-    assert [request.path for request in pets.calls()] == ["/api/v1/pets", "/api/v1/pets/a/b", "/api/v1/pets",
-                                                          "/api/v1/pets/7"]  # fmt: skip
+    assert call(client("otto"), "delete_pets_id", id="7").get_json()["content"] == [
+        {"type": "text", "text": ""}
+    ]
+    assert [request.path for request in pets.calls()] == [
+        "/api/v1/pets",
+        "/api/v1/pets/a/b",
+        "/api/v1/pets",
+        "/api/v1/pets/7",
+    ]
 
 
 def test_a_wrong_call_is_a_result_and_goes_nowhere(client: As, write: Write, pets: Service) -> None:
@@ -85,8 +105,14 @@ def test_a_call_is_signed_in_and_the_secret_does_not_come_back(
     client: As, write: Write, pets: Service, auth_type: str, header: str, value: str
 ) -> None:
     variables = [{"name": "TEAM", "scope": "global", "value": "crew-of-SECRET"}]
-    add(write, pets, auth_type=auth_type, credentials={"auth_value": SECRET}, env_vars=variables,
-        static_headers={"X-Team": "${TEAM}"})  # fmt: skip
+    add(
+        write,
+        pets,
+        auth_type=auth_type,
+        credentials={"auth_value": SECRET},
+        env_vars=variables,
+        static_headers={"X-Team": "${TEAM}"},
+    )
     answer = call(client("otto"), "list_pets")
     assert pets.calls()[0].headers[header] == value
     assert pets.calls()[0].headers["X-Team"] == "crew-of-SECRET"
@@ -97,7 +123,9 @@ def test_a_call_is_signed_in_and_the_secret_does_not_come_back(
     assert "SECRET" not in str(failed)
 
 
-def test_an_argument_does_not_replace_what_signs_in(client: As, write: Write, pets: Service) -> None:
+def test_an_argument_does_not_replace_what_signs_in(
+    client: As, write: Write, pets: Service
+) -> None:
     add(write, pets, static_headers={"x-trace": "ours"})
     call(client("otto"), "list_pets", **{"X-Trace": "theirs"})
     assert pets.calls()[0].headers["X-Trace"] == "ours"
@@ -109,8 +137,15 @@ def test_a_persons_own_key_and_values_are_sent(client: As, write: Write, pets: S
     client("otto").post(f"{SERVER}/id-pets/user-credential", {"credential": SECRET})
     assert call(client("otto"), "list_pets").status_code == 200
     assert pets.calls()[0].headers["Authorization"] == f"Bearer {SECRET}"
-    client("ada").put(SERVER, {"server_id": "id-pets", "is_byok": False, "static_headers": {"X-Me": "${ME}"},
-                               "env_vars": [{"name": "ME", "scope": "user"}]})  # fmt: skip
+    client("ada").put(
+        SERVER,
+        {
+            "server_id": "id-pets",
+            "is_byok": False,
+            "static_headers": {"X-Me": "${ME}"},
+            "env_vars": [{"name": "ME", "scope": "user"}],
+        },
+    )
     assert call(client("otto"), "list_pets").status_code == 412
 
 
@@ -121,8 +156,11 @@ def test_the_allow_list_holds(client: As, write: Write, pets: Service) -> None:
     assert call(client("otto"), "pets-getPet", id="7").get_json()["isError"] is False
 
 
-def test_a_document_that_points_elsewhere_gets_no_secret(client: As, write: Write, pets: Service) -> None:
-    """R-SSRF-12: what signs in is bound to the document's origin, and then to the base URL that an Admin sets."""
+def test_a_document_that_points_elsewhere_gets_no_secret(
+    client: As, write: Write, pets: Service
+) -> None:
+    """R-SSRF-12: what signs in is bound to the document's origin, and then to the base URL that an
+    Admin sets."""
     with pet_store() as other:
         add(write, pets, auth_type="bearer_token", credentials={"auth_value": SECRET})
         pets.serve(document(servers=[{"url": f"{other.origin}/api/v1"}]))
@@ -132,7 +170,10 @@ def test_a_document_that_points_elsewhere_gets_no_secret(client: As, write: Writ
         assert "An Admin can confirm it by setting the base URL." in detail["message"]
         moved = {"server_id": "id-pets", "url": f"{other.origin}/api/v1"}
         refused = client("ada").put(SERVER, moved)
-        assert (refused.status_code, refused.get_json()["detail"]["error"]) == (409, "credentials_would_move")
+        assert (refused.status_code, refused.get_json()["detail"]["error"]) == (
+            409,
+            "credentials_would_move",
+        )
         assert other.seen == []
         assert client("ada").put(SERVER, {**moved, "keep_credentials": True}).status_code == 202
         assert call(client("ada"), "list_pets").get_json()["isError"] is False
@@ -142,8 +183,13 @@ def test_a_document_that_points_elsewhere_gets_no_secret(client: As, write: Writ
 
 def test_credentials_do_not_move_with_the_document(client: As, write: Write, pets: Service) -> None:
     add(write, pets, auth_type="bearer_token", credentials={"auth_value": SECRET})
-    answer = client("ada").put(SERVER, {"server_id": "id-pets", "spec_path": "https://elsewhere.example/openapi.json"})
-    assert (answer.status_code, answer.get_json()["detail"]["error"]) == (409, "credentials_would_move")
+    answer = client("ada").put(
+        SERVER, {"server_id": "id-pets", "spec_path": "https://elsewhere.example/openapi.json"}
+    )
+    assert (answer.status_code, answer.get_json()["detail"]["error"]) == (
+        409,
+        "credentials_would_move",
+    )
     same_origin = {
         "server_id": "id-pets",
         "spec_path": f"{pets.origin}/openapi.json?v=2",
@@ -167,7 +213,9 @@ def test_a_locked_document_is_fetched_with_the_key_at_its_own_origin_only(
         assert ["Authorization" in request.headers for request in pets.seen] == [False]
 
 
-def test_hlt_08_a_described_server_is_judged_by_its_document(client: As, write: Write, pets: Service) -> None:
+def test_hlt_08_a_described_server_is_judged_by_its_document(
+    client: As, write: Write, pets: Service
+) -> None:
     add(write, pets, url=f"{pets.origin}/api/v1")
     rows = client("ada").get(f"{SERVER}/health").get_json()
     assert next(row["status"] for row in rows if row["server_id"] == "id-pets") == "healthy"

@@ -22,12 +22,18 @@ def _own(write: Write) -> None:
 
 
 def held_by(asking: Client) -> dict[str, bool | None]:
-    return {row["server_id"]: row["has_user_credential"] for row in asking.get("/v1/mcp/server").get_json()}
+    return {
+        row["server_id"]: row["has_user_credential"]
+        for row in asking.get("/v1/mcp/server").get_json()
+    }
 
 
 def test_byk_01_and_07_a_key_is_stored_for_that_server_and_that_person(client: As) -> None:
     answer = client("mel").post(PATH, {"credential": "SECRET", "save": True})
-    assert (answer.status_code, answer.get_json()) == (200, {"server_id": "id-own", "has_credential": True})
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {"server_id": "id-own", "has_credential": True},
+    )
     assert held_by(client("mel")) == {"id-own": True, "id-notes": None}
     assert held_by(client("ada"))["id-own"] is held_by(client("otto"))["id-own"] is False
     assert client("kit").get("/v1/mcp/server/own").get_json()["has_user_credential"] is True
@@ -56,12 +62,20 @@ def test_byk_05_deleting_twice_is_the_same(client: As) -> None:
     client("mel").post(PATH, {"credential": "SECRET"})
     for _ in range(2):
         answer = client("mel").delete(PATH)
-        assert (answer.status_code, answer.get_json()) == (200, {"server_id": "id-own", "has_credential": False})
+        assert (answer.status_code, answer.get_json()) == (
+            200,
+            {"server_id": "id-own", "has_credential": False},
+        )
     assert held_by(client("mel"))["id-own"] is False
 
 
 def test_byk_08_a_config_server_takes_keys_too(client: As, write: Write) -> None:
-    entry = {"url": "https://c.example", "auth_type": "api_key", "is_byok": True, "allow_all_keys": True}
+    entry = {
+        "url": "https://c.example",
+        "auth_type": "api_key",
+        "is_byok": True,
+        "allow_all_keys": True,
+    }
     with write() as session:
         assert apply_config(session, OPERATOR, {"mcp_servers": {"conf": entry}}) == []
     answer = client("mel").post("/v1/mcp/server/conf/user-credential", {"credential": "SECRET"})
@@ -102,13 +116,21 @@ def test_a_key_that_fits_into_no_header_is_refused(client: As, key: str) -> None
 def test_byk_25_a_call_without_a_key_is_401_and_says_where_to_store_one(client: As) -> None:
     answer = client("mel").post("/v1/mcp/tools/call", {"server_id": "id-own", "name": "add"})
     detail = answer.get_json()["detail"]
-    assert (answer.status_code, detail["error"], detail["server_id"]) == (401, "byok_auth_required", "id-own")
+    assert (answer.status_code, detail["error"], detail["server_id"]) == (
+        401,
+        "byok_auth_required",
+        "id-own",
+    )
     assert detail["setup_url"] == "http://127.0.0.1:8000/credentials/id-own"
     assert "/.well-known/oauth-protected-resource" in answer.headers["WWW-Authenticate"]
 
 
 def test_the_callers_own_key_is_what_is_sent(client: As, echo_server: str) -> None:
-    change = {"server_id": "id-own", "url": echo_server, "credentials": {"auth_value": "SECRET-shared"}}
+    change = {
+        "server_id": "id-own",
+        "url": echo_server,
+        "credentials": {"auth_value": "SECRET-shared"},
+    }
     assert client("ada").put("/v1/mcp/server", change).status_code == 202
     client("mel").post(PATH, {"credential": " SECRET-mel "})
     call = client("mel").post("/v1/mcp/tools/call", {"server_id": "own", "name": "show_headers"})

@@ -1,4 +1,5 @@
-"""Headers of the caller that a server lists (`extra_headers`) go on to it, and no others (R-OAUTH-42)."""
+"""Headers of the caller that a server lists (`extra_headers`) go on to it, and no others
+(R-OAUTH-42)."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -37,9 +38,16 @@ def test_listed_headers_are_passed_on_whatever_their_case(client: As) -> None:
 
 
 def test_the_portals_own_credentials_never_are(client: As) -> None:
-    """Listed or not: the key under its names and under another, the session's cookie, the CSRF token."""
+    """Listed or not: the key under its names and under another, the session's cookie, the CSRF
+    token."""
     key = KEYS["otto"]
-    seen = arrived(client("otto"), X_API_Key="theirs", Cookie="session=s", X_CSRFToken="t", X_Copy=f"Bearer {key}")
+    seen = arrived(
+        client("otto"),
+        X_API_Key="theirs",
+        Cookie="session=s",
+        X_CSRFToken="t",
+        X_Copy=f"Bearer {key}",
+    )
     assert not {"authorization", "x-api-key", "cookie", "x-csrftoken", "x-copy"} & set(seen)
     by_other_name = arrived(client(None), X_API_Key=key, X_Copy=key, X_Trace="t")
     assert not {"authorization", "x-api-key", "x-copy"} & set(by_other_name)
@@ -52,14 +60,26 @@ def test_a_signed_in_session_is_not_passed_on(signed_in: As) -> None:
     assert not {"cookie", "x-csrftoken"} & set(seen)
 
 
-def test_what_the_server_sends_itself_goes_before(client: As, write: Write, echo_server: str) -> None:
+def test_what_the_server_sends_itself_goes_before(
+    client: As, write: Write, echo_server: str
+) -> None:
     with write() as session:
         make_server(
-            session, "own", url=echo_server, allow_all_keys=True, extra_headers=["x-trace", "Authorization"],
-            static_headers={"X-Trace": "ours"}, auth_type="bearer_token", credentials={"auth_value": "shared"},
-        )  # fmt: skip
+            session,
+            "own",
+            url=echo_server,
+            allow_all_keys=True,
+            extra_headers=["x-trace", "Authorization"],
+            static_headers={"X-Trace": "ours"},
+            auth_type="bearer_token",
+            credentials={"auth_value": "shared"},
+        )
     call = {"server_id": "own", "name": "show_headers"}
-    seen = client("otto").post(CALL, json=call, headers={"X-TRACE": "theirs"}).get_json()["structuredContent"]
+    seen = (
+        client("otto")
+        .post(CALL, json=call, headers={"X-TRACE": "theirs"})
+        .get_json()["structuredContent"]
+    )
     assert (seen["x-trace"], seen["authorization"]) == ("ours", "Bearer shared")
 
 
@@ -67,7 +87,12 @@ def test_what_the_server_sends_itself_goes_before(client: As, write: Write, echo
 def tenants_only() -> Iterator[str]:
     """An echo server that answers 401 without X-Tenant: its URL."""
     port = free_port()
-    argv: list[str | Path] = [sys.executable, ROOT / "examples" / "echo_server.py", "--port", str(port)]
+    argv: list[str | Path] = [
+        sys.executable,
+        ROOT / "examples" / "echo_server.py",
+        "--port",
+        str(port),
+    ]
     with start_process([*argv, "--require-header", "X-Tenant"], bare_environment(), port):
         yield f"http://127.0.0.1:{port}/mcp"
 
@@ -75,7 +100,9 @@ def tenants_only() -> Iterator[str]:
 def test_listing_passes_them_on_too(client: As, write: Write, tenants_only: str) -> None:
     """`GET /v1/mcp/tools`: an upstream that asks for the header lists its tools to who sends it."""
     with write() as session:
-        make_server(session, "locked", url=tenants_only, allow_all_keys=True, extra_headers=["x-tenant"])
+        make_server(
+            session, "locked", url=tenants_only, allow_all_keys=True, extra_headers=["x-tenant"]
+        )
     with_it = client("otto").get("/v1/mcp/tools", headers={"X-Tenant": "north"}).get_json()["tools"]
     without = client("otto").get("/v1/mcp/tools").get_json()["tools"]
     assert "locked-add" in {tool["name"] for tool in with_it}

@@ -1,4 +1,5 @@
-"""Client secrets, codes and refresh tokens stay with the provider that they belong to, whatever metadata say later."""
+"""Client secrets, codes and refresh tokens stay with the provider that they belong to, whatever
+metadata say later."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,12 @@ SignedIn = Callable[[str], Client]
 PATH = "/v1/mcp/server"
 CLIENT = {"client_id": "typed", "client_secret": "SECRET-typed", "scopes": ["read"]}
 MACHINE = {"auth_type": "oauth2", "oauth2_flow": "client_credentials", "credentials": CLIENT}
-ENDPOINTS = ("token_endpoint", "revocation_endpoint", "registration_endpoint", "authorization_endpoint")
+ENDPOINTS = (
+    "token_endpoint",
+    "revocation_endpoint",
+    "registration_endpoint",
+    "authorization_endpoint",
+)
 
 
 @pytest.fixture
@@ -59,13 +65,22 @@ def named(origin: RecordingServer, **elsewhere: str) -> dict[str, Any]:
 
 
 AWAY_AND_BACK = [
-    [{"auth_type": "none", "keep_credentials": True}, {"auth_type": "oauth2", "keep_credentials": True}],
-    [{"auth_type": "bearer_token", "keep_credentials": True}, {"auth_type": "oauth2", "keep_credentials": True}],
+    [
+        {"auth_type": "none", "keep_credentials": True},
+        {"auth_type": "oauth2", "keep_credentials": True},
+    ],
+    [
+        {"auth_type": "bearer_token", "keep_credentials": True},
+        {"auth_type": "oauth2", "keep_credentials": True},
+    ],
     [{"credentials": {"scopes": ["other"]}}],
     [{"oauth2_flow": "authorization_code"}, {"oauth2_flow": "client_credentials"}],
     [{"url": "{url}/"}, {"url": "{url}"}],
     [{"transport": "sse"}, {"transport": "http"}],
-    [{"clear_secrets": ["credentials.client_id"]}, {"credentials": {"client_id": "typed", "scopes": ["x"]}}],
+    [
+        {"clear_secrets": ["credentials.client_id"]},
+        {"credentials": {"client_id": "typed", "scopes": ["x"]}},
+    ],
     [
         {"auth_type": "none", "keep_credentials": True},
         {"credentials": {"scopes": ["z"]}},
@@ -76,13 +91,23 @@ AWAY_AND_BACK = [
 
 @pytest.mark.parametrize("bodies", AWAY_AND_BACK)
 def test_no_change_frees_a_stored_secret_from_its_issuer(
-    client: As, write: Write, machine: str, recording_as: RecordingServer, evil: RecordingServer,
+    client: As,
+    write: Write,
+    machine: str,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
     bodies: list[dict[str, Any]],
-) -> None:  # fmt: skip
+) -> None:
     tokens_of(client, machine)
     assert recording_as.seen("token")
-    recording_as.resource_metadata = {"resource": recording_as.url, "authorization_servers": [evil.issuer]}
-    urls = [{n: v.format(url=recording_as.url) if n == "url" else v for n, v in body.items()} for body in bodies]
+    recording_as.resource_metadata = {
+        "resource": recording_as.url,
+        "authorization_servers": [evil.issuer],
+    }
+    urls = [
+        {n: v.format(url=recording_as.url) if n == "url" else v for n, v in body.items()}
+        for body in bodies
+    ]
     changes(machine, client, *urls)
     tokens_of(client, machine)
     assert evil.seen("token") == []
@@ -93,14 +118,24 @@ def test_no_change_frees_a_stored_secret_from_its_issuer(
 @pytest.mark.parametrize("body", [{"credentials": {"scopes": ["other"]}}, {"url": "{url}/"}, {}])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_an_endpoint_at_another_origin_waits_for_an_admin(
-    client: As, signed_in: SignedIn, write: Write, machine: str, recording_as: RecordingServer, evil: RecordingServer,
-    endpoint: str, body: dict[str, Any],
-) -> None:  # fmt: skip
+    client: As,
+    signed_in: SignedIn,
+    write: Write,
+    machine: str,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
+    endpoint: str,
+    body: dict[str, Any],
+) -> None:
     """After a change and after natural expiry; once an Admin has accepted it, it is used."""
     tokens_of(client, machine)
     recording_as.metadata = named(recording_as, **{endpoint: f"{evil.issuer}/token"})
     if body:
-        changes(machine, client, {n: v.format(url=recording_as.url) if n == "url" else v for n, v in body.items()})
+        changes(
+            machine,
+            client,
+            {n: v.format(url=recording_as.url) if n == "url" else v for n, v in body.items()},
+        )
     else:
         with write() as session:
             session.query(SharedToken).delete()
@@ -111,18 +146,36 @@ def test_an_endpoint_at_another_origin_waits_for_an_admin(
     assert evil.requests == []
     assert len(recording_as.seen("token")) == before, answer
     ada = signed_in("ada")
-    form = parse(ada.get(f"/servers/{machine}/credentials")).find("form", action=f"/servers/{machine}/sign-in/forget")
-    assert ada.post(f"/servers/{machine}/sign-in/forget", data=filled(form)).status_code in (200, 303)
+    form = parse(ada.get(f"/servers/{machine}/credentials")).find(
+        "form", action=f"/servers/{machine}/sign-in/forget"
+    )
+    assert ada.post(f"/servers/{machine}/sign-in/forget", data=filled(form)).status_code in (
+        200,
+        303,
+    )
     tokens_of(client, machine)
-    assert evil.seen("token") if endpoint == "token_endpoint" else len(recording_as.seen("token")) > before
+    assert (
+        evil.seen("token")
+        if endpoint == "token_endpoint"
+        else len(recording_as.seen("token")) > before
+    )
 
 
 def test_a_person_is_told_and_their_refresh_token_stays(
-    client: As, signed_in: SignedIn, write: Write, recording_as: RecordingServer, evil: RecordingServer
+    client: As,
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
 ) -> None:
     with write() as session:
         server_id = make_server(
-            session, "p", url=recording_as.url, auth_type="oauth2", allow_all_keys=True, credentials=CLIENT
+            session,
+            "p",
+            url=recording_as.url,
+            auth_type="oauth2",
+            allow_all_keys=True,
+            credentials=CLIENT,
         )
     mel = signed_in("mel")
     connect(mel, server_id)
@@ -130,7 +183,9 @@ def test_a_person_is_told_and_their_refresh_token_stays(
     with write() as session:
         known = session.get_one(ServerAuthorization, server_id)
         known.discovered_at = datetime.now(UTC) - timedelta(days=2)
-        session.execute(update(UserCredential).values(expires_at=datetime.now(UTC) - timedelta(minutes=1)))
+        session.execute(
+            update(UserCredential).values(expires_at=datetime.now(UTC) - timedelta(minutes=1))
+        )
     before = len(recording_as.seen("token"))
     tokens_of(client, server_id)
     assert len(recording_as.seen("token")) == before + 1, "the remembered endpoint renews it"
@@ -144,12 +199,23 @@ def test_a_person_is_told_and_their_refresh_token_stays(
 
 @pytest.mark.parametrize("path", ["test", "session"])
 def test_definitions_under_test_are_held_to_it(
-    client: As, signed_in: SignedIn, machine: str, recording_as: RecordingServer, evil: RecordingServer, path: str
+    client: As,
+    signed_in: SignedIn,
+    machine: str,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
+    path: str,
 ) -> None:
     tokens_of(client, machine)
     recording_as.metadata = named(recording_as, token_endpoint=f"{evil.issuer}/token")
     if path == "session":
-        body = {"server_id": machine, "server_name": "m", "url": recording_as.url, "transport": "http", **MACHINE}
+        body = {
+            "server_id": machine,
+            "server_name": "m",
+            "url": recording_as.url,
+            "transport": "http",
+            **MACHINE,
+        }
         del body["credentials"]
         answer = client("ada").post(f"{PATH}/oauth/session", body)
         assert answer.status_code == 200, answer.get_json()
@@ -157,8 +223,12 @@ def test_definitions_under_test_are_held_to_it(
         authorize(client("ada"), f"/v1/mcp/server/oauth/{machine}")
     else:
         ada = signed_in("ada")
-        form = parse(ada.get(f"/servers/{machine}/edit")).find("form", action=f"/servers/{machine}/edit")
-        page = ada.post("/servers/test", data={**filled(form), "server_id": machine}).get_data(as_text=True)
+        form = parse(ada.get(f"/servers/{machine}/edit")).find(
+            "form", action=f"/servers/{machine}/edit"
+        )
+        page = ada.post("/servers/test", data={**filled(form), "server_id": machine}).get_data(
+            as_text=True
+        )
         assert evil.issuer in page
     assert evil.requests == []
 
@@ -178,12 +248,28 @@ MIXED = [
 @pytest.mark.parametrize("where", ["saved", "temporary"])
 @pytest.mark.parametrize(("typed", "refused"), MIXED)
 def test_half_of_the_addresses_typed_has_to_be_of_the_same_provider(
-    client: As, signed_in: SignedIn, write: Write, recording_as: RecordingServer, evil: RecordingServer,
-    typed: dict[str, str], refused: bool, where: str,
-) -> None:  # fmt: skip
-    urls = {name: value.format(evil=evil.issuer, own=recording_as.issuer) for name, value in typed.items()}
-    body = {"server_name": "half", "url": recording_as.url, "transport": "http", "auth_type": "oauth2",
-            "allow_all_keys": True, "credentials": CLIENT, **urls}  # fmt: skip
+    client: As,
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
+    typed: dict[str, str],
+    refused: bool,
+    where: str,
+) -> None:
+    urls = {
+        name: value.format(evil=evil.issuer, own=recording_as.issuer)
+        for name, value in typed.items()
+    }
+    body = {
+        "server_name": "half",
+        "url": recording_as.url,
+        "transport": "http",
+        "auth_type": "oauth2",
+        "allow_all_keys": True,
+        "credentials": CLIENT,
+        **urls,
+    }
     path = PATH if where == "saved" else f"{PATH}/oauth/session"
     server_id = client("ada").post(path, body).get_json()["server_id"]
     answer = authorize(client("ada"), f"/v1/mcp/server/oauth/{server_id}")
@@ -200,24 +286,39 @@ def test_half_of_the_addresses_typed_has_to_be_of_the_same_provider(
 
 
 SPLIT = [
-    ("token_endpoint", True), ("registration_endpoint", True), ("authorization_endpoint", False),
+    ("token_endpoint", True),
+    ("registration_endpoint", True),
+    ("authorization_endpoint", False),
     ("revocation_endpoint", False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("endpoint", "refused"), SPLIT)
 def test_what_one_host_registered_is_not_sent_to_another(
-    signed_in: SignedIn, write: Write, recording_as: RecordingServer, evil: RecordingServer, endpoint: str,
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
+    endpoint: str,
     refused: bool,
-) -> None:  # fmt: skip
-    """Providers whose authorization endpoint is elsewhere, as with Google, work; a split registration does not."""
-    kind = endpoint.removesuffix("_endpoint").replace("authorization", "authorize").replace("revocation", "revoke")
+) -> None:
+    """Providers whose authorization endpoint is elsewhere, as with Google, work; a split
+    registration does not."""
+    kind = (
+        endpoint.removesuffix("_endpoint")
+        .replace("authorization", "authorize")
+        .replace("revocation", "revoke")
+    )
     kind = kind.replace("registration", "register")
     recording_as.metadata = named(recording_as, **{endpoint: evil.endpoint(kind)})
     with write() as session:
-        server_id = make_server(session, "split", url=recording_as.url, auth_type="oauth2", allow_all_keys=True)
+        server_id = make_server(
+            session, "split", url=recording_as.url, auth_type="oauth2", allow_all_keys=True
+        )
     mel = signed_in("mel")
-    form = parse(mel.get(f"/credentials/{server_id}/connect")).find("form", action=f"/credentials/{server_id}/connect")
+    form = parse(mel.get(f"/credentials/{server_id}/connect")).find(
+        "form", action=f"/credentials/{server_id}/connect"
+    )
     answer = mel.post(f"/credentials/{server_id}/connect", data=filled(form))
     assert (answer.status_code == 400) is refused, answer.get_data(as_text=True)[:2000]
     if refused:
@@ -226,16 +327,27 @@ def test_what_one_host_registered_is_not_sent_to_another(
 
 
 def test_a_registration_from_before_is_not_used_where_the_token_endpoint_is_elsewhere(
-    client: As, signed_in: SignedIn, write: Write, recording_as: RecordingServer, evil: RecordingServer
+    client: As,
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    evil: RecordingServer,
 ) -> None:
     """An older version registered and stored it."""
     with write() as session:
-        server_id = make_server(session, "old", url=recording_as.url, auth_type="oauth2", allow_all_keys=True)
+        server_id = make_server(
+            session, "old", url=recording_as.url, auth_type="oauth2", allow_all_keys=True
+        )
     connect(signed_in("mel"), server_id)
     with write() as session:
         known = session.get_one(ServerAuthorization, server_id)
-        known.found = {**known.found, "server": {**known.found["server"], "token_endpoint": evil.endpoint("token")}}
-        session.execute(update(UserCredential).values(expires_at=datetime.now(UTC) - timedelta(minutes=1)))
+        known.found = {
+            **known.found,
+            "server": {**known.found["server"], "token_endpoint": evil.endpoint("token")},
+        }
+        session.execute(
+            update(UserCredential).values(expires_at=datetime.now(UTC) - timedelta(minutes=1))
+        )
         assert session.query(OAuthClientRegistration).count() == 1
     tokens_of(client, server_id)
     assert evil.requests == []
@@ -256,11 +368,13 @@ def test_a_revoked_connection_goes_to_its_own_provider_only(
 
 META = {"issuer": "https://i.example", **{name: f"https://i.example/{name}" for name in ENDPOINTS}}
 COMPARED = [
-    ({}, None), ({"token_endpoint": "https://I.example:443/other"}, None),
+    ({}, None),
+    ({"token_endpoint": "https://I.example:443/other"}, None),
     ({"token_endpoint": "http://i.example/t"}, "token_endpoint"),
     ({"token_endpoint": "https://i.example:444/t"}, "token_endpoint"),
-    ({"revocation_endpoint": "https://j.example/r"}, "revocation_endpoint"), ({"revocation_endpoint": None}, None),
-]  # fmt: skip
+    ({"revocation_endpoint": "https://j.example/r"}, "revocation_endpoint"),
+    ({"revocation_endpoint": None}, None),
+]
 
 
 @pytest.mark.parametrize(("later", "moved"), COMPARED)
@@ -272,6 +386,9 @@ def test_endpoints_are_compared_by_their_origins(later: dict[str, Any], moved: s
 def test_an_endpoint_that_is_new_is_at_a_known_origin() -> None:
     less = server_of({**META, "revocation_endpoint": None})
     assert moved_endpoint(less, server_of(META)) is None
-    assert moved_endpoint(less, server_of({**META, "revocation_endpoint": "https://j.example"})) is not None
+    assert (
+        moved_endpoint(less, server_of({**META, "revocation_endpoint": "https://j.example"}))
+        is not None
+    )
     assert foreign_address({"token_url": "https://j.example"}, less) is not None
     assert split_at(server_of({**META, "token_endpoint": "https://j.example"}))

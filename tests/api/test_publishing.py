@@ -20,7 +20,8 @@ def _more(write: Write) -> None:
 
 def public_of(client: As) -> dict[str, object]:
     return {
-        r["server_id"]: (r["mcp_info"] or {}).get("is_public") for r in client("mel").get("/v1/mcp/server").get_json()
+        r["server_id"]: (r["mcp_info"] or {}).get("is_public")
+        for r in client("mel").get("/v1/mcp/server").get_json()
     }
 
 
@@ -29,13 +30,18 @@ def test_pub_02_and_aud_04_the_list_is_replaced_and_the_record_says_by_whom(clie
     answer = client("ada").post(PUBLISH, {"mcp_server_ids": ["id-weather"]})
     assert (answer.status_code, answer.get_json()) == (
         202,
-        {"message": "1 MCP server is public now.", "public_mcp_servers": ["id-weather"], "updated_by": "ada"},
+        {
+            "message": "1 MCP server is public now.",
+            "public_mcp_servers": ["id-weather"],
+            "updated_by": "ada",
+        },
     )
     assert client("ada").get("/v1/settings").get_json()["public_mcp_servers"] == ["id-weather"]
     last = client("ada").get("/v1/audit?action=public").get_json()["items"][0]
     assert (last["actor_id"], last["details"]["changes"]) == (
-        "ada", {"public_mcp_servers": {"before": [NOTES], "after": ["id-weather"]}},
-    )  # fmt: skip
+        "ada",
+        {"public_mcp_servers": {"before": [NOTES], "after": ["id-weather"]}},
+    )
 
 
 def test_pub_03_one_unknown_id_is_named_and_nothing_changes(client: As) -> None:
@@ -72,7 +78,9 @@ def test_only_an_admin_publishes(client: As, name: str) -> None:
 
 def seen(asking: Client, peer: str, forwarded: str | None = None) -> object:
     headers = {"X-Forwarded-For": forwarded} if forwarded is not None else {}
-    return asking.get(ADDRESS, headers=headers, environ_overrides={"REMOTE_ADDR": peer}).get_json()["ip"]
+    return asking.get(ADDRESS, headers=headers, environ_overrides={"REMOTE_ADDR": peer}).get_json()[
+        "ip"
+    ]
 
 
 def test_reg_10_the_address_is_the_sockets_and_a_stranger_is_told_nothing(client: As) -> None:
@@ -108,8 +116,12 @@ def test_reg_05_and_11_which_addresses_are_internal(
     with write() as session:
         make_server(session, "inner", allow_all_keys=True, available_on_public_internet=False)
     assert (
-        client("ada").patch("/v1/settings", {"mcp_internal_ip_ranges": ranges, "confirm_external": True}).status_code
+        client("ada")
+        .patch("/v1/settings", {"mcp_internal_ip_ranges": ranges, "confirm_external": True})
+        .status_code
         == 200
     )
-    found = client("otto").get("/v1/mcp/server", environ_overrides={"REMOTE_ADDR": address}).get_json()
+    found = (
+        client("otto").get("/v1/mcp/server", environ_overrides={"REMOTE_ADDR": address}).get_json()
+    )
     assert [row["server_id"] for row in found] == (["id-inner"] if internal else [])

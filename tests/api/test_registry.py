@@ -1,4 +1,5 @@
-"""The public registry: LiteLLM's `registry.json` and the official API v0.1 (behaviours REG-01, 02, 14)."""
+"""The public registry: LiteLLM's `registry.json` and the official API v0.1 (behaviours REG-01, 02,
+14)."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +33,10 @@ def enabled(client: As, write: Write) -> Client:
         make_server(session, "unlisted")
     ada = client("ada")
     assert ada.patch("/v1/settings", {"enable_mcp_registry": True}).status_code == 200
-    assert ada.post("/v1/mcp/make_public", {"mcp_server_ids": ["id-Weather", NOTES]}).status_code == 202
+    assert (
+        ada.post("/v1/mcp/make_public", {"mcp_server_ids": ["id-Weather", NOTES]}).status_code
+        == 202
+    )
     return client(None)
 
 
@@ -41,7 +45,9 @@ def names(answer: Any) -> list[str]:
     return [entry["server"]["name"] for entry in answer.get_json()["servers"]]
 
 
-@pytest.mark.parametrize("path", [PLAIN, OFFICIAL, f"{OFFICIAL}/{NAMESPACE}%2Fnotes/versions", "/hub"])
+@pytest.mark.parametrize(
+    "path", [PLAIN, OFFICIAL, f"{OFFICIAL}/{NAMESPACE}%2Fnotes/versions", "/hub"]
+)
 def test_reg_01_it_is_off_until_an_admin_enables_it(client: As, path: str) -> None:
     client("ada").post("/v1/mcp/make_public", {"mcp_server_ids": [NOTES]})
     assert client(None).get(path).status_code == 404
@@ -55,27 +61,45 @@ def test_reg_02_the_portal_comes_first_then_what_is_listed_by_name(enabled: Clie
     own, notes, _ = (entry["server"] for entry in answer.get_json()["servers"])
     assert own["remotes"] == [{"type": "streamable-http", "url": "http://127.0.0.1:8000/mcp"}]
     assert notes == {
-        "name": "notes", "title": "notes", "description": "The MCP server notes", "version": "1.0.0",
+        "name": "notes",
+        "title": "notes",
+        "description": "The MCP server notes",
+        "version": "1.0.0",
         "remotes": [{"type": "streamable-http", "url": "http://127.0.0.1:8000/notes/mcp"}],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("path", [PLAIN, OFFICIAL, "/hub"])
-def test_r_authz_16_nothing_is_told_but_what_is_listed_and_active(enabled: Client, write: Write, path: str) -> None:
-    """Not what is merely reachable, nothing of where a server is, and nothing that is under review."""
+def test_r_authz_16_nothing_is_told_but_what_is_listed_and_active(
+    enabled: Client, write: Write, path: str
+) -> None:
+    """Not what is merely reachable, nothing of where a server is, and nothing that is under
+    review."""
     with write() as session:
-        session.execute(update(Server).where(Server.server_id == NOTES).values(approval_status="pending_review"))
-    text = enabled.get(path, environ_overrides={"REMOTE_ADDR": "203.0.113.7"}).get_data(as_text=True)
+        session.execute(
+            update(Server).where(Server.server_id == NOTES).values(approval_status="pending_review")
+        )
+    text = enabled.get(path, environ_overrides={"REMOTE_ADDR": "203.0.113.7"}).get_data(
+        as_text=True
+    )
     assert "Weather" in text
     for hidden in ("unlisted", "notes", "SECRET", "id-Weather", "127.0.0.1:9"):
         assert hidden not in text
 
 
-def test_an_internal_server_that_is_listed_is_told_to_everybody(enabled: Client, write: Write) -> None:
+def test_an_internal_server_that_is_listed_is_told_to_everybody(
+    enabled: Client, write: Write
+) -> None:
     """Rule 4.7: the address rule lets in what is listed as public."""
     with write() as session:
-        session.execute(update(Server).where(Server.server_id == NOTES).values(available_on_public_internet=False))
-    assert f"{NAMESPACE}/notes" in names(enabled.get(OFFICIAL, environ_overrides={"REMOTE_ADDR": "203.0.113.7"}))
+        session.execute(
+            update(Server)
+            .where(Server.server_id == NOTES)
+            .values(available_on_public_internet=False)
+        )
+    assert f"{NAMESPACE}/notes" in names(
+        enabled.get(OFFICIAL, environ_overrides={"REMOTE_ADDR": "203.0.113.7"})
+    )
 
 
 @pytest.mark.parametrize("path", [PLAIN, OFFICIAL])
@@ -102,7 +126,13 @@ def test_every_entry_is_a_valid_server_json(enabled: Client) -> None:
 def test_the_schema_of_this_test_refuses_what_the_documentation_refuses() -> None:
     good = {"name": "com.example/a", "description": "d", "version": "1.0.0"}
     jsonschema_rs.validate(SCHEMA, good)
-    for bad in ({"name": "a"}, {"description": "d" * 101}, {"description": ""}, {"version": "^1.0"}, {"version": None}):
+    for bad in (
+        {"name": "a"},
+        {"description": "d" * 101},
+        {"description": ""},
+        {"version": "^1.0"},
+        {"version": None},
+    ):
         with pytest.raises(jsonschema_rs.ValidationError):
             jsonschema_rs.validate(SCHEMA, {**good, **bad})
 
@@ -134,44 +164,63 @@ def test_what_is_asked_for_narrows_the_list(enabled: Client, query: str, found: 
     assert names(enabled.get(f"{OFFICIAL}?{query}")) == [f"{NAMESPACE}/{name}" for name in found]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "cursor=x", "updated_since=yesterday"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "cursor=x", "updated_since=yesterday"]
+)
 def test_a_bad_question_is_told_so(enabled: Client, query: str) -> None:
     answer = enabled.get(f"{OFFICIAL}?{query}")
-    assert (answer.status_code, answer.get_json()["detail"]["field"]) == (422, query.partition("=")[0])
+    assert (answer.status_code, answer.get_json()["detail"]["field"]) == (
+        422,
+        query.partition("=")[0],
+    )
 
 
-def test_a_server_that_is_listed_today_counts_as_changed_today(enabled: Client, client: As, write: Write) -> None:
+def test_a_server_that_is_listed_today_counts_as_changed_today(
+    enabled: Client, client: As, write: Write
+) -> None:
     """Readers that ask for what is new since their last visit learn of it."""
     with write() as session:
         session.execute(update(Server).values(updated_at=datetime(2020, 1, 1, tzinfo=UTC)))
     client("ada").post("/v1/mcp/make_public", {"mcp_server_ids": [NOTES, "id-unlisted"]})
-    assert names(enabled.get(f"{OFFICIAL}?updated_since=2021-01-01T00:00:00Z")) == [f"{NAMESPACE}/unlisted"]
+    assert names(enabled.get(f"{OFFICIAL}?updated_since=2021-01-01T00:00:00Z")) == [
+        f"{NAMESPACE}/unlisted"
+    ]
 
 
 @pytest.mark.parametrize("name", [f"{NAMESPACE}%2Fnotes", f"{NAMESPACE}/notes"])
 def test_one_server_has_its_present_version(enabled: Client, client: As, name: str) -> None:
     client("ada").put("/v1/mcp/server", {"server_id": NOTES, "description": "Takes notes"})
     latest = enabled.get(f"{OFFICIAL}/{name}/versions/latest").get_json()
-    assert (latest["server"]["version"], latest["server"]["description"]) == ("1.0.2", "Takes notes")
+    assert (latest["server"]["version"], latest["server"]["description"]) == (
+        "1.0.2",
+        "Takes notes",
+    )
     assert enabled.get(f"{OFFICIAL}/{name}/versions/1.0.2").get_json() == latest
     assert enabled.get(f"{OFFICIAL}/{name}/versions").get_json()["servers"] == [latest]
     assert enabled.get(f"{OFFICIAL}/{name}/versions/1.0.1").status_code == 404
 
 
 @pytest.mark.parametrize(
-    "name", [f"{NAMESPACE}%2Funlisted", f"{NAMESPACE}%2Fnowhere", "com.other%2Fnotes", "notes", "%2F"]
+    "name",
+    [f"{NAMESPACE}%2Funlisted", f"{NAMESPACE}%2Fnowhere", "com.other%2Fnotes", "notes", "%2F"],
 )
 def test_what_is_not_listed_does_not_exist(enabled: Client, name: str) -> None:
     answers = [enabled.get(f"{OFFICIAL}/{name}/versions{rest}") for rest in ("", "/latest")]
     assert [answer.status_code for answer in answers] == [404, 404]
 
 
-@pytest.mark.parametrize("path", [PLAIN, OFFICIAL, f"{OFFICIAL}/{NAMESPACE}%2Fnotes/versions/latest"])
-def test_clients_in_browsers_may_read_it_and_need_not_read_it_twice(enabled: Client, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", [PLAIN, OFFICIAL, f"{OFFICIAL}/{NAMESPACE}%2Fnotes/versions/latest"]
+)
+def test_clients_in_browsers_may_read_it_and_need_not_read_it_twice(
+    enabled: Client, path: str
+) -> None:
     answer = enabled.get(path, headers={"Origin": "https://elsewhere.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in answer.headers
-    asked = enabled.ask("OPTIONS", path, headers={"Access-Control-Request-Headers": "authorization"})
+    asked = enabled.ask(
+        "OPTIONS", path, headers={"Access-Control-Request-Headers": "authorization"}
+    )
     assert asked.status_code == 200
     assert asked.headers["Access-Control-Allow-Methods"] == "GET, OPTIONS"
     assert asked.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
@@ -179,8 +228,12 @@ def test_clients_in_browsers_may_read_it_and_need_not_read_it_twice(enabled: Cli
     assert (again.status_code, again.data) == (304, b"")
 
 
-@pytest.mark.parametrize("headers", [{"Authorization": "Bearer sk-wrong"}, {"X-API-Key": "sk-wrong"}])
-def test_a_credential_is_neither_needed_nor_looked_at(enabled: Client, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "headers", [{"Authorization": "Bearer sk-wrong"}, {"X-API-Key": "sk-wrong"}]
+)
+def test_a_credential_is_neither_needed_nor_looked_at(
+    enabled: Client, headers: dict[str, str]
+) -> None:
     """Copilot's command line blocks every server where its registry answers 401."""
     assert enabled.get(OFFICIAL, headers=headers).status_code == 200
 
@@ -188,7 +241,9 @@ def test_a_credential_is_neither_needed_nor_looked_at(enabled: Client, headers: 
 def test_a_domain_becomes_the_namespace_and_the_gateway_the_remote(
     enabled: Client, portal_with: Callable[..., Portal]
 ) -> None:
-    elsewhere = portal_with(public_url="https://portal.example.com", gateway_url="https://mcp.example.com/gw")
+    elsewhere = portal_with(
+        public_url="https://portal.example.com", gateway_url="https://mcp.example.com/gw"
+    )
     client = elsewhere.app.test_client()
     entries = client.get(OFFICIAL, base_url="https://portal.example.com").get_json()["servers"]
     assert entries[0]["server"]["name"] == "com.example.portal/notes"

@@ -1,4 +1,5 @@
-"""What somebody stored for a server is still listed when they were removed from it, but not under its new name."""
+"""What somebody stored for a server is still listed when they were removed from it, but not under
+its new name."""
 
 from collections.abc import Callable
 
@@ -11,20 +12,30 @@ from tests.conftest import CREW, NOTES, Client, Write
 As = Callable[[str | None], Client]
 
 
-def test_a_person_who_was_removed_sees_the_id_and_no_new_name(client: As, signed_in: As, write: Write) -> None:
+def test_a_person_who_was_removed_sees_the_id_and_no_new_name(
+    client: As, signed_in: As, write: Write
+) -> None:
     mel = signed_in("mel")
     with write() as session:
         row = session.get(Server, NOTES)
         row.auth_type, row.is_byok = "oauth2", False
     token = {"access_token": "SECRET", "expires_in": 3600}
-    assert client("mel").post(f"/v1/mcp/server/{NOTES}/oauth-user-credential", token).status_code == 200
+    assert (
+        client("mel").post(f"/v1/mcp/server/{NOTES}/oauth-user-credential", token).status_code
+        == 200
+    )
     with write() as session:
         session.add(
             Consent(
-                user_id="mel", server_id=NOTES, client_hash="0" * 64, client_id="https://app.example/a", scopes=[],
-                redirect_uri="https://app.example/cb", given_at=now(),
+                user_id="mel",
+                server_id=NOTES,
+                client_hash="0" * 64,
+                client_id="https://app.example/a",
+                scopes=[],
+                redirect_uri="https://app.example/cb",
+                given_at=now(),
             )
-        )  # fmt: skip
+        )
     pages = ("/credentials", "/profile")
     assert all("notes" in mel.get(page).get_data(as_text=True) for page in pages)
     with write() as session:

@@ -28,11 +28,15 @@ URL = "http://127.0.0.1:9/mcp"
         ("mel", "POST", f"{ROOT}/register", {"server_name": "?"}),
         ("ada", "POST", f"{ROOT}/oauth/session", {"server_id": "?", "auth_type": "oauth2"}),
     ],
-)  # fmt: skip
+)
 def test_a_reserved_name_is_refused_with_the_reason(
     client: As, write: Write, who: str, method: str, path: str, fields: dict[str, Any], name: str
 ) -> None:
-    body = {"transport": "http", "url": URL, **{k: name if v == "?" else v for k, v in fields.items()}}
+    body = {
+        "transport": "http",
+        "url": URL,
+        **{k: name if v == "?" else v for k, v in fields.items()},
+    }
     answer = client(who).ask(method, path, json=body)
     assert answer.status_code == 400, answer.get_json()
     assert f"A server cannot be called {name}" in answer.get_json()["detail"]["message"]
@@ -52,6 +56,10 @@ def test_imported_and_configured_ones_are_refused_too(client: As, write: Write) 
 def test_a_server_that_has_such_a_name_from_before_keeps_it(client: As, write: Write) -> None:
     with write() as session:
         session.execute(update(Server).values(server_name="mcp", alias="mcp"))
-    answer = client("ada").put(ROOT, {"server_id": NOTES, "server_name": "mcp", "description": "ours"})
+    answer = client("ada").put(
+        ROOT, {"server_id": NOTES, "server_name": "mcp", "description": "ours"}
+    )
     assert answer.status_code in (200, 202), answer.get_json()
-    assert client("ada").put(ROOT, {"server_id": NOTES, "server_name": "toolset"}).status_code == 400
+    assert (
+        client("ada").put(ROOT, {"server_id": NOTES, "server_name": "toolset"}).status_code == 400
+    )

@@ -1,4 +1,5 @@
-"""Who reads an object and writes it back changes nothing, whatever is masked in what they read; and masks are kept."""
+"""Who reads an object and writes it back changes nothing, whatever is masked in what they read; and
+masks are kept."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -48,16 +49,23 @@ class Tried:
             for table in Base.metadata.sorted_tables:
                 if table.name in LEFT_OUT:
                     continue
-                hidden = TRACES.get(table.name, set()) | {c.name for c in table.c if isinstance(c.type, LargeBinary)}
+                hidden = TRACES.get(table.name, set()) | {
+                    c.name for c in table.c if isinstance(c.type, LargeBinary)
+                }
                 hidden |= {"sealed"}
                 stored = session.execute(select(table)).mappings()
                 rows = [
-                    {k: row[k] for k in row if k not in hidden} for row in stored if row.get("name") != "audit_head"
+                    {k: row[k] for k in row if k not in hidden}
+                    for row in stored
+                    if row.get("name") != "audit_head"
                 ]
                 found[table.name] = sorted(rows, key=_ids(table.primary_key))
             vault = runtime_of(session).vault
             for kind in SEALED:
-                opened = [{"ids": v.ids, "says": vault.open(v.ciphertext, v.place)} for v in kind.walk(session)]
+                opened = [
+                    {"ids": v.ids, "says": vault.open(v.ciphertext, v.place)}
+                    for v in kind.walk(session)
+                ]
                 found[kind.name] = sorted(opened, key=lambda row: row["ids"])
         return found
 
@@ -66,15 +74,23 @@ class Tried:
         with self.database.session() as session:
             vault = runtime_of(session).vault
             values = [v for kind in SEALED if kind.name in OF_A_SERVER for v in kind.walk(session)]
-            return {tuple(v.ids[1:]): vault.open(v.ciphertext, v.place) for v in values if v.ids[0] == server_id}
+            return {
+                tuple(v.ids[1:]): vault.open(v.ciphertext, v.place)
+                for v in values
+                if v.ids[0] == server_id
+            }
 
 
-def assert_same(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> None:
+def assert_same(
+    before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]
+) -> None:
     """Nothing stored is different; says which columns are."""
     found = set()
     for name, rows in before.items():
         for old, new in zip(rows, after[name], strict=True):
-            found |= {(name, key, repr(old[key]), repr(new[key])) for key in old if old[key] != new[key]}
+            found |= {
+                (name, key, repr(old[key]), repr(new[key])) for key in old if old[key] != new[key]
+            }
     assert found == set()
 
 
@@ -100,14 +116,25 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
             "audience": "x",
             "token_exchange_endpoint": "https://auth.example/exchange",
         },
-        "aws_sigv4": {"aws_access_key_id": "A", "aws_secret_access_key": "B", "aws_region_name": "eu-central-1"},
+        "aws_sigv4": {
+            "aws_access_key_id": "A",
+            "aws_secret_access_key": "B",
+            "aws_region_name": "eu-central-1",
+        },
     }
     for number, (auth_type, given) in enumerate(credentials.items()):
         for transport in ("http", "sse", "stdio", "openapi"):
-            body: dict[str, Any] = {"server_id": f"{transport}-{number}", "auth_type": auth_type, "credentials": given}
+            body: dict[str, Any] = {
+                "server_id": f"{transport}-{number}",
+                "auth_type": auth_type,
+                "credentials": given,
+            }
             body["transport"] = "http" if transport == "openapi" else transport
             if transport == "stdio":
-                body |= {"command": "npx", "args": dice.choice([["-y", "x", "--key=abc"], ["", "b"], []])}
+                body |= {
+                    "command": "npx",
+                    "args": dice.choice([["-y", "x", "--key=abc"], ["", "b"], []]),
+                }
                 body["env"] = {"API_KEY": dice.choice(WORDS[:3]), "EMPTY": ""}
             elif transport == "openapi":
                 body["spec_path"] = "https://api.example/openapi.json?sig=1"
@@ -118,7 +145,10 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
                 body |= dice.choice(
                     [
                         {},
-                        {"oauth2_flow": "client_credentials", "token_url": "https://auth.example/t"},
+                        {
+                            "oauth2_flow": "client_credentials",
+                            "token_url": "https://auth.example/t",
+                        },
                         {
                             "authorization_url": "https://auth.example/a?x=1",
                             "token_url": "https://auth.example/t",
@@ -128,13 +158,21 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
                     ]
                 )
             elif dice.random() < 0.3:
-                body |= {"is_byok": True, "byok_description": ["Read"], "byok_api_key_help_url": "https://h.example/k"}
+                body |= {
+                    "is_byok": True,
+                    "byok_description": ["Read"],
+                    "byok_api_key_help_url": "https://h.example/k",
+                }
             body |= {
                 "server_name": f"s_{transport}_{number}",
                 "alias": dice.choice([None, f"a_{transport}_{number}"]),
                 "description": dice.choice(WORDS),
                 "instructions": dice.choice([None, "Do."]),
-                "static_headers": {"X-Region": "${REGION}", "X-Key": dice.choice(WORDS[:4]), "X-Own": "${OWN}"},
+                "static_headers": {
+                    "X-Region": "${REGION}",
+                    "X-Key": dice.choice(WORDS[:4]),
+                    "X-Own": "${OWN}",
+                },
                 "env_vars": [
                     {
                         "name": "REGION",
@@ -147,7 +185,9 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
                 ],
                 "extra_headers": dice.choice([[], ["X-Trace"]]),
                 "allowed_tools": dice.choice([[], ["add"]]),
-                "mcp_info": dice.choice([None, {}, {"logo_url": "https://l.example/x.png", "is_public": True}]),
+                "mcp_info": dice.choice(
+                    [None, {}, {"logo_url": "https://l.example/x.png", "is_public": True}]
+                ),
                 "mcp_access_groups": dice.choice([[], ["tools", "other"]]),
                 "timeout": dice.choice([None, 12.5, 30]),
                 "tool_name_to_display_name": dice.choice([None, {}, {"add": "Add"}]),
@@ -166,7 +206,9 @@ def test_reading_a_server_and_writing_it_back_changes_nothing(tried: Tried) -> N
         assert answer.status_code == 201, (body, answer.get_json())
         made.append(body["server_id"])
     tried.ada.post("/v1/mcp/make_public", {"mcp_server_ids": made[::3]})
-    seen = {row["server_id"]: row for row in tried.ada.get(PATH).get_json()}  # the same objects, and nobody is probed
+    seen = {
+        row["server_id"]: row for row in tried.ada.get(PATH).get_json()
+    }  # the same objects, and nobody is probed
     assert set(made) <= set(seen)
     before = tried.rows()
     for server_id, whole in seen.items():
@@ -177,7 +219,15 @@ def test_reading_a_server_and_writing_it_back_changes_nothing(tried: Tried) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/teams/crew-2", "/v1/users/mel", "/v1/keys", "/v1/access-groups", "/v1/settings", "/v1/mcp/toolset"]
+    "path",
+    [
+        "/v1/teams/crew-2",
+        "/v1/users/mel",
+        "/v1/keys",
+        "/v1/access-groups",
+        "/v1/settings",
+        "/v1/mcp/toolset",
+    ],
 )
 def test_so_it_is_with_the_other_objects(tried: Tried, path: str) -> None:
     ada = tried.ada
@@ -192,7 +242,13 @@ def test_so_it_is_with_the_other_objects(tried: Tried, path: str) -> None:
             },
         )
     if path in ("/v1/keys", "/v1/access-groups"):
-        sent = {"key_alias": "k", "user_id": "mel", "allowed_routes": ["/v1/mcp"], "name": "fresh", "description": "d"}
+        sent = {
+            "key_alias": "k",
+            "user_id": "mel",
+            "allowed_routes": ["/v1/mcp"],
+            "name": "fresh",
+            "description": "d",
+        }
         made = ada.post(path, sent).get_json()
         path = f"{path}/{made.get('key_id') or made['access_group_id']}"
     if path == "/v1/mcp/toolset":
@@ -248,7 +304,9 @@ FULL = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-def test_a_mask_keeps_what_is_stored_in_every_field_and_is_never_stored_itself(tried: Tried, mask: str | None) -> None:
+def test_a_mask_keeps_what_is_stored_in_every_field_and_is_never_stored_itself(
+    tried: Tried, mask: str | None
+) -> None:
     assert tried.ada.post(PATH, FULL).status_code == 201
     before = tried.secrets("full")
     changes: list[dict[str, Any]] = [
@@ -303,7 +361,12 @@ def test_what_only_resembles_a_mask_is_a_value(tried: Tried) -> None:
         "<key>",
     )
     for number, value in enumerate(values):
-        body = {**FULL, "server_id": f"v{number}", "server_name": f"v{number}", "static_headers": {"X-Key": value}}
+        body = {
+            **FULL,
+            "server_id": f"v{number}",
+            "server_name": f"v{number}",
+            "static_headers": {"X-Key": value},
+        }
         assert tried.ada.post(PATH, body).status_code == 201, value
         assert tried.secrets(f"v{number}")[("static_headers", "X-Key")] == value
 
@@ -315,17 +378,33 @@ def test_clear_secrets_clears_fields_and_entries(tried: Tried) -> None:
         (["static_headers.X-Key"], {("static_headers", "X-Key")}),
         (["credentials.client_secret"], {("credentials", "client_secret")}),
         (["env_vars.ONE"], {(0,)}),  # variables are known by their place
-        (["registration_url", "static_headers"], {("registration_url", ""), ("static_headers", "X-Two")}),
+        (
+            ["registration_url", "static_headers"],
+            {("registration_url", ""), ("static_headers", "X-Two")},
+        ),
         (["credentials"], {("credentials", "client_id")}),
     ):
         answer = tried.ada.put(PATH, {"server_id": "full", "clear_secrets": entries})
         assert answer.status_code == 202, answer.get_json()
         whole -= gone
         assert set(tried.secrets("full")) == whole, entries
-    for entries in (["url"], ["nothing"], ["static_headers.X-Other"], ["credentials.x"], ["url.x"], ["server_name"]):
+    for entries in (
+        ["url"],
+        ["nothing"],
+        ["static_headers.X-Other"],
+        ["credentials.x"],
+        ["url.x"],
+        ["server_name"],
+    ):
         answer = tried.ada.put(PATH, {"server_id": "full", "clear_secrets": entries})
         assert answer.status_code == 422, entries
-    both = {"server_id": "full", "token_url": "https://new.example/t", "clear_secrets": ["token_url"]}
+    both = {
+        "server_id": "full",
+        "token_url": "https://new.example/t",
+        "clear_secrets": ["token_url"],
+    }
     assert tried.ada.put(PATH, both).status_code == 422
-    assert tried.ada.put(PATH, {"server_id": "full", "static_headers": {}}).status_code == 202, "an entry left out goes"
+    assert tried.ada.put(PATH, {"server_id": "full", "static_headers": {}}).status_code == 202, (
+        "an entry left out goes"
+    )
     assert set(tried.secrets("full")) == whole

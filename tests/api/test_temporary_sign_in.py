@@ -1,4 +1,5 @@
-"""MCP clients sign in to a definition under test by way of the portal (behaviours TMP-03, 05, 07)."""
+"""MCP clients sign in to a definition under test by way of the portal (behaviours TMP-03, 05,
+07)."""
 
 from typing import Any
 
@@ -16,16 +17,28 @@ from tests.oauth.recording import RecordingServer
 
 def body_for(upstream: RecordingServer, **changes: Any) -> dict[str, Any]:
     """A definition at the recording authorization server, which is discovered."""
-    named = {"server_name": "draft", "url": upstream.url, "transport": "http", "auth_type": "oauth2"}
-    return {**named, "credentials": {"client_id": "drafted", "client_secret": "SECRET-of-the-draft"}, **changes}
+    named = {
+        "server_name": "draft",
+        "url": upstream.url,
+        "transport": "http",
+        "auth_type": "oauth2",
+    }
+    return {
+        **named,
+        "credentials": {"client_id": "drafted", "client_secret": "SECRET-of-the-draft"},
+        **changes,
+    }
 
 
 def test_tmp_03_and_07_a_client_signs_in_to_it_by_way_of_two_processes(
     app: Flask, settings: Settings, client: As, write: Write, recording_as: RecordingServer
 ) -> None:
-    """Made on one worker, authorized on the other, redeemed on the first: with the stored client, for nobody else."""
+    """Made on one worker, authorized on the other, redeemed on the first: with the stored client,
+    for nobody else."""
     with write() as session:
-        saved = make_server(session, "saved", url=recording_as.url, auth_type="oauth2", credentials=STORED)
+        saved = make_server(
+            session, "saved", url=recording_as.url, auth_type="oauth2", credentials=STORED
+        )
     body = body_for(recording_as, server_id=saved, credentials=None)
     assert client("ada").post(PATH, body).status_code == 200
     other = open_database(settings)
@@ -39,7 +52,10 @@ def test_tmp_03_and_07_a_client_signs_in_to_it_by_way_of_two_processes(
     assert "SECRET" not in answer.get_data(as_text=True)
     assert recording_as.last("authorize").query["client_id"] == STORED["client_id"]
     sent = recording_as.last("token")
-    assert sent.form.get("client_secret", "") == STORED["client_secret"] or "authorization" in sent.headers
+    assert (
+        sent.form.get("client_secret", "") == STORED["client_secret"]
+        or "authorization" in sent.headers
+    )
     assert count(write, UserCredential) == 0, "what is tried with it is not the saved server's"
 
 
@@ -49,7 +65,9 @@ def test_tmp_05_when_it_is_over_there_is_nothing_to_sign_in_to(
     server_id = client("ada").post(PATH, body_for(recording_as)).get_json()["server_id"]
     base = f"/v1/mcp/server/oauth/{server_id}"
     assert authorize(client("ada"), base).status_code == 307
-    assert authorize(client("mel"), base).status_code == 403, "one under test is for those with admin view"
+    assert authorize(client("mel"), base).status_code == 403, (
+        "one under test is for those with admin view"
+    )
     assert authorize(client(None), base).status_code == 401
     outlive(write, server_id)
     assert authorize(client("ada"), base).status_code == 404

@@ -56,7 +56,11 @@ def test_tls_03_a_name_is_taken_once(client: As) -> None:
         client("ada").put(PATH, {"toolset_id": other, "toolset_name": "research"}),
     ):
         detail = answer.get_json()["detail"]
-        assert (answer.status_code, detail["error"], detail["field"]) == (409, "conflict", "toolset_name")
+        assert (answer.status_code, detail["error"], detail["field"]) == (
+            409,
+            "conflict",
+            "toolset_name",
+        )
         assert "research" in detail["message"]
     assert listed(client("ada")) == ["research", "writing"]
 
@@ -80,11 +84,18 @@ def test_tls_06_others_list_exactly_what_is_granted(client: As, write: Write) ->
     assert listed(client("mel")) == []
 
 
-def test_a_grant_to_a_person_or_their_team_counts_in_the_browser(client: As, signed_in: Any) -> None:
-    one, two = made(client, "one", NOTE)["toolset_id"], made(client, "two", NOTE)["toolset_id"]
+def test_a_grant_to_a_person_or_their_team_counts_in_the_browser(
+    client: As, signed_in: Any
+) -> None:
+    one = made(client, "one", NOTE)["toolset_id"]
+    two = made(client, "two", NOTE)["toolset_id"]
     client("ada").patch("/v1/users/mel", {"object_permission": {"mcp_toolsets": ["one"]}})
-    client("ada").patch(f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": [NOTES], "mcp_toolsets": [two]}})
-    assert client("ada").get("/v1/users/mel").get_json()["object_permission"]["mcp_toolsets"] == [one]
+    client("ada").patch(
+        f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": [NOTES], "mcp_toolsets": [two]}}
+    )
+    assert client("ada").get("/v1/users/mel").get_json()["object_permission"]["mcp_toolsets"] == [
+        one
+    ]
     answer = signed_in("mel").get(PATH)
     assert [toolset["toolset_name"] for toolset in answer.get_json()] == ["one", "two"]
 
@@ -93,7 +104,9 @@ def test_acc_27_a_key_that_names_toolsets_narrows_admins_too(client: As, write: 
     made(client, "one", NOTE)
     other = made(client, "two", NOTE)["toolset_id"]
     with write() as session:
-        narrow = [make_key(session, user_id=name, mcp_toolsets=("one",)) for name in ("ada", "vera")]
+        narrow = [
+            make_key(session, user_id=name, mcp_toolsets=("one",)) for name in ("ada", "vera")
+        ]
     for key in narrow:
         assert listed(client(key)) == ["one"]
         assert client(key).get(f"{PATH}/{other}").status_code == 404
@@ -101,7 +114,8 @@ def test_acc_27_a_key_that_names_toolsets_narrows_admins_too(client: As, write: 
 
 def test_what_is_not_granted_and_what_does_not_exist_answer_alike(client: As) -> None:
     toolset_id = made(client, "one", NOTE)["toolset_id"]
-    hidden, missing = client("mel").get(f"{PATH}/{toolset_id}"), client("mel").get(f"{PATH}/nowhere")
+    hidden = client("mel").get(f"{PATH}/{toolset_id}")
+    missing = client("mel").get(f"{PATH}/nowhere")
     assert hidden.status_code == missing.status_code == 403
     assert hidden.get_json() == missing.get_json()
     assert client("vera").get(f"{PATH}/nowhere").status_code == 404
@@ -109,12 +123,16 @@ def test_what_is_not_granted_and_what_does_not_exist_answer_alike(client: As) ->
 
 def test_tls_08_a_change_leaves_the_rest(client: As) -> None:
     toolset = made(client, "research", NOTE, description="old")
-    ada, toolset_id = client("ada"), toolset["toolset_id"]
+    ada = client("ada")
+    toolset_id = toolset["toolset_id"]
     changed = ada.put(PATH, {"toolset_id": toolset_id, "description": "new"})
     assert changed.status_code == 200
     kept = {"toolset_name": "research", "tools": [NOTE], "description": "new"}
     assert {name: changed.get_json()[name] for name in kept} == kept
-    assert ada.put(PATH, {"toolset_id": toolset_id, "description": None}).get_json()["description"] is None
+    assert (
+        ada.put(PATH, {"toolset_id": toolset_id, "description": None}).get_json()["description"]
+        is None
+    )
     assert ada.put(PATH, {"toolset_id": toolset_id, "tools": []}).get_json()["tools"] == []
     assert ada.put(PATH, {"toolset_id": "nowhere", "description": "x"}).status_code == 404
     assert ada.delete(f"{PATH}/{toolset_id}").status_code == 202
@@ -128,17 +146,25 @@ def test_tls_08_a_change_leaves_the_rest(client: As) -> None:
         ({"toolset_name": "  "}, 400, "toolset_name"),
         ({"toolset_name": "x" * 201}, 422, "toolset_name"),
         ({"toolset_name": "x", "tools": [{"server_id": NOTES}]}, 422, "tools.tool_name"),
-        ({"toolset_name": "x", "tools": [{"server_id": "nowhere", "tool_name": "t"}]}, 400, "tools"),
+        (
+            {"toolset_name": "x", "tools": [{"server_id": "nowhere", "tool_name": "t"}]},
+            400,
+            "tools",
+        ),
         ({"toolset_name": "x", "tools": [NOTE] * 501}, 422, "tools"),
     ],
 )
-def test_a_body_that_is_wrong_names_its_field(client: As, body: object, status: int, field: str) -> None:
+def test_a_body_that_is_wrong_names_its_field(
+    client: As, body: object, status: int, field: str
+) -> None:
     answer = client("ada").post(PATH, body)
     assert (answer.status_code, answer.get_json()["detail"]["field"]) == (status, field)
 
 
 def test_an_unknown_toolset_cannot_be_granted(client: As) -> None:
-    answer = client("ada").post("/v1/keys", {"user_id": "mel", "object_permission": {"mcp_toolsets": ["nowhere"]}})
+    answer = client("ada").post(
+        "/v1/keys", {"user_id": "mel", "object_permission": {"mcp_toolsets": ["nowhere"]}}
+    )
     assert answer.status_code == 400
     assert answer.get_json()["detail"]["field"] == "object_permission.mcp_toolsets"
 
@@ -156,7 +182,8 @@ def names_for(asking: Client) -> set[str]:
 
 @pytest.mark.usefixtures("echo")
 def test_tls_09_a_toolset_grants_its_tools_and_no_more(client: As, write: Write) -> None:
-    """One computation for listing and calling: also where the key is granted the whole server besides."""
+    """One computation for listing and calling: also where the key is granted the whole server
+    besides."""
     made(client, "adding", {"server_id": "echo", "tool_name": "add"})
     with write() as session:
         only = make_key(session, user_id="otto", mcp_toolsets=("adding",))
@@ -182,14 +209,17 @@ def test_a_toolset_that_is_gone_still_limits_its_key(client: As, write: Write) -
 
 @pytest.mark.usefixtures("echo")
 def test_tls_12_a_tool_is_matched_as_it_is_written(client: As, write: Write) -> None:
-    """`echo-add` names a tool of that very name, and not the tool `add` that is published as `echo-add`."""
+    """`echo-add` names a tool of that very name, and not the tool `add` that is published as
+    `echo-add`."""
     made(client, "odd", {"server_id": "echo", "tool_name": "echo-add"})
     with write() as session:
         key = make_key(session, user_id="otto", mcp_toolsets=("odd",))
     assert names_for(client(key)) == set()
     assert client(key).post(CALL, {"server_id": "echo", "name": "add"}).status_code == 403
     as_written = client(key).post(CALL, {"server_id": "echo", "name": "echo-add"})
-    assert as_written.status_code != 403, "it is allowed; that the server has no such tool is the server's to say"
+    assert as_written.status_code != 403, (
+        "it is allowed; that the server has no such tool is the server's to say"
+    )
     assert "3" not in str(as_written.get_json().get("content"))
 
 

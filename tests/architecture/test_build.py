@@ -1,4 +1,5 @@
-"""``make run`` and ``make test`` are all a newcomer needs: the build says what it does and leaves nothing behind."""
+"""``make run`` and ``make test`` are all a newcomer needs: the build says what it does and leaves
+nothing behind."""
 
 import re
 import shutil
@@ -29,7 +30,8 @@ TARGETS = {
 
 
 def bash(script: str, **environment: str) -> Finished:
-    """Run ``script`` as the Makefile does, in the checkout, with the services' functions at hand."""
+    """Run ``script`` as the Makefile does, in the checkout, with the services' functions at
+    hand."""
     argv = [BASH, "-euo", "pipefail", "-c", f". .ci/services.sh; {script}"]
     return run(argv, env=bare_environment(**environment))
 

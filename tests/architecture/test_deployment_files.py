@@ -1,4 +1,5 @@
-"""What stands under deploy/ and cannot be run here, held to the schemas and rules of those who will run it."""
+"""What stands under deploy/ and cannot be run here, held to the schemas and rules of those who will
+run it."""
 
 import json
 import re
@@ -27,8 +28,11 @@ def objects() -> Iterator[dict[str, Any]]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    return {found["metadata"]["name"]: found["spec"]["template"]["spec"] for found in objects()
-            if found["kind"] in ("Deployment", "Job")}  # fmt: skip
+    return {
+        found["metadata"]["name"]: found["spec"]["template"]["spec"]
+        for found in objects()
+        if found["kind"] in ("Deployment", "Job")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,9 @@ def test_the_dockerfile_copies_what_is_there_and_not_ignored() -> None:
     copied = [name for line in lines for name in line.split()]
     assert copied
     assert all((ROOT / name).exists() for name in copied)
-    assert {f"!{name}" for name in copied} <= set((DEPLOY / "Dockerfile.dockerignore").read_text().split())
+    assert {f"!{name}" for name in copied} <= set(
+        (DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    )
 
 
 def test_the_compose_file_is_one(compose: Any) -> None:
@@ -63,7 +69,9 @@ def test_the_compose_file_is_one(compose: Any) -> None:
 
 def test_compose_stops_where_a_secret_is_missing() -> None:
     wanted = re.findall(r"\$\{(\w+)(:\?|:-)?", (DEPLOY / "compose.yaml").read_text())
-    given = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "compose.env.example").read_text(), re.MULTILINE))
+    given = dict(
+        re.findall(r"^(\w+)=(.*)$", (DEPLOY / "compose.env.example").read_text(), re.MULTILINE)
+    )
     assert {name for name, how in wanted if how == ":?"} == set(given)
     assert {name for name, how in wanted if how != ":?"} <= {"PORTAL_VERSION", "PORTAL_PORT"}
     assert set(given.values()) == {""}, "a default secret is everybody's"
@@ -107,7 +115,11 @@ def test_pods_meet_the_restricted_standard() -> None:
 
 
 def test_services_and_budgets_select_pods_that_there_are() -> None:
-    labels = [found["spec"]["template"]["metadata"]["labels"] for found in objects() if found["kind"] == "Deployment"]
+    labels = [
+        found["spec"]["template"]["metadata"]["labels"]
+        for found in objects()
+        if found["kind"] == "Deployment"
+    ]
     for found in objects():
         if found["kind"] in ("Service", "PodDisruptionBudget"):
             selector = found["spec"]["selector"]

@@ -1,4 +1,5 @@
-"""README and docs say what is so: every setting, command, path, picture and link; and they build as a website."""
+"""README and docs say what is so: every setting, command, path, picture and link; and they build as
+a website."""
 
 import re
 import shutil
@@ -16,12 +17,19 @@ from tests.peers import ROOT, run
 DOCS = ROOT / "docs"
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *sorted(DOCS.rglob("*.md")),
+    )
 }
 README = PAGES["README.md"]
 MOST_LINES_OF_README = 120
 MOST_BYTES_OF_A_PICTURE = 150_000
-CODE_PATH = re.compile(r"`((?:portal|templates|static|migrations|examples|deploy|tests|bench)/[\w./-]*)`")
+CODE_PATH = re.compile(
+    r"`((?:portal|templates|static|migrations|examples|deploy|tests|bench)/[\w./-]*)`"
+)
 FETCHED = re.compile(
     r"""(?:<(?:script|img|link|iframe)\b[^>]*?(?:src|href)=["']?|url\(["']?|@import ["']?)https?://[^"')>]+"""
 )
@@ -35,7 +43,9 @@ def type_of(field: FieldInfo) -> str:
     if "bool" in kinds:
         return "true/false or list"
     if field.annotation is int:
-        low, high = (getattr(limit, name) for limit, name in zip(field.metadata, ("ge", "le"), strict=True))
+        low, high = (
+            getattr(limit, name) for limit, name in zip(field.metadata, ("ge", "le"), strict=True)
+        )
         return f"{low} to {high}"
     if "tuple" in kinds:
         return "list"
@@ -57,7 +67,8 @@ def default_of(field: FieldInfo) -> str:
 def settings_table() -> str:
     """Return the table as docs/configuration.md has to have it."""
     rows = [
-        f"| `PORTAL_{name.upper()}` | {type_of(field)} | {default_of(field)} | {field.description} |"
+        f"| `PORTAL_{name.upper()}` | {type_of(field)} | {default_of(field)} |"
+        f" {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(["| Setting | Type | Default | Meaning |", "|---|---|---|---|", *rows])
@@ -103,13 +114,17 @@ def test_every_portal_command_that_is_named_exists(page: str) -> None:
 def test_the_page_about_commands_has_every_command() -> None:
     text = PAGES["docs/command-line.md"]
     groups = {line.rpartition(" ")[0] for line in commands(main)}
-    missing = [line for line in sorted(commands(main) - groups) if not re.search(rf"`{line}\b", text)]
+    missing = [
+        line for line in sorted(commands(main) - groups) if not re.search(rf"`{line}\b", text)
+    ]
     assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_target_that_is_named_exists(page: str) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     named = set(re.findall(r"(?:^|`)make ([a-z]+(?:-[a-z]+)*)", code_in(page), re.MULTILINE))
     assert named <= targets
     if page == "README.md":
@@ -135,16 +150,22 @@ def test_pictures_are_small_and_each_is_shown() -> None:
         assert picture.stat().st_size < MOST_BYTES_OF_A_PICTURE, picture.name
 
 
-def test_the_docs_build_without_a_broken_link_and_load_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_docs_build_without_a_broken_link_and_load_nothing_from_elsewhere(
+    tmp_path: Path,
+) -> None:
     told = run(["make", "docs", f"FOLDER={tmp_path}"])
     assert told.returncode == 0, told.stdout + told.stderr
     built = list(tmp_path.rglob("*.html"))
-    assert {path.name for path in built} >= {path.with_suffix(".html").name for path in DOCS.glob("*.md")}
+    assert {path.name for path in built} >= {
+        path.with_suffix(".html").name for path in DOCS.glob("*.md")
+    }
     for path in (*built, *tmp_path.rglob("*.css")):
         assert not FETCHED.findall(path.read_text(encoding="utf-8")), path.name
 
 
-@pytest.mark.parametrize("broken", ["[x](nowhere.md)", "[x](api.md#nowhere)", "![x](screenshots/nowhere.png)"])
+@pytest.mark.parametrize(
+    "broken", ["[x](nowhere.md)", "[x](api.md#nowhere)", "![x](screenshots/nowhere.png)"]
+)
 def test_a_broken_link_stops_the_build(broken: str, tmp_path: Path) -> None:
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)

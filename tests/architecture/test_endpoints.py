@@ -1,4 +1,5 @@
-"""What holds for every endpoint: default deny, CSRF, GET that changes nothing, headers, cookies, sessions that end."""
+"""What holds for every endpoint: default deny, CSRF, GET that changes nothing, headers, cookies,
+sessions that end."""
 
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -40,7 +41,13 @@ BROKER = {
 NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
 NO_SESSION |= {"oauth_byok.token", "oauth_byok.token_at_old_address"}
 CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
-METADATA = {"resource", "resource_at_root", "resource_below_mcp", "authorization_server", "server_at_root"}
+METADATA = {
+    "resource",
+    "resource_at_root",
+    "resource_below_mcp",
+    "authorization_server",
+    "server_at_root",
+}
 BYOK = {"oauth_byok.token", "oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
@@ -63,14 +70,22 @@ UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 TRACES = {
     "sessions": {"*"},  # the sign-in page gives a stranger one, for its CSRF token
     "api_keys": {"last_used_at"},
-    # The two health reads of the API probe, and everybody who looks sees what they saw (`1-system.md`, 6).
+    # The two health reads of the API probe, and everybody who looks sees what they saw
+    # (`1-system.md`, 6).
     "servers": {
-        "health_status", "health_reason", "health_error", "health_checked_at", "health_latency_ms", "protocol_version",
-        "probe_due_at", "probe_started_at", "probe_failures",
+        "health_status",
+        "health_reason",
+        "health_error",
+        "health_checked_at",
+        "health_latency_ms",
+        "protocol_version",
+        "probe_due_at",
+        "probe_started_at",
+        "probe_failures",
     },
     "health_records": {"*"},
     "rate_counts": {"*"},  # what is limited is counted, GET or not
-}  # fmt: skip
+}
 HEADERS = {
     "Content-Security-Policy": [
         "default-src 'none'",
@@ -148,7 +163,8 @@ def test_other_methods_of_an_address_are_no_way_in(world: World) -> None:
 
 @pytest.mark.parametrize("name", ["admin", "member"])
 def test_a_session_changes_nothing_without_its_token(fresh: World, name: str) -> None:
-    caller, before = fresh.callers[name], rows(fresh)
+    caller = fresh.callers[name]
+    before = rows(fresh)
     other = fresh.callers["reader"].token
     for method, rule in every_route(fresh):
         if method not in UNSAFE or rule.endpoint in NO_SESSION:
@@ -175,7 +191,9 @@ def test_get_changes_nothing(fresh: World) -> None:
             if method == "GET":
                 send(fresh.callers[name], method, rule, fresh.ids)
                 fresh.callers[name].ask(
-                    "GET", f"{address(rule, fresh.ids)}?test=1&now=1", headers={"HX-Request": "true"}
+                    "GET",
+                    f"{address(rule, fresh.ids)}?test=1&now=1",
+                    headers={"HX-Request": "true"},
                 )
     after = rows(fresh)
     assert {table for table in before if before[table] != after[table]} == set()
@@ -191,13 +209,19 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
         for m, r in every_route(world)
         if m == "GET"
     ]
-    answers += [world.callers["admin"].ask("GET", path) for path in ("/nowhere", "/v1/nowhere", "/servers/no-such-id")]
+    answers += [
+        world.callers["admin"].ask("GET", path)
+        for path in ("/nowhere", "/v1/nowhere", "/servers/no-such-id")
+    ]
     answers += [
         world.callers["nobody"].ask("PUT", "/login"),
         world.callers["nobody"].ask("GET", "/", headers={"Host": "evil"}),
     ]
     for answer in answers:
-        came_back = answer.request.path in ("/callback", "/oauth/callback")  # its address holds a code
+        came_back = answer.request.path in (
+            "/callback",
+            "/oauth/callback",
+        )  # its address holds a code
         own = {"Referrer-Policy": ["no-referrer"]} if came_back else {}
         for header, parts in {**HEADERS, **own}.items():
             for part in parts:
@@ -210,7 +234,10 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
             wanted = "no-cache" if answer.request.path == "/v1/openapi.json" else "no-store"
             assert answer.headers["Cache-Control"] == wanted, answer.request.path
         assert "Server" not in answer.headers
-        is_registry = answer.request.path.startswith("/v0.1/") or answer.request.path == "/v1/mcp/registry.json"
+        is_registry = (
+            answer.request.path.startswith("/v0.1/")
+            or answer.request.path == "/v1/mcp/registry.json"
+        )
         is_metadata = answer.request.path.startswith(CLIENTS_READ) and answer.status_code == 200
         open_to_all = is_registry or is_metadata
         assert ("Access-Control-Allow-Origin" in answer.headers) is open_to_all, answer.request.path
@@ -224,7 +251,10 @@ def _cookies(answer: TestResponse) -> dict[str, Any]:
 
 
 def test_cookies_cannot_be_read_by_scripts_or_sent_from_elsewhere(world: World) -> None:
-    answers = [world.app.test_client().get("/login"), world.callers["member"].ask("GET", "/servers?view=table")]
+    answers = [
+        world.app.test_client().get("/login"),
+        world.callers["member"].ask("GET", "/servers?view=table"),
+    ]
     jar = {name: cookie for answer in answers for name, cookie in _cookies(answer).items()}
     assert set(jar) == {"portal", "view"}
     for cookie in jar.values():
@@ -251,14 +281,18 @@ def test_over_https_cookies_are_bound_to_the_host_and_hsts_is_on(https: Flask) -
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "portal.example:8000", "[::2]", "a b", "x:99999"]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "portal.example:8000", "[::2]", "a b", "x:99999"],
 )
 def test_another_host_is_refused_whatever_is_asked(world: World, host: str) -> None:
     """A page under another name that resolves to us (DNS rebinding) gets nothing."""
     for path in ("/", "/login", "/servers", "/v1/me", "/nowhere", "/static/portal.css"):
         answer = world.callers["k-admin"].ask("GET", path, headers={"Host": host})
         assert answer.status_code == 400, (host, path)
-    assert world.callers["nobody"].ask("GET", "/healthz", headers={"Host": host}).status_code in (200, 400)
+    assert world.callers["nobody"].ask("GET", "/healthz", headers={"Host": host}).status_code in (
+        200,
+        400,
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "127.0.0.1", "[::1]:8000"])
@@ -268,16 +302,25 @@ def test_loopback_names_are_ours_where_the_public_url_is_loopback(world: World, 
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("portal.example", 200), ("PORTAL.example:443", 200), ("127.0.0.1", 400), ("portal.example:80", 400)],
+    [
+        ("portal.example", 200),
+        ("PORTAL.example:443", 200),
+        ("127.0.0.1", 400),
+        ("portal.example:80", 400),
+    ],
 )
 def test_with_a_public_name_only_that_name_is_ours(https: Flask, host: str, status: int) -> None:
-    answer = https.test_client().get("/login", base_url="https://portal.example", headers={"Host": host})
+    answer = https.test_client().get(
+        "/login", base_url="https://portal.example", headers={"Host": host}
+    )
     assert answer.status_code == status
 
 
 def test_a_forwarded_host_is_not_believed(world: World) -> None:
     answer = world.callers["nobody"].ask(
-        "GET", "/servers", headers={"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
+        "GET",
+        "/servers",
+        headers={"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"},
     )
     assert answer.headers["Location"].startswith("/login")
     assert "evil" not in answer.get_data(as_text=True)

@@ -31,7 +31,11 @@ TEXT = (ROOT / "docs" / "limits.md").read_text()
 
 
 def _rows() -> dict[str, str]:
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line[:1] == "|"]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in TEXT.splitlines()
+        if line[:1] == "|"
+    ]
     return {first: " | ".join(rest) for first, *rest in cells if not re.fullmatch(r"-+", first)}
 
 
@@ -40,11 +44,15 @@ HEADINGS = {"Limit", "What", "Limit of documents", "Limit of commands (stdio)"}
 HELD = {
     "Content encodings": f"{bodies.MAX_ENCODINGS}: `{bodies.ACCEPT_ENCODING}`",
     "Bytes after the end of a gzip stream": "0",
-    "Unpacked size of a gzip body": f"{bodies.MAX_RATIO} times its size, from {in_words(bodies.RATIO_FROM)} on",
+    "Unpacked size of a gzip body": (
+        f"{bodies.MAX_RATIO} times its size, from {in_words(bodies.RATIO_FROM)} on"
+    ),
     "Status line, headers and interim answers (1xx)": in_words(bodies.MAX_HEAD_BYTES),
     "Headers": str(bodies.MAX_HEADERS),
     "Chunks of one body": f"{bodies.MAX_PIECES:,}",
-    "Tiny chunks": f"after {bodies.FREE_PIECES} chunks, {bodies.BYTES_OF_A_PIECE} bytes a chunk on average",
+    "Tiny chunks": (
+        f"after {bodies.FREE_PIECES} chunks, {bodies.BYTES_OF_A_PIECE} bytes a chunk on average"
+    ),
     "Lines of one stream of events": f"{bodies.MAX_EVENT_LINES:,}",
     "One event over HTTP+SSE": in_words(bodies.MAX_EVENT_BYTES),
     "JSON values in one answer": f"{json_text.MAX_VALUES:,}",
@@ -68,8 +76,12 @@ HELD = {
     "A sign-in provider's metadata, keys and user information": (
         f"{in_words(openid.MAX_DOCUMENT)} | {openid.TIMEOUT:g} s"
     ),
-    "The portal's own address (`portal doctor`)": f"{in_words(network.MOST_BYTES)} | {network.SECONDS} s",
-    "The home folder of a saved server": f"{in_words(sandbox.HOME_BYTES)} on the disk, {sandbox.HOME_FILES:,} files",
+    "The portal's own address (`portal doctor`)": (
+        f"{in_words(network.MOST_BYTES)} | {network.SECONDS} s"
+    ),
+    "The home folder of a saved server": (
+        f"{in_words(sandbox.HOME_BYTES)} on the disk, {sandbox.HOME_FILES:,} files"
+    ),
     "One file": in_words(sandbox.LIMITS["fsize"]),
     "`/tmp`, and the home of a server that is not saved, in memory": in_words(sandbox.TMP_BYTES),
     "Processes": str(sandbox.LIMITS["nproc"]),
@@ -81,13 +93,19 @@ HELD = {
     "YAML aliases": str(documents.MAX_ALIASES),
     "YAML directives (`%`)": str(yaml_text.MAX_DIRECTIVES),
     "A request's body": f"{in_words(app.MOST_BYTES)} | 413",
-    "The preview of an OpenAPI document, with its file": in_words(web_limits.LARGER_BODIES["openapi.preview"]),
+    "The preview of an OpenAPI document, with its file": in_words(
+        web_limits.LARGER_BODIES["openapi.preview"]
+    ),
     "A document to import": f"{in_words(import_documents.MOST_BYTES)} | 413",
     "New registrations of MCP clients by one address, refused ones too; equal ones do not count": (
         web_limits.REGISTER.replace(" per hour;", " an hour, ").replace(" per ", " a ")
     ),
-    "Tries to sign in with a password, by one address": web_limits.SIGN_IN_BY_ADDRESS.replace(" per ", " a "),
-    "Tries to sign in with a password, for one email": web_limits.SIGN_IN_BY_EMAIL.replace(" per ", " in "),
+    "Tries to sign in with a password, by one address": web_limits.SIGN_IN_BY_ADDRESS.replace(
+        " per ", " a "
+    ),
+    "Tries to sign in with a password, for one email": web_limits.SIGN_IN_BY_EMAIL.replace(
+        " per ", " in "
+    ),
     "A request line": "8,190 bytes | 414",
     "A header": "16,380 bytes | 431",
 }

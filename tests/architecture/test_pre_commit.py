@@ -1,4 +1,5 @@
-"""The hooks of pre-commit run what `make test` runs before the tests, and need nothing from elsewhere."""
+"""The hooks of pre-commit run what `make test` runs before the tests, and need nothing from
+elsewhere."""
 
 import os
 import re
@@ -12,7 +13,9 @@ import yaml
 from tests.peers import ROOT, run
 
 PRE_COMMIT = Path(sys.executable).with_name("pre-commit")
-CONFIG: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+CONFIG: dict[str, Any] = yaml.safe_load(
+    (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+)
 HOOKS = [hook for repo in CONFIG["repos"] for hook in repo["hooks"]]
 
 

@@ -1,4 +1,5 @@
-"""The table in `docs/security.md` is held to the code: secrets that are decided about, and kinds that are stored."""
+"""The table in `docs/security.md` is held to the code: secrets that are decided about, and kinds
+that are stored."""
 
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ from portal.domain.destinations import PARTS_OF
 from portal.domain.servers import CREDENTIAL_NAMES, URL_FIELDS
 from portal.services.secrets.inventory import KINDS
 
-_TABLE = (Path(__file__).parents[2] / "docs" / "security.md").read_text().split("## What is a move")[0]
+_TABLE = (
+    (Path(__file__).parents[2] / "docs" / "security.md").read_text().split("## What is a move")[0]
+)
 _LINES = [line for line in _TABLE.splitlines() if line.startswith("|")][2:]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in _LINES]
 

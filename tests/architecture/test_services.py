@@ -1,4 +1,5 @@
-"""Every use case is told who asks, and asks the authorization module: read from the source, lest one be forgotten."""
+"""Every use case is told who asks, and asks the authorization module: read from the source, lest
+one be forgotten."""
 
 import ast
 import re
@@ -9,7 +10,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "portal" / "services"
 FIRST = (("session",), ("principal", "_principal"))
-# What counts as asking: a refusal, a condition that the database applies, or a look-up that does both.
+# What counts as asking: a refusal, a condition that the database applies, or a look-up that does
+# both.
 ASKS = {
     "authorization.require", "authorization.may", "authorization.allowed_actions",
     "authorization.is_admin", "authorization.usable_servers", "authorization.visible_servers",
@@ -25,19 +27,29 @@ NOBODY_ASKS = {
     "access.principals.known_from": "before anybody is known: whose tries are counted apart",
     "access.principals.hash_key": "computes",
     "access.principals.hash_password": "computes",
-    "access.principals.judge_keys": "finds out what keys would reach, for a use case that has asked",
+    "access.principals.judge_keys": (
+        "finds out what keys would reach, for a use case that has asked"
+    ),
     "access.principals.person_of": "finds out who asks",
     "access.principals.principal_for_key": "finds out who asks",
-    "access.principals.principal_for_key_id": "finds out what a key would reach, for a use case that has asked",
+    "access.principals.principal_for_key_id": (
+        "finds out what a key would reach, for a use case that has asked"
+    ),
     "access.principals.principal_for_user": "finds out who asks",
     "access.principals.sign_in": "finds out who asks",
     "access.principals.stranger": "finds out who asks",
     "audit.events.changed": "computes",
-    "oauth_broker.byok.issued": "finds out whose code it is, for `redeem`, where the code and its verifier decide",
-    "oauth_broker.byok.redeem": "finds out who asks: a code and its PKCE verifier say whose client it is",
+    "oauth_broker.byok.issued": (
+        "finds out whose code it is, for `redeem`, where the code and its verifier decide"
+    ),
+    "oauth_broker.byok.redeem": (
+        "finds out who asks: a code and its PKCE verifier say whose client it is"
+    ),
     "credentials.self_service.check_value": "computes",
     "instance_settings.preferences_of": "computes",
-    "instance_settings.load_preferences": "every decision depends on it, and nothing of it is secret",
+    "instance_settings.load_preferences": (
+        "every decision depends on it, and nothing of it is secret"
+    ),
     "catalog.registry.describe_gateway": "strangers ask; only what an Admin listed is shown",
     "catalog.registry.get_entry": "strangers ask; only what an Admin listed is shown",
     "catalog.registry.get_hub": "strangers ask; only what an Admin listed is shown",
@@ -65,8 +77,12 @@ ONES_OWN = {
     "access.principals.note_key_use": "of the key that asks",
     "access.principals.sign_out": "one's own session",
     "audit.events.record": "what was done is on record whoever did it",
-    "credentials.connections.get_result": "of a flow of the browser that asks, told to its own person only",
-    "credentials.connections.give_up": "ends a flow that its browser brought back; nothing is given away",
+    "credentials.connections.get_result": (
+        "of a flow of the browser that asks, told to its own person only"
+    ),
+    "credentials.connections.give_up": (
+        "ends a flow that its browser brought back; nothing is given away"
+    ),
     "oauth_broker.consents.remove_own_app": "one's own rows, by one's own id",
     "credentials.self_service.list_own_keys_held": "one's own rows, by one's own id",
     "access.keys.sweep_keys": "deletes only what opens nothing any more",
@@ -93,7 +109,11 @@ class Function:
     @property
     def writes(self) -> list[int]:
         """The lines that change something through the session."""
-        return [call.lineno for call in ast.walk(self.node) if isinstance(call, ast.Call) and _writes(call)]
+        return [
+            call.lineno
+            for call in ast.walk(self.node)
+            if isinstance(call, ast.Call) and _writes(call)
+        ]
 
     @property
     def parameters(self) -> list[str]:
@@ -101,7 +121,8 @@ class Function:
 
 
 def _called(node: ast.Call, module: str, imported: dict[str, str]) -> str:
-    """What a call calls, as `module.function`; functions that were imported by name under their home."""
+    """What a call calls, as `module.function`; functions that were imported by name under their
+    home."""
     if isinstance(node.func, ast.Name):
         return imported.get(node.func.id, f"{module}.{node.func.id}")
     if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
@@ -111,17 +132,27 @@ def _called(node: ast.Call, module: str, imported: dict[str, str]) -> str:
 
 def _writes(call: ast.Call) -> bool:
     target = call.func
-    if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "session"):
+    if not (
+        isinstance(target, ast.Attribute)
+        and isinstance(target.value, ast.Name)
+        and target.value.id == "session"
+    ):
         return False
-    inner = {n.func.id for n in ast.walk(call) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    return target.attr in WRITES or (target.attr == "execute" and bool(inner & STATEMENTS_THAT_WRITE))
+    inner = {
+        n.func.id
+        for n in ast.walk(call)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    return target.attr in WRITES or (
+        target.attr == "execute" and bool(inner & STATEMENTS_THAT_WRITE)
+    )
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
     """Names of a module that were imported, with what they are below `portal.services`."""
     return {
-        alias.asname or alias.name: f"{node.module}.{alias.name}".removeprefix("portal.services.").removeprefix(
-            "portal."
+        alias.asname or alias.name: (
+            f"{node.module}.{alias.name}".removeprefix("portal.services.").removeprefix("portal.")
         )
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
@@ -130,12 +161,16 @@ def _imported(tree: ast.Module) -> dict[str, str]:
 
 
 def _use_cases() -> frozenset[str]:
-    """The modules with use cases: those that the docstring of their package names, and the one of settings."""
+    """The modules with use cases: those that the docstring of their package names, and the one of
+    settings."""
     found = {"instance_settings"}
     for path in FOLDER.glob("*/__init__.py"):
         told = ast.get_docstring(ast.parse(path.read_text())) or ""
         named = re.search(r"Use cases: ([`a-z_,\s]+)\.", told)
-        found |= {f"{path.parent.name}.{name}" for name in re.findall(r"`([a-z_]+)`", named[1] if named else "")}
+        found |= {
+            f"{path.parent.name}.{name}"
+            for name in re.findall(r"`([a-z_]+)`", named[1] if named else "")
+        }
     return frozenset(found)
 
 
@@ -152,7 +187,11 @@ def _functions() -> dict[str, Function]:
             if not isinstance(node, ast.FunctionDef):
                 continue
             public = not node.name.startswith("_") and module in USE_CASES
-            calls = [(c.lineno, _called(c, module, imported)) for c in ast.walk(node) if isinstance(c, ast.Call)]
+            calls = [
+                (c.lineno, _called(c, module, imported))
+                for c in ast.walk(node)
+                if isinstance(c, ast.Call)
+            ]
             found[f"{module}.{node.name}"] = Function(node, public, calls)
     return found
 
@@ -162,11 +201,16 @@ PUBLIC = sorted(name for name, function in FUNCTIONS.items() if function.is_publ
 
 
 def line_of_asking(name: str, seen: frozenset[str] = frozenset()) -> int | None:
-    """The line at which a function first asks, itself or through one that it calls; None where it never does."""
+    """The line at which a function first asks, itself or through one that it calls; None where it
+    never does."""
     for line, called in sorted(FUNCTIONS[name].calls):
         if called in ASKS:
             return line
-        if called in FUNCTIONS and called not in seen and line_of_asking(called, seen | {name}) is not None:
+        if (
+            called in FUNCTIONS
+            and called not in seen
+            and line_of_asking(called, seen | {name}) is not None
+        ):
             return line
     return None
 
@@ -201,6 +245,8 @@ def test_no_use_case_compares_a_role_by_itself() -> None:
         for node in ast.walk(function.node)
         if isinstance(node, ast.Compare)
         for part in [node.left, *node.comparators]
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "Role"
+        if isinstance(part, ast.Attribute)
+        and isinstance(part.value, ast.Name)
+        and part.value.id == "Role"
     }
     assert comparing == set()

@@ -13,7 +13,8 @@ LOCKS = ("requirements-build.txt", "requirements.txt", "requirements-dev.txt")
 NPM_LOCK = ROOT / "tests" / "npm" / "package-lock.json"
 VENDOR = ROOT / "static" / "vendor"
 REQUIREMENT = re.compile(
-    r"^(?P<name>[a-z0-9-]+)(\[[a-z0-9,-]+\])?==[^ ;]+( ; .+?)?(?P<hashes>( --hash=sha256:[0-9a-f]{64})*)$"
+    r"^(?P<name>[a-z0-9-]+)(\[[a-z0-9,-]+\])?==[^ ;]+( ; .+?)?(?P<hashes>("
+    r" --hash=sha256:[0-9a-f]{64})*)$"
 )
 VENDORED = re.compile(r"^\| `(?P<file>[^`]+)` \|.*\| `(?P<sha256>[0-9a-f]{64})` \|$", re.MULTILINE)
 
@@ -45,7 +46,10 @@ def test_a_python_lock_names_no_address(lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("lock", "table", "key"),
-    [("requirements.txt", "project", "dependencies"), ("requirements-dev.txt", "dependency-groups", "dev")],
+    [
+        ("requirements.txt", "project", "dependencies"),
+        ("requirements-dev.txt", "dependency-groups", "dev"),
+    ],
 )
 def test_every_dependency_is_locked(lock: str, table: str, key: str) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[table][key]

@@ -1,4 +1,5 @@
-"""Templates keep to the rules: no inline code, no component, endpoint or layout that is not there."""
+"""Templates keep to the rules: no inline code, no component, endpoint or layout that is not
+there."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ COMMENT = re.compile(r"\{#.*?#\}", re.S)
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """The application, whose database nobody asks."""
-    app = create_app(make_settings(f"sqlite:///{tmp_path_factory.mktemp('templates') / 'portal.db'}"))
+    app = create_app(
+        make_settings(f"sqlite:///{tmp_path_factory.mktemp('templates') / 'portal.db'}")
+    )
     yield app
     app.extensions["database"].engine.dispose()
 
@@ -66,7 +69,9 @@ def test_nothing_is_marked_safe_and_escaping_stays_on(app: Flask, name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_component_that_is_called_exists(app: Flask, name: str) -> None:
-    used = {found for macro in parsed(app, name).find_all(nodes.Getattr) if (found := _component(macro))}
+    used = {
+        found for macro in parsed(app, name).find_all(nodes.Getattr) if (found := _component(macro))
+    }
     ui = app.jinja_env.globals["ui"]
     missing = [f"ui.{room}.{macro}" for room, macro in used if not _has(ui, room, macro)]
     assert missing == []
@@ -113,7 +118,11 @@ def test_a_link_that_opens_a_new_tab_gives_nothing_away(name: str) -> None:
 def _component(found: nodes.Getattr) -> tuple[str, str] | None:
     """The room and name of `ui.room.name`; None for any other attribute."""
     inner = found.node
-    if isinstance(inner, nodes.Getattr) and isinstance(inner.node, nodes.Name) and inner.node.name == "ui":
+    if (
+        isinstance(inner, nodes.Getattr)
+        and isinstance(inner.node, nodes.Name)
+        and inner.node.name == "ui"
+    ):
         return inner.attr, found.attr
     return None
 
@@ -121,7 +130,9 @@ def _component(found: nodes.Getattr) -> tuple[str, str] | None:
 def _constants(node: nodes.Node) -> list[str]:
     if isinstance(node, nodes.Const):
         return [node.value]
-    return [c.value for c in node.find_all(nodes.Const) if isinstance(c.value, str) and "." in c.value]
+    return [
+        c.value for c in node.find_all(nodes.Const) if isinstance(c.value, str) and "." in c.value
+    ]
 
 
 def _layouts(node: nodes.Node) -> list[str]:

@@ -30,7 +30,10 @@ def test_the_api_document_tells_it(app: Flask) -> None:
 def test_mcp_servers_and_upstreams_are_told_it() -> None:
     from portal.upstream import oauth_discovery
 
-    assert oauth_discovery._INITIALIZE["params"]["clientInfo"] == {"name": "mcp-portal", "version": VERSION}
+    assert oauth_discovery._INITIALIZE["params"]["clientInfo"] == {
+        "name": "mcp-portal",
+        "version": VERSION,
+    }
 
 
 def test_it_is_the_newest_release_of_the_change_log() -> None:
@@ -43,7 +46,8 @@ def test_it_is_the_newest_release_of_the_change_log() -> None:
 
 def test_the_manifests_of_kubernetes_run_it() -> None:
     images = re.findall(
-        r"image: \S+/mcp-portal:(\S+)", "".join(p.read_text() for p in (ROOT / "deploy/kubernetes").glob("*.yaml"))
+        r"image: \S+/mcp-portal:(\S+)",
+        "".join(p.read_text() for p in (ROOT / "deploy/kubernetes").glob("*.yaml")),
     )
     assert images
     assert set(images) == {VERSION}

@@ -1,4 +1,5 @@
-"""The package installs and runs anywhere: source distribution, wheel, and `portal` outside the checkout."""
+"""The package installs and runs anywhere: source distribution, wheel, and `portal` outside the
+checkout."""
 
 import re
 import shutil
@@ -37,9 +38,11 @@ class Build:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build the source distribution from a copy of the checkout, and the wheel from the source distribution."""
+    """Build the source distribution from a copy of the checkout, and the wheel from the source
+    distribution."""
     folder = tmp_path_factory.mktemp("build")
-    checkout, dist = folder / "checkout", folder / "dist"
+    checkout = folder / "checkout"
+    dist = folder / "dist"
     shutil.copytree(ROOT, checkout, ignore=NOT_FOR_A_BUILD)
     dist.mkdir()
     source = dist / call_backend("build_sdist", checkout, dist)
@@ -50,8 +53,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 def call_backend(hook: str, project: Path, into: Path) -> str:
-    """Call a hook of the build backend (PEP 517) as pip does, in a process of its own; return the file's name."""
-    script = f"import sys; from setuptools import build_meta; sys.stderr.write(build_meta.{hook}({str(into)!r}))"
+    """Call a hook of the build backend (PEP 517) as pip does, in a process of its own; return the
+    file's name."""
+    script = (
+        "import sys; from setuptools import build_meta;"
+        f" sys.stderr.write(build_meta.{hook}({str(into)!r}))"
+    )
     done = run([sys.executable, "-c", script], cwd=project)
     assert done.returncode == 0, done.stderr
     return done.stderr.splitlines()[-1].rpartition(" ")[2]
@@ -59,15 +66,27 @@ def call_backend(hook: str, project: Path, into: Path) -> str:
 
 @pytest.fixture(scope="module")
 def portal(built: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel without network in a new environment, which borrows the dependencies; return its `portal`."""
+    """Install the wheel without network in a new environment, which borrows the dependencies;
+    return its `portal`."""
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    argv = ["-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    argv = [
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+    ]
     done = run([sys.executable, *argv, built.wheel])
     assert done.returncode == 0, done.stderr
     [packages] = folder.glob("lib/python*/site-packages")
-    # A .pth file inside the borrowed folder is not followed, so the editable install of the checkout is not seen.
+    # A .pth file inside the borrowed folder is not followed, so the editable install of the
+    # checkout is not seen.
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = run([python, "-c", "import portal; print(portal.__file__)"], cwd=folder)
     assert where.stdout.strip() == str(packages / "portal" / "__init__.py"), where.stderr
@@ -75,8 +94,11 @@ def portal(built: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["serve", "demo"])
-def served(request: pytest.FixtureRequest, portal: Path, tmp_path: Path) -> Iterator[tuple[str, Path, str]]:
-    """Run the installed portal in an empty folder; its address, the folder, and the first lines it printed."""
+def served(
+    request: pytest.FixtureRequest, portal: Path, tmp_path: Path
+) -> Iterator[tuple[str, Path, str]]:
+    """Run the installed portal in an empty folder; its address, the folder, and the first lines it
+    printed."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     environment = bare_environment(PORTAL_CHEAP_HASHING="true", PYTHONUNBUFFERED="1")
@@ -95,7 +117,11 @@ def is_ready(address: str) -> bool:
 
 def files_below(folder: str) -> set[str]:
     """Return the paths of the checkout's files below `folder`, relative to the checkout."""
-    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = (
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
     return {str(path.relative_to(ROOT)) for path in found}
 
 
@@ -116,7 +142,9 @@ def test_the_wheel_holds_the_package_its_data_and_its_license_and_no_more(built:
 
 def test_the_installed_command_tells_the_version_of_pyproject(portal: Path, tmp_path: Path) -> None:
     told: Finished = run([portal, "--version"], env=bare_environment(), cwd=tmp_path)
-    [version] = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    [version] = re.findall(
+        r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     assert told.stdout == f"portal, version {version}\n", told.stderr
 
 
@@ -134,4 +162,6 @@ def test_the_installed_portal_serves_its_sign_in_page_with_style_from_an_empty_f
     assert (folder / "var" / "portal.db").exists()
     if "Sample MCP server" in printed:
         [server] = re.findall(r"Sample MCP server +(\S+)", printed)
-        assert requests.post(server, json={}, timeout=30).status_code < 500, "the sample MCP server answers"
+        assert requests.post(server, json={}, timeout=30).status_code < 500, (
+            "the sample MCP server answers"
+        )

@@ -1,4 +1,5 @@
-"""Texts for people use the plain words of the field: none of the odd ones that were replaced comes back."""
+"""Texts for people use the plain words of the field: none of the odd ones that were replaced comes
+back."""
 
 import re
 from pathlib import Path
@@ -9,14 +10,18 @@ from tests.peers import ROOT
 from tests.support.wording import ODD, SPELLING
 
 TEXTS = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/**/*.md")
-"""What is read, as patterns below the checkout. Add `templates/**/*.html`, `portal/**/*.py` and `CHANGELOG.md`."""
+"""What is read, as patterns below the checkout. Add `templates/**/*.html`, `portal/**/*.py` and
+`CHANGELOG.md`."""
 
 IN_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
-FILES = sorted(path for pattern in TEXTS for path in ROOT.glob(pattern) if "__pycache__" not in path.parts)
+FILES = sorted(
+    path for pattern in TEXTS for path in ROOT.glob(pattern) if "__pycache__" not in path.parts
+)
 
 
 def prose(path: Path) -> str:
-    """Return the text of a file with runs of white space as one space; of Markdown without what it shows as code."""
+    """Return the text of a file with runs of white space as one space; of Markdown without what it
+    shows as code."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         text = IN_CODE.sub("", text)
@@ -46,14 +51,17 @@ def test_no_replacement_is_odd_itself(odd: str) -> None:
 
 
 ELSEWHERE = re.compile(
-    r"\bR-[A-Z]+-\d+|\b\d-[a-z]+\.md\b|spec/[a-z0-9-]+\.md|conventions\.md|\bui\.md|behaviou?rs? [A-Z]{3}-\d\d"
+    r"\bR-[A-Z]+-\d+|\b\d-[a-z]+\.md\b|spec/[a-z0-9-]+\.md|conventions\.md|\bui\.md|behaviou?rs?"
+    r" [A-Z]{3}-\d\d"
 )
 """Identifiers of texts that are not in this repository."""
 
 
 def test_no_code_refers_to_a_text_that_is_not_here() -> None:
     code = [
-        path for top in ("portal", "migrations", "templates", "static", "bench") for path in (ROOT / top).rglob("*")
+        path
+        for top in ("portal", "migrations", "templates", "static", "bench")
+        for path in (ROOT / top).rglob("*")
     ]
     texts = [path for path in code if path.suffix in {".py", ".html", ".css", ".js", ".md"}]
     assert len(texts) > 300

@@ -1,4 +1,5 @@
-"""Explain says what the grid, the API and a call do, for a thousand random principals and servers."""
+"""Explain says what the grid, the API and a call do, for a thousand random principals and
+servers."""
 
 import pytest
 from hypothesis import Phase, assume, event, given, settings
@@ -11,7 +12,16 @@ from portal.services.servers import crud, grid
 from portal.services.servers.grid_filters import GridQuery
 from portal.services.tools import calls
 from portal.store.database import Database
-from tests.authorization.test_twins import INSIDE, OUTSIDE, SERVERS, WORLDS, World, build, is_left, principal_of
+from tests.authorization.test_twins import (
+    INSIDE,
+    OUTSIDE,
+    SERVERS,
+    WORLDS,
+    World,
+    build,
+    is_left,
+    principal_of,
+)
 from tests.conftest import NOTES
 
 # An Admin who sees every server from wherever they ask.
@@ -32,13 +42,19 @@ def pairs_that_agree(session: Session, world: World) -> int:
     who = {"user_id": "u"} if world.key is None else {"key_id": "k"}
     seen_from = INSIDE if world.inside else OUTSIDE
     if is_left(world):
-        found = explain.explain_access(session, ASKER, key_id="k", server_id=NOTES, address=seen_from)
+        found = explain.explain_access(
+            session, ASKER, key_id="k", server_id=NOTES, address=seen_from
+        )
         assert (found.allowed, found.decided_by) == (False, "identity")
         assert found.next_step is not None
         assert found.next_step.target_id == world.key_team
         return 1
     principal = principal_of(session, world)
-    usable = {card.server_id for card in grid.get_grid(session, principal, GridQuery()).cards if card.usable}
+    usable = {
+        card.server_id
+        for card in grid.get_grid(session, principal, GridQuery()).cards
+        if card.usable
+    }
     listed = {found["server_id"] for found in crud.list_servers(session, principal).items}
     in_playground = {server_id for server_id, _ in grid.list_usable(session, principal)}
     there = set(SERVERS) - world.gone_servers
@@ -55,7 +71,9 @@ def pairs_that_agree(session: Session, world: World) -> int:
             another = explain.explain_access(session, ASKER, **asked, tool="another")
             assert another.allowed is may_call(session, principal, server_id, "another")
         verdicts = {answer.rule: answer.verdict for answer in found.rules}
-        assert verdicts[found.decided_by] in (("grants",) if found.allowed else ("refuses", "not_met"))
+        assert verdicts[found.decided_by] in (
+            ("grants",) if found.allowed else ("refuses", "not_met")
+        )
         assert (found.next_step is None) is found.allowed
         assert all(answer.why for answer in with_tool.rules)
         event(f"{found.decided_by}: {found.allowed}")
@@ -67,10 +85,18 @@ def test_explain_agrees_with_grid_list_and_call(database: Database) -> None:
     """For a thousand pairs at least: up to four servers in each world, less those that are gone."""
     pairs = []
 
-    @settings(max_examples=350, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+    @settings(
+        max_examples=350,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+    )
     @given(world=WORLDS)
     def agree(world: World) -> None:
-        assume(world.key is None or world.key_has_owner or world.key_team is not None)  # no keys of nobody
+        assume(
+            world.key is None or world.key_has_owner or world.key_team is not None
+        )  # no keys of nobody
         with database.session(writes=True) as session:
             build(session, world)
             pairs.append(pairs_that_agree(session, world))
@@ -82,4 +108,9 @@ def test_explain_agrees_with_grid_list_and_call(database: Database) -> None:
 
 def test_the_operator_may_explain(database: Database) -> None:
     with database.session() as session:
-        assert explain.explain_access(session, OPERATOR, user_id="mel", server_id="id-notes").decided_by == "grants"
+        assert (
+            explain.explain_access(
+                session, OPERATOR, user_id="mel", server_id="id-notes"
+            ).decided_by
+            == "grants"
+        )

@@ -1,6 +1,8 @@
-"""Who may do what to a server in which state: the whole of `authorization.may`, as a table that people read.
+"""Who may do what to a server in which state: the whole of `authorization.may`, as a table that
+people read.
 
-`PORTAL_WRITE_GOLDEN=1 pytest tests/authorization/test_matrix.py` writes `matrix.txt` anew; its diff is read in review.
+`PORTAL_WRITE_GOLDEN=1 pytest tests/authorization/test_matrix.py` writes `matrix.txt` anew; its diff
+is read in review.
 """
 
 import difflib
@@ -11,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from portal import authorization as authz
-from portal.authorization import RULES, VISIBLE_FIELDS, Action, ServerFacts, Visibility, allowed_actions, may
+from portal.authorization import (
+    RULES,
+    VISIBLE_FIELDS,
+    Action,
+    ServerFacts,
+    Visibility,
+    allowed_actions,
+    may,
+)
 from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR, Principal, Reach, Role
 from portal.services.servers.views import ServerView
@@ -29,7 +39,9 @@ OF_THE_KEY = replace(GRANT, holder=("key", "k"))
 
 def _person(role: Role, *, granted: bool = False, **more: object) -> Principal:
     routes = ((GRANT,),) if granted else ()
-    return Principal("somebody", role, "somebody", routes_of_access=routes, is_internal=True, **more)  # type: ignore[arg-type]
+    return Principal(
+        "somebody", role, "somebody", routes_of_access=routes, is_internal=True, **more
+    )  # type: ignore[arg-type]
 
 
 MEMBER = _person(Role.MEMBER, granted=True)
@@ -57,9 +69,13 @@ PEOPLE = {
 
 def _server(server_id: str, **changes: object) -> ServerFacts:
     columns = {
-        "server_id": server_id, "approval_status": "active", "origin": "database", "allow_all_keys": False,
-        "available_on_public_internet": True, "is_public": False,
-    }  # fmt: skip
+        "server_id": server_id,
+        "approval_status": "active",
+        "origin": "database",
+        "allow_all_keys": False,
+        "available_on_public_internet": True,
+        "is_public": False,
+    }
     return ServerFacts(Server(**{**columns, **changes}), frozenset())
 
 
@@ -68,19 +84,25 @@ SERVERS = {
     "not granted": _server("other"),
     "open to all": _server("other", allow_all_keys=True),
     "granted, internal only": _server("granted", available_on_public_internet=False),
-    "granted, internal only, listed": _server("granted", available_on_public_internet=False, is_public=True),
+    "granted, internal only, listed": _server(
+        "granted", available_on_public_internet=False, is_public=True
+    ),
     "granted, pending": _server("granted", approval_status="pending_review"),
     "open to all, rejected": _server("other", approval_status="rejected", allow_all_keys=True),
     "granted, from config": _server("granted", origin="config"),
 }
-OF_SERVERS = sorted(a for a in Action if any(p in (authz.may_see, authz.may_use) for c in RULES[a] for p in c))
+OF_SERVERS = sorted(
+    a for a in Action if any(p in (authz.may_see, authz.may_use) for c in RULES[a] for p in c)
+)
 
 
 def table() -> str:
     """Each action, each state, and those who may."""
     lines = []
     for action in sorted(set(Action) - set(OF_SERVERS)):
-        lines.append(f"{action}: {', '.join(n for n, p in PEOPLE.items() if may(p, action)) or 'nobody'}")
+        lines.append(
+            f"{action}: {', '.join(n for n, p in PEOPLE.items() if may(p, action)) or 'nobody'}"
+        )
     for action in OF_SERVERS:
         lines.append(f"\n{action}")
         for state, server in SERVERS.items():
@@ -88,7 +110,8 @@ def table() -> str:
             lines.append(f"  {state}: {who or 'nobody'}")
     lines.append("\nfields of a server")
     lines += [
-        f"  {field}: {', '.join(f'{v} {VISIBLE_FIELDS[field][v]}' for v in Visibility if v in VISIBLE_FIELDS[field])}"
+        f"  {field}:"
+        f" {', '.join(f'{v} {VISIBLE_FIELDS[field][v]}' for v in Visibility if v in VISIBLE_FIELDS[field])}"
         for field in sorted(VISIBLE_FIELDS)
     ]
     return HEAD + "\n".join(lines) + "\n"
@@ -98,13 +121,17 @@ def test_who_may_do_what_is_as_the_table_says() -> None:
     text = table()
     if os.environ.get("PORTAL_WRITE_GOLDEN"):
         GOLDEN.write_text(text)
-    diff = difflib.unified_diff(GOLDEN.read_text().splitlines(), text.splitlines(), "table", "module", lineterm="", n=1)
+    diff = difflib.unified_diff(
+        GOLDEN.read_text().splitlines(), text.splitlines(), "table", "module", lineterm="", n=1
+    )
     assert not list(diff), "\n".join(["another answer than the table's:", *diff])
 
 
 def test_every_action_has_a_rule() -> None:
     assert set(RULES) == set(Action)
-    assert all(clause for clauses in RULES.values() for clause in clauses), "an empty clause would let everybody pass"
+    assert all(clause for clauses in RULES.values() for clause in clauses), (
+        "an empty clause would let everybody pass"
+    )
 
 
 @pytest.mark.parametrize("action", OF_SERVERS)
@@ -152,5 +179,9 @@ def test_credentials_are_visible_to_nobody_and_no_field_is_visible_by_accident()
         (("/v1/mcp/server",), "/v1/mcp/Server", False),
     ],
 )
-def test_allowed_routes_are_prefixes_of_whole_parts(prefixes: tuple[str, ...], path: str, allowed: bool) -> None:
-    assert authz.may_take_route(replace(MEMBER, key_id="k", allowed_routes=prefixes), path) is allowed
+def test_allowed_routes_are_prefixes_of_whole_parts(
+    prefixes: tuple[str, ...], path: str, allowed: bool
+) -> None:
+    assert (
+        authz.may_take_route(replace(MEMBER, key_id="k", allowed_routes=prefixes), path) is allowed
+    )

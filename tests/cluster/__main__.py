@@ -7,7 +7,11 @@ from types import FrameType
 
 from tests.cluster.topology import Cluster, cluster
 
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the end of the terminal is an orderly end, too
+_ENDS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # the end of the terminal is an orderly end, too
 
 
 def main() -> None:
@@ -32,9 +36,18 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _tell(running: Cluster) -> None:
-    lines = ["", f"  Sign in at   {running.url}/login", f"  E-mail       {running.admin_email}",
-             f"  Password     {running.admin_password}", f"  API key      {running.admin_key}", ""]  # fmt: skip
-    lines += [f"  {member.name:<12} {member.pid:>7}  {getattr(member, 'url', '')}" for member in running.members]
+    lines = [
+        "",
+        f"  Sign in at   {running.url}/login",
+        f"  E-mail       {running.admin_email}",
+        f"  Password     {running.admin_password}",
+        f"  API key      {running.admin_key}",
+        "",
+    ]
+    lines += [
+        f"  {member.name:<12} {member.pid:>7}  {getattr(member, 'url', '')}"
+        for member in running.members
+    ]
     lines += [f"  {'database':<12} {running.database_url}", "", "  Ctrl-C ends all of it.", ""]
     sys.stdout.write("\n".join(lines))
     sys.stdout.flush()

@@ -1,4 +1,5 @@
-"""One cluster for all of these tests. What they need of people is that of every test: Ada, Mel, their team and keys."""
+"""One cluster for all of these tests. What they need of people is that of every test: Ada, Mel,
+their team and keys."""
 
 import json
 from collections.abc import Iterator
@@ -19,11 +20,19 @@ ADMIN_KEY = "sk-cluster-bootstrap-key-0001"
 def running() -> Iterator[Cluster]:
     """The cluster. Dana signs in by SSO there, and is Admin by her group."""
     with forging_server() as provider:  # an honest one here, which knows no redirect URI beforehand
-        provider.claims |= {"sub": "dana", "email": "dana@example.com", "name": "Dana", "groups": ["mcp-admins"]}
+        provider.claims |= {
+            "sub": "dana",
+            "email": "dana@example.com",
+            "name": "Dana",
+            "groups": ["mcp-admins"],
+        }
         corp = {
-            "name": "corp", "issuer": provider.issuer, "client_id": provider.client_id,
-            "client_secret": provider.client_secret, "roles": {"mcp-admins": "proxy_admin"},
-        }  # fmt: skip
+            "name": "corp",
+            "issuer": provider.issuer,
+            "client_id": provider.client_id,
+            "client_secret": provider.client_secret,
+            "roles": {"mcp-admins": "proxy_admin"},
+        }
         with cluster(
             PORTAL_SIGN_IN_PROVIDERS=json.dumps([corp]),
             PORTAL_BOOTSTRAP_API_KEY=ADMIN_KEY,
@@ -34,7 +43,8 @@ def running() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def database(running: Cluster) -> Iterator[Database]:
-    """The cluster's database, with the people in it; `write` writes there, past the cluster's processes."""
+    """The cluster's database, with the people in it; `write` writes there, past the cluster's
+    processes."""
     database = open_database(read_settings(running.environment))
     with database.session(writes=True) as session:
         add_people(session)

@@ -17,9 +17,15 @@ class Member:
     """A process by its name; it leads a group of its own, so that what it forked goes with it."""
 
     def __init__(
-        self, name: str, argv: Sequence[str | Path], environment: Mapping[str, str], is_ready: Callable[[], bool],
-        *, ends_at: signal.Signals = signal.SIGTERM, cwd: Path,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        environment: Mapping[str, str],
+        is_ready: Callable[[], bool],
+        *,
+        ends_at: signal.Signals = signal.SIGTERM,
+        cwd: Path,
+    ) -> None:
         self.name, self.environment = name, dict(environment)
         self._argv, self._is_ready, self._ends_at, self._cwd = argv, is_ready, ends_at, cwd
         self._said = ""
@@ -50,7 +56,8 @@ class Member:
         )
 
     def wait(self) -> None:
-        """Wait until it is ready. Raises AssertionError, with what it said, where it ends before that."""
+        """Wait until it is ready. Raises AssertionError, with what it said, where it ends before
+        that."""
         self.wait_until(self._is_ready)
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
@@ -80,7 +87,8 @@ class Member:
         self._running.process.send_signal(number)
 
     def end(self) -> None:
-        """Make sure that nothing of it is left, whatever state it is in. What it holds is not needed any more."""
+        """Make sure that nothing of it is left, whatever state it is in. What it holds is not
+        needed any more."""
         if self.is_running:
             self.kill()
         self._leave()
@@ -111,7 +119,15 @@ class Postgres(Member):
 class Served(Member):
     """One that answers at a port of its own; `url` is its address."""
 
-    def __init__(self, name: str, argv: Sequence[str | Path], environment: Mapping[str, str],
-                 is_ready: Callable[[], bool], *, port: int, **options: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        environment: Mapping[str, str],
+        is_ready: Callable[[], bool],
+        *,
+        port: int,
+        **options: Any,
+    ) -> None:
         super().__init__(name, argv, environment, is_ready, **options)
         self.port, self.url = port, f"http://127.0.0.1:{port}"

@@ -1,4 +1,5 @@
-"""PostgreSQL, Redis and nginx of a cluster: Debian's programs on free loopback ports, in a folder of the cluster's."""
+"""PostgreSQL, Redis and nginx of a cluster: Debian's programs on free loopback ports, in a folder
+of the cluster's."""
 
 import os
 import shutil
@@ -15,12 +16,19 @@ from tests.peers import ROOT, accepts, bare_environment, free_port, run, unavail
 _CONFIG = ROOT / "deploy" / "nginx" / "nginx.conf"
 _NGINX = Path("/usr/sbin/nginx")
 # No fsync: what is acknowledged survives the end of the server all the same, if not a power cut.
-_POSTGRES = {"listen_addresses": "127.0.0.1", "max_connections": "200", "fsync": "off", "full_page_writes": "off"}
+_POSTGRES = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "fsync": "off",
+    "full_page_writes": "off",
+}
 
 
 def make_postgres(folder: Path) -> tuple[Postgres, str]:
     """A PostgreSQL with an empty database, running, and the database's URL."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    programs = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name)
+    )
     if not programs:
         unavailable("PostgreSQL")
     home = folder / "postgres"
@@ -30,16 +38,36 @@ def make_postgres(folder: Path) -> tuple[Postgres, str]:
         shutil.chown(home, "postgres", "postgres")
         as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     made = run(
-        [*as_owner, programs[-1] / "initdb", "-D", home / "data", "-U", "portal", "--auth=trust", "-E", "UTF8",
-         "--locale=C.UTF-8", "--no-sync"], env=bare_environment(), cwd=home,
-    )  # fmt: skip
+        [
+            *as_owner,
+            programs[-1] / "initdb",
+            "-D",
+            home / "data",
+            "-U",
+            "portal",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ],
+        env=bare_environment(),
+        cwd=home,
+    )
     assert made.returncode == 0, made.stderr
     port = free_port()
     options = {**_POSTGRES, "port": str(port), "unix_socket_directories": str(home)}
     server = f"postgresql://portal@127.0.0.1:{port}"
     argv = [*as_owner, programs[-1] / "postgres", "-D", home / "data"]
     argv += [f"--{name}={value}" for name, value in options.items()]
-    member = Postgres("postgres", argv, bare_environment(), lambda: _opens(server), ends_at=signal.SIGINT, cwd=home)
+    member = Postgres(
+        "postgres",
+        argv,
+        bare_environment(),
+        lambda: _opens(server),
+        ends_at=signal.SIGINT,
+        cwd=home,
+    )
     member.start()
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database portal")
@@ -58,22 +86,36 @@ def make_redis(folder: Path) -> tuple[Member, str]:
 
 
 def make_nginx(folder: Path, port: int, portals: list[int]) -> Served:
-    """An nginx, not started yet, before `portals`; its answers tell by `X-Served-By` which of them it asked."""
+    """An nginx, not started yet, before `portals`; its answers tell by `X-Served-By` which of them
+    it asked."""
     if not _NGINX.exists():
         unavailable("nginx")
     home = folder / "nginx"
     home.mkdir()
     shutil.copy(_CONFIG, home)
-    (home / "members.conf").write_text("".join(f"server 127.0.0.1:{member} fail_timeout=2s;\n" for member in portals))
+    (home / "members.conf").write_text(
+        "".join(f"server 127.0.0.1:{member} fail_timeout=2s;\n" for member in portals)
+    )
     (home / "listen.conf").write_text(
         f"listen 127.0.0.1:{port};\nadd_header X-Served-By $upstream_addr always;\n"
-    )  # fmt: skip
+    )
     argv: list[str | Path] = [_NGINX, "-p", home, "-c", home / "nginx.conf", "-g", "daemon off;"]
-    return Served("nginx", argv, bare_environment(), lambda: accepts(port), port=port, ends_at=signal.SIGQUIT, cwd=home)
+    return Served(
+        "nginx",
+        argv,
+        bare_environment(),
+        lambda: accepts(port),
+        port=port,
+        ends_at=signal.SIGQUIT,
+        cwd=home,
+    )
 
 
 def _opens(server: str) -> bool:
-    with suppress(psycopg.OperationalError), psycopg.connect(f"{server}/postgres", connect_timeout=2):
+    with (
+        suppress(psycopg.OperationalError),
+        psycopg.connect(f"{server}/postgres", connect_timeout=2),
+    ):
         return True
     return False
 

@@ -1,4 +1,5 @@
-"""What is changed through one web process holds in the next request to any other (R-MP-01, R-MP-02, R-MP-03)."""
+"""What is changed through one web process holds in the next request to any other (R-MP-01, R-MP-02,
+R-MP-03)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -25,14 +26,19 @@ class Members:
 
     def change(self, method: str, path: str, body: object = None, *, as_: str = "ada") -> Any:
         """Change something through the one; what it answers."""
-        answer = httpx2.request(method, f"{self.here}{path}", json=body, headers=by(as_), timeout=30, verify=TRUST)
+        answer = httpx2.request(
+            method, f"{self.here}{path}", json=body, headers=by(as_), timeout=30, verify=TRUST
+        )
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
     def read(self, path: str, what: Callable[[httpx2.Response], T], *, as_: str = "ada") -> T:
         """What the other one answers, and then both, again and again: always the same."""
         urls = TIMES * [self.there, self.here]
-        found = [what(httpx2.get(f"{url}{path}", headers=by(as_), timeout=30, verify=TRUST)) for url in urls]
+        found = [
+            what(httpx2.get(f"{url}{path}", headers=by(as_), timeout=30, verify=TRUST))
+            for url in urls
+        ]
         assert all(seen == found[0] for seen in found), found
         return found[0]
 
@@ -61,13 +67,18 @@ def person(members: Members) -> Iterator[tuple[str, str]]:
     """A person of this test alone: their id, and a key of theirs."""
     body = {"email": "kim@example.com", "role": "internal_user", "password": PASSWORD}
     user_id = members.change("POST", "/v1/users", body)["user_id"]
-    yield user_id, members.change("POST", "/v1/keys", {"key_alias": "of Kim", "user_id": user_id})["key"]
+    yield (
+        user_id,
+        members.change("POST", "/v1/keys", {"key_alias": "of Kim", "user_id": user_id})["key"],
+    )
     members.change("DELETE", f"/v1/users/{user_id}")
 
 
 def signed_in(url: str) -> HttpBrowser:
     browser = HttpBrowser()
-    page = browser.submit(browser.visit(f"{url}/login"), "Sign in", email="kim@example.com", password=PASSWORD)
+    page = browser.submit(
+        browser.visit(f"{url}/login"), "Sign in", email="kim@example.com", password=PASSWORD
+    )
     assert page.status == 200
     return browser
 
@@ -83,14 +94,19 @@ def names(answer: httpx2.Response) -> set[str]:
 def test_a_server_is_edited(members: Members, server: str) -> None:
     for text in ("once", "twice"):
         members.change("PUT", "/v1/mcp/server", {"server_id": server, "description": text})
-        assert members.read(f"/v1/mcp/server/{server}", lambda answer: answer.json()["description"]) == text
+        assert (
+            members.read(f"/v1/mcp/server/{server}", lambda answer: answer.json()["description"])
+            == text
+        )
 
 
 def test_a_live_server_is_rejected_and_approved_again(members: Members) -> None:
     body = {"server_name": "proposed", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
     server_id = members.change("POST", "/v1/mcp/server/register", body, as_="mel")["server_id"]
     members.change("PUT", f"/v1/mcp/server/{server_id}/approve")
-    members.change("PATCH", f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": [server_id]}})
+    members.change(
+        "PATCH", f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": [server_id]}}
+    )
     assert members.read("/v1/mcp/server", names, as_="mel") == {"proposed"}
     members.change("PUT", f"/v1/mcp/server/{server_id}/reject", {"review_notes": "Not any more."})
     assert members.read("/v1/mcp/server", names, as_="mel") == set()
@@ -99,8 +115,12 @@ def test_a_live_server_is_rejected_and_approved_again(members: Members) -> None:
 
 def test_a_grant_is_given_and_taken(members: Members, server: str) -> None:
     for granted in ([server], [], [server]):
-        members.change("PATCH", f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": granted}})
-        assert members.read("/v1/mcp/server", names, as_="mel") == ({"moving"} if granted else set())
+        members.change(
+            "PATCH", f"/v1/teams/{CREW}", {"object_permission": {"mcp_servers": granted}}
+        )
+        assert members.read("/v1/mcp/server", names, as_="mel") == (
+            {"moving"} if granted else set()
+        )
 
 
 def test_a_key_is_revoked(members: Members, person: tuple[str, str]) -> None:
@@ -113,7 +133,11 @@ def test_a_key_is_revoked(members: Members, person: tuple[str, str]) -> None:
 
 def test_a_role_changes(members: Members, person: tuple[str, str]) -> None:
     user_id, key = person
-    for role, expected in (("internal_user", 403), ("proxy_admin_viewer", 200), ("internal_user", 403)):
+    for role, expected in (
+        ("internal_user", 403),
+        ("proxy_admin_viewer", 200),
+        ("internal_user", 403),
+    ):
         members.change("PATCH", f"/v1/users/{user_id}", {"role": role})
         assert members.read("/v1/users?limit=1", status, as_=key) == expected
 
@@ -148,7 +172,9 @@ def test_required_fields_change(members: Members) -> None:
     body = {"server_name": "lacking", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
     members.change("PATCH", "/v1/settings", {"mcp_required_fields": ["description"]})
     for url in (members.there, members.here):
-        answer = httpx2.post(f"{url}/v1/mcp/server/register", json=body, headers=by("mel"), timeout=30)
+        answer = httpx2.post(
+            f"{url}/v1/mcp/server/register", json=body, headers=by("mel"), timeout=30
+        )
         assert answer.status_code == 400, answer.text
     members.change("PATCH", "/v1/settings", {"mcp_required_fields": []})
 
@@ -156,7 +182,9 @@ def test_required_fields_change(members: Members) -> None:
 def test_trusted_proxies_change(members: Members) -> None:
     def seen_from(url: str) -> str:
         headers = {**by("ada"), "X-Forwarded-For": "192.0.2.7, 198.51.100.9"}
-        return str(httpx2.get(f"{url}/v1/mcp/network/client-ip", headers=headers, timeout=30).json()["ip"])
+        return str(
+            httpx2.get(f"{url}/v1/mcp/network/client-ip", headers=headers, timeout=30).json()["ip"]
+        )
 
     for trusted, address in ((["198.51.100.0/24"], "192.0.2.7"), ([], "198.51.100.9")):
         members.change("PATCH", "/v1/settings", {"trusted_proxies": trusted})
@@ -167,6 +195,8 @@ def test_the_public_list_changes(members: Members, server: str) -> None:
     members.change("PATCH", "/v1/settings", {"enable_mcp_registry": True})
     for listed in ([server], []):
         members.change("POST", "/v1/mcp/make_public", {"mcp_server_ids": listed})
-        assert members.read("/v0.1/servers", lambda answer: len(answer.json()["servers"])) == len(listed)
+        assert members.read("/v0.1/servers", lambda answer: len(answer.json()["servers"])) == len(
+            listed
+        )
     members.change("PATCH", "/v1/settings", {"enable_mcp_registry": False})
     assert members.read("/v0.1/servers", status) == 404

@@ -10,7 +10,9 @@ from tests.factories import PASSWORD
 
 
 @pytest.mark.usefixtures("database")
-def test_sign_in_edit_a_server_and_see_it(running: Cluster, browser_page_factory: Callable[..., Page]) -> None:
+def test_sign_in_edit_a_server_and_see_it(
+    running: Cluster, browser_page_factory: Callable[..., Page]
+) -> None:
     served: set[str] = set()
     page = browser_page_factory()
     page.on("response", lambda answer: served.add(answer.headers.get("x-served-by", "")))

@@ -1,4 +1,5 @@
-"""SSO, Connect, the broker and temporary servers where each request goes to the next member in turn."""
+"""SSO, Connect, the broker and temporary servers where each request goes to the next member in
+turn."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +33,13 @@ def dana(public: str) -> Iterator[HttpBrowser]:
 
 
 def added(public: str, name: str, upstream: ProtectedServer) -> str:
-    body = {"server_id": name, "server_name": name, "transport": "http", "url": upstream.url, "auth_type": "oauth2"}
+    body = {
+        "server_id": name,
+        "server_name": name,
+        "transport": "http",
+        "url": upstream.url,
+        "auth_type": "oauth2",
+    }
     answer = httpx2.post(f"{public}/v1/mcp/server", json=body, headers=BY_KEY)
     assert answer.status_code == 201, answer.text
     return name
@@ -53,8 +60,13 @@ def call_whoami(browser: HttpBrowser, public: str, server_id: str) -> str:
 def test_people_sign_in_and_stay_signed_in(public: str) -> None:
     for _ in range(ROUNDS):
         with HttpBrowser() as browser:
-            assert browser.visit(f"{public}/login/corp?next=/admin/users").url == f"{public}/admin/users"
-            assert all(browser.visit(f"{public}/profile").url.endswith("/profile") for _ in range(4))
+            assert (
+                browser.visit(f"{public}/login/corp?next=/admin/users").url
+                == f"{public}/admin/users"
+            )
+            assert all(
+                browser.visit(f"{public}/profile").url.endswith("/profile") for _ in range(4)
+            )
 
 
 def test_people_connect_call_renew_and_leave(
@@ -63,7 +75,9 @@ def test_people_connect_call_renew_and_leave(
     for number in range(ROUNDS):
         protected_mcp_server.reset()
         server_id = added(public, f"guarded{number}", protected_mcp_server)
-        page = dana.submit(dana.visit(f"{public}/credentials/{server_id}/connect"), f"Connect to {server_id}")
+        page = dana.submit(
+            dana.visit(f"{public}/credentials/{server_id}/connect"), f"Connect to {server_id}"
+        )
         assert f"Connected to {server_id}" in onward(dana, page).text
         assert "alice" in call_whoami(dana, public, server_id)
         protected_mcp_server.expire_access_tokens()
@@ -85,8 +99,14 @@ def test_clients_get_tokens_through_the_broker(
     by_her_key = {"Authorization": f"Bearer {made['key']}"}
     base = f"{public}/v1/mcp/server/oauth/{server_id}"
     for number in range(ROUNDS):
-        asked = {**ASKED, "client_id": f"https://client.example/{number}", "redirect_uri": CLIENT_REDIRECT}
-        away = httpx2.get(f"{base}/authorize", params=asked, headers=by_her_key, follow_redirects=False)
+        asked = {
+            **ASKED,
+            "client_id": f"https://client.example/{number}",
+            "redirect_uri": CLIENT_REDIRECT,
+        }
+        away = httpx2.get(
+            f"{base}/authorize", params=asked, headers=by_her_key, follow_redirects=False
+        )
         assert away.status_code == 307, away.text
         page = dana.visit(away.headers["location"])
         code = dana.submit(page, "Allow", until=CLIENT_REDIRECT).query["code"]
@@ -101,14 +121,26 @@ def test_clients_get_tokens_through_the_broker(
         assert httpx2.post(f"{base}/token", data=form, headers=by_her_key).status_code == 400
 
 
-def test_tmp_07_a_definition_that_one_holds_the_other_knows(public: str, protected_mcp_server: ProtectedServer) -> None:
-    body = {"server_id": "trial", "server_name": "trial", "transport": "http", "url": protected_mcp_server.url,
-            "auth_type": "oauth2"}  # fmt: skip
-    assert httpx2.post(f"{public}/v1/mcp/server/oauth/session", json=body, headers=BY_KEY).status_code == 200
+def test_tmp_07_a_definition_that_one_holds_the_other_knows(
+    public: str, protected_mcp_server: ProtectedServer
+) -> None:
+    body = {
+        "server_id": "trial",
+        "server_name": "trial",
+        "transport": "http",
+        "url": protected_mcp_server.url,
+        "auth_type": "oauth2",
+    }
+    assert (
+        httpx2.post(f"{public}/v1/mcp/server/oauth/session", json=body, headers=BY_KEY).status_code
+        == 200
+    )
     asked = {**ASKED, "redirect_uri": CLIENT_REDIRECT}
     for _ in range(6):
         url = f"{public}/v1/mcp/server/oauth/trial/authorize"
-        assert httpx2.get(url, params=asked, headers=BY_KEY, follow_redirects=False).status_code == 307
+        assert (
+            httpx2.get(url, params=asked, headers=BY_KEY, follow_redirects=False).status_code == 307
+        )
 
 
 def test_a_key_brought_in_a_clients_flow_is_known_to_both(public: str, dana: HttpBrowser) -> None:
@@ -118,8 +150,15 @@ def test_a_key_brought_in_a_clients_flow_is_known_to_both(public: str, dana: Htt
     asked = {**ASKED, "redirect_uri": CLIENT_REDIRECT, "server_id": "keyed"}
     for _ in range(ROUNDS):
         page = dana.visit(str(httpx2.URL(f"{public}/oauth/authorize", params=asked)))
-        code = dana.submit(page, "Allow", until=CLIENT_REDIRECT, key="the-key-of-dana").query["code"]
-        form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER,
-                "client_id": ASKED["client_id"], "redirect_uri": CLIENT_REDIRECT}  # fmt: skip
+        code = dana.submit(page, "Allow", until=CLIENT_REDIRECT, key="the-key-of-dana").query[
+            "code"
+        ]
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "code_verifier": VERIFIER,
+            "client_id": ASKED["client_id"],
+            "redirect_uri": CLIENT_REDIRECT,
+        }
         answers = [httpx2.post(f"{public}/oauth/token", data=form).status_code for _ in range(2)]
         assert answers == [200, 400]

@@ -1,4 +1,5 @@
-"""What `docs/backup-and-keys.md` tells an operator to do, on a cluster of its own: it changes what all others use.
+"""What `docs/backup-and-keys.md` tells an operator to do, on a cluster of its own: it changes what
+all others use.
 
 Every process is restarted four times, so it is for `make cluster-test` alone.
 """
@@ -16,7 +17,8 @@ import pytest
 from tests.cluster.topology import Cluster, cluster
 
 pytestmark = pytest.mark.skipif(
-    "CLUSTER_IN_FULL" not in os.environ, reason="takes a minute of restarts: run `make cluster-test`"
+    "CLUSTER_IN_FULL" not in os.environ,
+    reason="takes a minute of restarts: run `make cluster-test`",
 )
 SERVER = {"server_name": "docs", "transport": "http", "url": "http://127.0.0.1:9/SECRET-path/mcp"}
 
@@ -49,7 +51,8 @@ def urls(running: Cluster) -> list[str]:
 def test_r_sec_10_the_key_is_changed_while_the_cluster_serves(started: Cluster) -> None:
     old = started.environment["PORTAL_ENCRYPTION_KEYS"]
     new = "k2:" + base64.b64encode(secrets.token_bytes(32)).decode()
-    answers, done = [], threading.Event()
+    answers = []
+    done = threading.Event()
 
     def go_on() -> None:
         while not done.wait(0.2):
@@ -69,17 +72,26 @@ def test_r_sec_10_the_key_is_changed_while_the_cluster_serves(started: Cluster) 
     assert rotated.returncode == 0, rotated.stderr
     assert verified.returncode == 0, verified.stdout
     assert answers
-    assert all(found == [SERVER["url"]] for found in answers), "no request failed, and none read it as not set"
+    assert all(found == [SERVER["url"]] for found in answers), (
+        "no request failed, and none read it as not set"
+    )
     assert urls(started) == [SERVER["url"]], "the new key alone opens it"
 
 
 def test_r_br_02_what_was_dumped_is_restored(started: Cluster, tmp_path: object) -> None:
-    url, dump = started.database_url, f"{tmp_path}/portal.dump"
+    url = started.database_url
+    dump = f"{tmp_path}/portal.dump"
 
     def run(*command: str) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
-    run("pg_dump", "--format=custom", "--exclude-schema=portal_journal", f"--file={dump}", f"--dbname={url}")
+    run(
+        "pg_dump",
+        "--format=custom",
+        "--exclude-schema=portal_journal",
+        f"--file={dump}",
+        f"--dbname={url}",
+    )
     late = ask(started).post("/v1/mcp/server", json=SERVER | {"server_name": "late"})
     assert late.status_code == 201
     members = (*started.web, *started.workers)

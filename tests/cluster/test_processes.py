@@ -27,12 +27,17 @@ def children(pid: int) -> set[int]:
 
 def sockets(pid: int) -> set[str]:
     """The inodes of its sockets."""
-    links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-    return {name.removeprefix("socket:[").rstrip("]") for name in links if name.startswith("socket:")}
+    links = [
+        link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()
+    ]
+    return {
+        name.removeprefix("socket:[").rstrip("]") for name in links if name.startswith("socket:")
+    }
 
 
 def connected_to(*urls: str) -> set[str]:
-    """The inodes of all sockets on this machine that are connected to the ports of these addresses."""
+    """The inodes of all sockets on this machine that are connected to the ports of these
+    addresses."""
     ports = {f"{urlsplit(url).port:04X}" for url in urls}
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {line[9] for line in lines if line[2].rpartition(":")[2] in ports and line[3] == "01"}
@@ -41,16 +46,22 @@ def connected_to(*urls: str) -> set[str]:
 def test_no_two_processes_share_a_connection(running: Cluster) -> None:
     for member in running.web:
         for _ in range(8):
-            assert httpx2.get(f"{member.url}/v1/me", headers=BY_ADMIN, timeout=30).status_code == 200
+            assert (
+                httpx2.get(f"{member.url}/v1/me", headers=BY_ADMIN, timeout=30).status_code == 200
+            )
     outside = connected_to(running.database_url, running.redis_url)
     for member in running.web:
         held = [sockets(pid) & outside for pid in sorted(children(member.pid))]
         assert any(held), "they do ask the database"
-        assert not sockets(member.pid) & outside, "the master holds none that its children could inherit"
+        assert not sockets(member.pid) & outside, (
+            "the master holds none that its children could inherit"
+        )
         assert sum(map(len, held)) == len(set().union(*held))
 
 
-def test_the_portal_serves_on_the_schema_of_the_next_version(running: Cluster, database: Database) -> None:
+def test_the_portal_serves_on_the_schema_of_the_next_version(
+    running: Cluster, database: Database
+) -> None:
     with database.engine.begin() as connection:
         [at] = connection.execute(text("select version_num from alembic_version")).one()
         connection.execute(text("update alembic_version set version_num = '9999'"))
@@ -73,16 +84,22 @@ def test_sighup_makes_the_processes_anew(running: Cluster) -> None:
     assert httpx2.get(f"{member.url}/v1/me", headers=BY_ADMIN, timeout=30).status_code == 200
 
 
-def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(running: Cluster, write: Write) -> None:
+def test_a_request_that_is_under_way_is_answered_before_the_portal_ends(
+    running: Cluster, write: Write
+) -> None:
     member = running.web[1]
     with upstreams() as upstream:
         upstream.answers.clear()
         with write() as session:
             make_server(session, "slow", url=upstream.url("slow"))
-            session.execute(update(Server).values(probe_due_at=now() + timedelta(hours=1)))  # no worker's turn
+            session.execute(
+                update(Server).values(probe_due_at=now() + timedelta(hours=1))
+            )  # no worker's turn
         found: list[httpx2.Response] = []
         url = f"{member.url}/v1/mcp/server/id-slow"
-        asking = threading.Thread(target=lambda: found.append(httpx2.get(url, headers=BY_ADMIN, timeout=60)))
+        asking = threading.Thread(
+            target=lambda: found.append(httpx2.get(url, headers=BY_ADMIN, timeout=60))
+        )
         asking.start()
         assert upstream.until(lambda: upstream.asked["slow", "server/discover"] == 1)
         member.signal(signal.SIGTERM)

@@ -17,7 +17,9 @@ def asked(running: Cluster, times: int) -> list[httpx2.Response]:
 @pytest.fixture(autouse=True)
 def all_take_part(running: Cluster) -> None:
     """The proxy leaves alone for a moment a member that another test ended."""
-    running.nginx.wait_until(lambda: len({answer.headers["x-served-by"] for answer in asked(running, 2)}) == 2)
+    running.nginx.wait_until(
+        lambda: len({answer.headers["x-served-by"] for answer in asked(running, 2)}) == 2
+    )
 
 
 def test_requests_are_spread_evenly_over_the_members(running: Cluster) -> None:
@@ -28,7 +30,9 @@ def test_requests_are_spread_evenly_over_the_members(running: Cluster) -> None:
 def test_the_portal_believes_what_the_proxy_says_of_the_caller(running: Cluster) -> None:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}", "X-Forwarded-For": "192.0.2.7"}
     answer = httpx2.get(f"{running.url}/v1/mcp/network/client-ip", headers=headers, timeout=30)
-    assert answer.json() == {"ip": "192.0.2.7"}, "the proxy appends its own caller, which is trusted here"
+    assert answer.json() == {"ip": "192.0.2.7"}, (
+        "the proxy appends its own caller, which is trusted here"
+    )
 
 
 def test_nobody_notices_a_member_that_is_killed_and_comes_back(running: Cluster) -> None:

@@ -1,4 +1,5 @@
-"""Two workers share what is due, and one that is killed or stalls leaves it to the other (R-MP-05)."""
+"""Two workers share what is due, and one that is killed or stalls leaves it to the other
+(R-MP-05)."""
 
 import signal
 from collections.abc import Iterator
@@ -45,7 +46,11 @@ def stored(database: Database, server_id: str) -> Any:
 
 def looks(database: Database, server_id: str) -> list[str]:
     with database.session() as session:
-        found = select(HealthRecord.status).where(HealthRecord.server_id == server_id).order_by(HealthRecord.checked_at)
+        found = (
+            select(HealthRecord.status)
+            .where(HealthRecord.server_id == server_id)
+            .order_by(HealthRecord.checked_at)
+        )
         return list(session.scalars(found))
 
 
@@ -61,7 +66,9 @@ def only_the_first_begins(both: Cluster, upstream: Upstream, write: Write, name:
 def lease_is_over(write: Write, server_id: str) -> None:
     """What two minutes do."""
     with write() as session:
-        session.execute(update(Server).where(Server.server_id == server_id).values(probe_due_at=now()))
+        session.execute(
+            update(Server).where(Server.server_id == server_id).values(probe_due_at=now())
+        )
 
 
 def test_each_due_server_is_probed_by_one_of_two_workers(
@@ -77,7 +84,9 @@ def test_each_due_server_is_probed_by_one_of_two_workers(
         worker.signal(signal.SIGCONT)
     assert upstream.until(lambda: upstream.together > ONE_WORKERS_MOST), "both are at it"
     upstream.answers.set()
-    assert upstream.until(lambda: all(upstream.asked[f"many{number}", "tools/list"] for number in range(MANY)))
+    assert upstream.until(
+        lambda: all(upstream.asked[f"many{number}", "tools/list"] for number in range(MANY))
+    )
     for number in range(MANY):
         name = f"many{number}"
         assert looks(database, f"id-{name}") == ["healthy"]
@@ -116,12 +125,15 @@ def test_what_a_worker_saw_before_it_stalled_is_not_written_over_what_another_sa
     first.signal(signal.SIGCONT)
     with write() as session:
         make_server(session, "next", url=upstream.url("next"))
-    await_health(upstream, database, "id-next", "healthy")  # it has ended its round, and begun another
+    await_health(
+        upstream, database, "id-next", "healthy"
+    )  # it has ended its round, and begun another
     assert looks(database, "id-stalled") == ["healthy"]
 
 
 def await_health(upstream: Upstream, database: Database, server_id: str, status: str) -> None:
-    """Look until the stored health is that; the pause between two looks is a wait for the upstream to be asked."""
+    """Look until the stored health is that; the pause between two looks is a wait for the upstream
+    to be asked."""
     end = now() + timedelta(seconds=60)
     while stored(database, server_id).health_status != status:
         assert now() < end, stored(database, server_id)

@@ -29,7 +29,8 @@ _PORTAL = (sys.executable, "-m", "portal.cli")
 
 @dataclass(frozen=True)
 class Cluster:
-    """The members of a running cluster, and how to get in: `admin_key` goes into `Authorization: Bearer`."""
+    """The members of a running cluster, and how to get in: `admin_key` goes into `Authorization:
+    Bearer`."""
 
     url: str
     nginx: Served
@@ -58,10 +59,14 @@ class Cluster:
 def cluster(*, port: int | None = None, processes: int = 2, **settings: str) -> Iterator[Cluster]:
     """A cluster that runs while the block does.
 
-    `port` is where nginx listens, a free one by default; `processes` is what each `portal serve` forks; `settings` are
-    further `PORTAL_…` variables of all portal processes. Raises AssertionError where a member does not start.
+    `port` is where nginx listens, a free one by default; `processes` is what each `portal serve`
+    forks; `settings` are further `PORTAL_…` variables of all portal processes. Raises
+    AssertionError where a member does not start.
     """
-    with ExitStack() as running, tempfile.TemporaryDirectory(prefix="portal-cluster-", dir="/tmp") as made:
+    with (
+        ExitStack() as running,
+        tempfile.TemporaryDirectory(prefix="portal-cluster-", dir="/tmp") as made,
+    ):
         folder = Path(made)
         folder.chmod(0o755)  # PostgreSQL and nginx give up root, and have to get to what is theirs
         postgres, database_url = make_postgres(folder)
@@ -96,7 +101,9 @@ def cluster(*, port: int | None = None, processes: int = 2, **settings: str) -> 
         yield found
 
 
-def _environment(database_url: str, redis_url: str, public_url: str, settings: dict[str, str]) -> dict[str, str]:
+def _environment(
+    database_url: str, redis_url: str, public_url: str, settings: dict[str, str]
+) -> dict[str, str]:
     return bare_environment(
         **{
             "PORTAL_DATABASE_URL": database_url,

@@ -31,4 +31,7 @@ def test_basic_is_base64_of_user_and_password_in_utf_8() -> None:
 
 
 def test_the_set_up_link_holds_any_id() -> None:
-    assert setup_url("https://p.example", "a/b ?#é") == "https://p.example/credentials/a%2Fb%20%3F%23%C3%A9"
+    assert (
+        setup_url("https://p.example", "a/b ?#é")
+        == "https://p.example/credentials/a%2Fb%20%3F%23%C3%A9"
+    )

@@ -9,19 +9,27 @@ from portal.domain.destinations import PARTS_OF, Held, Route, canonical, moved
 from portal.domain.servers import CREDENTIAL_NAMES
 
 HOME = Route(
-    transport="http", address="https://a.example", token_url="https://t.example", exchange="https://x.example",
-    authorization_url="https://u.example", registration_url="https://r.example",
-)  # fmt: skip
+    transport="http",
+    address="https://a.example",
+    token_url="https://t.example",
+    exchange="https://x.example",
+    authorization_url="https://u.example",
+    registration_url="https://r.example",
+)
 ALL = [Held(name, 1 if name.startswith("people") else 0) for name in PARTS_OF]
 
 
 @pytest.mark.parametrize(
     "spelling",
     [
-        "https://A.Example/path", "https://a.example:443", "HTTPS://a.example", "https://a.example.", "https://a.example?q",
+        "https://A.Example/path",
+        "https://a.example:443",
+        "HTTPS://a.example",
+        "https://a.example.",
+        "https://a.example?q",
         "https://a.example/#x",
     ],
-)  # fmt: skip
+)
 def test_spellings_of_one_origin_are_no_move(spelling: str) -> None:
     assert canonical(spelling) == "https://a.example"
     assert moved(HOME, replace(HOME, address=spelling), ALL) == ()
@@ -30,10 +38,12 @@ def test_spellings_of_one_origin_are_no_move(spelling: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("https://bücher.example", "https://xn--bcher-kva.example"), ("https://BÜCHER.example", "https://bücher.example"),
-        ("http://[::1]:80", "http://[0:0:0:0:0:0:0:1]"), ("http://[2001:DB8::1]", "http://[2001:db8:0::1]"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://BÜCHER.example", "https://bücher.example"),
+        ("http://[::1]:80", "http://[0:0:0:0:0:0:0:1]"),
+        ("http://[2001:DB8::1]", "http://[2001:db8:0::1]"),
     ],
-)  # fmt: skip
+)
 def test_names_and_addresses_have_one_spelling(one: str, other: str) -> None:
     assert canonical(one) == canonical(other) != ""
 
@@ -41,13 +51,27 @@ def test_names_and_addresses_have_one_spelling(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        "http://a.example", "https://a.example:444", "https://b.example", "https://a.example.evil", "https://aa.example",
-        "https://a.example@b.example", "https://xn--a.example", "https://[::1]", "https://127.0.0.1", "https://а.example",
+        "http://a.example",
+        "https://a.example:444",
+        "https://b.example",
+        "https://a.example.evil",
+        "https://aa.example",
+        "https://a.example@b.example",
+        "https://xn--a.example",
+        "https://[::1]",
+        "https://127.0.0.1",
+        "https://а.example",
     ],
-)  # fmt: skip
+)
 def test_another_scheme_port_or_host_is_a_move(other: str) -> None:
     names = {m.secret for m in moved(HOME, replace(HOME, address=other), ALL)}
-    assert names >= {"static_headers", "env_vars", "credentials.auth_value", "people.values", "people.keys"}
+    assert names >= {
+        "static_headers",
+        "env_vars",
+        "credentials.auth_value",
+        "people.values",
+        "people.keys",
+    }
     assert "credentials.client_secret" not in names  # its token endpoint is typed, and stays
 
 
@@ -63,17 +87,23 @@ def test_another_scheme_port_or_host_is_a_move(other: str) -> None:
         ({"command": "node"}, {"env", "args"}),
         ({"args": ("x",)}, {"env"}),
     ],
-)  # fmt: skip
-def test_each_part_of_a_route_moves_what_goes_there(change: dict[str, Any], names: set[str]) -> None:
+)
+def test_each_part_of_a_route_moves_what_goes_there(
+    change: dict[str, Any], names: set[str]
+) -> None:
     assert {m.secret for m in moved(HOME, replace(HOME, **change), ALL)} >= names
 
 
 def test_a_first_endpoint_is_a_move_and_the_end_of_one_too() -> None:
     """Where discovery decided before, and where it decides from now on."""
     found = replace(HOME, token_url=None, exchange=None, discovered="https://d.example")
-    [move] = moved(found, replace(found, token_url="https://d.example"), [Held("credentials.client_secret")])
+    [move] = moved(
+        found, replace(found, token_url="https://d.example"), [Held("credentials.client_secret")]
+    )
     assert (move.before, move.after) == ("https://d.example", "https://d.example, found anew")
-    assert moved(replace(found, token_url="https://d.example"), found, [Held("credentials.client_secret")])
+    assert moved(
+        replace(found, token_url="https://d.example"), found, [Held("credentials.client_secret")]
+    )
 
 
 def test_http_and_sse_at_one_origin_are_the_same() -> None:
@@ -81,5 +111,7 @@ def test_http_and_sse_at_one_origin_are_the_same() -> None:
 
 
 def test_every_credential_but_an_address_has_a_destination() -> None:
-    goes = {name.removeprefix("credentials.") for name in PARTS_OF if name.startswith("credentials.")}
+    goes = {
+        name.removeprefix("credentials.") for name in PARTS_OF if name.startswith("credentials.")
+    }
     assert goes == CREDENTIAL_NAMES - {"token_exchange_endpoint"}

@@ -14,7 +14,9 @@ from portal.domain.oauth_metadata import fault_of_metadata, server_of
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 METADATA = {
@@ -24,14 +26,20 @@ METADATA = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the first text takes a table of Unicode
+@settings(
+    suppress_health_check=[HealthCheck.too_slow], deadline=None
+)  # the first text takes a table of Unicode
 @given(
     st.fixed_dictionaries(
         {"access_token": st.text("a ~\x7f", max_size=4) | JSON},
-        optional=dict.fromkeys(("refresh_token", "expires_in", "scope", "token_type", "id_token"), JSON),
+        optional=dict.fromkeys(
+            ("refresh_token", "expires_in", "scope", "token_type", "id_token"), JSON
+        ),
     )
 )
-def test_whatever_a_token_endpoint_says_is_a_token_set_or_an_error(answer: dict[str, object]) -> None:
+def test_whatever_a_token_endpoint_says_is_a_token_set_or_an_error(
+    answer: dict[str, object],
+) -> None:
     """R-OAUTH-53: a token that may not stand in a header is no token."""
     try:
         tokens = read_token_set(answer, AT, ("asked",))
@@ -43,7 +51,9 @@ def test_whatever_a_token_endpoint_says_is_a_token_set_or_an_error(answer: dict[
     assert tokens.expires_at is None or AT <= tokens.expires_at <= AT + timedelta(days=3650)
 
 
-@pytest.mark.parametrize("token", [None, "", 7, "two words", "line\r\nbreak", "smörgås", "x" * 16_385, ["a"]])
+@pytest.mark.parametrize(
+    "token", [None, "", 7, "two words", "line\r\nbreak", "smörgås", "x" * 16_385, ["a"]]
+)
 def test_a_token_that_no_header_may_hold_is_refused(token: object) -> None:
     with pytest.raises(ValueError, match="no usable access token"):
         read_token_set({"access_token": token}, AT)
@@ -58,12 +68,27 @@ def test_scopes_are_those_asked_for_unless_something_is_said() -> None:
 @pytest.mark.parametrize(
     ("expires_in", "seconds"),
     [
-        (3600, 3600), (0, 0), ("60", 60), (1.5, 1.5), (10**400, 315_360_000), (10**12, 315_360_000), (None, None),
-        (-1, None), (True, None), (float("nan"), None), (float("inf"), None), ("soon", None), ("", None), ("-5", None),
-        ([3600], None), ("9" * 5_000, None),
+        (3600, 3600),
+        (0, 0),
+        ("60", 60),
+        (1.5, 1.5),
+        (10**400, 315_360_000),
+        (10**12, 315_360_000),
+        (None, None),
+        (-1, None),
+        (True, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        ([3600], None),
+        ("9" * 5_000, None),
     ],
-)  # fmt: skip
-def test_a_lifetime_is_a_sensible_number_or_unknown(expires_in: object, seconds: float | None) -> None:
+)
+def test_a_lifetime_is_a_sensible_number_or_unknown(
+    expires_in: object, seconds: float | None
+) -> None:
     """R-OAUTH-48: capped at ten years; rubbish counts as absent."""
     assert expiry(expires_in, AT) == (None if seconds is None else AT + timedelta(seconds=seconds))
 
@@ -82,12 +107,19 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
     st.dictionaries(st.text("abc", min_size=1, max_size=2), TEXT, max_size=4),
     st.dictionaries(st.text("bcd", min_size=1, max_size=2), TEXT, max_size=4),
 )
-def test_parameters_are_added_and_those_before_stay(had: dict[str, str], added: dict[str, str]) -> None:
+def test_parameters_are_added_and_those_before_stay(
+    had: dict[str, str], added: dict[str, str]
+) -> None:
     """OAU-03, OAU-51."""
     url = with_parameters(with_parameters("https://as.example/authorize", had), added)
     assert url.count("?") == bool(had or added)
     assert (
-        dict(parse_qsl(urlsplit(url).query, keep_blank_values=True, strict_parsing=bool(had or added))) == had | added
+        dict(
+            parse_qsl(
+                urlsplit(url).query, keep_blank_values=True, strict_parsing=bool(had or added)
+            )
+        )
+        == had | added
     )
 
 
@@ -124,10 +156,13 @@ def test_a_resource_is_spelled_in_one_way(scheme: str, host: str, port: str, pat
 @pytest.mark.parametrize(
     "address",
     [
-        "https://as.example/authorize", "https://as.example:8443/a?tenant=x", "http://127.0.0.1:9/a",
-        "http://localhost/a", "http://[::1]:80/a",
+        "https://as.example/authorize",
+        "https://as.example:8443/a?tenant=x",
+        "http://127.0.0.1:9/a",
+        "http://localhost/a",
+        "http://[::1]:80/a",
     ],
-)  # fmt: skip
+)
 def test_an_endpoint_by_https_or_on_this_machine_is_secure(address: str) -> None:
     assert is_secure(address)
 
@@ -135,13 +170,29 @@ def test_an_endpoint_by_https_or_on_this_machine_is_secure(address: str) -> None
 @pytest.mark.parametrize(
     "address",
     [
-        "http://as.example/a", "javascript:alert(1)", "file:///etc/passwd", "https://", "https:///a", "//as.example/a",
-        "https://user@as.example/a", "https://:pw@as.example/a", "https://as.example/a#x", "https://as.example/a#",
-        "https://as.example/\r\nSet-Cookie: a=b", " https://as.example/a", "https://as.example\\@evil.example/",
-        "https://as.example:99999/a", "https://as.example:0/a", "https://as.example/ü", "http://127.0.0.1.evil.example",
-        "http://localhost.evil.example/", "https://[::1", "https://as.example/" + "a" * 3_000, "",
+        "http://as.example/a",
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "https://",
+        "https:///a",
+        "//as.example/a",
+        "https://user@as.example/a",
+        "https://:pw@as.example/a",
+        "https://as.example/a#x",
+        "https://as.example/a#",
+        "https://as.example/\r\nSet-Cookie: a=b",
+        " https://as.example/a",
+        "https://as.example\\@evil.example/",
+        "https://as.example:99999/a",
+        "https://as.example:0/a",
+        "https://as.example/ü",
+        "http://127.0.0.1.evil.example",
+        "http://localhost.evil.example/",
+        "https://[::1",
+        "https://as.example/" + "a" * 3_000,
+        "",
     ],
-)  # fmt: skip
+)
 def test_any_other_endpoint_is_not(address: str) -> None:
     """R-OAUTH-23, R-OAUTH-52; CVE-2025-6514."""
     assert not is_secure(address)
@@ -157,16 +208,24 @@ def test_no_address_breaks_the_judges(address: str) -> None:
 @pytest.mark.parametrize(
     ("resource", "url", "expected"),
     [
-        ("https://h/mcp", "https://h/mcp", True), ("https://h", "https://h/mcp", True),
-        ("https://h/mcp/", "https://h/mcp", True), ("https://h:443/mcp", "https://h/mcp", True),
-        ("https://H/mcp", "https://h:443/mcp/x", True), ("https://h/m", "https://h/mcp", False),
-        ("https://h/mcp/x", "https://h/mcp", False), ("http://h/mcp", "https://h/mcp", False),
-        ("https://other/mcp", "https://h/mcp", False), ("https://h:8443/mcp", "https://h/mcp", False),
-        ("https://u@h/mcp", "https://h/mcp", False), ("https://h/mcp#a", "https://h/mcp", False),
+        ("https://h/mcp", "https://h/mcp", True),
+        ("https://h", "https://h/mcp", True),
+        ("https://h/mcp/", "https://h/mcp", True),
+        ("https://h:443/mcp", "https://h/mcp", True),
+        ("https://H/mcp", "https://h:443/mcp/x", True),
+        ("https://h/m", "https://h/mcp", False),
+        ("https://h/mcp/x", "https://h/mcp", False),
+        ("http://h/mcp", "https://h/mcp", False),
+        ("https://other/mcp", "https://h/mcp", False),
+        ("https://h:8443/mcp", "https://h/mcp", False),
+        ("https://u@h/mcp", "https://h/mcp", False),
+        ("https://h/mcp#a", "https://h/mcp", False),
         ("https://[", "https://h/mcp", False),
     ],
-)  # fmt: skip
-def test_metadata_are_about_a_url_of_the_same_origin_at_or_below_them(resource: str, url: str, expected: bool) -> None:
+)
+def test_metadata_are_about_a_url_of_the_same_origin_at_or_below_them(
+    resource: str, url: str, expected: bool
+) -> None:
     assert covers(resource, url) is expected
 
 
@@ -179,7 +238,8 @@ def test_issuers_are_compared_byte_by_byte_but_for_a_bare_hosts_slash() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"issuer": "https://evil.example"}, "another issuer"), ({"issuer": None}, "another issuer"),
+        ({"issuer": "https://evil.example"}, "another issuer"),
+        ({"issuer": None}, "another issuer"),
         ({"authorization_endpoint": None}, "authorization_endpoint is missing"),
         ({"token_endpoint": 7}, "token_endpoint is missing"),
         ({"token_endpoint": "http://as.example/token"}, "token_endpoint is not https"),
@@ -189,14 +249,20 @@ def test_issuers_are_compared_byte_by_byte_but_for_a_bare_hosts_slash() -> None:
         ({"revocation_endpoint": "http://as.example/r"}, "revocation_endpoint is not https"),
         ({"code_challenge_methods_supported": ["plain"]}, "PKCE"),
     ],
-)  # fmt: skip
-def test_the_fault_of_metadata_is_named_with_its_remedy(change: dict[str, object], named: str) -> None:
+)
+def test_the_fault_of_metadata_is_named_with_its_remedy(
+    change: dict[str, object], named: str
+) -> None:
     said, remedy = fault_of_metadata({**METADATA, **change}, "https://as.example")
     assert named in said
     assert remedy
 
 
-@given(st.dictionaries(st.sampled_from([*METADATA, "scopes_supported", "code_challenge_methods_supported"]), JSON))
+@given(
+    st.dictionaries(
+        st.sampled_from([*METADATA, "scopes_supported", "code_challenge_methods_supported"]), JSON
+    )
+)
 def test_any_metadata_can_be_read(document: dict[str, object]) -> None:
     fault_of_metadata(document, "https://as.example")
     server_of(document)

@@ -1,4 +1,5 @@
-"""OpenAPI documents as tools: names, arguments, references, limits; nothing but DocumentError comes out (R-SPEC)."""
+"""OpenAPI documents as tools: names, arguments, references, limits; nothing but DocumentError comes
+out (R-SPEC)."""
 
 import contextlib
 import json
@@ -29,16 +30,27 @@ def of_operation(operation: Any, path: str = "/a", **more: Any) -> Document:
 
 def test_names_are_cleaned_unique_and_short() -> None:
     names = ["list pets", "list/pets", "x" * 100, "x" * 80, "ünïcode", "", None, 7]
-    found = of_paths({f"/p{n}": {"get": {"operationId": name}} for n, name in enumerate(names)}).tools
+    found = of_paths(
+        {f"/p{n}": {"get": {"operationId": name}} for n, name in enumerate(names)}
+    ).tools
     assert [tool.name for tool in found] == [
-        "list_pets", "list_pets_2", "x" * 64, "x" * 62 + "_2", "n_code", "get_p5", "get_p6", "get_p7",
-    ]  # fmt: skip
+        "list_pets",
+        "list_pets_2",
+        "x" * 64,
+        "x" * 62 + "_2",
+        "n_code",
+        "get_p5",
+        "get_p6",
+        "get_p7",
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool.name) for tool in found)
 
 
 def test_parameters_of_one_name_are_told_apart() -> None:
     names = [("id", "path"), ("id", "query"), ("body", "query")]
-    parameters = [{"name": name, "in": place, "schema": {"type": "string"}} for name, place in names]
+    parameters = [
+        {"name": name, "in": place, "schema": {"type": "string"}} for name, place in names
+    ]
     found = of_operation({"parameters": parameters}, "/a/{id}").operations[0]
     assert set(found.tool.input_schema["properties"]) == {"id", "id_query", "body_query"}
     request = build_request(found, BASE, {"id": "x", "id_query": "y", "body_query": "z"})
@@ -58,7 +70,9 @@ def test_parameters_of_one_name_are_told_apart() -> None:
 )
 def test_query_arguments_by_their_style(style: Any, explode: Any, value: Any, query: str) -> None:
     how = {key: part for key, part in (("style", style), ("explode", explode)) if part is not None}
-    found = of_operation({"parameters": [{"name": "p", "in": "query", "schema": {}, **how}]}).operations[0]
+    found = of_operation(
+        {"parameters": [{"name": "p", "in": "query", "schema": {}, **how}]}
+    ).operations[0]
     assert build_request(found, BASE, {"p": value}).url == f"{BASE}/a?{query}"
 
 
@@ -98,11 +112,23 @@ def test_a_path_argument_stays_one_segment_of_its_origin(text: str) -> None:
         ({"swagger": "2.0"}, "Swagger 2 document. Convert it"),
         ({"openapi": "4.0.0"}, "Only OpenAPI 3.0 and 3.1"),
         ({"openapi": "3.1.0", "paths": {}}, "no operation"),
-        (document(paths={"/a": {"get": {"parameters": [{"$ref": "other.yaml#/x"}]}}}), "refers to another document"),
-        (document(paths={"/a": {"get": {"parameters": [{"$ref": "https://e.example/x"}]}}}), "to another document"),
-        (document(paths={"/a": {"get": {"parameters": [{"$ref": "#/nowhere"}]}}}), "points to nothing"),
+        (
+            document(paths={"/a": {"get": {"parameters": [{"$ref": "other.yaml#/x"}]}}}),
+            "refers to another document",
+        ),
+        (
+            document(paths={"/a": {"get": {"parameters": [{"$ref": "https://e.example/x"}]}}}),
+            "to another document",
+        ),
+        (
+            document(paths={"/a": {"get": {"parameters": [{"$ref": "#/nowhere"}]}}}),
+            "points to nothing",
+        ),
         (document(paths={"/a": {"$ref": "#/paths/~1a"}}), "round in a circle"),
-        (document(paths={f"/{n}": {"get": {}} for n in range(MAX_OPERATIONS + 1)}), "more than 1,000 operations"),
+        (
+            document(paths={f"/{n}": {"get": {}} for n in range(MAX_OPERATIONS + 1)}),
+            "more than 1,000 operations",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told(broken: Any, words: str) -> None:
@@ -130,15 +156,18 @@ def test_bombs_go_off_in_a_small_room() -> None:
 def test_references_that_multiply_stay_small() -> None:
     """Each schema holds the next ten times: 10^20 parts when written out."""
     schemas = {
-        f"s{n}": {"properties": {f"p{m}": {"$ref": f"#/components/schemas/s{n + 1}"} for m in range(10)}}
+        f"s{n}": {
+            "properties": {f"p{m}": {"$ref": f"#/components/schemas/s{n + 1}"} for m in range(10)}
+        }
         for n in range(20)
     }
     schemas["s20"] = {"type": "string", "default": "x" * 60_000, "enum": ["y" * 60_000]}
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/s0"}}}}
     began = time.thread_time()
     found = of_paths(
-        {f"/{n}": {"post": {"requestBody": body}} for n in range(200)}, components={"schemas": schemas}
-    )  # fmt: skip
+        {f"/{n}": {"post": {"requestBody": body}} for n in range(200)},
+        components={"schemas": schemas},
+    )
     assert len(json.dumps(found.tools[0].wire)) < 100_000
     assert sum(len(json.dumps(tool.wire)) for tool in found.tools) < 8_000_000
     assert time.thread_time() - began < 3
@@ -147,11 +176,20 @@ def test_references_that_multiply_stay_small() -> None:
 def test_a_schema_that_holds_itself_ends() -> None:
     found = read_document(document()).operation("addPet")
     assert found
-    assert found.tool.input_schema["properties"]["body"]["properties"]["parent"] == {"description": "The same again."}
+    assert found.tool.input_schema["properties"]["body"]["properties"]["parent"] == {
+        "description": "The same again."
+    }
 
 
 def test_what_openapi_3_0_says_otherwise_becomes_json_schema() -> None:
-    schema = {"type": "integer", "nullable": True, "minimum": 1, "exclusiveMinimum": True, "example": 5, "x-y": 1}
+    schema = {
+        "type": "integer",
+        "nullable": True,
+        "minimum": 1,
+        "exclusiveMinimum": True,
+        "example": 5,
+        "x-y": 1,
+    }
     found = of_operation({"parameters": [{"name": "n", "in": "query", "schema": schema}]}).tools[0]
     assert found.input_schema["properties"]["n"] == {"type": ["integer", "null"], "minimum": 1}
 
@@ -171,8 +209,13 @@ def test_what_openapi_3_0_says_otherwise_becomes_json_schema() -> None:
     ],
 )
 def test_the_sign_in_is_a_suggestion(schemes: Any, expected: Any) -> None:
-    found = read_document(document(components={"securitySchemes": schemes}, x={"type": "http", "scheme": "basic"},
-                                   paths={"/a": {"get": {}}})).sign_in  # fmt: skip
+    found = read_document(
+        document(
+            components={"securitySchemes": schemes},
+            x={"type": "http", "scheme": "basic"},
+            paths={"/a": {"get": {}}},
+        )
+    ).sign_in
     assert (found.auth_type, found.header) == expected
 
 
@@ -182,10 +225,19 @@ def test_oauth_details_are_read_and_only_real_addresses() -> None:
         "tokenUrl": "javascript:x",
         "scopes": {"read": "", "write": ""},
     }
-    schemes = {"b": {"type": "http", "scheme": "basic"}, "o": {"type": "oauth2", "flows": {"authorizationCode": flow}}}
-    found = read_document(document(components={"securitySchemes": schemes}, paths={"/a": {"get": {}}})).sign_in
+    schemes = {
+        "b": {"type": "http", "scheme": "basic"},
+        "o": {"type": "oauth2", "flows": {"authorizationCode": flow}},
+    }
+    found = read_document(
+        document(components={"securitySchemes": schemes}, paths={"/a": {"get": {}}})
+    ).sign_in
     assert (found.auth_type, found.flow) == (AuthType.OAUTH2, OAuthFlow.AUTHORIZATION_CODE)
-    assert (found.authorization_url, found.token_url, found.scopes) == ("https://a.example/auth", "", ("read", "write"))
+    assert (found.authorization_url, found.token_url, found.scopes) == (
+        "https://a.example/auth",
+        "",
+        ("read", "write"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,12 +258,15 @@ def test_servers_are_resolved_against_the_document(server: str, expected: str | 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=15,
 )
 WORDS = st.sampled_from(
-    "$ref schema parameters name in get post requestBody content application/json type properties items enum servers "
-    "url variables required explode style operationId summary allOf securitySchemes flows scopes nullable".split()
+    "$ref schema parameters name in get post requestBody content application/json type properties"
+    " items enum servers url variables required explode style operationId summary allOf"
+    " securitySchemes flows scopes nullable".split()
 )
 VALUES = st.sampled_from(
     [
@@ -240,11 +295,20 @@ SHAPED = st.recursive(
 
 @given(SHAPED, SHAPED, SHAPED, SHAPED)
 @settings(max_examples=150, deadline=None)
-def test_no_document_breaks_the_reader(item: Any, operation: Any, components: Any, servers: Any) -> None:
+def test_no_document_breaks_the_reader(
+    item: Any, operation: Any, components: Any, servers: Any
+) -> None:
     paths = {"/a/{a}": {"get": operation, "post": operation, "parameters": item}, "/b": item}
     try:
-        found = read_document({"openapi": "3.1.0", "info": item, "paths": paths, "components": components,
-                               "servers": servers})  # fmt: skip
+        found = read_document(
+            {
+                "openapi": "3.1.0",
+                "info": item,
+                "paths": paths,
+                "components": components,
+                "servers": servers,
+            }
+        )
     except DocumentError:
         return
     for one in found.operations:

@@ -24,10 +24,16 @@ def refused(uri: str, *, public_url: str | None = PUBLIC, trusted: tuple[str, ..
 @pytest.mark.parametrize(
     "uri",
     [
-        "http://localhost:3000/cb", "http://127.0.0.1:3000/cb", "http://127.0.0.2:3000/cb", "http://[::1]:3000/cb",
-        "http://[0:0:0:0:0:0:0:1]:3000/cb", "http://localhost/cb", "http://LOCALHOST:1/cb", "https://127.0.0.1/cb",
+        "http://localhost:3000/cb",
+        "http://127.0.0.1:3000/cb",
+        "http://127.0.0.2:3000/cb",
+        "http://[::1]:3000/cb",
+        "http://[0:0:0:0:0:0:0:1]:3000/cb",
+        "http://localhost/cb",
+        "http://LOCALHOST:1/cb",
+        "https://127.0.0.1/cb",
     ],
-)  # fmt: skip
+)
 def test_oau_12_every_form_of_loopback_is_accepted(uri: str) -> None:
     assert not refused(uri)
     assert is_loopback(uri)
@@ -49,12 +55,23 @@ def test_oau_13_oau_72_a_default_port_may_be_written_or_not() -> None:
 
 def test_oau_15_an_entry_is_an_exact_host_and_port_or_a_strict_suffix_and_https() -> None:
     trusted = ("app.example.org", "other.example.org:8443", "*.apps.example.net")
-    for uri in ("https://app.example.org/cb", "https://app.example.org:443/", "https://other.example.org:8443/cb",
-                "https://a.apps.example.net/cb", "https://a.b.apps.example.net/cb"):  # fmt: skip
+    for uri in (
+        "https://app.example.org/cb",
+        "https://app.example.org:443/",
+        "https://other.example.org:8443/cb",
+        "https://a.apps.example.net/cb",
+        "https://a.b.apps.example.net/cb",
+    ):
         assert not refused(uri, trusted=trusted), uri
-    for uri in ("http://app.example.org/cb", "https://sub.app.example.org/cb", "https://other.example.org/cb",
-                "https://apps.example.net/cb", "https://evilapps.example.net/cb", "https://app.example.org:8443/cb",
-                "https://app.example.org.evil.com/cb"):  # fmt: skip
+    for uri in (
+        "http://app.example.org/cb",
+        "https://sub.app.example.org/cb",
+        "https://other.example.org/cb",
+        "https://apps.example.net/cb",
+        "https://evilapps.example.net/cb",
+        "https://app.example.org:8443/cb",
+        "https://app.example.org.evil.com/cb",
+    ):
         assert refused(uri, trusted=trusted), uri
 
 
@@ -64,31 +81,87 @@ def test_oau_18_the_refusal_names_the_setting_that_lists_other_origins() -> None
 
 
 def test_oau_76_an_entry_written_as_a_url_counts_as_its_host() -> None:
-    for entry in ("https://other.example.com/", "https://other.example.com/path?x=1", "OTHER.example.com"):
+    for entry in (
+        "https://other.example.com/",
+        "https://other.example.com/path?x=1",
+        "OTHER.example.com",
+    ):
         assert not refused("https://other.example.com/cb", trusted=(entry,)), entry
 
 
 def test_oau_77_entries_that_cannot_be_read_grant_nothing() -> None:
-    entries = ("", "  ", "*.", "*..example.com", "foo:notaport", "/foo", "https:///", "*", "://", "*.*", "[", "a@b.com")
-    for uri in ("https://example.com/", "https://x.example.com/", "https://foo/", "https://b.com/", "https://a.b.com/"):
+    entries = (
+        "",
+        "  ",
+        "*.",
+        "*..example.com",
+        "foo:notaport",
+        "/foo",
+        "https:///",
+        "*",
+        "://",
+        "*.*",
+        "[",
+        "a@b.com",
+    )
+    for uri in (
+        "https://example.com/",
+        "https://x.example.com/",
+        "https://foo/",
+        "https://b.com/",
+        "https://a.b.com/",
+    ):
         assert refused(uri, trusted=entries), uri
 
 
 @pytest.mark.parametrize(
     "uri",
     [
-        "https://1.2.3.4/cb", "ftp://localhost/cb", "https:///no-netloc", "http://[not-an-ip]/cb", "", "cb", "/cb",
-        "//localhost/cb", "http://localhost:0/cb", "http://localhost:99999/cb", "http://localhost:x/cb",
-        "http://user@localhost/cb", "http://user:pw@localhost/cb", "http://@localhost/cb", "http://localhost/cb#",
-        "http://localhost/cb#f", "http://localhost\\@evil.com/cb", "http://localhost/a b", "http://localhost/\u00e9",
-        "http://localhost/\n", "javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "vbscript:x",
-        "about:blank", "blob:http://localhost/x", "http://localhost/a/../b", "http://localhost/%2e%2e/b",
-        "http://localhost.evil.com/cb", "http://127.0.0.1.evil.com/", "http://2130706433/", "http://0x7f.1/",
-        "http://localhost./cb", "http://0.0.0.0/cb", "http://[::]/cb", "cursor://evil/oauth/callback", "cursor:",
-        "http:localhost/cb", "http://localhost:/cb", "h\u0442tp://localhost/", "http://" + "a" * 2100,
-        "cursor://anysphere.cursor-mcp/oauth/callback?x=1", "CURSOR://anysphere.cursor-mcp/oauth/callback#",
+        "https://1.2.3.4/cb",
+        "ftp://localhost/cb",
+        "https:///no-netloc",
+        "http://[not-an-ip]/cb",
+        "",
+        "cb",
+        "/cb",
+        "//localhost/cb",
+        "http://localhost:0/cb",
+        "http://localhost:99999/cb",
+        "http://localhost:x/cb",
+        "http://user@localhost/cb",
+        "http://user:pw@localhost/cb",
+        "http://@localhost/cb",
+        "http://localhost/cb#",
+        "http://localhost/cb#f",
+        "http://localhost\\@evil.com/cb",
+        "http://localhost/a b",
+        "http://localhost/\u00e9",
+        "http://localhost/\n",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "vbscript:x",
+        "about:blank",
+        "blob:http://localhost/x",
+        "http://localhost/a/../b",
+        "http://localhost/%2e%2e/b",
+        "http://localhost.evil.com/cb",
+        "http://127.0.0.1.evil.com/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://localhost./cb",
+        "http://0.0.0.0/cb",
+        "http://[::]/cb",
+        "cursor://evil/oauth/callback",
+        "cursor:",
+        "http:localhost/cb",
+        "http://localhost:/cb",
+        "h\u0442tp://localhost/",
+        "http://" + "a" * 2100,
+        "cursor://anysphere.cursor-mcp/oauth/callback?x=1",
+        "CURSOR://anysphere.cursor-mcp/oauth/callback#",
     ],
-)  # fmt: skip
+)
 def test_oau_78_odd_addresses_are_refused(uri: str) -> None:
     assert refused(uri)
 

@@ -8,28 +8,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.domain import definition_diff
-from portal.domain.definition_diff import compare, definition_of, hash_of, kept_of, marked, warnings_of
+from portal.domain.definition_diff import (
+    compare,
+    definition_of,
+    hash_of,
+    kept_of,
+    marked,
+    warnings_of,
+)
 from portal.domain.suspicious_text import characters, phrases
 
 HIDDEN = {
-    "\u200b": "Zero-width character", "\u200d": "Zero-width character", "\u2060": "Zero-width character",
-    "\ufeff": "Zero-width character", "\u00ad": "Zero-width character", "\u202e": "Bidirectional control",
-    "\u2066": "Bidirectional control", "\u200f": "Bidirectional control", "\U000e0041": "Tag characters",
-    "\ufe0f": "Variation selector", "\U000e0100": "Variation selector", "\ue000": "Private use character",
-    "\U0010fffd": "Private use character", "\x1b": "Control character", "\x85": "Control character",
-    "\ud800": "Half a character", "\U000e0fff": "Unassigned character", "\u2028": "Line separator",
-    "\u3164": "Letter that shows nothing", "\u206a": "Invisible format character",
-}  # fmt: skip
+    "\u200b": "Zero-width character",
+    "\u200d": "Zero-width character",
+    "\u2060": "Zero-width character",
+    "\ufeff": "Zero-width character",
+    "\u00ad": "Zero-width character",
+    "\u202e": "Bidirectional control",
+    "\u2066": "Bidirectional control",
+    "\u200f": "Bidirectional control",
+    "\U000e0041": "Tag characters",
+    "\ufe0f": "Variation selector",
+    "\U000e0100": "Variation selector",
+    "\ue000": "Private use character",
+    "\U0010fffd": "Private use character",
+    "\x1b": "Control character",
+    "\x85": "Control character",
+    "\ud800": "Half a character",
+    "\U000e0fff": "Unassigned character",
+    "\u2028": "Line separator",
+    "\u3164": "Letter that shows nothing",
+    "\u206a": "Invisible format character",
+}
 # Any text: among it what is hidden, what looks alike, and what instructs.
 TEXTS = st.text(
-    st.one_of(st.characters(exclude_categories=()), st.sampled_from([*HIDDEN, "а", "o", "a", " ", "\n"])), max_size=60
-) | st.lists(st.sampled_from(["Ignore ", "all ", "instructions", "\u200b", "~/.ssh/", "https://x.y/"])).map("".join)
+    st.one_of(
+        st.characters(exclude_categories=()), st.sampled_from([*HIDDEN, "а", "o", "a", " ", "\n"])
+    ),
+    max_size=60,
+) | st.lists(
+    st.sampled_from(["Ignore ", "all ", "instructions", "\u200b", "~/.ssh/", "https://x.y/"])
+).map("".join)
 
 
-@pytest.mark.parametrize(("letter", "kind"), HIDDEN.items(), ids=[f"U+{ord(c):04X}" for c in HIDDEN])
+@pytest.mark.parametrize(
+    ("letter", "kind"), HIDDEN.items(), ids=[f"U+{ord(c):04X}" for c in HIDDEN]
+)
 def test_each_hidden_character_is_named(letter: str, kind: str) -> None:
     found = characters(f"a{letter}b")
-    assert [(mark.kind, mark.start, mark.end, mark.visible) for mark in found] == [(kind, 1, 2, False)]
+    assert [(mark.kind, mark.start, mark.end, mark.visible) for mark in found] == [
+        (kind, 1, 2, False)
+    ]
     assert f"U+{ord(letter):04X}" in found[0].label
     assert unicodedata.name(letter, "") in found[0].label
 
@@ -54,9 +83,16 @@ def test_letters_of_another_script_in_a_word_are_named(word: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Adds a and b.", "Füge hinzu: «schön»", "Привет, мир", "日本語の説明", "10 µs, 5 °C",
-     "Careful \u26a0\ufe0f", "a\tb\r\n"]
-)  # fmt: skip
+    [
+        "Adds a and b.",
+        "Füge hinzu: «schön»",
+        "Привет, мир",
+        "日本語の説明",
+        "10 µs, 5 °C",
+        "Careful \u26a0\ufe0f",
+        "a\tb\r\n",
+    ],
+)
 def test_usual_text_has_nothing_to_point_out(text: str) -> None:
     assert characters(text) == ()
     assert phrases(text) == ()
@@ -90,8 +126,14 @@ def test_marks_lose_no_character(text: str) -> None:
     runs = marked(text)
     assert "".join(run.text for run in runs) == text
     for run in runs:
-        unseen = [letter for letter in run.text if unicodedata.category(letter) in ("Cf", "Co", "Cs", "Cn")]
-        assert run.hidden or all(letter == "\u200d" for letter in unseen)  # a joiner of emoji alone is drawn
+        unseen = [
+            letter
+            for letter in run.text
+            if unicodedata.category(letter) in ("Cf", "Co", "Cs", "Cn")
+        ]
+        assert run.hidden or all(
+            letter == "\u200d" for letter in unseen
+        )  # a joiner of emoji alone is drawn
 
 
 @given(TEXTS, TEXTS)
@@ -102,7 +144,9 @@ def test_each_side_of_a_redline_is_its_text(old: str, new: str) -> None:
     assert part.changed == (old != new)
     assert {run.change for run in part.old} <= {"same", "removed"}
     assert {run.change for run in part.new} <= {"same", "added"}
-    kept = ["".join(run.text for run in side if run.change == "same") for side in (part.old, part.new)]
+    kept = [
+        "".join(run.text for run in side if run.change == "same") for side in (part.old, part.new)
+    ]
     assert kept[0] == kept[1]
 
 
@@ -120,20 +164,36 @@ def test_a_tool_that_is_new_or_gone_has_one_side() -> None:
     assert compare({"name": "x"}, None)[0].new == ()
 
 
-@given(st.dictionaries(st.text(max_size=5), st.recursive(st.integers() | st.text(max_size=5), st.lists, max_leaves=8)))
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(st.integers() | st.text(max_size=5), st.lists, max_leaves=8),
+    )
+)
 def test_the_hash_is_of_what_counts(schema: dict[str, object]) -> None:
     wire = {"name": "x", "description": "y", "inputSchema": schema, "_meta": {"n": 1}}
-    turned = {"inputSchema": dict(reversed(schema.items())), "description": "y", "name": "x", "title": None}
+    turned = {
+        "inputSchema": dict(reversed(schema.items())),
+        "description": "y",
+        "name": "x",
+        "title": None,
+    }
     assert hash_of(definition_of(wire)) == hash_of(definition_of(turned))
     assert hash_of(definition_of(wire)) != hash_of(definition_of({**wire, "description": "z"}))
 
 
 def test_hidden_characters_in_a_schema_are_found() -> None:
-    found = warnings_of({"name": "x", "inputSchema": {"properties": {"a\u202e": {"description": "<system>"}}}})
+    found = warnings_of(
+        {"name": "x", "inputSchema": {"properties": {"a\u202e": {"description": "<system>"}}}}
+    )
     assert [(w.where, w.what) for w in found] == [
-        ("Input schema", "Bidirectional control"), ("Input schema", "Poses as a part of the conversation")
-    ]  # fmt: skip
-    assert warnings_of({"inputSchema": {"$schema": "https://json-schema.org/draft/2020-12/schema"}}) == ()
+        ("Input schema", "Bidirectional control"),
+        ("Input schema", "Poses as a part of the conversation"),
+    ]
+    assert (
+        warnings_of({"inputSchema": {"$schema": "https://json-schema.org/draft/2020-12/schema"}})
+        == ()
+    )
 
 
 def test_what_is_too_large_is_known_by_its_hash_alone() -> None:
@@ -159,7 +219,8 @@ def test_what_is_too_large_is_known_by_its_hash_alone() -> None:
     ],
 )
 def test_hostile_texts_take_no_time(piece: str) -> None:
-    # Linear work takes a tenth of a second and quadratic work minutes: a slow or busy machine stays far from both.
+    # Linear work takes a tenth of a second and quadratic work minutes: a slow or busy machine stays
+    # far from both.
     text = (piece * definition_diff.MAX_BYTES)[: definition_diff.MAX_BYTES]
     began = time.process_time()
     warnings_of({"description": text})

@@ -19,16 +19,22 @@ from portal.domain.servers import (
 @pytest.mark.parametrize(
     ("typed", "stored"),
     [
-        ("github", "github"), ("my server", "my_server"), ("A_1", "A_1"), ("v1.2", "v1.2"), ("x", "x"),
-        (" padded ", "padded"), ("x" * 64, "x" * 64),
+        ("github", "github"),
+        ("my server", "my_server"),
+        ("A_1", "A_1"),
+        ("v1.2", "v1.2"),
+        ("x", "x"),
+        (" padded ", "padded"),
+        ("x" * 64, "x" * 64),
     ],
-)  # fmt: skip
+)
 def test_a_good_name_is_taken_with_its_spaces_made_underscores(typed: str, stored: str) -> None:
     assert normalized_name(typed, "alias") == stored
 
 
 @pytest.mark.parametrize(
-    "typed", ["bad/name", "has-dash", "", " ", "x" * 65, "ü", "a\nb", "a\x00", "тест", "a\ud800", "１"]
+    "typed",
+    ["bad/name", "has-dash", "", " ", "x" * 65, "ü", "a\nb", "a\x00", "тест", "a\ud800", "１"],
 )
 def test_a_bad_name_is_refused_naming_the_field(typed: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -40,7 +46,13 @@ def test_a_bad_name_is_refused_naming_the_field(typed: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://h", "https://host.example:8443/a/b?c=d", "http://[::1]:9/x", "HTTPS://HOST/", "http://xn--bcher-kva.de/"],
+    [
+        "http://h",
+        "https://host.example:8443/a/b?c=d",
+        "http://[::1]:9/x",
+        "HTTPS://HOST/",
+        "http://xn--bcher-kva.de/",
+    ],
 )
 def test_a_good_url_is_taken(url: str) -> None:
     check_url(url, "url")
@@ -49,11 +61,26 @@ def test_a_good_url_is_taken(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "ftp://host/", "host/path", "//host/path", "http://", "http:///path", "javascript:alert(1)", "file:///etc/passwd",
-        "http://user@host/", "http://user:secret@host/", "http://@host/", "http://host/a b", "http://host\\@evil/",
-        "http://host/\n", "http://host/\x7f", "http://host:99999/", "http://host:port/", "http://[::1/", "",
+        "ftp://host/",
+        "host/path",
+        "//host/path",
+        "http://",
+        "http:///path",
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "http://user@host/",
+        "http://user:secret@host/",
+        "http://@host/",
+        "http://host/a b",
+        "http://host\\@evil/",
+        "http://host/\n",
+        "http://host/\x7f",
+        "http://host:99999/",
+        "http://host:port/",
+        "http://[::1/",
+        "",
     ],
-)  # fmt: skip
+)
 def test_a_bad_url_is_refused_naming_the_field_and_not_the_url(url: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_url(url, "token_url")
@@ -64,12 +91,22 @@ def test_a_bad_url_is_refused_naming_the_field_and_not_the_url(url: str) -> None
 @pytest.mark.parametrize(
     ("url", "origin"),
     [
-        ("https://h/p?q", "https://h"), ("https://h:443/", "https://h"), ("http://h:80", "http://h"),
-        ("https://h:80/", "https://h:80"), ("http://[::1]:9/x", "http://[::1]:9"), ("HTTP://H/", "http://h"),
-        ("", None), (None, None), ("http://[::1/", None), ("/path", None), ("http://h:bad/", None),
+        ("https://h/p?q", "https://h"),
+        ("https://h:443/", "https://h"),
+        ("http://h:80", "http://h"),
+        ("https://h:80/", "https://h:80"),
+        ("http://[::1]:9/x", "http://[::1]:9"),
+        ("HTTP://H/", "http://h"),
+        ("", None),
+        (None, None),
+        ("http://[::1/", None),
+        ("/path", None),
+        ("http://h:bad/", None),
     ],
-)  # fmt: skip
-def test_the_origin_says_scheme_host_and_port_and_nothing_of_the_path(url: str | None, origin: str | None) -> None:
+)
+def test_the_origin_says_scheme_host_and_port_and_nothing_of_the_path(
+    url: str | None, origin: str | None
+) -> None:
     assert origin_of(url) == origin
 
 
@@ -111,7 +148,9 @@ def test_reserved_ids_are_refused_as_such(server_id: str) -> None:
         ({"env": {"A": "\x00"}}, "env"),
     ],
 )
-def test_a_value_that_breaks_a_rule_is_refused_naming_its_field(fields: ServerFields, field: str) -> None:
+def test_a_value_that_breaks_a_rule_is_refused_naming_its_field(
+    fields: ServerFields, field: str
+) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_values(fields)
     assert refused.value.field == field
@@ -119,9 +158,16 @@ def test_a_value_that_breaks_a_rule_is_refused_naming_its_field(fields: ServerFi
 
 def _defined(**changes: object) -> None:
     given = {
-        "transport": Transport.HTTP, "url": None, "spec_path": None, "command": None, "has_args": False,
-        "stdio_enabled": True, "stdio_commands": {"npx", "python3"}, "no_sandbox": str, **changes,
-    }  # fmt: skip
+        "transport": Transport.HTTP,
+        "url": None,
+        "spec_path": None,
+        "command": None,
+        "has_args": False,
+        "stdio_enabled": True,
+        "stdio_commands": {"npx", "python3"},
+        "no_sandbox": str,
+        **changes,
+    }
     check_definition(**given)  # type: ignore[arg-type]
 
 
@@ -132,15 +178,33 @@ def _defined(**changes: object) -> None:
         ({"transport": Transport.SSE}, InvalidInput, "url"),
         ({"transport": Transport.STDIO, "has_args": True}, InvalidInput, "command"),
         ({"transport": Transport.STDIO, "command": "npx"}, InvalidInput, "args"),
-        ({"transport": Transport.STDIO, "command": "bash", "has_args": True}, InvalidRequest, "command"),
-        ({"transport": Transport.STDIO, "command": "/tmp/npx", "has_args": True}, InvalidRequest, "command"),
-        ({"transport": Transport.STDIO, "command": "npx ", "has_args": True}, InvalidRequest, "command"),
         (
-            {"transport": Transport.STDIO, "command": "npx", "has_args": True, "stdio_enabled": False},
-            InvalidRequest, "transport",
+            {"transport": Transport.STDIO, "command": "bash", "has_args": True},
+            InvalidRequest,
+            "command",
+        ),
+        (
+            {"transport": Transport.STDIO, "command": "/tmp/npx", "has_args": True},
+            InvalidRequest,
+            "command",
+        ),
+        (
+            {"transport": Transport.STDIO, "command": "npx ", "has_args": True},
+            InvalidRequest,
+            "command",
+        ),
+        (
+            {
+                "transport": Transport.STDIO,
+                "command": "npx",
+                "has_args": True,
+                "stdio_enabled": False,
+            },
+            InvalidRequest,
+            "transport",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_definition_without_what_its_transport_needs_is_refused(
     changes: dict[str, object], kind: type[PortalError], field: str
 ) -> None:

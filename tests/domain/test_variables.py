@@ -2,7 +2,14 @@
 
 import pytest
 
-from portal.domain.variables import Scope, Variable, interpolate, missing_variables, references, required_variables
+from portal.domain.variables import (
+    Scope,
+    Variable,
+    interpolate,
+    missing_variables,
+    references,
+    required_variables,
+)
 
 
 def user(name: str) -> Variable:
@@ -24,7 +31,9 @@ def shared(name: str, *, has_value: bool = True) -> Variable:
         ("${A", ()),
     ],
 )
-def test_env_09_only_identifiers_are_references_and_each_counts_once(text: str, names: tuple[str, ...]) -> None:
+def test_env_09_only_identifiers_are_references_and_each_counts_once(
+    text: str, names: tuple[str, ...]
+) -> None:
     assert references(text) == names
 
 

@@ -1,4 +1,5 @@
-"""What the tests of faults share: portals that may be hurt, and the table of figures at the end of `make faults`."""
+"""What the tests of faults share: portals that may be hurt, and the table of figures at the end of
+`make faults`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def note(record_property: Callable[[str, object], None]) -> Note:
-    """`note(fault, caused, times)` is a line of the table: what was caused, and how often it was."""
+    """`note(fault, caused, times)` is a line of the table: what was caused, and how often it
+    was."""
 
     def noting(fault: str, caused: str, times: int) -> None:
         record_property("fault", (fault, caused, times))
@@ -29,7 +31,8 @@ def note(record_property: Callable[[str, object], None]) -> Note:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of what was caused, and what was found. A fault whose test failed counts as violated."""
+    """The table of what was caused, and what was found. A fault whose test failed counts as
+    violated."""
     lines = []
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):

@@ -1,4 +1,5 @@
-"""A portal of real processes that a test may hurt: kill one, start it again on the same data and the same port."""
+"""A portal of real processes that a test may hurt: kill one, start it again on the same data and
+the same port."""
 
 import base64
 import contextlib
@@ -14,21 +15,31 @@ from typing import Any
 import httpx2
 
 from tests.oauth.browsing import HttpBrowser
-from tests.peers import TRUST, Finished, StartedProcess, bare_environment, free_port, run, start_process
+from tests.peers import (
+    TRUST,
+    Finished,
+    StartedProcess,
+    bare_environment,
+    free_port,
+    run,
+    start_process,
+)
 from tests.web.html import filled
 
 KEY = "sk-faults-bootstrap-key-0001"
 BY_KEY = {"Authorization": f"Bearer {KEY}"}
 PASSWORD = "a password for the faults"
 PORTAL = (sys.executable, "-m", "portal.cli")
-# `make faults` takes its time; under `make test` the same faults are caused less often, or for less long.
+# `make faults` takes its time; under `make test` the same faults are caused less often, or for less
+# long.
 IN_FULL = os.environ.get("FAULTS_IN_FULL") == "1"
 # Against hangs only: ten times what a slow machine needs.
 PATIENCE = 60.0
 
 
 def until(question: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Ask again and again until the answer is yes, and return it. Raises AssertionError with `what` after `seconds`."""
+    """Ask again and again until the answer is yes, and return it. Raises AssertionError with `what`
+    after `seconds`."""
     end = time.monotonic() + seconds
     while not (found := question()):
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
@@ -64,7 +75,9 @@ class Site:
         """Run a command to its end."""
         return run([*PORTAL, *arguments], env=self.environment, cwd=self.folder)
 
-    def start(self, command: str = "serve", *, ready: Callable[[], bool] | None = None, **settings: str) -> None:
+    def start(
+        self, command: str = "serve", *, ready: Callable[[], bool] | None = None, **settings: str
+    ) -> None:
         """Start `serve` or `worker`, and wait until it is ready."""
         more = ["--port", str(self.port)] if command == "serve" else []
         ready = ready or (self.is_ready if command == "serve" else lambda: True)
@@ -92,19 +105,33 @@ class Site:
 
     def web_pids(self) -> list[int]:
         """The web processes that the master started, without the worker beside them."""
-        return [pid for pid in children(self.processes["serve"].pid) if "portal.cli worker" not in command_line(pid)]
+        return [
+            pid
+            for pid in children(self.processes["serve"].pid)
+            if "portal.cli worker" not in command_line(pid)
+        ]
 
     def worker_pid(self) -> int | None:
-        """The background worker: a process of its own, or in embedded mode a child of the master."""
+        """The background worker: a process of its own, or in embedded mode a child of the
+        master."""
         if not self.embedded:
             return self.processes["worker"].pid
-        return next((p for p in children(self.processes["serve"].pid) if "portal.cli worker" in command_line(p)), None)
+        return next(
+            (
+                p
+                for p in children(self.processes["serve"].pid)
+                if "portal.cli worker" in command_line(p)
+            ),
+            None,
+        )
 
     def api(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """A request as the Admin, by key."""
         headers = {**BY_KEY, **options.pop("headers", {})}
         url = f"{self.address}{path}"
-        return httpx2.request(method, url, headers=headers, timeout=PATIENCE, verify=TRUST, **options)
+        return httpx2.request(
+            method, url, headers=headers, timeout=PATIENCE, verify=TRUST, **options
+        )
 
     @contextlib.contextmanager
     def signed_in(self) -> Iterator[HttpBrowser]:
@@ -118,8 +145,12 @@ class Site:
 
     def typed(self, browser: HttpBrowser, name: str) -> Any:
         """The form that adds a server, as a browser would send it."""
-        form = browser.visit(f"{self.address}/servers/new").soup.find("form", attrs={"data-guard": True})
-        return filled(form, save="yes", transport="http", url="http://127.0.0.1:9/mcp", server_name=name)
+        form = browser.visit(f"{self.address}/servers/new").soup.find(
+            "form", attrs={"data-guard": True}
+        )
+        return filled(
+            form, save="yes", transport="http", url="http://127.0.0.1:9/mcp", server_name=name
+        )
 
     def names(self) -> list[str]:
         """The servers that the Admin sees, which an answer without an error has."""
@@ -136,7 +167,9 @@ class Site:
 def children(pid: int) -> list[int]:
     """The ids of the processes that `pid` started and that run."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     except OSError:
         return []
 

@@ -40,8 +40,11 @@ def audit_that(how: str, database: Database) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", list(TOLD))
-def test_no_change_without_its_event(client: As, signed_in: As, database: Database, how: str, note: Note) -> None:
-    ada, browser = client("ada"), signed_in("ada").with_csrf()
+def test_no_change_without_its_event(
+    client: As, signed_in: As, database: Database, how: str, note: Note
+) -> None:
+    ada = client("ada")
+    browser = signed_in("ada").with_csrf()
     before = ada.get(f"/v1/mcp/server/{NOTES}").get_json()
     with audit_that(how, database):
         refused = [
@@ -52,6 +55,15 @@ def test_no_change_without_its_event(client: As, signed_in: As, database: Databa
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5"), answer.text
             assert TOLD[how] in answer.text
     after = ada.get(f"/v1/mcp/server/{NOTES}").get_json()
-    assert (after["description"], after["updated_at"]) == (before["description"], before["updated_at"])
-    assert ada.put("/v1/mcp/server", {"server_id": NOTES, "description": "changed"}).status_code == 202
-    note(f"the audit {how}", f"changes over API and page, {database.engine.dialect.name}", len(refused))
+    assert (after["description"], after["updated_at"]) == (
+        before["description"],
+        before["updated_at"],
+    )
+    assert (
+        ada.put("/v1/mcp/server", {"server_id": NOTES, "description": "changed"}).status_code == 202
+    )
+    note(
+        f"the audit {how}",
+        f"changes over API and page, {database.engine.dialect.name}",
+        len(refused),
+    )

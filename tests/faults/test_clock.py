@@ -1,4 +1,5 @@
-"""The clock is put back an hour while the portal runs, and a host whose clock is an hour ahead of the others."""
+"""The clock is put back an hour while the portal runs, and a host whose clock is an hour ahead of
+the others."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,14 +29,22 @@ def clock(tmp_path: Path) -> dict[str, str]:
         unavailable("libfaketime")
     (tmp_path / "clock").write_text("+0")
     return {
-        "LD_PRELOAD": str(found[0]), "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"), "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
         "PYTHONPATH": str(Path(__file__).parent / "under_faketime"),
-    }  # fmt: skip
+    }
 
 
 def added(site: Site, name: str) -> None:
-    body = {"server_id": name, "server_name": name, "transport": "http", "url": "http://127.0.0.1:9/mcp"}
+    body = {
+        "server_id": name,
+        "server_name": name,
+        "transport": "http",
+        "url": "http://127.0.0.1:9/mcp",
+    }
     answer = site.api("POST", "/v1/mcp/server", json=body)
     assert answer.status_code == 201, answer.text
 
@@ -44,7 +53,9 @@ def looked_at(site: Site, name: str) -> datetime | None:
     """When the server was looked at last; the list contacts nobody itself."""
     answer = site.api("GET", "/v1/mcp/server")
     assert answer.status_code == 200, answer.text
-    at = next(server["last_health_check"] for server in answer.json() if server["server_id"] == name)
+    at = next(
+        server["last_health_check"] for server in answer.json() if server["server_id"] == name
+    )
     return datetime.fromisoformat(at) if at else None
 
 
@@ -67,11 +78,22 @@ def test_an_hour_back_ends_no_session_and_stops_no_worker(
         (tmp_path / "clock").write_text("-1h")
         assert "before" in browser.visit(f"{site.address}/servers").text
         added(site, "after")
-        until(lambda: looked_at(site, "after"), "the worker looks at a server that was added afterwards")
+        until(
+            lambda: looked_at(site, "after"),
+            "the worker looks at a server that was added afterwards",
+        )
         until(lambda: looked_at(site, "before") < began, "and again at the one of before")  # type: ignore[operator]
-        assert browser.http.post(f"{site.address}/servers/new", data=site.typed(browser, "typed")).status_code == 303
+        assert (
+            browser.http.post(
+                f"{site.address}/servers/new", data=site.typed(browser, "typed")
+            ).status_code
+            == 303
+        )
         # Twelve hours from now and idle from now, and not an hour more.
-        latest = f"{began - HOUR / 2:%Y-%m-%d %H:%M:%S}", f"{began + 12 * HOUR - HOUR / 2:%Y-%m-%d %H:%M:%S}"
+        latest = (
+            f"{began - HOUR / 2:%Y-%m-%d %H:%M:%S}",
+            f"{began + 12 * HOUR - HOUR / 2:%Y-%m-%d %H:%M:%S}",
+        )
         seen = stored(site, "SELECT max(last_seen_at) FROM sessions WHERE user_id IS NOT NULL")
         ends = stored(site, "SELECT max(expires_at) FROM sessions WHERE user_id IS NOT NULL")
         assert (seen[0] < latest[0], ends[0] < latest[1]) == (True, True), (seen, ends, latest)
@@ -106,7 +128,9 @@ def hosts(tmp_path: Path, own_postgres_url: str, clock: dict[str, str]) -> Itera
         yield sites
 
 
-def test_a_host_an_hour_ahead_signs_nobody_out_and_repeats_no_work(hosts: list[Site], note: Note) -> None:
+def test_a_host_an_hour_ahead_signs_nobody_out_and_repeats_no_work(
+    hosts: list[Site], note: Note
+) -> None:
     right, ahead = hosts
     for first, second in ((right, ahead), (ahead, right)):
         with first.signed_in() as browser:
@@ -122,5 +146,7 @@ def test_a_host_an_hour_ahead_signs_nobody_out_and_repeats_no_work(hosts: list[S
     right.verified()
     ahead.verified()
     for site in hosts:
-        assert "Traceback" not in site.processes["serve"].output() + site.processes["worker"].output()
+        assert (
+            "Traceback" not in site.processes["serve"].output() + site.processes["worker"].output()
+        )
     note("a host an hour ahead", "sign-ins, requests, writes and probes on both hosts", 1)

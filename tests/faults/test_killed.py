@@ -15,7 +15,8 @@ from tests.faults.load import Writers, faults_of, open_engine
 from tests.faults.site import IN_FULL, Site, children, is_alive, kill, until
 
 SEED = 20261127
-# Under `make test` once of each kind and two web processes more; moments are random, so that more finds more.
+# Under `make test` once of each kind and two web processes more; moments are random, so that more
+# finds more.
 VICTIMS = ["web", "master", "worker", "web", "web"] * (4 if IN_FULL else 1)
 
 COPIES = 20 if IN_FULL else 4
@@ -37,16 +38,23 @@ def start(site: Site) -> None:
 
 
 def hurt(site: Site, victim: str) -> None:
-    """Kill one process, and wait until the portal is whole again; what a supervisor would start again is started."""
+    """Kill one process, and wait until the portal is whole again; what a supervisor would start
+    again is started."""
     if victim == "web":
         before = site.web_pids()
         kill(random.choice(before))
-        until(lambda: len(site.web_pids()) == len(before) and site.web_pids() != before, "another web process")
+        until(
+            lambda: len(site.web_pids()) == len(before) and site.web_pids() != before,
+            "another web process",
+        )
     elif victim == "master":
         orphans = children(site.processes["serve"].pid)
         kill(site.processes["serve"].pid)
         site.processes["serve"].process.wait()
-        until(lambda: not any(map(is_alive, orphans)), "web processes and worker end with their master")
+        until(
+            lambda: not any(map(is_alive, orphans)),
+            "web processes and worker end with their master",
+        )
         site.stop("serve")
         site.start("serve")
     else:
@@ -76,11 +84,18 @@ def test_what_was_acknowledged_is_whole_after_every_death(started: Site, note: N
     engine.dispose()
     started.verified()
     kind = "SQLite" if started.embedded else "PostgreSQL"
-    note(f"kill -9 under load, {kind}", f"web, master, worker; {acknowledged.count} writes", len(VICTIMS))
+    note(
+        f"kill -9 under load, {kind}",
+        f"web, master, worker; {acknowledged.count} writes",
+        len(VICTIMS),
+    )
 
 
-def test_a_copy_of_the_files_has_all_that_was_acknowledged_before(site: Site, tmp_path: Path, note: Note) -> None:
-    """As a disk is after a loss of power: everything stands still, the files are copied, and the copies are opened."""
+def test_a_copy_of_the_files_has_all_that_was_acknowledged_before(
+    site: Site, tmp_path: Path, note: Note
+) -> None:
+    """As a disk is after a loss of power: everything stands still, the files are copied, and the
+    copies are opened."""
     random.seed(SEED)
     site.start()
     writers = Writers(site)
@@ -95,7 +110,12 @@ def test_a_copy_of_the_files_has_all_that_was_acknowledged_before(site: Site, tm
             copy.mkdir()
             known = acknowledged.so_far()
             os.killpg(site.processes["serve"].pid, signal.SIGSTOP)
-            for name in ("portal.db", "portal.db-wal", "portal.db.revocations", "portal.db.revocations.head"):
+            for name in (
+                "portal.db",
+                "portal.db-wal",
+                "portal.db.revocations",
+                "portal.db.revocations.head",
+            ):
                 shutil.copyfile(tmp_path / name, copy / name)
             known.to_delete = set(acknowledged.to_delete)
             os.killpg(site.processes["serve"].pid, signal.SIGCONT)

@@ -13,7 +13,12 @@ from tests.faults.postgres import OwnPostgres, own_postgres
 from tests.faults.site import BY_KEY, Site, is_alive, until
 
 ROUNDS = 2
-SERVER = {"server_id": "before", "server_name": "before", "transport": "http", "url": "http://127.0.0.1:9/mcp"}
+SERVER = {
+    "server_id": "before",
+    "server_name": "before",
+    "transport": "http",
+    "url": "http://127.0.0.1:9/mcp",
+}
 
 
 @pytest.fixture
@@ -35,10 +40,14 @@ def started(tmp_path: Path, postgres: OwnPostgres) -> Iterator[Site]:
     site.close()
 
 
-def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, postgres: OwnPostgres, note: Note) -> None:
-    address, asked = started.address, 0
+def test_everything_says_so_meanwhile_and_goes_on_afterwards(
+    started: Site, postgres: OwnPostgres, note: Note
+) -> None:
+    address = started.address
+    asked = 0
     assert started.api("POST", "/v1/mcp/server", json=SERVER).status_code == 201
-    # A process that is still starting ends without a database, and is started again by whoever looks after it.
+    # A process that is still starting ends without a database, and is started again by whoever
+    # looks after it.
     until(lambda: is_looked_at(started, "before"), "the worker is at work")
     with started.signed_in() as browser:
         typed = started.typed(browser, "typed")
@@ -55,11 +64,19 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, post
             programs = [
                 started.api("GET", "/v1/mcp/server"),
                 started.api("POST", "/v1/mcp/server", json=SERVER),
-                httpx2.get(f"{address}/v1/me", headers={"X-API-Key": "sk-nobody-has-this-key-0000"}),
-                httpx2.post(f"{address}/oauth/token", data={"grant_type": "authorization_code"}, headers=BY_KEY),
+                httpx2.get(
+                    f"{address}/v1/me", headers={"X-API-Key": "sk-nobody-has-this-key-0000"}
+                ),
+                httpx2.post(
+                    f"{address}/oauth/token",
+                    data={"grant_type": "authorization_code"},
+                    headers=BY_KEY,
+                ),
             ]
             for answer in (*pages, *programs):
-                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "5"), answer.text
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "5"), (
+                    answer.text
+                )
                 assert "does not answer" in answer.text
                 assert "set-cookie" not in answer.headers
             assert all(answer.json() for answer in programs)
@@ -75,10 +92,18 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(started: Site, post
         worker = started.worker_pid()
         assert worker is not None
         assert is_alive(worker)
-        due = started.api("POST", "/v1/mcp/server", json={**SERVER, "server_id": "later", "server_name": "later"})
+        due = started.api(
+            "POST", "/v1/mcp/server", json={**SERVER, "server_id": "later", "server_name": "later"}
+        )
         assert due.status_code == 201
-        until(lambda: is_looked_at(started, "later"), "the worker looks at a server that was added afterwards")
-    assert "Traceback" not in started.processes["serve"].output() + started.processes["worker"].output()
+        until(
+            lambda: is_looked_at(started, "later"),
+            "the worker looks at a server that was added afterwards",
+        )
+    assert (
+        "Traceback"
+        not in started.processes["serve"].output() + started.processes["worker"].output()
+    )
     started.verified()
     note("PostgreSQL stopped and started", "9 kinds of request, and both probes", asked)
 

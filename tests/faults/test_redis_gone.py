@@ -1,4 +1,5 @@
-"""Redis is stopped and started again: it holds counts only, so that people notice nothing. Limits: test_limits.py."""
+"""Redis is stopped and started again: it holds counts only, so that people notice nothing. Limits:
+test_limits.py."""
 
 import shutil
 from contextlib import AbstractContextManager
@@ -11,10 +12,16 @@ from tests.peers import StartedProcess, bare_environment, free_port, start_proce
 
 def redis_on(port: int) -> AbstractContextManager[StartedProcess]:
     program = shutil.which("redis-server") or unavailable("redis-server")
-    return start_process([program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""], bare_environment(), port)
+    return start_process(
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+        bare_environment(),
+        port,
+    )
 
 
-def test_people_sign_in_and_read_without_redis_and_with_it_again(tmp_path: Path, note: Note) -> None:
+def test_people_sign_in_and_read_without_redis_and_with_it_again(
+    tmp_path: Path, note: Note
+) -> None:
     port = free_port()
     site = Site(tmp_path, PORTAL_REDIS_URL=f"redis://127.0.0.1:{port}/0")
     try:

@@ -1,5 +1,5 @@
-"""Another process holds SQLite's write lock for long: what is stored is read on, and a write says so and keeps nothing
-half."""
+"""Another process holds SQLite's write lock for long: what is stored is read on, and a write says
+so and keeps nothing half."""
 
 import sqlite3
 import time
@@ -28,9 +28,12 @@ def locked(site: Site) -> Iterator[None]:
 
 
 def forget_when_it_was_last_seen(site: Site) -> None:
-    """Make the next request of every session and key due for a note of its use, which is a write."""
+    """Make the next request of every session and key due for a note of its use, which is a
+    write."""
     with closing(sqlite3.connect(site.folder / "portal.db")) as other, other:
-        other.execute("UPDATE sessions SET last_seen_at = datetime('now', '-5 minutes') || '.000000'")
+        other.execute(
+            "UPDATE sessions SET last_seen_at = datetime('now', '-5 minutes') || '.000000'"
+        )
         other.execute("UPDATE api_keys SET last_used_at = NULL")
 
 
@@ -44,21 +47,33 @@ def a_server(name: str) -> dict[str, str]:
     return {"server_name": name, "transport": "http", "url": "http://127.0.0.1:9/mcp"}
 
 
-def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: Site, note: Note) -> None:
-    assert started.api("POST", "/v1/mcp/server", json={**a_server("before"), "server_id": "before"}).status_code == 201
+def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(
+    started: Site, note: Note
+) -> None:
+    assert (
+        started.api(
+            "POST", "/v1/mcp/server", json={**a_server("before"), "server_id": "before"}
+        ).status_code
+        == 201
+    )
     with started.signed_in() as browser:
         forget_when_it_was_last_seen(started)
         with locked(started), ThreadPoolExecutor(WRITERS) as threads:
             answers = [
-                threads.submit(started.api, "POST", "/v1/mcp/server", json=a_server(f"during{number}"))
+                threads.submit(
+                    started.api, "POST", "/v1/mcp/server", json=a_server(f"during{number}")
+                )
                 for number in range(WRITERS)
             ]
-            reads, end = 0, time.monotonic() + HELD_SECONDS
+            reads = 0
+            end = time.monotonic() + HELD_SECONDS
             while reads < 6 or time.monotonic() < end:
                 assert "before" in browser.visit(f"{started.address}/servers").text
                 assert started.names() == ["before"]
                 reads += 2
-            known = started.api("GET", "/v1/mcp/server/before")  # which looks at the server, and cannot note it now
+            known = started.api(
+                "GET", "/v1/mcp/server/before"
+            )  # which looks at the server, and cannot note it now
             assert (known.status_code, known.json()["server_name"]) == (200, "before")
             refused = [answer.result() for answer in answers]
         assert Counter(answer.status_code for answer in refused) == {503: WRITERS}
@@ -70,12 +85,17 @@ def test_pages_are_read_and_writes_are_refused_until_the_lock_is_gone(started: S
     assert started.api("POST", "/v1/mcp/server", json=a_server("after")).status_code == 201
     assert started.names() == ["after", "before"]
     started.verified()
-    note("SQLite locked by another process", f"{WRITERS} writes and {reads} reads meanwhile", WRITERS + reads)
+    note(
+        "SQLite locked by another process",
+        f"{WRITERS} writes and {reads} reads meanwhile",
+        WRITERS + reads,
+    )
 
 
 def test_forms_answer_with_words_and_keep_what_was_typed(started: Site, note: Note) -> None:
     with started.signed_in() as browser:
-        address, typed = f"{started.address}/servers/new", started.typed(browser, "typed")
+        address = f"{started.address}/servers/new"
+        typed = started.typed(browser, "typed")
         with locked(started):
             page = browser.http.post(address, data=typed)
             piece = browser.http.post(address, data=typed, headers={"HX-Request": "true"})
@@ -84,7 +104,8 @@ def test_forms_answer_with_words_and_keep_what_was_typed(started: Site, note: No
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5"), answer.text
             assert "Try again" in answer.text
             assert "set-cookie" not in answer.headers
-        # htmx puts an error above the form, which it leaves as it is (see responseHandling in the page's head).
+        # htmx puts an error above the form, which it leaves as it is (see responseHandling in the
+        # page's head).
         assert "<html" not in piece.text
         assert "<html" in page.text
         assert browser.http.post(address, data=typed).status_code == 303

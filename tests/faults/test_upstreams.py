@@ -1,6 +1,8 @@
-"""Upstreams that do their worst, seen through the whole portal: an answer with words, in time, and pages go on.
+"""Upstreams that do their worst, seen through the whole portal: an answer with words, in time, and
+pages go on.
 
-What the client of upstreams does by itself is in tests/upstream: names that change their mind, spellings of addresses.
+What the client of upstreams does by itself is in tests/upstream: names that change their mind,
+spellings of addresses.
 """
 
 import gzip
@@ -28,19 +30,26 @@ AT_ONCE = 24  # more than the two processes of eight threads have
 
 
 def drip(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    )
     while not server.stop.wait(1):
         connection.sendall(b" ")
 
 
 def flood(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n[")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n["
+    )
     for _ in range(1000):
         connection.sendall(b" " * 1_000_000)
 
 
 def cut(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"jsonrpc"')
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:"
+        b' 1000\r\n\r\n{"jsonrpc"'
+    )
     connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -53,18 +62,31 @@ WORST: dict[str, tuple[Handler, int, str]] = {
     "drips": (drip, 504, "within 2 s"),
     "sends a gigabyte": (flood, 502, f"{HOST} sent more than the portal takes"),
     "sends a zip bomb": (
-        always(200, gzip.compress(bytes(100 * MEGABYTE)), "application/json", Content_Encoding="gzip"),
-        502, f"{HOST} sent more than the portal takes",
+        always(
+            200, gzip.compress(bytes(100 * MEGABYTE)), "application/json", Content_Encoding="gzip"
+        ),
+        502,
+        f"{HOST} sent more than the portal takes",
     ),
     "redirects to metadata": (
-        always(307, Location="http://169.254.169.254/latest/meta-data/"), 502, f"{HOST} redirects to another address",
+        always(307, Location="http://169.254.169.254/latest/meta-data/"),
+        502,
+        f"{HOST} redirects to another address",
     ),
     "speaks rubbish": (rubbish, 502, "but not with HTTP"),
-    "has endless headers": (always(200, b"{}", "application/json", X_Long="x" * MEGABYTE), 502, HOST),
-    "speaks HTML": (always(200, b"<h1>Sign in</h1>"), 502, "but not with MCP (HTTP 200, text/html)"),
+    "has endless headers": (
+        always(200, b"{}", "application/json", X_Long="x" * MEGABYTE),
+        502,
+        HOST,
+    ),
+    "speaks HTML": (
+        always(200, b"<h1>Sign in</h1>"),
+        502,
+        "but not with MCP (HTTP 200, text/html)",
+    ),
     "speaks other JSON": (always(200, b'{"a": 1}', "application/json"), 502, "but not with MCP"),
     "breaks off": (cut, 502, HOST),
-}  # fmt: skip
+}
 NOT_ALLOWED = "is not allowed by the outbound policy"
 FORBIDDEN = [
     "http://10.0.0.1/mcp",
@@ -140,7 +162,10 @@ def all_ways(site: Site, browser: HttpBrowser, name: str, url: str) -> dict[str,
 
 def most_memory(site: Site) -> int:
     """The most bytes that any web process has held since it began."""
-    found = [re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in site.web_pids()]
+    found = [
+        re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        for pid in site.web_pids()
+    ]
     return max(int(match[1]) * 1024 for match in found if match)
 
 
@@ -159,11 +184,16 @@ def test_each_is_told_in_words_and_nobody_else_waits(
             pages()
             answers = asked[name].result()
             detail = answers["call"].json()["detail"]
-            assert (answers["call"].status_code, words in detail["message"]) == (status, True), (name, detail)
+            assert (answers["call"].status_code, words in detail["message"]) == (status, True), (
+                name,
+                detail,
+            )
             assert answers["call by its document"].status_code in (502, 504), name
             assert [row["status"] for row in answers["health"].json()] == ["unhealthy"], name
             sections = answers["OAuth check"].json()["sections"]
-            assert "fail" in {step["verdict"] for section in sections for step in section["steps"]}, name
+            assert "fail" in {
+                step["verdict"] for section in sections for step in section["steps"]
+            }, name
             assert answers["playground"].status_code == 200, name
             assert words in answers["playground"].text, name
         assert most_memory(started) - before < MOST_GROWTH
@@ -189,17 +219,26 @@ def no_tls() -> Iterator[str]:
         thread.join()
 
 
-def test_tls_that_is_none_and_forbidden_addresses_are_told(started: Site, browser: HttpBrowser, note: Note) -> None:
+def test_tls_that_is_none_and_forbidden_addresses_are_told(
+    started: Site, browser: HttpBrowser, note: Note
+) -> None:
     with no_tls() as url:
         answer = call(started, add(started, "tls", url=url))
-    assert (answer.status_code, "TLS" in answer.json()["detail"]["message"]) == (502, True), answer.text
+    assert (answer.status_code, "TLS" in answer.json()["detail"]["message"]) == (
+        502,
+        True,
+    ), answer.text
     for number, url in enumerate(FORBIDDEN):
         answers = all_ways(started, browser, f"f{number}", url)
         assert answers["call"].status_code == 502
         assert NOT_ALLOWED in answers["call"].json()["detail"]["message"]
         assert NOT_ALLOWED in answers["playground"].text
         assert answers["call by its document"].status_code == 502
-    note("address that is not allowed", "private, a name for one, metadata, mapped IPv6; 5 ways", 5 * len(FORBIDDEN))
+    note(
+        "address that is not allowed",
+        "private, a name for one, metadata, mapped IPv6; 5 ways",
+        5 * len(FORBIDDEN),
+    )
 
 
 def test_pages_are_served_while_more_calls_hang_than_there_are_threads(
@@ -207,17 +246,28 @@ def test_pages_are_served_while_more_calls_hang_than_there_are_threads(
 ) -> None:
     with raw_server(hang, host=HOST) as server, ThreadPoolExecutor(AT_ONCE) as pool:
         name = add(started, "hanging", url=server.url(host=HOST), timeout=120)
-        calls: list[Future[httpx2.Response]] = [pool.submit(call, started, name) for _ in range(AT_ONCE)]
-        until(lambda: sum(future.done() for future in calls) >= AT_ONCE - 2 * 6, "those without a place are sent away")
+        calls: list[Future[httpx2.Response]] = [
+            pool.submit(call, started, name) for _ in range(AT_ONCE)
+        ]
+        until(
+            lambda: sum(future.done() for future in calls) >= AT_ONCE - 2 * 6,
+            "those without a place are sent away",
+        )
         for _ in range(5):
             pages()
         refused = [future.result() for future in calls if future.done()]
-        assert {(answer.status_code, answer.json()["detail"]["error"]) for answer in refused} == {(503, "busy")}
+        assert {(answer.status_code, answer.json()["detail"]["error"]) for answer in refused} == {
+            (503, "busy")
+        }
         assert refused[0].headers["Retry-After"] == "5"
         hanging = [future for future in calls if not future.done()]
         assert hanging, "the calls before the limit still wait"
         server.stop.set()
         for future in hanging:
             assert future.result().status_code in (502, 504)
-    assert call(started, name).status_code == 502  # nobody listens there any more, and there is a place to find out
-    note("all upstreams hang", f"{AT_ONCE} calls at once, {len(refused)} sent away as busy", AT_ONCE)
+    assert (
+        call(started, name).status_code == 502
+    )  # nobody listens there any more, and there is a place to find out
+    note(
+        "all upstreams hang", f"{AT_ONCE} calls at once, {len(refused)} sent away as busy", AT_ONCE
+    )

@@ -29,7 +29,9 @@ class Portal:
     process: StartedProcess
     folder: Path
 
-    def api(self, method: str, path: str, body: object = None, *, key: str = API_KEY) -> tuple[int, Any]:
+    def api(
+        self, method: str, path: str, body: object = None, *, key: str = API_KEY
+    ) -> tuple[int, Any]:
         """Ask its API; the status and the decoded answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -76,13 +78,18 @@ SignIn = Callable[..., Page]
 
 @pytest.fixture
 def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn:
-    """`sign_in(email, password, **context)`: a page of a browser in which that person has signed in.
+    """`sign_in(email, password, **context)`: a page of a browser in which that person has signed
+    in.
 
     `new_password` is what they choose in place of a one-time password.
     """
 
     def signing_in(
-        email: str = ADMIN[0], password: str = ADMIN[1], *, new_password: str | None = None, **context: Any
+        email: str = ADMIN[0],
+        password: str = ADMIN[1],
+        *,
+        new_password: str | None = None,
+        **context: Any,
     ) -> Page:
         page = browser_page_factory(**context)
         page.goto(f"{portal.url}/login")

@@ -1,4 +1,5 @@
-"""axe-core (WCAG 2.2 A and AA) on every kind of page as Admin, and as the others what is theirs to see.
+"""axe-core (WCAG 2.2 A and AA) on every kind of page as Admin, and as the others what is theirs to
+see.
 
 The Admin looks at 1440 px in light and at 390 px in dark, the others the other way round.
 """
@@ -16,39 +17,99 @@ CONSENT = (
     f"&code_challenge={'c' * 43}&code_challenge_method=S256"
 )
 PAGES = (
-    "/servers", "/servers?view=table", "/servers/discover", "/servers/new?from=discover:github", "/servers/openapi",
-    "/servers/export", "/servers/export/enforcement", "/servers/new", "/servers/axe", "/servers/axe/edit",
-    "/servers/axe/tools?now=1", "/servers/axe/tools/changes",
-    "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/credentials", "/servers/axe/health",
-    "/servers/axe/activity", "/servers/axe/connect", "/servers/axe/oauth-check", "/servers/axe/delete",
-    "/servers/import", "/credentials",
-    "/credentials/axe", "/playground?server=axe&tool=search_notes", "/toolsets", "/toolsets/new", "/keys", "/keys/new",
-    "/profile", "/profile/password", "/admin/teams", "/admin/teams/new", "/admin/users", "/admin/users/new",
-    "/admin/groups", "/admin/groups/new", "/admin/keys", "/admin/keys/new", "/admin/access", "/admin/audit",
-    "/admin/settings", "/admin/submissions", "/docs/api", "/docs/api/servers_create", "/no-such-page",
-    "/credentials/axe_oauth", "/credentials/axe_oauth/connect", CONSENT,
-)  # fmt: skip
+    "/servers",
+    "/servers?view=table",
+    "/servers/discover",
+    "/servers/new?from=discover:github",
+    "/servers/openapi",
+    "/servers/export",
+    "/servers/export/enforcement",
+    "/servers/new",
+    "/servers/axe",
+    "/servers/axe/edit",
+    "/servers/axe/tools?now=1",
+    "/servers/axe/tools/changes",
+    "/servers/axe/configuration",
+    "/servers/axe/access",
+    "/servers/axe/credentials",
+    "/servers/axe/health",
+    "/servers/axe/activity",
+    "/servers/axe/connect",
+    "/servers/axe/oauth-check",
+    "/servers/axe/delete",
+    "/servers/import",
+    "/credentials",
+    "/credentials/axe",
+    "/playground?server=axe&tool=search_notes",
+    "/toolsets",
+    "/toolsets/new",
+    "/keys",
+    "/keys/new",
+    "/profile",
+    "/profile/password",
+    "/admin/teams",
+    "/admin/teams/new",
+    "/admin/users",
+    "/admin/users/new",
+    "/admin/groups",
+    "/admin/groups/new",
+    "/admin/keys",
+    "/admin/keys/new",
+    "/admin/access",
+    "/admin/audit",
+    "/admin/settings",
+    "/admin/submissions",
+    "/docs/api",
+    "/docs/api/servers_create",
+    "/no-such-page",
+    "/credentials/axe_oauth",
+    "/credentials/axe_oauth/connect",
+    CONSENT,
+)
 OWN = (
-    "/servers", "/servers/axe", "/servers/axe/tools?now=1", "/servers/axe/connect", "/credentials", "/credentials/axe",
-    "/playground?server=axe&tool=search_notes", "/toolsets", "/keys", "/keys/new", "/profile",
-)  # fmt: skip
+    "/servers",
+    "/servers/axe",
+    "/servers/axe/tools?now=1",
+    "/servers/axe/connect",
+    "/credentials",
+    "/credentials/axe",
+    "/playground?server=axe&tool=search_notes",
+    "/toolsets",
+    "/keys",
+    "/keys/new",
+    "/profile",
+)
 OTHERS = {
     "internal_user": (*OWN, "/submissions/new", "/submissions/mine"),
     "internal_user_viewer": ("/servers", "/servers/axe", "/credentials/axe", "/keys"),
     "proxy_admin_viewer": (
-        "/servers", "/servers/axe", "/servers/axe/configuration", "/servers/axe/access", "/servers/axe/tools/changes",
-        "/servers/discover", "/servers/openapi", "/admin/users", "/admin/keys", "/admin/audit", "/admin/settings",
+        "/servers",
+        "/servers/axe",
+        "/servers/axe/configuration",
+        "/servers/axe/access",
+        "/servers/axe/tools/changes",
+        "/servers/discover",
+        "/servers/openapi",
+        "/admin/users",
+        "/admin/keys",
+        "/admin/audit",
+        "/admin/settings",
     ),
-}  # fmt: skip
+}
 PASSWORD = "somebody's long password"
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
+    "resultTypes": ["violations"],
+}
 LOOKS = [({"width": 1440, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark")]
 
 
 def serious(page: Page) -> list[str]:
     """What axe calls serious or critical on the page, by rule and first place."""
     page.evaluate(AXE.read_text())
-    found: list[dict[str, Any]] = page.evaluate("rules => axe.run(rules).then(found => found.violations)", RULES)
+    found: list[dict[str, Any]] = page.evaluate(
+        "rules => axe.run(rules).then(found => found.violations)", RULES
+    )
     return [
         f"{fault['id']} at {fault['nodes'][0]['target']}"
         for fault in found
@@ -68,7 +129,9 @@ def test_no_page_shuts_anybody_out(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("role", OTHERS)
-def test_no_page_of_theirs_shuts_others_out(portal: Portal, sign_in: SignIn, echo_server: str, role: str) -> None:
+def test_no_page_of_theirs_shuts_others_out(
+    portal: Portal, sign_in: SignIn, echo_server: str, role: str
+) -> None:
     add_server(portal, echo_server)
     person = {"user_id": role, "email": f"{role}@example.com", "role": role, "password": PASSWORD}
     assert portal.api("POST", "/v1/users", person)[0] == 201
@@ -79,13 +142,19 @@ def test_no_page_of_theirs_shuts_others_out(portal: Portal, sign_in: SignIn, ech
 
 
 def add_server(portal: Portal, url: str) -> None:
-    """The server that every page is about, open to everybody; it is there already when another test looks."""
+    """The server that every page is about, open to everybody; it is there already when another test
+    looks."""
     body = {
-        "server_id": "axe", "server_name": "axe", "description": "Read and change notes", "transport": "http",
-        "url": url, "static_headers": {"X-Token": "${TOKEN}"}, "mcp_access_groups": ["one", "two", "three"],
+        "server_id": "axe",
+        "server_name": "axe",
+        "description": "Read and change notes",
+        "transport": "http",
+        "url": url,
+        "static_headers": {"X-Token": "${TOKEN}"},
+        "mcp_access_groups": ["one", "two", "three"],
         "allow_all_keys": True,
         "env_vars": [{"name": "TOKEN", "scope": "user", "description": "From the desk"}],
-    }  # fmt: skip
+    }
     assert portal.api("POST", "/v1/mcp/server", body)[0] in (201, 400)
     oauth = {"server_id": "axe_oauth", "server_name": "axe_oauth", "transport": "http", "url": url,
              "auth_type": "oauth2", "authorization_url": "https://idp.example/a", "token_url": "https://idp.example/t",
@@ -94,7 +163,8 @@ def add_server(portal: Portal, url: str) -> None:
 
 
 def faults_of(portal: Portal, page: Page, paths: tuple[str, ...]) -> dict[str, list[str]]:
-    """What is wrong with each of these pages: serious findings of axe, and one that is wider than its window."""
+    """What is wrong with each of these pages: serious findings of axe, and one that is wider than
+    its window."""
     faults: dict[str, list[str]] = {}
     for path in paths:
         answer = page.goto(portal.url + path)

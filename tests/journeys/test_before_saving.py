@@ -1,4 +1,5 @@
-"""In a real browser: a server is signed in to before it is saved, and a key is brought in the flow of an MCP client."""
+"""In a real browser: a server is signed in to before it is saved, and a key is brought in the flow
+of an MCP client."""
 
 import base64
 import hashlib
@@ -19,7 +20,9 @@ from tests.oauth_peers import ProtectedServer
 from tests.peers import free_port
 
 VERIFIER = "a-verifier-that-has-at-least-forty-three-characters"
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+CHALLENGE = (
+    base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+)
 
 
 class Listener:
@@ -62,10 +65,15 @@ def own(portal: Portal) -> str:
     """A key server."""
     server_id = f"own{free_port()}"
     body = {
-        "server_id": server_id, "server_name": server_id, "transport": "http", "url": "http://127.0.0.1:9/mcp",
-        "auth_type": "bearer_token", "is_byok": True, "byok_description": ["Read your notes", "Write new ones"],
+        "server_id": server_id,
+        "server_name": server_id,
+        "transport": "http",
+        "url": "http://127.0.0.1:9/mcp",
+        "auth_type": "bearer_token",
+        "is_byok": True,
+        "byok_description": ["Read your notes", "Write new ones"],
         "byok_api_key_help_url": "https://notes.example/keys",
-    }  # fmt: skip
+    }
     assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     return server_id
 
@@ -73,27 +81,43 @@ def own(portal: Portal) -> str:
 def address(portal: Portal, listener: Listener, server_id: str) -> str:
     """What a client opens in the browser."""
     query = {
-        "response_type": "code", "redirect_uri": listener.url, "code_challenge": CHALLENGE, "state": "s1",
-        "code_challenge_method": "S256", "client_id": "https://claude.example/client.json", "server_id": server_id,
-    }  # fmt: skip
+        "response_type": "code",
+        "redirect_uri": listener.url,
+        "code_challenge": CHALLENGE,
+        "state": "s1",
+        "code_challenge_method": "S256",
+        "client_id": "https://claude.example/client.json",
+        "server_id": server_id,
+    }
     return f"{portal.url}/oauth/authorize?{urlencode(query)}"
 
 
 def redeemed(portal: Portal, listener: Listener, code: str) -> dict[str, Any]:
     form = {
-        "grant_type": "authorization_code", "code": code, "redirect_uri": listener.url, "client_id": "https://claude.example/client.json",
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": listener.url,
+        "client_id": "https://claude.example/client.json",
         "code_verifier": VERIFIER,
-    }  # fmt: skip
-    with urllib.request.urlopen(f"{portal.url}/oauth/token", urlencode(form).encode(), timeout=20) as answer:
+    }
+    with urllib.request.urlopen(
+        f"{portal.url}/oauth/token", urlencode(form).encode(), timeout=20
+    ) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found
 
 
 @pytest.mark.parametrize(("viewport", "scheme"), LOOKS, ids=["wide-light", "narrow-dark"])
 def test_a_key_is_brought_in_the_flow_of_a_client(
-    portal: Portal, sign_in: SignIn, listener: Listener, own: str, viewport: dict[str, int], scheme: str
+    portal: Portal,
+    sign_in: SignIn,
+    listener: Listener,
+    own: str,
+    viewport: dict[str, int],
+    scheme: str,
 ) -> None:
-    """Signed in first, the page, the way back over the form's policy (ui.md, O2), and the token that lists tools."""
+    """Signed in first, the page, the way back over the form's policy (ui.md, O2), and the token
+    that lists tools."""
     page: Page = sign_in(viewport=viewport, color_scheme=scheme)
     page.context.clear_cookies()
     page.goto(address(portal, listener, own))
@@ -122,9 +146,14 @@ def test_a_key_is_brought_in_the_flow_of_a_client(
 
 @pytest.mark.parametrize(("viewport", "scheme"), LOOKS, ids=["wide-light", "narrow-dark"])
 def test_tools_are_listed_before_a_server_is_saved(
-    portal: Portal, sign_in: SignIn, protected_mcp_server: ProtectedServer, viewport: dict[str, int], scheme: str
+    portal: Portal,
+    sign_in: SignIn,
+    protected_mcp_server: ProtectedServer,
+    viewport: dict[str, int],
+    scheme: str,
 ) -> None:
-    """Out of the form, through the provider's page, back to what was typed with the tools, saved, connected."""
+    """Out of the form, through the provider's page, back to what was typed with the tools, saved,
+    connected."""
     protected_mcp_server.configure(consent="form")
     name = f"early{free_port()}"
     page: Page = sign_in(viewport=viewport, color_scheme=scheme)

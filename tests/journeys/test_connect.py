@@ -1,4 +1,5 @@
-"""A person connects to an OAuth-protected MCP server in a real browser, uses it, and leaves it again."""
+"""A person connects to an OAuth-protected MCP server in a real browser, uses it, and leaves it
+again."""
 
 import threading
 from typing import Any
@@ -17,9 +18,13 @@ def guarded(portal: Portal, protected_mcp_server: ProtectedServer) -> str:
     protected_mcp_server.configure(consent="form")
     server_id = f"guarded{free_port()}"
     body = {
-        "server_id": server_id, "server_name": server_id, "transport": "http", "url": protected_mcp_server.url,
-        "auth_type": "oauth2", "allow_all_keys": True,
-    }  # fmt: skip
+        "server_id": server_id,
+        "server_name": server_id,
+        "transport": "http",
+        "url": protected_mcp_server.url,
+        "auth_type": "oauth2",
+        "allow_all_keys": True,
+    }
     assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     return server_id
 
@@ -53,7 +58,9 @@ def called_at_once(portals: list[Portal], server_id: str, times: int) -> list[tu
         gate.wait()
         answers.append(portal.api("POST", "/v1/mcp/tools/call", body))
 
-    threads = [threading.Thread(target=one, args=(portal,)) for portal in portals for _ in range(times)]
+    threads = [
+        threading.Thread(target=one, args=(portal,)) for portal in portals for _ in range(times)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -64,7 +71,8 @@ def called_at_once(portals: list[Portal], server_id: str, times: int) -> list[tu
 def test_connect_use_renew_and_disconnect(
     portal: Portal, sign_in: SignIn, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
-    """Issue 4, 2: connect, call as that person, expire, renewed once for two processes, disconnect, revoked."""
+    """Issue 4, 2: connect, call as that person, expire, renewed once for two processes, disconnect,
+    revoked."""
     page = sign_in()
     card = page.locator(f"#server-{guarded}")
     expect(card).to_contain_text("Sign-in needed")

@@ -13,10 +13,12 @@ def test_the_token_of_a_vs_code_file_becomes_a_variable(portal: Portal, sign_in:
     document = {
         "servers": {
             "code-host": {
-                "type": "http", "url": "https://code.example/mcp", "headers": {"Authorization": f"Bearer {TOKEN}"},
+                "type": "http",
+                "url": "https://code.example/mcp",
+                "headers": {"Authorization": f"Bearer {TOKEN}"},
             }
         }
-    }  # fmt: skip
+    }
     page = sign_in()
     page.get_by_role("link", name="Import").click()
     page.get_by_label("Or paste it here").fill(json.dumps(document))
@@ -25,7 +27,9 @@ def test_the_token_of_a_vs_code_file_becomes_a_variable(portal: Portal, sign_in:
     expect(page.get_by_role("heading", name="Preview")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("1 new")
     assert TOKEN not in page.content()
-    page.get_by_label("Secret in Authorization → CODE_HOST_TOKEN").select_option("Variable of each user")
+    page.get_by_label("Secret in Authorization → CODE_HOST_TOKEN").select_option(
+        "Variable of each user"
+    )
     page.get_by_role("button", name="Import what is ticked").click()
 
     expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
@@ -33,6 +37,8 @@ def test_the_token_of_a_vs_code_file_becomes_a_variable(portal: Portal, sign_in:
     status, server = portal.api("GET", "/v1/mcp/server/code_host")
     assert status == 200
     assert server["static_headers"] == {"Authorization": "Bearer ${CODE_HOST_TOKEN}"}
-    assert [(v["name"], v["scope"], v["value"]) for v in server["env_vars"]] == [("CODE_HOST_TOKEN", "user", None)]
+    assert [(v["name"], v["scope"], v["value"]) for v in server["env_vars"]] == [
+        ("CODE_HOST_TOKEN", "user", None)
+    ]
     page.goto(f"{portal.url}/credentials/{server['server_id']}")
     expect(page.get_by_role("textbox", name="CODE_HOST_TOKEN")).to_be_visible()

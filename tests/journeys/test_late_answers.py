@@ -1,7 +1,9 @@
-"""Answers that are held back: what a person types or chooses meanwhile is still there afterwards, on every page.
+"""Answers that are held back: what a person types or chooses meanwhile is still there afterwards,
+on every page.
 
-Everything on a page that asks the portal for something is set off once, with its request held back. Then every control
-is changed, one of them by the keyboard; the request is let go, and the page must hold all of it, with focus and caret.
+Everything on a page that asks the portal for something is set off once, with its request held back.
+Then every control is changed, one of them by the keyboard; the request is let go, and the page must
+hold all of it, with focus and caret.
 """
 
 import re
@@ -16,16 +18,43 @@ from playwright.sync_api import Page, Route, expect
 from tests.journeys.conftest import ADMIN, Portal, SignIn
 
 PAGES = (
-    "/servers", "/servers/discover", "/servers/openapi", "/servers/new", "/servers/late/edit",
-    "/servers/late/tools", "/servers/late/tools?now=1", "/servers/late/configuration", "/servers/late/access",
-    "/servers/late/oauth-check", "/servers/late/credentials", "/servers/import",
-    "/credentials", "/credentials/late", "/credentials/late_key", "/playground?server=late&tool=show_headers",
-    "/toolsets", "/toolsets/new", "/keys/new", "/profile",
-    "/admin/teams", "/admin/teams/new", "/admin/teams/late_team", "/admin/users", "/admin/users/new",
-    "/admin/users/late_mel", "/admin/groups", "/admin/groups/new", "/admin/keys",
-    "/admin/keys/new", "/admin/access", "/admin/audit", "/admin/settings", "/admin/submissions",
-    "/toolsets/{toolset}/edit", "/admin/groups/{group}",
-)  # fmt: skip
+    "/servers",
+    "/servers/discover",
+    "/servers/openapi",
+    "/servers/new",
+    "/servers/late/edit",
+    "/servers/late/tools",
+    "/servers/late/tools?now=1",
+    "/servers/late/configuration",
+    "/servers/late/access",
+    "/servers/late/oauth-check",
+    "/servers/late/credentials",
+    "/servers/import",
+    "/credentials",
+    "/credentials/late",
+    "/credentials/late_key",
+    "/playground?server=late&tool=show_headers",
+    "/toolsets",
+    "/toolsets/new",
+    "/keys/new",
+    "/profile",
+    "/admin/teams",
+    "/admin/teams/new",
+    "/admin/teams/late_team",
+    "/admin/users",
+    "/admin/users/new",
+    "/admin/users/late_mel",
+    "/admin/groups",
+    "/admin/groups/new",
+    "/admin/keys",
+    "/admin/keys/new",
+    "/admin/access",
+    "/admin/audit",
+    "/admin/settings",
+    "/admin/submissions",
+    "/toolsets/{toolset}/edit",
+    "/admin/groups/{group}",
+)
 PASSWORD = "a member's long password"
 
 IN_THE_PAGE = Path(__file__).with_name("late_answers.js").read_text("utf-8")
@@ -40,7 +69,9 @@ class Held:
         page.route(re.compile(r"^http://127\.0\.0\.1:\d+/(?!static/)"), self._take)
 
     def _take(self, route: Route) -> None:
-        if self.on and (route.request.resource_type in ("xhr", "fetch") or route.request.method == "POST"):
+        if self.on and (
+            route.request.resource_type in ("xhr", "fetch") or route.request.method == "POST"
+        ):
             self.routes.append(route)
         else:
             route.continue_()
@@ -64,14 +95,18 @@ class Held:
         for route in self.routes:
             route.continue_()
         self.routes.clear()
-        expect(self.page.locator(".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")).to_have_count(0)
+        expect(
+            self.page.locator(".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")
+        ).to_have_count(0)
 
 
 @pytest.fixture(scope="module")
 def ids(filled: Portal) -> dict[str, str]:
     """The ids of a toolset and an access group."""
     tools = [{"server_id": "late", "tool_name": "show_headers"}]
-    status, toolset = filled.api("POST", "/v1/mcp/toolset", {"toolset_name": "late_tools", "tools": tools})
+    status, toolset = filled.api(
+        "POST", "/v1/mcp/toolset", {"toolset_name": "late_tools", "tools": tools}
+    )
     assert status == 201, toolset
     status, group = filled.api("POST", "/v1/access-groups", {"name": "late people"})
     assert status == 201, group
@@ -83,21 +118,57 @@ def filled(portal: Portal, echo_server: str) -> Portal:
     """The portal with something on each of these pages."""
     server = {"transport": "http", "url": echo_server, "allow_all_keys": True}
     made: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("/v1/mcp/server", {
-            **server, "server_id": "late", "server_name": "late", "static_headers": {"X-Token": "${TOKEN}"},
-            "mcp_access_groups": ["late_notes"],
-            "env_vars": [{"name": name, "scope": "user"} for name in ("TOKEN", "REGION")],
-        }),
-        ("/v1/mcp/server", {
-            **server, "server_id": "late_key", "server_name": "late_key", "auth_type": "bearer_token", "is_byok": True,
-            "static_headers": {"X-Token": "${TOKEN}"}, "env_vars": [{"name": "TOKEN", "scope": "user"}],
-        }),
-        ("/v1/users", {"user_id": "late_mel", "email": "mel@example.com", "display_name": "Mel", "password": PASSWORD}),
-        ("/v1/users", {"user_id": "late_max", "email": "max@example.com", "display_name": "Max", "password": PASSWORD}),
-        ("/v1/teams", {"team_id": "late_team", "team_alias": "Late team",
-                       "members_with_roles": [{"user_id": "late_mel", "role": "user"}]}),
+        (
+            "/v1/mcp/server",
+            {
+                **server,
+                "server_id": "late",
+                "server_name": "late",
+                "static_headers": {"X-Token": "${TOKEN}"},
+                "mcp_access_groups": ["late_notes"],
+                "env_vars": [{"name": name, "scope": "user"} for name in ("TOKEN", "REGION")],
+            },
+        ),
+        (
+            "/v1/mcp/server",
+            {
+                **server,
+                "server_id": "late_key",
+                "server_name": "late_key",
+                "auth_type": "bearer_token",
+                "is_byok": True,
+                "static_headers": {"X-Token": "${TOKEN}"},
+                "env_vars": [{"name": "TOKEN", "scope": "user"}],
+            },
+        ),
+        (
+            "/v1/users",
+            {
+                "user_id": "late_mel",
+                "email": "mel@example.com",
+                "display_name": "Mel",
+                "password": PASSWORD,
+            },
+        ),
+        (
+            "/v1/users",
+            {
+                "user_id": "late_max",
+                "email": "max@example.com",
+                "display_name": "Max",
+                "password": PASSWORD,
+            },
+        ),
+        (
+            "/v1/teams",
+            {
+                "team_id": "late_team",
+                "team_alias": "Late team",
+                "members_with_roles": [{"user_id": "late_mel", "role": "user"}],
+            },
+        ),
         ("/v1/keys", {"user_id": "late_mel", "team_id": "late_team"}),
-    )  # fmt: skip
+    )
     for path, body in made:
         status, answer = portal.api("POST", path, body)
         assert status == 201, answer
@@ -124,21 +195,27 @@ def change_and_look(page: Page, held: Held) -> list[str]:
 
 
 @pytest.mark.timeout(300)  # a guard against hangs
-def test_nothing_typed_is_lost_to_a_late_answer(filled: Portal, ids: dict[str, str], sign_in: SignIn) -> None:
-    page = sign_in(reduced_motion="reduce")  # going on in the middle of a transition is an error to Chromium
+def test_nothing_typed_is_lost_to_a_late_answer(
+    filled: Portal, ids: dict[str, str], sign_in: SignIn
+) -> None:
+    page = sign_in(
+        reduced_motion="reduce"
+    )  # going on in the middle of a transition is an error to Chromium
     page.on("dialog", lambda dialog: dialog.accept())  # leaving for the next page
     page.add_init_script(IN_THE_PAGE)
     lost: dict[str, list[str]] = {}
     tried = 0
     for path in PAGES:
-        number, names = 0, [""]
+        number = 0
+        names = [""]
         while number < len(names):
             page.unroute_all()
             with loaded(page, filled, path.format(**ids)):
                 names = page.evaluate("late.triggers()")
                 if number >= len(names):
                     break
-                name, number = names[number], number + 1
+                name = names[number]
+                number = number + 1
                 held = Held(page)
                 page.evaluate("name => late.set_off(name)", name)
                 if not page.evaluate("late.others()"):
@@ -172,7 +249,8 @@ def team_page(filled: Portal, sign_in: SignIn) -> Page:
 
 
 def test_a_person_chosen_while_a_team_is_saved_is_added(team_page: Page) -> None:
-    """The save goes on; the person stays chosen, with what was typed to find them, and is added by the next button."""
+    """The save goes on; the person stays chosen, with what was typed to find them, and is added by
+    the next button."""
     held = Held(team_page)
     team_page.get_by_role("button", name="Save changes").click()
     held.wait()
@@ -183,7 +261,9 @@ def test_a_person_chosen_while_a_team_is_saved_is_added(team_page: Page) -> None
     expect(person(team_page, "Max")).to_be_checked()
     expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("max@")
     team_page.get_by_role("button", name="Add to the team").click()
-    expect(team_page.get_by_role("region", name="Members").get_by_role("list")).to_contain_text("Max")
+    expect(team_page.get_by_role("region", name="Members").get_by_role("list")).to_contain_text(
+        "Max"
+    )
     expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("")
 
 
@@ -228,7 +308,9 @@ def test_an_older_answer_that_comes_last_changes_nothing(team_page: Page) -> Non
     expect(members).to_contain_text("Max")
 
 
-def test_who_was_signed_out_meanwhile_keeps_what_they_typed(filled: Portal, team_page: Page) -> None:
+def test_who_was_signed_out_meanwhile_keeps_what_they_typed(
+    filled: Portal, team_page: Page
+) -> None:
     name = team_page.get_by_label("Name", exact=True)
     name.fill("Late team")
     team_page.get_by_role("searchbox", name="Find in MCP servers").fill("late")

@@ -1,4 +1,5 @@
-"""The journey that the portal exists for, in a real browser, against real MCP servers (issue 2, steps 2 to 8)."""
+"""The journey that the portal exists for, in a real browser, against real MCP servers (issue 2,
+steps 2 to 8)."""
 
 import time
 from typing import Any
@@ -16,7 +17,12 @@ PASSWORD = "a member's long password"
 def people(portal: Portal) -> dict[str, str]:
     """Mel and Max, two Members; their e-mails by name."""
     for name in ("mel", "max"):
-        body = {"user_id": name, "email": f"{name}@example.com", "display_name": name.title(), "password": PASSWORD}
+        body = {
+            "user_id": name,
+            "email": f"{name}@example.com",
+            "display_name": name.title(),
+            "password": PASSWORD,
+        }
         status, answer = portal.api("POST", "/v1/users", body)
         assert status == 201, answer
     return {name: f"{name}@example.com" for name in ("mel", "max")}
@@ -34,14 +40,20 @@ def add_echo(page: Page, portal: Portal, url: str, name: str) -> None:
         page.get_by_role("button", name="Add variable").click()
         page.locator(f"#variables-{index}-name").fill(variable)
         page.locator(f"input[name=variables-{index}-scope][value={scope}]").check()
-        page.locator(f"#variables-{index}-{'description' if scope == 'user' else 'value'}").fill(extra)
-    for index, (header, value) in enumerate((("X-Corp-Token", "${CORP_TOKEN}"), ("X-Region", "${REGION}"))):
+        page.locator(f"#variables-{index}-{'description' if scope == 'user' else 'value'}").fill(
+            extra
+        )
+    for index, (header, value) in enumerate(
+        (("X-Corp-Token", "${CORP_TOKEN}"), ("X-Region", "${REGION}"))
+    ):
         page.get_by_role("button", name="Add header").click()
         page.locator(f"#headers-{index}-name").fill(header)
         page.locator(f"#headers-{index}-value").fill(value)
 
 
-def test_an_admin_tries_and_adds_a_server(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
+def test_an_admin_tries_and_adds_a_server(
+    portal: Portal, sign_in: SignIn, echo_server: str
+) -> None:
     """Step 2: what is typed is tried before it is saved, and a fault is said precisely."""
     page = sign_in()
     add_echo(page, portal, f"http://127.0.0.1:{free_port()}/mcp", "echo")
@@ -65,10 +77,18 @@ def test_an_admin_tries_and_adds_a_server(portal: Portal, sign_in: SignIn, echo_
     ]
 
 
-def test_an_admin_grants_servers_to_a_team(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
-    """Step 3: a team with a Member in it, a server granted directly and one through an access group."""
+def test_an_admin_grants_servers_to_a_team(
+    portal: Portal, sign_in: SignIn, echo_server: str
+) -> None:
+    """Step 3: a team with a Member in it, a server granted directly and one through an access
+    group."""
     for name in ("direct", "grouped", "neither"):
-        body = {"server_id": f"g_{name}", "server_name": f"g_{name}", "transport": "http", "url": echo_server}
+        body = {
+            "server_id": f"g_{name}",
+            "server_name": f"g_{name}",
+            "transport": "http",
+            "url": echo_server,
+        }
         assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     admin = sign_in()
     admin.goto(f"{portal.url}/admin/users/new")
@@ -102,7 +122,9 @@ def test_an_admin_grants_servers_to_a_team(portal: Portal, sign_in: SignIn, echo
 
 
 @pytest.fixture(scope="module")
-def granted(portal: Portal, people: dict[str, str], echo_server: str, everything_server: str) -> str:
+def granted(
+    portal: Portal, people: dict[str, str], echo_server: str, everything_server: str
+) -> str:
     """The id of a server like the one above, granted to a team with Mel and Max in it."""
     body: dict[str, Any] = {
         "server_id": "granted",
@@ -115,8 +137,18 @@ def granted(portal: Portal, people: dict[str, str], echo_server: str, everything
             {"name": "REGION", "scope": "global", "value": "eu-1"},
         ],
     }
-    everything = {"server_id": "everything", "server_name": "everything", "transport": "http", "url": everything_server}
-    hidden = {"server_id": "hidden", "server_name": "hidden", "transport": "http", "url": echo_server}
+    everything = {
+        "server_id": "everything",
+        "server_name": "everything",
+        "transport": "http",
+        "url": everything_server,
+    }
+    hidden = {
+        "server_id": "hidden",
+        "server_name": "hidden",
+        "transport": "http",
+        "url": echo_server,
+    }
     for server in (body, everything, hidden):
         assert portal.api("POST", "/v1/mcp/server", server)[0] == 201
     team = {
@@ -137,7 +169,8 @@ def card(page: Page, server_id: str) -> Any:
 def test_a_member_fills_in_what_is_missing_and_calls_a_tool(
     portal: Portal, sign_in: SignIn, granted: str, people: dict[str, str]
 ) -> None:
-    """Steps 4 and 5 with JavaScript: badge, dialog, badge gone without a reload, 412 in place, the answer."""
+    """Steps 4 and 5 with JavaScript: badge, dialog, badge gone without a reload, 412 in place, the
+    answer."""
     page = sign_in(people["mel"], PASSWORD)
     expect(page.locator("[data-item]")).to_have_count(2)
     expect(page.get_by_text("hidden", exact=True)).to_have_count(0)
@@ -246,10 +279,15 @@ def test_a_person_brings_their_own_key(portal: Portal, sign_in: SignIn, echo_ser
     """Step 6: Connect, the key goes upstream as the auth type says, Replace and Remove work."""
     for auth_type in AUTH_HEADERS:
         body = {
-            "server_id": f"byok_{auth_type}", "server_name": f"byok_{auth_type}", "transport": "http",
-            "url": echo_server, "auth_type": auth_type, "is_byok": True, "byok_description": ["Read your notes"],
+            "server_id": f"byok_{auth_type}",
+            "server_name": f"byok_{auth_type}",
+            "transport": "http",
+            "url": echo_server,
+            "auth_type": auth_type,
+            "is_byok": True,
+            "byok_description": ["Read your notes"],
             "allow_all_keys": True,
-        }  # fmt: skip
+        }
         assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     page = sign_in()
     mine = card(page, "byok_bearer_token")
@@ -282,22 +320,36 @@ def test_a_person_brings_their_own_key(portal: Portal, sign_in: SignIn, echo_ser
 
 
 def test_health_comes_from_the_worker(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
-    """Step 7: probed in the background, shown on the card with how and why; a person's own sign-in is no fault."""
+    """Step 7: probed in the background, shown on the card with how and why; a person's own sign-in
+    is no fault."""
     servers = {
         "h_ok": {"url": echo_server},
         "h_gone": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
         "h_oauth": {"url": echo_server, "auth_type": "oauth2"},
-        "h_own": {"url": echo_server, "static_headers": {"X-T": "${T}"}, "env_vars": [{"name": "T", "scope": "user"}]},
+        "h_own": {
+            "url": echo_server,
+            "static_headers": {"X-T": "${T}"},
+            "env_vars": [{"name": "T", "scope": "user"}],
+        },
     }
     for name, fields in servers.items():
         body = {"server_id": name, "server_name": name, "transport": "http", **fields}
         assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     page = sign_in()
-    shown = {"h_ok": "Healthy", "h_gone": "Unhealthy", "h_oauth": "Per-person sign-in", "h_own": "Per-person values"}
+    shown = {
+        "h_ok": "Healthy",
+        "h_gone": "Unhealthy",
+        "h_oauth": "Per-person sign-in",
+        "h_own": "Per-person values",
+    }
     for name, label in shown.items():
         page.goto(f"{portal.url}/servers/{name}/health")
-        deadline = time.monotonic() + 40  # the worker's turn comes every two seconds, on a busy machine later
-        while not page.get_by_role("main").get_by_text(label).count() and time.monotonic() < deadline:
+        deadline = (
+            time.monotonic() + 40
+        )  # the worker's turn comes every two seconds, on a busy machine later
+        while (
+            not page.get_by_role("main").get_by_text(label).count() and time.monotonic() < deadline
+        ):
             page.reload()
         expect(page.get_by_role("main")).to_contain_text(label)
     page.goto(f"{portal.url}/servers?q=h_")
@@ -308,14 +360,22 @@ def test_health_comes_from_the_worker(portal: Portal, sign_in: SignIn, echo_serv
 
 
 def test_two_admins_edit_and_one_deletes(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
-    """Step 8: only what was changed is written, the second editor is told, a delete says who is cut off."""
+    """Step 8: only what was changed is written, the second editor is told, a delete says who is cut
+    off."""
     body = {
-        "server_id": "edited", "server_name": "edited", "transport": "http", "url": echo_server, "alias": "ed",
-        "auth_type": "bearer_token", "credentials": {"auth_value": "kept-secret"},
-        "static_headers": {"X-Old": "stays"}, "allow_all_keys": True,
-    }  # fmt: skip
+        "server_id": "edited",
+        "server_name": "edited",
+        "transport": "http",
+        "url": echo_server,
+        "alias": "ed",
+        "auth_type": "bearer_token",
+        "credentials": {"auth_value": "kept-secret"},
+        "static_headers": {"X-Old": "stays"},
+        "allow_all_keys": True,
+    }
     assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
-    first, second = sign_in(), sign_in()
+    first = sign_in()
+    second = sign_in()
     for page in (first, second):
         page.goto(f"{portal.url}/servers/edited/edit")
     first.get_by_label("Description").first.fill("By the first")
@@ -333,7 +393,8 @@ def test_two_admins_edit_and_one_deletes(portal: Portal, sign_in: SignIn, echo_s
     assert server["static_headers"] == {"X-Old": "stays"}
     call = {"server_id": "edited", "name": "show_headers", "arguments": {}}
     assert (
-        portal.api("POST", "/v1/mcp/tools/call", call)[1]["structuredContent"]["authorization"] == "Bearer kept-secret"
+        portal.api("POST", "/v1/mcp/tools/call", call)[1]["structuredContent"]["authorization"]
+        == "Bearer kept-secret"
     )
 
     first.goto(f"{portal.url}/servers/edited/delete")
@@ -343,7 +404,9 @@ def test_two_admins_edit_and_one_deletes(portal: Portal, sign_in: SignIn, echo_s
     assert portal.api("GET", "/v1/mcp/server/edited")[0] == 404
 
 
-def test_the_sign_in_page_leads_back_to_where_one_was_going(portal: Portal, browser_page_factory: Any) -> None:
+def test_the_sign_in_page_leads_back_to_where_one_was_going(
+    portal: Portal, browser_page_factory: Any
+) -> None:
     """A link out of an AI client's error: sign in, and there is the page."""
     page = browser_page_factory()
     page.goto(f"{portal.url}/credentials")

@@ -1,4 +1,5 @@
-"""An Admin changes an address, and is asked what becomes of the secrets that are stored for the old one."""
+"""An Admin changes an address, and is asked what becomes of the secrets that are stored for the old
+one."""
 
 import json
 from typing import Any
@@ -8,9 +9,14 @@ from playwright.sync_api import Page, expect
 from tests.journeys.conftest import Portal, SignIn
 
 SERVER: dict[str, Any] = {
-    "server_id": "moving", "server_name": "moving", "transport": "http", "url": "https://old.example.com/mcp",
-    "auth_type": "bearer_token", "credentials": {"auth_value": "SECRET"}, "static_headers": {"X-Key": "SECRET"},
-}  # fmt: skip
+    "server_id": "moving",
+    "server_name": "moving",
+    "transport": "http",
+    "url": "https://old.example.com/mcp",
+    "auth_type": "bearer_token",
+    "credentials": {"auth_value": "SECRET"},
+    "static_headers": {"X-Key": "SECRET"},
+}
 
 
 def asked(page: Page, portal: Portal) -> None:
@@ -43,7 +49,9 @@ def test_an_import_asks_for_each_server(portal: Portal, sign_in: SignIn) -> None
     page = sign_in()
     page.goto(f"{portal.url}/servers/import")
     page.locator("textarea[name=text]").fill(
-        json.dumps({"mcpServers": {"moving": {"type": "http", "url": "https://new.example.com/mcp"}}})
+        json.dumps(
+            {"mcpServers": {"moving": {"type": "http", "url": "https://new.example.com/mcp"}}}
+        )
     )
     page.get_by_role("button", name="Look at it").click()
     page.get_by_label("moving").check()
@@ -51,4 +59,7 @@ def test_an_import_asks_for_each_server(portal: Portal, sign_in: SignIn) -> None
     page.get_by_role("button", name="Import what is ticked").click()
     expect(page.get_by_text("1 server imported.").first).to_be_visible()
     _, stored = portal.api("GET", "/v1/mcp/server/moving")
-    assert (stored["url"], stored["static_headers"]) == ("https://new.example.com/mcp", {"X-Key": "SECRET"})
+    assert (stored["url"], stored["static_headers"]) == (
+        "https://new.example.com/mcp",
+        {"X-Key": "SECRET"},
+    )

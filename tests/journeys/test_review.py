@@ -10,14 +10,20 @@ NAME = "weather"
 
 def add_member(portal: Portal) -> None:
     """Mel, a Member of the team crew."""
-    mel = {"user_id": "mel", "email": "mel@example.com", "display_name": "Mel", "password": PASSWORD}
+    mel = {
+        "user_id": "mel",
+        "email": "mel@example.com",
+        "display_name": "Mel",
+        "password": PASSWORD,
+    }
     assert portal.api("POST", "/v1/users", mel)[0] == 201
     crew = {"team_alias": "crew", "members_with_roles": [{"user_id": "mel", "role": "user"}]}
     assert portal.api("POST", "/v1/teams", crew)[0] == 201
 
 
 def press_on_the_first(page: Page, key: str, heading: str) -> None:
-    """Go to the first submission of the queue by keyboard, and press `key`; its question comes up."""
+    """Go to the first submission of the queue by keyboard, and press `key`; its question comes
+    up."""
     page.get_by_role("link", name="Review queue").click()
     expect(page.get_by_role("heading", name="Review queue", exact=True)).to_be_visible()
     page.keyboard.press("j")
@@ -27,7 +33,8 @@ def press_on_the_first(page: Page, key: str, heading: str) -> None:
 
 
 def test_submit_reject_mend_approve(portal: Portal, sign_in: SignIn, echo_server: str) -> None:
-    """Mel submits, an Admin rejects with notes, Mel mends, the Admin approves by keyboard, Mel has the server."""
+    """Mel submits, an Admin rejects with notes, Mel mends, the Admin approves by keyboard, Mel has
+    the server."""
     add_member(portal)
     assert portal.api("PATCH", "/v1/settings", {"mcp_required_fields": ["description"]})[0] == 200
     admin = sign_in()

@@ -1,4 +1,5 @@
-"""Signing in by SSO in a real browser: through a certified OpenID provider, and past one that lies."""
+"""Signing in by SSO in a real browser: through a certified OpenID provider, and past one that
+lies."""
 
 import json
 import sqlite3
@@ -18,20 +19,27 @@ Peers = tuple[Portal, OidcProvider, ForgingProvider]
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    """A portal with two providers: `corp` is npm's oidc-provider, on another site than ours, `odd` is the forger."""
+    """A portal with two providers: `corp` is npm's oidc-provider, on another site than ours, `odd`
+    is the forger."""
     port = free_port()
     public = f"http://127.0.0.1:{port}"
     options = OidcOptions(
-        redirect_uris=[f"{public}/login/corp/callback"], post_logout_redirect_uris=[f"{public}/login"], host="localhost"
+        redirect_uris=[f"{public}/login/corp/callback"],
+        post_logout_redirect_uris=[f"{public}/login"],
+        host="localhost",
     )
     with started_oidc_provider(options) as corp, forging_server() as odd:
         given = [
             {
-                "name": name, "label": name.title(), "issuer": peer.issuer, "client_id": peer.client_id,
-                "client_secret": peer.client_secret, "roles": {"mcp-admins": "proxy_admin"},
+                "name": name,
+                "label": name.title(),
+                "issuer": peer.issuer,
+                "client_id": peer.client_id,
+                "client_secret": peer.client_secret,
+                "roles": {"mcp-admins": "proxy_admin"},
             }
             for name, peer in (("corp", corp), ("odd", odd))
-        ]  # fmt: skip
+        ]
         folder = tmp_path_factory.mktemp("sso")
         with started_portal(folder, port, PORTAL_SIGN_IN_PROVIDERS=json.dumps(given)) as portal:
             yield portal, corp, odd
@@ -48,7 +56,8 @@ def test_an_admin_by_group_and_a_member_sign_in_and_out(
     peers: Peers, browser_page_factory: Callable[..., Page]
 ) -> None:
     portal, _, _ = peers
-    ada, answers = browser_page_factory(), list[str]()
+    ada = browser_page_factory()
+    answers = list[str]()
 
     def note(request: Request) -> None:
         if "/login/corp/callback?" in request.url:
@@ -94,7 +103,9 @@ def test_a_session_that_ran_out_leads_back_to_the_same_page(
 
 
 @pytest.mark.parametrize("fault", ["nonce", "issuer", "expired", "response_issuer"])
-def test_a_lie_ends_on_a_page_that_helps(peers: Peers, browser_page_factory: Callable[..., Page], fault: str) -> None:
+def test_a_lie_ends_on_a_page_that_helps(
+    peers: Peers, browser_page_factory: Callable[..., Page], fault: str
+) -> None:
     portal, _, odd = peers
     odd.claims |= {"sub": "sub-of-dana", "email": "dana@example.com"}
     odd.fault = fault

@@ -1,1 +1,2 @@
-"""The tests' OAuth peers that run inside the test process, and the clients and browsers that meet the portal."""
+"""The tests' OAuth peers that run inside the test process, and the clients and browsers that meet
+the portal."""

@@ -17,17 +17,26 @@ PUBLIC = "http://127.0.0.1:8000"
 CALLBACK = f"{PUBLIC}/oauth/callback"
 BACK = "http://localhost:3000/cb"
 VERIFIER = "v" * 64
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+CHALLENGE = (
+    base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+)
 BASE = "/v1/mcp/server/oauth/id-guarded"
 ASKED = {
-    "redirect_uri": BACK, "state": "client-state", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
-    "response_type": "code", "client_id": "https://client.example/mcp.json",
-}  # fmt: skip
+    "redirect_uri": BACK,
+    "state": "client-state",
+    "code_challenge": CHALLENGE,
+    "code_challenge_method": "S256",
+    "response_type": "code",
+    "client_id": "https://client.example/mcp.json",
+}
 STORED = {"client_id": "stored-id", "client_secret": "SECRET-stored"}
 
 
 def query_of(address: str) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlsplit(address).query, keep_blank_values=True).items()}
+    return {
+        name: values[-1]
+        for name, values in parse_qs(urlsplit(address).query, keep_blank_values=True).items()
+    }
 
 
 def authorize(asking: Client, base: str = BASE, **changed: str | None) -> Any:
@@ -52,7 +61,8 @@ def browser_of(asking: Client) -> FlaskClient:
 
 
 def landed_in(browser: FlaskClient, path: str, decision: str = "allow") -> Any:
-    """What becomes of an authorization that began with an API key, in the browser that comes back from the upstream."""
+    """What becomes of an authorization that began with an API key, in the browser that comes back
+    from the upstream."""
     answer = browser.get(path)
     assert answer.status_code == 302, answer.get_data(as_text=True)
     return decided(browser, answer.location, decision)
@@ -75,10 +85,18 @@ def code_for(asking: Client, base: str = BASE, **changed: str | None) -> str:
 
 def redeem(asking: Client, code: str, base: str = BASE, **changed: str | None) -> Any:
     form = {
-        "grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "https://client.example/mcp.json",
-        "redirect_uri": BACK, **changed,
-    }  # fmt: skip
-    return asking.ask("POST", f"{base}/token", data={name: value for name, value in form.items() if value is not None})
+        "grant_type": "authorization_code",
+        "code": code,
+        "code_verifier": VERIFIER,
+        "client_id": "https://client.example/mcp.json",
+        "redirect_uri": BACK,
+        **changed,
+    }
+    return asking.ask(
+        "POST",
+        f"{base}/token",
+        data={name: value for name, value in form.items() if value is not None},
+    )
 
 
 def asked_on(browser: FlaskClient, location: str) -> Any:

@@ -1,4 +1,5 @@
-"""A portal on a port of its own as MCP clients meet it, with a small gateway that asks them to sign in there first."""
+"""A portal on a port of its own as MCP clients meet it, with a small gateway that asks them to sign
+in there first."""
 
 import contextlib
 import random
@@ -27,7 +28,8 @@ _PASSED_ON = (
 
 @contextlib.contextmanager
 def portal_on_a_port(database_url: str, *, instances: int = 1, **overrides: Any) -> Iterator[str]:
-    """Serve a portal on this database; yield its public URL. Of several instances any one answers each request."""
+    """Serve a portal on this database; yield its public URL. Of several instances any one answers
+    each request."""
     apps: list[Flask] = []
 
     def late(environ: Any, start: Any) -> Any:
@@ -46,19 +48,31 @@ def portal_on_a_port(database_url: str, *, instances: int = 1, **overrides: Any)
 
 @contextlib.contextmanager
 def gateway_to(upstream: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Serve `/{prefix}/mcp` as a gateway does: without a token it names the portal's metadata, with one it passes the
-    call on to `upstream`. Yields its address and a dict whose `portal` has to be set to the portal's URL."""
-    app, where = Flask(__name__, static_folder=None), {"portal": ""}
+    """Serve `/{prefix}/mcp` as a gateway does: without a token it names the portal's metadata, with
+    one it passes the call on to `upstream`. Yields its address and a dict whose `portal` has to be
+    set to the portal's URL."""
+    app = Flask(__name__, static_folder=None)
+    where = {"portal": ""}
 
     @app.route("/<prefix>/mcp", methods=["GET", "POST", "DELETE"])
     def mcp(prefix: str) -> Response:
         if "Authorization" not in request.headers:
             metadata = f"{where['portal']}/.well-known/oauth-protected-resource/{prefix}/mcp"
-            return Response(status=401, headers={"WWW-Authenticate": f'Bearer resource_metadata="{metadata}"'})
-        headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
+            return Response(
+                status=401, headers={"WWW-Authenticate": f'Bearer resource_metadata="{metadata}"'}
+            )
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON
+        }
         sent = request.get_data()
-        answer = httpx2.request(request.method, upstream, headers=headers, content=sent, timeout=20, verify=TRUST)
-        kept = {n: v for n, v in answer.headers.items() if n in ("content-type", "mcp-session-id", "www-authenticate")}
+        answer = httpx2.request(
+            request.method, upstream, headers=headers, content=sent, timeout=20, verify=TRUST
+        )
+        kept = {
+            n: v
+            for n, v in answer.headers.items()
+            if n in ("content-type", "mcp-session-id", "www-authenticate")
+        }
         return Response(answer.content, answer.status_code, kept)
 
     with serving(app, threading.Event()) as url:

@@ -1,4 +1,5 @@
-"""A browser without a screen: cookies, redirects and forms over plain HTTP, for flows that need no script."""
+"""A browser without a screen: cookies, redirects and forms over plain HTTP, for flows that need no
+script."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ MOST_HOPS = 20
 
 @dataclass(frozen=True)
 class Arrival:
-    """Where a visit ended. `status` is that of the redirect, and `text` empty, where it stopped before `url`."""
+    """Where a visit ended. `status` is that of the redirect, and `text` empty, where it stopped
+    before `url`."""
 
     url: str
     status: int
@@ -36,17 +38,23 @@ class Arrival:
 
 
 class HttpBrowser:
-    """Keeps cookies as a browser does, by host and not by port. Close it, or use it as a context manager."""
+    """Keeps cookies as a browser does, by host and not by port. Close it, or use it as a context
+    manager."""
 
     def __init__(self, cookies: Mapping[str, str] | None = None, timeout: float = 15) -> None:
         html = {"Accept": "text/html"}
-        self.http = httpx2.Client(cookies=dict(cookies or {}), timeout=timeout, headers=html, verify=TRUST)
+        self.http = httpx2.Client(
+            cookies=dict(cookies or {}), timeout=timeout, headers=html, verify=TRUST
+        )
 
     def __enter__(self) -> "HttpBrowser":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -55,18 +63,34 @@ class HttpBrowser:
         self.http.close()
 
     def visit(self, url: str, until: str | None = None) -> Arrival:
-        """Open `url` and follow redirects, but none to an address that begins with `until`: there it stops."""
+        """Open `url` and follow redirects, but none to an address that begins with `until`: there
+        it stops."""
         return self._follow("GET", url, None, until)
 
-    def submit(self, page: Arrival, button: str | None = None, until: str | None = None, **fields: str) -> Arrival:
-        """Send the form with the button of that text (the first form without one), filled in with `fields`.
+    def submit(
+        self, page: Arrival, button: str | None = None, until: str | None = None, **fields: str
+    ) -> Arrival:
+        """Send the form with the button of that text (the first form without one), filled in with
+        `fields`.
 
         Raises AssertionError where the page has no such form.
         """
         form, pressed = _form_of(page, button)
-        inputs = [tag for tag in form.find_all(["input", "textarea"]) if isinstance(tag, Tag) and tag.get("name")]
-        ticked = [tag for tag in inputs if tag.get("type") not in ("checkbox", "radio") or tag.has_attr("checked")]
-        values = {str(tag["name"]): str(tag.get("value", tag.text)) for tag in ticked if tag.get("type") != "submit"}
+        inputs = [
+            tag
+            for tag in form.find_all(["input", "textarea"])
+            if isinstance(tag, Tag) and tag.get("name")
+        ]
+        ticked = [
+            tag
+            for tag in inputs
+            if tag.get("type") not in ("checkbox", "radio") or tag.has_attr("checked")
+        ]
+        values = {
+            str(tag["name"]): str(tag.get("value", tag.text))
+            for tag in ticked
+            if tag.get("type") != "submit"
+        }
         if pressed is not None and pressed.get("name"):
             values[str(pressed["name"])] = str(pressed.get("value", ""))
         values |= fields
@@ -77,7 +101,12 @@ class HttpBrowser:
         return self._follow("GET", str(httpx2.URL(target, params=values)), None, until)
 
     def _follow(
-        self, method: str, url: str, data: dict[str, str] | None, until: str | None, came_from: str | None = None
+        self,
+        method: str,
+        url: str,
+        data: dict[str, str] | None,
+        until: str | None,
+        came_from: str | None = None,
     ) -> Arrival:
         hops = [url]
         headers = {"Referer": came_from, "Origin": _origin(came_from)} if came_from else {}
@@ -90,7 +119,9 @@ class HttpBrowser:
             if until is not None and url.startswith(until):
                 return Arrival(url, answer.status_code, "", hops)
             if answer.status_code not in (307, 308):
-                method, data, headers = "GET", None, {}
+                method = "GET"
+                data = None
+                headers = {}
         raise AssertionError(f"redirects without end: {hops}")
 
 
@@ -100,7 +131,8 @@ def _origin(url: str) -> str:
 
 
 def _form_of(page: Arrival, button: str | None) -> tuple[Tag, Tag | None]:
-    """Return the form, and its button where one is named; a button may name its form from outside."""
+    """Return the form, and its button where one is named; a button may name its form from
+    outside."""
     soup = page.soup
     if button is None:
         first = soup.find("form")
@@ -110,7 +142,9 @@ def _form_of(page: Arrival, button: str | None) -> tuple[Tag, Tag | None]:
         said = tag.get_text(" ", strip=True) or str(tag.get("value", ""))
         if not re.fullmatch(re.escape(button), said) or tag.get("type") not in (None, "submit"):
             continue
-        form = soup.find("form", id=str(tag["form"])) if tag.get("form") else tag.find_parent("form")
+        form = (
+            soup.find("form", id=str(tag["form"])) if tag.get("form") else tag.find_parent("form")
+        )
         assert isinstance(form, Tag), f"the button {button} belongs to no form"
         return form, tag
     raise AssertionError(f"no button {button!r} on {page.url}: {page.text[:500]}")

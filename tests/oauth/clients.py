@@ -1,4 +1,5 @@
-"""Real MCP clients that do OAuth: the official Python SDK's, and npm's mcp-remote. A function plays their browser.
+"""Real MCP clients that do OAuth: the official Python SDK's, and npm's mcp-remote. A function plays
+their browser.
 
 Each call runs in a thread of its own with its own event loop, so it works beside Playwright's.
 """
@@ -63,7 +64,8 @@ class ClientMemory:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call: the tool's text, what the client keeps, and its requests as (method, path, status)."""
+    """What came of a call: the tool's text, what the client keeps, and its requests as (method,
+    path, status)."""
 
     text: str
     is_error: bool
@@ -122,7 +124,8 @@ def call_with_sdk(
     client_metadata_url: str | None = None,
     mode: str = "auto",
 ) -> Outcome:
-    """Call a tool at `url` as the Python SDK's OAuth client; `browse(authorize_url)` returns the final redirect.
+    """Call a tool at `url` as the Python SDK's OAuth client; `browse(authorize_url)` returns the
+    final redirect.
 
     `mode` is the SDK's: `auto`, `legacy` or a protocol version. Raises what the SDK raises.
     """
@@ -131,15 +134,23 @@ def call_with_sdk(
 
     async def redirected(authorize_url: str) -> None:
         final = await asyncio.to_thread(browse, authorize_url)
-        landed.update({name: values[-1] for name, values in parse_qs(urlsplit(final).query).items()})
+        landed.update(
+            {name: values[-1] for name, values in parse_qs(urlsplit(final).query).items()}
+        )
 
     async def called_back() -> AuthorizationCodeResult:
         assert "code" in landed, f"the browser came back without a code: {landed}"
-        return AuthorizationCodeResult(code=landed["code"], state=landed.get("state"), iss=landed.get("iss"))
+        return AuthorizationCodeResult(
+            code=landed["code"], state=landed.get("state"), iss=landed.get("iss")
+        )
 
     async def work() -> Outcome:
-        metadata = OAuthClientMetadata(client_name="SDK client", redirect_uris=[AnyUrl(redirect_uri)], scope=scope)
-        auth = OAuthClientProvider(url, metadata, kept, redirected, called_back, client_metadata_url)
+        metadata = OAuthClientMetadata(
+            client_name="SDK client", redirect_uris=[AnyUrl(redirect_uri)], scope=scope
+        )
+        auth = OAuthClientProvider(
+            url, metadata, kept, redirected, called_back, client_metadata_url
+        )
         if kept.expired:
             auth.context.token_expiry_time = time.time() - 1
         transport = _Watched()
@@ -149,14 +160,17 @@ def call_with_sdk(
         ):
             result = await client.call_tool(tool, dict(arguments or {}))
             assert isinstance(result, CallToolResult)
-            return Outcome(_text(result), result.is_error, client.protocol_version, kept, transport.requests)
+            return Outcome(
+                _text(result), result.is_error, client.protocol_version, kept, transport.requests
+            )
 
     return _in_thread(work)
 
 
 @contextlib.contextmanager
 def _each_line(react: Callable[[str], None]) -> Iterator[tuple[TextIO, list[str]]]:
-    """Yield a file to write to, and the lines so far; `react` sees each line in a thread of its own."""
+    """Yield a file to write to, and the lines so far; `react` sees each line in a thread of its
+    own."""
     reading, writing = os.pipe()
     lines: list[str] = []
 
@@ -174,12 +188,17 @@ def _each_line(react: Callable[[str], None]) -> Iterator[tuple[TextIO, list[str]
 
 
 def call_with_mcp_remote(
-    url: str, browse: Callable[[str], object], *, tool: str = "whoami", arguments: Mapping[str, Any] | None = None
+    url: str,
+    browse: Callable[[str], object],
+    *,
+    tool: str = "whoami",
+    arguments: Mapping[str, Any] | None = None,
 ) -> str:
-    """Call a tool at `url` through npm's mcp-remote over stdio, as desktop clients do; return the tool's text.
+    """Call a tool at `url` through npm's mcp-remote over stdio, as desktop clients do; return the
+    tool's text.
 
-    `browse(authorize_url)` must open the final redirect as well: mcp-remote listens there itself. Raises
-    AssertionError with what mcp-remote said when anything fails.
+    `browse(authorize_url)` must open the final redirect as well: mcp-remote listens there itself.
+    Raises AssertionError with what mcp-remote said when anything fails.
     """
     node = shutil.which("node")
     if node is None or not MCP_REMOTE.exists():
@@ -204,7 +223,10 @@ def call_with_mcp_remote(
             assert isinstance(result, CallToolResult)
             return _text(result)
 
-    with tempfile.TemporaryDirectory(prefix="portal-peer-") as folder, _each_line(react) as (errors, lines):
+    with (
+        tempfile.TemporaryDirectory(prefix="portal-peer-") as folder,
+        _each_line(react) as (errors, lines),
+    ):
         try:
             return _in_thread(lambda: work(folder, errors))
         except Exception as error:

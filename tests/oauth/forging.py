@@ -62,7 +62,8 @@ KINDS = {
 
 @functools.cache
 def _known_key() -> RSAKey:
-    """Make the key that such a provider signs with, once for all that come one after the other: it takes long."""
+    """Make the key that such a provider signs with, once for all that come one after the other: it
+    takes long."""
     return RSAKey.generate_key(2048, {"kid": "known"})
 
 
@@ -129,7 +130,8 @@ class ForgingProvider:
         return f"{asked['redirect_uri']}?{urlencode(answer)}"
 
     def tokens(self, form: dict[str, str]) -> Answer:
-        """Answer a token request: the code once, with its verifier (RFC 7636) and its redirect URI."""
+        """Answer a token request: the code once, with its verifier (RFC 7636) and its redirect
+        URI."""
         if self.fault == "token_status":
             return Answer(500, {"error": "server_error"})
         if self.fault == "token_html":
@@ -139,8 +141,14 @@ class ForgingProvider:
         if asked is None or asked.get("code_challenge") != challenge:
             return Answer(400, {"error": "invalid_grant"})
         if asked["redirect_uri"] != form.get("redirect_uri"):
-            return Answer(400, {"error": "invalid_grant", "error_description": "another redirect_uri"})
-        answer = {"access_token": secrets.token_urlsafe(24), "token_type": "Bearer", "expires_in": 600}
+            return Answer(
+                400, {"error": "invalid_grant", "error_description": "another redirect_uri"}
+            )
+        answer = {
+            "access_token": secrets.token_urlsafe(24),
+            "token_type": "Bearer",
+            "expires_in": 600,
+        }
         if self.fault != "id_token_missing":
             answer["id_token"] = self.id_token(asked.get("nonce"))
         return Answer(json=answer)
@@ -173,7 +181,9 @@ class ForgingProvider:
         payload = _coded(json.dumps(claims).encode())
         if self.fault == "alg_none":
             return f"{_coded(NO_HEADER)}.{payload}."
-        if self.fault == "alg_hs256":  # the public key, which everybody has, taken for a shared secret
+        if (
+            self.fault == "alg_hs256"
+        ):  # the public key, which everybody has, taken for a shared secret
             signed = f"{_coded(HMAC_HEADER)}.{payload}"
             return f"{signed}.{_coded(hmac.digest(self._key.as_pem(private=False), signed.encode(), 'sha256'))}"
         key = RSAKey.generate_key(2048) if self.fault in ("signature", "unknown_key") else self._key
@@ -211,7 +221,9 @@ def _app(provider: ForgingProvider) -> Flask:
 
     @app.get("/authorize")
     def authorize() -> Response:
-        return Answer.redirect(provider.back_from_authorize(request.args.to_dict())).response(provider.over)
+        return Answer.redirect(provider.back_from_authorize(request.args.to_dict())).response(
+            provider.over
+        )
 
     @app.post("/token")
     def token() -> Response:
@@ -228,6 +240,8 @@ def _app(provider: ForgingProvider) -> Flask:
         if target is None:
             return Response("Signed out")
         state = request.args.get("state")
-        return Answer.redirect(f"{target}?{urlencode({'state': state})}" if state else target).response(provider.over)
+        return Answer.redirect(
+            f"{target}?{urlencode({'state': state})}" if state else target
+        ).response(provider.over)
 
     return app

@@ -1,4 +1,5 @@
-"""An authorization server with an MCP endpoint that checks nothing, records everything and answers as it is told."""
+"""An authorization server with an MCP endpoint that checks nothing, records everything and answers
+as it is told."""
 
 import contextlib
 import itertools
@@ -27,7 +28,11 @@ PATHS = {
     "mcp": "/mcp",
 }
 KINDS = {path: kind for kind, path in PATHS.items()}
-WHOAMI = {"name": "whoami", "description": "Say whose token this is", "inputSchema": {"type": "object"}}
+WHOAMI = {
+    "name": "whoami",
+    "description": "Say whose token this is",
+    "inputSchema": {"type": "object"},
+}
 
 
 @dataclass
@@ -46,7 +51,9 @@ class RecordingServer:
     token_fields: dict[str, Any] = field(default_factory=dict)
     valid_tokens: set[str] = field(default_factory=set)
     over: threading.Event = field(default_factory=threading.Event)
-    _answers: dict[str, list[tuple[Answer, int | None]]] = field(default_factory=lambda: defaultdict(list))
+    _answers: dict[str, list[tuple[Answer, int | None]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -67,11 +74,14 @@ class RecordingServer:
     def last(self, kind: str) -> Recorded:
         """Return the newest request of that kind; AssertionError where there was none."""
         seen = self.seen(kind)
-        assert seen, f"nobody asked for {kind}; only {[recorded.path for recorded in self.requests]}"
+        assert seen, (
+            f"nobody asked for {kind}; only {[recorded.path for recorded in self.requests]}"
+        )
         return seen[-1]
 
     def answer(self, kind: str, answer: Answer | None, times: int | None = None) -> None:
-        """Answer so from now on, or only `times` times; None brings the server's own answer back."""
+        """Answer so from now on, or only `times` times; None brings the server's own answer
+        back."""
         with self._lock:
             self._answers[kind] = [] if answer is None else [(answer, times)]
 
@@ -88,7 +98,11 @@ class RecordingServer:
             "response_types_supported": ["code"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "token_endpoint_auth_methods_supported": [
+                "client_secret_basic",
+                "client_secret_post",
+                "none",
+            ],
         }
         self.resource_metadata = {"resource": self.url, "authorization_servers": [issuer]}
         self.challenge = f'Bearer resource_metadata="{self.endpoint("resource_metadata")}"'
@@ -124,7 +138,11 @@ class RecordingServer:
         with self._lock:
             number = next(self._numbers)
         secret = {"client_secret": f"registered-secret-{number}", "client_secret_expires_at": 0}
-        return {**asked, "client_id": f"registered-{number}", **(secret if self.registration_secret else {})}
+        return {
+            **asked,
+            "client_id": f"registered-{number}",
+            **(secret if self.registration_secret else {}),
+        }
 
 
 @contextlib.contextmanager
@@ -175,7 +193,11 @@ def _created(client: dict[str, Any]) -> Response:
 
 
 def _authorize(server: RecordingServer) -> Response:
-    answer = {"error": server.authorize_error} if server.authorize_error else {"code": f"code-{len(server.requests)}"}
+    answer = (
+        {"error": server.authorize_error}
+        if server.authorize_error
+        else {"code": f"code-{len(server.requests)}"}
+    )
     answer |= {"state": request.args["state"]} if "state" in request.args else {}
     answer |= {"iss": server.response_iss} if server.response_iss else {}
     target = request.args["redirect_uri"]
@@ -191,7 +213,9 @@ def _revoke(server: RecordingServer) -> Response:
 def _mcp(server: RecordingServer) -> Response:
     token = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token not in server.valid_tokens:
-        return Response(status=401, headers={"WWW-Authenticate": server.challenge} if server.challenge else {})
+        return Response(
+            status=401, headers={"WWW-Authenticate": server.challenge} if server.challenge else {}
+        )
     asked = request.get_json(silent=True)
     if request.method != "POST" or not isinstance(asked, dict):
         return Response(status=405)

@@ -13,7 +13,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 @dataclass(frozen=True)
 class Recorded:
-    """One request as it arrived. `headers` have lower-case names; of a repeated parameter the last one is kept."""
+    """One request as it arrived. `headers` have lower-case names; of a repeated parameter the last
+    one is kept."""
 
     kind: str
     method: str
@@ -53,7 +54,11 @@ class Answer:
     @classmethod
     def html(cls, status: int = 200) -> "Answer":
         """A page for people where JSON belongs, as proxies and sign-in walls send it."""
-        return cls(status, body=b"<!doctype html><h1>Please sign in</h1>", headers={"Content-Type": "text/html"})
+        return cls(
+            status,
+            body=b"<!doctype html><h1>Please sign in</h1>",
+            headers={"Content-Type": "text/html"},
+        )
 
     @classmethod
     def garbage(cls) -> "Answer":
@@ -85,9 +90,12 @@ class _Quiet(WSGIRequestHandler):
 
 @contextlib.contextmanager
 def serving(app: Flask, over: threading.Event) -> Iterator[str]:
-    """Serve `app` on a free loopback port, a thread a request; yield its address; set `over` and end it afterwards."""
+    """Serve `app` on a free loopback port, a thread a request; yield its address; set `over` and
+    end it afterwards."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.port}"

@@ -1,7 +1,8 @@
-"""The authorization server half of `protected_mcp_server`: grants kept in memory, behind the Python SDK's routes.
+"""The authorization server half of `protected_mcp_server`: grants kept in memory, behind the Python
+SDK's routes.
 
-Tokens belong to a grant. A refresh token works once (RFC 9700, 4.14.2): the second use ends the whole grant, and so
-does revoking either token of a pair (RFC 7009).
+Tokens belong to a grant. A refresh token works once (RFC 9700, 4.14.2): the second use ends the
+whole grant, and so does revoking either token of a pair (RFC 7009).
 """
 
 import asyncio
@@ -106,7 +107,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
             grant.revoked = True
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
-        if client_id in self.clients or not (self.behavior.client_documents and client_id.startswith("http")):
+        if client_id in self.clients or not (
+            self.behavior.client_documents and client_id.startswith("http")
+        ):
             return self.clients.get(client_id)
         async with httpx2.AsyncClient(timeout=5) as http:
             answer = await http.get(client_id)
@@ -117,11 +120,14 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         return self.clients[client_id]
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
-        # As at most servers, what a client registered with is not the limit of what it may ask for later.
+        # As at most servers, what a client registered with is not the limit of what it may ask for
+        # later.
         scope = f"{BASE_SCOPE} {self.behavior.step_up_scope}"
         self.clients[client_info.client_id] = client_info.model_copy(update={"scope": scope})
 
-    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+    async def authorize(
+        self, client: OAuthClientInformationFull, params: AuthorizationParams
+    ) -> str:
         if self.behavior.consent == "deny":
             raise AuthorizeError("access_denied", "The person said no")
         if self.behavior.consent == "form":
@@ -130,7 +136,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
             return f"{self.issuer}/consent?ticket={ticket}"
         return self.allow(client, params, asking_user.get() or self.behavior.user)
 
-    def allow(self, client: OAuthClientInformationFull, params: AuthorizationParams, user: str) -> str:
+    def allow(
+        self, client: OAuthClientInformationFull, params: AuthorizationParams, user: str
+    ) -> str:
         """Make a code for `user` and return the address that takes it to the client."""
         code = AuthorizationCode(
             code=secrets.token_urlsafe(32),
@@ -144,9 +152,12 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         return self.back(params, code=code.code)
 
     def back(self, params: AuthorizationParams, **answer: str) -> str:
-        """Return the client's address with `answer`, its state and, where asked for, our issuer (RFC 9207)."""
+        """Return the client's address with `answer`, its state and, where asked for, our issuer
+        (RFC 9207)."""
         iss = self.issuer if self.behavior.response_iss else None
-        return construct_redirect_uri(str(params.redirect_uri), **answer, state=params.state, iss=iss)
+        return construct_redirect_uri(
+            str(params.redirect_uri), **answer, state=params.state, iss=iss
+        )
 
     async def load_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: str
@@ -164,7 +175,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         self.grants.append(grant)
         return await self._issue(grant, authorization_code.scopes)
 
-    async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
+    async def load_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: str
+    ) -> RefreshToken | None:
         grant = self.by_refresh.get(refresh_token)
         if grant is None or grant.revoked:
             return None
@@ -206,7 +219,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         if self.behavior.refresh_tokens:
             grant.refresh = RefreshToken(token=secrets.token_urlsafe(32), **common)
             self.by_refresh[grant.refresh.token] = grant
-        await asyncio.sleep(self.behavior.token_delay_seconds)  # after the change: a second asker finds it made
+        await asyncio.sleep(
+            self.behavior.token_delay_seconds
+        )  # after the change: a second asker finds it made
         return OAuthToken(
             access_token=grant.access.token,
             refresh_token=grant.refresh.token if grant.refresh else None,
@@ -215,7 +230,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         )
 
 
-def client_by_hand(client_id: str, client_secret: str | None, redirect_uris: list[str]) -> OAuthClientInformationFull:
+def client_by_hand(
+    client_id: str, client_secret: str | None, redirect_uris: list[str]
+) -> OAuthClientInformationFull:
     """Return a client as an administrator enters it, which posts its secret, or has none."""
     return OAuthClientInformationFull(
         client_id=client_id,

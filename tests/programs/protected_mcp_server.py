@@ -1,9 +1,11 @@
-"""An MCP server behind OAuth, on the official Python SDK: authorization server and resource server in one process.
+"""An MCP server behind OAuth, on the official Python SDK: authorization server and resource server
+in one process.
 
     python -m tests.programs.protected_mcp_server --port 8932
 
-It listens on 127.0.0.1 only. `/mcp` wants a token for the resource `/mcp` with the scope `mcp`; the tool `admin_note`
-wants a further scope. `/_peer/…` is for the test that started it: settings, counters and the end of tokens.
+It listens on 127.0.0.1 only. `/mcp` wants a token for the resource `/mcp` with the scope `mcp`; the
+tool `admin_note` wants a further scope. `/_peer/…` is for the test that started it: settings,
+counters and the end of tokens.
 """
 
 import argparse
@@ -58,7 +60,8 @@ def add_tools(server: MCPServer[Any], authority: Authority) -> None:
 
 
 class Door:
-    """Counts what comes in, and answers what the SDK leaves open: the further scope and registration switched off."""
+    """Counts what comes in, and answers what the SDK leaves open: the further scope and
+    registration switched off."""
 
     def __init__(self, app: ASGIApp, authority: Authority) -> None:
         self.app, self.authority = app, authority
@@ -76,17 +79,25 @@ class Door:
             await self._mcp(request, receive, send)
         else:
             if request.method != "OPTIONS":
-                counted = {"authorize": "authorize", "register": "register", "revoke": "revocations"}.get(name)
+                counted = {
+                    "authorize": "authorize",
+                    "register": "register",
+                    "revoke": "revocations",
+                }.get(name)
                 self.authority.counts.update([counted] if counted else [])
             await self.app(scope, receive, self._watching(name, send))
 
     async def _mcp(self, request: Request, receive: Receive, send: Send) -> None:
         body = await Request(request.scope, receive).body()
-        token = await self.authority.load_access_token(request.headers.get("authorization", "").partition(" ")[2])
+        token = await self.authority.load_access_token(
+            request.headers.get("authorization", "").partition(" ")[2]
+        )
         further = self.authority.behavior.step_up_scope
         if token is not None and further not in token.scopes and _called_tool(body) == STEP_UP_TOOL:
             self.authority.counts["insufficient_scope"] += 1
-            await _refuse(self.authority.issuer, f"{BASE_SCOPE} {further}")(request.scope, receive, send)
+            await _refuse(self.authority.issuer, f"{BASE_SCOPE} {further}")(
+                request.scope, receive, send
+            )
             return
         delivered = False
 
@@ -130,14 +141,17 @@ def _refuse(issuer: str, scope: str) -> Response:
 
 
 def own_routes(authority: Authority) -> list[Route]:
-    """Return the metadata document (with what the SDK's lacks), the consent page and the test's own endpoints."""
+    """Return the metadata document (with what the SDK's lacks), the consent page and the test's own
+    endpoints."""
 
     async def metadata(request: Request) -> Response:
         behavior = authority.behavior
         document = build_metadata(
             AnyHttpUrl(authority.issuer),
             None,
-            ClientRegistrationOptions(enabled=behavior.registration, valid_scopes=[BASE_SCOPE, behavior.step_up_scope]),
+            ClientRegistrationOptions(
+                enabled=behavior.registration, valid_scopes=[BASE_SCOPE, behavior.step_up_scope]
+            ),
             RevocationOptions(enabled=True),
         ).model_dump(mode="json", exclude_none=True)
         document["issuer"] = authority.issuer
@@ -151,8 +165,14 @@ def own_routes(authority: Authority) -> list[Route]:
         if ticket not in authority.pending:
             return HTMLResponse("<h1>This request is over</h1>", 400)
         client = authority.pending[ticket][0]
-        shown = {"client": client.client_name or client.client_id, "ticket": ticket, "user": authority.behavior.user}
-        return HTMLResponse(CONSENT.format(**{name: html.escape(text) for name, text in shown.items()}))
+        shown = {
+            "client": client.client_name or client.client_id,
+            "ticket": ticket,
+            "user": authority.behavior.user,
+        }
+        return HTMLResponse(
+            CONSENT.format(**{name: html.escape(text) for name, text in shown.items()})
+        )
 
     async def consent(request: Request) -> Response:
         form = await request.form()
@@ -191,11 +211,16 @@ def control(authority: Authority) -> Callable[[Request], Awaitable[Response]]:
     return act
 
 
-ACTIONS = {"reset": Authority.forget, "expire": Authority.expire_access_tokens, "revoke": Authority.revoke_all}
+ACTIONS = {
+    "reset": Authority.forget,
+    "expire": Authority.expire_access_tokens,
+    "revoke": Authority.revoke_all,
+}
 
 
 def _settings(issuer: str) -> AuthSettings:
-    # From text: pydantic would end a ready-made URL in a slash, and issuers are compared letter by letter (RFC 8414).
+    # From text: pydantic would end a ready-made URL in a slash, and issuers are compared letter by
+    # letter (RFC 8414).
     addresses = {"issuer_url": issuer, "resource_server_url": f"{issuer}/mcp"}
     return AuthSettings.model_validate(
         {
@@ -203,7 +228,9 @@ def _settings(issuer: str) -> AuthSettings:
             "required_scopes": [BASE_SCOPE],
             "validate_token_resource": True,
             "revocation_options": RevocationOptions(enabled=True),
-            "client_registration_options": ClientRegistrationOptions(enabled=True, default_scopes=[BASE_SCOPE]),
+            "client_registration_options": ClientRegistrationOptions(
+                enabled=True, default_scopes=[BASE_SCOPE]
+            ),
         }
     )
 
@@ -226,7 +253,9 @@ def build(port: int) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--port", type=int, required=True)
     port: int = arguments.parse_args().port
     uvicorn.run(build(port), host="127.0.0.1", port=port, log_level="warning")

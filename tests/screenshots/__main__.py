@@ -14,7 +14,10 @@ def main() -> None:
     """Take the pictures into the folder given as the only argument."""
     into = Path(sys.argv[1])
     into.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="portal-screenshots-") as data:
+    with (
+        sync_playwright() as playwright,
+        tempfile.TemporaryDirectory(prefix="portal-screenshots-") as data,
+    ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         take(browser, Path(data), into)
         browser.close()

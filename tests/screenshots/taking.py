@@ -1,6 +1,8 @@
-"""Start the demo in an empty folder, use it as the sample Member Mel does, and take a picture at each step.
+"""Start the demo in an empty folder, use it as the sample Member Mel does, and take a picture at
+each step.
 
-Elements are found by what they lead to and not by their texts, so that a picture does not fail when a word changes.
+Elements are found by what they lead to and not by their texts, so that a picture does not fail when
+a word changes.
 """
 
 import re
@@ -29,7 +31,9 @@ class Member:
 
     def page(self, **context: Any) -> Page:
         """Return a page in a browser context of its own, signed in, on the grid of servers."""
-        opened = self._browser.new_context(reduced_motion="reduce", storage_state=self._session, **context)
+        opened = self._browser.new_context(
+            reduced_motion="reduce", storage_state=self._session, **context
+        )
         page = opened.new_page()
         if self._session is None:
             page.goto(f"{self._url}/login")
@@ -43,7 +47,8 @@ class Member:
         return page
 
     def _wait_for_health(self, page: Page) -> None:
-        """Wait until the worker has looked at every server, so that the grid shows what people see later."""
+        """Wait until the worker has looked at every server, so that the grid shows what people see
+        later."""
         deadline = time.monotonic() + SECONDS_FOR_HEALTH
         while any(server["last_health_check"] is None for server in self._servers(page)):
             assert time.monotonic() < deadline, "the worker checks every server"
@@ -58,7 +63,9 @@ class Member:
 
 def card(page: Page, name: str) -> Locator:
     """Return the card of the server `name`."""
-    return page.locator("[data-item]").filter(has=page.locator("a.cover", has_text=re.compile(f"^{name}$")))
+    return page.locator("[data-item]").filter(
+        has=page.locator("a.cover", has_text=re.compile(f"^{name}$"))
+    )
 
 
 def open_setup(page: Page) -> Locator:
@@ -77,7 +84,9 @@ def grid(member: Member) -> Page:
 def grid_on_a_phone(member: Member) -> Page:
     """The same on a phone, in dark mode, at the card that needs something."""
     page = member.page(**PHONE_DARK)
-    card(page, "echo").evaluate("card => card.scrollIntoView({block: 'center', behavior: 'instant'})")
+    card(page, "echo").evaluate(
+        "card => card.scrollIntoView({block: 'center', behavior: 'instant'})"
+    )
     return page
 
 
@@ -104,7 +113,9 @@ def tool_result(member: Member) -> Page:
     return page
 
 
-PICTURES: dict[str, Callable[[Member], Page]] = {  # in this order: the last one stores the value that is missing before
+PICTURES: dict[
+    str, Callable[[Member], Page]
+] = {  # in this order: the last one stores the value that is missing before
     "grid.png": grid,
     "phone-dark.png": grid_on_a_phone,
     "set-up.png": setup_dialog,
@@ -124,7 +135,8 @@ def demo(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def take(browser: Browser, data: Path, into: Path) -> None:
-    """Take every picture of `PICTURES` from a demo that keeps its data in `data`; write them to the folder `into`."""
+    """Take every picture of `PICTURES` from a demo that keeps its data in `data`; write them to the
+    folder `into`."""
     with demo(data) as (url, password):
         member = Member(browser, url, password)
         for name, draw in PICTURES.items():

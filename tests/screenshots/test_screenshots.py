@@ -1,4 +1,5 @@
-"""Every picture that README and docs show can be taken from the demo, by the command that takes them."""
+"""Every picture that README and docs show can be taken from the demo, by the command that takes
+them."""
 
 from pathlib import Path
 
@@ -15,8 +16,11 @@ def width_of(picture: bytes) -> int:
     return int.from_bytes(picture[16:20])
 
 
-def test_every_picture_of_readme_and_docs_is_taken_from_the_demo(browser: Browser, tmp_path: Path) -> None:
-    into, data = tmp_path / "pictures", tmp_path / "data"
+def test_every_picture_of_readme_and_docs_is_taken_from_the_demo(
+    browser: Browser, tmp_path: Path
+) -> None:
+    into = tmp_path / "pictures"
+    data = tmp_path / "data"
     into.mkdir()
     data.mkdir()
     take(browser, data, into)

@@ -1,7 +1,8 @@
-"""Every kind of caller of `3-security.md`, 1, on one application with one database that can be put back.
+"""Every kind of caller of `3-security.md`, 1, on one application with one database that can be put
+back.
 
-The people are those of `tests/conftest.py`. Each request comes from a loopback address of its own, so that the rate
-limits, which count by address, are real and in nobody's way.
+The people are those of `tests/conftest.py`. Each request comes from a loopback address of its own,
+so that the rate limits, which count by address, are real and in nobody's way.
 """
 
 import re
@@ -45,11 +46,31 @@ GROUP = "tools"
 SPARE_KEY = "spare-key"
 TOOLSET = "id-adding"
 SESSIONS = {"viewer": "vic", "member": "mel", "outsider": "otto", "reader": "vera", "admin": "ada"}
-KEY_CALLERS = {"k-viewer": "vic", "k-member": "mel", "k-outsider": "otto", "k-reader": "vera", "k-admin": "ada"}
+KEY_CALLERS = {
+    "k-viewer": "vic",
+    "k-member": "mel",
+    "k-outsider": "otto",
+    "k-reader": "vera",
+    "k-admin": "ada",
+}
 CALLERS = (
-    "nobody", "ended", *SESSIONS, *KEY_CALLERS, "k-narrow", "k-restr", "k-restr-a", "k-team", "k-expired", "k-revoked",
-    "k-gone", "k-unknown", "k-own", "k-leaver", "promoted", "demoted",
-)  # fmt: skip
+    "nobody",
+    "ended",
+    *SESSIONS,
+    *KEY_CALLERS,
+    "k-narrow",
+    "k-restr",
+    "k-restr-a",
+    "k-team",
+    "k-expired",
+    "k-revoked",
+    "k-gone",
+    "k-unknown",
+    "k-own",
+    "k-leaver",
+    "promoted",
+    "demoted",
+)
 _TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 _HOSTS = count(1)
 
@@ -79,7 +100,9 @@ class Caller:
         headers = {**self.headers, **options.pop("headers", {})}
         if csrf and self.token and method not in ("GET", "HEAD", "OPTIONS"):
             headers["X-CSRFToken"] = self.token
-        answer = self.client.open(path, method=method, headers=headers, environ_base=_next_address(), **options)
+        answer = self.client.open(
+            path, method=method, headers=headers, environ_base=_next_address(), **options
+        )
         documents.check(self.client.application, answer)
         return answer
 
@@ -115,7 +138,9 @@ class World:
         fields = {"email": f"{person}@example.com", "password": PASSWORD, "csrf_token": token}
         answer = client.post("/login", data=fields, environ_base=_next_address())
         assert answer.status_code == 303, answer.get_data(as_text=True)
-        return Caller(name, client, {}, token_in(client.get("/profile", environ_base=_next_address())))
+        return Caller(
+            name, client, {}, token_in(client.get("/profile", environ_base=_next_address()))
+        )
 
     def with_key(self, name: str, secret: str) -> Caller:
         """A new caller: a program that sends a key."""
@@ -148,16 +173,22 @@ def opened_world(settings: Settings) -> Iterator[World]:
 
 
 def add_callers(world: World) -> None:
-    """Everybody of the table: sessions of each role, keys of each kind, those that no longer open anything."""
+    """Everybody of the table: sessions of each role, keys of each kind, those that no longer open
+    anything."""
     with world.database.session(writes=True) as session:
         world.ids = _add_targets(session)
         secrets = _issue_special_keys(session)
         session.commit()
     stranger = world.app.test_client()
     token = token_in(stranger.get("/login", environ_base=_next_address()))
-    world.callers = {"nobody": Caller("nobody", stranger, {}, token), "ended": _ended_session(world)}
+    world.callers = {
+        "nobody": Caller("nobody", stranger, {}, token),
+        "ended": _ended_session(world),
+    }
     world.callers |= {name: world.browser(name, person) for name, person in SESSIONS.items()}
-    world.callers |= {name: world.with_key(name, KEYS[person]) for name, person in KEY_CALLERS.items()}
+    world.callers |= {
+        name: world.with_key(name, KEYS[person]) for name, person in KEY_CALLERS.items()
+    }
     world.callers |= {name: world.with_key(name, secret) for name, secret in secrets.items()}
 
 
@@ -166,11 +197,19 @@ def _add_targets(session: Session) -> dict[str, str]:
     make_server(session, "hidden")
     make_server(session, "byok", auth_type="bearer_token", is_byok=True)
     make_server(
-        session, "oauth", auth_type="oauth2", credentials={"client_id": "portal"},
-        authorization_url=f"{NOBODY_LISTENS}/authorize", token_url=f"{NOBODY_LISTENS}/token",
-    )  # fmt: skip
+        session,
+        "oauth",
+        auth_type="oauth2",
+        credentials={"client_id": "portal"},
+        authorization_url=f"{NOBODY_LISTENS}/authorize",
+        token_url=f"{NOBODY_LISTENS}/token",
+    )
     make_server(session, "waiting")
-    submitted = {"submitted_by": "mel", "submitted_team_id": CREW, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    submitted = {
+        "submitted_by": "mel",
+        "submitted_team_id": CREW,
+        "submitted_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
     waits = update(Server).where(Server.server_id == WAITING)
     session.execute(waits.values(approval_status="pending_review", **submitted))
     group_id = make_group(session, GROUP, (BYOK, OAUTH))
@@ -183,24 +222,40 @@ def _add_targets(session: Session) -> dict[str, str]:
     toolsets.change_toolset(session, OPERATOR, TOOLSET, tools=[ToolRef(NOTES, "add")])
     crew = ObjectPermission(mcp_servers=(NOTES,), mcp_toolsets=(TOOLSET,))
     teams.change_team(session, OPERATOR, CREW, {}, permission=crew)
-    issued = keys.issue_key(session, OPERATOR, KeyDraft(key_alias="spare", user_id="mel")).view.key_id
+    issued = keys.issue_key(
+        session, OPERATOR, KeyDraft(key_alias="spare", user_id="mel")
+    ).view.key_id
     session.execute(update(ApiKey).where(ApiKey.key_id == issued).values(key_id=SPARE_KEY))
     add_tool_change(session)
     event_id = trail.list_events(session, OPERATOR, trail.EventFilter(), limit=1).items[0].event_id
     return {
-        "server_id": NOTES, "team_id": CREW, "user_id": "guest", "key_id": SPARE_KEY, "filename": "portal.css",
-        "group_id": group_id, "access_group_id": group_id, "event_id": event_id,
-        "prefix": "notes", "flow_id": "no-such-flow",
-        "toolset_id": TOOLSET, "name": "local.127-0-0-1/notes", "version": "latest", "operation_id": "users_list",
-    }  # fmt: skip
+        "server_id": NOTES,
+        "team_id": CREW,
+        "user_id": "guest",
+        "key_id": SPARE_KEY,
+        "filename": "portal.css",
+        "group_id": group_id,
+        "access_group_id": group_id,
+        "event_id": event_id,
+        "prefix": "notes",
+        "flow_id": "no-such-flow",
+        "toolset_id": TOOLSET,
+        "name": "local.127-0-0-1/notes",
+        "version": "latest",
+        "operation_id": "users_list",
+    }
 
 
 def add_tool_change(session: Session) -> None:
     """Two tools of `notes` that were accepted, of which one is gone since."""
     row = session.get_one(Server, NOTES)
     for names in (("add", "gone"), ("add",)):
-        entries = tool_snapshots.entries_of([ToolDefinition({"name": name, "inputSchema": {}}) for name in names])
-        tool_snapshots.compare(session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=True)
+        entries = tool_snapshots.entries_of(
+            [ToolDefinition({"name": name, "inputSchema": {}}) for name in names]
+        )
+        tool_snapshots.compare(
+            session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=True
+        )
 
 
 def _issue_special_keys(session: Session) -> dict[str, str]:
@@ -209,7 +264,9 @@ def _issue_special_keys(session: Session) -> dict[str, str]:
     keys.revoke_key(session, OPERATOR, revoked.view.key_id)
     expired = keys.issue_key(session, OPERATOR, KeyDraft(key_alias="expired", user_id="ada"))
     past = datetime(2026, 1, 1, tzinfo=UTC)
-    session.execute(update(ApiKey).where(ApiKey.key_id == expired.view.key_id).values(expires_at=past))
+    session.execute(
+        update(ApiKey).where(ApiKey.key_id == expired.view.key_id).values(expires_at=past)
+    )
     make_user(session, "gone", Role.ADMIN)
     inactive = make_key(session, user_id="gone")
     users.change_user(session, OPERATOR, "gone", {"is_active": False}, ObjectPermission())
@@ -234,7 +291,8 @@ def _own_key(session: Session, name: str, team_id: str | None = None) -> str:
 
 
 def _keys_of_the_changed(session: Session) -> dict[str, str]:
-    """Keys whose owners became something else since: they left the team, were made Admin, or no longer are."""
+    """Keys whose owners became something else since: they left the team, were made Admin, or no
+    longer are."""
     for name, role in (("lea", Role.MEMBER), ("pia", Role.MEMBER), ("dan", Role.ADMIN)):
         make_user(session, name, role)
     for name in ("lea", "pia"):
@@ -250,7 +308,8 @@ def _keys_of_the_changed(session: Session) -> dict[str, str]:
 
 
 def _ended_session(world: World) -> Caller:
-    """A browser that still sends the cookie of a session that an Admin's browser had, and that was ended."""
+    """A browser that still sends the cookie of a session that an Admin's browser had, and that was
+    ended."""
     caller = world.browser("ended", "ada")
     cookie = caller.client.get_cookie("portal")
     assert cookie is not None

@@ -12,13 +12,15 @@ from werkzeug.test import TestResponse
 from portal.telemetry.logs import formatter
 from tests.security.callers import Caller
 
-DEFINITION = "definition"  # url, spec_path, header, env, args and global values: a full Admin reads them over the API
+# url, spec_path, header, env, args and global values: a full Admin reads them over the API
+DEFINITION = "definition"
 NEVER = "never"  # credentials, people's keys, values and passwords: nobody, ever
 ADMINS = ("admin", "k-admin")
 
 
 _BEGIN = "MRKMRK"
-# How every marker begins in each way of writing it, at least for four letters: a look that finds none is over.
+# How every marker begins in each way of writing it, at least for four letters: a look that finds
+# none is over.
 _STUBS = (b"MRKM", b"MKRM", b"4d524b", b"TVJL", b"S01S", b"UktN")
 
 
@@ -33,9 +35,12 @@ class Mark:
 
 
 def _needles(text: str) -> tuple[bytes, ...]:
-    """The text, its hex digits, and the parts of its base64 that do not depend on what stands around it."""
+    """The text, its hex digits, and the parts of its base64 that do not depend on what stands
+    around it."""
     raw = text.encode()
-    shifted = (base64.b64encode(b"x" * before + raw)[4 if before else 0 : -4] for before in range(3))
+    shifted = (
+        base64.b64encode(b"x" * before + raw)[4 if before else 0 : -4] for before in range(3)
+    )
     return (raw, raw[::-1], raw.hex().encode(), *shifted)
 
 
@@ -62,18 +67,24 @@ class Marks:
         return [
             mark
             for mark in self.planted
-            if (marked or not mark.text.startswith(_BEGIN)) and any(needle in data for needle in mark.needles)
+            if (marked or not mark.text.startswith(_BEGIN))
+            and any(needle in data for needle in mark.needles)
         ]
 
     def look(self, data: bytes, where: str, *, allowed: Iterable[str] = ()) -> None:
         """Note every marker in `data` whose text is not `allowed` there."""
         self.looks += 1
         fine = set(allowed)
-        self.leaks += [f"{mark.what} in {where}" for mark in self.found_in(data) if mark.text not in fine]
+        self.leaks += [
+            f"{mark.what} in {where}" for mark in self.found_in(data) if mark.text not in fine
+        ]
 
-    def read(self, caller: Caller, response: TestResponse, *, allowed: Iterable[str] = ()) -> TestResponse:
+    def read(
+        self, caller: Caller, response: TestResponse, *, allowed: Iterable[str] = ()
+    ) -> TestResponse:
         """Look through the whole of an answer: status line, headers, cookies and body."""
-        request, path = response.request, response.request.path
+        request = response.request
+        path = response.request.path
         fine = [*allowed, *(self._of(DEFINITION) if self._is_read_by_admin(caller, path) else ())]
         head = f"{response.status}\n{response.headers}".encode()
         where = f"{request.method} {path} ({response.status_code}) for {caller.name}"
@@ -108,14 +119,16 @@ class _Keep(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
         if record.name.startswith("portal"):
-            # All that the record carries, before anything is hidden; and the line that an operator gets.
+            # All that the record carries, before anything is hidden; and the line that an operator
+            # gets.
             self.lines += [str(vars(record)), self._as_json.format(record)]
 
 
 @contextmanager
 def everything_logged() -> Iterator[list[str]]:
     """All that any library writes to the log at DEBUG, tracebacks included, as it comes."""
-    root, handler = logging.getLogger(), _Keep()
+    root = logging.getLogger()
+    handler = _Keep()
     others = [(other, other.level) for other in root.handlers]
     # SQLAlchemy's own switch for an echo of every statement with its parameters.
     levels = {logger: logger.level for logger in (root, logging.getLogger("sqlalchemy.engine"))}

@@ -1,4 +1,5 @@
-"""Sinks: small servers on loopback that write down all that reaches them, and answer as an authorization server."""
+"""Sinks: small servers on loopback that write down all that reaches them, and answer as an
+authorization server."""
 
 import json
 import threading
@@ -12,9 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Sink:
     """One origin, and what it heard.
 
-    `issuer` is the authorization server that it names; blank for itself. `redirects` are the beginnings of paths that
-    are answered with a status and a location; `endpoint` is where an SSE stream at `/sse` sends messages. `metadata`
-    are members of its metadata that are not as usual, and `says` are whole answers by path.
+    `issuer` is the authorization server that it names; blank for itself. `redirects` are the
+    beginnings of paths that are answered with a status and a location; `endpoint` is where an SSE
+    stream at `/sse` sends messages. `metadata` are members of its metadata that are not as usual,
+    and `says` are whole answers by path.
     """
 
     origin: str
@@ -38,11 +40,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         sink.heard.append(f"{self.path} {dict(self.headers)} ".encode() + body)
         if sink.endpoint and self.path.startswith("/sse"):
-            self._say(200, f"event: endpoint\ndata: {sink.endpoint}\n\n".encode(), "text/event-stream")
+            self._say(
+                200, f"event: endpoint\ndata: {sink.endpoint}\n\n".encode(), "text/event-stream"
+            )
             return
-        redirect = next((to for path, to in sink.redirects.items() if self.path.startswith(path)), None)
+        redirect = next(
+            (to for path, to in sink.redirects.items() if self.path.startswith(path)), None
+        )
         status, said = _answer(sink, self.path) if redirect is None else (redirect[0], None)
-        self._say(status, json.dumps(said).encode(), "application/json", redirect[1] if redirect else "")
+        self._say(
+            status, json.dumps(said).encode(), "application/json", redirect[1] if redirect else ""
+        )
 
     def _say(self, status: int, data: bytes, kind: str, location: str = "") -> None:
         self.send_response(status)
@@ -65,13 +73,20 @@ def _answer(sink: Sink, path: str) -> tuple[int, object]:
         return 200, sink.says[path]
     if path.startswith("/.well-known/oauth-protected-resource"):
         resource = path.removeprefix("/.well-known/oauth-protected-resource")
-        return 200, {"resource": f"{origin}{resource}", "authorization_servers": [sink.issuer or origin]}
+        return 200, {
+            "resource": f"{origin}{resource}",
+            "authorization_servers": [sink.issuer or origin],
+        }
     if path.startswith("/.well-known/oauth-authorization-server"):
         return 200, {
-            "issuer": origin, "authorization_endpoint": f"{origin}/authorize", "token_endpoint": f"{origin}/token",
-            "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_post"], **sink.metadata,
-        }  # fmt: skip
+            "issuer": origin,
+            "authorization_endpoint": f"{origin}/authorize",
+            "token_endpoint": f"{origin}/token",
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+            **sink.metadata,
+        }
     if path.startswith(("/token", "/exchange")):
         return 200, {"access_token": "TOKEN", "token_type": "Bearer", "issued_token_type": "x"}
     return 404, {"error": "not_found"}

@@ -1,4 +1,5 @@
-"""A hostile command of a real portal, as root and as an ordinary user: what it can get of the portal and of others."""
+"""A hostile command of a real portal, as root and as an ordinary user: what it can get of the
+portal and of others."""
 
 import base64
 import contextlib
@@ -59,20 +60,39 @@ class Attacked(Running):
 
 
 def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return [int(word) for word in found.stdout.split()]
 
 
 def as_nobody() -> list[str]:
-    """What a command line begins with that is to run as an ordinary user; nothing where the tests are run as one."""
+    """What a command line begins with that is to run as an ordinary user; nothing where the tests
+    are run as one."""
     if os.geteuid() != 0:
         return []
     plain = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-    if subprocess.run([*plain, sys.executable, "-c", "import redis"], capture_output=True, check=False).returncode == 0:
+    if (
+        subprocess.run(
+            [*plain, sys.executable, "-c", "import redis"], capture_output=True, check=False
+        ).returncode
+        == 0
+    ):
         return plain
     base = Path(sys.base_prefix)
-    closed = next((path for path in reversed(base.parents) if not path.stat().st_mode & 1), base.parent)
-    script = ["unshare", "--mount", "sh", "-c", _WITH_PYTHON, "sh", str(closed), f"/{base.relative_to(closed)}"]
+    closed = next(
+        (path for path in reversed(base.parents) if not path.stat().st_mode & 1), base.parent
+    )
+    script = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        _WITH_PYTHON,
+        "sh",
+        str(closed),
+        f"/{base.relative_to(closed)}",
+    ]
     return script
 
 
@@ -82,19 +102,24 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[Attacked]:
     if is_root and os.geteuid() != 0:
         pytest.skip("only root can try what holds as root")
     need_sandbox(Sandbox())
-    marks, port, own = Marks(), free_port(), Path(tempfile.mkdtemp(prefix="portal-attacked-", dir="/var/tmp"))
+    marks = Marks()
+    port = free_port()
+    own = Path(tempfile.mkdtemp(prefix="portal-attacked-", dir="/var/tmp"))
     uid = 0 if is_root else NOBODY if os.geteuid() == 0 else os.geteuid()
     key = f"sk-0123456789{marks.new(NEVER, 'bootstrap key')}"
     config = own / "portal.yaml"
     config.write_text(
-        "mcp_servers:\n  declared:\n    url: http://127.0.0.1:9/mcp\n    transport: http\n    auth_type: bearer_token\n"
-        f"    auth_value: os.environ/DECLARED_TOKEN\n    description: {marks.new(NEVER, 'config file')}\n"
+        "mcp_servers:\n  declared:\n    url: http://127.0.0.1:9/mcp\n    transport: http\n   "
+        " auth_type: bearer_token\n    auth_value: os.environ/DECLARED_TOKEN\n    description:"
+        f" {marks.new(NEVER, 'config file')}\n"
     )
     config.chmod(0o600)
     environment = bare_environment(
         PORTAL_DATABASE_URL=f"sqlite:///{own / 'var' / 'portal.db'}",
         PORTAL_SECRET_KEY=marks.new(NEVER, "secret key") + "x" * 16,
-        PORTAL_ENCRYPTION_KEYS=f"k1:{marks.known(base64.b64encode(secrets.token_bytes(32)).decode(), NEVER, 'ring')}",
+        PORTAL_ENCRYPTION_KEYS=(
+            f"k1:{marks.known(base64.b64encode(secrets.token_bytes(32)).decode(), NEVER, 'ring')}"
+        ),
         PORTAL_BOOTSTRAP_API_KEY=key,
         PORTAL_BOOTSTRAP_ADMIN_PASSWORD=marks.new(NEVER, "bootstrap password"),
         PORTAL_PUBLIC_URL=f"http://127.0.0.1:{port}",
@@ -106,7 +131,15 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[Attacked]:
     )
     environment["PATH"] = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
     program = [sys.executable, str(Path(sys.executable).parent / "portal")]
-    argv = [*([] if is_root else as_nobody()), *program, "serve", "--port", str(port), "--workers", "1"]
+    argv = [
+        *([] if is_root else as_nobody()),
+        *program,
+        "serve",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     if uid != os.geteuid():
         for path in (own, config):
             os.chown(path, uid, uid)
@@ -117,7 +150,9 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[Attacked]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def add(portal: Attacked, name: str, code: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+def add(
+    portal: Attacked, name: str, code: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     body = {"server_id": name, "server_name": name, "transport": "stdio", "command": "python3",
             "args": ["-c", code, *arguments], "env": env or {}, "timeout": 30}  # fmt: skip
     status, answer = portal.ask("POST", "/v1/mcp/server", body)
@@ -125,7 +160,9 @@ def add(portal: Attacked, name: str, code: str, *arguments: str, env: dict[str, 
 
 
 def call(portal: Attacked, name: str) -> dict[str, Any]:
-    status, answer = portal.ask("POST", "/v1/mcp/tools/call", {"server_id": name, "name": "any", "arguments": {}})
+    status, answer = portal.ask(
+        "POST", "/v1/mcp/tools/call", {"server_id": name, "name": "any", "arguments": {}}
+    )
     assert status == 200, answer
     taken = answer["structuredContent"]
     assert isinstance(taken, dict)
@@ -149,12 +186,38 @@ def _runs(mark: str) -> bool:
 
 
 def test_a_hostile_command_gets_nothing(attacked: Attacked) -> None:
-    var, mark = attacked.folder / "var", f"victim-{secrets.token_hex(6)}"
-    add(attacked, "victim", VICTIM, mark, env={"API_TOKEN": attacked.marks.new(NEVER, "another command's variable")})
-    paths = [var, *sorted(var.iterdir()), attacked.folder / "portal.yaml", "/etc/shadow", "/root", "/run/systemd",
-             "/var", "/sys", attacked.folder, Path(sys.executable).parent.parent]  # fmt: skip
+    var = attacked.folder / "var"
+    mark = f"victim-{secrets.token_hex(6)}"
+    add(
+        attacked,
+        "victim",
+        VICTIM,
+        mark,
+        env={"API_TOKEN": attacked.marks.new(NEVER, "another command's variable")},
+    )
+    paths = [
+        var,
+        *sorted(var.iterdir()),
+        attacked.folder / "portal.yaml",
+        "/etc/shadow",
+        "/root",
+        "/run/systemd",
+        "/var",
+        "/sys",
+        attacked.folder,
+        Path(sys.executable).parent.parent,
+    ]
     pids = [*attacked.processes(), os.getpid(), os.getppid()]
-    add(attacked, "hostile", HOSTILE, STUB, *map(str, paths), "--", *map(str, pids), env={"API_TOKEN": "its own"})
+    add(
+        attacked,
+        "hostile",
+        HOSTILE,
+        STUB,
+        *map(str, paths),
+        "--",
+        *map(str, pids),
+        env={"API_TOKEN": "its own"},
+    )
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, attacked, "victim")
         eventually(attacked, lambda: _runs(mark), "the other command runs")
@@ -165,14 +228,18 @@ def test_a_hostile_command_gets_nothing(attacked: Attacked) -> None:
     assert loot["uid"] == (NOBODY if attacked.uid == 0 else attacked.uid)
     assert len(loot["others"]) <= 2, loot["cmdlines"]
     assert loot["fds"] in ([0, 1, 2], [0, 1, 2, 3])  # 3 is that of the listing itself
-    assert {what for path, what in loot["files"].items()} <= {"FileNotFoundError", ""}, loot["files"]
+    assert {what for path, what in loot["files"].items()} <= {"FileNotFoundError", ""}, loot[
+        "files"
+    ]
     assert {path for path, how in loot["written"].items() if how == "written"} == {"kept", "/tmp/x"}
     assert loot["run"] == "FileNotFoundError"
     assert (loot["homes"], loot["tmp"]) == ("command", "")
     assert (loot["became_root"], loot["mounted"], loot["traced"]) == (False, False, [])
     assert set(loot.get("killed", [])) <= {1, loot["ppid"]}
     assert loot["limits"]["CORE"] == 0
-    assert all(limit > 0 for name, limit in loot["limits"].items() if name != "CORE"), "-1 is no limit"
+    assert all(limit > 0 for name, limit in loot["limits"].items() if name != "CORE"), (
+        "-1 is no limit"
+    )
     assert loot["status"].pop("NoNewPrivs") == "1"
     assert set(loot["status"].values()) == {"0" * 16}
     assert not loot["kept_before"]
@@ -181,31 +248,55 @@ def test_a_hostile_command_gets_nothing(attacked: Attacked) -> None:
 
 
 def test_the_processes_of_a_portal_show_no_environment(attacked: Attacked) -> None:
-    """Neither do those that are made anew at SIGHUP, nor those of a master that takes over at SIGUSR2."""
-    marks, first = attacked.marks, attacked.processes()
-    eventually(attacked, lambda: len(attacked.processes()) == 3, "a master, a web process and a worker")
+    """Neither do those that are made anew at SIGHUP, nor those of a master that takes over at
+    SIGUSR2."""
+    marks = attacked.marks
+    first = attacked.processes()
+    eventually(
+        attacked, lambda: len(attacked.processes()) == 3, "a master, a web process and a worker"
+    )
 
     def look(when: str) -> None:
         for pid in attacked.processes():
-            # A process that was just started has the environment that it is given until its first line runs.
+            # A process that was just started has the environment that it is given until its first
+            # line runs.
             eventually(attacked, partial(_shows_nothing, pid), f"process {pid} {when} shows it")
             if attacked.uid and os.geteuid() == 0:
                 for file in ("environ", "mem", "maps"):
                     told = subprocess.run(
-                        ["setpriv", f"--reuid={attacked.uid}", "--clear-groups", f"--regid={attacked.uid}", "--", "cat",
-                         f"/proc/{pid}/{file}"], capture_output=True, check=False,
-                    )  # fmt: skip
-                    assert (told.returncode, b"denied" in told.stderr) == (1, True), (when, file, told)
+                        [
+                            "setpriv",
+                            f"--reuid={attacked.uid}",
+                            "--clear-groups",
+                            f"--regid={attacked.uid}",
+                            "--",
+                            "cat",
+                            f"/proc/{pid}/{file}",
+                        ],
+                        capture_output=True,
+                        check=False,
+                    )
+                    assert (told.returncode, b"denied" in told.stderr) == (1, True), (
+                        when,
+                        file,
+                        told,
+                    )
 
     look("after the start")
     os.kill(attacked.started.pid, signal.SIGHUP)
-    eventually(attacked, lambda: len(set(attacked.processes()) - set(first)) == 1, "a web process is made anew")
+    eventually(
+        attacked,
+        lambda: len(set(attacked.processes()) - set(first)) == 1,
+        "a web process is made anew",
+    )
     look("after SIGHUP")
     assert attacked.ask("GET", "/v1/me")[0] == 200
     old = attacked.processes()
     os.kill(attacked.started.pid, signal.SIGUSR2)
     eventually(
-        attacked, lambda: any(_children(pid) for pid in set(attacked.processes()) - set(old)), "a second master serves"
+        attacked,
+        lambda: any(_children(pid) for pid in set(attacked.processes()) - set(old)),
+        "a second master serves",
     )
     newer = [pid for pid in attacked.processes() if pid not in old and _children(pid)]
     for pid in [*newer, *_children(newer[0])]:

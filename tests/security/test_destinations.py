@@ -1,7 +1,8 @@
 """No stored secret goes where nobody sent it: every secret, every field that moves it, every path.
 
-Each row makes a server with one marked secret at home, asks for a change by one path, and then uses the server, so
-that a secret that went along would reach the foreign sink. Nothing may reach it unasked, and the refusal names it.
+Each row makes a server with one marked secret at home, asks for a change by one path, and then uses
+the server, so that a secret that went along would reach the foreign sink. Nothing may reach it
+unasked, and the refusal names it.
 """
 
 import json
@@ -33,7 +34,8 @@ from tests.security.sinks import Sink, sink
 from tests.services.test_revocations import Site
 from tests.web.html import filled, parse
 
-API, REGISTER = "/v1/mcp/server", "/v1/mcp/server/register"
+API = "/v1/mcp/server"
+REGISTER = "/v1/mcp/server/register"
 _NUMBERS = count(1)
 
 
@@ -47,7 +49,11 @@ class Place:
 
     def fill(self, value: Any, mark: str) -> Any:
         """A definition with its placeholders filled in."""
-        text = json.dumps(value).replace("{home}", self.home.origin).replace("{foreign}", self.foreign.origin)
+        text = (
+            json.dumps(value)
+            .replace("{home}", self.home.origin)
+            .replace("{foreign}", self.foreign.origin)
+        )
         return json.loads(text.replace("{mark}", mark))
 
     def arrived(self, mark: str) -> bool:
@@ -60,7 +66,7 @@ def place(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Place
     need_sandbox(Sandbox())
     settings = make_settings(
         empty_database(request.param), enable_stdio=True, bootstrap_admin_email="x@example.com"
-    )  # fmt: skip
+    )
     with opened_world(settings) as world, sink() as home, sink() as foreign:
         add_callers(world)
         yield Place(world, home, foreign)
@@ -68,7 +74,8 @@ def place(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Place
 
 @dataclass(frozen=True)
 class Secret:
-    """One stored secret: the definition that holds it, and what people store beside; `name` as a refusal names it."""
+    """One stored secret: the definition that holds it, and what people store beside; `name` as a
+    refusal names it."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -79,35 +86,83 @@ class Secret:
 _OAUTH = {"auth_type": "oauth2", "oauth2_flow": "client_credentials"}
 _CLIENT = {"client_id": "portal", "client_secret": "{mark}"}
 _EXCHANGE = {"token_exchange_endpoint": "{home}/exchange"}
-_CONNECTED = ("oauth-user-credential", {"access_token": "{mark}", "refresh_token": "r", "expires_in": 3600})
+_CONNECTED = (
+    "oauth-user-credential",
+    {"access_token": "{mark}", "refresh_token": "r", "expires_in": 3600},
+)
 _VARIABLE = {"static_headers": {"X-Key": "${KEY}"}, "env_vars": [{"name": "KEY", "scope": "user"}]}
 SECRETS = {
     "header": Secret("static_headers.X-Key", {"static_headers": {"X-Key": "{mark}"}}),
-    "global": Secret("env_vars.KEY", {
-        "static_headers": {"X-Key": "${KEY}"}, "env_vars": [{"name": "KEY", "value": "{mark}", "scope": "global"}]}),
-    "auth_value": Secret("credentials.auth_value", {
-        "auth_type": "bearer_token", "credentials": {"auth_value": "{mark}"}}),
-    "aws": Secret("credentials.aws_access_key_id", {"auth_type": "aws_sigv4", "credentials": {
-        "aws_access_key_id": "{mark}", "aws_secret_access_key": "s"}}),
-    "values": Secret("people.values", _VARIABLE, ("user-env-vars", {"values": {"KEY": "{mark}"}}), member=False),
-    "keys": Secret("people.keys", {"auth_type": "bearer_token", "is_byok": True},
-                   ("user-credential", {"credential": "{mark}"})),
-    "client": Secret("credentials.client_secret", {
-        **_OAUTH, "token_url": "{home}/token", "credentials": _CLIENT}),
+    "global": Secret(
+        "env_vars.KEY",
+        {
+            "static_headers": {"X-Key": "${KEY}"},
+            "env_vars": [{"name": "KEY", "value": "{mark}", "scope": "global"}],
+        },
+    ),
+    "auth_value": Secret(
+        "credentials.auth_value",
+        {"auth_type": "bearer_token", "credentials": {"auth_value": "{mark}"}},
+    ),
+    "aws": Secret(
+        "credentials.aws_access_key_id",
+        {
+            "auth_type": "aws_sigv4",
+            "credentials": {"aws_access_key_id": "{mark}", "aws_secret_access_key": "s"},
+        },
+    ),
+    "values": Secret(
+        "people.values", _VARIABLE, ("user-env-vars", {"values": {"KEY": "{mark}"}}), member=False
+    ),
+    "keys": Secret(
+        "people.keys",
+        {"auth_type": "bearer_token", "is_byok": True},
+        ("user-credential", {"credential": "{mark}"}),
+    ),
+    "client": Secret(
+        "credentials.client_secret", {**_OAUTH, "token_url": "{home}/token", "credentials": _CLIENT}
+    ),
     "discovered": Secret("credentials.client_secret", {**_OAUTH, "credentials": _CLIENT}),
-    "exchanging": Secret("credentials.client_secret", {
-        "auth_type": "oauth2_token_exchange", "token_url": "{home}/token", "authorization_url": "{home}/authorize",
-        "credentials": {**_CLIENT, **_EXCHANGE}}, ("oauth-user-credential", {"access_token": "s", "expires_in": 3600})),
-    "subject": Secret("people.connections", {
-        "auth_type": "oauth2_token_exchange", "token_url": "{home}/token", "authorization_url": "{home}/authorize",
-        "credentials": {"client_id": "portal", **_EXCHANGE}}, _CONNECTED, member=False),
-    "document": Secret("static_headers.X-Key", {
-        "url": None, "spec_path": "{home}/openapi.json", "static_headers": {"X-Key": "{mark}"}}),
-    "env": Secret("env.API_TOKEN", {
-        "transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1"], "env": {"API_TOKEN": "{mark}"}}),
-    "args": Secret("args", {
-        "transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1", "{mark}"]}),
-}  # fmt: skip
+    "exchanging": Secret(
+        "credentials.client_secret",
+        {
+            "auth_type": "oauth2_token_exchange",
+            "token_url": "{home}/token",
+            "authorization_url": "{home}/authorize",
+            "credentials": {**_CLIENT, **_EXCHANGE},
+        },
+        ("oauth-user-credential", {"access_token": "s", "expires_in": 3600}),
+    ),
+    "subject": Secret(
+        "people.connections",
+        {
+            "auth_type": "oauth2_token_exchange",
+            "token_url": "{home}/token",
+            "authorization_url": "{home}/authorize",
+            "credentials": {"client_id": "portal", **_EXCHANGE},
+        },
+        _CONNECTED,
+        member=False,
+    ),
+    "document": Secret(
+        "static_headers.X-Key",
+        {"url": None, "spec_path": "{home}/openapi.json", "static_headers": {"X-Key": "{mark}"}},
+    ),
+    "env": Secret(
+        "env.API_TOKEN",
+        {
+            "transport": "stdio",
+            "url": None,
+            "command": "python3",
+            "args": ["-c", "1"],
+            "env": {"API_TOKEN": "{mark}"},
+        },
+    ),
+    "args": Secret(
+        "args",
+        {"transport": "stdio", "url": None, "command": "python3", "args": ["-c", "1", "{mark}"]},
+    ),
+}
 _URL = {"url": "{foreign}/mcp"}
 _COMMAND = {"transport": "stdio", "command": "python3", "args": ["-c", SHOW]}
 CHANGES = {
@@ -139,17 +194,23 @@ MOVES = {
     "sign-in": ("client", "discovered"),
     "flow": ("discovered",),
 }
-"""Which secrets each change moves: the rows of the table. `authorization_url` has a row of its own below."""
+"""Which secrets each change moves: the rows of the table. `authorization_url` has a row of its own
+below."""
 
 
 def planted(place: Place, secret: Secret, **beside: Any) -> tuple[str, str]:
     """A server with the secret in it; answers its id and the marker."""
     number = next(_NUMBERS)
-    mark, name = f"MARK{number:05}END", f"s{number}"
+    mark = f"MARK{number:05}END"
+    name = f"s{number}"
     with place.world.database.session(writes=True) as session:
         row = {"url": "{home}/mcp", "allow_all_keys": True, **secret.fields, **beside}
-        make_server(session, name, **place.fill({k: v for k, v in row.items() if v is not None}, mark), **(
-            {"url": None} if secret.fields.get("url", "") is None else {}))  # fmt: skip
+        make_server(
+            session,
+            name,
+            **place.fill({k: v for k, v in row.items() if v is not None}, mark),
+            **({"url": None} if secret.fields.get("url", "") is None else {}),
+        )
         session.commit()
     if secret.people:
         what, body = secret.people
@@ -202,19 +263,28 @@ def by_form(place: Place, server_id: str, change: dict[str, Any]) -> str:
 
 
 def by_try(place: Place, server_id: str, change: dict[str, Any]) -> str:
-    answer = place.world.callers["admin"].ask("POST", "/servers/test", data=typed(place, server_id, change))
+    answer = place.world.callers["admin"].ask(
+        "POST", "/servers/test", data=typed(place, server_id, change)
+    )
     return answer.get_data(as_text=True)
 
 
 def by_draft(place: Place, server_id: str, change: dict[str, Any]) -> str:
-    data = {**typed(place, server_id, change), "sign_in": "yes", "oauth2_flow": "authorization_code"}
+    data = {
+        **typed(place, server_id, change),
+        "sign_in": "yes",
+        "oauth2_flow": "authorization_code",
+    }
     answer = place.world.callers["admin"].ask("POST", f"/servers/{server_id}/edit", data=data)
     with place.world.database.session() as session:
         held = [
-            held_definitions.contents_of(session, found) for found in session.scalars(select(TemporaryServer.server_id))
+            held_definitions.contents_of(session, found)
+            for found in session.scalars(select(TemporaryServer.server_id))
         ]
     # What is held is sent there as soon as somebody signs in with it.
-    place.foreign.heard += [json.dumps(h).encode() for h in held if place.foreign.origin in json.dumps(h)]
+    place.foreign.heard += [
+        json.dumps(h).encode() for h in held if place.foreign.origin in json.dumps(h)
+    ]
     return answer.get_data(as_text=True)
 
 
@@ -226,7 +296,12 @@ def _document(server_id: str, change: dict[str, Any]) -> str:
 
 def by_import_page(place: Place, server_id: str, change: dict[str, Any]) -> str:
     admin = place.world.callers["admin"]
-    assert admin.ask("POST", "/servers/import", data={"text": _document(server_id, change)}).status_code == 303
+    assert (
+        admin.ask(
+            "POST", "/servers/import", data={"text": _document(server_id, change)}
+        ).status_code
+        == 303
+    )
     shown = admin.ask("GET", "/servers/import/preview").get_data(as_text=True)
     answer = admin.ask("POST", "/servers/import/preview", data={"take": "0"})
     return "" if answer.status_code == 303 else shown
@@ -246,11 +321,19 @@ def by_config(place: Place, server_id: str, change: dict[str, Any]) -> str:
         row = session.get_one(Server, server_id)
         row.origin = "config"
         session.flush()
-        entry: dict[str, Any] = {"server_id": server_id, "transport": row.transport, "auth_type": row.auth_type}
+        entry: dict[str, Any] = {
+            "server_id": server_id,
+            "transport": row.transport,
+            "auth_type": row.auth_type,
+        }
         entry |= {"url": opened(session, row).urls.get("url"), "allow_all_keys": True, **change}
         entry |= {"command": change.get("command", row.command)} if row.command else {}
-        entry = {name: value for name, value in entry.items() if value is not None or name in change}
-        faults = bootstrap.apply_config(session, OPERATOR, {"mcp_servers": {str(row.server_name): entry}})
+        entry = {
+            name: value for name, value in entry.items() if value is not None or name in change
+        }
+        faults = bootstrap.apply_config(
+            session, OPERATOR, {"mcp_servers": {str(row.server_name): entry}}
+        )
         session.commit()
     return " ".join(faults)
 
@@ -274,13 +357,21 @@ def by_proposal(place: Place, server_id: str, change: dict[str, Any]) -> str:
 
 
 def by_approval(place: Place, server_id: str, change: dict[str, Any]) -> str:
-    """What was proposed when nothing was stored that it would move is judged on the row of the approval."""
+    """What was proposed when nothing was stored that it would move is judged on the row of the
+    approval."""
     with place.world.database.session() as session:
         row = session.get_one(Server, server_id)
         found = opened(session, row, credentials=True)
-        kept = {"static_headers": dict(found.static_headers), "credentials": dict(found.credentials)}
-        kept["env_vars"] = [{"name": n, "value": v, "scope": "global"} for n, v in found.globals.items()]
-    by_api(place, server_id, {"static_headers": {}, "env_vars": [], "clear_secrets": ["credentials"]})
+        kept = {
+            "static_headers": dict(found.static_headers),
+            "credentials": dict(found.credentials),
+        }
+        kept["env_vars"] = [
+            {"name": n, "value": v, "scope": "global"} for n, v in found.globals.items()
+        ]
+    by_api(
+        place, server_id, {"static_headers": {}, "env_vars": [], "clear_secrets": ["credentials"]}
+    )
     _submitted(place, server_id, "active")
     answer = place.world.callers["k-member"].ask("PUT", f"{REGISTER}/{server_id}", json=change)
     assert answer.status_code == 200, answer.get_data(as_text=True)
@@ -300,9 +391,15 @@ def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
     """A definition under test that inherits what is stored; looked at where it is held."""
     with place.world.database.session() as session:
         row = session.get_one(Server, server_id)
-        whole = {"transport": row.transport, "auth_type": row.auth_type, "oauth2_flow": row.oauth2_flow}
+        whole = {
+            "transport": row.transport,
+            "auth_type": row.auth_type,
+            "oauth2_flow": row.oauth2_flow,
+        }
         whole |= dict(opened(session, row).urls)
-    whole = {name: value for name, value in whole.items() if name not in change.get("clear_secrets", ())}
+    whole = {
+        name: value for name, value in whole.items() if name not in change.get("clear_secrets", ())
+    }
     body = {"server_id": server_id, "server_name": server_id[3:], **whole, **change}
     answer = place.world.callers["k-admin"].ask("POST", f"{API}/oauth/session", json=body)
     assert answer.status_code in (200, 201, 409), answer.get_data(as_text=True)
@@ -313,19 +410,31 @@ def by_temporary(place: Place, server_id: str, change: dict[str, Any]) -> str:
 
 
 PATHS: dict[str, Callable[[Place, str, dict[str, Any]], str]] = {
-    "API": by_api, "form": by_form, "import page": by_import_page, "import command": by_import_command,
-    "config file": by_config, "proposal": by_proposal, "approval": by_approval, "resubmission": by_resubmission,
-    "temporary server": by_temporary, "connection test": by_try, "sign-in of a draft": by_draft,
-}  # fmt: skip
+    "API": by_api,
+    "form": by_form,
+    "import page": by_import_page,
+    "import command": by_import_command,
+    "config file": by_config,
+    "proposal": by_proposal,
+    "approval": by_approval,
+    "resubmission": by_resubmission,
+    "temporary server": by_temporary,
+    "connection test": by_try,
+    "sign-in of a draft": by_draft,
+}
 _OF_MEMBERS = ("proposal", "approval", "resubmission")
 _OF_DOCUMENTS = ("import page", "import command")
 
 
 def applies(path: str, change: str, name: str) -> bool:
     """Whether a path can ask for a change of a server with such a secret."""
-    secret, stdio = SECRETS[name], SECRETS[name].fields.get("transport") == "stdio" or change == "to a command"
+    secret = SECRETS[name]
+    stdio = SECRETS[name].fields.get("transport") == "stdio" or change == "to a command"
     if path in _OF_MEMBERS:
-        people = (name, path) in (("exchanging", "approval"), ("keys", "resubmission"))  # its Member has them ended
+        people = (name, path) in (
+            ("exchanging", "approval"),
+            ("keys", "resubmission"),
+        )  # its Member has them ended
         return secret.member and not stdio and not people
     if path in _OF_DOCUMENTS:
         return change in ("url", "args")
@@ -338,7 +447,10 @@ def applies(path: str, change: str, name: str) -> bool:
     if path == "sign-in of a draft":
         return name == "discovered" and change in ("url", "token_url")
     if path == "connection test":
-        return name not in ("values", "keys", "subject", "exchanging", "args") and change not in ("flow", "sign-in")
+        return name not in ("values", "keys", "subject", "exchanging", "args") and change not in (
+            "flow",
+            "sign-in",
+        )
     if path == "form":
         return change not in ("sign-in", "downgrade", "no token_url")
     return not (path == "config file" and change in ("no token_url", "spec_path", "to a command"))
@@ -354,7 +466,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("path", "change", "name"), ROWS)
-def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: str, name: str) -> None:
+def test_nothing_stored_goes_elsewhere_unasked(
+    place: Place, path: str, change: str, name: str
+) -> None:
     secret = SECRETS[name]
     server_id, mark = planted(place, secret)
     if name == "discovered":
@@ -369,7 +483,8 @@ def test_nothing_stored_goes_elsewhere_unasked(place: Place, path: str, change: 
 
 
 def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> None:
-    """At the same origin nothing moves, and discovery is asked anew; what it finds then may be anybody's."""
+    """At the same origin nothing moves, and discovery is asked anew; what it finds then may be
+    anybody's."""
     server_id, mark = planted(place, SECRETS["discovered"])
     use(place, server_id)
     assert place.home.holds(mark)
@@ -385,15 +500,18 @@ def test_another_path_leads_no_stored_secret_to_another_issuer(place: Place) -> 
 
 _HTTP = {"static_headers": {"X-Key": "{mark}"}}
 _HONEST = (  # what it sends, it sends where its variable says
-    "import os, sys, urllib.request as u\n"
-    "u.urlopen(os.environ.get('API_URL', '{home}') + '/api', (os.environ.get('TOKEN') or sys.argv[-1]).encode())"
+    "import os, sys, urllib.request as u\nu.urlopen(os.environ.get('API_URL', '{home}') + '/api',"
+    " (os.environ.get('TOKEN') or sys.argv[-1]).encode())"
 )
 _HIDDEN = {
     "env": {"args": ["-c", _HONEST], "env": {"TOKEN": "{mark}"}},
     "args": {"args": ["-c", _HONEST, "--token", "{mark}"], "env": {}},
 }
-_AWAY = {"MCP": {"transport": "http", "url": "{home}/mcp"}, "SSE": {"transport": "sse", "url": "{home}/sse"},
-         "document": {"transport": "http", "spec_path": "{home}/openapi.json"}}  # fmt: skip
+_AWAY = {
+    "MCP": {"transport": "http", "url": "{home}/mcp"},
+    "SSE": {"transport": "sse", "url": "{home}/sse"},
+    "document": {"transport": "http", "spec_path": "{home}/openapi.json"},
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -401,8 +519,11 @@ def hiding(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Plac
     """A portal whose Admins read no value that is stored."""
     need_sandbox(Sandbox())
     settings = make_settings(
-        empty_database(request.param), enable_stdio=True, write_only_globals=True, bootstrap_admin_email="x@example.com"
-    )  # fmt: skip
+        empty_database(request.param),
+        enable_stdio=True,
+        write_only_globals=True,
+        bootstrap_admin_email="x@example.com",
+    )
     with opened_world(settings) as world, sink() as home, sink() as foreign:
         add_callers(world)
         yield Place(world, home, foreign)
@@ -410,8 +531,11 @@ def hiding(request: pytest.FixtureRequest, empty_database: Any) -> Iterator[Plac
 
 @pytest.mark.parametrize("away", [None, *_AWAY])
 @pytest.mark.parametrize("name", _HIDDEN)
-def test_no_variable_leads_a_command_that_nobody_may_read(hiding: Place, name: str, away: str | None) -> None:
-    """Neither while it is a command nor while it is reached another way, in one change or in several."""
+def test_no_variable_leads_a_command_that_nobody_may_read(
+    hiding: Place, name: str, away: str | None
+) -> None:
+    """Neither while it is a command nor while it is reached another way, in one change or in
+    several."""
     command = {"transport": "stdio", "url": None, "command": "python3", **_HIDDEN[name]}
     secret = {"env": "env.TOKEN", "args": "args"}[name]
     server_id, mark = planted(hiding, Secret(secret, command))
@@ -422,7 +546,11 @@ def test_no_variable_leads_a_command_that_nobody_may_read(hiding: Place, name: s
     said = [by_api(hiding, server_id, {**beside, **apart})]
     if away is None:  # the form shows variables for commands only
         row = f"env-{len(beside['env']) - 1}"
-        said.append(by_form(hiding, server_id, {f"{row}-name": "API_URL", f"{row}-value": hiding.foreign.origin}))
+        said.append(
+            by_form(
+                hiding, server_id, {f"{row}-name": "API_URL", f"{row}-value": hiding.foreign.origin}
+            )
+        )
     assert by_api(hiding, server_id, apart) == ""
     said.append(by_api(hiding, server_id, beside))
     assert by_api(hiding, server_id, {"transport": "stdio"}) == ""
@@ -449,19 +577,23 @@ def test_no_redirect_leads_to_another_origin(place: Place, what: str, status: in
     secret, path = _REFERRING[what]
     server_id, _ = planted(place, secret)
     place.home.redirects[path] = (status, f"{place.foreign.origin}{path}")
-    heard, asked = len(place.foreign.heard), len(place.home.heard)
+    heard = len(place.foreign.heard)
+    asked = len(place.home.heard)
     try:
         use(place, server_id)
         try_out(place, server_id)
     finally:
         place.home.redirects.clear()
-    assert any(found.startswith(path.encode()) for found in place.home.heard[asked:]), "it was asked at all"
+    assert any(found.startswith(path.encode()) for found in place.home.heard[asked:]), (
+        "it was asked at all"
+    )
     assert place.foreign.heard[heard:] == [], "nothing follows it"
 
 
 @pytest.mark.parametrize("secret", ["header", "values"])
 def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret: str) -> None:
-    """Its `endpoint` event is the server's word, and headers with secrets would go along with every message."""
+    """Its `endpoint` event is the server's word, and headers with secrets would go along with every
+    message."""
     told = SECRETS[secret]
     fields = {**told.fields, "url": "{home}/sse", "transport": "sse", "timeout": 1.0}
     server_id, mark = planted(place, Secret(told.name, fields, told.people))
@@ -480,7 +612,8 @@ def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret:
 def test_a_restore_sends_what_came_back_only_where_it_went(
     place: Place, empty_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server moved after the backup, once with what was stored forgotten, once with new values typed."""
+    """The server moved after the backup, once with what was stored forgotten, once with new values
+    typed."""
     kind = place.world.database.engine.dialect.name
     site = Site(kind, empty_database(kind), tmp_path, monkeypatch)
     heard = len(place.foreign.heard)
@@ -489,11 +622,15 @@ def test_a_restore_sends_what_came_back_only_where_it_went(
         app = create_app(site.settings, database=site.database)
         return app.test_client().open(
             path, method=method, json=body, headers={"Authorization": f"Bearer {KEYS['ada']}"}
-        )  # fmt: skip
+        )
 
     def call_both() -> None:
         for name in ("one", "two"):
-            ask("POST", "/v1/mcp/tools/call", {"server_id": f"id-{name}", "name": "x", "arguments": {}})
+            ask(
+                "POST",
+                "/v1/mcp/tools/call",
+                {"server_id": f"id-{name}", "name": "x", "arguments": {}},
+            )
 
     try:
         for name in ("one", "two"):
@@ -527,14 +664,24 @@ def test_a_restore_sends_what_came_back_only_where_it_went(
 
 
 _WITHOUT = {
-    "API": "header", "form": "header", "import page": "header", "import command": "header", "config file": "values",
-    "proposal": "header", "approval": "header", "resubmission": "header", "temporary server": "auth_value",
-    "connection test": "header", "sign-in of a draft": "discovered",
-}  # fmt: skip
+    "API": "header",
+    "form": "header",
+    "import page": "header",
+    "import command": "header",
+    "config file": "values",
+    "proposal": "header",
+    "approval": "header",
+    "resubmission": "header",
+    "temporary server": "auth_value",
+    "connection test": "header",
+    "sign-in of a draft": "discovered",
+}
 
 
 @pytest.mark.parametrize("path", _WITHOUT)
-def test_without_the_deciding_call_every_path_leaks(place: Place, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_deciding_call_every_path_leaks(
+    place: Place, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or the table above would prove nothing: the same rows, with the one decision taken out."""
     monkeypatch.setattr(destinations, "moved", lambda before, after, held: ())
     server_id, mark = planted(place, SECRETS[_WITHOUT[path]])
@@ -555,5 +702,13 @@ def test_without_the_deciding_call_another_command_tells_its_variables(
 
 def named(name: str) -> tuple[str, ...]:
     """How a refusal may name a secret: as the API does, in a sentence, in a table."""
-    kind = {"people.values": "alues of", "people.keys": "eys of", "people.connections": "ign-ins of"}
-    return (name, *([kind[name]] if name in kind else []), *(["the arguments", "Arguments"] if name == "args" else []))
+    kind = {
+        "people.values": "alues of",
+        "people.keys": "eys of",
+        "people.connections": "ign-ins of",
+    }
+    return (
+        name,
+        *([kind[name]] if name in kind else []),
+        *(["the arguments", "Arguments"] if name == "args" else []),
+    )

@@ -1,6 +1,8 @@
-"""A marker in every secret is found in no answer, page, header, log line, error or file, for any kind of caller.
+"""A marker in every secret is found in no answer, page, header, log line, error or file, for any
+kind of caller.
 
-The exemptions of `1-system.md`, 5: what a full Admin reads of a definition over the API, and the page's *Reveal*.
+The exemptions of `1-system.md`, 5: what a full Admin reads of a definition over the API, and the
+page's *Reveal*.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +22,13 @@ from tests.security import failing
 from tests.security.callers import Caller, World, add_callers, opened_world
 from tests.security.foreign import ENDPOINTS, OPENAPI, Foreign, foreign_sinks, plant_what_asks, use
 from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
-from tests.security.planting import Planter, plant_by_api, plant_by_page, plant_people, plant_what_waits
+from tests.security.planting import (
+    Planter,
+    plant_by_api,
+    plant_by_page,
+    plant_people,
+    plant_what_waits,
+)
 from tests.security.sinks import sink
 from tests.security.test_destinations import CHANGES
 from tests.security.test_routes import address, every_route
@@ -68,22 +76,30 @@ def _planted(database_url: str, echo: str, *, write_only: bool) -> Iterator[Plan
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def planted(request: pytest.FixtureRequest, empty_database: NewDatabase, echo_server: str) -> Iterator[Planted]:
+def planted(
+    request: pytest.FixtureRequest, empty_database: NewDatabase, echo_server: str
+) -> Iterator[Planted]:
     yield from _planted(empty_database(request.param), echo_server, write_only=False)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def write_only(request: pytest.FixtureRequest, empty_database: NewDatabase, echo_server: str) -> Iterator[Planted]:
+def write_only(
+    request: pytest.FixtureRequest, empty_database: NewDatabase, echo_server: str
+) -> Iterator[Planted]:
     """The same under PORTAL_WRITE_ONLY_GLOBALS=true."""
     yield from _planted(empty_database(request.param), echo_server, write_only=True)
 
 
 def sweep(planted: Planted, caller: Caller, *, pieces: bool = True) -> None:
-    """Every GET route, about servers of each kind where it is about one; pages as pages and as htmx's pieces."""
-    world, planter = planted.world, planted.planter
+    """Every GET route, about servers of each kind where it is about one; pages as pages and as
+    htmx's pieces."""
+    world = planted.world
+    planter = planted.planter
     # How an upstream failed is told in different words only to those with admin view.
     sees_faults = caller.name in ("admin", "reader", "k-admin", "k-reader") and pieces
-    of_each_kind = [i for i in planter.ids if sees_faults or i == "a-http_rpc" or not i.startswith(FAULTY)]
+    of_each_kind = [
+        i for i in planter.ids if sees_faults or i == "a-http_rpc" or not i.startswith(FAULTY)
+    ]
     pieces = pieces and caller.name in ("admin", "member")  # the others get the same templates
     for method, rule in every_route(world):
         if method != "GET" or rule.endpoint == "static":
@@ -105,10 +121,27 @@ def test_planting_shows_nothing(planted: Planted) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "nobody", "ended", "viewer", "member", "outsider", "reader", "admin", "k-viewer", "k-member", "k-outsider",
-        "k-reader", "k-admin", "k-narrow", "k-restr", "k-restr-a", "k-team", "k-expired", "k-revoked", "k-gone",
+        "nobody",
+        "ended",
+        "viewer",
+        "member",
+        "outsider",
+        "reader",
+        "admin",
+        "k-viewer",
+        "k-member",
+        "k-outsider",
+        "k-reader",
+        "k-admin",
+        "k-narrow",
+        "k-restr",
+        "k-restr-a",
+        "k-team",
+        "k-expired",
+        "k-revoked",
+        "k-gone",
     ],
-)  # fmt: skip
+)
 def test_no_get_shows_a_secret(planted: Planted, name: str) -> None:
     sweep(planted, planted.world.callers[name])
     planted.check()
@@ -117,24 +150,37 @@ def test_no_get_shows_a_secret(planted: Planted, name: str) -> None:
 def test_what_waits_is_there_to_be_found(planted: Planted) -> None:
     """Or the sweep above would look at pages without anything that waits."""
     callers = planted.world.callers
-    queue = planted.marks.read(callers["k-admin"], callers["k-admin"].ask("GET", "/v1/mcp/server/submissions"))
+    queue = planted.marks.read(
+        callers["k-admin"], callers["k-admin"].ask("GET", "/v1/mcp/server/submissions")
+    )
     waits = {item["server_name"]: item["change_waits"] for item in queue.get_json()["items"]}
     assert waits.items() >= {"m_waits": False, "m_changes": True}.items()
-    draft = planted.marks.read(callers["admin"], callers["admin"].ask("GET", "/servers/import/preview"))
+    draft = planted.marks.read(
+        callers["admin"], callers["admin"].ask("GET", "/servers/import/preview")
+    )
     assert "drafted" in draft.get_data(as_text=True)
     planted.check()
 
 
 def test_pages_that_ask_an_upstream_show_nothing(planted: Planted) -> None:
     """Upstreams that fail, and give back all that they were sent while they do."""
-    for name, about in (("admin", planted.planter.ids), ("member", ["a-http_rpc", "a-http_500", "a-tls", "a-byok"])):
+    for name, about in (
+        ("admin", planted.planter.ids),
+        ("member", ["a-http_rpc", "a-http_500", "a-tls", "a-byok"]),
+    ):
         caller = planted.world.callers[name]
         for server_id in about:
-            for path in ("/servers/{}/tools?now=1", "/credentials/{}?test=1", "/playground?server={}"):
+            for path in (
+                "/servers/{}/tools?now=1",
+                "/credentials/{}?test=1",
+                "/playground?server={}",
+            ):
                 asked = caller.ask("GET", path.format(server_id), headers={"HX-Request": "true"})
                 planted.marks.read(caller, asked)
             for asked_for in ("probe", "oauth-check"):
-                planted.marks.read(caller, caller.ask("POST", f"/servers/{server_id}/{asked_for}", data={}))
+                planted.marks.read(
+                    caller, caller.ask("POST", f"/servers/{server_id}/{asked_for}", data={})
+                )
     planted.check()
 
 
@@ -161,13 +207,18 @@ def test_answers_that_refuse_give_nothing_back_over_the_api(planted: Planted) ->
 def test_pages_that_refuse_give_nothing_back(planted: Planted) -> None:
     for caller, path, status, form in failing.through_pages(planted.planter):
         for headers in ({}, {"HX-Request": "true"}):
-            answer = planted.marks.read(caller, caller.ask("POST", path, data=form, headers=headers))
+            answer = planted.marks.read(
+                caller, caller.ask("POST", path, data=form, headers=headers)
+            )
             assert answer.status_code == status, (path, form, answer.get_data(as_text=True)[-3000:])
     planted.check()
 
 
-def test_a_tool_shows_what_arrived_to_the_one_who_called_and_to_nobody_else(planted: Planted) -> None:
-    marks, callers = planted.marks, planted.world.callers
+def test_a_tool_shows_what_arrived_to_the_one_who_called_and_to_nobody_else(
+    planted: Planted,
+) -> None:
+    marks = planted.marks
+    callers = planted.world.callers
     shared = {m.text for m in marks.planted if m.what.startswith("api echo")}
     for name, value in planted.values.items():
         body = {"server_id": "a-echo", "name": "show_headers", "arguments": {}}
@@ -175,21 +226,30 @@ def test_a_tool_shows_what_arrived_to_the_one_who_called_and_to_nobody_else(plan
         assert answer.status_code == 200
         assert value in answer.get_data(as_text=True)
         marks.read(callers[name], answer, allowed={*shared, value})
-    for name, value in (("member", planted.values["k-member"]), ("viewer", planted.values["k-viewer"])):
+    for name, value in (
+        ("member", planted.values["k-member"]),
+        ("viewer", planted.values["k-viewer"]),
+    ):
         form = {"server": "a-echo", "tool": "show_headers"}
         answer = callers[name].ask("POST", "/playground/call", data=form)
         assert value in answer.get_data(as_text=True)
         marks.read(callers[name], answer, allowed={*shared, value})
     for name in ("reader", "outsider", "k-outsider", "k-team"):
         path = "/v1/mcp/tools/call"
-        marks.read(callers[name], callers[name].ask("POST", path, json={"server_id": "a-echo", "name": "show_headers"}))
+        marks.read(
+            callers[name],
+            callers[name].ask("POST", path, json={"server_id": "a-echo", "name": "show_headers"}),
+        )
     for name in ("admin", "reader", "member", "k-team"):
-        marks.read(callers[name], callers[name].ask("GET", "/playground?server=a-echo&tool=show_headers"))
+        marks.read(
+            callers[name], callers[name].ask("GET", "/playground?server=a-echo&tool=show_headers")
+        )
     planted.check()
 
 
 def test_revealing_shows_an_admin_the_definition_and_puts_it_on_record(planted: Planted) -> None:
-    marks, admin = planted.marks, planted.world.callers["admin"]
+    marks = planted.marks
+    admin = planted.world.callers["admin"]
     for server_id in planted.planter.ids:
         for name in ("member", "outsider", "reader", "nobody"):
             caller = planted.world.callers[name]
@@ -199,14 +259,17 @@ def test_revealing_shows_an_admin_the_definition_and_puts_it_on_record(planted: 
         marks.read(admin, answer, allowed=marks.of_kind(DEFINITION))
         assert marks.found_in(answer.get_data()) != []
         assert "no-store" in answer.headers["Cache-Control"]
-    query = select(func.count()).where(AuditEvent.action == "configuration revealed", AuditEvent.actor_id == "ada")
+    query = select(func.count()).where(
+        AuditEvent.action == "configuration revealed", AuditEvent.actor_id == "ada"
+    )
     with planted.world.database.session() as session:
         assert session.scalar(query) == len(planted.planter.ids)
     planted.check()
 
 
 def test_the_exemption_is_no_wider_than_the_specification_has_it(planted: Planted) -> None:
-    """A full Admin's key reads url, spec_path, header, env, args and global values, and of the rest nothing."""
+    """A full Admin's key reads url, spec_path, header, env, args and global values, and of the rest
+    nothing."""
     caller = planted.world.callers["k-admin"]
     listed = caller.ask("GET", "/v1/mcp/server")
     seen = planted.marks.found_in(listed.get_data())
@@ -217,14 +280,29 @@ def test_the_exemption_is_no_wider_than_the_specification_has_it(planted: Plante
 
 
 def test_changes_and_the_worker_show_nothing(planted: Planted) -> None:
-    marks, callers, planter = planted.marks, planted.world.callers, planted.planter
-    change = {"server_id": "a-http_500", "credentials": {"auth_value": planter.sealed("changed auth_value")}}
+    marks = planted.marks
+    callers = planted.world.callers
+    planter = planted.planter
+    change = {
+        "server_id": "a-http_500",
+        "credentials": {"auth_value": planter.sealed("changed auth_value")},
+    }
     assert (
-        marks.read(callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=change)).status_code == 202
+        marks.read(
+            callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=change)
+        ).status_code
+        == 202
     )
-    moved = {"server_id": "a-http_rpc", "url": planter.url("moved", "html"), "keep_credentials": True}
+    moved = {
+        "server_id": "a-http_rpc",
+        "url": planter.url("moved", "html"),
+        "keep_credentials": True,
+    }
     assert (
-        marks.read(callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=moved)).status_code == 202
+        marks.read(
+            callers["k-admin"], callers["k-admin"].ask("PUT", "/v1/mcp/server", json=moved)
+        ).status_code
+        == 202
     )
     with planted.world.database.session(writes=True) as session:
         health.probe_due(session, OPERATOR)
@@ -237,8 +315,11 @@ def test_changes_and_the_worker_show_nothing(planted: Planted) -> None:
 
 
 def test_no_change_leads_a_stored_secret_to_a_foreign_destination(planted: Planted) -> None:
-    """Every change that names one, asked for on every planted server; and whatever became of it is used."""
-    marks, planter, admin = planted.marks, planted.planter, planted.world.callers["k-admin"]
+    """Every change that names one, asked for on every planted server; and whatever became of it is
+    used."""
+    marks = planted.marks
+    planter = planted.planter
+    admin = planted.world.callers["k-admin"]
     refused = set()
     for server_id in planter.ids:
         for what, change in CHANGES.items():
@@ -251,10 +332,14 @@ def test_no_change_leads_a_stored_secret_to_a_foreign_destination(planted: Plant
     assert refused >= {"url", "spec_path", "token_url", "exchange", "to a command", "args"}
 
 
-def test_no_word_of_an_upstream_leads_a_stored_secret_to_a_foreign_destination(planted: Planted) -> None:
+def test_no_word_of_an_upstream_leads_a_stored_secret_to_a_foreign_destination(
+    planted: Planted,
+) -> None:
     """What the sign-in provider and a document name, after they named a place at home."""
-    planter, admin = planted.planter, planted.world.callers["k-admin"]
-    sinks, told = planted.foreign.sinks, "/v1/mcp/server/a-people/oauth-user-credential"
+    planter = planted.planter
+    admin = planted.world.callers["k-admin"]
+    sinks = planted.foreign.sinks
+    told = "/v1/mcp/server/a-people/oauth-user-credential"
 
     def look_again(path: str) -> None:
         """Another path at the same origin moves nothing, and has discovery asked anew."""
@@ -262,7 +347,9 @@ def test_no_word_of_an_upstream_leads_a_stored_secret_to_a_foreign_destination(p
             body = {"server_id": server_id, "url": f"{home.origin}/{path}"}
             assert admin.ask("PUT", "/v1/mcp/server", json=body).status_code == 202
             use(planter, server_id, "k-admin", "k-member", "k-viewer")
-        assert any(f"/{path} ".encode() in heard for heard in home.heard), "it was asked where to go"
+        assert any(f"/{path} ".encode() in heard for heard in home.heard), (
+            "it was asked where to go"
+        )
 
     with sink() as home:
         plant_what_asks(planter, home)
@@ -275,31 +362,48 @@ def test_no_word_of_an_upstream_leads_a_stored_secret_to_a_foreign_destination(p
         for endpoint, name in ENDPOINTS.items():
             home.metadata = {**as_it_was, endpoint: f"{sinks[name].origin}/{endpoint}"}
             look_again(endpoint)
-        home.metadata = {**as_it_was, "revocation_endpoint": f"{sinks['revocation endpoint'].origin}/revoke"}
+        home.metadata = {
+            **as_it_was,
+            "revocation_endpoint": f"{sinks['revocation endpoint'].origin}/revoke",
+        }
         look_again("revoking")
         assert planted.world.callers["k-member"].ask("DELETE", told).status_code == 200
         home.metadata, home.issuer = as_it_was, sinks["issuer"].origin
         look_again("issuer")
-        home.says["/openapi.json"] = {**OPENAPI, "servers": [{"url": sinks["API of a document"].origin}]}
+        home.says["/openapi.json"] = {
+            **OPENAPI,
+            "servers": [{"url": sinks["API of a document"].origin}],
+        }
         use(planter, "a-document", "k-admin", "k-member")
         planted.check()
 
 
 def test_a_database_that_fails_gives_nothing_away(planted: Planted) -> None:
     """Its errors quote the statement with what was to be written."""
-    marks, callers = planted.marks, planted.world.callers
+    marks = planted.marks
+    callers = planted.world.callers
     engine = planted.world.database.engine
     tables = ("user_variables", "users", "server_secrets")
     with engine.begin() as connection:
         for table in tables:
             connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {table}_gone")
-    path, body = "/v1/mcp/server", {"url": f"http://127.0.0.1/{planted.planter.sealed('url at a fault')}"}
+    path = "/v1/mcp/server"
+    body = {"url": f"http://127.0.0.1/{planted.planter.sealed('url at a fault')}"}
     value = {"values": {"CORP_TOKEN": planted.planter.sealed("value at a fault")}}
     form = {"email": "mel@example.com", "password": planted.planter.sealed("password at a fault")}
     answers = [
-        marks.read(callers["k-team"], callers["k-team"].ask("POST", f"{path}/a-echo/user-env-vars", json=value)),
-        marks.read(callers["k-admin"], callers["k-admin"].ask("POST", path, json={"server_name": "fault", **body})),
-        marks.read(callers["member"], callers["member"].ask("POST", "/credentials/a-echo", data=value["values"])),
+        marks.read(
+            callers["k-team"],
+            callers["k-team"].ask("POST", f"{path}/a-echo/user-env-vars", json=value),
+        ),
+        marks.read(
+            callers["k-admin"],
+            callers["k-admin"].ask("POST", path, json={"server_name": "fault", **body}),
+        ),
+        marks.read(
+            callers["member"],
+            callers["member"].ask("POST", "/credentials/a-echo", data=value["values"]),
+        ),
         marks.read(callers["nobody"], callers["nobody"].ask("POST", "/login", data=form)),
     ]
     with engine.begin() as connection:
@@ -318,7 +422,8 @@ def test_the_log_holds_nothing_even_at_its_most_talkative(planted: Planted) -> N
 
 
 def test_the_database_holds_nothing_plain(planted: Planted) -> None:
-    """In no row, and on SQLite neither in the file nor in its journal, where also rows stand that are gone."""
+    """In no row, and on SQLite neither in the file nor in its journal, where also rows stand that
+    are gone."""
     engine = planted.world.database.engine
     if engine.dialect.name == "sqlite":
         folder = Path(str(engine.url.database)).parent
@@ -334,7 +439,9 @@ def test_the_database_holds_nothing_plain(planted: Planted) -> None:
 
 
 @pytest.mark.parametrize("name", ["admin", "k-admin"])
-def test_with_write_only_globals_an_admin_reads_nothing_either(write_only: Planted, name: str) -> None:
+def test_with_write_only_globals_an_admin_reads_nothing_either(
+    write_only: Planted, name: str
+) -> None:
     sweep(write_only, write_only.world.callers[name], pieces=False)
     write_only.check()
 

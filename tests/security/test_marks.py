@@ -1,4 +1,5 @@
-"""The looker finds a marker however it is written: a guard that sees nothing would be green as well."""
+"""The looker finds a marker however it is written: a guard that sees nothing would be green as
+well."""
 
 import base64
 import html
@@ -17,7 +18,9 @@ WRITINGS = {
     "in base64": lambda text: base64.b64encode(text.encode()).decode(),
     "in base64 behind one letter": lambda text: base64.b64encode(f"u:{text}"[1:].encode()).decode(),
     "in base64 behind two letters": lambda text: base64.b64encode(f"u:{text}".encode()).decode(),
-    "in base64 for URLs": lambda text: base64.urlsafe_b64encode(f"user:{text}:more".encode()).decode(),
+    "in base64 for URLs": lambda text: base64.urlsafe_b64encode(
+        f"user:{text}:more".encode()
+    ).decode(),
     "in hex": lambda text: f"user:{text}".encode().hex(),
     "backwards": lambda text: text[::-1],
 }

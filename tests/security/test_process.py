@@ -1,4 +1,5 @@
-"""A real portal process: what it and its worker write to their output and leave in their folder holds no secret."""
+"""A real portal process: what it and its worker write to their output and leave in their folder
+holds no secret."""
 
 import base64
 import http.client
@@ -14,7 +15,14 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import Sandbox
-from tests.peers import START_SECONDS, StartedProcess, bare_environment, free_port, need_sandbox, start_process
+from tests.peers import (
+    START_SECONDS,
+    StartedProcess,
+    bare_environment,
+    free_port,
+    need_sandbox,
+    start_process,
+)
 from tests.security.marks import NEVER, Marks
 from tests.security.upstreams import parrot
 
@@ -29,7 +37,9 @@ class Running:
     marks: Marks
     key: str
 
-    def ask(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: object = None, key: str | None = None
+    ) -> tuple[int, Any]:
         """An API call; the status and the JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
@@ -52,7 +62,9 @@ class Running:
         """Until every server was looked at in the background."""
 
         def all_are_checked() -> bool:
-            return all(server["last_health_check"] for server in self.ask("GET", "/v1/mcp/server")[1])
+            return all(
+                server["last_health_check"] for server in self.ask("GET", "/v1/mcp/server")[1]
+            )
 
         self.started.wait_until(all_are_checked, START_SECONDS)
 
@@ -60,8 +72,11 @@ class Running:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     need_sandbox(Sandbox())
-    marks, port, folder = Marks(), free_port(), tmp_path / "var"
-    key, password = f"sk-0123456789{marks.new(NEVER, 'bootstrap key')}", marks.new(NEVER, "bootstrap password")
+    marks = Marks()
+    port = free_port()
+    folder = tmp_path / "var"
+    key = f"sk-0123456789{marks.new(NEVER, 'bootstrap key')}"
+    password = marks.new(NEVER, "bootstrap password")
     ring = base64.b64encode(secrets.token_bytes(32)).decode()
     environment = bare_environment(
         PORTAL_DATABASE_URL=f"sqlite:///{folder / 'portal.db'}",
@@ -83,24 +98,37 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def plant(running: Running, upstream: str) -> list[str]:
     """Servers of which none answers; answers their ids."""
-    new, ids = running.marks.new, list[str]()
+    new = running.marks.new
+    ids = list[str]()
     places = {
-        "refused": "http://127.0.0.1:9", "nameless": "http://no-such-host.invalid", "tls": f"https{upstream[4:]}",
+        "refused": "http://127.0.0.1:9",
+        "nameless": "http://no-such-host.invalid",
+        "tls": f"https{upstream[4:]}",
         **{how: f"{upstream}/{how}" for how in ("401", "500", "302", "html", "rpc", "cut")},
-    }  # fmt: skip
+    }
     for name, origin in places.items():
         body = {
-            "server_id": f"id-{name}", "server_name": f"at_{name}", "transport": "http", "auth_type": "bearer_token",
-            "url": f"{origin}/{new(NEVER, f'{name}: url')}/mcp", "timeout": 3,
+            "server_id": f"id-{name}",
+            "server_name": f"at_{name}",
+            "transport": "http",
+            "auth_type": "bearer_token",
+            "url": f"{origin}/{new(NEVER, f'{name}: url')}/mcp",
+            "timeout": 3,
             "credentials": {"auth_value": new(NEVER, f"{name}: auth")},
             "static_headers": {"X-Key": new(NEVER, f"{name}: header")},
-        }  # fmt: skip
+        }
         status, answer = running.ask("POST", "/v1/mcp/server", body)
         assert status == 201, answer
         ids.append(f"id-{name}")
     loud = f"import os, sys; sys.exit('{new(NEVER, 'stdio: args')}' + os.environ['API_TOKEN'])"
-    body = {"server_id": "id-stdio", "server_name": "at_stdio", "transport": "stdio", "command": "python3",
-            "args": ["-c", loud], "env": {"API_TOKEN": new(NEVER, "stdio: env")}}  # fmt: skip
+    body = {
+        "server_id": "id-stdio",
+        "server_name": "at_stdio",
+        "transport": "stdio",
+        "command": "python3",
+        "args": ["-c", loud],
+        "env": {"API_TOKEN": new(NEVER, "stdio: env")},
+    }
     assert running.ask("POST", "/v1/mcp/server", body)[0] == 201
     return [*ids, "id-stdio"]
 
@@ -111,12 +139,25 @@ def test_the_output_and_the_folder_of_a_portal_hold_no_secret(running: Running) 
         ids = plant(running, upstream)
         running.wait_for_the_worker()
         for server_id in ids:
-            body = {"server_id": server_id, "name": "add", "arguments": {"a": marks.new(NEVER, "argument")}}
+            body = {
+                "server_id": server_id,
+                "name": "add",
+                "arguments": {"a": marks.new(NEVER, "argument")},
+            }
             status, answer = running.ask("POST", "/v1/mcp/tools/call", body)
             assert status in (401, 502, 504), (server_id, answer)
         assert running.ask("GET", "/v1/me", key=f"sk-{marks.new(NEVER, 'unknown key')}")[0] == 401
-        assert running.ask("POST", "/v1/users", f'{{"password": "{marks.new(NEVER, "broken JSON")}"')[0] == 422
-        body = {"user_id": "new", "email": "new@example.com", "password": marks.new(NEVER, "password")}
+        assert (
+            running.ask("POST", "/v1/users", f'{{"password": "{marks.new(NEVER, "broken JSON")}"')[
+                0
+            ]
+            == 422
+        )
+        body = {
+            "user_id": "new",
+            "email": "new@example.com",
+            "password": marks.new(NEVER, "password"),
+        }
         assert running.ask("POST", "/v1/users", body)[0] == 201
         issued = running.ask("POST", "/v1/keys", {"user_id": "new"})
         marks.known(issued[1]["key"], NEVER, "issued key")

@@ -1,6 +1,7 @@
 """Every route with every kind of caller, held to a table that people read (`3-security.md`, 1).
 
-`PORTAL_WRITE_GOLDEN=1 pytest tests/security/test_routes.py` writes `routes.txt` anew; its diff is read in review.
+`PORTAL_WRITE_GOLDEN=1 pytest tests/security/test_routes.py` writes `routes.txt` anew; its diff is
+read in review.
 """
 
 import os
@@ -36,11 +37,20 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/find/teams": {"find": "crew"},
     "POST /admin/groups/<access_group_id>": {"name": "fresh", "save": "yes"},
     "POST /admin/groups/new": {"name": "fresh", "save": "yes"},
-    "POST /admin/keys/new": {"key_alias": "fresh", "expiry": "90", "user_id": "guest", "save": "yes"},
+    "POST /admin/keys/new": {
+        "key_alias": "fresh",
+        "expiry": "90",
+        "user_id": "guest",
+        "save": "yes",
+    },
     "POST /admin/teams/<team_id>": {"team_alias": "fresh", "save": "yes"},
     "POST /admin/teams/<team_id>/members": {"user_id": "guest", "role": "user", "save": "yes"},
     "POST /admin/teams/new": {"team_alias": "fresh", "save": "yes"},
-    "POST /admin/users/<user_id>": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
+    "POST /admin/users/<user_id>": {
+        "email": "fresh@example.com",
+        "role": "internal_user",
+        "save": "yes",
+    },
     "POST /admin/users/new": {"email": "fresh@example.com", "role": "internal_user", "save": "yes"},
     "POST /keys/find/servers": {"find": "notes"},
     "POST /keys/reach": {"servers": NOTES},
@@ -57,7 +67,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /playground/call": {"server": NOTES, "tool": "add"},
     "POST /profile": {"display_name": "Somebody", "theme": "auto"},
     "POST /profile/password": {
-        "current_password": PASSWORD, "new_password": "another horse staple", "repeat_password": "another horse staple",
+        "current_password": PASSWORD,
+        "new_password": "another horse staple",
+        "repeat_password": "another horse staple",
     },
     "POST /profile/sessions/end": {"handle": "0" * 16},
     "POST /servers/<server_id>/tools/changes/accept": {"chosen": '["gone", null]'},
@@ -66,18 +78,29 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /servers/<server_id>/tools": {"tool": "add", "enabled": "add"},
     "POST /servers/<server_id>/listing": {"listed": "yes"},
     "POST /servers/export": {"format": "mcp.json"},
-    "POST /servers/import": {"text": '{"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}}'},
+    "POST /servers/import": {
+        "text": '{"mcpServers": {"fresh": {"url": "http://127.0.0.1:9/fresh"}}}'
+    },
     "POST /servers/new": {**FORM, **SERVER, "save": "yes"},
     "POST /servers/test": {**FORM, **SERVER},
     "POST /servers/<server_id>/edit": {
-        **FORM, "server_name": "notes", "alias": "notes", "transport": "http", "url__mode": "keep",
-        "description": "fresh", "save": "yes",
+        **FORM,
+        "server_name": "notes",
+        "alias": "notes",
+        "transport": "http",
+        "url__mode": "keep",
+        "description": "fresh",
+        "save": "yes",
     },
     "POST /admin/submissions/decide": {"verdict": "approve", "chosen": WAITING},
     "POST /submissions/checks": {**FORM, "transport": "http"},
     "POST /submissions/new": {**FORM, **SERVER, "save": "yes"},
     "POST /submissions/<server_id>/edit": {
-        **FORM, "server_name": "waiting", "transport": "http", "url__mode": "keep", "description": "fresh",
+        **FORM,
+        "server_name": "waiting",
+        "transport": "http",
+        "url__mode": "keep",
+        "description": "fresh",
         "save": "yes",
     },
     "POST /v1/mcp/server/register": SERVER,
@@ -102,7 +125,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/teams/<team_id>/members": {"user_id": "guest"},
     "POST /v1/users": {"email": "fresh@example.com", "password": PASSWORD},
     "PATCH /v1/users/<user_id>": {"display_name": "Fresh"},
-}  # fmt: skip
+}
 PARAMETERS = {
     "/approve": {"server_id": WAITING},
     "/reject": {"server_id": WAITING},
@@ -127,7 +150,11 @@ _ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def every_route(world: World) -> list[tuple[str, Rule]]:
     """Each method of each rule, in the order of the table."""
-    found = [(method, rule) for rule in world.app.url_map.iter_rules() for method in (rule.methods or set()) - _OURS]
+    found = [
+        (method, rule)
+        for rule in world.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - _OURS
+    ]
     return sorted(found, key=lambda route: (route[1].rule, _ORDER.index(route[0])))
 
 
@@ -140,9 +167,12 @@ def address(rule: Rule, ids: dict[str, str], **changed: str) -> str:
     return built[1]
 
 
-def send(caller: Caller, method: str, rule: Rule, ids: dict[str, str], **changed: str) -> TestResponse:
+def send(
+    caller: Caller, method: str, rule: Rule, ids: dict[str, str], **changed: str
+) -> TestResponse:
     """The request of the table, with other ids where they are `changed`."""
-    path, body = address(rule, ids, **changed), BODIES.get(f"{method} {rule.rule}", {})
+    path = address(rule, ids, **changed)
+    body = BODIES.get(f"{method} {rule.rule}", {})
     if method == "GET":
         return caller.ask(method, path)
     if path.startswith("/v1/"):
@@ -173,7 +203,11 @@ def written(answers: dict[str, dict[str, str]]) -> str:
     widths = {name: max(4, len(name)) for name in answers}
     lines = [" ".join([f"{'#route':<60}", *(name.rjust(width) for name, width in widths.items())])]
     for route in answers["nobody"]:
-        lines.append(" ".join([f"{route:<60}", *(answers[name][route].rjust(widths[name]) for name in answers)]))
+        lines.append(
+            " ".join(
+                [f"{route:<60}", *(answers[name][route].rjust(widths[name]) for name in answers)]
+            )
+        )
     return HEAD + "\n".join(lines) + "\n"
 
 
@@ -184,7 +218,9 @@ def seen() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", CALLERS)
-def test_every_route_answers_as_the_table_says(world: World, seen: dict[str, dict[str, str]], name: str) -> None:
+def test_every_route_answers_as_the_table_says(
+    world: World, seen: dict[str, dict[str, str]], name: str
+) -> None:
     seen[name] = {}
     for method, rule in every_route(world):
         response = send(world.callers[name], method, rule, world.ids)
@@ -198,27 +234,34 @@ def test_every_route_answers_as_the_table_says(world: World, seen: dict[str, dic
     assert seen[name] == {route: expected.get(route, "not in the table") for route in seen[name]}
 
 
-def test_the_table_has_every_route_and_no_other(world: World, seen: dict[str, dict[str, str]]) -> None:
+def test_the_table_has_every_route_and_no_other(
+    world: World, seen: dict[str, dict[str, str]]
+) -> None:
     if os.environ.get("PORTAL_WRITE_GOLDEN"):
         GOLDEN.write_text(written(seen))
     assert list(table()) == [route_name(method, rule) for method, rule in every_route(world)]
     assert tuple(world.callers) == CALLERS
 
 
-@pytest.mark.parametrize("name", ["viewer", "member", "outsider", "k-member", "k-outsider", "k-restr", "k-team"])
+@pytest.mark.parametrize(
+    "name", ["viewer", "member", "outsider", "k-member", "k-outsider", "k-restr", "k-team"]
+)
 def test_a_hidden_server_and_one_that_does_not_exist_answer_alike(world: World, name: str) -> None:
     """Rule 9: ids cannot be guessed by those without admin view."""
     caller = world.callers[name]
     for method, rule in every_route(world):
         if "server_id" not in rule.arguments:
             continue
-        answers = [send(caller, method, rule, world.ids, server_id=i) for i in (HIDDEN, "no-such-id")]
+        answers = [
+            send(caller, method, rule, world.ids, server_id=i) for i in (HIDDEN, "no-such-id")
+        ]
         looks = [(a.status_code, _without(a.get_data(as_text=True))) for a in answers]
         assert looks[0] == looks[1], (name, method, rule.rule)
         assert looks[0][0] in (303, 401, 403, 404), (name, method, rule.rule, looks[0][0])
 
 
 def _without(text: str) -> str:
-    """An answer without what differs from one answer to the next: tokens, the request's id, the id that was asked."""
+    """An answer without what differs from one answer to the next: tokens, the request's id, the id
+    that was asked."""
     text = text.replace(HIDDEN, "ID").replace("no-such-id", "ID")
     return re.sub(r'name="csrf_token" value="[^"]*"|\b[0-9a-f]{12}\b', "", text)

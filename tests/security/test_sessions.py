@@ -1,4 +1,5 @@
-"""Sessions and keys: begun under a new id, ended at once, and a header that is there decides alone."""
+"""Sessions and keys: begun under a new id, ended at once, and a header that is there decides
+alone."""
 
 import re
 
@@ -17,11 +18,15 @@ def _cookie(caller: Caller) -> str:
     return cookie.value
 
 
-def test_the_session_gets_a_new_id_at_sign_in_and_the_old_one_is_worth_nothing(fresh: World) -> None:
+def test_the_session_gets_a_new_id_at_sign_in_and_the_old_one_is_worth_nothing(
+    fresh: World,
+) -> None:
     client = fresh.app.test_client()
     token = token_in(client.get("/login"))
     planted = client.get_cookie("portal")
-    client.post("/login", data={"email": "mel@example.com", "password": PASSWORD, "csrf_token": token})
+    client.post(
+        "/login", data={"email": "mel@example.com", "password": PASSWORD, "csrf_token": token}
+    )
     own = client.get_cookie("portal")
     assert planted is not None
     assert own is not None
@@ -53,11 +58,15 @@ def test_signing_out_ends_the_session_itself_not_only_the_cookie(fresh: World) -
 
 
 def test_a_new_password_signs_out_the_other_browsers(fresh: World) -> None:
-    here, there = fresh.browser("here", "otto"), fresh.browser("there", "otto")
+    here = fresh.browser("here", "otto")
+    there = fresh.browser("there", "otto")
     new = "another horse staple"
     fields = {"current_password": PASSWORD, "new_password": new, "repeat_password": new}
     assert here.ask("POST", "/profile/password", data=fields).status_code == 303
-    assert (here.ask("GET", "/servers").status_code, there.ask("GET", "/servers").status_code) == (200, 303)
+    assert (here.ask("GET", "/servers").status_code, there.ask("GET", "/servers").status_code) == (
+        200,
+        303,
+    )
 
 
 def test_a_person_who_is_deactivated_is_out_with_the_next_request(fresh: World) -> None:
@@ -73,7 +82,9 @@ def test_a_person_who_is_deactivated_is_out_with_the_next_request(fresh: World) 
 
 def test_a_role_that_is_lowered_holds_with_the_next_request(fresh: World) -> None:
     with fresh.database.session(writes=True) as session:
-        users.change_user(session, OPERATOR, "gone", {"is_active": True})  # somebody has to be the last Admin
+        users.change_user(
+            session, OPERATOR, "gone", {"is_active": True}
+        )  # somebody has to be the last Admin
         users.change_user(session, OPERATOR, "ada", {"role": "internal_user"})
         session.commit()
     assert fresh.callers["admin"].ask("GET", "/v1/users").status_code == 403
@@ -99,10 +110,14 @@ def test_people_end_their_own_keys_and_nobody_elses(fresh: World) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": "Bearer sk-wrong"}, {"Authorization": "Basic YWRhOng="}, {"Authorization": ""},
-        {"X-API-Key": "sk-wrong"}, {"X-API-Key": ""}, {"Authorization": "Bearer sk-wrong", "X-API-Key": KEYS["ada"]},
+        {"Authorization": "Bearer sk-wrong"},
+        {"Authorization": "Basic YWRhOng="},
+        {"Authorization": ""},
+        {"X-API-Key": "sk-wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": "Bearer sk-wrong", "X-API-Key": KEYS["ada"]},
     ],
-)  # fmt: skip
+)
 def test_a_header_that_is_there_decides_alone(world: World, headers: dict[str, str]) -> None:
     """A bad key is refused whatever cookie comes along (`1-system.md`, 6)."""
     admin = world.callers["admin"]
@@ -128,20 +143,34 @@ def test_a_restricted_key_stays_on_its_routes(world: World) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/\t/evil.example",
-        "javascript:x", "/servers\r\nX-Evil: 1", "evil.example", "",
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "javascript:x",
+        "/servers\r\nX-Evil: 1",
+        "evil.example",
+        "",
     ],
-)  # fmt: skip
+)
 def test_signing_in_leads_only_to_our_own_pages(fresh: World, target: str) -> None:
     client = fresh.app.test_client()
     token = token_in(client.get("/login", query_string={"next": target}))
-    fields = {"email": "guest@example.com", "password": PASSWORD, "csrf_token": token, "next": target}
+    fields = {
+        "email": "guest@example.com",
+        "password": PASSWORD,
+        "csrf_token": token,
+        "next": target,
+    }
     with_next = client.post("/login", data=fields, environ_base={"REMOTE_ADDR": "127.9.9.9"})
     assert (with_next.status_code, with_next.headers["Location"]) == (303, "/servers")
     assert "X-Evil" not in with_next.headers
 
 
-def test_guessing_the_password_of_one_account_is_slowed_down_wherever_it_comes_from(fresh: World) -> None:
+def test_guessing_the_password_of_one_account_is_slowed_down_wherever_it_comes_from(
+    fresh: World,
+) -> None:
     nobody = fresh.callers["nobody"]
     guess = {"email": "victim@example.com", "password": "a guess"}
     answers = [nobody.ask("POST", "/login", data=guess).status_code for _ in range(11)]
@@ -153,7 +182,9 @@ def test_guessing_the_password_of_one_account_is_slowed_down_wherever_it_comes_f
 def test_an_unknown_account_and_a_wrong_password_get_the_same_answer(fresh: World) -> None:
     texts = set()
     for email in ("otto@example.com", "nobody-of-this-name@example.com"):
-        answer = fresh.callers["nobody"].ask("POST", "/login", data={"email": email, "password": "a guess"})
+        answer = fresh.callers["nobody"].ask(
+            "POST", "/login", data={"email": email, "password": "a guess"}
+        )
         text = answer.get_data(as_text=True).replace(email, "")
         texts.add((answer.status_code, re.sub(r'name="csrf_token" value="[^"]*"', "", text)))
     assert len(texts) == 1

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class _Parrot(BaseHTTPRequestHandler):
-    """The first part of the path says how to fail: `/401/…`, `/500/…`, `/302/…`, `/html/…`, `/rpc/…`, `/cut/…`."""
+    """The first part of the path says how to fail: `/401/…`, `/500/…`, `/302/…`, `/html/…`,
+    `/rpc/…`, `/cut/…`."""
 
     protocol_version = "HTTP/1.1"
 
@@ -23,7 +24,11 @@ class _Parrot(BaseHTTPRequestHandler):
             self.close_connection = True
         elif how == "rpc":
             number = json.loads(asked or b"{}").get("id")
-            body = {"jsonrpc": "2.0", "id": number, "error": {"code": -32000, "message": said, "data": said}}
+            body = {
+                "jsonrpc": "2.0",
+                "id": number,
+                "error": {"code": -32000, "message": said, "data": said},
+            }
             self._answer(200, json.dumps(body).encode(), "application/json")
         elif how.isdigit():
             self._answer(int(how), heard, "text/plain", said)

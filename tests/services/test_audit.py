@@ -1,4 +1,5 @@
-"""The record: chained, told of in the same transaction, without secrets (AUD-05, `3-security.md`, 11)."""
+"""The record: chained, told of in the same transaction, without secrets (AUD-05, `3-security.md`,
+11)."""
 
 import json
 import re
@@ -70,11 +71,15 @@ def test_each_event_follows_the_one_before_it(database: Database, write: Write) 
         assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
         assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
         keys = runtime_of(session).chain_keys
-        assert [row.event_hash for row in rows] == [hash_of(row, keys[row.hash_key or ""]) for row in rows]
+        assert [row.event_hash for row in rows] == [
+            hash_of(row, keys[row.hash_key or ""]) for row in rows
+        ]
     assert fault(database) is None
 
 
-def test_a_change_that_is_given_up_leaves_no_event_and_no_gap(database: Database, write: Write) -> None:
+def test_a_change_that_is_given_up_leaves_no_event_and_no_gap(
+    database: Database, write: Write
+) -> None:
     before = len(events(database))
     with database.session(writes=True) as session:
         make_server(session, "undone")
@@ -105,7 +110,8 @@ def test_writers_side_by_side_make_one_chain(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "column", ["actor", "actor_id", "key_id", "address", "action", "target_kind", "target_id", "outcome"]
+    "column",
+    ["actor", "actor_id", "key_id", "address", "action", "target_kind", "target_id", "outcome"],
 )
 def test_a_changed_word_is_found(database: Database, column: str) -> None:
     change(database, f"update audit_events set {column} = 'forged' where sequence = 3")
@@ -115,16 +121,31 @@ def test_a_changed_word_is_found(database: Database, column: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        ('update audit_events set details = \'{"name": "forged"}\' where sequence = 3', "Event 3 was changed."),
-        ("update audit_events set at = '2026-01-01 00:00:00.000000' where sequence = 3", "Event 3 was changed."),
-        ("update audit_events set event_hash = 'forged' where sequence = 3", "Event 3 was changed."),
-        ("update audit_events set previous_hash = 'x' where sequence = 3", "Event 3 does not follow the event before"),
+        (
+            'update audit_events set details = \'{"name": "forged"}\' where sequence = 3',
+            "Event 3 was changed.",
+        ),
+        (
+            "update audit_events set at = '2026-01-01 00:00:00.000000' where sequence = 3",
+            "Event 3 was changed.",
+        ),
+        (
+            "update audit_events set event_hash = 'forged' where sequence = 3",
+            "Event 3 was changed.",
+        ),
+        (
+            "update audit_events set previous_hash = 'x' where sequence = 3",
+            "Event 3 does not follow the event before",
+        ),
         ("delete from audit_events where sequence = 3", "Event 3 is missing."),
         ("delete from audit_events where sequence = 1", "Event 1 is missing."),
         ("update audit_events set sequence = null where sequence = 3", "Event 3 is missing."),
         ("delete from audit_events where sequence > 3", "are missing at the end."),
         ("delete from audit_events", "are missing at the end."),
-        ("delete from preferences where name = 'audit_head'", "The head of the chain does not know event"),
+        (
+            "delete from preferences where name = 'audit_head'",
+            "The head of the chain does not know event",
+        ),
     ],
 )
 def test_every_way_to_tamper_is_found(database: Database, sql: str, found: str) -> None:
@@ -134,11 +155,18 @@ def test_every_way_to_tamper_is_found(database: Database, sql: str, found: str) 
 
 def test_two_events_that_change_places_are_found(database: Database) -> None:
     for old, new in ((3, 9_999), (4, 3), (9_999, 4)):
-        change(database, "update audit_events set sequence = :new where sequence = :old", old=old, new=new)
+        change(
+            database,
+            "update audit_events set sequence = :new where sequence = :old",
+            old=old,
+            new=new,
+        )
     assert fault(database) == "Event 3 does not follow the event before it."
 
 
-def test_a_tail_that_was_cut_off_shows_also_when_the_record_went_on(database: Database, write: Write) -> None:
+def test_a_tail_that_was_cut_off_shows_also_when_the_record_went_on(
+    database: Database, write: Write
+) -> None:
     end = last_sequence(database)
     change(database, "delete from audit_events where sequence > :last", last=end - 2)
     with write() as session:
@@ -146,7 +174,9 @@ def test_a_tail_that_was_cut_off_shows_also_when_the_record_went_on(database: Da
     assert fault(database) == f"Event {end - 1} is missing."
 
 
-def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(database: Database) -> None:
+def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(
+    database: Database,
+) -> None:
     end = last_sequence(database)
     with database.session(writes=True) as session:
         row = session.scalar(select(AuditEvent).where(AuditEvent.sequence == end))
@@ -164,7 +194,8 @@ OLD_EVENT = (
 
 
 def as_before_keyed_events(database: Database) -> int:
-    """The record as versions before keyed events left it, with an event from before the chain; how many are chained."""
+    """The record as versions before keyed events left it, with an event from before the chain; how
+    many are chained."""
     change(database, OLD_EVENT)
     with database.session(writes=True) as session:
         previous = None
@@ -181,7 +212,9 @@ def as_before_keyed_events(database: Database) -> int:
     return len(rows)
 
 
-def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(database: Database, write: Write) -> None:
+def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
+    database: Database, write: Write
+) -> None:
     older = as_before_keyed_events(database)
     assert fault(database) is None
     with write() as session:
@@ -192,7 +225,9 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(database: D
         session.commit()
     assert (found.earlier, found.fault, found.holds) == (1, None, older + 3)
     anchors = [e for e in events(database) if e.action == ANCHOR]
-    assert [(e.sequence, e.details["earlier"], e.details["sealed_up_to"]) for e in anchors] == [(older + 1, 1, older)]
+    assert [(e.sequence, e.details["earlier"], e.details["sealed_up_to"]) for e in anchors] == [
+        (older + 1, 1, older)
+    ]
     with database.session() as session:
         assert trail.last_verification(session, OPERATOR) == found
 
@@ -200,12 +235,23 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(database: D
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        ("update audit_events set actor = 'x' where action = 'old'", "An event from before the chain was changed."),
-        ("delete from audit_events where action = 'old'", "There are 0 events from before the chain; 1 were sealed."),
-        (OLD_EVENT.replace(OLD_EVENT.split("'")[1], new_id()), "There are 2 events from before the chain; 1 were"),
+        (
+            "update audit_events set actor = 'x' where action = 'old'",
+            "An event from before the chain was changed.",
+        ),
+        (
+            "delete from audit_events where action = 'old'",
+            "There are 0 events from before the chain; 1 were sealed.",
+        ),
+        (
+            OLD_EVENT.replace(OLD_EVENT.split("'")[1], new_id()),
+            "There are 2 events from before the chain; 1 were",
+        ),
     ],
 )
-def test_what_the_anchor_sealed_is_not_changed_unseen(database: Database, write: Write, sql: str, found: str) -> None:
+def test_what_the_anchor_sealed_is_not_changed_unseen(
+    database: Database, write: Write, sql: str, found: str
+) -> None:
     as_before_keyed_events(database)
     with write() as session:
         make_server(session, "s")
@@ -214,7 +260,9 @@ def test_what_the_anchor_sealed_is_not_changed_unseen(database: Database, write:
     assert found in (fault(database) or "")
 
 
-def test_older_events_that_are_hashed_anew_do_not_fit_the_anchor(database: Database, write: Write) -> None:
+def test_older_events_that_are_hashed_anew_do_not_fit_the_anchor(
+    database: Database, write: Write
+) -> None:
     older = as_before_keyed_events(database)
     with write() as session:
         make_server(session, "s")
@@ -227,7 +275,9 @@ def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
     """What somebody without the key can do: plain hashes from `first` to `last`."""
     with database.session(writes=True) as session:
         rows = session.scalars(
-            select(AuditEvent).where(AuditEvent.sequence.between(first, last)).order_by(AuditEvent.sequence)
+            select(AuditEvent)
+            .where(AuditEvent.sequence.between(first, last))
+            .order_by(AuditEvent.sequence)
         ).all()
         previous = rows[0].previous_hash
         for row in rows:
@@ -253,11 +303,16 @@ def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database
     change(database, "update preferences set value = :head where name = 'audit_head'", head=head)
     with database.session(writes=True) as session:
         found = trail.verify(session, OPERATOR)
-    # Within a week of the first keyed event this may be an older version's doing: it is told. See the outside head.
-    assert [f"2 events from {end - 1} to {end} carry no key" in note for note in found.notes] == [True]
+    # Within a week of the first keyed event this may be an older version's doing: it is told. See
+    # the outside head.
+    assert [f"2 events from {end - 1} to {end} carry no key" in note for note in found.notes] == [
+        True
+    ]
 
 
-def test_without_a_key_nothing_is_written_a_week_after_the_first_keyed_event(database: Database) -> None:
+def test_without_a_key_nothing_is_written_a_week_after_the_first_keyed_event(
+    database: Database,
+) -> None:
     end = last_sequence(database)
     rehash(database, end, end, at=now() + timedelta(days=8))
     assert fault(database) == f"Event {end} carries no key, though the events before it do."
@@ -267,7 +322,10 @@ def test_without_a_key_nothing_is_written_a_week_after_the_first_keyed_event(dat
     ("sql", "found"),
     [
         ("update audit_events set hash_key = null where sequence = 3", "Event 3 was changed."),
-        ("update audit_events set hash_key = 'k9' where sequence = 3", "Event 3 cannot be verified: its key k9 is"),
+        (
+            "update audit_events set hash_key = 'k9' where sequence = 3",
+            "Event 3 cannot be verified: its key k9 is",
+        ),
     ],
 )
 def test_another_key_for_an_event_is_found(database: Database, sql: str, found: str) -> None:
@@ -292,10 +350,15 @@ def test_a_head_that_is_put_back_with_a_cut_is_found(database: Database, write: 
     assert fault(database) == "The head of the chain carries no key, though its event does."
 
 
-def test_people_stand_in_events_by_their_ids_alone(database: Database, client: As, signed_in: Any) -> None:
+def test_people_stand_in_events_by_their_ids_alone(
+    database: Database, client: As, signed_in: Any
+) -> None:
     ada = client("ada")
     browser = signed_in("ada")
-    made = ada.post("/v1/users", {"email": "new@example.com", "display_name": "Nelly New", "password": "a longer word"})
+    made = ada.post(
+        "/v1/users",
+        {"email": "new@example.com", "display_name": "Nelly New", "password": "a longer word"},
+    )
     user_id = made.get_json()["user_id"]
     key = ada.post("/v1/keys", {"user_id": user_id}).get_json()["key"]
     assert client(key).post("/v1/teams", {"team_alias": "mine"}).status_code == 403
@@ -304,17 +367,27 @@ def test_people_stand_in_events_by_their_ids_alone(database: Database, client: A
     shown = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
     assert {e["actor"] for e in shown} == {"ada@example.com"}
     assert {e["details"]["name"] for e in shown} == {"other@example.com"}
-    assert [e["actor_id"] for e in ada.get("/v1/audit?actor=OTHER@example.com").get_json()["items"]] == [user_id]
+    assert [
+        e["actor_id"] for e in ada.get("/v1/audit?actor=OTHER@example.com").get_json()["items"]
+    ] == [user_id]
     assert ada.delete(f"/v1/users/{user_id}").status_code in (200, 204)
     gone = ada.get(f"/v1/audit?target={user_id}").get_json()["items"]
     assert {e["details"]["name"] for e in gone} == {trail._pseudonym(user_id)}
     [refused] = ada.get(f"/v1/audit?actor={user_id}").get_json()["items"]
     assert re.fullmatch(r"Deleted user [0-9a-f]{4}", refused["actor"])
-    by_pseudonym = ada.get("/v1/audit", query_string={"actor": refused["actor"]}).get_json()["items"]
+    by_pseudonym = ada.get("/v1/audit", query_string={"actor": refused["actor"]}).get_json()[
+        "items"
+    ]
     assert [e["event_id"] for e in by_pseudonym] == [refused["event_id"]]
-    assert trail._pseudonym(user_id) in browser.get(f"/admin/audit.csv?actor={user_id}").get_data(as_text=True)
+    assert trail._pseudonym(user_id) in browser.get(f"/admin/audit.csv?actor={user_id}").get_data(
+        as_text=True
+    )
     with database.session() as session:
-        rows = session.execute(text("select * from audit_events where hash_key is not null")).mappings().all()
+        rows = (
+            session.execute(text("select * from audit_events where hash_key is not null"))
+            .mappings()
+            .all()
+        )
     told = json.dumps([dict(row) for row in rows], default=str)
     assert re.findall(r"[\w.]+@example\.com|Nelly", told) == []
     assert fault(database) is None
@@ -329,7 +402,9 @@ def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyP
     assert fault(database) == "Event 5 is missing."
 
 
-def test_the_command_names_what_is_broken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_names_what_is_broken(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base, "load", lambda: None)
     monkeypatch.setattr(base, "connect", lambda _: database)
     whole = CliRunner().invoke(main, ["audit", "verify"])
@@ -340,7 +415,9 @@ def test_the_command_names_what_is_broken(database: Database, monkeypatch: pytes
     assert broken.output == "2 events hold.\nEvent 3 was changed.\n"
 
 
-def test_a_command_that_is_refused_is_on_record(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_refused_is_on_record(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise Forbidden("Not this one.")
 
@@ -349,7 +426,11 @@ def test_a_command_that_is_refused_is_on_record(database: Database, monkeypatch:
     monkeypatch.setattr(keys, "revoke_key", refuse)
     assert CliRunner().invoke(main, ["keys", "revoke", "any"]).exit_code == 1
     last = events(database)[-1]
-    assert (last.actor, last.outcome, last.details) == ("operator", "refused", {"because": "Not this one."})
+    assert (last.actor, last.outcome, last.details) == (
+        "operator",
+        "refused",
+        {"because": "Not this one."},
+    )
 
 
 def test_only_admin_view_reads_and_only_an_admin_verifies(database: Database) -> None:
@@ -394,72 +475,133 @@ def test_a_long_value_is_cut() -> None:
     assert len(text_after["after"]) < 2_100
 
 
-def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(database: Database, write: Write) -> None:
+def test_a_server_tells_its_plain_fields_and_only_the_names_of_its_secrets(
+    database: Database, write: Write
+) -> None:
     with write() as session:
         crud.create_server(
-            session, OPERATOR,
+            session,
+            OPERATOR,
             {
-                "server_id": "id-x", "server_name": "x", "transport": Transport.HTTP, "url": "http://127.0.0.1:9/SECRET",
-                "auth_type": AuthType.BEARER_TOKEN, "credentials": {"auth_value": "SECRET-1"},
+                "server_id": "id-x",
+                "server_name": "x",
+                "transport": Transport.HTTP,
+                "url": "http://127.0.0.1:9/SECRET",
+                "auth_type": AuthType.BEARER_TOKEN,
+                "credentials": {"auth_value": "SECRET-1"},
                 "static_headers": {"X-A": "SECRET-2"},
                 "env_vars": [{"name": "G", "scope": "global", "value": "SECRET-3"}],
             },
-        )  # fmt: skip
+        )
     with write() as session:
         crud.update_server(
-            session, OPERATOR, "id-x",
+            session,
+            OPERATOR,
+            "id-x",
             {
-                "description": "new", "credentials": {"auth_value": "SECRET-4"}, "static_headers": {"X-B": "SECRET-5"},
-                "timeout": 3.0, "mcp_access_groups": ["dev"],
+                "description": "new",
+                "credentials": {"auth_value": "SECRET-4"},
+                "static_headers": {"X-B": "SECRET-5"},
+                "timeout": 3.0,
+                "mcp_access_groups": ["dev"],
             },
-        )  # fmt: skip
+        )
         crud.delete_server(session, OPERATOR, "id-x")
     created, updated, deleted = (e.details["changes"] for e in events(database, target="id-x"))
-    assert created["url"] == created["credentials.auth_value"] == created["env_vars.G.value"] == "set"
+    assert (
+        created["url"] == created["credentials.auth_value"] == created["env_vars.G.value"] == "set"
+    )
     assert created["url.origin"] == {"before": None, "after": "http://127.0.0.1:9"}
     assert updated == {
-        "description": {"before": None, "after": "new"}, "timeout": {"before": None, "after": 3.0},
-        "mcp_access_groups": {"before": [], "after": ["dev"]}, "credentials.auth_value": "changed",
-        "static_headers.X-A": "cleared", "static_headers.X-B": "set",
-    }  # fmt: skip
+        "description": {"before": None, "after": "new"},
+        "timeout": {"before": None, "after": 3.0},
+        "mcp_access_groups": {"before": [], "after": ["dev"]},
+        "credentials.auth_value": "changed",
+        "static_headers.X-A": "cleared",
+        "static_headers.X-B": "set",
+    }
     assert deleted["credentials.auth_value"] == "cleared"
     assert deleted["description"] == {"before": "new", "after": None}
 
 
-def test_people_teams_groups_keys_and_settings_tell_before_and_after(database: Database, write: Write) -> None:
+def test_people_teams_groups_keys_and_settings_tell_before_and_after(
+    database: Database, write: Write
+) -> None:
     with write() as session:
         make_user(session, "new")
-        users.change_user(session, OPERATOR, "new", {"role": Role.VIEWER.value, "password": "another SECRET word"})
-        teams.change_team(session, OPERATOR, "team-crew", {"team_alias": "band"}, members=[("mel", "admin")])
+        users.change_user(
+            session, OPERATOR, "new", {"role": Role.VIEWER.value, "password": "another SECRET word"}
+        )
+        teams.change_team(
+            session, OPERATOR, "team-crew", {"team_alias": "band"}, members=[("mel", "admin")]
+        )
         make_group(session, "texts", (NOTES,))
-        key = keys.issue_key(session, OPERATOR, keys.KeyDraft(key_alias="robot", user_id="new")).view.key_id
+        key = keys.issue_key(
+            session, OPERATOR, keys.KeyDraft(key_alias="robot", user_id="new")
+        ).view.key_id
         keys.change_key(session, OPERATOR, key, {"key_alias": "bot"}, None, None)
-        instance_settings.update_preferences(session, OPERATOR, {"user_mcp_management_mode": "view_all"})
+        instance_settings.update_preferences(
+            session, OPERATOR, {"user_mcp_management_mode": "view_all"}
+        )
     found = {e.action: e.details.get("changes") for e in events(database)}
     assert found["user changed"] == {
-        "role": {"before": "internal_user", "after": "internal_user_viewer"}, "password": "changed",
-    }  # fmt: skip
+        "role": {"before": "internal_user", "after": "internal_user_viewer"},
+        "password": "changed",
+    }
     assert found["team changed"]["team_alias"] == {"before": "crew", "after": "band"}
     assert [m["user_id"] for m in found["team changed"]["members_with_roles"]["after"]] == ["mel"]
     assert found["access group created"]["mcp_server_ids"]["after"] == [NOTES]
     assert found["API key changed"] == {"key_alias": {"before": "robot", "after": "bot"}}
-    assert found["settings changed"] == {"user_mcp_management_mode": {"before": "restricted", "after": "view_all"}}
+    assert found["settings changed"] == {
+        "user_mcp_management_mode": {"before": "restricted", "after": "view_all"}
+    }
 
 
-def test_no_secret_is_on_record_whatever_was_done(database: Database, client: As, signed_in: Any) -> None:
-    ada, mel = client("ada"), client("mel")
+def test_no_secret_is_on_record_whatever_was_done(
+    database: Database, client: As, signed_in: Any
+) -> None:
+    ada = client("ada")
+    mel = client("mel")
     body = {
-        "server_name": "deep", "transport": "http", "url": "http://127.0.0.1:9/SECRET", "auth_type": "api_key",
-        "is_byok": True, "static_headers": {"X": "SECRET ${V}"}, "allow_all_keys": True,
-        "env_vars": [{"name": "V", "scope": "user"}, {"name": "G", "scope": "global", "value": "SECRET"}],
-    }  # fmt: skip
+        "server_name": "deep",
+        "transport": "http",
+        "url": "http://127.0.0.1:9/SECRET",
+        "auth_type": "api_key",
+        "is_byok": True,
+        "static_headers": {"X": "SECRET ${V}"},
+        "allow_all_keys": True,
+        "env_vars": [
+            {"name": "V", "scope": "user"},
+            {"name": "G", "scope": "global", "value": "SECRET"},
+        ],
+    }
     server_id = ada.post("/v1/mcp/server", body).get_json()["server_id"]
     moved = {"server_id": server_id, "url": "http://127.0.0.1:8/SECRET", "keep_credentials": True}
-    assert mel.post(f"/v1/mcp/server/{server_id}/user-credential", {"credential": "SECRET"}).status_code == 200
-    assert mel.post(f"/v1/mcp/server/{server_id}/user-env-vars", {"values": {"V": "SECRET"}}).status_code == 200
-    assert mel.put("/v1/mcp/server", {"server_id": server_id, "url": "http://127.0.0.1:9/SECRET"}).status_code == 403
+    assert (
+        mel.post(
+            f"/v1/mcp/server/{server_id}/user-credential", {"credential": "SECRET"}
+        ).status_code
+        == 200
+    )
+    assert (
+        mel.post(
+            f"/v1/mcp/server/{server_id}/user-env-vars", {"values": {"V": "SECRET"}}
+        ).status_code
+        == 200
+    )
+    assert (
+        mel.put(
+            "/v1/mcp/server", {"server_id": server_id, "url": "http://127.0.0.1:9/SECRET"}
+        ).status_code
+        == 403
+    )
     assert ada.put("/v1/mcp/server", moved).status_code == 202
-    assert ada.post("/v1/users", {"email": "n@example.com", "password": "a SECRET password"}).status_code == 201
+    assert (
+        ada.post(
+            "/v1/users", {"email": "n@example.com", "password": "a SECRET password"}
+        ).status_code
+        == 201
+    )
     assert mel.post("/v1/me/keys", {"key_alias": "k"}).status_code in (201, 403)
     signed_in("mel")
     assert ada.delete(f"/v1/mcp/server/{server_id}").status_code == 202
@@ -470,16 +612,26 @@ def test_no_secret_is_on_record_whatever_was_done(database: Database, client: As
     assert len(rows) > 15
 
 
-def test_aud_06_a_header_that_names_somebody_else_is_ignored(client: As, database: Database) -> None:
+def test_aud_06_a_header_that_names_somebody_else_is_ignored(
+    client: As, database: Database
+) -> None:
     body = {"server_id": NOTES, "description": "new"}
-    answer = client("ada").put("/v1/mcp/server", body, headers={"litellm-changed-by": "somebody else"})
+    answer = client("ada").put(
+        "/v1/mcp/server", body, headers={"litellm-changed-by": "somebody else"}
+    )
     assert answer.get_json()["updated_by"] == "ada"
     last = events(database, target=NOTES)[-1]
     assert (last.actor, last.actor_id) == ("ada@example.com", "ada")
 
 
-def test_aud_02_the_signature_is_the_callers_id_or_the_name_of_a_key_of_nobody(client: As, write: Write) -> None:
-    made = client("ada").post("/v1/mcp/server", {"server_name": "mine", "url": "http://127.0.0.1:9/x"}).get_json()
+def test_aud_02_the_signature_is_the_callers_id_or_the_name_of_a_key_of_nobody(
+    client: As, write: Write
+) -> None:
+    made = (
+        client("ada")
+        .post("/v1/mcp/server", {"server_name": "mine", "url": "http://127.0.0.1:9/x"})
+        .get_json()
+    )
     assert (made["created_by"], made["updated_by"]) == ("ada", "ada")
     with write() as session:
         view = crud.get_server(session, OPERATOR, NOTES)
@@ -522,14 +674,19 @@ class Kept:
 
     def cut(self) -> None:
         self.run("delete from audit_events where sequence > :last", last=self.head["sequence"])
-        self.run("update preferences set value = :head where name = 'audit_head'", head=json.dumps(self.head))
+        self.run(
+            "update preferences set value = :head where name = 'audit_head'",
+            head=json.dumps(self.head),
+        )
 
     def verify(self) -> tuple[int, str]:
         self.database.engine.dispose()
         with self._patch.context() as patch:
             patch.setattr(base, "load", lambda: self.settings)
             result = CliRunner().invoke(main, ["audit", "verify"])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert result.exception is None or isinstance(result.exception, SystemExit), (
+            result.exception
+        )
         return result.exit_code, result.output
 
 
@@ -542,7 +699,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
 
 @pytest.mark.parametrize("head", ["now", "older", "gone", "garbage"])
 @pytest.mark.parametrize("events", ["now", "cut"])
-def test_a_missing_or_older_head_outside_is_a_finding_and_stays_one(kept: Kept, head: str, events: str) -> None:
+def test_a_missing_or_older_head_outside_is_a_finding_and_stays_one(
+    kept: Kept, head: str, events: str
+) -> None:
     if events == "cut":
         kept.cut()
     if head == "older":
@@ -551,11 +710,15 @@ def test_a_missing_or_older_head_outside_is_a_finding_and_stays_one(kept: Kept, 
         kept.head_file.unlink()
     elif head == "garbage":
         kept.head_file.write_bytes(b"x" * 512)
-    wanted = int((events, head) not in (("now", "now"), ("cut", "older")))  # all of it put back: nothing tells
+    wanted = int(
+        (events, head) not in (("now", "now"), ("cut", "older"))
+    )  # all of it put back: nothing tells
     for _ in range(2):
         code, said = kept.verify()
         assert code == wanted, said
-        assert ("missing" in said or "older" in said or "cannot be trusted" in said) is bool(wanted), said
+        assert ("missing" in said or "older" in said or "cannot be trusted" in said) is bool(
+            wanted
+        ), said
 
 
 @pytest.mark.parametrize("events", [1, 3])
@@ -567,7 +730,11 @@ def test_a_process_that_is_killed_around_a_commit_leaves_a_head_outside_that_is_
     for number in range(events):
         with kept.database.session(writes=True) as session:
             audit.record(session, OPERATOR, "noted", "server", str(number))
-            event.listen(session.get_bind().engine, "commit", lambda _: left.append(kept.head_file.read_bytes()))
+            event.listen(
+                session.get_bind().engine,
+                "commit",
+                lambda _: left.append(kept.head_file.read_bytes()),
+            )
             if ends == "committed" or number < events - 1:
                 session.commit()
             else:
@@ -580,11 +747,15 @@ def test_a_process_that_is_killed_around_a_commit_leaves_a_head_outside_that_is_
         assert kept.verify()[0] == 0
 
 
-def test_a_head_outside_that_announced_an_event_does_not_hide_that_another_was_put_in_its_place(kept: Kept) -> None:
+def test_a_head_outside_that_announced_an_event_does_not_hide_that_another_was_put_in_its_place(
+    kept: Kept,
+) -> None:
     left = []
     with kept.database.session(writes=True) as session:
         audit.record(session, OPERATOR, "noted", "server", "last")
-        event.listen(session.get_bind().engine, "commit", lambda _: left.append(kept.head_file.read_bytes()))
+        event.listen(
+            session.get_bind().engine, "commit", lambda _: left.append(kept.head_file.read_bytes())
+        )
         session.commit()
     kept.cut()
     kept.head_file.write_bytes(left[-1])
@@ -596,7 +767,9 @@ def _interrupted(_: object) -> None:
     raise KeyboardInterrupt
 
 
-NOT_OURS = "insert into audit_events (event_id, at, actor, action, target_kind, details, sequence, outcome"
+NOT_OURS = (
+    "insert into audit_events (event_id, at, actor, action, target_kind, details, sequence, outcome"
+)
 
 
 @pytest.mark.parametrize("place", [1, 2, 3, 1_000, 2**62])
@@ -612,22 +785,37 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
     for number in range(1, place + 1) if place < 4 else [place]:
         if plain:
             row = AuditEvent(
-                event_id=f"zz{number}", at=datetime(2026, 12, 1, tzinfo=UTC), actor="x", action="signed in",
-                target_kind="user", details={}, sequence=last + number, outcome="done", previous_hash=previous,
-            )  # fmt: skip
+                event_id=f"zz{number}",
+                at=datetime(2026, 12, 1, tzinfo=UTC),
+                actor="x",
+                action="signed in",
+                target_kind="user",
+                details={},
+                sequence=last + number,
+                outcome="done",
+                previous_hash=previous,
+            )
             event_hash = hash_chain.hash_of(row)
         kept.run(
-            f"{NOT_OURS}, event_hash, previous_hash) values"
-            " (:id, '2026-12-01 00:00:00.000000', 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",
-            id=f"zz{number}", n=last + number, hash=event_hash, previous=previous if event_hash else None,
-        )  # fmt: skip
+            f"{NOT_OURS}, event_hash, previous_hash) values (:id, '2026-12-01 00:00:00.000000',"
+            " 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",
+            id=f"zz{number}",
+            n=last + number,
+            hash=event_hash,
+            previous=previous if event_hash else None,
+        )
     kept.note(2)
     for _ in range(2):
         code, said = kept.verify()
         assert (code, "Event " in said) == (1, True), said
     with kept.database.session() as session:
         ours = (AuditEvent.event_id.not_like("zz%"), AuditEvent.sequence > 1)
-        assert session.scalars(select(AuditEvent).where(AuditEvent.previous_hash == event_hash, *ours)).all() == []
+        assert (
+            session.scalars(
+                select(AuditEvent).where(AuditEvent.previous_hash == event_hash, *ours)
+            ).all()
+            == []
+        )
 
 
 @pytest.mark.parametrize(
@@ -637,13 +825,21 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
         ("update audit_events set at = 'yesterday' where sequence = 3", "cannot be read"),
         ("update audit_events set sequence = -5 where sequence = 3", "Event 3 is missing"),
         ("update audit_events set hash_key = null where sequence = 3", "Event 3"),
-        ("update audit_events set hash_key = 'other' where sequence = 3", "Event 3 cannot be verified"),
+        (
+            "update audit_events set hash_key = 'other' where sequence = 3",
+            "Event 3 cannot be verified",
+        ),
         ("update preferences set value = '[]' where name = 'audit_head'", "head of the chain"),
-        ("update preferences set value = '{\"sequence\": \"x\"}' where name = 'audit_head'", "head of the chain"),
+        (
+            "update preferences set value = '{\"sequence\": \"x\"}' where name = 'audit_head'",
+            "head of the chain",
+        ),
         ("delete from preferences where name = 'audit_head'", "head of the chain"),
     ],
 )
-def test_rows_that_nobody_can_read_are_a_finding_and_no_traceback(kept: Kept, sql: str, says: str) -> None:
+def test_rows_that_nobody_can_read_are_a_finding_and_no_traceback(
+    kept: Kept, sql: str, says: str
+) -> None:
     kept.run(sql)
     code, said = kept.verify()
     assert (code, says in said) == (1, True), said

@@ -1,5 +1,5 @@
-"""Backups: whole though others write meanwhile, without a secret in the clear, and put back only where all of it holds
-(R-BR-01 to R-BR-05)."""
+"""Backups: whole though others write meanwhile, without a secret in the clear, and put back only
+where all of it holds (R-BR-01 to R-BR-05)."""
 
 import json
 import os
@@ -56,7 +56,9 @@ def run(monkeypatch: pytest.MonkeyPatch, home: Settings) -> Run:
     def command(*arguments: str | Path, settings: Settings = home) -> Result:
         connected: list[Database] = []
         monkeypatch.setattr(base, "load", lambda: settings)
-        monkeypatch.setattr(base, "connect", lambda given: connected.append(connect(given)) or connected[-1])
+        monkeypatch.setattr(
+            base, "connect", lambda given: connected.append(connect(given)) or connected[-1]
+        )
         try:
             return CliRunner().invoke(main, [str(part) for part in arguments])
         finally:
@@ -107,7 +109,8 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
     run: Run, database: Database, tmp_path: Path
 ) -> None:
     """R-BR-01, R-BR-02, R-BR-03."""
-    over, begun = threading.Event(), threading.Barrier(5)
+    over = threading.Event()
+    begun = threading.Barrier(5)
 
     with database.session() as session:
         before = lasting(session)
@@ -132,7 +135,8 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
             over.set()
         assert done.exit_code == 0, done.output
         assert sum(writer.result(30) for writer in writers) > 0
-    file, said = tmp_path / "b.db", manifest(tmp_path / "b.db")
+    file = tmp_path / "b.db"
+    said = manifest(tmp_path / "b.db")
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("b.db*")} == {0o600}
     for path in tmp_path.glob("b.db*"):
         content = path.read_bytes()
@@ -148,8 +152,12 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
         assert trail.verify(session, OPERATOR).fault is None
         assert len(session.scalars(select(User)).all()) == said["rows"]["users"]
         assert [*session.scalars(select(BrowserSession)), *session.scalars(select(OAuthFlow))] == []
-        last = trail.list_events(session, OPERATOR, trail.EventFilter(action="backup restored")).items
-        assert [(event.actor, event.details["sha256"]) for event in last] == [("operator", said["sha256"])]
+        last = trail.list_events(
+            session, OPERATOR, trail.EventFilter(action="backup restored")
+        ).items
+        assert [(event.actor, event.details["sha256"]) for event in last] == [
+            ("operator", said["sha256"])
+        ]
     with there.session() as session:
         assert lasting(session) == before
     there.engine.dispose()
@@ -163,11 +171,20 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
     [
         (lambda file: file.write_bytes(file.read_bytes()[:-1] + b"x"), "SHA-256"),
         (lambda file: Path(f"{file}.manifest.json").unlink(), "has to be beside the backup"),
-        (lambda file: rewrite(file, "update alembic_version set version_num = '9999'"), "not one that this portal"),
-        (lambda file: rewrite(file, "update audit_events set actor = 'x' where sequence = 2"), "Event 2 was changed"),
-        (lambda file: rewrite(file, "delete from audit_events where sequence > 5"), "are missing at the end"),
+        (
+            lambda file: rewrite(file, "update alembic_version set version_num = '9999'"),
+            "not one that this portal",
+        ),
+        (
+            lambda file: rewrite(file, "update audit_events set actor = 'x' where sequence = 2"),
+            "Event 2 was changed",
+        ),
+        (
+            lambda file: rewrite(file, "delete from audit_events where sequence > 5"),
+            "are missing at the end",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_backup_that_does_not_hold_is_not_restored(
     run: Run, made: Path, tmp_path: Path, spoil: Callable[[Path], object], said: str
 ) -> None:
@@ -178,12 +195,18 @@ def test_a_backup_that_does_not_hold_is_not_restored(
     assert [path.name for path in (tmp_path / "new").glob("*")] == []
 
 
-def test_a_backup_whose_keys_are_not_in_the_ring_needs_a_word_more(run: Run, made: Path, tmp_path: Path) -> None:
+def test_a_backup_whose_keys_are_not_in_the_ring_needs_a_word_more(
+    run: Run, made: Path, tmp_path: Path
+) -> None:
     """R-BR-02, R-SEC-12."""
     refused = run("restore", made, settings=elsewhere(tmp_path, encryption_keys=K2))
     assert "lacks keys that the backup needs: k1." in refused.output
     done = run(
-        "restore", made, "--without-secrets", "--without-journal", settings=elsewhere(tmp_path, encryption_keys=K2)
+        "restore",
+        made,
+        "--without-secrets",
+        "--without-journal",
+        settings=elsewhere(tmp_path, encryption_keys=K2),
     )
     assert done.exit_code == 0, done.output
 
@@ -205,10 +228,14 @@ def test_a_database_is_replaced_only_with_force_and_only_when_nobody_has_it_open
     with database.session() as session:
         assert session.get(User, "later") is None
         assert session.get(User, "mel")
-    assert sorted(p.name for p in made.parent.joinpath("var").iterdir() if "restoring" in p.name) == []
+    assert (
+        sorted(p.name for p in made.parent.joinpath("var").iterdir() if "restoring" in p.name) == []
+    )
 
 
-def test_a_broken_database_makes_room_for_a_whole_one(run: Run, made: Path, database: Database, home: Settings) -> None:
+def test_a_broken_database_makes_room_for_a_whole_one(
+    run: Run, made: Path, database: Database, home: Settings
+) -> None:
     database.engine.dispose()
     file = Path(home.database_url.removeprefix("sqlite:///"))
     file.write_bytes(b"no database at all " * 1000)
@@ -218,17 +245,30 @@ def test_a_broken_database_makes_room_for_a_whole_one(run: Run, made: Path, data
         assert session.get(User, "mel")
 
 
-def test_keys_that_clients_got_for_an_hour_end_and_others_stay(run: Run, database: Database, tmp_path: Path) -> None:
+def test_keys_that_clients_got_for_an_hour_end_and_others_stay(
+    run: Run, database: Database, tmp_path: Path
+) -> None:
     """R-BR-05."""
     with database.session(writes=True) as session:
         for alias, lives in (("short", timedelta(minutes=59)), ("long", timedelta(days=9))):
-            issue_key(session, OPERATOR, KeyDraft(key_alias=alias, user_id="mel", expires_at=now() + lives))
+            issue_key(
+                session,
+                OPERATOR,
+                KeyDraft(key_alias=alias, user_id="mel", expires_at=now() + lives),
+            )
         session.commit()
     assert run("backup", tmp_path / "b.db").exit_code == 0
-    assert run("restore", tmp_path / "b.db", "--without-journal", settings=elsewhere(tmp_path)).exit_code == 0
+    assert (
+        run(
+            "restore", tmp_path / "b.db", "--without-journal", settings=elsewhere(tmp_path)
+        ).exit_code
+        == 0
+    )
     there = open_database(elsewhere(tmp_path))
     with there.session() as session:
-        ended = {key.key_alias: key.revoked_at is not None for key in session.scalars(select(ApiKey))}
+        ended = {
+            key.key_alias: key.revoked_at is not None for key in session.scalars(select(ApiKey))
+        }
     there.engine.dispose()
     assert (ended["short"], ended["long"], ended[None]) == (True, False, False)
 
@@ -241,10 +281,16 @@ def test_a_file_that_is_there_is_not_overwritten(run: Run, made: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])
-def test_for_postgresql_the_commands_name_its_own_tools(run: Run, tmp_path: Path, command: str) -> None:
+def test_for_postgresql_the_commands_name_its_own_tools(
+    run: Run, tmp_path: Path, command: str
+) -> None:
     file = tmp_path / "b.dump"
     file.touch()
-    said = run(command, file, settings=make_settings("postgresql://portal:SECRET-word@db.example:5433/portal"))
+    said = run(
+        command,
+        file,
+        settings=make_settings("postgresql://portal:SECRET-word@db.example:5433/portal"),
+    )
     assert said.exit_code == 1
     assert "--dbname='postgresql://portal@db.example:5433/portal'" in said.output
     assert ("pg_dump" if command == "backup" else "pg_restore") in said.output

@@ -44,9 +44,12 @@ Make = Callable[..., Surroundings]
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """`make(redis_url=…)`: a portal on SQLite with one secret, and these settings."""
-    mask, opened = os.umask(0o077), []
+    mask = os.umask(0o077)
+    opened = []
 
-    def surroundings(url: str = f"sqlite:///{tmp_path}/var/portal.db", **changes: Any) -> Surroundings:
+    def surroundings(
+        url: str = f"sqlite:///{tmp_path}/var/portal.db", **changes: Any
+    ) -> Surroundings:
         settings = make_settings(url, **changes)
         opened.append(open_database(settings))
         return Surroundings(settings, opened[-1])
@@ -92,21 +95,39 @@ def test_where_all_is_well_it_says_so(make: Make, tmp_path: Path, redis_url: str
         found = list(examine(around))
     assert [str(finding) for finding in found if finding.level is not Level.OK] == []
     assert {finding.name for finding in found} == {
-        "settings", "database", "database file", "disk", "migrations", "file rights", "config file", "Redis", "clock",
-        "public URL", "key ring", "proxies", "commands", "API keys", "revocation journal",
-    }  # fmt: skip
+        "settings",
+        "database",
+        "database file",
+        "disk",
+        "migrations",
+        "file rights",
+        "config file",
+        "Redis",
+        "clock",
+        "public URL",
+        "key ring",
+        "proxies",
+        "commands",
+        "API keys",
+        "revocation journal",
+    }
 
 
 def test_every_bad_setting_has_its_line(tmp_path: Path) -> None:
     environment = {
-        "PORTAL_DATABASE_URL": f"sqlite:///{tmp_path}/var/portal.db", "PORTAL_SESSION_IDLE_MINUTES": "1",
-        "PORTAL_PUBLIC_URL": "portal", "PORTAL_SECRET_KEY": "s" * 40, "PORTAL_ENCRYPTION_KEYS": "k1:SECRET",
-    }  # fmt: skip
+        "PORTAL_DATABASE_URL": f"sqlite:///{tmp_path}/var/portal.db",
+        "PORTAL_SESSION_IDLE_MINUTES": "1",
+        "PORTAL_PUBLIC_URL": "portal",
+        "PORTAL_SECRET_KEY": "s" * 40,
+        "PORTAL_ENCRYPTION_KEYS": "k1:SECRET",
+    }
     ended = CliRunner(env=environment).invoke(main, ["doctor"])
     assert ended.exit_code == 1
     assert [line.split(": ")[1] for line in ended.output.splitlines()] == [
-        "PORTAL_ENCRYPTION_KEYS", "PORTAL_PUBLIC_URL", "PORTAL_SESSION_IDLE_MINUTES",
-    ]  # fmt: skip
+        "PORTAL_ENCRYPTION_KEYS",
+        "PORTAL_PUBLIC_URL",
+        "PORTAL_SESSION_IDLE_MINUTES",
+    ]
     assert "SECRET" not in ended.output
 
 
@@ -172,13 +193,18 @@ def test_a_clock_behind_what_is_on_record(make: Make) -> None:
     assert "before the newest event of the audit log · Set this host's clock" in the_bad_one(early)
 
 
-def test_clocks_of_the_database_and_of_redis_that_differ(make: Make, postgres_url: str, redis_url: str) -> None:
+def test_clocks_of_the_database_and_of_redis_that_differ(
+    make: Make, postgres_url: str, redis_url: str
+) -> None:
     around = make(postgres_url, redis_url=redis_url)
     schema.upgrade(around.database.engine)
     late = Surroundings(around.settings, around.database, lambda: now() + timedelta(seconds=90))
     found = [*database_checks.clock(late), *network.redis_answers(late)]
     apart = [str(finding) for finding in found if finding.level is Level.BAD]
-    assert [("the database" in line, "Redis" in line) for line in apart] == [(True, False), (False, True)]
+    assert [("the database" in line, "Redis" in line) for line in apart] == [
+        (True, False),
+        (False, True),
+    ]
     assert all("NTP" in line for line in apart)
 
 
@@ -193,7 +219,9 @@ def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
         session.commit()
     assert "3 values need the key k1, which it lacks" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from chain_keys where chain_key_id = 'k1'")
-    change(both, "update server_secrets set sealed = x'07', bound = x'07' where server_id = 'id-one'")
+    change(
+        both, "update server_secrets set sealed = x'07', bound = x'07' where server_id = 'id-one'"
+    )
     assert "2 values are damaged" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from server_secrets where server_id = 'id-one'")
     assert "k1 is not used any more" in [str(f) for f in keys.opens(both)][-1]
@@ -211,20 +239,32 @@ def test_a_public_address_that_leads_elsewhere_nowhere_or_is_not_safe(make: Make
     with serving(another, threading.Event()) as address:
         assert "something else answers" in the_bad_one(make(public_url=address))
     nowhere = make(public_url=f"http://127.0.0.1:{free_port()}")
-    assert any("cannot be reached from here" in line and "DNS" in line for line in told(nowhere, Level.WARN))
+    assert any(
+        "cannot be reached from here" in line and "DNS" in line
+        for line in told(nowhere, Level.WARN)
+    )
     plain = make("postgresql://db.invalid/portal", public_url="http://portal.invalid")
     assert any("not https" in str(f) and f.level is Level.BAD for f in network.public_url(plain))
     plain_at_home = make(public_url="http://portal.invalid")
-    assert any("not https" in str(f) and f.level is Level.WARN for f in network.public_url(plain_at_home))
+    assert any(
+        "not https" in str(f) and f.level is Level.WARN for f in network.public_url(plain_at_home)
+    )
 
 
 def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> None:
-    assert [str(f) for f in commands.sandboxed(make())] == ["ok   commands: off (PORTAL_ENABLE_STDIO)"]
+    assert [str(f) for f in commands.sandboxed(make())] == [
+        "ok   commands: off (PORTAL_ENABLE_STDIO)"
+    ]
     need_sandbox(Sandbox())
     found = [str(finding) for finding in commands.sandboxed(make(enable_stdio=True))]
     assert {line[:4] for line in found} == {"ok  "}
     assert "(uid " in found[0]
-    for said in ("no process of the portal", "no file of the portal", "home folder of its own", "loopback"):
+    for said in (
+        "no process of the portal",
+        "no file of the portal",
+        "home folder of its own",
+        "loopback",
+    ):
         assert any(said in line for line in found), said
     refused = make(enable_stdio=True, stdio_user="no-such-user")
     [line] = [str(finding) for finding in commands.sandboxed(refused)]
@@ -233,7 +273,8 @@ def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> 
     (tmp_path / "file").touch()
     in_memory = make(enable_stdio=True, stdio_homes=tmp_path / "file" / "homes")
     assert any(
-        line.startswith("warn") and "PORTAL_STDIO_HOMES" in line for line in map(str, commands.sandboxed(in_memory))
+        line.startswith("warn") and "PORTAL_STDIO_HOMES" in line
+        for line in map(str, commands.sandboxed(in_memory))
     )
 
 
@@ -241,7 +282,10 @@ def test_home_folders_that_could_not_be_deleted_are_named(make: Make, tmp_path: 
     need_sandbox(Sandbox())
     left = tmp_path / "homes" / "gone-0123"
     left.mkdir(parents=True)
-    found = [str(finding) for finding in commands.sandboxed(make(enable_stdio=True, stdio_homes=tmp_path / "homes"))]
+    found = [
+        str(finding)
+        for finding in commands.sandboxed(make(enable_stdio=True, stdio_homes=tmp_path / "homes"))
+    ]
     [line] = [line for line in found if "could not be deleted" in line]
     assert line.startswith("warn")
     assert str(left) in line
@@ -265,9 +309,12 @@ def test_files_that_others_read_or_change(make: Make, tmp_path: Path) -> None:
     keys_file = around.file.parent / "portal.env"
     keys_file.touch()
     for path, mode, cure in (
-        (around.file, 0o640, "chmod 600"), (keys_file, 0o604, "chmod 600"), (config, 0o644, "chmod 640"),
-        (around.file.parent, 0o777, "chmod go-w"), (config.parent, 0o770, "chmod go-w"),
-    ):  # fmt: skip
+        (around.file, 0o640, "chmod 600"),
+        (keys_file, 0o604, "chmod 600"),
+        (config, 0o644, "chmod 640"),
+        (around.file.parent, 0o777, "chmod go-w"),
+        (config.parent, 0o770, "chmod go-w"),
+    ):
         before = stat.S_IMODE(path.stat().st_mode)
         path.chmod(mode)
         [line] = map(str, files.rights(around))
@@ -278,9 +325,15 @@ def test_files_that_others_read_or_change(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("a: [", "is not YAML, line"), ("- a list", "has no mcp_servers:"), (None, "cannot be read (FileNotFoundError)")],
+    [
+        ("a: [", "is not YAML, line"),
+        ("- a list", "has no mcp_servers:"),
+        (None, "cannot be read (FileNotFoundError)"),
+    ],
 )
-def test_a_config_file_that_is_none(make: Make, tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_config_file_that_is_none(
+    make: Make, tmp_path: Path, content: str | None, said: str
+) -> None:
     config = tmp_path / "portal.yaml"
     if content is not None:
         config.write_text(content)
@@ -289,8 +342,11 @@ def test_a_config_file_that_is_none(make: Make, tmp_path: Path, content: str | N
 
 def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -> None:
     around = make()
-    entry = {"url": "http://127.0.0.1:9/mcp", "static_headers": {"X-Own": "${OWN}"},
-             "env_vars": [{"name": "OWN", "scope": "user"}]}  # fmt: skip
+    entry = {
+        "url": "http://127.0.0.1:9/mcp",
+        "static_headers": {"X-Own": "${OWN}"},
+        "env_vars": [{"name": "OWN", "scope": "user"}],
+    }
     moved = {**entry, "url": "http://127.0.0.1:10/mcp"}
 
     def start(**servers: object) -> None:
@@ -308,8 +364,13 @@ def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -
     start(conf=moved, broken={"transport": "carrier-pigeon"})
     first, second = [line for line in told(around, Level.BAD) if "config file" in line]
     assert "config file: mcp_servers.conf was refused at the start of " in first
-    assert "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes on as it" in first
-    assert "keep_credentials: true lets them go along, keep_credentials: false forgets them" in first
+    assert (
+        "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes"
+        " on as it" in first
+    )
+    assert (
+        "keep_credentials: true lets them go along, keep_credentials: false forgets them" in first
+    )
     assert "mcp_servers.broken was refused" in second
     assert "carrier-pigeon" in second
     start(conf={**moved, "keep_credentials": False})
@@ -322,14 +383,24 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
         make_user(session, "mel")
         make_user(session, "off")
         make_team(session, "crew", members=("mel", "off"))
-        for secret, team in (("sk-stays", None), ("sk-leaves", "team-crew"), ("sk-revoked", "team-crew")):
+        for secret, team in (
+            ("sk-stays", None),
+            ("sk-leaves", "team-crew"),
+            ("sk-revoked", "team-crew"),
+        ):
             make_key(session, user_id="mel", team_id=team, secret=secret)
         make_key(session, user_id="off", team_id="team-crew", secret="sk-off")
         users.change_user(session, OPERATOR, "off", {"is_active": False})
         for user_id in ("mel", "off"):
             teams.remove_member(session, OPERATOR, "team-crew", user_id)
-        ids = {secret: session.scalars(select(ApiKey.key_id).where(ApiKey.key_hash == hash_key(secret))).one()
-               for secret in ("sk-stays", "sk-leaves", "sk-revoked")}  # fmt: skip
+        ids = {
+            secret: (
+                session.scalars(
+                    select(ApiKey.key_id).where(ApiKey.key_hash == hash_key(secret))
+                ).one()
+            )
+            for secret in ("sk-stays", "sk-leaves", "sk-revoked")
+        }
         issued.revoke_key(session, OPERATOR, ids["sk-revoked"])
         session.commit()
     [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
@@ -345,4 +416,7 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
         session.commit()
     [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
     assert f"7 keys ({ids['sk-stays']}, " in line
-    assert "and 2 more) without an end, or with one later than 30 days after it was made, as key_max_age_days" in line
+    assert (
+        "and 2 more) without an end, or with one later than 30 days after it was made, as"
+        " key_max_age_days" in line
+    )

@@ -1,4 +1,5 @@
-"""Browser redirects under way: one use, one browser, ten minutes, and nothing to read in the database."""
+"""Browser redirects under way: one use, one browser, ten minutes, and nothing to read in the
+database."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,9 @@ from tests.conftest import Write
 
 def _begin(write: Write, browser: str | None = "browser-1", **more: Any) -> tuple[str, str]:
     with write() as session:
-        return flows.begin_flow(session, "connect", {"verifier": "SECRET-verifier"}, browser=browser, **more)
+        return flows.begin_flow(
+            session, "connect", {"verifier": "SECRET-verifier"}, browser=browser, **more
+        )
 
 
 def _take(session: Session, state: str, browser: str | None = "browser-1") -> flows.Flow | None:
@@ -54,7 +57,12 @@ def test_a_flow_comes_back_whole_and_once(write: Write) -> None:
     with write() as session:
         flow = _take(session, state)
     assert flow is not None
-    assert (flow.flow_id, flow.kind, flow.user_id, flow.server_id) == (flow_id, "connect", "mel", "id-notes")
+    assert (flow.flow_id, flow.kind, flow.user_id, flow.server_id) == (
+        flow_id,
+        "connect",
+        "mel",
+        "id-notes",
+    )
     assert flow.contents == {"verifier": "SECRET-verifier"}
     assert "SECRET" not in repr(flow)
     with write() as session:
@@ -90,7 +98,10 @@ def test_a_made_up_state_or_id_is_nobodys(write: Write, state: str) -> None:
 def test_a_flow_of_another_kind_is_not_taken(write: Write) -> None:
     flow_id, state = _begin(write)
     with write() as session:
-        assert flows.take_flow(session, state, kinds=("broker", "sign_in"), browser="browser-1") is None
+        assert (
+            flows.take_flow(session, state, kinds=("broker", "sign_in"), browser="browser-1")
+            is None
+        )
         assert flows.peek_flow(session, flow_id, kinds=("broker",), browser="browser-1") is None
 
 
@@ -99,7 +110,11 @@ def test_after_ten_minutes_it_is_over(write: Write) -> None:
     flow_id, state = _begin(write)
     with write() as session:
         row = session.get_one(OAuthFlow, flow_id)
-        assert timedelta(minutes=9) < row.expires_at - row.created_at <= timedelta(minutes=10, seconds=1)
+        assert (
+            timedelta(minutes=9)
+            < row.expires_at - row.created_at
+            <= timedelta(minutes=10, seconds=1)
+        )
     _age(write, flow_id, expires_at=now() - timedelta(seconds=1))
     with write() as session:
         assert _take(session, state) is None
@@ -110,7 +125,9 @@ def test_nothing_of_it_can_be_read_in_the_database(write: Write) -> None:
     flow_id, state = _begin(write)
     with write() as session:
         row = session.get_one(OAuthFlow, flow_id)
-        stored = repr({column.name: getattr(row, column.name) for column in OAuthFlow.__table__.columns})
+        stored = repr(
+            {column.name: getattr(row, column.name) for column in OAuthFlow.__table__.columns}
+        )
     for secret in (state, "browser-1", "SECRET"):
         assert secret not in stored
 
@@ -142,21 +159,31 @@ def test_how_it_ended_can_be_read_and_its_secrets_are_gone(write: Write) -> None
 def test_the_flows_of_a_server_or_a_person_end_with_them(write: Write) -> None:
     """R-OAUTH-16."""
     of_mel = _begin(write, user_id="mel", server_id="id-other")[1]
-    of_notes, of_nobody = _begin(write, user_id="otto", server_id="id-notes")[1], _begin(write)[1]
+    of_notes = _begin(write, user_id="otto", server_id="id-notes")[1]
+    of_nobody = _begin(write)[1]
     with write() as session:
         flows.forget_flows(session, user_id="mel")
         flows.forget_flows(session, server_id="id-notes")
-        assert [_take(session, state) is not None for state in (of_mel, of_notes, of_nobody)] == [False, False, True]
+        assert [_take(session, state) is not None for state in (of_mel, of_notes, of_nobody)] == [
+            False,
+            False,
+            True,
+        ]
 
 
 def test_the_worker_sweeps_what_ran_out(write: Write) -> None:
     late: Callable[[timedelta], dict[str, object]] = lambda by: {"expires_at": now() - by}  # noqa: E731
-    minute, hour, days = timedelta(minutes=1), timedelta(hours=1), timedelta(days=2)
+    minute = timedelta(minutes=1)
+    hour = timedelta(hours=1)
+    days = timedelta(days=2)
     cases = {
-        "fresh": {}, "pending, late": late(minute), "taken, late": {"status": "taken", **late(minute)},
-        "taken, long ago": {"status": "taken", **late(hour)}, "over, late": {"status": "over", **late(hour)},
+        "fresh": {},
+        "pending, late": late(minute),
+        "taken, late": {"status": "taken", **late(minute)},
+        "taken, long ago": {"status": "taken", **late(hour)},
+        "over, late": {"status": "over", **late(hour)},
         "over, long ago": {"status": "over", **late(days)},
-    }  # fmt: skip
+    }
     names = {}
     for name, columns in cases.items():
         flow_id, _ = _begin(write)

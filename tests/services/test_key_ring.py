@@ -1,5 +1,5 @@
-"""The key ring in use: everything moves to the newest key while others write, and nothing is lost or left out
-(R-SEC-09 to R-SEC-12)."""
+"""The key ring in use: everything moves to the newest key while others write, and nothing is lost
+or left out (R-SEC-09 to R-SEC-12)."""
 
 import ast
 import random
@@ -48,7 +48,9 @@ def under(portal: Portal) -> Iterator[Callable[[str], Database]]:
     made: list[Database] = []
 
     def open_with(keys: str) -> Database:
-        made.append(open_database(make_settings(portal.settings.database_url, encryption_keys=keys)))
+        made.append(
+            open_database(make_settings(portal.settings.database_url, encryption_keys=keys))
+        )
         return made[-1]
 
     yield open_with
@@ -76,7 +78,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def counts(database: Database) -> dict[str, int]:
     """How many values each key has sealed."""
     with database.session() as session:
-        return {use.key_id: use.total for use in rotation.count_values(session, OPERATOR) if use.total}
+        return {
+            use.key_id: use.total for use in rotation.count_values(session, OPERATOR) if use.total
+        }
 
 
 def everything(database: Database) -> dict[str, Any]:
@@ -92,7 +96,8 @@ def test_every_kind_is_re_encrypted_and_opens_under_the_new_key_alone(
     with portal.database.session(writes=True) as session:
         plant(session, echo_server, recording_as)
         session.commit()
-    before, rows = everything(portal.database), times(portal.database)
+    before = everything(portal.database)
+    rows = times(portal.database)
     with portal.database.session() as session:
         [held] = rotation.count_values(session, OPERATOR)
     assert set(held.values) == {kind.name for kind in KINDS}
@@ -101,7 +106,8 @@ def test_every_kind_is_re_encrypted_and_opens_under_the_new_key_alone(
     assert (due.exit_code, counts(both)) == (0, {"k1": held.total})
     assert run(both, "status").exit_code == ring.OUTSTANDING
     done = run(both, "rotate")
-    # The rotation's own events are the first under k2, and so its key of the audit's chain is kept, too.
+    # The rotation's own events are the first under k2, and so its key of the audit's chain is kept,
+    # too.
     assert (done.exit_code, counts(both)) == (0, {"k2": held.total + 1}), done.output
     assert f"{held.total} values were re-encrypted (k1: {held.total})." in done.output
     assert "SECRET" not in done.output
@@ -117,7 +123,9 @@ def test_every_kind_is_re_encrypted_and_opens_under_the_new_key_alone(
     with alone.session() as session:
         said = [
             (e.actor, e.action, e.details)
-            for e in trail.list_events(session, OPERATOR, trail.EventFilter(kind="keys", target="k2")).items
+            for e in trail.list_events(
+                session, OPERATOR, trail.EventFilter(kind="keys", target="k2")
+            ).items
         ]
     assert ("operator", "keys rotated", {"resealed": {"k1": held.total}, "unreadable": 0}) in said
 
@@ -141,7 +149,9 @@ def test_a_call_sends_the_same_headers_afterwards(
         plant(session, echo_server, recording_as)
     assert run(under(f"{K2},{K1}"), "rotate").exit_code == 0
     alone = under(K2)
-    app = create_app(make_settings(portal.settings.database_url, encryption_keys=K2), database=alone)
+    app = create_app(
+        make_settings(portal.settings.database_url, encryption_keys=K2), database=alone
+    )
     headers = {"Authorization": "Bearer sk-SECRET-key-of-mel-0123456789"}
     sent = {}
     for name in ("echo", "own"):
@@ -161,8 +171,11 @@ def test_no_column_and_no_seal_is_left_out() -> None:
         for column in table.columns
         if isinstance(column.type, LargeBinary)
     }
-    assert columns == {k.model.__table__.c[k.field] for k in KINDS if k.field in k.model.__table__.c}
-    makes_places, seals = set(), set()
+    assert columns == {
+        k.model.__table__.c[k.field] for k in KINDS if k.field in k.model.__table__.c
+    }
+    makes_places = set()
+    seals = set()
     for path in SERVICES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -170,14 +183,18 @@ def test_no_column_and_no_seal_is_left_out() -> None:
                 makes_places |= {path.name} if name == "Place" else set()
                 seals |= {ast.unparse(node.args[1]).split("(")[0]} if name == "seal" else set()
     assert makes_places == {"bindings.py", "hash_chain.py"}
-    assert {s for s in seals if not s.startswith(("bindings.of_", "place_of_key"))} <= {"place", "bound"}
+    assert {s for s in seals if not s.startswith(("bindings.of_", "place_of_key"))} <= {
+        "place",
+        "bound",
+    }
 
 
 def add_values(database: Database, number: int) -> None:
     """A server with a variable for which `number` people have a value."""
     with database.session(writes=True) as session:
         make_server(session, "many", allow_all_keys=True, env_vars=[{"name": "V", "scope": "user"}])
-        row, vault = row_of(session, "id-many"), runtime_of(session).vault
+        row = row_of(session, "id-many")
+        vault = runtime_of(session).vault
         for name in (f"u{n:04}" for n in range(number)):
             sealed = vault.seal(f"SECRET-{name}", bindings.of_user_variable(row, name, "V"))
             session.add(User(user_id=name, role="internal_user"))
@@ -189,7 +206,9 @@ def values(database: Database) -> dict[str, str | None]:
     """What everybody has stored, in the clear."""
     with database.session() as session:
         row = row_of(session, "id-many")
-        people = session.scalars(select(UserVariable.user_id).where(UserVariable.server_id == "id-many"))
+        people = session.scalars(
+            select(UserVariable.user_id).where(UserVariable.server_id == "id-many")
+        )
         return {name: user_values.opened_values(session, row, name).get("V") for name in people}
 
 
@@ -200,8 +219,11 @@ def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
 ) -> None:
     """R-SEC-11: idempotent; what is done is passed over."""
     add_values(portal.database, MANY)
-    both, before, chance = under(f"{K2},{K1}"), counts(portal.database)["k1"], random.Random(7)
-    real, opened_again = Vault.reseal, Counter[bytes]()
+    both = under(f"{K2},{K1}")
+    before = counts(portal.database)["k1"]
+    chance = random.Random(7)
+    real = Vault.reseal
+    opened_again = Counter[bytes]()
 
     def counted(vault: Vault, ciphertext: bytes, place: Any) -> bytes | None:
         opened_again[ciphertext] += 1
@@ -222,7 +244,9 @@ def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
     assert len(ends) > 1
     assert "to go on, run: portal keys rotate" in ends[0].output
     assert ends[-1].exit_code == 0
-    assert counts(both) == {"k2": before + 1}  # and the key of the audit's chain that the rotation began
+    assert counts(both) == {
+        "k2": before + 1
+    }  # and the key of the audit's chain that the rotation began
     assert set(opened_again.values()) == {1}
     assert values(under(K2)) == {f"u{n:04}": f"SECRET-u{n:04}" for n in range(MANY)}
 
@@ -232,15 +256,18 @@ def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
 def test_no_value_that_is_written_meanwhile_is_lost(portal: Portal, under: Any, run: Any) -> None:
     """R-SEC-11: twenty writers, and each finds at the end what was acknowledged to it."""
     add_values(portal.database, MANY)
-    both, writing = under(f"{K2},{K1}"), under(f"{K2},{K1}")
-    begun, over = threading.Barrier(WRITERS + 1), threading.Event()
+    both = under(f"{K2},{K1}")
+    writing = under(f"{K2},{K1}")
+    begun = threading.Barrier(WRITERS + 1)
+    over = threading.Event()
 
     def write(number: int) -> dict[str, str]:
         written: dict[str, str] = {}
         chance = random.Random(number)
         begun.wait(30)
         while not over.is_set() or not written:
-            name, value = f"u{chance.randrange(number, MANY, WRITERS):04}", f"SECRET-{chance.random()}"
+            name = f"u{chance.randrange(number, MANY, WRITERS):04}"
+            value = f"SECRET-{chance.random()}"
             with suppress(OperationalError), writing.session(writes=True) as session:
                 self_service.save_variables(session, person(session, name), "id-many", {"V": value})
                 session.commit()
@@ -255,21 +282,27 @@ def test_no_value_that_is_written_meanwhile_is_lost(portal: Portal, under: Any, 
             ended = [run(both, "rotate") for _ in range(3)]
         finally:
             over.set()
-        acknowledged = {name: value for future in working for name, value in future.result(60).items()}
+        acknowledged = {
+            name: value for future in working for name, value in future.result(60).items()
+        }
     assert ended[0].exit_code in (0, ring.OUTSTANDING), ended[0].output
     assert run(both, "rotate").exit_code == 0
     assert values(under(K2)) == {f"u{n:04}": f"SECRET-u{n:04}" for n in range(MANY)} | acknowledged
 
 
 @WITH_BOTH
-def test_a_value_that_changes_between_reading_and_writing_is_left_alone(portal: Portal, under: Any) -> None:
+def test_a_value_that_changes_between_reading_and_writing_is_left_alone(
+    portal: Portal, under: Any
+) -> None:
     add_values(portal.database, 1)
     [kind] = [kind for kind in KINDS if kind.model is UserVariable]
     both = under(f"{K2},{K1}")
     with both.session() as session:
         [read] = kind.batch(session, None)
     with both.session(writes=True) as session:
-        self_service.save_variables(session, person(session, "u0000"), "id-many", {"V": "SECRET-newer"})
+        self_service.save_variables(
+            session, person(session, "u0000"), "id-many", {"V": "SECRET-newer"}
+        )
         session.commit()
     with both.session(writes=True) as session:
         assert not kind.replace(session, read, b"older")
@@ -281,9 +314,14 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
     add_values(portal.database, 5)
     gone = Vault({"k0": b"0" * 32})
     with portal.database.session(writes=True) as session:
-        [first, second, third] = session.scalars(select(UserVariable).order_by(UserVariable.user_id).limit(3))
+        [first, second, third] = session.scalars(
+            select(UserVariable).order_by(UserVariable.user_id).limit(3)
+        )
         first.sealed = gone.seal("SECRET-gone", Place("any", "", "", ""))
-        second.sealed, third.sealed = b"\x07rubbish", session.get(UserVariable, ("u0004", "id-many", "V")).sealed
+        second.sealed, third.sealed = (
+            b"\x07rubbish",
+            session.get(UserVariable, ("u0004", "id-many", "V")).sealed,
+        )
         kept = {row.user_id: row.sealed for row in (first, second, third)}
         session.commit()
     both = under(f"{K2},{K1}")
@@ -298,13 +336,23 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
     assert "moved" in lines[2]
     assert "SECRET" not in ended.output
     with both.session() as session:
-        assert {name: session.get(UserVariable, (name, "id-many", "V")).sealed for name in kept} == kept
+        assert {
+            name: session.get(UserVariable, (name, "id-many", "V")).sealed for name in kept
+        } == kept
     status = run(both, "status")
     assert status.exit_code == ring.UNREADABLE
-    assert "k0  1 values cannot be read, the key is not in the ring: user variables 1" in status.output
+    assert (
+        "k0  1 values cannot be read, the key is not in the ring: user variables 1" in status.output
+    )
     assert "(broken)  1 values" in status.output
     assert "k1  1 values to re-encrypt" in status.output
-    assert sum(line.startswith("cannot be read: ") for line in run(both, "status", "--verify").output.splitlines()) == 3
+    assert (
+        sum(
+            line.startswith("cannot be read: ")
+            for line in run(both, "status", "--verify").output.splitlines()
+        )
+        == 3
+    )
 
 
 def test_nobody_but_the_operator_touches_the_keys(portal: Portal) -> None:
@@ -318,8 +366,12 @@ def test_nobody_but_the_operator_touches_the_keys(portal: Portal) -> None:
                 ask()
 
 
-@pytest.mark.parametrize(("keys", "opens"), [(K1, True), (f"{K2},{K1}", True), (K2, False), ("k1:" + K2[3:], False)])
-def test_a_ring_that_opens_nothing_is_told(portal: Portal, under: Any, keys: str, opens: bool) -> None:
+@pytest.mark.parametrize(
+    ("keys", "opens"), [(K1, True), (f"{K2},{K1}", True), (K2, False), ("k1:" + K2[3:], False)]
+)
+def test_a_ring_that_opens_nothing_is_told(
+    portal: Portal, under: Any, keys: str, opens: bool
+) -> None:
     """R-SEC-09."""
     add_values(portal.database, 2)
     with under(keys).session() as session:

@@ -1,4 +1,5 @@
-"""What limits by being there: rows whose appearance takes access away, and a backup that is older than they are."""
+"""What limits by being there: rows whose appearance takes access away, and a backup that is older
+than they are."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,23 +20,30 @@ from tests.factories import make_group, make_server, make_team
 from tests.services.test_revocations import BOTH, Site, group_id, key_id, site
 
 __all__ = ["site"]
-A, B, C = "id-a", "id-b", "id-c"
+A = "id-a"
+B = "id-b"
+C = "id-c"
 Tools = dict[str, tuple[str, ...]]
 
 
 def fill(session: Any) -> None:
     """Keys and people that reach servers, each in another way."""
     for name in ("a", "b", "c"):
-        make_server(session, name, delegate_auth_to_upstream=name == "a", oauth_passthrough=name == "b")
+        make_server(
+            session, name, delegate_auth_to_upstream=name == "a", oauth_passthrough=name == "b"
+        )
     make_group(session, "one", (A,))
     make_group(session, "both", (A, B))
     teams.change_team(session, OPERATOR, CREW, {}, ObjectPermission(mcp_servers=(A, B)), None)
     make_team(session, "bare", members=("otto",))
     for toolset_id, server_id in (("set-a", A), ("set-c", C)):
-        toolset = toolsets.create_toolset(session, OPERATOR, toolset_id, None, [ToolRef(server_id, "x")])
+        toolset = toolsets.create_toolset(
+            session, OPERATOR, toolset_id, None, [ToolRef(server_id, "x")]
+        )
         assert toolset.toolset_id
     change_user(session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(A,)))
-    plain, both = ObjectPermission(), ObjectPermission(mcp_servers=(A, B))
+    plain = ObjectPermission()
+    both = ObjectPermission(mcp_servers=(A, B))
     with_set = ObjectPermission(mcp_servers=(A, B), mcp_toolsets=("set-c",))
     for name, draft in {
         "personal": KeyDraft(user_id="mel", follows_owner=True, object_permission=plain),
@@ -48,7 +56,9 @@ def fill(session: Any) -> None:
         keys.issue_key(session, OPERATOR, draft, secret=f"sk-{name}")
 
 
-def key(name: str, permission: ObjectPermission | None = None, groups: tuple[str, ...] | None = None) -> Any:
+def key(
+    name: str, permission: ObjectPermission | None = None, groups: tuple[str, ...] | None = None
+) -> Any:
     """A change of a key's grants, after which it follows its owner if it did before."""
 
     def change(session: Any) -> None:
@@ -75,7 +85,9 @@ def toolset(name: str, *tools: tuple[str, str]) -> Any:
 
 
 def set_id(session: Any, name: str) -> str:
-    return next(s.toolset_id for s in toolsets.list_toolsets(session, OPERATOR) if s.toolset_name == name)
+    return next(
+        s.toolset_id for s in toolsets.list_toolsets(session, OPERATOR) if s.toolset_name == name
+    )
 
 
 def server(server_id: str, **fields: Any) -> Any:
@@ -87,7 +99,14 @@ def new_toolset(name: str) -> Any:
 
     def change(session: Any) -> None:
         toolsets.create_toolset(session, OPERATOR, "set-new", None, [ToolRef(A, "x")])
-        keys.change_key(session, OPERATOR, key_id(session, f"sk-{name}"), {}, also(mcp_toolsets=("set-new",)), None)
+        keys.change_key(
+            session,
+            OPERATOR,
+            key_id(session, f"sk-{name}"),
+            {},
+            also(mcp_toolsets=("set-new",)),
+            None,
+        )
 
     return change
 
@@ -103,7 +122,10 @@ def only(**named: Any) -> ObjectPermission:
 X: Tools = {A: ("x",)}
 LIMITS: dict[str, tuple[Callable[[Any], object], bool]] = {
     "first server of a personal key": (key("personal", only(mcp_servers=(A,))), True),
-    "first server of a personal key, of those it did not reach": (key("personal", only(mcp_servers=(C,))), True),
+    "first server of a personal key, of those it did not reach": (
+        key("personal", only(mcp_servers=(C,))),
+        True,
+    ),
     "first group of a personal key": (key("personal", only(mcp_access_groups=("one",))), True),
     "first group on top of a personal key": (key("personal", None, ("one",)), True),
     "first tools of a personal key": (key("personal", only(mcp_tool_permissions=X)), True),
@@ -120,13 +142,22 @@ LIMITS: dict[str, tuple[Callable[[Any], object], bool]] = {
     "tools of a server that a person is granted": (
         lambda session: change_user(
             session, OPERATOR, "otto", {}, only(mcp_servers=(A,), mcp_tool_permissions=X)
-        ), True),
-    "toolset that comes to name a tool of a server named otherwise": (toolset("set-c", (C, "x"), (A, "x")), True),
-    "allow list that is enforced while empty": (server(A, mcp_info={"tool_allowlist_enforced": True}), True),
+        ),
+        True,
+    ),
+    "toolset that comes to name a tool of a server named otherwise": (
+        toolset("set-c", (C, "x"), (A, "x")),
+        True,
+    ),
+    "allow list that is enforced while empty": (
+        server(A, mcp_info={"tool_allowlist_enforced": True}),
+        True,
+    ),
     "end of delegation to the upstream": (server(A, delegate_auth_to_upstream=False), True),
     "end of passing tokens through": (server(B, oauth_passthrough=False), True),
-}  # fmt: skip
-"""Each row that takes access away by being there, and whether just that comes back; else its holder has less still."""
+}
+"""Each row that takes access away by being there, and whether just that comes back; else its holder
+has less still."""
 
 _KEYS = ("personal", "of a team", "of an Admin", "of a bare team", "named", "with a toolset")
 
@@ -135,11 +166,15 @@ def reached(site: Site) -> dict[tuple[str, ...], bool]:
     """Who may call what, and what servers leave to others."""
     found = {}
     with site.database.session() as session:
-        asked: list[tuple[str, dict[str, str]]] = [(name, {"key_id": key_id(session, f"sk-{name}")}) for name in _KEYS]
+        asked: list[tuple[str, dict[str, str]]] = [
+            (name, {"key_id": key_id(session, f"sk-{name}")}) for name in _KEYS
+        ]
         for name, who in [*asked, ("otto", {"user_id": "otto"})]:
             for server_id in (A, B, C):
                 for tool in ("x", "y"):
-                    said = explain.explain_access(session, OPERATOR, **who, server_id=server_id, tool=tool)
+                    said = explain.explain_access(
+                        session, OPERATOR, **who, server_id=server_id, tool=tool
+                    )
                     found[name, server_id, tool] = said.allowed
         for row in session.query(Server):
             found[row.server_id, "delegates"] = row.delegate_auth_to_upstream
@@ -168,7 +203,9 @@ def test_a_limit_that_is_newer_than_the_backup_holds_after_it(site: Site, limit:
 
 
 @BOTH
-def test_a_limit_that_was_lifted_since_is_lifted_and_what_was_given_is_not_given(site: Site) -> None:
+def test_a_limit_that_was_lifted_since_is_lifted_and_what_was_given_is_not_given(
+    site: Site,
+) -> None:
     site.write(fill)
     before = reached(site)
     site.back_up()

@@ -1,4 +1,5 @@
-"""Tokens that are renewed: once, however many ask; kept where the provider is silent; given up where it says no."""
+"""Tokens that are renewed: once, however many ask; kept where the provider is silent; given up
+where it says no."""
 
 import contextlib
 import math
@@ -36,14 +37,20 @@ def recorded(write: Write, recording_as: RecordingServer) -> str:
     """A server whose provider answers as it is told; Mel holds a token for it that ran out."""
     with write() as session:
         server_id = make_server(
-            session, "recorded", url=recording_as.url, auth_type="oauth2", allow_all_keys=True,
+            session,
+            "recorded",
+            url=recording_as.url,
+            auth_type="oauth2",
+            allow_all_keys=True,
             credentials={"client_id": "typed", "client_secret": "SECRET-typed"},
-        )  # fmt: skip
+        )
         hold(session, server_id, expires_in=-1)
     return server_id
 
 
-def hold(session: Session, server_id: str, *, expires_in: float | None, refresh: str = "SECRET-rt") -> None:
+def hold(
+    session: Session, server_id: str, *, expires_in: float | None, refresh: str = "SECRET-rt"
+) -> None:
     """Give Mel tokens for a server."""
     at = datetime.now(UTC) + timedelta(seconds=expires_in) if expires_in is not None else None
     row = session.get(Server, server_id)
@@ -52,7 +59,9 @@ def hold(session: Session, server_id: str, *, expires_in: float | None, refresh:
 
 
 def server_of(session: Session, server_id: str) -> Server:
-    return session.scalars(select(Server).where(Server.server_id == server_id).options(*queries.PARTS)).one()
+    return session.scalars(
+        select(Server).where(Server.server_id == server_id).options(*queries.PARTS)
+    ).one()
 
 
 def token(database: Database, server_id: str, *, refused: str = "") -> str:
@@ -102,9 +111,16 @@ def test_uoc_17_many_ask_at_once_and_one_renews(
     assert (counters.refresh_grants, counters.reused_refresh, counters.refused_grants) == (1, 0, 0)
 
 
-@pytest.mark.parametrize(("left", "renews"), [(3600.0, 0), (61.0, 0), (30.0, 1), (-5.0, 1), (None, 0)])
+@pytest.mark.parametrize(
+    ("left", "renews"), [(3600.0, 0), (61.0, 0), (30.0, 1), (-5.0, 1), (None, 0)]
+)
 def test_uoc_16_a_token_is_renewed_within_a_minute_of_its_end(
-    database: Database, write: Write, recorded: str, recording_as: RecordingServer, left: float | None, renews: int
+    database: Database,
+    write: Write,
+    recorded: str,
+    recording_as: RecordingServer,
+    left: float | None,
+    renews: int,
 ) -> None:
     with write() as session:
         hold(session, recorded, expires_in=left)
@@ -112,8 +128,11 @@ def test_uoc_16_a_token_is_renewed_within_a_minute_of_its_end(
     assert len(recording_as.seen("token")) == renews
 
 
-def test_what_is_sent_to_renew(database: Database, recorded: str, recording_as: RecordingServer) -> None:
-    """RFC 6749, 6 and RFC 8707: the grant, the client, the resource; and the rotated token is the next to be spent."""
+def test_what_is_sent_to_renew(
+    database: Database, recorded: str, recording_as: RecordingServer
+) -> None:
+    """RFC 6749, 6 and RFC 8707: the grant, the client, the resource; and the rotated token is the
+    next to be spent."""
     token(database, recorded)
     sent = recording_as.last("token")
     assert sent.form["grant_type"] == "refresh_token"
@@ -131,7 +150,10 @@ def test_a_refresh_token_that_is_not_replaced_lives_on(
     recording_as.token_fields = {"refresh_token": None}
     first = token(database, recorded)
     token(database, recorded, refused=first)
-    assert [seen.form["refresh_token"] for seen in recording_as.seen("token")] == ["SECRET-rt", "SECRET-rt"]
+    assert [seen.form["refresh_token"] for seen in recording_as.seen("token")] == [
+        "SECRET-rt",
+        "SECRET-rt",
+    ]
 
 
 def test_uoc_17_a_refused_refresh_token_asks_to_connect_again(
@@ -158,9 +180,16 @@ def test_uoc_17_an_expired_token_without_refresh_token_asks_to_connect_again(
 
 @pytest.mark.parametrize(
     "answer",
-    [Answer(503), Answer.html(), Answer.garbage(), Answer.redirect("http://127.0.0.1:9/"), Answer(400, {"error": "x"}),
-     Answer(200, {"access_token": "two\r\nlines"}), Answer(200, {"token_type": "Bearer"})],
-)  # fmt: skip
+    [
+        Answer(503),
+        Answer.html(),
+        Answer.garbage(),
+        Answer.redirect("http://127.0.0.1:9/"),
+        Answer(400, {"error": "x"}),
+        Answer(200, {"access_token": "two\r\nlines"}),
+        Answer(200, {"token_type": "Bearer"}),
+    ],
+)
 def test_a_provider_that_fails_costs_nobody_their_connection(
     database: Database, write: Write, recorded: str, recording_as: RecordingServer, answer: Answer
 ) -> None:
@@ -189,13 +218,16 @@ def test_a_token_that_still_lasts_is_used_while_the_provider_fails(
 def let_the_pause_pass(database: Database, server_id: str) -> None:
     """As if time had gone by since the provider failed."""
     with database.session(writes=True) as session:
-        row, credential = server_of(session, server_id), session.get(UserCredential, ("mel", server_id, "oauth2"))
+        row = server_of(session, server_id)
+        credential = session.get(UserCredential, ("mel", server_id, "oauth2"))
         assert credential is not None
         place = token_store.place_of(row, "mel")
         held = token_store.opened(session, place, credential.sealed)
         assert held is not None
         assert held.failures == 1
-        again = token_store.HeldTokens(held.access_token, held.refresh_token, client_id=held.client_id)
+        again = token_store.HeldTokens(
+            held.access_token, held.refresh_token, client_id=held.client_id
+        )
         credential.sealed = token_store.sealed(session, place, again)
         session.commit()
 
@@ -215,7 +247,9 @@ def test_whoever_connects_meanwhile_is_not_overwritten(
     database: Database, write: Write, recorded: str, recording_as: RecordingServer
 ) -> None:
     """The slow renewal finds that its version is gone, and answers with the newer token."""
-    recording_as.answer("token", Answer(200, {"access_token": "late", "expires_in": 60}, delay_seconds=0.6), times=1)
+    recording_as.answer(
+        "token", Answer(200, {"access_token": "late", "expires_in": 60}, delay_seconds=0.6), times=1
+    )
     found: list[str] = []
     renewing = threading.Thread(target=lambda: found.append(token(database, recorded)))
     renewing.start()
@@ -223,7 +257,9 @@ def test_whoever_connects_meanwhile_is_not_overwritten(
         renewing.join(0.01)
     with write() as session:
         row = server_of(session, recorded)
-        token_store.keep(session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=row.address)
+        token_store.keep(
+            session, row, "mel", TokenSet("newer", "SECRET-newer-rt"), issuer=row.address
+        )
     renewing.join()
     assert found == ["newer"]
     assert token(database, recorded) == "newer"
@@ -252,7 +288,10 @@ LIVES = [0, 1, 4, 5, 6, 30, 60, "1", "0", 0.5]
 def test_a_token_that_is_due_on_arrival_is_used_and_not_renewed_again_at_once(
     database: Database, recorded: str, recording_as: RecordingServer, lives: object, rotates: bool
 ) -> None:
-    recording_as.token_fields = {"expires_in": lives, **({} if rotates else {"refresh_token": None})}
+    recording_as.token_fields = {
+        "expires_in": lives,
+        **({} if rotates else {"refresh_token": None}),
+    }
     found = at_once(6, lambda: token(database, recorded))
     assert len(recording_as.seen("token")) == 1
     got = [one for one in found if isinstance(one, str)]
@@ -275,7 +314,9 @@ def test_the_pause_doubles_and_ends_with_a_token_that_lasts(
     for number in range(1, 10):
         token(database, recorded)
         assert len(recording_as.seen("token")) == number
-        pauses.append(math.ceil((held(database, recorded).retry_at - datetime.now(UTC).timestamp()) / 5) * 5)
+        pauses.append(
+            math.ceil((held(database, recorded).retry_at - datetime.now(UTC).timestamp()) / 5) * 5
+        )
         put(database, recorded, retry_at=0.0)
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     recording_as.token_fields = {}
@@ -283,7 +324,9 @@ def test_the_pause_doubles_and_ends_with_a_token_that_lasts(
     assert (held(database, recorded).failures, held(database, recorded).retry_at) == (0, 0.0)
 
 
-@pytest.mark.parametrize("lives", [301, 3600, -1, 10**12, None, "soon", "3600", True, [], float("1e300")])
+@pytest.mark.parametrize(
+    "lives", [301, 3600, -1, 10**12, None, "soon", "3600", True, [], float("1e300")]
+)
 def test_a_token_that_lasts_is_renewed_when_it_is_due(
     database: Database, recorded: str, recording_as: RecordingServer, lives: object
 ) -> None:
@@ -307,7 +350,9 @@ def test_clocks_that_differ_cost_one_renewal_and_lock_nobody_out(
             token(database, recorded)
     assert len(recording_as.seen("token")) == (1 if apart < 0 else 0)
     put(database, recorded, retry_at=at + 10_000_000)
-    assert token(database, recorded).startswith("at-"), "a time further off than any pause is nobody's"
+    assert token(database, recorded).startswith("at-"), (
+        "a time further off than any pause is nobody's"
+    )
 
 
 def held(database: Database, server_id: str) -> token_store.HeldTokens:
@@ -339,7 +384,9 @@ def test_a_shared_token_that_is_due_on_arrival_is_not_asked_for_again_at_once(
     database: Database, recorded: str, recording_as: RecordingServer, kind: str, lives: object
 ) -> None:
     recording_as.token_fields = {"expires_in": lives}
-    recording_as.answer("token", Answer(200, {"access_token": "shared", "expires_in": lives}, delay_seconds=0.3))
+    recording_as.answer(
+        "token", Answer(200, {"access_token": "shared", "expires_in": lives}, delay_seconds=0.3)
+    )
     found = at_once(6, lambda: shared(database, recorded, kind))
     assert [one for one in found if one == "shared"], found
     for refused in ("", "shared", "", "shared"):

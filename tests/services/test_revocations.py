@@ -1,4 +1,5 @@
-"""What has ended stays ended after a restore, on both databases; where that cannot be known everything is dormant."""
+"""What has ended stays ended after a restore, on both databases; where that cannot be known
+everything is dormant."""
 
 import json
 import os
@@ -47,21 +48,23 @@ from portal.store.models import (
     UserVariable,
     new_id,
     now,
-)  # fmt: skip
+)
 from portal.store.oauth_tables import Consent, McpClient
 from portal.store.watching import UNWATCHED, WATCHED
 from tests.conftest import CREW, KEYS, NOTES, add_people, make_settings
 from tests.factories import PASSWORD, make_group, make_key, make_server, make_team, make_user
 
 BOTH = pytest.mark.parametrize(
-    "kind", [os.environ["TEST_DATABASE"]] if "TEST_DATABASE" in os.environ else ["sqlite", "postgresql"]
+    "kind",
+    [os.environ["TEST_DATABASE"]] if "TEST_DATABASE" in os.environ else ["sqlite", "postgresql"],
 )
 RING = make_settings("sqlite:///x").encryption_keys.get_secret_value()
 K2 = "k2:U0VDUkVULW5ldy1rZXktb2YtMzItYnl0ZXMtdGVzdHM="
 
 
 class Site:
-    """A portal that was started once, on a database of its own, with the documented ways to back it up and restore."""
+    """A portal that was started once, on a database of its own, with the documented ways to back it
+    up and restore."""
 
     def __init__(self, kind: str, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kind, self.folder, self._patch = kind, folder, monkeypatch
@@ -104,7 +107,13 @@ class Site:
         if self.kind == "sqlite":
             return self.run("restore", self.folder / "made.db", "--force", *options)
         self.database.engine.dispose()
-        self._tool("pg_restore", "--clean", "--if-exists", "--single-transaction", f"{self.folder}/made.dump")
+        self._tool(
+            "pg_restore",
+            "--clean",
+            "--if-exists",
+            "--single-transaction",
+            f"{self.folder}/made.dump",
+        )
         return self.run("db", "upgrade")
 
     def write(self, work: Callable[[Any], object]) -> Any:
@@ -120,7 +129,12 @@ class Site:
 
     def _tool(self, name: str, *arguments: str) -> None:
         url = self.settings.database_url.replace("postgresql+psycopg", "postgresql")
-        subprocess.run([_program(name), *arguments, f"--dbname={url}"], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [_program(name), *arguments, f"--dbname={url}"],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
 
     @property
     def journal(self) -> Path:
@@ -128,7 +142,9 @@ class Site:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name) or next((str(p) for p in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
+    found = shutil.which(name) or next(
+        (str(p) for p in Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None
+    )
     if found is None:
         pytest.skip(f"{name} is missing")
     return found
@@ -168,43 +184,76 @@ def fill(session: Any) -> None:
         session.add(UserVariable(user_id="mel", server_id=f"id-{name}", name="V", sealed=b"x"))
         session.add(McpClient(registration_id=f"client-{name}", client_id=name))
         session.add(
-            Consent(user_id="mel", server_id=f"id-{name}", client_hash=name, client_id=name, redirect_uri="http://x")
+            Consent(
+                user_id="mel",
+                server_id=f"id-{name}",
+                client_hash=name,
+                client_id=name,
+                redirect_uri="http://x",
+            )
         )
         make_key(session, user_id="otto", secret=f"sk-key-{name}")
         make_key(session, user_id="otto", secret=f"sk-narrow-{name}")
         make_key(session, user_id="otto", secret=f"sk-follow-{name}", mcp_servers=(NOTES,))
     for person in ("lower", "off", "word", "kept"):
         make_user(session, person, Role.ADMIN)
-    users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
-        mcp_servers=(NOTES, "id-one", "id-two"), mcp_tool_permissions={NOTES: ("a", "b")},
-    ))  # fmt: skip
+    users.change_user(
+        session,
+        OPERATOR,
+        "otto",
+        {},
+        ObjectPermission(
+            mcp_servers=(NOTES, "id-one", "id-two"),
+            mcp_tool_permissions={NOTES: ("a", "b")},
+        ),
+    )
 
 
 def key_id(session: Any, secret: str) -> str:
-    return str(session.scalar(select(ApiKey.key_id).where(ApiKey.key_hash == keys.hash_key(secret))))
+    return str(
+        session.scalar(select(ApiKey.key_id).where(ApiKey.key_hash == keys.hash_key(secret)))
+    )
 
 
 def end(session: Any) -> None:
-    """End the one of everything, by the use cases where they are short; triggers do not know the difference."""
+    """End the one of everything, by the use cases where they are short; triggers do not know the
+    difference."""
     keys.revoke_key(session, OPERATOR, key_id(session, "sk-key-one"))
     narrow = key_id(session, "sk-narrow-one")
     keys.change_key(session, OPERATOR, narrow, {"allowed_routes": ["/v1/mcp"]}, None, None)
-    keys.change_key(session, OPERATOR, key_id(session, "sk-follow-one"), {"follows_owner": True}, None, None)
+    keys.change_key(
+        session, OPERATOR, key_id(session, "sk-follow-one"), {"follows_owner": True}, None, None
+    )
     users.delete_user(session, OPERATOR, "user-one")
     users.change_user(session, OPERATOR, "lower", {"role": Role.VIEWER.value})
     users.change_user(session, OPERATOR, "off", {"is_active": False})
     users.change_user(session, OPERATOR, "word", {"password": "violet harbor seven lamps"})
-    users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(
-        mcp_servers=(NOTES, "id-two"), mcp_tool_permissions={NOTES: ("a",)},
-    ))  # fmt: skip
+    users.change_user(
+        session,
+        OPERATOR,
+        "otto",
+        {},
+        ObjectPermission(
+            mcp_servers=(NOTES, "id-two"),
+            mcp_tool_permissions={NOTES: ("a",)},
+        ),
+    )
     teams.remove_member(session, OPERATOR, "team-team-two", "otto")
     teams.delete_team(session, OPERATOR, "team-team-one")
-    session.execute(delete(AccessGroupServer).where(AccessGroupServer.access_group_id == group_id(session, "group-two"),
-                                                    AccessGroupServer.server_id == NOTES))  # fmt: skip
+    session.execute(
+        delete(AccessGroupServer).where(
+            AccessGroupServer.access_group_id == group_id(session, "group-two"),
+            AccessGroupServer.server_id == NOTES,
+        )
+    )
     access_groups.delete_group(session, OPERATOR, group_id(session, "group-one"))
     session.execute(delete(ToolsetTool).where(ToolsetTool.toolset_id == "set-two"))
     session.execute(delete(Toolset).where(Toolset.toolset_id == "set-one"))
-    for table, column in ((UserCredential, "server_id"), (UserVariable, "server_id"), (Consent, "server_id")):
+    for table, column in (
+        (UserCredential, "server_id"),
+        (UserVariable, "server_id"),
+        (Consent, "server_id"),
+    ):
         session.execute(delete(table).where(getattr(table, column) == "id-one"))
     session.execute(delete(McpClient).where(McpClient.client_id == "one"))
     crud.delete_server(session, OPERATOR, "id-one")
@@ -220,9 +269,15 @@ def group_id(session: Any, name: str) -> str:
 @BOTH
 def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
     site.write(fill)
-    site.write(lambda session: session.add(BrowserSession(session_hash="h", user_id="mel", expires_at=now())))
+    site.write(
+        lambda session: session.add(
+            BrowserSession(session_hash="h", user_id="mel", expires_at=now())
+        )
+    )
     site.back_up()
-    before = site.write(lambda session: session.scalar(select(func.count()).select_from(Revocation)))
+    before = site.write(
+        lambda session: session.scalar(select(func.count()).select_from(Revocation))
+    )
     site.write(end)
     site.write(lambda session: make_user(session, "later"))
     with site.database.session() as session:
@@ -237,8 +292,14 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
         assert session.get(User, "later") is None
         assert session.get(User, "user-one") is None
         assert session.get(User, "user-two") is not None
-        assert (session.get(User, "lower").role, session.get(User, "kept").role) == (Role.VIEWER, Role.ADMIN)
-        assert (session.get(User, "off").is_active, session.get(User, "kept").is_active) == (False, True)
+        assert (session.get(User, "lower").role, session.get(User, "kept").role) == (
+            Role.VIEWER,
+            Role.ADMIN,
+        )
+        assert (session.get(User, "off").is_active, session.get(User, "kept").is_active) == (
+            False,
+            True,
+        )
         word = session.get(User, "word")
         assert (word.password_hash, word.must_change_password) == (None, True)
         assert session.get(User, "kept").password_hash
@@ -253,8 +314,11 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
         assert {u for t, u in members if t == "team-team-two"} == {"user-two"}
         granted = session.scalars(select(Grant).where(Grant.holder_id == "otto")).all()
         assert sorted((g.kind, g.server_id or "", tuple(g.tools)) for g in granted) == [
-            ("server", "", ()), ("server", "id-notes", ()), ("server", "id-two", ()), ("tools", "id-notes", ("a",)),
-        ]  # fmt: skip
+            ("server", "", ()),
+            ("server", "id-notes", ()),
+            ("server", "id-two", ()),
+            ("tools", "id-notes", ("a",)),
+        ]
         left = set(session.execute(select(AccessGroupServer.server_id)).scalars())
         assert left == {"id-two"}
         assert session.scalars(select(Toolset.toolset_id)).all() == ["set-two"]
@@ -262,7 +326,8 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
         for table in (UserCredential, UserVariable, Consent):
             assert session.scalars(select(table.server_id)).all() == ["id-two"], table
         assert session.scalars(select(McpClient.client_id)).all() == ["two"]
-        one, two = session.get(Server, "id-one"), session.get(Server, "id-two")
+        one = session.get(Server, "id-one")
+        two = session.get(Server, "id-two")
         assert (one.approval_status, one.allow_all_keys) == ("pending_review", False)
         assert (two.approval_status, two.allow_all_keys) == ("active", False)
         assert session.scalars(select(BrowserSession)).all() == []
@@ -276,12 +341,18 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
 
 
 @BOTH
-def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_nothing(site: Site) -> None:
+def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_nothing(
+    site: Site,
+) -> None:
     site.write(lambda session: make_team(session, "team-two", members=("mel",)))
     site.back_up()
     site.write(lambda session: teams.remove_member(session, OPERATOR, CREW, "mel"))
     site.write(lambda session: teams.put_member(session, OPERATOR, CREW, "mel", "user"))
-    site.write(lambda session: users.change_user(session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(NOTES,))))
+    site.write(
+        lambda session: users.change_user(
+            session, OPERATOR, "otto", {}, ObjectPermission(mcp_servers=(NOTES,))
+        )
+    )
     with site.database.session(writes=True) as session:
         users.delete_user(session, OPERATOR, "vic")
         session.flush()
@@ -296,7 +367,8 @@ def test_what_was_given_back_since_is_kept_and_a_change_that_was_given_up_ends_n
 
 @BOTH
 def test_who_decides_what_a_key_reaches_is_done_again_only_where_that_is_less(site: Site) -> None:
-    """A key without grants and team reaches nothing of its own; following its owner it would reach all they do."""
+    """A key without grants and team reaches nothing of its own; following its owner it would reach
+    all they do."""
     made: dict[str, dict[str, Any]] = {
         "sk-bare": {"user_id": "otto"}, "sk-team": {"user_id": "mel", "team_id": CREW},
         "sk-owned": {"user_id": "otto", "mcp_servers": (NOTES,)}, "sk-ownerless": {"team_id": CREW},
@@ -305,7 +377,9 @@ def test_who_decides_what_a_key_reaches_is_done_again_only_where_that_is_less(si
         site.write(lambda session: make_key(session, secret=secret, **fields))  # noqa: B023
 
     def put(session: Any, secret: str, set_by: str | None) -> None:
-        session.execute(update(ApiKey).where(ApiKey.key_id == key_id(session, secret)).values(set_by=set_by))
+        session.execute(
+            update(ApiKey).where(ApiKey.key_id == key_id(session, secret)).values(set_by=set_by)
+        )
 
     site.write(lambda session: put(session, "sk-owned", "owner"))
     site.back_up()
@@ -315,24 +389,38 @@ def test_who_decides_what_a_key_reaches_is_done_again_only_where_that_is_less(si
     assert site.restore().exit_code == 0
     with site.database.session() as session:
         found = {secret: session.get(ApiKey, key_id(session, secret)).set_by for secret in made}
-    assert found == {"sk-bare": "admin", "sk-team": "owner", "sk-owned": "owner", "sk-ownerless": "admin"}
+    assert found == {
+        "sk-bare": "admin",
+        "sk-team": "owner",
+        "sk-owned": "owner",
+        "sk-ownerless": "admin",
+    }
 
 
 @BOTH
 def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None:
-    """Signing in after the parameters of Argon2 changed is on no journal, and ends nothing that is known."""
+    """Signing in after the parameters of Argon2 changed is on no journal, and ends nothing that is
+    known."""
 
     def noted() -> list[dict[str, Any]]:
         with site.database.session() as session:
-            return [json.loads(e.facts) for e in session.scalars(select(Revocation).where(Revocation.kind == "users"))]
+            return [
+                json.loads(e.facts)
+                for e in session.scalars(select(Revocation).where(Revocation.kind == "users"))
+            ]
 
     def hashed() -> str:
         with site.database.session() as session:
             return str(session.get(User, "otto").password_hash)
 
     site.back_up()
-    site.write(lambda session: principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
-    before, stronger = hashed(), open_database(site.settings.model_copy(update={"cheap_hashing": False}))
+    site.write(
+        lambda session: principals.sign_in(
+            session, "otto@example.com", PASSWORD, "127.0.0.1", "device"
+        )
+    )
+    before = hashed()
+    stronger = open_database(site.settings.model_copy(update={"cheap_hashing": False}))
     for _ in range(2):
         with stronger.session(writes=True) as session:
             principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device-2")
@@ -343,8 +431,16 @@ def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None
     with site.database.session() as session:
         assert principals.known_from(session, "otto@example.com", "device", None) == "device"
     assert site.restore().exit_code == 0
-    site.write(lambda session: principals.sign_in(session, "otto@example.com", PASSWORD, "127.0.0.1", "device"))
-    site.write(lambda session: users.change_user(session, OPERATOR, "otto", {"password": "violet harbor seven lamps"}))
+    site.write(
+        lambda session: principals.sign_in(
+            session, "otto@example.com", PASSWORD, "127.0.0.1", "device"
+        )
+    )
+    site.write(
+        lambda session: users.change_user(
+            session, OPERATOR, "otto", {"password": "violet harbor seven lamps"}
+        )
+    )
     [entry] = noted()
     assert entry["password_hash"] in (1, True)
 
@@ -352,7 +448,10 @@ def test_a_password_that_is_hashed_anew_is_no_other_password(site: Site) -> None
 @BOTH
 def test_triggers_of_another_version_make_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they note would stand there twice."""
-    with site.database.engine.connect().execution_options(portal_writes=True) as connection, connection.begin():
+    with (
+        site.database.engine.connect().execution_options(portal_writes=True) as connection,
+        connection.begin(),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(watching, "_VERSION", 1)
             watching.install(connection)
@@ -390,7 +489,9 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
     page = browser.get("/profile").get_data(as_text=True)
     assert "API keys are dormant, and only Admins can sign in" in page
     made = site.write(
-        lambda session: keys.issue_key(session, OPERATOR, keys.KeyDraft(user_id="ada"), secret="sk-made-while-dormant")
+        lambda session: keys.issue_key(
+            session, OPERATOR, keys.KeyDraft(user_id="ada"), secret="sk-made-while-dormant"
+        )
     )
     assert made
     assert site.status("sk-made-while-dormant")[0] == 200
@@ -406,10 +507,14 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
 
 
 @BOTH
-def test_the_operator_locks_out_who_is_an_admin_no_more_before_the_portal_starts(site: Site) -> None:
+def test_the_operator_locks_out_who_is_an_admin_no_more_before_the_portal_starts(
+    site: Site,
+) -> None:
     site.write(lambda session: make_user(session, "demoted", Role.ADMIN))
     site.back_up()
-    site.write(lambda session: users.change_user(session, OPERATOR, "demoted", {"role": Role.MEMBER.value}))
+    site.write(
+        lambda session: users.change_user(session, OPERATOR, "demoted", {"role": Role.MEMBER.value})
+    )
     if site.kind == "sqlite":
         site.database.engine.dispose()
         site.journal.rename(site.journal.with_suffix(".away"))
@@ -428,7 +533,9 @@ def test_the_operator_locks_out_who_is_an_admin_no_more_before_the_portal_starts
 def sign_in(browser: Any, name: str) -> Any:
     page = browser.get("/login").get_data(as_text=True)
     token = page.split('name="csrf_token" value="')[1].split('"')[0] if "csrf_token" in page else ""
-    return browser.post("/login", data={"email": f"{name}@example.com", "password": PASSWORD, "csrf_token": token})
+    return browser.post(
+        "/login", data={"email": f"{name}@example.com", "password": PASSWORD, "csrf_token": token}
+    )
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -473,7 +580,10 @@ def test_an_older_database_without_any_revocation_since_loses_its_sessions(site:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda lines: [*lines[:1], lines[1].replace(b'"start"', b'"ended"'), *lines[2:]], "line 2"),
+        (
+            lambda lines: [*lines[:1], lines[1].replace(b'"start"', b'"ended"'), *lines[2:]],
+            "line 2",
+        ),
         (lambda lines: [*lines[:1], *lines[2:]], "line 2"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "line 2"),
         (lambda lines: lines[:-3], "shorter than this database knows"),
@@ -487,7 +597,8 @@ def test_a_journal_that_was_changed_or_cut_makes_everything_dormant(
     for number in range(5):
         made = site.write(lambda session: make_key(session, user_id="mel", secret=f"sk-n{number}"))  # noqa: B023
         assert made
-        site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, f"sk-n{number}")))  # noqa: B023
+        name = f"sk-n{number}"
+        site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, name)))  # noqa: B023
     site.database.engine.dispose()
     site.journal.write_bytes(b"".join(spoil(site.journal.read_bytes().splitlines(keepends=True))))
     assert said in (site.start().because or "")
@@ -497,8 +608,11 @@ def test_a_journal_that_was_changed_or_cut_makes_everything_dormant(
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_what_a_killed_process_left_is_written_by_the_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry is in the database with the change; a torn line is what a process leaves that dies while it writes."""
+def test_what_a_killed_process_left_is_written_by_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is in the database with the change; a torn line is what a process leaves that dies
+    while it writes."""
     with monkeypatch.context() as patch:
         patch.setattr(FileJournal, "catch_up", lambda *_: 0)
         site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
@@ -532,7 +646,9 @@ def test_the_journal_moves_to_a_new_key_at_a_start_and_outlives_the_old_one(site
 
 
 @BOTH
-def test_a_new_portal_and_an_upgraded_one_are_not_dormant(kind: str, empty_database: Callable[[str], str]) -> None:
+def test_a_new_portal_and_an_upgraded_one_are_not_dormant(
+    kind: str, empty_database: Callable[[str], str]
+) -> None:
     settings = make_settings(empty_database(kind))
     database = open_database(settings)
     schema.upgrade(database.engine)
@@ -565,7 +681,9 @@ def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> No
             session.execute(delete(Preference).where(Preference.name == "audit_head"))
             return
         session.execute(delete(AuditEvent).where(AuditEvent.sequence > older["sequence"]))
-        session.execute(update(Preference).where(Preference.name == "audit_head").values(value=older))
+        session.execute(
+            update(Preference).where(Preference.name == "audit_head").values(value=older)
+        )
 
     site.write(cut)
     if how == "rewritten":
@@ -580,7 +698,10 @@ def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> No
 def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
     file = site.journal.with_name(f"{site.journal.name}.head")
     whole = file.read_bytes()
-    for content, said in ((whole.replace(b'"sequence": ', b'"sequence": 1'), "cannot be trusted"), (None, "missing")):
+    for content, said in (
+        (whole.replace(b'"sequence": ', b'"sequence": 1'), "cannot be trusted"),
+        (None, "missing"),
+    ):
         file.unlink()
         if content is not None:
             file.write_bytes(content)
@@ -609,12 +730,16 @@ def test_a_cut_with_an_older_head_put_back_is_told_until_an_operator_accepts_it(
     last = site.write(noted)["sequence"]
 
     def cut(session: Any) -> None:
-        session.execute(text("delete from audit_events where sequence > :last"), {"last": older["sequence"]})
+        session.execute(
+            text("delete from audit_events where sequence > :last"), {"last": older["sequence"]}
+        )
         session.get(Preference, "audit_head").value = older
 
     site.write(cut)
     assert site.start().is_older
-    said = f"events {older['sequence'] + 1} to {last} were noted outside and are not in this database"
+    said = (
+        f"events {older['sequence'] + 1} to {last} were noted outside and are not in this database"
+    )
     number = older["sequence"] + 1
     for _ in range(2):
         verified = site.run("audit", "verify")
@@ -627,7 +752,9 @@ def test_a_cut_with_an_older_head_put_back_is_told_until_an_operator_accepts_it(
     assert any(line.startswith("BAD") and said in line for line in told), told
     assert site.run("audit", "accept", "--event", str(number + 1)).exit_code == 1
     assert site.run("audit", "accept", "--event", str(number)).exit_code == 0
-    assert site.run("audit", "accept", "--event", str(number)).exit_code == 1, "it is accepted already"
+    assert site.run("audit", "accept", "--event", str(number)).exit_code == 1, (
+        "it is accepted already"
+    )
     verified = site.run("audit", "verify")
     assert verified.exit_code == 0, verified.output
     assert said in verified.output, "it stays on record"
@@ -642,14 +769,18 @@ def test_what_portal_restore_did_itself_needs_no_more_words(site: Site) -> None:
     assert site.restore().exit_code == 0
     verified = site.run("audit", "verify")
     assert verified.exit_code == 0, verified.output
-    assert "an older database was found in place of a newer one. “portal restore” put it there." in verified.output
+    assert (
+        "an older database was found in place of a newer one. “portal restore” put it there."
+        in verified.output
+    )
 
 
 # The three files of SQLite, each at the time of the backup or now
 
 
 def put_back(site: Site, **states: str) -> None:
-    """Put the database, the journal and the head to what they were (`old`), leave them (`now`), or delete them."""
+    """Put the database, the journal and the head to what they were (`old`), leave them (`now`), or
+    delete them."""
     site.database.engine.dispose()
     database = Path(site.settings.database_url.removeprefix("sqlite:///"))
     head = Path(f"{site.journal}.head")
@@ -683,17 +814,27 @@ def put_back(site: Site, **states: str) -> None:
             ({"database": database, "journal": journal, "head": head}, True)
             for database in ("old", "now")
             for journal, head in [
-                ("old", "now"), ("half", "now"), ("short", "now"), ("gone", "now"), ("now", "gone"), ("old", "gone"),
-                ("gone", "gone"), ("now", "garbage"), ("old", "garbage"),
+                ("old", "now"),
+                ("half", "now"),
+                ("short", "now"),
+                ("gone", "now"),
+                ("now", "gone"),
+                ("old", "gone"),
+                ("gone", "gone"),
+                ("now", "garbage"),
+                ("old", "garbage"),
             ]
         ),
         ({"database": "now", "journal": "old", "head": "old"}, True),
     ],
-)  # fmt: skip
+)
 def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
-    empty_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: dict[str, str],
+    empty_database: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    states: dict[str, str],
     is_dormant: bool,
-) -> None:  # fmt: skip
+) -> None:
     site = Site("sqlite", empty_database("sqlite"), tmp_path, monkeypatch)
     site.write(lambda session: make_key(session, user_id="otto", secret="sk-later"))
     site.start()
@@ -704,7 +845,11 @@ def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
         shutil.copy(path, tmp_path / "old" / path.name)
     site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
     site.write(lambda session: users.change_user(session, OPERATOR, "otto", {"is_active": False}))
-    site.write(lambda session: users.change_user(session, OPERATOR, "ada", {"password": "quite another long word"}))
+    site.write(
+        lambda session: users.change_user(
+            session, OPERATOR, "ada", {"password": "quite another long word"}
+        )
+    )
     put_back(site, **states)
     found = site.start()
     assert (found.because is not None) is is_dormant, found
@@ -726,20 +871,27 @@ def test_a_change_writes_down_only_what_it_ended(site: Site) -> None:
     """A list that is sent whole again ends nothing of what stays in it."""
 
     def ends(session: Any) -> list[tuple[str, str]]:
-        rows = session.scalars(select(Revocation).where(Revocation.op == "ended").order_by(Revocation.position))
+        rows = session.scalars(
+            select(Revocation).where(Revocation.op == "ended").order_by(Revocation.position)
+        )
         return [(row.kind, row.subject) for row in rows]
 
     with site.database.session(writes=True) as session:
         for name in ("one", "two", "three"):
             make_server(session, name)
-        group, team = make_group(session, "pair", ("one", "two")), ("team", CREW)
+        group = make_group(session, "pair", ("one", "two"))
+        team = ("team", CREW)
         permission = ObjectPermission(("one", "two"), ("pair",), {"one": ("echo", "add")})
         replace_grants(session, team, permission, ["pair"])
         before = ends(session)
 
-        replace_grants(session, team, replace(permission, mcp_servers=("three", "one", "two")), ["pair"])
+        replace_grants(
+            session, team, replace(permission, mcp_servers=("three", "one", "two")), ["pair"]
+        )
         access_groups.change_group(session, OPERATOR, group, servers=["one", "two", "three"])
-        crud.update_server(session, OPERATOR, "id-one", {"description": "new", "mcp_access_groups": ("pair",)})
+        crud.update_server(
+            session, OPERATOR, "id-one", {"description": "new", "mcp_access_groups": ("pair",)}
+        )
         assert ends(session) == before
 
         replace_grants(session, team, replace(permission, mcp_servers=("two",)), ["pair"])
@@ -751,11 +903,20 @@ def test_a_change_writes_down_only_what_it_ended(site: Site) -> None:
         session.commit()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ["postgresql"] if os.environ.get("TEST_DATABASE", kind) == kind])
-def test_a_start_beside_others_that_write_waits_for_them_and_sees_all_they_wrote(site: Site) -> None:
-    """Read at two times, the journal would look shorter than the database knows it to be, and all keys would sleep."""
+@pytest.mark.parametrize(
+    "kind", [kind for kind in ["postgresql"] if os.environ.get("TEST_DATABASE", kind) == kind]
+)
+def test_a_start_beside_others_that_write_waits_for_them_and_sees_all_they_wrote(
+    site: Site,
+) -> None:
+    """Read at two times, the journal would look shorter than the database knows it to be, and all
+    keys would sleep."""
     database = site.database
-    with database.session(writes=True) as other, database.session() as looking, ThreadPoolExecutor(1) as pool:
+    with (
+        database.session(writes=True) as other,
+        database.session() as looking,
+        ThreadPoolExecutor(1) as pool,
+    ):
         make_key(other, user_id="mel")
         other.execute(delete(ApiKey))
         starting = pool.submit(site.start)

@@ -1,4 +1,5 @@
-"""What ends here with a server or a person is revoked upstream by the worker, once, and nobody waits for it."""
+"""What ends here with a server or a person is revoked upstream by the worker, once, and nobody
+waits for it."""
 
 from collections.abc import Callable
 
@@ -25,20 +26,30 @@ def tidy(write: Write) -> None:
 
 def told(database: Database) -> list[tuple[str, int]]:
     with database.session() as session:
-        events = session.scalars(select(AuditEvent).where(AuditEvent.action.startswith("connections ")))
+        events = session.scalars(
+            select(AuditEvent).where(AuditEvent.action.startswith("connections "))
+        )
         return [(event.action, event.details["connections"]) for event in events]
 
 
 @pytest.mark.parametrize("path", ["/v1/mcp/server/{guarded}", "/v1/users/mel"])
 def test_tokens_end_upstream_after_their_server_or_person(
-    path: str, signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer, write: Write,
+    path: str,
+    signed_in: SignedIn,
+    client: As,
+    guarded: str,
+    protected_mcp_server: ProtectedServer,
+    write: Write,
     database: Database,
-) -> None:  # fmt: skip
+) -> None:
     connect(signed_in("mel"), guarded)
     assert client("ada").delete(path.format(guarded=guarded)).status_code in (202, 204)
     with database.session() as session:
         assert session.query(UserCredential).count() == 0, "gone here at once"
-        assert [flow.sealed.find(b"access_token") for flow in session.query(OAuthFlow).filter_by(kind="revoke")] == [-1]
+        assert [
+            flow.sealed.find(b"access_token")
+            for flow in session.query(OAuthFlow).filter_by(kind="revoke")
+        ] == [-1]
     assert protected_mcp_server.counters().revocations == 0
     for _ in range(2):
         tidy(write)
@@ -54,7 +65,10 @@ def test_a_provider_that_is_gone_is_asked_once(
     with write() as session:
         known = session.get(ServerAuthorization, guarded)
         assert known
-        known.found = {**known.found, "server": {**known.found["server"], "revocation_endpoint": "http://127.0.0.1:9/"}}
+        known.found = {
+            **known.found,
+            "server": {**known.found["server"], "revocation_endpoint": "http://127.0.0.1:9/"},
+        }
     client("ada").delete(f"/v1/mcp/server/{guarded}")
     for _ in range(2):
         tidy(write)
@@ -62,11 +76,17 @@ def test_a_provider_that_is_gone_is_asked_once(
 
 
 def test_what_stays_is_not_revoked(
-    signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer, write: Write
+    signed_in: SignedIn,
+    client: As,
+    guarded: str,
+    protected_mcp_server: ProtectedServer,
+    write: Write,
 ) -> None:
     for name in ("mel", "ada"):
         connect(signed_in(name), guarded)
     client("ada").delete("/v1/users/mel")
     tidy(write)
-    call = client("ada").post("/v1/mcp/tools/call", {"server_id": guarded, "name": "whoami", "arguments": {}})
+    call = client("ada").post(
+        "/v1/mcp/tools/call", {"server_id": guarded, "name": "whoami", "arguments": {}}
+    )
     assert (call.status_code, protected_mcp_server.counters().live_access) == (200, 1)

@@ -21,7 +21,9 @@ from tests.factories import make_server
 from tests.offering import Offering, offering
 
 ADA = Principal(name="Ada", role=Role.ADMIN, user_id="ada", is_internal=True)
-MEL = Principal(name="Mel", role=Role.MEMBER, user_id="mel", is_internal=True, team_ids=frozenset({"team-crew"}))
+MEL = Principal(
+    name="Mel", role=Role.MEMBER, user_id="mel", is_internal=True, team_ids=frozenset({"team-crew"})
+)
 ID = "id-shop"
 
 
@@ -65,11 +67,17 @@ def named(found: ToolChanges) -> dict[str, str]:
 
 def events(database: Database, action: str) -> list[dict[str, Any]]:
     with database.session() as session:
-        query = select(AuditEvent.details).where(AuditEvent.action == action).order_by(AuditEvent.sequence)
+        query = (
+            select(AuditEvent.details)
+            .where(AuditEvent.action == action)
+            .order_by(AuditEvent.sequence)
+        )
         return list(session.scalars(query))
 
 
-def test_the_first_list_is_accepted_and_says_by_whom(shop: Offering, look: Any, database: Database) -> None:
+def test_the_first_list_is_accepted_and_says_by_whom(
+    shop: Offering, look: Any, database: Database
+) -> None:
     assert waiting(database).first_at is None
     first = look()
     assert (first.accepted, first.total, first.first_by) == (2, 0, "Ada")
@@ -104,7 +112,10 @@ def test_another_schema_counts_and_another_order_does_not(shop: Offering, look: 
     shop.offer("say")  # now behind sing
     assert look().total == 0
     shop.offer("say", loud=True)
-    assert [part.label for part in look().items[0].fields if part.changed] == ["Input schema", "Output schema"]
+    assert [part.label for part in look().items[0].fields if part.changed] == [
+        "Input schema",
+        "Output schema",
+    ]
 
 
 def test_what_is_known_is_not_written_again(shop: Offering, look: Any, database: Database) -> None:
@@ -122,7 +133,9 @@ def test_what_is_known_is_not_written_again(shop: Offering, look: Any, database:
     assert len(events(database, "tool definitions differ")) == 1
 
 
-def test_accepting_takes_exactly_what_was_shown(shop: Offering, look: Any, database: Database, write: Write) -> None:
+def test_accepting_takes_exactly_what_was_shown(
+    shop: Offering, look: Any, database: Database, write: Write
+) -> None:
     look()
     shop.offer("say", "Second words.")
     seen = look().items[0].sha256
@@ -142,7 +155,9 @@ def test_accepting_takes_exactly_what_was_shown(shop: Offering, look: Any, datab
     assert look().total == 0
 
 
-def test_a_tool_that_is_gone_is_accepted_without_a_hash(shop: Offering, look: Any, write: Write) -> None:
+def test_a_tool_that_is_gone_is_accepted_without_a_hash(
+    shop: Offering, look: Any, write: Write
+) -> None:
     look()
     shop.withdraw("sing")
     look()
@@ -152,7 +167,9 @@ def test_a_tool_that_is_gone_is_accepted_without_a_hash(shop: Offering, look: An
     assert named(look()) == {"sing": "added"}
 
 
-def test_those_without_findings_are_accepted_together(shop: Offering, look: Any, write: Write) -> None:
+def test_those_without_findings_are_accepted_together(
+    shop: Offering, look: Any, write: Write
+) -> None:
     look()
     shop.offer("say", "Plain words.")
     shop.offer("sing", "Hid\u200bden words.")
@@ -211,12 +228,18 @@ def _tool(name: str, description: str) -> Any:
 
 
 def _compare(
-    write: Write, entries: dict[str, tool_snapshots.Entry], *, by_admin: bool = False, server_id: str = ID
+    write: Write,
+    entries: dict[str, tool_snapshots.Entry],
+    *,
+    by_admin: bool = False,
+    server_id: str = ID,
 ) -> None:
     with write() as session:
         row = session.get(Server, server_id)
         assert row is not None
-        tool_snapshots.compare(session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=by_admin)
+        tool_snapshots.compare(
+            session, OPERATOR, tool_snapshots.subject_of(row), entries, by_admin=by_admin
+        )
 
 
 def test_an_answer_of_a_server_that_was_edited_meanwhile_counts_for_nothing(
@@ -229,7 +252,9 @@ def test_an_answer_of_a_server_that_was_edited_meanwhile_counts_for_nothing(
     with write() as session:
         crud.update_server(session, ADA, ID, {"description": "Another"})
     with write() as session:
-        tool_snapshots.compare(session, OPERATOR, before, tool_snapshots.entries_of([_tool("say", "a")]), by_admin=True)
+        tool_snapshots.compare(
+            session, OPERATOR, before, tool_snapshots.entries_of([_tool("say", "a")]), by_admin=True
+        )
     assert waiting(database).first_at is None
 
 
@@ -243,9 +268,13 @@ def test_two_first_looks_at_once_accept_once(shop: Offering, database: Database,
     assert events(database, "tool definitions first seen") == [{"tools": 2}]
 
 
-def test_the_worker_looks_on_its_own_and_not_again_at_once(shop: Offering, write: Write, database: Database) -> None:
+def test_the_worker_looks_on_its_own_and_not_again_at_once(
+    shop: Offering, write: Write, database: Database
+) -> None:
     with write() as session:
-        session.execute(update(Server).where(Server.server_id == ID).values(health_status="healthy"))
+        session.execute(
+            update(Server).where(Server.server_id == ID).values(health_status="healthy")
+        )
     assert _work(database) == 1
     found = waiting(database)
     assert (found.accepted, found.first_by) == (2, None)
@@ -262,7 +291,9 @@ def _work(database: Database) -> int:
         return tool_changes.compare_due(session, OPERATOR)
 
 
-def test_hostile_lists_are_kept_small_and_whole(shop: Offering, write: Write, database: Database) -> None:
+def test_hostile_lists_are_kept_small_and_whole(
+    shop: Offering, write: Write, database: Database
+) -> None:
     """Two of one name, names too long or of half characters, and texts without end."""
     names = ("say", "say", "x" * 5_000, "\ud800", "")
     entries = tool_snapshots.entries_of([_tool(name, "y" * 200_000) for name in names])
@@ -275,10 +306,14 @@ def test_hostile_lists_are_kept_small_and_whole(shop: Offering, write: Write, da
     other = tool_snapshots.entries_of([_tool(name, "y" * 200_001) for name in names])
     _compare(write, other)
     assert waiting(database).total == len(names)
-    assert all(w.what == "Too large to be shown" for item in waiting(database).items for w in item.warnings)
+    assert all(
+        w.what == "Too large to be shown" for item in waiting(database).items for w in item.warnings
+    )
 
 
-def test_members_and_read_only_admins_accept_nothing(shop: Offering, look: Any, write: Write) -> None:
+def test_members_and_read_only_admins_accept_nothing(
+    shop: Offering, look: Any, write: Write
+) -> None:
     look()
     vera = Principal(name="Vera", role=Role.ADMIN_VIEWER, user_id="vera", is_internal=True)
     for who in (MEL, vera):
@@ -286,7 +321,9 @@ def test_members_and_read_only_admins_accept_nothing(shop: Offering, look: Any, 
             tool_changes.accept(session, who, ID, "say", None)
 
 
-def test_sub_an_approval_accepts_the_tools_that_were_probed(served: Offering, write: Write, database: Database) -> None:
+def test_sub_an_approval_accepts_the_tools_that_were_probed(
+    served: Offering, write: Write, database: Database
+) -> None:
     served.withdraw_all()
     served.offer("say")
     with write() as session:
@@ -326,9 +363,13 @@ def test_sub_a_probe_of_an_older_version_is_not_approved_with_a_newer(
 
 
 @pytest.mark.usefixtures("shop")
-def test_of_two_workers_that_find_the_same_server_due_one_looks(write: Write, database: Database) -> None:
+def test_of_two_workers_that_find_the_same_server_due_one_looks(
+    write: Write, database: Database
+) -> None:
     with database.session() as session:
-        subject = tool_snapshots.subject_of(session.scalars(select(Server).where(Server.server_id == ID)).one())
+        subject = tool_snapshots.subject_of(
+            session.scalars(select(Server).where(Server.server_id == ID)).one()
+        )
     for again in range(2):  # its first look, and one half an hour later
         due_since = now()
         won = []

@@ -1,4 +1,5 @@
-"""What goes when a server, a person, a team or a group goes: everything of theirs, and no limit of anybody else's."""
+"""What goes when a server, a person, a team or a group goes: everything of theirs, and no limit of
+anybody else's."""
 
 from collections.abc import Iterator
 
@@ -30,7 +31,9 @@ def references_to(session: Session, column: str, value: str) -> dict[str, int]:
     for table in Base.metadata.sorted_tables:
         for candidate in table.columns:
             if candidate.name == column and table.name != "audit_events":
-                number = session.scalar(select(func.count()).select_from(table).where(candidate == value))
+                number = session.scalar(
+                    select(func.count()).select_from(table).where(candidate == value)
+                )
                 if number:
                     found[table.name] = number
     return found
@@ -45,15 +48,28 @@ def full_server(session: Session) -> str:
     """A server with something in every table that can hold something of it."""
     header = {"X-Key": "SECRET ${TOKEN}"}
     server_id = make_server(
-        session, "full", auth_type="bearer_token", is_byok=True, static_headers=header,
-        env_vars=[{"name": "TOKEN", "scope": "user"}, {"name": "REGION", "scope": "global", "value": "SECRET"}],
-        mcp_access_groups=["all"], allow_all_keys=True,
-    )  # fmt: skip
+        session,
+        "full",
+        auth_type="bearer_token",
+        is_byok=True,
+        static_headers=header,
+        env_vars=[
+            {"name": "TOKEN", "scope": "user"},
+            {"name": "REGION", "scope": "global", "value": "SECRET"},
+        ],
+        mcp_access_groups=["all"],
+        allow_all_keys=True,
+    )
     mel = principals.principal_for_user(session, "mel", "127.0.0.1")
     self_service.save_key(session, mel, server_id, "SECRET key")
     self_service.save_variables(session, mel, server_id, {"TOKEN": "SECRET value"})
     session.add(HealthRecord(server_id=server_id, status="healthy", reason="ok"))
-    make_key(session, user_id="otto", mcp_servers=(server_id,), mcp_tool_permissions={server_id: ("add",)})
+    make_key(
+        session,
+        user_id="otto",
+        mcp_servers=(server_id,),
+        mcp_tool_permissions={server_id: ("add",)},
+    )
     session.flush()
     return server_id
 
@@ -62,9 +78,15 @@ def test_a_server_leaves_nothing_behind_that_names_it(session: Session) -> None:
     server_id = full_server(session)
     before = references_to(session, "server_id", server_id)
     assert set(before) == {
-        "servers", "server_secrets", "server_variables", "access_group_servers", "grants", "user_credentials",
-        "user_variables", "health_records",
-    }  # fmt: skip
+        "servers",
+        "server_secrets",
+        "server_variables",
+        "access_group_servers",
+        "grants",
+        "user_credentials",
+        "user_variables",
+        "health_records",
+    }
     crud.delete_server(session, OPERATOR, server_id)
     session.commit()
     assert references_to(session, "server_id", server_id) == {}
@@ -85,14 +107,18 @@ def test_a_server_made_anew_under_the_old_id_inherits_nothing(session: Session) 
     mel = principals.principal_for_user(session, "mel", "127.0.0.1")
     assert not authz.may_use(mel, authz.ServerFacts(second, frozenset()))
     otto = principals.principal_for_user(session, "otto", "127.0.0.1")
-    assert full_again not in session.scalars(select(Server.server_id).where(authz.usable_servers(otto))).all()
+    assert (
+        full_again
+        not in session.scalars(select(Server.server_id).where(authz.usable_servers(otto))).all()
+    )
 
 
 @pytest.mark.parametrize("gone", ["server", "group"])
 def test_a_key_whose_only_grant_is_gone_reaches_nothing_rather_than_all_of_its_team(
     session: Session, gone: str
 ) -> None:
-    """Empty means "no limit" (rule 3), so a limit must not become empty by a deletion: it fails closed."""
+    """Empty means "no limit" (rule 3), so a limit must not become empty by a deletion: it fails
+    closed."""
     make_server(session, "other")
     group = make_group(session, "some", ("id-other",))
     if gone == "server":
@@ -158,11 +184,17 @@ def test_a_team_takes_its_grants_and_keys_along(session: Session) -> None:
 def orphans(session: Session) -> list[tuple[str, str]]:
     """Grants whose holder is no more."""
     tables = Base.metadata.tables
-    owners = {"user": tables["users"].c.user_id, "team": tables["teams"].c.team_id, "key": tables["api_keys"].c.key_id}
+    owners = {
+        "user": tables["users"].c.user_id,
+        "team": tables["teams"].c.team_id,
+        "key": tables["api_keys"].c.key_id,
+    }
     return [
         (kind, holder_id)
         for kind, column in owners.items()
         for holder_id in session.scalars(
-            select(Grant.holder_id).where(Grant.holder_kind == kind, Grant.holder_id.not_in(select(column)))
+            select(Grant.holder_id).where(
+                Grant.holder_kind == kind, Grant.holder_id.not_in(select(column))
+            )
         )
     ]

@@ -1,4 +1,5 @@
-"""Migrations: up and down on both databases, with rows in every table, and at their head what the models describe."""
+"""Migrations: up and down on both databases, with rows in every table, and at their head what the
+models describe."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -30,7 +31,9 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'portal.db'}"
     else:
-        url = request.getfixturevalue("own_postgres_url").replace("postgresql://", "postgresql+psycopg://")
+        url = request.getfixturevalue("own_postgres_url").replace(
+            "postgresql://", "postgresql+psycopg://"
+        )
     database = Database(url, {})
     _clear(database)
     yield database
@@ -73,7 +76,9 @@ def sample(column: Column[Any], number: int) -> Any:
     if column.foreign_keys:
         return sample(next(iter(column.foreign_keys)).column, number)
     make = SAMPLES.get(column.type.python_type)
-    return make(number) if make else f"{column.name} {number}"[: getattr(column.type, "length", None)]
+    return (
+        make(number) if make else f"{column.name} {number}"[: getattr(column.type, "length", None)]
+    )
 
 
 def fill(database: Database) -> None:
@@ -81,7 +86,10 @@ def fill(database: Database) -> None:
     with database.engine.begin() as connection:
         for table in reflected(database):
             if connection.execute(select(table)).first() is None:
-                rows = [{column.name: sample(column, number) for column in table.columns} for number in (1, 2)]
+                rows = [
+                    {column.name: sample(column, number) for column in table.columns}
+                    for number in (1, 2)
+                ]
                 connection.execute(table.insert(), rows)
 
 
@@ -89,12 +97,17 @@ def stored(database: Database) -> dict[str, list[dict[str, Any]]]:
     """All rows of all tables."""
     with database.engine.connect() as connection:
         return {
-            table.name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+            table.name: [
+                dict(row)
+                for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()
+            ]
             for table in reflected(database)
         }
 
 
-def assert_kept(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> None:
+def assert_kept(
+    before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]
+) -> None:
     """What has its place before and after is the same."""
     for name in before.keys() & after.keys():
         assert len(after[name]) == len(before[name]), name
@@ -145,7 +158,9 @@ def test_up_again_changes_nothing(empty: Database) -> None:
 def test_the_models_are_what_the_migrations_make(empty: Database) -> None:
     schema.upgrade(empty.engine)
     with empty.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
         assert compare_metadata(context, Base.metadata) == []
 
 
@@ -154,17 +169,23 @@ def test_foreign_keys_hold(empty: Database) -> None:
     schema.upgrade(empty.engine)
     with empty.engine.connect() as connection, pytest.raises(Exception, match=r"(?i)foreign key"):
         connection.execute(
-            text("INSERT INTO team_members (team_id, user_id, role) VALUES ('none', 'none', 'user')"),
+            text(
+                "INSERT INTO team_members (team_id, user_id, role) VALUES ('none', 'none', 'user')"
+            ),
         )
 
 
-def test_constraints_and_indexes_have_the_names_that_migrations_can_find_again(empty: Database) -> None:
+def test_constraints_and_indexes_have_the_names_that_migrations_can_find_again(
+    empty: Database,
+) -> None:
     schema.upgrade(empty.engine)
     seen = inspect(empty.engine)
     for table in TABLES:
         assert seen.get_pk_constraint(table)["name"] == f"pk_{table}"
         for key in seen.get_foreign_keys(table):
-            assert key["name"] == f"fk_{table}_{key['constrained_columns'][0]}_{key['referred_table']}"
+            assert (
+                key["name"] == f"fk_{table}_{key['constrained_columns'][0]}_{key['referred_table']}"
+            )
         for unique in seen.get_unique_constraints(table):
             assert str(unique["name"]).startswith(f"uq_{table}_")
         for index in seen.get_indexes(table):
@@ -200,7 +221,9 @@ def test_what_is_secret_stands_only_in_binary_columns() -> None:
 
 def test_every_revision_keeps_what_is_stored_on_the_way_up_and_down(empty: Database) -> None:
     """Each table has rows before each step that could lose them."""
-    revisions = [found.revision for found in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()][::-1]
+    revisions = [
+        found.revision for found in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()
+    ][::-1]
     before: dict[str, list[dict[str, Any]]] = {}
     for revision in revisions:
         schema.upgrade(empty.engine, revision)

@@ -1,4 +1,5 @@
-"""Secrets at rest: what opens, and that everything else reads as absent, with a warning and without the secret."""
+"""Secrets at rest: what opens, and that everything else reads as absent, with a warning and without
+the secret."""
 
 import logging
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 
 from portal.store.vault import Place, Vault
 
-OLD, NEW = b"o" * 32, b"n" * 32
-PLACE = Place("definition", "server-1", "incarnation-1", "static_headers:X-Key", "owner-1", "https://host")
+OLD = b"o" * 32
+NEW = b"n" * 32
+PLACE = Place(
+    "definition", "server-1", "incarnation-1", "static_headers:X-Key", "owner-1", "https://host"
+)
 TEXT = "SECRET pässword"
 MOVED = {
     "another purpose": replace(PLACE, purpose="user variable"),
@@ -44,7 +48,9 @@ def test_what_is_sealed_opens_again(text: str) -> None:
     assert vault.open(vault.seal(text, PLACE), PLACE) == text
 
 
-def test_nothing_opens_to_nothing_without_a_word(vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_opens_to_nothing_without_a_word(
+    vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
     assert vault.open(None, PLACE) is None
     assert not caplog.records
 
@@ -56,20 +62,28 @@ def test_the_same_text_is_sealed_differently_each_time(vault: Vault) -> None:
 
 
 @pytest.mark.parametrize("moved", MOVED.values(), ids=MOVED.keys())
-def test_a_ciphertext_opens_in_no_other_place(vault: Vault, moved: Place, warnings: pytest.LogCaptureFixture) -> None:
+def test_a_ciphertext_opens_in_no_other_place(
+    vault: Vault, moved: Place, warnings: pytest.LogCaptureFixture
+) -> None:
     assert vault.open(vault.seal(TEXT, PLACE), moved) is None
 
 
-def test_parts_of_a_place_do_not_run_into_one_another(vault: Vault, warnings: pytest.LogCaptureFixture) -> None:
+def test_parts_of_a_place_do_not_run_into_one_another(
+    vault: Vault, warnings: pytest.LogCaptureFixture
+) -> None:
     sealed = vault.seal(TEXT, replace(PLACE, server_id="server-1", incarnation="2x"))
     assert vault.open(sealed, replace(PLACE, server_id="server-12", incarnation="x")) is None
 
 
-def test_another_key_under_the_same_id_opens_nothing(vault: Vault, warnings: pytest.LogCaptureFixture) -> None:
+def test_another_key_under_the_same_id_opens_nothing(
+    vault: Vault, warnings: pytest.LogCaptureFixture
+) -> None:
     assert Vault({"k1": NEW}).open(vault.seal(TEXT, PLACE), PLACE) is None
 
 
-def test_a_key_that_left_the_ring_opens_nothing(vault: Vault, warnings: pytest.LogCaptureFixture) -> None:
+def test_a_key_that_left_the_ring_opens_nothing(
+    vault: Vault, warnings: pytest.LogCaptureFixture
+) -> None:
     sealed = vault.seal(TEXT, PLACE)
     ring = Vault({"k2": NEW})
     assert not ring.knows_key_of(sealed)
@@ -77,13 +91,17 @@ def test_a_key_that_left_the_ring_opens_nothing(vault: Vault, warnings: pytest.L
 
 
 @pytest.mark.parametrize("position", [0, 1, 2, 5, 20, -1])
-def test_a_changed_byte_opens_nothing(vault: Vault, position: int, warnings: pytest.LogCaptureFixture) -> None:
+def test_a_changed_byte_opens_nothing(
+    vault: Vault, position: int, warnings: pytest.LogCaptureFixture
+) -> None:
     sealed = bytearray(vault.seal(TEXT, PLACE))
     sealed[position] ^= 1
     assert vault.open(bytes(sealed), PLACE) is None
 
 
-@pytest.mark.parametrize("broken", [b"", b"\x01", b"\x01\xff", b"\x02\x02k1", b"\x01\x02k1short", b"\x01\x02\xff\xfe"])
+@pytest.mark.parametrize(
+    "broken", [b"", b"\x01", b"\x01\xff", b"\x02\x02k1", b"\x01\x02k1short", b"\x01\x02\xff\xfe"]
+)
 def test_bytes_that_are_no_ciphertext_open_to_nothing(
     vault: Vault, broken: bytes, warnings: pytest.LogCaptureFixture
 ) -> None:
@@ -92,7 +110,8 @@ def test_bytes_that_are_no_ciphertext_open_to_nothing(
 
 def test_a_ring_of_two_seals_under_the_newest_and_opens_both(vault: Vault) -> None:
     ring = Vault({"k2": NEW, "k1": OLD})
-    before, after = vault.seal(TEXT, PLACE), ring.seal(TEXT, PLACE)
+    before = vault.seal(TEXT, PLACE)
+    after = ring.seal(TEXT, PLACE)
     assert ring.open(before, PLACE) == ring.open(after, PLACE) == TEXT
     assert not vault.knows_key_of(after)
     assert Vault({"k2": NEW}).open(after, PLACE) == TEXT

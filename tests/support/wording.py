@@ -1,7 +1,8 @@
-"""Wordings that texts for people do not use: a regular expression for each, and what to say instead.
+"""Wordings that texts for people do not use: a regular expression for each, and what to say
+instead.
 
-They are examples of a kind. Say what happened and what to do, in the words of the field: no riddles,
-no personification, no phrases that only make sense in another language.
+They are examples of a kind. Say what happened and what to do, in the words of the field: no
+riddles, no personification, no phrases that only make sense in another language.
 """
 
 ODD = {
@@ -34,7 +35,9 @@ ODD = {
     r"\bRead are\b": "Accepts `mcp.json` from Claude…",
     r"\bLook (?:at it|into a document)\b": "Preview / Preview an OpenAPI document",
     r"(?<=[>\"'])Wrong(?=[<\"'])": "Cannot import",
-    r"Lets in\b|Does not let in|\bKeeps out\b|No objection": "Allows / No effect / Blocks / Not applicable",
+    r"Lets in\b|Does not let in|\bKeeps out\b|No objection": (
+        "Allows / No effect / Blocks / Not applicable"
+    ),
     # Groups, teams, settings, audit
     r"Whoever is granted": "Anyone with this group can use these servers.",
     r"It is gone at once": "This takes effect immediately",
@@ -50,7 +53,9 @@ ODD = {
     r"[Ss]hake hands|take leave": "Initialize, run `work`, close",
     r"As which client": "The portal's OAuth client registrations",
     r"stands before a server": "Authorization-server discovery",
-    r"so that nobody holds it globally": "Process-wide dependencies, carried by the database session",
+    r"so that nobody holds it globally": (
+        "Process-wide dependencies, carried by the database session"
+    ),
     # Words of this project
     r"\b[Hh]ouse\b": "architecture",
     r"\b[Ff]loors?\b": "layer",

@@ -14,8 +14,8 @@ TEXT = DOCUMENT.read_text(encoding="utf-8")
 def metric_table() -> str:
     """The table as the document has to have it."""
     rows = [
-        f"| `{name}` | {measure.kind.lower()} | {', '.join(f'`{label}`' for label in measure.labels) or '–'} "
-        f"| {measure.help} |"
+        f"| `{name}` | {measure.kind.lower()} |"
+        f" {', '.join(f'`{label}`' for label in measure.labels) or '–'} | {measure.help} |"
         for name, measure in MEASURES.items()
     ]
     return "\n".join(["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|", *rows])
@@ -27,7 +27,9 @@ def test_the_document_has_the_table_of_the_metrics() -> None:
 
 
 def test_alerts_ask_for_metrics_events_and_labels_that_exist() -> None:
-    scraping, alerts = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+    scraping, alerts = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    )
     assert scraping["scrape_configs"]
     rules = alerts["groups"][0]["rules"]
     assert len(rules) >= 6

@@ -11,7 +11,9 @@ from portal.telemetry import logs
 FORMS = pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
 
 
-def line(message: str, *, as_json: bool = True, error: BaseException | None = None, **extra: object) -> str:
+def line(
+    message: str, *, as_json: bool = True, error: BaseException | None = None, **extra: object
+) -> str:
     """What is written of a record."""
     given = (type(error), error, error.__traceback__) if error else None
     record = logging.LogRecord("portal.test", logging.WARNING, __file__, 1, message, (), given)
@@ -23,8 +25,12 @@ def test_a_line_is_json_with_time_level_logger_event_and_more() -> None:
     found = json.loads(line("a round is done", probed=3, server_id="docs"))
     assert found.pop("timestamp").endswith("Z")
     assert found == {
-        "level": "warning", "logger": "portal.test", "event": "a round is done", "probed": 3, "server_id": "docs",
-    }  # fmt: skip
+        "level": "warning",
+        "logger": "portal.test",
+        "event": "a round is done",
+        "probed": 3,
+        "server_id": "docs",
+    }
 
 
 @FORMS
@@ -78,6 +84,8 @@ def test_what_looks_like_a_secret_is_hidden(text: str, as_json: bool) -> None:
     assert written.count(logs.HIDDEN) >= 3
 
 
-@pytest.mark.parametrize("text", ["status=200 state of the server is active", "/servers/{server_id}/tools", "10.1.2.3"])
+@pytest.mark.parametrize(
+    "text", ["status=200 state of the server is active", "/servers/{server_id}/tools", "10.1.2.3"]
+)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert json.loads(line(text))["event"] == text

@@ -32,7 +32,8 @@ def test_traces_are_off_unless_an_endpoint_is_named_and_nothing_says_no(
 
 
 def test_what_is_sent_to_upstreams_carries_no_trace_id() -> None:
-    """In a process of its own, for a provider is set once and for all. The MCP SDK asks `inject` what to send along."""
+    """In a process of its own, for a provider is set once and for all. The MCP SDK asks `inject`
+    what to send along."""
     code = f"""
 import os
 from opentelemetry import propagate

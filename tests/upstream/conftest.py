@@ -17,7 +17,9 @@ ECHO = ROOT / "examples" / "echo_server.py"
 
 def _echo(*more: str) -> Iterator[int]:
     port = free_port()
-    with start_process([sys.executable, ECHO, "--port", str(port), *more], bare_environment(), port):
+    with start_process(
+        [sys.executable, ECHO, "--port", str(port), *more], bare_environment(), port
+    ):
         yield port
 
 
@@ -58,6 +60,8 @@ def client() -> McpClient:
 @pytest.fixture(scope="session")
 def stdio_client() -> McpClient:
     """A client that may start commands, which may read the repository."""
-    sandbox = Sandbox(readable=[str(ROOT / "examples"), str(ROOT / "tests" / "npm" / "node_modules")])
+    sandbox = Sandbox(
+        readable=[str(ROOT / "examples"), str(ROOT / "tests" / "npm" / "node_modules")]
+    )
     need_sandbox(sandbox)
     return McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)

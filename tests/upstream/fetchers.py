@@ -1,4 +1,5 @@
-"""Every way on which the portal fetches something, each as a function of the server that answers."""
+"""Every way on which the portal fetches something, each as a function of the server that
+answers."""
 
 import json
 import socket
@@ -44,7 +45,9 @@ def mcp_call(hostile: Handler, timeout: float) -> str:
         (speaking(lambda method, params: {}) if sound else hostile)(connection, request, server)
 
     with raw_server(handle) as server:
-        return _failure(lambda: _mcp.call_tool(Target("http", server.url(), timeout=timeout), "x", {}))
+        return _failure(
+            lambda: _mcp.call_tool(Target("http", server.url(), timeout=timeout), "x", {})
+        )
 
 
 def mcp_sse(hostile: Handler, timeout: float) -> str:
@@ -62,7 +65,9 @@ def openapi(hostile: Handler, timeout: float) -> str:
 def openapi_tools(hostile: Handler, timeout: float) -> str:
     """An OpenAPI document that is read."""
     with raw_server(hostile) as server:
-        return _failure(lambda: _mcp.list_tools(Target("http", spec_url=server.url("/spec"), timeout=timeout)))
+        return _failure(
+            lambda: _mcp.list_tools(Target("http", spec_url=server.url("/spec"), timeout=timeout))
+        )
 
 
 def openapi_call(hostile: Handler, timeout: float) -> str:
@@ -142,7 +147,8 @@ def provider_keys(hostile: Handler, timeout: float) -> str:
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         if request.path != "/keys":
             found = {"issuer": server.url("")} | {
-                name: server.url("/keys") for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")
+                name: server.url("/keys")
+                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")
             }
             connection.sendall(reply(200, json.dumps(found).encode(), "application/json"))
         else:
@@ -155,11 +161,29 @@ def public_url(hostile: Handler, timeout: float) -> str:
     """The portal's own address, as `portal doctor` looks at it."""
     with raw_server(hostile) as server:
         return _failure(
-            lambda: fetch(HERE, server.url("/healthz"), timeout=timeout, max_bytes=65536, follow_redirects=False)
+            lambda: fetch(
+                HERE,
+                server.url("/healthz"),
+                timeout=timeout,
+                max_bytes=65536,
+                follow_redirects=False,
+            )
         )
 
 
 FETCHERS: tuple[Fetcher, ...] = (
-    mcp, mcp_call, mcp_sse, openapi, openapi_tools, openapi_call, token, registration, revocation, resource,
-    own_documents, provider_metadata, provider_keys, public_url,
-)  # fmt: skip
+    mcp,
+    mcp_call,
+    mcp_sse,
+    openapi,
+    openapi_tools,
+    openapi_call,
+    token,
+    registration,
+    revocation,
+    resource,
+    own_documents,
+    provider_metadata,
+    provider_keys,
+    public_url,
+)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# Seconds. Work that does not wait for who hangs is done long before, also on a slow machine; `hang` lasts far longer.
+# Seconds. Work that does not wait for who hangs is done long before, also on a slow machine; `hang`
+# lasts far longer.
 PROMPT = 25.0
 
 
@@ -59,8 +60,11 @@ def _read(stream: Any) -> Seen | None:
 
 
 @contextlib.contextmanager
-def raw_server(handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[RawServer]:
-    """Serve on loopback, a thread for each connection; `handler` writes the answer to each request that it reads."""
+def raw_server(
+    handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> Iterator[RawServer]:
+    """Serve on loopback, a thread for each connection; `handler` writes the answer to each request
+    that it reads."""
     listener = socket.create_server((host, 0))
     server = RawServer(listener.getsockname()[1])
     opened: list[socket.socket] = []
@@ -96,12 +100,18 @@ def raw_server(handler: Handler, *, tls: ssl.SSLContext | None = None, host: str
 
 def reply(status: int, body: bytes = b"", content_type: str = "text/html", **headers: str) -> bytes:
     """The bytes of a whole response; `headers` with underscores for hyphens."""
-    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", f"Content-Type: {content_type}"]
+    lines = [
+        f"HTTP/1.1 {status} Whatever",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {content_type}",
+    ]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def always(status: int, body: bytes = b"", content_type: str = "text/html", **headers: str) -> Handler:
+def always(
+    status: int, body: bytes = b"", content_type: str = "text/html", **headers: str
+) -> Handler:
     """A handler with one answer to everything."""
     answer = reply(status, body, content_type, **headers)
     return lambda connection, request, server: connection.sendall(answer)
@@ -113,7 +123,8 @@ def hang(connection: socket.socket, request: Seen, server: RawServer) -> None:
 
 
 def speaking(answers: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Handler:
-    """A handler that speaks MCP 2026-07-28: `answers(method, params)` gives a result, or `{"error": ...}`."""
+    """A handler that speaks MCP 2026-07-28: `answers(method, params)` gives a result, or `{"error":
+    ...}`."""
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         message = request.json
@@ -140,12 +151,20 @@ def older(**special: Handler) -> Handler:
         if method in special:
             special[method](connection, request, server)
         elif method in ("DELETE", "GET", "server/discover") or method.startswith("notifications/"):
-            connection.sendall(reply({"DELETE": 200, "GET": 405, "server/discover": 400}.get(method, 202)))
+            connection.sendall(
+                reply({"DELETE": 200, "GET": 405, "server/discover": 400}.get(method, 202))
+            )
         else:
             if method == "initialize":
                 info = {"name": "old\0\x1b[31m", "version": "9" * 999}
-                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-            body = json.dumps({"jsonrpc": "2.0", "id": request.json["id"], "result": result}).encode()
+                result = {
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {"tools": {}},
+                    "serverInfo": info,
+                }
+            body = json.dumps(
+                {"jsonrpc": "2.0", "id": request.json["id"], "result": result}
+            ).encode()
             connection.sendall(reply(200, body, "application/json", Mcp_Session_Id="s-1"))
 
     return handle

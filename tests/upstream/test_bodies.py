@@ -1,4 +1,5 @@
-"""Whatever comes as the body of an answer is refused with a reason, on every way that it is fetched on."""
+"""Whatever comes as the body of an answer is refused with a reason, on every way that it is fetched
+on."""
 
 import asyncio
 import gzip
@@ -19,18 +20,34 @@ import pytest
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason, Target
 from portal.upstream import bodies
-from portal.upstream.bodies import AnswerRefused, BadEncoding, ResponseTooLarge, Unfinished, in_words
+from portal.upstream.bodies import (
+    AnswerRefused,
+    BadEncoding,
+    ResponseTooLarge,
+    Unfinished,
+    in_words,
+)
 from portal.upstream.guard import guarded_client
 from portal.upstream.mcp_client import McpClient
 from tests.upstream import fetchers
 from tests.upstream.fetchers import FETCHERS, HERE, TIMEOUT, Fetcher
-from tests.upstream.raw import PROMPT, Handler, RawServer, Seen, raw_server, reply, speaking, tool_page
+from tests.upstream.raw import (
+    PROMPT,
+    Handler,
+    RawServer,
+    Seen,
+    raw_server,
+    reply,
+    speaking,
+    tool_page,
+)
 
 SOUND = b'{"a": 1}'
 PACKED = gzip.compress(SOUND, mtime=0)
 MEGABYTE = 1024 * 1024
 ZEROS = gzip.compress(bytes(12 * MEGABYTE), mtime=0)
-# Each line is new in part, so that it packs to a twentieth: less than any limit on the ratio, more than all on bytes.
+# Each line is new in part, so that it packs to a twentieth: less than any limit on the ratio, more
+# than all on bytes.
 _LINE = os.urandom(200).hex().encode()
 LINES = gzip.compress(b"".join(b"%08d%s" % (n, _LINE) for n in range(30_000)), 1, mtime=0)
 STACKED = gzip.compress(gzip.compress(bytes(8 * MEGABYTE)) + bytes(50 * MEGABYTE), mtime=0)
@@ -39,7 +56,8 @@ _ZSTD = bytes.fromhex("28b52ffd0405290000") + b"hello" + bytes.fromhex("4cf9a2c4
 
 
 def answering(body: bytes, *headers: tuple[str, str], length: str | None = "") -> Handler:
-    """A handler with one answer to everything, of the media type that is asked for; `length` may be another one."""
+    """A handler with one answer to everything, of the media type that is asked for; `length` may be
+    another one."""
     length = str(len(body)) if length == "" else length
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     lines += [] if length is None else [f"Content-Length: {length}\r\n"]
@@ -86,7 +104,10 @@ ATTACKS: dict[str, tuple[Handler, str]] = {
     "gzip in gzip": (encoded(gzip.compress(PACKED), "gzip, gzip"), TWICE),
     "gzip in gzip, in two headers": (encoded(gzip.compress(PACKED), "gzip", "gzip"), TWICE),
     "gzip in gzip with trailing bytes": (encoded(STACKED, "gzip, gzip"), TWICE),
-    "gzip in gzip, oddly spelled": (encoded(gzip.compress(PACKED), "X-GZip ,, identity", ", GZIP,"), TWICE),
+    "gzip in gzip, oddly spelled": (
+        encoded(gzip.compress(PACKED), "X-GZip ,, identity", ", GZIP,"),
+        TWICE,
+    ),
     "five times": (encoded(PACKED, "gzip, br, deflate, zstd, gzip"), "encoded 5 times over"),
     "gzip with a trailing byte": (encoded(PACKED + b"x", "gzip"), AFTER),
     "gzip with trailing zeros": (encoded(PACKED + bytes(60_000), "gzip"), AFTER),
@@ -116,10 +137,16 @@ ATTACKS: dict[str, tuple[Handler, str]] = {
     "a negative length": (answering(SOUND, length="-5"), NOT_HTTP),
     "two lengths": (answering(SOUND, ("Content-Length", "3")), NOT_HTTP),
     "a length that is too long": (answering(SOUND, length="80"), NOT_HTTP),
-    "transfer in gzip": (answering(PACKED, ("Transfer-Encoding", "gzip, chunked"), length=None), NOT_HTTP),
+    "transfer in gzip": (
+        answering(PACKED, ("Transfer-Encoding", "gzip, chunked"), length=None),
+        NOT_HTTP,
+    ),
     "endless headers": (endless(b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 1000), TOO_MUCH),
     "an endless header": (endless(b"HTTP/1.1 200 OK\r\nA: ", b"b" * 65536), TOO_MUCH),
-    "201 headers": (answering(SOUND, *((f"A{n}", "b") for n in range(201))), r"the limit is 200 headers"),
+    "201 headers": (
+        answering(SOUND, *((f"A{n}", "b") for n in range(201))),
+        r"the limit is 200 headers",
+    ),
     "a flood of 1xx": (endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), TOO_MUCH),
     "UTF-16": (answering('{"a": 1}'.encode("utf-16")), ""),
     "UTF-7": (answering('{"a": "ü"}'.encode("utf-7")[:-3]), ""),
@@ -143,7 +170,9 @@ CASES = [
 @pytest.mark.parametrize(
     ("attack", "fetcher"), CASES, ids=[f"{attack}-{fetcher.__name__}" for attack, fetcher in CASES]
 )
-def test_a_hostile_answer_is_refused_with_its_reason_wherever_it_is_fetched(attack: str, fetcher: Fetcher) -> None:
+def test_a_hostile_answer_is_refused_with_its_reason_wherever_it_is_fetched(
+    attack: str, fetcher: Fetcher
+) -> None:
     handler, expected = ATTACKS[attack]
     began = time.monotonic()
     said = fetcher(handler, TIMEOUT)
@@ -182,7 +211,9 @@ def test_no_body_needs_no_decoding(encoding: str) -> None:
 def test_gzip_that_comes_byte_by_byte_is_read() -> None:
     pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in PACKED) + b"0\r\n\r\n"
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
-    with raw_server(lambda connection, request, server: connection.sendall(head + pieces)) as server:
+    with raw_server(
+        lambda connection, request, server: connection.sendall(head + pieces)
+    ) as server:
         assert _get(server.url()).content == SOUND
 
 
@@ -206,9 +237,13 @@ def test_the_ratio_is_looked_at_where_it_matters() -> None:
         _get(server.url())
 
 
-@pytest.mark.parametrize("charset", ["punycode", "utf-7", "unicode_escape", "zlib", "idna", "undefined", "x" * 300])
+@pytest.mark.parametrize(
+    "charset", ["punycode", "utf-7", "unicode_escape", "zlib", "idna", "undefined", "x" * 300]
+)
 def test_a_character_set_that_is_no_plain_text_is_read_as_utf_8(charset: str) -> None:
-    with raw_server(answering("ü".encode(), ("Content-Type", f"text/plain; charset={charset}"))) as server:
+    with raw_server(
+        answering("ü".encode(), ("Content-Type", f"text/plain; charset={charset}"))
+    ) as server:
         head = {"Accept": "text/event-stream"}
         assert _get(server.url(), headers=head).text == "ü"
     kind = f"Content-Type: text/plain; charset={charset}\r\n".encode()
@@ -248,14 +283,19 @@ def _dripping(first: bytes, drop: bytes) -> Handler:
 
 DRIPS = {
     "the body": _dripping(CHUNKED, b"1\r\n \r\n"),
-    "the body, without a length": _dripping(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b" "),
+    "the body, without a length": _dripping(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b" "
+    ),
     "a header": _dripping(b"HTTP/1.1 200 OK\r\nA: ", b"b"),
     "1xx": _dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
     "gzip": _dripping(
-        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + b"a\r\n" + PACKED[:10] + b"\r\n",
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        + b"a\r\n"
+        + PACKED[:10]
+        + b"\r\n",
         b"5\r\n\0\0\0\xff\xff\r\n",  # an empty block, and another one
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("drip", DRIPS)
@@ -267,10 +307,19 @@ def test_whoever_drips_gets_no_more_than_the_time(drip: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fetcher", [fetchers.mcp, fetchers.mcp_call, fetchers.mcp_sse, fetchers.openapi, fetchers.openapi_tools,
-                fetchers.openapi_call, fetchers.token, fetchers.public_url],
+    "fetcher",
+    [
+        fetchers.mcp,
+        fetchers.mcp_call,
+        fetchers.mcp_sse,
+        fetchers.openapi,
+        fetchers.openapi_tools,
+        fetchers.openapi_call,
+        fetchers.token,
+        fetchers.public_url,
+    ],
     ids=lambda fetcher: fetcher.__name__,
-)  # fmt: skip
+)
 def test_a_drip_is_said_to_be_one(fetcher: Fetcher) -> None:
     said = fetcher(DRIPS["the body"], 0.4)
     assert re.search(r"did not (answer|finish its answer) within 0\.4 s", said), said
@@ -296,7 +345,9 @@ def test_a_body_that_stops_is_unfinished_and_said_to_be() -> None:
 
 
 def _result(inner: bytes) -> Callable[[int], bytes]:
-    return lambda number: b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":[%s0]}}' % (number, inner)
+    return lambda number: (
+        b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":[%s0]}}' % (number, inner)
+    )
 
 
 def calling(body: Callable[[int], bytes], kind: str = "application/json") -> str:
@@ -315,8 +366,12 @@ def test_five_million_values_are_not_parsed(item: bytes) -> None:
 def test_values_are_counted_in_a_stream_of_events_however_quotes_are_strewn() -> None:
     for before in (b"", b': "\n', b': "\r', b'"id: 7\n', b'data: "\ndata: '):
         events = _result((b"0," * 100 + b"\ndata: ") * 3000)
-        said = calling(lambda number, before=before, events=events: before + b"data: " + events(number) + b"\n\n",
-                       "text/event-stream")  # fmt: skip
+        said = calling(
+            lambda number, before=before, events=events: (
+                before + b"data: " + events(number) + b"\n\n"
+            ),
+            "text/event-stream",
+        )
         assert "200,000 JSON values" in said
 
 
@@ -326,13 +381,18 @@ def test_a_flood_of_events_is_cut_off() -> None:
         assert "the limit is 20,000 lines of events" in said, (line, said)
 
 
-@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream", b"text/event-stream; charset=utf-8"])
+@pytest.mark.parametrize(
+    "kind", [b"application/json", b"text/event-stream", b"text/event-stream; charset=utf-8"]
+)
 @pytest.mark.parametrize("chunk", [b" ", b"\n", b"\r", b"x\r", b"0123456789"])
 def test_a_flood_of_tiny_chunks_is_cut_off(chunk: bytes, kind: bytes) -> None:
     head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: " + kind + b"\r\n\r\n")
     piece = b"%x\r\n%b\r\n" % (len(chunk), chunk)
     says = "20,000 chunks" if chunk == b"x\r" and b"event" in kind else "after 256 chunks"
-    with raw_server(endless(head, piece * 1000)) as server, pytest.raises(ResponseTooLarge, match=says):
+    with (
+        raw_server(endless(head, piece * 1000)) as server,
+        pytest.raises(ResponseTooLarge, match=says),
+    ):
         _get(server.url())
 
 
@@ -356,7 +416,12 @@ def test_small_chunks_with_something_in_them_arrive(kind: bytes, chunks: list[by
 def test_large_texts_with_many_commas_arrive(client: McpClient) -> None:
     """A limit on values is none on what a text says."""
     text = 'a,b,[c],{"d"}\\\n' * 100_000
-    body = speaking(lambda method, params: {"resultType": "complete", "content": [{"type": "text", "text": text}]})
+    body = speaking(
+        lambda method, params: {
+            "resultType": "complete",
+            "content": [{"type": "text", "text": text}],
+        }
+    )
     with raw_server(body) as server:
         outcome = client.call_tool(Target("http", server.url(), timeout=TIMEOUT), "x", {})
     assert outcome.wire["content"][0]["text"] == text
@@ -369,8 +434,14 @@ BOMBS: dict[str, tuple[Fetcher, Handler]] = {
     "lists": (fetchers.mcp, answering(b"[" + b"[]," * (3 * MEGABYTE))),
     "1xx": (fetchers.mcp, endless(b"", b"HTTP/1.1 100 \r\n\r\n" * 4000)),
     "chunks": (fetchers.mcp, endless(CHUNKED, b"1\r\n \r\n" * 10_000)),
-    "directives": (fetchers.openapi, answering(b"".join(b"%%TAG !a%d! x\n" % n for n in range(40_000)) + b"---\na: 1")),
-    "a number": (fetchers.openapi_tools, answering(b"openapi: 3.1.0\nx: " + b"1:" * MEGABYTE + b"1")),
+    "directives": (
+        fetchers.openapi,
+        answering(b"".join(b"%%TAG !a%d! x\n" % n for n in range(40_000)) + b"---\na: 1"),
+    ),
+    "a number": (
+        fetchers.openapi_tools,
+        answering(b"openapi: 3.1.0\nx: " + b"1:" * MEGABYTE + b"1"),
+    ),
 }
 
 
@@ -391,7 +462,8 @@ def healthy() -> Iterator[Callable[[], float]]:
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_holds_up_nobody_else(bomb: str, healthy: Callable[[], float]) -> None:
-    """The limit is a guard: without our own decoding the first bomb alone holds the loop for seconds each time."""
+    """The limit is a guard: without our own decoding the first bomb alone holds the loop for
+    seconds each time."""
     fetcher, handler = BOMBS[bomb]
     bare = statistics.median(healthy() for _ in range(5))
     done = threading.Event()
@@ -412,7 +484,9 @@ def test_a_bomb_holds_up_nobody_else(bomb: str, healthy: Callable[[], float]) ->
     assert max(taken) < 30 * bare + 1.0
 
 
-@pytest.mark.parametrize("bomb", ["gzip in gzip with trailing bytes", "gzip", "trailing bytes", "lists"])
+@pytest.mark.parametrize(
+    "bomb", ["gzip in gzip with trailing bytes", "gzip", "trailing bytes", "lists"]
+)
 def test_a_bomb_takes_little_memory(bomb: str) -> None:
     fetcher, handler = BOMBS[bomb]
     fetcher(handler, TIMEOUT)
@@ -433,7 +507,9 @@ def test_a_refusal_is_told_apart_from_a_time_that_is_over() -> None:
         with pytest.raises(UpstreamFailure) as caught:
             McpClient(HERE).list_tools(target)
     assert caught.value.reason == HealthReason.NOT_MCP
-    assert caught.value.message.endswith("It has to answer with gzip alone, or without Content-Encoding.")
+    assert caught.value.message.endswith(
+        "It has to answer with gzip alone, or without Content-Encoding."
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""APIs that are only described: their health is the fetch of an OpenAPI document (HLT-08, spec/security.md, 2.8)."""
+"""APIs that are only described: their health is the fetch of an OpenAPI document (HLT-08,
+spec/security.md, 2.8)."""
 
 import time
 from typing import Any
@@ -23,7 +24,10 @@ LAUGHS = (
         '{"openapi": "3.1.0", "paths": {}}',
         '  \n{"swagger": "2.0"}',
         "openapi: 3.1.0\ninfo:\n  title: x\n",
-        "# a remark\n---\ninfo: {title: x, list: [1, 2]}\npaths:\n  /a: {get: {}}\nswagger: '2.0'\n",
+        (
+            "# a remark\n---\ninfo: {title: x, list: [1, 2]}\npaths:\n  /a: {get: {}}\nswagger:"
+            " '2.0'\n"
+        ),
         "\ufeffopenapi: 3.0.0",
         LAUGHS,
     ],
@@ -87,12 +91,18 @@ def test_what_is_no_document_is_told(client: McpClient) -> None:
         )
         assert probe(client, server.url("/SECRET")) == expected
     with raw_server(always(401, WWW_Authenticate="Basic realm=SECRET")) as server:
-        expected = ("unknown", "sign_in_needed", "127.0.0.1 answered 401 and asks for sign-in (Basic).")
+        expected = (
+            "unknown",
+            "sign_in_needed",
+            "127.0.0.1 answered 401 and asks for sign-in (Basic).",
+        )
         assert probe(client, server.url("/SECRET")) == expected
 
 
 def test_a_document_beyond_5_mib_is_not_read(client: McpClient) -> None:
-    with raw_server(always(200, b'{"openapi": "3.1.0", "x": "' + b"x" * 6_000_000 + b'"}')) as server:
+    with raw_server(
+        always(200, b'{"openapi": "3.1.0", "x": "' + b"x" * 6_000_000 + b'"}')
+    ) as server:
         assert probe(client, server.url())[1:] == (
             "not_mcp",
             "127.0.0.1 sent more than the portal takes: the limit is 5 MiB. It has to send less.",
@@ -109,4 +119,7 @@ def test_a_document_elsewhere_is_not_fetched(client: McpClient) -> None:
 
 def test_a_document_that_does_not_come_is_given_up(client: McpClient) -> None:
     with raw_server(hang) as server:
-        assert probe(client, server.url(), timeout=0.3)[1:] == ("timeout", "127.0.0.1 did not answer within 0.3 s.")
+        assert probe(client, server.url(), timeout=0.3)[1:] == (
+            "timeout",
+            "127.0.0.1 did not answer within 0.3 s.",
+        )

@@ -1,4 +1,5 @@
-"""Folders that something hostile wrote in are deleted to the end, as root and as an ordinary user."""
+"""Folders that something hostile wrote in are deleted to the end, as root and as an ordinary
+user."""
 
 import os
 import shutil
@@ -42,7 +43,8 @@ assert sorted(os.listdir(own)) == ["outside"], os.listdir(own)
 assert os.listdir(outside) == ["kept"]
 assert os.stat(outside).st_mode & 0o777 == 0o500
 """
-# A command of a server that leaves what it will run at its next start, where deleting does not get to.
+# A command of a server that leaves what it will run at its next start, where deleting does not get
+# to.
 COMMAND = ("/bin/sh", "-c", "cat d/planted; mkdir -p d; echo planted > d/planted; chmod 500 d")
 OTHER = ("/bin/true",)
 AGAIN = f"""
@@ -77,16 +79,24 @@ def run(request: pytest.FixtureRequest) -> Iterator[tuple[list[str], Path]]:
 
 
 @pytest.mark.parametrize("mode", ["700", "500", "0"])
-def test_a_folder_goes_whatever_rights_and_depth_its_folders_have(run: tuple[list[str], Path], mode: str) -> None:
+def test_a_folder_goes_whatever_rights_and_depth_its_folders_have(
+    run: tuple[list[str], Path], mode: str
+) -> None:
     python, own = run
-    done = subprocess.run([*python, PLANT, str(own), mode], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*python, PLANT, str(own), mode], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_a_home_folder_is_never_used_again_by_another_definition(run: tuple[list[str], Path]) -> None:
+def test_a_home_folder_is_never_used_again_by_another_definition(
+    run: tuple[list[str], Path],
+) -> None:
     need_sandbox(Sandbox())
     python, own = run
-    done = subprocess.run([*python, AGAIN, str(own)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*python, AGAIN, str(own)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -98,7 +108,9 @@ def test_what_cannot_be_deleted_is_not_used_again_and_is_told(
 
     def seen(argv: tuple[str, ...]) -> str:
         launch = sandbox.launch(argv, {}, home="one")
-        return subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=False).stdout
+        return subprocess.run(
+            launch.argv, env=launch.env, capture_output=True, text=True, check=False
+        ).stdout
 
     def in_vain(path: Path) -> None:
         raise PermissionError(13, "not permitted", str(path))

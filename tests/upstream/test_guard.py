@@ -1,4 +1,5 @@
-"""The guarded client reaches only what the policy allows, and takes only so much (spec/security.md, 2.8)."""
+"""The guarded client reaches only what the policy allows, and takes only so much (spec/security.md,
+2.8)."""
 
 import asyncio
 import gzip
@@ -47,7 +48,8 @@ def refused(policy: OutboundPolicy, url: str) -> list[type[BaseException]]:
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Make every name stand for the given addresses, one list for each question: DNS is not ours to have."""
+    """Make every name stand for the given addresses, one list for each question: DNS is not ours to
+    have."""
 
     def stand_for(*answers: list[str]) -> list[str]:
         asked: list[str] = []
@@ -55,7 +57,9 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         async def getaddrinfo(_loop: object, host: str, port: int, **_options: object) -> list[Any]:
             found = answers[min(len(asked), len(answers) - 1)]
             asked.append(host)
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found
+            ]
 
         monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
         return asked
@@ -64,7 +68,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 def test_httpx2_still_opens_its_connections_through_our_backend() -> None:
-    """We set a private attribute of httpx2: when a release moves it, this fails before anything is sent."""
+    """We set a private attribute of httpx2: when a release moves it, this fails before anything is
+    sent."""
     pool = GuardedTransport(HERE, limits=BodyLimits(), timeout=5, witness=None)._inner._pool
     assert isinstance(pool, httpcore2.AsyncConnectionPool)
     assert isinstance(pool._network_backend, GuardedBackend)
@@ -75,7 +80,8 @@ def test_httpx2_still_opens_its_connections_through_our_backend() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::ffff:127.0.0.1]", "[::1]"]
+    "host",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::ffff:127.0.0.1]", "[::1]"],
 )
 def test_no_spelling_of_this_machine_gets_through(host: str) -> None:
     with raw_server(always(200)) as server:
@@ -83,19 +89,25 @@ def test_no_spelling_of_this_machine_gets_through(host: str) -> None:
         assert server.connections == 0
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "[64:ff9b::a9fe:a9fe]"])
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "[64:ff9b::a9fe:a9fe]"]
+)
 def test_metadata_is_refused_even_where_private_ranges_are_open(host: str) -> None:
     assert Blocked in refused(OutboundPolicy(allow_private=True), f"http://{host}/latest/meta-data")
 
 
-def test_one_forbidden_address_among_several_refuses_the_name(resolver: Callable[..., list[str]]) -> None:
+def test_one_forbidden_address_among_several_refuses_the_name(
+    resolver: Callable[..., list[str]],
+) -> None:
     with raw_server(always(200)) as server:
         resolver(["127.0.0.1", "10.0.0.1"])
         assert Blocked in refused(HERE, server.url(host="two.example"))
         assert server.connections == 0
 
 
-def test_a_name_is_resolved_once_and_the_judged_address_is_used(resolver: Callable[..., list[str]]) -> None:
+def test_a_name_is_resolved_once_and_the_judged_address_is_used(
+    resolver: Callable[..., list[str]],
+) -> None:
     """DNS rebinding: the second answer would lead elsewhere, but is never asked for."""
     with raw_server(always(200)) as server:
         asked = resolver(["127.0.0.1"], ["10.0.0.1"])
@@ -129,7 +141,9 @@ def test_a_redirect_to_another_origin_is_not_followed_and_gets_no_credentials() 
         assert other.connections == 0
 
 
-@pytest.mark.parametrize("location", ["http://user:pw@{here}/x", "https://{here}/x", "http://[bad/x"])
+@pytest.mark.parametrize(
+    "location", ["http://user:pw@{here}/x", "https://{here}/x", "http://[bad/x"]
+)
 def test_odd_redirects_are_refused(location: str) -> None:
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         connection.sendall(reply(302, Location=location.format(here=f"127.0.0.1:{server.port}")))
@@ -155,7 +169,9 @@ def test_redirects_within_the_origin_are_followed_three_times() -> None:
 
 
 def _flood(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000000\r\n\r\n")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000000\r\n\r\n"
+    )
     while not server.stop.is_set():
         connection.sendall(b"x" * 65536)
 
@@ -168,7 +184,10 @@ def test_a_gigabyte_is_cut_off_at_the_cap() -> None:
 def test_a_streamed_flood_is_cut_off_too() -> None:
     async def read() -> int:
         taken = 0
-        async with guarded_client(HERE, max_bytes=1_000_000) as http, http.stream("GET", server.url()) as response:
+        async with (
+            guarded_client(HERE, max_bytes=1_000_000) as http,
+            http.stream("GET", server.url()) as response,
+        ):
             async for chunk in response.aiter_bytes():
                 taken += len(chunk)
                 assert taken <= 1_000_000

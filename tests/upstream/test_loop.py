@@ -67,7 +67,8 @@ def test_the_loop_does_not_wait_for_itself() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_worker_gets_a_loop_of_its_own() -> None:
-    """gunicorn loads the app, maybe uses the loop, and forks: the copy of the loop has no thread behind it."""
+    """gunicorn loads the app, maybe uses the loop, and forks: the copy of the loop has no thread
+    behind it."""
     run(_thread(), 5)
     reading, writing = os.pipe()
     child = os.fork()

@@ -25,14 +25,17 @@ def test_a_hanging_server_does_not_delay_the_others(client: McpClient) -> None:
         ANSWERING(connection, request, server)
 
     with raw_server(wait) as waiting, raw_server(hang) as hanging, raw_server(answer) as server:
-        first, last = Target("http", waiting.url(), timeout=60), Target("http", hanging.url(), timeout=0.5)
+        first = Target("http", waiting.url(), timeout=60)
+        last = Target("http", hanging.url(), timeout=0.5)
         targets = [first, *[Target("http", server.url(), timeout=60)] * 20, last]
         results = client.probe_many(targets, deadline=60, concurrency=4)
     assert [result.reason for result in results] == [*["ok"] * 21, "timeout"]
 
 
 def test_no_more_than_the_given_number_run_at_once(client: McpClient) -> None:
-    running, most, lock = 0, 0, threading.Lock()
+    running = 0
+    most = 0
+    lock = threading.Lock()
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         nonlocal running, most
@@ -88,7 +91,10 @@ def test_threads_share_one_client(client: McpClient) -> None:
     reasons: list[str] = []
     with raw_server(ANSWERING) as server:
         target = Target("http", server.url())
-        threads = [threading.Thread(target=lambda: reasons.append(client.probe(target).reason)) for _ in range(8)]
+        threads = [
+            threading.Thread(target=lambda: reasons.append(client.probe(target).reason))
+            for _ in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

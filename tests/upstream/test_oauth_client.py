@@ -1,4 +1,5 @@
-"""What the portal says to token, registration and revocation endpoints, and what it takes from them."""
+"""What the portal says to token, registration and revocation endpoints, and what it takes from
+them."""
 
 import base64
 from typing import Any
@@ -35,7 +36,12 @@ def _server(peer: RecordingServer, *methods: str) -> AuthorizationServer:
     [
         ((), Client("id", "se cret"), False, {"client_id": "id", "client_secret": "se cret"}),
         (("client_secret_basic",), Client("id", "se cret"), True, {}),
-        (("client_secret_basic", "client_secret_post"), Client("id", "s"), False, {"client_id": "id"}),
+        (
+            ("client_secret_basic", "client_secret_post"),
+            Client("id", "s"),
+            False,
+            {"client_id": "id"},
+        ),
         (("private_key_jwt",), Client("id", "s"), False, {"client_id": "id", "client_secret": "s"}),
         (("client_secret_basic",), Client("id"), False, {"client_id": "id"}),
         ((), Client("id", "se cret", "client_secret_basic"), True, {}),
@@ -43,9 +49,13 @@ def _server(peer: RecordingServer, *methods: str) -> AuthorizationServer:
     ],
 )
 def test_the_client_authenticates_as_the_server_wants(
-    oauth: OAuthClient, recording_as: RecordingServer, methods: tuple[str, ...], client: Client, is_basic: bool,
+    oauth: OAuthClient,
+    recording_as: RecordingServer,
+    methods: tuple[str, ...],
+    client: Client,
+    is_basic: bool,
     form: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """RFC 6749, 2.3.1."""
     answer = oauth.ask_for_token(_server(recording_as, *methods), client, GRANT)
     assert answer["access_token"] == "at-1"
@@ -53,14 +63,19 @@ def test_the_client_authenticates_as_the_server_wants(
     header = "Basic " + base64.b64encode(b"id:se%20cret").decode()
     assert asked.headers.get("authorization") == (header if is_basic else None)
     assert form.items() <= asked.form.items()
-    assert ("client_secret" in asked.form) is (not is_basic and bool(client.client_secret) and client.auth_method == "")
+    assert ("client_secret" in asked.form) is (
+        not is_basic and bool(client.client_secret) and client.auth_method == ""
+    )
     assert GRANT.items() <= asked.form.items()
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Answer(400, json={"error": "invalid_grant", "error_description": "SECRET"}), "invalid_grant"),
+        (
+            Answer(400, json={"error": "invalid_grant", "error_description": "SECRET"}),
+            "invalid_grant",
+        ),
         (Answer(200, json={"error": "bad_verification_code"}), "bad_verification_code"),
         (Answer(401, json={"error": "SECRET0123"}), "HTTP 401"),
         (Answer(400, json={"error": "<script>SECRET"}), "HTTP 400"),
@@ -68,7 +83,10 @@ def test_the_client_authenticates_as_the_server_wants(
         (Answer(400, json={"error": "a" * 100}), "HTTP 400"),
         (Answer.html(403), "HTTP 403"),
         (Answer(503), "HTTP 503"),
-        (Answer(307, json={"access_token": "SECRET"}, headers={"Location": "/elsewhere"}), "HTTP 307"),
+        (
+            Answer(307, json={"access_token": "SECRET"}, headers={"Location": "/elsewhere"}),
+            "HTTP 307",
+        ),
     ],
 )
 def test_an_error_is_known_by_its_word_and_nothing_else_of_it(
@@ -105,7 +123,9 @@ def test_rubbish_is_refused_and_not_followed(
     assert len(recording_as.requests) == 1
 
 
-def test_a_slow_token_endpoint_is_given_up(oauth: OAuthClient, recording_as: RecordingServer) -> None:
+def test_a_slow_token_endpoint_is_given_up(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
     recording_as.answer("token", Answer(delay_seconds=60))
     with pytest.raises(UpstreamFailure, match="did not answer within"):
         oauth.ask_for_token(_server(recording_as), Client("id"), GRANT, timeout=0.2)
@@ -116,7 +136,9 @@ def test_an_error_that_is_null_is_none(oauth: OAuthClient, recording_as: Recordi
     assert oauth.register(_server(recording_as), {"client_name": "MCP Portal"})["client_id"] == "c"
 
 
-@pytest.mark.parametrize("document", [{}, {"client_id": ""}, {"client_id": 7}, {"client_id": "a\x00b"}])
+@pytest.mark.parametrize(
+    "document", [{}, {"client_id": ""}, {"client_id": 7}, {"client_id": "a\x00b"}]
+)
 def test_a_registration_needs_a_client_id(
     oauth: OAuthClient, recording_as: RecordingServer, document: dict[str, Any]
 ) -> None:
@@ -125,11 +147,17 @@ def test_a_registration_needs_a_client_id(
         oauth.register(_server(recording_as), {"client_name": "MCP Portal"})
 
 
-def test_a_revocation_may_be_answered_with_nothing(oauth: OAuthClient, recording_as: RecordingServer) -> None:
+def test_a_revocation_may_be_answered_with_nothing(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
     """RFC 7009, 2.2."""
     oauth.revoke(_server(recording_as), Client("id", "s"), "rt-1", hint="refresh_token")
     form = recording_as.last("revoke").form
-    assert (form["token"], form["token_type_hint"], form["client_id"]) == ("rt-1", "refresh_token", "id")
+    assert (form["token"], form["token_type_hint"], form["client_id"]) == (
+        "rt-1",
+        "refresh_token",
+        "id",
+    )
     recording_as.answer("revoke", Answer(503))
     with pytest.raises(OAuthRefused):
         oauth.revoke(_server(recording_as), Client("id", "s"), "rt-1", hint="refresh_token")

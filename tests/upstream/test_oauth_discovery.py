@@ -1,4 +1,5 @@
-"""The way from an MCP server to its authorization server, against a server that does each thing wrong in turn."""
+"""The way from an MCP server to its authorization server, against a server that does each thing
+wrong in turn."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def _fault(walk: Walk) -> Step:
     return walk.fault
 
 
-def test_a_server_on_the_official_sdk_is_understood(oauth: OAuthClient, protected_mcp_server: ProtectedServer) -> None:
+def test_a_server_on_the_official_sdk_is_understood(
+    oauth: OAuthClient, protected_mcp_server: ProtectedServer
+) -> None:
     walk = oauth.walk(protected_mcp_server.url)
     assert [step.verdict for step in walk.steps] == [Verdict.OK] * 3, walk.steps
     assert walk.found is not None
@@ -50,9 +53,15 @@ def test_a_certified_openid_provider_is_read_by_its_issuer(
     assert server.token_endpoint.startswith(provider.issuer)
 
 
-def test_each_request_is_made_without_a_credential(oauth: OAuthClient, recording_as: RecordingServer) -> None:
+def test_each_request_is_made_without_a_credential(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
     assert oauth.discover(recording_as.url).server.issuer == recording_as.issuer
-    assert [request.kind for request in recording_as.requests] == ["mcp", "resource_metadata", "metadata"]
+    assert [request.kind for request in recording_as.requests] == [
+        "mcp",
+        "resource_metadata",
+        "metadata",
+    ]
     assert all("authorization" not in request.headers for request in recording_as.requests)
 
 
@@ -97,7 +106,10 @@ def test_a_server_that_shakes_hands_with_anybody_is_asked_for_its_tools(
     recording_as.challenge += ', scope="tools:list"'
     recording_as.answer("mcp", Answer(200, json={"jsonrpc": "2.0", "id": 1, "result": {}}), times=1)
     assert oauth.discover(recording_as.url).scopes == ("tools:list",)
-    assert [request.json["method"] for request in recording_as.seen("mcp")] == ["initialize", "tools/list"]
+    assert [request.json["method"] for request in recording_as.seen("mcp")] == [
+        "initialize",
+        "tools/list",
+    ]
 
 
 def test_an_sse_server_is_asked_with_get(oauth: OAuthClient, recording_as: RecordingServer) -> None:
@@ -115,7 +127,9 @@ def test_an_authorization_server_that_only_speaks_openid_is_found(
     assert [step.verdict for step in walk.steps[-2:]] == [Verdict.WARN, Verdict.OK]
 
 
-def test_an_issuer_with_a_path_is_asked_at_its_three_places(oauth: OAuthClient, recording_as: RecordingServer) -> None:
+def test_an_issuer_with_a_path_is_asked_at_its_three_places(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
     """RFC 8414, 3.1 and 5."""
     assert recording_as.resource_metadata
     recording_as.resource_metadata["authorization_servers"] = [f"{recording_as.issuer}/tenant"]
@@ -131,7 +145,10 @@ def test_the_second_authorization_server_is_tried_where_the_first_is_dead(
     oauth: OAuthClient, recording_as: RecordingServer
 ) -> None:
     assert recording_as.resource_metadata
-    recording_as.resource_metadata["authorization_servers"] = ["http://as.example", recording_as.issuer]
+    recording_as.resource_metadata["authorization_servers"] = [
+        "http://as.example",
+        recording_as.issuer,
+    ]
     walk = oauth.walk(recording_as.url)
     assert walk.found is not None
     assert walk.fault is not None
@@ -142,7 +159,10 @@ def test_the_second_authorization_server_is_tried_where_the_first_is_dead(
     ("change", "named"),
     [
         ({"issuer": "https://evil.example"}, "another issuer"),
-        ({"authorization_endpoint": "http://as.example/authorize"}, "authorization_endpoint is not https"),
+        (
+            {"authorization_endpoint": "http://as.example/authorize"},
+            "authorization_endpoint is not https",
+        ),
         ({"token_endpoint": "http://192.0.2.1/token"}, "token_endpoint is not https"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint is not https"),
         ({"token_endpoint": None}, "token_endpoint is missing"),
@@ -160,11 +180,14 @@ def test_bad_metadata_end_the_way_with_a_remedy(
         oauth.discover(recording_as.url)
 
 
-@pytest.mark.parametrize("resource", ["https://other.example/mcp", "{issuer}/another", "", None, 7, "{issuer}/mcp#x"])
+@pytest.mark.parametrize(
+    "resource", ["https://other.example/mcp", "{issuer}/another", "", None, 7, "{issuer}/mcp#x"]
+)
 def test_metadata_about_another_resource_are_not_used(
     oauth: OAuthClient, recording_as: RecordingServer, resource: object
 ) -> None:
-    """RFC 9728, 3.3: else any server could send its users to the authorization server of another."""
+    """RFC 9728, 3.3: else any server could send its users to the authorization server of
+    another."""
     assert recording_as.resource_metadata
     named = resource.format(issuer=recording_as.issuer) if isinstance(resource, str) else resource
     recording_as.resource_metadata["resource"] = named
@@ -184,7 +207,10 @@ def test_metadata_about_another_resource_are_not_used(
         (Answer(json={"a": "x" * 20_000}), "not a JSON object"),
         (Answer(500), "HTTP 500"),
         (Answer.oversized(1), "more than the portal takes"),
-        (Answer.redirect("http://169.254.169.254/latest/meta-data/"), "redirects to another address"),
+        (
+            Answer.redirect("http://169.254.169.254/latest/meta-data/"),
+            "redirects to another address",
+        ),
         (Answer.redirect("http://127.0.0.1:1/"), "redirects to another address"),
     ],
 )
@@ -200,7 +226,9 @@ def test_rubbish_in_place_of_metadata_is_named_and_stepped_over(
     assert (walk.found is None) is (kind == "metadata")
 
 
-def test_an_answer_that_never_ends_is_given_up(recording_as: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_ends_is_given_up(
+    recording_as: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The walk says how far it came: it has a time for each answer and one for all."""
     monkeypatch.setattr(oauth_discovery, "TIMEOUT", 0.3)
     recording_as.answer("metadata", Answer(delay_seconds=60))
@@ -216,8 +244,12 @@ def test_private_addresses_are_not_asked(recording_as: RecordingServer) -> None:
     assert not recording_as.requests
 
 
-def test_a_pointer_to_a_private_address_is_not_followed(oauth: OAuthClient, recording_as: RecordingServer) -> None:
-    recording_as.challenge = 'Bearer resource_metadata="https://10.0.0.1/.well-known/oauth-protected-resource"'
+def test_a_pointer_to_a_private_address_is_not_followed(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
+    recording_as.challenge = (
+        'Bearer resource_metadata="https://10.0.0.1/.well-known/oauth-protected-resource"'
+    )
     walk = oauth.walk(recording_as.url)
     assert "not allowed by the outbound policy" in walk.steps[1].said
 
@@ -226,9 +258,13 @@ def test_nobody_listening_is_said(oauth: OAuthClient) -> None:
     assert "refused" in _fault(oauth.walk("http://127.0.0.1:9/mcp")).said
 
 
-def test_what_the_url_hides_is_in_no_step(oauth: OAuthClient, recording_as: RecordingServer) -> None:
+def test_what_the_url_hides_is_in_no_step(
+    oauth: OAuthClient, recording_as: RecordingServer
+) -> None:
     secret = f"{recording_as.issuer}/SECRET-in-the-path/mcp?key=SECRET-in-the-query"
-    recording_as.answer("other", Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{secret}"'}), times=1)
+    recording_as.answer(
+        "other", Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{secret}"'}), times=1
+    )
     assert recording_as.metadata
     recording_as.metadata["service_documentation"] = secret
     walk = oauth.walk(secret)

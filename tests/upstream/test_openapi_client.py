@@ -1,4 +1,5 @@
-"""Reading documents from elsewhere and calling what they describe: addresses, sizes, YAML, where secrets go."""
+"""Reading documents from elsewhere and calling what they describe: addresses, sizes, YAML, where
+secrets go."""
 
 import json
 import time
@@ -108,7 +109,9 @@ def test_yaml_is_read_like_json() -> None:
           responses: {200: {description: ok}}
     """
     found = parse_document(text.encode())
-    assert found.tools[0].input_schema["properties"] == {"day": {"type": "string", "default": "2020-01-01"}}
+    assert found.tools[0].input_schema["properties"] == {
+        "day": {"type": "string", "default": "2020-01-01"}
+    }
     assert found.version == "1.0"
 
 
@@ -120,12 +123,16 @@ def test_nothing_that_signs_in_goes_to_another_origin(client: McpClient) -> None
             client.call_tool(Target("http", spec_url=bound.spec_url, headers=KEY), "list_pets", {})
         assert caught.value.reason == "blocked"
         assert other.seen == []
-        # The document of one origin, the calls at the base URL of another: the key is the base URL's alone.
+        # The document of one origin, the calls at the base URL of another: the key is the base
+        # URL's alone.
         target = Target("http", url=f"{other.origin}/api/v1", spec_url=bound.spec_url, headers=KEY)
         assert client.call_tool(target, "list_pets", {}).is_error is False
         assert [request.headers.get("Authorization") for request in bound.seen] == [None, None]
         # Without anything that signs in, the document may say where.
-        assert client.call_tool(Target("http", spec_url=bound.spec_url), "list_pets", {}).is_error is False
+        assert (
+            client.call_tool(Target("http", spec_url=bound.spec_url), "list_pets", {}).is_error
+            is False
+        )
 
 
 def test_a_service_that_redirects_elsewhere_gets_no_second_request(client: McpClient) -> None:
@@ -163,7 +170,9 @@ def test_answers_have_a_size_and_a_time(client: McpClient) -> None:
         (b'{"a": "\\u0000"}', {"a": "\ufffd"}),
     ],
 )
-def test_only_a_json_object_is_structured_content(client: McpClient, body: bytes, structured: Any) -> None:
+def test_only_a_json_object_is_structured_content(
+    client: McpClient, body: bytes, structured: Any
+) -> None:
     with pet_store() as docs, raw_server(always(200, body, "application/json")) as server:
         target = Target("http", url=server.url(""), spec_url=docs.spec_url)
         wire = client.call_tool(target, "list_pets", {}).wire
@@ -172,7 +181,10 @@ def test_only_a_json_object_is_structured_content(client: McpClient, body: bytes
 
 
 def test_a_failure_is_told_shortly_and_without_the_key(client: McpClient) -> None:
-    body = f"{KEY['Authorization']} is not {KEY['Authorization'].split()[1]}; ".encode() + b"x" * 10_000
+    body = (
+        f"{KEY['Authorization']} is not {KEY['Authorization'].split()[1]}; ".encode()
+        + b"x" * 10_000
+    )
     with pet_store() as docs, raw_server(always(403, body)) as server:
         outcome = client.call_tool(
             Target("http", url=server.url(""), spec_url=docs.spec_url, headers=KEY), "list_pets", {}

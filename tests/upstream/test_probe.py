@@ -1,7 +1,8 @@
-"""Probing: healthy, unhealthy or unknown, with a precise reason and a message that gives nothing away (HLT-06).
+"""Probing: healthy, unhealthy or unknown, with a precise reason and a message that gives nothing
+away (HLT-06).
 
-FET-09 asks that a probe that fails is an answer, never an exception; the health words of spec/1-system.md decide that
-a server which was tried and failed is `unhealthy`.
+FET-09 asks that a probe that fails is an answer, never an exception; the health words of
+spec/1-system.md decide that a server which was tried and failed is `unhealthy`.
 """
 
 import json
@@ -49,7 +50,12 @@ def told(result: ProbeResult) -> tuple[str, str, str]:
     ],
 )
 def test_servers_of_both_generations_are_healthy(
-    fixture: str, transport: Any, version: str, name: str, client: McpClient, request: pytest.FixtureRequest
+    fixture: str,
+    transport: Any,
+    version: str,
+    name: str,
+    client: McpClient,
+    request: pytest.FixtureRequest,
 ) -> None:
     result = client.probe(Target(transport, request.getfixturevalue(fixture)), with_tools=True)
     assert told(result) == ("healthy", "ok", f"127.0.0.1 answered with MCP {version}.")
@@ -68,30 +74,45 @@ def test_tools_are_not_asked_for_unless_wanted(client: McpClient) -> None:
 
 
 def test_a_server_that_does_not_list_its_tools_is_healthy_all_the_same(client: McpClient) -> None:
-    with raw_server(speaking(lambda method, params: {"error": {"code": -32603, "message": "SECRET"}})) as server:
+    with raw_server(
+        speaking(lambda method, params: {"error": {"code": -32603, "message": "SECRET"}})
+    ) as server:
         result = client.probe(http(server.url()), with_tools=True)
     assert (result.status, result.tools) == (HealthStatus.HEALTHY, None)
 
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
-def test_a_401_asks_for_sign_in(fixture: str, client: McpClient, request: pytest.FixtureRequest) -> None:
+def test_a_401_asks_for_sign_in(
+    fixture: str, client: McpClient, request: pytest.FixtureRequest
+) -> None:
     target = Target("sse" if fixture == "locked_sse" else "http", request.getfixturevalue(fixture))
     result = client.probe(target)
-    assert told(result) == ("unknown", "sign_in_needed", "127.0.0.1 answered 401 and asks for sign-in (Bearer).")
+    assert told(result) == (
+        "unknown",
+        "sign_in_needed",
+        "127.0.0.1 answered 401 and asks for sign-in (Bearer).",
+    )
     assert result.challenge
 
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
-def test_the_headers_of_the_target_open_it(fixture: str, client: McpClient, request: pytest.FixtureRequest) -> None:
+def test_the_headers_of_the_target_open_it(
+    fixture: str, client: McpClient, request: pytest.FixtureRequest
+) -> None:
     transport: Any = "sse" if fixture == "locked_sse" else "http"
-    target = Target(transport, request.getfixturevalue(fixture), headers={"Authorization": "Bearer SECRET"})
+    target = Target(
+        transport, request.getfixturevalue(fixture), headers={"Authorization": "Bearer SECRET"}
+    )
     assert client.probe(target).status == HealthStatus.HEALTHY
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (always(401), ("unknown", "sign_in_needed", "127.0.0.1 answered 401 and asks for sign-in.")),
+        (
+            always(401),
+            ("unknown", "sign_in_needed", "127.0.0.1 answered 401 and asks for sign-in."),
+        ),
         (
             always(403, WWW_Authenticate="Bearer error=insufficient_scope"),
             ("unknown", "sign_in_needed", "127.0.0.1 answered 403 and asks for sign-in (Bearer)."),
@@ -109,23 +130,43 @@ def test_the_headers_of_the_target_open_it(fixture: str, client: McpClient, requ
         ),
         (
             always(200, b'{"SECRET": 1}', "application/json"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 200, application/json)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+            ),
         ),
         (
             always(200, b"{not json", "application/json"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 200, application/json)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+            ),
         ),
         (
             always(200, b"[" * 100_000, "application/json"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 200, application/json)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+            ),
         ),
         (
             always(200, b"data: SECRET\n\n", "text/event-stream"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 200, text/event-stream)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 answered, but not with MCP (HTTP 200, text/event-stream).",
+            ),
         ),
         (
             always(302, Location="http://169.254.169.254/SECRET"),
-            ("unhealthy", "http_status", "127.0.0.1 redirects to another address, which is not followed."),
+            (
+                "unhealthy",
+                "http_status",
+                "127.0.0.1 redirects to another address, which is not followed.",
+            ),
         ),
         (
             always(307, Location="/mcp"),
@@ -144,13 +185,17 @@ def test_the_headers_of_the_target_open_it(fixture: str, client: McpClient, requ
             (
                 "unhealthy",
                 "not_mcp",
-                "127.0.0.1 answered with a body that cannot be decoded: it is not the gzip that its Content-Encoding "
-                "says. It has to send sound gzip, or no Content-Encoding.",
+                (
+                    "127.0.0.1 answered with a body that cannot be decoded: it is not the gzip that"
+                    " its Content-Encoding says. It has to send sound gzip, or no Content-Encoding."
+                ),
             ),
         ),
     ],
 )
-def test_an_answer_that_is_no_mcp_is_named(answer: Any, expected: tuple[str, str, str], client: McpClient) -> None:
+def test_an_answer_that_is_no_mcp_is_named(
+    answer: Any, expected: tuple[str, str, str], client: McpClient
+) -> None:
     with raw_server(answer) as server:
         result = client.probe(http(server.url("/SECRET?key=SECRET")))
     status, reason, message = expected
@@ -175,7 +220,8 @@ def test_a_refused_post_ends_an_sse_conversation_at_once(client: McpClient) -> N
             connection.sendall(reply(401, WWW_Authenticate="Bearer"))
             return
         connection.sendall(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: endpoint\ndata: /post\n\n"
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: endpoint\ndata:"
+            b" /post\n\n"
         )
         server.stop.wait(60)
 
@@ -189,7 +235,11 @@ def test_a_refused_post_ends_an_sse_conversation_at_once(client: McpClient) -> N
 def test_a_closed_port_is_refused(client: McpClient) -> None:
     port = free_port()
     result = client.probe(http(f"http://127.0.0.1:{port}/mcp"))
-    assert told(result) == ("unhealthy", "refused", f"127.0.0.1 refused the connection on port {port}.")
+    assert told(result) == (
+        "unhealthy",
+        "refused",
+        f"127.0.0.1 refused the connection on port {port}.",
+    )
 
 
 def test_an_unknown_name_is_told(client: McpClient) -> None:
@@ -210,7 +260,11 @@ def test_a_forbidden_address_is_blocked_without_a_connection() -> None:
     with raw_server(always(200)) as server:
         result = McpClient(OutboundPolicy()).probe(http(server.url()))
         assert server.connections == 0
-    assert told(result) == ("unhealthy", "blocked", "The address of 127.0.0.1 is not allowed by the outbound policy.")
+    assert told(result) == (
+        "unhealthy",
+        "blocked",
+        "The address of 127.0.0.1 is not allowed by the outbound policy.",
+    )
 
 
 def test_a_certificate_that_nobody_trusts_is_told(client: McpClient, tmp_path: Path) -> None:
@@ -237,7 +291,9 @@ def test_plain_http_on_the_tls_port_is_told(client: McpClient) -> None:
 
 
 def drip(connection: socket.socket, request: Seen, server: RawServer) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    )
     while not server.stop.wait(0.05):
         connection.sendall(b" ")
 
@@ -249,7 +305,9 @@ def endless_events(connection: socket.socket, request: Seen, server: RawServer) 
 
 
 @pytest.mark.parametrize("handler", [hang, drip, endless_events])
-def test_whoever_hangs_or_drips_is_left_after_the_time_limit(handler: Any, client: McpClient) -> None:
+def test_whoever_hangs_or_drips_is_left_after_the_time_limit(
+    handler: Any, client: McpClient
+) -> None:
     with raw_server(handler) as server:
         began = time.monotonic()
         result = client.probe(http(server.url(), timeout=0.5))
@@ -260,7 +318,10 @@ def test_whoever_hangs_or_drips_is_left_after_the_time_limit(handler: Any, clien
 
 def test_a_flood_is_cut_off(client: McpClient) -> None:
     def flood(connection: socket.socket, request: Seen, server: RawServer) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:"
+            b" 1000000000\r\n\r\n"
+        )
         while not server.stop.is_set():
             connection.sendall(b" " * 1_000_000)
 
@@ -274,7 +335,9 @@ def test_the_session_of_an_older_server_is_ended(client: McpClient) -> None:
     with raw_server(older()) as server:
         result = client.probe(http(server.url()))
     assert result.protocol_version == "2025-11-25"
-    assert [seen.headers["mcp-session-id"] for seen in server.seen if seen.method == "DELETE"] == ["s-1"]
+    assert [seen.headers["mcp-session-id"] for seen in server.seen if seen.method == "DELETE"] == [
+        "s-1"
+    ]
 
 
 def test_the_stream_that_an_older_server_need_not_offer_is_no_matter(client: McpClient) -> None:
@@ -289,7 +352,9 @@ def test_what_a_server_calls_itself_is_made_harmless(client: McpClient) -> None:
     assert result.server_version == "9" * 200
 
 
-def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(client: McpClient) -> None:
+def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(
+    client: McpClient,
+) -> None:
     with raw_server(older(DELETE=hang)) as server:
         began = time.monotonic()
         result = client.probe(http(server.url(), timeout=60), timeout=60)
@@ -300,7 +365,13 @@ def test_a_server_that_will_not_end_its_session_is_healthy_and_costs_a_second(cl
 
 
 def test_a_version_from_the_future_is_told(client: McpClient) -> None:
-    error = {"error": {"code": -32022, "message": "no", "data": {"supported": ["2099-01-01"], "requested": "x"}}}
+    error = {
+        "error": {
+            "code": -32022,
+            "message": "no",
+            "data": {"supported": ["2099-01-01"], "requested": "x"},
+        }
+    }
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         body = json.dumps({"jsonrpc": "2.0", "id": request.json["id"], **error}).encode()
@@ -308,11 +379,17 @@ def test_a_version_from_the_future_is_told(client: McpClient) -> None:
 
     with raw_server(handle) as server:
         result = client.probe(http(server.url()))
-    assert told(result) == ("unhealthy", "not_mcp", "127.0.0.1 speaks no version of MCP that the portal knows.")
+    assert told(result) == (
+        "unhealthy",
+        "not_mcp",
+        "127.0.0.1 speaks no version of MCP that the portal knows.",
+    )
 
 
 def test_a_header_that_cannot_be_sent_is_an_answer(client: McpClient) -> None:
     for transport in ("http", "sse"):
-        result = client.probe(Target(transport, "http://127.0.0.1:1/", headers={"X-Key": "SECRET\r\nX: 1"}))
+        result = client.probe(
+            Target(transport, "http://127.0.0.1:1/", headers={"X-Key": "SECRET\r\nX: 1"})
+        )
         assert result.reason == "blocked"
         assert "SECRET" not in result.message

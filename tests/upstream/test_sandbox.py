@@ -1,4 +1,5 @@
-"""What the sandbox of commands shows and keeps back, each for real; and why it is refused where it cannot be made."""
+"""What the sandbox of commands shows and keeps back, each for real; and why it is refused where it
+cannot be made."""
 
 import json
 import os
@@ -40,8 +41,12 @@ def run(sandbox: Sandbox, *argv: str, home: str = "") -> subprocess.CompletedPro
     return subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=False)
 
 
-def test_the_portal_s_data_is_covered_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, tools, config = tmp_path / "app" / "var", tmp_path / "app" / "var" / "tools", tmp_path / "app" / "c.yaml"
+def test_the_portal_s_data_is_covered_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "app" / "var"
+    tools = tmp_path / "app" / "var" / "tools"
+    config = tmp_path / "app" / "c.yaml"
     tools.mkdir(parents=True)
     for path in (tmp_path, tmp_path / "app", data):
         path.chmod(0o755)
@@ -52,7 +57,10 @@ def test_the_portal_s_data_is_covered_wherever_it_lies(tmp_path: Path, monkeypat
     sandbox = Sandbox(readable=[str(tmp_path / "app")], hidden=[data, config])
     assert sandbox.refusal() == ""
     seen = run(sandbox, "/bin/cat", str(data / "portal.db"), str(config), str(tools / "tool"))
-    assert (seen.stdout, "portal.db: No such file" in seen.stderr) == ("SECRET", True)  # the tool, and it alone
+    assert (seen.stdout, "portal.db: No such file" in seen.stderr) == (
+        "SECRET",
+        True,
+    )  # the tool, and it alone
     (tmp_path / "link").symlink_to(tmp_path / "app")
     for shown, hidden in (("link", "app/var"), ("app", "link/var"), ("link", "link/var")):
         linked = Sandbox(readable=[str(tmp_path / shown)], hidden=[tmp_path / hidden])
@@ -109,14 +117,21 @@ def test_saved_servers_keep_homes_apart_and_lose_them_when_they_are_gone(tmp_pat
 
 @pytest.mark.parametrize(
     "other",
-    [("/bin/ls", "-A"), ("/bin/sh", "-c", "ls", "--", "kept"), ("/bin/sh", "-c", "ls "), ("/bin/sh", "-c ls")],
+    [
+        ("/bin/ls", "-A"),
+        ("/bin/sh", "-c", "ls", "--", "kept"),
+        ("/bin/sh", "-c", "ls "),
+        ("/bin/sh", "-c ls"),
+    ],
 )
 def test_another_command_gets_a_home_of_its_own(tmp_path: Path, other: tuple[str, ...]) -> None:
     sandbox = Sandbox(homes=tmp_path / "homes", hidden=[tmp_path])
     command = ("/bin/sh", "-c", "ls; echo SECRET > kept")
     assert [run(sandbox, *command, home="one").stdout for _ in range(2)] == ["", "kept\n"]
     assert "kept" not in run(sandbox, *other, home="one").stdout
-    assert run(sandbox, *command, home="one").stdout == "", "the folder before is gone, also for whoever changes back"
+    assert run(sandbox, *command, home="one").stdout == "", (
+        "the folder before is gone, also for whoever changes back"
+    )
     assert len(list((tmp_path / "homes").rglob("kept"))) == 1
 
 
@@ -129,12 +144,15 @@ def test_no_descriptor_is_inherited(tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         launch = Sandbox().launch(["/bin/ls", "-l", "/proc/self/fd"], {})
-        listed = subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=False).stdout
+        listed = subprocess.run(
+            launch.argv, env=launch.env, capture_output=True, text=True, check=False
+        ).stdout
     assert str(tmp_path) not in listed
 
 
 def test_a_program_in_a_closed_folder_can_be_started(tmp_path: Path) -> None:
-    """As a Python that lies in root's home folder does: what PATH names is shown, and not what is beside it."""
+    """As a Python that lies in root's home folder does: what PATH names is shown, and not what is
+    beside it."""
     folder = tmp_path / "closed" / "bin"
     folder.mkdir(parents=True)
     (folder / "tool").write_text("#!/bin/sh\nls -a $(dirname $0)/..\n")
@@ -162,7 +180,9 @@ print(json.dumps({
 
 def inside(**options: Any) -> dict[str, Any]:
     launch = Sandbox().launch(["/usr/bin/python3", "-c", INSIDE], {"API_TOKEN": "its own"})
-    ended = subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=True, **options)
+    ended = subprocess.run(
+        launch.argv, env=launch.env, capture_output=True, text=True, check=True, **options
+    )
     return dict(json.loads(ended.stdout))
 
 
@@ -170,19 +190,40 @@ def test_a_command_is_apart_from_the_host_in_every_way() -> None:
     as_root = os.geteuid() == 0
     seen = inside(start_new_session=True, **({"extra_groups": [4242]} if as_root else {}))
     shared = {"user"} if as_root else set()
-    same = {name for name, link in seen["namespaces"].items() if os.readlink(f"/proc/self/ns/{name}") == link}
+    same = {
+        name
+        for name, link in seen["namespaces"].items()
+        if os.readlink(f"/proc/self/ns/{name}") == link
+    }
     assert same == shared
     assert (seen["held"], seen["gains none"]) == (0, "1")
     if as_root:
         assert seen["uid"] != 0
         assert seen["gid"] != 0
         assert seen["groups"] in ([], [seen["gid"]])
-    assert seen["session"] not in (os.getsid(0), 0), "it has a session of its own, and so no terminal"
+    assert seen["session"] not in (
+        os.getsid(0),
+        0,
+    ), "it has a session of its own, and so no terminal"
     assert (seen["home"], seen["here"]) == (HOME, HOME)
     assert set(seen["dev"]) <= {
-        "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
-        "tty", "urandom", "zero",
-    }  # fmt: skip
+        "console",
+        "core",
+        "fd",
+        "full",
+        "mqueue",
+        "null",
+        "ptmx",
+        "pts",
+        "random",
+        "shm",
+        "stderr",
+        "stdin",
+        "stdout",
+        "tty",
+        "urandom",
+        "zero",
+    }
     assert not {"shadow", "gshadow", "ssh", "sudoers", "hostname", "machine-id"} & set(seen["etc"])
     assert all(0 < size <= TMP_BYTES for size in seen["sizes"].values())
 
@@ -195,7 +236,11 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
     found = inside()["environment"]
     assert "SECRET" not in str(found)
-    assert (found["HOME"], found["HTTP_PROXY"], found["API_TOKEN"]) == (HOME, "http://proxy.example", "its own")
+    assert (found["HOME"], found["HTTP_PROXY"], found["API_TOKEN"]) == (
+        HOME,
+        "http://proxy.example",
+        "its own",
+    )
 
 
 def test_nothing_of_the_system_can_be_written(tmp_path: Path) -> None:
@@ -203,7 +248,15 @@ def test_nothing_of_the_system_can_be_written(tmp_path: Path) -> None:
     seen = run(Sandbox(), "/bin/cat", "/proc/self/mounts").stdout.splitlines()
     mounts = {words[1]: words[3].split(",") for words in (line.split() for line in seen)}
     own = {path for path, options in mounts.items() if "rw" in options}
-    assert own <= {"/tmp", "/dev/shm", "/dev/pts", "/dev", "/proc", HOME, *(p for p in own if p.startswith("/dev/"))}
+    assert own <= {
+        "/tmp",
+        "/dev/shm",
+        "/dev/pts",
+        "/dev",
+        "/proc",
+        HOME,
+        *(p for p in own if p.startswith("/dev/")),
+    }
     assert "ro" in mounts["/"]
     assert "ro" in mounts["/usr"]
 
@@ -211,11 +264,17 @@ def test_nothing_of_the_system_can_be_written(tmp_path: Path) -> None:
 def test_a_command_ends_with_who_started_it(tmp_path: Path) -> None:
     mark = f"ends-{tmp_path.name}-{os.getpid()}"
     launch = Sandbox().launch(["/bin/sh", "-c", "echo up; sleep 60; :", mark], {})
-    starter = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=1).pid, flush=True); input()"
+    starter = (
+        "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=1).pid, flush=True);"
+        " input()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", starter, *launch.argv], env=launch.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", starter, *launch.argv],
+        env=launch.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    ) as started:  # fmt: skip
+    ) as started:
         assert started.stdout
         assert "up\n" in {started.stdout.readline(), started.stdout.readline()}
         assert _runs(mark)
@@ -232,11 +291,17 @@ def _runs(mark: str) -> bool:
 
 def test_home_folders_are_closed_to_others(tmp_path: Path) -> None:
     run(Sandbox(homes=tmp_path / "homes"), "/bin/true", home="one")
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "homes").rglob("*") if path.is_dir()}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "homes").rglob("*")
+        if path.is_dir()
+    }
     assert modes | {stat.S_IMODE((tmp_path / "homes").stat().st_mode)} == {0o700}
 
 
-def test_a_home_folder_holds_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_holds_no_more_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("portal.upstream.sandbox.HOME_BYTES", 64 * 1024)
     monkeypatch.setattr("portal.upstream.sandbox.HOME_FILES", 20)
     sandbox = Sandbox(homes=tmp_path / "homes")
@@ -246,7 +311,9 @@ def test_a_home_folder_holds_no_more_than_it_may(tmp_path: Path, monkeypatch: py
         subprocess.run(launch.argv, env=launch.env, check=True)
         return launch.overfills_home()
 
-    assert not after("mkdir a; head -c 30000 /dev/zero > a/b; ln -s / everything; truncate -s 1G sparse")
+    assert not after(
+        "mkdir a; head -c 30000 /dev/zero > a/b; ln -s / everything; truncate -s 1G sparse"
+    )
     assert after("mkdir -p a/b; head -c 50000 /dev/zero > a/b/c; head -c 50000 /dev/zero > d")
     assert after("mkdir a; cd a; for n in 1 2 3 4 5 6 7 8 9 10 11; do mkdir $n; : > $n/x; done")
 

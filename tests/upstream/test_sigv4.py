@@ -1,4 +1,5 @@
-"""AWS Signature Version 4: AWS's published vectors, and a real upstream that works the signature out for itself."""
+"""AWS Signature Version 4: AWS's published vectors, and a real upstream that works the signature
+out for itself."""
 
 import hashlib
 import hmac
@@ -30,35 +31,117 @@ UNRESERVED = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 @pytest.mark.parametrize(
     ("method", "path", "query", "headers", "body", "signature"),
     [
-        ("GET", "/", "", HOST, b"", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-        ("POST", "/", "", HOST, b"", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
-        ("POST", "/", "", FORM, b"Param1=value1", "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a"),
-        ("GET", "/", "Param2=value2&Param1=value1", HOST, b"",
-         "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"),
-        ("GET", "/", "%E1%88%B4=bar", HOST, b"", "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04"),
-        ("GET", "/", f"{UNRESERVED}={UNRESERVED}", HOST, b"",
-         "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197"),
-        ("GET", f"/{UNRESERVED}", "", HOST, b"", "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f"),
-        ("GET", "/\u1234", "", HOST, b"", "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85"),
-        ("GET", "/example/..", "", HOST, b"", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-        ("GET", "/./", "", HOST, b"", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-        ("GET", "/", "", {**HOST, "My-Header1": " value1", "My-Header2": ' "a   b   c"'}, b"",
-         "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736"),
+        (
+            "GET",
+            "/",
+            "",
+            HOST,
+            b"",
+            "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+        ),
+        (
+            "POST",
+            "/",
+            "",
+            HOST,
+            b"",
+            "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+        ),
+        (
+            "POST",
+            "/",
+            "",
+            FORM,
+            b"Param1=value1",
+            "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+        ),
+        (
+            "GET",
+            "/",
+            "Param2=value2&Param1=value1",
+            HOST,
+            b"",
+            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+        ),
+        (
+            "GET",
+            "/",
+            "%E1%88%B4=bar",
+            HOST,
+            b"",
+            "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04",
+        ),
+        (
+            "GET",
+            "/",
+            f"{UNRESERVED}={UNRESERVED}",
+            HOST,
+            b"",
+            "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197",
+        ),
+        (
+            "GET",
+            f"/{UNRESERVED}",
+            "",
+            HOST,
+            b"",
+            "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+        ),
+        (
+            "GET",
+            "/\u1234",
+            "",
+            HOST,
+            b"",
+            "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85",
+        ),
+        (
+            "GET",
+            "/example/..",
+            "",
+            HOST,
+            b"",
+            "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+        ),
+        (
+            "GET",
+            "/./",
+            "",
+            HOST,
+            b"",
+            "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+        ),
+        (
+            "GET",
+            "/",
+            "",
+            {**HOST, "My-Header1": " value1", "My-Header2": ' "a   b   c"'},
+            b"",
+            "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_published_vectors(
     method: str, path: str, query: str, headers: dict[str, str], body: bytes, signature: str
 ) -> None:
     """Names and results are of AWS's aws4_testsuite (us-east-1, "service")."""
     made = authorization(SUITE, method, path, query, headers, body)
-    assert made.startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, ")
+    assert made.startswith(
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+    )
     assert made.endswith(f"Signature={signature}")
 
 
 def test_the_example_of_the_user_guide() -> None:
     signing = AwsSigning("AKIDEXAMPLE", KEY, region="us-east-1", service="iam")
-    headers = {"Host": "iam.amazonaws.com", **DATE, "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    assert authorization(signing, "GET", "/", "Action=ListUsers&Version=2010-05-08", headers, b"") == (
+    headers = {
+        "Host": "iam.amazonaws.com",
+        **DATE,
+        "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
+    }
+    assert authorization(
+        signing, "GET", "/", "Action=ListUsers&Version=2010-05-08", headers, b""
+    ) == (
         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, "
         "SignedHeaders=content-type;host;x-amz-date, "
         "Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
@@ -66,7 +149,8 @@ def test_the_example_of_the_user_guide() -> None:
 
 
 class Gate:
-    """An ASGI door that lets in only what is signed with `secret` over exactly what arrived, and not long ago."""
+    """An ASGI door that lets in only what is signed with `secret` over exactly what arrived, and
+    not long ago."""
 
     def __init__(self, app: Any, secret: str) -> None:
         self.app, self.secret, self.tokens = app, secret, set[str]()
@@ -74,13 +158,17 @@ class Gate:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        body, more = b"", scope["method"] == "POST"
+        body = b""
+        more = scope["method"] == "POST"
         while more:
             message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+            body = body + message.get("body", b"")
+            more = message.get("more_body", False)
         if not self.is_right(scope, body):
             await send({"type": "http.response.start", "status": 403, "headers": []})
-            return await send({"type": "http.response.body", "body": b"The signature does not match."})
+            return await send(
+                {"type": "http.response.body", "body": b"The signature does not match."}
+            )
         given = [{"type": "http.request", "body": body}]
 
         async def again() -> Any:
@@ -92,7 +180,9 @@ class Gate:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         parts = dict(part.split("=", 1) for part in rest.split(", ") if "=" in part)
-        if scheme != "AWS4-HMAC-SHA256" or not {"host", "x-amz-date"} <= set(parts["SignedHeaders"].split(";")):
+        if scheme != "AWS4-HMAC-SHA256" or not {"host", "x-amz-date"} <= set(
+            parts["SignedHeaders"].split(";")
+        ):
             return False
         at = datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         _, *place = parts["Credential"].split("/")
@@ -114,7 +204,9 @@ class Gate:
 def served(gate: Gate) -> Iterator[str]:
     """The gate on a free port, in a thread of its own."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(gate, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(gate, host="127.0.0.1", port=port, log_level="warning", lifespan="on")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not accepts(port):
@@ -128,7 +220,8 @@ def served(gate: Gate) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def gate() -> Iterator[tuple[Gate, str]]:
-    """A real MCP server behind such a door, and its URL, of which a query and an encoded name are part."""
+    """A real MCP server behind such a door, and its URL, of which a query and an encoded name are
+    part."""
     mcp = MCPServer("signed", log_level="WARNING")
 
     @mcp.tool()
@@ -140,10 +233,18 @@ def gate() -> Iterator[tuple[Gate, str]]:
         yield door, f"{url}?qualifier=a%20b&arn=x%3Ay"
 
 
-def test_a_server_that_checks_the_signature_is_called(client: McpClient, gate: tuple[Gate, str]) -> None:
+def test_a_server_that_checks_the_signature_is_called(
+    client: McpClient, gate: tuple[Gate, str]
+) -> None:
     door, url = gate
-    target = Target("http", url, signing=AwsSigning("AKIDEXAMPLE", KEY, session_token="token-1", region="eu-west-1"))
-    assert client.call_tool(target, "add", {"a": 2, "b": 3}).wire["structuredContent"] == {"result": 5}
+    target = Target(
+        "http",
+        url,
+        signing=AwsSigning("AKIDEXAMPLE", KEY, session_token="token-1", region="eu-west-1"),
+    )
+    assert client.call_tool(target, "add", {"a": 2, "b": 3}).wire["structuredContent"] == {
+        "result": 5
+    }
     assert [tool.name for tool in client.list_tools(target)] == ["add"]
     assert door.tokens == {"token-1"}
 

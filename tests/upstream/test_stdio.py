@@ -1,4 +1,5 @@
-"""Commands on this host: off by default, allow-listed, in a clean environment, and ended with their children."""
+"""Commands on this host: off by default, allow-listed, in a clean environment, and ended with their
+children."""
 
 import contextlib
 import os
@@ -20,7 +21,8 @@ from portal.upstream.sandbox import Sandbox
 from tests.peers import EVERYTHING, need_sandbox, unavailable
 from tests.upstream.raw import PROMPT
 
-# A command with a child in a session of its own, both deaf to polite requests and known by their first argument.
+# A command with a child in a session of its own, both deaf to polite requests and known by their
+# first argument.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -28,7 +30,13 @@ code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time
 child = subprocess.Popen([sys.executable, "-c", code, sys.argv[1]], start_new_session=True)
 time.sleep(60)
 """
-CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "UV_SYSTEM_CERTS")
+CERTIFICATES = (
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "UV_SYSTEM_CERTS",
+)
 WAYS = ("HTTPS_PROXY",)
 SHOW_ENVIRONMENT = """
 import json, os, sys
@@ -44,7 +52,9 @@ for line in sys.stdin:
 
 
 def python(code: str, *more: str, timeout: float = 10, env: dict[str, str] | None = None) -> Target:
-    return Target("stdio", command="python", args=("-c", code, *more), timeout=timeout, env=env or {})
+    return Target(
+        "stdio", command="python", args=("-c", code, *more), timeout=timeout, env=env or {}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +65,9 @@ def _own_python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_echo_server_answers_over_stdio(stdio_client: McpClient, echo_stdio: Target) -> None:
     result = stdio_client.probe(echo_stdio, with_tools=True, timeout=20)
     assert (result.status, result.server_name, len(result.tools or ())) == ("healthy", "echo", 5)
-    assert stdio_client.call_tool(echo_stdio, "add", {"a": 2, "b": 3}).wire["structuredContent"] == {"result": 5}
+    assert stdio_client.call_tool(echo_stdio, "add", {"a": 2, "b": 3}).wire[
+        "structuredContent"
+    ] == {"result": 5}
 
 
 def test_a_server_of_the_older_generation_answers_over_stdio(stdio_client: McpClient) -> None:
@@ -78,7 +90,18 @@ def test_stdio_is_off_unless_the_operator_switched_it_on(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "command", ["bash", "sh", "env", "/usr/bin/python3", "./python", "../python3", "python3 ", "bin\\python", ""]
+    "command",
+    [
+        "bash",
+        "sh",
+        "env",
+        "/usr/bin/python3",
+        "./python",
+        "../python3",
+        "python3 ",
+        "bin\\python",
+        "",
+    ],
 )
 def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: McpClient) -> None:
     result = stdio_client.probe(Target("stdio", command=command, args=("-c", "print(1)")))
@@ -89,12 +112,19 @@ def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: Mcp
 
 
 def test_the_operator_adds_a_command_by_its_bare_name() -> None:
-    client = McpClient(OutboundPolicy(), stdio_enabled=True, stdio_commands=frozenset({"true", "/bin/true"}))
-    assert client.probe(Target("stdio", command="true")).message == "The command true ended before it answered."
+    client = McpClient(
+        OutboundPolicy(), stdio_enabled=True, stdio_commands=frozenset({"true", "/bin/true"})
+    )
+    assert (
+        client.probe(Target("stdio", command="true")).message
+        == "The command true ended before it answered."
+    )
     assert client.probe(Target("stdio", command="/bin/true")).reason == "blocked"
 
 
-def test_a_command_that_is_not_here_is_told(stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_not_here_is_told(
+    stdio_client: McpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     result = stdio_client.probe(Target("stdio", command="npx"))
     assert (result.status, result.reason, result.message) == (
@@ -106,7 +136,11 @@ def test_a_command_that_is_not_here_is_told(stdio_client: McpClient, monkeypatch
 
 def test_arguments_pass_no_shell(stdio_client: McpClient, tmp_path: Path) -> None:
     mark = tmp_path / "made-by-a-shell"
-    stdio_client.probe(Target("stdio", command="python", args=("-c", "pass", f"; touch {mark}", f"$(touch {mark})")))
+    stdio_client.probe(
+        Target(
+            "stdio", command="python", args=("-c", "pass", f"; touch {mark}", f"$(touch {mark})")
+        )
+    )
     assert not mark.exists()
 
 
@@ -119,10 +153,18 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("HTTP_PROXY", "http://somebody:SECRET@proxy.example:3128")
-    outcome = stdio_client.call_tool(python(SHOW_ENVIRONMENT, env={"API_TOKEN": "theirs"}), "show", {})
+    outcome = stdio_client.call_tool(
+        python(SHOW_ENVIRONMENT, env={"API_TOKEN": "theirs"}), "show", {}
+    )
     environment = outcome.wire["structuredContent"]
     # Python itself adds LC_CTYPE when it coerces the C locale, the shell where it is and was.
-    assert set(environment) - {"LC_CTYPE", "PWD", "OLDPWD"} == {"PATH", "HOME", "LANG", "API_TOKEN", *WAYS}
+    assert set(environment) - {"LC_CTYPE", "PWD", "OLDPWD"} == {
+        "PATH",
+        "HOME",
+        "LANG",
+        "API_TOKEN",
+        *WAYS,
+    }
     assert environment["API_TOKEN"] == "theirs"
     assert environment["HOME"] == "/home/command"
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
@@ -148,7 +190,9 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
         {"A": "SECRET\0"},
     ],
 )
-def test_variables_that_run_other_code_are_refused(env: dict[str, str], stdio_client: McpClient) -> None:
+def test_variables_that_run_other_code_are_refused(
+    env: dict[str, str], stdio_client: McpClient
+) -> None:
     result = stdio_client.probe(python("print(1)", env=env))
     assert result.reason == "blocked"
     assert "SECRET" not in result.message
@@ -181,7 +225,9 @@ def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) 
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(stdio_client.probe, python(STUBBORN, mark, timeout=2.5))
-        assert _seen(mark, lambda pids: len(pids) >= 4)  # two of the sandbox, the command and its child
+        assert _seen(
+            mark, lambda pids: len(pids) >= 4
+        )  # two of the sandbox, the command and its child
         result = asked.result()
     assert time.monotonic() - began < PROMPT
     assert (result.status, result.reason, result.message) == (
@@ -212,10 +258,16 @@ def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: Mcp
             60,
             "The command python ended before it answered.",
         ),
-        ("print('no json at all', flush=True); import sys; sys.stdin.read()", 1, "python did not answer within 1 s."),
+        (
+            "print('no json at all', flush=True); import sys; sys.stdin.read()",
+            1,
+            "python did not answer within 1 s.",
+        ),
     ],
 )
-def test_a_command_that_speaks_no_mcp_is_told(code: str, timeout: float, message: str, stdio_client: McpClient) -> None:
+def test_a_command_that_speaks_no_mcp_is_told(
+    code: str, timeout: float, message: str, stdio_client: McpClient
+) -> None:
     result: Any = stdio_client.probe(python(code, timeout=timeout), timeout=timeout)
     assert result.message == message
 
@@ -238,12 +290,15 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("how", ["at once", "without end"])
-def test_a_home_folder_that_is_filled_is_deleted(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_that_is_filled_is_deleted(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("portal.upstream.sandbox.HOME_BYTES", 2_000_000)
     sandbox = Sandbox(homes=tmp_path / "homes")
     need_sandbox(sandbox)
     target = replace(python(FILLS, how, timeout=60), home="one")
-    client, began = McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox), time.monotonic()
+    client = McpClient(OutboundPolicy(), stdio_enabled=True, sandbox=sandbox)
+    began = time.monotonic()
     assert client.probe(target, timeout=30).status == "healthy"
     [home] = (tmp_path / "homes").glob("*/*")
     if how == "at once":

@@ -44,7 +44,9 @@ def _size(value: Any) -> int:
 def _some(source: random.Random, depth: int = 4) -> Any:
     kind = source.randrange(5 if depth else 3)
     if kind < 2:
-        return "".join(source.choice('a",[{}]:\\\n\r\t é\u2028') for _ in range(source.randrange(8)))
+        return "".join(
+            source.choice('a",[{}]:\\\n\r\t é\u2028') for _ in range(source.randrange(8))
+        )
     if kind == 2:
         return source.choice([None, True, 1.5, -7])
     parts = [_some(source, depth - 1) for _ in range(source.randrange(5))]
@@ -55,7 +57,9 @@ def test_values_are_counted_as_they_are_however_the_text_is_cut() -> None:
     source = random.Random(9)
     for _ in range(300):
         value = _some(source)
-        text = json.dumps(value, indent=source.choice([None, 1]), ensure_ascii=source.random() < 0.5).encode()
+        text = json.dumps(
+            value, indent=source.choice([None, 1]), ensure_ascii=source.random() < 0.5
+        ).encode()
         sizes = [source.randrange(4) for _ in range(len(text))]
         assert _counted(text, sizes) == _counted(text, []) == _size(value)
 
@@ -118,7 +122,9 @@ SLOW: dict[str, Callable[[], str]] = {
     "a million digits after the point": lambda: HEAD + "x: 1." + "9" * 1_000_000,
     "a million values": lambda: HEAD + "x: [" + "1," * 1_000_000 + "]",
     "a million keys": lambda: HEAD + "".join(f"k{n}: 1\n" for n in range(500_000)),
-    "a million keys in JSON": lambda: '{"openapi": "3.1.0", ' + ",".join(f'"k{n}": 1' for n in range(400_000)) + "}",
+    "a million keys in JSON": lambda: (
+        '{"openapi": "3.1.0", ' + ",".join(f'"k{n}": 1' for n in range(400_000)) + "}"
+    ),
     "many documents": lambda: "---\n" * 100_000,
     "deep": lambda: HEAD + "x: " + "[" * 100_000,
     "deep in JSON": lambda: '{"openapi": ' * 100_000,

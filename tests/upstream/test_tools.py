@@ -1,4 +1,5 @@
-"""Listing and calling tools, with the upstream's own JSON and the faults of the wire (spec/3-security.md, 8)."""
+"""Listing and calling tools, with the upstream's own JSON and the faults of the wire
+(spec/3-security.md, 8)."""
 
 import logging
 import socket
@@ -32,7 +33,9 @@ def names(tools: tuple[ToolDefinition, ...]) -> list[str]:
     return [tool.name for tool in tools]
 
 
-def test_the_tools_of_the_echo_server_come_as_it_sent_them(client: McpClient, echo_server: str) -> None:
+def test_the_tools_of_the_echo_server_come_as_it_sent_them(
+    client: McpClient, echo_server: str
+) -> None:
     tools = {tool.name: tool for tool in client.list_tools(Target("http", echo_server))}
     assert set(tools) == {"whoami", "show_headers", "add", "search_notes", "slow"}
     add = tools["add"]
@@ -43,13 +46,17 @@ def test_the_tools_of_the_echo_server_come_as_it_sent_them(client: McpClient, ec
     assert add.wire["outputSchema"]["type"] == "object"
 
 
-@pytest.mark.parametrize(("fixture", "transport"), [("everything_server", "http"), ("everything_sse", "sse")])
+@pytest.mark.parametrize(
+    ("fixture", "transport"), [("everything_server", "http"), ("everything_sse", "sse")]
+)
 def test_a_server_of_the_older_generation_lists_and_calls(
     fixture: str, transport: Any, client: McpClient, request: pytest.FixtureRequest
 ) -> None:
     target = Target(transport, request.getfixturevalue(fixture))
     assert {"echo", "get-sum"} <= set(names(client.list_tools(target)))
-    assert texts(client.call_tool(target, "get-sum", {"a": 2, "b": 3})) == ["The sum of 2 and 3 is 5."]
+    assert texts(client.call_tool(target, "get-sum", {"a": 2, "b": 3})) == [
+        "The sum of 2 and 3 is 5."
+    ]
     assert client.call_tool(target, "nothing-of-this-name", {}).is_error
 
 
@@ -57,13 +64,23 @@ def test_a_server_of_the_older_generation_lists_and_calls(
 def test_a_call_gives_the_wire_result(
     fixture: str, transport: Any, client: McpClient, request: pytest.FixtureRequest
 ) -> None:
-    outcome = client.call_tool(Target(transport, request.getfixturevalue(fixture)), "add", {"a": 2, "b": 3})
-    assert (outcome.wire["structuredContent"], texts(outcome), outcome.is_error) == ({"result": 5}, ["5"], False)
+    outcome = client.call_tool(
+        Target(transport, request.getfixturevalue(fixture)), "add", {"a": 2, "b": 3}
+    )
+    assert (outcome.wire["structuredContent"], texts(outcome), outcome.is_error) == (
+        {"result": 5},
+        ["5"],
+        False,
+    )
     assert outcome.duration_ms >= 0
 
 
-def test_the_targets_headers_arrive_and_nothing_else_of_ours(client: McpClient, echo_server: str) -> None:
-    target = Target("http", echo_server, headers={"X-Api-Key": "mine", "Authorization": "Bearer theirs"})
+def test_the_targets_headers_arrive_and_nothing_else_of_ours(
+    client: McpClient, echo_server: str
+) -> None:
+    target = Target(
+        "http", echo_server, headers={"X-Api-Key": "mine", "Authorization": "Bearer theirs"}
+    )
     seen = client.call_tool(target, "show_headers", {}).wire["structuredContent"]
     assert (seen["x-api-key"], seen["authorization"]) == ("mine", "Bearer theirs")
     assert "cookie" not in seen
@@ -98,7 +115,12 @@ def test_keys_that_no_specification_knows_are_kept(client: McpClient) -> None:
     def answers(method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "tools/list":
             return tool_page("one", vendorKey={"kept": None})
-        return {"resultType": "complete", "content": [], "structuredContent": {"a": None}, "_meta": {"vendor/x": 1}}
+        return {
+            "resultType": "complete",
+            "content": [],
+            "structuredContent": {"a": None},
+            "_meta": {"vendor/x": 1},
+        }
 
     with raw_server(speaking(answers)) as server:
         target = Target("http", server.url())
@@ -144,8 +166,13 @@ def test_a_tool_with_an_invalid_header_annotation_is_dropped(client: McpClient) 
         assert names(client.list_tools(Target("http", server.url()))) == ["good"]
 
 
-def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_asks(client: McpClient) -> None:
-    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_asks(
+    client: McpClient,
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
+    }
 
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         def answers(method: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +180,11 @@ def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_ask
                 return tool_page("one") | {"tools": [{"name": "one", "inputSchema": schema}]}
             if "mcp-param-region" not in request.headers:
                 return {"error": {"code": -32020, "message": "header mismatch"}}
-            return {"resultType": "complete", "content": [], "_meta": {"got": request.headers["mcp-param-region"]}}
+            return {
+                "resultType": "complete",
+                "content": [],
+                "_meta": {"got": request.headers["mcp-param-region"]},
+            }
 
         speaking(answers)(connection, request, server)
 
@@ -163,7 +194,11 @@ def test_an_argument_that_belongs_into_a_header_is_put_there_when_the_server_ask
 
 
 def test_nul_is_replaced_and_what_is_no_json_is_refused(client: McpClient) -> None:
-    answer: dict[str, Any] = {"resultType": "complete", "content": [], "structuredContent": {"a\0": ["b\0", "\\u0000"]}}
+    answer: dict[str, Any] = {
+        "resultType": "complete",
+        "content": [],
+        "structuredContent": {"a\0": ["b\0", "\\u0000"]},
+    }
     with raw_server(speaking(lambda method, params: answer)) as server:
         target = Target("http", server.url())
         wire = client.call_tool(target, "any", {}).wire
@@ -175,7 +210,11 @@ def test_nul_is_replaced_and_what_is_no_json_is_refused(client: McpClient) -> No
 
 
 def test_a_tool_list_in_a_wrong_shape_is_a_failure(client: McpClient) -> None:
-    for page in ({"resultType": "complete", "tools": "SECRET"}, tool_page("x") | {"tools": [{"inputSchema": {}}]}, {}):
+    for page in (
+        {"resultType": "complete", "tools": "SECRET"},
+        tool_page("x") | {"tools": [{"inputSchema": {}}]},
+        {},
+    ):
         with raw_server(speaking(lambda method, params, page=page: page)) as server:  # type: ignore[misc]
             with pytest.raises(UpstreamFailure) as caught:
                 client.list_tools(Target("http", server.url()))
@@ -189,26 +228,40 @@ def test_a_tool_that_asks_back_is_a_failure(client: McpClient) -> None:
         "inputRequests": {
             "q": {
                 "method": "elicitation/create",
-                "params": {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}},
+                "params": {
+                    "mode": "form",
+                    "message": "?",
+                    "requestedSchema": {"type": "object", "properties": {}},
+                },
             }
         },
     }
-    with raw_server(speaking(lambda method, params: asking)) as server, pytest.raises(UpstreamFailure) as caught:
+    with (
+        raw_server(speaking(lambda method, params: asking)) as server,
+        pytest.raises(UpstreamFailure) as caught,
+    ):
         client.call_tool(Target("http", server.url()), "any", {})
     assert caught.value.message == "The tool asks for further input, which the portal cannot give."
 
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
-def test_a_401_needs_a_sign_in(fixture: str, client: McpClient, request: pytest.FixtureRequest) -> None:
+def test_a_401_needs_a_sign_in(
+    fixture: str, client: McpClient, request: pytest.FixtureRequest
+) -> None:
     target = Target("sse" if fixture == "locked_sse" else "http", request.getfixturevalue(fixture))
-    for work in (lambda: client.list_tools(target), lambda: client.call_tool(target, "add", {"a": 1, "b": 2})):
+    for work in (
+        lambda: client.list_tools(target),
+        lambda: client.call_tool(target, "add", {"a": 1, "b": 2}),
+    ):
         with pytest.raises(UpstreamFailure) as caught:
             work()
         assert caught.value.reason == "sign_in_needed"
 
 
 @pytest.mark.parametrize("status", [401, 500, 503])
-def test_a_status_in_the_middle_of_a_conversation_is_a_failure(status: int, client: McpClient) -> None:
+def test_a_status_in_the_middle_of_a_conversation_is_a_failure(
+    status: int, client: McpClient
+) -> None:
     def handle(connection: socket.socket, request: Seen, server: RawServer) -> None:
         if request.json["method"] == "server/discover":
             speaking(lambda method, params: {})(connection, request, server)
@@ -225,13 +278,18 @@ def test_a_status_in_the_middle_of_a_conversation_is_a_failure(status: int, clie
 
 
 def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClient) -> None:
-    with raw_server(older(**{"tools/list": always(503)})) as server, pytest.raises(UpstreamFailure) as caught:
+    with (
+        raw_server(older(**{"tools/list": always(503)})) as server,
+        pytest.raises(UpstreamFailure) as caught,
+    ):
         client.list_tools(Target("http", server.url()))
     assert caught.value.message == "127.0.0.1 answered HTTP 503."
     assert server.seen[-1].method == "DELETE"
 
 
-def test_a_slow_tool_is_given_up_after_the_targets_time(client: McpClient, echo_server: str) -> None:
+def test_a_slow_tool_is_given_up_after_the_targets_time(
+    client: McpClient, echo_server: str
+) -> None:
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout, match=r"did not answer within 0\.5 s"):
         client.call_tool(Target("http", echo_server, timeout=0.5), "slow", {"seconds": 60})
@@ -249,7 +307,9 @@ def test_a_closed_port_and_a_hanging_server_are_failures(client: McpClient) -> N
 def test_a_header_that_cannot_be_sent_is_a_failure(client: McpClient) -> None:
     with pytest.raises(UpstreamFailure) as caught:
         client.list_tools(Target("http", "http://127.0.0.1:1/mcp", headers={"X-Key": "SECRET\n"}))
-    assert caught.value.message == "The value of the header X-Key has characters that are not allowed."
+    assert (
+        caught.value.message == "The value of the header X-Key has characters that are not allowed."
+    )
 
 
 def test_a_forbidden_address_is_blocked(echo_server: str) -> None:
@@ -269,8 +329,15 @@ def test_nothing_secret_is_logged(client: McpClient, caplog: pytest.LogCaptureFi
     ]
     for answer in answers:
         with raw_server(answer) as server:
-            client.probe(Target("http", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}), with_tools=True)
-            client.probe(Target("sse", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}, timeout=0.3))
+            client.probe(
+                Target("http", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}),
+                with_tools=True,
+            )
+            client.probe(
+                Target(
+                    "sse", server.url("/SECRET?key=SECRET"), headers={"X": "SECRET"}, timeout=0.3
+                )
+            )
     assert "SECRET" not in caplog.text
 
 

@@ -1,4 +1,5 @@
-"""A person in front of the pages, without a screen: opens them, fills in forms as they stand there, sends them."""
+"""A person in front of the pages, without a screen: opens them, fills in forms as they stand there,
+sends them."""
 
 import re
 from typing import Any
@@ -23,12 +24,15 @@ class Browser:
         return look_at(self.client.get(path, **options), status)
 
     def form(self, path: str, action: str | None = None) -> Tag:
-        """The form of the page at `path` that goes to `action` (itself): the last one, behind those in list rows."""
+        """The form of the page at `path` that goes to `action` (itself): the last one, behind those
+        in list rows."""
         forms = self.open(path).select(f'main form[method=post][action="{action or path}"]')
         assert forms, f"{path} has no form to {action or path}"
         return forms[-1]
 
-    def send(self, path: str, action: str | None = None, press: str = "save", **changes: Any) -> TestResponse:
+    def send(
+        self, path: str, action: str | None = None, press: str = "save", **changes: Any
+    ) -> TestResponse:
         """Send that form with `changes` to what is filled in; None leaves a field out."""
         form = self.form(path, action)
         button = form.select_one(f"button[name={press}]")
@@ -44,7 +48,8 @@ class Browser:
 
 def look_at(answer: TestResponse, status: int = 200) -> BeautifulSoup:
     """The page, where everything to fill in has a label."""
-    # A list of keys shows how each begins, and those of the tests begin with the word that no page may hold.
+    # A list of keys shows how each begins, and those of the tests begin with the word that no page
+    # may hold.
     answer.set_data(re.sub(r"sk-SECRET-(?![\w-])", "sk-", answer.get_data(as_text=True)))
     page = parse(answer, status)
     for field in page.select("input:not([type=hidden]), select, textarea"):
@@ -60,7 +65,8 @@ def text_of(part: BeautifulSoup | Tag | None) -> str:
 
 
 def sign_in(app: Any, email: str, password: str) -> str | None:
-    """Where somebody who signs in is led when they open the servers; None where they are not let in."""
+    """Where somebody who signs in is led when they open the servers; None where they are not let
+    in."""
     browser = app.test_client()
     token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
     assert token

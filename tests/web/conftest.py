@@ -31,7 +31,9 @@ def browser(signed_in: Callable[[str], Client]) -> Callable[[str], Browser]:
 def group_id(write: Write) -> str:
     """An access group that holds the server `notes`."""
     with write() as session:
-        return access_groups.create_group(session, OPERATOR, "writing", "Texts", [NOTES]).access_group_id
+        return access_groups.create_group(
+            session, OPERATOR, "writing", "Texts", [NOTES]
+        ).access_group_id
 
 
 @pytest.fixture
@@ -39,7 +41,11 @@ def changes(database: Database) -> Callable[[], list[str]]:
     """`changes()` are the fields that the last recorded change of a server names."""
 
     def of_the_last() -> list[str]:
-        query = select(AuditEvent.details).where(AuditEvent.action == "server changed").order_by(AuditEvent.at.desc())
+        query = (
+            select(AuditEvent.details)
+            .where(AuditEvent.action == "server changed")
+            .order_by(AuditEvent.at.desc())
+        )
         with database.session() as session:
             found: list[str] = session.scalars(query.limit(1)).one()["fields"]
             return found
@@ -53,13 +59,17 @@ def held(database: Database) -> Callable[[], dict[str, object]]:
 
     def opened_now() -> dict[str, object]:
         with database.session() as session:
-            return dict(opened(session, session.get_one(Server, "id-s"), credentials=True).credentials)
+            return dict(
+                opened(session, session.get_one(Server, "id-s"), credentials=True).credentials
+            )
 
     return opened_now
 
 
 @pytest.fixture
-def stdio_portal(settings: Settings, portal: object) -> Iterator[tuple[Client, Callable[[str | None], Client]]]:
+def stdio_portal(
+    settings: Settings, portal: object
+) -> Iterator[tuple[Client, Callable[[str | None], Client]]]:
     """Ada signed in, and `client`, at a portal in which stdio is on."""
     need_sandbox(Sandbox())
     allowing = settings.model_copy(update={"enable_stdio": True})
@@ -68,8 +78,14 @@ def stdio_portal(settings: Settings, portal: object) -> Iterator[tuple[Client, C
     browser = app.test_client()
     token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
     assert token
-    browser.post("/login", data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]})
-    yield Client(browser, {}), lambda name: Client(app.test_client(), {"X-API-Key": KEYS[name or "ada"]})
+    browser.post(
+        "/login",
+        data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]},
+    )
+    yield (
+        Client(browser, {}),
+        lambda name: Client(app.test_client(), {"X-API-Key": KEYS[name or "ada"]}),
+    )
     own.engine.dispose()
 
 
@@ -78,8 +94,9 @@ def toolless() -> Iterator[str]:
     """A real MCP server that offers no tool: its URL."""
     port = free_port()
     script = (
-        "import uvicorn; from mcp.server.mcpserver import MCPServer; "
-        f"uvicorn.run(MCPServer('bare').streamable_http_app(), host='127.0.0.1', port={port}, log_level='warning')"
+        "import uvicorn; from mcp.server.mcpserver import MCPServer;"
+        f" uvicorn.run(MCPServer('bare').streamable_http_app(), host='127.0.0.1', port={port},"
+        " log_level='warning')"
     )
     with start_process([sys.executable, "-c", script], bare_environment(), port):
         yield f"http://127.0.0.1:{port}/mcp"

@@ -1,4 +1,5 @@
-"""Connecting a person to an OAuth server without a screen: out by our page, through the provider, and back."""
+"""Connecting a person to an OAuth server without a screen: out by our page, through the provider,
+and back."""
 
 import re
 from typing import Any
@@ -14,7 +15,8 @@ PUBLIC = "http://127.0.0.1:8000"
 
 
 def depart(client: Client, server_id: str, **fields: Any) -> str:
-    """Press *Connect*; answers the provider's address, which the page in between leads to in two ways."""
+    """Press *Connect*; answers the provider's address, which the page in between leads to in two
+    ways."""
     form = parse(client.get(f"/credentials/{server_id}/connect")).find(
         "form", action=f"/credentials/{server_id}/connect"
     )

@@ -8,7 +8,8 @@ from werkzeug.test import TestResponse
 
 
 def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
-    """The page, after looking at what holds for all pages: title and heading, labels, ids, forms, no secret."""
+    """The page, after looking at what holds for all pages: title and heading, labels, ids, forms,
+    no secret."""
     text = answer.get_data(as_text=True)
     assert answer.status_code == status, (answer.status_code, text[:600])
     page = BeautifulSoup(text, "html.parser")
@@ -20,7 +21,9 @@ def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert len(ids) == len(set(ids)), sorted(i for i in ids if ids.count(i) > 1)
     for form in page.find_all("form", method=re.compile("post", re.I)):
-        assert form.find("input", attrs={"name": "csrf_token"}), f"{form.get('action')} has no CSRF token"
+        assert form.find("input", attrs={"name": "csrf_token"}), (
+            f"{form.get('action')} has no CSRF token"
+        )
     assert not page.find_all(style=True), "no inline style"
     assert not [tag for tag in page.find_all("script") if not tag.get("src")], "no inline script"
     return page
@@ -31,7 +34,9 @@ def filled(form: Any, **changes: Any) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for field in form.find_all(["input", "textarea", "select"]):
         name = field.get("name")
-        if not name or (field.get("type") in ("checkbox", "radio") and not field.has_attr("checked")):
+        if not name or (
+            field.get("type") in ("checkbox", "radio") and not field.has_attr("checked")
+        ):
             continue
         if field.find_parent("template"):
             continue
@@ -39,7 +44,11 @@ def filled(form: Any, **changes: Any) -> dict[str, Any]:
             chosen = field.find("option", selected=True) or field.find("option")
             data[name] = [chosen.get("value", "") if chosen else ""]
         else:
-            value = field.text.removeprefix("\n") if field.name == "textarea" else field.get("value", "")
+            value = (
+                field.text.removeprefix("\n")
+                if field.name == "textarea"
+                else field.get("value", "")
+            )
             data.setdefault(name, []).append(value)
     data.update(changes)
     return {name: value for name, value in data.items() if value is not None}

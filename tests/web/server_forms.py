@@ -10,7 +10,8 @@ from tests.web.browsing import text_of
 from tests.web.html import filled, parse
 
 As = Callable[[str | None], Client]
-NEW, EDIT = "/servers/new", "/servers/id-s/edit"
+NEW = "/servers/new"
+EDIT = "/servers/id-s/edit"
 
 
 def form_of(answer: Any, status: int = 200) -> Any:
@@ -47,4 +48,6 @@ def stored(client: As, server_id: str = "id-s") -> dict[str, Any]:
 
 
 def by_name(client: As, name: str) -> dict[str, Any]:
-    return next(s for s in client("ada").get("/v1/mcp/server").get_json() if s["server_name"] == name)
+    return next(
+        s for s in client("ada").get("/v1/mcp/server").get_json() if s["server_name"] == name
+    )

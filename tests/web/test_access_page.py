@@ -1,4 +1,5 @@
-"""Explain access in the browser and over the API: verdicts, the deciding one, and the missing step as one button."""
+"""Explain access in the browser and over the API: verdicts, the deciding one, and the missing step
+as one button."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +33,12 @@ def test_the_api_says_each_rule_and_which_decides(client: As) -> None:
     assert (found["allowed"], found["decided_by"], found["next_step"]) == (True, "grants", None)
     verdicts = {rule["rule"]: rule["verdict"] for rule in found["rules"]}
     assert verdicts == {
-        "active": "passes", "address": "passes", "open_to_all": "not_met", "admin_view": "not_met", "grants": "grants",
-    }  # fmt: skip
+        "active": "passes",
+        "address": "passes",
+        "open_to_all": "not_met",
+        "admin_view": "not_met",
+        "grants": "grants",
+    }
     assert any("Team crew is granted the server" in rule["why"] for rule in found["rules"])
 
 
@@ -42,13 +47,21 @@ def test_the_api_says_each_rule_and_which_decides(client: As) -> None:
     [
         ({"user_id": "otto", "server_id": NOTES}, "grants", "open_user"),
         ({"user_id": "mel", "server_id": "hidden"}, "grants", "open_team"),
-        ({"user_id": "mel", "server_id": "inside", "address": "203.0.113.7"}, "address", "change_reach"),
+        (
+            {"user_id": "mel", "server_id": "inside", "address": "203.0.113.7"},
+            "address",
+            "change_reach",
+        ),
         ({"user_id": "ada", "server_id": "waiting"}, "active", "open_server"),
         ({"user_id": "mel", "server_id": NOTES, "tool": "delete"}, "allowed_tools", "edit_server"),
         ({"user_id": "gone", "server_id": NOTES}, "identity", "open_user"),
         ({"key_id": "spent", "server_id": NOTES}, "identity", "issue_key"),
         ({"key_id": "narrow", "server_id": NOTES}, "grants", "issue_key"),
-        ({"key_id": "elsewhere", "server_id": NOTES, "tool": "find"}, "allowed_routes", "issue_key"),
+        (
+            {"key_id": "elsewhere", "server_id": NOTES, "tool": "find"},
+            "allowed_routes",
+            "issue_key",
+        ),
         ({"key_id": "few", "server_id": NOTES, "tool": "find"}, "tool_permissions", "issue_key"),
     ],
 )
@@ -56,7 +69,11 @@ def test_what_is_missing_is_one_step(
     client: As, write: Write, asked: dict[str, str], decided_by: str, action: str
 ) -> None:
     with write() as session:
-        for name, fields in (("hidden", {}), ("inside", {"available_on_public_internet": False}), ("waiting", {})):
+        for name, fields in (
+            ("hidden", {}),
+            ("inside", {"available_on_public_internet": False}),
+            ("waiting", {}),
+        ):
             make_server(session, name, **fields)
         session.get_one(Server, "id-waiting").approval_status = "pending_review"
         crud.update_server(session, OPERATOR, NOTES, {"allowed_tools": ["find"]})
@@ -79,9 +96,12 @@ def test_what_is_missing_is_one_step(
 def _key(session: Session, routes: tuple[str, ...] = (), **permission: Any) -> str:
     """A key of Mel's for the crew; answers its id."""
     draft = KeyDraft(
-        key_alias="spare", user_id="mel", team_id=CREW, allowed_routes=routes,
+        key_alias="spare",
+        user_id="mel",
+        team_id=CREW,
+        allowed_routes=routes,
         object_permission=ObjectPermission(**permission) if permission else None,
-    )  # fmt: skip
+    )
     return keys.issue_key(session, OPERATOR, draft).view.key_id
 
 
@@ -120,21 +140,30 @@ def test_the_page_finds_asks_and_leads_to_the_missing_step(browser: Browsing, wr
     assert "No: Otto may not use hidden" in text_of(page)
     deciding = page.select("tr[aria-current]")
     assert [text_of(row.select_one("th")) for row in deciding] == ["Grants"]
-    step = page.find("a", string=lambda text: text and "Grant hidden to team alpha" in text) or page.select_one(
-        "section .actions a.primary"
-    )
+    step = page.find(
+        "a", string=lambda text: text and "Grant hidden to team alpha" in text
+    ) or page.select_one("section .actions a.primary")
     form = ada.open(step["href"])
-    assert form.select_one("input[name=servers][value=id-hidden]"), "the form shows the server to tick"
+    assert form.select_one("input[name=servers][value=id-hidden]"), (
+        "the form shows the server to tick"
+    )
 
 
-def test_a_read_only_admin_is_told_and_led_to_nothing_they_may_not_open(browser: Browsing, write: Write) -> None:
+def test_a_read_only_admin_is_told_and_led_to_nothing_they_may_not_open(
+    browser: Browsing, write: Write
+) -> None:
     with write() as session:
         make_server(session, "inside", available_on_public_internet=False)
     asked = "user_id=mel&server_id=id-inside&address=203.0.113.7"
     page = browser("vera").open(f"/admin/access?{asked}")
     assert "An Admin can do that" in text_of(page)
     assert not page.select_one("section .actions a")
-    assert browser("ada").open(f"/admin/access?{asked}").select_one("section .actions a")["href"].endswith("/edit")
+    assert (
+        browser("ada")
+        .open(f"/admin/access?{asked}")
+        .select_one("section .actions a")["href"]
+        .endswith("/edit")
+    )
     browser("mel").open(f"/admin/access?{asked}", 404)
 
 

@@ -35,7 +35,9 @@ def test_wrong_password_and_unknown_person_get_the_same_answer(app: Flask) -> No
     assert answers[0] == answers[1]
 
 
-def test_a_deactivated_person_cannot_come_in_and_is_out_at_once(app: Flask, signed_in: SignedIn, write: Write) -> None:
+def test_a_deactivated_person_cannot_come_in_and_is_out_at_once(
+    app: Flask, signed_in: SignedIn, write: Write
+) -> None:
     """Sessions end with the account."""
     mel = signed_in("mel")
     with write() as session:
@@ -54,7 +56,8 @@ def test_too_many_tries_are_stopped(app: Flask) -> None:
 
 
 def test_sign_in_changes_the_session_id_and_sign_out_ends_it(app: Flask) -> None:
-    """A session id planted before sign-in is worth nothing, and a copied cookie nothing after sign-out."""
+    """A session id planted before sign-in is worth nothing, and a copied cookie nothing after
+    sign-out."""
     browser = app.test_client()
     client = Client(browser, {})
     form = parse(client.get("/login")).find("form", action="/login")
@@ -78,9 +81,21 @@ def test_sign_in_changes_the_session_id_and_sign_out_ends_it(app: Flask) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "/a\nb", "\\\\evil", "", None,
-     "/\tevil", "http:evil", "/ok\\..\\..", "/" + "x" * 5000],
-)  # fmt: skip
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "javascript:alert(1)",
+        "/a\nb",
+        "\\\\evil",
+        "",
+        None,
+        "/\tevil",
+        "http:evil",
+        "/ok\\..\\..",
+        "/" + "x" * 5000,
+    ],
+)
 def test_next_leads_nowhere_but_here(app: Flask, target: str | None) -> None:
     """`next` is a path of ours or the start page (R-AUTHN-17)."""
     with app.test_request_context():
@@ -101,13 +116,19 @@ def test_a_deep_link_survives_the_sign_in(app: Flask) -> None:
 def test_a_one_time_password_is_changed_before_anything_else(app: Flask, write: Write) -> None:
     """Until then every page leads to the form; after it the old password is worth nothing."""
     with write() as session:
-        users.change_user(session, OPERATOR, "otto", {"password": "one time only", "must_change_password": True})
+        users.change_user(
+            session, OPERATOR, "otto", {"password": "one time only", "must_change_password": True}
+        )
     client, data = sign_in_form(app, email="otto@example.com", password="one time only")
     assert client.post("/login", data=data).status_code == 303
     assert client.get("/servers").headers["Location"].endswith("/profile/password")
     assert client.get("/v1/me").get_json()["detail"]["error"] == "forbidden"
     form = parse(client.get("/profile/password")).find("form")
-    typed = {"current_password": "one time only", "new_password": "short", "repeat_password": "short"}
+    typed = {
+        "current_password": "one time only",
+        "new_password": "short",
+        "repeat_password": "short",
+    }
     page = parse(client.post("/profile/password", data=filled(form, **typed)), 422)
     assert "characters or more" in page.text
     typed |= {"new_password": "a much longer one", "repeat_password": "a much longer one"}
@@ -119,7 +140,8 @@ def test_a_one_time_password_is_changed_before_anything_else(app: Flask, write: 
 
 def test_the_profile_lists_sessions_and_ends_them(signed_in: SignedIn) -> None:
     """One by one, and all others at once; the one that asks stays."""
-    here, there = signed_in("mel"), signed_in("mel")
+    here = signed_in("mel")
+    there = signed_in("mel")
     page = parse(here.get("/profile"))
     form = page.find("form", action=re.compile("/profile/sessions/end$"))
     assert here.post("/profile/sessions/end", data=filled(form)).status_code == 303
@@ -131,7 +153,10 @@ def test_theme_and_name_are_kept(signed_in: SignedIn) -> None:
     """The page wears the theme that was chosen."""
     mel = signed_in("mel")
     form = parse(mel.get("/profile")).find("form", action="/profile")
-    assert mel.post("/profile", data=filled(form, theme="dark", display_name="Melanie")).status_code == 303
+    assert (
+        mel.post("/profile", data=filled(form, theme="dark", display_name="Melanie")).status_code
+        == 303
+    )
     page = parse(mel.get("/servers"))
     assert page.html["data-theme"] == "dark"
     assert "Melanie" in page.text

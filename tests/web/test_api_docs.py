@@ -11,7 +11,9 @@ from tests.web.browsing import Browser, text_of
 Browsing = Callable[[str], Browser]
 
 
-def test_every_operation_is_listed_under_its_tag_and_has_a_page(browser: Browsing, app: Flask) -> None:
+def test_every_operation_is_listed_under_its_tag_and_has_a_page(
+    browser: Browsing, app: Flask
+) -> None:
     vic = browser("vic")
     listed = vic.open("/docs/api")
     addresses = {link["href"] for link in listed.select("#results a")}
@@ -29,7 +31,9 @@ def test_every_operation_is_listed_under_its_tag_and_has_a_page(browser: Browsin
             assert page.find(id=link["href"][1:]), (address, link["href"])
 
 
-def test_a_page_tells_path_parameters_body_answers_and_a_call_that_can_be_pasted(browser: Browsing) -> None:
+def test_a_page_tells_path_parameters_body_answers_and_a_call_that_can_be_pasted(
+    browser: Browsing,
+) -> None:
     page = browser("mel").open("/docs/api/teams_put_member")
     curl = text_of(page.find(id="curl"))
     assert curl.startswith("curl -X POST http://127.0.0.1:8000/v1/teams/TEAM_ID/members")
@@ -53,8 +57,12 @@ def test_what_needs_no_key_says_so_and_its_call_sends_none(browser: Browsing) ->
     assert "Bearer" not in text_of(page.find(id="curl"))
 
 
-@pytest.mark.parametrize(("q", "found"), [("put toolset", 1), ("AUDIT", 2), ("/v1/mcp/tools/call", 1), ("zebra", 0)])
-def test_the_search_wants_every_word_and_needs_no_script(browser: Browsing, q: str, found: int) -> None:
+@pytest.mark.parametrize(
+    ("q", "found"), [("put toolset", 1), ("AUDIT", 2), ("/v1/mcp/tools/call", 1), ("zebra", 0)]
+)
+def test_the_search_wants_every_word_and_needs_no_script(
+    browser: Browsing, q: str, found: int
+) -> None:
     page = browser("mel").open(f"/docs/api?q={q}")
     assert len(page.select("#results tbody tr")) == found
     assert page.find("input", id="q")["value"] == q

@@ -41,14 +41,23 @@ def test_what_people_store_is_told_by_the_servers_name(
 ) -> None:
     with write() as session:
         variables = [{"name": "TOKEN", "scope": "user"}]
-        make_server(session, "own", is_byok=True, auth_type="api_key", env_vars=variables, allow_all_keys=True)
+        make_server(
+            session,
+            "own",
+            is_byok=True,
+            auth_type="api_key",
+            env_vars=variables,
+            allow_all_keys=True,
+        )
     path = "/v1/mcp/server/id-own"
     client("mel").post(f"{path}/user-env-vars", {"values": {"TOKEN": "SECRET"}})
     client("mel").post(f"{path}/user-credential", {"credential": "SECRET"})
     client("mel").post(f"{path}/oauth-user-credential", {"access_token": "SECRET"})
     for part in ("user-env-vars", "user-credential", "oauth-user-credential"):
         client("mel").delete(f"{path}/{part}")
-    rows = [text_of(row) for row in browser("ada").open("/admin/audit?actor=mel").select("tbody tr")]
+    rows = [
+        text_of(row) for row in browser("ada").open("/admin/audit?actor=mel").select("tbody tr")
+    ]
     assert len(rows) == 6
     assert [row for row in rows if not row.endswith("Server own")] == []
 
@@ -69,7 +78,9 @@ def test_what_is_deleted_is_named_and_no_link(browser: Browsers, write: Write) -
     assert not row.select("td:last-child a")
 
 
-def test_refusals_are_marked_with_the_reason(browser: Browsers, client: Callable[[str], Client]) -> None:
+def test_refusals_are_marked_with_the_reason(
+    browser: Browsers, client: Callable[[str], Client]
+) -> None:
     client("mel").delete(f"/v1/mcp/server/{NOTES}")
     page = browser("ada").open("/admin/audit?outcome=refused")
     assert len(page.select("tbody tr")) == 1
@@ -79,11 +90,19 @@ def test_refusals_are_marked_with_the_reason(browser: Browsers, client: Callable
 
 
 def test_filters_stand_in_the_address_and_in_the_form(browser: Browsers) -> None:
-    page = browser("ada").open("/admin/audit?actor=op&action=created&target=user&outcome=done&since=2020-01-01")
+    page = browser("ada").open(
+        "/admin/audit?actor=op&action=created&target=user&outcome=done&since=2020-01-01"
+    )
     form = page.select_one("form[role=search]")
     assert form
     values = {field["name"]: field.get("value") for field in form.select("input")}
-    assert values == {"actor": "op", "action": "created", "target": "user", "since": "2020-01-01", "until": ""}
+    assert values == {
+        "actor": "op",
+        "action": "created",
+        "target": "user",
+        "since": "2020-01-01",
+        "until": "",
+    }
     assert form.select_one("option[value=done][selected]")
     export = page.select_one('a[href^="/admin/audit.csv"]')
     assert export
@@ -125,11 +144,19 @@ def test_the_number_of_queries_does_not_grow_with_the_events(
 ) -> None:
     counted: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *a: counted.append(a[2]))
-    ada, numbers = browser("ada"), []
+    ada = browser("ada")
+    numbers = []
     for _ in range(2):
         with write() as session:
             for number in range(40):
-                audit.record(session, OPERATOR, "tried", "server", NOTES, changes={"x": {"before": 1, "after": number}})
+                audit.record(
+                    session,
+                    OPERATOR,
+                    "tried",
+                    "server",
+                    NOTES,
+                    changes={"x": {"before": 1, "after": number}},
+                )
         for path in ("/admin/audit", f"/servers/{NOTES}/activity"):
             ada.open(path)
             counted.clear()
@@ -151,14 +178,18 @@ def test_an_admin_verifies_the_chain_and_the_page_says_up_to_where(browser: Brow
     assert "events hold." in shown
 
 
-def test_what_the_walk_found_besides_faults_is_shown_after_verifying(browser: Browsers, write: Write) -> None:
+def test_what_the_walk_found_besides_faults_is_shown_after_verifying(
+    browser: Browsers, write: Write
+) -> None:
     ada = browser("ada")
     with write() as session:
         audit.record(session, OPERATOR, trail.OLDER, "database", None)
     ada.send("/admin/audit", "/admin/audit/verify")
     for asking in (ada, browser("vera")):
         page = asking.open("/admin/audit")
-        assert "an older database was found in place of a newer one" in text_of(page.select_one(".alert.warn"))
+        assert "an older database was found in place of a newer one" in text_of(
+            page.select_one(".alert.warn")
+        )
         assert "Chain verified" in text_of(page)
 
 
@@ -239,9 +270,12 @@ def test_a_server_shows_what_was_done_to_it_and_to_no_other(
     client("mel").delete(f"/v1/mcp/server/{NOTES}")
     vera = browser("vera")
     page = vera.open(f"/servers/{NOTES}/activity")
-    assert [text_of(row.select_one("td:nth-of-type(2) > div > span")) for row in page.select("tbody tr")] == [
-        "DELETE /v1/mcp/server/<server_id> Refused", "Server created",
-    ]  # fmt: skip
+    assert [
+        text_of(row.select_one("td:nth-of-type(2) > div > span")) for row in page.select("tbody tr")
+    ] == [
+        "DELETE /v1/mcp/server/<server_id> Refused",
+        "Server created",
+    ]
     tab = vera.open(f"/servers/{NOTES}").select_one('nav.tabs a[href$="/activity"]')
     assert text_of(tab) == "Activity"
     assert not browser("mel").open(f"/servers/{NOTES}").select('nav.tabs a[href$="/activity"]')

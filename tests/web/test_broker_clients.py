@@ -32,20 +32,27 @@ def instances() -> int:
 
 
 @pytest.fixture
-def place(portal: Portal, write: Write, protected_mcp_server: ProtectedServer, instances: int) -> Iterator[Place]:
+def place(
+    portal: Portal, write: Write, protected_mcp_server: ProtectedServer, instances: int
+) -> Iterator[Place]:
     upstream = protected_mcp_server.url
     with write() as session:
-        make_server(session, "guarded", url=upstream, auth_type="oauth2", delegate_auth_to_upstream=True)
+        make_server(
+            session, "guarded", url=upstream, auth_type="oauth2", delegate_auth_to_upstream=True
+        )
     with (
         gateway_to(upstream) as (gateway, where),
-        portal_on_a_port(portal.settings.database_url, instances=instances, gateway_url=gateway) as public,
+        portal_on_a_port(
+            portal.settings.database_url, instances=instances, gateway_url=gateway
+        ) as public,
     ):
         where["portal"] = public
         yield Place(public, f"{gateway}/guarded/mcp")
 
 
 def allowed(browser: HttpBrowser, url: str, until: str | None = None) -> Arrival:
-    """Open an authorization request, allow it on the consent page, and go on by the link that follows."""
+    """Open an authorization request, allow it on the consent page, and go on by the link that
+    follows."""
     page = browser.visit(url)
     assert "Not verified" in page.text, page.text
     onward = browser.submit(page, "Allow")
@@ -54,11 +61,16 @@ def allowed(browser: HttpBrowser, url: str, until: str | None = None) -> Arrival
     return browser.visit(str(link["href"]), until=until)
 
 
-def test_the_python_sdk_signs_in_through_the_portal(place: Place, protected_mcp_server: ProtectedServer) -> None:
-    """Its own discovery, registration, PKCE, resource and issuer checks, against a server that checks them, too."""
+def test_the_python_sdk_signs_in_through_the_portal(
+    place: Place, protected_mcp_server: ProtectedServer
+) -> None:
+    """Its own discovery, registration, PKCE, resource and issuer checks, against a server that
+    checks them, too."""
     protected_mcp_server.configure(response_iss=True)
     with HttpBrowser() as browser:
-        outcome = call_with_sdk(place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url)
+        outcome = call_with_sdk(
+            place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url
+        )
     assert '"subject": "alice"' in outcome.text
     assert (outcome.client.client_id or "").startswith("mcp-")
     counts = protected_mcp_server.counters()
@@ -68,14 +80,18 @@ def test_the_python_sdk_signs_in_through_the_portal(place: Place, protected_mcp_
 
 def test_mcp_remote_signs_in_through_the_portal(place: Place) -> None:
     with HttpBrowser() as browser:
-        assert '"subject": "alice"' in call_with_mcp_remote(place.endpoint, lambda url: allowed(browser, url))
+        assert '"subject": "alice"' in call_with_mcp_remote(
+            place.endpoint, lambda url: allowed(browser, url)
+        )
 
 
 @pytest.mark.parametrize("instances", [2])
 def test_two_portals_on_one_database_are_one_broker(place: Place) -> None:
     for _ in range(3):
         with HttpBrowser() as browser:
-            outcome = call_with_sdk(place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url)
+            outcome = call_with_sdk(
+                place.endpoint, lambda url: allowed(browser, url, CLIENT_REDIRECT).url
+            )
         assert '"subject": "alice"' in outcome.text
 
 
@@ -84,8 +100,13 @@ def test_of_many_who_spend_a_code_at_once_one_gets_the_token(
     place: Place, protected_mcp_server: ProtectedServer
 ) -> None:
     """R-OAUTH-14: whichever portal they ask."""
-    base, headers = f"{place.portal}/v1/mcp/server/oauth/id-guarded", {"Authorization": f"Bearer {KEYS['ada']}"}
-    asked = {**ASKED, "client_id": "https://racing.example/client.json", "redirect_uri": CLIENT_REDIRECT}
+    base = f"{place.portal}/v1/mcp/server/oauth/id-guarded"
+    headers = {"Authorization": f"Bearer {KEYS['ada']}"}
+    asked = {
+        **ASKED,
+        "client_id": "https://racing.example/client.json",
+        "redirect_uri": CLIENT_REDIRECT,
+    }
     away = httpx2.get(f"{base}/authorize", params=asked, headers=headers, follow_redirects=False)
     with HttpBrowser() as browser:
         signing_in = browser.visit(f"{place.portal}/login")

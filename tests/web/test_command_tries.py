@@ -1,4 +1,5 @@
-"""A command that was never saved is confirmed and on record before a test starts it; without a sandbox none starts."""
+"""A command that was never saved is confirmed and on record before a test starts it; without a
+sandbox none starts."""
 
 import base64
 import socket
@@ -24,11 +25,15 @@ from tests.web.server_forms import NEW, form_of
 As = Callable[[str | None], Client]
 HTMX = {"HX-Request": "true"}
 STARTED = "command started for a test"
-CALLS = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))).sendall(b'x'); sys.exit(1)"
+CALLS = (
+    "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))).sendall(b'x');"
+    " sys.exit(1)"
+)
 
 
 class Bell:
-    """A port that a command rings at when it is started; notes what the audit log had at that moment."""
+    """A port that a command rings at when it is started; notes what the audit log had at that
+    moment."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,7 +54,11 @@ class Bell:
     def on_record(self) -> list[dict[str, Any]]:
         """The details of the events about tests of commands."""
         with self._database.session() as session:
-            events = select(AuditEvent.details).where(AuditEvent.action == STARTED).order_by(AuditEvent.at)
+            events = (
+                select(AuditEvent.details)
+                .where(AuditEvent.action == STARTED)
+                .order_by(AuditEvent.at)
+            )
             return [dict(details) for details in session.scalars(events)]
 
     def close(self) -> None:
@@ -64,8 +73,13 @@ def bell(database: Database) -> Iterator[Bell]:
 
 
 def typed(bell: Bell, **more: Any) -> dict[str, Any]:
-    return {"server_name": "cmd", "transport": "stdio", "command": "python3", "args": f"-c\n{CALLS}\n{bell.port}",
-            **more}  # fmt: skip
+    return {
+        "server_name": "cmd",
+        "transport": "stdio",
+        "command": "python3",
+        "args": f"-c\n{CALLS}\n{bell.port}",
+        **more,
+    }
 
 
 def mark_in(answer: Any) -> str:
@@ -91,9 +105,13 @@ def test_a_command_that_was_never_saved_is_confirmed_and_on_record_first(
     mark = mark_in(asked)
     assert bell.rings == bell.on_record() == []
     for changed in (
-        {"args": f"-c\n{CALLS}\n{bell.port}\n1"}, {"command": "python"}, {"confirmed": mark[:-8] + "AAAAAAA="},
-        {"env-0-name": "TOKEN", "env-0-value": "x"}, {"confirmed": "no mark"}, {"confirmed": ""},
-    ):  # fmt: skip
+        {"args": f"-c\n{CALLS}\n{bell.port}\n1"},
+        {"command": "python"},
+        {"confirmed": mark[:-8] + "AAAAAAA="},
+        {"env-0-name": "TOKEN", "env-0-value": "x"},
+        {"confirmed": "no mark"},
+        {"confirmed": ""},
+    ):
         assert mark_in(tried(**{"confirmed": mark, **changed})), changed
     assert bell.rings == bell.on_record() == []
     assert "ended before it answered" in parse(tried(confirmed=mark)).text
@@ -110,11 +128,18 @@ def test_the_confirmation_of_one_person_is_not_another_s(
     stdio_portal: tuple[Client, As], bell: Bell, database: Database
 ) -> None:
     ada, _ = stdio_portal
-    mark = mark_in(ada.post("/servers/test", data=filled(form_of(ada.get(NEW)), **typed(bell)), headers=HTMX))
+    mark = mark_in(
+        ada.post("/servers/test", data=filled(form_of(ada.get(NEW)), **typed(bell)), headers=HTMX)
+    )
     with database.session() as session:
         vault = runtime_of(session).vault
-        assert vault.open(base64.urlsafe_b64decode(mark), bindings.of_command_test("somebody-else")) is None
-    assert connection_test.Start("", (), "", mark).mark not in repr(connection_test.Start("", (), "", mark))
+        assert (
+            vault.open(base64.urlsafe_b64decode(mark), bindings.of_command_test("somebody-else"))
+            is None
+        )
+    assert connection_test.Start("", (), "", mark).mark not in repr(
+        connection_test.Start("", (), "", mark)
+    )
 
 
 def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], bell: Bell) -> None:
@@ -133,7 +158,10 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
         ({"args": "-c\nprint(1)"}, "env.TOKEN (from the command python3"),
         ({"command": "python"}, "from the command python3 to the command python"),
         ({"env-0-value__mode": "replace", "env-0-value": "another"}, "with its 3 saved arguments"),
-        ({"args": "-c\nprint(1)", "env-0-value__mode": "replace", "env-0-value": "x"}, "python3 -c 'print(1)'"),
+        (
+            {"args": "-c\nprint(1)", "env-0-value__mode": "replace", "env-0-value": "x"},
+            "python3 -c 'print(1)'",
+        ),
     ):
         answer = tried(**changed)
         assert said in parse(answer).text, changed
@@ -142,7 +170,9 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
     assert client("ada").put("/v1/mcp/server/id-c/reject", {}).status_code == 200
     assert "not active" in parse(tried()).text
     for answer in (
-        client("ada").post("/v1/mcp/tools/call", {"server_id": "id-c", "name": "x", "arguments": {}}),
+        client("ada").post(
+            "/v1/mcp/tools/call", {"server_id": "id-c", "name": "x", "arguments": {}}
+        ),
         client("ada").get("/v1/mcp/tools?server_id=id-c"),
         client("ada").get("/v1/mcp/server/health?server_ids=id-c"),
     ):
@@ -174,7 +204,10 @@ def without_sandbox_page(settings: Settings, portal: object) -> Iterator[Client]
     browser = create_app(allowing, database=own).test_client()
     token = parse(browser.get("/login")).select_one("input[name=csrf_token]")
     assert token
-    browser.post("/login", data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]})
+    browser.post(
+        "/login",
+        data={"email": "ada@example.com", "password": PASSWORD, "csrf_token": token["value"]},
+    )
     yield Client(browser, {})
     own.engine.dispose()
 
@@ -187,16 +220,28 @@ def test_without_a_sandbox_commands_are_refused_with_the_reason(
             "args": ["-c", CALLS, str(bell.port)]}  # fmt: skip
     for answer in (
         without_sandbox.post("/v1/mcp/server", body),
-        *([] if sandboxed("ada").post("/v1/mcp/server", body).status_code != 201 else [
-            without_sandbox.put("/v1/mcp/server", {"server_id": "id-c", "description": "still a command"})
-        ]),
-    ):  # fmt: skip
+        *(
+            []
+            if sandboxed("ada").post("/v1/mcp/server", body).status_code != 201
+            else [
+                without_sandbox.put(
+                    "/v1/mcp/server", {"server_id": "id-c", "description": "still a command"}
+                )
+            ]
+        ),
+    ):
         detail = answer.get_json()["detail"]
-        assert (answer.status_code, detail["error"], detail["field"]) == (400, "stdio_not_allowed", "transport")
+        assert (answer.status_code, detail["error"], detail["field"]) == (
+            400,
+            "stdio_not_allowed",
+            "transport",
+        )
         assert "PORTAL_STDIO_USER" in detail["message"]
     [health] = without_sandbox.get("/v1/mcp/server/health?server_ids=id-c").get_json()
     assert health["status"] == "unknown", health
-    called = without_sandbox.post("/v1/mcp/tools/call", {"server_id": "id-c", "name": "x", "arguments": {}})
+    called = without_sandbox.post(
+        "/v1/mcp/tools/call", {"server_id": "id-c", "name": "x", "arguments": {}}
+    )
     assert (called.status_code, "PORTAL_STDIO_USER" in called.get_data(as_text=True)) == (502, True)
     assert bell.rings == []
 
@@ -205,7 +250,9 @@ def test_the_form_says_why_no_command_can_run(without_sandbox_page: Client, bell
     page = without_sandbox_page.get(NEW)
     assert "Commands cannot run on this host" in parse(page).text
     form = form_of(page)
-    said = parse(without_sandbox_page.post("/servers/test", data=filled(form, **typed(bell)), headers=HTMX)).text
+    said = parse(
+        without_sandbox_page.post("/servers/test", data=filled(form, **typed(bell)), headers=HTMX)
+    ).text
     assert "PORTAL_STDIO_USER" in said
     assert "Run it and test" not in said
     assert bell.rings == bell.on_record() == []

@@ -1,4 +1,5 @@
-"""Connecting to OAuth servers in the browser, with the official SDK's authorization server on the other side."""
+"""Connecting to OAuth servers in the browser, with the official SDK's authorization server on the
+other side."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,9 @@ As = Callable[[str | None], Client]
 
 def call(client: Client, server_id: str, tool: str = "whoami", **arguments: Any) -> Any:
     """Call a tool over the API."""
-    return client.post("/v1/mcp/tools/call", {"server_id": server_id, "name": tool, "arguments": arguments})
+    return client.post(
+        "/v1/mcp/tools/call", {"server_id": server_id, "name": tool, "arguments": arguments}
+    )
 
 
 def badge(client: Client, server_id: str) -> str:
@@ -30,7 +33,8 @@ def badge(client: Client, server_id: str) -> str:
 def test_connect_and_call_a_tool_as_oneself(
     signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
-    """Discovery from the 401, registration, PKCE, the token stored: then tools answer as the person who connected."""
+    """Discovery from the 401, registration, PKCE, the token stored: then tools answer as the person
+    who connected."""
     refused = call(client("mel"), guarded)
     assert refused.status_code == 401
     assert refused.json["detail"]["error"] == "sign_in_needed"
@@ -59,17 +63,22 @@ def test_ui_67_the_portal_registers_once_for_everybody(
 def test_a_metadata_document_goes_before_registration(
     signed_in: SignedIn, guarded: str, app: Flask, protected_mcp_server: ProtectedServer
 ) -> None:
-    """Where the provider takes one and can fetch it, the portal is the client that its document describes."""
+    """Where the provider takes one and can fetch it, the portal is the client that its document
+    describes."""
     protected_mcp_server.configure(client_documents=True)
     address = depart(signed_in("mel"), guarded)
     assert "client_id=http%3A%2F%2F127.0.0.1%3A8000%2F.well-known%2Foauth-client&" in address
     document = app.test_client().get("/.well-known/oauth-client")
     assert document.json == {
-        "client_id": "http://127.0.0.1:8000/.well-known/oauth-client", "client_name": "MCP Portal",
-        "client_uri": "http://127.0.0.1:8000", "redirect_uris": ["http://127.0.0.1:8000/oauth/callback"],
-        "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
-        "application_type": "web", "token_endpoint_auth_method": "none",
-    }  # fmt: skip
+        "client_id": "http://127.0.0.1:8000/.well-known/oauth-client",
+        "client_name": "MCP Portal",
+        "client_uri": "http://127.0.0.1:8000",
+        "redirect_uris": ["http://127.0.0.1:8000/oauth/callback"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "application_type": "web",
+        "token_endpoint_auth_method": "none",
+    }
     assert protected_mcp_server.counters().register == 0
 
 
@@ -91,13 +100,17 @@ def test_pages_tell_how_the_connection_stands(
     assert "0 of 1" in parse(mel.get("/credentials")).text
     assert "guarded" in parse(mel.get("/servers?needs=me")).main.text
     page = parse(mel.get(f"/credentials/{guarded}"))
-    assert page.find("button", string=lambda t: t and "Connect again" in t) or "Connect again" in page.main.text
+    assert (
+        page.find("button", string=lambda t: t and "Connect again" in t)
+        or "Connect again" in page.main.text
+    )
 
 
 def test_ui_49_51_the_tools_tab_asks_to_connect_and_only_then_asks_the_server(
     signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
-    mel, tab = signed_in("mel"), f"/servers/{guarded}/tools?now=1"
+    mel = signed_in("mel")
+    tab = f"/servers/{guarded}/tools?now=1"
     gate = parse(mel.get(tab))
     assert gate.select_one(f'a[href^="/credentials/{guarded}/connect"]')
     assert protected_mcp_server.counters().unauthorized == 0
@@ -123,8 +136,8 @@ def test_an_expired_token_is_renewed_once_on_a_401(
 def test_a_short_token_is_renewed_before_it_is_sent(
     signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
-    """UOC-16: with 30 s left it counts as expired for use. One that never lives longer is used for half its life, and
-    not renewed with each call; the upstream sees no stale token."""
+    """UOC-16: with 30 s left it counts as expired for use. One that never lives longer is used for
+    half its life, and not renewed with each call; the upstream sees no stale token."""
     protected_mcp_server.configure(access_seconds=30)
     connect(signed_in("mel"), guarded)
     protected_mcp_server.configure(access_seconds=3600)
@@ -132,7 +145,9 @@ def test_a_short_token_is_renewed_before_it_is_sent(
     for _ in range(3):
         assert call(client("mel"), guarded).status_code == 200
     after = protected_mcp_server.counters()
-    assert before.refresh_grants == 1, "the test on the result page renewed it already, and was not caught in a loop"
+    assert before.refresh_grants == 1, (
+        "the test on the result page renewed it already, and was not caught in a loop"
+    )
     assert after.refresh_grants == 1
     assert after.unauthorized == before.unauthorized
     assert after.reused_refresh == 0
@@ -141,7 +156,8 @@ def test_a_short_token_is_renewed_before_it_is_sent(
 def test_more_rights_are_asked_for_and_given(
     signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer
 ) -> None:
-    """Step-up: a 403 insufficient_scope offers to connect again with all scopes; the other tools still work."""
+    """Step-up: a 403 insufficient_scope offers to connect again with all scopes; the other tools
+    still work."""
     mel = signed_in("mel")
     connect(mel, guarded)
     refused = call(client("mel"), guarded, "admin_note")
@@ -157,12 +173,18 @@ def test_more_rights_are_asked_for_and_given(
 
 
 def test_disconnecting_revokes_upstream(
-    signed_in: SignedIn, client: As, guarded: str, protected_mcp_server: ProtectedServer, database: Database
+    signed_in: SignedIn,
+    client: As,
+    guarded: str,
+    protected_mcp_server: ProtectedServer,
+    database: Database,
 ) -> None:
     """RFC 7009, and what happened is said; the tokens are gone on both sides."""
     mel = signed_in("mel")
     connect(mel, guarded)
-    form = parse(mel.get(f"/credentials/{guarded}")).find("button", formaction=f"/credentials/{guarded}/disconnect")
+    form = parse(mel.get(f"/credentials/{guarded}")).find(
+        "button", formaction=f"/credentials/{guarded}/disconnect"
+    )
     answer = mel.post(f"/credentials/{guarded}/disconnect", data=filled(form.find_parent("form")))
     assert answer.status_code == 303
     said = parse(mel.get(answer.headers["Location"])).find(id="toasts").text
@@ -178,23 +200,32 @@ def test_disconnecting_revokes_upstream(
     assert again.status_code == 303, "disconnecting twice is fine"
 
 
-def test_a_provider_that_is_gone_does_not_keep_a_connection(signed_in: SignedIn, write: Write, guarded: str) -> None:
+def test_a_provider_that_is_gone_does_not_keep_a_connection(
+    signed_in: SignedIn, write: Write, guarded: str
+) -> None:
     """R-OAUTH-50: deleted here regardless, and said."""
     mel = signed_in("mel")
     connect(mel, guarded)
-    form = parse(mel.get(f"/credentials/{guarded}")).find("button", formaction=f"/credentials/{guarded}/disconnect")
+    form = parse(mel.get(f"/credentials/{guarded}")).find(
+        "button", formaction=f"/credentials/{guarded}/disconnect"
+    )
     with write() as session:
         from portal.store.oauth_tables import ServerAuthorization
 
         known = session.get(ServerAuthorization, guarded)
         assert known is not None
-        known.found = {**known.found, "server": {**known.found["server"], "revocation_endpoint": "http://127.0.0.1:9/"}}
+        known.found = {
+            **known.found,
+            "server": {**known.found["server"], "revocation_endpoint": "http://127.0.0.1:9/"},
+        }
     answer = mel.post(f"/credentials/{guarded}/disconnect", data=filled(form.find_parent("form")))
     assert "did not confirm" in parse(mel.get(answer.headers["Location"])).text
     assert "Sign-in needed" in badge(mel, guarded)
 
 
-def test_the_person_may_say_no(signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer) -> None:
+def test_the_person_may_say_no(
+    signed_in: SignedIn, guarded: str, protected_mcp_server: ProtectedServer
+) -> None:
     protected_mcp_server.configure(consent="deny")
     mel = signed_in("mel")
     page = parse(come_back(mel, at_provider(depart(mel, guarded))))
@@ -203,7 +234,8 @@ def test_the_person_may_say_no(signed_in: SignedIn, guarded: str, protected_mcp_
 
 
 def test_a_way_back_is_used_once(signed_in: SignedIn, guarded: str) -> None:
-    """R-OAUTH-18: the second time it is a page that helps, with status 400, and the connection stands."""
+    """R-OAUTH-18: the second time it is a page that helps, with status 400, and the connection
+    stands."""
     mel = signed_in("mel")
     path = at_provider(depart(mel, guarded))
     assert "Connected" in parse(come_back(mel, path)).h1.text
@@ -213,15 +245,22 @@ def test_a_way_back_is_used_once(signed_in: SignedIn, guarded: str) -> None:
 
 
 def test_another_browser_brings_nothing_in(signed_in: SignedIn, guarded: str) -> None:
-    """The state is bound to the browser: a link that somebody was sent connects neither them nor the sender."""
-    mel, also_mel, otto = signed_in("mel"), signed_in("mel"), signed_in("otto")
+    """The state is bound to the browser: a link that somebody was sent connects neither them nor
+    the sender."""
+    mel = signed_in("mel")
+    also_mel = signed_in("mel")
+    otto = signed_in("otto")
     path = at_provider(depart(mel, guarded))
     for stranger in (also_mel, otto):
         assert "begun in another browser" in parse(stranger.get(path), 400).text
-    assert "Connected" in parse(come_back(mel, path)).h1.text, "and it did not end the sign-in of who began it"
+    assert "Connected" in parse(come_back(mel, path)).h1.text, (
+        "and it did not end the sign-in of who began it"
+    )
 
 
-def test_somebody_else_in_the_same_browser_is_not_connected(app: Flask, signed_in: SignedIn, guarded: str) -> None:
+def test_somebody_else_in_the_same_browser_is_not_connected(
+    app: Flask, signed_in: SignedIn, guarded: str
+) -> None:
     """R-OAUTH-30: the person who began it has to be the one who completes it."""
     mel = signed_in("mel")
     path = at_provider(depart(mel, guarded))
@@ -257,7 +296,8 @@ def sign_in_again(browser: Client, name: str) -> None:
 
 
 def test_one_goes_on_where_one_was(signed_in: SignedIn, guarded: str) -> None:
-    """The playground asks to connect in place, and the result page leads back to it; to no other site."""
+    """The playground asks to connect in place, and the result page leads back to it; to no other
+    site."""
     mel = signed_in("mel")
     page = parse(mel.get(f"/playground?server={guarded}"))
     form = page.find("form", action=f"/credentials/{guarded}/connect")
@@ -300,12 +340,18 @@ def test_what_is_no_way_back_is_a_page(app: Flask, path: str, query: str, said: 
 
 
 def test_no_token_is_where_it_could_be_read(
-    signed_in: SignedIn, client: As, guarded: str, database: Database, caplog: pytest.LogCaptureFixture,
+    signed_in: SignedIn,
+    client: As,
+    guarded: str,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
     protected_mcp_server: ProtectedServer,
-) -> None:  # fmt: skip
-    """Not in pages, answers, logs, the audit trail or the database in the clear; nor the code, nor the verifier."""
+) -> None:
+    """Not in pages, answers, logs, the audit trail or the database in the clear; nor the code, nor
+    the verifier."""
     caplog.set_level("DEBUG")
-    mel, seen = signed_in("mel"), []
+    mel = signed_in("mel")
+    seen = []
     path = at_provider(depart(mel, guarded))
     code = path.partition("code=")[2].partition("&")[0]
     seen.append(come_back(mel, path).get_data(as_text=True))
@@ -318,7 +364,10 @@ def test_no_token_is_where_it_could_be_read(
         assert secret.encode() not in held.sealed
         events = [str(event.details) for event in session.query(AuditEvent)]
     seen += events
-    seen += [mel.get(p).get_data(as_text=True) for p in ("/credentials", f"/credentials/{guarded}", "/servers")]
+    seen += [
+        mel.get(p).get_data(as_text=True)
+        for p in ("/credentials", f"/credentials/{guarded}", "/servers")
+    ]
     seen += [client("ada").get(f"/v1/mcp/server/{guarded}").get_data(as_text=True), caplog.text]
     seen += [client("mel").get("/v1/mcp/user-credentials").get_data(as_text=True)]
     for text in seen:

@@ -1,4 +1,5 @@
-"""What a provider may send back, honest or not, and what of it the portal takes. The provider records and obeys."""
+"""What a provider may send back, honest or not, and what of it the portal takes. The provider
+records and obeys."""
 
 import base64
 import hashlib
@@ -27,7 +28,9 @@ SENDS_ISS = "authorization_response_iss_parameter_supported"
 def discovered(write: Write, upstream: RecordingServer, **fields: Any) -> str:
     """A server that says itself where to sign in."""
     with write() as session:
-        return make_server(session, "rec", url=upstream.url, auth_type="oauth2", allow_all_keys=True, **fields)
+        return make_server(
+            session, "rec", url=upstream.url, auth_type="oauth2", allow_all_keys=True, **fields
+        )
 
 
 def id_token(**claims: Any) -> str:
@@ -35,13 +38,17 @@ def id_token(**claims: Any) -> str:
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
-def test_what_is_sent_out_and_in(signed_in: SignedIn, write: Write, recording_as: RecordingServer) -> None:
-    """R-OAUTH-19, R-OAUTH-20: our own PKCE S256, state, resource in both requests, our one redirect URI."""
+def test_what_is_sent_out_and_in(
+    signed_in: SignedIn, write: Write, recording_as: RecordingServer
+) -> None:
+    """R-OAUTH-19, R-OAUTH-20: our own PKCE S256, state, resource in both requests, our one redirect
+    URI."""
     assert recording_as.resource_metadata is not None
     recording_as.resource_metadata["scopes_supported"] = ["read", "write"]
     server_id = discovered(write, recording_as)
     connect(signed_in("mel"), server_id)
-    out, code = recording_as.last("authorize").query, recording_as.last("token").form
+    out = recording_as.last("authorize").query
+    code = recording_as.last("token").form
     assert out["response_type"] == "code"
     assert out["redirect_uri"] == code["redirect_uri"] == "http://127.0.0.1:8000/oauth/callback"
     assert out["resource"] == code["resource"] == recording_as.url
@@ -59,13 +66,16 @@ def test_what_is_sent_out_and_in(signed_in: SignedIn, write: Write, recording_as
 def test_typed_urls_and_a_typed_client_need_no_discovery(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer
 ) -> None:
-    """OAU-03: the query of the typed URL stays; the stored client and its secret are used; scopes as configured."""
+    """OAU-03: the query of the typed URL stays; the stored client and its secret are used; scopes
+    as configured."""
     recording_as.metadata = recording_as.resource_metadata = recording_as.challenge = None
     server_id = discovered(
-        write, recording_as, authorization_url=f"{recording_as.endpoint('authorize')}?tenant=system",
+        write,
+        recording_as,
+        authorization_url=f"{recording_as.endpoint('authorize')}?tenant=system",
         token_url=recording_as.endpoint("token"),
         credentials={"client_id": "typed", "client_secret": "SECRET-typed", "scopes": ["a", "b"]},
-    )  # fmt: skip
+    )
     address = depart(signed_in("mel"), server_id)
     assert address.count("?") == 1
     query = parse_qs(urlsplit(address).query)
@@ -78,19 +88,31 @@ def test_typed_urls_and_a_typed_client_need_no_discovery(
 @pytest.mark.parametrize(
     ("promised", "sent", "state"),
     [
-        (True, "own", "Connected to rec"), (True, "other", "The answer came from somebody else"),
-        (True, None, "The answer came from somebody else"), (None, "own", "Connected to rec"),
-        (None, "other", "The answer came from somebody else"), (None, None, "Connected to rec"),
+        (True, "own", "Connected to rec"),
+        (True, "other", "The answer came from somebody else"),
+        (True, None, "The answer came from somebody else"),
+        (None, "own", "Connected to rec"),
+        (None, "other", "The answer came from somebody else"),
+        (None, None, "Connected to rec"),
         (None, "slash", "The answer came from somebody else"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("error", [None, "access_denied"])
 def test_the_issuer_in_the_answer(
-    signed_in: SignedIn, write: Write, recording_as: RecordingServer, promised: bool | None, sent: str | None,
-    state: str, error: str | None,
-) -> None:  # fmt: skip
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    promised: bool | None,
+    sent: str | None,
+    state: str,
+    error: str | None,
+) -> None:
     """R-OAUTH-21: the four rows of RFC 9207; on a mismatch neither code nor error is looked at."""
-    issuers = {"own": recording_as.issuer, "other": "https://evil.example", "slash": f"{recording_as.issuer}/"}
+    issuers = {
+        "own": recording_as.issuer,
+        "other": "https://evil.example",
+        "slash": f"{recording_as.issuer}/",
+    }
     assert recording_as.metadata is not None
     recording_as.metadata |= {SENDS_ISS: promised} if promised is not None else {}
     recording_as.response_iss = issuers[sent] if sent else None
@@ -104,12 +126,16 @@ def test_the_issuer_in_the_answer(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("access_denied", "Nothing was stored"), ("invalid_scope", "correct the server’s scopes"),
-        ("redirect_uri_mismatch", "/oauth/callback"), ("server_error", "Try again later"),
-        ("something_new", "something_new"), ("<script>alert(1)</script>", "The provider refused"),
-        ("x" * 5000, "The provider refused"), ("unauthorized_client", "/oauth/callback"),
+        ("access_denied", "Nothing was stored"),
+        ("invalid_scope", "correct the server’s scopes"),
+        ("redirect_uri_mismatch", "/oauth/callback"),
+        ("server_error", "Try again later"),
+        ("something_new", "something_new"),
+        ("<script>alert(1)</script>", "The provider refused"),
+        ("x" * 5000, "The provider refused"),
+        ("unauthorized_client", "/oauth/callback"),
     ],
-)  # fmt: skip
+)
 def test_an_error_of_the_provider_in_plain_words(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer, error: str, said: str
 ) -> None:
@@ -133,17 +159,29 @@ def test_an_admin_is_led_from_a_failure_to_the_oauth_check(
     [
         (Answer(400, {"error": "invalid_grant"}), "invalid_grant"),
         (Answer(401, {"error": "invalid_client"}), "client ID"),
-        (Answer(503), "That did not work"), (Answer.html(), "did not answer"), (Answer.garbage(), "did not answer"),
-        (Answer.oversized(2), "did not answer"), (Answer.redirect("http://127.0.0.1:9/"), "did not answer"),
-        (Answer(200, {"access_token": "a b"}), "not a token"), (Answer(200, {"access_token": ""}), "not a token"),
-        (Answer(200, {"access_token": "x\r\nX-Evil: 1"}), "not a token"), (Answer(200, []), "did not answer"),
-        (Answer(200, {"access_token": ["x"]}), "not a token"), (Answer(200, {"error": "SECRET"}), "did not work"),
+        (Answer(503), "That did not work"),
+        (Answer.html(), "did not answer"),
+        (Answer.garbage(), "did not answer"),
+        (Answer.oversized(2), "did not answer"),
+        (Answer.redirect("http://127.0.0.1:9/"), "did not answer"),
+        (Answer(200, {"access_token": "a b"}), "not a token"),
+        (Answer(200, {"access_token": ""}), "not a token"),
+        (Answer(200, {"access_token": "x\r\nX-Evil: 1"}), "not a token"),
+        (Answer(200, []), "did not answer"),
+        (Answer(200, {"access_token": ["x"]}), "not a token"),
+        (Answer(200, {"error": "SECRET"}), "did not work"),
     ],
-)  # fmt: skip
+)
 def test_a_code_that_brings_no_token(
-    signed_in: SignedIn, write: Write, recording_as: RecordingServer, database: Database, answer: Answer, said: str
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    database: Database,
+    answer: Answer,
+    said: str,
 ) -> None:
-    """Whatever the token endpoint answers: a page that says what to do, nothing stored, never a 500."""
+    """Whatever the token endpoint answers: a page that says what to do, nothing stored, never a
+    500."""
     recording_as.answer("token", answer)
     mel = signed_in("mel")
     server_id = discovered(write, recording_as)
@@ -156,13 +194,24 @@ def test_a_code_that_brings_no_token(
 
 @pytest.mark.parametrize(
     ("rules", "rule"),
-    [({"org": "acme"}, None), ({"org": "other"}, "org"), ({"team.id": "7", "admin": "true"}, None),
-     ({"team.id": "8"}, "team.id"), ({"nothing": "x"}, "nothing"), ({"org": "acme", "admin": False}, "admin")],
-)  # fmt: skip
+    [
+        ({"org": "acme"}, None),
+        ({"org": "other"}, "org"),
+        ({"team.id": "7", "admin": "true"}, None),
+        ({"team.id": "8"}, "team.id"),
+        ({"nothing": "x"}, "nothing"),
+        ({"org": "acme", "admin": False}, "admin"),
+    ],
+)
 def test_token_validation(
-    signed_in: SignedIn, write: Write, recording_as: RecordingServer, rules: dict[str, Any], rule: str | None
+    signed_in: SignedIn,
+    write: Write,
+    recording_as: RecordingServer,
+    rules: dict[str, Any],
+    rule: str | None,
 ) -> None:
-    """The Admin's rules on the answer: a key, a dotted path, compared as text; the page says which, and no value."""
+    """The Admin's rules on the answer: a key, a dotted path, compared as text; the page says which,
+    and no value."""
     recording_as.token_fields = {"org": "acme", "team": {"id": 7}, "admin": True}
     page = connect(signed_in("mel"), discovered(write, recording_as, token_validation=rules))
     assert page.h1.text == ("The connection was refused" if rule else "Connected to rec")
@@ -174,27 +223,43 @@ def test_token_validation(
 def test_the_account_is_shown_and_another_one_is_noticed(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer
 ) -> None:
-    server_id, mel = discovered(write, recording_as), signed_in("mel")
+    server_id = discovered(write, recording_as)
+    mel = signed_in("mel")
     recording_as.token_fields = {"id_token": id_token(sub="1", email="mel@corp.example")}
     assert "mel@corp.example" in connect(mel, server_id).main.text
     assert "mel@corp.example" in parse(mel.get(f"/credentials/{server_id}")).main.text
     recording_as.token_fields = {"id_token": id_token(email="other@corp.example")}
     assert "you were connected as mel@corp.example" in connect(mel, server_id).main.text
-    for odd in ("x.y.z", 7, id_token(email=["x"]), id_token(email="a\nb"), "a.b", id_token(email="x" * 500)):
+    for odd in (
+        "x.y.z",
+        7,
+        id_token(email=["x"]),
+        id_token(email="a\nb"),
+        "a.b",
+        id_token(email="x" * 500),
+    ):
         recording_as.token_fields = {"id_token": odd}
         assert "Connected" in connect(mel, server_id).h1.text
 
 
-def test_scopes_that_were_not_given_are_named(signed_in: SignedIn, write: Write, recording_as: RecordingServer) -> None:
+def test_scopes_that_were_not_given_are_named(
+    signed_in: SignedIn, write: Write, recording_as: RecordingServer
+) -> None:
     recording_as.token_fields = {"scope": "read"}
-    server_id = discovered(write, recording_as, credentials={"client_id": "x", "scopes": ["read", "write"]})
-    assert "did not give all rights that were asked for: write is missing" in connect(signed_in("mel"), server_id).text
+    server_id = discovered(
+        write, recording_as, credentials={"client_id": "x", "scopes": ["read", "write"]}
+    )
+    assert (
+        "did not give all rights that were asked for: write is missing"
+        in connect(signed_in("mel"), server_id).text
+    )
 
 
 def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer
 ) -> None:
-    """Its refusal is no reason to renew or to drop the token; the next way out asks for what it named, too."""
+    """Its refusal is no reason to renew or to drop the token; the next way out asks for what it
+    named, too."""
     server_id = discovered(write, recording_as)
     wants = {"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="tools:list"'}
     mel = signed_in("mel")
@@ -205,7 +270,9 @@ def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(
     assert "did not take it" in page.text
     assert not page.find("a", string="Check OAuth"), "that is for Admins"
     assert "Needs more rights" in parse(mel.get("/servers")).text
-    assert [asked.form["grant_type"] for asked in recording_as.seen("token")] == ["authorization_code"]
+    assert [asked.form["grant_type"] for asked in recording_as.seen("token")] == [
+        "authorization_code"
+    ]
     assert "tools:list" in parse_qs(urlsplit(depart(mel, server_id)).query)["scope"][0].split()
 
 
@@ -213,7 +280,8 @@ def test_a_server_that_moves_meanwhile_gets_nothing(
     signed_in: SignedIn, client: As, write: Write, recording_as: RecordingServer
 ) -> None:
     """R-OAUTH-23: what was begun for one address is not completed for another."""
-    server_id, mel = discovered(write, recording_as), signed_in("mel")
+    server_id = discovered(write, recording_as)
+    mel = signed_in("mel")
     path = at_provider(depart(mel, server_id))
     moved = {"server_id": server_id, "url": "http://127.0.0.1:9/mcp", "keep_credentials": False}
     assert client("ada").put("/v1/mcp/server", moved).status_code == 202
@@ -223,14 +291,26 @@ def test_a_server_that_moves_meanwhile_gets_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"authorization_url": "https://other.example/authorize", "token_url": "https://other.example/token"},
-     {"oauth2_flow": "client_credentials"}, {"auth_type": "bearer_token"}, {"url": "http://127.0.0.1:9/else"}],
-)  # fmt: skip
+    [
+        {
+            "authorization_url": "https://other.example/authorize",
+            "token_url": "https://other.example/token",
+        },
+        {"oauth2_flow": "client_credentials"},
+        {"auth_type": "bearer_token"},
+        {"url": "http://127.0.0.1:9/else"},
+    ],
+)
 def test_tokens_are_forgotten_when_what_they_are_for_changes(
-    signed_in: SignedIn, client: As, write: Write, recording_as: RecordingServer, database: Database,
+    signed_in: SignedIn,
+    client: As,
+    write: Write,
+    recording_as: RecordingServer,
+    database: Database,
     change: dict[str, Any],
-) -> None:  # fmt: skip
-    """`1-system.md`, 3: with them what was discovered and registered. A change of words costs nobody anything."""
+) -> None:
+    """`1-system.md`, 3: with them what was discovered and registered. A change of words costs
+    nobody anything."""
     server_id = discovered(write, recording_as)
     connect(signed_in("mel"), server_id)
     same = {"server_id": server_id, "description": "new words", "url": recording_as.url}
@@ -247,14 +327,21 @@ def test_tokens_are_forgotten_when_what_they_are_for_changes(
 def test_another_issuer_stops_until_an_admin_has_looked(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer, database: Database
 ) -> None:
-    """R-OAUTH-22: nobody is sent to an issuer that the server names all of a sudden, nor is a client's secret."""
-    server_id, mel = discovered(write, recording_as), signed_in("mel")
+    """R-OAUTH-22: nobody is sent to an issuer that the server names all of a sudden, nor is a
+    client's secret."""
+    server_id = discovered(write, recording_as)
+    mel = signed_in("mel")
     connect(mel, server_id)
     with write() as session:
         known = session.get(ServerAuthorization, server_id)
         assert known is not None
-        known.issuer, known.discovered_at = "https://before.example", known.discovered_at.replace(year=2020)
-    form = parse(mel.get(f"/credentials/{server_id}/connect")).find("form", action=f"/credentials/{server_id}/connect")
+        known.issuer, known.discovered_at = (
+            "https://before.example",
+            known.discovered_at.replace(year=2020),
+        )
+    form = parse(mel.get(f"/credentials/{server_id}/connect")).find(
+        "form", action=f"/credentials/{server_id}/connect"
+    )
     page = parse(mel.post(f"/credentials/{server_id}/connect", data=filled(form)), 409)
     assert "another sign-in provider than before" in page.main.text
     ada = signed_in("ada")
@@ -267,9 +354,13 @@ def test_another_issuer_stops_until_an_admin_has_looked(
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("metadata", "was not found"), ("registration_endpoint", "has to register the portal"),
-     ("issuer", "was not found"), ("http", "was not found")],
-)  # fmt: skip
+    [
+        ("metadata", "was not found"),
+        ("registration_endpoint", "has to register the portal"),
+        ("issuer", "was not found"),
+        ("http", "was not found"),
+    ],
+)
 def test_a_way_out_that_cannot_be_found_says_what_an_admin_does(
     signed_in: SignedIn, write: Write, recording_as: RecordingServer, fault: str, said: str
 ) -> None:
@@ -293,28 +384,40 @@ def test_a_way_out_that_cannot_be_found_says_what_an_admin_does(
         assert said in parse(answer, answer.status_code).main.text
 
 
-@pytest.mark.parametrize("scheme", ["javascript:alert(1)//", "http://evil.example/", "ftp://x.example/"])
+@pytest.mark.parametrize(
+    "scheme", ["javascript:alert(1)//", "http://evil.example/", "ftp://x.example/"]
+)
 def test_a_typed_address_that_is_no_https_is_no_link(
     signed_in: SignedIn, client: As, write: Write, recording_as: RecordingServer, scheme: str
 ) -> None:
     """R-OAUTH-52."""
     fields = {
-        "server_name": "odd", "url": recording_as.url, "transport": "http", "auth_type": "oauth2",
-        "allow_all_keys": True, "authorization_url": scheme, "token_url": recording_as.endpoint("token"),
+        "server_name": "odd",
+        "url": recording_as.url,
+        "transport": "http",
+        "auth_type": "oauth2",
+        "allow_all_keys": True,
+        "authorization_url": scheme,
+        "token_url": recording_as.endpoint("token"),
         "credentials": {"client_id": "x"},
-    }  # fmt: skip
+    }
     made = client("ada").post("/v1/mcp/server", fields)
     if made.status_code != 201:
         assert made.status_code in (400, 422)
         return
-    mel, server_id = signed_in("mel"), made.get_json()["server_id"]
-    form = parse(mel.get(f"/credentials/{server_id}/connect")).find("form", action=f"/credentials/{server_id}/connect")
+    mel = signed_in("mel")
+    server_id = made.get_json()["server_id"]
+    form = parse(mel.get(f"/credentials/{server_id}/connect")).find(
+        "form", action=f"/credentials/{server_id}/connect"
+    )
     answer = mel.post(f"/credentials/{server_id}/connect", data=filled(form))
     assert "is not https" in parse(answer, 400).main.text
     assert scheme not in answer.get_data(as_text=True)
 
 
-def test_a_server_without_sign_in_has_no_such_page(signed_in: SignedIn, write: Write, echo_server: str) -> None:
+def test_a_server_without_sign_in_has_no_such_page(
+    signed_in: SignedIn, write: Write, echo_server: str
+) -> None:
     with write() as session:
         server_id = make_server(session, "echo", url=echo_server, allow_all_keys=True)
     assert signed_in("mel").get(f"/credentials/{server_id}/connect").status_code == 400

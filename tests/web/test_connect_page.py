@@ -19,7 +19,10 @@ def test_every_client_is_told_the_address_and_none_a_key() -> None:
     found = {snippet.client: snippet for snippet in snippets("github", URL)}
     assert list(found) == ["claude-code", "claude-desktop", "cursor", "vs-code", "curl"]
     assert all(URL in snippet.text for snippet in found.values())
-    expected = f'claude mcp add --transport http github {URL} --header "Authorization: Bearer ${{PORTAL_KEY}}"'
+    expected = (
+        f'claude mcp add --transport http github {URL} --header "Authorization: Bearer'
+        ' ${PORTAL_KEY}"'
+    )
     assert found["claude-code"].text == expected
     assert json.loads(found["cursor"].text)["mcpServers"]["github"]["url"] == URL
     vs_code = json.loads(found["vs-code"].text)
@@ -32,7 +35,11 @@ def test_deep_links_carry_what_the_files_say() -> None:
     found = {snippet.client: snippet for snippet in snippets("git hub&x", URL)}
     cursor = urlsplit(found["cursor"].link)
     given = parse_qs(cursor.query)
-    assert (cursor.scheme, cursor.netloc, cursor.path) == ("cursor", "anysphere.cursor-deeplink", "/mcp/install")
+    assert (cursor.scheme, cursor.netloc, cursor.path) == (
+        "cursor",
+        "anysphere.cursor-deeplink",
+        "/mcp/install",
+    )
     assert given["name"] == ["git hub&x"]
     config = json.loads(base64.b64decode(given["config"][0]))
     assert config == json.loads(found["cursor"].text)["mcpServers"]["git hub&x"]
@@ -62,7 +69,9 @@ def test_with_a_gateway_it_points_there(portal: Portal, write: Write) -> None:
         make_server(session, "github", alias="gh", allow_all_keys=True)
     browser = app.test_client()
     token = look_at(browser.get("/login")).select_one("input[name=csrf_token]")["value"]
-    browser.post("/login", data={"email": "otto@example.com", "password": PASSWORD, "csrf_token": token})
+    browser.post(
+        "/login", data={"email": "otto@example.com", "password": PASSWORD, "csrf_token": token}
+    )
     page = Browser(Client(browser, {})).open("/servers/id-github/connect")
     assert "not a gateway" not in text_of(page)
     assert "https://gateway.example/gh/mcp" in text_of(page)

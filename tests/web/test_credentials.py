@@ -19,22 +19,30 @@ def needy(write: Write, echo_server: str) -> str:
     """A server that needs TOKEN of each person and has a real upstream."""
     with write() as session:
         return make_server(
-            session, "needy", url=echo_server, allow_all_keys=True,
+            session,
+            "needy",
+            url=echo_server,
+            allow_all_keys=True,
             static_headers={"X-T": "${TOKEN}", "X-O": "${OTHER}"},
             env_vars=[
                 {"name": "TOKEN", "scope": "user", "description": "Ask the desk"},
                 {"name": "OTHER", "scope": "user"},
             ],
-        )  # fmt: skip
+        )
 
 
 def setup_form(client: Client, server_id: str) -> Any:
     """The form of a server's own page."""
-    return parse(client.get(f"/credentials/{server_id}")).find("main").find("form", action=f"/credentials/{server_id}")
+    return (
+        parse(client.get(f"/credentials/{server_id}"))
+        .find("main")
+        .find("form", action=f"/credentials/{server_id}")
+    )
 
 
 def test_values_are_asked_for_and_never_shown(signed_in: SignedIn, needy: str) -> None:
-    """UI-13, UI-15: a password field a name with the Admin's hint; set ones are marked, empty and optional."""
+    """UI-13, UI-15: a password field a name with the Admin's hint; set ones are marked, empty and
+    optional."""
     mel = signed_in("mel")
     form = setup_form(mel, needy)
     fields = {tag["name"]: tag for tag in form.find_all("input", type="password")}
@@ -50,7 +58,9 @@ def test_values_are_asked_for_and_never_shown(signed_in: SignedIn, needy: str) -
     data = filled(form, **{"value-OTHER": VALUE})
     assert mel.post(f"/credentials/{needy}", data=data).status_code == 303
     assert "1 of 1" in parse(mel.get("/credentials")).text
-    assert all(not tag.get("value") for tag in setup_form(mel, needy).find_all("input", type="password"))
+    assert all(
+        not tag.get("value") for tag in setup_form(mel, needy).find_all("input", type="password")
+    )
 
 
 def test_saving_sends_the_badge_out_of_band(signed_in: SignedIn, needy: str) -> None:
@@ -67,7 +77,9 @@ def test_saving_sends_the_badge_out_of_band(signed_in: SignedIn, needy: str) -> 
 
 
 @pytest.mark.parametrize("value", ["a\nb", "x" * 9000])
-def test_a_value_that_cannot_be_sent_is_refused(signed_in: SignedIn, needy: str, value: str) -> None:
+def test_a_value_that_cannot_be_sent_is_refused(
+    signed_in: SignedIn, needy: str, value: str
+) -> None:
     """4xx on the field, nothing stored."""
     mel = signed_in("mel")
     data = filled(setup_form(mel, needy), **{"value-TOKEN": value, "value-OTHER": VALUE})
@@ -83,13 +95,17 @@ def test_removing_takes_only_ones_own(signed_in: SignedIn, needy: str) -> None:
         data = filled(setup_form(client, needy), **{"value-TOKEN": VALUE, "value-OTHER": VALUE})
         assert client.post(f"/credentials/{needy}", data=data).status_code == 303
     mel = signed_in("mel")
-    assert mel.post(f"/credentials/{needy}/forget", data=filled(setup_form(mel, needy))).status_code == 303
+    assert (
+        mel.post(f"/credentials/{needy}/forget", data=filled(setup_form(mel, needy))).status_code
+        == 303
+    )
     assert "0 of 1" in parse(mel.get("/credentials")).text
     assert "1 of 1" in parse(signed_in("otto").get("/credentials")).text
 
 
 def test_the_playground_asks_in_place_then_calls(signed_in: SignedIn, needy: str) -> None:
-    """412 shows the set-up form in place, with and without htmx; then the upstream says what arrived."""
+    """412 shows the set-up form in place, with and without htmx; then the upstream says what
+    arrived."""
     mel = signed_in("mel")
     page = parse(mel.get(f"/playground?server={needy}&tool=show_headers"))
     form = page.find("form", action="/playground/call")
@@ -103,18 +119,30 @@ def test_the_playground_asks_in_place_then_calls(signed_in: SignedIn, needy: str
     assert result.find("dt", string=re.compile("X-T")), "the headers sent are named"
 
 
-def test_arguments_are_checked_before_they_are_sent(signed_in: SignedIn, write: Write, echo_server: str) -> None:
-    """UI-64: widgets by schema, empty optional ones left out, wrong ones refused with what was typed kept."""
+def test_arguments_are_checked_before_they_are_sent(
+    signed_in: SignedIn, write: Write, echo_server: str
+) -> None:
+    """UI-64: widgets by schema, empty optional ones left out, wrong ones refused with what was
+    typed kept."""
     with write() as session:
         make_server(session, "tools", url=echo_server, allow_all_keys=True)
     mel = signed_in("mel")
-    form = parse(mel.get("/playground?server=id-tools&tool=add")).find("form", action="/playground/call")
-    page = parse(mel.post("/playground/call", data=filled(form, **{"argument-a": "two", "argument-b": "3"})), 422)
+    form = parse(mel.get("/playground?server=id-tools&tool=add")).find(
+        "form", action="/playground/call"
+    )
+    page = parse(
+        mel.post("/playground/call", data=filled(form, **{"argument-a": "two", "argument-b": "3"})),
+        422,
+    )
     assert "whole number" in page.find(attrs={"data-error-summary": True}).text
     assert page.find("input", id="argument-a")["value"] == "two"
-    page = parse(mel.post("/playground/call", data=filled(form, **{"argument-a": "2", "argument-b": "3"})))
+    page = parse(
+        mel.post("/playground/call", data=filled(form, **{"argument-a": "2", "argument-b": "3"}))
+    )
     assert "5" in page.find(id="result").find("pre").text
-    form = parse(mel.get("/playground?server=id-tools&tool=search_notes")).find("form", action="/playground/call")
+    form = parse(mel.get("/playground?server=id-tools&tool=search_notes")).find(
+        "form", action="/playground/call"
+    )
     assert form.find("input", id="argument-limit")["value"] == "5", "defaults are there"
     assert parse(mel.post("/playground/call", data=filled(form, **{"argument-query": "a"})))
 
@@ -123,7 +151,11 @@ def test_a_server_one_may_not_use_is_not_there(signed_in: SignedIn) -> None:
     """A page that a person may not see answers 404 whether or not it exists."""
     otto = signed_in("otto")
     for server_id in (NOTES, "no-such-server"):
-        for path in (f"/credentials/{server_id}", f"/servers/{server_id}", f"/playground?server={server_id}"):
+        for path in (
+            f"/credentials/{server_id}",
+            f"/servers/{server_id}",
+            f"/playground?server={server_id}",
+        ):
             assert otto.get(path).status_code == 404, path
     token = parse(otto.get("/credentials")).find("input", attrs={"name": "csrf_token"})["value"]
     for path in (f"/credentials/{NOTES}", f"/credentials/{NOTES}/key", "/playground/call"):
@@ -131,8 +163,11 @@ def test_a_server_one_may_not_use_is_not_there(signed_in: SignedIn) -> None:
         assert otto.post(path, data=data).status_code in (403, 404), path
 
 
-def test_an_upstream_that_fails_is_told_in_place(client: Any, signed_in: SignedIn, write: Write) -> None:
-    """Tools tab, playground and API say what failed; the host is named to admin view only (1-system.md, 5)."""
+def test_an_upstream_that_fails_is_told_in_place(
+    client: Any, signed_in: SignedIn, write: Write
+) -> None:
+    """Tools tab, playground and API say what failed; the host is named to admin view only
+    (1-system.md, 5)."""
     with write() as session:
         make_server(session, "gone", allow_all_keys=True)
     for name, learns in (("mel", False), ("ada", True)):
@@ -146,7 +181,9 @@ def test_an_upstream_that_fails_is_told_in_place(client: Any, signed_in: SignedI
         assert ("127.0.0.1" in answer.get_json()["detail"]["message"]) is learns
 
 
-@pytest.mark.parametrize(("typed", "words"), [("", "Enter"), ("a\nb", "line break"), ("x" * 9000, "8192 characters")])
+@pytest.mark.parametrize(
+    ("typed", "words"), [("", "Enter"), ("a\nb", "line break"), ("x" * 9000, "8192 characters")]
+)
 def test_ui_54_a_key_that_is_refused_says_why(
     client: Any, signed_in: SignedIn, write: Write, typed: str, words: str
 ) -> None:
@@ -154,15 +191,25 @@ def test_ui_54_a_key_that_is_refused_says_why(
     with write() as session:
         make_server(session, "own", is_byok=True, auth_type="api_key", allow_all_keys=True)
     mel = signed_in("mel")
-    form = parse(mel.get("/credentials/id-own")).find("main").find("form", action="/credentials/id-own/key")
-    answer = mel.post("/credentials/id-own/key", data=filled(form, key=typed), headers={"HX-Request": "true"})
+    form = (
+        parse(mel.get("/credentials/id-own"))
+        .find("main")
+        .find("form", action="/credentials/id-own/key")
+    )
+    answer = mel.post(
+        "/credentials/id-own/key", data=filled(form, key=typed), headers={"HX-Request": "true"}
+    )
     said = parse(answer, 422).find(id="key-error").text
     assert words in said, said
-    answer = client("mel").post("/v1/mcp/server/id-own/user-credential", {"credential": typed, "save": True})
+    answer = client("mel").post(
+        "/v1/mcp/server/id-own/user-credential", {"credential": typed, "save": True}
+    )
     assert answer.status_code in (400, 422)
     if typed:
         assert answer.get_json()["detail"]["message"] in " ".join(said.split())
     assert (
-        client("mel").post("/v1/mcp/server/id-own/user-credential", {"credential": "right", "save": True}).status_code
+        client("mel")
+        .post("/v1/mcp/server/id-own/user-credential", {"credential": "right", "save": True})
+        .status_code
         == 200
     )

@@ -1,4 +1,5 @@
-"""The picker of well-known servers: who sees it, its filters, what is added already, and the form that it fills in."""
+"""The picker of well-known servers: who sees it, its filters, what is added already, and the form
+that it fills in."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ def cards(page: Any) -> list[str]:
 
 
 def test_dis_01_admins_add_readers_look_and_others_find_nothing(browser: Browsing) -> None:
-    ada, vera = browser("ada").open(PATH), browser("vera").open(PATH)
+    ada = browser("ada").open(PATH)
+    vera = browser("vera").open(PATH)
     assert cards(ada) == cards(vera)
     assert len(cards(ada)) == 31
     assert ada.find("a", href="/servers/new?from=discover:github")
@@ -71,7 +73,9 @@ def test_nothing_on_the_page_comes_from_another_host(browser: Browsing) -> None:
     assert page.select("li.card .logo svg")
 
 
-def test_what_is_in_the_catalogue_is_marked_and_leads_there(browser: Browsing, write: Write) -> None:
+def test_what_is_in_the_catalogue_is_marked_and_leads_there(
+    browser: Browsing, write: Write
+) -> None:
     with write() as session:
         make_server(session, "our_linear", url="https://mcp.linear.app/mcp/")
         make_server(session, "else", url="https://mcp.exa.ai/another-path")
@@ -82,7 +86,9 @@ def test_what_is_in_the_catalogue_is_marked_and_leads_there(browser: Browsing, w
     assert linear.find("a", href="/servers/id-our_linear")
     ada = browser("ada").open(PATH)
     assert not ada.find("a", href="/servers/new?from=discover:linear")
-    assert ada.find("a", href="/servers/new?from=discover:exa"), "the same host is not the same address"
+    assert ada.find("a", href="/servers/new?from=discover:exa"), (
+        "the same host is not the same address"
+    )
 
 
 def test_the_page_costs_as_many_queries_however_many_servers_there_are(
@@ -102,7 +108,9 @@ def test_the_page_costs_as_many_queries_however_many_servers_there_are(
     assert len(many) == len(few)
 
 
-def test_add_fills_in_the_form_and_saves_nothing(browser: Browsing, client: Callable[[str], Client]) -> None:
+def test_add_fills_in_the_form_and_saves_nothing(
+    browser: Browsing, client: Callable[[str], Client]
+) -> None:
     ada = browser("ada")
     page = ada.open("/servers/new?from=discover:github")
     form = page.select_one("form[data-guard]")
@@ -116,21 +124,33 @@ def test_add_fills_in_the_form_and_saves_nothing(browser: Browsing, client: Call
     answer = ada.send("/servers/new?from=discover:github", auth_value="SECRET-token")
     assert answer.status_code == CHANGED
     saved = client("ada").get("/v1/mcp/server/github").get_json()
-    assert (saved["url"], saved["auth_type"]) == ("https://api.githubcopilot.com/mcp/", "bearer_token")
+    assert (saved["url"], saved["auth_type"]) == (
+        "https://api.githubcopilot.com/mcp/",
+        "bearer_token",
+    )
 
 
-def test_what_was_filled_in_survives_a_failed_save_and_what_was_typed_over_it_does_not(browser: Browsing) -> None:
-    path, ada = "/servers/new?from=discover:linear", browser("ada")
+def test_what_was_filled_in_survives_a_failed_save_and_what_was_typed_over_it_does_not(
+    browser: Browsing,
+) -> None:
+    path = "/servers/new?from=discover:linear"
+    ada = browser("ada")
     again = look_at(ada.send(path, server_name=""), 422)
     assert again.select_one("#url")["value"] == "https://mcp.linear.app/mcp"
-    assert again.select_one("form[data-guard]")["action"] == path, "it still knows where it came from"
+    assert again.select_one("form[data-guard]")["action"] == path, (
+        "it still knows where it came from"
+    )
     changed = look_at(ada.send(path, server_name="", url="https://own.example/SECRET-path"), 422)
     assert not changed.select_one("#url").get("value")
 
 
-@pytest.mark.parametrize("source", ["discover:nothing", "elsewhere:github", "github", "", "discover:", "a" * 999])
+@pytest.mark.parametrize(
+    "source", ["discover:nothing", "elsewhere:github", "github", "", "discover:", "a" * 999]
+)
 def test_only_our_own_lists_fill_in_the_form(browser: Browsing, source: str) -> None:
-    page = browser("ada").open(f"/servers/new?from={source}&url=https://evil.example&server_name=evil")
+    page = browser("ada").open(
+        f"/servers/new?from={source}&url=https://evil.example&server_name=evil"
+    )
     assert not page.select_one("#url").get("value")
     assert not page.select_one("#server_name").get("value")
     assert "Filled in for" not in page.text
@@ -165,7 +185,9 @@ def with_programs(portal: Portal, settings: Settings) -> Iterator[Browser]:
     database.engine.dispose()
 
 
-def test_a_program_fills_in_command_arguments_and_the_names_of_its_values(with_programs: Browser) -> None:
+def test_a_program_fills_in_command_arguments_and_the_names_of_its_values(
+    with_programs: Browser,
+) -> None:
     path = "/servers/new?from=discover:slack"
     form = with_programs.form("/servers/new?from=discover:slack")
     assert form.select_one("input[name=transport][checked]")["value"] == "stdio"
@@ -186,4 +208,6 @@ def test_dis_05_without_its_file_the_page_says_so(
 ) -> None:
     monkeypatch.setattr(discover, "FILE", tmp_path / "missing.json")
     assert "could not be read" in text_of(browser("ada").open(PATH))
-    assert not browser("ada").open("/servers/new?from=discover:github").select_one("#url").get("value")
+    assert (
+        not browser("ada").open("/servers/new?from=discover:github").select_one("#url").get("value")
+    )

@@ -31,9 +31,15 @@ def ada(signed_in: Callable[[str], Client]) -> Client:
 
 def typed(url: str, **changes: Any) -> dict[str, Any]:
     return {
-        "server_name": "fresh", "description": "Typed before", "transport": "http", "url": url, "auth_type": "oauth2",
-        "oauth2_flow": "authorization_code", "headers-0-name": "X-Team", "headers-0-value": "SECRET-header",
-    } | changes  # fmt: skip
+        "server_name": "fresh",
+        "description": "Typed before",
+        "transport": "http",
+        "url": url,
+        "auth_type": "oauth2",
+        "oauth2_flow": "authorization_code",
+        "headers-0-name": "X-Team",
+        "headers-0-value": "SECRET-header",
+    } | changes
 
 
 def form_at(browser: Client, path: str, status: int = 200) -> Any:
@@ -68,19 +74,31 @@ def credential(write: Write, server_id: str) -> UserCredential | None:
 
 def saved(write: Write, name: str = "fresh") -> str:
     with write() as session:
-        return str(session.scalars(select(Server.server_id).where(Server.server_name == name)).one())
+        return str(
+            session.scalars(select(Server.server_id).where(Server.server_name == name)).one()
+        )
 
 
 def test_tools_are_listed_before_anything_is_saved_and_the_token_is_stored_with_it(
-    ada: Client, write: Write, protected_mcp_server: ProtectedServer, client: Callable[[str], Client]
+    ada: Client,
+    write: Write,
+    protected_mcp_server: ProtectedServer,
+    client: Callable[[str], Client],
 ) -> None:
-    """UI-29: out from the form, back to what was typed, the tools; then saved, connected, and called as oneself."""
+    """UI-29: out from the form, back to what was typed, the tools; then saved, connected, and
+    called as oneself."""
     protected_mcp_server.configure(user="adelaide")
     back = round_trip(ada, press(ada, NEW, "sign_in", **typed(protected_mcp_server.url)))
     assert re.fullmatch(r"/servers/new\?draft=[\w-]{20,}", back)
     page: Any = parse(ada.get(back))
     words = text_of(page.main)
-    for expected in ("Signed in", "whoami", "echo", "admin_note", "kept for 5 minutes and not shown: Address, X-Team."):
+    for expected in (
+        "Signed in",
+        "whoami",
+        "echo",
+        "admin_note",
+        "kept for 5 minutes and not shown: Address, X-Team.",
+    ):
         assert expected in words
     form = page.find("form", attrs={"data-guard": True})
     shown = {name: values[0] for name, values in filled(form).items()}
@@ -88,7 +106,9 @@ def test_tools_are_listed_before_anything_is_saved_and_the_token_is_stored_with_
     assert (shown["auth_type"], shown["headers-0-name"]) == ("oauth2", "X-Team")
     assert shown["url"] == shown["headers-0-value"] == "", "what is secret stays on the server"
     with write() as session:
-        assert [row.server_name for row in session.query(Server)] == ["notes"], "nothing is saved yet"
+        assert [row.server_name for row in session.query(Server)] == ["notes"], (
+            "nothing is saved yet"
+        )
         assert session.query(UserCredential).count() == 0
     done = press(ada, back, "save", description="Changed since")
     assert done.status_code == 303
@@ -98,10 +118,15 @@ def test_tools_are_listed_before_anything_is_saved_and_the_token_is_stored_with_
         row = session.get(Server, server_id)
         assert row is not None
         assert (row.address, row.description) == (protected_mcp_server.issuer, "Changed since")
-        assert [secret.name for secret in row.secrets if secret.field == "static_headers"] == ["X-Team"]
+        assert [secret.name for secret in row.secrets if secret.field == "static_headers"] == [
+            "X-Team"
+        ]
         assert session.query(TemporaryServer).count() == 0
         registration = session.query(OAuthClientRegistration).one()
-        assert (registration.server_id, registration.issuer) == (server_id, _issuer(session, server_id))
+        assert (registration.server_id, registration.issuer) == (
+            server_id,
+            _issuer(session, server_id),
+        )
     call = {"server_id": server_id, "name": "whoami", "arguments": {}}
     assert '"adelaide"' in str(client("ada").post("/v1/mcp/tools/call", call).json)
     protected_mcp_server.expire_access_tokens()
@@ -110,7 +135,9 @@ def test_tools_are_listed_before_anything_is_saved_and_the_token_is_stored_with_
         assert held is not None
         assert held.expires_at is not None
         held.expires_at -= timedelta(hours=2)
-    assert '"adelaide"' in str(client("ada").post("/v1/mcp/tools/call", call).json), "renewed as the same client"
+    assert '"adelaide"' in str(client("ada").post("/v1/mcp/tools/call", call).json), (
+        "renewed as the same client"
+    )
     assert protected_mcp_server.counters().refresh_grants == 1
 
 
@@ -119,22 +146,34 @@ def _issuer(session: Any, server_id: str) -> str:
     return str(known.issuer)
 
 
-@pytest.mark.parametrize(("granted", "stored"), [("read", ["read"]), ("", []), (None, ["read", "write"])])
+@pytest.mark.parametrize(
+    ("granted", "stored"), [("read", ["read"]), ("", []), (None, ["read", "write"])]
+)
 def test_ui_30_the_scopes_are_those_that_were_granted(
     ada: Client, write: Write, recording_as: RecordingServer, granted: str | None, stored: list[str]
 ) -> None:
     recording_as.token_fields = {"scope": granted}
-    form = typed(recording_as.url, client_id="typed-id", client_secret="SECRET-client", scopes="read\nwrite")
+    form = typed(
+        recording_as.url, client_id="typed-id", client_secret="SECRET-client", scopes="read\nwrite"
+    )
     back = round_trip(ada, press(ada, NEW, "sign_in", **form))
-    assert "not shown: Address, Client ID, Client secret, Scopes, X-Team." in text_of(parse(ada.get(back)))
+    assert "not shown: Address, Client ID, Client secret, Scopes, X-Team." in text_of(
+        parse(ada.get(back))
+    )
     press(ada, back, "save")
     held = credential(write, saved(write))
     assert held is not None
     assert held.scopes == stored
     asked = recording_as.last("authorize").query
-    assert (asked["client_id"], asked["scope"], asked["code_challenge_method"]) == ("typed-id", "read write", "S256")
+    assert (asked["client_id"], asked["scope"], asked["code_challenge_method"]) == (
+        "typed-id",
+        "read write",
+        "S256",
+    )
     sent = recording_as.last("token")
-    assert sent.form.get("client_secret") == "SECRET-client" or "authorization" in sent.headers, "what was held"
+    assert sent.form.get("client_secret") == "SECRET-client" or "authorization" in sent.headers, (
+        "what was held"
+    )
     with write() as session:
         row = session.get(Server, saved(write))
         assert row is not None
@@ -156,9 +195,13 @@ def test_ui_31_a_token_that_cannot_be_stored_is_told_and_the_server_is_saved(
     assert credential(write, saved(write)) is None
 
 
-def test_ui_32_without_a_token_nothing_is_stored(ada: Client, write: Write, recording_as: RecordingServer) -> None:
+def test_ui_32_without_a_token_nothing_is_stored(
+    ada: Client, write: Write, recording_as: RecordingServer
+) -> None:
     recording_as.authorize_error = "access_denied"
-    back = round_trip(ada, press(ada, NEW, "sign_in", **typed(recording_as.url, client_id="typed-id")))
+    back = round_trip(
+        ada, press(ada, NEW, "sign_in", **typed(recording_as.url, client_id="typed-id"))
+    )
     assert "You did not allow it at the provider." in text_of(parse(ada.get(back)))
     done = press(ada, back, "save")
     page = ada.get(done.headers["Location"]).get_data(as_text=True)
@@ -170,17 +213,24 @@ def test_ui_32_without_a_token_nothing_is_stored(ada: Client, write: Write, reco
 def test_ui_43_the_edit_page_comes_back_with_what_was_typed(
     ada: Client, write: Write, protected_mcp_server: ProtectedServer
 ) -> None:
-    """What is stored and kept is used for the sign-in; the stored row changes when it is saved, not before."""
+    """What is stored and kept is used for the sign-in; the stored row changes when it is saved, not
+    before."""
     with write() as session:
         server_id = make_server(
-            session, "fresh", url=protected_mcp_server.url, auth_type="oauth2", static_headers={"X-Old": "SECRET-old"}
+            session,
+            "fresh",
+            url=protected_mcp_server.url,
+            auth_type="oauth2",
+            static_headers={"X-Old": "SECRET-old"},
         )
     path = f"/servers/{server_id}/edit"
     back = round_trip(ada, press(ada, path, "sign_in", description="Typed while editing"))
     assert back.startswith(f"{path}?draft=")
     page: Any = parse(ada.get(back))
     assert "Signed in" in text_of(page.main)
-    assert page.find("textarea", attrs={"name": "description"}).text.strip() == "Typed while editing"
+    assert (
+        page.find("textarea", attrs={"name": "description"}).text.strip() == "Typed while editing"
+    )
     with write() as session:
         row = session.get(Server, server_id)
         assert row is not None
@@ -192,7 +242,9 @@ def test_ui_43_the_edit_page_comes_back_with_what_was_typed(
         row = session.get(Server, server_id)
         assert row is not None
         assert row.description == "Typed while editing"
-        assert [secret.name for secret in row.secrets if secret.field == "static_headers"] == ["X-Old"]
+        assert [secret.name for secret in row.secrets if secret.field == "static_headers"] == [
+            "X-Old"
+        ]
 
 
 def test_what_is_kept_is_over_after_five_minutes_and_nothing_is_saved_without_it(
@@ -212,7 +264,10 @@ def test_what_is_kept_is_over_after_five_minutes_and_nothing_is_saved_without_it
 
 
 def test_a_draft_is_its_authors_alone(
-    ada: Client, signed_in: Callable[[str], Client], write: Write, protected_mcp_server: ProtectedServer
+    ada: Client,
+    signed_in: Callable[[str], Client],
+    write: Write,
+    protected_mcp_server: ProtectedServer,
 ) -> None:
     back = round_trip(ada, press(ada, NEW, "sign_in", **typed(protected_mcp_server.url)))
     assert signed_in("mel").get(back).status_code == 404
@@ -234,7 +289,9 @@ def test_what_is_in_the_way_is_told_in_the_form_and_nothing_is_lost(
     assert "kept for 5 minutes" in text_of(page.main)
     form = page.find("form", attrs={"data-guard": True})
     data = {**filled(form, client_id="now-typed"), "sign_in": "yes"}
-    assert "client_id=now-typed" in departed(ada.ask("POST", NEW, data=data)), "the address was held"
+    assert "client_id=now-typed" in departed(ada.ask("POST", NEW, data=data)), (
+        "the address was held"
+    )
     answer = press(ada, NEW, "sign_in", **typed(f"{NOBODY_LISTENS}/mcp"))
     assert "You cannot be sent to the provider now" in text_of(parse(answer))
     answer = press(ada, NEW, "sign_in", **typed("ftp://wrong.example/"))
@@ -252,7 +309,10 @@ def test_htmx_is_told_to_navigate(ada: Client, protected_mcp_server: ProtectedSe
 
 
 def test_a_way_back_that_was_used_or_belongs_to_another_changes_nothing(
-    ada: Client, signed_in: Callable[[str], Client], protected_mcp_server: ProtectedServer, write: Write
+    ada: Client,
+    signed_in: Callable[[str], Client],
+    protected_mcp_server: ProtectedServer,
+    write: Write,
 ) -> None:
     back = at_provider(departed(press(ada, NEW, "sign_in", **typed(protected_mcp_server.url))))
     assert signed_in("mel").get(back).status_code == 400, "another browser"
@@ -268,7 +328,9 @@ def test_testing_and_mending_use_what_is_held(ada: Client, recording_as: Recordi
     page_form = form_at(ada, back)
     tried = ada.ask("POST", "/servers/test", data=filled(page_form))
     assert "asks for a sign-in" in text_of(parse(tried)), "the held address was asked"
-    wrong = ada.ask("POST", NEW, data={**filled(page_form, server_name="no/slashes"), "save": "yes"})
+    wrong = ada.ask(
+        "POST", NEW, data={**filled(page_form, server_name="no/slashes"), "save": "yes"}
+    )
     assert "kept for 5 minutes" in text_of(parse(wrong, 422))
     mended: Any = parse(wrong, 422).find("form", attrs={"data-guard": True})
     done = ada.ask("POST", NEW, data={**filled(mended, server_name="fresh"), "save": "yes"})

@@ -22,10 +22,15 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
     """UI-26, 422: the name is refused on its field, nothing typed is lost but the secrets."""
     ada = signed_in("ada")
     data = filled(
-        form_of(ada, "/servers/new"), server_name="has-dash", description="keeps", url=f"https://a.example/{TYPED}",
-        auth_type="bearer_token", auth_value=TYPED, save="yes",
+        form_of(ada, "/servers/new"),
+        server_name="has-dash",
+        description="keeps",
+        url=f"https://a.example/{TYPED}",
+        auth_type="bearer_token",
+        auth_value=TYPED,
+        save="yes",
         **{"headers-0-name": "X-A", "headers-0-value": TYPED},
-    )  # fmt: skip
+    )
     page = parse(ada.post("/servers/new", data=data), 422)
     assert page.find("input", id="server_name")["value"] == "has-dash"
     assert page.find("input", id="server_name")["aria-invalid"] == "true"
@@ -50,34 +55,49 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
         ({"transport": "stdio", "command": "bash", "args": "x"}, "Not a valid choice"),
     ],
 )
-def test_bad_input_says_what_and_where(signed_in: SignedIn, typed: dict[str, str], message: str) -> None:
+def test_bad_input_says_what_and_where(
+    signed_in: SignedIn, typed: dict[str, str], message: str
+) -> None:
     """4xx with a clear text; nothing is stored."""
     ada = signed_in("ada")
     data = filled(
-        form_of(ada, "/servers/new"), **{"server_name": "fresh", "url": "https://a.example", "save": "y", **typed}
+        form_of(ada, "/servers/new"),
+        **{"server_name": "fresh", "url": "https://a.example", "save": "y", **typed},
     )
     page = parse(ada.post("/servers/new", data=data), 422)
     assert message in page.find(attrs={"data-error-summary": True}).text
-    assert "fresh" not in [link.text.strip() for link in parse(ada.get("/servers")).select(".cover")]
+    assert "fresh" not in [
+        link.text.strip() for link in parse(ada.get("/servers")).select(".cover")
+    ]
 
 
-def test_an_edit_keeps_replaces_and_clears_by_choice(client: Any, signed_in: SignedIn, write: Write) -> None:
+def test_an_edit_keeps_replaces_and_clears_by_choice(
+    client: Any, signed_in: SignedIn, write: Write
+) -> None:
     """CUD-44: stored secrets are kept unless one says otherwise, and never shown."""
     with write() as session:
         make_server(
-            session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-old"},
+            session,
+            "s",
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-old"},
             static_headers={"X-Keep": "SECRET-1", "X-Replace": "SECRET-2", "X-Drop": "SECRET-3"},
             env_vars=[{"name": "G", "scope": "global", "value": "SECRET-G"}],
-        )  # fmt: skip
+        )
     ada = signed_in("ada")
     form = form_of(ada, "/servers/id-s/edit")
     data = filled(
-        form, save="yes", description="new", auth_value__mode="keep",
+        form,
+        save="yes",
+        description="new",
+        auth_value__mode="keep",
         **{
-            "headers-1-value__mode": "replace", "headers-1-value": "fresh", "headers-2-delete": "y",
+            "headers-1-value__mode": "replace",
+            "headers-1-value": "fresh",
+            "headers-2-delete": "y",
             "variables-0-value__mode": "clear",
         },
-    )  # fmt: skip
+    )
     assert ada.post("/servers/id-s/edit", data=data).status_code == 303
     server = client("ada").get("/v1/mcp/server/id-s").get_json()
     assert server["static_headers"] == {"X-Keep": "SECRET-1", "X-Replace": "fresh"}
@@ -94,37 +114,61 @@ def test_only_what_was_changed_is_written(database: Any, signed_in: SignedIn, wr
 
     with write() as session:
         make_server(
-            session, "s", description="old", static_headers={"X-A": "SECRET"}, mcp_access_groups=["dev"],
-            env_vars=[{"name": "G", "scope": "global", "value": "SECRET-G"}], timeout=5.0,
-        )  # fmt: skip
+            session,
+            "s",
+            description="old",
+            static_headers={"X-A": "SECRET"},
+            mcp_access_groups=["dev"],
+            env_vars=[{"name": "G", "scope": "global", "value": "SECRET-G"}],
+            timeout=5.0,
+        )
     ada = signed_in("ada")
     data = filled(form_of(ada, "/servers/id-s/edit"), save="yes", description="new")
     assert ada.post("/servers/id-s/edit", data=data).status_code == 303
     with database.session() as session:
-        details = session.scalar(select(AuditEvent.details).where(AuditEvent.action == "server changed"))
+        details = session.scalar(
+            select(AuditEvent.details).where(AuditEvent.action == "server changed")
+        )
     assert details["fields"] == ["description"]
 
 
-def test_a_new_host_asks_about_stored_credentials(client: Any, signed_in: SignedIn, write: Write) -> None:
+def test_a_new_host_asks_about_stored_credentials(
+    client: Any, signed_in: SignedIn, write: Write
+) -> None:
     """1-system.md, 3: a stored secret is never sent to a new host unasked; here the form asks."""
     with write() as session:
-        make_server(session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-old"})
+        make_server(
+            session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-old"}
+        )
     ada = signed_in("ada")
     moved = {"save": "yes", "url__mode": "replace", "url": "https://elsewhere.example/mcp"}
-    page = parse(ada.post("/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **moved)), 422)
+    page = parse(
+        ada.post("/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **moved)),
+        422,
+    )
     form = page.find("form", attrs={"data-guard": True})
     assert form.find("input", attrs={"name": "keep_credentials"})
     answer = ada.post("/servers/id-s/edit", data=filled(form, keep_credentials="keep", **moved))
     assert answer.status_code == 303
-    assert client("ada").get("/v1/mcp/server/id-s").get_json()["url"] == "https://elsewhere.example/mcp"
+    assert (
+        client("ada").get("/v1/mcp/server/id-s").get_json()["url"]
+        == "https://elsewhere.example/mcp"
+    )
 
 
 NO_CHOICES = [
-    {"keep_credentials": "y"}, {"keep_credentials": "true"}, {"keep_credentials": "KEEP"},
-    {"keep_credentials": "false"}, {"keep_credentials": "forget "}, {"keep_credentials": "keep", "url__mode": "move"},
-    {"auth_value__mode": "Keep"}, {"headers-0-value__mode": "x"}, {"version": "one"}, {"version": "-1"},
+    {"keep_credentials": "y"},
+    {"keep_credentials": "true"},
+    {"keep_credentials": "KEEP"},
+    {"keep_credentials": "false"},
+    {"keep_credentials": "forget "},
+    {"keep_credentials": "keep", "url__mode": "move"},
+    {"auth_value__mode": "Keep"},
+    {"headers-0-value__mode": "x"},
+    {"version": "one"},
+    {"version": "-1"},
     {"variables-0-name": "V", "variables-0-scope": "everyone"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("sent", NO_CHOICES)
@@ -133,25 +177,42 @@ def test_what_is_no_choice_decides_nothing_and_what_was_typed_stays(
 ) -> None:
     with write() as session:
         make_server(
-            session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-old"},
+            session,
+            "s",
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-old"},
             static_headers={"X-A": "SECRET-a"},
-        )  # fmt: skip
-    ada, before = signed_in("ada"), client("ada").get("/v1/mcp/server/id-s").get_json()["url"]
-    moved = {"save": "yes", "url__mode": "replace", "url": "https://elsewhere.example/mcp", "description": "typed"}
-    answer = ada.post("/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **{**moved, **sent}))
+        )
+    ada = signed_in("ada")
+    before = client("ada").get("/v1/mcp/server/id-s").get_json()["url"]
+    moved = {
+        "save": "yes",
+        "url__mode": "replace",
+        "url": "https://elsewhere.example/mcp",
+        "description": "typed",
+    }
+    answer = ada.post(
+        "/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **{**moved, **sent})
+    )
     page = parse(answer, 422)
     assert "choice" in page.main.text or "no version" in page.main.text
     assert page.find("textarea", attrs={"name": "description"}).text.strip() == "typed"
     assert client("ada").get("/v1/mcp/server/id-s").get_json()["url"] == before
 
 
-def test_a_stored_secret_is_not_tried_at_a_typed_address(signed_in: SignedIn, write: Write, echo_server: str) -> None:
+def test_a_stored_secret_is_not_tried_at_a_typed_address(
+    signed_in: SignedIn, write: Write, echo_server: str
+) -> None:
     """R-SEC-19: *Test connection* never combines what is stored with another host."""
     with write() as session:
         make_server(
-            session, "s", url="https://stored.example/mcp", static_headers={"X-A": "SECRET-stored"},
-            auth_type="bearer_token", credentials={"auth_value": "SECRET-old"},
-        )  # fmt: skip
+            session,
+            "s",
+            url="https://stored.example/mcp",
+            static_headers={"X-A": "SECRET-stored"},
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-old"},
+        )
     ada = signed_in("ada")
     data = filled(form_of(ada, "/servers/id-s/edit"), url__mode="replace", url=echo_server)
     page = parse(ada.post("/servers/test", data=data))
@@ -185,7 +246,10 @@ def test_others_neither_see_nor_send_the_form(client: Any, signed_in: SignedIn, 
     assert not parse(person.get("/servers")).find("a", href="/servers/new")
     for path in ("/servers/new", f"/servers/{NOTES}/edit", f"/servers/{NOTES}/delete"):
         assert person.get(path).status_code == 404
-        sent = person.post(path, data={"csrf_token": token, "save": "yes", "server_name": "mine", "url": "https://a.b"})
+        sent = person.post(
+            path,
+            data={"csrf_token": token, "save": "yes", "server_name": "mine", "url": "https://a.b"},
+        )
         assert sent.status_code in (403, 404)
     assert client("ada").get(f"/v1/mcp/server/{NOTES}").status_code == 200
 
@@ -200,8 +264,14 @@ def test_reveal_is_asked_for_and_on_the_record(signed_in: SignedIn, database: An
     page = parse(ada.get(f"/servers/{NOTES}/configuration"))
     assert "/notes" not in page.find("main").text.replace(f"/servers/{NOTES}", "")
     form = page.find("form", action=f"/servers/{NOTES}/reveal")
-    assert "http://127.0.0.1:9/notes" in ada.post(f"/servers/{NOTES}/reveal", data=filled(form)).get_data(as_text=True)
+    assert "http://127.0.0.1:9/notes" in ada.post(
+        f"/servers/{NOTES}/reveal", data=filled(form)
+    ).get_data(as_text=True)
     with database.session() as session:
-        assert session.scalar(select(AuditEvent.actor).where(AuditEvent.action == "configuration revealed"))
+        assert session.scalar(
+            select(AuditEvent.actor).where(AuditEvent.action == "configuration revealed")
+        )
     vera = signed_in("vera")
-    assert not parse(vera.get(f"/servers/{NOTES}/configuration")).find("form", action=f"/servers/{NOTES}/reveal")
+    assert not parse(vera.get(f"/servers/{NOTES}/configuration")).find(
+        "form", action=f"/servers/{NOTES}/reveal"
+    )

@@ -1,4 +1,5 @@
-"""A compressed request body is refused: nothing here unpacks it, and it must not be read as if it were plain."""
+"""A compressed request body is refused: nothing here unpacks it, and it must not be read as if it
+were plain."""
 
 import gzip
 import zlib
@@ -27,7 +28,9 @@ BODY = b'{"alias": "x", "url": "https://example.com/mcp"}'
     ],
     ids=range(10),
 )
-def test_a_compressed_body_is_415_wherever_it_is_sent(app: Flask, encoding: str, body: bytes) -> None:
+def test_a_compressed_body_is_415_wherever_it_is_sent(
+    app: Flask, encoding: str, body: bytes
+) -> None:
     for path in ("/v1/mcp/server", "/login", "/token", "/nowhere"):
         _check(app, path, encoding, body)
 
@@ -44,7 +47,9 @@ def _check(app: Flask, path: str, encoding: str, body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["identity", "", " , Identity,"])
 def test_a_body_that_is_not_compressed_is_read(app: Flask, encoding: str) -> None:
     headers = {"Content-Encoding": encoding, "Authorization": f"Bearer {KEYS['ada']}"}
-    answer = app.test_client().post("/v1/mcp/server", data=b"[]", content_type="application/json", headers=headers)
+    answer = app.test_client().post(
+        "/v1/mcp/server", data=b"[]", content_type="application/json", headers=headers
+    )
     assert answer.status_code == 422
 
 

@@ -1,4 +1,5 @@
-"""The enforcement pack: what clients are told to let in, where it goes, and that it holds nothing else."""
+"""The enforcement pack: what clients are told to let in, where it goes, and that it holds nothing
+else."""
 
 import io
 import json
@@ -18,9 +19,13 @@ As = Callable[[str], Browser]
 PATH = "/servers/export/enforcement"
 BASE = "http://127.0.0.1:8000"
 FILES = [
-    "README.txt", "claude-code/managed-settings.json", "claude-code/managed-mcp.json", "vscode/policy.json",
-    "vscode/policy.reg", "vscode/settings.json",
-]  # fmt: skip
+    "README.txt",
+    "claude-code/managed-settings.json",
+    "claude-code/managed-mcp.json",
+    "vscode/policy.json",
+    "vscode/policy.reg",
+    "vscode/settings.json",
+]
 
 
 def download(browser: Browser) -> dict[str, str]:
@@ -38,23 +43,39 @@ def loaded(files: dict[str, str], name: str) -> Any:
 
 def fill(write: Write) -> None:
     with write() as session:
-        make_server(session, "secretive", url="https://up.example/SECRET-path", auth_type="bearer_token",
-                    credentials={"auth_value": "SECRET-bearer"}, static_headers={"X-Key": "SECRET-key"})  # fmt: skip
+        make_server(
+            session,
+            "secretive",
+            url="https://up.example/SECRET-path",
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-bearer"},
+            static_headers={"X-Key": "SECRET-key"},
+        )
         make_server(session, "with.dot", url="https://up.example/dot")
         for name in ("bad_one", "bad.dot", "waiting"):
             make_server(session, name, url=f"https://up.example/{name}")
-        session.execute(update(Server).where(Server.server_name.like("bad%")).values(approval_status="rejected"))
-        session.execute(update(Server).where(Server.server_name == "waiting").values(approval_status="pending_review"))
+        session.execute(
+            update(Server).where(Server.server_name.like("bad%")).values(approval_status="rejected")
+        )
+        session.execute(
+            update(Server)
+            .where(Server.server_name == "waiting")
+            .values(approval_status="pending_review")
+        )
 
 
-def test_claude_code_lets_in_the_active_servers_by_their_address_at_the_gateway(browser: As, write: Write) -> None:
+def test_claude_code_lets_in_the_active_servers_by_their_address_at_the_gateway(
+    browser: As, write: Write
+) -> None:
     fill(write)
     files = download(browser("ada"))
     assert list(files) == FILES
     policy = loaded(files, "claude-code/managed-settings.json")
     assert policy == {
         "allowManagedMcpServersOnly": True,
-        "allowedMcpServers": [{"serverUrl": f"{BASE}/{name}/mcp"} for name in ("notes", "secretive", "with.dot")],
+        "allowedMcpServers": [
+            {"serverUrl": f"{BASE}/{name}/mcp"} for name in ("notes", "secretive", "with.dot")
+        ],
         "deniedMcpServers": [{"serverName": "bad_one"}],
     }
     fixed = loaded(files, "claude-code/managed-mcp.json")["mcpServers"]
@@ -65,10 +86,14 @@ def test_claude_code_lets_in_the_active_servers_by_their_address_at_the_gateway(
 
 def test_vs_code_is_led_to_our_registry(browser: As) -> None:
     files = download(browser("ada"))
-    assert loaded(files, "vscode/policy.json") == {"ChatMCP": "registry", "McpGalleryServiceUrl": BASE}
+    assert loaded(files, "vscode/policy.json") == {
+        "ChatMCP": "registry",
+        "McpGalleryServiceUrl": BASE,
+    }
     assert loaded(files, "vscode/settings.json") == {
-        "chat.mcp.access": "registry", "chat.mcp.gallery.serviceUrl": BASE,
-    }  # fmt: skip
+        "chat.mcp.access": "registry",
+        "chat.mcp.gallery.serviceUrl": BASE,
+    }
     assert f'"McpGalleryServiceUrl"="{BASE}"\r\n' in files["vscode/policy.reg"]
 
 
@@ -84,13 +109,18 @@ def test_neither_secrets_nor_upstream_addresses_are_in_it(browser: As, write: Wr
 
 def test_each_file_can_be_read_on_the_page_with_where_it_goes(browser: As) -> None:
     ada = browser("ada")
-    page, files = ada.open(PATH), download(ada)
+    page = ada.open(PATH)
+    files = download(ada)
     shown = [block.get_text() for block in page.select("main pre")]
-    assert [text.replace("\r", "") for text in shown] == [files[name].replace("\r", "") for name in FILES[1:]]
+    assert [text.replace("\r", "") for text in shown] == [
+        files[name].replace("\r", "") for name in FILES[1:]
+    ]
     for place in (
-        "/etc/claude-code/managed-settings.json", "/Library/Application Support/ClaudeCode/managed-mcp.json",
-        r"C:\Program Files\ClaudeCode\managed-settings.json", "/etc/vscode/policy.json",
-    ):  # fmt: skip
+        "/etc/claude-code/managed-settings.json",
+        "/Library/Application Support/ClaudeCode/managed-mcp.json",
+        r"C:\Program Files\ClaudeCode\managed-settings.json",
+        "/etc/vscode/policy.json",
+    ):
         assert place in text_of(page)
         assert place in files["README.txt"]
 

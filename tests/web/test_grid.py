@@ -26,7 +26,8 @@ def names(client: Client, path: str = "/servers") -> list[str]:
 
 
 def test_each_sees_what_they_may_reach(signed_in: SignedIn, write: Write) -> None:
-    """UI-02, ACC-08: Admin and Read-only admin see all, a Member what their team has, others nothing."""
+    """UI-02, ACC-08: Admin and Read-only admin see all, a Member what their team has, others
+    nothing."""
     with write() as session:
         make_server(session, "zeta")
         make_server(session, "Alpha")
@@ -41,7 +42,9 @@ def test_an_empty_grid_says_what_to_do_next(signed_in: SignedIn) -> None:
     otto = parse(signed_in("otto").get("/servers"))
     assert "Ask your administrator" in otto.text
     assert not otto.find("a", href="/servers/new")
-    assert parse(signed_in("ada").get("/servers?q=nothing-like-it")).find(string="No server matches")
+    assert parse(signed_in("ada").get("/servers?q=nothing-like-it")).find(
+        string="No server matches"
+    )
 
 
 def test_the_card_tells_what_is_missing_until_it_is_set(signed_in: SignedIn, write: Write) -> None:
@@ -55,7 +58,9 @@ def test_the_card_tells_what_is_missing_until_it_is_set(signed_in: SignedIn, wri
     assert "TOKEN" in card.text
     assert card.find("a", href="/credentials/id-needy")
     with write() as session:
-        self_service.save_variables(session, principal_for_user(session, "otto", None), "id-needy", {"TOKEN": "x"})
+        self_service.save_variables(
+            session, principal_for_user(session, "otto", None), "id-needy", {"TOKEN": "x"}
+        )
     assert "missing" not in parse(otto.get("/servers")).find(id="server-id-needy").text
 
 
@@ -87,10 +92,15 @@ def test_only_admin_view_sees_addresses(signed_in: SignedIn) -> None:
         ("sort=newest", ["percent", "old", "Alpha", "notes"]),
     ],
 )
-def test_filters_are_in_the_address(signed_in: SignedIn, write: Write, query: str, expected: list[str]) -> None:
-    """UI-04 and its like: each filter narrows, and an unknown word finds nothing rather than everything."""
+def test_filters_are_in_the_address(
+    signed_in: SignedIn, write: Write, query: str, expected: list[str]
+) -> None:
+    """UI-04 and its like: each filter narrows, and an unknown word finds nothing rather than
+    everything."""
     with write() as session:
-        make_server(session, "Alpha", auth_type="bearer_token", is_byok=True, mcp_access_groups=["dev"])
+        make_server(
+            session, "Alpha", auth_type="bearer_token", is_byok=True, mcp_access_groups=["dev"]
+        )
         make_server(session, "old", transport="sse", mcp_access_groups=["dev"])
         make_server(session, "percent", description="100% of it")
     assert names(signed_in("ada"), f"/servers?{query}") == expected
@@ -127,8 +137,11 @@ def test_htmx_gets_the_results_only(signed_in: SignedIn) -> None:
     assert "<html" in ada.get("/servers", headers=restored).get_data(as_text=True)
 
 
-def test_health_arrives_in_one_request_from_what_is_stored(signed_in: SignedIn, write: Write) -> None:
-    """UI-03, HLT-10: the page makes no probe; one request brings every card's chip, of servers one may see."""
+def test_health_arrives_in_one_request_from_what_is_stored(
+    signed_in: SignedIn, write: Write
+) -> None:
+    """UI-03, HLT-10: the page makes no probe; one request brings every card's chip, of servers one
+    may see."""
     with write() as session:
         make_server(session, "hidden")
     mel = signed_in("mel")
@@ -146,21 +159,31 @@ def test_health_arrives_in_one_request_from_what_is_stored(signed_in: SignedIn, 
 def test_markup_in_data_stays_text(signed_in: SignedIn, write: Write) -> None:
     """What people type is escaped wherever it is shown."""
     with write() as session:
-        make_server(session, "evil", description='<img src=x onerror="alert(1)">', mcp_access_groups=["<b>bold</b>"])
+        make_server(
+            session,
+            "evil",
+            description='<img src=x onerror="alert(1)">',
+            mcp_access_groups=["<b>bold</b>"],
+        )
     for path in ("/servers", "/servers?view=table", "/servers/id-evil", "/servers/id-evil/edit"):
         page = parse(signed_in("ada").get(path))
         assert not page.find("img", src="x")
         assert not page.find("b", string="bold")
 
 
-def test_the_number_of_queries_does_not_grow(database: Database, signed_in: SignedIn, write: Write) -> None:
-    """A page of servers or three: the page and its fragment send the same statements, whoever asks."""
+def test_the_number_of_queries_does_not_grow(
+    database: Database, signed_in: SignedIn, write: Write
+) -> None:
+    """A page of servers or three: the page and its fragment send the same statements, whoever
+    asks."""
     clients = {name: signed_in(name) for name in ("ada", "vera", "mel")}
     counts: list[dict[str, tuple[int, int]]] = []
     for start, end in ((0, 50), (50, 150)):
         with write() as session:
             for number in range(start, end):
-                make_server(session, f"s{number}", allow_all_keys=True, mcp_access_groups=["dev"], **TOKEN)
+                make_server(
+                    session, f"s{number}", allow_all_keys=True, mcp_access_groups=["dev"], **TOKEN
+                )
         found = {}
         for name, client in clients.items():
             client.get("/servers")

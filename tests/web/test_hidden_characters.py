@@ -1,4 +1,5 @@
-"""Hidden and bidirectional characters are named wherever a text of somebody else is shown, and reorder nothing."""
+"""Hidden and bidirectional characters are named wherever a text of somebody else is shown, and
+reorder nothing."""
 
 import re
 from collections.abc import Callable
@@ -75,7 +76,14 @@ def test_submissions_are_marked_wherever_they_are_reviewed(
 ) -> None:
     bad = "say \u202eevil\u2066 \u200bwords\u00ad\ufeff\U000e0041"
     with write() as session:
-        make_server(session, "live", description=bad, instructions=bad, allow_all_keys=True, byok_description=[bad])
+        make_server(
+            session,
+            "live",
+            description=bad,
+            instructions=bad,
+            allow_all_keys=True,
+            byok_description=[bad],
+        )
     body = {
         "server_name": "waits",
         "transport": "http",
@@ -88,7 +96,8 @@ def test_submissions_are_marked_wherever_they_are_reviewed(
     assert made.status_code == 201, made.get_json()
     waits = made.get_json()["server_id"]
     for name in ("ada", "vera", "mel"):
-        browser, seen = signed_in(name), 0
+        browser = signed_in(name)
+        seen = 0
         for path in (
             "/servers",
             "/servers?view=table",

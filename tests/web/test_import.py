@@ -21,7 +21,8 @@ from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 
 As = Callable[[str], Browser]
-BEGIN, PREVIEW = "/servers/import", "/servers/import/preview"
+BEGIN = "/servers/import"
+PREVIEW = "/servers/import/preview"
 TOKEN = "ghp_SECRETabcdefghij0123456789"
 VSCODE = f"""{{
   // my servers
@@ -45,7 +46,9 @@ def paste(browser: Browser, text: str) -> Any:
 
 def preview(browser: Browser, text: str) -> Any:
     answer = paste(browser, text)
-    assert (answer.status_code, answer.location) == (CHANGED, PREVIEW), answer.get_data(as_text=True)
+    assert (answer.status_code, answer.location) == (CHANGED, PREVIEW), answer.get_data(
+        as_text=True
+    )
     return browser.open(PREVIEW)
 
 
@@ -86,7 +89,11 @@ def test_a_token_goes_where_the_admin_says(
     server = stored(client, "git_hub")
     assert server["static_headers"].get("Authorization") == header
     assert server["static_headers"]["X-Region"] == "eu"
-    assert (server["auth_type"], server["transport"], server["url"]) == (auth, "http", "https://git.example/mcp")
+    assert (server["auth_type"], server["transport"], server["url"]) == (
+        auth,
+        "http",
+        "https://git.example/mcp",
+    )
     assert [(v["name"], v["scope"], v["value"]) for v in server["env_vars"]] == variables
     assert stored(client, "wiki") is None
 
@@ -97,7 +104,9 @@ def test_an_input_of_vs_code_becomes_a_variable_of_each_user(browser: As, client
     ada.send(PREVIEW, press="none")
     server = stored(client, "wiki")
     assert server["static_headers"] == {"X-Wiki": "${WIKI_KEY}"}
-    assert server["env_vars"] == [{"name": "WIKI_KEY", "scope": "user", "value": None, "description": "Wiki key"}]
+    assert server["env_vars"] == [
+        {"name": "WIKI_KEY", "scope": "user", "value": None, "description": "Wiki key"}
+    ]
 
 
 def test_a_changed_server_is_changed_only_when_it_is_ticked(browser: As, client: Any) -> None:
@@ -111,12 +120,16 @@ def test_a_changed_server_is_changed_only_when_it_is_ticked(browser: As, client:
 
 
 def test_everything_is_imported_or_nothing(browser: As, client: Any, write: Write) -> None:
-    """One transaction: a credential that would move unasked stops all of it, and the page says which."""
+    """One transaction: a credential that would move unasked stops all of it, and the page says
+    which."""
     with write() as session:
         make_server(session, "held", auth_type="bearer_token", credentials={"auth_value": "SECRET"})
     ada = browser("ada")
     document = {
-        "mcpServers": {"fresh": {"url": "https://a.example"}, "held": {"url": "https://b.example", "type": "http"}}
+        "mcpServers": {
+            "fresh": {"url": "https://a.example"},
+            "held": {"url": "https://b.example", "type": "http"},
+        }
     }
     preview(ada, json.dumps(document))
     page = look_at(ada.send(PREVIEW, press="none", take=["0", "1"]), 422)
@@ -133,7 +146,9 @@ def test_nothing_ticked_is_told(browser: As) -> None:
     assert "Choose one server" in text_of(page.select_one("[data-error-summary]"))
 
 
-def test_the_document_is_sealed_while_it_waits_and_gone_afterwards(browser: As, write: Write) -> None:
+def test_the_document_is_sealed_while_it_waits_and_gone_afterwards(
+    browser: As, write: Write
+) -> None:
     ada = browser("ada")
     assert TOKEN not in str(preview(ada, VSCODE))
     with write() as session:
@@ -147,7 +162,9 @@ def test_the_document_is_sealed_while_it_waits_and_gone_afterwards(browser: As, 
     assert '"git_hub"' in details
 
 
-def test_the_document_can_be_forgotten_and_forgets_itself_after_an_hour(browser: As, write: Write) -> None:
+def test_the_document_can_be_forgotten_and_forgets_itself_after_an_hour(
+    browser: As, write: Write
+) -> None:
     ada = browser("ada")
     preview(ada, VSCODE)
     assert ada.post("/servers/import/cancel").status_code == CHANGED
@@ -181,7 +198,9 @@ def test_a_document_waits_for_the_one_who_pasted_it(browser: As, client: Any) ->
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_cannot_be_read_is_told_and_not_sent_back(browser: As, text: str, message: str) -> None:
+def test_what_cannot_be_read_is_told_and_not_sent_back(
+    browser: As, text: str, message: str
+) -> None:
     page = look_at(paste(browser("ada"), text), 422)
     assert message in text_of(page.select_one("#text-error"))
     assert page.select_one("textarea").text.strip() == ""
@@ -190,18 +209,26 @@ def test_what_cannot_be_read_is_told_and_not_sent_back(browser: As, text: str, m
 def test_a_file_does_as_well(browser: As) -> None:
     ada = browser("ada")
     token = ada.form(BEGIN).select_one("input[name=csrf_token]")["value"]
-    upload = {"csrf_token": token, "text": "", "file": (io.BytesIO(b"\xef\xbb\xbf" + VSCODE.encode()), "mcp.json")}
+    upload = {
+        "csrf_token": token,
+        "text": "",
+        "file": (io.BytesIO(b"\xef\xbb\xbf" + VSCODE.encode()), "mcp.json"),
+    }
     answer = ada.client.ask("POST", BEGIN, data=upload, content_type="multipart/form-data")
     assert (answer.status_code, answer.location) == (CHANGED, PREVIEW)
     broken = {"csrf_token": token, "text": "", "file": (io.BytesIO(b"\xff\xfe"), "mcp.json")}
-    page = look_at(ada.client.ask("POST", BEGIN, data=broken, content_type="multipart/form-data"), 422)
+    page = look_at(
+        ada.client.ask("POST", BEGIN, data=broken, content_type="multipart/form-data"), 422
+    )
     assert "UTF-8" in text_of(page.select_one("#text-error"))
 
 
 @pytest.mark.parametrize("name", ["vera", "mel", "vic"])
 def test_only_an_admin_imports_and_exports(browser: As, name: str) -> None:
     person = browser(name)
-    assert [person.client.get(path).status_code for path in (BEGIN, PREVIEW, "/servers/export")] == [404, 404, 404]
+    assert [
+        person.client.get(path).status_code for path in (BEGIN, PREVIEW, "/servers/export")
+    ] == [404, 404, 404]
     for path in (BEGIN, PREVIEW, "/servers/import/cancel", "/servers/export"):
         assert person.post(path).status_code == 404, path
     # Its button is on a page that those with admin view see.
@@ -221,14 +248,21 @@ def test_an_admin_finds_both_beside_add_server(browser: As) -> None:
 def fill(write: Write) -> None:
     with write() as session:
         make_server(
-            session, "full", description="Höfe: #1", url="https://full.example/mcp", auth_type="bearer_token",
-            credentials={"auth_value": "SECRET-bearer"}, mcp_access_groups=["writers"], allowed_tools=["a"],
-            static_headers={"X-Api-Key": "SECRET-key", "X-Ref": "Bearer ${PERSONAL}"}, timeout=12,
+            session,
+            "full",
+            description="Höfe: #1",
+            url="https://full.example/mcp",
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-bearer"},
+            mcp_access_groups=["writers"],
+            allowed_tools=["a"],
+            static_headers={"X-Api-Key": "SECRET-key", "X-Ref": "Bearer ${PERSONAL}"},
+            timeout=12,
             env_vars=[
                 {"name": "PERSONAL", "scope": "user", "description": "Ask IT"},
                 {"name": "SHARED", "scope": "global", "value": "SECRET-shared"},
             ],
-        )  # fmt: skip
+        )
         make_server(session, "secret_url", url="https://a.example/mcp?api_key=SECRET-in-query")
         make_server(session, "secret_path", url="https://a.example/sk-SECRETpath0123456789/mcp")
 
@@ -243,9 +277,9 @@ def test_no_export_holds_a_secret(browser: As, write: Write, name: str) -> None:
     assert "SECRET" not in text
     assert "full" in text
     with write() as session:
-        assert session.scalar(select(AuditEvent.details).where(AuditEvent.action == "catalog exported")) == {
-            "format": name
-        }
+        assert session.scalar(
+            select(AuditEvent.details).where(AuditEvent.action == "catalog exported")
+        ) == {"format": name}
 
 
 def test_what_is_exported_and_imported_again_changes_nothing(browser: As, write: Write) -> None:
@@ -283,15 +317,18 @@ def test_an_export_becomes_servers_elsewhere(browser: As, client: Any, write: Wr
     server = stored(client, "full")
     assert server["static_headers"] == {"X-Api-Key": "${X_API_KEY}", "X-Ref": "Bearer ${PERSONAL}"}
     assert {v["name"]: v["scope"] for v in server["env_vars"]} == {
-        "PERSONAL": "user", "SHARED": "global", "X_API_KEY": "user",
-    }  # fmt: skip
+        "PERSONAL": "user",
+        "SHARED": "global",
+        "X_API_KEY": "user",
+    }
 
 
 # Listing and the hub
 
 
 def test_an_admin_lists_a_server_and_strangers_see_it(browser: As, client: Any) -> None:
-    ada, path = browser("ada"), "/servers/id-notes/access"
+    ada = browser("ada")
+    path = "/servers/id-notes/access"
     client("ada").patch("/v1/settings", {"enable_mcp_registry": True})
     assert "Nothing is listed yet" in text_of(look_at(client(None).get("/hub")).main)
     assert ada.post("/servers/id-notes/listing", listed="yes").status_code == CHANGED
@@ -327,22 +364,33 @@ def test_an_export_is_asked_for_in_a_format_that_exists(browser: As) -> None:
 
 def test_the_command_line_exports_the_same(write: Write, browser: As) -> None:
     fill(write)
-    page = browser("ada").send("/servers/export", press="none", format="catalog.yaml").get_data(as_text=True)
+    page = (
+        browser("ada")
+        .send("/servers/export", press="none", format="catalog.yaml")
+        .get_data(as_text=True)
+    )
     by_old_name = browser("ada").send("/servers/export", press="none", format="catalogue.yaml")
     assert (by_old_name.status_code, by_old_name.get_data(as_text=True)) == (200, page)
     with write() as session:
         assert exports.export_catalog(session, OPERATOR, "catalog.yaml") == page
 
 
-AGAIN = {"static_headers": {"X-Key": "SECRET-stored"}, "env_vars": [{"name": "KEY", "value": "v", "scope": "global"}]}
+AGAIN = {
+    "static_headers": {"X-Key": "SECRET-stored"},
+    "env_vars": [{"name": "KEY", "value": "v", "scope": "global"}],
+}
 
 
 def moving(browser: As, write: Write) -> Any:
-    """The preview of a document that moves a server and names a header as it is stored; and a fresh server beside."""
+    """The preview of a document that moves a server and names a header as it is stored; and a fresh
+    server beside."""
     with write() as session:
         make_server(session, "moves", **AGAIN)
     entry = {"type": "http", "url": "https://b.example/mcp", "headers": {"X-Key": "SECRET-stored"}}
-    return preview(browser("ada"), json.dumps({"mcpServers": {"moves": entry, "fresh": {"url": "https://a.example"}}}))
+    return preview(
+        browser("ada"),
+        json.dumps({"mcpServers": {"moves": entry, "fresh": {"url": "https://a.example"}}}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -355,23 +403,36 @@ def moving(browser: As, write: Write) -> Any:
 )
 @pytest.mark.parametrize("share", ["keep", "global"])
 def test_a_stored_value_that_the_document_names_again_has_a_way_on(
-    browser: As, client: Any, write: Write, said: dict[str, str], header: str | None, key: str, share: str
+    browser: As,
+    client: Any,
+    write: Write,
+    said: dict[str, str],
+    header: str | None,
+    key: str,
+    share: str,
 ) -> None:
     page = moving(browser, write)
     assert "static_headers.X-Key" in text_of(page.select("main tbody tr")[0])
     assert len(page.select("[type=password]")) == 2
     ada = browser("ada")
     for half in ({}, {"keep-0": "type", "new-0-0": "SECRET-half"}):
-        refused = look_at(ada.send(PREVIEW, press="none", take=["0", "1"], **{"share-0-0": share}, **half), 422)
+        refused = look_at(
+            ada.send(PREVIEW, press="none", take=["0", "1"], **{"share-0-0": share}, **half), 422
+        )
         summary = refused.select_one("[data-error-summary]")
         assert "moves, line 1: Stored secrets would be sent to another host" in text_of(summary)
-        assert refused.select_one(summary.select_one("a")["href"]).name == "select", "it leads to the choice"
+        assert refused.select_one(summary.select_one("a")["href"]).name == "select", (
+            "it leads to the choice"
+        )
         assert "keep_credentials" not in text_of(summary), "which is a word of the API"
         assert stored(client, "fresh") is None
         assert "SECRET" not in str(refused)
         assert refused.select_one("[name=share-0-0] [selected]")["value"] == share
         assert {box["value"] for box in refused.select("[name=take][checked]")} == {"0", "1"}
-    assert ada.send(PREVIEW, press="none", take=["0"], **{"share-0-0": share}, **said).status_code == CHANGED
+    assert (
+        ada.send(PREVIEW, press="none", take=["0"], **{"share-0-0": share}, **said).status_code
+        == CHANGED
+    )
     server = stored(client, "moves")
     assert server["url"] == "https://b.example/mcp"
     values = {v["name"]: v["value"] for v in server["env_vars"]}
@@ -392,7 +453,8 @@ def test_a_stored_value_that_would_become_a_variable_elsewhere_is_asked_about_to
 ) -> None:
     with write() as session:
         make_server(session, "moves", static_headers=AGAIN["static_headers"])
-    ada, entry = browser("ada"), {"url": "https://b.example/mcp", "headers": {"X-Key": "SECRET-stored"}}
+    ada = browser("ada")
+    entry = {"url": "https://b.example/mcp", "headers": {"X-Key": "SECRET-stored"}}
     preview(ada, json.dumps({"mcpServers": {"moves": entry}}))
     refused = look_at(ada.send(PREVIEW, press="none", take=["0"], **{"share-0-0": "global"}), 422)
     assert "static_headers.X-Key" in text_of(refused.select_one("[data-error-summary]"))
@@ -403,19 +465,34 @@ def test_a_stored_value_that_would_become_a_variable_elsewhere_is_asked_about_to
 
 
 @pytest.mark.parametrize("hides", [False, True], ids=["readable", "write-only"])
-def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(settings: Settings, hides: bool) -> None:
-    database = open_database(settings.model_copy(update={"write_only_globals": hides, "enable_stdio": True}))
+def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(
+    settings: Settings, hides: bool
+) -> None:
+    database = open_database(
+        settings.model_copy(update={"write_only_globals": hides, "enable_stdio": True})
+    )
     shown = ("https://a.example/way", "https://a.example/document", "--flag", "Bearer ${OWN}")
     with database.session(writes=True) as session:
-        make_server(session, "web", url=shown[0], static_headers={"X-Ref": shown[3], "X-Key": "SECRET-key"})
+        make_server(
+            session, "web", url=shown[0], static_headers={"X-Ref": shown[3], "X-Key": "SECRET-key"}
+        )
         make_server(session, "spec", url=None, spec_path=shown[1])
-        row = Server(server_id="id-cmd", server_name="cmd", alias="cmd", transport="stdio", sort_key="cmd")
+        row = Server(
+            server_id="id-cmd", server_name="cmd", alias="cmd", transport="stdio", sort_key="cmd"
+        )
         session.add(row)
         session.flush()
-        fields = {"transport": Transport.STDIO, "command": "uvx", "args": [shown[2]], "env": {"TOKEN": "SECRET-env"}}
+        fields = {
+            "transport": Transport.STDIO,
+            "command": "uvx",
+            "args": [shown[2]],
+            "env": {"TOKEN": "SECRET-env"},
+        }
         write_definition(session, row, fields)  # type: ignore[arg-type]
         ada = principals.principal_for_user(session, "ada", None)
-        found = {who: exports.export_catalog(session, who, "catalog.yaml") for who in (ada, OPERATOR)}
+        found = {
+            who: exports.export_catalog(session, who, "catalog.yaml") for who in (ada, OPERATOR)
+        }
     database.engine.dispose()
     for who, text in found.items():
         left_out = hides and who is ada
@@ -423,11 +500,16 @@ def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(se
         assert "SECRET" not in text
         said = text.splitlines()[:2]
         assert "without header, environment and global values, credentials and keys" in said[0]
-        assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (left_out, not left_out)
+        assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (
+            left_out,
+            not left_out,
+        )
 
 
 @pytest.mark.parametrize("name", ["vic", "VIC"])
-def test_a_name_is_taken_as_it_is_written_before_one_of_another_case(settings: Settings, name: str) -> None:
+def test_a_name_is_taken_as_it_is_written_before_one_of_another_case(
+    settings: Settings, name: str
+) -> None:
     database = open_database(settings)
     with database.session(writes=True) as session:
         for number, called in enumerate(sorted(("vic", "VIC"), key=lambda called: called != name)):

@@ -21,14 +21,18 @@ def test_own_key_is_shown_once_and_works(browser: As, client: SignedIn) -> None:
     secret = text_of(soup.select_one("#secret"))
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
-    assert f'Bearer {secret}" http://127.0.0.1:8000/v1/mcp/server' in text_of(soup.select_one("#curl"))
+    assert f'Bearer {secret}" http://127.0.0.1:8000/v1/mcp/server' in text_of(
+        soup.select_one("#curl")
+    )
     assert [server["server_id"] for server in client(secret).get("/v1/mcp/server").json] == [NOTES]
     listed = mel.open("/keys")
     assert "Laptop" in text_of(listed)
     assert secret not in str(listed)
 
 
-def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(browser: As, write: Write) -> None:
+def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(
+    browser: As, write: Write
+) -> None:
     with write() as session:
         make_server(session, "wiki", allow_all_keys=True)
     mel = browser("mel")
@@ -44,10 +48,14 @@ def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(browser:
     piece = mel.client.ask("POST", "/keys/reach", data=asked, headers={"HX-Request": "true"})
     assert "This key will reach 2 servers</strong> within team crew" in piece.get_data(as_text=True)
     assert "<html" not in piece.get_data(as_text=True)
-    assert "This key will reach the 2 servers you can use" in text_of(look_at(mel.send("/keys/new", key_alias=""), 422))
+    assert "This key will reach the 2 servers you can use" in text_of(
+        look_at(mel.send("/keys/new", key_alias=""), 422)
+    )
 
 
-def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(browser: As, write: Write) -> None:
+def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(
+    browser: As, write: Write
+) -> None:
     mel = browser("mel")
     mel.send("/keys/new", key_alias="Mine", expiry="never")
     assert "Follows you: whatever you can use." in text_of(mel.open("/keys"))
@@ -65,7 +73,9 @@ def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(browser: As
 
 def test_own_key_needs_a_name_and_true_routes(browser: As) -> None:
     mel = browser("mel")
-    assert "Name it" in text_of(look_at(mel.send("/keys/new", key_alias=""), 422).select_one("#key_alias-error"))
+    assert "Name it" in text_of(
+        look_at(mel.send("/keys/new", key_alias=""), 422).select_one("#key_alias-error")
+    )
     soup = look_at(mel.send("/keys/new", key_alias="typed", allowed_routes="/admin\n"), 422)
     assert "/v1/" in text_of(soup.select_one("#allowed_routes-error"))
     assert soup.select_one("#key_alias")["value"] == "typed"
@@ -107,7 +117,9 @@ def test_key_of_somebody_else_is_not_there(browser: As, write: Write) -> None:
 
 def test_admin_issues_a_key_for_anybody(browser: As, client: SignedIn) -> None:
     ada = browser("ada")
-    answer = ada.send("/admin/keys/new", key_alias="Bot", user_id="otto", servers=[NOTES], expiry="never")
+    answer = ada.send(
+        "/admin/keys/new", key_alias="Bot", user_id="otto", servers=[NOTES], expiry="never"
+    )
     secret = text_of(look_at(answer).select_one("#secret"))
     assert [server["server_id"] for server in client(secret).get("/v1/mcp/server").json] == [NOTES]
     listed = text_of(ada.open("/admin/keys"))

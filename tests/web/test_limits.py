@@ -46,12 +46,19 @@ def registered(client: Client, name: str, path: str = "/register") -> TestRespon
 
 
 @pytest.mark.parametrize("path", ["/register", "/notes/register", "/mcp/notes/register"])
-def test_equal_registrations_cost_nothing(client: Callable[[str | None], Client], path: str) -> None:
-    """A company behind one address registers the same few clients again and again, also beside one who floods."""
+def test_equal_registrations_cost_nothing(
+    client: Callable[[str | None], Client], path: str
+) -> None:
+    """A company behind one address registers the same few clients again and again, also beside one
+    who floods."""
     nobody = client(None)
     same = registered(nobody, "the same", path).get_json()["client_id"]
-    assert {registered(nobody, "the same", path).get_json()["client_id"] for _ in range(40)} == {same}
-    assert [registered(nobody, str(number), path).status_code for number in range(30)] == [201] * 29 + [429]
+    assert {registered(nobody, "the same", path).get_json()["client_id"] for _ in range(40)} == {
+        same
+    }
+    assert [registered(nobody, str(number), path).status_code for number in range(30)] == [
+        201
+    ] * 29 + [429]
     again = registered(nobody, "the same", path)
     assert (again.status_code, again.get_json()["client_id"]) == (201, same)
     assert registered(nobody, "another", path).status_code == 429
@@ -87,7 +94,9 @@ def test_a_redis_address_of_another_kind_stops_the_start(url: str) -> None:
         read_settings({"PORTAL_REDIS_URL": url})
 
 
-@pytest.mark.parametrize("url", ["redis://cache", "rediss://:word@cache:6380/1", "unix:///run/redis.sock?db=1"])
+@pytest.mark.parametrize(
+    "url", ["redis://cache", "rediss://:word@cache:6380/1", "unix:///run/redis.sock?db=1"]
+)
 def test_a_redis_address_is_taken(url: str) -> None:
     with pytest.raises(BadSettings) as caught:  # of what else is missing
         read_settings({"PORTAL_REDIS_URL": url})

@@ -1,4 +1,5 @@
-"""UI-16: what stands for a server on its card: a picture of ours that an Admin chose, else two letters."""
+"""UI-16: what stands for a server on its card: a picture of ours that an Admin chose, else two
+letters."""
 
 from collections.abc import Callable
 
@@ -16,18 +17,32 @@ EDIT = f"/servers/{NOTES}/edit"
 @pytest.mark.parametrize(
     "url",
     [
-        "https://pictures.example/a.png", "/static/missing.png", "/static/portal.css", "/static/icons.svg#nothing",
-        "/static/../secrets.svg", "//pictures.example/a.png", "javascript:alert(1)", "", None, 7,
+        "https://pictures.example/a.png",
+        "/static/missing.png",
+        "/static/portal.css",
+        "/static/icons.svg#nothing",
+        "/static/../secrets.svg",
+        "//pictures.example/a.png",
+        "javascript:alert(1)",
+        "",
+        None,
+        7,
         ["/static/favicon.svg"],
     ],
-)  # fmt: skip
-def test_ui_16_what_is_no_picture_of_ours_is_two_letters(browser: Browsing, write: Write, url: object) -> None:
+)
+def test_ui_16_what_is_no_picture_of_ours_is_two_letters(
+    browser: Browsing, write: Write, url: object
+) -> None:
     with write() as session:
         make_server(session, "elsewhere", mcp_info={"logo_url": url})
     for path in ("/servers", "/servers?view=table", "/servers/id-elsewhere"):
         page = browser("ada").open(path)
         assert (
-            text_of(page.select_one(f"{'.head' if path.endswith('elsewhere') else '#server-id-elsewhere'} .logo"))
+            text_of(
+                page.select_one(
+                    f"{'.head' if path.endswith('elsewhere') else '#server-id-elsewhere'} .logo"
+                )
+            )
             == "EL"
         )
         assert not page.select("img")
@@ -41,7 +56,9 @@ def test_ui_16_a_picture_of_ours_is_shown(browser: Browsing, write: Write) -> No
     assert text_of(page.select_one(f"#server-{NOTES} .logo")) == "NO"
 
 
-def test_ui_16_choosing_one_sets_it_and_choosing_letters_removes_it(browser: Browsing, client: As) -> None:
+def test_ui_16_choosing_one_sets_it_and_choosing_letters_removes_it(
+    browser: Browsing, client: As
+) -> None:
     ada = browser("ada")
     client("ada").put("/v1/mcp/server", {"server_id": NOTES, "mcp_info": {"owner": "docs team"}})
     assert ada.send(EDIT, logo="database").status_code == CHANGED
@@ -57,8 +74,11 @@ def test_ui_16_choosing_one_sets_it_and_choosing_letters_removes_it(browser: Bro
     assert info["owner"] == "docs team"
 
 
-def test_ui_16_an_address_set_over_the_api_stays_until_another_is_chosen(browser: Browsing, client: As) -> None:
-    ada, url = browser("ada"), "https://pictures.example/a.png"
+def test_ui_16_an_address_set_over_the_api_stays_until_another_is_chosen(
+    browser: Browsing, client: As
+) -> None:
+    ada = browser("ada")
+    url = "https://pictures.example/a.png"
     client("ada").put("/v1/mcp/server", {"server_id": NOTES, "mcp_info": {"logo_url": url}})
     assert ada.open(EDIT).select_one("input[name=logo][checked]")["value"] == "other"
     assert ada.send(EDIT, description="changed").status_code == CHANGED
@@ -68,9 +88,16 @@ def test_ui_16_an_address_set_over_the_api_stays_until_another_is_chosen(browser
     assert saved["mcp_info"]["logo_url"] == "/static/icons.svg#cloud"
 
 
-def test_a_new_server_can_have_one_and_nothing_else_is_a_choice(browser: Browsing, client: As) -> None:
+def test_a_new_server_can_have_one_and_nothing_else_is_a_choice(
+    browser: Browsing, client: As
+) -> None:
     ada = browser("ada")
     new = {"server_name": "fresh", "url": "https://a.example"}
-    assert "Not a valid choice" in text_of(look_at(ada.send("/servers/new", **new, logo="../x"), 422))
+    assert "Not a valid choice" in text_of(
+        look_at(ada.send("/servers/new", **new, logo="../x"), 422)
+    )
     assert ada.send("/servers/new", **new, logo="chat").status_code == CHANGED
-    assert client("ada").get("/v1/mcp/server/fresh").get_json()["mcp_info"]["logo_url"] == "/static/icons.svg#chat"
+    assert (
+        client("ada").get("/v1/mcp/server/fresh").get_json()["mcp_info"]["logo_url"]
+        == "/static/icons.svg#chat"
+    )

@@ -1,4 +1,5 @@
-"""The OAuth doctor: each fault is switched on at real peers, and named with its remedy; nothing secret is shown."""
+"""The OAuth doctor: each fault is switched on at real peers, and named with its remedy; nothing
+secret is shown."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -81,7 +82,9 @@ def test_the_page_comes_first_and_starts_the_check(ada: Client, remote: Recordin
     assert "http://127.0.0.1:8000/oauth/callback" in text_of(page)
 
 
-def test_a_whole_check_says_what_was_asked_and_what_came(ada: Client, remote: RecordingServer) -> None:
+def test_a_whole_check_says_what_was_asked_and_what_came(
+    ada: Client, remote: RecordingServer
+) -> None:
     page = run(ada)
     steps = steps_of(page)
     assert "POST" in steps["Ask the MCP server without a token"]
@@ -132,42 +135,108 @@ def _answer(kind: str, answer: Answer) -> Callable[[RecordingServer], None]:
     return lambda peer: peer.answer(kind, answer)
 
 
-FIRST, RESOURCE = "Ask the MCP server without a token", "Read the resource's metadata (RFC 9728)"
+FIRST = "Ask the MCP server without a token"
+RESOURCE = "Read the resource's metadata (RFC 9728)"
 SERVER = "Read the authorization server's metadata (RFC 8414, OpenID Connect Discovery)"
 FAULTS = [
     (_set(challenge=None), FIRST, "warn", "bearer token", "resource_metadata"),
     (_answer("mcp", Answer(json={})), FIRST, "warn", "answered 200", "401"),
-    (_resource(resource="https://other.example/mcp"), RESOURCE, "fail", "another resource", "`resource`"),
+    (
+        _resource(resource="https://other.example/mcp"),
+        RESOURCE,
+        "fail",
+        "another resource",
+        "`resource`",
+    ),
     (_metadata(issuer="https://evil.example"), SERVER, "fail", "another issuer", "`issuer`"),
-    (_metadata(token_endpoint="http://as.example/token"), SERVER, "fail", "token_endpoint is not https", "https"),
+    (
+        _metadata(token_endpoint="http://as.example/token"),
+        SERVER,
+        "fail",
+        "token_endpoint is not https",
+        "https",
+    ),
     (_metadata(code_challenge_methods_supported=["plain"]), SERVER, "fail", "PKCE", "S256"),
-    (_metadata(code_challenge_methods_supported=None), "Protect the code (PKCE, RFC 7636)", "warn", "PKCE", "S256"),
+    (
+        _metadata(code_challenge_methods_supported=None),
+        "Protect the code (PKCE, RFC 7636)",
+        "warn",
+        "PKCE",
+        "S256",
+    ),
     (_set(metadata=None), SERVER, "fail", "No metadata", "authorization and the token URL"),
-    (_answer("metadata", Answer.html()), SERVER, "fail", "No metadata", "authorization and the token URL"),
-    (_answer("metadata", Answer.redirect("http://169.254.169.254/")), SERVER, "fail", "No metadata", "token URL"),
-    (_metadata(registration_endpoint=None), "Find a way to be its client", "fail", "no client id", "Register an app"),
+    (
+        _answer("metadata", Answer.html()),
+        SERVER,
+        "fail",
+        "No metadata",
+        "authorization and the token URL",
+    ),
+    (
+        _answer("metadata", Answer.redirect("http://169.254.169.254/")),
+        SERVER,
+        "fail",
+        "No metadata",
+        "token URL",
+    ),
+    (
+        _metadata(registration_endpoint=None),
+        "Find a way to be its client",
+        "fail",
+        "no client id",
+        "Register an app",
+    ),
     (
         _metadata(registration_endpoint=None, client_id_metadata_document_supported=True),
-        "Find a way to be its client", "fail", "not https", "over https",
+        "Find a way to be its client",
+        "fail",
+        "not https",
+        "over https",
     ),
     (
         _metadata(token_endpoint_auth_methods_supported=["private_key_jwt"]),
-        "Prove at the token endpoint who asks", "fail", "cannot do", "client_secret_post",
+        "Prove at the token endpoint who asks",
+        "fail",
+        "cannot do",
+        "client_secret_post",
     ),
-    (_metadata(revocation_endpoint=None), "End a connection (RFC 7009)", "warn", "lives on", "revocation_endpoint"),
+    (
+        _metadata(revocation_endpoint=None),
+        "End a connection (RFC 7009)",
+        "warn",
+        "lives on",
+        "revocation_endpoint",
+    ),
     (_set(challenge="Bearer"), "Claude Code", "warn", "resource_metadata", "RFC 9728"),
-    (_metadata(registration_endpoint=None), "Claude Code", "warn", "dynamic registration", "registration_endpoint"),
+    (
+        _metadata(registration_endpoint=None),
+        "Claude Code",
+        "warn",
+        "dynamic registration",
+        "registration_endpoint",
+    ),
     (_metadata(jwks_uri=None), "Claude Code", "warn", "null", "Leave out"),
     (_resource(scopes_supported=[]), "Cursor", "warn", "scopes", "scopes_supported"),
-    (_set(resource_metadata=None), "VS Code", "warn", "resource metadata", "oauth-protected-resource"),
-]  # fmt: skip
+    (
+        _set(resource_metadata=None),
+        "VS Code",
+        "warn",
+        "resource metadata",
+        "oauth-protected-resource",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "title", "verdict", "said", "remedy"), FAULTS)
 def test_each_fault_is_named_with_its_remedy(
-    client: Asking, remote: RecordingServer, change: Callable[[RecordingServer], None], title: str, verdict: str,
-    said: str, remedy: str,
-) -> None:  # fmt: skip
+    client: Asking,
+    remote: RecordingServer,
+    change: Callable[[RecordingServer], None],
+    title: str,
+    verdict: str,
+    said: str,
+    remedy: str,
+) -> None:
     change(remote)
     found = report(client("ada"))
     step = by_title(found)[title]
@@ -178,7 +247,9 @@ def test_each_fault_is_named_with_its_remedy(
         assert (found["first"]["title"], found["problems"] > 0) == (title, True)
 
 
-def test_a_resource_that_only_covers_the_url_is_warned_of(client: Asking, remote: RecordingServer) -> None:
+def test_a_resource_that_only_covers_the_url_is_warned_of(
+    client: Asking, remote: RecordingServer
+) -> None:
     _resource(resource=remote.issuer)(remote)
     steps = by_title(report(client("ada")))
     assert steps["Compare the resource's name"]["verdict"] == "warn"
@@ -195,12 +266,18 @@ def test_the_summary_names_the_first_remedy(ada: Client, remote: RecordingServer
     assert "What to do:" in text_of(alert)
 
 
-def test_a_stored_client_id_and_typed_addresses_go_before_discovery(client: Asking, write: Write) -> None:
+def test_a_stored_client_id_and_typed_addresses_go_before_discovery(
+    client: Asking, write: Write
+) -> None:
     with write() as session:
         make_server(
-            session, "remote", auth_type="oauth2", authorization_url="https://as.example/authorize",
-            token_url="https://as.example/token", credentials={"client_id": "c", "client_secret": "SECRET"},
-        )  # fmt: skip
+            session,
+            "remote",
+            auth_type="oauth2",
+            authorization_url="https://as.example/authorize",
+            token_url="https://as.example/token",
+            credentials={"client_id": "c", "client_secret": "SECRET"},
+        )
     found = report(client("ada"))
     steps = by_title(found)
     assert "fail" not in section(found, "The server").values()
@@ -214,19 +291,29 @@ def test_a_typed_token_address_that_differs_is_warned_of(
 ) -> None:
     with write() as session:
         make_server(
-            session, "remote", url=recording_as.url, auth_type="oauth2", token_url="https://old.example/token",
+            session,
+            "remote",
+            url=recording_as.url,
+            auth_type="oauth2",
+            token_url="https://old.example/token",
             authorization_url="https://old.example/authorize",
-        )  # fmt: skip
+        )
     step = by_title(report(client("ada")))["Use the addresses of the server's form"]
     assert (step["verdict"], "differs" in step["said"]) == ("warn", True)
 
 
-def test_a_machine_needs_an_id_and_a_secret(client: Asking, write: Write, recording_as: RecordingServer) -> None:
+def test_a_machine_needs_an_id_and_a_secret(
+    client: Asking, write: Write, recording_as: RecordingServer
+) -> None:
     with write() as session:
         make_server(
-            session, "remote", url=recording_as.url, auth_type="oauth2", oauth2_flow="client_credentials",
+            session,
+            "remote",
+            url=recording_as.url,
+            auth_type="oauth2",
+            oauth2_flow="client_credentials",
             token_url=recording_as.endpoint("token"),
-        )  # fmt: skip
+        )
     found = report(client("ada"))
     assert by_title(found)["Find the portal's client credentials"]["verdict"] == "fail"
     assert [part["name"] for part in found["sections"]] == ["The server", "The portal's address"]
@@ -238,7 +325,13 @@ def test_a_machine_needs_an_id_and_a_secret(client: Asking, write: Write, record
         ({"Origin": PUBLIC}, "Compare PORTAL", "ok", "you use", ""),
         ({}, "Compare PORTAL", "ok", "you use", ""),
         ({"Origin": "http://localhost:8000"}, "Compare PORTAL", "warn", "another name", PUBLIC),
-        ({"Origin": "https://portal.example"}, "Compare PORTAL", "fail", "another address", "=https://portal.example"),
+        (
+            {"Origin": "https://portal.example"},
+            "Compare PORTAL",
+            "fail",
+            "another address",
+            "=https://portal.example",
+        ),
         (
             {"Referer": "https://portal.example/x"},
             "Compare PORTAL",
@@ -253,26 +346,47 @@ def test_a_machine_needs_an_id_and_a_secret(client: Asking, write: Write, record
         ({"X-Forwarded-Proto": "https"}, "Check https", "fail", "come by https", "https"),
         ({}, "Look for proxies", "ok", "None said", ""),
         ({"X-Forwarded-For": "192.0.2.7"}, "Look for proxies", "warn", "not trusted", "127.0.0.1"),
-        ({"X-Forwarded-Host": "portal.example"}, "Look for proxies", "warn", "another host", "127.0.0.1:8000"),
+        (
+            {"X-Forwarded-Host": "portal.example"},
+            "Look for proxies",
+            "warn",
+            "another host",
+            "127.0.0.1:8000",
+        ),
         ({"X-Forwarded-Proto": "https"}, "Look for proxies", "warn", "another scheme", "https"),
         ({"X-Forwarded-Host": "127.0.0.1:8000"}, "Look for proxies", "ok", "PORTAL_PUBLIC_URL", ""),
     ],
 )
 def test_what_the_browser_and_proxies_say_is_compared(
-    client: Asking, remote: RecordingServer, headers: dict[str, str], title: str, verdict: str, said: str, remedy: str
+    client: Asking,
+    remote: RecordingServer,
+    headers: dict[str, str],
+    title: str,
+    verdict: str,
+    said: str,
+    remedy: str,
 ) -> None:
     found = by_title(report(client("ada"), **{"Host": "127.0.0.1:8000", **headers}))
     step = next(step for name, step in found.items() if name.startswith(title))
-    assert (step["verdict"], said in step["said"], remedy in step["remedy"]) == (verdict, True, True), step
+    assert (step["verdict"], said in step["said"], remedy in step["remedy"]) == (
+        verdict,
+        True,
+        True,
+    ), step
 
 
 @contextmanager
 def _standing_at_the_public_url(portal: Portal, documents: dict[str, Any]) -> Iterator[Client]:
     """What answers at the public URL, as whatever stands before the portal passes it on."""
     outside = Flask("outside")
-    outside.add_url_rule("/<path:path>", view_func=lambda path: (
-        (jsonify(documents[path]), 200) if path in documents else ("<h1>Another program</h1>", 404)
-    ))  # fmt: skip
+    outside.add_url_rule(
+        "/<path:path>",
+        view_func=lambda path: (
+            (jsonify(documents[path]), 200)
+            if path in documents
+            else ("<h1>Another program</h1>", 404)
+        ),
+    )
     with serving(outside, Event()) as public:
         documents.update(json.loads(json.dumps(documents).replace(PUBLIC, public)))
         with _portal_at(portal, public) as client:
@@ -293,18 +407,24 @@ def _documents() -> dict[str, Any]:
     issuer = f"{PUBLIC}/remote"
     return {
         ".well-known/oauth-protected-resource/remote/mcp": {
-            "resource": f"{PUBLIC}/remote/mcp", "authorization_servers": [issuer],
+            "resource": f"{PUBLIC}/remote/mcp",
+            "authorization_servers": [issuer],
         },
         ".well-known/oauth-authorization-server/remote": {
-            "issuer": issuer, "authorization_endpoint": f"{issuer}/authorize", "token_endpoint": f"{issuer}/token",
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/authorize",
+            "token_endpoint": f"{issuer}/token",
         },
         ".well-known/oauth-client": {
-            "client_id": f"{PUBLIC}/.well-known/oauth-client", "redirect_uris": [f"{PUBLIC}/oauth/callback"],
+            "client_id": f"{PUBLIC}/.well-known/oauth-client",
+            "redirect_uris": [f"{PUBLIC}/oauth/callback"],
         },
-    }  # fmt: skip
+    }
 
 
-def test_the_portals_own_documents_are_read_by_the_public_url(portal: Portal, remote: RecordingServer) -> None:
+def test_the_portals_own_documents_are_read_by_the_public_url(
+    portal: Portal, remote: RecordingServer
+) -> None:
     with _standing_at_the_public_url(portal, _documents()) as client:
         found = report(client)
     assert list(section(found, "The portal's documents").values()) == ["ok"] * 3, found
@@ -314,17 +434,47 @@ def test_the_portals_own_documents_are_read_by_the_public_url(portal: Portal, re
 @pytest.mark.parametrize(
     ("path", "change", "title", "said"),
     [
-        ("oauth-protected-resource/remote/mcp", None, "Read the server's resource metadata", "Nothing there"),
-        ("oauth-protected-resource/remote/mcp", {"authorization_servers": []}, "Read the server's", "names no"),
+        (
+            "oauth-protected-resource/remote/mcp",
+            None,
+            "Read the server's resource metadata",
+            "Nothing there",
+        ),
+        (
+            "oauth-protected-resource/remote/mcp",
+            {"authorization_servers": []},
+            "Read the server's",
+            "names no",
+        ),
         ("oauth-authorization-server/remote", None, "Read the portal as", "Nothing there"),
-        ("oauth-authorization-server/remote", {"issuer": "https://evil.example"}, "Read the portal as", "issuer"),
-        ("oauth-authorization-server/remote", {"token_endpoint": "https://evil/"}, "Read the portal as", "below"),
-        ("oauth-client", {"client_id": "https://other.example/"}, "Read the portal's document", "client_id"),
+        (
+            "oauth-authorization-server/remote",
+            {"issuer": "https://evil.example"},
+            "Read the portal as",
+            "issuer",
+        ),
+        (
+            "oauth-authorization-server/remote",
+            {"token_endpoint": "https://evil/"},
+            "Read the portal as",
+            "below",
+        ),
+        (
+            "oauth-client",
+            {"client_id": "https://other.example/"},
+            "Read the portal's document",
+            "client_id",
+        ),
         ("oauth-client", {"redirect_uris": []}, "Read the portal's document", "callback"),
     ],
-)  # fmt: skip
+)
 def test_another_program_at_the_public_url_is_noticed(
-    portal: Portal, remote: RecordingServer, path: str, change: dict[str, Any] | None, title: str, said: str
+    portal: Portal,
+    remote: RecordingServer,
+    path: str,
+    change: dict[str, Any] | None,
+    title: str,
+    said: str,
 ) -> None:
     documents = _documents()
     if change is None:
@@ -334,15 +484,25 @@ def test_another_program_at_the_public_url_is_noticed(
     with _standing_at_the_public_url(portal, documents) as client:
         steps = by_title(report(client))
     step = next(step for name, step in steps.items() if name.startswith(title))
-    assert (step["verdict"], said in step["said"], "/.well-known/" in step["remedy"]) == ("fail", True, True), step
+    assert (step["verdict"], said in step["said"], "/.well-known/" in step["remedy"]) == (
+        "fail",
+        True,
+        True,
+    ), step
 
 
-def test_a_portal_that_does_not_reach_itself_is_warned_not_blamed(portal: Portal, remote: RecordingServer) -> None:
+def test_a_portal_that_does_not_reach_itself_is_warned_not_blamed(
+    portal: Portal, remote: RecordingServer
+) -> None:
     """Where a network does not lead back in, clients outside may have no trouble."""
     with _portal_at(portal, f"http://127.0.0.1:{free_port()}") as client:
         steps = by_title(report(client))
     step = steps["Read the portal as its authorization server"]
-    assert (step["verdict"], "From here" in step["said"], "outside" in step["remedy"]) == ("warn", True, True)
+    assert (step["verdict"], "From here" in step["said"], "outside" in step["remedy"]) == (
+        "warn",
+        True,
+        True,
+    )
 
 
 def test_no_secret_of_the_server_or_the_answers_is_shown(
@@ -351,27 +511,38 @@ def test_no_secret_of_the_server_or_the_answers_is_shown(
     secret = f"{recording_as.issuer}/SECRET-path-of-the-url/mcp?key=SECRET-query"
     with write() as session:
         make_server(
-            session, "remote", url=secret, auth_type="oauth2", static_headers={"X-Key": "SECRET-header"},
+            session,
+            "remote",
+            url=secret,
+            auth_type="oauth2",
+            static_headers={"X-Key": "SECRET-header"},
             credentials={"client_id": "SECRET-id", "client_secret": "SECRET-secret"},
-        )  # fmt: skip
+        )
     _metadata(service_documentation=secret)(recording_as)
-    recording_as.answer("other", Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{secret}"'}), times=1)
+    recording_as.answer(
+        "other", Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{secret}"'}), times=1
+    )
     run(ada)  # looks for SECRET itself
     assert "SECRET" not in str(report(client("ada")))
     assert not [request for request in recording_as.requests if "x-key" in request.headers]
 
 
 @pytest.mark.parametrize("name", ["vera", "mel", "otto"])
-def test_only_an_admin_runs_it(signed_in: SignedIn, client: Asking, remote: RecordingServer, name: str) -> None:
+def test_only_an_admin_runs_it(
+    signed_in: SignedIn, client: Asking, remote: RecordingServer, name: str
+) -> None:
     answers: list[TestResponse] = [
-        signed_in(name).get(PATH), signed_in(name).with_csrf().post(PATH),
+        signed_in(name).get(PATH),
+        signed_in(name).with_csrf().post(PATH),
         client(name).get("/v1/mcp/server/id-remote/oauth-check"),
-    ]  # fmt: skip
+    ]
     assert [answer.status_code for answer in answers] == [404, 403 if name == "vera" else 404, 403]
     assert not remote.requests
 
 
-def test_the_configuration_and_health_of_an_oauth_server_lead_there(ada: Client, remote: RecordingServer) -> None:
+def test_the_configuration_and_health_of_an_oauth_server_lead_there(
+    ada: Client, remote: RecordingServer
+) -> None:
     for tab in ("configuration", "health"):
         assert parse(ada.get(f"/servers/id-remote/{tab}")).select_one(f'a[href="{PATH}"]')
         assert not parse(ada.get(f"/servers/id-notes/{tab}")).select_one('a[href$="oauth-check"]')

@@ -10,7 +10,9 @@ from tests.conftest import Client
 
 
 def test_nobody_but_a_trusted_proxy_names_a_request(client: Callable[[str | None], Client]) -> None:
-    answers = [client(None).get("/login", headers={"X-Request-ID": "somebody-says-so"}) for _ in range(2)]
+    answers = [
+        client(None).get("/login", headers={"X-Request-ID": "somebody-says-so"}) for _ in range(2)
+    ]
     ids = {answer.headers["X-Request-ID"] for answer in answers}
     assert len(ids) == 2
     assert "somebody-says-so" not in ids
@@ -45,7 +47,11 @@ def test_the_line_of_a_request_says_who_by_id_and_not_by_name(
         mel.get("/servers?q=SECRET")
     [line] = [vars(record) for record in caplog.records if record.name == "portal.access"]
     assert {name: line[name] for name in ("method", "route", "status", "principal", "user_id")} == {
-        "method": "GET", "route": "/servers", "status": 200, "principal": "person", "user_id": "mel",
-    }  # fmt: skip
+        "method": "GET",
+        "route": "/servers",
+        "status": 200,
+        "principal": "person",
+        "user_id": "mel",
+    }
     assert "SECRET" not in str(line)
     assert "@" not in str(line)

@@ -1,4 +1,5 @@
-"""The picker of services with an OpenAPI document, the preview of any other, and the form that they fill in."""
+"""The picker of services with an OpenAPI document, the preview of any other, and the form that they
+fill in."""
 
 import io
 import json
@@ -15,7 +16,8 @@ from tests.factories import make_server
 from tests.web.browsing import CHANGED, Browser, look_at, text_of
 from tests.web.html import filled
 
-PATH, NEW = "/servers/openapi", "/servers/new"
+PATH = "/servers/openapi"
+NEW = "/servers/new"
 Browsing = Callable[[str], Browser]
 
 
@@ -30,7 +32,9 @@ def cards(page: Any) -> list[str]:
 
 
 def one_each(form: Any) -> dict[str, str]:
-    return {name: value[0] if isinstance(value, list) else value for name, value in filled(form).items()}
+    return {
+        name: value[0] if isinstance(value, list) else value for name, value in filled(form).items()
+    }
 
 
 def error_at(page: Any, field: str) -> str:
@@ -38,7 +42,8 @@ def error_at(page: Any, field: str) -> str:
 
 
 def test_admins_add_readers_look_and_others_find_nothing(browser: Browsing) -> None:
-    ada, vera = browser("ada").open(PATH), browser("vera").open(PATH)
+    ada = browser("ada").open(PATH)
+    vera = browser("vera").open(PATH)
     assert cards(ada) == cards(vera)
     assert len(cards(ada)) == 10
     assert ada.find("a", href="/servers/new?from=openapi:figma")
@@ -65,19 +70,35 @@ def test_dis_05_without_the_list_documents_can_still_be_looked_into(
 def test_dis_06_a_well_known_service_fills_in_the_form(browser: Browsing) -> None:
     page = browser("ada").open(f"{NEW}?from=openapi:figma")
     given = one_each(page.select_one(f'main form[action^="{NEW}"]'))
-    assert (given["transport"], given["auth_type"], given["base_url"]) == ("openapi", "oauth2", "https://api.figma.com")
+    assert (given["transport"], given["auth_type"], given["base_url"]) == (
+        "openapi",
+        "oauth2",
+        "https://api.figma.com",
+    )
     assert given["spec_path"].endswith("/figma/rest-api-spec/main/openapi/openapi.yaml")
     assert given["token_url"] == "https://www.figma.com/api/oauth/token"
     assert given["oauth2_flow"] == "authorization_code"
-    assert browser("ada").open(f"{NEW}?from=openapi:nonsense").select_one("input[name=spec_path]")["value"] == ""
+    assert (
+        browser("ada")
+        .open(f"{NEW}?from=openapi:nonsense")
+        .select_one("input[name=spec_path]")["value"]
+        == ""
+    )
 
 
-def test_from_the_preview_to_a_server_whose_tools_are_called(browser: Browsing, pets: Service) -> None:
+def test_from_the_preview_to_a_server_whose_tools_are_called(
+    browser: Browsing, pets: Service
+) -> None:
     ada = browser("ada")
     page = look_at(ada.post(PATH, spec_url=pets.spec_url))
     assert "Pet store 1.4" in text_of(page.main)
     assert "4 tools, together about" in text_of(page.main)
-    assert [code.text for code in page.select("table code")] == ["list_pets", "addPet", "getPet", "delete_pets_id"]
+    assert [code.text for code in page.select("table code")] == [
+        "list_pets",
+        "addPet",
+        "getPet",
+        "delete_pets_id",
+    ]
     sent = filled(page.select_one(f'main form[action="{NEW}"]'))
     form = look_at(ada.client.ask("POST", NEW, data={**sent, "add": "openapi"})).select_one(
         f'main form[action="{NEW}"]'
@@ -89,12 +110,17 @@ def test_from_the_preview_to_a_server_whose_tools_are_called(browser: Browsing, 
     assert saved.status_code == CHANGED, saved.get_data(as_text=True)
     server_id = saved.location.rsplit("/", 1)[-1]
     assert "delete_pets_id" in text_of(ada.open(f"/servers/{server_id}/tools?now=1").main)
-    played = look_at(ada.post("/playground/call", server=server_id, tool="getPet", **{"argument-id": "7"}))
+    played = look_at(
+        ada.post("/playground/call", server=server_id, tool="getPet", **{"argument-id": "7"})
+    )
     assert "Rex" in text_of(played.main)
 
 
 def test_a_file_is_looked_into_and_not_kept(browser: Browsing) -> None:
-    upload = (io.BytesIO(json.dumps(document(info={"title": "Mine", "version": "1"})).encode()), "mine.json")
+    upload = (
+        io.BytesIO(json.dumps(document(info={"title": "Mine", "version": "1"})).encode()),
+        "mine.json",
+    )
     page = look_at(browser("ada").post(PATH, file=upload))
     assert "Mine" in text_of(page.select_one("#found"))
     assert not page.select(f'main form[action="{NEW}"]')
@@ -103,10 +129,16 @@ def test_a_file_is_looked_into_and_not_kept(browser: Browsing) -> None:
 def test_what_is_wrong_is_told_on_its_field(browser: Browsing, pets: Service) -> None:
     ada = browser("ada")
     assert "Enter the address" in error_at(look_at(ada.post(PATH), 422), "spec_url")
-    assert "begin with http" in error_at(look_at(ada.post(PATH, spec_url="file:///etc/passwd"), 422), "spec_url")
-    assert "not allowed" in error_at(look_at(ada.post(PATH, spec_url="http://169.254.169.254/"), 422), "spec_url")
+    assert "begin with http" in error_at(
+        look_at(ada.post(PATH, spec_url="file:///etc/passwd"), 422), "spec_url"
+    )
+    assert "not allowed" in error_at(
+        look_at(ada.post(PATH, spec_url="http://169.254.169.254/"), 422), "spec_url"
+    )
     pets.serve({"swagger": "2.0"})
-    assert "Convert it" in error_at(look_at(ada.post(PATH, spec_url=pets.spec_url), 422), "spec_url")
+    assert "Convert it" in error_at(
+        look_at(ada.post(PATH, spec_url=pets.spec_url), 422), "spec_url"
+    )
     broken = (io.BytesIO(b"openapi: [\n"), "broken.yaml")
     assert "reading stopped" in error_at(look_at(ada.post(PATH, file=broken), 422), "file")
     large = (io.BytesIO(b"x" * 5_500_000), "large.yaml")
@@ -116,7 +148,9 @@ def test_what_is_wrong_is_told_on_its_field(browser: Browsing, pets: Service) ->
 
 def test_hostile_words_of_a_document_stay_words(browser: Browsing, pets: Service) -> None:
     evil = "<script>alert(1)</script>"
-    pets.serve(document(info={"title": evil, "version": evil}, paths={"/<b>": {"get": {"summary": evil}}}))
+    pets.serve(
+        document(info={"title": evil, "version": evil}, paths={"/<b>": {"get": {"summary": evil}}})
+    )
     page = look_at(browser("ada").post(PATH, spec_url=pets.spec_url))
     assert not page.select("main script, main b")
     assert evil in text_of(page.select_one("#found"))
@@ -124,7 +158,12 @@ def test_hostile_words_of_a_document_stay_words(browser: Browsing, pets: Service
 
 def test_a_thousand_operations_make_a_page_of_400_kb(browser: Browsing, pets: Service) -> None:
     pets.serve(
-        document(paths={f"/things/{n}/parts": {"get": {"summary": f"Parts of thing {n}"}} for n in range(1_000)})
+        document(
+            paths={
+                f"/things/{n}/parts": {"get": {"summary": f"Parts of thing {n}"}}
+                for n in range(1_000)
+            }
+        )
     )
     answer = browser("ada").post(PATH, spec_url=pets.spec_url)
     assert len(look_at(answer).select("table code")) == 1_000
@@ -142,7 +181,11 @@ def test_the_form_asks_for_the_document_and_keeps_what_is_stored(
     edit = "/servers/id-pets/edit"
     assert ada.send(edit, description="Dogs").status_code == CHANGED
     row = client("ada").get("/v1/mcp/server/id-pets").get_json()
-    assert (row["spec_path"], row["url"], row["description"]) == (pets.spec_url, f"{pets.origin}/api/v1", "Dogs")
+    assert (row["spec_path"], row["url"], row["description"]) == (
+        pets.spec_url,
+        f"{pets.origin}/api/v1",
+        "Dogs",
+    )
     assert ada.send(edit, base_url__mode="clear").status_code == CHANGED
     row = client("ada").get("/v1/mcp/server/id-pets").get_json()
     assert (row["spec_path"], row["url"]) == (pets.spec_url, None)
@@ -151,27 +194,45 @@ def test_the_form_asks_for_the_document_and_keeps_what_is_stored(
     assert (row["spec_path"], row["url"]) == (None, "https://mcp.example/mcp")
 
 
-def test_stored_secrets_are_not_tried_at_another_document(browser: Browsing, write: Write, pets: Service) -> None:
+def test_stored_secrets_are_not_tried_at_another_document(
+    browser: Browsing, write: Write, pets: Service
+) -> None:
     with write() as session:
-        make_server(session, "pets", url=None, spec_path=pets.spec_url, auth_type="bearer_token",
-                    credentials={"auth_value": "SECRET-key"})  # fmt: skip
+        make_server(
+            session,
+            "pets",
+            url=None,
+            spec_path=pets.spec_url,
+            auth_type="bearer_token",
+            credentials={"auth_value": "SECRET-key"},
+        )
     with pet_store() as other:
         other.locked = True
         form = filled(browser("ada").form("/servers/id-pets/edit"))
         ada = browser("ada")
         answer = ada.post(
-            "/servers/test", **{k: v for k, v in form.items() if k != "csrf_token"} | {"spec_path": other.spec_url}
+            "/servers/test",
+            **{k: v for k, v in form.items() if k != "csrf_token"} | {"spec_path": other.spec_url},
         )
         assert "Type them again to try this out" in answer.get_data(as_text=True)
         assert other.seen == []
 
 
-def test_a_member_submits_one_and_the_reviewer_sees_its_tools(browser: Browsing, pets: Service) -> None:
-    mel, ada = browser("mel"), browser("ada")
-    sent = mel.send("/submissions/new", server_name="pets", transport="openapi", spec_path=pets.spec_url)
+def test_a_member_submits_one_and_the_reviewer_sees_its_tools(
+    browser: Browsing, pets: Service
+) -> None:
+    mel = browser("mel")
+    ada = browser("ada")
+    sent = mel.send(
+        "/submissions/new", server_name="pets", transport="openapi", spec_path=pets.spec_url
+    )
     assert sent.status_code == CHANGED, sent.get_data(as_text=True)
     queue = ada.open("/admin/submissions?status=waiting")
     link = queue.select_one('main a[href*="/submissions/"]:-soup-contains("pets")')
     assert link, text_of(queue.main)
-    probe = next(f["action"] for f in ada.open(link["href"]).select("form[action]") if f["action"].endswith("/probe"))
+    probe = next(
+        f["action"]
+        for f in ada.open(link["href"]).select("form[action]")
+        if f["action"].endswith("/probe")
+    )
     assert "getPet" in text_of(look_at(ada.post(probe)))

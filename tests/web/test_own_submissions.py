@@ -1,4 +1,5 @@
-"""An Admin does not approve what they submitted themselves before they became one, unless there is no other Admin."""
+"""An Admin does not approve what they submitted themselves before they became one, unless there is
+no other Admin."""
 
 from collections.abc import Callable
 
@@ -29,10 +30,14 @@ def role_of(write: Write, name: str, role: str) -> None:
 
 def status_of(write: Write, server_id: str) -> str:
     with write() as session:
-        return session.scalars(select(Server.approval_status).where(Server.server_id == server_id)).one()
+        return session.scalars(
+            select(Server.approval_status).where(Server.server_id == server_id)
+        ).one()
 
 
-def test_the_promoted_do_not_approve_their_own_by_any_key_of_theirs(client: As, write: Write) -> None:
+def test_the_promoted_do_not_approve_their_own_by_any_key_of_theirs(
+    client: As, write: Write
+) -> None:
     server_id = submitted(client)
     role_of(write, "mel", "proxy_admin")
     with write() as session:
@@ -47,7 +52,9 @@ def test_the_promoted_do_not_approve_their_own_by_any_key_of_theirs(client: As, 
     assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
 
 
-def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(client: As, write: Write) -> None:
+def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(
+    client: As, write: Write
+) -> None:
     server_id = submitted(client)
     assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
     change = client("mel").put(f"/v1/mcp/server/register/{server_id}", {"description": "changed"})
@@ -55,10 +62,15 @@ def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(
     role_of(write, "mel", "proxy_admin")
     assert client("mel").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 403
     assert client("ada").get(f"/v1/mcp/server/{server_id}").get_json()["description"] is None
-    assert client("mel").put(f"/v1/mcp/server/{server_id}/reject", {"only_change": True}).status_code == 200
+    assert (
+        client("mel").put(f"/v1/mcp/server/{server_id}/reject", {"only_change": True}).status_code
+        == 200
+    )
 
 
-def test_nobody_approves_by_a_key_that_they_issued_for_somebody_else(client: As, write: Write) -> None:
+def test_nobody_approves_by_a_key_that_they_issued_for_somebody_else(
+    client: As, write: Write
+) -> None:
     server_id = submitted(client)
     role_of(write, "mel", "proxy_admin")
     with write() as session:
@@ -83,7 +95,11 @@ def test_what_is_done_by_a_key_names_the_key_and_who_issued_it(client: As, write
     for key, name in ((issued, "by-lent"), (own, "by-own")):
         assert client(key["key"]).post("/v1/teams", {"team_alias": name}).status_code in (200, 201)
     with write() as session:
-        made = select(AuditEvent).where(AuditEvent.action == "team created").order_by(AuditEvent.sequence.desc())
+        made = (
+            select(AuditEvent)
+            .where(AuditEvent.action == "team created")
+            .order_by(AuditEvent.sequence.desc())
+        )
         by_own, by_lent = session.scalars(made.limit(2)).all()
         assert (by_lent.actor_id, by_lent.key_id) == ("vera", issued["key_id"])
         assert by_lent.details["key_issued_by"] == "ada"
@@ -102,7 +118,9 @@ def test_the_only_admin_may_and_the_record_says_so(client: As, write: Write, oth
             users.change_user(session, OPERATOR, "ada", {"is_active": False}, None)
     assert client("mel").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
     with write() as session:
-        event = session.scalars(select(AuditEvent).where(AuditEvent.action == "server approved")).one()
+        event = session.scalars(
+            select(AuditEvent).where(AuditEvent.action == "server approved")
+        ).one()
         assert event.details["own_submission"] == "There was no other Admin."
 
 
@@ -122,4 +140,6 @@ def test_pages_say_who_can_in_place_of_the_button_and_several_at_once_leave_it_o
     mel.post("/admin/submissions/decide", verdict="approve", chosen=[server_id])
     assert "You submitted this yourself" in text_of(mel.open("/admin/submissions"))
     assert status_of(write, server_id) == "pending_review"
-    assert browser("ada").open(f"/admin/submissions/{server_id}").select('a[href*="verdict=approve"]')
+    assert (
+        browser("ada").open(f"/admin/submissions/{server_id}").select('a[href*="verdict=approve"]')
+    )

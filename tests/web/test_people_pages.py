@@ -16,16 +16,45 @@ SignedIn = Callable[[str], Client]
 As = Callable[[str], Browser]
 
 
-PAGES = ["/admin/teams", f"/admin/teams/{CREW}", "/admin/users", "/admin/users/mel", "/admin/groups", "/admin/keys"]
-CONTROLS = ["/admin/teams/new", f"/admin/teams/{CREW}/delete", "/admin/users/new", "/admin/users/mel/delete",
-            "/admin/groups/new", "/admin/keys/new"]  # fmt: skip
-CHANGES = ["/admin/teams/new", f"/admin/teams/{CREW}", f"/admin/teams/{CREW}/members",
-           f"/admin/teams/{CREW}/members/mel/remove", f"/admin/teams/{CREW}/delete", "/admin/users/new",
-           "/admin/users/mel", "/admin/users/mel/password", "/admin/users/mel/delete", "/admin/groups/new",
-           "/admin/keys/new"]  # fmt: skip
-NOBODY = ["/admin/teams/nobody", "/admin/teams/nobody/delete", "/admin/users/nobody", "/admin/users/nobody/delete",
-          "/admin/groups/nobody", "/admin/groups/nobody/delete", "/admin/keys/nobody/revoke",
-          "/keys/nobody/revoke"]  # fmt: skip
+PAGES = [
+    "/admin/teams",
+    f"/admin/teams/{CREW}",
+    "/admin/users",
+    "/admin/users/mel",
+    "/admin/groups",
+    "/admin/keys",
+]
+CONTROLS = [
+    "/admin/teams/new",
+    f"/admin/teams/{CREW}/delete",
+    "/admin/users/new",
+    "/admin/users/mel/delete",
+    "/admin/groups/new",
+    "/admin/keys/new",
+]
+CHANGES = [
+    "/admin/teams/new",
+    f"/admin/teams/{CREW}",
+    f"/admin/teams/{CREW}/members",
+    f"/admin/teams/{CREW}/members/mel/remove",
+    f"/admin/teams/{CREW}/delete",
+    "/admin/users/new",
+    "/admin/users/mel",
+    "/admin/users/mel/password",
+    "/admin/users/mel/delete",
+    "/admin/groups/new",
+    "/admin/keys/new",
+]
+NOBODY = [
+    "/admin/teams/nobody",
+    "/admin/teams/nobody/delete",
+    "/admin/users/nobody",
+    "/admin/users/nobody/delete",
+    "/admin/groups/nobody",
+    "/admin/groups/nobody/delete",
+    "/admin/keys/nobody/revoke",
+    "/keys/nobody/revoke",
+]
 
 
 def test_admin_opens_every_page(browser: As) -> None:
@@ -51,9 +80,16 @@ def test_pages_that_only_change_are_not_there_for_a_read_only_admin(browser: As)
 
 def test_read_only_admin_is_refused_every_change(browser: As) -> None:
     vera = browser("vera")
-    fields = {"team_alias": "x", "email": "x@example.com", "name": "x", "role": "user", "user_id": "otto"}
+    fields = {
+        "team_alias": "x",
+        "email": "x@example.com",
+        "name": "x",
+        "role": "user",
+        "user_id": "otto",
+    }
     for path in CHANGES:
-        # What she sees she may not change; pages that are only there to change something are not there.
+        # What she sees she may not change; pages that are only there to change something are not
+        # there.
         is_hers = not path.endswith(("/new", "/delete"))
         assert vera.post(path, **fields).status_code == (403 if is_hers else 404), path
 
@@ -76,12 +112,20 @@ def test_wrong_id_is_not_found(browser: As) -> None:
 
 def test_every_change_needs_a_csrf_token(signed_in: SignedIn) -> None:
     ada = signed_in("ada")
-    assert {path: ada.ask("POST", path, data={}).status_code for path in CHANGES} == dict.fromkeys(CHANGES, 400)
+    assert {path: ada.ask("POST", path, data={}).status_code for path in CHANGES} == dict.fromkeys(
+        CHANGES, 400
+    )
 
 
-def test_opening_confirmation_pages_changes_nothing(browser: As, write: Write, group_id: str) -> None:
+def test_opening_confirmation_pages_changes_nothing(
+    browser: As, write: Write, group_id: str
+) -> None:
     ada = browser("ada")
-    for path in (f"/admin/teams/{CREW}/delete", "/admin/users/mel/delete", f"/admin/groups/{group_id}/delete"):
+    for path in (
+        f"/admin/teams/{CREW}/delete",
+        "/admin/users/mel/delete",
+        f"/admin/groups/{group_id}/delete",
+    ):
         ada.open(path)
     with write() as session:
         assert teams.get_team(session, OPERATOR, CREW)
@@ -104,7 +148,9 @@ def test_new_user_signs_in_with_the_made_password_and_must_change_it(browser: As
 
 
 def test_typed_password_is_never_sent_back(browser: As) -> None:
-    answer = browser("ada").send("/admin/users/new", email="mel@example.com", password="typed SECRET words")
+    answer = browser("ada").send(
+        "/admin/users/new", email="mel@example.com", password="typed SECRET words"
+    )
     assert "Somebody has this e-mail" in text_of(look_at(answer, 422).select_one("#email-error"))
     assert "typed SECRET words" not in answer.get_data(as_text=True)
 
@@ -124,12 +170,17 @@ def test_user_is_changed_and_granted_a_server(browser: As, write: Write) -> None
     assert answer.status_code == CHANGED
     with write() as session:
         otto = users.get_user(session, OPERATOR, "otto")
-    assert (otto.display_name, otto.role, otto.is_active) == ("Ottilie", "internal_user_viewer", True)
+    assert (otto.display_name, otto.role, otto.is_active) == (
+        "Ottilie",
+        "internal_user_viewer",
+        True,
+    )
     assert otto.object_permission.mcp_servers == (NOTES,)
 
 
 def test_switching_a_person_off_signs_them_out(browser: As) -> None:
-    mel, ada = browser("mel"), browser("ada")
+    mel = browser("mel")
+    ada = browser("ada")
     assert ada.send("/admin/users/mel", is_active=None).status_code == CHANGED
     assert mel.client.get("/servers").status_code == CHANGED
 
@@ -153,7 +204,8 @@ def test_person_without_a_mail_can_be_edited(browser: As, write: Write) -> None:
 
 
 def test_deleting_a_user_says_what_goes_and_does_it(browser: As) -> None:
-    ada, path = browser("ada"), "/admin/users/mel/delete"
+    ada = browser("ada")
+    path = "/admin/users/mel/delete"
     said = text_of(ada.open(path))
     assert "Teams they leave crew" in said
     assert "API keys deleted 2" in said

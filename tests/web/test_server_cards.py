@@ -47,20 +47,38 @@ def test_ui_06_07_an_oauth_server_without_a_flow_is_marked(
 def test_ui_08_a_card_says_how_its_server_is_reached(signed_in: SignedIn, write: Write) -> None:
     with write() as session:
         make_server(session, "s", auth_type="api_key", mcp_access_groups=["a", "b", "c", "d"])
-        make_server(session, "doc", url=None, spec_path="https://spec.example/openapi.json",
-                    available_on_public_internet=False, mcp_access_groups=["a", "b"])  # fmt: skip
+        make_server(
+            session,
+            "doc",
+            url=None,
+            spec_path="https://spec.example/openapi.json",
+            available_on_public_internet=False,
+            mcp_access_groups=["a", "b"],
+        )
     ada = signed_in("ada")
     traits = text_of(card(ada).select_one(".traits"))
     assert traits == "HTTP API key header Public a, b +2"
-    assert text_of(card(ada, "id-doc").select_one(".traits")) == "OPENAPI No authentication Internal a, b"
+    assert (
+        text_of(card(ada, "id-doc").select_one(".traits"))
+        == "OPENAPI No authentication Internal a, b"
+    )
 
 
-def test_ui_10_a_card_says_where_its_server_is(stdio_portal: tuple[Client, As], write: Write) -> None:
-    """The command without its arguments and the document's origin: the rest is sealed (1-system.md, 5)."""
+def test_ui_10_a_card_says_where_its_server_is(
+    stdio_portal: tuple[Client, As], write: Write
+) -> None:
+    """The command without its arguments and the document's origin: the rest is sealed (1-system.md,
+    5)."""
     ada, client = stdio_portal
     with write() as session:
         make_server(session, "doc", url=None, spec_path="https://spec.example/SECRET/openapi.json")
-    body = {"server_id": "id-s", "server_name": "s", "transport": "stdio", "command": "npx", "args": ["SECRET"]}
+    body = {
+        "server_id": "id-s",
+        "server_name": "s",
+        "transport": "stdio",
+        "command": "npx",
+        "args": ["SECRET"],
+    }
     assert client("ada").post("/v1/mcp/server", body).status_code == 201
     assert "npx" in card(ada).find("header").text
     assert "spec.example" in card(ada, "id-doc").find("header").text
@@ -74,7 +92,9 @@ def test_ui_11_a_card_connects_and_updates_ones_own_key(signed_in: SignedIn, wri
     assert "Your key is needed" in way.text
     assert text_of(way.find("a", href="/credentials/id-s")) == "Connect s"
     with write() as session:
-        self_service.save_key(session, principal_for_user(session, "otto", None), "id-s", "SECRET-key")
+        self_service.save_key(
+            session, principal_for_user(session, "otto", None), "id-s", "SECRET-key"
+        )
     way = card(otto).find(id="missing-id-s")
     assert "connected" in way.text
     assert text_of(way.find("a", href="/credentials/id-s")) == "Update s"
@@ -82,8 +102,16 @@ def test_ui_11_a_card_connects_and_updates_ones_own_key(signed_in: SignedIn, wri
 
 def test_ui_52_a_machine_account_asks_nobody_to_sign_in(signed_in: SignedIn, write: Write) -> None:
     with write() as session:
-        make_server(session, "s", auth_type="oauth2", oauth2_flow="client_credentials", allow_all_keys=True)
-        make_server(session, "each", auth_type="oauth2", oauth2_flow="authorization_code", allow_all_keys=True)
+        make_server(
+            session, "s", auth_type="oauth2", oauth2_flow="client_credentials", allow_all_keys=True
+        )
+        make_server(
+            session,
+            "each",
+            auth_type="oauth2",
+            oauth2_flow="authorization_code",
+            allow_all_keys=True,
+        )
     otto = signed_in("otto")
     assert "Sign-in needed" not in card(otto).text
     assert "Sign-in needed" in card(otto, "id-each").text
@@ -95,12 +123,16 @@ def test_ui_52_a_machine_account_asks_nobody_to_sign_in(signed_in: SignedIn, wri
 def test_a_card_that_was_drawn_before_is_drawn_anew_when_it_says_something_else(
     signed_in: SignedIn, write: Write
 ) -> None:
-    """Drawn cards are kept by all that they show, the time since the last look among it, and are never out of date."""
+    """Drawn cards are kept by all that they show, the time since the last look among it, and are
+    never out of date."""
     looked = now() - timedelta(minutes=30)
     with write() as session:
-        row = session.get(Server, make_server(session, "s", allow_all_keys=True, description="first"))
+        row = session.get(
+            Server, make_server(session, "s", allow_all_keys=True, description="first")
+        )
         row.health_status, row.health_reason, row.health_checked_at = "healthy", "ok", looked
-    otto, ada = signed_in("otto"), signed_in("ada")
+    otto = signed_in("otto")
+    ada = signed_in("ada")
     assert str(card(otto)) == str(card(otto))
     assert "30 min ago" in card(otto).text
     assert "Internal" not in card(otto).text

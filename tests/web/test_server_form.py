@@ -1,4 +1,5 @@
-"""The server form by the numbers of its behaviours: what it shows for each choice, and what it sends."""
+"""The server form by the numbers of its behaviours: what it shows for each choice, and what it
+sends."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +11,17 @@ from tests.conftest import Client, Write
 from tests.factories import make_server
 from tests.web.browsing import text_of
 from tests.web.html import filled, parse
-from tests.web.server_forms import EDIT, NEW, by_name, choosing, form_of, save, shown_text, shows, stored
+from tests.web.server_forms import (
+    EDIT,
+    NEW,
+    by_name,
+    choosing,
+    form_of,
+    save,
+    shown_text,
+    shows,
+    stored,
+)
 
 SignedIn = Callable[[str], Client]
 As = Callable[[str | None], Client]
@@ -65,7 +76,13 @@ def test_ui_20_21_the_value_is_sent_and_without_sign_in_it_is_not(
 def test_ui_22_each_flow_shows_its_fields(signed_in: SignedIn) -> None:
     ada = signed_in("ada")
     person = choosing(ada, auth_type="oauth2", oauth2_flow="authorization_code")
-    for name in ("oauth2_flow", "authorization_url", "registration_url", "token_validation", "scopes"):
+    for name in (
+        "oauth2_flow",
+        "authorization_url",
+        "registration_url",
+        "token_validation",
+        "scopes",
+    ):
         assert shows(person, name), name
     machine = choosing(ada, auth_type="oauth2", oauth2_flow="client_credentials")
     for name in ("client_id", "client_secret", "token_url"):
@@ -76,16 +93,25 @@ def test_ui_22_each_flow_shows_its_fields(signed_in: SignedIn) -> None:
 
 
 @pytest.mark.parametrize("typed", ["{", "[1]", '"text"', "{'a': 1}", '{"a": NaN}', "[" * 5000])
-def test_ui_23_rules_that_are_no_json_object_are_refused(signed_in: SignedIn, client: As, typed: str) -> None:
+def test_ui_23_rules_that_are_no_json_object_are_refused(
+    signed_in: SignedIn, client: As, typed: str
+) -> None:
     ada = signed_in("ada")
-    data = {"server_name": "ruled", "url": "https://a.example", "auth_type": "oauth2", "token_validation": typed}
+    data = {
+        "server_name": "ruled",
+        "url": "https://a.example",
+        "auth_type": "oauth2",
+        "token_validation": typed,
+    }
     page = parse(save(ada, NEW, 422, **data), 422)
     assert "Must be valid JSON" in text_of(page.find(id="token_validation-error"))
     assert page.find(id="token_validation")["aria-invalid"] == "true"
     assert "ruled" not in client("ada").get("/v1/mcp/server").get_data(as_text=True)
 
 
-def test_ui_23_24_25_rules_are_stored_shown_and_cleared(signed_in: SignedIn, client: As, changes: Any) -> None:
+def test_ui_23_24_25_rules_are_stored_shown_and_cleared(
+    signed_in: SignedIn, client: As, changes: Any
+) -> None:
     ada = signed_in("ada")
     data = {"server_name": "ruled", "url": "https://a.example", "auth_type": "oauth2"}
     rules = {"iss": "https://id.example", "org.id": [1, 2]}
@@ -107,7 +133,9 @@ def test_ui_24_the_api_keeps_the_rules(client: As, write: Write) -> None:
     with write() as session:
         make_server(session, "s", auth_type="oauth2")
     for rules in ({"iss": "x"}, None):
-        answer = client("ada").put("/v1/mcp/server", {"server_id": "id-s", "token_validation": rules})
+        answer = client("ada").put(
+            "/v1/mcp/server", {"server_id": "id-s", "token_validation": rules}
+        )
         assert (answer.status_code, answer.get_json()["token_validation"]) == (202, rules)
 
 
@@ -118,7 +146,9 @@ def test_ui_26_names_and_addresses(signed_in: SignedIn, client: As) -> None:
         save(ada, NEW, 422, **{"server_name": "right_name", "url": "https://a.example", **typed})
     save(ada, NEW, server_name="right_name", url="https://a.example")
     save(ada, NEW, server_name="two words", url="https://b.example")
-    assert {"right_name", "two_words"} <= {s["server_name"] for s in client("ada").get("/v1/mcp/server").get_json()}
+    assert {"right_name", "two_words"} <= {
+        s["server_name"] for s in client("ada").get("/v1/mcp/server").get_json()
+    }
 
 
 def test_ui_26_an_address_may_be_left_out_where_a_document_is_used(
@@ -136,9 +166,15 @@ def test_ui_34_a_stdio_server_is_edited_by_its_command(
     ada, client = stdio_portal
     answer = client("ada").post(
         "/v1/mcp/server",
-        {"server_id": "id-s", "server_name": "s", "transport": "stdio", "command": "npx", "args": ["-y", "one"],
-         "env": {"A": "SECRET-a", "B": "SECRET-b"}},
-    )  # fmt: skip
+        {
+            "server_id": "id-s",
+            "server_name": "s",
+            "transport": "stdio",
+            "command": "npx",
+            "args": ["-y", "one"],
+            "env": {"A": "SECRET-a", "B": "SECRET-b"},
+        },
+    )
     assert answer.status_code == 201
     form = form_of(ada.get(EDIT))
     assert shows(form, "command")
@@ -148,15 +184,24 @@ def test_ui_34_a_stdio_server_is_edited_by_its_command(
     said = {"env-0-delete": "y", "env-1-value__mode": "keep", "keep_credentials": "keep"}
     save(ada, command="uvx", args="two\n--three", **said)
     server = stored(client)
-    assert (server["command"], server["args"], server["env"]) == ("uvx", ["two", "--three"], {"B": "SECRET-b"})
+    assert (server["command"], server["args"], server["env"]) == (
+        "uvx",
+        ["two", "--three"],
+        {"B": "SECRET-b"},
+    )
 
 
 def test_ui_35_flags_go_with_their_sign_in(signed_in: SignedIn, client: As, write: Write) -> None:
     with write() as session:
-        make_server(session, "s", auth_type="oauth2", delegate_auth_to_upstream=True, oauth_passthrough=True)
+        make_server(
+            session, "s", auth_type="oauth2", delegate_auth_to_upstream=True, oauth_passthrough=True
+        )
     ada = signed_in("ada")
     save(ada, description="x")
-    assert (stored(client)["delegate_auth_to_upstream"], stored(client)["oauth_passthrough"]) == (True, False)
+    assert (stored(client)["delegate_auth_to_upstream"], stored(client)["oauth_passthrough"]) == (
+        True,
+        False,
+    )
     save(ada, auth_type="bearer_token")
     assert stored(client)["delegate_auth_to_upstream"] is False
 
@@ -167,20 +212,40 @@ def test_ui_36_endpoints_go_with_oauth(signed_in: SignedIn, client: As, write: W
     ada = signed_in("ada")
     save(ada, description="x")
     assert {name: stored(client)[name] for name in ENDPOINTS} == ENDPOINTS
-    save(ada, token_url__mode="replace", token_url="https://id.example/t2", registration_url__mode="clear")
-    assert (stored(client)["token_url"], stored(client)["registration_url"]) == ("https://id.example/t2", None)
+    save(
+        ada,
+        token_url__mode="replace",
+        token_url="https://id.example/t2",
+        registration_url__mode="clear",
+    )
+    assert (stored(client)["token_url"], stored(client)["registration_url"]) == (
+        "https://id.example/t2",
+        None,
+    )
     save(ada, auth_type="api_key")
     assert {stored(client)[name] for name in ENDPOINTS} == {None}
 
 
-def test_stored_oauth_details_are_kept_replaced_and_cleared(signed_in: SignedIn, write: Write, held: Any) -> None:
+def test_stored_oauth_details_are_kept_replaced_and_cleared(
+    signed_in: SignedIn, write: Write, held: Any
+) -> None:
     with write() as session:
         make_server(
-            session, "s", auth_type="oauth2",
-            credentials={"client_id": "SECRET-id", "client_secret": "SECRET-s", "scopes": ["SECRET-a"]},
-        )  # fmt: skip
+            session,
+            "s",
+            auth_type="oauth2",
+            credentials={
+                "client_id": "SECRET-id",
+                "client_secret": "SECRET-s",
+                "scopes": ["SECRET-a"],
+            },
+        )
     save(
-        signed_in("ada"), client_id__mode="keep", client_secret__mode="clear", scopes__mode="replace", scopes="read  w"
+        signed_in("ada"),
+        client_id__mode="keep",
+        client_secret__mode="clear",
+        scopes__mode="replace",
+        scopes="read  w",
     )
     assert held() == {"client_id": "SECRET-id", "scopes": ["read", "w"]}
 
@@ -203,7 +268,9 @@ def test_ui_42_a_flow_is_warned_about_until_it_is_chosen(
     assert "Until a flow is chosen" not in shown_text(form)
 
 
-def test_ui_44_the_delegate_switch_says_what_it_opens(signed_in: SignedIn, client: As, write: Write) -> None:
+def test_ui_44_the_delegate_switch_says_what_it_opens(
+    signed_in: SignedIn, client: As, write: Write
+) -> None:
     with write() as session:
         make_server(session, "s", auth_type="oauth2")
     ada = signed_in("ada")
@@ -220,12 +287,22 @@ def test_ui_44_the_delegate_switch_says_what_it_opens(signed_in: SignedIn, clien
     assert "internal network only, yet" in shown_text(form_of(ada.get(EDIT)))
 
 
-def test_ui_45_46_each_switch_stands_by_its_sign_in(signed_in: SignedIn, client: As, write: Write) -> None:
+def test_ui_45_46_each_switch_stands_by_its_sign_in(
+    signed_in: SignedIn, client: As, write: Write
+) -> None:
     ada = signed_in("ada")
     oauth = choosing(ada, auth_type="oauth2", extra_headers="Authorization")
-    assert (shows(oauth, "delegate_auth_to_upstream"), shows(oauth, "oauth_passthrough")) == (True, False)
-    passing = choosing(ada, auth_type="none", extra_headers="X-A\nauthorization", oauth_passthrough="y")
-    assert (shows(passing, "delegate_auth_to_upstream"), shows(passing, "oauth_passthrough")) == (False, True)
+    assert (shows(oauth, "delegate_auth_to_upstream"), shows(oauth, "oauth_passthrough")) == (
+        True,
+        False,
+    )
+    passing = choosing(
+        ada, auth_type="none", extra_headers="X-A\nauthorization", oauth_passthrough="y"
+    )
+    assert (shows(passing, "delegate_auth_to_upstream"), shows(passing, "oauth_passthrough")) == (
+        False,
+        True,
+    )
     assert "own sign-in is off" in shown_text(passing)
     for neither in ({"auth_type": "none", "extra_headers": "X-A"}, {"auth_type": "basic"}):
         form = choosing(ada, **neither)
@@ -242,12 +319,16 @@ def test_ui_45_46_each_switch_stands_by_its_sign_in(signed_in: SignedIn, client:
     assert stored(client)["oauth_passthrough"] is False
 
 
-def test_ui_47_another_sign_in_warns_of_what_is_discarded(signed_in: SignedIn, write: Write, held: Any) -> None:
+def test_ui_47_another_sign_in_warns_of_what_is_discarded(
+    signed_in: SignedIn, write: Write, held: Any
+) -> None:
     with write() as session:
         make_server(session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-x"})
     ada = signed_in("ada")
     assert "are discarded" not in shown_text(form_of(ada.get(EDIT)))
-    changed = form_of(ada.post(EDIT, data=filled(form_of(ada.get(EDIT)), add="form", auth_type="oauth2")))
+    changed = form_of(
+        ada.post(EDIT, data=filled(form_of(ada.get(EDIT)), add="form", auth_type="oauth2"))
+    )
     assert "are discarded" in shown_text(changed)
     save(ada, auth_type="oauth2")
     assert held() == {}

@@ -1,4 +1,5 @@
-"""The Tools tab, by the numbers of the behaviours: which tools are enabled, and what they are called."""
+"""The Tools tab, by the numbers of the behaviours: which tools are enabled, and what they are
+called."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,13 +36,17 @@ def states(page: Any) -> dict[str, str]:
 
 def save(client: Client, status: int = 303, path: str = NOW, **typed: Any) -> Any:
     form = parse(client.get(path)).find("form", action=TAB)
-    return client.post(TAB, data=filled(form, **typed)) if status == 303 else parse(
-        client.post(TAB, data=filled(form, **typed)), status
-    )  # fmt: skip
+    return (
+        client.post(TAB, data=filled(form, **typed))
+        if status == 303
+        else parse(client.post(TAB, data=filled(form, **typed)), status)
+    )
 
 
 def callable_for(client: Client) -> set[str]:
-    return {tool["name"].removeprefix("s-") for tool in client.get("/v1/mcp/tools").get_json()["tools"]} & ALL
+    return {
+        tool["name"].removeprefix("s-") for tool in client.get("/v1/mcp/tools").get_json()["tools"]
+    } & ALL
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,12 @@ def callable_for(client: Client) -> set[str]:
     ],
 )
 def test_ui_37_an_empty_list_is_all_unless_it_is_enforced(
-    signed_in: SignedIn, client: As, make: Callable[..., None], info: Any, listed: list[str], enabled: set[str]
+    signed_in: SignedIn,
+    client: As,
+    make: Callable[..., None],
+    info: Any,
+    listed: list[str],
+    enabled: set[str],
 ) -> None:
     make(mcp_info=info, allowed_tools=listed)
     page = parse(signed_in("ada").get(NOW))
@@ -63,28 +73,42 @@ def test_ui_37_an_empty_list_is_all_unless_it_is_enforced(
     assert f"{len(enabled)} of 5 tools enabled for user access" in text_of(page.find(id="tools"))
     assert callable_for(client("otto")) == enabled
     for tool in ("add", "whoami"):
-        call = {"server_id": "id-s", "name": tool, "arguments": {"a": 1, "b": 2} if tool == "add" else {}}
-        assert client("otto").post("/v1/mcp/tools/call", call).status_code == (200 if tool in enabled else 403)
+        call = {
+            "server_id": "id-s",
+            "name": tool,
+            "arguments": {"a": 1, "b": 2} if tool == "add" else {},
+        }
+        assert client("otto").post("/v1/mcp/tools/call", call).status_code == (
+            200 if tool in enabled else 403
+        )
 
 
-def test_ui_39_tools_are_enabled_and_disabled(signed_in: SignedIn, client: As, make: Callable[..., None]) -> None:
+def test_ui_39_tools_are_enabled_and_disabled(
+    signed_in: SignedIn, client: As, make: Callable[..., None]
+) -> None:
     make()
     ada = signed_in("ada")
     assert save(ada, enabled=["add", "slow"], later=None).status_code == 303
-    assert states(parse(ada.get(NOW))) == {n: "Enabled" if n in ("add", "slow") else "Disabled" for n in ALL}
+    assert states(parse(ada.get(NOW))) == {
+        n: "Enabled" if n in ("add", "slow") else "Disabled" for n in ALL
+    }
     assert callable_for(client("otto")) == {"add", "slow"}
     save(ada, enabled=None)
     assert callable_for(client("otto")) == set()
     save(ada, enabled=sorted(ALL), later="yes")
     view = client("ada").get("/v1/mcp/server/id-s").get_json()
-    assert (view["allowed_tools"], (view["mcp_info"] or {}).get("tool_allowlist_enforced")) == ([], None)
+    assert (view["allowed_tools"], (view["mcp_info"] or {}).get("tool_allowlist_enforced")) == (
+        [],
+        None,
+    )
     assert callable_for(client("otto")) == ALL
 
 
 def test_ui_39_a_stored_selection_is_shown_and_survives(
     signed_in: SignedIn, client: As, make: Callable[..., None], changes: Callable[[], list[str]]
 ) -> None:
-    """Also that of a tool which the server does not offer today; loading the page changes nothing."""
+    """Also that of a tool which the server does not offer today; loading the page changes
+    nothing."""
     make(allowed_tools=["add", "gone"])
     ada = signed_in("ada")
     form = parse(ada.get(NOW)).find("form", action=TAB)
@@ -106,26 +130,40 @@ def test_ui_39_all_later_tools_without_all_present_ones_is_refused(
     assert callable_for(client("otto")) == {"add"}
 
 
-def test_ui_39_40_the_list_is_flat_or_grouped(signed_in: SignedIn, make: Callable[..., None]) -> None:
+def test_ui_39_40_the_list_is_flat_or_grouped(
+    signed_in: SignedIn, make: Callable[..., None]
+) -> None:
     make()
     ada = signed_in("ada")
     assert not parse(ada.get(NOW)).select("#tools h2")
     page = parse(ada.get(f"{NOW}&view=grouped"))
     assert [text_of(h) for h in page.select("#tools h2")] == ["Create (1)", "Read (3)", "Other (1)"]
     assert set(states(page)) == ALL
-    assert save(ada, path=f"{NOW}&view=grouped", enabled=["add"], later=None).location.endswith("view=grouped")
+    assert save(ada, path=f"{NOW}&view=grouped", enabled=["add"], later=None).location.endswith(
+        "view=grouped"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "description", "group"),
     [
-        ("create_issue", "", "Create"), ("addComment", "", "Create"), ("GetUser", "", "Read"), ("LIST-IT", "", "Read"),
-        ("repo.update", "", "Update"), ("issue_delete", "", "Delete"), ("purgeIt", "", "Delete"), ("ping", "", "Other"),
-        ("x1", "DELETES a row", "Delete"), ("x1", "Gets it, then deletes it", "Read"), ("rename", "Creates", "Update"),
+        ("create_issue", "", "Create"),
+        ("addComment", "", "Create"),
+        ("GetUser", "", "Read"),
+        ("LIST-IT", "", "Read"),
+        ("repo.update", "", "Update"),
+        ("issue_delete", "", "Delete"),
+        ("purgeIt", "", "Delete"),
+        ("ping", "", "Other"),
+        ("x1", "DELETES a row", "Delete"),
+        ("x1", "Gets it, then deletes it", "Read"),
+        ("rename", "Creates", "Update"),
         ("", "", "Other"),
     ],
-)  # fmt: skip
-def test_ui_40_a_tool_is_grouped_by_its_name_then_its_description(name: str, description: str, group: str) -> None:
+)
+def test_ui_40_a_tool_is_grouped_by_its_name_then_its_description(
+    name: str, description: str, group: str
+) -> None:
     assert group_of(name, description) == group
 
 
@@ -134,7 +172,9 @@ def test_ui_41_a_display_name_is_saved_and_none_with_a_space(
 ) -> None:
     make()
     ada = signed_in("ada")
-    names = [f["value"] for f in parse(ada.get(NOW)).find("form", action=TAB).select("input[name=tool]")]
+    names = [
+        f["value"] for f in parse(ada.get(NOW)).find("form", action=TAB).select("input[name=tool]")
+    ]
     add, slow = (f"name-{names.index(tool)}" for tool in ("add", "slow"))
     page = save(ada, 422, **{add: "plus", slow: "two words"})
     assert "may not hold a space" in page.find(attrs={"data-error-summary": True}).text
@@ -167,7 +207,9 @@ def test_only_admins_choose_and_an_old_version_is_told(
     assert callable_for(client("otto")) == {"add"}
 
 
-def test_a_form_without_tools_changes_nothing(signed_in: SignedIn, client: As, make: Callable[..., None]) -> None:
+def test_a_form_without_tools_changes_nothing(
+    signed_in: SignedIn, client: As, make: Callable[..., None]
+) -> None:
     """Else an empty list would be taken for "none of them"."""
     make()
     ada = signed_in("ada")

@@ -34,7 +34,12 @@ def sent(browser: Browser, **changes: Any) -> Any:
 def test_ui_56_the_rules_of_submissions_stand_in_four_groups(browser: Browsers) -> None:
     page = browser("ada").open("/admin/settings")
     groups = page.select("#mcp_required_fields fieldset")
-    assert [group.legend.text for group in groups] == ["Documentation", "Source", "Connection", "Security"]
+    assert [group.legend.text for group in groups] == [
+        "Documentation",
+        "Source",
+        "Connection",
+        "Security",
+    ]
     offered = [box["value"] for box in page.select("input[name=mcp_required_fields]")]
     assert sorted(offered) == sorted(instance_settings.REQUIRABLE_FIELDS)
 
@@ -42,23 +47,35 @@ def test_ui_56_the_rules_of_submissions_stand_in_four_groups(browser: Browsers) 
 def test_an_admin_changes_every_setting(browser: Browsers, database: Database) -> None:
     ada = browser("ada")
     answer = sent(
-        ada, user_mcp_management_mode="view_all", mcp_required_fields=["description", "source_url"],
-        mcp_internal_ip_ranges="10.0.0.0/8\r\n\r\n 127.0.0.0/8 ", trusted_proxies="192.0.2.1",
-        trusted_redirect_origins="https://app.example.com\r\n*.example.org", enable_mcp_registry="y",
-    )  # fmt: skip
+        ada,
+        user_mcp_management_mode="view_all",
+        mcp_required_fields=["description", "source_url"],
+        mcp_internal_ip_ranges="10.0.0.0/8\r\n\r\n 127.0.0.0/8 ",
+        trusted_proxies="192.0.2.1",
+        trusted_redirect_origins="https://app.example.com\r\n*.example.org",
+        enable_mcp_registry="y",
+    )
     assert answer.status_code == CHANGED
     expected = Preferences(
-        "view_all", ("description", "source_url"), True, ("10.0.0.0/8", "127.0.0.0/8"), ("192.0.2.1",),
+        "view_all",
+        ("description", "source_url"),
+        True,
+        ("10.0.0.0/8", "127.0.0.0/8"),
+        ("192.0.2.1",),
         ("https://app.example.com", "*.example.org"),
-    )  # fmt: skip
+    )
     assert stored(database) == expected
     page = ada.open(PAGE)
     assert "The settings are saved." in text_of(page)
     assert [box["value"] for box in page.select("input[name=mcp_required_fields][checked]")] == [
-        "description", "source_url",
-    ]  # fmt: skip
+        "description",
+        "source_url",
+    ]
     assert sent(ada, mcp_required_fields=None, enable_mcp_registry=None).status_code == CHANGED
-    assert (stored(database).mcp_required_fields, stored(database).enable_mcp_registry) == ((), False)
+    assert (stored(database).mcp_required_fields, stored(database).enable_mcp_registry) == (
+        (),
+        False,
+    )
 
 
 def test_what_is_not_changed_leaves_no_event(browser: Browsers, database: Database) -> None:
@@ -102,7 +119,9 @@ def test_a_typo_is_refused_over_the_api_and_kept_from_a_config_file(
     )
     assert stored(database).mcp_required_fields == ()
     with write() as session:  # the operator's file still starts the portal; a submission then tells
-        instance_settings.update_preferences(session, OPERATOR, {"mcp_required_fields": ["source_ulr"]})
+        instance_settings.update_preferences(
+            session, OPERATOR, {"mcp_required_fields": ["source_ulr"]}
+        )
     assert stored(database).mcp_required_fields == ("source_ulr",)
 
 
@@ -115,14 +134,21 @@ def looks(page: Any) -> str:
 
 def test_the_page_says_how_one_looks_now(browser: Browsers, write: Write) -> None:
     ada = browser("ada")
-    assert looks(ada.open(PAGE)) == "This is how you look to the portal 127.0.0.1 , Internal , with no proxy in between"
+    assert (
+        looks(ada.open(PAGE))
+        == "This is how you look to the portal 127.0.0.1 , Internal , with no proxy in between"
+    )
     with write() as session:
-        instance_settings.update_preferences(session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]})
+        instance_settings.update_preferences(
+            session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]}
+        )
     through = ada.open(PAGE, headers={"X-Forwarded-For": "203.0.113.7"})
     assert "203.0.113.7 , External by way of the proxy 127.0.0.1" in looks(through)
 
 
-def test_what_is_typed_is_looked_at_before_it_is_saved(browser: Browsers, database: Database) -> None:
+def test_what_is_typed_is_looked_at_before_it_is_saved(
+    browser: Browsers, database: Database
+) -> None:
     ada = browser("ada")
     typed = {"mcp_internal_ip_ranges": "10.0.0.0/8", "trusted_proxies": ""}
     for headers in ({"HX-Request": "true"}, {}):
@@ -136,15 +162,21 @@ def test_what_is_typed_is_looked_at_before_it_is_saved(browser: Browsers, databa
     assert token
     page = look_at(
         ada.client.ask(
-            "POST", f"{PAGE}/appearance", data={**proxied, "csrf_token": token["value"]},
+            "POST",
+            f"{PAGE}/appearance",
+            data={**proxied, "csrf_token": token["value"]},
             headers={"X-Forwarded-For": "203.0.113.7"},
         )
-    )  # fmt: skip
-    assert "With what is typed 203.0.113.7 , External by way of the proxy 127.0.0.1" in text_of(page)
+    )
+    assert "With what is typed 203.0.113.7 , External by way of the proxy 127.0.0.1" in text_of(
+        page
+    )
     assert stored(database) == Preferences()
 
 
-def test_an_admin_does_not_shut_themselves_out_unasked(browser: Browsers, database: Database) -> None:
+def test_an_admin_does_not_shut_themselves_out_unasked(
+    browser: Browsers, database: Database
+) -> None:
     ada = browser("ada")
     assert not ada.open(PAGE).select("#confirm_external")
     page = look_at(sent(ada, mcp_internal_ip_ranges="10.0.0.0/8"), 422)
@@ -165,7 +197,9 @@ def test_a_proxy_that_makes_one_external_is_asked_about_too(browser: Browsers, c
     ada = browser("ada")
     form = ada.form(PAGE)
     headers = {"X-Forwarded-For": "203.0.113.7"}
-    answer = ada.client.ask("POST", PAGE, data=filled(form, trusted_proxies="127.0.0.1"), headers=headers)
+    answer = ada.client.ask(
+        "POST", PAGE, data=filled(form, trusted_proxies="127.0.0.1"), headers=headers
+    )
     assert look_at(answer, 422).select_one("#trusted_proxies-error")
     asked = client("ada").patch("/v1/settings", {"trusted_proxies": ["127.0.0.1"]}, headers=headers)
     assert (asked.status_code, asked.get_json()["detail"]["error"]) == (409, "would_be_external")
@@ -173,13 +207,19 @@ def test_a_proxy_that_makes_one_external_is_asked_about_too(browser: Browsers, c
     assert client("ada").patch("/v1/settings", sure, headers=headers).status_code == 200
 
 
-def test_the_second_of_two_admins_is_told(browser: Browsers, database: Database, write: Write) -> None:
+def test_the_second_of_two_admins_is_told(
+    browser: Browsers, database: Database, write: Write
+) -> None:
     ada = browser("ada")
     form = ada.form(PAGE)
     with write() as session:
         instance_settings.update_preferences(session, OPERATOR, {"enable_mcp_registry": True})
-    page = look_at(ada.client.ask("POST", PAGE, data=filled(form, user_mcp_management_mode="view_all")), 422)
-    assert "Somebody changed the settings meanwhile" in text_of(page.select_one("[data-error-summary]"))
+    page = look_at(
+        ada.client.ask("POST", PAGE, data=filled(form, user_mcp_management_mode="view_all")), 422
+    )
+    assert "Somebody changed the settings meanwhile" in text_of(
+        page.select_one("[data-error-summary]")
+    )
     assert stored(database) == Preferences(enable_mcp_registry=True)
 
 
@@ -203,7 +243,9 @@ def test_for_everybody_else_there_is_no_such_page(browser: Browsers, name: str) 
         assert asking.post(path).status_code == 404
 
 
-def test_the_callbacks_to_register_are_there_to_copy(portal: Portal, signed_in: Callable[[str], Client]) -> None:
+def test_the_callbacks_to_register_are_there_to_copy(
+    portal: Portal, signed_in: Callable[[str], Client]
+) -> None:
     """For those who may look and not change, too; and whether passwords open the portal."""
     for name in ("ada", "vera"):
         panel = look_at(signed_in(name).get(PAGE)).select_one('section[aria-labelledby="sign-in"]')
@@ -214,9 +256,15 @@ def test_the_callbacks_to_register_are_there_to_copy(portal: Portal, signed_in: 
 
 def test_each_provider_has_a_callback_of_its_own(portal: Portal) -> None:
     provider = {
-        "name": "corp", "label": "Corp", "issuer": "https://id.example", "client_id": "c", "client_secret": "SECRET",
-    }  # fmt: skip
-    settings = make_settings(portal.settings.database_url, sign_in_providers=[provider], password_sign_in=False)
+        "name": "corp",
+        "label": "Corp",
+        "issuer": "https://id.example",
+        "client_id": "c",
+        "client_secret": "SECRET",
+    }
+    settings = make_settings(
+        portal.settings.database_url, sign_in_providers=[provider], password_sign_in=False
+    )
     told = "\n".join(settings.sign_in_facts)
     assert "password sign-in: off" in told
     assert "Corp: http://127.0.0.1:8000/login/corp/callback" in told

@@ -1,4 +1,5 @@
-"""Signing in by OpenID providers: a certified one, and one that lies in every way there is (3-security.md, 5)."""
+"""Signing in by OpenID providers: a certified one, and one that lies in every way there is
+(3-security.md, 5)."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -28,17 +29,24 @@ Opened = Callable[..., FlaskClient]
 
 @pytest.fixture
 def opened(portal: Portal) -> Iterator[Opened]:
-    """`opened(forger, roles=…)`: a browser at a portal that has this provider, under the name `corp`."""
+    """`opened(forger, roles=…)`: a browser at a portal that has this provider, under the name
+    `corp`."""
     made = []
 
     def opening(provider: ForgingProvider | OidcProvider, **rules: Any) -> FlaskClient:
         given = {
-            "name": "corp", "label": "Corp", "issuer": provider.issuer, "client_id": provider.client_id,
-            "client_secret": provider.client_secret, **rules,
-        }  # fmt: skip
+            "name": "corp",
+            "label": "Corp",
+            "issuer": provider.issuer,
+            "client_id": provider.client_id,
+            "client_secret": provider.client_secret,
+            **rules,
+        }
         password = rules.pop("password_sign_in", True)
         given.pop("password_sign_in", None)
-        settings = make_settings(portal.settings.database_url, sign_in_providers=[given], password_sign_in=password)
+        settings = make_settings(
+            portal.settings.database_url, sign_in_providers=[given], password_sign_in=password
+        )
         database = open_database(settings)
         made.append(database)
         return create_app(settings, database=database).test_client()
@@ -97,8 +105,14 @@ def test_a_person_signs_in_and_lands_where_they_were_going(
     with write() as session:
         bob = session.scalar(select(User).where(User.email == "bob@example.com"))
         assert bob is not None
-        assert (bob.role, bob.sso_issuer, bob.sso_subject) == ("internal_user", provider.issuer, "sub-of-bob")
-        events = list(session.scalars(select(AuditEvent.action).where(AuditEvent.target_id == bob.user_id)))
+        assert (bob.role, bob.sso_issuer, bob.sso_subject) == (
+            "internal_user",
+            provider.issuer,
+            "sub-of-bob",
+        )
+        events = list(
+            session.scalars(select(AuditEvent.action).where(AuditEvent.target_id == bob.user_id))
+        )
         assert sorted(events) == ["signed in", "user created"]
 
 
@@ -115,7 +129,9 @@ def test_the_same_person_again_is_the_same_account_whatever_their_e_mail(
     assert [user.email for user in found] == ["one@example.com"]
 
 
-def test_the_request_carries_pkce_state_and_nonce(opened: Opened, forging_provider: ForgingProvider) -> None:
+def test_the_request_carries_pkce_state_and_nonce(
+    opened: Opened, forging_provider: ForgingProvider
+) -> None:
     browser = opened(forging_provider)
     asked = {name: values[0] for name, values in parse_qs(urlsplit(begin(browser)).query).items()}
     assert asked["response_type"] == "code"
@@ -138,7 +154,9 @@ def test_every_lie_is_refused_with_a_page_that_helps(
     forging_provider.fault = fault
     with nothing_made(write):
         answer = browser.get(come_back(address))
-    wanted = 400 if fault in ("response_state", "access_denied") else 502  # not a sign-in of ours; not proven
+    wanted = (
+        400 if fault in ("response_state", "access_denied") else 502
+    )  # not a sign-in of ours; not proven
     assert answer.status_code == wanted
     page = parse(answer, answer.status_code)
     assert text_of(page.h1) == "You are not signed in"
@@ -148,7 +166,9 @@ def test_every_lie_is_refused_with_a_page_that_helps(
     assert browser.get(come_back(begin(browser))).status_code == 303  # and the way on works
 
 
-def test_a_provider_that_names_another_issuer_is_not_used(opened: Opened, forging_provider: ForgingProvider) -> None:
+def test_a_provider_that_names_another_issuer_is_not_used(
+    opened: Opened, forging_provider: ForgingProvider
+) -> None:
     forging_provider.fault = "discovery_issuer"
     answer = opened(forging_provider).get("/login/corp")
     assert answer.status_code == 502
@@ -166,16 +186,22 @@ def test_a_replayed_answer_is_refused(opened: Opened, forging_provider: ForgingP
     assert signed_in_as(browser) is None
 
 
-def test_an_answer_is_worth_nothing_in_another_browser(opened: Opened, forging_provider: ForgingProvider) -> None:
+def test_an_answer_is_worth_nothing_in_another_browser(
+    opened: Opened, forging_provider: ForgingProvider
+) -> None:
     browser = opened(forging_provider)
     path = come_back(begin(browser))
     victim = browser.application.test_client()
     assert victim.get(path).status_code == 400
     assert signed_in_as(victim) is None
-    assert browser.get(path).status_code == 303  # and nobody ended the sign-in of the one who began it
+    assert (
+        browser.get(path).status_code == 303
+    )  # and nobody ended the sign-in of the one who began it
 
 
-def test_a_sign_in_ends_after_ten_minutes(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
+def test_a_sign_in_ends_after_ten_minutes(
+    opened: Opened, forging_provider: ForgingProvider, write: Write
+) -> None:
     browser = opened(forging_provider)
     path = come_back(begin(browser))
     with write() as session:
@@ -185,20 +211,27 @@ def test_a_sign_in_ends_after_ten_minutes(opened: Opened, forging_provider: Forg
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?code=x", "?state=x", "?code=x&state=y", "?code=%00&state=%00", "?state=" + "x" * 5000]
+    "query",
+    ["", "?code=x", "?state=x", "?code=x&state=y", "?code=%00&state=%00", "?state=" + "x" * 5000],
 )
-def test_rubbish_at_the_callback_is_a_page(opened: Opened, forging_provider: ForgingProvider, query: str) -> None:
+def test_rubbish_at_the_callback_is_a_page(
+    opened: Opened, forging_provider: ForgingProvider, query: str
+) -> None:
     answer = opened(forging_provider).get(f"/login/corp/callback{query}")
     assert answer.status_code == 400
 
 
-def test_an_unknown_provider_is_not_there(opened: Opened, forging_provider: ForgingProvider) -> None:
+def test_an_unknown_provider_is_not_there(
+    opened: Opened, forging_provider: ForgingProvider
+) -> None:
     browser = opened(forging_provider)
     assert browser.get("/login/other").status_code == 404
     assert browser.get("/login/other/callback?code=1&state=2").status_code in (400, 404)
 
 
-def test_the_way_back_leads_to_our_own_paths_only(opened: Opened, forging_provider: ForgingProvider) -> None:
+def test_the_way_back_leads_to_our_own_paths_only(
+    opened: Opened, forging_provider: ForgingProvider
+) -> None:
     browser = opened(forging_provider)
     for target in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:1"):
         answer = browser.get(come_back(begin(browser, f"/login/corp?next={target}")))
@@ -208,7 +241,9 @@ def test_the_way_back_leads_to_our_own_paths_only(opened: Opened, forging_provid
 def test_groups_give_the_role_and_the_teams_anew_each_time(
     opened: Opened, forging_provider: ForgingProvider, write: Write
 ) -> None:
-    browser = opened(forging_provider, roles={"mcp-admins": "proxy_admin"}, teams={"writers": "crew"})
+    browser = opened(
+        forging_provider, roles={"mcp-admins": "proxy_admin"}, teams={"writers": "crew"}
+    )
 
     def come_in(*groups: str) -> tuple[str, bool]:
         forging_provider.claims = {"sub": "s-2", "groups": list(groups), "name": "Sam"}
@@ -224,7 +259,9 @@ def test_groups_give_the_role_and_the_teams_anew_each_time(
     assert come_in() == ("internal_user", False)
 
 
-def test_the_last_admin_stays_one(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
+def test_the_last_admin_stays_one(
+    opened: Opened, forging_provider: ForgingProvider, write: Write
+) -> None:
     browser = opened(forging_provider, roles={"mcp-admins": "proxy_admin"})
     forging_provider.claims = {"sub": "s-8", "groups": ["mcp-admins"]}
     browser.get(come_back(begin(browser)))
@@ -237,8 +274,14 @@ def test_the_last_admin_stays_one(opened: Opened, forging_provider: ForgingProvi
         assert session.scalar(select(User.role).where(User.sso_subject == "s-8")) == "proxy_admin"
 
 
-def test_nobody_becomes_admin_without_a_rule(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
-    forging_provider.claims = {"sub": "s-3", "groups": ["proxy_admin", "admin"], "role": "proxy_admin"}
+def test_nobody_becomes_admin_without_a_rule(
+    opened: Opened, forging_provider: ForgingProvider, write: Write
+) -> None:
+    forging_provider.claims = {
+        "sub": "s-3",
+        "groups": ["proxy_admin", "admin"],
+        "role": "proxy_admin",
+    }
     browser = opened(forging_provider)
     browser.get(come_back(begin(browser)))
     with write() as session:
@@ -257,7 +300,10 @@ def test_a_role_that_an_admin_gave_stays_where_the_operator_mapped_none(
         user.role = "proxy_admin_viewer"
     browser.get(come_back(begin(browser)))
     with write() as session:
-        assert session.scalar(select(User.role).where(User.sso_subject == "s-4")) == "proxy_admin_viewer"
+        assert (
+            session.scalar(select(User.role).where(User.sso_subject == "s-4"))
+            == "proxy_admin_viewer"
+        )
 
 
 @pytest.mark.parametrize(
@@ -296,7 +342,9 @@ def test_an_account_with_the_same_e_mail_is_linked_only_where_the_operator_says_
     assert "not linked" in answer.get_data(as_text=True)
     forging_provider.claims["email_verified"] = False
     trusting = opened(forging_provider, link_by_email=True)
-    assert trusting.get(come_back(begin(trusting))).status_code == 303  # somebody new, without that e-mail
+    assert (
+        trusting.get(come_back(begin(trusting))).status_code == 303
+    )  # somebody new, without that e-mail
     forging_provider.claims |= {"sub": "s-7", "email_verified": True}
     assert trusting.get(come_back(begin(trusting))).status_code == 303
     with write() as session:
@@ -305,7 +353,9 @@ def test_an_account_with_the_same_e_mail_is_linked_only_where_the_operator_says_
         assert mel.sso_subject == "s-7"
 
 
-def test_who_is_deactivated_stays_out(opened: Opened, forging_provider: ForgingProvider, write: Write) -> None:
+def test_who_is_deactivated_stays_out(
+    opened: Opened, forging_provider: ForgingProvider, write: Write
+) -> None:
     browser = opened(forging_provider)
     browser.get(come_back(begin(browser)))
     with write() as session:
@@ -320,7 +370,9 @@ def test_who_is_deactivated_stays_out(opened: Opened, forging_provider: ForgingP
 def test_signing_out_ends_the_session_at_the_provider_too(
     opened: Opened, oidc_provider: Callable[..., OidcProvider]
 ) -> None:
-    provider = oidc_provider(redirect_uris=[CALLBACK], post_logout_redirect_uris=[f"{PUBLIC}/login"], login="bob")
+    provider = oidc_provider(
+        redirect_uris=[CALLBACK], post_logout_redirect_uris=[f"{PUBLIC}/login"], login="bob"
+    )
     browser = opened(provider)
     browser.get(come_back(begin(browser)))
     answer = browser.post("/logout", data={"csrf_token": _token(browser)})
@@ -372,7 +424,10 @@ def test_no_token_and_no_secret_stands_in_the_database_in_the_clear(
     [
         ("{", "PORTAL_SIGN_IN_PROVIDERS: must be a JSON list"),
         ('[{"name": "x"}]', "PORTAL_SIGN_IN_PROVIDERS: Field required"),
-        ('[{"name": "x", "issuer": "http://idp.example.com", "client_id": "c"}]', "issuer must be an https address"),
+        (
+            '[{"name": "x", "issuer": "http://idp.example.com", "client_id": "c"}]',
+            "issuer must be an https address",
+        ),
         (
             '[{"name": "x", "issuer": "https://i", "client_id": "c", "roles": {"g": "root"}}]',
             "PORTAL_SIGN_IN_PROVIDERS",
@@ -383,10 +438,11 @@ def test_settings_that_cannot_be_used_stop_the_start(value: str, says: str) -> N
     with pytest.raises(BadSettings, match=re.escape(says)):
         read_settings(
             {
-                "PORTAL_SECRET_KEY": "x" * 32, "PORTAL_ENCRYPTION_KEYS": "k1:" + "QUFB" * 10 + "QUE=",
+                "PORTAL_SECRET_KEY": "x" * 32,
+                "PORTAL_ENCRYPTION_KEYS": "k1:" + "QUFB" * 10 + "QUE=",
                 "PORTAL_SIGN_IN_PROVIDERS": value,
             }
-        )  # fmt: skip
+        )
 
 
 def _token(browser: FlaskClient) -> str:
@@ -398,26 +454,41 @@ def _token(browser: FlaskClient) -> str:
 @pytest.mark.parametrize(
     ("domain", "listed", "status"),
     [
-        ("exämple.com", "xn--exmple-cua.com", 303), ("xn--exmple-cua.com", "exämple.com", 303),
-        ("EXAMPLE.com", "Example.Com.", 303), ("еxample.com", "example.com", 403), ("example.com.", "example.com", 403),
-        ("ｅxample.com", "example.com", 403), ("exam\u200bple.com", "example.com", 403),
-        ("example.com.evil.example", "example.com", 403), ("examp1e.com", "example.com", 403),
+        ("exämple.com", "xn--exmple-cua.com", 303),
+        ("xn--exmple-cua.com", "exämple.com", 303),
+        ("EXAMPLE.com", "Example.Com.", 303),
+        ("еxample.com", "example.com", 403),
+        ("example.com.", "example.com", 403),
+        ("ｅxample.com", "example.com", 403),
+        ("exam\u200bple.com", "example.com", 403),
+        ("example.com.evil.example", "example.com", 403),
+        ("examp1e.com", "example.com", 403),
     ],
-)  # fmt: skip
+)
 def test_email_domains_are_compared_in_one_form(
     opened: Opened, forging_provider: ForgingProvider, domain: str, listed: str, status: int
 ) -> None:
     browser = opened(forging_provider, email_domains=[listed])
-    forging_provider.claims |= {"sub": f"s-{domain}", "email": f"dana@{domain}", "email_verified": True}
+    forging_provider.claims |= {
+        "sub": f"s-{domain}",
+        "email": f"dana@{domain}",
+        "email_verified": True,
+    }
     assert browser.get(come_back(begin(browser))).status_code == status
 
 
-@pytest.mark.parametrize("domain", ["еxample.com", "ｅxample.com", "exam\u200bple.com", "example.com.", "exаmple.com"])
+@pytest.mark.parametrize(
+    "domain", ["еxample.com", "ｅxample.com", "exam\u200bple.com", "example.com.", "exаmple.com"]
+)
 def test_nobody_gets_an_account_by_an_e_mail_that_looks_like_another(
     opened: Opened, forging_provider: ForgingProvider, write: Write, domain: str
 ) -> None:
     browser = opened(forging_provider, link_by_email=True)
-    forging_provider.claims |= {"sub": f"s-{domain}", "email": f"mel@{domain}", "email_verified": True}
+    forging_provider.claims |= {
+        "sub": f"s-{domain}",
+        "email": f"mel@{domain}",
+        "email_verified": True,
+    }
     with nothing_made(write):
         answer = browser.get(come_back(begin(browser)))
     assert answer.status_code == 403
@@ -432,6 +503,10 @@ def test_an_account_with_an_e_mail_of_old_is_linked_by_its_form_of_today(
         assert mel is not None
         mel.email = "mel@exämple.com"
     browser = opened(forging_provider, link_by_email=True)
-    forging_provider.claims |= {"sub": "s-mel", "email": "mel@xn--exmple-cua.com", "email_verified": True}
+    forging_provider.claims |= {
+        "sub": "s-mel",
+        "email": "mel@xn--exmple-cua.com",
+        "email_verified": True,
+    }
     with nothing_made(write):
         assert browser.get(come_back(begin(browser))).status_code == 303

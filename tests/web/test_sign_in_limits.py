@@ -1,4 +1,5 @@
-"""Wrong passwords count by address and by e-mail, in all processes, and lock nobody out where they are known."""
+"""Wrong passwords count by address and by e-mail, in all processes, and lock nobody out where they
+are known."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,10 +21,13 @@ from tests.factories import PASSWORD
 from tests.security.callers import token_in
 
 MEL = "mel@example.com"
-HERE, THERE = "192.0.2.1", "198.51.100.7"
+HERE = "192.0.2.1"
+THERE = "198.51.100.7"
 
 
-def tried(browser: FlaskClient, email: str = MEL, password: str = "not the one", *, at: str = HERE) -> Any:
+def tried(
+    browser: FlaskClient, email: str = MEL, password: str = "not the one", *, at: str = HERE
+) -> Any:
     token = token_in(browser.get("/login"))
     form = {"email": email, "password": password, "csrf_token": token}
     return browser.post("/login", data=form, environ_base={"REMOTE_ADDR": at})
@@ -43,7 +47,8 @@ def second(portal: Portal) -> Iterator[Flask]:
 
 
 def test_two_processes_count_together(app: Flask, second: Flask) -> None:
-    one, other = app.test_client(), second.test_client()
+    one = app.test_client()
+    other = second.test_client()
     found = [tried((one, other)[turn % 2], at=f"192.0.2.{turn}").status_code for turn in range(12)]
     assert found == [422] * 10 + [429] * 2
 
@@ -121,7 +126,9 @@ def test_a_browser_is_known_for_its_person_only(app: Flask) -> None:
     assert tried(mine, "otto@example.com", PASSWORD).status_code == 429
 
 
-def test_a_new_password_ends_what_is_known(app: Flask, client: Callable[[str | None], Client], write: Write) -> None:
+def test_a_new_password_ends_what_is_known(
+    app: Flask, client: Callable[[str | None], Client], write: Write
+) -> None:
     sign_out(mine := app.test_client(), tried(mine, password=PASSWORD))
     changed = client("ada").patch("/v1/users/mel", {"password": "another SECRET word"})
     assert changed.status_code == 200
@@ -197,14 +204,16 @@ def test_tries_at_the_same_moment_are_counted_once_each(database: Database) -> N
 
 
 @pytest.mark.parametrize(
-    ("seconds_ago", "free"), [(10, 0), (59, 0), (61, 0.0), (75, 2), (90, 5), (119, 9), (121, 10), (500, 10)]
+    ("seconds_ago", "free"),
+    [(10, 0), (59, 0), (61, 0.0), (75, 2), (90, 5), (119, 9), (121, 10), (500, 10)],
 )
 def test_a_window_moves_on(write: Write, seconds_ago: float, free: float) -> None:
     with write() as session:
         assert counts.count_try(session, "k", 10, 60, 10)
         session.execute(
             update(RateCount).values(
-                started_at=RateCount.started_at - seconds_ago, expires_at=RateCount.expires_at - seconds_ago
+                started_at=RateCount.started_at - seconds_ago,
+                expires_at=RateCount.expires_at - seconds_ago,
             )
         )
     with write() as session:
@@ -225,4 +234,7 @@ def test_what_counts_no_more_is_swept(write: Write) -> None:
 
 
 def sign_out(browser: FlaskClient, _answer: Any = None) -> None:
-    assert browser.post("/logout", data={"csrf_token": token_in(browser.get("/profile"))}).status_code == 303
+    assert (
+        browser.post("/logout", data={"csrf_token": token_in(browser.get("/profile"))}).status_code
+        == 303
+    )

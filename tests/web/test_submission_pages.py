@@ -1,4 +1,5 @@
-"""The review queue and a Member's own submissions in the browser (behaviours UI-56 to UI-61, SUB, REQ)."""
+"""The review queue and a Member's own submissions in the browser (behaviours UI-56 to UI-61, SUB,
+REQ)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,9 @@ from tests.web.browsing import CHANGED, Browser, text_of
 
 As = Callable[[str | None], Client]
 In = Callable[[str], Browser]
-QUEUE, MINE, NEW = "/admin/submissions", "/submissions/mine", "/submissions/new"
+QUEUE = "/admin/submissions"
+MINE = "/submissions/mine"
+NEW = "/submissions/new"
 DECIDE = f"{QUEUE}/decide"
 ROOT = "/v1/mcp/server"
 
@@ -23,7 +26,12 @@ def submit(client: As) -> Callable[..., str]:
     """`submit("weather")`: Mel proposes a server; its id."""
 
     def submitting(name: str = "weather", **fields: Any) -> str:
-        body = {"server_name": name, "transport": "http", "url": f"https://{name}.example/SECRET/mcp", **fields}
+        body = {
+            "server_name": name,
+            "transport": "http",
+            "url": f"https://{name}.example/SECRET/mcp",
+            **fields,
+        }
         answer = client("mel").post(f"{ROOT}/register", body)
         assert answer.status_code == 201, answer.get_json()
         return str(answer.get_json()["server_id"])
@@ -32,14 +40,18 @@ def submit(client: As) -> Callable[..., str]:
 
 
 def decided(client: As, server_id: str, verb: str, notes: str | None = None) -> None:
-    assert client("ada").put(f"{ROOT}/{server_id}/{verb}", {"review_notes": notes}).status_code == 200
+    assert (
+        client("ada").put(f"{ROOT}/{server_id}/{verb}", {"review_notes": notes}).status_code == 200
+    )
 
 
 def test_a_member_submits_by_form_and_sees_how_it_stands(browser: In, client: As) -> None:
     mel = browser("mel")
     form = mel.form(NEW, NEW)
     assert not form.select("[value=stdio], [name=allow_all_keys], [name=access_groups]")
-    sent = mel.send(NEW, NEW, server_name="weather", url="https://weather.example/mcp", allow_all_keys="y")
+    sent = mel.send(
+        NEW, NEW, server_name="weather", url="https://weather.example/mcp", allow_all_keys="y"
+    )
     assert sent.status_code == CHANGED
     assert "Waiting for review" in text_of(mel.open(MINE).select_one("main"))
     item = client("ada").get(f"{ROOT}/submissions").get_json()["items"][0]
@@ -47,16 +59,22 @@ def test_a_member_submits_by_form_and_sees_how_it_stands(browser: In, client: As
 
 
 def test_a_command_cannot_be_submitted_by_form(browser: In, client: As) -> None:
-    answer = browser("mel").send(NEW, NEW, server_name="cmd", transport="stdio", command="npx", args="x")
+    answer = browser("mel").send(
+        NEW, NEW, server_name="cmd", transport="stdio", command="npx", args="x"
+    )
     assert answer.status_code == 422
     assert client("ada").get(f"{ROOT}/submissions").get_json()["total"] == 0
 
 
 def test_what_is_missing_is_told_on_its_field_and_in_the_checklist(browser: In, client: As) -> None:
-    client("ada").patch("/v1/settings", {"mcp_required_fields": ["description", "source_url", "auth_type"]})
+    client("ada").patch(
+        "/v1/settings", {"mcp_required_fields": ["description", "source_url", "auth_type"]}
+    )
     mel = browser("mel")
     assert text_of(mel.open(NEW).select_one("#required-checks")).count("To fill in") == 3
-    answer = mel.send(NEW, NEW, server_name="weather", url="https://weather.example/mcp", description="Rain")
+    answer = mel.send(
+        NEW, NEW, server_name="weather", url="https://weather.example/mcp", description="Rain"
+    )
     assert answer.status_code == 422
     text = answer.get_data(as_text=True)
     assert 'href="#source_url"' in text
@@ -64,10 +82,13 @@ def test_what_is_missing_is_told_on_its_field_and_in_the_checklist(browser: In, 
     assert typed.get_data(as_text=True).count("Passes") == 2
 
 
-def test_notes_reach_the_submitter_who_mends_and_sends_again(browser: In, client: As, submit: Any) -> None:
+def test_notes_reach_the_submitter_who_mends_and_sends_again(
+    browser: In, client: As, submit: Any
+) -> None:
     server_id = submit()
     decided(client, server_id, "reject", "Say what it does")
-    mel, edit = browser("mel"), f"/submissions/{server_id}/edit"
+    mel = browser("mel")
+    edit = f"/submissions/{server_id}/edit"
     assert "Say what it does" in text_of(mel.open(MINE).select_one("main"))
     assert "Say what it does" in text_of(mel.open(edit).select_one("main"))
     assert mel.send(edit, edit, description="Rain and wind").status_code == CHANGED
@@ -79,10 +100,13 @@ def test_notes_reach_the_submitter_who_mends_and_sends_again(browser: In, client
     assert "Rain and wind" in review
 
 
-def test_a_change_of_a_live_server_is_shown_side_by_side(browser: In, client: As, submit: Any) -> None:
+def test_a_change_of_a_live_server_is_shown_side_by_side(
+    browser: In, client: As, submit: Any
+) -> None:
     server_id = submit()
     decided(client, server_id, "approve")
-    mel, edit = browser("mel"), f"/submissions/{server_id}/edit"
+    mel = browser("mel")
+    edit = f"/submissions/{server_id}/edit"
     moved = {"url": "https://elsewhere.example/mcp", "url__mode": "replace"}
     assert mel.send(edit, edit, **moved).status_code == CHANGED
     ada = browser("ada")
@@ -91,10 +115,15 @@ def test_a_change_of_a_live_server_is_shown_side_by_side(browser: In, client: As
     assert "https://elsewhere.example" in table
     sent = ada.send(f"{DECIDE}?verdict=decline&chosen={server_id}", DECIDE, notes="Stay")
     assert sent.status_code == CHANGED
-    assert client("ada").get(f"{ROOT}/{server_id}").get_json()["url"] == "https://weather.example/SECRET/mcp"
+    assert (
+        client("ada").get(f"{ROOT}/{server_id}").get_json()["url"]
+        == "https://weather.example/SECRET/mcp"
+    )
 
 
-def test_ui_58_and_59_counters_search_filter_and_cards(browser: In, client: As, submit: Any) -> None:
+def test_ui_58_and_59_counters_search_filter_and_cards(
+    browser: In, client: As, submit: Any
+) -> None:
     submit("first", description="Says things")
     decided(client, submit("second"), "approve")
     decided(client, submit("third"), "reject", "Twice the same")
@@ -102,12 +131,17 @@ def test_ui_58_and_59_counters_search_filter_and_cards(browser: In, client: As, 
     counts = text_of(ada.open(QUEUE).select_one("#review-counts"))
     assert counts == "Total submitted 3 Pending review 1 Active 1 Rejected 1"
     for query, names in (
-        ("", ["third", "second", "first"]), ("?q=FIRST.exam", ["first"]), ("?status=waiting", ["first"]),
-        ("?status=rejected", ["third"]), ("?q=second&status=active", ["second"]),
-    ):  # fmt: skip
+        ("", ["third", "second", "first"]),
+        ("?q=FIRST.exam", ["first"]),
+        ("?status=waiting", ["first"]),
+        ("?status=rejected", ["third"]),
+        ("?q=second&status=active", ["second"]),
+    ):
         page = ada.open(QUEUE + query)
         assert [link.text for link in page.select("li[data-item] h2 a")] == names, query
-    assert "No MCP server submissions match your filters." in text_of(ada.open(f"{QUEUE}?q=nothing").select_one("main"))
+    assert "No MCP server submissions match your filters." in text_of(
+        ada.open(f"{QUEUE}?q=nothing").select_one("main")
+    )
     assert "Twice the same" in text_of(ada.open(QUEUE).select_one("main"))
 
 
@@ -127,12 +161,16 @@ def test_ui_60_the_buttons_are_those_of_the_state(browser: In, client: As, submi
     decided(client, submit("third"), "reject")
     cards = browser("ada").open(QUEUE).select("li[data-item]")
     assert [[text_of(b) for b in card.select("a.button")] for card in cards] == [
-        ["Re-approve third"], ["Reject second"], ["Approve first", "Reject first"],
-    ]  # fmt: skip
+        ["Re-approve third"],
+        ["Reject second"],
+        ["Approve first", "Reject first"],
+    ]
     assert not browser("vera").open(QUEUE).select("li a.button, [name=chosen]")
 
 
-def test_ui_61_both_verdicts_ask_first_and_a_live_server_is_warned_about(browser: In, client: As, submit: Any) -> None:
+def test_ui_61_both_verdicts_ask_first_and_a_live_server_is_warned_about(
+    browser: In, client: As, submit: Any
+) -> None:
     server_id = submit()
     ada = browser("ada")
     approving = f"{DECIDE}?verdict=approve&chosen={server_id}"
@@ -145,8 +183,11 @@ def test_ui_61_both_verdicts_ask_first_and_a_live_server_is_warned_about(browser
     assert client("mel").get(f"{ROOT}/submissions/mine").get_json()[0]["review_notes"] == "Broken"
 
 
-def test_several_are_decided_at_once_and_the_second_admin_is_told(browser: In, client: As, submit: Any) -> None:
-    first, second = submit("first"), submit("second")
+def test_several_are_decided_at_once_and_the_second_admin_is_told(
+    browser: In, client: As, submit: Any
+) -> None:
+    first = submit("first")
+    second = submit("second")
     ada = browser("ada")
     path = f"{DECIDE}?verdict=approve&chosen={first}&chosen={second}"
     page = ada.form(path, DECIDE)
@@ -160,7 +201,9 @@ def test_several_are_decided_at_once_and_the_second_admin_is_told(browser: In, c
     assert "second is active already." in told
 
 
-def test_a_submission_that_changed_since_the_look_is_not_approved(browser: In, client: As, submit: Any) -> None:
+def test_a_submission_that_changed_since_the_look_is_not_approved(
+    browser: In, client: As, submit: Any
+) -> None:
     server_id = submit()
     ada = browser("ada")
     form = ada.form(f"{DECIDE}?verdict=approve&chosen={server_id}", DECIDE)
@@ -182,11 +225,15 @@ def test_duplicates_are_pointed_out(browser: In, submit: Any, write: Write) -> N
     assert "MCP_Weather (a similar name)" in card
 
 
-def test_the_probe_lists_tools_and_sends_nothing_that_is_stored(browser: In, submit: Any, echo_server: str) -> None:
+def test_the_probe_lists_tools_and_sends_nothing_that_is_stored(
+    browser: In, submit: Any, echo_server: str
+) -> None:
     server_id = submit(
-        url=echo_server, static_headers={"X-Corp-Token": "SECRET-header"}, auth_type="bearer_token",
+        url=echo_server,
+        static_headers={"X-Corp-Token": "SECRET-header"},
+        auth_type="bearer_token",
         credentials={"auth_value": "SECRET-key"},
-    )  # fmt: skip
+    )
     path = f"{QUEUE}/{server_id}"
     page = browser("ada").send(path, f"{path}/probe").get_data(as_text=True)
     assert "Connection successful" in page
@@ -214,12 +261,18 @@ def test_a_submission_is_edited_by_nobody_else(browser: In, submit: Any, name: s
 
 def test_the_menu_counts_what_waits(browser: In, submit: Any) -> None:
     submit()
-    assert text_of(browser("vera").open("/servers").select_one("#review-count")) == "1 wait for a review"
+    assert (
+        text_of(browser("vera").open("/servers").select_one("#review-count"))
+        == "1 wait for a review"
+    )
     assert browser("mel").open("/servers").select_one(f"nav a[href='{MINE}']")
 
 
-def test_the_queue_page_costs_the_same_however_many_wait(browser: In, submit: Any, database: Database) -> None:
-    ada, costs = browser("ada"), []
+def test_the_queue_page_costs_the_same_however_many_wait(
+    browser: In, submit: Any, database: Database
+) -> None:
+    ada = browser("ada")
+    costs = []
     for number in range(6):
         submit(f"n{number}")
         with counted(database) as statements:
@@ -228,11 +281,15 @@ def test_the_queue_page_costs_the_same_however_many_wait(browser: In, submit: An
     assert costs[1] == costs[-1]
 
 
-def test_the_question_of_an_approval_names_the_host_that_gets_secrets(browser: In, client: As, submit: Any) -> None:
+def test_the_question_of_an_approval_names_the_host_that_gets_secrets(
+    browser: In, client: As, submit: Any
+) -> None:
     """It is the proposed one, not the one that is live."""
     server_id = submit(static_headers={"X-Key": "SECRET"})
     decided(client, server_id, "approve")
     change = {"url": "https://other.example/mcp", "static_headers": {"X-Key": "SECRET-new"}}
     assert client("mel").put(f"{ROOT}/register/{server_id}", change).status_code == 200
-    asked = text_of(browser("ada").open(f"{DECIDE}?verdict=approve&chosen={server_id}").select_one("main form"))
+    asked = text_of(
+        browser("ada").open(f"{DECIDE}?verdict=approve&chosen={server_id}").select_one("main form")
+    )
     assert "would go to https://other.example" in asked

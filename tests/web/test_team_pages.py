@@ -42,7 +42,9 @@ def test_team_is_granted_servers_and_groups(browser: As, write: Write, group_id:
     with write() as session:
         make_server(session, "wiki")
     path = f"/admin/teams/{CREW}"
-    answer = browser("ada").send(path, team_alias="Crew 2", servers=[NOTES, "id-wiki"], groups=["writing"])
+    answer = browser("ada").send(
+        path, team_alias="Crew 2", servers=[NOTES, "id-wiki"], groups=["writing"]
+    )
     assert answer.status_code == CHANGED
     with write() as session:
         team = teams.get_team(session, OPERATOR, CREW)
@@ -54,9 +56,12 @@ def test_team_is_granted_servers_and_groups(browser: As, write: Write, group_id:
 
 def test_tool_permissions_are_shown_and_survive_a_save(browser: As, write: Write) -> None:
     with write() as session:
-        permission = ObjectPermission(mcp_servers=(NOTES,), mcp_tool_permissions={NOTES: ("read_note",)})
+        permission = ObjectPermission(
+            mcp_servers=(NOTES,), mcp_tool_permissions={NOTES: ("read_note",)}
+        )
         teams.change_team(session, OPERATOR, CREW, {}, permission)
-    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    ada = browser("ada")
+    path = f"/admin/teams/{CREW}"
     assert "read_note" in text_of(ada.open(path))
     assert ada.send(path, servers=[]).status_code == CHANGED
     with write() as session:
@@ -65,11 +70,17 @@ def test_tool_permissions_are_shown_and_survive_a_save(browser: As, write: Write
     assert kept.mcp_servers == ()
 
 
-def test_saving_a_name_keeps_the_limit_of_a_deleted_server(browser: As, write: Write, client: SignedIn) -> None:
+def test_saving_a_name_keeps_the_limit_of_a_deleted_server(
+    browser: As, write: Write, client: SignedIn
+) -> None:
     with write() as session:
         make_server(session, "wiki")
         make_team(session, "bound", members=("otto",), mcp_servers=("id-wiki",))
-        draft = KeyDraft(user_id="otto", team_id="team-bound", object_permission=ObjectPermission(mcp_servers=(NOTES,)))
+        draft = KeyDraft(
+            user_id="otto",
+            team_id="team-bound",
+            object_permission=ObjectPermission(mcp_servers=(NOTES,)),
+        )
         keys.issue_key(session, OPERATOR, draft, secret="sk-SECRET-of-otto-and-bound")
         crud.delete_server(session, OPERATOR, "id-wiki")
     assert browser("ada").send("/admin/teams/team-bound", team_alias="Bound").status_code == CHANGED
@@ -77,12 +88,15 @@ def test_saving_a_name_keeps_the_limit_of_a_deleted_server(browser: As, write: W
 
 
 def test_person_joins_changes_role_and_leaves(browser: As, write: Write) -> None:
-    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    ada = browser("ada")
+    path = f"/admin/teams/{CREW}"
     members = f"{path}/members"
     assert ada.send(path, members, user_id="otto", role="user").status_code == CHANGED
     assert ada.post(members, user_id="otto", role="admin").status_code == CHANGED
     with write() as session:
-        roles = {m.user_id: m.role for m in teams.get_team(session, OPERATOR, CREW).members_with_roles}
+        roles = {
+            m.user_id: m.role for m in teams.get_team(session, OPERATOR, CREW).members_with_roles
+        }
     assert roles == {"mel": "user", "vic": "user", "otto": "admin"}
     assert ada.send(path, f"{members}/otto/remove").status_code == CHANGED
     with write() as session:
@@ -95,7 +109,8 @@ def test_member_form_without_a_person_says_so(browser: As) -> None:
 
 
 def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:
-    ada, path = browser("ada"), f"/admin/teams/{CREW}/delete"
+    ada = browser("ada")
+    path = f"/admin/teams/{CREW}/delete"
     said = text_of(ada.open(path))
     assert "Mel, Vic" in said
     assert "API keys deleted with it 3" in said
@@ -107,7 +122,9 @@ def test_lists_are_searched_and_say_when_nothing_matches(browser: As) -> None:
     ada = browser("ada")
     assert "crew" in text_of(ada.open("/admin/teams?q=CRE").select_one("#results"))
     assert "No team matches" in text_of(ada.open("/admin/teams?q=%25"))
-    assert text_of(ada.open("/admin/users?q=otto").select_one("#results")).count("@example.com") == 1
+    assert (
+        text_of(ada.open("/admin/users?q=otto").select_one("#results")).count("@example.com") == 1
+    )
     assert "No access groups yet" in text_of(ada.open("/admin/groups"))
 
 
@@ -138,12 +155,15 @@ def test_find_box_shows_matches_keeps_ticks_and_saves_nothing(browser: As, write
         for number in range(60):
             make_server(session, f"s{number:02}")
         make_server(session, "zebra")
-    ada, path = browser("ada"), f"/admin/teams/{CREW}"
+    ada = browser("ada")
+    path = f"/admin/teams/{CREW}"
     offered = ada.open(path).select("#servers-options input")
     assert len(offered) == 50
     answer = ada.send(path, press="look", find="ZEB", team_alias="typed", servers=[NOTES, "id-s01"])
     form = look_at(answer)
-    ticks = {str(box["value"]): box.has_attr("checked") for box in form.select("#servers-options input")}
+    ticks = {
+        str(box["value"]): box.has_attr("checked") for box in form.select("#servers-options input")
+    }
     assert answer.status_code == 200
     assert ticks == {NOTES: True, "id-s01": True, "id-zebra": False}
     assert form.select_one("#team_alias")["value"] == "typed"
@@ -168,7 +188,10 @@ def test_find_boxes_answer_while_one_types(browser: As) -> None:
 def test_find_box_offers_members_only_what_they_can_use(browser: As, write: Write) -> None:
     with write() as session:
         make_server(session, "wiki")
-    values = {str(box["value"]) for box in browser("mel").open("/keys/new").select("#servers-options input")}
+    values = {
+        str(box["value"])
+        for box in browser("mel").open("/keys/new").select("#servers-options input")
+    }
     assert values == {NOTES}
 
 
@@ -190,7 +213,9 @@ def test_group_is_added_changed_and_deleted(browser: As, write: Write) -> None:
 
 def test_group_page_names_who_has_it(browser: As, write: Write, group_id: str) -> None:
     with write() as session:
-        teams.change_team(session, OPERATOR, CREW, {}, ObjectPermission(mcp_access_groups=("writing",)))
+        teams.change_team(
+            session, OPERATOR, CREW, {}, ObjectPermission(mcp_access_groups=("writing",))
+        )
     assert "Teams crew" in text_of(browser("vera").open(f"/admin/groups/{group_id}"))
     assert "Teams crew" in text_of(browser("ada").open(f"/admin/groups/{group_id}/delete"))
 

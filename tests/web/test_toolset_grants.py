@@ -1,4 +1,5 @@
-"""Toolsets are granted on the pages of teams, people and keys, seen there and on the toolset, and connected to."""
+"""Toolsets are granted on the pages of teams, people and keys, seen there and on the toolset, and
+connected to."""
 
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ from tests.web.browsing import CHANGED, Browser, look_at, text_of
 
 Browsing = Callable[[str], Browser]
 As = Callable[[str], Client]
-TEAM, USER, KEY = f"/admin/teams/{CREW}", "/admin/users/otto", "/admin/keys/new"
+TEAM = f"/admin/teams/{CREW}"
+USER = "/admin/users/otto"
+KEY = "/admin/keys/new"
 
 
 @pytest.fixture
@@ -20,7 +23,9 @@ def papers(write: Write) -> str:
     """A toolset, besides another that nobody gets."""
     with write() as session:
         toolsets.create_toolset(session, OPERATOR, "other", None, [])
-        return toolsets.create_toolset(session, OPERATOR, "papers", None, [ToolRef(NOTES, "find")]).toolset_id
+        return toolsets.create_toolset(
+            session, OPERATOR, "papers", None, [ToolRef(NOTES, "find")]
+        ).toolset_id
 
 
 def granted(client: As, path: str) -> list[str]:
@@ -35,7 +40,10 @@ def test_tls_06_a_ticked_toolset_is_granted_and_an_unticked_one_taken_back(
     ada = browser("ada")
     before = client("ada").get(api).get_json()["object_permission"]
     assert ada.send(page, toolsets=[papers]).status_code == CHANGED
-    assert client("ada").get(api).get_json()["object_permission"] == {**before, "mcp_toolsets": [papers]}
+    assert client("ada").get(api).get_json()["object_permission"] == {
+        **before,
+        "mcp_toolsets": [papers],
+    }
     ticked = ada.open(page).select("input[name=toolsets][checked]")
     assert [box["value"] for box in ticked] == [papers]
     assert ada.send(page).status_code == CHANGED
@@ -75,12 +83,18 @@ def test_tls_06_a_key_is_issued_with_toolsets(browser: Browsing, client: As, pap
     ada = browser("ada")
     answer = ada.send(KEY, key_alias="reader", user_id="otto", toolsets=[papers])
     assert answer.status_code == 200
-    (key,) = (k for k in client("ada").get("/v1/keys").get_json()["items"] if k["key_alias"] == "reader")
+    (key,) = (
+        k for k in client("ada").get("/v1/keys").get_json()["items"] if k["key_alias"] == "reader"
+    )
     assert key["object_permission"]["mcp_toolsets"] == [papers]
-    row = next(row for row in ada.open("/admin/keys").select("tbody tr") if "reader" in text_of(row))
+    row = next(
+        row for row in ada.open("/admin/keys").select("tbody tr") if "reader" in text_of(row)
+    )
     assert "1 toolset" in text_of(row)
     assert "API keys 1" in text_of(browser("vera").open(f"/toolsets/{papers}"))
-    assert not browser("mel").open("/keys/new").select("input[name=toolsets]"), "only an Admin grants them"
+    assert not browser("mel").open("/keys/new").select("input[name=toolsets]"), (
+        "only an Admin grants them"
+    )
 
 
 def test_a_toolset_has_an_address_of_its_own_for_clients(browser: Browsing, papers: str) -> None:
@@ -89,7 +103,9 @@ def test_a_toolset_has_an_address_of_its_own_for_clients(browser: Browsing, pape
     browser("ada").send(TEAM, toolsets=[papers])
     for name in ("ada", "vera", "mel"):
         page = browser(name).open(path)
-        assert text_of(page.select_one("#connect-url")) == "http://127.0.0.1:8000/toolset/papers/mcp"
+        assert (
+            text_of(page.select_one("#connect-url")) == "http://127.0.0.1:8000/toolset/papers/mcp"
+        )
         assert "not a gateway" in text_of(page)
         assert "claude mcp add --transport http papers" in text_of(page)
         assert browser(name).open(f"/toolsets/{papers}").find("a", href=path)

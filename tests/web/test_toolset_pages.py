@@ -1,4 +1,5 @@
-"""Toolsets in the browser: who sees which, the editor that picks across servers, and what is no longer offered."""
+"""Toolsets in the browser: who sees which, the editor that picks across servers, and what is no
+longer offered."""
 
 from collections.abc import Callable
 
@@ -39,7 +40,9 @@ def test_tls_06_each_sees_what_is_granted(browser: Browsing, client: As, adding:
     assert "Who has it" not in text_of(page)
 
 
-def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(browser: Browsing, adding: str) -> None:
+def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(
+    browser: Browsing, adding: str
+) -> None:
     vera = browser("vera")
     before = text_of(vera.open(f"/toolsets/{adding}"))
     assert "No longer offered" not in before
@@ -52,9 +55,13 @@ def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(browser: B
     assert "tokens in a model’s context" in text_of(after)
 
 
-def test_a_server_that_does_not_answer_makes_no_tool_stale(browser: Browsing, client: As, write: Write) -> None:
+def test_a_server_that_does_not_answer_makes_no_tool_stale(
+    browser: Browsing, client: As, write: Write
+) -> None:
     with write() as session:
-        made = toolsets.create_toolset(session, OPERATOR, "notes", None, [ToolRef(NOTES, "find")]).toolset_id
+        made = toolsets.create_toolset(
+            session, OPERATOR, "notes", None, [ToolRef(NOTES, "find")]
+        ).toolset_id
     client("ada").patch("/v1/users/mel", {"object_permission": {"mcp_toolsets": [made]}})
     for name in ("ada", "mel"):
         page = text_of(browser(name).open(f"/toolsets/{made}?now=1"))
@@ -63,14 +70,20 @@ def test_a_server_that_does_not_answer_makes_no_tool_stale(browser: Browsing, cl
         assert ("127.0.0.1" in page) is (name == "ada"), "hosts are for those with admin view"
 
 
-def test_an_admin_picks_tools_across_servers_without_a_script(browser: Browsing, adding: str, write: Write) -> None:
+def test_an_admin_picks_tools_across_servers_without_a_script(
+    browser: Browsing, adding: str, write: Write
+) -> None:
     ada = browser("ada")
     shown = look_at(
         ada.post(
-            "/toolsets/new", toolset_name="mixed", server_id="id-echo", look="tools", find_tool="sum",
+            "/toolsets/new",
+            toolset_name="mixed",
+            server_id="id-echo",
+            look="tools",
+            find_tool="sum",
             tools=[f'["{NOTES}","find"]'],
         )
-    )  # fmt: skip
+    )
     assert shown.select_one("input[name=toolset_name]")["value"] == "mixed"
     ticked = [box["value"] for box in shown.select("input[name=tools][checked]")]
     offered = [box["value"] for box in shown.select("input[name=tools]:not([checked])")]
@@ -78,22 +91,36 @@ def test_an_admin_picks_tools_across_servers_without_a_script(browser: Browsing,
     assert offered == [], "no tool of the echo server mentions sums"
     wider = look_at(
         ada.post(
-            "/toolsets/new", toolset_name="mixed", server_id="id-echo", look="tools", tools=[f'["{NOTES}","find"]']
+            "/toolsets/new",
+            toolset_name="mixed",
+            server_id="id-echo",
+            look="tools",
+            tools=[f'["{NOTES}","find"]'],
         )
     )
-    assert '["id-echo","add"]' in [box["value"] for box in wider.select("input[name=tools]:not([checked])")]
+    assert '["id-echo","add"]' in [
+        box["value"] for box in wider.select("input[name=tools]:not([checked])")
+    ]
     saved = ada.post(
-        "/toolsets/new", toolset_name="mixed", save="yes", tools=[f'["{NOTES}","find"]', '["id-echo","add"]']
+        "/toolsets/new",
+        toolset_name="mixed",
+        save="yes",
+        tools=[f'["{NOTES}","find"]', '["id-echo","add"]'],
     )
     assert saved.status_code == CHANGED
     page = text_of(ada.open(saved.location))
     assert "2 tools of 2 servers" in page
 
 
-def test_the_editor_marks_what_is_gone_and_unticking_removes(browser: Browsing, adding: str) -> None:
-    ada, path = browser("ada"), f"/toolsets/{adding}/edit"
+def test_the_editor_marks_what_is_gone_and_unticking_removes(
+    browser: Browsing, adding: str
+) -> None:
+    ada = browser("ada")
+    path = f"/toolsets/{adding}/edit"
     both = ['["id-echo","add"]', '["id-echo","long_gone"]']
-    looked = look_at(ada.post(path, toolset_name="adding", tools=both, server_id="id-echo", look="tools"))
+    looked = look_at(
+        ada.post(path, toolset_name="adding", tools=both, server_id="id-echo", look="tools")
+    )
     gone = looked.select_one("""input[value='["id-echo","long_gone"]']""").find_parent("label")
     assert "No longer offered" in text_of(gone)
     assert ada.send(path, tools=both[:1]).status_code == CHANGED
@@ -114,7 +141,8 @@ def test_tls_03_what_is_wrong_is_said_at_its_field(browser: Browsing, adding: st
 
 def test_deleting_says_who_has_it_first(browser: Browsing, client: As, adding: str) -> None:
     client("ada").patch("/v1/users/mel", {"object_permission": {"mcp_toolsets": ["adding"]}})
-    ada, path = browser("ada"), f"/toolsets/{adding}/delete"
+    ada = browser("ada")
+    path = f"/toolsets/{adding}/delete"
     assert "Mel" in text_of(ada.open(path))
     assert ada.send(path).status_code == CHANGED
     ada.open(f"/toolsets/{adding}", 404)
@@ -127,7 +155,9 @@ def test_the_list_costs_as_many_queries_for_fifty_as_for_two(
     for start, end in ((0, 2), (2, 50)):
         with write() as session:
             for number in range(start, end):
-                toolsets.create_toolset(session, OPERATOR, f"set {number}", None, [ToolRef(NOTES, "find")])
+                toolsets.create_toolset(
+                    session, OPERATOR, f"set {number}", None, [ToolRef(NOTES, "find")]
+                )
         ada = browser("ada")
         with counted(database) as statements:
             ada.open("/toolsets")

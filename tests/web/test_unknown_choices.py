@@ -16,7 +16,9 @@ DOCUMENT = """{"mcpServers": {"one": {"type": "http", "url": "https://one.exampl
                "old": {"type": "http", "url": "https://new.example/mcp"}}}"""
 
 
-@pytest.mark.parametrize("sent", [{"share-0-0": "everybody"}, {"keep-1": "y"}, {"keep-1": "true"}, {"keep-0": "KEEP"}])
+@pytest.mark.parametrize(
+    "sent", [{"share-0-0": "everybody"}, {"keep-1": "y"}, {"keep-1": "true"}, {"keep-0": "KEEP"}]
+)
 def test_an_import(signed_in: SignedIn, client: As, write: Write, sent: dict[str, str]) -> None:
     with write() as session:
         make_server(session, "old", static_headers={"X-Key": "SECRET-old"})
@@ -24,16 +26,27 @@ def test_an_import(signed_in: SignedIn, client: As, write: Write, sent: dict[str
     form = parse(ada.get("/servers/import")).find("form", action="/servers/import")
     assert ada.post("/servers/import", data=filled(form, text=DOCUMENT)).status_code == 303
     form = parse(ada.get("/servers/import/preview")).find("form", action="/servers/import/preview")
-    page = parse(ada.post("/servers/import/preview", data={**filled(form), "take": ["0", "1"], **sent}), 422)
+    page = parse(
+        ada.post("/servers/import/preview", data={**filled(form), "take": ["0", "1"], **sent}), 422
+    )
     assert "none of the choices" in page.main.text
-    assert page.find("input", attrs={"name": "take", "value": "1"}).has_attr("checked"), "what was chosen stays"
-    assert [s["server_name"] for s in client("ada").get("/v1/mcp/server").get_json()] == ["notes", "old"]
+    assert page.find("input", attrs={"name": "take", "value": "1"}).has_attr("checked"), (
+        "what was chosen stays"
+    )
+    assert [s["server_name"] for s in client("ada").get("/v1/mcp/server").get_json()] == [
+        "notes",
+        "old",
+    ]
 
 
 @pytest.mark.parametrize("sent", [{"keep-{id}": "yes"}, {"version-{id}": "newest"}])
 @pytest.mark.parametrize("verdict", ["approve", "reject"])
 def test_a_decision(signed_in: SignedIn, client: As, verdict: str, sent: dict[str, str]) -> None:
-    body: dict[str, Any] = {"server_name": "mine", "url": "https://mine.example/mcp", "transport": "http"}
+    body: dict[str, Any] = {
+        "server_name": "mine",
+        "url": "https://mine.example/mcp",
+        "transport": "http",
+    }
     made = client("mel").post("/v1/mcp/server/register", body).get_json()["server_id"]
     ada = signed_in("ada")
     page = parse(ada.get(f"/admin/submissions/decide?verdict={verdict}&chosen={made}"))
@@ -42,16 +55,22 @@ def test_a_decision(signed_in: SignedIn, client: As, verdict: str, sent: dict[st
     answer = ada.post("/admin/submissions/decide", data={**filled(form, notes="typed"), **said})
     page = parse(answer, 422)
     assert "none of the choices" in page.main.text
-    assert verdict == "approve" or page.find("textarea", attrs={"name": "notes"}).text.strip() == "typed"
+    assert (
+        verdict == "approve"
+        or page.find("textarea", attrs={"name": "notes"}).text.strip() == "typed"
+    )
     assert len(client("ada").get("/v1/mcp/server/submissions").get_json()["items"]) == 1
 
 
 def test_ones_own_values(signed_in: SignedIn, client: As, write: Write) -> None:
     with write() as session:
         make_server(
-            session, "v", allow_all_keys=True, static_headers={"X-Own": "${OWN}"},
+            session,
+            "v",
+            allow_all_keys=True,
+            static_headers={"X-Own": "${OWN}"},
             env_vars=[{"name": "OWN", "scope": "user"}],
-        )  # fmt: skip
+        )
     mel = signed_in("mel")
     form = parse(mel.get("/credentials/id-v")).find("form", action="/credentials/id-v")
     data = {**filled(form), "value-OWN": "SECRET-x", "value-OWN__mode": "Keep"}

@@ -16,11 +16,19 @@ def in_order(around: Surroundings) -> Iterator[Finding]:
         found = find_keys_to_look_at(session, OPERATOR)
     if found.left_team:
         cure = "They open nothing; revoke them: portal keys revoke KEY_ID"
-        yield warn(_NAME, f"{_counted(found.left_team)} of people who left the team that the key is for", cure)
+        yield warn(
+            _NAME,
+            f"{_counted(found.left_team)} of people who left the team that the key is for",
+            cure,
+        )
     if found.too_long:
         allowed = f"{found.most_days} days after it was made, as key_max_age_days has it"
         cure = "They go on working: issue others that end, then portal keys revoke KEY_ID"
-        yield warn(_NAME, f"{_counted(found.too_long)} without an end, or with one later than {allowed}", cure)
+        yield warn(
+            _NAME,
+            f"{_counted(found.too_long)} without an end, or with one later than {allowed}",
+            cure,
+        )
     if not found.left_team and not found.too_long:
         yield ok(_NAME, "none is a leaver's, and none lives longer than the settings allow")
 
@@ -28,4 +36,7 @@ def in_order(around: Surroundings) -> Iterator[Finding]:
 def _counted(key_ids: Sequence[str]) -> str:
     """How many, and the ids of the oldest."""
     more = f" and {len(key_ids) - _NAMED} more" if len(key_ids) > _NAMED else ""
-    return f"{len(key_ids)} {'key' if len(key_ids) == 1 else 'keys'} ({', '.join(key_ids[:_NAMED])}{more})"
+    return (
+        f"{len(key_ids)} {'key' if len(key_ids) == 1 else 'keys'}"
+        f" ({', '.join(key_ids[:_NAMED])}{more})"
+    )

@@ -10,7 +10,8 @@ _NAME = "commands"
 
 
 def sandboxed(around: Surroundings) -> Iterator[Finding]:
-    """Whether commands run in a sandbox, and what it keeps from them. A command is started to find out."""
+    """Whether commands run in a sandbox, and what it keeps from them. A command is started to find
+    out."""
     settings = around.settings
     if not settings.enable_stdio:
         yield ok(_NAME, "off (PORTAL_ENABLE_STDIO)")
@@ -18,19 +19,33 @@ def sandboxed(around: Surroundings) -> Iterator[Finding]:
     sandbox = sandbox_of(settings)
     if refusal := sandbox.refusal():
         what, _, cure = refusal.partition(". ")
-        yield bad(_NAME, f"none can run: {what[0].lower()}{what[1:]}", cure.rstrip(".") or "Switch them off")
+        yield bad(
+            _NAME,
+            f"none can run: {what[0].lower()}{what[1:]}",
+            cure.rstrip(".") or "Switch them off",
+        )
         return
-    whose = "another user than the portal's" if sandbox.separate else "the portal's user, in a user namespace"
+    whose = (
+        "another user than the portal's"
+        if sandbox.separate
+        else "the portal's user, in a user namespace"
+    )
     yield ok(_NAME, f"run as {sandbox.user}, {whose}")
     yield ok(_NAME, "see no process of the portal or of other commands (PID and IPC namespaces)")
-    yield ok(_NAME, "see no file of the portal; the system and PATH are read-only (mount namespace)")
+    yield ok(
+        _NAME, "see no file of the portal; the system and PATH are read-only (mount namespace)"
+    )
     yield ok(_NAME, f"have at most {LIMITS['nproc']} processes, and gain no rights")
     if sandbox.keeps_homes():
         yield ok(_NAME, "each saved server keeps a home folder of its own")
     else:
         cure = "Set PORTAL_STDIO_HOMES to a folder that the portal may write in"
-        yield warn(_NAME, "their home folders are in memory: npx and uvx download at each start", cure)
+        yield warn(
+            _NAME, "their home folders are in memory: npx and uvx download at each start", cure
+        )
     if left := sandbox.left_homes():
         cure = f"Delete them as root: {', '.join(str(path) for path in left[:3])}"
-        yield warn(_NAME, f"{len(left)} home folders of commands that are gone could not be deleted", cure)
+        yield warn(
+            _NAME, f"{len(left)} home folders of commands that are gone could not be deleted", cure
+        )
     yield ok(_NAME, "reach the network of this host, its loopback included")

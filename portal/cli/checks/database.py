@@ -18,7 +18,9 @@ def answers(around: Surroundings) -> Iterator[Finding]:
     """Whether it can be asked at all, and what it is."""
     if around.file is not None and not around.file.exists():
         yield bad(
-            "database", f"{around.file} is not there", "Start portal serve, which makes it, or: portal db upgrade"
+            "database",
+            f"{around.file} is not there",
+            "Start portal serve, which makes it, or: portal db upgrade",
         )
     elif not around.database.answers():
         cure = (
@@ -41,14 +43,17 @@ def at_head(around: Surroundings) -> Iterator[Finding]:
         yield ok("migrations", "at head")
     elif revision is not None and not schema.knows(revision):
         yield bad(
-            "migrations", f"the schema {revision} is a newer portal's", "Install that version, or restore a backup"
+            "migrations",
+            f"the schema {revision} is a newer portal's",
+            "Install that version, or restore a backup",
         )
     else:
         yield bad("migrations", "not at head", "Run: portal db upgrade")
 
 
 def whole(around: Surroundings) -> Iterator[Finding]:
-    """SQLite: whether its pages fit together, and whether readers and writers do not wait for each other."""
+    """SQLite: whether its pages fit together, and whether readers and writers do not wait for each
+    other."""
     if around.file is None:
         return
     with closing(sqlite3.connect(around.file)) as connection:
@@ -61,7 +66,9 @@ def whole(around: Surroundings) -> Iterator[Finding]:
             return
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             yield bad(
-                "database file", "no write-ahead log is possible there", "Move it from a network drive to a local disk"
+                "database file",
+                "no write-ahead log is possible there",
+                "Move it from a network drive to a local disk",
             )
 
 
@@ -69,7 +76,8 @@ def has_room(around: Surroundings) -> Iterator[Finding]:
     """SQLite: whether the disk has room for it to grow, and for a copy."""
     if around.file is None:
         return
-    free, size = shutil.disk_usage(around.file.parent).free, around.file.stat().st_size
+    free = shutil.disk_usage(around.file.parent).free
+    size = around.file.stat().st_size
     figures = f"{free // 1024**2:,} MiB free beside a database of {size // 1024**2:,} MiB"
     if free < size:
         yield bad("disk", figures, "Make room: neither a backup nor a migration fits")
@@ -81,14 +89,19 @@ def has_room(around: Surroundings) -> Iterator[Finding]:
 
 def clock(around: Surroundings) -> Iterator[Finding]:
     """Whether this host's clock is that of the database, and behind no event that is on record."""
-    at, most = around.clock(), 30
+    at = around.clock()
+    most = 30
     with around.database.engine.connect() as connection:
         if around.file is None:
             there = connection.execute(text("select clock_timestamp()")).scalar_one()
             yield from compared("clock", "the database", abs((there - at).total_seconds()), most)
         newest = connection.execute(select(func.max(AuditEvent.at))).scalar()
     if newest is not None and (newest - at).total_seconds() > most:
-        yield bad("clock", "it is before the newest event of the audit log", "Set this host's clock, by NTP")
+        yield bad(
+            "clock",
+            "it is before the newest event of the audit log",
+            "Set this host's clock, by NTP",
+        )
     else:
         yield ok("clock", "it is after all that is on record")
 
@@ -96,6 +109,10 @@ def clock(around: Surroundings) -> Iterator[Finding]:
 def compared(name: str, other: str, apart: float, most: int = 30) -> Iterator[Finding]:
     """Whether two clocks, some seconds `apart`, count as one."""
     if apart > most:
-        yield bad(name, f"it is {apart:.0f} s apart from that of {other}", "Set both hosts' clocks, by NTP")
+        yield bad(
+            name,
+            f"it is {apart:.0f} s apart from that of {other}",
+            "Set both hosts' clocks, by NTP",
+        )
     else:
         yield ok(name, f"it agrees with that of {other}")

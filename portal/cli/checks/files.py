@@ -15,14 +15,21 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def rights(around: Surroundings) -> Iterator[Finding]:
-    """Whether nobody but the owner reads the database and the keys, and others cannot change what the portal reads."""
-    file, config = around.file, around.settings.config
+    """Whether nobody but the owner reads the database and the keys, and others cannot change what
+    the portal reads."""
+    file = around.file
+    config = around.settings.config
     private = (
-        [] if file is None else [file, Path(f"{file}-wal"), file.parent / "portal.env", Path(f"{file}.revocations")]
+        []
+        if file is None
+        else [file, Path(f"{file}-wal"), file.parent / "portal.env", Path(f"{file}.revocations")]
     )
     folders = [path.parent for path in (file, config) if path is not None]
     found = [_right(path, _OTHERS, "is open to others", "600") for path in private]
-    found += [_right(path, _OTHERS_WRITE, "is a folder that others may write in", "go-w") for path in folders]
+    found += [
+        _right(path, _OTHERS_WRITE, "is a folder that others may write in", "go-w")
+        for path in folders
+    ]
     if config is not None:
         found.append(_right(config, stat.S_IRWXO | stat.S_IWGRP, "is open to others", "640"))
     faults = [fault for fault in found if fault]
@@ -38,17 +45,27 @@ def config(around: Surroundings) -> Iterator[Finding]:
         loaded = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
         yield bad(
-            "config file", f"{file} cannot be read ({type(error).__name__})", "Check PORTAL_CONFIG and its rights"
+            "config file",
+            f"{file} cannot be read ({type(error).__name__})",
+            "Check PORTAL_CONFIG and its rights",
         )
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        yield bad("config file", f"{file} is not YAML{where}", "Mend it: until then portal serve does not start")
+        yield bad(
+            "config file",
+            f"{file} is not YAML{where}",
+            "Mend it: until then portal serve does not start",
+        )
     else:
         if isinstance(loaded, dict):
             yield ok("config file", f"{file} is read")
         else:
-            yield bad("config file", f"{file} has no mcp_servers: or general_settings:", "Mend it: it is passed over")
+            yield bad(
+                "config file",
+                f"{file} has no mcp_servers: or general_settings:",
+                "Mend it: it is passed over",
+            )
 
 
 def entries(around: Surroundings) -> Iterator[Finding]:
@@ -60,7 +77,9 @@ def entries(around: Surroundings) -> Iterator[Finding]:
         why = f"would send to another host: {one.told}" if one.moves else one.why.rstrip(".")
         goes_on = "; the server goes on as it was" if one.server_id else ""
         entry = f"mcp_servers.{one.entry}" if one.entry else "mcp_servers"
-        yield bad("config file", f"{entry} was refused at the start of {at}: {why}{goes_on}", one.remedy)
+        yield bad(
+            "config file", f"{entry} was refused at the start of {at}: {why}{goes_on}", one.remedy
+        )
     if around.settings.config is not None and not refused:
         yield ok("config file", "the last start took every entry")
 

@@ -45,7 +45,11 @@ class Surroundings:
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database."""
-        return Path(make_url(self.settings.database_url).database or "") if self.settings.embedded else None
+        return (
+            Path(make_url(self.settings.database_url).database or "")
+            if self.settings.embedded
+            else None
+        )
 
 
 Check = Callable[[Surroundings], Iterator[Finding]]

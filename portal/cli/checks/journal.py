@@ -16,13 +16,19 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
         lost = trail.list_unaccepted(session, OPERATOR)
     if fault:
         yield bad(
-            "revocation journal", fault,
-            "Put it back before the next start, which otherwise makes all API keys dormant; docs/backup-and-keys.md",
-        )  # fmt: skip
+            "revocation journal",
+            fault,
+            "Put it back before the next start, which otherwise makes all API keys dormant;"
+            " docs/backup-and-keys.md",
+        )
     else:
         yield ok("revocation journal", "it holds")
     for _, note in lost:
         what, _, cure = note.partition(". ")
         yield bad("audit log", what, cure)
     if because:
-        yield bad("API keys", f"they are dormant: {because}", "Look at keys and people, then run: portal keys wake")
+        yield bad(
+            "API keys",
+            f"they are dormant: {because}",
+            "Look at keys and people, then run: portal keys wake",
+        )

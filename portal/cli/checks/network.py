@@ -25,7 +25,9 @@ def redis_answers(around: Surroundings) -> Iterator[Finding]:
     import redis  # in here, since every command loads this module
 
     try:
-        client = redis.Redis.from_url(url.get_secret_value(), socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+        client = redis.Redis.from_url(
+            url.get_secret_value(), socket_timeout=SECONDS, socket_connect_timeout=SECONDS
+        )
         seconds, micros = client.time()
     except (redis.RedisError, ValueError, OSError) as error:
         cure = f"Check PORTAL_REDIS_URL, and that it runs; until then {_WITHOUT}"
@@ -40,24 +42,40 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
     settings = around.settings
     local = urlsplit(settings.public_url).hostname in ("localhost", "127.0.0.1", "::1")
     if not settings.https and not local:
-        report, cure = (
-            (warn if settings.embedded else bad),
-            "Put a proxy with TLS before it, and https:// into PORTAL_PUBLIC_URL",
+        report = warn if settings.embedded else bad
+        cure = "Put a proxy with TLS before it, and https:// into PORTAL_PUBLIC_URL"
+        yield report(
+            "public URL",
+            f"{settings.public_url} is not https: passwords and keys travel in the clear",
+            cure,
         )
-        yield report("public URL", f"{settings.public_url} is not https: passwords and keys travel in the clear", cure)
     try:
         # The operator's own address: a private one is fine.
         status, body = fetch(
-            OutboundPolicy(True), f"{settings.public_url}/healthz", timeout=SECONDS, max_bytes=MOST_BYTES,
+            OutboundPolicy(True),
+            f"{settings.public_url}/healthz",
+            timeout=SECONDS,
+            max_bytes=MOST_BYTES,
             follow_redirects=False,
-        )  # fmt: skip
+        )
     except UpstreamFailure as error:
         if error.reason in (HealthReason.NOT_MCP, HealthReason.HTTP_STATUS):
             cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
-            yield bad("public URL", f"something else answers at {settings.public_url}: {error.message}", cure)
+            yield bad(
+                "public URL",
+                f"something else answers at {settings.public_url}: {error.message}",
+                cure,
+            )
             return
-        cure = "Start portal serve; if it runs, check PORTAL_PUBLIC_URL, its DNS name, its certificate and the proxy"
-        yield warn("public URL", f"{settings.public_url} cannot be reached from here ({error.reason})", cure)
+        cure = (
+            "Start portal serve; if it runs, check PORTAL_PUBLIC_URL, its DNS name, its certificate"
+            " and the proxy"
+        )
+        yield warn(
+            "public URL",
+            f"{settings.public_url} cannot be reached from here ({error.reason})",
+            cure,
+        )
         return
     try:
         is_us = status == 200 and json.loads(body).get("status") == "ok"
@@ -73,11 +91,16 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
 def proxies(around: Surroundings) -> Iterator[Finding]:
     """Whether the proxy that https needs is trusted to say whose request it passes on."""
     with around.database.session() as session:
-        known = around.settings.trusted_proxies or instance_settings.load_preferences(session).trusted_proxies
+        known = (
+            around.settings.trusted_proxies
+            or instance_settings.load_preferences(session).trusted_proxies
+        )
     if around.settings.https and not known:
         cure = "Set PORTAL_TRUSTED_PROXIES to its addresses"
         yield warn(
-            "proxies", "https needs a proxy, and none is trusted: all people seem to come from its address", cure
+            "proxies",
+            "https needs a proxy, and none is trusted: all people seem to come from its address",
+            cure,
         )
     else:
         yield ok("proxies", f"trusted: {', '.join(known) or 'none'}")

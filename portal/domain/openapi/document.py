@@ -17,14 +17,17 @@ MAX_TOOL_NAME = 64
 _MAX_DESCRIPTION = 2_000
 _PLACES = frozenset({"path", "query", "header", "cookie"})
 # OpenAPI says that these header parameters are ignored; the others frame or route the message.
-_NOT_PARAMETERS = frozenset({"accept", "content-type", "authorization", "cookie", "host", "content-length"})
+_NOT_PARAMETERS = frozenset(
+    {"accept", "content-type", "authorization", "cookie", "host", "content-length"}
+)
 _VARIABLE = re.compile(r"\{([^{}]{1,200})\}")
 _FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: what the tool calls its argument, its own name, and where and how it is sent."""
+    """One parameter: what the tool calls its argument, its own name, and where and how it is
+    sent."""
 
     argument: str
     name: str
@@ -36,7 +39,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation as a tool. `server` is the base URL that the document gives it, which may be relative or empty."""
+    """One operation as a tool. `server` is the base URL that the document gives it, which may be
+    relative or empty."""
 
     tool: ToolDefinition
     method: str
@@ -60,7 +64,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Document:
-    """What a document offers. `left_out` counts operations whose bodies are neither JSON nor forms."""
+    """What a document offers. `left_out` counts operations whose bodies are neither JSON nor
+    forms."""
 
     title: str
     version: str
@@ -80,7 +85,8 @@ class Document:
 
 
 def read_document(parsed: Any) -> Document:
-    """The document that parsed JSON or YAML is. Raises DocumentError, and nothing else, for any input."""
+    """The document that parsed JSON or YAML is. Raises DocumentError, and nothing else, for any
+    input."""
     document = plain(parsed)
     if not isinstance(document, dict):
         raise DocumentError("This is not an OpenAPI document: it has no field “openapi”.")
@@ -88,7 +94,9 @@ def read_document(parsed: Any) -> Document:
     resolver = Resolver(document)
     info = resolver.object(document.get("info"))
     server = _server(document)
-    found, left_out, names = [], 0, set[str]()
+    found = []
+    left_out = 0
+    names = set[str]()
     for path, method, shared, operation in _operations(document, resolver):
         own = _server(operation) or _server(shared) or server
         made = _Reader(resolver, path, method, shared, operation).read(own, names)
@@ -108,28 +116,36 @@ def read_document(parsed: Any) -> Document:
 
 
 def absolute_server(server: str, document_url: str) -> str | None:
-    """The base URL resolved against the address of its document, or None where that is no http(s) URL."""
+    """The base URL resolved against the address of its document, or None where that is no http(s)
+    URL."""
     try:
         url = urljoin(document_url, server or "/")
     except ValueError:
         return None
-    plain_url = url.startswith(("http://", "https://")) and "@" not in url.split("/")[2] and "\\" not in url
+    plain_url = (
+        url.startswith(("http://", "https://")) and "@" not in url.split("/")[2] and "\\" not in url
+    )
     return url if plain_url and origin_of(url) else None
 
 
 def _check_version(document: Mapping[str, Any]) -> None:
     if "swagger" in document:
         raise DocumentError(
-            "This is a Swagger 2 document. Convert it to OpenAPI 3 (for example with swagger2openapi) and use that."
+            "This is a Swagger 2 document. Convert it to OpenAPI 3 (for example with"
+            " swagger2openapi) and use that."
         )
     version = document.get("openapi")
     if version is None:
         raise DocumentError("This is not an OpenAPI document: it has no field “openapi”.")
     if not str(version).startswith(("3.0", "3.1")):
-        raise DocumentError("Only OpenAPI 3.0 and 3.1 are read. Ask for the document in one of them.")
+        raise DocumentError(
+            "Only OpenAPI 3.0 and 3.1 are read. Ask for the document in one of them."
+        )
 
 
-def _operations(document: Mapping[str, Any], resolver: Resolver) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
+def _operations(
+    document: Mapping[str, Any], resolver: Resolver
+) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
     count = 0
     for path, item in resolver.object(document.get("paths")).items():
         shared = resolver.object(item)
@@ -140,8 +156,8 @@ def _operations(document: Mapping[str, Any], resolver: Resolver) -> Iterator[tup
                 count += 1
                 if count > MAX_OPERATIONS:
                     raise DocumentError(
-                        f"The document describes more than {MAX_OPERATIONS:,} operations. Use one for the part that "
-                        "is needed."
+                        f"The document describes more than {MAX_OPERATIONS:,} operations. Use one"
+                        " for the part that is needed."
                     )
                 yield path, method, shared, shared[method]
 
@@ -149,7 +165,9 @@ def _operations(document: Mapping[str, Any], resolver: Resolver) -> Iterator[tup
 def _server(part: Mapping[str, Any]) -> str:
     """The first server's URL with its variables at their defaults."""
     servers = part.get("servers")
-    first = servers[0] if isinstance(servers, list) and servers and isinstance(servers[0], dict) else {}
+    first = (
+        servers[0] if isinstance(servers, list) and servers and isinstance(servers[0], dict) else {}
+    )
     variables = first.get("variables")
     known = variables if isinstance(variables, dict) else {}
 
@@ -165,7 +183,12 @@ class _Reader:
     """Reads one operation."""
 
     def __init__(
-        self, resolver: Resolver, path: str, method: str, shared: Mapping[str, Any], operation: Mapping[str, Any]
+        self,
+        resolver: Resolver,
+        path: str,
+        method: str,
+        shared: Mapping[str, Any],
+        operation: Mapping[str, Any],
     ) -> None:
         self._resolver, self._path, self._method = resolver, path, method
         self._shared, self._operation = shared, operation
@@ -177,25 +200,41 @@ class _Reader:
         media_type, body_required = self._body()
         if media_type is None:
             return None
-        name = _unique(_tool_name(self._operation.get("operationId"), self._method, self._path), taken)
+        name = _unique(
+            _tool_name(self._operation.get("operationId"), self._method, self._path), taken
+        )
         summary = _text(self._operation.get("summary"), 300)
         wire = {
             "name": name,
             "description": self._description(summary),
-            "inputSchema": {"type": "object", "properties": self._properties, "required": self._required},
+            "inputSchema": {
+                "type": "object",
+                "properties": self._properties,
+                "required": self._required,
+            },
             "annotations": {
                 "readOnlyHint": self._method in ("get", "head", "options", "trace"),
                 "destructiveHint": self._method == "delete",
             },
         }
         return Operation(
-            ToolDefinition(wire), self._method.upper(), self._path, server, parameters, media_type, body_required,
+            ToolDefinition(wire),
+            self._method.upper(),
+            self._path,
+            server,
+            parameters,
+            media_type,
+            body_required,
             summary,
-        )  # fmt: skip
+        )
 
     def _description(self, summary: str) -> str:
         longer = _text(self._operation.get("description"), _MAX_DESCRIPTION)
-        both = f"{summary}\n\n{longer}" if summary and longer and summary != longer else summary or longer
+        both = (
+            f"{summary}\n\n{longer}"
+            if summary and longer and summary != longer
+            else summary or longer
+        )
         return both or f"{self._method.upper()} {self._path}"
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -203,13 +242,16 @@ class _Reader:
         for source in (self._shared.get("parameters"), self._operation.get("parameters")):
             for entry in source if isinstance(source, list) else ():
                 one = self._resolver.object(entry)
-                name, place = one.get("name"), one.get("in")
+                name = one.get("name")
+                place = one.get("in")
                 if isinstance(name, str) and name and place in _PLACES:
                     found[(name, str(place))] = one
         for (name, place), one in found.items():
             if place == "header" and name.lower() in _NOT_PARAMETERS:
                 continue
-            argument = name if name not in self._properties and name != "body" else f"{name}_{place}"
+            argument = (
+                name if name not in self._properties and name != "body" else f"{name}_{place}"
+            )
             required = place == "path" or one.get("required") is True
             self._add(argument, self._parameter_schema(one), required)
             style = one.get("style") or ("form" if place in ("query", "cookie") else "simple")
@@ -227,14 +269,17 @@ class _Reader:
         return {**written, "description": described} if described else written
 
     def _body(self) -> tuple[str | None, bool]:
-        """The media type of the body (empty without one, None where we cannot write it), and if it must be there."""
+        """The media type of the body (empty without one, None where we cannot write it), and if it
+        must be there."""
         body = self._resolver.object(self._operation.get("requestBody"))
         content = self._resolver.object(body.get("content"))
         if not content:
             return "", False
         types = {media_type.split(";")[0].strip().lower(): media_type for media_type in content}
         chosen = next((t for t in types if t == "application/json" or t.endswith("+json")), None)
-        chosen = chosen or ("application/json" if "*/*" in types else _FORM if _FORM in types else None)
+        chosen = chosen or (
+            "application/json" if "*/*" in types else _FORM if _FORM in types else None
+        )
         required = body.get("required") is True
         if chosen is None:
             return ("", False) if not required else (None, False)
@@ -258,7 +303,8 @@ def _tool_name(operation_id: Any, method: str, path: str) -> str:
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    unique, number = name, 1
+    unique = name
+    number = 1
     while unique in taken:
         number += 1
         unique = f"{name[: MAX_TOOL_NAME - 1 - len(str(number))]}_{number}"

@@ -16,7 +16,8 @@ MAX_TEXT = 65_536
 
 
 class DocumentError(Exception):
-    """The document cannot be used. `message` is for people; it holds nothing that the document says."""
+    """The document cannot be used. `message` is for people; it holds nothing that the document
+    says."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -24,9 +25,11 @@ class DocumentError(Exception):
 
 
 def plain(value: Any) -> Any:
-    """A copy of parsed JSON or YAML with text keys and JSON's values only, each shared part written out.
+    """A copy of parsed JSON or YAML with text keys and JSON's values only, each shared part written
+    out.
 
-    Raises DocumentError beyond 100 levels or 400,000 values, which a few YAML aliases that refer to one another reach.
+    Raises DocumentError beyond 100 levels or 400,000 values, which a few YAML aliases that refer to
+    one another reach.
     """
     return _Copy().of(value, 0)
 
@@ -38,7 +41,9 @@ class _Copy:
     def of(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise DocumentError(f"The document holds more than {MAX_NODES:,} values. Use a smaller one.")
+            raise DocumentError(
+                f"The document holds more than {MAX_NODES:,} values. Use a smaller one."
+            )
         if depth > MAX_DEPTH:
             raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.")
         if isinstance(value, dict):

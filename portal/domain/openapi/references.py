@@ -1,4 +1,5 @@
-"""Local `$ref` (RFC 6901 pointers into the same document), and schemas with their references written out."""
+"""Local `$ref` (RFC 6901 pointers into the same document), and schemas with their references
+written out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +17,12 @@ _CHAIN = 20
 _LONGEST_NAME = 200
 _LONGEST_TEXT = 1_000
 _MOST_ITEMS = 300
-# What a caller needs to fill a value in; examples, XML and vendor extensions would only cost tokens.
+# What a caller needs to fill a value in; examples, XML and vendor extensions would only cost
+# tokens.
 _KEPT = frozenset(
-    "type format title description default enum const minimum maximum exclusiveMinimum exclusiveMaximum multipleOf "
-    "minLength maxLength pattern minItems maxItems uniqueItems minProperties maxProperties required readOnly "
-    "writeOnly deprecated".split()
+    "type format title description default enum const minimum maximum exclusiveMinimum"
+    " exclusiveMaximum multipleOf minLength maxLength pattern minItems maxItems uniqueItems"
+    " minProperties maxProperties required readOnly writeOnly deprecated".split()
 )
 _MAPS = ("properties", "patternProperties")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -28,7 +30,8 @@ _PARTS = ("items", "additionalProperties", "not", "propertyNames", "contains")
 
 
 class Resolver:
-    """Follows references within one document, up to 20,000 of them. Raises DocumentError for any other reference."""
+    """Follows references within one document, up to 20,000 of them. Raises DocumentError for any
+    other reference."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
@@ -47,7 +50,8 @@ class Resolver:
         raise DocumentError("References of the document lead round in a circle.")
 
     def schema(self, value: Any) -> dict[str, Any]:
-        """A JSON Schema without references. A part that contains itself, and what is nested deeply, takes any value."""
+        """A JSON Schema without references. A part that contains itself, and what is nested deeply,
+        takes any value."""
         budget = min(MAX_SCHEMA_NODES, self._schema_nodes)
         writer = _SchemaWriter(self, budget)
         written = writer.of(value, 0, ())
@@ -64,14 +68,20 @@ class Resolver:
             raise DocumentError(f"The document follows more than {MAX_REFERENCES:,} references.")
         if not pointer.startswith("#"):
             raise DocumentError(
-                "The document refers to another document, which is not fetched. Use one that holds everything itself."
+                "The document refers to another document, which is not fetched. Use one that holds"
+                " everything itself."
             )
         found: Any = self._document
         for part in pointer[1:].split("/")[1:]:
             name = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict) and name in found:
                 found = found[name]
-            elif isinstance(found, list) and name.isascii() and name.isdigit() and int(name[:9]) < len(found):
+            elif (
+                isinstance(found, list)
+                and name.isascii()
+                and name.isdigit()
+                and int(name[:9]) < len(found)
+            ):
                 found = found[int(name[:9])]
             else:
                 raise DocumentError("A reference of the document points to nothing in it.")
@@ -92,34 +102,52 @@ class _SchemaWriter:
             if pointer in above or len(above) > _CHAIN:
                 return {"description": "The same again."}
             target = self._resolver.follow(pointer)
-            beside = {"description": value["description"]} if isinstance(value.get("description"), str) else {}
+            beside = (
+                {"description": value["description"]}
+                if isinstance(value.get("description"), str)
+                else {}
+            )
             return {**self.of(target, depth, (*above, pointer)), **beside}
         return self._written(value, depth, above)
 
     def _written(self, value: dict[str, Any], depth: int, above: tuple[str, ...]) -> dict[str, Any]:
-        written = {name: part for name, part in value.items() if name in _KEPT and self._fits(name, part)}
+        written = {
+            name: part for name, part in value.items() if name in _KEPT and self._fits(name, part)
+        }
         for name in _MAPS:
             if isinstance(value.get(name), dict):
-                written[name] = {key: self.of(part, depth + 1, above) for key, part in self._affordable(value[name])}
+                written[name] = {
+                    key: self.of(part, depth + 1, above)
+                    for key, part in self._affordable(value[name])
+                }
         for name in _LISTS:
             if isinstance(value.get(name), list):
-                written[name] = [self.of(part, depth + 1, above) for part in value[name][: max(0, self.left)]]
+                written[name] = [
+                    self.of(part, depth + 1, above) for part in value[name][: max(0, self.left)]
+                ]
         for name in _PARTS:
             if isinstance(value.get(name), bool):
                 written[name] = value[name]
             elif isinstance(value.get(name), dict):
                 written[name] = self.of(value[name], depth + 1, above)
-        if value.get("nullable") is True and isinstance(written.get("type"), str):  # OpenAPI 3.0's way
+        if value.get("nullable") is True and isinstance(
+            written.get("type"), str
+        ):  # OpenAPI 3.0's way
             written["type"] = [written["type"], "null"]
         if "required" in written and isinstance(written.get("properties"), dict):
-            written["required"] = [name for name in written["required"] if name in written["properties"]]
+            written["required"] = [
+                name for name in written["required"] if name in written["properties"]
+            ]
         return written
 
     def _affordable(self, parts: dict[str, Any]) -> list[tuple[str, Any]]:
-        return [(name, part) for name, part in parts.items() if len(name) <= _LONGEST_NAME][: max(0, self.left)]
+        return [(name, part) for name, part in parts.items() if len(name) <= _LONGEST_NAME][
+            : max(0, self.left)
+        ]
 
     def _fits(self, name: str, part: Any) -> bool:
-        """Whether a keyword's value is of its kind, and small: a reference may repeat it many times."""
+        """Whether a keyword's value is of its kind, and small: a reference may repeat it many
+        times."""
         if name in ("title", "description", "format", "pattern"):
             return isinstance(part, str) and len(part) <= _LONGEST_TEXT
         if name in ("required", "enum", "type") and isinstance(part, list):
@@ -128,10 +156,15 @@ class _SchemaWriter:
             return len(part) <= _MOST_ITEMS and of_kind and all(_small(item) for item in part)
         if name in ("required", "enum"):
             return False
-        if name in ("exclusiveMinimum", "exclusiveMaximum"):  # true or false in OpenAPI 3.0, a number in JSON Schema
+        if name in (
+            "exclusiveMinimum",
+            "exclusiveMaximum",
+        ):  # true or false in OpenAPI 3.0, a number in JSON Schema
             return not isinstance(part, bool) and _small(part)
         return _small(part)
 
 
 def _small(value: Any) -> bool:
-    return not isinstance(value, dict | list) and (not isinstance(value, str) or len(value) <= _LONGEST_NAME)
+    return not isinstance(value, dict | list) and (
+        not isinstance(value, str) or len(value) <= _LONGEST_NAME
+    )

@@ -33,12 +33,16 @@ class Request:
 def build_request(operation: Operation, base: str, arguments: Mapping[str, Any]) -> Request:
     """The request to `base` that calls `operation`. Raises ArgumentError.
 
-    An argument fills its own place and nothing else: a path argument is one segment, neither `.` nor `..`.
+    An argument fills its own place and nothing else: a path argument is one segment, neither `.`
+    nor `..`.
     """
-    known = {parameter.argument for parameter in operation.parameters} | ({"body"} if operation.body else set())
+    known = {parameter.argument for parameter in operation.parameters} | (
+        {"body"} if operation.body else set()
+    )
     if unknown := [name for name in arguments if name not in known]:
         raise ArgumentError(f"There is no argument {unknown[0][:64]}.")
-    path, headers = operation.path, {"Accept": "application/json, */*;q=0.5"}
+    path = operation.path
+    headers = {"Accept": "application/json, */*;q=0.5"}
     query: list[tuple[str, str]] = []
     cookies: list[str] = []
     for parameter in operation.parameters:
@@ -53,9 +57,13 @@ def build_request(operation: Operation, base: str, arguments: Mapping[str, Any])
         elif parameter.place == "header":
             headers[parameter.name] = _joined(parameter, value)
         else:
-            cookies.append(f"{quote(parameter.name, safe='')}={quote(_joined(parameter, value), safe='')}")
+            cookies.append(
+                f"{quote(parameter.name, safe='')}={quote(_joined(parameter, value), safe='')}"
+            )
     if "{" in path or "}" in path:
-        raise ArgumentError("The document leaves a part of the path open, so that this operation cannot be called.")
+        raise ArgumentError(
+            "The document leaves a part of the path open, so that this operation cannot be called."
+        )
     if cookies:
         headers["Cookie"] = "; ".join(cookies)
     body = _body(operation, arguments)
@@ -67,7 +75,9 @@ def build_request(operation: Operation, base: str, arguments: Mapping[str, Any])
 def _url(base: str, path: str, query: list[tuple[str, str]]) -> str:
     start, _, base_query = base.partition("#")[0].partition("?")
     url = start.rstrip("/") + quote(path, safe="/%:@!$&'()*+,;=~-._")
-    if any(segment in (".", "..") for segment in path.split("/")) or origin_of(url) != origin_of(base):
+    if any(segment in (".", "..") for segment in path.split("/")) or origin_of(url) != origin_of(
+        base
+    ):
         raise ArgumentError("The path leads elsewhere.")
     parts = [part for part in (base_query, urlencode(query, quote_via=quote, safe="")) if part]
     return url + ("?" + "&".join(parts) if parts else "")
@@ -100,7 +110,9 @@ def _joined(parameter: Parameter, value: Any) -> str:
         return _SEPARATORS.get(parameter.style, ",").join(_scalar(part) for part in value)
     if isinstance(value, dict):
         pairs = ((str(key), _scalar(part)) for key, part in value.items())
-        return ",".join(f"{key}={part}" if parameter.explode else f"{key},{part}" for key, part in pairs)
+        return ",".join(
+            f"{key}={part}" if parameter.explode else f"{key},{part}" for key, part in pairs
+        )
     return _scalar(value)
 
 

@@ -17,7 +17,8 @@ _FLOWS = {
 
 @dataclass(frozen=True)
 class SignIn:
-    """How an API wants to be signed in to. `header` is the one that its key goes into, where that is not ours."""
+    """How an API wants to be signed in to. `header` is the one that its key goes into, where that
+    is not ours."""
 
     auth_type: AuthType = AuthType.NONE
     flow: OAuthFlow | None = None
@@ -33,17 +34,24 @@ class SignIn:
 
 
 def sign_in_of(document: Mapping[str, Any], resolver: Resolver) -> SignIn:
-    """The best of the document's security schemes: OAuth with a flow the portal knows, then HTTP, then a key."""
+    """The best of the document's security schemes: OAuth with a flow the portal knows, then HTTP,
+    then a key."""
     components = resolver.object(document.get("components"))
-    schemes = [resolver.object(one) for one in resolver.object(components.get("securitySchemes")).values()]
+    schemes = [
+        resolver.object(one) for one in resolver.object(components.get("securitySchemes")).values()
+    ]
     found = [made for scheme in schemes if (made := _of_scheme(scheme, resolver))]
     return min(found, key=_rank, default=SignIn())
 
 
 def _rank(sign_in: SignIn) -> int:
-    return [AuthType.OAUTH2, AuthType.BEARER_TOKEN, AuthType.API_KEY, AuthType.BASIC, AuthType.NONE].index(
-        sign_in.auth_type
-    )
+    return [
+        AuthType.OAUTH2,
+        AuthType.BEARER_TOKEN,
+        AuthType.API_KEY,
+        AuthType.BASIC,
+        AuthType.NONE,
+    ].index(sign_in.auth_type)
 
 
 def _of_scheme(scheme: Mapping[str, Any], resolver: Resolver) -> SignIn | None:
@@ -76,11 +84,16 @@ def _of_flows(flows: Mapping[str, Any], resolver: Resolver) -> SignIn | None:
     for name, flow in _FLOWS.items():
         details = resolver.object(flows.get(name))
         if details:
-            scopes = tuple(scope for scope in resolver.object(details.get("scopes")) if scope.strip())
+            scopes = tuple(
+                scope for scope in resolver.object(details.get("scopes")) if scope.strip()
+            )
             return SignIn(
-                AuthType.OAUTH2, flow, _address(details.get("authorizationUrl")), _address(details.get("tokenUrl")),
+                AuthType.OAUTH2,
+                flow,
+                _address(details.get("authorizationUrl")),
+                _address(details.get("tokenUrl")),
                 scopes[:_MOST_SCOPES],
-            )  # fmt: skip
+            )
     return None
 
 

@@ -1,5 +1,5 @@
 """Who people are and what they reach: sign-in, sessions, users, teams, access groups, API keys.
 
-Use cases: `access_groups`, `explain`, `impact`, `key_checks`, `key_reach`, `keys`, `me`, `pickers`, `principals`,
-`sessions`, `sso`, `teams`, `users`.
+Use cases: `access_groups`, `explain`, `impact`, `key_checks`, `key_reach`, `keys`, `me`, `pickers`,
+`principals`, `sessions`, `sso`, `teams`, `users`.
 """

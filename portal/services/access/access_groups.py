@@ -31,7 +31,8 @@ class AccessGroupView:
 
 
 def list_names(session: Session, principal: Principal) -> list[str]:
-    """The sorted names of the groups that hold a server: of all with admin view, else of servers the caller sees."""
+    """The sorted names of the groups that hold a server: of all with admin view, else of servers
+    the caller sees."""
     query = select(AccessGroup.name).distinct().order_by(AccessGroup.name)
     if authz.may(principal, Action.ACCESS_GROUP_READ):
         return list(session.scalars(query))
@@ -58,9 +59,14 @@ def get_group(session: Session, principal: Principal, group_id: str) -> AccessGr
 
 
 def create_group(
-    session: Session, principal: Principal, name: str, description: str | None, servers: Sequence[str]
+    session: Session,
+    principal: Principal,
+    name: str,
+    description: str | None,
+    servers: Sequence[str],
 ) -> AccessGroupView:
-    """Add a group of servers, given by id, name or alias. Raises `Conflict` for a name that is taken."""
+    """Add a group of servers, given by id, name or alias. Raises `Conflict` for a name that is
+    taken."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = AccessGroup(name=_checked(name), description=description)
     session.add(group)
@@ -72,9 +78,14 @@ def create_group(
 
 
 def change_group(
-    session: Session, principal: Principal, group_id: str, *, name: str | None = None, description: str | None = None,
+    session: Session,
+    principal: Principal,
+    group_id: str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
     servers: Sequence[str] | None = None,
-) -> AccessGroupView:  # fmt: skip
+) -> AccessGroupView:
     """Change what is given."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = _find(session, group_id)
@@ -97,15 +108,29 @@ def delete_group(session: Session, principal: Principal, group_id: str) -> None:
     group = _find(session, group_id)
     changes = audit.changed(_views(session, [group])[0], None)
     # The grants stay as rows without a group: they grant nothing, and still limit their holders.
-    session.execute(update(Grant).where(Grant.access_group_id == group_id).values(access_group_id=None))
+    session.execute(
+        update(Grant).where(Grant.access_group_id == group_id).values(access_group_id=None)
+    )
     session.delete(group)
     _record(session, principal, "access group deleted", group, changes)
 
 
 def _record(
-    session: Session, principal: Principal, action: str, group: AccessGroup, changes: dict[str, object]
+    session: Session,
+    principal: Principal,
+    action: str,
+    group: AccessGroup,
+    changes: dict[str, object],
 ) -> None:
-    audit.record(session, principal, action, "access_group", group.access_group_id, name=group.name, changes=changes)
+    audit.record(
+        session,
+        principal,
+        action,
+        "access_group",
+        group.access_group_id,
+        name=group.name,
+        changes=changes,
+    )
     session.flush()
 
 
@@ -143,6 +168,8 @@ def _views(session: Session, rows: Sequence[AccessGroup]) -> list[AccessGroupVie
     for entry in session.scalars(query.order_by(AccessGroupServer.server_id)):
         members[entry.access_group_id].append(entry.server_id)
     return [
-        AccessGroupView(row.access_group_id, row.name, row.description, tuple(members[row.access_group_id]))
+        AccessGroupView(
+            row.access_group_id, row.name, row.description, tuple(members[row.access_group_id])
+        )
         for row in rows
     ]

@@ -8,7 +8,10 @@ from portal.store.models import User
 
 
 def find_by_email(session: Session, email: str) -> User | None:
-    """The person with this e-mail, under whichever of its forms it is stored: those of today before those of old."""
+    """The person with this e-mail, under whichever of its forms it is stored: those of today before
+    those of old."""
     forms = email_forms(email)
-    found = {user.email: user for user in session.scalars(select(User).where(User.email.in_(forms)))}
+    found = {
+        user.email: user for user in session.scalars(select(User).where(User.email.in_(forms)))
+    }
     return next((found[form] for form in forms if form in found), None)

@@ -1,4 +1,5 @@
-"""Whether everything is dormant: after a restore of which nobody knows what was revoked since (`revocations.py`)."""
+"""Whether everything is dormant: after a restore of which nobody knows what was revoked since
+(`revocations.py`)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,8 +18,8 @@ KEYS_SLEEP = (
     "An Admin has to sign in and wake them."
 )
 PEOPLE_WAIT = (
-    "The portal was restored and does not know who was removed since. Until an Admin has signed in and woken it, "
-    "only Admins can sign in."
+    "The portal was restored and does not know who was removed since. Until an Admin has signed in"
+    " and woken it, only Admins can sign in."
 )
 
 

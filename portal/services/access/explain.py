@@ -1,7 +1,7 @@
 """Explain access: what each rule says about one person or key, one server and perhaps one tool.
 
-The verdicts are those of `authorization.decide`, the very function that lets in and keeps out; only the words that say
-why, and the one step that would change the answer, are made here.
+The verdicts are those of `authorization.decide`, the very function that lets in and keeps out; only
+the words that say why, and the one step that would change the answer, are made here.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,8 @@ class RuleAnswer:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What would change the answer: in words, as a stable word, and the id of what it is to be done to."""
+    """What would change the answer: in words, as a stable word, and the id of what it is to be done
+    to."""
 
     action: str
     text: str
@@ -42,7 +43,8 @@ class NextStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer. `decided_by` is the rule that settles it; there is no next step where access is allowed."""
+    """The answer. `decided_by` is the rule that settles it; there is no next step where access is
+    allowed."""
 
     allowed: bool
     decided_by: str
@@ -62,11 +64,18 @@ class _Asked:
 
 
 def explain_access(
-    session: Session, principal: Principal, *, user_id: str = "", key_id: str = "", server_id: str, tool: str = "",
+    session: Session,
+    principal: Principal,
+    *,
+    user_id: str = "",
+    key_id: str = "",
+    server_id: str,
+    tool: str = "",
     address: str | None = None,
-) -> Explanation:  # fmt: skip
-    """Whether that person or key may use the server (and call the tool), seen from `address`, which is the asker's own
-    where it is left out. Raises `InvalidInput` unless there is one of `user_id` and `key_id`, and `NotFound`."""
+) -> Explanation:
+    """Whether that person or key may use the server (and call the tool), seen from `address`, which
+    is the asker's own where it is left out. Raises `InvalidInput` unless there is one of `user_id`
+    and `key_id`, and `NotFound`."""
     authz.require(principal, Action.USER_READ)
     if bool(user_id) == bool(key_id):
         raise InvalidInput("Name either a person or a key.", field="user_id")
@@ -79,7 +88,9 @@ def explain_access(
     address = address or principal.address
     try:
         judged = (
-            principal_for_user(session, user_id, address) if user_id else principal_for_key_id(session, key_id, address)
+            principal_for_user(session, user_id, address)
+            if user_id
+            else principal_for_key_id(session, key_id, address)
         )
     except Unauthenticated:
         return _shut_out(session, user_id, key_id, who)
@@ -104,18 +115,25 @@ def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanat
     owner = user_id or (key.user_id if key else None) or ""
     user = session.get(User, owner)
     name = (user.display_name or user.email or owner) if user is not None else owner
-    fault = judge_keys(session, [key_id], None)[key_id][0] if key is not None else KeyFault.OWNER_INACTIVE
+    fault = (
+        judge_keys(session, [key_id], None)[key_id][0]
+        if key is not None
+        else KeyFault.OWNER_INACTIVE
+    )
     if fault is KeyFault.REVOKED:
-        why, step = f"{who} is revoked.", NextStep("issue_key", "Issue a new key")
+        why = f"{who} is revoked."
+        step = NextStep("issue_key", "Issue a new key")
     elif fault is KeyFault.OWNER_INACTIVE:
-        why, step = f"{name} may not sign in.", NextStep("open_user", f"Let {name} sign in again", owner)
+        why = f"{name} may not sign in."
+        step = NextStep("open_user", f"Let {name} sign in again", owner)
     elif fault is KeyFault.LEFT_TEAM and key is not None:
         team = session.get(Team, key.team_id)
         alias = team.team_alias if team is not None else str(key.team_id)
         why = f"{who} is for team {alias}, and its owner {name} is not a member of it."
         step = NextStep("open_team", f"Add {name} to team {alias}", key.team_id)
     else:
-        why, step = f"{who} has expired.", NextStep("issue_key", "Issue a new key")
+        why = f"{who} has expired."
+        step = NextStep("issue_key", "Issue a new key")
     return Explanation(False, "identity", (RuleAnswer("identity", Verdict.REFUSES, why),), step)
 
 
@@ -127,7 +145,11 @@ def _of_server(asked: _Asked) -> Explanation:
         if rule is not Rule.OWNER or asked.principal.owner is not None
     )
     step = None if decision.allowed else _step(asked, decision.decided_by)
-    if decision.decided_by is Rule.GRANTS and not decision.allowed and authz.may_see(asked.principal, asked.server):
+    if (
+        decision.decided_by is Rule.GRANTS
+        and not decision.allowed
+        and authz.may_see(asked.principal, asked.server)
+    ):
         why = "It is shown to everybody, which lets nobody use it."
         rules += (RuleAnswer("view_all", Verdict.NOT_MET, why),)
     return Explanation(decision.allowed, decision.decided_by, rules, step)
@@ -150,7 +172,9 @@ def _with_tool(asked: _Asked, reached: Explanation, tool: str) -> Explanation:
     if asked.principal.key_id is not None:
         taken = authz.may_take_route(asked.principal, CALL_ROUTE)
         words = f"Its routes {'let it' if taken else 'do not let it'} call tools ({CALL_ROUTE})."
-        answers.append(RuleAnswer("allowed_routes", Verdict.PASSES if taken else Verdict.REFUSES, words))
+        answers.append(
+            RuleAnswer("allowed_routes", Verdict.PASSES if taken else Verdict.REFUSES, words)
+        )
     refusal = next((answer.rule for answer in answers if answer.verdict == Verdict.REFUSES), None)
     rules = (*reached.rules, *answers)
     if not reached.allowed or refusal is None:
@@ -160,7 +184,8 @@ def _with_tool(asked: _Asked, reached: Explanation, tool: str) -> Explanation:
 
 
 def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
-    row, who = asked.server.row, asked.who
+    row = asked.server.row
+    who = asked.who
     if rule is Rule.ACTIVE:
         state = {"active": "active", "pending_review": "waiting for review", "rejected": "rejected"}
         return f"The server is {state.get(row.approval_status, row.approval_status)}."
@@ -174,7 +199,11 @@ def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
         can = "can use the server" if verdict is Verdict.PASSES else "cannot use the server"
         return f"The key follows its owner, and {_owner_name(asked)} {can}."
     if rule is Rule.OPEN_TO_ALL:
-        return "The server is open to every key and person." if row.allow_all_keys else "The server is not open to all."
+        return (
+            "The server is open to every key and person."
+            if row.allow_all_keys
+            else "The server is not open to all."
+        )
     if rule is Rule.ADMIN_VIEW:
         if verdict is Verdict.GRANTS:
             return f"{who} has the role {asked.principal.role.label}, which reaches every server."
@@ -215,12 +244,17 @@ def _holder(asked: _Asked, level: Reach) -> str:
 
 def _covered_by(asked: _Asked, level: Reach) -> str:
     """How one level names the server."""
-    server_id, holder = asked.server.row.server_id, _holder(asked, level)
+    server_id = asked.server.row.server_id
+    holder = _holder(asked, level)
     if server_id in (level.explicit_servers or ()):
         return f"{holder} is granted the server"
     shared = level.access_group_ids & asked.server.access_group_ids
     if shared:
-        query = select(AccessGroup.name).where(AccessGroup.access_group_id.in_(shared)).order_by(AccessGroup.name)
+        query = (
+            select(AccessGroup.name)
+            .where(AccessGroup.access_group_id.in_(shared))
+            .order_by(AccessGroup.name)
+        )
         return f"{holder} is granted the access group {', '.join(asked.session.scalars(query))}"
     if level.toolset_ids:
         query = select(Toolset.toolset_name).where(Toolset.toolset_id.in_(level.toolset_ids))
@@ -230,7 +264,8 @@ def _covered_by(asked: _Asked, level: Reach) -> str:
 
 
 def _step(asked: _Asked, decided_by: Rule) -> NextStep:
-    row, judged = asked.server.row, asked.principal
+    row = asked.server.row
+    judged = asked.principal
     name = row.server_name or row.alias or row.server_id
     if decided_by is Rule.ACTIVE:
         return NextStep("open_server", f"Open {name}", row.server_id)
@@ -243,7 +278,9 @@ def _step(asked: _Asked, decided_by: Rule) -> NextStep:
         if team is None:
             who = _owner_name(asked) if follows else asked.who
             return NextStep("open_user", f"Grant {name} to {who}", judged.user_id)
-        return NextStep("open_team", f"Grant {name} to team {asked.names.get(('team', team), team)}", team)
+        return NextStep(
+            "open_team", f"Grant {name} to team {asked.names.get(('team', team), team)}", team
+        )
     levels = [level for route in judged.routes_of_access for level in route]
     if judged.team_id and not any(level.holder and level.holder[0] == "key" for level in levels):
         # The key itself sets no limit, so its team's grants are what is missing.
@@ -253,7 +290,8 @@ def _step(asked: _Asked, decided_by: Rule) -> NextStep:
 
 
 def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
-    row, judged = asked.server.row, asked.principal
+    row = asked.server.row
+    judged = asked.principal
     if refusal == "allowed_tools":
         return NextStep("edit_server", f"Allow {tool} on the server", row.server_id)
     if refusal == "allowed_routes" or (judged.key_id is not None and not judged.is_personal):
@@ -264,14 +302,23 @@ def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
         return NextStep("open_toolset", f"Add {tool} to the toolset", toolset)
     holder = next((level.holder for level in narrow if level.holder), None)
     if holder is not None and holder[0] == "team":
-        return NextStep("open_team", f"Change the tools of team {asked.names.get(holder, holder[1])}", holder[1])
+        return NextStep(
+            "open_team", f"Change the tools of team {asked.names.get(holder, holder[1])}", holder[1]
+        )
     who = asked.who if judged.key_id is None else _owner_name(asked)
     return NextStep("open_user", f"Change the tools of {who}", judged.user_id)
 
 
 def _names(session: Session, principal: Principal, judged: Principal) -> dict[tuple[str, str], str]:
-    """The names of the teams that the judged one, or the owner of a key, is in, and of that person."""
+    """The names of the teams that the judged one, or the owner of a key, is in, and of that
+    person."""
     teams = judged.team_ids | (judged.owner.team_ids if judged.owner is not None else frozenset())
     people = [judged.user_id] if judged.user_id is not None else []
-    named = {("team", i): choice.text for i, choice in pickers.name_teams(session, principal, teams).items()}
-    return named | {("user", i): choice.text for i, choice in pickers.name_people(session, principal, people).items()}
+    named = {
+        ("team", i): choice.text
+        for i, choice in pickers.name_teams(session, principal, teams).items()
+    }
+    return named | {
+        ("user", i): choice.text
+        for i, choice in pickers.name_people(session, principal, people).items()
+    }

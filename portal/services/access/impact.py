@@ -26,7 +26,8 @@ from portal.store.models import (
 
 @dataclass(frozen=True)
 class Impact:
-    """What hangs on a person, a team or an access group. `teams` and `people` are names, up to 20."""
+    """What hangs on a person, a team or an access group. `teams` and `people` are names, up to
+    20."""
 
     teams: tuple[str, ...]
     people: tuple[str, ...]
@@ -50,16 +51,25 @@ _NAME = func.coalesce(User.display_name, User.email, User.user_id)
 
 
 def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
-    """Its members, its keys, which go with it, and its members' own keys, which lose what they have through it."""
+    """Its members, its keys, which go with it, and its members' own keys, which lose what they have
+    through it."""
     authz.require(principal, Action.TEAM_READ)
-    members = select(User).join(TeamMember, TeamMember.user_id == User.user_id).where(TeamMember.team_id == team_id)
+    members = (
+        select(User)
+        .join(TeamMember, TeamMember.user_id == User.user_id)
+        .where(TeamMember.team_id == team_id)
+    )
     names = session.scalars(members.with_only_columns(_NAME).order_by(_NAME).limit(_MOST_NAMES))
     return Impact(
         teams=(),
         people=tuple(names),
         people_count=_count(session, TeamMember.user_id, TeamMember.team_id == team_id),
-        live_keys=_live_keys(session, _of_teams(TeamMember.team_id == team_id, ApiKey.team_id == team_id)),
-        servers=_count(session, Grant.server_id, Grant.holder_kind == "team", Grant.holder_id == team_id),
+        live_keys=_live_keys(
+            session, _of_teams(TeamMember.team_id == team_id, ApiKey.team_id == team_id)
+        ),
+        servers=_count(
+            session, Grant.server_id, Grant.holder_kind == "team", Grant.holder_id == team_id
+        ),
     )
 
 
@@ -68,9 +78,13 @@ def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
     authz.require(principal, Action.USER_READ)
     teams = select(Team.team_alias).join(TeamMember, TeamMember.team_id == Team.team_id)
     stored = select(UserCredential.server_id).where(UserCredential.user_id == user_id)
-    stored_for = stored.union(select(UserVariable.server_id).where(UserVariable.user_id == user_id)).subquery()
+    stored_for = stored.union(
+        select(UserVariable.server_id).where(UserVariable.user_id == user_id)
+    ).subquery()
     return Impact(
-        teams=tuple(session.scalars(teams.where(TeamMember.user_id == user_id).order_by(Team.team_alias))),
+        teams=tuple(
+            session.scalars(teams.where(TeamMember.user_id == user_id).order_by(Team.team_alias))
+        ),
         people=(),
         people_count=0,
         live_keys=_live_keys(session, ApiKey.user_id == user_id),
@@ -81,7 +95,9 @@ def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
 def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
     """Teams, people and keys that reach servers through it."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
-    servers = _count(session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id)
+    servers = _count(
+        session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id
+    )
     return _of_holders(session, Grant.access_group_id == group_id, servers)
 
 
@@ -93,18 +109,26 @@ def of_toolset(session: Session, principal: Principal, toolset_id: str) -> Impac
 
 
 def _of_holders(session: Session, mine: ColumnElement[bool], servers: int) -> Impact:
-    teams = select(Team.team_alias).join(Grant, (Grant.holder_kind == "team") & (Grant.holder_id == Team.team_id))
-    people = select(_NAME).join(Grant, (Grant.holder_kind == "user") & (Grant.holder_id == User.user_id))
+    teams = select(Team.team_alias).join(
+        Grant, (Grant.holder_kind == "team") & (Grant.holder_id == Team.team_id)
+    )
+    people = select(_NAME).join(
+        Grant, (Grant.holder_kind == "user") & (Grant.holder_id == User.user_id)
+    )
     keys, of_teams, of_people = (
-        select(Grant.holder_id).where(mine, Grant.holder_kind == kind) for kind in ("key", "team", "user")
+        select(Grant.holder_id).where(mine, Grant.holder_kind == kind)
+        for kind in ("key", "team", "user")
     )
     through = or_(
-        ApiKey.key_id.in_(keys), and_(authz.personal_keys(), ApiKey.user_id.in_(of_people)),
+        ApiKey.key_id.in_(keys),
+        and_(authz.personal_keys(), ApiKey.user_id.in_(of_people)),
         _of_teams(TeamMember.team_id.in_(of_teams), ApiKey.team_id.in_(of_teams)),
-    )  # fmt: skip
+    )
     return Impact(
         teams=tuple(session.scalars(teams.where(mine).distinct().order_by(Team.team_alias))),
-        people=tuple(session.scalars(people.where(mine).distinct().order_by(_NAME).limit(_MOST_NAMES))),
+        people=tuple(
+            session.scalars(people.where(mine).distinct().order_by(_NAME).limit(_MOST_NAMES))
+        ),
         people_count=_count(session, Grant.holder_id, mine, Grant.holder_kind == "user"),
         live_keys=_live_keys(session, through),
         servers=servers,
@@ -112,7 +136,8 @@ def _of_holders(session: Session, mine: ColumnElement[bool], servers: int) -> Im
 
 
 def of_own_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
-    """One of the caller's own keys. Raises `NotFound`, whether it is somebody else's or nobody's."""
+    """One of the caller's own keys. Raises `NotFound`, whether it is somebody else's or
+    nobody's."""
     authz.require(principal, Action.KEY_OWN)
     return _key(session, key_id, ApiKey.user_id == principal.user_id)
 
@@ -135,9 +160,15 @@ def _live_keys(session: Session, condition: ColumnElement[bool]) -> int:
 
 
 def _of_teams(members: ColumnElement[bool], keys: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The condition on `ApiKey` for the keys of teams, and for those that follow a member of one."""
-    return or_(keys, and_(authz.personal_keys(), ApiKey.user_id.in_(select(TeamMember.user_id).where(members))))
+    """The condition on `ApiKey` for the keys of teams, and for those that follow a member of
+    one."""
+    return or_(
+        keys,
+        and_(authz.personal_keys(), ApiKey.user_id.in_(select(TeamMember.user_id).where(members))),
+    )
 
 
-def _count(session: Session, column: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> int:
+def _count(
+    session: Session, column: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]
+) -> int:
     return session.scalar(select(func.count(column.distinct())).where(*conditions)) or 0

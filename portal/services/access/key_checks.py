@@ -14,8 +14,9 @@ from portal.store.models import ApiKey, User, now
 
 @dataclass(frozen=True)
 class KeysToLookAt:
-    """Ids of keys, oldest first: those that open nothing since their owner left their team, and those that work and
-    live longer than `most_days`, the days that the settings allow (None for any)."""
+    """Ids of keys, oldest first: those that open nothing since their owner left their team, and
+    those that work and live longer than `most_days`, the days that the settings allow (None for
+    any)."""
 
     left_team: tuple[str, ...]
     too_long: tuple[str, ...]
@@ -25,14 +26,21 @@ class KeysToLookAt:
 def find_keys_to_look_at(session: Session, principal: Principal) -> KeysToLookAt:
     """The keys that an Admin should revoke or replace."""
     authz.require(principal, Action.KEY_READ)
-    at, most_days = now(), load_preferences(session).key_max_age_days
-    alive = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at))
+    at = now()
+    most_days = load_preferences(session).key_max_age_days
+    alive = and_(
+        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
+    )
     of_leavers = and_(alive, User.is_active, ApiKey.team_id.is_not(None), ~authz.owner_is_member())
     left = select(ApiKey.key_id).join(User, User.user_id == ApiKey.user_id).where(of_leavers)
     oldest_first = (ApiKey.created_at, ApiKey.key_id)
     too_long: tuple[str, ...] = ()
     if most_days is not None:
-        works = select(ApiKey.key_id, ApiKey.created_at, ApiKey.expires_at).where(authz.working_keys(at))
+        works = select(ApiKey.key_id, ApiKey.created_at, ApiKey.expires_at).where(
+            authz.working_keys(at)
+        )
         rows = session.execute(works.order_by(*oldest_first))
-        too_long = tuple(r.key_id for r in rows if not authz.key_complies(most_days, r.created_at, r.expires_at))
+        too_long = tuple(
+            r.key_id for r in rows if not authz.key_complies(most_days, r.created_at, r.expires_at)
+        )
     return KeysToLookAt(tuple(session.scalars(left.order_by(*oldest_first))), too_long, most_days)

@@ -1,4 +1,5 @@
-"""What API keys reach, in words and numbers: for lists of keys, and for one that is not made yet."""
+"""What API keys reach, in words and numbers: for lists of keys, and for one that is not made
+yet."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ _MOST_NAMES = 12
 class KeyReach:
     """What a key reaches at this moment: how many servers, and why, in words for people.
 
-    `basis` says it for programs: `owner` it reaches what its owner reaches, `owner_and_limits` no more than both its
-    owner and its own grants (or its team), `grants` its own grants, `team` what its team is granted, `role` its owner's
-    role reaches every server, `open` only the servers that are open to everyone, `nothing` it opens nothing.
+    `basis` says it for programs: `owner` it reaches what its owner reaches, `owner_and_limits` no
+    more than both its owner and its own grants (or its team), `grants` its own grants, `team` what
+    its team is granted, `role` its owner's role reaches every server, `open` only the servers that
+    are open to everyone, `nothing` it opens nothing.
     """
 
     basis: str
@@ -33,7 +35,8 @@ class KeyReach:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a key that is not made yet would reach: the first names, by name, and how many there are."""
+    """What a key that is not made yet would reach: the first names, by name, and how many there
+    are."""
 
     names: tuple[str, ...]
     server_count: int
@@ -43,49 +46,86 @@ class Preview:
     team_alias: str | None
 
 
-def describe_reaches(session: Session, principal: Principal, rows: Sequence[ApiKey]) -> dict[str, KeyReach]:
-    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for no permission: who
-    may see the keys is asked before."""
+def describe_reaches(
+    session: Session, principal: Principal, rows: Sequence[ApiKey]
+) -> dict[str, KeyReach]:
+    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for
+    no permission: who may see the keys is asked before."""
     judged = judge_keys(session, [row.key_id for row in rows], principal.address)
-    teams, people = _aliases(session, rows), _names(session, rows, principal)
+    teams = _aliases(session, rows)
+    people = _names(session, rows, principal)
     counts: dict[Horizon, int] = {}
     found = {}
     for row in rows:
         fault, key = judged[row.key_id]
         if fault is not None:
-            why = _why_nothing(fault, people.get(row.user_id or "", ""), teams.get(row.team_id or "", ""))
+            why = _why_nothing(
+                fault, people.get(row.user_id or "", ""), teams.get(row.team_id or "", "")
+            )
             found[row.key_id] = KeyReach("nothing", why, 0)
             continue
         horizon = authz.horizon(key)
         if horizon not in counts:
             counts[horizon] = _count(session, key)
-        basis, why = _basis(row, key, people.get(row.user_id or "", ""), teams.get(row.team_id or "", ""))
+        basis, why = _basis(
+            row, key, people.get(row.user_id or "", ""), teams.get(row.team_id or "", "")
+        )
         found[row.key_id] = KeyReach(basis, why, counts[horizon])
     return found
 
 
-def preview_own(session: Session, principal: Principal, *, team_id: str | None, server_ids: Collection[str]) -> Preview:
-    """What a key of the caller's own would reach with this team and these servers; ones that they may not name count
-    for nothing here, and are refused when the key is made."""
+def preview_own(
+    session: Session, principal: Principal, *, team_id: str | None, server_ids: Collection[str]
+) -> Preview:
+    """What a key of the caller's own would reach with this team and these servers; ones that they
+    may not name count for nothing here, and are refused when the key is made."""
     authz.require(principal, Action.KEY_OWN)
     chosen = _resolved(session, server_ids)
-    own = Reach(server_ids=chosen, names_anything=bool(server_ids), explicit_servers=chosen if server_ids else None)
+    own = Reach(
+        server_ids=chosen,
+        names_anything=bool(server_ids),
+        explicit_servers=chosen if server_ids else None,
+    )
     is_member = team_id is not None and team_id in principal.team_ids
     team = (
-        holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups() if is_member and team_id else None
+        holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups()
+        if is_member and team_id
+        else None
     )
     asking = Principal(
-        name=principal.name, role=principal.role, user_id=principal.user_id, key_id="new", team_id=team_id,
-        is_internal=principal.is_internal, address=principal.address,
-    )  # fmt: skip
+        name=principal.name,
+        role=principal.role,
+        user_id=principal.user_id,
+        key_id="new",
+        team_id=team_id,
+        is_internal=principal.is_internal,
+        address=principal.address,
+    )
     key = authz.reach_of_key(asking, own=own, own_groups=None, team=team, owner=principal)
-    usable = select(Server.server_name, Server.alias, Server.server_id).where(authz.usable_servers(key))
+    usable = select(Server.server_name, Server.alias, Server.server_id).where(
+        authz.usable_servers(key)
+    )
     names = [
-        name or alias or i for name, alias, i in session.execute(usable.order_by(Server.sort_key).limit(_MOST_NAMES))
+        name or alias or i
+        for name, alias, i in session.execute(usable.order_by(Server.sort_key).limit(_MOST_NAMES))
     ]
-    open_to_all = select(func.count()).select_from(Server).where(authz.usable_servers(key), Server.allow_all_keys)
-    alias = session.scalar(select(Team.team_alias).where(Team.team_id == team_id)) if is_member else None
-    return Preview(tuple(names), _count(session, key), session.scalar(open_to_all) or 0, bool(server_ids), alias)
+    open_to_all = (
+        select(func.count())
+        .select_from(Server)
+        .where(authz.usable_servers(key), Server.allow_all_keys)
+    )
+    alias = (
+        session.scalar(select(Team.team_alias).where(Team.team_id == team_id))
+        if is_member
+        else None
+    )
+    return Preview(
+        tuple(names),
+        _count(session, key),
+        session.scalar(open_to_all) or 0,
+        bool(server_ids),
+        alias,
+    )
 
 
 def _resolved(session: Session, server_ids: Collection[str]) -> frozenset[str]:
@@ -99,7 +139,10 @@ def _resolved(session: Session, server_ids: Collection[str]) -> frozenset[str]:
 
 
 def _count(session: Session, key: Principal) -> int:
-    return session.scalar(select(func.count()).select_from(Server).where(authz.usable_servers(key))) or 0
+    return (
+        session.scalar(select(func.count()).select_from(Server).where(authz.usable_servers(key)))
+        or 0
+    )
 
 
 def _aliases(session: Session, rows: Sequence[ApiKey]) -> Mapping[str, str]:
@@ -125,8 +168,8 @@ def _why_nothing(fault: KeyFault, owner: str, team: str) -> str:
         KeyFault.EXPIRED: "Nothing: it has expired.",
         KeyFault.OWNER_INACTIVE: f"Nothing: {owner} may not sign in.",
         KeyFault.LEFT_TEAM: (
-            f"Nothing: {'you are' if you else f'{owner} is'} not a member of team {team}. It works again once "
-            f"{'you are' if you else 'they are'}."
+            f"Nothing: {'you are' if you else f'{owner} is'} not a member of team {team}. It works"
+            f" again once {'you are' if you else 'they are'}."
         ),
     }[fault]
 
@@ -140,7 +183,10 @@ def _basis(row: ApiKey, key: Principal, owner: str, team: str) -> tuple[str, str
             return "owner", f"Follows {owner}: whatever {owner} can use."
         limits = [f"what team {team} is granted"] if row.team_id else []
         limits = [*limits, "the servers it names"] if has_own else limits
-        return "owner_and_limits", f"Limited to {' and '.join(limits) or 'what it names'}, and follows {owner}."
+        return (
+            "owner_and_limits",
+            f"Limited to {' and '.join(limits) or 'what it names'}, and follows {owner}.",
+        )
     set_by = ", set by an Admin" if row.set_by == SetBy.ADMIN else ""
     if key.role.has_admin_view and key.only_servers is None:
         return "role", f"Every server, by the role {key.role.label} of its owner."

@@ -82,16 +82,29 @@ class IssuedKey:
 
 
 def list_keys(
-    session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, sort: str = "", unused: bool = False
+    session: Session,
+    principal: Principal,
+    *,
+    cursor: str = "",
+    limit: int = 50,
+    sort: str = "",
+    unused: bool = False,
 ) -> Page[KeyView]:
-    """Everybody's keys, by id or sorted by `age` (the oldest first) or `last_used` (never, then longest ago, first);
-    with `unused` only those that were never used. Raises `InvalidInput` for another way to sort."""
+    """Everybody's keys, by id or sorted by `age` (the oldest first) or `last_used` (never, then
+    longest ago, first); with `unused` only those that were never used. Raises `InvalidInput` for
+    another way to sort."""
     authz.require(principal, Action.KEY_READ)
     return _listed(session, principal, select(ApiKey), cursor, limit, sort, unused=unused)
 
 
 def list_own_keys(
-    session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, sort: str = "", unused: bool = False
+    session: Session,
+    principal: Principal,
+    *,
+    cursor: str = "",
+    limit: int = 50,
+    sort: str = "",
+    unused: bool = False,
 ) -> Page[KeyView]:
     """The caller's own keys, as `list_keys` lists them."""
     authz.require(principal, Action.KEY_OWN_READ)
@@ -111,21 +124,29 @@ def get_current_key(session: Session, principal: Principal) -> KeyView | None:
     return _shown(session, principal, [row])[0] if row else None
 
 
-def issue_key(session: Session, principal: Principal, draft: KeyDraft, *, secret: str | None = None) -> IssuedKey:
+def issue_key(
+    session: Session, principal: Principal, draft: KeyDraft, *, secret: str | None = None
+) -> IssuedKey:
     """Make a key for anybody. `secret` is given only where the operator brings the first key."""
     authz.require(principal, Action.KEY_MANAGE)
     if draft.follows_owner and draft.user_id is None:
-        raise InvalidRequest("A key follows its owner only where it has one.", field="follows_owner")
-    return _issue(session, principal, draft, secret, SetBy.OWNER if draft.follows_owner else SetBy.ADMIN)
+        raise InvalidRequest(
+            "A key follows its owner only where it has one.", field="follows_owner"
+        )
+    return _issue(
+        session, principal, draft, secret, SetBy.OWNER if draft.follows_owner else SetBy.ADMIN
+    )
 
 
 def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> IssuedKey:
-    """Make a key for oneself, never wider than oneself: one's own team's, within what one can use, not unrestricted
-    where one is restricted. It follows the caller's access from then on, and ends with the key it was issued with."""
+    """Make a key for oneself, never wider than oneself: one's own team's, within what one can use,
+    not unrestricted where one is restricted. It follows the caller's access from then on, and ends
+    with the key it was issued with."""
     authz.require(principal, Action.KEY_OWN)
     if draft.follows_owner is False:
         raise InvalidRequest(
-            "A key of your own follows your access. Only an Admin can issue one that does not.", field="follows_owner"
+            "A key of your own follows your access. Only an Admin can issue one that does not.",
+            field="follows_owner",
         )
     if draft.team_id and draft.team_id not in principal.team_ids:
         raise LookOnly("You are not a member of this team.")
@@ -135,21 +156,28 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
     if principal.key_id is not None and not permission.mcp_servers:
         raise Forbidden("Sign in to issue a key, or name the servers it is for.")
     draft = replace(
-        draft, user_id=principal.user_id, object_permission=permission, access_group_ids=(),
+        draft,
+        user_id=principal.user_id,
+        object_permission=permission,
+        access_group_ids=(),
         expires_at=_own_expiry(session, principal, draft.expires_at),
-    )  # fmt: skip
+    )
     set_by = _set_by(session, principal, permission)
     return _issue(session, principal, draft, None, set_by, issued_with=principal.key_id)
 
 
 def change_key(
-    session: Session, principal: Principal, key_id: str, changes: Mapping[str, object],
-    permission: ObjectPermission | None, access_group_ids: Collection[str] | None,
-) -> KeyView:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    key_id: str,
+    changes: Mapping[str, object],
+    permission: ObjectPermission | None,
+    access_group_ids: Collection[str] | None,
+) -> KeyView:
     """Change what is named: `key_alias`, `allowed_routes`, `expires_at`, `follows_owner`, grants.
 
-    Grants that an Admin changes stand by themselves from then on, unless `follows_owner` says that the key goes on to
-    reach no more than its owner; grants that are taken away leave that as it is.
+    Grants that an Admin changes stand by themselves from then on, unless `follows_owner` says that
+    the key goes on to reach no more than its owner; grants that are taken away leave that as it is.
     """
     authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
@@ -158,7 +186,9 @@ def change_key(
     if "expires_at" in changes and changes["expires_at"] != row.expires_at:
         _check_age(session, row.created_at, changes["expires_at"])
     if changes.get("follows_owner") and row.user_id is None:
-        raise InvalidRequest("A key follows its owner only where it has one.", field="follows_owner")
+        raise InvalidRequest(
+            "A key follows its owner only where it has one.", field="follows_owner"
+        )
     for name in ("key_alias", "expires_at"):
         if name in changes:
             setattr(row, name, changes[name])
@@ -167,7 +197,13 @@ def change_key(
         if ends is not None and (issued.expires_at is None or issued.expires_at > ends):
             issued.expires_at = ends
             audit.record(
-                session, principal, "API key changed", "key", issued.key_id, name=_called(issued), ended_with=key_id
+                session,
+                principal,
+                "API key changed",
+                "key",
+                issued.key_id,
+                name=_called(issued),
+                ended_with=key_id,
             )
     routes = changes.get("allowed_routes", row.allowed_routes)
     row.allowed_routes = list(routes) if isinstance(routes, list | tuple) else []
@@ -176,11 +212,16 @@ def change_key(
     is_set = (granted.object_permission, granted.access_group_ids)
     if changes.get("follows_owner") is not None:
         row.set_by = SetBy.OWNER if changes["follows_owner"] else SetBy.ADMIN
-    elif is_set != (before.object_permission, before.access_group_ids) and is_set != (ObjectPermission(), ()):
+    elif is_set != (before.object_permission, before.access_group_ids) and is_set != (
+        ObjectPermission(),
+        (),
+    ):
         row.set_by = SetBy.ADMIN
     after = _views(session, [row])[0]
     differences = audit.changed(before, after)
-    audit.record(session, principal, "API key changed", "key", key_id, name=_called(row), changes=differences)
+    audit.record(
+        session, principal, "API key changed", "key", key_id, name=_called(row), changes=differences
+    )
     session.flush()
     return _shown(session, principal, [row])[0]
 
@@ -196,12 +237,21 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
         if ended.revoked_at is None:
             ended.revoked_at = now()
             said: dict[str, Any] = {} if ended is row else {"ended_with": key_id}
-            audit.record(session, principal, "API key revoked", "key", ended.key_id, name=_called(ended), **said)
+            audit.record(
+                session,
+                principal,
+                "API key revoked",
+                "key",
+                ended.key_id,
+                name=_called(ended),
+                **said,
+            )
     session.flush()
 
 
 def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
-    """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any other."""
+    """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any
+    other."""
     authz.require(principal, Action.KEY_OWN)
     row = session.get(ApiKey, key_id)
     if row is None or row.user_id != principal.user_id:
@@ -212,34 +262,51 @@ def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
 
 
 def sweep_keys(session: Session, _principal: Principal) -> None:
-    """Delete keys a week after they expired, so that those which clients get for an hour do not pile up in lists."""
+    """Delete keys a week after they expired, so that those which clients get for an hour do not
+    pile up in lists."""
     over = ApiKey.expires_at <= now() - _SHOWN_AFTERWARDS
     remove_grants_of_keys(session, over)
     session.execute(delete(ApiKey).where(over))
 
 
 def _issue(
-    session: Session, principal: Principal, draft: KeyDraft, secret: str | None, set_by: SetBy, *,
+    session: Session,
+    principal: Principal,
+    draft: KeyDraft,
+    secret: str | None,
+    set_by: SetBy,
+    *,
     issued_with: str | None = None,
-) -> IssuedKey:  # fmt: skip
+) -> IssuedKey:
     _check_holders(session, draft)
     if draft.expires_at is not None and draft.expires_at <= now():
-        raise InvalidRequest("The key would have expired already. Choose a later time.", field="expires_at")
+        raise InvalidRequest(
+            "The key would have expired already. Choose a later time.", field="expires_at"
+        )
     if secret is None:  # the operator's first key is theirs to end
         _check_age(session, now(), draft.expires_at)
     _check_routes(draft.allowed_routes)
     key = secret or f"sk-{secrets.token_urlsafe(32)}"
     row = ApiKey(
-        key_alias=draft.key_alias, key_hash=hash_key(key), key_prefix=key[:_PREFIX_LENGTH], user_id=draft.user_id,
-        team_id=draft.team_id, allowed_routes=list(draft.allowed_routes), expires_at=draft.expires_at,
-        set_by=set_by, issued_with=issued_with, issued_by=principal.key_issued_by or principal.user_id,
-    )  # fmt: skip
+        key_alias=draft.key_alias,
+        key_hash=hash_key(key),
+        key_prefix=key[:_PREFIX_LENGTH],
+        user_id=draft.user_id,
+        team_id=draft.team_id,
+        allowed_routes=list(draft.allowed_routes),
+        expires_at=draft.expires_at,
+        set_by=set_by,
+        issued_with=issued_with,
+        issued_by=principal.key_issued_by or principal.user_id,
+    )
     session.add(row)
     session.flush()
     replace_grants(session, ("key", row.key_id), draft.object_permission, draft.access_group_ids)
     view = _views(session, [row])[0]
     changes = audit.changed(None, view)
-    audit.record(session, principal, "API key issued", "key", row.key_id, name=_called(row), changes=changes)
+    audit.record(
+        session, principal, "API key issued", "key", row.key_id, name=_called(row), changes=changes
+    )
     session.flush()
     return IssuedKey(_shown(session, principal, [row])[0], key)
 
@@ -262,15 +329,21 @@ def _check_holders(session: Session, draft: KeyDraft) -> None:
         raise InvalidRequest("There is no such team.", field="team_id")
     if not draft.user_id and not draft.team_id:
         raise InvalidRequest("A key belongs to a user, a team, or both.", field="user_id")
-    if draft.user_id and draft.team_id and session.get(TeamMember, (draft.team_id, draft.user_id)) is None:
+    if (
+        draft.user_id
+        and draft.team_id
+        and session.get(TeamMember, (draft.team_id, draft.user_id)) is None
+    ):
         raise InvalidRequest(
-            "The owner is not a member of this team, so the key would open nothing. Add them to the team first, or "
-            "leave out one of the two.",
+            "The owner is not a member of this team, so the key would open nothing. Add them to the"
+            " team first, or leave out one of the two.",
             field="team_id",
         )
 
 
-def _within_own(session: Session, principal: Principal, permission: ObjectPermission) -> ObjectPermission:
+def _within_own(
+    session: Session, principal: Principal, permission: ObjectPermission
+) -> ObjectPermission:
     """`permission` where it names what the caller may use, narrowed to the tools they may call."""
     if permission.mcp_access_groups or permission.mcp_toolsets:
         raise LookOnly("Name servers: only an Admin can grant access groups and toolsets to a key.")
@@ -280,8 +353,12 @@ def _within_own(session: Session, principal: Principal, permission: ObjectPermis
     except InvalidRequest:
         if authz.has_admin_view(principal):
             raise
-        raise LookOnly(_NOT_YOURS) from None  # as for a server that is there, so that ids cannot be guessed
-    usable = select(Server).where(Server.server_id.in_(ids.values()), authz.usable_servers(principal))
+        raise LookOnly(
+            _NOT_YOURS
+        ) from None  # as for a server that is there, so that ids cannot be guessed
+    usable = select(Server).where(
+        Server.server_id.in_(ids.values()), authz.usable_servers(principal)
+    )
     rows = list(session.scalars(usable))
     if len(rows) < len(set(ids.values())):
         raise LookOnly(_NOT_YOURS)
@@ -290,18 +367,24 @@ def _within_own(session: Session, principal: Principal, permission: ObjectPermis
     for row in rows:
         group_ids = frozenset(group.access_group_id for group in groups[row.server_id])
         own = authz.allowed_tool_names(principal, authz.ServerFacts(row, group_ids))
-        if own is not None and not own.issuperset(tools.setdefault(row.server_id, tuple(sorted(own)))):
+        if own is not None and not own.issuperset(
+            tools.setdefault(row.server_id, tuple(sorted(own)))
+        ):
             raise LookOnly("You may not call one of these tools yourself.")
     return replace(permission, mcp_tool_permissions=tools)
 
 
 def _set_by(session: Session, principal: Principal, permission: ObjectPermission) -> SetBy:
-    """A key of one's own follows its owner. Only what an Admin granted to the very key that issues it, and not to the
-    owner, stands as that grant does."""
+    """A key of one's own follows its owner. Only what an Admin granted to the very key that issues
+    it, and not to the owner, stands as that grant does."""
     if principal.key_id is None:
         return SetBy.OWNER
     try:
-        _within_own(session, principal_for_user(session, str(principal.user_id), principal.address), permission)
+        _within_own(
+            session,
+            principal_for_user(session, str(principal.user_id), principal.address),
+            permission,
+        )
     except (Forbidden, InvalidRequest):
         asking = session.get(ApiKey, principal.key_id)
         return SetBy.OWNER if asking is not None and asking.set_by == SetBy.OWNER else SetBy.ADMIN
@@ -317,16 +400,21 @@ def _own_expiry(session: Session, principal: Principal, wanted: datetime | None)
 def _check_age(session: Session, created_at: datetime, ends: object) -> None:
     """Raise `InvalidRequest` where keys have to end and this one would not, or too late."""
     most = load_preferences(session).key_max_age_days
-    if most is not None and not authz.key_complies(most, created_at, ends if isinstance(ends, datetime) else None):
+    if most is not None and not authz.key_complies(
+        most, created_at, ends if isinstance(ends, datetime) else None
+    ):
         raise InvalidRequest(
-            f"API keys end after {most} days at most. Choose an end within that time.", field="expires_at"
+            f"API keys end after {most} days at most. Choose an end within that time.",
+            field="expires_at",
         )
 
 
 def _check_routes(routes: object) -> None:
     for route in routes if isinstance(routes, list | tuple) else ():
         if not (isinstance(route, str) and route.startswith("/v1/")):
-            raise InvalidInput("A route begins with /v1/, for example /v1/mcp/server.", field="allowed_routes")
+            raise InvalidInput(
+                "A route begins with /v1/, for example /v1/mcp/server.", field="allowed_routes"
+            )
 
 
 def _called(row: ApiKey) -> str:
@@ -341,8 +429,15 @@ def _find(session: Session, key_id: str) -> ApiKey:
 
 
 def _listed(
-    session: Session, principal: Principal, query: Select[ApiKey], cursor: str, limit: int, sort: str, *, unused: bool
-) -> Page[KeyView]:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    query: Select[ApiKey],
+    cursor: str,
+    limit: int,
+    sort: str,
+    *,
+    unused: bool,
+) -> Page[KeyView]:
     if sort not in _ORDERS:
         raise InvalidInput("Sort by age or last_used.", field="sort")
     if unused:
@@ -358,7 +453,9 @@ def _listed(
 _ORDERS: Mapping[str, ColumnElement[datetime] | None] = {
     "": None,
     "age": ApiKey.created_at.expression,
-    "last_used": func.coalesce(ApiKey.last_used_at, literal(datetime(1970, 1, 1, tzinfo=UTC), UtcDateTime)),
+    "last_used": func.coalesce(
+        ApiKey.last_used_at, literal(datetime(1970, 1, 1, tzinfo=UTC), UtcDateTime)
+    ),
 }
 
 
@@ -376,9 +473,18 @@ def _views(session: Session, rows: Sequence[ApiKey]) -> list[KeyView]:
 
 def _view(row: ApiKey, held: Holdings, most_days: int | None) -> KeyView:
     return KeyView(
-        key_id=row.key_id, key_alias=row.key_alias, key_prefix=row.key_prefix, user_id=row.user_id,
-        team_id=row.team_id, allowed_routes=tuple(row.allowed_routes), object_permission=held.permission,
-        access_group_ids=held.access_group_ids, expires_at=row.expires_at, last_used_at=row.last_used_at,
-        revoked_at=row.revoked_at, created_at=row.created_at, follows_owner=row.set_by == SetBy.OWNER,
+        key_id=row.key_id,
+        key_alias=row.key_alias,
+        key_prefix=row.key_prefix,
+        user_id=row.user_id,
+        team_id=row.team_id,
+        allowed_routes=tuple(row.allowed_routes),
+        object_permission=held.permission,
+        access_group_ids=held.access_group_ids,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+        created_at=row.created_at,
+        follows_owner=row.set_by == SetBy.OWNER,
         complies=authz.key_complies(most_days, row.created_at, row.expires_at),
-    )  # fmt: skip
+    )

@@ -1,4 +1,5 @@
-"""Where people signed in with their password of late: there, nobody locks them out by trying passwords elsewhere."""
+"""Where people signed in with their password of late: there, nobody locks them out by trying
+passwords elsewhere."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ class Known(StrEnum):
 
 
 def note(session: Session, user_id: str, device: str, address: str | None) -> None:
-    """Remember that a person signed in: in the browser that holds the secret `device`, and at an address."""
+    """Remember that a person signed in: in the browser that holds the secret `device`, and at an
+    address."""
     for kind, mark in _marks(device, address):
         session.merge(KnownSignIn(user_id=user_id, kind=kind.value, mark_hash=mark, seen_at=now()))
         session.flush()
@@ -36,13 +38,18 @@ def note(session: Session, user_id: str, device: str, address: str | None) -> No
         )
         session.execute(
             delete(KnownSignIn).where(
-                KnownSignIn.user_id == user_id, KnownSignIn.kind == kind.value, KnownSignIn.mark_hash.not_in(latest)
+                KnownSignIn.user_id == user_id,
+                KnownSignIn.kind == kind.value,
+                KnownSignIn.mark_hash.not_in(latest),
             )
         )
 
 
-def find(session: Session, emails: Sequence[str], device: str | None, address: str | None) -> Known | None:
-    """How the person who has one of `emails` is known here, the browser before the address; None where they are not."""
+def find(
+    session: Session, emails: Sequence[str], device: str | None, address: str | None
+) -> Known | None:
+    """How the person who has one of `emails` is known here, the browser before the address; None
+    where they are not."""
     at = now()
     conditions = [
         (KnownSignIn.kind == kind.value)
@@ -68,7 +75,11 @@ def forget(session: Session, user_id: str) -> None:
 def sweep(session: Session) -> None:
     """Delete what was not seen for too long."""
     for kind, lifetime in _LIFETIMES.items():
-        session.execute(delete(KnownSignIn).where(KnownSignIn.kind == kind, KnownSignIn.seen_at <= now() - lifetime))
+        session.execute(
+            delete(KnownSignIn).where(
+                KnownSignIn.kind == kind, KnownSignIn.seen_at <= now() - lifetime
+            )
+        )
 
 
 def _marks(device: str | None, address: str | None) -> list[tuple[Known, str]]:

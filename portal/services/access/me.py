@@ -25,11 +25,16 @@ class CallerView:
 
 
 def describe_caller(session: Session, principal: Principal) -> CallerView:
-    """The caller's own record. Asks for no permission: everybody may know what they are and may use."""
+    """The caller's own record. Asks for no permission: everybody may know what they are and may
+    use."""
     teams = session.execute(
-        select(Team.team_id, Team.team_alias).where(Team.team_id.in_(principal.team_ids)).order_by(Team.team_alias)
+        select(Team.team_id, Team.team_alias)
+        .where(Team.team_id.in_(principal.team_ids))
+        .order_by(Team.team_alias)
     )
-    usable = select(Server.server_id).where(authz.usable_servers(principal)).order_by(Server.server_id)
+    usable = (
+        select(Server.server_id).where(authz.usable_servers(principal)).order_by(Server.server_id)
+    )
     return CallerView(
         user=get_self(session, principal),
         key=get_current_key(session, principal),

@@ -1,4 +1,5 @@
-"""What forms offer to choose from: servers, people and teams, found by a few letters and named by their ids."""
+"""What forms offer to choose from: servers, people and teams, found by a few letters and named by
+their ids."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that can be chosen: its id, its name, and what tells it from others of that name."""
+    """Something that can be chosen: its id, its name, and what tells it from others of that
+    name."""
 
     value: str
     text: str
@@ -37,8 +39,11 @@ class Membership:
 
 
 def find_servers(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 50 servers that the caller can use, by a part of name, alias or description; all of them for a blank."""
-    query = select(Server.server_id, Server.server_name, Server.alias).where(authz.usable_servers(principal))
+    """Up to 50 servers that the caller can use, by a part of name, alias or description; all of
+    them for a blank."""
+    query = select(Server.server_id, Server.server_name, Server.alias).where(
+        authz.usable_servers(principal)
+    )
     if text.strip():
         query = query.where(_holds(text, Server.server_name, Server.alias, Server.description))
     rows = session.execute(query.order_by(Server.sort_key, Server.server_id).limit(MOST_SERVERS))
@@ -52,7 +57,9 @@ def name_servers(session: Session, principal: Principal, ids: Collection[str]) -
         rows = session.scalars(select(Server).where(Server.server_id.in_(part))).all()
         groups = queries.groups_of(session, rows)
         for row in rows:
-            facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+            facts = ServerFacts(
+                row, frozenset(group.access_group_id for group in groups[row.server_id])
+            )
             if authz.may(principal, Action.SERVER_READ, facts):
                 found[row.server_id] = _server(row.server_id, row.server_name, row.alias)
     return found
@@ -65,7 +72,9 @@ def find_people(session: Session, principal: Principal, text: str) -> list[Choic
     if text.strip():
         query = query.where(_holds(text, User.email, User.display_name))
     rows = session.execute(
-        query.order_by(func.coalesce(User.email, User.display_name), User.user_id).limit(MOST_OTHERS)
+        query.order_by(func.coalesce(User.email, User.display_name), User.user_id).limit(
+            MOST_OTHERS
+        )
     )
     return [_person(*row) for row in rows]
 
@@ -75,7 +84,9 @@ def name_people(session: Session, principal: Principal, ids: Collection[str]) ->
     authz.require(principal, Action.USER_READ)
     query = select(User.user_id, User.display_name, User.email)
     return {
-        row[0]: _person(*row) for part in _chunks(ids) for row in session.execute(query.where(User.user_id.in_(part)))
+        row[0]: _person(*row)
+        for part in _chunks(ids)
+        for row in session.execute(query.where(User.user_id.in_(part)))
     }
 
 
@@ -85,7 +96,9 @@ def find_teams(session: Session, principal: Principal, text: str) -> list[Choice
     query = select(Team.team_id, Team.team_alias)
     if text.strip():
         query = query.where(_holds(text, Team.team_alias))
-    return [Choice(*row) for row in session.execute(query.order_by(Team.team_alias).limit(MOST_OTHERS))]
+    return [
+        Choice(*row) for row in session.execute(query.order_by(Team.team_alias).limit(MOST_OTHERS))
+    ]
 
 
 def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
@@ -93,17 +106,24 @@ def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> 
     known = set(ids) if authz.may(principal, Action.TEAM_READ) else set(ids) & principal.team_ids
     query = select(Team.team_id, Team.team_alias)
     return {
-        row[0]: Choice(*row) for part in _chunks(known) for row in session.execute(query.where(Team.team_id.in_(part)))
+        row[0]: Choice(*row)
+        for part in _chunks(known)
+        for row in session.execute(query.where(Team.team_id.in_(part)))
     }
 
 
 def find_keys(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 20 API keys by a part of their name, their owner's or their beginning; the first ones for a blank."""
+    """Up to 20 API keys by a part of their name, their owner's or their beginning; the first ones
+    for a blank."""
     authz.require(principal, Action.KEY_READ)
     query = _keys()
     if text.strip():
-        query = query.where(_holds(text, ApiKey.key_alias, ApiKey.key_prefix, User.email, User.display_name))
-    rows = session.execute(query.order_by(ApiKey.key_alias, ApiKey.key_prefix, ApiKey.key_id).limit(MOST_OTHERS))
+        query = query.where(
+            _holds(text, ApiKey.key_alias, ApiKey.key_prefix, User.email, User.display_name)
+        )
+    rows = session.execute(
+        query.order_by(ApiKey.key_alias, ApiKey.key_prefix, ApiKey.key_id).limit(MOST_OTHERS)
+    )
     return [_key(*row) for row in rows]
 
 
@@ -111,7 +131,9 @@ def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> d
     """The API keys behind `ids`."""
     authz.require(principal, Action.KEY_READ)
     return {
-        row[0]: _key(*row) for part in _chunks(ids) for row in session.execute(_keys().where(ApiKey.key_id.in_(part)))
+        row[0]: _key(*row)
+        for part in _chunks(ids)
+        for row in session.execute(_keys().where(ApiKey.key_id.in_(part)))
     }
 
 
@@ -126,7 +148,11 @@ def list_toolsets(session: Session, principal: Principal) -> list[Choice]:
 def name_groups(session: Session, principal: Principal, ids: Collection[str]) -> list[str]:
     """The sorted names of the access groups behind `ids`."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
-    query = select(AccessGroup.name).where(AccessGroup.access_group_id.in_(ids)).order_by(AccessGroup.name)
+    query = (
+        select(AccessGroup.name)
+        .where(AccessGroup.access_group_id.in_(ids))
+        .order_by(AccessGroup.name)
+    )
     return list(session.scalars(query))
 
 
@@ -143,7 +169,9 @@ def list_memberships(session: Session, principal: Principal, user_id: str) -> li
 
 
 def _server(server_id: str, name: str | None, alias: str | None) -> Choice:
-    return Choice(server_id, name or alias or server_id, alias if name and alias and alias != name else "")
+    return Choice(
+        server_id, name or alias or server_id, alias if name and alias and alias != name else ""
+    )
 
 
 def _keys() -> Select[str, str | None, str, str | None, str | None]:
@@ -151,7 +179,9 @@ def _keys() -> Select[str, str | None, str, str | None, str | None]:
     return select(*columns).outerjoin(User, User.user_id == ApiKey.user_id)
 
 
-def _key(key_id: str, alias: str | None, prefix: str, name: str | None, email: str | None) -> Choice:
+def _key(
+    key_id: str, alias: str | None, prefix: str, name: str | None, email: str | None
+) -> Choice:
     note = ", ".join(filter(None, (f"{prefix}…" if alias else "", name or email)))
     return Choice(key_id, alias or f"{prefix}…", note)
 
@@ -161,8 +191,11 @@ def _person(user_id: str, name: str | None, email: str | None) -> Choice:
 
 
 def _holds(text: str, *columns: Any) -> ColumnElement[bool]:
-    """Whether one of `columns` holds `text`, whatever its case; `%` and `_` stand for themselves."""
-    return or_(*(func.lower(column).contains(text.strip().lower(), autoescape=True) for column in columns))
+    """Whether one of `columns` holds `text`, whatever its case; `%` and `_` stand for
+    themselves."""
+    return or_(
+        *(func.lower(column).contains(text.strip().lower(), autoescape=True) for column in columns)
+    )
 
 
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:

@@ -1,4 +1,5 @@
-"""Making a principal out of a person or a key. The only services that run before anybody is known."""
+"""Making a principal out of a person or a key. The only services that run before anybody is
+known."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -61,12 +62,22 @@ def _holders(user_id: str, teams: frozenset[str]) -> list[Holder]:
 
 
 def _person(
-    session: Session, user: Any, teams: frozenset[str], held: Mapping[Holder, Holdings], address: str | None, *,
+    session: Session,
+    user: Any,
+    teams: frozenset[str],
+    held: Mapping[Holder, Holdings],
+    address: str | None,
+    *,
     few: bool = True,
-) -> Principal:  # fmt: skip
-    """The person of a row of `_USER` or `_KEY`; without `few` the servers in reach are not looked up beforehand."""
-    reaches = [held[("user", user.user_id)].reach, *(held[("team", team_id)].with_own_groups() for team_id in teams)]
-    preferences, role = preferences_of(user.preferences), Role(user.role)
+) -> Principal:
+    """The person of a row of `_USER` or `_KEY`; without `few` the servers in reach are not looked
+    up beforehand."""
+    reaches = [
+        held[("user", user.user_id)].reach,
+        *(held[("team", team_id)].with_own_groups() for team_id in teams),
+    ]
+    preferences = preferences_of(user.preferences)
+    role = Role(user.role)
     return Principal(
         name=user.email or user.display_name or user.user_id,
         role=role,
@@ -83,23 +94,34 @@ def _person(
 _PREFERENCES = STORED.scalar_subquery().label("preferences")
 _DORMANT = dormancy.STATE.scalar_subquery().label("dormant")
 _USER = select(
-    User.user_id, User.email, User.display_name, User.role, User.is_active, User.theme, User.must_change_password,
-    User.password_hash.is_not(None).label("has_password"), User.sso_issuer, _PREFERENCES, _DORMANT,
-).where(User.user_id == bindparam("user_id"))  # fmt: skip
+    User.user_id,
+    User.email,
+    User.display_name,
+    User.role,
+    User.is_active,
+    User.theme,
+    User.must_change_password,
+    User.password_hash.is_not(None).label("has_password"),
+    User.sso_issuer,
+    _PREFERENCES,
+    _DORMANT,
+).where(User.user_id == bindparam("user_id"))
 _TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_id"))
 
 
 def principal_for_key(session: Session, secret: str, address: str | None) -> Principal:
-    """The owner and team of an API key, within the key's own limits and what its owner reaches (rules 2 to 4).
+    """The owner and team of an API key, within the key's own limits and what its owner reaches
+    (rules 2 to 4).
 
-    Raises `Unauthenticated` for an unknown, expired or revoked key, for one whose owner is deactivated, and for one of
-    a person and a team where the person is no member.
+    Raises `Unauthenticated` for an unknown, expired or revoked key, for one whose owner is
+    deactivated, and for one of a person and a team where the person is no member.
     """
     return _principal_of(session, ApiKey.key_hash == hash_key(secret), address)
 
 
 def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
-    """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let anybody in."""
+    """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let
+    anybody in."""
     return _principal_of(session, ApiKey.key_id == key_id, address)
 
 
@@ -110,11 +132,25 @@ def stranger(session: Session, address: str | None) -> Principal:
 
 
 _KEY = select(
-    ApiKey.key_id, ApiKey.key_alias, ApiKey.key_prefix, ApiKey.user_id, ApiKey.team_id, ApiKey.allowed_routes,
-    ApiKey.set_by, ApiKey.revoked_at, ApiKey.expires_at, User.email, User.display_name, User.role, User.is_active,
-    authz.owner_is_member().label("is_member"), ApiKey.created_at, ApiKey.issued_by,
-    _PREFERENCES, _DORMANT,
-).outerjoin(User, User.user_id == ApiKey.user_id)  # fmt: skip
+    ApiKey.key_id,
+    ApiKey.key_alias,
+    ApiKey.key_prefix,
+    ApiKey.user_id,
+    ApiKey.team_id,
+    ApiKey.allowed_routes,
+    ApiKey.set_by,
+    ApiKey.revoked_at,
+    ApiKey.expires_at,
+    User.email,
+    User.display_name,
+    User.role,
+    User.is_active,
+    authz.owner_is_member().label("is_member"),
+    ApiKey.created_at,
+    ApiKey.issued_by,
+    _PREFERENCES,
+    _DORMANT,
+).outerjoin(User, User.user_id == ApiKey.user_id)
 _TEAMS_OF = select(TeamMember.user_id, TeamMember.team_id).where(
     TeamMember.user_id.in_(bindparam("user_ids", expanding=True))
 )
@@ -130,30 +166,40 @@ def _principal_of(session: Session, which: ColumnElement[bool], address: str | N
 
 def _fault(key: Any) -> authz.KeyFault | None:
     facts = authz.KeyFacts(
-        revoked_at=key.revoked_at, expires_at=key.expires_at, has_owner=key.user_id is not None,
-        owner_is_active=bool(key.is_active), has_team=key.team_id is not None, owner_is_member=bool(key.is_member),
-    )  # fmt: skip
+        revoked_at=key.revoked_at,
+        expires_at=key.expires_at,
+        has_owner=key.user_id is not None,
+        owner_is_active=bool(key.is_active),
+        has_team=key.team_id is not None,
+        owner_is_member=bool(key.is_member),
+    )
     return authz.key_fault(facts, now())
 
 
 def judge_keys(
     session: Session, key_ids: Collection[str], address: str | None
 ) -> dict[str, tuple[authz.KeyFault | None, Principal]]:
-    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show what keys reach, not
-    to let anybody in. However many there are, a few queries."""
+    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show
+    what keys reach, not to let anybody in. However many there are, a few queries."""
     keys = read(session, _KEY.where(ApiKey.key_id.in_(sorted(key_ids)))).all() if key_ids else []
     made = _principals(session, keys, address, few=len(keys) == 1)
     return {key.key_id: (_fault(key), principal) for key, principal in zip(keys, made, strict=True)}
 
 
-def _principals(session: Session, keys: Sequence[Any], address: str | None, *, few: bool = True) -> list[Principal]:
+def _principals(
+    session: Session, keys: Sequence[Any], address: str | None, *, few: bool = True
+) -> list[Principal]:
     following = {key.user_id for key in keys if key.user_id and key.set_by == authz.SetBy.OWNER}
     teams = {user_id: frozenset[str]() for user_id in following}
-    for user_id, team_id in read(session, _TEAMS_OF, user_ids=sorted(following)) if following else ():
+    for user_id, team_id in (
+        read(session, _TEAMS_OF, user_ids=sorted(following)) if following else ()
+    ):
         teams[user_id] |= {team_id}
     holders: dict[Holder, None] = {("key", key.key_id): None for key in keys}
     holders |= {("team", key.team_id): None for key in keys if key.team_id}
-    holders |= {holder: None for user_id in following for holder in _holders(user_id, teams[user_id])}
+    holders |= {
+        holder: None for user_id in following for holder in _holders(user_id, teams[user_id])
+    }
     held = holdings(session, holders)
     owners = {
         key.user_id: _person(session, key, teams[key.user_id], held, address, few=few)
@@ -163,12 +209,18 @@ def _principals(session: Session, keys: Sequence[Any], address: str | None, *, f
 
 
 def _principal(
-    session: Session, key: Any, held: Mapping[Holder, Holdings], owners: Mapping[str, Principal], address: str | None,
-    *, few: bool,
-) -> Principal:  # fmt: skip
+    session: Session,
+    key: Any,
+    held: Mapping[Holder, Holdings],
+    owners: Mapping[str, Principal],
+    address: str | None,
+    *,
+    few: bool,
+) -> Principal:
     follows = key.user_id is not None and key.set_by == authz.SetBy.OWNER
     own = held[("key", key.key_id)]
-    preferences, role = preferences_of(key.preferences), Role(key.role) if key.user_id else Role.MEMBER
+    preferences = preferences_of(key.preferences)
+    role = Role(key.role) if key.user_id else Role.MEMBER
     groups = own.reach.access_group_ids | frozenset(own.access_group_ids)
     asking = Principal(
         name=(key.email or key.user_id) if key.user_id else (key.key_alias or key.key_prefix),
@@ -184,14 +236,19 @@ def _principal(
         address=address,
     )
     made = authz.reach_of_key(
-        asking, own=own.reach, own_groups=frozenset(own.access_group_ids) if own.has_own_groups else None,
+        asking,
+        own=own.reach,
+        own_groups=frozenset(own.access_group_ids) if own.has_own_groups else None,
         team=held[("team", key.team_id)].with_own_groups() if key.team_id else None,
         owner=owners[key.user_id] if follows else None,
         in_groups=servers_in(session, groups) if follows and role.has_admin_view else frozenset(),
-    )  # fmt: skip
+    )
     if not few or role.has_admin_view or made.few_servers is not None:
         return made
-    return replace(made, few_servers=few_servers(session, [of for route in made.routes_of_access for of in route]))
+    return replace(
+        made,
+        few_servers=few_servers(session, [of for route in made.routes_of_access for of in route]),
+    )
 
 
 @dataclass(frozen=True)
@@ -214,13 +271,21 @@ def _profile(session: Session, user: Any) -> Profile:
     providers = runtime_of(session).providers.values()
     label = next((p.label for p in providers if p.issuer == user.sso_issuer), None)
     return Profile(
-        user.user_id, user.email, name, Role(user.role).label, user.theme, user.must_change_password,
-        has_password=user.has_password, signs_in_with=label,
+        user.user_id,
+        user.email,
+        name,
+        Role(user.role).label,
+        user.theme,
+        user.must_change_password,
+        has_password=user.has_password,
+        signs_in_with=label,
         dormant_because=user.dormant["because"] if user.dormant else None,
-    )  # fmt: skip
+    )
 
 
-def change_profile(session: Session, principal: Principal, *, display_name: str, theme: str) -> None:
+def change_profile(
+    session: Session, principal: Principal, *, display_name: str, theme: str
+) -> None:
     """Change one's own name and the colors of the pages."""
     user = session.get(User, principal.user_id)
     if user is None or principal.key_id is not None:
@@ -242,11 +307,14 @@ _USED_AT = select(ApiKey.last_used_at).where(ApiKey.key_id == bindparam("key_id"
 
 def note_key_use(session: Session, principal: Principal) -> None:
     """Remember that a key was used, to the minute."""
-    session.execute(update(ApiKey).where(ApiKey.key_id == principal.key_id).values(last_used_at=now()))
+    session.execute(
+        update(ApiKey).where(ApiKey.key_id == principal.key_id).values(last_used_at=now())
+    )
 
 
 def check_password(session: Session, email: str, password: str) -> User:
-    """The person whose e-mail and password these are; the same answer, after the same work, for every failure."""
+    """The person whose e-mail and password these are; the same answer, after the same work, for
+    every failure."""
     runtime = runtime_of(session)
     user = find_by_email(session, email)
     stored = user.password_hash if user else None
@@ -263,7 +331,8 @@ def check_password(session: Session, email: str, password: str) -> User:
 
 
 def _hash_anew(session: Session, user: User, stored: str, password: str) -> None:
-    """Store the same password under the parameters of today: for the journal of revocations it is no other one."""
+    """Store the same password under the parameters of today: for the journal of revocations it is
+    no other one."""
     user.password_hash = f"{stored}{watching.SAME}"
     session.flush()
     user.password_hash = runtime_of(session).hasher.hash(password)
@@ -271,7 +340,8 @@ def _hash_anew(session: Session, user: User, stored: str, password: str) -> None
 
 
 def sign_in(session: Session, email: str, password: str, address: str | None, device: str) -> str:
-    """The id of the person whose e-mail and password these are, on record as signed in. Raises `Unauthenticated`.
+    """The id of the person whose e-mail and password these are, on record as signed in. Raises
+    `Unauthenticated`.
 
     From here on they are known in the browser that holds `device`, a secret, and at `address`.
     """
@@ -283,8 +353,11 @@ def sign_in(session: Session, email: str, password: str, address: str | None, de
     return user_id
 
 
-def known_from(session: Session, email: str, device: str | None, address: str | None) -> Known | None:
-    """How the person with this e-mail is known where somebody tries to sign in as them; None where they are not."""
+def known_from(
+    session: Session, email: str, device: str | None, address: str | None
+) -> Known | None:
+    """How the person with this e-mail is known where somebody tries to sign in as them; None where
+    they are not."""
     return known_sign_ins.find(session, email_forms(email), device, address)
 
 
@@ -313,9 +386,12 @@ def change_password(session: Session, principal: Principal, current: str, new: s
 
 
 def hash_password(session: Session, password: str, user: User, field: str = "password") -> str:
-    """The Argon2id hash of a new password for `user`. Raises `InvalidInput` for one that is refused."""
+    """The Argon2id hash of a new password for `user`. Raises `InvalidInput` for one that is
+    refused."""
     check_new_password(password, (user.email, user.display_name), field=field)
     try:
         return runtime_of(session).hasher.hash(password)
     except UnicodeEncodeError:
-        raise InvalidInput("The password holds a broken character. Type it again.", field=field) from None
+        raise InvalidInput(
+            "The password holds a broken character. Type it again.", field=field
+        ) from None

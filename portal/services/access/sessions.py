@@ -1,4 +1,5 @@
-"""Browser sessions, kept on the server under the hash of their cookie, so that each can be listed and ended."""
+"""Browser sessions, kept on the server under the hash of their cookie, so that each can be listed
+and ended."""
 
 import hashlib
 from collections.abc import Mapping
@@ -55,14 +56,20 @@ def load_session(session: Session, cookie: str) -> StoredSession | None:
     """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
     row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=runtime_of(session).session_idle_minutes)
-    if row is None or row.expires_at <= row.at or (row.user_id and row.last_seen_at <= row.at - idle):
+    if (
+        row is None
+        or row.expires_at <= row.at
+        or (row.user_id and row.last_seen_at <= row.at - idle)
+    ):
         return None
-    # Seen later than now: the clock was put back, and without a correction idle time would begin later by as much.
+    # Seen later than now: the clock was put back, and without a correction idle time would begin
+    # later by as much.
     return StoredSession(dict(row.data), abs(row.at - row.last_seen_at) >= _SEEN_STEP)
 
 
 def touch_session(session: Session, cookie: str) -> None:
-    """Remember that the session was used, to the minute; where the clock was put back it ends earlier by as much."""
+    """Remember that the session was used, to the minute; where the clock was put back it ends
+    earlier by as much."""
     row, at = _found(session, cookie)
     if row is not None:
         row.last_seen_at = at
@@ -70,13 +77,21 @@ def touch_session(session: Session, cookie: str) -> None:
 
 
 def save_session(
-    session: Session, cookie: str, data: Mapping[str, Any], user_id: str | None, user_agent: str | None
+    session: Session,
+    cookie: str,
+    data: Mapping[str, Any],
+    user_id: str | None,
+    user_agent: str | None,
 ) -> None:
-    """Write what the session holds; a stranger's lives an hour, a person's as long as the operator says."""
+    """Write what the session holds; a stranger's lives an hour, a person's as long as the operator
+    says."""
     row, at = _found(session, cookie)
     if row is None:
         row = BrowserSession(
-            session_hash=_hash(cookie), created_at=at, last_seen_at=at, expires_at=at + _lifetime(session, user_id)
+            session_hash=_hash(cookie),
+            created_at=at,
+            last_seen_at=at,
+            expires_at=at + _lifetime(session, user_id),
         )
         session.add(row)
     row.data, row.user_id, row.user_agent = dict(data), user_id, (user_agent or "")[:200] or None
@@ -96,16 +111,26 @@ def end_session(session: Session, cookie: str) -> None:
     session.execute(delete(BrowserSession).where(BrowserSession.session_hash == _hash(cookie)))
 
 
-def list_own_sessions(session: Session, principal: Principal, cookie: str | None) -> list[SessionView]:
+def list_own_sessions(
+    session: Session, principal: Principal, cookie: str | None
+) -> list[SessionView]:
     """The caller's live sessions, the latest first."""
     rows = session.scalars(
         select(BrowserSession)
-        .where(BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > DATABASE_TIME)
+        .where(
+            BrowserSession.user_id == principal.user_id, BrowserSession.expires_at > DATABASE_TIME
+        )
         .order_by(BrowserSession.last_seen_at.desc())
     )
     current = _hash(cookie) if cookie else ""
     return [
-        SessionView(r.session_hash[:16], r.user_agent, r.created_at, r.last_seen_at, r.session_hash == current)
+        SessionView(
+            r.session_hash[:16],
+            r.user_agent,
+            r.created_at,
+            r.last_seen_at,
+            r.session_hash == current,
+        )
         for r in rows
     ]
 
@@ -114,7 +139,8 @@ def end_own_session(session: Session, principal: Principal, handle: str) -> None
     """End one of the caller's sessions. Raises `NotFound`."""
     ended = session.execute(
         delete(BrowserSession).where(
-            BrowserSession.user_id == principal.user_id, BrowserSession.session_hash.startswith(handle, autoescape=True)
+            BrowserSession.user_id == principal.user_id,
+            BrowserSession.session_hash.startswith(handle, autoescape=True),
         )
     )
     if not getattr(ended, "rowcount", 0) or len(handle) != 16:
@@ -126,15 +152,16 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
     """End all of the caller's sessions but the one that asks."""
     session.execute(
         delete(BrowserSession).where(
-            BrowserSession.user_id == principal.user_id, BrowserSession.session_hash != _hash(cookie or "")
+            BrowserSession.user_id == principal.user_id,
+            BrowserSession.session_hash != _hash(cookie or ""),
         )
     )
     audit.record(session, principal, "other sessions ended", "user", principal.user_id)
 
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
-    """Delete sessions that have run out, API keys that did so long ago, redirects that nobody came back from, where
-    people were long not seen, and tries that count toward no limit any more."""
+    """Delete sessions that have run out, API keys that did so long ago, redirects that nobody came
+    back from, where people were long not seen, and tries that count toward no limit any more."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)

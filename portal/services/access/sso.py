@@ -12,7 +12,14 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden, InvalidRequest, NotFound, UpstreamFailure
 from portal.domain.principals import Principal, Role
-from portal.domain.sign_in import Identity, SignInProvider, may_come_in, read_identity, role_of, teams_of
+from portal.domain.sign_in import (
+    Identity,
+    SignInProvider,
+    may_come_in,
+    read_identity,
+    role_of,
+    teams_of,
+)
 from portal.services import audit
 from portal.services.access.by_email import find_by_email
 from portal.services.access.principals import principal_for_user
@@ -27,7 +34,8 @@ _KIND = "sign_in"
 
 @dataclass(frozen=True)
 class Arrived:
-    """Somebody who came back from their provider: who they are here, where they were going, and how to end it there."""
+    """Somebody who came back from their provider: who they are here, where they were going, and how
+    to end it there."""
 
     user_id: str
     go_to: str
@@ -37,20 +45,28 @@ class Arrived:
 
 def list_providers(session: Session) -> tuple[tuple[str, str], ...]:
     """The providers' names and labels, for the buttons of the sign-in page."""
-    return tuple((provider.name, provider.label) for provider in runtime_of(session).providers.values())
+    return tuple(
+        (provider.name, provider.label) for provider in runtime_of(session).providers.values()
+    )
 
 
 def list_callbacks(session: Session, principal: Principal) -> tuple[tuple[str, str, str], ...]:
-    """Each provider's label, issuer and the redirect URI to register there, for those who may see settings."""
+    """Each provider's label, issuer and the redirect URI to register there, for those who may see
+    settings."""
     authz.require(principal, Action.PREFERENCE_READ)
     providers = runtime_of(session).providers.values()
-    return tuple((provider.label, provider.issuer, _callback(session, provider.name)) for provider in providers)
+    return tuple(
+        (provider.label, provider.issuer, _callback(session, provider.name))
+        for provider in providers
+    )
 
 
 def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> str:
-    """Where to send the browser to sign in with provider `name`. Raises `NotFound` and `UpstreamFailure`."""
+    """Where to send the browser to sign in with provider `name`. Raises `NotFound` and
+    `UpstreamFailure`."""
     provider = _provider(session, name)
-    verifier, nonce = secrets.token_urlsafe(48), secrets.token_urlsafe(32)
+    verifier = secrets.token_urlsafe(48)
+    nonce = secrets.token_urlsafe(32)
     contents = {"provider": name, "verifier": verifier, "nonce": nonce, "go_to": go_to}
     runtime = runtime_of(session)
     runtime.openid.meet(provider)  # before anything is written: it may take its time
@@ -61,42 +77,63 @@ def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> s
 
 
 def take_answer(session: Session, name: str, state: str, browser: str | None) -> flows.Flow:
-    """The sign-in that an answer belongs to; used up with this. Raises `InvalidRequest` for one that is none."""
+    """The sign-in that an answer belongs to; used up with this. Raises `InvalidRequest` for one
+    that is none."""
     flow = flows.take_flow(session, state, kinds=(_KIND,), browser=browser)
     if flow is None or flow.contents.get("provider") != name:
         raise InvalidRequest(
-            "This sign-in is not under way any more: it was used already, took longer than ten minutes, or was begun "
-            "in another browser.",
+            "This sign-in is not under way any more: it was used already, took longer than ten"
+            " minutes, or was begun in another browser.",
             code="sign_in_expired",
         )
     return flow
 
 
-def complete_sign_in(session: Session, flow: flows.Flow, *, code: str, iss: str | None, address: str | None) -> Arrived:
+def complete_sign_in(
+    session: Session, flow: flows.Flow, *, code: str, iss: str | None, address: str | None
+) -> Arrived:
     """Prove who came back, and let them in.
 
-    Raises `UpstreamFailure` where the provider did not prove it, `Forbidden` where the rules do not let them in.
+    Raises `UpstreamFailure` where the provider did not prove it, `Forbidden` where the rules do not
+    let them in.
     """
     provider = _provider(session, str(flow.contents["provider"]))
     openid = runtime_of(session).openid
     openid.check_response_issuer(provider, iss)
     claims, id_token = openid.claims(
-        provider, code=code, redirect_uri=_callback(session, provider.name),
-        nonce=str(flow.contents["nonce"]), verifier=str(flow.contents["verifier"]),
-    )  # fmt: skip
+        provider,
+        code=code,
+        redirect_uri=_callback(session, provider.name),
+        nonce=str(flow.contents["nonce"]),
+        verifier=str(flow.contents["verifier"]),
+    )
     identity = read_identity(provider, claims)
     user = _account_of(session, provider, identity)
     principal = principal_for_user(session, user.user_id, address)
-    audit.record(session, principal, "signed in", "user", user.user_id, name=principal.name, provider=provider.name)
+    audit.record(
+        session,
+        principal,
+        "signed in",
+        "user",
+        user.user_id,
+        name=principal.name,
+        provider=provider.name,
+    )
     session.flush()
     sealed = runtime_of(session).vault.seal(id_token, bindings.of_id_token(user.user_id))
-    return Arrived(user.user_id, str(flow.contents["go_to"]), provider.name, base64.b64encode(sealed).decode())
+    return Arrived(
+        user.user_id, str(flow.contents["go_to"]), provider.name, base64.b64encode(sealed).decode()
+    )
 
 
-def end_at_provider(session: Session, principal: Principal, name: str, id_token: str, *, back_to: str) -> str | None:
-    """Where the provider ends its own session, where it offers that and can be reached; None otherwise.
+def end_at_provider(
+    session: Session, principal: Principal, name: str, id_token: str, *, back_to: str
+) -> str | None:
+    """Where the provider ends its own session, where it offers that and can be reached; None
+    otherwise.
 
-    `id_token` is what `complete_sign_in` gave: sealed, and opened here only to be sent to the provider that made it.
+    `id_token` is what `complete_sign_in` gave: sealed, and opened here only to be sent to the
+    provider that made it.
     """
     runtime = runtime_of(session)
     provider = runtime.providers.get(name)
@@ -125,14 +162,18 @@ def _callback(session: Session, name: str) -> str:
 
 
 def _account_of(session: Session, provider: SignInProvider, identity: Identity) -> User:
-    """The account of an identity: by issuer and subject; by a verified e-mail where the operator allows it; or new."""
+    """The account of an identity: by issuer and subject; by a verified e-mail where the operator
+    allows it; or new."""
     role = role_of(provider, identity)
     if not may_come_in(provider, identity) or role is None:
         raise Forbidden(
-            f"{provider.label} knows you, but its rules here do not let you in. Ask an Admin for access.",
+            f"{provider.label} knows you, but its rules here do not let you in. Ask an Admin for"
+            " access.",
             code="not_admitted",
         )
-    known = select(User).where(User.sso_issuer == identity.issuer, User.sso_subject == identity.subject)
+    known = select(User).where(
+        User.sso_issuer == identity.issuer, User.sso_subject == identity.subject
+    )
     user = session.scalar(known)
     if user is None:
         user = _linked_or_new(session, provider, identity, role)
@@ -142,33 +183,46 @@ def _account_of(session: Session, provider: SignInProvider, identity: Identity) 
     return user
 
 
-def _linked_or_new(session: Session, provider: SignInProvider, identity: Identity, role: Role) -> User:
+def _linked_or_new(
+    session: Session, provider: SignInProvider, identity: Identity, role: Role
+) -> User:
     if identity.has_odd_email:
         raise Forbidden(
-            f"{provider.label} knows you under an e-mail whose domain is none, or is written to look like another one. "
-            "Nobody gets an account here by it. Ask an Admin.",
+            f"{provider.label} knows you under an e-mail whose domain is none, or is written to"
+            " look like another one. Nobody gets an account here by it. Ask an Admin.",
             code="odd_email",
         )
     namesake = find_by_email(session, identity.email) if identity.email else None
     if namesake is not None and (not provider.link_by_email or namesake.sso_subject is not None):
         raise Forbidden(
-            "There is an account with your e-mail that is not linked to this way of signing in. Ask an Admin.",
+            "There is an account with your e-mail that is not linked to this way of signing in. Ask"
+            " an Admin.",
             code="not_linked",
         )
-    user = namesake or User(user_id=new_id(), email=identity.email, display_name=identity.name, role=role.value)
+    user = namesake or User(
+        user_id=new_id(), email=identity.email, display_name=identity.name, role=role.value
+    )
     user.sso_issuer, user.sso_subject = identity.issuer, identity.subject
     session.add(user)
     try:
         session.flush()
     except IntegrityError:  # the same person came in by two tabs at once
-        raise InvalidRequest("You signed in twice at the same moment. Try again.", code="sign_in_expired") from None
-    made = Principal(name=identity.email or identity.name or user.user_id, role=Role(user.role), user_id=user.user_id)
+        raise InvalidRequest(
+            "You signed in twice at the same moment. Try again.", code="sign_in_expired"
+        ) from None
+    made = Principal(
+        name=identity.email or identity.name or user.user_id,
+        role=Role(user.role),
+        user_id=user.user_id,
+    )
     what = "account linked" if namesake is not None else "user created"
     audit.record(session, made, what, "user", user.user_id, name=made.name, provider=provider.name)
     return user
 
 
-def _apply_rules(session: Session, provider: SignInProvider, identity: Identity, user: User, role: Role) -> None:
+def _apply_rules(
+    session: Session, provider: SignInProvider, identity: Identity, user: User, role: Role
+) -> None:
     """Roles and teams anew with every sign-in, as far as the operator mapped any.
 
     The last Admin stays one, whatever the rules say: somebody has to be able to mend them.
@@ -177,15 +231,22 @@ def _apply_rules(session: Session, provider: SignInProvider, identity: Identity,
     if provider.roles and user.role != role.value and not is_last_admin(session, user):
         changes = {"role": {"before": user.role, "after": role.value}}
         user.role = role.value
-        audit.record(session, made, "user changed", "user", user.user_id, name=user.email, changes=changes)
-    mapped = {team.team_alias: team.team_id for team in session.scalars(
-        select(Team).where(Team.team_alias.in_(provider.teams.values()))
-    )}  # fmt: skip
+        audit.record(
+            session, made, "user changed", "user", user.user_id, name=user.email, changes=changes
+        )
+    mapped = {
+        team.team_alias: team.team_id
+        for team in session.scalars(
+            select(Team).where(Team.team_alias.in_(provider.teams.values()))
+        )
+    }
     wanted = {mapped[alias] for alias in teams_of(provider, identity) if alias in mapped}
     held = {
         member.team_id: member
         for member in session.scalars(
-            select(TeamMember).where(TeamMember.user_id == user.user_id, TeamMember.team_id.in_(mapped.values()))
+            select(TeamMember).where(
+                TeamMember.user_id == user.user_id, TeamMember.team_id.in_(mapped.values())
+            )
         )
     }
     for team_id in wanted - held.keys():
@@ -194,7 +255,13 @@ def _apply_rules(session: Session, provider: SignInProvider, identity: Identity,
         session.delete(held[team_id])
     if wanted != held.keys():
         audit.record(
-            session, made, "teams set by sign-in", "user", user.user_id, name=user.email,
-            joined=sorted(wanted - held.keys()), left=sorted(held.keys() - wanted),
-        )  # fmt: skip
+            session,
+            made,
+            "teams set by sign-in",
+            "user",
+            user.user_id,
+            name=user.email,
+            joined=sorted(wanted - held.keys()),
+            left=sorted(held.keys() - wanted),
+        )
     session.flush()

@@ -62,7 +62,9 @@ def list_teams(
 
 def list_own_teams(session: Session, principal: Principal) -> list[TeamView]:
     """The teams the caller is in."""
-    rows = session.scalars(select(Team).where(Team.team_id.in_(principal.team_ids)).order_by(Team.team_alias)).all()
+    rows = session.scalars(
+        select(Team).where(Team.team_id.in_(principal.team_ids)).order_by(Team.team_alias)
+    ).all()
     return _views(session, rows)
 
 
@@ -73,12 +75,19 @@ def get_team(session: Session, principal: Principal, team_id: str) -> TeamView:
 
 
 def create_team(
-    session: Session, principal: Principal, fields: Mapping[str, Any], permission: ObjectPermission | None = None,
-    access_group_ids: Collection[str] | None = None, members: Sequence[tuple[str, str]] = (),
-) -> TeamView:  # fmt: skip
-    """Add a team: `team_id`, `team_alias`, `metadata`, members as (user id, role). Raises `Conflict` for a name."""
+    session: Session,
+    principal: Principal,
+    fields: Mapping[str, Any],
+    permission: ObjectPermission | None = None,
+    access_group_ids: Collection[str] | None = None,
+    members: Sequence[tuple[str, str]] = (),
+) -> TeamView:
+    """Add a team: `team_id`, `team_alias`, `metadata`, members as (user id, role). Raises
+    `Conflict` for a name."""
     authz.require(principal, Action.TEAM_MANAGE)
-    team = Team(team_alias=_name(fields.get("team_alias")), details=dict(fields.get("metadata") or {}))
+    team = Team(
+        team_alias=_name(fields.get("team_alias")), details=dict(fields.get("metadata") or {})
+    )
     if fields.get("team_id"):
         team.team_id = str(fields["team_id"])
         if session.get(Team, team.team_id) is not None:
@@ -90,16 +99,28 @@ def create_team(
     replace_grants(session, ("team", team.team_id), permission, access_group_ids)
     view = _views(session, [team])[0]
     changes = audit.changed(None, view)
-    audit.record(session, principal, "team created", "team", team.team_id, name=team.team_alias, changes=changes)
+    audit.record(
+        session,
+        principal,
+        "team created",
+        "team",
+        team.team_id,
+        name=team.team_alias,
+        changes=changes,
+    )
     session.flush()
     return view
 
 
 def change_team(
-    session: Session, principal: Principal, team_id: str, fields: Mapping[str, Any],
-    permission: ObjectPermission | None = None, access_group_ids: Collection[str] | None = None,
+    session: Session,
+    principal: Principal,
+    team_id: str,
+    fields: Mapping[str, Any],
+    permission: ObjectPermission | None = None,
+    access_group_ids: Collection[str] | None = None,
     members: Sequence[tuple[str, str]] | None = None,
-) -> TeamView:  # fmt: skip
+) -> TeamView:
     """Change what is named; grants and members that are given replace those that were there."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
@@ -120,7 +141,9 @@ def change_team(
     session.flush()
     after = _views(session, [team])[0]
     changes = audit.changed(before, after)
-    audit.record(session, principal, "team changed", "team", team_id, name=team.team_alias, changes=changes)
+    audit.record(
+        session, principal, "team changed", "team", team_id, name=team.team_alias, changes=changes
+    )
     session.flush()
     return after
 
@@ -133,16 +156,29 @@ def delete_team(session: Session, principal: Principal, team_id: str) -> None:
     remove_grants(session, ("team", team_id))
     remove_grants_of_keys(session, ApiKey.team_id == team_id)
     session.delete(team)
-    audit.record(session, principal, "team deleted", "team", team_id, name=team.team_alias, changes=changes)
+    audit.record(
+        session, principal, "team deleted", "team", team_id, name=team.team_alias, changes=changes
+    )
     session.flush()
 
 
-def put_member(session: Session, principal: Principal, team_id: str, user_id: str, role: str) -> TeamView:
+def put_member(
+    session: Session, principal: Principal, team_id: str, user_id: str, role: str
+) -> TeamView:
     """Add a person to a team, or give them another role in it."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     _put_member(session, team, user_id, role)
-    audit.record(session, principal, "member added", "team", team_id, name=team.team_alias, user_id=user_id, role=role)
+    audit.record(
+        session,
+        principal,
+        "member added",
+        "team",
+        team_id,
+        name=team.team_alias,
+        user_id=user_id,
+        role=role,
+    )
     session.flush()
     return _views(session, [team])[0]
 
@@ -195,8 +231,12 @@ def _views(session: Session, rows: Sequence[Team]) -> list[TeamView]:
     held = holdings(session, [("team", team_id) for team_id in ids])
     return [
         TeamView(
-            row.team_id, row.team_alias, tuple(members[row.team_id]), held[("team", row.team_id)].permission,
-            held[("team", row.team_id)].access_group_ids, row.details,
+            row.team_id,
+            row.team_alias,
+            tuple(members[row.team_id]),
+            held[("team", row.team_id)].permission,
+            held[("team", row.team_id)].access_group_ids,
+            row.details,
         )
         for row in rows
-    ]  # fmt: skip
+    ]

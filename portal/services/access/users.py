@@ -73,9 +73,13 @@ def get_self(session: Session, principal: Principal) -> UserView | None:
 
 
 def create_user(
-    session: Session, principal: Principal, fields: Mapping[str, object], permission: ObjectPermission | None = None
+    session: Session,
+    principal: Principal,
+    fields: Mapping[str, object],
+    permission: ObjectPermission | None = None,
 ) -> UserView:
-    """Add a person: `user_id`, `email`, `display_name`, `role`, `password`, `is_active`. Raises `Conflict`."""
+    """Add a person: `user_id`, `email`, `display_name`, `role`, `password`, `is_active`. Raises
+    `Conflict`."""
     authz.require(principal, Action.USER_MANAGE)
     user = User(role=Role.MEMBER.value)
     if fields.get("user_id"):
@@ -88,30 +92,42 @@ def create_user(
     replace_grants(session, ("user", user.user_id), permission, None)
     view = _views(session, [user])[0]
     changes = audit.changed(None, view)
-    audit.record(session, principal, "user created", "user", user.user_id, name=user.email, changes=changes)
+    audit.record(
+        session, principal, "user created", "user", user.user_id, name=user.email, changes=changes
+    )
     session.flush()
     return view
 
 
 def change_user(
-    session: Session, principal: Principal, user_id: str, fields: Mapping[str, object],
+    session: Session,
+    principal: Principal,
+    user_id: str,
+    fields: Mapping[str, object],
     permission: ObjectPermission | None = None,
-) -> UserView:  # fmt: skip
-    """Change what is named. A person who is deactivated, or whose password is set anew, is signed out everywhere."""
+) -> UserView:
+    """Change what is named. A person who is deactivated, or whose password is set anew, is signed
+    out everywhere."""
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     before = _views(session, [user])[0]
     was_last = is_last_admin(session, user)
     _apply(session, user, fields)
     if was_last and not authz.is_active_admin(user):
-        raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="role")
+        raise InvalidRequest(
+            "This is the last Admin. Make somebody else Admin first.", field="role"
+        )
     flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
     replace_grants(session, ("user", user_id), permission, None)
     after = _views(session, [user])[0]
-    changes = audit.changed(before, after) | ({"password": "changed"} if fields.get("password") else {})
-    audit.record(session, principal, "user changed", "user", user_id, name=user.email, changes=changes)
+    changes = audit.changed(before, after) | (
+        {"password": "changed"} if fields.get("password") else {}
+    )
+    audit.record(
+        session, principal, "user changed", "user", user_id, name=user.email, changes=changes
+    )
     session.flush()
     return after
 
@@ -121,16 +137,24 @@ def delete_user(session: Session, principal: Principal, user_id: str) -> None:
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     if is_last_admin(session, user):
-        raise InvalidRequest("This is the last Admin. Make somebody else Admin first.", field="user_id")
+        raise InvalidRequest(
+            "This is the last Admin. Make somebody else Admin first.", field="user_id"
+        )
     changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
     remove_grants_of_keys(session, ApiKey.user_id == user_id)
     to_revoke = revocation.note(session, UserCredential.user_id == user_id)
     session.delete(user)
     audit.record(
-        session, principal, "user deleted", "user", user_id,
-        name=user.email, changes=changes, connections_to_revoke=to_revoke,
-    )  # fmt: skip
+        session,
+        principal,
+        "user deleted",
+        "user",
+        user_id,
+        name=user.email,
+        changes=changes,
+        connections_to_revoke=to_revoke,
+    )
     session.flush()
 
 
@@ -153,7 +177,8 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
 
 
 def _set_email(session: Session, user: User, given: object) -> None:
-    """Store an e-mail in its one form. One that was stored before there was that form stays as it is."""
+    """Store an e-mail in its one form. One that was stored before there was that form stays as it
+    is."""
     email = given.strip() if isinstance(given, str) else ""
     if user.email is not None and email.lower() == user.email:
         return
@@ -181,7 +206,12 @@ def _views(session: Session, rows: Sequence[User]) -> list[UserView]:
     held = holdings(session, [("user", row.user_id) for row in rows])
     return [
         UserView(
-            row.user_id, row.email, row.display_name, row.role, row.is_active, held[("user", row.user_id)].permission
+            row.user_id,
+            row.email,
+            row.display_name,
+            row.role,
+            row.is_active,
+            held[("user", row.user_id)].permission,
         )
         for row in rows
     ]

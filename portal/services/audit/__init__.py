@@ -1,4 +1,5 @@
-"""The record of what was done: writing events, reading them, and the hash chain that holds them together.
+"""The record of what was done: writing events, reading them, and the hash chain that holds them
+together.
 
 Use cases: `events`, `trail`. What most callers need is here: `record`, `changed` and `Outcome`.
 """

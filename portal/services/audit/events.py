@@ -1,8 +1,9 @@
-"""The record of what was done and refused: one event in the same transaction as the change that it tells of.
+"""The record of what was done and refused: one event in the same transaction as the change that it
+tells of.
 
-People stand in an event by their ids alone: what is chained cannot be taken back, and a name must be. `trail.py` looks
-names up when an event is shown, and verifies the chain: just before the commit each event gets its place in the
-sequence, the hash of the event before it, and its own.
+People stand in an event by their ids alone: what is chained cannot be taken back, and a name must
+be. `trail.py` looks names up when an event is shown, and verifies the chain: just before the commit
+each event gets its place in the sequence, the hash of the event before it, and its own.
 """
 
 import dataclasses
@@ -33,9 +34,15 @@ class Outcome(StrEnum):
 
 
 def record(
-    session: Session, principal: Principal, action: str, kind: str, target_id: str | None, *,
-    outcome: Outcome = Outcome.DONE, **details: object,
-) -> None:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    action: str,
+    kind: str,
+    target_id: str | None,
+    *,
+    outcome: Outcome = Outcome.DONE,
+    **details: object,
+) -> None:
     """Add an event. `details` name fields, counts and `changes` (see `changed`), never a secret.
 
     Who issued the key that asks is named beside its owner, where that is somebody else.
@@ -45,24 +52,35 @@ def record(
     if kind == "user":
         details.pop("name", None)
     row = AuditEvent(
-        event_id=new_id(), at=now(), actor=(principal.user_id or principal.name)[:320], actor_id=principal.user_id,
-        key_id=principal.key_id, address=principal.address, action=action, target_kind=kind, target_id=target_id,
-        outcome=outcome.value, details=_without_people(session, _plain(details)),
-    )  # fmt: skip
+        event_id=new_id(),
+        at=now(),
+        actor=(principal.user_id or principal.name)[:320],
+        actor_id=principal.user_id,
+        key_id=principal.key_id,
+        address=principal.address,
+        action=action,
+        target_kind=kind,
+        target_id=target_id,
+        outcome=outcome.value,
+        details=_without_people(session, _plain(details)),
+    )
     session.add(row)
     session.info.setdefault(_WAITING, []).append(row)
 
 
 def changed(before: object, after: object) -> dict[str, object]:
-    """What differs between two states, each a view, a mapping or None (before it was made, after it was deleted).
+    """What differs between two states, each a view, a mapping or None (before it was made, after it
+    was deleted).
 
-    A plain field answers `{"before": …, "after": …}`; one whose value is a `chain.Hidden` the word `set`, `changed` or
-    `cleared`. Empty values count as not there.
+    A plain field answers `{"before": …, "after": …}`; one whose value is a `chain.Hidden` the word
+    `set`, `changed` or `cleared`. Empty values count as not there.
     """
-    old, new = _facts(before), _facts(after)
+    old = _facts(before)
+    new = _facts(after)
     found: dict[str, object] = {}
     for name in dict.fromkeys((*old, *new)):
-        was, is_now = old.get(name), new.get(name)
+        was = old.get(name)
+        is_now = new.get(name)
         if was == is_now or (_is_empty(was) and _is_empty(is_now)):
             continue
         if (before is None and is_now is False) or (after is None and was is False):
@@ -76,7 +94,8 @@ def changed(before: object, after: object) -> dict[str, object]:
 
 @event.listens_for(Session, "before_commit")
 def _chain(session: Session) -> None:
-    """Give the events of a transaction their places as its last act, so that the chain's lock is held for a moment."""
+    """Give the events of a transaction their places as its last act, so that the chain's lock is
+    held for a moment."""
     if session.in_nested_transaction():
         return
     rows: list[AuditEvent] = [row for row in session.info.pop(_WAITING, ()) if row in session]
@@ -105,11 +124,16 @@ def _is_empty(value: object) -> bool:
 
 def _short(value: object) -> Any:
     text = json.dumps(value, default=_of_view)
-    return json.loads(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    return (
+        json.loads(text)
+        if len(text) <= _LONGEST
+        else f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    )
 
 
 def _plain(details: Mapping[str, object]) -> dict[str, Any]:
-    """The details as they come back from the database, so that the hash over them can be computed again."""
+    """The details as they come back from the database, so that the hash over them can be computed
+    again."""
     plain: dict[str, Any] = json.loads(json.dumps(details, default=_of_view))
     return plain
 
@@ -119,13 +143,16 @@ _NAMES_OF_PEOPLE = frozenset({"email", "user_email", "display_name"})
 
 
 def _without_people(session: Session, details: dict[str, Any]) -> dict[str, Any]:
-    """The details with ids in place of people's e-mails, and of fields that name people only that they changed."""
+    """The details with ids in place of people's e-mails, and of fields that name people only that
+    they changed."""
     found: dict[str, Any] = {}
     for name, value in details.items():
         if name not in _NAMES_OF_PEOPLE:
             found[name] = _without_people_in(session, value)
         elif isinstance(value, dict) and value.keys() == {"before", "after"}:
-            found[name] = "cleared" if not value["after"] else "changed" if value["before"] else "set"
+            found[name] = (
+                "cleared" if not value["after"] else "changed" if value["before"] else "set"
+            )
     return found
 
 
@@ -144,7 +171,9 @@ def _without_people_in(session: Session, value: Any) -> Any:
 def _of_view(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _is_empty(getattr(value, f.name))
+            f.name: getattr(value, f.name)
+            for f in dataclasses.fields(value)
+            if not _is_empty(getattr(value, f.name))
         }
     if isinstance(value, Mapping):
         return dict(value)

@@ -1,13 +1,13 @@
 """The chain of the audit: each event carries a hash of itself and of the one before it.
 
-The hash is an HMAC-SHA-256 under a key that is derived from the newest of the key ring, whose id stands in the row:
-whoever can write the database and does not have the ring cannot make one. Each derived key is also kept sealed, so
-that a key which has left the ring still verifies. Events of versions before this one carry a plain SHA-256; one keyed
-event, the anchor, seals them.
+The hash is an HMAC-SHA-256 under a key that is derived from the newest of the key ring, whose id
+stands in the row: whoever can write the database and does not have the ring cannot make one. Each
+derived key is also kept sealed, so that a key which has left the ring still verifies. Events of
+versions before this one carry a plain SHA-256; one keyed event, the anchor, seals them.
 
-The chain's head (the last sequence number and its hash) is noted among the settings, with an HMAC of its own, and
-once more outside: in the file beside the revocation journal, on PostgreSQL in the schema `portal_journal`. The one
-outside moves on only from a state that the events still hold.
+The chain's head (the last sequence number and its hash) is noted among the settings, with an HMAC
+of its own, and once more outside: in the file beside the revocation journal, on PostgreSQL in the
+schema `portal_journal`. The one outside moves on only from a state that the events still hold.
 """
 
 import hashlib
@@ -35,14 +35,16 @@ UPGRADE_LASTS = timedelta(days=7)
 """How long after the anchor an older version may still write events without a key."""
 _LOCK = 7_241_883_001  # any number, the same in every process
 JOURNAL_BEGINS = "start"
-"""The `op` of the entry that says when the revocation journal of this database began, and names it."""
+"""The `op` of the entry that says when the revocation journal of this database began, and names
+it."""
 _LEAVE = "leave the head outside"
 _OUTSIDE = "head of the audit's chain to note outside"
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Stands for a secret in a comparison of two states: equal where the stored bytes are; never shown or written."""
+    """Stands for a secret in a comparison of two states: equal where the stored bytes are; never
+    shown or written."""
 
     mark: object = field(repr=False)
 
@@ -62,7 +64,8 @@ class Head:
 
 
 def append(session: Session, rows: Sequence[AuditEvent]) -> None:
-    """Give `rows`, which are flushed, the next places. One transaction at a time does this, until it ends."""
+    """Give `rows`, which are flushed, the next places. One transaction at a time does this, until
+    it ends."""
     take_turn(session, _LOCK)
     noted = session.get(Preference, HEAD, populate_existing=True)
     head = _head_in(session, noted) or _last(session)
@@ -74,7 +77,11 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
         rows = (anchor, *rows)
     before = head
     for row in rows:
-        row.sequence, row.previous_hash, row.hash_key = _free_after(session, head.sequence), head.event_hash, key_id
+        row.sequence, row.previous_hash, row.hash_key = (
+            _free_after(session, head.sequence),
+            head.event_hash,
+            key_id,
+        )
         row.event_hash = hash_of(row, key)
         head = Head(row.sequence, row.event_hash)
     noted = noted or Preference(name=HEAD)
@@ -88,9 +95,13 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
 
 
 def _free_after(session: Session, sequence: int) -> int:
-    """The next place that nobody took. An event that was put there by hand keeps it and is followed by none, which
-    `portal audit verify` reports."""
-    query = select(AuditEvent.sequence).where(AuditEvent.sequence > sequence).order_by(AuditEvent.sequence)
+    """The next place that nobody took. An event that was put there by hand keeps it and is followed
+    by none, which `portal audit verify` reports."""
+    query = (
+        select(AuditEvent.sequence)
+        .where(AuditEvent.sequence > sequence)
+        .order_by(AuditEvent.sequence)
+    )
     with session.no_autoflush:
         for taken in session.scalars(query.execution_options(yield_per=100)):
             if taken != sequence + 1:
@@ -100,7 +111,8 @@ def _free_after(session: Session, sequence: int) -> int:
 
 
 def leave_outside(session: Session) -> None:
-    """Keep the head in its file as it is in this transaction: what is wrong with it is to be seen again."""
+    """Keep the head in its file as it is in this transaction: what is wrong with it is to be seen
+    again."""
     session.info[_LEAVE] = True
 
 
@@ -119,7 +131,9 @@ def read_outside(session: Session) -> Head | None:
             return Head(0, None, fault=f"The head of the chain outside cannot be trusted: {error}.")
         if found is None:
             return None
-        if found.announced and holds(session, announced := Head(*found.announced, position=found.position)):
+        if found.announced and holds(
+            session, announced := Head(*found.announced, position=found.position)
+        ):
             return announced
         return Head(found.sequence, found.event_hash, position=found.position)
     if not is_kept_outside(session):
@@ -129,17 +143,21 @@ def read_outside(session: Session) -> Head | None:
 
 
 def is_kept_outside(session: Session) -> bool:
-    """Whether the head is noted outside, too: always once the portal was started on this database."""
+    """Whether the head is noted outside, too: always once the portal was started on this
+    database."""
     journal = journal_of(session)
     if journal is not None:
         return journal.exists()
     if session.get_bind().dialect.name != "postgresql":
         return False
-    return bool(session.scalar(text("select to_regclass(:name) is not null"), {"name": f"{SCHEMA}.head"}))
+    return bool(
+        session.scalar(text("select to_regclass(:name) is not null"), {"name": f"{SCHEMA}.head"})
+    )
 
 
 def is_due_outside(session: Session) -> bool:
-    """Whether the head must stand outside: once there are events, and the portal was started on this database."""
+    """Whether the head must stand outside: once there are events, and the portal was started on
+    this database."""
     if journal_of(session) is None and session.get_bind().dialect.name != "postgresql":
         return False
     begun = select(Revocation.position).where(Revocation.op == JOURNAL_BEGINS).limit(1)
@@ -153,7 +171,8 @@ def holds(session: Session, head: Head) -> bool:
 
 
 def note_outside(session: Session) -> None:
-    """Take the chain as it is now for the truth outside, too: after a restore, which is on record."""
+    """Take the chain as it is now for the truth outside, too: after a restore, which is on
+    record."""
     head = read_head(session) or _last(session)
     if journal_of(session) is not None:
         if head.event_hash is not None:
@@ -173,16 +192,26 @@ def journal_of(session: Session) -> FileJournal | None:
 
 
 def hash_of(row: AuditEvent, key: bytes | None = None) -> str:
-    """The HMAC-SHA-256 under `key`, in hex, over all of an event and the hash before it, as JSON with sorted keys.
+    """The HMAC-SHA-256 under `key`, in hex, over all of an event and the hash before it, as JSON
+    with sorted keys.
 
     Without a key it is the SHA-256 of events that carry none.
     """
     facts = {
-        "sequence": row.sequence, "previous_hash": row.previous_hash, "event_id": row.event_id,
-        "at": row.at.astimezone(UTC).isoformat(timespec="microseconds"), "actor": row.actor,
-        "actor_id": row.actor_id, "key_id": row.key_id, "address": row.address, "action": row.action,
-        "target_kind": row.target_kind, "target_id": row.target_id, "outcome": row.outcome, "details": row.details,
-    }  # fmt: skip
+        "sequence": row.sequence,
+        "previous_hash": row.previous_hash,
+        "event_id": row.event_id,
+        "at": row.at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "actor": row.actor,
+        "actor_id": row.actor_id,
+        "key_id": row.key_id,
+        "address": row.address,
+        "action": row.action,
+        "target_kind": row.target_kind,
+        "target_id": row.target_id,
+        "outcome": row.outcome,
+        "details": row.details,
+    }
     if key is None:
         return hashlib.sha256(_canonical(facts)).hexdigest()
     return _mac(key, {**facts, "hash_key": row.hash_key})
@@ -204,8 +233,10 @@ def keys_of(session: Session) -> Mapping[str, bytes]:
 
 
 def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -> tuple[int, str]:
-    """How many events are older than the chain, and one digest over all of them; `without` those of these ids."""
-    count, digest = 0, hashlib.sha256()
+    """How many events are older than the chain, and one digest over all of them; `without` those of
+    these ids."""
+    count = 0
+    digest = hashlib.sha256()
     query = select(AuditEvent).where(AuditEvent.sequence.is_(None)).order_by(AuditEvent.event_id)
     for row in session.scalars(query.execution_options(yield_per=500, populate_existing=True)):
         if row.event_id not in without:
@@ -216,10 +247,12 @@ def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -
 
 @event.listens_for(Session, "after_commit")
 def _note_outside(session: Session) -> None:
-    """On SQLite the head is written beside the journal; on PostgreSQL a trigger has done it in the same transaction."""
+    """On SQLite the head is written beside the journal; on PostgreSQL a trigger has done it in the
+    same transaction."""
     if session.in_nested_transaction():
         return
-    found, journal = session.info.pop(_OUTSIDE, None), journal_of(session)
+    found = session.info.pop(_OUTSIDE, None)
+    journal = journal_of(session)
     if found is None or journal is None or not journal.exists():
         return
     before, head = found
@@ -229,7 +262,8 @@ def _note_outside(session: Session) -> None:
         elif _still_holds(session, journal, before):
             journal.note_head(head)
     except (OSError, ValueError):
-        return  # it stays behind, which is no fault; one that cannot be read is named by the next walk
+        # it stays behind, which is no fault; one that cannot be read is named by the next walk
+        return
 
 
 @event.listens_for(Session, "after_rollback")
@@ -238,7 +272,8 @@ def _forget_outside(session: Session) -> None:
 
 
 def _announce(session: Session, before: Head, after: OutsideHead) -> None:
-    """On SQLite the head outside tells before the commit what is to come: a process may be killed right behind it."""
+    """On SQLite the head outside tells before the commit what is to come: a process may be killed
+    right behind it."""
     journal = journal_of(session)
     if journal is None or not journal.exists():
         return
@@ -251,7 +286,8 @@ def _announce(session: Session, before: Head, after: OutsideHead) -> None:
 
 
 def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
-    """Whether the events still hold what was noted outside last; what was cut off must not be papered over."""
+    """Whether the events still hold what was noted outside last; what was cut off must not be
+    papered over."""
     noted = journal.head()
     if noted is None or noted.sequence == 0:
         return before.sequence == 0
@@ -263,15 +299,25 @@ def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
 
 
 def _anchor(session: Session, head: Head, rows: Sequence[AuditEvent]) -> AuditEvent | None:
-    """The event that seals those without a key, where it is due: as the first keyed one of a chain with a past."""
-    if session.scalar(select(AuditEvent.event_id).where(AuditEvent.hash_key.is_not(None)).limit(1)) is not None:
+    """The event that seals those without a key, where it is due: as the first keyed one of a chain
+    with a past."""
+    if (
+        session.scalar(select(AuditEvent.event_id).where(AuditEvent.hash_key.is_not(None)).limit(1))
+        is not None
+    ):
         return None
     earlier, digest = earlier_digest(session, without=frozenset(row.event_id for row in rows))
     if not earlier and not head.sequence:
         return None
     details: dict[str, Any] = {"earlier": earlier, "digest": digest, "sealed_up_to": head.sequence}
     return AuditEvent(
-        event_id=new_id(), at=now(), actor="portal", action=ANCHOR, target_kind="audit", outcome="done", details=details
+        event_id=new_id(),
+        at=now(),
+        actor="portal",
+        action=ANCHOR,
+        target_kind="audit",
+        outcome="done",
+        details=details,
     )
 
 
@@ -297,10 +343,12 @@ def _head_in(session: Session, noted: Preference | None) -> Head | None:
         return None
     try:
         value = dict(noted.value)
-        sequence, event_hash = int(value["sequence"]), str(value["hash"])
+        sequence = int(value["sequence"])
+        event_hash = str(value["hash"])
     except (ValueError, TypeError, KeyError):
         return Head(0, None, True, "The head of the chain cannot be read.")
-    mac, key_id = value.pop("mac", None), str(value.get("key"))
+    mac = value.pop("mac", None)
+    key_id = str(value.get("key"))
     key = runtime_of(session).chain_keys.get(key_id) or keys_of(session).get(key_id)
     if mac is None:
         return Head(sequence, event_hash)
@@ -314,9 +362,18 @@ def _last(session: Session) -> Head:
         AuditEvent.sequence.is_not(None)
     )
     found = session.execute(query.order_by(AuditEvent.sequence.desc()).limit(1)).first()
-    return Head(found.sequence or 0, found.event_hash, found.hash_key is not None) if found else Head(0, None)
+    return (
+        Head(found.sequence or 0, found.event_hash, found.hash_key is not None)
+        if found
+        else Head(0, None)
+    )
 
 
 def count_earlier(session: Session) -> int:
     """How many events are older than the chain."""
-    return session.scalar(select(func.count()).select_from(AuditEvent).where(AuditEvent.sequence.is_(None))) or 0
+    return (
+        session.scalar(
+            select(func.count()).select_from(AuditEvent).where(AuditEvent.sequence.is_(None))
+        )
+        or 0
+    )

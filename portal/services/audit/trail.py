@@ -30,7 +30,8 @@ ACCEPTED = "missing events accepted"
 
 @dataclass(frozen=True)
 class EventView:
-    """An event as admins read it. Times are UTC; `sequence` is None for one from before the chain."""
+    """An event as admins read it. Times are UTC; `sequence` is None for one from before the
+    chain."""
 
     event_id: str
     sequence: int | None
@@ -49,7 +50,8 @@ class EventView:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events: parts of the actor's name or id and of the action, a target's kind or id, an outcome, a span."""
+    """Which events: parts of the actor's name or id and of the action, a target's kind or id, an
+    outcome, a span."""
 
     actor: str = ""
     action: str = ""
@@ -65,10 +67,12 @@ FILTER_NAMES = ("actor", "action", "target", "outcome", "since", "until")
 
 @dataclass(frozen=True)
 class Verification:
-    """What a walk along the chain found: how many events hold, how many are older than it, and the first fault.
+    """What a walk along the chain found: how many events hold, how many are older than it, and the
+    first fault.
 
-    `notes` are no faults, and worth knowing: events without a key, and places where an older database came back. Of
-    those `unaccepted` are the ones, by their number, that no operator has accepted.
+    `notes` are no faults, and worth knowing: events without a key, and places where an older
+    database came back. Of those `unaccepted` are the ones, by their number, that no operator has
+    accepted.
     """
 
     holds: int
@@ -85,19 +89,27 @@ class Verification:
 
 
 def filter_of(given: Mapping[str, str]) -> EventFilter:
-    """A filter out of texts; days and times as ISO 8601, a day as `until` counts to its end. Raises `InvalidInput`."""
+    """A filter out of texts; days and times as ISO 8601, a day as `until` counts to its end. Raises
+    `InvalidInput`."""
     outcome = given.get("outcome", "")
     if outcome and outcome not in tuple(Outcome):
         raise InvalidInput(f"Choose one of: {', '.join(Outcome)}.", field="outcome")
     texts = {name: given.get(name, "").strip()[:320] for name in ("actor", "action", "target")}
     return EventFilter(
-        **texts, outcome=outcome, since=_time(given.get("since", ""), "since"),
+        **texts,
+        outcome=outcome,
+        since=_time(given.get("since", ""), "since"),
         until=_time(given.get("until", ""), "until", ends_day=True),
-    )  # fmt: skip
+    )
 
 
 def list_events(
-    session: Session, principal: Principal, wanted: EventFilter, *, cursor: str = "", limit: int = 50
+    session: Session,
+    principal: Principal,
+    wanted: EventFilter,
+    *,
+    cursor: str = "",
+    limit: int = 50,
 ) -> Page[EventView]:
     """A page of events, newest first."""
     authz.require(principal, Action.AUDIT_READ)
@@ -107,9 +119,13 @@ def list_events(
     return Page(tuple(shown), _place(shown[-1]) if len(rows) > limit else None)
 
 
-def server_events(session: Session, principal: Principal, server_id: str, *, cursor: str = "") -> Page[EventView]:
+def server_events(
+    session: Session, principal: Principal, server_id: str, *, cursor: str = ""
+) -> Page[EventView]:
     """A page of what was done to one server, newest first."""
-    return list_events(session, principal, EventFilter(kind="server", target=server_id), cursor=cursor)
+    return list_events(
+        session, principal, EventFilter(kind="server", target=server_id), cursor=cursor
+    )
 
 
 def get_event(session: Session, principal: Principal, event_id: str) -> EventView:
@@ -121,7 +137,9 @@ def get_event(session: Session, principal: Principal, event_id: str) -> EventVie
     return _views(session, [row])[0]
 
 
-def export_events(session: Session, principal: Principal, wanted: EventFilter) -> Iterator[EventView]:
+def export_events(
+    session: Session, principal: Principal, wanted: EventFilter
+) -> Iterator[EventView]:
     """All events of a filter, newest first, read in batches while they are taken."""
     authz.require(principal, Action.AUDIT_READ)
     return _batches(session, wanted)
@@ -129,7 +147,7 @@ def export_events(session: Session, principal: Principal, wanted: EventFilter) -
 
 def verify(
     session: Session, principal: Principal, *, without_keys: bool = False, is_copy: bool = False
-) -> Verification:  # fmt: skip
+) -> Verification:
     """Walk along the whole chain, and keep what was found for `last_verification`.
 
     `without_keys`: events whose key is lost need only follow one another. `is_copy`: the record is that of a backup,
@@ -140,11 +158,19 @@ def verify(
     session.merge(
         Preference(
             name=_VERIFIED,
-            value={"holds": found.holds, "earlier": found.earlier, "fault": found.fault, "at": found.at.isoformat(),
-                   "notes": list(found.notes), "unaccepted": list(found.unaccepted)},
+            value={
+                "holds": found.holds,
+                "earlier": found.earlier,
+                "fault": found.fault,
+                "at": found.at.isoformat(),
+                "notes": list(found.notes),
+                "unaccepted": list(found.unaccepted),
+            },
         )
-    )  # fmt: skip
-    audit.record(session, principal, "audit verified", "audit", None, events=found.holds, fault=found.fault)
+    )
+    audit.record(
+        session, principal, "audit verified", "audit", None, events=found.holds, fault=found.fault
+    )
     if found.fault:
         hash_chain.leave_outside(session)
     session.flush()
@@ -158,13 +184,15 @@ def last_verification(session: Session, principal: Principal) -> Verification | 
     if row is None:
         return None
     kept = row.value
-    at, notes = datetime.fromisoformat(kept["at"]), tuple(kept.get("notes", ()))
+    at = datetime.fromisoformat(kept["at"])
+    notes = tuple(kept.get("notes", ()))
     unaccepted = tuple(kept.get("unaccepted", ()))
     return Verification(kept["holds"], kept["earlier"], kept["fault"], at, notes, unaccepted)
 
 
 def accept(session: Session, principal: Principal, number: int) -> None:
-    """Say, as the operator, that it is known why events are missing where event `number` found an older database.
+    """Say, as the operator, that it is known why events are missing where event `number` found an
+    older database.
 
     Raises `InvalidInput` where no such event waits for that.
     """
@@ -176,10 +204,14 @@ def accept(session: Session, principal: Principal, number: int) -> None:
 
 
 def list_unaccepted(session: Session, principal: Principal) -> list[tuple[int, str]]:
-    """The events, by their number, at which older databases were found that no operator has accepted, and what they
-    say."""
+    """The events, by their number, at which older databases were found that no operator has
+    accepted, and what they say."""
     authz.require(principal, Action.VAULT_MANAGE)
-    query = select(AuditEvent).where(AuditEvent.action.in_((OLDER, MISSING, ACCEPTED))).order_by(AuditEvent.sequence)
+    query = (
+        select(AuditEvent)
+        .where(AuditEvent.action.in_((OLDER, MISSING, ACCEPTED)))
+        .order_by(AuditEvent.sequence)
+    )
     gaps = _Gaps()
     for row in session.scalars(query.where(AuditEvent.sequence.is_not(None))):
         gaps.see(row)
@@ -187,7 +219,8 @@ def list_unaccepted(session: Session, principal: Principal) -> list[tuple[int, s
 
 
 class _Gaps:
-    """The places in a chain where an older database, or one without what is kept outside, was found."""
+    """The places in a chain where an older database, or one without what is kept outside, was
+    found."""
 
     def __init__(self) -> None:
         self._found: dict[int, AuditEvent] = {}
@@ -207,18 +240,24 @@ class _Gaps:
 
     @property
     def unaccepted(self) -> tuple[int, ...]:
-        """Where events may be missing, and neither `portal restore` did it nor an operator knows why."""
-        return tuple(n for n, row in self._found.items() if n not in self._accepted and _has_lost_events(row))
+        """Where events may be missing, and neither `portal restore` did it nor an operator knows
+        why."""
+        return tuple(
+            n for n, row in self._found.items() if n not in self._accepted and _has_lost_events(row)
+        )
 
     def note(self, number: int) -> str:
         """What an event found, which events are missing, and what became of it."""
         row = self._found[number]
-        outside, here = row.details.get("head_outside"), row.details.get("head_here") or 0
+        outside = row.details.get("head_outside")
+        here = row.details.get("head_here") or 0
         said = f"At event {number} the revocation journal or the head outside was not whole"
         if row.action == OLDER:
             said = f"At event {number} an older database was found in place of a newer one"
         if isinstance(outside, int) and outside > here:
-            said += f": events {here + 1} to {outside} were noted outside and are not in this database"
+            said += (
+                f": events {here + 1} to {outside} were noted outside and are not in this database"
+            )
         elif outside is None and row.action == MISSING:
             said += ": whether events are missing is not known"
         if row.details.get("restored"):
@@ -231,9 +270,13 @@ class _Gaps:
 
 
 def _has_lost_events(row: AuditEvent) -> bool:
-    """Whether events are missing, or may be, where this one found something, by other means than `portal restore`."""
-    outside, here = row.details.get("head_outside"), row.details.get("head_here") or 0
-    return not row.details.get("restored") and (row.action == OLDER or outside is None or outside > here)
+    """Whether events are missing, or may be, where this one found something, by other means than
+    `portal restore`."""
+    outside = row.details.get("head_outside")
+    here = row.details.get("head_here") or 0
+    return not row.details.get("restored") and (
+        row.action == OLDER or outside is None or outside > here
+    )
 
 
 class _Walk:
@@ -256,34 +299,62 @@ class _Walk:
         notes = self._gaps.notes
         if self._unkeyed:
             notes.append(
-                f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} carry no key: a version "
-                "from before keyed events wrote them during the upgrade. If none ran then, they are forged."
+                f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} carry"
+                " no key: a version from before keyed events wrote them during the upgrade. If"
+                " none ran then, they are forged."
             )
-        return Verification(self._last.sequence, earlier, fault, now(), tuple(notes), self._gaps.unaccepted)
+        return Verification(
+            self._last.sequence, earlier, fault, now(), tuple(notes), self._gaps.unaccepted
+        )
 
     def _along(self) -> str | None:
         try:
             return self._walked()
-        except (ValueError, TypeError, AttributeError, LookupError):  # of a row that the portal did not write
-            return f"An event behind {self._last.sequence} cannot be read: the portal did not write it."
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+        ):  # of a row that the portal did not write
+            return (
+                f"An event behind {self._last.sequence} cannot be read: the portal did not"
+                " write it."
+            )
 
     def _walked(self) -> str | None:
         while True:
-            query = select(AuditEvent).where(AuditEvent.sequence > self._last.sequence).order_by(AuditEvent.sequence)
-            rows = self._session.scalars(query.limit(_BATCH).execution_options(populate_existing=True)).all()
+            query = (
+                select(AuditEvent)
+                .where(AuditEvent.sequence > self._last.sequence)
+                .order_by(AuditEvent.sequence)
+            )
+            rows = self._session.scalars(
+                query.limit(_BATCH).execution_options(populate_existing=True)
+            ).all()
             if not rows:
                 return None
             for row in rows:
-                fault = self._fault(row) or next(filter(None, (
-                    _head_fault(row, head) for head in (self._noted, self._outside) if head is not None
-                )), None)  # fmt: skip
+                fault = self._fault(row) or next(
+                    filter(
+                        None,
+                        (
+                            _head_fault(row, head)
+                            for head in (self._noted, self._outside)
+                            if head is not None
+                        ),
+                    ),
+                    None,
+                )
                 if fault:
                     return fault
-                self._last = hash_chain.Head(row.sequence or 0, row.event_hash, row.hash_key is not None)
+                self._last = hash_chain.Head(
+                    row.sequence or 0, row.event_hash, row.hash_key is not None
+                )
             self._session.expunge_all()
 
     def _fault(self, row: AuditEvent) -> str | None:
-        last, number = self._last, row.sequence
+        last = self._last
+        number = row.sequence
         if number != last.sequence + 1:
             return f"Event {last.sequence + 1} is missing."
         if row.previous_hash != last.event_hash:
@@ -293,8 +364,8 @@ class _Walk:
         key = self._keys.get(row.hash_key)
         if key is None and not self._without_keys:
             return (
-                f"Event {number} cannot be verified: its key {row.hash_key[:32]} is neither in PORTAL_ENCRYPTION_KEYS "
-                "nor kept."
+                f"Event {number} cannot be verified: its key {row.hash_key[:32]} is neither in"
+                " PORTAL_ENCRYPTION_KEYS nor kept."
             )
         if key is not None and row.event_hash != hash_chain.hash_of(row, key):
             return f"Event {number} was changed."
@@ -317,41 +388,71 @@ class _Walk:
         return None
 
     def _at_the_end(self) -> str | None:
-        last, noted = self._last, self._noted
-        if self._outside is None and last.sequence and not self._is_copy and hash_chain.is_due_outside(self._session):
+        last = self._last
+        noted = self._noted
+        if (
+            self._outside is None
+            and last.sequence
+            and not self._is_copy
+            and hash_chain.is_due_outside(self._session)
+        ):
             return "The head of the chain that was noted outside is missing."
         for head in filter(None, (noted, self._outside)):
             if head.fault:
                 return head.fault
             if last.sequence < head.sequence:
-                return f"The events from {last.sequence + 1} to {head.sequence} are missing at the end."
+                return (
+                    f"The events from {last.sequence + 1} to {head.sequence} are missing at the"
+                    " end."
+                )
         if noted is not None and self._outside is not None and self._stays_behind(noted):
-            return f"The head of the chain that was noted outside is older: it does not know event {noted.sequence}."
+            return (
+                "The head of the chain that was noted outside is older: it does not know event"
+                f" {noted.sequence}."
+            )
         now_noted = hash_chain.read_head(self._session)
         if last.sequence > (now_noted.sequence if now_noted else 0):
             return f"The head of the chain does not know event {last.sequence}."
-        if noted is not None and last.sequence == noted.sequence and last.is_keyed and not noted.is_keyed:
+        if (
+            noted is not None
+            and last.sequence == noted.sequence
+            and last.is_keyed
+            and not noted.is_keyed
+        ):
             return "The head of the chain carries no key, though its event does."
         return self._fault_of_earlier()
 
     def _stays_behind(self, noted: hash_chain.Head) -> bool:
-        """Whether the head outside does not come up to the one inside. On SQLite it is written after the commit."""
+        """Whether the head outside does not come up to the one inside. On SQLite it is written
+        after the commit."""
         patience = time_of_day.monotonic() + _PATIENCE
-        while (outside := hash_chain.read_outside(self._session)) is None or outside.sequence < noted.sequence:
+        while (
+            outside := hash_chain.read_outside(self._session)
+        ) is None or outside.sequence < noted.sequence:
             if time_of_day.monotonic() > patience:
                 return True
             time_of_day.sleep(0.05)
         return False
 
     def _fault_of_earlier(self) -> str | None:
-        """Events from before the chain are as the anchor sealed them; where there is no anchor there are none."""
+        """Events from before the chain are as the anchor sealed them; where there is no anchor
+        there are none."""
         if self._keyed_since is None:
             return None
         count, digest = hash_chain.earlier_digest(self._session)
-        sealed = self._anchor.details if self._anchor is not None else {"earlier": 0, "digest": digest}
+        sealed = (
+            self._anchor.details if self._anchor is not None else {"earlier": 0, "digest": digest}
+        )
         if count != sealed.get("earlier"):
-            return f"There are {count} events from before the chain; {sealed.get('earlier')} were sealed."
-        return None if digest == sealed.get("digest") else "An event from before the chain was changed."
+            return (
+                f"There are {count} events from before the chain; {sealed.get('earlier')} were"
+                " sealed."
+            )
+        return (
+            None
+            if digest == sealed.get("digest")
+            else "An event from before the chain was changed."
+        )
 
 
 def _head_fault(row: AuditEvent, noted: hash_chain.Head) -> str | None:
@@ -367,9 +468,13 @@ def _query(session: Session, wanted: EventFilter) -> Select[AuditEvent]:
     if wanted.action:
         query = query.where(AuditEvent.action.icontains(wanted.action, autoescape=True))
     if wanted.kind:
-        query = query.where(AuditEvent.target_kind == wanted.kind, AuditEvent.target_id == wanted.target)
+        query = query.where(
+            AuditEvent.target_kind == wanted.kind, AuditEvent.target_id == wanted.target
+        )
     elif wanted.target:
-        query = query.where(or_(AuditEvent.target_id == wanted.target, AuditEvent.target_kind == wanted.target))
+        query = query.where(
+            or_(AuditEvent.target_id == wanted.target, AuditEvent.target_kind == wanted.target)
+        )
     if wanted.outcome:
         query = query.where(AuditEvent.outcome == wanted.outcome)
     if wanted.since:
@@ -415,45 +520,75 @@ def _time(text: str, field: str, *, ends_day: bool = False) -> datetime | None:
             found = datetime.combine(found.date() + timedelta(days=int(ends_day)), time())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidInput("Write a day as 2026-12-31 or a time as 2026-12-31T23:59:59Z.", field=field) from None
+        raise InvalidInput(
+            "Write a day as 2026-12-31 or a time as 2026-12-31T23:59:59Z.", field=field
+        ) from None
 
 
 def _by(session: Session, actor: str) -> ColumnElement[bool]:
-    """Events of whoever's name, e-mail, id or key is meant; a pseudonym names the deleted person that it stands for."""
-    named = or_(User.email.icontains(actor, autoescape=True), User.display_name.icontains(actor, autoescape=True))
+    """Events of whoever's name, e-mail, id or key is meant; a pseudonym names the deleted person
+    that it stands for."""
+    named = or_(
+        User.email.icontains(actor, autoescape=True),
+        User.display_name.icontains(actor, autoescape=True),
+    )
     by_person = AuditEvent.actor_id.in_(select(User.user_id).where(named))
     exact = or_(AuditEvent.actor_id == actor, AuditEvent.key_id == actor)
     found = or_(AuditEvent.actor.icontains(actor, autoescape=True), exact, by_person)
     if actor.lower().startswith(_DELETED.lower()):
-        gone = select(AuditEvent.actor_id).where(AuditEvent.actor_id.not_in(select(User.user_id))).distinct()
+        gone = (
+            select(AuditEvent.actor_id)
+            .where(AuditEvent.actor_id.not_in(select(User.user_id)))
+            .distinct()
+        )
         meant = [
-            user_id for user_id in session.scalars(gone) if user_id and _pseudonym(user_id).lower() == actor.lower()
+            user_id
+            for user_id in session.scalars(gone)
+            if user_id and _pseudonym(user_id).lower() == actor.lower()
         ]
         found = or_(found, AuditEvent.actor_id.in_(meant))
     return found
 
 
 def _pseudonym(user_id: str) -> str:
-    """What a person is called who is not there any more: the same every time, and not their name."""
+    """What a person is called who is not there any more: the same every time, and not their
+    name."""
     return f"{_DELETED} {hashlib.sha256(user_id.encode()).hexdigest()[:4]}"
 
 
 def _views(session: Session, rows: Sequence[AuditEvent]) -> list[EventView]:
-    """Events with the names that their people have now. Those without a key name people as they were called then."""
+    """Events with the names that their people have now. Those without a key name people as they
+    were called then."""
     targets = {row.target_id for row in rows if row.target_kind == "user" and row.target_id}
     ids = {row.actor_id for row in rows if row.actor_id} | targets
-    found = session.execute(select(User.user_id, User.email, User.display_name).where(User.user_id.in_(ids)))
-    names = {row.user_id: row.email or row.display_name or row.user_id for row in found} if ids else {}
+    found = session.execute(
+        select(User.user_id, User.email, User.display_name).where(User.user_id.in_(ids))
+    )
+    names = (
+        {row.user_id: row.email or row.display_name or row.user_id for row in found} if ids else {}
+    )
     return [_view(row, names) for row in rows]
 
 
 def _view(row: AuditEvent, names: Mapping[str, str]) -> EventView:
-    actor, details = row.actor, row.details
+    actor = row.actor
+    details = row.details
     if row.actor_id and row.hash_key is not None:
         actor = names.get(row.actor_id) or _pseudonym(row.actor_id)
     if row.target_kind == "user" and row.target_id and "name" not in details:
         details = {"name": names.get(row.target_id) or _pseudonym(row.target_id), **details}
     return EventView(
-        row.event_id, row.sequence, row.at, actor, row.actor_id, row.key_id, row.address, row.action,
-        row.target_kind, row.target_id, row.outcome, details, row.event_hash,
-    )  # fmt: skip
+        row.event_id,
+        row.sequence,
+        row.at,
+        actor,
+        row.actor_id,
+        row.key_id,
+        row.address,
+        row.action,
+        row.target_kind,
+        row.target_id,
+        row.outcome,
+        details,
+        row.event_hash,
+    )

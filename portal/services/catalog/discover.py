@@ -1,7 +1,8 @@
-"""The list of well-known MCP servers to pick from: our own file, and which of its entries are in the catalog already.
+"""The list of well-known MCP servers to pick from: our own file, and which of its entries are in
+the catalog already.
 
-The file is part of the package and is read once. Where it is missing or broken the list is empty, and the log says so
-once: nobody is kept from adding servers by hand.
+The file is part of the package and is read once. Where it is missing or broken the list is empty,
+and the log says so once: nobody is kept from adding servers by hand.
 """
 
 import json
@@ -31,7 +32,8 @@ _MOST_CANDIDATES = 500
 
 @dataclass(frozen=True)
 class NeededValue:
-    """A value that an entry's server asks for: its name there, what it is, and whether it is a secret."""
+    """A value that an entry's server asks for: its name there, what it is, and whether it is a
+    secret."""
 
     name: str
     description: str
@@ -40,7 +42,8 @@ class NeededValue:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A well-known server. One with a `url` is reached over the network, one with a `command` runs on the host."""
+    """A well-known server. One with a `url` is reached over the network, one with a `command` runs
+    on the host."""
 
     name: str
     title: str
@@ -73,14 +76,21 @@ class Added:
 
 
 def list_catalog(
-    session: Session, principal: Principal, *, query: str = "", category: str = "", transport: str = ""
+    session: Session,
+    principal: Principal,
+    *,
+    query: str = "",
+    category: str = "",
+    transport: str = "",
 ) -> Catalog:
-    """The entries whose name, title or description holds `query`, of just that category and transport if one is named.
+    """The entries whose name, title or description holds `query`, of just that category and
+    transport if one is named.
 
     The categories are those of the whole list, whatever is asked for.
     """
     authz.require(principal, Action.CATALOG_READ)
-    everything, words = _read_entries(FILE), query.strip().casefold()
+    everything = _read_entries(FILE)
+    words = query.strip().casefold()
     found = (
         entry
         for entry in everything
@@ -105,34 +115,49 @@ def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
         return "Programs may not be run on this host: PORTAL_ENABLE_STDIO is off."
     try:
         check_definition(
-            transport=entry.transport, url=entry.url, spec_path=None, command=entry.command, has_args=True,
-            stdio_enabled=runtime.stdio_enabled, stdio_commands=runtime.stdio_commands,
+            transport=entry.transport,
+            url=entry.url,
+            spec_path=None,
+            command=entry.command,
+            has_args=True,
+            stdio_enabled=runtime.stdio_enabled,
+            stdio_commands=runtime.stdio_commands,
             no_sandbox=runtime.sandbox.refusal,
-        )  # fmt: skip
+        )
     except PortalError as error:
         return error.message
     return ""
 
 
-def find_added(session: Session, principal: Principal, entries: Sequence[CatalogEntry]) -> dict[str, Added]:
-    """Which entries are there already, by name: active servers of their address, or of their command and arguments.
+def find_added(
+    session: Session, principal: Principal, entries: Sequence[CatalogEntry]
+) -> dict[str, Added]:
+    """Which entries are there already, by name: active servers of their address, or of their
+    command and arguments.
 
-    It looks at up to 500 servers that share a host or a command with an entry, in a number of queries that does not
-    grow. Addresses and arguments are opened to be compared, and not shown.
+    It looks at up to 500 servers that share a host or a command with an entry, in a number of
+    queries that does not grow. Addresses and arguments are opened to be compared, and not shown.
     """
     authz.require(principal, Action.CATALOG_READ)
     origins = {origin_of(entry.url) for entry in entries if entry.url}
     commands = {entry.command for entry in entries if entry.command}
     query = select(Server).where(
-        authz.visible_servers(principal), or_(Server.address.in_(origins), Server.command.in_(commands))
+        authz.visible_servers(principal),
+        or_(Server.address.in_(origins), Server.command.in_(commands)),
     )
     query = query.order_by(Server.sort_key, Server.server_id).limit(_MOST_CANDIDATES)
     found: dict[str, Added] = {}
-    for row in session.scalars(query.options(selectinload(Server.secrets), selectinload(Server.variables))):
+    for row in session.scalars(
+        query.options(selectinload(Server.secrets), selectinload(Server.variables))
+    ):
         definition = opened(session, row)
         for entry in entries:
-            if entry.name not in found and _is_same(entry, row, definition.urls.get("url"), definition.args):
-                found[entry.name] = Added(row.server_id, row.server_name or row.alias or row.server_id)
+            if entry.name not in found and _is_same(
+                entry, row, definition.urls.get("url"), definition.args
+            ):
+                found[entry.name] = Added(
+                    row.server_id, row.server_name or row.alias or row.server_id
+                )
     return found
 
 
@@ -140,9 +165,14 @@ def find_added(session: Session, principal: Principal, entries: Sequence[Catalog
 def _read_entries(file: Path) -> tuple[CatalogEntry, ...]:
     """The entries of a file; none where it is not there or not right, which is logged."""
     try:
-        return tuple(_entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["servers"])
+        return tuple(
+            _entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["servers"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.error("the list of well-known servers cannot be read", extra={"file": file.name, "reason": str(error)})
+        log.error(
+            "the list of well-known servers cannot be read",
+            extra={"file": file.name, "reason": str(error)},
+        )
         return ()
 
 

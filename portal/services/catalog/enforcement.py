@@ -18,7 +18,8 @@ from portal.store.models import Server
 
 @dataclass(frozen=True)
 class Pack:
-    """The files, how many servers they name and how many had to be left out, and what VS Code would find."""
+    """The files, how many servers they name and how many had to be left out, and what VS Code would
+    find."""
 
     files: tuple[PackFile, ...]
     servers: int
@@ -50,9 +51,15 @@ def make_pack(session: Session, principal: Principal) -> Pack:
 def _rejected(session: Session, active: dict[str, str]) -> list[str]:
     """The names that a review refused and that no active server has."""
     name = func.coalesce(Server.alias, Server.server_name)
-    query = select(name).where(Server.approval_status == ApprovalStatus.REJECTED.value, name.is_not(None))
+    query = select(name).where(
+        Server.approval_status == ApprovalStatus.REJECTED.value, name.is_not(None)
+    )
     known = {name.casefold() for name in active}
-    return [found for found in session.scalars(query.distinct().order_by(name)) if found.casefold() not in known]
+    return [
+        found
+        for found in session.scalars(query.distinct().order_by(name))
+        if found.casefold() not in known
+    ]
 
 
 def _count(session: Session, condition: object) -> int:

@@ -1,8 +1,10 @@
-"""Export: the catalog as documents for clients, registries and Git, without what is stored as a secret.
+"""Export: the catalog as documents for clients, registries and Git, without what is stored as a
+secret.
 
-Of a header, an environment entry and a variable it is the name alone that is written; of credentials nothing. A
-definition needs its addresses and arguments: they are written as they are, unless they look as if they held a secret,
-or whoever exports may not read them. Importing such a document into the same portal changes nothing of them.
+Of a header, an environment entry and a variable it is the name alone that is written; of
+credentials nothing. A definition needs its addresses and arguments: they are written as they are,
+unless they look as if they held a secret, or whoever exports may not read them. Importing such a
+document into the same portal changes nothing of them.
 """
 
 import json
@@ -24,7 +26,11 @@ from portal.services.secrets.server_definition import Definition, opened
 from portal.services.servers import queries
 from portal.store.models import Server
 
-FORMATS = {"mcp.json": "application/json", "server.json": "application/json", "catalog.yaml": "application/yaml"}
+FORMATS = {
+    "mcp.json": "application/json",
+    "server.json": "application/json",
+    "catalog.yaml": "application/yaml",
+}
 OLD_NAMES = {"catalogue.yaml": "catalog.yaml"}
 """What earlier versions called a format, and what it is called now."""
 _PLAIN = ("description", "instructions", "auth_type", "source_url", "timeout", "command")
@@ -32,7 +38,8 @@ _LISTS = ("allowed_tools", "extra_headers")
 
 
 def export_catalog(session: Session, principal: Principal, file_name: str) -> str:
-    """The active servers as `mcp.json` (for clients, by way of the gateway), `server.json` (a list of them) or YAML."""
+    """The active servers as `mcp.json` (for clients, by way of the gateway), `server.json` (a list
+    of them) or YAML."""
     authz.require(principal, Action.SERVER_CREATE)
     file_name = OLD_NAMES.get(file_name, file_name)
     if file_name not in FORMATS:
@@ -40,11 +47,15 @@ def export_catalog(session: Session, principal: Principal, file_name: str) -> st
     entries = registry.list_all(session, principal)
     if file_name == "mcp.json":
         found = {
-            entry["name"].rpartition("/")[2]: {"type": "http", "url": entry["remotes"][0]["url"]} for entry in entries
+            entry["name"].rpartition("/")[2]: {"type": "http", "url": entry["remotes"][0]["url"]}
+            for entry in entries
         }
         return json.dumps({"mcpServers": found}, indent=2) + "\n"
     if file_name == "server.json":
-        return json.dumps({"servers": [{"server": e} for e in entries]}, indent=2, ensure_ascii=False) + "\n"
+        return (
+            json.dumps({"servers": [{"server": e} for e in entries]}, indent=2, ensure_ascii=False)
+            + "\n"
+        )
     return _yaml(session, principal)
 
 
@@ -56,20 +67,28 @@ def record_export(session: Session, principal: Principal, file_name: str) -> Non
 
 def _yaml(session: Session, principal: Principal) -> str:
     query = select(Server).where(authz.visible_servers(principal), Server.origin == "database")
-    rows = list(session.scalars(query.order_by(Server.sort_key, Server.server_id).options(*queries.PARTS)))
+    rows = list(
+        session.scalars(query.order_by(Server.sort_key, Server.server_id).options(*queries.PARTS))
+    )
     groups = queries.groups_of(session, rows)
     found = {
         row.server_name or row.alias or row.server_id: _entry(
-            session, row, [group.name for group in groups[row.server_id]], hides=hides_addresses(session, principal)
+            session,
+            row,
+            [group.name for group in groups[row.server_id]],
+            hides=hides_addresses(session, principal),
         )
         for row in rows
     }
-    text: str = yaml.safe_dump({"mcp_servers": found}, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump(
+        {"mcp_servers": found}, sort_keys=False, allow_unicode=True, width=120
+    )
     return _head(runtime_of(session).public_url, hides=hides_addresses(session, principal)) + text
 
 
 def hides_addresses(session: Session, principal: Principal) -> bool:
-    """Whether an export leaves out addresses and arguments, as they are write-only here for whoever asks."""
+    """Whether an export leaves out addresses and arguments, as they are write-only here for whoever
+    asks."""
     authz.require(principal, Action.SERVER_CREATE)
     return runtime_of(session).write_only_globals and not authz.is_operator(principal)
 
@@ -78,11 +97,14 @@ def _head(public_url: str, *, hides: bool) -> str:
     addresses = (
         "Addresses and arguments are left out, as they are hidden here."
         if hides
-        else "Addresses and arguments are written as they are, unless they look like secrets: keep secrets out of them."
+        else (
+            "Addresses and arguments are written as they are, unless they look like secrets: keep"
+            " secrets out of them."
+        )
     )
     return (
-        f"# The MCP servers of {public_url}, without header, environment and global values, credentials and keys.\n"
-        f"# {addresses}\n"
+        f"# The MCP servers of {public_url}, without header, environment and global values,"
+        f" credentials and keys.\n# {addresses}\n"
     )
 
 
@@ -126,7 +148,11 @@ def _names(row: Server, definition: Definition, *, hides: bool) -> dict[str, Any
         found["env"] = dict.fromkeys(definition.env)
     if row.variables:
         found["env_vars"] = [
-            {"name": v.name, "scope": v.scope, **({"description": v.description} if v.description else {})}
+            {
+                "name": v.name,
+                "scope": v.scope,
+                **({"description": v.description} if v.description else {}),
+            }
             for v in row.variables
         ]
     return found

@@ -1,6 +1,8 @@
-"""The text of a document that somebody wants to import: JSON, as lenient as editors are with it, or YAML.
+"""The text of a document that somebody wants to import: JSON, as lenient as editors are with it, or
+YAML.
 
-Nothing of the text stands in a message: it is likely to hold secrets. What is said is where the fault is.
+Nothing of the text stands in a message: it is likely to hold secrets. What is said is where the
+fault is.
 """
 
 import json
@@ -18,25 +20,33 @@ from portal.upstream import yaml_text
 MOST_BYTES = 256 * 1024
 _DEEPEST = 32
 _CONTAINERS = ("mcpServers", "servers", "mcp_servers")
-# A string, or a comment, or a comma that nothing follows: VS Code's and Cursor's files may have the last two.
-# What is never closed reaches to the end, so that it is looked at once.
+# A string, or a comment, or a comma that nothing follows: VS Code's and Cursor's files may have the
+# last two. What is never closed reaches to the end, so that it is looked at once.
 _COMMENT = r"//[^\n]*|/\*.*?(?:\*/|\Z)"
-_LENIENT = re.compile(rf'"(?:[^"\\]|\\.?)*+(?:"|\Z)|{_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]])', re.S)
+_LENIENT = re.compile(
+    rf'"(?:[^"\\]|\\.?)*+(?:"|\Z)|{_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]])', re.S
+)
 _BLANK = re.compile(r"[^\n]")
 
 
 def parse_document(text: str) -> Document:
-    """The servers that `text` is about. Raises `TooLarge` over 256 KB, and `InvalidInput` naming line and column."""
+    """The servers that `text` is about. Raises `TooLarge` over 256 KB, and `InvalidInput` naming
+    line and column."""
     if len(text.encode("utf-8", "replace")) > MOST_BYTES:
         raise TooLarge("The document is larger than 256 KB. Split it.", field="text")
     text = text.removeprefix("\ufeff")
     if not text.strip():
-        raise InvalidInput("There is nothing in it. Paste a document, or choose a file.", field="text")
+        raise InvalidInput(
+            "There is nothing in it. Paste a document, or choose a file.", field="text"
+        )
     if "\x00" in text:
         raise InvalidInput("The text holds a NUL character.", field="text")
     if text.lstrip()[:1] in ("{", "["):
-        source = _LENIENT.sub(lambda match: match[0] if match[0][0] == '"' else _BLANK.sub(" ", match[0]), text)
-        document, lines = _json(source), _json_lines(source)
+        source = _LENIENT.sub(
+            lambda match: match[0] if match[0][0] == '"' else _BLANK.sub(" ", match[0]), text
+        )
+        document = _json(source)
+        lines = _json_lines(source)
     else:
         document, lines = _yaml(text)
     return read_document(document, lines)
@@ -49,7 +59,8 @@ def understand(document: object) -> Document:
 
 
 def _check(document: object) -> None:
-    """Refuse what is nested too deep to be a description of servers, and text that no database takes."""
+    """Refuse what is nested too deep to be a description of servers, and text that no database
+    takes."""
     level = [document]
     for _ in range(_DEEPEST):
         level = [
@@ -106,7 +117,8 @@ def _json_lines(source: str) -> dict[str, int]:
 
 
 def _members(source: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """The members of the object at an offset of well-formed JSON: key, offset of the key, offset of the value."""
+    """The members of the object at an offset of well-formed JSON: key, offset of the key, offset of
+    the value."""
     decoder = json.JSONDecoder()
     if source[at : at + 1] != "{":
         return
@@ -133,22 +145,32 @@ def _yaml(text: str) -> tuple[object, dict[str, int]]:
         for event in yaml_text.events(text):
             if isinstance(event, yaml.AliasEvent):
                 # A few lines of aliases can stand for a document of gigabytes.
-                raise InvalidInput("Anchors and aliases are not read here. Write the text out.", field="text")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                raise InvalidInput(
+                    "Anchors and aliases are not read here. Write the text out.", field="text"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if depth > _DEEPEST:
-                raise InvalidInput(f"The document is nested more than {_DEEPEST} levels deep.", field="text")
+                raise InvalidInput(
+                    f"The document is nested more than {_DEEPEST} levels deep.", field="text"
+                )
         node = yaml.compose(text, Loader=yaml_text.Loader)
         document = yaml_text.load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _not_read("YAML", mark.line + 1 if mark else 1, mark.column + 1 if mark else 1) from None
+        raise _not_read(
+            "YAML", mark.line + 1 if mark else 1, mark.column + 1 if mark else 1
+        ) from None
     except yaml_text.TooManyDirectives:
         most = yaml_text.MAX_DIRECTIVES
         raise InvalidInput(
             f"The document has more than {most} YAML directives (%). Leave them out.", field="text"
         ) from None
     except (yaml.YAMLError, ValueError, TypeError):
-        raise InvalidInput("The document is not YAML that can be read here.", field="text") from None
+        raise InvalidInput(
+            "The document is not YAML that can be read here.", field="text"
+        ) from None
     _check(document)
     return document, dict(_yaml_lines(node))
 
@@ -164,4 +186,6 @@ def _yaml_lines(node: Any) -> Iterator[tuple[str, int]]:
 
 
 def _not_read(what: str, line: int, column: int) -> InvalidInput:
-    return InvalidInput(f"This is not {what}: line {line}, column {column} cannot be read.", field="text")
+    return InvalidInput(
+        f"This is not {what}: line {line}, column {column} cannot be read.", field="text"
+    )

@@ -1,4 +1,5 @@
-"""What an import would do to the catalog, entry by entry, and how an entry goes on top of a stored server."""
+"""What an import would do to the catalog, entry by entry, and how an entry goes on top of a stored
+server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,18 @@ from portal.services.servers import kept_secrets, queries
 from portal.services.servers.destinations import would_move
 from portal.store.models import Server
 
-_COMPARED = ("description", "instructions", "command", "timeout", "source_url", "auth_type", "allow_all_keys",
-             "available_on_public_internet", "allowed_tools", "extra_headers")  # fmt: skip
+_COMPARED = (
+    "description",
+    "instructions",
+    "command",
+    "timeout",
+    "source_url",
+    "auth_type",
+    "allow_all_keys",
+    "available_on_public_internet",
+    "allowed_tools",
+    "extra_headers",
+)
 
 
 _TYPEABLE = ("static_headers", "env", "env_vars", "credentials")
@@ -38,7 +49,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class FoundSecret:
-    """A secret as the preview shows it: where it stands, and the variable that it could become; never its value."""
+    """A secret as the preview shows it: where it stands, and the variable that it could become;
+    never its value."""
 
     place: str
     name: str
@@ -65,7 +77,8 @@ class Planned:
 
     @property
     def typeable(self) -> tuple[str, ...]:
-        """The stored secrets among those that can be typed anew: not the arguments, nor what people stored."""
+        """The stored secrets among those that can be typed anew: not the arguments, nor what people
+        stored."""
         names = dict.fromkeys(move.secret for move in self.moves)
         return tuple(name for name in names if name.partition(".")[0] in _TYPEABLE)
 
@@ -92,12 +105,18 @@ def make_plan(session: Session, principal: Principal, document: Document) -> Pla
         state, note = _judge(session, entry, stored, seen.get(entry.name.casefold()))
         if not entry.fault:
             seen.setdefault(entry.name.casefold(), entry.line)
-        moves = _moves(session, principal, stored, entry) if stored is not None and state is State.CHANGED else ()
+        moves = (
+            _moves(session, principal, stored, entry)
+            if stored is not None and state is State.CHANGED
+            else ()
+        )
         rows.append(_planned(number, entry, state, note, stored, moves))
     return Plan(document.kind, tuple(rows))
 
 
-def _judge(session: Session, entry: Entry, stored: Server | None, twin_line: int | None) -> tuple[State, str]:
+def _judge(
+    session: Session, entry: Entry, stored: Server | None, twin_line: int | None
+) -> tuple[State, str]:
     if entry.fault:
         return State.WRONG, entry.fault
     if twin_line is not None:
@@ -115,22 +134,31 @@ def _judge(session: Session, entry: Entry, stored: Server | None, twin_line: int
     differing = _differing(session, stored, entry.fields)
     if not differing:
         return State.SKIPPED, "A server of this name is there already, and is the same."
-    return State.CHANGED, f"A server of this name is there already. Different: {', '.join(differing)}."
+    return (
+        State.CHANGED,
+        f"A server of this name is there already. Different: {', '.join(differing)}.",
+    )
 
 
 def _check_as_new(session: Session, fields: ServerFields) -> None:
     runtime = runtime_of(session)
     check_definition(
-        transport=fields.get("transport") or Transport.SSE, url=fields.get("url"), spec_path=fields.get("spec_path"),
-        command=fields.get("command"), has_args=fields.get("args") is not None, stdio_enabled=runtime.stdio_enabled,
-        stdio_commands=runtime.stdio_commands, no_sandbox=runtime.sandbox.refusal,
-    )  # fmt: skip
+        transport=fields.get("transport") or Transport.SSE,
+        url=fields.get("url"),
+        spec_path=fields.get("spec_path"),
+        command=fields.get("command"),
+        has_args=fields.get("args") is not None,
+        stdio_enabled=runtime.stdio_enabled,
+        stdio_commands=runtime.stdio_commands,
+        no_sandbox=runtime.sandbox.refusal,
+    )
     if fields.get("url") and origin_of(fields["url"]) is None:
         raise InvalidInput("The URL names no host.", field="url")
 
 
 def _differing(session: Session, stored: Server, fields: ServerFields) -> list[str]:
-    """The fields that an entry names and that differ from what is stored; of secrets it is names that count."""
+    """The fields that an entry names and that differ from what is stored; of secrets it is names
+    that count."""
     definition = opened(session, stored)
     found = [
         name
@@ -139,7 +167,9 @@ def _differing(session: Session, stored: Server, fields: ServerFields) -> list[s
     ]
     if fields.get("transport", stored.transport) != stored.transport:
         found.append("transport")
-    found += [n for n in ("url", "spec_path") if fields.get(n) and fields[n] != definition.urls.get(n)]
+    found += [
+        n for n in ("url", "spec_path") if fields.get(n) and fields[n] != definition.urls.get(n)
+    ]
     if "args" in fields and list(fields["args"] or ()) != list(definition.args):
         found.append("args")
     if any(name not in definition.env for name in fields.get("env") or {}):
@@ -157,8 +187,11 @@ def _plain(value: object) -> object:
     return None if not value or value == "none" else value
 
 
-def _moves(session: Session, principal: Principal, stored: Server, entry: Entry) -> tuple[Moved, ...]:
-    """The stored secrets that an entry would send elsewhere, those among them that it names again as they are."""
+def _moves(
+    session: Session, principal: Principal, stored: Server, entry: Entry
+) -> tuple[Moved, ...]:
+    """The stored secrets that an entry would send elsewhere, those among them that it names again
+    as they are."""
     change = merged(stored, with_choices(entry, {}, Share.KEEP), entry.blank)
     try:
         return would_move(session, stored, kept_secrets.settled(session, principal, stored, change))
@@ -167,7 +200,12 @@ def _moves(session: Session, principal: Principal, stored: Server, entry: Entry)
 
 
 def _planned(
-    number: int, entry: Entry, state: State, note: str, stored: Server | None, moves: tuple[Moved, ...]
+    number: int,
+    entry: Entry,
+    state: State,
+    note: str,
+    stored: Server | None,
+    moves: tuple[Moved, ...],
 ) -> Planned:
     fields = entry.fields
     return Planned(
@@ -178,8 +216,13 @@ def _planned(
         state=state,
         note=note,
         transport=(fields.get("transport") or Transport.SSE).value.upper() if fields else "",
-        target=origin_of(fields.get("url") or fields.get("spec_path")) or fields.get("command") or "",
-        secrets=tuple(FoundSecret(s.place, s.name, s.variable, s.prefix.lower() == "bearer ") for s in entry.secrets),
+        target=origin_of(fields.get("url") or fields.get("spec_path"))
+        or fields.get("command")
+        or "",
+        secrets=tuple(
+            FoundSecret(s.place, s.name, s.variable, s.prefix.lower() == "bearer ")
+            for s in entry.secrets
+        ),
         asked=entry.asked,
         server_id=stored.server_id if stored and state is State.CHANGED else None,
         moves=moves,
@@ -187,10 +230,11 @@ def _planned(
 
 
 def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
-    """The stored servers by name and alias, as they are written and in small letters: whose case is the same goes
-    before, as two names may differ in it alone."""
+    """The stored servers by name and alias, as they are written and in small letters: whose case is
+    the same goes before, as two names may differ in it alone."""
     wanted = {entry.name.casefold() for entry in document.entries if entry.name}
-    name, alias = func.lower(Server.server_name), func.lower(Server.alias)
+    name = func.lower(Server.server_name)
+    alias = func.lower(Server.alias)
     query = select(Server).where(or_(name.in_(wanted), alias.in_(wanted))).options(*queries.PARTS)
     named = [
         (text, row)
@@ -202,20 +246,29 @@ def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
 
 
 def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> ServerFields:
-    """An entry on top of a stored server: what the document does not name, or names without a value, stays."""
+    """An entry on top of a stored server: what the document does not name, or names without a
+    value, stays."""
     wanted = cast(dict[str, Any], dict(fields))
     del wanted["server_name"]
     wanted["clear_secrets"] = []  # what a document masks is kept
-    names = {part: {s.name for s in stored.secrets if s.field == part} for part in ("static_headers", "env")}
+    names = {
+        part: {s.name for s in stored.secrets if s.field == part}
+        for part in ("static_headers", "env")
+    }
     kept = names["static_headers"] & set(blank)
     if "static_headers" in wanted:
-        sent = {name: KEPT if name in kept else value for name, value in wanted["static_headers"].items()}
+        sent = {
+            name: KEPT if name in kept else value
+            for name, value in wanted["static_headers"].items()
+        }
         wanted["static_headers"] = {**dict.fromkeys(names["static_headers"], KEPT), **sent}
     if "env" in wanted:
         sent = {n: KEPT if v == "" and n in names["env"] else v for n, v in wanted["env"].items()}
         wanted["env"] = {**dict.fromkeys(names["env"], KEPT), **sent}
     if "env_vars" in wanted:
-        wanted["env_vars"] = _merged_variables(stored, wanted["env_vars"], {variable_name(name) for name in kept})
+        wanted["env_vars"] = _merged_variables(
+            stored, wanted["env_vars"], {variable_name(name) for name in kept}
+        )
     return cast(ServerFields, wanted)
 
 
@@ -226,15 +279,24 @@ def with_typed(stored: Server, change: ServerFields, typed: Mapping[str, str]) -
         field, _, name = secret.partition(".")
         if field == "env_vars":
             declared = wanted.get("env_vars") or _merged_variables(stored, [], set())
-            wanted["env_vars"] = [{**v, "value": value} if v["name"] == name else v for v in declared]
+            wanted["env_vars"] = [
+                {**v, "value": value} if v["name"] == name else v for v in declared
+            ]
         else:
-            known = () if field == "credentials" else (s.name for s in stored.secrets if s.field == field)
+            known = (
+                ()
+                if field == "credentials"
+                else (s.name for s in stored.secrets if s.field == field)
+            )
             wanted[field] = {**(wanted.get(field) or dict.fromkeys(known, KEPT)), name: value}
     return cast(ServerFields, wanted)
 
 
-def _merged_variables(stored: Server, sent: list[dict[str, Any]], unwanted: set[str]) -> list[dict[str, Any]]:
-    """Declared variables with those of a document on top; `unwanted` would stand for headers that stay as they are."""
+def _merged_variables(
+    stored: Server, sent: list[dict[str, Any]], unwanted: set[str]
+) -> list[dict[str, Any]]:
+    """Declared variables with those of a document on top; `unwanted` would stand for headers that
+    stay as they are."""
     declared = {
         v.name: {"name": v.name, "scope": v.scope, "description": v.description, "value": KEPT}
         for v in stored.variables
@@ -243,6 +305,10 @@ def _merged_variables(stored: Server, sent: list[dict[str, Any]], unwanted: set[
         known = declared.get(entry["name"])
         if known is None and entry["name"] in unwanted and entry.get("value") is None:
             continue
-        keeps = known is not None and entry.get("value") is None and known["scope"] == entry.get("scope")
+        keeps = (
+            known is not None
+            and entry.get("value") is None
+            and known["scope"] == entry.get("scope")
+        )
         declared[entry["name"]] = {**entry, "value": KEPT} if keeps else dict(entry)
     return list(declared.values())

@@ -1,6 +1,7 @@
 """Import: documents of other programs become servers, after a look at what would happen.
 
-The document waits sealed on the server between the look and the import: no secret of it is ever in a page.
+The document waits sealed on the server between the look and the import: no secret of it is ever in
+a page.
 """
 
 from collections.abc import Mapping
@@ -31,10 +32,12 @@ DRAFT_LIVES = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Choices:
-    """What to import, by number in the plan (None is every new one), and where each found secret goes.
+    """What to import, by number in the plan (None is every new one), and where each found secret
+    goes.
 
-    `keep` says by number whether stored secrets that an entry would send elsewhere go along (True) or are forgotten;
-    `keep_all` says it for the others. `typed` are new values for them, by the names that the plan has.
+    `keep` says by number whether stored secrets that an entry would send elsewhere go along (True)
+    or are forgotten; `keep_all` says it for the others. `typed` are new values for them, by the
+    names that the plan has.
     """
 
     numbers: frozenset[int] | None = None
@@ -47,7 +50,8 @@ class Choices:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an import did: names that were added or changed, (name, why) of the others, with the line of each fault."""
+    """What an import did: names that were added or changed, (name, why) of the others, with the
+    line of each fault."""
 
     imported: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
@@ -60,15 +64,22 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
     plan = make_plan(session, principal, parse_document(text))
     owner = _person(principal)
     session.execute(
-        delete(ImportDraft).where(or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES))
+        delete(ImportDraft).where(
+            or_(ImportDraft.user_id == owner, ImportDraft.created_at < now() - DRAFT_LIVES)
+        )
     )
-    session.add(ImportDraft(user_id=owner, sealed=runtime_of(session).vault.seal(text, bindings.of_import(owner))))
+    session.add(
+        ImportDraft(
+            user_id=owner, sealed=runtime_of(session).vault.seal(text, bindings.of_import(owner))
+        )
+    )
     session.flush()
     return plan
 
 
 def get_draft(session: Session, principal: Principal) -> Plan:
-    """What the import of the kept document would do now. Raises `NotFound` where there is none any more."""
+    """What the import of the kept document would do now. Raises `NotFound` where there is none any
+    more."""
     authz.require(principal, Action.SERVER_CREATE)
     return make_plan(session, principal, parse_document(_draft_text(session, principal)))
 
@@ -80,11 +91,14 @@ def drop_draft(session: Session, principal: Principal) -> None:
 
 
 def import_draft(session: Session, principal: Principal, choices: Choices) -> Outcome:
-    """Import from the kept document: everything that is chosen, or nothing where one entry cannot be taken."""
+    """Import from the kept document: everything that is chosen, or nothing where one entry cannot
+    be taken."""
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(_draft_text(session, principal))
     outcome = _run(session, principal, document, choices)
-    chosen_wrong = [error for error in outcome.errors if error[0] in _chosen_names(document, choices)]
+    chosen_wrong = [
+        error for error in outcome.errors if error[0] in _chosen_names(document, choices)
+    ]
     if not chosen_wrong:
         drop_draft(session, principal)
     return Outcome(outcome.imported, outcome.skipped, tuple(chosen_wrong))
@@ -99,12 +113,17 @@ def import_document(
 
 
 def import_text(
-    session: Session, principal: Principal, text: str, *, update: bool = False, keep: bool | None = None
+    session: Session,
+    principal: Principal,
+    text: str,
+    *,
+    update: bool = False,
+    keep: bool | None = None,
 ) -> Outcome:
     """The same for the text of a document; with `update` servers that differ are changed, too.
 
-    An entry that would send stored secrets elsewhere is an error, unless `keep` says that they go along or are
-    forgotten.
+    An entry that would send stored secrets elsewhere is an error, unless `keep` says that they go
+    along or are forgotten.
     """
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(text)
@@ -118,8 +137,12 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
     imported: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     errors: list[tuple[str, int, str]] = []
-    for row, entry in zip(make_plan(session, principal, document).rows, document.entries, strict=True):
-        chosen = row.state is State.NEW if choices.numbers is None else row.number in choices.numbers
+    for row, entry in zip(
+        make_plan(session, principal, document).rows, document.entries, strict=True
+    ):
+        chosen = (
+            row.state is State.NEW if choices.numbers is None else row.number in choices.numbers
+        )
         if row.state is State.WRONG:
             errors.append((row.name or row.key[:64], row.line, row.note))
         elif row.state is State.SKIPPED or not chosen:
@@ -127,17 +150,29 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
         else:
             try:
                 with session.begin_nested():
-                    imported.append((row.name, _import_one(session, principal, row, entry, choices)))
+                    imported.append(
+                        (row.name, _import_one(session, principal, row, entry, choices))
+                    )
             except PortalError as error:
                 errors.append((row.name, row.line, error.message))
     if imported:
         names = [name for name, _ in imported]
-        audit.record(session, principal, "servers imported", "server", None, document=document.kind, names=names)
+        audit.record(
+            session,
+            principal,
+            "servers imported",
+            "server",
+            None,
+            document=document.kind,
+            names=names,
+        )
         session.flush()
     return Outcome(tuple(imported), tuple(skipped), tuple(errors))
 
 
-def _import_one(session: Session, principal: Principal, row: Planned, entry: Entry, choices: Choices) -> str:
+def _import_one(
+    session: Session, principal: Principal, row: Planned, entry: Entry, choices: Choices
+) -> str:
     shares = {number: share for (of, number), share in choices.shares.items() if of == row.number}
     fields = with_choices(entry, shares, choices.otherwise)
     if row.server_id is None:
@@ -146,19 +181,28 @@ def _import_one(session: Session, principal: Principal, row: Planned, entry: Ent
     stored = session.get(Server, row.server_id)
     assert stored is not None
     change = merged(stored, fields, entry.blank)
-    keep, typed = choices.keep.get(row.number, choices.keep_all), choices.typed.get(row.number, {})
+    keep = choices.keep.get(row.number, choices.keep_all)
+    typed = choices.typed.get(row.number, {})
     if keep is not None and row.moves:
         change["keep_credentials"] = keep
-    imported = crud.update_server(session, principal, row.server_id, with_typed(stored, change, typed)).server_id
+    imported = crud.update_server(
+        session, principal, row.server_id, with_typed(stored, change, typed)
+    ).server_id
     unsaid = tuple(move for move in row.moves if move.secret not in typed)
-    if keep is None and unsaid:  # a stored value that the document names again, and that was to become a variable
+    if (
+        keep is None and unsaid
+    ):  # a stored value that the document names again, and that was to become a variable
         raise refusal(unsaid, change, 0)
     return imported
 
 
 def _chosen_names(document: Document, choices: Choices) -> set[str]:
     numbers = choices.numbers
-    return {entry.name for n, entry in enumerate(document.entries) if numbers is not None and n in numbers}
+    return {
+        entry.name
+        for n, entry in enumerate(document.entries)
+        if numbers is not None and n in numbers
+    }
 
 
 def _person(principal: Principal) -> str:

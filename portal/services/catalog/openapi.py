@@ -1,7 +1,8 @@
-"""Services with an OpenAPI document to pick from: our own list of well-known ones, and a look into any other.
+"""Services with an OpenAPI document to pick from: our own list of well-known ones, and a look into
+any other.
 
-The list is part of the package and is read once. Where it is missing or broken it is empty, and the log says so once.
-A look into a document stores nothing, and is taken with nobody's secrets.
+The list is part of the package and is read once. Where it is missing or broken it is empty, and the
+log says so once. A look into a document stores nothing, and is taken with nobody's secrets.
 """
 
 import json
@@ -69,7 +70,8 @@ class ApiEntry:
 
 @dataclass(frozen=True)
 class ToolRow:
-    """A tool that a document yields, as the preview lists it. `tokens`: about what its definition costs a model."""
+    """A tool that a document yields, as the preview lists it. `tokens`: about what its definition
+    costs a model."""
 
     name: str
     method: str
@@ -81,7 +83,8 @@ class ToolRow:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a document yields. `spec_url` is empty for a file, `base_url` where the document names no usable server."""
+    """What a document yields. `spec_url` is empty for a file, `base_url` where the document names
+    no usable server."""
 
     title: str
     version: str
@@ -110,7 +113,8 @@ def get_api(session: Session, principal: Principal, name: str) -> ApiEntry | Non
 
 
 def preview_url(session: Session, principal: Principal, spec_url: str) -> Preview:
-    """Fetch a document and say what it yields. Raises `InvalidInput` or `InvalidRequest` on the field `spec_url`."""
+    """Fetch a document and say what it yields. Raises `InvalidInput` or `InvalidRequest` on the
+    field `spec_url`."""
     authz.require(principal, Action.SERVER_CREATE)
     if not spec_url:
         raise InvalidInput("Enter the address of a document, or choose a file.", field="spec_url")
@@ -125,7 +129,8 @@ def preview_url(session: Session, principal: Principal, spec_url: str) -> Previe
 
 
 def preview_file(session: Session, principal: Principal, content: bytes) -> Preview:
-    """Say what an uploaded document yields; it is not kept. Raises `InvalidInput` on the field `file`."""
+    """Say what an uploaded document yields; it is not kept. Raises `InvalidInput` on the field
+    `file`."""
     authz.require(principal, Action.SERVER_CREATE)
     release(session)
     try:
@@ -138,9 +143,14 @@ def preview_file(session: Session, principal: Principal, content: bytes) -> Prev
 def _read_apis(file: Path) -> tuple[ApiEntry, ...]:
     """The entries of a file; none where it is not there or not right, which is logged."""
     try:
-        return tuple(_entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["apis"])
+        return tuple(
+            _entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["apis"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.error("the list of well-known APIs cannot be read", extra={"file": file.name, "reason": str(error)})
+        log.error(
+            "the list of well-known APIs cannot be read",
+            extra={"file": file.name, "reason": str(error)},
+        )
         return ()
 
 
@@ -169,12 +179,23 @@ def _preview(document: Document, spec_url: str) -> Preview:
     base = absolute_server(document.server, spec_url) or ""
     rows = tuple(
         ToolRow(
-            operation.name, operation.method, operation.path, operation.summary or operation.tool.description,
+            operation.name,
+            operation.method,
+            operation.path,
+            operation.summary or operation.tool.description,
             operation.arguments,
-            approximate_tokens(operation.name, operation.tool.description, operation.tool.input_schema),
+            approximate_tokens(
+                operation.name, operation.tool.description, operation.tool.input_schema
+            ),
         )
         for operation in document.operations
-    )  # fmt: skip
+    )
     return Preview(
-        document.title or "Untitled API", document.version, spec_url, base, document.sign_in, rows, document.left_out
+        document.title or "Untitled API",
+        document.version,
+        spec_url,
+        base,
+        document.sign_in,
+        rows,
+        document.left_out,
     )

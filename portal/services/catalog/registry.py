@@ -1,6 +1,8 @@
-"""The public registry: what strangers may know of the servers that an Admin listed publicly, and nothing else.
+"""The public registry: what strangers may know of the servers that an Admin listed publicly, and
+nothing else.
 
-Two shapes: LiteLLM's `registry.json`, and the official registry API `v0.1` with `server.json` of 2025-12-11.
+Two shapes: LiteLLM's `registry.json`, and the official registry API `v0.1` with `server.json` of
+2025-12-11.
 """
 
 import ipaddress
@@ -31,9 +33,16 @@ _MOST_DESCRIPTION = 100
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _ENTRY_NAME = func.coalesce(Server.alias, Server.server_name, Server.server_id)
 _COLUMNS = (
-    _ENTRY_NAME.label("entry"), Server.server_id, Server.sort_key, Server.server_name, Server.description,
-    Server.transport, Server.version, Server.created_at, Server.updated_at,
-)  # fmt: skip
+    _ENTRY_NAME.label("entry"),
+    Server.server_id,
+    Server.sort_key,
+    Server.server_name,
+    Server.description,
+    Server.transport,
+    Server.version,
+    Server.created_at,
+    Server.updated_at,
+)
 
 
 @dataclass(frozen=True)
@@ -74,19 +83,31 @@ def describe_gateway(session: Session) -> list[dict[str, Any]]:
     """The entries of `registry.json`: the portal's own, then the listed servers by name."""
     _require_enabled(session)
     base = runtime_of(session).gateway_url
-    own = _plain_entry("mcp-portal", "MCP Portal", "All MCP servers of this portal under one address", f"{base}/mcp")
-    rows = session.execute(select(*_COLUMNS).where(authz.public_servers()).order_by(Server.sort_key, Server.server_id))
+    own = _plain_entry(
+        "mcp-portal",
+        "MCP Portal",
+        "All MCP servers of this portal under one address",
+        f"{base}/mcp",
+    )
+    rows = session.execute(
+        select(*_COLUMNS).where(authz.public_servers()).order_by(Server.sort_key, Server.server_id)
+    )
     return [own, *(_plain(row, base) for row in rows if _NAME.fullmatch(row.entry))]
 
 
 def list_entries(
-    session: Session, *, limit: int, after: tuple[str, str] | None = None, search: str = "",
-    updated_since: datetime | None = None, version: str = "",
-) -> EntryPage:  # fmt: skip
+    session: Session,
+    *,
+    limit: int,
+    after: tuple[str, str] | None = None,
+    search: str = "",
+    updated_since: datetime | None = None,
+    version: str = "",
+) -> EntryPage:
     """A page of at most `limit` (1 to 100) listed servers, by name.
 
-    `search` is a part of name or description, `version` is `latest` or an exact one. Raises `NotFound` while the
-    registry is off.
+    `search` is a part of name or description, `version` is `latest` or an exact one. Raises
+    `NotFound` while the registry is off.
     """
     _require_enabled(session)
     query = select(*_COLUMNS).where(authz.public_servers())
@@ -101,11 +122,16 @@ def list_entries(
 
 
 def get_entry(session: Session, name: str, version: str = "latest") -> Entry:
-    """One listed server by its full name. A server has one version, the present one. Raises `NotFound`."""
+    """One listed server by its full name. A server has one version, the present one. Raises
+    `NotFound`."""
     _require_enabled(session)
     space, _, short = name.rpartition("/")
     query = select(*_COLUMNS).where(authz.public_servers(), _ENTRY_NAME.in_([short]))
-    row = session.execute(query.order_by(Server.server_id).limit(1)).first() if space == namespace(session) else None
+    row = (
+        session.execute(query.order_by(Server.server_id).limit(1)).first()
+        if space == namespace(session)
+        else None
+    )
     found = _entries(session, [row]) if row is not None else ()
     if not found or version not in ("latest", found[0].server["version"]):
         raise NotFound("The registry lists no such server or version.")
@@ -119,7 +145,12 @@ def get_hub(session: Session, *, search: str = "", after: tuple[str, str] | None
     if search.strip():
         query = query.where(_holds(session, search.strip()))
     rows, cursor = _page(session, query, HUB_PAGE, after)
-    return HubPage(tuple(HubCard(row.server_name or row.entry, row.description, row.transport) for row in rows), cursor)
+    return HubPage(
+        tuple(
+            HubCard(row.server_name or row.entry, row.description, row.transport) for row in rows
+        ),
+        cursor,
+    )
 
 
 def set_listed(session: Session, principal: Principal, server_id: str, listed: bool) -> str:
@@ -129,7 +160,9 @@ def set_listed(session: Session, principal: Principal, server_id: str, listed: b
     name = row.server_name or row.alias or row.server_id
     if row.is_public != listed:
         session.execute(
-            update(Server).where(Server.server_id == row.server_id).values(is_public=listed, updated_at=now())
+            update(Server)
+            .where(Server.server_id == row.server_id)
+            .values(is_public=listed, updated_at=now())
         )
         what = "server listed publicly" if listed else "server taken off the public list"
         audit.record(session, principal, what, "server", row.server_id, name=name)
@@ -145,15 +178,23 @@ def server_json(session: Session, row: Any) -> dict[str, Any]:
         "title": row.server_name or row.entry,
         "description": _described(row),
         "version": f"1.0.{row.version}",
-        "remotes": [{"type": "streamable-http", "url": f"{runtime_of(session).gateway_url}/{row.entry}/mcp"}],
+        "remotes": [
+            {"type": "streamable-http", "url": f"{runtime_of(session).gateway_url}/{row.entry}/mcp"}
+        ],
     }
 
 
 def list_all(session: Session, principal: Principal) -> list[dict[str, Any]]:
     """The `server.json` of every active server, listed or not, for an Admin's export."""
     authz.require(principal, Action.SERVER_CREATE)
-    query = select(*_COLUMNS).where(authz.visible_servers(principal)).order_by(Server.sort_key, Server.server_id)
-    return [server_json(session, row) for row in session.execute(query) if _NAME.fullmatch(row.entry)]
+    query = (
+        select(*_COLUMNS)
+        .where(authz.visible_servers(principal))
+        .order_by(Server.sort_key, Server.server_id)
+    )
+    return [
+        server_json(session, row) for row in session.execute(query) if _NAME.fullmatch(row.entry)
+    ]
 
 
 def namespace(session: Session) -> str:
@@ -168,7 +209,9 @@ def namespace(session: Session) -> str:
     except ValueError:
         is_domain = "." in host
     return (
-        ".".join(reversed(host.split("."))) if is_domain else "local." + re.sub(r"[^A-Za-z0-9]+", "-", host).strip("-")
+        ".".join(reversed(host.split(".")))
+        if is_domain
+        else "local." + re.sub(r"[^A-Za-z0-9]+", "-", host).strip("-")
     )
 
 
@@ -203,25 +246,37 @@ def _number_of(version: str) -> int:
 
 
 def _entries(session: Session, rows: Sequence[Any]) -> tuple[Entry, ...]:
-    # An id may hold what a name of the registry may not: such a server is left out, the others stay.
+    # An id may hold what a name of the registry may not: such a server is left out, the others
+    # stay.
     return tuple(
-        Entry(server_json(session, row), row.created_at, row.updated_at) for row in rows if _NAME.fullmatch(row.entry)
+        Entry(server_json(session, row), row.created_at, row.updated_at)
+        for row in rows
+        if _NAME.fullmatch(row.entry)
     )
 
 
 def _described(row: Any) -> str:
-    text = " ".join((row.description or "").split()) or f"The MCP server {row.server_name or row.entry}"
+    text = (
+        " ".join((row.description or "").split())
+        or f"The MCP server {row.server_name or row.entry}"
+    )
     return text if len(text) <= _MOST_DESCRIPTION else text[: _MOST_DESCRIPTION - 1].rstrip() + "…"
 
 
 def _plain(row: Any, base: str) -> dict[str, Any]:
-    return _plain_entry(row.entry, row.server_name or row.entry, _described(row), f"{base}/{row.entry}/mcp")
+    return _plain_entry(
+        row.entry, row.server_name or row.entry, _described(row), f"{base}/{row.entry}/mcp"
+    )
 
 
 def _plain_entry(name: str, title: str, description: str, url: str) -> dict[str, Any]:
     remotes = [{"type": "streamable-http", "url": url}]
     return {
         "server": {
-            "name": name, "title": title, "description": description, "version": "1.0.0", "remotes": remotes,
+            "name": name,
+            "title": title,
+            "description": description,
+            "version": "1.0.0",
+            "remotes": remotes,
         }
-    }  # fmt: skip
+    }

@@ -1,7 +1,9 @@
-"""A person's OAuth connection to a server: begun in the browser, completed by its way back, seen, and ended.
+"""A person's OAuth connection to a server: begun in the browser, completed by its way back, seen,
+and ended.
 
-MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 8707), the issuer in the response
-(RFC 9207) and revocation (RFC 7009). The portal is the client; nobody ever sees a token.
+MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 8707), the issuer in
+the response (RFC 9207) and revocation (RFC 7009). The portal is the client; nobody ever sees a
+token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +38,8 @@ from portal.upstream.oauth_client import OAuthRefused
 
 FLOW = "connect"
 _NOT_BOUND = (
-    "The refresh token is not stored: it is not known now which sign-in provider it belongs to. The access token is "
-    "used until it expires. Connect in the portal to have it renewed."
+    "The refresh token is not stored: it is not known now which sign-in provider it belongs to. The"
+    " access token is used until it expires. Connect in the portal to have it renewed."
 )
 
 
@@ -49,11 +51,14 @@ class Disconnected:
     said: str
 
 
-def begin(session: Session, principal: Principal, server_id: str, *, browser: str, back: str = "") -> Departure:
-    """Prepare the way to a server's authorization server; asks other machines. `back` is a path of ours to return to.
+def begin(
+    session: Session, principal: Principal, server_id: str, *, browser: str, back: str = ""
+) -> Departure:
+    """Prepare the way to a server's authorization server; asks other machines. `back` is a path of
+    ours to return to.
 
-    Raises what `authorization_of` and `client_of` raise, and `InvalidRequest` (`not_oauth`) for a server to which
-    people do not connect.
+    Raises what `authorization_of` and `client_of` raise, and `InvalidRequest` (`not_oauth`) for a
+    server to which people do not connect.
     """
     row = _find(session, principal, server_id)
     _require_personal(row)
@@ -63,29 +68,46 @@ def begin(session: Session, principal: Principal, server_id: str, *, browser: st
     client = client_of(session, row, found.server, scopes)
     row = _find(session, principal, server_id)
     return depart(
-        session, row, found, client, scopes, kind=FLOW, user_id=principal.user_id, browser=browser, back=back
-    )  # fmt: skip
+        session,
+        row,
+        found,
+        client,
+        scopes,
+        kind=FLOW,
+        user_id=principal.user_id,
+        browser=browser,
+        back=back,
+    )
 
 
 def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
-    """Finish a connection with what the authorization server sent along: code or error, and maybe `iss`.
+    """Finish a connection with what the authorization server sent along: code or error, and maybe
+    `iss`.
 
-    What became of it is written into the flow, for its result page, and nothing is raised for what others did. The
-    flow was taken before, and that committed: its code is spent once, whatever happens here.
+    What became of it is written into the flow, for its result page, and nothing is raised for what
+    others did. The flow was taken before, and that committed: its code is spent once, whatever
+    happens here.
     """
     outcome = _completed(session, principal, flow, answer)
     finish_flow(session, flow.flow_id, outcome)
     session.commit()
     if outcome["state"] == "connected":
-        finish_flow(session, flow.flow_id, outcome | {"test": _tried(session, principal, str(flow.server_id))})
+        finish_flow(
+            session,
+            flow.flow_id,
+            outcome | {"test": _tried(session, principal, str(flow.server_id))},
+        )
 
 
 def give_up(session: Session, _principal: Principal | None, flow: Flow, state: str) -> None:
-    """End a flow that came back to nobody, or to somebody else, without looking at what it brought."""
+    """End a flow that came back to nobody, or to somebody else, without looking at what it
+    brought."""
     finish_flow(session, flow.flow_id, {"state": state, "back": ""})
 
 
-def get_result(session: Session, principal: Principal, flow_id: str, browser: str | None) -> dict[str, Any]:
+def get_result(
+    session: Session, principal: Principal, flow_id: str, browser: str | None
+) -> dict[str, Any]:
     """What became of a flow that began in this browser, and for which server. Raises `NotFound`."""
     flow = peek_flow(session, flow_id, kinds=(FLOW,), browser=browser)
     if flow is None or flow.outcome is None:
@@ -101,9 +123,11 @@ def get_state(session: Session, principal: Principal, server_id: str) -> Connect
     return connection_state_of(session, principal, row)
 
 
-def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionState, str | None, str | None]]:
-    """The caller's connections with the name and alias of each server, None where it is gone or not for them to see
-    any more; one query.
+def list_own(
+    session: Session, principal: Principal
+) -> list[tuple[ConnectionState, str | None, str | None]]:
+    """The caller's connections with the name and alias of each server, None where it is gone or not
+    for them to see any more; one query.
 
     Raises `InvalidRequest` for a key that belongs to nobody.
     """
@@ -122,14 +146,21 @@ def list_own(session: Session, principal: Principal) -> list[tuple[ConnectionSta
 
 
 def save_token(
-    session: Session, principal: Principal, server_id: str, *,
-    access_token: str, refresh_token: str = "", expires_in: int | None = None, scopes: Sequence[str] = (),
-) -> ConnectionState:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    *,
+    access_token: str,
+    refresh_token: str = "",
+    expires_in: int | None = None,
+    scopes: Sequence[str] = (),
+) -> ConnectionState:
     """Store tokens that the caller got elsewhere, in place of any earlier ones.
 
-    They live `expires_in` seconds from now, or for good where none are given. A refresh token belongs to the
-    authorization server that the server leads to now, which is discovered if need be; it is sent to no other. Where
-    that cannot be known it is not stored, and the answer says so. Asks other machines, and ends the transaction then.
+    They live `expires_in` seconds from now, or for good where none are given. A refresh token
+    belongs to the authorization server that the server leads to now, which is discovered if need
+    be; it is sent to no other. Where that cannot be known it is not stored, and the answer says so.
+    Asks other machines, and ends the transaction then.
     """
     row = _find(session, principal, server_id)
     assert principal.user_id is not None
@@ -140,7 +171,13 @@ def save_token(
     credential = token_store.keep(session, row, principal.user_id, tokens, issuer=issuer)
     service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     audit.record(
-        session, principal, "token saved", "server", row.server_id, name=row.server_name, scopes=list(tokens.scopes)
+        session,
+        principal,
+        "token saved",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        scopes=list(tokens.scopes),
     )
     session.flush()
     view = view_connection(session, row.server_id, credential)
@@ -163,13 +200,17 @@ def disconnect(session: Session, principal: Principal, server_id: str) -> Discon
     credential = session.get(UserCredential, (principal.user_id, found, KIND))
     if credential is None:
         return Disconnected(found, "")
-    held = token_store.opened(session, token_store.place_of(row, principal.user_id), credential.sealed)
+    held = token_store.opened(
+        session, token_store.place_of(row, principal.user_id), credential.sealed
+    )
     issuer = credential.issuer
     session.delete(credential)
     service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     audit.record(session, principal, "disconnected", "server", row.server_id, name=row.server_name)
     session.commit()
-    said = _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
+    said = (
+        _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
+    )
     return Disconnected(found, said)
 
 
@@ -184,28 +225,45 @@ def _issuer(session: Session, row: Server) -> str | None:
         return None
 
 
-def _revoked(session: Session, row: Server, held: token_store.HeldTokens, issuer: str | None) -> str:
+def _revoked(
+    session: Session, row: Server, held: token_store.HeldTokens, issuer: str | None
+) -> str:
     try:
         server = authorization_of(session, row).server
         client = known_client(session, row, server, held.client_id)
         if not server.revocation_endpoint:
-            return "The provider offers no way to revoke it; end the portal’s access in your account there."
+            return (
+                "The provider offers no way to revoke it; end the portal’s access in your account"
+                " there."
+            )
         if issuer is None:
-            return "Who issued it is not known here, so nobody was asked; end its access in your account there."
+            return (
+                "Who issued it is not known here, so nobody was asked; end its access in your"
+                " account there."
+            )
         if client is None or issuer != identity_of(server):
-            return "The server has another provider now; end the portal’s access in your account at the old one."
+            return (
+                "The server has another provider now; end the portal’s access in your account at"
+                " the old one."
+            )
         release(session)
         oauth = runtime_of(session).oauth
         if held.refresh_token:
             oauth.revoke(server, client, held.refresh_token, hint="refresh_token")
         oauth.revoke(server, client, held.access_token, hint="access_token")
     except PortalError:
-        return "The provider did not confirm that it revoked it; end the portal’s access in your account there."
+        return (
+            "The provider did not confirm that it revoked it; end the portal’s access in your"
+            " account there."
+        )
     return "The provider revoked it, too."
 
 
-def _completed(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> dict[str, Any]:
-    begun, outcome = flow.contents, {"back": flow.contents.get("back", "")}
+def _completed(
+    session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]
+) -> dict[str, Any]:
+    begun = flow.contents
+    outcome = {"back": flow.contents.get("back", "")}
     try:
         row = _find(session, principal, str(flow.server_id))
         found = authorization_of(session, row)
@@ -228,11 +286,16 @@ def _tried(session: Session, principal: Principal, server_id: str) -> dict[str, 
     except PortalError as error:
         return {"ok": False, "message": error.message}
     healthy = result.status is HealthStatus.HEALTHY
-    return {"ok": healthy, "message": "" if healthy else result.message, "tools": len(result.tools or ())}
+    return {
+        "ok": healthy,
+        "message": "" if healthy else result.message,
+        "tools": len(result.tools or ()),
+    }
 
 
 def _scopes(session: Session, principal: Principal, row: Server, found: Discovery) -> list[str]:
-    """What to ask for: the scopes of the definition, else those that discovery found; more where more were wanted."""
+    """What to ask for: the scopes of the definition, else those that discovery found; more where
+    more were wanted."""
     more = wanted_scopes(session, row, principal.user_id)
     return list(dict.fromkeys(str(scope) for scope in (*usual_scopes(session, row, found), *more)))
 
@@ -243,4 +306,6 @@ def _find(session: Session, principal: Principal, server_id: str) -> Server:
 
 def _require_personal(row: Server) -> None:
     if not needs_a_person(row):
-        raise InvalidRequest("People do not sign in to this server themselves.", code="not_oauth", field="server_id")
+        raise InvalidRequest(
+            "People do not sign in to this server themselves.", code="not_oauth", field="server_id"
+        )

@@ -1,4 +1,5 @@
-"""The OAuth doctor: a server's sign-in and the portal's own documents, walked step by step as MCP clients walk them."""
+"""The OAuth doctor: a server's sign-in and the portal's own documents, walked step by step as MCP
+clients walk them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,7 +64,8 @@ class _Patient:
     @property
     def typed(self) -> AuthorizationServer | None:
         """The authorization server that an Admin typed, where the URLs suffice."""
-        where, token = self.urls.get("authorization_url", ""), self.urls.get("token_url", "")
+        where = self.urls.get("authorization_url", "")
+        token = self.urls.get("token_url", "")
         if not token or not (where or self.is_machine):
             return None
         return AuthorizationServer("", where, token, self.urls.get("registration_url", ""))
@@ -76,9 +78,11 @@ def callback_url(session: Session, principal: Principal, server_id: str) -> str:
 
 
 def check_oauth(session: Session, principal: Principal, server_id: str, seen: Sighting) -> Report:
-    """Walk from a server to its authorization server and through the portal's own documents, without any credential.
+    """Walk from a server to its authorization server and through the portal's own documents,
+    without any credential.
 
-    `seen` is how the caller's request found the portal. What upstreams answer is judged, never raised.
+    `seen` is how the caller's request found the portal. What upstreams answer is judged, never
+    raised.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
     runtime = runtime_of(session)
@@ -88,10 +92,22 @@ def check_oauth(session: Session, principal: Principal, server_id: str, seen: Si
     walk = _walk(runtime, patient.urls.get("url", ""))
     ours = judge_address(runtime.public_url, seen, trusted)
     sections = (
-        Section("The server", "As the portal's Connect meets it, without a token.", _of_server(walk, patient)),
-        Section("Other clients", "Signing in at the server itself, past the portal.", _of_clients(walk, patient)),
+        Section(
+            "The server",
+            "As the portal's Connect meets it, without a token.",
+            _of_server(walk, patient),
+        ),
+        Section(
+            "Other clients",
+            "Signing in at the server itself, past the portal.",
+            _of_clients(walk, patient),
+        ),
         Section("The portal's address", "Where providers send people back to.", ours),
-        Section("The portal's documents", "As MCP clients read them, by the public URL.", _of_portal(runtime, patient)),
+        Section(
+            "The portal's documents",
+            "As MCP clients read them, by the public URL.",
+            _of_portal(runtime, patient),
+        ),
     )
     steps = [step for section in sections for step in section.steps]
     problems = [step for step in steps if step.verdict is Verdict.FAIL]
@@ -119,12 +135,15 @@ def _patient(session: Session, row: Server) -> _Patient:
         prefix=prefix_of(row),
         urls=opened(session, row).urls,
         registered=Registered(
-            "client_id" in stored, "client_secret" in stored, f"{public_url}/.well-known/oauth-client",
+            "client_id" in stored,
+            "client_secret" in stored,
+            f"{public_url}/.well-known/oauth-client",
             public_url.startswith("https:"),
         ),
         is_oauth=row.auth_type in (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE),
-        is_machine=row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS or row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE,
-    )  # fmt: skip
+        is_machine=row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+        or row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE,
+    )
 
 
 def _walk(runtime: Runtime, url: str) -> Walk:
@@ -135,25 +154,48 @@ def _walk(runtime: Runtime, url: str) -> Walk:
         return runtime.oauth.walk(url)
     except UpstreamFailure as failure:
         remedy = "Check that the server runs, and run the check again."
-        return Walk((Step("Ask the MCP server without a token", Verdict.FAIL, failure.message, remedy=remedy),))
+        return Walk(
+            (
+                Step(
+                    "Ask the MCP server without a token",
+                    Verdict.FAIL,
+                    failure.message,
+                    remedy=remedy,
+                ),
+            )
+        )
 
 
 def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     steps = list(walk.steps)
     if not patient.is_oauth:
         said = "Its sign-in is not set to OAuth here, so the portal offers nobody to connect."
-        steps.insert(0, Step("Read its configuration", Verdict.WARN, said, remedy="Choose OAuth under Edit, Sign-in."))
+        steps.insert(
+            0,
+            Step(
+                "Read its configuration",
+                Verdict.WARN,
+                said,
+                remedy="Choose OAuth under Edit, Sign-in.",
+            ),
+        )
     typed = patient.typed
     if typed is not None:
         steps = [_softened(step) for step in steps]
         steps.append(_typed_addresses(typed, walk.found.server if walk.found else None))
-    elif walk.found is not None and (foreign := foreign_address(patient.urls, walk.found.server)) is not None:
+    elif (
+        walk.found is not None
+        and (foreign := foreign_address(patient.urls, walk.found.server)) is not None
+    ):
         steps.append(_mixed(foreign, walk.found.server))
     server = typed or (walk.found.server if walk.found else None)
     if server is None:
         return tuple(steps)
     is_typed = "registration_url" in patient.urls
-    if not patient.registered.client_id and (split := split_at(server, is_typed=is_typed)) is not None:
+    if (
+        not patient.registered.client_id
+        and (split := split_at(server, is_typed=is_typed)) is not None
+    ):
         steps.append(_split(server, split))
     if typed is not None and walk.found is not None:
         server = replace(walk.found.server, registration_endpoint=server.registration_endpoint)
@@ -161,7 +203,9 @@ def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
         return (*steps, _machine(patient.registered))
     judged = judge_abilities(server, patient.registered)
     return (
-        (*steps, *judged, judge_resource(walk, patient.urls["url"])) if patient.urls.get("url") else (*steps, *judged)
+        (*steps, *judged, judge_resource(walk, patient.urls["url"]))
+        if patient.urls.get("url")
+        else (*steps, *judged)
     )
 
 
@@ -172,29 +216,59 @@ def _softened(step: Step) -> Step:
 
 def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | None) -> Step:
     title = "Use the addresses of the server's form"
-    for name, address in (("authorization", typed.authorization_endpoint), ("token", typed.token_endpoint)):
+    for name, address in (
+        ("authorization", typed.authorization_endpoint),
+        ("token", typed.token_endpoint),
+    ):
         if address and not is_secure(address):
-            return Step(title, Verdict.FAIL, f"The {name} URL is not https.", remedy="Mend it under Edit, Sign-in.")
+            return Step(
+                title,
+                Verdict.FAIL,
+                f"The {name} URL is not https.",
+                remedy="Mend it under Edit, Sign-in.",
+            )
     if found is not None and typed.token_endpoint != found.token_endpoint:
-        said = "They go before what was discovered, and the token URL differs from the discovered one."
-        remedy = "If they are out of date, clear the two URLs under Edit, Sign-in, so that discovery decides."
+        said = (
+            "They go before what was discovered, and the token URL differs from the discovered one."
+        )
+        remedy = (
+            "If they are out of date, clear the two URLs under Edit, Sign-in, so that discovery"
+            " decides."
+        )
         return Step(title, Verdict.WARN, said, remedy=remedy)
     return Step(title, Verdict.OK, "They are complete, and go before what is discovered.")
 
 
 def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
     _, called, origin = foreign
-    said = f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
-    remedy = "Type the authorization URL, the token URL and the registration URL under Edit, Sign-in, or none of them."
-    return Step("Use the addresses of the server's form", Verdict.FAIL, f"{said} Nothing is sent there.", remedy=remedy)
+    said = (
+        f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
+    )
+    remedy = (
+        "Type the authorization URL, the token URL and the registration URL under Edit, Sign-in, or"
+        " none of them."
+    )
+    return Step(
+        "Use the addresses of the server's form",
+        Verdict.FAIL,
+        f"{said} Nothing is sent there.",
+        remedy=remedy,
+    )
 
 
 def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
     _, called, origin = split
     where = origin_of(found.registration_endpoint)
-    said = f"Clients register at {where}, but the {called} is at {origin}. The portal does not do that."
-    remedy = "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
-    return Step("Compare where clients register and where they sign in", Verdict.FAIL, said, remedy=remedy)
+    said = (
+        f"Clients register at {where}, but the {called} is at {origin}. The portal does not do"
+        " that."
+    )
+    remedy = (
+        "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
+    )
+    return Step(
+        "Compare where clients register and where they sign in", Verdict.FAIL, said, remedy=remedy
+    )
 
 
 def _machine(registered: Registered) -> Step:
@@ -218,7 +292,9 @@ def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
     well_known = f"{runtime.public_url}/.well-known"
     asked = {
         "Read the server's resource metadata": f"{well_known}/oauth-protected-resource/{name}/mcp",
-        "Read the portal as its authorization server": f"{well_known}/oauth-authorization-server/{name}",
+        "Read the portal as its authorization server": (
+            f"{well_known}/oauth-authorization-server/{name}"
+        ),
         "Read the portal's document as a client": f"{well_known}/oauth-client",
     }
     try:
@@ -227,7 +303,10 @@ def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
         return (_unreached(Step("Read the portal's documents", Verdict.FAIL, failure.message)),)
     issuers = words_of(resource[1].get("authorization_servers"))
     return (
-        _settled(resource, "" if resource[1].get("resource") and issuers else "It names no authorization server."),
+        _settled(
+            resource,
+            "" if resource[1].get("resource") and issuers else "It names no authorization server.",
+        ),
         _settled(server, _fault_of_server(server[1], issuers, runtime.public_url)),
         _settled(client, _fault_of_client(client[1], runtime)),
     )
@@ -240,13 +319,21 @@ def _settled(read: tuple[Step, Mapping[str, Any]], fault: str) -> Step:
     if step.verdict is Verdict.FAIL:
         return replace(step, remedy=_LET_THROUGH)
     if fault:
-        return replace(step, verdict=Verdict.FAIL, said=fault, remedy=f"Something else answers here. {_LET_THROUGH}")
+        return replace(
+            step,
+            verdict=Verdict.FAIL,
+            said=fault,
+            remedy=f"Something else answers here. {_LET_THROUGH}",
+        )
     return replace(step, said="It is complete.")
 
 
 def _unreached(step: Step) -> Step:
     # Clients outside may well get there where the portal's own machine does not.
-    remedy = "Check name, certificate and proxy of PORTAL_PUBLIC_URL; from outside it may work all the same."
+    remedy = (
+        "Check name, certificate and proxy of PORTAL_PUBLIC_URL; from outside it may work all the"
+        " same."
+    )
     return replace(step, verdict=Verdict.WARN, said=f"From here: {step.said}", remedy=remedy)
 
 
@@ -257,7 +344,8 @@ def _fault_of_server(document: Mapping[str, Any], issuers: list[str], public_url
     ends = [value for name, value in document.items() if name.endswith("_endpoint")]
     if not all(isinstance(value, str) and value.startswith(public_url) for value in ends):
         return "They name endpoints that are not below PORTAL_PUBLIC_URL."
-    # That http is bad is said of the address itself; here it would be said of each endpoint once more.
+    # That http is bad is said of the address itself; here it would be said of each endpoint once
+    # more.
     return fault_of_metadata(document, issuer)[0] if public_url.startswith("https:") else ""
 
 

@@ -1,4 +1,5 @@
-"""The authorization server that was discovered for a server: seen and forgotten by those who run the portal."""
+"""The authorization server that was discovered for a server: seen and forgotten by those who run
+the portal."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,8 @@ from portal.store.oauth_tables import ServerAuthorization
 
 @dataclass(frozen=True)
 class SignInProvider:
-    """Where a server sends people to sign in, since when (UTC) that is known, and how many are connected."""
+    """Where a server sends people to sign in, since when (UTC) that is known, and how many are
+    connected."""
 
     issuer: str
     discovered_at: datetime
@@ -37,23 +39,27 @@ def get_provider(session: Session, principal: Principal, server_id: str) -> Sign
 
 
 def forget_provider(session: Session, principal: Principal, server_id: str) -> int:
-    """Forget what was discovered and registered, with everybody's connections, which are worth nothing elsewhere.
+    """Forget what was discovered and registered, with everybody's connections, which are worth
+    nothing elsewhere.
 
-    This is how an Admin takes a new issuer, also of a server from the config. Answers how many people were
-    disconnected.
+    This is how an Admin takes a new issuer, also of a server from the config. Answers how many
+    people were disconnected.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
     minted_tokens.forget(session, row)
     connected = (UserCredential.server_id == row.server_id, UserCredential.kind == KIND)
     gone = session.execute(delete(UserCredential).where(*connected))
     people = int(getattr(gone, "rowcount", 0))
-    audit.record(session, principal, "sign-in provider forgotten", "server", row.server_id, people=people)
+    audit.record(
+        session, principal, "sign-in provider forgotten", "server", row.server_id, people=people
+    )
     session.flush()
     return people
 
 
 def sweep(session: Session, principal: Principal) -> None:
-    """Delete shared tokens that have run out, and revoke upstream what ended here with a server or a person.
+    """Delete shared tokens that have run out, and revoke upstream what ended here with a server or
+    a person.
 
     Commits: it asks other machines, for some seconds at most.
     """

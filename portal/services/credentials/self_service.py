@@ -1,4 +1,5 @@
-"""What a person fills in for a server: values of variables and their own key. Written, counted, never read back."""
+"""What a person fills in for a server: values of variables and their own key. Written, counted,
+never read back."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -29,7 +30,8 @@ MAX_VALUE = 8_192
 
 @dataclass(frozen=True)
 class Holding:
-    """What the caller stored for a server: how many values, a key, a connection. Never what they are."""
+    """What the caller stored for a server: how many values, a key, a connection. Never what they
+    are."""
 
     server_id: str
     server_name: str
@@ -39,50 +41,71 @@ class Holding:
 
 
 def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
-    """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to nobody."""
+    """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to
+    nobody."""
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
     return requirement_of(session, principal, row)
 
 
 def list_requirements(session: Session, principal: Principal) -> list[dict[str, Any]]:
-    """What every server on the caller's grid needs of them, as the API answers it, in one statement and with no object
-    in between, however many servers; [] for nobody."""
+    """What every server on the caller's grid needs of them, as the API answers it, in one statement
+    and with no object in between, however many servers; [] for nobody."""
     if principal.user_id is None:
         return []
-    rows = read(session, queries.required_within(authz.horizon(principal)), user_id=principal.user_id).all()
-    runtime, found = runtime_of(session), list[dict[str, Any]]()
+    rows = read(
+        session, queries.required_within(authz.horizon(principal)), user_id=principal.user_id
+    ).all()
+    runtime = runtime_of(session)
+    found = list[dict[str, Any]]()
     for server_id, server_name, alias, name, description, sealed in rows:
         if not found or found[-1]["server_id"] != server_id:
-            found.append({
-                "server_id": server_id, "server_name": server_name, "alias": alias, "required": [], "missing_count": 0,
-                "setup_url": setup_url(runtime.public_url, server_id),
-            })  # fmt: skip
+            found.append(
+                {
+                    "server_id": server_id,
+                    "server_name": server_name,
+                    "alias": alias,
+                    "required": [],
+                    "missing_count": 0,
+                    "setup_url": setup_url(runtime.public_url, server_id),
+                }
+            )
         is_set = sealed is not None and runtime.vault.knows_key_of(sealed)
         found[-1]["required"].append({"name": name, "description": description, "is_set": is_set})
         found[-1]["missing_count"] += not is_set
     return found
 
 
-def requirements_of(session: Session, principal: Principal, server_ids: Collection[str]) -> dict[str, Requirement]:
-    """What these servers need of the caller, as far as they may see them; those that need nothing are left out."""
+def requirements_of(
+    session: Session, principal: Principal, server_ids: Collection[str]
+) -> dict[str, Requirement]:
+    """What these servers need of the caller, as far as they may see them; those that need nothing
+    are left out."""
     required = queries.required_of(session, principal, server_ids)
-    names = select(Server.server_id, Server.server_name, Server.alias).where(authz.visible_servers(principal))
+    names = select(Server.server_id, Server.server_name, Server.alias).where(
+        authz.visible_servers(principal)
+    )
     public_url = runtime_of(session).public_url
     return {
-        server_id: Requirement(server_id, name, alias, required[server_id], setup_url(public_url, server_id))
-        for server_id, name, alias in read(session, names.where(Server.server_id.in_(list(required))))
+        server_id: Requirement(
+            server_id, name, alias, required[server_id], setup_url(public_url, server_id)
+        )
+        for server_id, name, alias in read(
+            session, names.where(Server.server_id.in_(list(required)))
+        )
     }
 
 
 def require_values_place(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `save_variables` raises before it looks at the values: the caller may store some for this server."""
+    """Raise what `save_variables` raises before it looks at the values: the caller may store some
+    for this server."""
     own_data.find_place(session, principal, server_id, Action.VALUES_OWN)
 
 
 def save_variables(
     session: Session, principal: Principal, server_id: str, values: Mapping[str, str | None]
 ) -> Requirement:
-    """Merge values: undeclared names are dropped, empty ones keep what is stored, names no longer declared pruned.
+    """Merge values: undeclared names are dropped, empty ones keep what is stored, names no longer
+    declared pruned.
 
     Raises `InvalidRequest` for a value that cannot go into a header.
     """
@@ -93,10 +116,14 @@ def save_variables(
     for name, value in given.items():
         check_value(value, name)
     mine = (UserVariable.user_id == user_id, UserVariable.server_id == row.server_id)
-    stored = {variable.name: variable for variable in session.scalars(select(UserVariable).where(*mine))}
+    stored = {
+        variable.name: variable for variable in session.scalars(select(UserVariable).where(*mine))
+    }
     vault = runtime_of(session).vault
     for name, value in given.items():
-        variable = stored.get(name) or UserVariable(user_id=user_id, server_id=row.server_id, name=name)
+        variable = stored.get(name) or UserVariable(
+            user_id=user_id, server_id=row.server_id, name=name
+        )
         variable.sealed = vault.seal(value, bindings.of_user_variable(row, user_id, name))
         variable.updated_at = now()
         session.add(variable)
@@ -104,7 +131,13 @@ def save_variables(
         session.delete(stored[name])
     if given:
         audit.record(
-            session, principal, "own values saved", "server", row.server_id, name=row.server_name, names=sorted(given)
+            session,
+            principal,
+            "own values saved",
+            "server",
+            row.server_id,
+            name=row.server_name,
+            names=sorted(given),
         )
     session.flush()
     return requirement_of(session, principal, row)
@@ -117,10 +150,14 @@ def forget_variables(session: Session, principal: Principal, server_id: str) -> 
     """
     row = own_data.find_held(session, principal, server_id, Action.VALUES_OWN)
     removed = session.execute(
-        delete(UserVariable).where(UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id)
+        delete(UserVariable).where(
+            UserVariable.user_id == principal.user_id, UserVariable.server_id == row.server_id
+        )
     )
     if getattr(removed, "rowcount", 0):
-        audit.record(session, principal, "own values removed", "server", row.server_id, name=row.server_name)
+        audit.record(
+            session, principal, "own values removed", "server", row.server_id, name=row.server_name
+        )
     session.flush()
     if not authz.may_see(principal, queries.facts(session, row)):
         return Requirement(row.server_id, None, None, (), None)
@@ -136,19 +173,30 @@ def get_key_state(session: Session, principal: Principal, server_id: str) -> Key
 def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyState]:
     """The BYOK servers the caller has stored a key for, by server id."""
     held = session.scalars(
-        select(UserCredential).where(UserCredential.user_id == principal.user_id, UserCredential.kind == "byok")
+        select(UserCredential).where(
+            UserCredential.user_id == principal.user_id, UserCredential.kind == "byok"
+        )
     )
     return {row.server_id: KeyState(row.server_id, True, row.connected_at) for row in held}
 
 
 def list_holdings(session: Session, principal: Principal) -> list[Holding]:
-    """Everything the caller stored, by the servers' names, also for servers that they may not use any more. Those are
-    called by their ids: what they are called since is not the caller's to know."""
-    values = Counter(session.scalars(select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)))
-    mine = select(UserCredential.server_id, UserCredential.kind).where(UserCredential.user_id == principal.user_id)
+    """Everything the caller stored, by the servers' names, also for servers that they may not use
+    any more. Those are called by their ids: what they are called since is not the caller's to
+    know."""
+    values = Counter(
+        session.scalars(
+            select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)
+        )
+    )
+    mine = select(UserCredential.server_id, UserCredential.kind).where(
+        UserCredential.user_id == principal.user_id
+    )
     kinds = {(server_id, kind) for server_id, kind in session.execute(mine)}
     ids = values.keys() | {server_id for server_id, _ in kinds}
-    there = select(Server.server_id, *queries.names_known_to(principal)).where(Server.server_id.in_(ids))
+    there = select(Server.server_id, *queries.names_known_to(principal)).where(
+        Server.server_id.in_(ids)
+    )
     found = [
         Holding(i, name or alias or i, values[i], (i, "byok") in kinds, (i, KIND) in kinds)
         for i, name, alias in session.execute(there)
@@ -157,14 +205,19 @@ def list_holdings(session: Session, principal: Principal) -> list[Holding]:
 
 
 def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `save_key` raises before it looks at the key: the caller may store one for this server."""
+    """Raise what `save_key` raises before it looks at the key: the caller may store one for this
+    server."""
     _require_byok(own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN))
 
 
-def save_key(session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True) -> KeyState:
-    """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False` nothing is stored.
+def save_key(
+    session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True
+) -> KeyState:
+    """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False`
+    nothing is stored.
 
-    Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a header.
+    Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a
+    header.
     """
     row = own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN)
     _require_byok(row)
@@ -174,7 +227,9 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     user_id = _lock_person(session, principal)
     held = session.get(UserCredential, (user_id, row.server_id, "byok"))
     held = held or UserCredential(user_id=user_id, server_id=row.server_id, kind="byok")
-    held.sealed = runtime_of(session).vault.seal(key.strip(), bindings.of_user_credential(row, user_id, "byok"))
+    held.sealed = runtime_of(session).vault.seal(
+        key.strip(), bindings.of_user_credential(row, user_id, "byok")
+    )
     held.connected_at = now()
     session.add(held)
     audit.record(session, principal, "own key saved", "server", row.server_id, name=row.server_name)
@@ -182,7 +237,9 @@ def save_key(session: Session, principal: Principal, server_id: str, key: str, *
     return KeyState(row.server_id, True, held.connected_at)
 
 
-def remove_key(session: Session, principal: Principal, server_id: str, *, user_id: str | None = None) -> KeyState:
+def remove_key(
+    session: Session, principal: Principal, server_id: str, *, user_id: str | None = None
+) -> KeyState:
     """Remove one's own key, or, as Admin, that of `user_id`; removing nothing is fine."""
     if user_id is None or user_id == principal.user_id:
         row = own_data.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
@@ -196,7 +253,15 @@ def remove_key(session: Session, principal: Principal, server_id: str, *, user_i
         _require_byok(row)
     else:
         session.delete(held)
-        audit.record(session, principal, "key removed", "server", row.server_id, name=row.server_name, user_id=owner)
+        audit.record(
+            session,
+            principal,
+            "key removed",
+            "server",
+            row.server_id,
+            name=row.server_name,
+            user_id=owner,
+        )
     session.flush()
     return KeyState(row.server_id, False)
 
@@ -212,7 +277,9 @@ def check_value(value: str, name: str) -> None:
 
 def _require_byok(row: Server) -> None:
     if not row.is_byok:
-        raise InvalidRequest("People do not bring their own key to this server.", code="not_byok", field="server_id")
+        raise InvalidRequest(
+            "People do not bring their own key to this server.", code="not_byok", field="server_id"
+        )
 
 
 def _lock_person(session: Session, principal: Principal) -> str:

@@ -1,4 +1,5 @@
-"""All that the form for one server's personal values shows: what it needs of the caller, and what they gave."""
+"""All that the form for one server's personal values shows: what it needs of the caller, and what
+they gave."""
 
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class Setup:
 def get_setup(session: Session, principal: Principal, server_id: str) -> Setup:
     """Answer what a person sees of their part of a server, which is found and authorized once.
 
-    Raises `NotFound` or, without admin view, `Forbidden`, and `InvalidRequest` for a key that belongs to nobody.
+    Raises `NotFound` or, without admin view, `Forbidden`, and `InvalidRequest` for a key that
+    belongs to nobody.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
     own_data.require_person(principal)

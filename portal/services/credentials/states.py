@@ -47,8 +47,9 @@ class KeyState:
 
 @dataclass(frozen=True)
 class ConnectionState:
-    """The caller's connection to a server; times are UTC. `needs` says what they have to do: "" nothing, `connect`,
-    `expired`, or `more_rights`, with which most tools work. `note` says what was not stored of what was sent."""
+    """The caller's connection to a server; times are UTC. `needs` says what they have to do: ""
+    nothing, `connect`, `expired`, or `more_rights`, with which most tools work. `note` says what
+    was not stored of what was sent."""
 
     server_id: str
     has_credential: bool
@@ -82,14 +83,26 @@ def connection_state_of(session: Session, principal: Principal, row: Server) -> 
     return view_connection(session, row.server_id, held)
 
 
-def view_connection(session: Session, server_id: str, credential: UserCredential | None) -> ConnectionState:
+def view_connection(
+    session: Session, server_id: str, credential: UserCredential | None
+) -> ConnectionState:
     """A stored connection as its owner sees it; one that no key opens any more counts as none."""
     if credential is None or not runtime_of(session).vault.knows_key_of(credential.sealed):
         return ConnectionState(server_id, has_credential=False)
     expired = credential.expires_at is not None and credential.expires_at < now()
     usable = token_store.is_usable(credential, now())
     return ConnectionState(
-        server_id, True, credential.expires_at, expired, credential.connected_at, tuple(credential.scopes),
-        credential.account, credential.renewable,
-        needs="expired" if not usable else MORE_RIGHTS if credential.reconnect_because == MORE_RIGHTS else "",
-    )  # fmt: skip
+        server_id,
+        True,
+        credential.expires_at,
+        expired,
+        credential.connected_at,
+        tuple(credential.scopes),
+        credential.account,
+        credential.renewable,
+        needs="expired"
+        if not usable
+        else MORE_RIGHTS
+        if credential.reconnect_because == MORE_RIGHTS
+        else "",
+    )

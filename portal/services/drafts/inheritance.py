@@ -1,7 +1,8 @@
 """A definition under test made whole with what is stored of the server that it is about.
 
-A stored secret is never combined with an address that was just typed: where the definition would lead a stored secret
-elsewhere, the secret has to be sent again. `destinations.py` decides, as for a change that is saved.
+A stored secret is never combined with an address that was just typed: where the definition would
+lead a stored secret elsewhere, the secret has to be sent again. `destinations.py` decides, as for a
+change that is saved.
 """
 
 from typing import Any
@@ -20,7 +21,9 @@ _NO_SECRETS = frozenset({"scopes"})
 _NOT_NAMED = (*URL_FIELDS, "static_headers", "env", "env_vars", "args")
 
 
-def whole(session: Session, stored: Server | None, fields: ServerFields, *, as_change: bool) -> dict[str, Any]:
+def whole(
+    session: Session, stored: Server | None, fields: ServerFields, *, as_change: bool
+) -> dict[str, Any]:
     """`fields` with what is kept of `stored`, ready to be written as JSON: no `KEPT` is left in it.
 
     `as_change`: they are those of a PUT, so that what is not named stays. Without it they are those of a POST, which
@@ -32,7 +35,10 @@ def whole(session: Session, stored: Server | None, fields: ServerFields, *, as_c
     change: dict[str, Any] = dict(fields) if as_change else {**dict.fromkeys(_NOT_NAMED), **fields}
     sent = {n: v for n, v in (fields.get("credentials") or {}).items() if v is not KEPT}
     if not as_change and any(value for name, value in sent.items() if name not in _NO_SECRETS):
-        change["credentials"] = {**dict.fromkeys(s.name for s in stored.secrets if s.field == "credentials"), **sent}
+        change["credentials"] = {
+            **dict.fromkeys(s.name for s in stored.secrets if s.field == "credentials"),
+            **sent,
+        }
     elif "credentials" in change:
         change["credentials"] = sent
     if not as_change and not change.get("auth_type"):
@@ -46,13 +52,19 @@ def _parts(session: Session, row: Server) -> dict[str, Any]:
     found = opened(session, row, credentials=True)
     variables = [
         {
-            "name": v.name, "scope": v.scope, "description": v.description,
+            "name": v.name,
+            "scope": v.scope,
+            "description": v.description,
             "value": found.globals.get(v.name) if v.scope == Scope.GLOBAL else None,
         }
         for v in row.variables
-    ]  # fmt: skip
+    ]
     parts: dict[str, Any] = {name: found.urls.get(name) for name in URL_FIELDS}
-    parts |= {"static_headers": dict(found.static_headers), "env": dict(found.env), "env_vars": variables}
+    parts |= {
+        "static_headers": dict(found.static_headers),
+        "env": dict(found.env),
+        "env_vars": variables,
+    }
     return {**parts, "args": list(found.args) or None, "credentials": dict(found.credentials)}
 
 
@@ -62,15 +74,20 @@ def _without_kept(value: Any) -> Any:
     return [_without_kept(part) for part in value] if isinstance(value, list) else value
 
 
-def checked(session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]) -> dict[str, Any]:
-    """A whole definition, held to the rules of one that is saved, with its names as they would be stored.
+def checked(
+    session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]
+) -> dict[str, Any]:
+    """A whole definition, held to the rules of one that is saved, with its names as they would be
+    stored.
 
     A command is refused: it is never started for something that nobody saved.
     """
     check_values(fields)
     if fields.get("transport") is Transport.STDIO:
         raise InvalidRequest(
-            "A command is not started before it is saved.", code="stdio_not_allowed", field="transport"
+            "A command is not started before it is saved.",
+            code="stdio_not_allowed",
+            field="transport",
         )
     row = Server(server_id=server_id)
     set_names(row, fields)

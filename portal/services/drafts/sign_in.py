@@ -1,7 +1,9 @@
-"""Signing in to a server that is not saved yet: what is typed in its form is held for 300 s, tried, and then stored.
+"""Signing in to a server that is not saved yet: what is typed in its form is held for 300 s, tried,
+and then stored.
 
-The secrets that were typed stay on the server, sealed, and so does the token that is got (UI-29 to 32, UI-43). The
-form gets back what an Admin typed openly, what became of the sign-in, and the tools.
+The secrets that were typed stay on the server, sealed, and so does the token that is got (UI-29 to
+32, UI-43). The form gets back what an Admin typed openly, what became of the sign-in, and the
+tools.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +28,20 @@ from portal.services.drafts.inheritance import checked, whole
 from portal.services.oauth_client import held_definitions, service_tokens
 from portal.services.oauth_client.authorization_request import Departure, depart, usual_scopes
 from portal.services.oauth_client.authorization_response import fault_of, refused, tokens_for
-from portal.services.oauth_client.discovery import authorization_of, identity_of, keep_authorization, pin_of
+from portal.services.oauth_client.discovery import (
+    authorization_of,
+    identity_of,
+    keep_authorization,
+    pin_of,
+)
 from portal.services.oauth_client.flows import Flow, finish_flow
 from portal.services.oauth_client.minted_tokens import minted_for
-from portal.services.oauth_client.registration import client_of, keep_registration, known_client, registration_of
+from portal.services.oauth_client.registration import (
+    client_of,
+    keep_registration,
+    known_client,
+    registration_of,
+)
 from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
 from portal.services.secrets.server_definition import route_of
@@ -42,12 +54,14 @@ from portal.upstream.oauth_client import OAuthRefused
 
 FLOW = "draft"
 _TRY_TIMEOUT = 15.0
-_MOST_TOOLS, _MOST_TEXT = 200, 300
+_MOST_TOOLS = 200
+_MOST_TEXT = 300
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What an Admin typed: the fields of the form as they were sent, and what became of the sign-in since."""
+    """What an Admin typed: the fields of the form as they were sent, and what became of the sign-in
+    since."""
 
     draft_id: str
     typed: Sequence[tuple[str, str]] = field(repr=False)
@@ -55,37 +69,65 @@ class Draft:
 
 
 def hold(
-    session: Session, principal: Principal, fields: ServerFields, typed: Sequence[tuple[str, str]], *,
-    draft_id: str | None = None, server_id: str | None = None,
-) -> str:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    fields: ServerFields,
+    typed: Sequence[tuple[str, str]],
+    *,
+    draft_id: str | None = None,
+    server_id: str | None = None,
+) -> str:
     """Hold what is typed for 300 s, in place of an earlier draft of the caller's; answers its id.
 
-    `server_id` is the stored server that is edited, for what is kept of it. Raises what saving raises, and
-    `InvalidRequest` (`not_oauth`) where people do not sign in to such a server.
+    `server_id` is the stored server that is edited, for what is kept of it. Raises what saving
+    raises, and `InvalidRequest` (`not_oauth`) where people do not sign in to such a server.
     """
     authz.require(principal, Action.SERVER_CREATE)
-    stored = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row if server_id else None
+    stored = (
+        queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
+        if server_id
+        else None
+    )
     earlier = _contents(session, principal, draft_id) if draft_id else None
     draft_id = draft_id if draft_id and earlier else new_id()
     contents = checked(session, draft_id, fields, whole(session, stored, fields, as_change=True))
     row = unsaved.server_of(session, draft_id, draft_id, contents, author=None)
     if not needs_a_person(row) or is_exchange(row):
-        raise InvalidRequest("People do not sign in to such a server themselves.", code="not_oauth", field="auth_type")
+        raise InvalidRequest(
+            "People do not sign in to such a server themselves.",
+            code="not_oauth",
+            field="auth_type",
+        )
     registration = _registration(session, row, stored, earlier)
     kept = {
-        "fields": contents, "typed": list(typed), "user_id": principal.user_id, "registration": registration,
+        "fields": contents,
+        "typed": list(typed),
+        "user_id": principal.user_id,
+        "registration": registration,
         "pin": _pin(session, row, stored, earlier),
-    }  # fmt: skip
+    }
     held_definitions.hold(session, principal, draft_id, kept)
-    audit.record(session, principal, "definition held", "server", server_id or draft_id, fields=sorted(fields))
+    audit.record(
+        session,
+        principal,
+        "definition held",
+        "server",
+        server_id or draft_id,
+        fields=sorted(fields),
+    )
     session.flush()
     return draft_id
 
 
 def hold_typed(
-    session: Session, principal: Principal, typed: Sequence[tuple[str, str]], *, draft_id: str | None = None
+    session: Session,
+    principal: Principal,
+    typed: Sequence[tuple[str, str]],
+    *,
+    draft_id: str | None = None,
 ) -> str:
-    """Hold what is typed for 300 s without trying it, in place of an earlier draft of the caller's; answers its id.
+    """Hold what is typed for 300 s without trying it, in place of an earlier draft of the caller's;
+    answers its id.
 
     What became of a sign-in stays with it.
     """
@@ -103,11 +145,16 @@ def get_draft(session: Session, principal: Principal, draft_id: str) -> Draft | 
     contents = _contents(session, principal, draft_id)
     if contents is None:
         return None
-    return Draft(draft_id, [(name, value) for name, value in contents["typed"]], contents.get("outcome"))
+    return Draft(
+        draft_id, [(name, value) for name, value in contents["typed"]], contents.get("outcome")
+    )
 
 
-def begin(session: Session, principal: Principal, draft_id: str, *, browser: str, back: str) -> Departure:
-    """Prepare the way to the authorization server of a draft; asks other machines. The draft has to be committed.
+def begin(
+    session: Session, principal: Principal, draft_id: str, *, browser: str, back: str
+) -> Departure:
+    """Prepare the way to the authorization server of a draft; asks other machines. The draft has to
+    be committed.
 
     Raises what `authorization_of` and `client_of` raise.
     """
@@ -116,12 +163,21 @@ def begin(session: Session, principal: Principal, draft_id: str, *, browser: str
     scopes = usual_scopes(session, row, found)
     client = client_of(session, row, found.server, scopes)
     return depart(
-        session, row, found, client, scopes, kind=FLOW, user_id=principal.user_id, browser=browser, back=back
-    )  # fmt: skip
+        session,
+        row,
+        found,
+        client,
+        scopes,
+        kind=FLOW,
+        user_id=principal.user_id,
+        browser=browser,
+        back=back,
+    )
 
 
 def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
-    """Take the token for what came back, list the tools with it, and remember both with the draft for 300 s more.
+    """Take the token for what came back, list the tools with it, and remember both with the draft
+    for 300 s more.
 
     What went wrong is remembered as well, and nothing is raised for what others did.
     """
@@ -137,8 +193,8 @@ def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping
 
 
 def adopt(session: Session, principal: Principal, draft_id: str, server_id: str) -> bool:
-    """Make the token that was got for a draft the caller's own connection to the server that it became, with what was
-    discovered and registered. Answers whether there was one (UI-32).
+    """Make the token that was got for a draft the caller's own connection to the server that it
+    became, with what was discovered and registered. Answers whether there was one (UI-32).
 
     Raises `Conflict` where it cannot be stored; the server stays saved all the same (UI-31).
     """
@@ -147,12 +203,19 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
     if contents is None or not got or principal.user_id is None:
         return False
-    if minted_for(session, _row(session, principal, draft_id)).people != minted_for(session, row).people:
+    if (
+        minted_for(session, _row(session, principal, draft_id)).people
+        != minted_for(session, row).people
+    ):
         raise Conflict("Where it leads to was changed after you signed in.")
     expires_at = datetime.fromisoformat(got["expires_at"]) if got["expires_at"] else None
     tokens = TokenSet(
-        got["access_token"], got["refresh_token"], expires_at, tuple(got["scopes"]), got["token_type"]
-    )  # fmt: skip
+        got["access_token"],
+        got["refresh_token"],
+        expires_at,
+        tuple(got["scopes"]),
+        got["token_type"],
+    )
     try:
         with session.begin_nested():
             if contents.get("authorization"):
@@ -161,16 +224,27 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
             if registration and registration["client_id"] == got["client_id"]:
                 keep_registration(session, row, registration)
             token_store.keep(
-                session, row, principal.user_id, tokens, issuer=got["issuer"], client_id=got["client_id"],
+                session,
+                row,
+                principal.user_id,
+                tokens,
+                issuer=got["issuer"],
+                client_id=got["client_id"],
                 account=got["account"],
-            )  # fmt: skip
+            )
             service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     except SQLAlchemyError:
         raise Conflict("The database did not take it.") from None
     audit.record(
-        session, principal, "connected", "server", row.server_id,
-        name=row.server_name, issuer=got["issuer"], scopes=list(tokens.scopes),
-    )  # fmt: skip
+        session,
+        principal,
+        "connected",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        issuer=got["issuer"],
+        scopes=list(tokens.scopes),
+    )
     held_definitions.forget(session, draft_id)
     session.flush()
     return True
@@ -179,37 +253,61 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
 def _registration(
     session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The registration that an earlier draft or the stored server has, where its secret goes to the same place."""
+    """The registration that an earlier draft or the stored server has, where its secret goes to the
+    same place."""
     token = route_of(session, row).key(TOKEN)
     found: dict[str, Any] | None = (earlier or {}).get("registration")
     if earlier is not None and found is not None:
-        before = unsaved.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+        before = unsaved.server_of(
+            session, row.server_id, row.server_id, earlier["fields"], author=None
+        )
         return found if route_of(session, before).key(TOKEN) == token else None
-    return registration_of(session, stored) if stored and route_of(session, stored).key(TOKEN) == token else None
+    return (
+        registration_of(session, stored)
+        if stored and route_of(session, stored).key(TOKEN) == token
+        else None
+    )
 
 
 def _pin(
     session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The authorization server that the secrets of an earlier draft, or those that are stored, belong to."""
+    """The authorization server that the secrets of an earlier draft, or those that are stored,
+    belong to."""
     if stored is not None:
         return pin_of(session, row, stored)
     if not earlier or not earlier.get("authorization"):
         return None
-    before = unsaved.server_of(session, row.server_id, row.server_id, earlier["fields"], author=None)
+    before = unsaved.server_of(
+        session, row.server_id, row.server_id, earlier["fields"], author=None
+    )
     found: dict[str, Any] = earlier["authorization"]
-    return found if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN) else None
+    return (
+        found if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN) else None
+    )
 
 
 def _contents(session: Session, principal: Principal, draft_id: str) -> dict[str, Any] | None:
     """What is held of a draft, if it is the caller's own: it has the secrets that they typed."""
-    contents = held_definitions.contents_of(session, draft_id) if authz.may(principal, Action.SERVER_CREATE) else None
-    is_own = contents is not None and principal.user_id is not None and contents.get("user_id") == principal.user_id
+    contents = (
+        held_definitions.contents_of(session, draft_id)
+        if authz.may(principal, Action.SERVER_CREATE)
+        else None
+    )
+    is_own = (
+        contents is not None
+        and principal.user_id is not None
+        and contents.get("user_id") == principal.user_id
+    )
     return contents if is_own and "typed" in (contents or {}) else None
 
 
 def _row(session: Session, principal: Principal, draft_id: str) -> Server:
-    row = unsaved.load_temporary(session, draft_id) if _contents(session, principal, draft_id) else None
+    row = (
+        unsaved.load_temporary(session, draft_id)
+        if _contents(session, principal, draft_id)
+        else None
+    )
     if row is None:
         raise Conflict("What you typed is not kept any more.", code="expired")
     return row
@@ -236,9 +334,12 @@ def _completed(
     if (rule := broken_rule(row.token_validation, said)) is not None:
         return {"state": "refused_by_rules", "rule": rule}, None
     signed_in = {
-        **asdict(tokens), "expires_at": tokens.expires_at.isoformat() if tokens.expires_at else None,
-        "issuer": identity_of(found.server), "client_id": client.client_id, "account": claimed_account(said),
-    }  # fmt: skip
+        **asdict(tokens),
+        "expires_at": tokens.expires_at.isoformat() if tokens.expires_at else None,
+        "issuer": identity_of(found.server),
+        "client_id": client.client_id,
+        "account": claimed_account(said),
+    }
     outcome = {"state": "connected", "account": signed_in["account"], "scopes": list(tokens.scopes)}
     return outcome | {"test": _tried(session, row, tokens.access_token)}, signed_in
 
@@ -250,10 +351,18 @@ def _tried(session: Session, row: Server, token: str) -> dict[str, Any]:
     target = build(config, {}, key=token)
     release(session)
     result = runtime_of(session).mcp.probe(target, with_tools=True, timeout=_TRY_TIMEOUT)
-    tools = [{"name": tool.name, "description": tool.description[:_MOST_TEXT]} for tool in result.tools or ()]
+    tools = [
+        {"name": tool.name, "description": tool.description[:_MOST_TEXT]}
+        for tool in result.tools or ()
+    ]
     return {
-        "status": result.status, "reason": result.reason, "message": result.message, "latency_ms": result.latency_ms,
-        "protocol_version": result.protocol_version, "server_name": result.server_name,
-        "server_version": result.server_version, "unset": unset,
+        "status": result.status,
+        "reason": result.reason,
+        "message": result.message,
+        "latency_ms": result.latency_ms,
+        "protocol_version": result.protocol_version,
+        "server_name": result.server_name,
+        "server_version": result.server_version,
+        "unset": unset,
         "tools": tools[:_MOST_TOOLS] if result.tools is not None else None,
-    }  # fmt: skip
+    }

@@ -22,22 +22,27 @@ from portal.store.models import Server, new_id
 def hold_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
     """Hold a definition for 300 s, under its id or a new one; the same id again refreshes both.
 
-    One that names a stored server and brings no secrets inherits its credentials, and changes nothing of it.
-    Raises what `create_server` raises for the definition, `stdio_not_allowed` for a command, and `Conflict`
-    (`credentials_would_move`) where inherited secrets would go to another host.
+    One that names a stored server and brings no secrets inherits its credentials, and changes
+    nothing of it. Raises what `create_server` raises for the definition, `stdio_not_allowed` for a
+    command, and `Conflict` (`credentials_would_move`) where inherited secrets would go to another
+    host.
     """
     authz.require(principal, Action.SERVER_CREATE)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
     stored = session.get(Server, server_id, options=queries.PARTS)
-    if stored is not None and not authz.may(principal, Action.SERVER_UPDATE, queries.facts(session, stored)):
+    if stored is not None and not authz.may(
+        principal, Action.SERVER_UPDATE, queries.facts(session, stored)
+    ):
         stored = None
     check_values(kept_secrets.without_masks(fields))
     fields = _settled(session, principal, stored, fields)
     contents = checked(session, server_id, fields, whole(session, stored, fields, as_change=False))
     pin = None
     if stored is not None:
-        pin = pin_of(session, unsaved.server_of(session, server_id, server_id, contents, author=None), stored)
+        pin = pin_of(
+            session, unsaved.server_of(session, server_id, server_id, contents, author=None), stored
+        )
     kept = held_definitions.hold(session, principal, server_id, {"fields": contents, "pin": pin})
     audit.record(session, principal, "definition held", "server", server_id, fields=sorted(fields))
     session.flush()
@@ -46,8 +51,11 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
     return replace(view_server(session, principal, row), mcp_access_groups=groups, teams=())
 
 
-def _settled(session: Session, principal: Principal, stored: Server | None, sent: ServerFields) -> ServerFields:
-    """A URL that was sent to be kept is the stored one: of those that are not named none is inherited."""
+def _settled(
+    session: Session, principal: Principal, stored: Server | None, sent: ServerFields
+) -> ServerFields:
+    """A URL that was sent to be kept is the stored one: of those that are not named none is
+    inherited."""
     fields = kept_secrets.settled(session, principal, stored, sent, as_change=False)
     kept = [name for name in URL_FIELDS if name in sent and name not in fields]
     urls = opened(session, stored).urls if stored is not None and kept else {}

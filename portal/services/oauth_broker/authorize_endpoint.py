@@ -1,7 +1,8 @@
-"""The portal between an MCP client and an upstream's authorization server: the way out, consent, and the way back.
+"""The portal between an MCP client and an upstream's authorization server: the way out, consent,
+and the way back.
 
-The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client gets the upstream's
-code under the client's own PKCE challenge.
+The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client
+gets the upstream's code under the client's own PKCE challenge.
 """
 
 from collections.abc import Mapping
@@ -47,20 +48,24 @@ from portal.store.oauth_tables import Consent
 
 _CODE_LIFETIME = timedelta(seconds=60)
 _OF_NOBODY = (
-    "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who signs in, or begin in "
-    "their browser."
+    "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who"
+    " signs in, or begin in their browser."
 )
 _SOMEBODY_ELSE = (
-    "This was begun with an API key that belongs to somebody else than the person who is signed in here. If the key is "
-    "yours, sign out, sign in as yourself, and open the link again. If somebody sent you the link, close this page: "
-    "what they began would connect your account at the server to theirs here."
+    "This was begun with an API key that belongs to somebody else than the person who is signed in"
+    " here. If the key is yours, sign out, sign in as yourself, and open the link again. If"
+    " somebody sent you the link, close this page: what they began would connect your account at"
+    " the server to theirs here."
 )
-_OVER = "This request to connect an app is over, or began in another browser. Begin again in the app."
+_OVER = (
+    "This request to connect an app is over, or began in another browser. Begin again in the app."
+)
 
 
 @dataclass(frozen=True)
 class Departure:
-    """Where the browser goes on: to the upstream, back to the app, or first to the consent page of a flow."""
+    """Where the browser goes on: to the upstream, back to the app, or first to the consent page of
+    a flow."""
 
     url: str = ""
     consent: str = ""
@@ -69,7 +74,8 @@ class Departure:
 
 @dataclass(frozen=True)
 class ConsentQuestion:
-    """What a person is asked; `claimed_name` is what the client calls itself, `account` who they are here."""
+    """What a person is asked; `claimed_name` is what the client calls itself, `account` who they
+    are here."""
 
     flow_id: str
     client_id: str
@@ -86,16 +92,23 @@ class ConsentQuestion:
 
 
 def begin(
-    session: Session, principal: Principal, reference: str, asked: AuthorizationRequest, *,
-    browser: str | None, may_skip: bool = False, issuer: str | None = None,
-) -> Departure:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    reference: str,
+    asked: AuthorizationRequest,
+    *,
+    browser: str | None,
+    may_skip: bool = False,
+    issuer: str | None = None,
+) -> Departure:
     """Prepare the way to a server's authorization server for an MCP client; asks other machines.
 
-    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the secret of the
-    person's browser, None where a program holds an API key: whoever has the link could open it, so that it ends only
-    in a browser where the key's owner is signed in and agrees. `may_skip` says that the person came by themselves, so
-    that a consent they gave before counts. Raises `InvalidInput` and `InvalidRequest` for
-    what may not be asked; nobody is ever sent to a redirect URI that was not checked.
+    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the
+    secret of the person's browser, None where a program holds an API key: whoever has the link
+    could open it, so that it ends only in a browser where the key's owner is signed in and agrees.
+    `may_skip` says that the person came by themselves, so that a consent they gave before counts.
+    Raises `InvalidInput` and `InvalidRequest` for what may not be asked; nobody is ever sent to a
+    redirect URI that was not checked.
     """
     row = _subject(session, principal, reference, asked)
     if browser is None and principal.user_id is None:
@@ -111,7 +124,9 @@ def begin(
     scopes = scopes_of(asked.scope) or configured_scopes(session, row) or found.scopes
     client = client_of(session, row, found.server, scopes)
     row = find_subject(session, principal, reference, Action.SERVER_SIGN_IN)
-    contents = _contents(session, row, found, client, asked, scopes, issuer or issuer_of(session, row))
+    contents = _contents(
+        session, row, found, client, asked, scopes, issuer or issuer_of(session, row)
+    )
     note_client_seen(session, asked.client_id)
     contents |= {"name": known.client_name or "" if known else "", "registered": known is not None}
     if browser is None:
@@ -120,14 +135,22 @@ def begin(
     if may_skip and known is None and _is_remembered(session, principal, row, asked, scopes):
         return Departure(_departed(session, contents, principal.user_id, row.server_id, browser))
     flow_id, _ = begin_flow(
-        session, CONSENT, contents, browser=browser, user_id=principal.user_id, server_id=row.server_id
+        session,
+        CONSENT,
+        contents,
+        browser=browser,
+        user_id=principal.user_id,
+        server_id=row.server_id,
     )
     return Departure(consent=flow_id)
 
 
-def get_question(session: Session, principal: Principal, flow_id: str, browser: str | None) -> ConsentQuestion:
-    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is nothing to decide,
-    `Unauthenticated` where somebody has to sign in first, and `Forbidden` (`other_person`) where the wrong one has."""
+def get_question(
+    session: Session, principal: Principal, flow_id: str, browser: str | None
+) -> ConsentQuestion:
+    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is
+    nothing to decide, `Unauthenticated` where somebody has to sign in first, and `Forbidden`
+    (`other_person`) where the wrong one has."""
     flow = peek_flow(session, flow_id, kinds=(CONSENT,), browser=browser)
     if flow is None or flow.status != "pending":
         raise InvalidRequest(_OVER)
@@ -136,26 +159,45 @@ def get_question(session: Session, principal: Principal, flow_id: str, browser: 
     begun = flow.contents
     back = begun["redirect_uri"]
     return ConsentQuestion(
-        flow_id, begun["client_id"], begun["name"], begun["registered"], row.server_name or row.alias or row.server_id,
-        shown_destination(back), back, is_loopback(back), tuple(begun["scopes"]),
+        flow_id,
+        begun["client_id"],
+        begun["name"],
+        begun["registered"],
+        row.server_name or row.alias or row.server_id,
+        shown_destination(back),
+        back,
+        is_loopback(back),
+        tuple(begun["scopes"]),
         principal.name if principal.user_id else None,
-        is_remembered=not (begun["registered"] or is_loopback(back)) and principal.user_id is not None,
+        is_remembered=not (begun["registered"] or is_loopback(back))
+        and principal.user_id is not None,
         is_by_key=bool(begun.get("key_id")),
-    )  # fmt: skip
+    )
 
 
-def decide(session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool) -> Departure:
-    """Take the person's decision; answers where their browser goes on: the upstream, or the app with its refusal, or
-    with the code where the upstream was asked before. It counts once. Raises as `get_question` does.
+def decide(
+    session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool
+) -> Departure:
+    """Take the person's decision; answers where their browser goes on: the upstream, or the app
+    with its refusal, or with the code where the upstream was asked before. It counts once. Raises
+    as `get_question` does.
     """
     get_question(session, principal, flow_id, browser)
     flow = take_flow_by_id(session, flow_id, kinds=(CONSENT,), browser=browser)
     if flow is None:
         raise InvalidRequest(_OVER)
-    row = find_subject(session, _asking(session, principal, flow, browser), str(flow.server_id), Action.SERVER_SIGN_IN)
+    row = find_subject(
+        session,
+        _asking(session, principal, flow, browser),
+        str(flow.server_id),
+        Action.SERVER_SIGN_IN,
+    )
     begun = flow.contents
     check_redirect(session, begun["redirect_uri"])
-    details = {"client_id": begun["client_id"], "returns_to": shown_destination(begun["redirect_uri"])}
+    details = {
+        "client_id": begun["client_id"],
+        "returns_to": shown_destination(begun["redirect_uri"]),
+    }
     details |= {"begun_with_key": begun["key_id"]} if begun.get("key_id") else {}
     if not allow:
         audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
@@ -172,8 +214,8 @@ def decide(session: Session, principal: Principal, flow_id: str, browser: str, *
 
 
 def _asking(session: Session, principal: Principal, flow: Flow, browser: str | None) -> Principal:
-    """Who the server is asked for: the person in the browser in which it began, or the key that it began with, which
-    only its owner may complete, and only as long as the key opens anything."""
+    """Who the server is asked for: the person in the browser in which it began, or the key that it
+    began with, which only its owner may complete, and only as long as the key opens anything."""
     key_id = flow.contents.get("key_id")
     if not browser or (not key_id and flow.user_id != principal.user_id):
         raise InvalidRequest(_OVER)
@@ -192,60 +234,94 @@ def _asking(session: Session, principal: Principal, flow: Flow, browser: str | N
 def bring_back(
     session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str], *, browser: str
 ) -> Departure:
-    """Where to send what an authorization server sent along: the MCP client's redirect URI with the code or the error,
-    or, where it began with an API key, first to the consent page in this `browser`, which alone can go on.
+    """Where to send what an authorization server sent along: the MCP client's redirect URI with the
+    code or the error, or, where it began with an API key, first to the consent page in this
+    `browser`, which alone can go on.
 
-    The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person came back than left,
-    they may not use the server any more, another authorization server answered (RFC 9207), or the redirect URI is no
-    longer trusted.
+    The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person
+    came back than left, they may not use the server any more, another authorization server answered
+    (RFC 9207), or the redirect URI is no longer trusted.
     """
     begun = flow.contents
     if begun["is_bound"]:
         if flow.user_id != principal.user_id:
-            raise InvalidRequest("Somebody else is signed in here than when this began. Begin again in the app.")
+            raise InvalidRequest(
+                "Somebody else is signed in here than when this began. Begin again in the app."
+            )
         try:
             find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
         except (Forbidden, NotFound, Unauthenticated):
             raise InvalidRequest(ENDED) from None
     iss = answer.get("iss")
-    if begun["upstream_issuer"] and (iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]):
-        raise InvalidRequest("This answer came from another sign-in provider than was asked. Begin again in the app.")
+    if begun["upstream_issuer"] and (
+        iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]
+    ):
+        raise InvalidRequest(
+            "This answer came from another sign-in provider than was asked. Begin again in the app."
+        )
     check_redirect(session, begun["redirect_uri"])
     if answer.get("error"):
-        said = {name: answer[name][:500] for name in ("error", "error_description", "error_uri") if answer.get(name)}
+        said = {
+            name: answer[name][:500]
+            for name in ("error", "error_description", "error_uri")
+            if answer.get(name)
+        }
         return Departure(_to_client(begun, said), is_to_app=True)
     code = answer.get("code")
     if not code:
         raise InvalidRequest(
-            "The sign-in provider sent neither a code nor an error (invalid_request: code is missing)."
+            "The sign-in provider sent neither a code nor an error (invalid_request: code is"
+            " missing)."
         )
     if begun["is_bound"]:
         return Departure(_with_code(session, flow, code), is_to_app=True)
     if not begun.get("key_id"):
         raise InvalidRequest(_OVER)  # nobody could say whose key it was
     flow_id, _ = begin_flow(
-        session, CONSENT, {**begun, "code": code}, browser=browser, user_id=flow.user_id, server_id=flow.server_id
+        session,
+        CONSENT,
+        {**begun, "code": code},
+        browser=browser,
+        user_id=flow.user_id,
+        server_id=flow.server_id,
     )
     return Departure(consent=flow_id)
 
 
 def _with_code(session: Session, flow: Flow, code: str) -> str:
-    """The client's redirect URI with the upstream's code, which is good for who began, for a minute."""
+    """The client's redirect URI with the upstream's code, which is good for who began, for a
+    minute."""
     begun = flow.contents
     kept = {
         name: begun[name]
-        for name in ("client_id", "redirect_uri", "challenge", "upstream_client_id", "incarnation", "scopes")
+        for name in (
+            "client_id",
+            "redirect_uri",
+            "challenge",
+            "upstream_client_id",
+            "incarnation",
+            "scopes",
+        )
     }
     begin_flow(
-        session, CODE, kept, browser=None, user_id=flow.user_id, server_id=flow.server_id,
-        state=f"{flow.server_id} {code}", lifetime=_CODE_LIFETIME,
-    )  # fmt: skip
+        session,
+        CODE,
+        kept,
+        browser=None,
+        user_id=flow.user_id,
+        server_id=flow.server_id,
+        state=f"{flow.server_id} {code}",
+        lifetime=_CODE_LIFETIME,
+    )
     note_client_use(session, begun["client_id"])
     return _to_client(begun, {"code": code})
 
 
-def _subject(session: Session, principal: Principal, reference: str, asked: AuthorizationRequest) -> Server:
-    """The server; a refusal comes before what is wrong with the request, and that before a server that is not there."""
+def _subject(
+    session: Session, principal: Principal, reference: str, asked: AuthorizationRequest
+) -> Server:
+    """The server; a refusal comes before what is wrong with the request, and that before a server
+    that is not there."""
     missing: NotFound | None = None
     row: Server | None = None
     try:
@@ -271,13 +347,20 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
     except ValueError:
         named = ""
     if not named or named not in {canonical_resource(one) for one in ours if one}:
-        raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
+        raise InvalidRequest(
+            "The resource is none that this server is known by.", code="invalid_target"
+        )
 
 
 def _contents(
-    session: Session, row: Server, found: Discovery, client: Client, asked: AuthorizationRequest,
-    scopes: tuple[str, ...], issuer: str,
-) -> dict[str, Any]:  # fmt: skip
+    session: Session,
+    row: Server,
+    found: Discovery,
+    client: Client,
+    asked: AuthorizationRequest,
+    scopes: tuple[str, ...],
+    issuer: str,
+) -> dict[str, Any]:
     parameters = {
         "response_type": "code",
         "client_id": client.client_id,
@@ -298,10 +381,16 @@ def _contents(
 
 
 def _departed(
-    session: Session, contents: Mapping[str, Any], user_id: str | None, server_id: str, browser: str | None
+    session: Session,
+    contents: Mapping[str, Any],
+    user_id: str | None,
+    server_id: str,
+    browser: str | None,
 ) -> str:
     kept = {**contents, "is_bound": browser is not None}
-    _, state = begin_flow(session, FLOW, kept, browser=browser, user_id=user_id, server_id=server_id)
+    _, state = begin_flow(
+        session, FLOW, kept, browser=browser, user_id=user_id, server_id=server_id
+    )
     return with_parameters(contents["upstream"], {"state": state})
 
 
@@ -311,9 +400,14 @@ def _to_client(begun: Mapping[str, Any], parameters: dict[str, str]) -> str:
 
 
 def _is_remembered(
-    session: Session, principal: Principal, row: Server, asked: AuthorizationRequest, scopes: tuple[str, ...]
+    session: Session,
+    principal: Principal,
+    row: Server,
+    asked: AuthorizationRequest,
+    scopes: tuple[str, ...],
 ) -> bool:
-    """Whether the person allowed just this before; nothing on their own computer is ever remembered."""
+    """Whether the person allowed just this before; nothing on their own computer is ever
+    remembered."""
     if principal.user_id is None or is_loopback(asked.redirect_uri):
         return False
     key = (principal.user_id, row.server_id, consent_key(asked.client_id, asked.redirect_uri))
@@ -321,13 +415,19 @@ def _is_remembered(
     return consent is not None and set(scopes) <= set(consent.scopes)
 
 
-def _remember(session: Session, principal: Principal, row: Server, begun: Mapping[str, Any]) -> None:
+def _remember(
+    session: Session, principal: Principal, row: Server, begun: Mapping[str, Any]
+) -> None:
     if principal.user_id is None or session.get(Server, row.server_id) is None:
         return
     session.merge(
         Consent(
-            user_id=principal.user_id, server_id=row.server_id, client_id=begun["client_id"],
-            client_hash=consent_key(begun["client_id"], begun["redirect_uri"]), redirect_uri=begun["redirect_uri"],
-            client_name=begun["name"] or None, scopes=list(begun["scopes"]),
+            user_id=principal.user_id,
+            server_id=row.server_id,
+            client_id=begun["client_id"],
+            client_hash=consent_key(begun["client_id"], begun["redirect_uri"]),
+            redirect_uri=begun["redirect_uri"],
+            client_name=begun["name"] or None,
+            scopes=list(begun["scopes"]),
         )
-    )  # fmt: skip
+    )

@@ -1,9 +1,10 @@
-"""Bringing one's own key in the flow of an MCP client: the small authorization server of key servers.
+"""Bringing one's own key in the flow of an MCP client: the small authorization server of key
+servers.
 
-Authorization code with PKCE (RFC 6749, 7636, 9700), back to a program on the person's own computer only. The person
-types their key on our page; it is sealed in the code, and stored for them once the client redeems that. What the client
-gets is an API key of theirs that lists and calls the tools of just that server for an hour, to be seen and revoked
-among their keys.
+Authorization code with PKCE (RFC 6749, 7636, 9700), back to a program on the person's own computer
+only. The person types their key on our page; it is sealed in the code, and stored for them once the
+client redeems that. What the client gets is an API key of theirs that lists and calls the tools of
+just that server for an hour, to be seen and revoked among their keys.
 """
 
 import base64
@@ -44,19 +45,21 @@ from portal.services.servers.queries import prefix_of
 from portal.store.models import Server, now
 from portal.telemetry import metrics
 
-QUESTION, CODE = "byok_ask", "byok"
+QUESTION = "byok_ask"
+CODE = "byok"
 CODE_LIFETIME = timedelta(seconds=120)
 ROUTES = ("/v1/mcp/tools",)
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
-_LONGEST_STATE, _LONGEST_CLIENT = 4_096, 512
+_LONGEST_STATE = 4_096
+_LONGEST_CLIENT = 512
 _NO_SERVER = "There is no such server to bring a key to, or you may not use it."
 
 
 @dataclass(frozen=True)
 class AuthorizeRequest:
-    """The parameters of an authorization request as they came; all but the redirect URI, the challenge and the server
-    (by `server_id`, or by its endpoint in `resource`) may be blank."""
+    """The parameters of an authorization request as they came; all but the redirect URI, the
+    challenge and the server (by `server_id`, or by its endpoint in `resource`) may be blank."""
 
     response_type: str = ""
     redirect_uri: str = ""
@@ -67,7 +70,8 @@ class AuthorizeRequest:
     server_id: str = ""
     resource: str = ""
     known_as: str = ""
-    """What the metadata that the client read call the server: the issuer that it expects has that name (RFC 9207)."""
+    """What the metadata that the client read call the server: the issuer that it expects has that
+    name (RFC 9207)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class Question:
     has_key: bool
 
 
-def ask(session: Session, principal: Principal, asked: AuthorizeRequest, *, browser: str) -> Question:
+def ask(
+    session: Session, principal: Principal, asked: AuthorizeRequest, *, browser: str
+) -> Question:
     """Prepare the question, which only this person in this browser can answer, once.
 
     Raises `InvalidRequest` for whatever is wrong: nobody is redirected before they were asked.
@@ -104,36 +110,51 @@ def ask(session: Session, principal: Principal, asked: AuthorizeRequest, *, brow
     row = _find(session, principal, asked.server_id or _named(session, asked.resource))
     registered_client(session, row, asked.client_id, asked.redirect_uri)
     note_client_seen(session, asked.client_id)
-    kept = {name: getattr(asked, name) for name in ("redirect_uri", "code_challenge", "state", "client_id")}
+    kept = {
+        name: getattr(asked, name)
+        for name in ("redirect_uri", "code_challenge", "state", "client_id")
+    }
     kept["known_as"] = _known_as(session, asked, row)
     _, ticket = begin_flow(
         session, QUESTION, kept, browser=browser, user_id=principal.user_id, server_id=row.server_id
-    )  # fmt: skip
+    )
     return _question(session, principal, row, ticket, kept)
 
 
 def take(session: Session, principal: Principal, ticket: str, *, browser: str | None) -> Question:
-    """The question that is answered now; it is used up, unless what follows is undone. Raises `InvalidRequest`."""
+    """The question that is answered now; it is used up, unless what follows is undone. Raises
+    `InvalidRequest`."""
     flow = take_flow(session, ticket, kinds=(QUESTION,), browser=browser)
     if flow is None or flow.user_id != principal.user_id:
-        raise InvalidRequest("This page is too old, or was opened by somebody else. Begin again in your client.")
+        raise InvalidRequest(
+            "This page is too old, or was opened by somebody else. Begin again in your client."
+        )
     finish_flow(session, flow.flow_id, {"state": "answered"})
     row = _find(session, principal, str(flow.server_id))
-    return _question(session, principal, row, ticket, {name: str(value) for name, value in flow.contents.items()})
+    return _question(
+        session, principal, row, ticket, {name: str(value) for name, value in flow.contents.items()}
+    )
 
 
 def grant(session: Session, principal: Principal, question: Question, key: str) -> str:
-    """Let the client have its way; the address that takes the code to it. A blank `key` leaves a stored one as it is.
+    """Let the client have its way; the address that takes the code to it. A blank `key` leaves a
+    stored one as it is.
 
-    Nothing is stored yet but the sealed code. Raises `InvalidRequest` for a key that cannot be sent.
+    Nothing is stored yet but the sealed code. Raises `InvalidRequest` for a key that cannot be
+    sent.
     """
     if key.strip() or not question.has_key:
         self_service.check_value(key, "key")
     contents = {**question.asked, "key": key.strip()}
     _, code = begin_flow(
-        session, CODE, contents, browser=None, user_id=principal.user_id, server_id=question.server_id,
+        session,
+        CODE,
+        contents,
+        browser=None,
+        user_id=principal.user_id,
+        server_id=question.server_id,
         lifetime=CODE_LIFETIME,
-    )  # fmt: skip
+    )
     return _way_back(session, principal, question, {"code": code})
 
 
@@ -143,15 +164,19 @@ def decline(session: Session, principal: Principal, question: Question) -> str:
 
 
 def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[str, Any]:
-    """Store the key that a code holds for its person, and give the client a token; the answer of RFC 6749, 5.1.
+    """Store the key that a code holds for its person, and give the client a token; the answer of
+    RFC 6749, 5.1.
 
-    Raises `InvalidRequest` whose code is an error of RFC 6749, 5.2. A code is used up only by what succeeds.
+    Raises `InvalidRequest` whose code is an error of RFC 6749, 5.2. A code is used up only by what
+    succeeds.
     """
     if asked.grant_type != "authorization_code":
         code = "unsupported_grant_type" if asked.grant_type else "invalid_request"
         raise InvalidRequest("The grant type has to be authorization_code.", code=code)
     if not asked.code or not asked.redirect_uri or not _VERIFIER.fullmatch(asked.code_verifier):
-        raise InvalidRequest("The code, the redirect URI or the PKCE verifier is missing or malformed.")
+        raise InvalidRequest(
+            "The code, the redirect URI or the PKCE verifier is missing or malformed."
+        )
     require_known_anywhere(session, asked.client_id)
     flow = take_flow(session, asked.code, kinds=(CODE,), browser=None)
     if flow is None or not _fits(flow, asked):
@@ -164,7 +189,8 @@ def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[s
 
 
 def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]:
-    server_id, contents = str(flow.server_id), flow.contents
+    server_id = str(flow.server_id)
+    contents = flow.contents
     finish_flow(session, flow.flow_id, {"state": "redeemed"})
     note_client_use(session, str(contents["client_id"]))
     if contents["key"]:
@@ -172,11 +198,17 @@ def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]
     else:
         self_service.require_own_key_place(session, person, server_id)
     draft = keys.KeyDraft(
-        key_alias=f"Sign-in of {contents['client_id'][:60] or 'an MCP client'}", allowed_routes=ROUTES,
-        object_permission=ObjectPermission(mcp_servers=(server_id,)), expires_at=now() + BYOK_TOKEN_LIFETIME,
-    )  # fmt: skip
+        key_alias=f"Sign-in of {contents['client_id'][:60] or 'an MCP client'}",
+        allowed_routes=ROUTES,
+        object_permission=ObjectPermission(mcp_servers=(server_id,)),
+        expires_at=now() + BYOK_TOKEN_LIFETIME,
+    )
     issued = keys.issue_own_key(session, person, draft)
-    return {"access_token": issued.key, "token_type": "bearer", "expires_in": int(BYOK_TOKEN_LIFETIME.total_seconds())}
+    return {
+        "access_token": issued.key,
+        "token_type": "bearer",
+        "expires_in": int(BYOK_TOKEN_LIFETIME.total_seconds()),
+    }
 
 
 def _check(asked: AuthorizeRequest) -> None:
@@ -184,7 +216,9 @@ def _check(asked: AuthorizeRequest) -> None:
     if asked.response_type != "code":
         raise InvalidRequest("The response type has to be “code”.", field="response_type")
     if asked.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(asked.code_challenge):
-        raise InvalidRequest("The client has to use PKCE with the method S256 (RFC 7636).", field="code_challenge")
+        raise InvalidRequest(
+            "The client has to use PKCE with the method S256 (RFC 7636).", field="code_challenge"
+        )
     if len(asked.state) > _LONGEST_STATE or len(asked.client_id) > _LONGEST_CLIENT:
         raise InvalidRequest("The client sent a state or a client ID that is too long.")
     if not (asked.client_id + asked.state).isprintable():
@@ -205,7 +239,8 @@ def _check_loopback(uri: str) -> None:
 
 
 def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
-    """Whether this is a key server that the person may bring a key to; of strangers nothing is looked up."""
+    """Whether this is a key server that the person may bring a key to; of strangers nothing is
+    looked up."""
     if principal.user_id is None or principal.key_id is not None:
         return False
     try:
@@ -215,7 +250,8 @@ def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
 
 
 def issued(session: Session, code: str, reference: str) -> bool:
-    """Whether a code is of this flow, for the server that the client calls `reference`. Nothing is used up."""
+    """Whether a code is of this flow, for the server that the client calls `reference`. Nothing is
+    used up."""
     flow = find_flow(session, code, kind=CODE) if code else None
     row = session.get(Server, flow.server_id) if flow is not None and flow.server_id else None
     return row is not None and reference in names_of(row)
@@ -223,17 +259,21 @@ def issued(session: Session, code: str, reference: str) -> bool:
 
 def is_endpoint_of(session: Session, principal: Principal, resource: str, reference: str) -> bool:
     """Whether a resource indicator (RFC 8707) names this server, or the gateway as a whole."""
-    runtime, row = runtime_of(session), _find(session, principal, reference)
+    runtime = runtime_of(session)
+    row = _find(session, principal, reference)
     gateway = runtime.gateway_url.rstrip("/")
     address = resource.rstrip("/")
     whole = {gateway, f"{gateway}/mcp", runtime.public_url}
     return address in whole or address in {
-        end for name in names_of(row) for end in (endpoint(gateway, name), f"{gateway}/mcp/{quote(name, safe='')}")
+        end
+        for name in names_of(row)
+        for end in (endpoint(gateway, name), f"{gateway}/mcp/{quote(name, safe='')}")
     }
 
 
 def _known_as(session: Session, asked: AuthorizeRequest, row: Server) -> str:
-    """The name in the issuer that the client expects; one that is none of the server's is not repeated."""
+    """The name in the issuer that the client expects; one that is none of the server's is not
+    repeated."""
     name = asked.known_as or _named(session, asked.resource)
     return name if name in names_of(row) else prefix_of(row)
 
@@ -259,16 +299,22 @@ def _find(session: Session, principal: Principal, reference: str) -> Server:
 
 def _question(
     session: Session, principal: Principal, row: Server, ticket: str, asked: Mapping[str, str]
-) -> Question:  # fmt: skip
+) -> Question:
     return Question(
-        ticket=ticket, asked=asked, server_id=row.server_id, server_name=prefix_of(row),
-        uses=tuple(row.byok_description), help_url=row.byok_api_key_help_url,
+        ticket=ticket,
+        asked=asked,
+        server_id=row.server_id,
+        server_name=prefix_of(row),
+        uses=tuple(row.byok_description),
+        help_url=row.byok_api_key_help_url,
         destination=shown_destination(asked["redirect_uri"]),
         has_key=row.server_id in queries.keys_held(session, principal, [row]),
-    )  # fmt: skip
+    )
 
 
-def _way_back(session: Session, principal: Principal, question: Question, answer: Mapping[str, str]) -> str:
+def _way_back(
+    session: Session, principal: Principal, question: Question, answer: Mapping[str, str]
+) -> str:
     """The redirect URI with the answer, the client's state, and who answers (RFC 9207)."""
     row = _find(session, principal, question.server_id)
     issuer = issuer_named(session, question.asked.get("known_as") or prefix_of(row))
@@ -284,7 +330,9 @@ def _fits(flow: Flow, asked: TokenRequest) -> bool:
         (asked.redirect_uri.encode(), str(flow.contents["redirect_uri"]).encode()),
         (asked.client_id.encode(), str(flow.contents["client_id"]).encode()),
     )
-    equal = [hmac.compare_digest(sent, known) for sent, known in pairs]  # all of them, so that time tells nothing
+    equal = [
+        hmac.compare_digest(sent, known) for sent, known in pairs
+    ]  # all of them, so that time tells nothing
     return all(equal)
 
 

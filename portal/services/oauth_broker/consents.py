@@ -1,4 +1,5 @@
-"""The apps that a person allowed to use servers by way of the portal: listed for them, and taken back by them."""
+"""The apps that a person allowed to use servers by way of the portal: listed for them, and taken
+back by them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,8 @@ from portal.store.oauth_tables import Consent
 
 @dataclass(frozen=True)
 class AllowedApp:
-    """One app that was allowed; `handle` names it in a form. All but the time (UTC) and the server is its own claim."""
+    """One app that was allowed; `handle` names it in a form. All but the time (UTC) and the server
+    is its own claim."""
 
     handle: str
     claimed_name: str | None
@@ -30,8 +32,8 @@ class AllowedApp:
 
 
 def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
-    """The apps that the caller allowed, the newest first; one query. A server that they may not see any more is called
-    by its id."""
+    """The apps that the caller allowed, the newest first; one query. A server that they may not see
+    any more is called by its id."""
     query = (
         select(Consent, *queries.names_known_to(principal))
         .join(Server, Server.server_id == Consent.server_id)
@@ -40,11 +42,16 @@ def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
     )
     return [
         AllowedApp(
-            f"{row.server_id} {row.client_hash}", row.client_name, row.client_id, shown_destination(row.redirect_uri),
-            name or alias or row.server_id, tuple(row.scopes), row.given_at,
+            f"{row.server_id} {row.client_hash}",
+            row.client_name,
+            row.client_id,
+            shown_destination(row.redirect_uri),
+            name or alias or row.server_id,
+            tuple(row.scopes),
+            row.given_at,
         )
         for row, name, alias in session.execute(query)
-    ]  # fmt: skip
+    ]
 
 
 def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
@@ -53,7 +60,11 @@ def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
     What the app holds already is between it and the upstream, which alone can end it.
     """
     server_id, _, client_hash = handle.rpartition(" ")
-    row = session.get(Consent, (principal.user_id, server_id, client_hash)) if principal.user_id else None
+    row = (
+        session.get(Consent, (principal.user_id, server_id, client_hash))
+        if principal.user_id
+        else None
+    )
     if row is None:
         raise NotFound("You have not allowed this app, or took it back already.")
     audit.record(session, principal, "app removed", "server", server_id, client_id=row.client_id)

@@ -1,10 +1,11 @@
-"""What clients read before they sign in: RFC 9728 of a server's resource, RFC 8414 of the portal as its middle.
+"""What clients read before they sign in: RFC 9728 of a server's resource, RFC 8414 of the portal as
+its middle.
 
-Strangers ask, so the answer is made of the name that they ask for and of nothing that is stored: it is the same for a
-server that is there, for one that is hidden, under review or rejected, and for a name that nobody uses. Only of a
-server that strangers may sign in to (its sign-in is delegated or passed through) do they learn the scopes and the
-title, and that they sign in anew where others renew. Whether a name stands for a server shows once somebody has signed
-in.
+Strangers ask, so the answer is made of the name that they ask for and of nothing that is stored: it
+is the same for a server that is there, for one that is hidden, under review or rejected, and for a
+name that nobody uses. Only of a server that strangers may sign in to (its sign-in is delegated or
+passed through) do they learn the scopes and the title, and that they sign in anew where others
+renew. Whether a name stands for a server shows once somebody has signed in.
 """
 
 from typing import Any
@@ -29,15 +30,17 @@ def describe_resource(
 ) -> dict[str, Any]:
     """The protected resource metadata of the address of a server, or (`prefix` None) of the portal.
 
-    `below_mcp` says that the address is `/mcp/{prefix}` and not `/{prefix}/mcp`. The `resource` is the address that was
-    asked for: clients compare it with the one they use (RFC 9728, 3.3).
+    `below_mcp` says that the address is `/mcp/{prefix}` and not `/{prefix}/mcp`. The `resource` is
+    the address that was asked for: clients compare it with the one they use (RFC 9728, 3.3).
     """
     runtime = runtime_of(session)
     row = find_open_server(session, principal, prefix) if prefix is not None else None
     resource = runtime.public_url
     if prefix is not None:
         gateway = runtime.gateway_url.rstrip("/")
-        resource = f"{gateway}/mcp/{quote(prefix, safe='')}" if below_mcp else endpoint(gateway, prefix)
+        resource = (
+            f"{gateway}/mcp/{quote(prefix, safe='')}" if below_mcp else endpoint(gateway, prefix)
+        )
     return {
         "resource": resource,
         "authorization_servers": [issuer_named(session, prefix)],
@@ -47,8 +50,11 @@ def describe_resource(
     }
 
 
-def describe_authorization_server(session: Session, principal: Principal, prefix: str | None) -> dict[str, Any]:
-    """The portal as the authorization server for the server that a client calls `prefix`, or (None) for whichever."""
+def describe_authorization_server(
+    session: Session, principal: Principal, prefix: str | None
+) -> dict[str, Any]:
+    """The portal as the authorization server for the server that a client calls `prefix`, or (None)
+    for whichever."""
     row = find_open_server(session, principal, prefix) if prefix is not None else None
     issuer = issuer_named(session, prefix)
     return {
@@ -59,8 +65,12 @@ def describe_authorization_server(session: Session, principal: Principal, prefix
         "scopes_supported": _scopes(session, row),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        # Who is let in without an account gets no refresh token: the portal could not say whose it is.
-        "grant_types_supported": ["authorization_code", *(["refresh_token"] if row is None else [])],
+        # Who is let in without an account gets no refresh token: the portal could not say whose it
+        # is.
+        "grant_types_supported": [
+            "authorization_code",
+            *(["refresh_token"] if row is None else []),
+        ],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "authorization_response_iss_parameter_supported": True,
@@ -70,8 +80,8 @@ def describe_authorization_server(session: Session, principal: Principal, prefix
 def only_server(session: Session, principal: Principal) -> str:
     """The one server that the caller may sign in to by way of the portal.
 
-    Raises `NotFound` where it is none or several, and for strangers `Unauthenticated`, which is what they are told of
-    every server that does not let them in.
+    Raises `NotFound` where it is none or several, and for strangers `Unauthenticated`, which is
+    what they are told of every server that does not let them in.
     """
     known = authz.is_known(principal)
     condition = authz.sign_in_servers(principal) if known else authz.open_servers(principal)

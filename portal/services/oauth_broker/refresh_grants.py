@@ -1,7 +1,8 @@
-"""Which refresh token went to which client for whom. It renews for nobody else, and no longer than they may.
+"""Which refresh token went to which client for whom. It renews for nobody else, and no longer than
+they may.
 
-The upstream's refresh token goes to the client as it is; what stays here is a hash of it. It ends with the consent that
-it was given under (RFC 6749, 6 and 10.4).
+The upstream's refresh token goes to the client as it is; what stays here is a hash of it. It ends
+with the consent that it was given under (RFC 6749, 6 and 10.4).
 """
 
 from datetime import timedelta
@@ -20,17 +21,23 @@ from portal.store.oauth_tables import Consent, RefreshGrant
 from portal.telemetry import metrics
 
 _ONCE_MORE = timedelta(minutes=10)
-"""For so long after it was replaced a refresh token may come again, where the answer got lost; the upstream decides."""
+"""For so long after it was replaced a refresh token may come again, where the answer got lost; the
+upstream decides."""
 _MOST_OF_A_CONSENT = 100
 
 
-def find(session: Session, principal: Principal, row: Server, asked: TokenRequest, issuer: str) -> RefreshGrant:
-    """What is known of a refresh token, if the caller may renew with it now: it went to this client, for a person who
-    has an account, may use the server and allows the app, and it belongs to `issuer`.
+def find(
+    session: Session, principal: Principal, row: Server, asked: TokenRequest, issuer: str
+) -> RefreshGrant:
+    """What is known of a refresh token, if the caller may renew with it now: it went to this
+    client, for a person who has an account, may use the server and allows the app, and it belongs
+    to `issuer`.
 
     Raises `InvalidRequest` (`invalid_grant`), in the same words whatever is wrong.
     """
-    known = session.get(RefreshGrant, _hash(row.server_id, asked.refresh_token), populate_existing=True)
+    known = session.get(
+        RefreshGrant, _hash(row.server_id, asked.refresh_token), populate_existing=True
+    )
     if known is None or (known.server_id, known.issuer) != (row.server_id, issuer):
         _refuse()
     is_own = principal.user_id == known.user_id
@@ -46,17 +53,22 @@ def find(session: Session, principal: Principal, row: Server, asked: TokenReques
 
 
 def note(session: Session, of: RefreshGrant, token: str) -> None:
-    """Remember the refresh token that a client got, as `of` says for whom, and in place of which; nothing without
-    their consent."""
+    """Remember the refresh token that a client got, as `of` says for whom, and in place of which;
+    nothing without their consent."""
     consent = (of.user_id, of.server_id, of.client_hash)
     if session.get(Consent, consent, populate_existing=True) is None:
         return
     of_consent = (
-        RefreshGrant.user_id == of.user_id, RefreshGrant.server_id == of.server_id,
+        RefreshGrant.user_id == of.user_id,
+        RefreshGrant.server_id == of.server_id,
         RefreshGrant.client_hash == of.client_hash,
-    )  # fmt: skip
-    session.execute(delete(RefreshGrant).where(*of_consent, RefreshGrant.spent_at < now() - _ONCE_MORE))
-    newest = select(RefreshGrant.refresh_hash).where(*of_consent).order_by(RefreshGrant.given_at.desc())
+    )
+    session.execute(
+        delete(RefreshGrant).where(*of_consent, RefreshGrant.spent_at < now() - _ONCE_MORE)
+    )
+    newest = (
+        select(RefreshGrant.refresh_hash).where(*of_consent).order_by(RefreshGrant.given_at.desc())
+    )
     older = session.scalars(newest.offset(_MOST_OF_A_CONSENT - 1)).all()
     if older:
         session.execute(delete(RefreshGrant).where(RefreshGrant.refresh_hash.in_(older)))
@@ -66,10 +78,16 @@ def note(session: Session, of: RefreshGrant, token: str) -> None:
         session.execute(update(RefreshGrant).where(*of_old).values(spent_at=now()))
     session.merge(
         RefreshGrant(
-            refresh_hash=new, user_id=of.user_id, server_id=of.server_id,
-            client_hash=of.client_hash, client_id=of.client_id, issuer=of.issuer, given_at=now(), spent_at=None,
+            refresh_hash=new,
+            user_id=of.user_id,
+            server_id=of.server_id,
+            client_hash=of.client_hash,
+            client_id=of.client_id,
+            issuer=of.issuer,
+            given_at=now(),
+            spent_at=None,
         )
-    )  # fmt: skip
+    )
     session.flush()
 
 
@@ -80,7 +98,7 @@ def _hash(server_id: str, token: str) -> str:
 def _refuse() -> NoReturn:
     metrics.security("code_refused")
     raise InvalidRequest(
-        "This refresh token is unknown here, over, or was given to another client or person; or the person may not use "
-        "the server any more. Sign in again.",
+        "This refresh token is unknown here, over, or was given to another client or person; or the"
+        " person may not use the server any more. Sign in again.",
         code="invalid_grant",
     )

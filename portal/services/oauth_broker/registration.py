@@ -1,4 +1,5 @@
-"""MCP clients that make themselves known (RFC 7591): what they say is kept as a claim, under an id of ours.
+"""MCP clients that make themselves known (RFC 7591): what they say is kept as a claim, under an id
+of ours.
 
 Only an Admin's registration reaches the upstream, and only where the portal is no client there yet.
 """
@@ -32,22 +33,34 @@ from portal.store.database import take_turn
 from portal.store.models import Server, UtcDateTime, now
 from portal.store.oauth_tables import McpClient
 
-MOST_UNUSED, MOST_UNUSED_OF_A_SERVER = 5_000, 1_000
-"""How many registrations nobody used may be kept: in all, and of those for one server (or for no server by name)."""
+MOST_UNUSED = 5_000
+MOST_UNUSED_OF_A_SERVER = 1_000
+"""How many registrations nobody used may be kept: in all, and of those for one server (or for no
+server by name)."""
 MOST_AT_ALL = 20_000
 GRACE = timedelta(minutes=30)
-"""For so long after it registered or began to authorize a client makes no room for others: longer than a person may
-take to sign in. Only `MOST_AT_ALL`, which is 166 addresses at their limit within that time, goes before it."""
+"""For so long after it registered or began to authorize a client makes no room for others: longer
+than a person may take to sign in. Only `MOST_AT_ALL`, which is 166 addresses at their limit within
+that time, goes before it."""
 _UNUSED_FOR = timedelta(days=30)
 _USED_FOR = timedelta(days=90)
 _ROOM_LOCK = 7_204_917_008
-_NEVER_ANSWERED = ("client_secret", "client_secret_expires_at", "registration_access_token", "registration_client_uri")
+_NEVER_ANSWERED = (
+    "client_secret",
+    "client_secret_expires_at",
+    "registration_access_token",
+    "registration_client_uri",
+)
 
 
-def register(session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Register a client for a server, by somebody who is known; asks the upstream where an Admin does.
+def register(
+    session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Register a client for a server, by somebody who is known; asks the upstream where an Admin
+    does.
 
-    Raises `InvalidRequest` in the words of RFC 7591, and for a server that people cannot sign in to.
+    Raises `InvalidRequest` in the words of RFC 7591, and for a server that people cannot sign in
+    to.
     """
     missing: NotFound | None = None
     try:
@@ -70,7 +83,9 @@ def register(session: Session, principal: Principal, reference: str, metadata: M
             "response_types": list(claims.response_types),
             "token_endpoint_auth_method": metadata.get("token_endpoint_auth_method"),
         }  # fmt: skip
-        answer = register_for_admin(session, row, found.server, {k: v for k, v in wishes.items() if v})
+        answer = register_for_admin(
+            session, row, found.server, {k: v for k, v in wishes.items() if v}
+        )
         if answer is not None:
             return _answered_upstream(session, principal, row, claims, valid, answer)
     return _registered(session, row, claims, valid)
@@ -82,9 +97,15 @@ def require_may_register(session: Session, principal: Principal, reference: str)
 
 
 def is_registered(
-    session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any], *, by_id: bool
-) -> bool:  # fmt: skip
-    """Whether registering this makes nothing new: there is an equal one, and nobody else is asked for it.
+    session: Session,
+    principal: Principal,
+    reference: str,
+    metadata: Mapping[str, Any],
+    *,
+    by_id: bool,
+) -> bool:
+    """Whether registering this makes nothing new: there is an equal one, and nobody else is asked
+    for it.
 
     `by_id`: as for `register`, else as for `register_stranger`. Raises what those raise of the metadata.
     """
@@ -96,27 +117,33 @@ def is_registered(
         row = find_open_server(session, principal, reference)
     valid = _valid_redirects(session, claims)
     same = fingerprint(row.server_id if row is not None else None, claims, valid)
-    return session.scalar(select(McpClient.client_id).where(McpClient.fingerprint == same)) is not None
+    return (
+        session.scalar(select(McpClient.client_id).where(McpClient.fingerprint == same)) is not None
+    )
 
 
 def register_stranger(
     session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Take down what a client says of itself, whoever runs it; nothing else is changed, and nobody else is asked.
+    """Take down what a client says of itself, whoever runs it; nothing else is changed, and nobody
+    else is asked.
 
-    `reference` is "" for a client that knows no server's name. It opens nothing: whoever uses the client has to be let
-    in and to consent, and is never led to a redirect URI that the portal does not trust.
+    `reference` is "" for a client that knows no server's name. It opens nothing: whoever uses the
+    client has to be let in and to consent, and is never led to a redirect URI that the portal does
+    not trust.
     """
     claims = read_claims(metadata)
-    # Only for a server that strangers may know of is the client bound to it: what it is refused later, at that server
-    # or at others, would tell whether there is one of this name.
+    # Only for a server that strangers may know of is the client bound to it: what it is refused
+    # later, at that server or at others, would tell whether there is one of this name.
     row = find_open_server(session, principal, reference) if reference else None
     return _registered(session, row, claims, _valid_redirects(session, claims), called=reference)
 
 
 def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
-    """The redirect URIs that may be used, all of them; `InvalidRequest` where none of those given may."""
-    valid, fault = [], None
+    """The redirect URIs that may be used, all of them; `InvalidRequest` where none of those given
+    may."""
+    valid = []
+    fault = None
     for uri in claims.redirect_uris:
         try:
             check_redirect(session, uri)
@@ -130,7 +157,12 @@ def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
 
 
 def _registered(
-    session: Session, row: Server | None, claims: ClientClaims, valid: list[str], *, called: str = ""
+    session: Session,
+    row: Server | None,
+    claims: ClientClaims,
+    valid: list[str],
+    *,
+    called: str = "",
 ) -> dict[str, Any]:
     if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against
         name = called or (prefix_of(row) if row is not None else PLACEHOLDER)
@@ -138,7 +170,11 @@ def _registered(
         return {"client_id": name, **_described(claims, [back])}
     client = _same_or_new(session, row, claims, valid)
     issued = int(client.created_at.timestamp())
-    return {"client_id": client.client_id, "client_id_issued_at": issued, **_described(claims, valid)}
+    return {
+        "client_id": client.client_id,
+        "client_id_issued_at": issued,
+        **_described(claims, valid),
+    }
 
 
 def _described(claims: ClientClaims, redirect_uris: list[str]) -> dict[str, Any]:
@@ -152,11 +188,22 @@ def _described(claims: ClientClaims, redirect_uris: list[str]) -> dict[str, Any]
 
 
 def _answered_upstream(
-    session: Session, principal: Principal, row: Server, claims: ClientClaims, valid: list[str],
+    session: Session,
+    principal: Principal,
+    row: Server,
+    claims: ClientClaims,
+    valid: list[str],
     answer: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The upstream's answer without what manages or authenticates the client there."""
-    audit.record(session, principal, "client registered", "server", row.server_id, client_id=answer["client_id"])
+    audit.record(
+        session,
+        principal,
+        "client registered",
+        "server",
+        row.server_id,
+        client_id=answer["client_id"],
+    )
     if valid:
         _remember(session, row, str(answer["client_id"]), claims, valid)
     kept = {name: value for name, value in answer.items() if name not in _NEVER_ANSWERED}
@@ -164,11 +211,14 @@ def _answered_upstream(
     return kept | {"redirect_uris": redirect_uris, "token_endpoint_auth_method": "none"}
 
 
-def _same_or_new(session: Session, row: Server | None, claims: ClientClaims, valid: list[str]) -> McpClient:
+def _same_or_new(
+    session: Session, row: Server | None, claims: ClientClaims, valid: list[str]
+) -> McpClient:
     """The client that said just this of itself before, else a new one.
 
-    An id is no secret and nobody may change what stands behind it, so that equal clients may share one. One registers
-    at a time, in all processes: neither are two made of equal ones, nor is room made for one twice.
+    An id is no secret and nobody may change what stands behind it, so that equal clients may share
+    one. One registers at a time, in all processes: neither are two made of equal ones, nor is room
+    made for one twice.
     """
     take_turn(session, _ROOM_LOCK)
     server_id = row.server_id if row is not None else None
@@ -184,11 +234,15 @@ def _same_or_new(session: Session, row: Server | None, claims: ClientClaims, val
 
 def _remember(
     session: Session, row: Server | None, client_id: str, claims: ClientClaims, valid: list[str]
-) -> McpClient:  # fmt: skip
+) -> McpClient:
     server_id = row.server_id if row is not None else None
     _make_room(session, server_id)
     client = McpClient(
-        server_id=server_id, client_id=client_id, client_name=claims.name or None, redirect_uris=valid, seen_at=now()
+        server_id=server_id,
+        client_id=client_id,
+        client_name=claims.name or None,
+        redirect_uris=valid,
+        seen_at=now(),
     )
     session.add(client)
     session.flush()
@@ -196,26 +250,35 @@ def _remember(
 
 
 def _make_room(session: Session, server_id: str | None) -> None:
-    """Forget clients that nobody used for long, and where too many were never used, the oldest of those.
+    """Forget clients that nobody used for long, and where too many were never used, the oldest of
+    those.
 
-    Nobody is turned away: who registers in masses pushes out their own. A client in use makes no room for others.
+    Nobody is turned away: who registers in masses pushes out their own. A client in use makes no
+    room for others.
     """
     never = McpClient.last_used_at.is_(None)
     at = now()
     unused = and_(never, at - _UNUSED_FOR > _SEEN)
     session.execute(delete(McpClient).where(or_(unused, McpClient.last_used_at < at - _USED_FOR)))
-    of_this = McpClient.server_id == server_id if server_id is not None else McpClient.server_id.is_(None)
+    of_this = (
+        McpClient.server_id == server_id if server_id is not None else McpClient.server_id.is_(None)
+    )
     is_over = at - GRACE > _SEEN
     _keep_only(session, MOST_UNUSED_OF_A_SERVER - 1, [never, of_this], [is_over])
     _keep_only(session, MOST_UNUSED - 1, [never], [is_over])
     _keep_only(session, MOST_AT_ALL - 1, [never], [])
 
 
-def _keep_only(session: Session, most: int, of: list[ColumnElement[bool]], may_go: list[ColumnElement[bool]]) -> None:
-    """Delete the oldest `of` these that `may_go`, so that `most` of them are left, or as few as may be."""
+def _keep_only(
+    session: Session, most: int, of: list[ColumnElement[bool]], may_go: list[ColumnElement[bool]]
+) -> None:
+    """Delete the oldest `of` these that `may_go`, so that `most` of them are left, or as few as may
+    be."""
     too_many = (session.scalar(select(func.count()).select_from(McpClient).where(*of)) or 0) - most
     if too_many > 0:
-        oldest = select(McpClient.registration_id).where(*of, *may_go).order_by(_SEEN).limit(too_many)
+        oldest = (
+            select(McpClient.registration_id).where(*of, *may_go).order_by(_SEEN).limit(too_many)
+        )
         session.execute(delete(McpClient).where(McpClient.registration_id.in_(oldest)))
 
 

@@ -12,10 +12,12 @@ from portal.store.models import Server
 
 
 def find_subject(session: Session, principal: Principal, reference: str, action: Action) -> Server:
-    """The server with this id, else alias or name, if the caller may do `action` with it; for those with admin view a
-    definition under test goes before (it is another id than that of any server, unless somebody wished otherwise).
+    """The server with this id, else alias or name, if the caller may do `action` with it; for those
+    with admin view a definition under test goes before (it is another id than that of any server,
+    unless somebody wished otherwise).
 
-    Raises as `queries.find_server` does. To strangers every other server looks alike: `Unauthenticated`.
+    Raises as `queries.find_server` does. To strangers every other server looks alike:
+    `Unauthenticated`.
     """
     if authz.is_known(principal):
         held = unsaved.find_temporary(session, principal, reference)
@@ -30,7 +32,8 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
 
 
 def find_open_server(session: Session, principal: Principal, name: str) -> Server | None:
-    """The server with this id, alias or name, if strangers may know it; one statement, whatever is there."""
+    """The server with this id, alias or name, if strangers may know it; one statement, whatever is
+    there."""
     named = or_(Server.server_id == name, Server.alias == name, Server.server_name == name)
     query = select(Server).where(named, authz.open_servers(principal)).options(*queries.PARTS)
     return session.scalar(query.order_by((Server.server_id == name).desc()).limit(1))

@@ -1,4 +1,5 @@
-"""The broker's token endpoint: the upstream's codes and refresh tokens, exchanged by the client that the portal is.
+"""The broker's token endpoint: the upstream's codes and refresh tokens, exchanged by the client
+that the portal is.
 
 RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code is good for who asked for it, once; the stored
 client secret goes only to the server's own token endpoint, and never into an answer.
@@ -51,14 +52,22 @@ from portal.upstream.oauth_client import OAuthRefused
 log = logging.getLogger("portal.oauth")
 _ANSWERED = ("access_token", "token_type", "expires_in", "refresh_token", "scope")
 _NOT_THIS_CODE = "This code is unknown here, used, expired, or was issued to another client."
-_CLIENTS_FAULT = ("invalid_grant", "invalid_scope", "invalid_request", "unauthorized_client", "invalid_target")
+_CLIENTS_FAULT = (
+    "invalid_grant",
+    "invalid_scope",
+    "invalid_request",
+    "unauthorized_client",
+    "invalid_target",
+)
 
 
-def redeem(session: Session, principal: Principal, reference: str, asked: TokenRequest) -> dict[str, Any]:
+def redeem(
+    session: Session, principal: Principal, reference: str, asked: TokenRequest
+) -> dict[str, Any]:
     """The upstream's answer to a token request, as far as clients need it.
 
-    Raises `InvalidRequest` in the words of RFC 6749, 5.2, `Forbidden` (`token_validation_failed`) where the server's
-    rules refuse the token, and `UpstreamFailure` where no answer came.
+    Raises `InvalidRequest` in the words of RFC 6749, 5.2, `Forbidden` (`token_validation_failed`)
+    where the server's rules refuse the token, and `UpstreamFailure` where no answer came.
     """
     row = _subject(session, principal, reference, asked)
     require_oauth(row)
@@ -73,7 +82,9 @@ def redeem(session: Session, principal: Principal, reference: str, asked: TokenR
 
 
 def _action(asked: TokenRequest) -> Action:
-    return Action.SERVER_SIGN_IN if asked.grant_type == "authorization_code" else Action.SERVER_RENEW
+    return (
+        Action.SERVER_SIGN_IN if asked.grant_type == "authorization_code" else Action.SERVER_RENEW
+    )
 
 
 def _subject(session: Session, principal: Principal, reference: str, asked: TokenRequest) -> Server:
@@ -96,13 +107,21 @@ def _exchanged(
     flow = find_flow(session, place, kind=CODE)
     known_as = flow.contents["upstream_client_id"] if flow and flow.contents else ""
     client = upstream_client(
-        session, row, found.server, known_as, callers_id=asked.client_id, callers_secret=asked.client_secret
+        session,
+        row,
+        found.server,
+        known_as,
+        callers_id=asked.client_id,
+        callers_secret=asked.client_secret,
     )
     if flow is None or not _fits(principal, row, flow, asked):
         raise _refused(_NOT_THIS_CODE)
-    if flow.user_id is not None and not person_may_use(session, flow.user_id, principal.address, row):
+    if flow.user_id is not None and not person_may_use(
+        session, flow.user_id, principal.address, row
+    ):
         raise _refused(ENDED)
-    # What is wrong with a replay does not end the code; a good one does, once, whichever process it comes to.
+    # What is wrong with a replay does not end the code; a good one does, once, whichever process it
+    # comes to.
     if not take_flow(session, place, kinds=(CODE,), browser=None):
         raise _refused(_NOT_THIS_CODE)
     session.commit()
@@ -117,9 +136,12 @@ def _exchanged(
     if flow.user_id is None:
         return _accepted(session, principal, row, found, client, given, None)
     app = RefreshGrant(
-        user_id=flow.user_id, server_id=row.server_id, client_id=begun["client_id"], issuer=identity_of(found.server),
+        user_id=flow.user_id,
+        server_id=row.server_id,
+        client_id=begun["client_id"],
+        issuer=identity_of(found.server),
         client_hash=consent_key(begun["client_id"], begun["redirect_uri"]),
-    )  # fmt: skip
+    )
     return _accepted(session, principal, row, found, client, given, app)
 
 
@@ -143,7 +165,12 @@ def _renewed(
     app = refresh_grants.find(session, principal, row, asked, identity_of(found.server))
     session.expunge(app)
     client = upstream_client(
-        session, row, found.server, "", callers_id=asked.client_id, callers_secret=asked.client_secret
+        session,
+        row,
+        found.server,
+        "",
+        callers_id=asked.client_id,
+        callers_secret=asked.client_secret,
     )
     scopes = scopes_of(asked.scope)
     form = {"grant_type": "refresh_token", "refresh_token": asked.refresh_token}
@@ -158,7 +185,12 @@ def _refused(message: str) -> InvalidRequest:
 
 
 def _asked(
-    session: Session, row: Server, found: Discovery, client: Client, form: Mapping[str, str], scopes: Iterable[str]
+    session: Session,
+    row: Server,
+    found: Discovery,
+    client: Client,
+    form: Mapping[str, str],
+    scopes: Iterable[str],
 ) -> tuple[dict[str, Any], TokenSet]:
     """What the token endpoint gives; the transaction ends before it is asked."""
     server_id = row.server_id
@@ -168,27 +200,46 @@ def _asked(
         answer = runtime_of(session).oauth.ask_for_token(found.server, client, {**form, **resource})
         return answer, read_token_set(answer, now(), scopes)
     except OAuthRefused as refusal:
-        log.warning("the token endpoint of server %s refused (%s, HTTP %d)", server_id, refusal.error, refusal.status)
+        log.warning(
+            "the token endpoint of server %s refused (%s, HTTP %d)",
+            server_id,
+            refusal.error,
+            refusal.status,
+        )
         if refusal.error in _CLIENTS_FAULT:
             raise InvalidRequest("The sign-in provider refused it.", code=refusal.error) from None
-        raise UpstreamFailure("The sign-in provider refused the portal.", reason=refusal.reason) from None
+        raise UpstreamFailure(
+            "The sign-in provider refused the portal.", reason=refusal.reason
+        ) from None
     except UpstreamFailure as failure:
         log.warning("the token endpoint of server %s failed: %s", server_id, failure.reason)
-        raise UpstreamFailure("The sign-in provider did not answer as it should.", reason=failure.reason) from None
+        raise UpstreamFailure(
+            "The sign-in provider did not answer as it should.", reason=failure.reason
+        ) from None
     except ValueError:
-        raise UpstreamFailure("The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP) from None
+        raise UpstreamFailure(
+            "The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP
+        ) from None
 
 
 def _accepted(
-    session: Session, principal: Principal, row: Server, found: Discovery, client: Client,
-    given: tuple[dict[str, Any], TokenSet], app: RefreshGrant | None,
-) -> dict[str, Any]:  # fmt: skip
-    """What the client is told; `app` says which client it is for which person, None where nobody knows the person.
+    session: Session,
+    principal: Principal,
+    row: Server,
+    found: Discovery,
+    client: Client,
+    given: tuple[dict[str, Any], TokenSet],
+    app: RefreshGrant | None,
+) -> dict[str, Any]:
+    """What the client is told; `app` says which client it is for which person, None where nobody
+    knows the person.
 
     A refresh token goes only to who may use it here: not to strangers, and not for nobody.
     """
     answer, tokens = given
-    may_renew = app is not None and authz.may(principal, Action.SERVER_RENEW, queries.facts(session, row))
+    may_renew = app is not None and authz.may(
+        principal, Action.SERVER_RENEW, queries.facts(session, row)
+    )
     if app is not None:
         note_client_use(session, app.client_id)
     rule = broken_rule(row.token_validation, answer)
@@ -196,15 +247,19 @@ def _accepted(
         audit.record(session, principal, "token refused", "server", row.server_id, rule=rule)
         session.commit()
         raise Forbidden(
-            "The token breaks a rule of this server.", code="token_validation_failed", field=rule,
+            "The token breaks a rule of this server.",
+            code="token_validation_failed",
+            field=rule,
             server_id=row.server_id,
-        )  # fmt: skip
+        )
     try:
         if app is not None:
             _keep(session, principal, row, found, client, answer, tokens, app)
     except SQLAlchemyError as error:  # the client has its token all the same
         session.rollback()
-        log.warning("a token for server %s could not be stored: %s", row.server_id, type(error).__name__)
+        log.warning(
+            "a token for server %s could not be stored: %s", row.server_id, type(error).__name__
+        )
     kept = {name: answer[name] for name in _ANSWERED if answer.get(name) is not None}
     if not may_renew:
         kept.pop("refresh_token", None)
@@ -212,14 +267,20 @@ def _accepted(
 
 
 def _keep(
-    session: Session, principal: Principal, row: Server, found: Discovery, client: Client, answer: Mapping[str, Any],
-    tokens: TokenSet, app: RefreshGrant,
-) -> None:  # fmt: skip
-    """Store the access token for the person, if they may use the server, unless a connection of their own renews
-    itself.
+    session: Session,
+    principal: Principal,
+    row: Server,
+    found: Discovery,
+    client: Client,
+    answer: Mapping[str, Any],
+    tokens: TokenSet,
+    app: RefreshGrant,
+) -> None:
+    """Store the access token for the person, if they may use the server, unless a connection of
+    their own renews itself.
 
-    The refresh token stays with the client alone: of two who spend it, the second would end the grant for both. What
-    is kept of it is for whom it was given.
+    The refresh token stays with the client alone: of two who spend it, the second would end the
+    grant for both. What is kept of it is for whom it was given.
     """
     person = app.user_id
     there = session.get(Server, row.server_id, populate_existing=True)
@@ -234,9 +295,22 @@ def _keep(
         return
     own = TokenSet(tokens.access_token, "", tokens.expires_at, tokens.scopes, tokens.token_type)
     token_store.keep(
-        session, there, person, own, issuer=identity_of(found.server), client_id=client.client_id,
+        session,
+        there,
+        person,
+        own,
+        issuer=identity_of(found.server),
+        client_id=client.client_id,
         account=claimed_account(answer),
-    )  # fmt: skip
+    )
     service_tokens.forget_exchanged(session, row.server_id, person)
-    audit.record(session, principal, "token saved", "server", row.server_id, person=person, scopes=list(tokens.scopes))
+    audit.record(
+        session,
+        principal,
+        "token saved",
+        "server",
+        row.server_id,
+        person=person,
+        scopes=list(tokens.scopes),
+    )
     session.commit()

@@ -1,4 +1,5 @@
-"""The way out to an authorization server: what to ask for, and the address that asks (RFC 6749, 7636, 8707)."""
+"""The way out to an authorization server: what to ask for, and the address that asks (RFC 6749,
+7636, 8707)."""
 
 import base64
 import hashlib
@@ -30,7 +31,9 @@ class Departure:
 def usual_scopes(session: Session, row: Server, found: Discovery) -> list[str]:
     """What to ask for: the scopes of the definition, else those that discovery found."""
     typed = opened(session, row, credentials=True).credentials.get("scopes")
-    scopes = typed.split() if isinstance(typed, str) else list(typed) if isinstance(typed, list) else []
+    scopes = (
+        typed.split() if isinstance(typed, str) else list(typed) if isinstance(typed, list) else []
+    )
     if not scopes:
         scopes = list(found.scopes)
         if scopes and "offline_access" in found.server.scopes_supported:
@@ -39,16 +42,31 @@ def usual_scopes(session: Session, row: Server, found: Discovery) -> list[str]:
 
 
 def depart(
-    session: Session, row: Server, found: Discovery, client: Client, scopes: Sequence[str], *,
-    kind: str, user_id: str | None, browser: str, back: str,
-) -> Departure:  # fmt: skip
+    session: Session,
+    row: Server,
+    found: Discovery,
+    client: Client,
+    scopes: Sequence[str],
+    *,
+    kind: str,
+    user_id: str | None,
+    browser: str,
+    back: str,
+) -> Departure:
     """Begin a flow of `kind`, and say where it leads. `back` is a path of ours to return to."""
     verifier = secrets.token_urlsafe(48)
     contents = {
-        "verifier": verifier, "issuer": identity_of(found.server), "token_endpoint": found.server.token_endpoint,
-        "client_id": client.client_id, "scopes": list(scopes), "incarnation": row.incarnation, "back": back,
-    }  # fmt: skip
-    _, state = begin_flow(session, kind, contents, browser=browser, user_id=user_id, server_id=row.server_id)
+        "verifier": verifier,
+        "issuer": identity_of(found.server),
+        "token_endpoint": found.server.token_endpoint,
+        "client_id": client.client_id,
+        "scopes": list(scopes),
+        "incarnation": row.incarnation,
+        "back": back,
+    }
+    _, state = begin_flow(
+        session, kind, contents, browser=browser, user_id=user_id, server_id=row.server_id
+    )
     parameters = {
         "response_type": "code",
         "client_id": client.client_id,

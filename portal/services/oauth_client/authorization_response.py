@@ -1,4 +1,5 @@
-"""The way back from an authorization server: whether it is that one, its code for tokens, the tokens stored."""
+"""The way back from an authorization server: whether it is that one, its code for tokens, the
+tokens stored."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,15 +23,20 @@ _ERROR_WORDS = 64
 
 
 def refused(error: str) -> dict[str, Any]:
-    """The outcome for an error of an authorization server; of its words only a code of the usual form is kept."""
+    """The outcome for an error of an authorization server; of its words only a code of the usual
+    form is kept."""
     if error == "access_denied":
         return {"state": "declined"}
     word = error[:_ERROR_WORDS]
-    return {"state": "provider_error", "error": word if word.replace("_", "").isalnum() and word.isascii() else ""}
+    return {
+        "state": "provider_error",
+        "error": word if word.replace("_", "").isalnum() and word.isascii() else "",
+    }
 
 
 def is_from(found: Discovery, iss: str | None) -> bool:
-    """RFC 9207, 2.4: byte by byte where it is there, and it has to be there where the server says that it sends it.
+    """RFC 9207, 2.4: byte by byte where it is there, and it has to be there where the server says
+    that it sends it.
 
     Where an Admin typed the URLs no issuer is known that it could be compared with.
     """
@@ -41,12 +47,15 @@ def is_from(found: Discovery, iss: str | None) -> bool:
 
 def fault_of(
     row: Server, found: Discovery, begun: Mapping[str, Any], answer: Mapping[str, str]
-) -> dict[str, Any] | None:  # fmt: skip
-    """The outcome where what came back holds no code for the server as it was when the flow began; else None."""
+) -> dict[str, Any] | None:
+    """The outcome where what came back holds no code for the server as it was when the flow began;
+    else None."""
     server = found.server
     if (identity_of(server), server.token_endpoint, row.incarnation) != (
-        begun["issuer"], begun["token_endpoint"], begun["incarnation"],
-    ):  # fmt: skip
+        begun["issuer"],
+        begun["token_endpoint"],
+        begun["incarnation"],
+    ):
         return {"state": "changed"}
     if not is_from(found, answer.get("iss")):
         return {"state": "other_issuer"}  # and what it said is not looked at
@@ -56,29 +65,48 @@ def fault_of(
 
 
 def exchanged(
-    session: Session, principal: Principal, row: Server, found: Discovery, begun: Mapping[str, Any], code: str
+    session: Session,
+    principal: Principal,
+    row: Server,
+    found: Discovery,
+    begun: Mapping[str, Any],
+    code: str,
 ) -> dict[str, Any]:
     """Exchange the code for tokens, and store them where the server's rules take them."""
     client = known_client(session, row, found.server, begun["client_id"])
     if client is None:
         return {"state": "changed"}
-    server_id, version = row.server_id, row.version
+    server_id = row.server_id
+    version = row.version
     answer, tokens = tokens_for(session, found, client, begun, code)
     if tokens is None:
         return refused("invalid_token")
     now_there = session.get(Server, server_id, populate_existing=True)
-    if now_there is None or (now_there.incarnation, now_there.version) != (begun["incarnation"], version):
+    if now_there is None or (now_there.incarnation, now_there.version) != (
+        begun["incarnation"],
+        version,
+    ):
         return {"state": "changed"}  # a token that was got for one host is never sent to another
     if (rule := broken_rule(now_there.token_validation, answer)) is not None:
         audit.record(session, principal, "connection refused", "server", server_id, rule=rule)
         return {"state": "refused_by_rules", "rule": rule}
-    return _kept(session, principal, now_there, found, begun, client.client_id, tokens, claimed_account(answer))
+    return _kept(
+        session,
+        principal,
+        now_there,
+        found,
+        begun,
+        client.client_id,
+        tokens,
+        claimed_account(answer),
+    )
 
 
 def tokens_for(
     session: Session, found: Discovery, client: Client, begun: Mapping[str, Any], code: str
 ) -> tuple[dict[str, Any], TokenSet | None]:
-    """What the token endpoint gives for a code, and the tokens in it if there are any. Ends the transaction at hand.
+    """What the token endpoint gives for a code, and the tokens in it if there are any. Ends the
+    transaction at hand.
 
     Raises what `ask_for_token` raises.
     """
@@ -98,24 +126,39 @@ def tokens_for(
 
 
 def _kept(
-    session: Session, principal: Principal, row: Server, found: Discovery, begun: Mapping[str, Any], client_id: str,
-    tokens: TokenSet, account: str | None,
-) -> dict[str, Any]:  # fmt: skip
+    session: Session,
+    principal: Principal,
+    row: Server,
+    found: Discovery,
+    begun: Mapping[str, Any],
+    client_id: str,
+    tokens: TokenSet,
+    account: str | None,
+) -> dict[str, Any]:
     assert principal.user_id is not None
     before = session.get(UserCredential, (principal.user_id, row.server_id, KIND))
     old_account = before.account if before else None
     issuer = identity_of(found.server)
     token_store.keep(
         session, row, principal.user_id, tokens, issuer=issuer, client_id=client_id, account=account
-    )  # fmt: skip
+    )
     service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     audit.record(
-        session, principal, "connected", "server", row.server_id,
-        name=row.server_name, issuer=issuer, scopes=list(tokens.scopes),
-    )  # fmt: skip
+        session,
+        principal,
+        "connected",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        issuer=issuer,
+        scopes=list(tokens.scopes),
+    )
     return {
-        "state": "connected", "account": account, "scopes": list(tokens.scopes), "renews": bool(tokens.refresh_token),
+        "state": "connected",
+        "account": account,
+        "scopes": list(tokens.scopes),
+        "renews": bool(tokens.refresh_token),
         "missing": [scope for scope in begun["scopes"] if scope not in tokens.scopes],
         "expires_at": tokens.expires_at.isoformat() if tokens.expires_at else None,
         "old_account": old_account if old_account and account and old_account != account else None,
-    }  # fmt: skip
+    }

@@ -1,8 +1,9 @@
 """Which authorization server stands before a server, and as which client the portal speaks to it.
 
-What an Admin typed goes before what was discovered. All of it is bound to one issuer and to the origins of its
-endpoints: where discovery finds others nothing is sent there until an Admin has looked at it. These functions ask other
-machines, so they end the transaction at hand; nothing may have been written before.
+What an Admin typed goes before what was discovered. All of it is bound to one issuer and to the
+origins of its endpoints: where discovery finds others nothing is sent there until an Admin has
+looked at it. These functions ask other machines, so they end the transaction at hand; nothing may
+have been written before.
 """
 
 import logging
@@ -32,17 +33,22 @@ log = logging.getLogger("portal.oauth")
 _FRESH = timedelta(hours=1)
 _TUPLES = ("scopes_supported", "token_endpoint_auth_methods", "pkce")
 _LOOK = (
-    "Nobody is sent there until an Admin has looked at it: on the server’s page, Users’ credentials, Sign-in provider."
+    "Nobody is sent there until an Admin has looked at it: on the server’s page, Users’"
+    " credentials, Sign-in provider."
 )
-_NOT_FOUND = "The server’s sign-in provider was not found, or its metadata cannot be used. An Admin has to look at it."
+_NOT_FOUND = (
+    "The server’s sign-in provider was not found, or its metadata cannot be used. An Admin has to"
+    " look at it."
+)
 
 
 def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> Discovery:
-    """The authorization of a server: typed, remembered, or discovered now; `afresh` asks again after an hour.
+    """The authorization of a server: typed, remembered, or discovered now; `afresh` asks again
+    after an hour.
 
-    Raises `UpstreamFailure` where discovery fails, `Conflict` (`issuer_changed`) where it leads elsewhere than before,
-    and `InvalidRequest` for an endpoint that is not https, or that is typed and belongs to another provider than the
-    one that was discovered (`mixed_providers`).
+    Raises `UpstreamFailure` where discovery fails, `Conflict` (`issuer_changed`) where it leads
+    elsewhere than before, and `InvalidRequest` for an endpoint that is not https, or that is typed
+    and belongs to another provider than the one that was discovered (`mixed_providers`).
     """
     urls = opened(session, row).urls
     if urls.get("token_url") and (urls.get("authorization_url") or is_machine(row)):
@@ -52,19 +58,22 @@ def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> 
         return _with_typed(read_back(known), urls)
     if not urls.get("url"):
         raise InvalidRequest(
-            "Nobody can tell where to sign in to this server: it needs an authorization URL and a token URL.",
+            "Nobody can tell where to sign in to this server: it needs an authorization URL and a"
+            " token URL.",
             code="no_authorization_server",
         )
     return _with_typed(_discovered(session, row, urls["url"]), urls)
 
 
 def identity_of(server: AuthorizationServer) -> str:
-    """What clients and tokens are bound to: the issuer, or, where an Admin typed the URLs, the token URL's origin."""
+    """What clients and tokens are bound to: the issuer, or, where an Admin typed the URLs, the
+    token URL's origin."""
     return server.issuer or origin_of(server.token_endpoint) or ""
 
 
 def pinned(session: Session, row: Server) -> AuthorizationServer | None:
-    """The authorization server to which the stored secrets of a server belong; None where none was found yet."""
+    """The authorization server to which the stored secrets of a server belong; None where none was
+    found yet."""
     if held_definitions.is_temporary(row):
         found: Mapping[str, Any] | None = held_definitions.recall(session, row, "pin")
         return read_back(found).server if found else None
@@ -73,8 +82,8 @@ def pinned(session: Session, row: Server) -> AuthorizationServer | None:
 
 
 def pin_of(session: Session, row: Server, stored: Server) -> dict[str, Any] | None:
-    """The same as JSON, for the definition under test `row` that goes out from a stored server and leads to the same
-    place."""
+    """The same as JSON, for the definition under test `row` that goes out from a stored server and
+    leads to the same place."""
     if route_of(session, stored).key(TOKEN) != route_of(session, row).key(TOKEN):
         return None
     server = pinned(session, stored)
@@ -82,24 +91,28 @@ def pin_of(session: Session, row: Server, stored: Server) -> dict[str, Any] | No
 
 
 def check_pinned(known: AuthorizationServer | None, found: AuthorizationServer) -> None:
-    """Raise `Conflict` (`issuer_changed`) where discovery found another issuer, or endpoints at other origins."""
+    """Raise `Conflict` (`issuer_changed`) where discovery found another issuer, or endpoints at
+    other origins."""
     if known is None:
         return
     if identity_of(known) != identity_of(found):
         raise Conflict(
-            f"The server sends people to another sign-in provider than before. {_LOOK}", code="issuer_changed"
+            f"The server sends people to another sign-in provider than before. {_LOOK}",
+            code="issuer_changed",
         )
     moved = moved_endpoint(known, found)
     if moved is not None:
         _, before, after = moved
         raise Conflict(
-            f"The server’s sign-in provider names the host {after} now, where {before} stood before. {_LOOK}",
+            f"The server’s sign-in provider names the host {after} now, where {before} stood"
+            f" before. {_LOOK}",
             code="issuer_changed",
         )
 
 
 def remembered(known: ServerAuthorization | None) -> Mapping[str, Any] | None:
-    """What was discovered and may be used as it is; None where discovery has to be asked again, and is held to it."""
+    """What was discovered and may be used as it is; None where discovery has to be asked again, and
+    is held to it."""
     return known.found if known is not None and known.found and not known.found.get(STALE) else None
 
 
@@ -119,7 +132,11 @@ def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) 
 
 def written(found: Discovery) -> dict[str, Any]:
     """What was discovered, to be stored as JSON."""
-    return {"server": asdict(found.server), "resource": found.resource, "scopes": list(found.scopes)}
+    return {
+        "server": asdict(found.server),
+        "resource": found.resource,
+        "scopes": list(found.scopes),
+    }
 
 
 def read_back(stored: Mapping[str, Any]) -> Discovery:
@@ -152,11 +169,13 @@ def _with_typed(found: Discovery, urls: Mapping[str, str]) -> Discovery:
     if foreign is not None:
         field, called, origin = foreign
         raise InvalidRequest(
-            f"The {called} is at {origin}, but the server’s own sign-in provider is at {identity_of(found.server)}. "
-            "Codes and secrets of one are not sent to the other. Type the authorization URL, the token URL and, where "
-            "there is one, the registration URL, or none of them.",
-            code="mixed_providers", field=field,
-        )  # fmt: skip
+            f"The {called} is at {origin}, but the server’s own sign-in provider is at"
+            f" {identity_of(found.server)}. Codes and secrets of one are not sent to the other."
+            " Type the authorization URL, the token URL and, where there is one, the registration"
+            " URL, or none of them.",
+            code="mixed_providers",
+            field=field,
+        )
     server = replace(
         found.server,
         authorization_endpoint=urls.get("authorization_url") or found.server.authorization_endpoint,
@@ -168,10 +187,15 @@ def _with_typed(found: Discovery, urls: Mapping[str, str]) -> Discovery:
 
 def _checked(found: Discovery) -> Discovery:
     server = found.server
-    for address in (server.authorization_endpoint, server.token_endpoint, server.registration_endpoint):
+    for address in (
+        server.authorization_endpoint,
+        server.token_endpoint,
+        server.registration_endpoint,
+    ):
         if address and not is_secure(address):
             raise InvalidRequest(
-                "A sign-in URL of this server is not https, so nothing secret is sent there. An Admin has to mend it.",
+                "A sign-in URL of this server is not https, so nothing secret is sent there. An"
+                " Admin has to mend it.",
                 code="insecure_authorization_server",
             )
     return found
@@ -193,20 +217,30 @@ def _resource(urls: Mapping[str, str]) -> str:
 
 
 def _discovered(session: Session, row: Server, url: str) -> Discovery:
-    server_id, incarnation, version = row.server_id, row.incarnation, row.version
+    server_id = row.server_id
+    incarnation = row.incarnation
+    version = row.version
     release(session)
     try:
         found = runtime_of(session).oauth.discover(url)
     except UpstreamFailure as failure:
-        # Its message may name the server's host, which is not for everybody; the OAuth check tells an Admin all.
-        log.warning("no authorization server was found for server %s: %s", server_id, failure.message)
+        # Its message may name the server's host, which is not for everybody; the OAuth check tells
+        # an Admin all.
+        log.warning(
+            "no authorization server was found for server %s: %s", server_id, failure.message
+        )
         raise UpstreamFailure(_NOT_FOUND, reason=failure.reason) from None
     if held_definitions.is_temporary(row):
         check_pinned(pinned(session, row), found.server)
         held_definitions.remember(session, row, authorization=written(found))
         return found
-    # Writing comes first (SQLite), and tells whether the definition is still the one that was asked about.
-    unchanged = (Server.server_id == server_id, Server.incarnation == incarnation, Server.version == version)
+    # Writing comes first (SQLite), and tells whether the definition is still the one that was asked
+    # about.
+    unchanged = (
+        Server.server_id == server_id,
+        Server.incarnation == incarnation,
+        Server.version == version,
+    )
     if not _touches(session, update(Server).where(*unchanged).values(server_id=Server.server_id)):
         raise Conflict("The server was changed meanwhile. Try again.")
     known = session.get(ServerAuthorization, server_id, populate_existing=True)
@@ -224,4 +258,8 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
 
 
 def _touches(session: Session, statement: Any) -> bool:
-    return bool(getattr(session.execute(statement.execution_options(synchronize_session=False)), "rowcount", 0))
+    return bool(
+        getattr(
+            session.execute(statement.execution_options(synchronize_session=False)), "rowcount", 0
+        )
+    )

@@ -47,11 +47,12 @@ def begin_flow(
     lifetime: timedelta = LIFETIME,
     state: str | None = None,
 ) -> tuple[str, str]:
-    """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for the other side.
+    """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for
+    the other side.
 
-    `state` is given where somebody else made it: a code on its way through the portal. `browser` is the secret in the
-    cookie of the browser that has to come back, None where a program holds the flow. Raises ValueError for an empty
-    one, which would bind to nobody.
+    `state` is given where somebody else made it: a code on its way through the portal. `browser` is
+    the secret in the cookie of the browser that has to come back, None where a program holds the
+    flow. Raises ValueError for an empty one, which would bind to nobody.
     """
     if browser == "":
         raise ValueError("a flow is bound to a browser or to none")
@@ -59,26 +60,36 @@ def begin_flow(
         session.execute(delete(OAuthFlow).where(OAuthFlow.state_hash == digest(state)))
     state = state or secrets.token_urlsafe(32)
     row = OAuthFlow(
-        flow_id=secrets.token_urlsafe(24), state_hash=digest(state), kind=kind, user_id=user_id, server_id=server_id,
-        browser_hash=digest(browser) if browser else None, expires_at=now() + lifetime,
-    )  # fmt: skip
+        flow_id=secrets.token_urlsafe(24),
+        state_hash=digest(state),
+        kind=kind,
+        user_id=user_id,
+        server_id=server_id,
+        browser_hash=digest(browser) if browser else None,
+        expires_at=now() + lifetime,
+    )
     row.sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_flow(row))
     session.add(row)
     session.flush()
     return row.flow_id, state
 
 
-def take_flow(session: Session, state: str, *, kinds: tuple[str, ...], browser: str | None) -> Flow | None:
-    """The redirect that `state` belongs to, used up herewith: whoever comes second gets None, as does another browser.
+def take_flow(
+    session: Session, state: str, *, kinds: tuple[str, ...], browser: str | None
+) -> Flow | None:
+    """The redirect that `state` belongs to, used up herewith: whoever comes second gets None, as
+    does another browser.
 
-    One that another browser brings is left alone, so that nobody ends somebody else's sign-in. Commit before anything
-    else is done with it: a rollback would make it good again.
+    One that another browser brings is left alone, so that nobody ends somebody else's sign-in.
+    Commit before anything else is done with it: a rollback would make it good again.
     """
     own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
     return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
 
 
-def take_flow_by_id(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None) -> Flow | None:
+def take_flow_by_id(
+    session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None
+) -> Flow | None:
     """As `take_flow`, for a page of ours whose address holds the flow's id."""
     if not _FLOW_ID.match(flow_id):
         return None
@@ -88,7 +99,9 @@ def take_flow_by_id(session: Session, flow_id: str, *, kinds: tuple[str, ...], b
 
 def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
     """A flow by its state, used up or not, without using it up; None once it ran out."""
-    row = session.scalar(select(OAuthFlow).where(OAuthFlow.state_hash == digest(state), OAuthFlow.kind == kind))
+    row = session.scalar(
+        select(OAuthFlow).where(OAuthFlow.state_hash == digest(state), OAuthFlow.kind == kind)
+    )
     return _read(session, row) if row is not None and now() < row.expires_at <= _latest() else None
 
 
@@ -98,11 +111,16 @@ def is_known(session: Session, state: str) -> bool:
     return session.scalar(select(OAuthFlow.flow_id).where(*waiting)) is not None
 
 
-def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None) -> Flow | None:
-    """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it needs that one."""
+def peek_flow(
+    session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None
+) -> Flow | None:
+    """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it
+    needs that one."""
     if not _FLOW_ID.match(flow_id):  # PostgreSQL takes no NUL and no half of a character
         return None
-    row = session.scalar(select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds)))
+    row = session.scalar(
+        select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds))
+    )
     if row is None or (row.browser_hash and row.browser_hash != digest(browser or "")):
         return None
     if row.status == "pending" and not now() < row.expires_at <= _latest():
@@ -113,39 +131,51 @@ def peek_flow(session: Session, flow_id: str, *, kinds: tuple[str, ...], browser
 def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> None:
     """Write down how a flow ended, for its result page. `outcome` holds no secret."""
     session.execute(
-        update(OAuthFlow).where(OAuthFlow.flow_id == flow_id).values(status="over", outcome=dict(outcome), sealed=b"")
+        update(OAuthFlow)
+        .where(OAuthFlow.flow_id == flow_id)
+        .values(status="over", outcome=dict(outcome), sealed=b"")
     )
 
 
-def forget_flows(session: Session, *, server_id: str | None = None, user_id: str | None = None) -> None:
+def forget_flows(
+    session: Session, *, server_id: str | None = None, user_id: str | None = None
+) -> None:
     """End what is under way for a server or a person."""
     session.execute(
         delete(OAuthFlow).where(
-            (OAuthFlow.server_id == server_id) if server_id is not None else (OAuthFlow.user_id == user_id)
+            (OAuthFlow.server_id == server_id)
+            if server_id is not None
+            else (OAuthFlow.user_id == user_id)
         )
     )
 
 
 def sweep_flows(session: Session) -> None:
-    """Delete flows that ran out, and what is sealed in them; how one ended stays readable for a day."""
+    """Delete flows that ran out, and what is sealed in them; how one ended stays readable for a
+    day."""
     at = now()
     session.execute(
         delete(OAuthFlow).where(
             (OAuthFlow.expires_at <= at - _KEPT_AFTERWARDS)
             | ((OAuthFlow.status == "pending") & ~_is_live())
-            | ((OAuthFlow.status == "taken") & (OAuthFlow.expires_at <= at - LIFETIME))  # nobody is at it any more
+            | (
+                (OAuthFlow.status == "taken") & (OAuthFlow.expires_at <= at - LIFETIME)
+            )  # nobody is at it any more
         )
     )
 
 
 def _latest() -> datetime:
-    """When a flow that begins now ends at the latest. What would live longer began by a clock that was put back since,
-    and may have run out before: it is not given a second life. Clocks of hosts may differ by some minutes."""
+    """When a flow that begins now ends at the latest. What would live longer began by a clock that
+    was put back since, and may have run out before: it is not given a second life. Clocks of hosts
+    may differ by some minutes."""
     return now() + LIFETIME + _CLOCKS_DIFFER
 
 
 def _is_live() -> ColumnElement[bool]:
-    waits_for_us = OAuthFlow.kind == "revoke"  # the worker's own errand, which nobody comes back from
+    waits_for_us = (
+        OAuthFlow.kind == "revoke"
+    )  # the worker's own errand, which nobody comes back from
     return and_(OAuthFlow.expires_at > now(), or_(OAuthFlow.expires_at <= _latest(), waits_for_us))
 
 
@@ -168,4 +198,12 @@ def _taken(session: Session, *conditions: Any) -> Flow | None:
 
 def _read(session: Session, row: OAuthFlow) -> Flow:
     text = runtime_of(session).vault.open(row.sealed, bindings.of_flow(row)) if row.sealed else None
-    return Flow(row.flow_id, row.kind, row.user_id, row.server_id, json.loads(text or "{}"), row.status, row.outcome)
+    return Flow(
+        row.flow_id,
+        row.kind,
+        row.user_id,
+        row.server_id,
+        json.loads(text or "{}"),
+        row.status,
+        row.outcome,
+    )

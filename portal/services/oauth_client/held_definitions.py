@@ -1,8 +1,9 @@
-"""Definitions under test: held for 300 s, sealed, the same for all processes, and never in the catalog.
+"""Definitions under test: held for 300 s, sealed, the same for all processes, and never in the
+catalog.
 
-One is read as a `Server` that is no row of the database, with its parts, so that whatever works on a stored server
-works on it. What OAuth finds out about it (authorization, registration, tokens) stands in the same sealed record and
-goes with it.
+One is read as a `Server` that is no row of the database, with its parts, so that whatever works on
+a stored server works on it. What OAuth finds out about it (authorization, registration, tokens)
+stands in the same sealed record and goes with it.
 """
 
 import json
@@ -29,11 +30,13 @@ def is_temporary(row: Server) -> bool:
     return bool(inspect(row).transient)
 
 
-def hold(session: Session, principal: Principal, server_id: str, contents: Mapping[str, Any]) -> TemporaryServer:
+def hold(
+    session: Session, principal: Principal, server_id: str, contents: Mapping[str, Any]
+) -> TemporaryServer:
     """Hold a definition for 300 s from now, in place of one under the same id.
 
-    `contents` has `fields` (JSON) and what else is to be remembered. Of two who come at once the second adopts what
-    the first holds.
+    `contents` has `fields` (JSON) and what else is to be remembered. Of two who come at once the
+    second adopts what the first holds.
     """
     kept = session.get(TemporaryServer, server_id, with_for_update=True, populate_existing=True)
     if kept is None:
@@ -54,19 +57,26 @@ def hold(session: Session, principal: Principal, server_id: str, contents: Mappi
 
 
 def recall(session: Session, row: Server, name: str) -> Any:
-    """What is remembered about a definition under `name`; None where nothing is, or where it is not held any more."""
+    """What is remembered about a definition under `name`; None where nothing is, or where it is not
+    held any more."""
     kept = _find(session, row.server_id)
-    contents = _opened(session, kept) if kept is not None and kept.incarnation == row.incarnation else None
+    contents = (
+        _opened(session, kept) if kept is not None and kept.incarnation == row.incarnation else None
+    )
     return (contents or {}).get(name)
 
 
 def remember(session: Session, row: Server, *, renew: bool = False, **values: Any) -> None:
-    """Write down what was found out about a definition, and hold it for 300 s more with `renew`. Commits.
+    """Write down what was found out about a definition, and hold it for 300 s more with `renew`.
+    Commits.
 
     Raises `Conflict` where it is not held any more, or another one in its place.
     """
-    query = select(TemporaryServer).where(TemporaryServer.server_id == row.server_id).with_for_update()
-    # Writing comes first: on SQLite a transaction that has read cannot write once another process has.
+    query = (
+        select(TemporaryServer).where(TemporaryServer.server_id == row.server_id).with_for_update()
+    )
+    # Writing comes first: on SQLite a transaction that has read cannot write once another process
+    # has.
     session.execute(
         update(TemporaryServer)
         .where(TemporaryServer.server_id == row.server_id)
@@ -74,11 +84,15 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
         .execution_options(synchronize_session=False)
     )
     kept = session.scalar(query.execution_options(populate_existing=True))
-    contents = _opened(session, kept) if kept is not None and kept.incarnation == row.incarnation else None
+    contents = (
+        _opened(session, kept) if kept is not None and kept.incarnation == row.incarnation else None
+    )
     if kept is None or contents is None or (kept.expires_at <= now() and not renew):
         session.rollback()
         raise Conflict("The definition is not held any more. Begin again.", code="expired")
-    kept.sealed = runtime_of(session).vault.seal(json.dumps({**contents, **values}), bindings.of_temporary(kept))
+    kept.sealed = runtime_of(session).vault.seal(
+        json.dumps({**contents, **values}), bindings.of_temporary(kept)
+    )
     if renew:
         kept.expires_at = now() + LIFETIME
     session.commit()
@@ -109,12 +123,22 @@ def sweep(session: Session) -> None:
 
 def _find(session: Session, server_id: str) -> TemporaryServer | None:
     live = (TemporaryServer.server_id == server_id, TemporaryServer.expires_at > now())
-    return session.scalar(select(TemporaryServer).where(*live).execution_options(populate_existing=True))
+    return session.scalar(
+        select(TemporaryServer).where(*live).execution_options(populate_existing=True)
+    )
 
 
-def _write(session: Session, kept: TemporaryServer, principal: Principal, contents: Mapping[str, Any]) -> None:
-    kept.incarnation, kept.created_by, kept.expires_at = new_id(), principal.signature, now() + LIFETIME
-    kept.sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_temporary(kept))
+def _write(
+    session: Session, kept: TemporaryServer, principal: Principal, contents: Mapping[str, Any]
+) -> None:
+    kept.incarnation, kept.created_by, kept.expires_at = (
+        new_id(),
+        principal.signature,
+        now() + LIFETIME,
+    )
+    kept.sealed = runtime_of(session).vault.seal(
+        json.dumps(dict(contents)), bindings.of_temporary(kept)
+    )
 
 
 def _opened(session: Session, kept: TemporaryServer) -> dict[str, Any] | None:

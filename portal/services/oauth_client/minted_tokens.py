@@ -9,14 +9,20 @@ from portal.domain.oauth import canonical_resource
 from portal.services.oauth_client import flows
 from portal.services.secrets.server_definition import opened
 from portal.store.models import Server, UserCredential
-from portal.store.oauth_tables import STALE, OAuthClientRegistration, ServerAuthorization, SharedToken
+from portal.store.oauth_tables import (
+    STALE,
+    OAuthClientRegistration,
+    ServerAuthorization,
+    SharedToken,
+)
 
 _ASKED_WITH = ("scopes", "audience", "subject_token_type", "token_exchange_endpoint", "client_id")
 
 
 @dataclass(frozen=True)
 class MintedFor:
-    """What a server's tokens depend on: those of people, and those that the portal gets by itself."""
+    """What a server's tokens depend on: those of people, and those that the portal gets by
+    itself."""
 
     people: tuple[object, ...]
     shared: tuple[object, ...]
@@ -25,7 +31,8 @@ class MintedFor:
 def minted_for(session: Session, row: Server) -> MintedFor:
     """What tokens depend on; where it changes they are worth nothing."""
     definition = opened(session, row, credentials=True)
-    urls, credentials = definition.urls, definition.credentials
+    urls = definition.urls
+    credentials = definition.credentials
     resource = canonical_resource(urls["url"]) if urls.get("url") else ""
     asked = tuple(urls.get(name) for name in ("authorization_url", "token_url"))
     people = (row.auth_type, row.oauth2_flow, resource, *asked, credentials.get("scopes"))
@@ -46,11 +53,14 @@ def end_shared(session: Session, row: Server) -> None:
     session.execute(delete(SharedToken).where(SharedToken.server_id == row.server_id))
 
 
-def forget(session: Session, row: Server, *, keep_issuer: bool = False, keep_registrations: bool = False) -> None:
-    """Forget what was discovered, registered and fetched for a server that points elsewhere now, and end its flows.
+def forget(
+    session: Session, row: Server, *, keep_issuer: bool = False, keep_registrations: bool = False
+) -> None:
+    """Forget what was discovered, registered and fetched for a server that points elsewhere now,
+    and end its flows.
 
-    With `keep_issuer` the issuer stays with the origins of its endpoints: discovery is asked again, and must not lead
-    stored credentials elsewhere before an Admin has looked at it.
+    With `keep_issuer` the issuer stays with the origins of its endpoints: discovery is asked again,
+    and must not lead stored credentials elsewhere before an Admin has looked at it.
     """
     end_shared(session, row)
     if keep_issuer:
@@ -58,7 +68,13 @@ def forget(session: Session, row: Server, *, keep_issuer: bool = False, keep_reg
         if known is not None and known.found:
             known.found = {**known.found, STALE: True}
     else:
-        session.execute(delete(ServerAuthorization).where(ServerAuthorization.server_id == row.server_id))
+        session.execute(
+            delete(ServerAuthorization).where(ServerAuthorization.server_id == row.server_id)
+        )
     if not keep_registrations:
-        session.execute(delete(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id))
+        session.execute(
+            delete(OAuthClientRegistration).where(
+                OAuthClientRegistration.server_id == row.server_id
+            )
+        )
     flows.forget_flows(session, server_id=row.server_id)

@@ -1,7 +1,8 @@
 """As which client the portal speaks to a server's authorization server.
 
-By the order of MCP's authorization (2026-07-28, client registration): the client that an Admin typed, our Client ID
-Metadata Document, a client that the portal registered itself (RFC 7591), and else a word to the Admin.
+By the order of MCP's authorization (2026-07-28, client registration): the client that an Admin
+typed, our Client ID Metadata Document, a client that the portal registered itself (RFC 7591), and
+else a word to the Admin.
 """
 
 import json
@@ -29,7 +30,11 @@ from portal.store.models import Server
 from portal.store.oauth_tables import OAuthClientRegistration
 
 CLIENT_NAME = "MCP Portal"
-_PREFERRED = ("client_secret_post", "client_secret_basic", "none")  # the first is what every server takes
+_PREFERRED = (
+    "client_secret_post",
+    "client_secret_basic",
+    "none",
+)  # the first is what every server takes
 
 
 def redirect_uri(session: Session) -> str:
@@ -52,12 +57,16 @@ def metadata_document(public_url: str) -> dict[str, Any]:
     }
 
 
-def client_of(session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str] = ()) -> Client:
-    """The client for a new sign-in; registers one where there is none, which ends the transaction at hand.
+def client_of(
+    session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str] = ()
+) -> Client:
+    """The client for a new sign-in; registers one where there is none, which ends the transaction
+    at hand.
 
-    `scopes` are those that a client registered now may ask for. Raises `InvalidRequest` (`missing_client_id`) where
-    there is no way to a client, and (`mixed_providers`) where a registered client's secret would be used at another
-    host than the one that gave it; and `UpstreamFailure` where the registration fails.
+    `scopes` are those that a client registered now may ask for. Raises `InvalidRequest`
+    (`missing_client_id`) where there is no way to a client, and (`mixed_providers`) where a
+    registered client's secret would be used at another host than the one that gave it; and
+    `UpstreamFailure` where the registration fails.
     """
     typed = _typed(session, row)
     if typed is not None:
@@ -76,8 +85,9 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
             return registered
     if not server.registration_endpoint:
         raise InvalidRequest(
-            "The sign-in provider does not know this portal. An Admin has to register the portal there as a client, "
-            f"with the redirect URI {redirect_uri(session)}, and to enter its client ID in the server’s form.",
+            "The sign-in provider does not know this portal. An Admin has to register the portal"
+            f" there as a client, with the redirect URI {redirect_uri(session)}, and to enter its"
+            " client ID in the server’s form.",
             code="missing_client_id",
             field="client_id",
         )
@@ -87,10 +97,12 @@ def client_of(session: Session, row: Server, server: AuthorizationServer, scopes
 def known_client(
     session: Session, row: Server, server: AuthorizationServer, client_id: str, *, used_at: str = ""
 ) -> Client | None:
-    """The client to which a token was issued, to renew or revoke it; None where the portal is that client no more.
+    """The client to which a token was issued, to renew or revoke it; None where the portal is that
+    client no more.
 
-    `used_at` is the endpoint that it is used at, where that is not the server's token endpoint. Raises `InvalidRequest`
-    (`mixed_providers`) for a registered client whose secret would be used at another host than the one that gave it.
+    `used_at` is the endpoint that it is used at, where that is not the server's token endpoint.
+    Raises `InvalidRequest` (`mixed_providers`) for a registered client whose secret would be used
+    at another host than the one that gave it.
     """
     typed = _typed(session, row)
     if typed is not None and client_id in ("", typed.client_id):
@@ -104,32 +116,40 @@ def known_client(
     return None
 
 
-def _check_split(session: Session, row: Server, server: AuthorizationServer, used_at: str = "") -> None:
+def _check_split(
+    session: Session, row: Server, server: AuthorizationServer, used_at: str = ""
+) -> None:
     split = split_at(server, used_at, is_typed=has_part(row, "registration_url"))
     if split is not None:
         _, called, origin = split
         raise InvalidRequest(
-            f"The portal would register itself at {origin_of(server.registration_endpoint)}, but the {called} is at "
-            f"{origin}. What one host gave is not sent to another. An Admin has to register the portal there, with "
-            f"the redirect URI {redirect_uri(session)}, and to enter its client ID in the server’s form.",
-            code="mixed_providers", field="client_id",
-        )  # fmt: skip
+            f"The portal would register itself at {origin_of(server.registration_endpoint)}, but"
+            f" the {called} is at {origin}. What one host gave is not sent to another. An Admin has"
+            f" to register the portal there, with the redirect URI {redirect_uri(session)}, and to"
+            " enter its client ID in the server’s form.",
+            code="mixed_providers",
+            field="client_id",
+        )
 
 
 def _typed(session: Session, row: Server) -> Client | None:
     credentials = opened(session, row, credentials=True).credentials
-    client_id, secret = credentials.get("client_id"), credentials.get("client_secret")
+    client_id = credentials.get("client_id")
+    secret = credentials.get("client_secret")
     if not isinstance(client_id, str) or not client_id:
         return None
     return Client(client_id, secret if isinstance(secret, str) else "")
 
 
 def _is_reachable(public_url: str, server: AuthorizationServer) -> bool:
-    """Whether the authorization server can fetch our document: over https, or both on this very machine."""
+    """Whether the authorization server can fetch our document: over https, or both on this very
+    machine."""
     parts = urlsplit(public_url)
     if parts.scheme == "https":
         return True
-    return is_this_machine(parts.hostname) and is_this_machine(urlsplit(server.token_endpoint).hostname)
+    return is_this_machine(parts.hostname) and is_this_machine(
+        urlsplit(server.token_endpoint).hostname
+    )
 
 
 def _description(callback: str) -> dict[str, Any]:
@@ -145,13 +165,16 @@ def _description(callback: str) -> dict[str, Any]:
 def register_for_admin(
     session: Session, row: Server, server: AuthorizationServer, wishes: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Register the portal with what an Admin wishes beside our own; the whole answer, which holds secrets.
+    """Register the portal with what an Admin wishes beside our own; the whole answer, which holds
+    secrets.
 
-    None where the portal is a client there already: a stored one is used, and registered anew only where our redirect
-    URI is another one since. Ends the transaction at hand.
+    None where the portal is a client there already: a stored one is used, and registered anew only
+    where our redirect URI is another one since. Ends the transaction at hand.
     """
     ours = _kept(session, row, identity_of(server))
-    if _typed(session, row) is not None or (ours is not None and ours.redirect_uri == redirect_uri(session)):
+    if _typed(session, row) is not None or (
+        ours is not None and ours.redirect_uri == redirect_uri(session)
+    ):
         return None
     _check_split(session, row, server)
     answer: dict[str, Any] = {}
@@ -160,9 +183,13 @@ def register_for_admin(
 
 
 def _registered(
-    session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str],
-    wishes: Mapping[str, Any] | None = None, said: dict[str, Any] | None = None,
-) -> Client:  # fmt: skip
+    session: Session,
+    row: Server,
+    server: AuthorizationServer,
+    scopes: Sequence[str],
+    wishes: Mapping[str, Any] | None = None,
+    said: dict[str, Any] | None = None,
+) -> Client:
     offered = server.token_endpoint_auth_methods
     method = next((m for m in _PREFERRED if m in offered), _PREFERRED[0])
     callback = redirect_uri(session)
@@ -170,19 +197,28 @@ def _registered(
     if wanted := server.scopes_supported or tuple(scopes):
         metadata["scope"] = " ".join(wanted)
     metadata |= wishes or {}
-    issuer, server_id = identity_of(server), row.server_id
+    issuer = identity_of(server)
+    server_id = row.server_id
     release(session)
     answer = runtime_of(session).oauth.register(server, metadata)
     if said is not None:
         said.update(answer)
     if held_definitions.is_temporary(row):
         secret = _secret_part(answer, str(metadata["token_endpoint_auth_method"]))
-        found = {"issuer": issuer, "client_id": answer["client_id"], "redirect_uri": callback, "secret": secret}
+        found = {
+            "issuer": issuer,
+            "client_id": answer["client_id"],
+            "redirect_uri": callback,
+            "secret": secret,
+        }
         held_definitions.remember(session, row, registration=found)
         return Client(answer["client_id"], secret["client_secret"], secret["auth_method"])
     kept = OAuthClientRegistration(
-        server_id=server_id, issuer=issuer, client_id=answer["client_id"], redirect_uri=callback,
-    )  # fmt: skip
+        server_id=server_id,
+        issuer=issuer,
+        client_id=answer["client_id"],
+        redirect_uri=callback,
+    )
     kept.sealed = runtime_of(session).vault.seal(
         json.dumps(_secret_part(answer, str(metadata["token_endpoint_auth_method"]))),
         bindings.of_registration(row, kept),
@@ -210,11 +246,16 @@ def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration
 
 
 def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
-    """The registration of a stored server, in the clear, for a definition under test that goes out from it."""
-    query = select(OAuthClientRegistration).where(OAuthClientRegistration.server_id == row.server_id)
+    """The registration of a stored server, in the clear, for a definition under test that goes out
+    from it."""
+    query = select(OAuthClientRegistration).where(
+        OAuthClientRegistration.server_id == row.server_id
+    )
     ours = session.scalar(query.order_by(OAuthClientRegistration.registered_at.desc()).limit(1))
     text = (
-        runtime_of(session).vault.open(ours.sealed, bindings.of_registration(row, ours)) if ours is not None else None
+        runtime_of(session).vault.open(ours.sealed, bindings.of_registration(row, ours))
+        if ours is not None
+        else None
     )
     if ours is None or text is None:
         return None
@@ -231,12 +272,15 @@ def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -
 def _as_row(session: Session, row: Server, found: Mapping[str, Any]) -> OAuthClientRegistration:
     names = ("issuer", "client_id", "redirect_uri")
     kept = OAuthClientRegistration(server_id=row.server_id, **{name: found[name] for name in names})
-    kept.sealed = runtime_of(session).vault.seal(json.dumps(found["secret"]), bindings.of_registration(row, kept))
+    kept.sealed = runtime_of(session).vault.seal(
+        json.dumps(found["secret"]), bindings.of_registration(row, kept)
+    )
     return kept
 
 
 def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
-    secret, ends = answer.get("client_secret"), answer.get("client_secret_expires_at")
+    secret = answer.get("client_secret")
+    ends = answer.get("client_secret_expires_at")
     method = answer.get("token_endpoint_auth_method", asked)
     return {
         "client_secret": secret if isinstance(secret, str) else "",

@@ -1,7 +1,8 @@
 """Ending upstream what ends here with a server or a person: noted first, asked for by the worker.
 
-What a request needs is sealed in a row of its own before the tokens go, in the same transaction, so that nothing is
-revoked that stayed. Each is asked once, whatever comes of it; what nobody asked within a day is forgotten.
+What a request needs is sealed in a row of its own before the tokens go, in the same transaction, so
+that nothing is revoked that stayed. Each is asked once, whatever comes of it; what nobody asked
+within a day is forgotten.
 """
 
 import logging
@@ -17,7 +18,13 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import PortalError
 from portal.domain.oauth import Client
 from portal.services.oauth_client import flows
-from portal.services.oauth_client.discovery import authorization_of, identity_of, read_back, remembered, written
+from portal.services.oauth_client.discovery import (
+    authorization_of,
+    identity_of,
+    read_back,
+    remembered,
+    written,
+)
 from portal.services.oauth_client.registration import known_client
 from portal.services.runtime import runtime_of
 from portal.services.secrets import token_store
@@ -32,9 +39,12 @@ _MOST_SECONDS = 10.0
 
 
 def note(session: Session, which: ColumnElement[bool]) -> int:
-    """Remember to revoke the tokens of the credentials that meet a condition; answers how many can be. Asks nobody."""
+    """Remember to revoke the tokens of the credentials that meet a condition; answers how many can
+    be. Asks nobody."""
     noted = 0
-    for credential in session.scalars(select(UserCredential).where(UserCredential.kind == KIND, which)).all():
+    for credential in session.scalars(
+        select(UserCredential).where(UserCredential.kind == KIND, which)
+    ).all():
         contents = _request(session, credential)
         if contents is not None:
             flows.begin_flow(session, FLOW, contents, browser=None, lifetime=_KEPT)
@@ -43,10 +53,14 @@ def note(session: Session, which: ColumnElement[bool]) -> int:
 
 
 def ask_due(session: Session) -> Counter[tuple[str, bool]]:
-    """Ask for what is noted, for ten seconds at most; how many were confirmed and not, by server id. Commits."""
-    told, until = Counter[tuple[str, bool]](), time.monotonic() + _MOST_SECONDS
+    """Ask for what is noted, for ten seconds at most; how many were confirmed and not, by server
+    id. Commits."""
+    told = Counter[tuple[str, bool]]()
+    until = time.monotonic() + _MOST_SECONDS
     while time.monotonic() < until:
-        waiting = select(OAuthFlow.flow_id).where(OAuthFlow.kind == FLOW, OAuthFlow.status == "pending")
+        waiting = select(OAuthFlow.flow_id).where(
+            OAuthFlow.kind == FLOW, OAuthFlow.status == "pending"
+        )
         flow_id = session.scalar(waiting.order_by(OAuthFlow.expires_at).limit(1))
         if flow_id is None:
             break
@@ -56,7 +70,9 @@ def ask_due(session: Session) -> Counter[tuple[str, bool]]:
             continue
         confirmed = _asked(session, flow.contents)
         told[flow.contents["server_id"], confirmed] += 1
-        flows.finish_flow(session, flow.flow_id, {"state": "revoked" if confirmed else "unconfirmed"})
+        flows.finish_flow(
+            session, flow.flow_id, {"state": "revoked" if confirmed else "unconfirmed"}
+        )
         session.commit()
     return told
 
@@ -64,11 +80,14 @@ def ask_due(session: Session) -> Counter[tuple[str, bool]]:
 def _request(session: Session, credential: UserCredential) -> dict[str, Any] | None:
     """What a request to revoke a credential's tokens needs; None where nothing can be asked."""
     row = session.get(Server, credential.server_id)
-    # Only what was discovered names an endpoint to revoke at, and finding that out now would ask other machines.
+    # Only what was discovered names an endpoint to revoke at, and finding that out now would ask
+    # other machines.
     known = session.get(ServerAuthorization, credential.server_id)
     if row is None or remembered(known) is None:
         return None
-    held = token_store.opened(session, token_store.place_of(row, credential.user_id), credential.sealed)
+    held = token_store.opened(
+        session, token_store.place_of(row, credential.user_id), credential.sealed
+    )
     try:
         found = authorization_of(session, row)
         client = known_client(session, row, found.server, held.client_id) if held else None
@@ -78,16 +97,26 @@ def _request(session: Session, credential: UserCredential) -> dict[str, Any] | N
     if held is None or client is None or not ours or not found.server.revocation_endpoint:
         return None
     tokens = {"refresh_token": held.refresh_token, "access_token": held.access_token}
-    return {"server_id": row.server_id, "found": written(found), "client": asdict(client), "tokens": tokens}
+    return {
+        "server_id": row.server_id,
+        "found": written(found),
+        "client": asdict(client),
+        "tokens": tokens,
+    }
 
 
 def _asked(session: Session, contents: Any) -> bool:
-    server, client = read_back(contents["found"]).server, Client(**contents["client"])
+    server = read_back(contents["found"]).server
+    client = Client(**contents["client"])
     try:
         for hint, token in contents["tokens"].items():
             if token:
                 runtime_of(session).oauth.revoke(server, client, token, hint=hint)
     except PortalError as error:
-        log.warning("a token of server %s was not revoked upstream: %s", contents["server_id"], type(error).__name__)
+        log.warning(
+            "a token of server %s was not revoked upstream: %s",
+            contents["server_id"],
+            type(error).__name__,
+        )
         return False
     return True

@@ -1,8 +1,10 @@
-"""The access token for a call, renewed in time: one process renews, the others wait for what it gets.
+"""The access token for a call, renewed in time: one process renews, the others wait for what it
+gets.
 
-A credential is renewed by whoever takes its lease, with a statement that only one can win. Each lease raises the
-`version`, and what comes of it is written only where that version still stands, so neither a process that fell asleep
-nor a person who connects again meanwhile is overwritten. Renewing ends the transaction at hand.
+A credential is renewed by whoever takes its lease, with a statement that only one can win. Each
+lease raises the `version`, and what comes of it is written only where that version still stands, so
+neither a process that fell asleep nor a person who connects again meanwhile is overwritten.
+Renewing ends the transaction at hand.
 """
 
 import logging
@@ -19,7 +21,13 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 
 from portal.domain.credentials import setup_url
 from portal.domain.errors import Busy, CredentialNeeded, NotFound, UpstreamFailure, UpstreamTimeout
-from portal.domain.oauth import REFRESH_MARGIN, AuthorizationServer, Client, TokenSet, read_token_set
+from portal.domain.oauth import (
+    REFRESH_MARGIN,
+    AuthorizationServer,
+    Client,
+    TokenSet,
+    read_token_set,
+)
 from portal.domain.upstream import HealthReason
 from portal.services.oauth_client.discovery import authorization_of, identity_of
 from portal.services.oauth_client.registration import known_client
@@ -67,7 +75,9 @@ class _Stored:
         return self.because not in (None, MORE_RIGHTS)
 
     def is_fresh(self) -> bool:
-        return not self.is_blocked and (self.expires_at is None or self.expires_at - REFRESH_MARGIN > now())
+        return not self.is_blocked and (
+            self.expires_at is None or self.expires_at - REFRESH_MARGIN > now()
+        )
 
     @property
     def mark(self) -> tuple[str, str, datetime | None]:
@@ -75,25 +85,30 @@ class _Stored:
         return self.held.access_token, self.held.refresh_token, self.expires_at
 
     def waits(self) -> bool:
-        """Whether renewing has to wait; a time further off than any pause was set by a clock that is wrong."""
+        """Whether renewing has to wait; a time further off than any pause was set by a clock that
+        is wrong."""
         return 0 < self.held.retry_at - now().timestamp() <= _LONGEST_PAUSE * 1.2
 
     def lasts(self, refused: str) -> bool:
         """Whether its token may still be sent, due or not."""
-        return self.held.access_token != refused and (self.expires_at is None or self.expires_at > now())
+        return self.held.access_token != refused and (
+            self.expires_at is None or self.expires_at > now()
+        )
 
 
 def fresh_tokens(session: Session, user_id: str | None, rows: Iterable[Server]) -> dict[str, str]:
-    """The person's access tokens that may be sent as they are, by server, in one query however many servers."""
+    """The person's access tokens that may be sent as they are, by server, in one query however many
+    servers."""
     stored = _load(session, user_id, list(rows))
     return {server_id: one.held.access_token for server_id, one in stored.items() if one.is_fresh()}
 
 
 def own_token(session: Session, row: Server, user_id: str | None, *, refused: str = "") -> str:
-    """The person's access token for a server, renewed where it is due, or where the upstream `refused` just this one.
+    """The person's access token for a server, renewed where it is due, or where the upstream
+    `refused` just this one.
 
-    Raises `CredentialNeeded` (`sign_in_needed`) where they have to connect (again), and `UpstreamFailure` where the
-    authorization server cannot be asked now; the token is kept then.
+    Raises `CredentialNeeded` (`sign_in_needed`) where they have to connect (again), and
+    `UpstreamFailure` where the authorization server cannot be asked now; the token is kept then.
     """
     try:
         return _own_token(session, row, user_id, refused)
@@ -102,14 +117,16 @@ def own_token(session: Session, row: Server, user_id: str | None, *, refused: st
 
 
 def note_refusal(session: Session, row: Server, user_id: str | None, token: str) -> None:
-    """The upstream refused a token that was fresh: only a new connection can help. Ends the transaction at hand."""
+    """The upstream refused a token that was fresh: only a new connection can help. Ends the
+    transaction at hand."""
     stored = _load(session, user_id, [row]).get(row.server_id)
     if stored is not None and stored.held.access_token == token:
         _write(session, stored, stored.version, reconnect_because="refused")
 
 
 def note_wanted(session: Session, row: Server, user_id: str | None, scopes: Iterable[str]) -> None:
-    """The upstream wants more rights for a call (`insufficient_scope`). Ends the transaction at hand."""
+    """The upstream wants more rights for a call (`insufficient_scope`). Ends the transaction at
+    hand."""
     stored = _load(session, user_id, [row]).get(row.server_id)
     if stored is not None:
         wanted = tuple(dict.fromkeys((*stored.held.wanted, *scopes)))
@@ -118,24 +135,36 @@ def note_wanted(session: Session, row: Server, user_id: str | None, scopes: Iter
 
 
 def wanted_scopes(session: Session, row: Server, user_id: str | None) -> tuple[str, ...]:
-    """The scopes to ask for beside the usual ones: what the person has, where the upstream wanted more, and that."""
+    """The scopes to ask for beside the usual ones: what the person has, where the upstream wanted
+    more, and that."""
     stored = _load(session, user_id, [row]).get(row.server_id)
-    return (*stored.scopes, *stored.held.wanted) if stored is not None and stored.held.wanted else ()
+    return (
+        (*stored.scopes, *stored.held.wanted) if stored is not None and stored.held.wanted else ()
+    )
 
 
 def needed(
-    session: Session, server_id: str, name: str, because: str | None = None, scopes: Iterable[str] = ()
+    session: Session,
+    server_id: str,
+    name: str,
+    because: str | None = None,
+    scopes: Iterable[str] = (),
 ) -> CredentialNeeded:
     """What somebody is told who has to connect, with the link to do so."""
     link = setup_url(runtime_of(session).public_url, server_id)
     wanted = " ".join(scopes)
     if wanted:
-        why, what = f"{name} needs more rights than you gave it ({wanted}).", "Connect again"
+        why = f"{name} needs more rights than you gave it ({wanted})."
+        what = "Connect again"
     elif because:
-        why, what = _SAID.get(because, "Your connection has ended."), f"Connect to {name} again"
+        why = _SAID.get(because, "Your connection has ended.")
+        what = f"Connect to {name} again"
     else:
-        why, what = f"{name} needs you to sign in.", "Connect"
-    return CredentialNeeded(f"{why} {what} at {link} and try again.", server_id=server_id, connect_url=link)
+        why = f"{name} needs you to sign in."
+        what = "Connect"
+    return CredentialNeeded(
+        f"{why} {what} at {link} and try again.", server_id=server_id, connect_url=link
+    )
 
 
 def name_of(row: Server) -> str:
@@ -144,16 +173,21 @@ def name_of(row: Server) -> str:
 
 
 def _own_token(session: Session, row: Server, user_id: str | None, refused: str) -> str:
-    patience, first = time.monotonic() + _PATIENCE, None
+    patience = time.monotonic() + _PATIENCE
+    first = None
     while True:
         stored = _load(session, user_id, [row]).get(row.server_id)
         if stored is None or stored.is_blocked:
             raise needed(session, row.server_id, name_of(row), stored.because if stored else None)
-        token, first = stored.held.access_token, first or stored.mark
-        # What came meanwhile is taken however long it lives: whoever waited shares what one renewal gave.
+        token = stored.held.access_token
+        first = first or stored.mark
+        # What came meanwhile is taken however long it lives: whoever waited shares what one renewal
+        # gave.
         if stored.mark != first or (token != refused and stored.is_fresh()):
             return token
-        if not stored.held.refresh_token or stored.issuer is None:  # nobody knows whose it is, so nobody is sent it
+        if (
+            not stored.held.refresh_token or stored.issuer is None
+        ):  # nobody knows whose it is, so nobody is sent it
             _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
         if stored.waits():
             if stored.lasts(refused):
@@ -173,10 +207,19 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
     if user_id is None or not of:
         return {}
     columns = (
-        UserCredential.server_id, UserCredential.sealed, UserCredential.version, UserCredential.expires_at,
-        UserCredential.scopes, UserCredential.issuer, UserCredential.reconnect_because,
-    )  # fmt: skip
-    mine = (UserCredential.user_id == user_id, UserCredential.kind == KIND, UserCredential.server_id.in_(of))
+        UserCredential.server_id,
+        UserCredential.sealed,
+        UserCredential.version,
+        UserCredential.expires_at,
+        UserCredential.scopes,
+        UserCredential.issuer,
+        UserCredential.reconnect_because,
+    )
+    mine = (
+        UserCredential.user_id == user_id,
+        UserCredential.kind == KIND,
+        UserCredential.server_id.in_(of),
+    )
     found = {}
     for server_id, sealed, version, expires_at, scopes, issuer, because in session.execute(
         select(*columns).where(*mine)
@@ -184,14 +227,23 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
         place = token_store.place_of(of[server_id], user_id)
         if (held := token_store.opened(session, place, sealed)) is not None:
             found[server_id] = _Stored(
-                user_id, server_id, name_of(of[server_id]), version, expires_at, tuple(scopes), issuer, because, held,
+                user_id,
+                server_id,
+                name_of(of[server_id]),
+                version,
+                expires_at,
+                tuple(scopes),
+                issuer,
+                because,
+                held,
                 place,
-            )  # fmt: skip
+            )
     return found
 
 
 def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> str | None:
-    """The access token after renewing, which is asked for once; None where somebody else renews it, or did."""
+    """The access token after renewing, which is asked for once; None where somebody else renews it,
+    or did."""
     found = authorization_of(session, row)
     if stored.issuer != identity_of(found.server):
         _give_up(session, stored, stored.version, "issuer_changed")
@@ -217,21 +269,29 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> st
         return stored.held.access_token
     renewed = token_store.after_renewal(stored.held, tokens)
     is_kept = _write(
-        session, stored, leased, sealed=token_store.sealed(session, stored.place, renewed),
-        expires_at=tokens.expires_at, scopes=list(tokens.scopes),
-    )  # fmt: skip
+        session,
+        stored,
+        leased,
+        sealed=token_store.sealed(session, stored.place, renewed),
+        expires_at=tokens.expires_at,
+        scopes=list(tokens.scopes),
+    )
     _tell(stored, "ok")
     return tokens.access_token if is_kept else None
 
 
 def _tell(stored: _Stored, outcome: str) -> None:
-    log.info("a sign-in was renewed" if outcome == "ok" else "a sign-in was not renewed",
-             extra={"server_id": stored.server_id, "user_id": stored.user_id, "outcome": outcome})  # fmt: skip
+    log.info(
+        "a sign-in was renewed" if outcome == "ok" else "a sign-in was not renewed",
+        extra={"server_id": stored.server_id, "user_id": stored.user_id, "outcome": outcome},
+    )
     known = outcome if outcome in ("ok", "invalid_grant") else "failed"
     metrics.count("portal_token_refreshes_total", known)
 
 
-def _ask(session: Session, stored: _Stored, server: AuthorizationServer, resource: str, client: Client) -> TokenSet:
+def _ask(
+    session: Session, stored: _Stored, server: AuthorizationServer, resource: str, client: Client
+) -> TokenSet:
     """Spend the refresh token."""
     form = {"grant_type": "refresh_token", "refresh_token": stored.held.refresh_token}
     if resource:
@@ -245,7 +305,8 @@ def _ask(session: Session, stored: _Stored, server: AuthorizationServer, resourc
 
 def _unrenewed(why: str) -> UpstreamFailure:
     return UpstreamFailure(
-        f"Your connection could not be renewed: the sign-in provider {why}. Try again in a few minutes.",
+        f"Your connection could not be renewed: the sign-in provider {why}. Try again in a few"
+        " minutes.",
         reason=HealthReason.REFUSED,
     )
 
@@ -253,7 +314,9 @@ def _unrenewed(why: str) -> UpstreamFailure:
 def _take_lease(session: Session, stored: _Stored) -> bool:
     """Whether the renewing is ours, and nobody else's for as long as the lease lasts."""
     at = now()
-    is_free = or_(UserCredential.refresh_lease_until.is_(None), UserCredential.refresh_lease_until < at)
+    is_free = or_(
+        UserCredential.refresh_lease_until.is_(None), UserCredential.refresh_lease_until < at
+    )
     return _change(session, stored, stored.version, is_free, refresh_lease_until=at + _LEASE)
 
 
@@ -266,7 +329,9 @@ def _pause(session: Session, stored: _Stored, version: int) -> None:
     """Keep the tokens, and ask no more for a while that grows with each failure."""
     failures = stored.held.failures
     pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-    waiting = replace(stored.held, failures=min(failures + 1, 10), retry_at=now().timestamp() + pause)
+    waiting = replace(
+        stored.held, failures=min(failures + 1, 10), retry_at=now().timestamp() + pause
+    )
     _write(session, stored, version, sealed=token_store.sealed(session, stored.place, waiting))
 
 
@@ -275,16 +340,21 @@ def _write(session: Session, stored: _Stored, version: int, **values: Any) -> bo
     return _change(session, stored, version, refresh_lease_until=None, **values)
 
 
-def _change(session: Session, stored: _Stored, version: int, *conditions: Any, **values: Any) -> bool:
+def _change(
+    session: Session, stored: _Stored, version: int, *conditions: Any, **values: Any
+) -> bool:
     release(session)  # SQLite: a transaction that has read cannot write once another process has
     changed = session.execute(
         update(UserCredential)
         .where(
-            UserCredential.user_id == stored.user_id, UserCredential.server_id == stored.server_id,
-            UserCredential.kind == KIND, UserCredential.version == version, *conditions,
+            UserCredential.user_id == stored.user_id,
+            UserCredential.server_id == stored.server_id,
+            UserCredential.kind == KIND,
+            UserCredential.version == version,
+            *conditions,
         )
         .values(**values, version=version + 1)
         .execution_options(synchronize_session=False)
-    )  # fmt: skip
+    )
     session.commit()
     return bool(getattr(changed, "rowcount", 0))

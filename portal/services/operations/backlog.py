@@ -16,8 +16,9 @@ from portal.store.models import Server, UserCredential, now
 
 @dataclass(frozen=True)
 class Waiting:
-    """`probes`: servers to be looked at now, the first of them due for `oldest_probe_seconds`; `sign_ins`: those that
-    the next call renews; `submissions`: servers and changes that nobody has decided on."""
+    """`probes`: servers to be looked at now, the first of them due for `oldest_probe_seconds`;
+    `sign_ins`: those that the next call renews; `submissions`: servers and changes that nobody has
+    decided on."""
 
     probes: int
     oldest_probe_seconds: float
@@ -37,6 +38,8 @@ def count_waiting(session: Session, principal: Principal) -> Waiting:
     sign_ins = select(func.count()).where(*expiring, UserCredential.reconnect_because.is_(None))
     submissions = select(func.count()).select_from(Server).where(WAITS)
     return Waiting(
-        probes, (at - oldest).total_seconds() if oldest else 0.0, session.scalar(sign_ins) or 0,
+        probes,
+        (at - oldest).total_seconds() if oldest else 0.0,
+        session.scalar(sign_ins) or 0,
         session.scalar(submissions) or 0,
-    )  # fmt: skip
+    )

@@ -20,7 +20,8 @@ from portal.store.models import Base
 
 @dataclass(frozen=True)
 class Facts:
-    """What is in a database: values by the id of their key, the end of the audit's chain, rows by table."""
+    """What is in a database: values by the id of their key, the end of the audit's chain, rows by
+    table."""
 
     keys: Mapping[str, int]
     audit: Mapping[str, Any]
@@ -35,7 +36,10 @@ def facts_of(session: Session, principal: Principal) -> Facts:
     return Facts(
         keys={use.key_id: use.total for use in count_values(session, principal) if use.total},
         audit={"sequence": head.sequence, "hash": head.event_hash} if head else {},
-        rows={table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables},
+        rows={
+            table.name: session.scalar(select(func.count()).select_from(table)) or 0
+            for table in tables
+        },
     )
 
 
@@ -45,9 +49,12 @@ def record_backup(session: Session, principal: Principal, **facts: Any) -> None:
     audit.record(session, principal, "backup made", "database", None, **facts)
 
 
-def begin_anew(session: Session, principal: Principal, *, knows_what_ended: bool = True, **facts: Any) -> None:
-    """End what a restored database would bring back to life: browser sessions, sign-ins and codes under way, keys that
-    MCP clients got for an hour, definitions under test. What was revoked since the backup is `revocations.py`'s."""
+def begin_anew(
+    session: Session, principal: Principal, *, knows_what_ended: bool = True, **facts: Any
+) -> None:
+    """End what a restored database would bring back to life: browser sessions, sign-ins and codes
+    under way, keys that MCP clients got for an hour, definitions under test. What was revoked since
+    the backup is `revocations.py`'s."""
     authz.require(principal, Action.VAULT_MANAGE)
     end_short_lived(session)
     if not knows_what_ended:

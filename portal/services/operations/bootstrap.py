@@ -1,4 +1,5 @@
-"""What happens when the portal starts: the first Admin, the first key, and the servers of the config file."""
+"""What happens when the portal starts: the first Admin, the first key, and the servers of the
+config file."""
 
 import hashlib
 import logging
@@ -41,7 +42,8 @@ class FirstAdmin:
 def make_first_admin(
     session: Session, principal: Principal, *, email: str, password: str | None, api_key: str | None
 ) -> FirstAdmin | None:
-    """Make the first Admin, and with `api_key` that Admin's key, where there is nobody yet; None where there is."""
+    """Make the first Admin, and with `api_key` that Admin's key, where there is nobody yet; None
+    where there is."""
     authz.require(principal, Action.USER_MANAGE)
     if session.scalar(select(func.count()).select_from(User)):
         return None
@@ -50,21 +52,30 @@ def make_first_admin(
         session,
         principal,
         {
-            "email": email, "display_name": "Admin", "role": Role.ADMIN.value, "password": chosen,
+            "email": email,
+            "display_name": "Admin",
+            "role": Role.ADMIN.value,
+            "password": chosen,
             "must_change_password": password is None,
         },
-    )  # fmt: skip
+    )
     if api_key:
-        issue_key(session, principal, KeyDraft(key_alias="bootstrap", user_id=admin.user_id), secret=api_key)
+        issue_key(
+            session,
+            principal,
+            KeyDraft(key_alias="bootstrap", user_id=admin.user_id),
+            secret=api_key,
+        )
     return FirstAdmin(email, None if password else chosen)
 
 
 def apply_config(session: Session, principal: Principal, config: Mapping[str, Any]) -> list[str]:
-    """Bring the servers of `mcp_servers:` and the settings of `general_settings:` into the database.
+    """Bring the servers of `mcp_servers:` and the settings of `general_settings:` into the
+    database.
 
-    Config servers are rows like others, marked, and nobody changes them in the portal. One that is no longer declared
-    goes, with what hung on it. Answers a line for each entry that could not be taken; `refused_entries` goes on
-    naming them until a start takes them.
+    Config servers are rows like others, marked, and nobody changes them in the portal. One that is
+    no longer declared goes, with what hung on it. Answers a line for each entry that could not be
+    taken; `refused_entries` goes on naming them until a start takes them.
     """
     authz.require(principal, Action.SERVER_CREATE)
     declared = config.get("mcp_servers") or {}
@@ -80,10 +91,14 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
                 refused.append(_refused(session, principal, str(name), entry, error, wanted))
         _remove_others(session, principal, wanted)
     else:
-        refused.append(RefusedEntry("", "mcp_servers has to be a mapping of names to entries.", now()))
+        refused.append(
+            RefusedEntry("", "mcp_servers has to be a mapping of names to entries.", now())
+        )
     config_refusals.keep(session, refused)
     settings = config.get("general_settings") or {}
-    known = {k: v for k, v in settings.items() if k in instance_settings.Preferences.__dataclass_fields__}
+    known = {
+        k: v for k, v in settings.items() if k in instance_settings.Preferences.__dataclass_fields__
+    }
     if known:
         instance_settings.update_preferences(session, principal, known)
     session.flush()
@@ -91,56 +106,94 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
 
 
 def refused_entries(session: Session, principal: Principal) -> tuple[RefusedEntry, ...]:
-    """The entries of the config file that the last start did not take; the servers go on as they were."""
+    """The entries of the config file that the last start did not take; the servers go on as they
+    were."""
     authz.require(principal, Action.PREFERENCE_READ)
     return config_refusals.kept(session)
 
 
 def _refused(
-    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], error: Exception,
+    session: Session,
+    principal: Principal,
+    name: str,
+    entry: Mapping[str, Any],
+    error: Exception,
     wanted: dict[str, str],
-) -> RefusedEntry:  # fmt: skip
-    """Put on record that an entry was refused. The server that it made at an earlier start stays as it was."""
+) -> RefusedEntry:
+    """Put on record that an entry was refused. The server that it made at an earlier start stays as
+    it was."""
     ids = [str(known) for known in (wanted.pop(name, None), entry.get("server_id")) if known]
     alike = (Server.server_id.in_(ids), Server.server_name == name.strip().replace(" ", "_"))
-    before = session.scalar(select(Server.server_id).where(Server.origin == "config", or_(*alike)).limit(1))
+    before = session.scalar(
+        select(Server.server_id).where(Server.origin == "config", or_(*alike)).limit(1)
+    )
     wanted |= {name: before} if before else {}
     extra: Any = error.extra if isinstance(error, Conflict) else {}
     because = error.code if isinstance(error, PortalError) else type(error).__name__
     audit.record(
-        session, principal, "config server refused", "server", before, outcome=audit.Outcome.REFUSED, name=name,
-        because=because, **extra,
-    )  # fmt: skip
-    return RefusedEntry(name, str(error), now(), before, secret_moves.moved(extra.get("secrets", ())))
+        session,
+        principal,
+        "config server refused",
+        "server",
+        before,
+        outcome=audit.Outcome.REFUSED,
+        name=name,
+        because=because,
+        **extra,
+    )
+    return RefusedEntry(
+        name, str(error), now(), before, secret_moves.moved(extra.get("secrets", ()))
+    )
 
 
 def _remove_others(session: Session, principal: Principal, wanted: Mapping[str, str]) -> None:
     gone = select(Server).where(Server.origin == "config", Server.server_id.not_in(wanted.values()))
     for row in session.scalars(gone):
         session.delete(row)
-        audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
+        audit.record(
+            session,
+            principal,
+            "config server removed",
+            "server",
+            row.server_id,
+            name=row.server_name,
+        )
 
 
 def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
-    """The stable id of a config server: 32 hex digits of SHA-256 over what identifies it, as LiteLLM has it."""
-    parts = (name, entry.get("url"), entry.get("transport") or "sse", entry.get("auth_type"), entry.get("alias"))
+    """The stable id of a config server: 32 hex digits of SHA-256 over what identifies it, as
+    LiteLLM has it."""
+    parts = (
+        name,
+        entry.get("url"),
+        entry.get("transport") or "sse",
+        entry.get("auth_type"),
+        entry.get("alias"),
+    )
     return hashlib.sha256("|".join(str(part or "") for part in parts).encode()).hexdigest()[:32]
 
 
 def _put_config_server(
-    session: Session, principal: Principal, name: str, entry: Mapping[str, Any], wanted: dict[str, str]
+    session: Session,
+    principal: Principal,
+    name: str,
+    entry: Mapping[str, Any],
+    wanted: dict[str, str],
 ) -> None:
-    """Add or change a server of the file. Its id goes to `wanted` first, by the name of the entry, so that one that is
-    refused stays as it was.
+    """Add or change a server of the file. Its id goes to `wanted` first, by the name of the entry,
+    so that one that is refused stays as it was.
 
-    What the file holds comes with it. What people stored, or the portal registered, goes nowhere else before the entry
-    says `keep_credentials`: an entry that would move it is refused.
+    What the file holds comes with it. What people stored, or the portal registered, goes nowhere
+    else before the entry says `keep_credentials`: an entry that would move it is refused.
     """
     server_id = str(entry.get("server_id") or config_server_id(name, entry))
-    fields, keep = _fields(name, entry), entry.get("keep_credentials")
+    fields = _fields(name, entry)
+    keep = entry.get("keep_credentials")
     if keep is not None and not isinstance(keep, bool):
         raise ValueError("keep_credentials is true or false.")
-    row = session.get(Server, server_id) or _moved_entry(session, principal, str(fields["server_name"]))
+    row = session.get(Server, server_id) or _moved_entry(
+        session, principal, str(fields["server_name"])
+    )
     if row is None:
         crud.create_server(session, principal, {**fields, "server_id": server_id})
         row = session.get(Server, server_id)
@@ -149,7 +202,9 @@ def _put_config_server(
         wanted[name] = row.server_id
         said = Said(keep)
         check_result(session, row, fields)
-        secret_moves.record(session, principal, row, with_conflicts_named(session, row, fields, said))
+        secret_moves.record(
+            session, principal, row, with_conflicts_named(session, row, fields, said)
+        )
     else:
         raise ValueError("a server with this id is in the database already")
     assert row is not None
@@ -162,14 +217,23 @@ def _put_config_server(
 def _moved_entry(session: Session, principal: Principal, name: str) -> Server | None:
     """The server that an entry made under another id, as where its URL was another one.
 
-    It stays that server where something hangs on it that is not of the file; else it makes room for a new one.
+    It stays that server where something hangs on it that is not of the file; else it makes room for
+    a new one.
     """
-    alike = select(Server).where(Server.origin == "config", Server.server_name == normalized_name(name, "server_name"))
+    alike = select(Server).where(
+        Server.origin == "config", Server.server_name == normalized_name(name, "server_name")
+    )
     row = session.scalar(alike)
-    if row is None or any(user_values.holders(session, row).values()) or destinations.is_registered(session, row):
+    if (
+        row is None
+        or any(user_values.holders(session, row).values())
+        or destinations.is_registered(session, row)
+    ):
         return row
     session.delete(row)
-    audit.record(session, principal, "config server removed", "server", row.server_id, name=row.server_name)
+    audit.record(
+        session, principal, "config server removed", "server", row.server_id, name=row.server_name
+    )
     session.flush()
     return None
 
@@ -184,9 +248,14 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
     if entry.get("oauth2_flow"):
         fields["oauth2_flow"] = OAuthFlow(str(entry["oauth2_flow"]))
     value = entry.get("auth_value") or entry.get("authentication_token")
-    credentials = {k: _resolved(entry[k]) for k in ("client_id", "client_secret", "scopes") if k in entry}
+    credentials = {
+        k: _resolved(entry[k]) for k in ("client_id", "client_secret", "scopes") if k in entry
+    }
     if value or credentials:
-        fields["credentials"] = {**credentials, **({"auth_value": _resolved(value)} if value else {})}
+        fields["credentials"] = {
+            **credentials,
+            **({"auth_value": _resolved(value)} if value else {}),
+        }
     if "access_groups" in entry and "mcp_access_groups" not in fields:
         fields["mcp_access_groups"] = list(entry["access_groups"])
     fields["mcp_access_groups"] = fields.get("mcp_access_groups") or []
@@ -208,8 +277,11 @@ def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:
 
 
 def _resolved(value: Any) -> Any:
-    """`os.environ/NAME` stands for an environment variable, so that the file needs to hold no secret."""
-    if isinstance(value, str) and (match := re.fullmatch(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", value)):
+    """`os.environ/NAME` stands for an environment variable, so that the file needs to hold no
+    secret."""
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", value)
+    ):
         return environment.take(match[1]) or ""
     if isinstance(value, Mapping):
         return {key: _resolved(inner) for key, inner in value.items()}

@@ -1,7 +1,9 @@
-"""On SQLite: what a commit has ended is appended to the revocation journal before the answer goes out.
+"""On SQLite: what a commit has ended is appended to the revocation journal before the answer goes
+out.
 
-The entries are in the database with the change itself, atomically; a process that is killed before it has appended
-them leaves that to the next commit, worker round or start. PostgreSQL has its own way (`store/watching.py`).
+The entries are in the database with the change itself, atomically; a process that is killed before
+it has appended them leaves that to the next commit, worker round or start. PostgreSQL has its own
+way (`store/watching.py`).
 """
 
 import logging
@@ -24,15 +26,22 @@ _DUE = "entries for the journal"
 
 def entry_of(row: Revocation) -> Entry:
     """A row as it is written down."""
-    return Entry(row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts)
+    return Entry(
+        row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts
+    )
 
 
 def catch_up(engine: Engine, journal: FileJournal) -> None:
-    """Append what the journal lacks. What cannot be written is logged, counted, and tried again with the next."""
+    """Append what the journal lacks. What cannot be written is logged, counted, and tried again
+    with the next."""
 
     def behind(position: int) -> Sequence[Entry]:
         with Session(engine.execution_options(portal_writes=False, portal_brief=False)) as own:
-            query = select(Revocation).where(Revocation.position > position).order_by(Revocation.position)
+            query = (
+                select(Revocation)
+                .where(Revocation.position > position)
+                .order_by(Revocation.position)
+            )
             return [entry_of(row) for row in own.scalars(query)]
 
     try:

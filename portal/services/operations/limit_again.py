@@ -1,8 +1,9 @@
 """Limiting again what was limited by a grant that is newer than a database that was put back.
 
-A grant gives and limits: the first of a key narrows what its team and its owner reach, the first of a team what its
-keys reach, and one that names tools leaves no other tools of that server. Done again is what it took away, never what
-it gave: where the very grant would give something, a row stands in its place that grants nothing.
+A grant gives and limits: the first of a key narrows what its team and its owner reach, the first of
+a team what its keys reach, and one that names tools leaves no other tools of that server. Done
+again is what it took away, never what it gave: where the very grant would give something, a row
+stands in its place that grants nothing.
 """
 
 from collections import defaultdict
@@ -38,9 +39,11 @@ class Granted:
         return self.holder_kind, self.holder_id
 
 
-def limit_again(session: Session, grants: Collection[Granted], in_toolsets: Iterable[tuple[str, str, str]]) -> int:
-    """Limit the holders of grants that were made since, and those of toolsets that came to name a server's tools
-    since (toolset, server, tool); answers how many rows that took."""
+def limit_again(
+    session: Session, grants: Collection[Granted], in_toolsets: Iterable[tuple[str, str, str]]
+) -> int:
+    """Limit the holders of grants that were made since, and those of toolsets that came to name a
+    server's tools since (toolset, server, tool); answers how many rows that took."""
     toolsets: _Tools = defaultdict(lambda: defaultdict(set))
     changed: set[str] = set()
     for toolset_id, server_id, tool in in_toolsets:
@@ -74,7 +77,11 @@ def _limited(session: Session, holder: Holder, made: Collection[Granted], toolse
     named = held.reach.names_anything or (held.has_own_groups and holder[0] == "team")
     if holder[0] == "key" and not named and not held.has_own_groups:
         row = session.get_one(ApiKey, holder[1])
-        return sum(_put(session, grant, gives=not _is_wide(session, row)) for grant in made if _narrows(row, grant))
+        return sum(
+            _put(session, grant, gives=not _is_wide(session, row))
+            for grant in made
+            if _narrows(row, grant)
+        )
     done = 0
     if holder[0] != "user" and not named:
         done += sum(_put(session, grant, gives=True) for grant in made if _counts(holder, grant))
@@ -85,49 +92,74 @@ def _limited(session: Session, holder: Holder, made: Collection[Granted], toolse
             done += _limit_tools(session, holder, grant.server_id, grant.tools)
         if grant.kind == "toolset" and grant.toolset_id:
             of_toolset = toolsets[grant.toolset_id]
-            done += sum(_limit_tools(session, holder, server, tools) for server, tools in of_toolset.items())
+            done += sum(
+                _limit_tools(session, holder, server, tools) for server, tools in of_toolset.items()
+            )
     return done
 
 
 def _counts(holder: Holder, grant: Granted) -> bool:
-    """Whether the grant makes its holder a level that limits: of a key not those that are added on top."""
+    """Whether the grant makes its holder a level that limits: of a key not those that are added on
+    top."""
     return holder[0] == "team" or grant.kind != "own_group"
 
 
 def _is_wide(session: Session, row: ApiKey) -> bool:
-    """Whether a key without grants reaches what somebody else decides, so that its own grants only narrow that."""
+    """Whether a key without grants reaches what somebody else decides, so that its own grants only
+    narrow that."""
     owner = session.get(User, row.user_id) if row.user_id else None
     has_admin_view = owner is not None and Role(owner.role).has_admin_view
     return row.team_id is not None or row.set_by == SetBy.OWNER or has_admin_view
 
 
 def _narrows(row: ApiKey, grant: Granted) -> bool:
-    """Access groups that are added on top narrow a key only where it is all that its owner reaches."""
+    """Access groups that are added on top narrow a key only where it is all that its owner
+    reaches."""
     return grant.kind != "own_group" or (row.team_id is None and row.set_by == SetBy.OWNER)
 
 
 def _put(session: Session, grant: Granted, *, gives: bool) -> int:
-    """Make the grant again; one that grants nothing where it would give something, or what it names is not there."""
+    """Make the grant again; one that grants nothing where it would give something, or what it names
+    is not there."""
     names: dict[str, str] = {}
     if not gives:
         tables = {"server_id": Server, "access_group_id": AccessGroup, "toolset_id": Toolset}
         found = {name: getattr(grant, name) for name in tables}
-        names = {name: value for name, value in found.items() if value and session.get(tables[name], value)}
+        names = {
+            name: value
+            for name, value in found.items()
+            if value and session.get(tables[name], value)
+        }
     tools = list(grant.tools) if names and grant.kind == "tools" else []
-    row = Grant(holder_kind=grant.holder_kind, holder_id=grant.holder_id, kind=grant.kind, tools=tools, **names)
+    row = Grant(
+        holder_kind=grant.holder_kind,
+        holder_id=grant.holder_id,
+        kind=grant.kind,
+        tools=tools,
+        **names,
+    )
     session.add(row)
     session.flush()
     return 1
 
 
 def _limit_tools(session: Session, holder: Holder, server_id: str, tools: Iterable[str]) -> int:
-    """Leave the holder these tools of a server that it names otherwise, where no tools of it are named yet."""
+    """Leave the holder these tools of a server that it names otherwise, where no tools of it are
+    named yet."""
     reach = holdings(session, [holder])[holder].with_own_groups()
-    is_covered = server_id in reach.server_ids or server_id in servers_in(session, reach.access_group_ids)
+    is_covered = server_id in reach.server_ids or server_id in servers_in(
+        session, reach.access_group_ids
+    )
     if not is_covered or server_id in reach.tools:
         return 0
     session.add(
-        Grant(holder_kind=holder[0], holder_id=holder[1], kind="tools", server_id=server_id, tools=sorted(tools))
+        Grant(
+            holder_kind=holder[0],
+            holder_id=holder[1],
+            kind="tools",
+            server_id=server_id,
+            tools=sorted(tools),
+        )
     )
     session.flush()
     return 1

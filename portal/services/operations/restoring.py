@@ -9,10 +9,14 @@ from portal.store.oauth_tables import OAuthFlow, TemporaryServer
 
 
 def end_short_lived(session: Session) -> None:
-    """End browser sessions, sign-ins and codes under way, definitions under test, and the keys that MCP clients got
-    for an hour."""
+    """End browser sessions, sign-ins and codes under way, definitions under test, and the keys that
+    MCP clients got for an hour."""
     for table in (BrowserSession, OAuthFlow, TemporaryServer):
         session.execute(delete(table))
     short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))
-    dead = [key.key_id for key in session.scalars(short) if key.expires_at - key.created_at <= BYOK_TOKEN_LIFETIME]  # type: ignore[operator]
+    dead = [
+        key.key_id
+        for key in session.scalars(short)
+        if key.expires_at and key.expires_at - key.created_at <= BYOK_TOKEN_LIFETIME
+    ]
     session.execute(update(ApiKey).where(ApiKey.key_id.in_(dead)).values(revoked_at=now()))

@@ -1,15 +1,17 @@
-"""What has ended stays ended: the database is compared with the revocation journal, and brought up to it.
+"""What has ended stays ended: the database is compared with the revocation journal, and brought up
+to it.
 
-The journal stands outside the database and its backup. `reconcile` runs whenever the portal starts, after a restore
-and after `portal db upgrade`:
+The journal stands outside the database and its backup. `reconcile` runs whenever the portal starts,
+after a restore and after `portal db upgrade`:
 
-- The database lacks entries of the journal: it is an older one that was put back. What the entries say is done again,
-  and all sessions end.
-- The journal is missing, broken, another one, or lacks entries that the database or the head of the audit record
-  outside knows to be in it, or that head is missing: what was revoked meanwhile is not known.
-  All keys are dormant and only Admins sign in until one of them wakes the portal.
+- The database lacks entries of the journal: it is an older one that was put back. What the entries
+  say is done again, and all sessions end.
+- The journal is missing, broken, another one, or lacks entries that the database or the head of the
+  audit record outside knows to be in it, or that head is missing: what was revoked meanwhile is not
+  known. All keys are dormant and only Admins sign in until one of them wakes the portal.
 
-Doing it again only ever takes away: a role is lowered, never raised; a grant becomes one that grants nothing.
+Doing it again only ever takes away: a role is lowered, never raised; a grant becomes one that
+grants nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -44,7 +46,8 @@ _START = hash_chain.JOURNAL_BEGINS
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What `reconcile` found and did. `because` says why everything is dormant since now; None where nothing became so.
+    """What `reconcile` found and did. `because` says why everything is dormant since now; None
+    where nothing became so.
 
     `ended` counts what was ended again, by kind in words; `since` is when the journal begins.
     """
@@ -61,23 +64,32 @@ class Reconciled:
         told = []
         if self.is_older:
             counts = ", ".join(f"{what} {count}" for what, count in self.ended.items()) or "nothing"
-            told.append(f"This database is older than its revocation journal. Ended again: {counts}.")
+            told.append(
+                f"This database is older than its revocation journal. Ended again: {counts}."
+            )
         if self.because:
             told.append(
-                f"{self.because} API keys are dormant, and only Admins can sign in, until one wakes the portal:"
+                f"{self.because} API keys are dormant, and only Admins can sign in, until one wakes"
+                " the portal:"
             )
             told.append("  portal keys wake     (or the button on every page of an Admin)")
             told.append(
-                f"Each Admin of this database can wake it: {', '.join(self.admins) or 'none'}. Who was demoted or left "
-                "since is among them: before the portal starts, run “portal users deactivate EMAIL” for those."
+                f"Each Admin of this database can wake it: {', '.join(self.admins) or 'none'}. Who"
+                " was demoted or left since is among them: before the portal starts, run “portal"
+                " users deactivate EMAIL” for those."
             )
         return told
 
 
 def reconcile(
-    session: Session, principal: Principal, *, is_restored: bool = False, journal: FileJournal | None = None
+    session: Session,
+    principal: Principal,
+    *,
+    is_restored: bool = False,
+    journal: FileJournal | None = None,
 ) -> Reconciled:
-    """Compare the database with the journal, bring it up to it, and begin a journal where there is none yet.
+    """Compare the database with the journal, bring it up to it, and begin a journal where there is
+    none yet.
 
     `is_restored`: the database was just put back, so that one without a journal is not taken for a new one. Commits.
     """
@@ -87,7 +99,10 @@ def reconcile(
     watching.install(session.connection())
     hold_writers(session, Revocation.__tablename__)  # other processes may serve on
     found = outside.read()
-    mine = {row.entry_id: row for row in session.scalars(select(Revocation).order_by(Revocation.position))}
+    mine = {
+        row.entry_id: row
+        for row in session.scalars(select(Revocation).order_by(Revocation.position))
+    }
     missing = [entry for entry in found.entries if entry.entry_id not in mine]
     because = _why_dormant(session, outside, found, list(mine.values()), is_restored=is_restored)
     is_older = bool(mine or session.scalar(select(User.user_id).limit(1))) and (
@@ -97,24 +112,38 @@ def reconcile(
     outside_ids = {entry.entry_id for entry in found.entries}
     _take_in(session, missing, [row for row in mine.values() if row.entry_id not in outside_ids])
     if is_older:
-        ended = revoke_again.apply(session, [Ended(e.op, e.kind, e.subject, e.facts) for e in missing])
+        ended = revoke_again.apply(
+            session, [Ended(e.op, e.kind, e.subject, e.facts) for e in missing]
+        )
     if is_older or because:
         end_short_lived(session)
-        lost, head = hash_chain.read_outside(session), hash_chain.read_head(session)
+        lost = hash_chain.read_outside(session)
+        head = hash_chain.read_head(session)
         audit.record(
-            session, principal, trail.OLDER if is_older else trail.MISSING, "database", None, ended=dict(ended),
-            dormant=because, head_outside=lost.sequence if lost and not lost.fault else None,
-            head_here=head.sequence if head else None, restored=is_restored,
-        )  # fmt: skip
+            session,
+            principal,
+            trail.OLDER if is_older else trail.MISSING,
+            "database",
+            None,
+            ended=dict(ended),
+            dormant=because,
+            head_outside=lost.sequence if lost and not lost.fault else None,
+            head_here=head.sequence if head else None,
+            restored=is_restored,
+        )
     if because:
         dormancy.begin(session, because)
     start = _start(session, found)
     session.flush()
     session.commit()
     outside.write(session, start, found)
-    lost, head = hash_chain.read_outside(session), hash_chain.read_head(session)
+    lost = hash_chain.read_outside(session)
+    head = hash_chain.read_head(session)
     is_late = (
-        lost is not None and head is not None and lost.sequence < head.sequence and hash_chain.holds(session, lost)
+        lost is not None
+        and head is not None
+        and lost.sequence < head.sequence
+        and hash_chain.holds(session, lost)
     )
     if is_older or because or lost is None or is_late:
         hash_chain.note_outside(session)
@@ -126,7 +155,10 @@ def reconcile(
 def is_begun(session: Session, principal: Principal) -> bool:
     """Whether the portal was started on this database, so that it has a journal."""
     authz.require(principal, Action.VAULT_MANAGE)
-    return session.scalar(select(Revocation.position).where(Revocation.op == _START).limit(1)) is not None
+    return (
+        session.scalar(select(Revocation.position).where(Revocation.op == _START).limit(1))
+        is not None
+    )
 
 
 def catch_up_due(session: Session, principal: Principal) -> None:
@@ -142,7 +174,8 @@ def catch_up_due(session: Session, principal: Principal) -> None:
 
 
 def wake(session: Session, principal: Principal) -> bool:
-    """End dormancy: keys work again and everybody may sign in. Answers whether there was anything to wake."""
+    """End dormancy: keys work again and everybody may sign in. Answers whether there was anything
+    to wake."""
     authz.require(principal, Action.KEY_MANAGE)
     state = dormancy.state_of(session)
     if state is None:
@@ -161,7 +194,8 @@ def dormant_because(session: Session, principal: Principal) -> str | None:
 
 
 def fault_of_journal(session: Session, principal: Principal) -> str | None:
-    """Why the next start would make everything dormant; None where it would not. Writes nothing that is kept."""
+    """Why the next start would make everything dormant; None where it would not. Writes nothing
+    that is kept."""
     authz.require(principal, Action.VAULT_MANAGE)
     outside = _outside(session, None)
     mine = list(session.scalars(select(Revocation).order_by(Revocation.position)))
@@ -171,7 +205,12 @@ def fault_of_journal(session: Session, principal: Principal) -> str | None:
 
 
 def _why_dormant(
-    session: Session, outside: "_Outside", found: Contents, mine: Sequence[Revocation], *, is_restored: bool
+    session: Session,
+    outside: "_Outside",
+    found: Contents,
+    mine: Sequence[Revocation],
+    *,
+    is_restored: bool,
 ) -> str | None:
     start = next((row for row in mine if row.op == _START), None)
     if start is None:
@@ -179,7 +218,10 @@ def _why_dormant(
             return None  # a new database, or one of a version that had no journal
         if not session.scalar(select(User.user_id).limit(1)):
             return None
-        return "This database is from before its revocation journal: what was revoked before that began is not known."
+        return (
+            "This database is from before its revocation journal: what was revoked before that"
+            " began is not known."
+        )
     if not outside.exists():
         return f"The revocation journal is missing ({outside.name})."
     if found.fault:
@@ -192,34 +234,46 @@ def _why_dormant(
     if any(row.entry_id not in there and row.position <= sure for row in mine):
         return "The revocation journal is shorter than this database knows it to be."
     head = hash_chain.read_outside(session)
-    if head is None and session.scalar(select(AuditEvent.event_id).where(AuditEvent.sequence.is_not(None)).limit(1)):
-        return "The head of the audit record, which says how far the revocation journal goes, is missing outside."
+    if head is None and session.scalar(
+        select(AuditEvent.event_id).where(AuditEvent.sequence.is_not(None)).limit(1)
+    ):
+        return (
+            "The head of the audit record, which says how far the revocation journal goes, is"
+            " missing outside."
+        )
     if head is not None and head.fault:
         return f"How far the revocation journal goes is not known. {head.fault}"
     if head is not None and head.position > found.position:
-        return "The revocation journal ends before the head of the audit record outside says that it does."
+        return (
+            "The revocation journal ends before the head of the audit record outside says that it"
+            " does."
+        )
     return None
 
 
 def _is_behind(session: Session) -> bool:
-    """Whether the audit's chain ends before the head that was noted outside, or holds another event there."""
+    """Whether the audit's chain ends before the head that was noted outside, or holds another event
+    there."""
     lost = hash_chain.read_outside(session)
     if lost is None or lost.fault or not lost.sequence:
         return False
     row = session.execute(
-        text("select event_hash from audit_events where sequence = :sequence"), {"sequence": lost.sequence}
+        text("select event_hash from audit_events where sequence = :sequence"),
+        {"sequence": lost.sequence},
     ).first()
     return row is None or row.event_hash != lost.event_hash
 
 
 def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocation]) -> None:
-    """Write the journal's entries into the database. Entries of its own that the journal has not seen come behind."""
+    """Write the journal's entries into the database. Entries of its own that the journal has not
+    seen come behind."""
     if not missing:
         return
     last = missing[-1].position
     moved = [row for row in extra if row.position <= last and row.op != _START]
     facts = [
-        {name: getattr(row, name) for name in ("entry_id", "at", "op", "kind", "subject", "facts")} for row in moved
+        {name: getattr(row, name) for name in ("entry_id", "at", "op", "kind", "subject", "facts")}
+        for row in moved
     ]
     taken = {row.position for row in moved}
     session.execute(delete(Revocation).where(Revocation.position.in_(taken)))
@@ -236,9 +290,13 @@ def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocat
 def _row(entry: Entry, *, keeps_position: bool) -> dict[str, Any]:
     at = datetime.fromisoformat(entry.at)
     row = {
-        "entry_id": entry.entry_id, "at": at if at.tzinfo else at.replace(tzinfo=UTC), "op": entry.op,
-        "kind": entry.kind, "subject": entry.subject, "facts": entry.facts,
-    }  # fmt: skip
+        "entry_id": entry.entry_id,
+        "at": at if at.tzinfo else at.replace(tzinfo=UTC),
+        "op": entry.op,
+        "kind": entry.kind,
+        "subject": entry.subject,
+        "facts": entry.facts,
+    }
     return {**row, "position": entry.position} if keeps_position else row
 
 
@@ -254,11 +312,18 @@ def _set_sequence(session: Session) -> None:
 
 def _start(session: Session, found: Contents) -> Revocation:
     """The entry that a journal begins with; it names the journal."""
-    start = session.scalar(select(Revocation).where(Revocation.op == _START).order_by(Revocation.position).limit(1))
+    start = session.scalar(
+        select(Revocation).where(Revocation.op == _START).order_by(Revocation.position).limit(1)
+    )
     if start is None:
         _set_sequence(session)
         start = Revocation(
-            entry_id=new_id(), at=now(), op=_START, kind="journal", subject=found.journal_id or new_id(), facts="{}"
+            entry_id=new_id(),
+            at=now(),
+            op=_START,
+            kind="journal",
+            subject=found.journal_id or new_id(),
+            facts="{}",
         )
         session.add(start)
         session.flush()
@@ -298,8 +363,16 @@ class _File(_Outside):
         return self._journal.read() if self.exists() else Contents()
 
     def write(self, session: Session, start: Revocation, found: Contents) -> None:
-        entries = [entry_of(row) for row in session.scalars(select(Revocation).order_by(Revocation.position))]
-        begins = not self.exists() or found.fault or found.journal_id != start.subject or not found.is_under_newest
+        entries = [
+            entry_of(row)
+            for row in session.scalars(select(Revocation).order_by(Revocation.position))
+        ]
+        begins = (
+            not self.exists()
+            or found.fault
+            or found.journal_id != start.subject
+            or not found.is_under_newest
+        )
         if begins or found.entries != tuple(entries[: len(found.entries)]):
             self._journal.begin(start.subject, entries)
         else:
@@ -310,7 +383,8 @@ class _File(_Outside):
 
 
 class _Schema(_Outside):
-    """On PostgreSQL: the schema `portal_journal`, which a trigger writes to in the same transaction."""
+    """On PostgreSQL: the schema `portal_journal`, which a trigger writes to in the same
+    transaction."""
 
     name = f"schema {watching.SCHEMA}"
 
@@ -318,7 +392,10 @@ class _Schema(_Outside):
         self._session = session
         table = f"{watching.SCHEMA}.identity"
         there = session.scalar(text("select to_regclass(:name) is not null"), {"name": table})
-        self._identity = session.execute(text(f"select journal_id, made_as from {table}")).first() if there else None  # noqa: S608
+        self._identity = None
+        if there:
+            query = f"select journal_id, made_as from {table}"  # noqa: S608
+            self._identity = session.execute(text(query)).first()
         watching.make_schema(session.connection())
         self._made_as = watching.made_as(session.connection())
 
@@ -330,9 +407,16 @@ class _Schema(_Outside):
             return Contents()
         query = f"select position, entry_id, at, op, kind, subject, facts from {watching.SCHEMA}.revocations"  # noqa: S608
         rows = self._session.execute(text(f"{query} order by position, at"))
-        entries = tuple(Entry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts) for r in rows)
+        entries = tuple(
+            Entry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
+            for r in rows
+        )
         copied = self._identity.made_as != self._made_as
-        fault = "it was itself put back from a dump, so that later entries may be missing" if copied else None
+        fault = (
+            "it was itself put back from a dump, so that later entries may be missing"
+            if copied
+            else None
+        )
         return Contents(self._identity.journal_id, entries, fault)
 
     def write(self, session: Session, start: Revocation, found: Contents) -> None:
@@ -344,10 +428,8 @@ class _Schema(_Outside):
             )
         )
         session.execute(text(f"delete from {watching.SCHEMA}.identity"))  # noqa: S608
-        session.execute(
-            text(f"insert into {watching.SCHEMA}.identity (journal_id, made_as) values (:id, :made_as)"),  # noqa: S608
-            {"id": start.subject, "made_as": self._made_as},
-        )
+        added = f"insert into {watching.SCHEMA}.identity (journal_id, made_as) values (:id, :as)"  # noqa: S608
+        session.execute(text(added), {"id": start.subject, "as": self._made_as})
 
     def sure_up_to(self, noted: int) -> int:
         return 2**62  # the same transaction wrote both

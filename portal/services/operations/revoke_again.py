@@ -1,4 +1,5 @@
-"""Doing again what entries of the revocation journal say: each only takes away, and doing it twice changes nothing."""
+"""Doing again what entries of the revocation journal say: each only takes away, and doing it twice
+changes nothing."""
 
 import json
 from collections import Counter
@@ -20,15 +21,22 @@ from portal.store.watching import WATCHED
 
 _RANKS = (Role.VIEWER, Role.MEMBER, Role.ADMIN_VIEWER, Role.ADMIN)
 _SWITCHES = (
-    "is_public", "allow_all_keys", "available_on_public_internet", "delegate_auth_to_upstream", "oauth_passthrough",
-)  # fmt: skip
+    "is_public",
+    "allow_all_keys",
+    "available_on_public_internet",
+    "delegate_auth_to_upstream",
+    "oauth_passthrough",
+)
 _ENFORCED = "tool_allowlist_enforced"
-_ENDED, _LIMITED, _RETURNED = "ended", "limited", "returned"
+_ENDED = "ended"
+_LIMITED = "limited"
+_RETURNED = "returned"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """An entry of the journal: what was done, to which row (the JSON list of its ids), and what is left of it."""
+    """An entry of the journal: what was done, to which row (the JSON list of its ids), and what is
+    left of it."""
 
     op: str
     kind: str
@@ -38,7 +46,8 @@ class Ended:
 
 @dataclass
 class _State:
-    """What became of one subject, by the entries about it in their order; `is_made`: a row was made."""
+    """What became of one subject, by the entries about it in their order; `is_made`: a row was
+    made."""
 
     is_gone: bool
     facts: dict[str, Any]
@@ -88,7 +97,9 @@ def _states(entries: Iterable[Ended]) -> dict[tuple[str, str], _State]:
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     """JSON within JSON, as SQLite keeps it, read."""
-    return {k: json.loads(v) if isinstance(v, str) and v[:1] in "[{" else v for k, v in facts.items()}
+    return {
+        k: json.loads(v) if isinstance(v, str) and v[:1] in "[{" else v for k, v in facts.items()
+    }
 
 
 def _gone(session: Session, kind: str, ids: list[Any], state: _State) -> int:
@@ -116,14 +127,19 @@ def _key(session: Session, kind: str, ids: list[Any], state: _State) -> int:
         row.allowed_routes = _both(row.allowed_routes, routes)
         if not row.allowed_routes:  # an empty list would allow every route
             row.revoked_at = row.revoked_at or now()
-    if state.facts.get("set_by") == SetBy.OWNER and row.user_id and _is_narrower_with_owner(session, row):
+    if (
+        state.facts.get("set_by") == SetBy.OWNER
+        and row.user_id
+        and _is_narrower_with_owner(session, row)
+    ):
         row.set_by = SetBy.OWNER
     return int(before != (row.revoked_at, row.expires_at, list(row.allowed_routes), row.set_by))
 
 
 def _is_narrower_with_owner(session: Session, row: ApiKey) -> bool:
-    """Whether a key reaches less once it follows its owner. One without team and grants reaches nothing of its own, or
-    what its owner's role does, and would come to reach all that its owner reaches."""
+    """Whether a key reaches less once it follows its owner. One without team and grants reaches
+    nothing of its own, or what its owner's role does, and would come to reach all that its owner
+    reaches."""
     of_key = select(Grant.grant_id).where(Grant.holder_kind == "key", Grant.holder_id == row.key_id)
     return row.team_id is not None or session.scalar(of_key.limit(1)) is not None
 
@@ -167,14 +183,22 @@ def _member(session: Session, kind: str, ids: list[Any], state: _State) -> int:
 
 
 def _grant(session: Session, kind: str, ids: list[Any], state: _State) -> int:
-    """A grant that ended stays as a row that grants nothing: with no row at all a key would not be limited any more."""
+    """A grant that ended stays as a row that grants nothing: with no row at all a key would not be
+    limited any more."""
     holder_kind, holder_id, of, server_id, group_id, toolset_id = ids
     query = select(Grant).where(
-        Grant.holder_kind == holder_kind, Grant.holder_id == holder_id, Grant.kind == of,
-        *(column.is_(None) if value is None else column == value for column, value in (
-            (Grant.server_id, server_id), (Grant.access_group_id, group_id), (Grant.toolset_id, toolset_id),
-        )),
-    )  # fmt: skip
+        Grant.holder_kind == holder_kind,
+        Grant.holder_id == holder_id,
+        Grant.kind == of,
+        *(
+            column.is_(None) if value is None else column == value
+            for column, value in (
+                (Grant.server_id, server_id),
+                (Grant.access_group_id, group_id),
+                (Grant.toolset_id, toolset_id),
+            )
+        ),
+    )
     if server_id is None and group_id is None and toolset_id is None:
         return 0  # it granted nothing
     done = 0
@@ -185,7 +209,8 @@ def _grant(session: Session, kind: str, ids: list[Any], state: _State) -> int:
             done += 1
         elif (
             of == "tools"
-            and (left := [tool for tool in row.tools if tool in state.facts.get("tools", [])]) != row.tools
+            and (left := [tool for tool in row.tools if tool in state.facts.get("tools", [])])
+            != row.tools
         ):
             row.tools = left
             done += 1
@@ -193,7 +218,8 @@ def _grant(session: Session, kind: str, ids: list[Any], state: _State) -> int:
 
 
 def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
-    """A server that was deleted comes back for review: usable by nobody, and what it was is not lost."""
+    """A server that was deleted comes back for review: usable by nobody, and what it was is not
+    lost."""
     row = session.get(Server, ids[0], populate_existing=True)
     if row is None:
         return 0
@@ -224,7 +250,8 @@ def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
 
 def _both(one: Iterable[str], other: Iterable[str]) -> list[str]:
     """What is in both lists, where an empty one stands for everything."""
-    one, other = list(one), list(other)
+    one = list(one)
+    other = list(other)
     return other if not one else one if not other else [part for part in one if part in other]
 
 

@@ -1,7 +1,7 @@
 """Where each kind of secret stands: the place that its ciphertext is bound to.
 
-All places are made here, because who re-encrypts a value (`inventory.py`) has to name the very place that it was sealed
-for. Changing one makes what is stored unreadable.
+All places are made here, because who re-encrypts a value (`inventory.py`) has to name the very
+place that it was sealed for. Changing one makes what is stored unreadable.
 """
 
 from portal.domain.destinations import Route, parts_of
@@ -27,8 +27,16 @@ def hint(row: Server, field_name: str) -> str | None:
 
 def of_bound_secret(row: Server, field_name: str, name: str, route: Route) -> Place:
     """A value of a server's definition, for where it goes by `route`; an address goes nowhere."""
-    destination = " ".join(route.key(part) for part in parts_of(f"{field_name}.{name}" if name else field_name))
-    return Place("bound definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
+    destination = " ".join(
+        route.key(part) for part in parts_of(f"{field_name}.{name}" if name else field_name)
+    )
+    return Place(
+        "bound definition",
+        row.server_id,
+        row.incarnation,
+        f"{field_name}:{name}",
+        destination=destination,
+    )
 
 
 def of_bound_global(row: Server, name: str, route: Route) -> Place:
@@ -39,7 +47,13 @@ def of_bound_global(row: Server, name: str, route: Route) -> Place:
 def of_secret(row: Server, field_name: str, name: str) -> Place:
     """A value of a server's definition, as older versions read and write it."""
     destination = credential_destination(row) if field_name == "credentials" else ""
-    return Place("definition", row.server_id, row.incarnation, f"{field_name}:{name}", destination=destination)
+    return Place(
+        "definition",
+        row.server_id,
+        row.incarnation,
+        f"{field_name}:{name}",
+        destination=destination,
+    )
 
 
 def of_command_test(user_id: str) -> Place:
@@ -53,30 +67,55 @@ def of_global(row: Server, name: str) -> Place:
 
 
 def of_user_variable(row: Server, user_id: str, name: str, destination: str | None = None) -> Place:
-    """A person's value of a variable, for the host that the server points to or, where given, pointed to."""
+    """A person's value of a variable, for the host that the server points to or, where given,
+    pointed to."""
     return Place(
-        "user variable", row.server_id, row.incarnation, name, owner=user_id,
+        "user variable",
+        row.server_id,
+        row.incarnation,
+        name,
+        owner=user_id,
         destination=destination_of(row) if destination is None else destination,
-    )  # fmt: skip
+    )
 
 
-def of_user_credential(row: Server, user_id: str, kind: str, destination: str | None = None) -> Place:
-    """A person's key or tokens for a server, for the host that the server points to or, where given, pointed to."""
+def of_user_credential(
+    row: Server, user_id: str, kind: str, destination: str | None = None
+) -> Place:
+    """A person's key or tokens for a server, for the host that the server points to or, where
+    given, pointed to."""
     return Place(
-        "user credential", row.server_id, row.incarnation, kind, owner=user_id,
+        "user credential",
+        row.server_id,
+        row.incarnation,
+        kind,
+        owner=user_id,
         destination=destination_of(row) if destination is None else destination,
-    )  # fmt: skip
+    )
 
 
 def of_registration(row: Server, kept: OAuthClientRegistration) -> Place:
     """The secret that an authorization server gave the portal as its client."""
-    return Place("client registration", row.server_id, row.incarnation, kept.client_id, destination=kept.issuer)
+    return Place(
+        "client registration",
+        row.server_id,
+        row.incarnation,
+        kept.client_id,
+        destination=kept.issuer,
+    )
 
 
 def of_shared_token(row: Server, subject: str) -> Place:
     """A token that the portal got by itself."""
     destination = credential_destination(row)
-    return Place("shared token", row.server_id, row.incarnation, "access", owner=subject, destination=destination)
+    return Place(
+        "shared token",
+        row.server_id,
+        row.incarnation,
+        "access",
+        owner=subject,
+        destination=destination,
+    )
 
 
 def of_proposal(row: Server) -> Place:

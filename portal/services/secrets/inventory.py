@@ -1,7 +1,8 @@
 """Every kind of stored secret there is, for those who count and re-encrypt them.
 
-What a value says stays in the vault. Values are read in batches along the primary key, and each is replaced only where
-it still is what was read, so that nothing that somebody writes meanwhile is lost.
+What a value says stays in the vault. Values are read in batches along the primary key, and each is
+replaced only where it still is what was read, so that nothing that somebody writes meanwhile is
+lost.
 """
 
 import base64
@@ -28,7 +29,12 @@ from portal.store.models import (
     UserCredential,
     UserVariable,
 )
-from portal.store.oauth_tables import OAuthClientRegistration, OAuthFlow, SharedToken, TemporaryServer
+from portal.store.oauth_tables import (
+    OAuthClientRegistration,
+    OAuthFlow,
+    SharedToken,
+    TemporaryServer,
+)
 from portal.store.vault import HEADER_BYTES, Place
 
 _BATCH = 100
@@ -36,7 +42,8 @@ _BATCH = 100
 
 @dataclass(frozen=True)
 class Value:
-    """A stored secret, still sealed: the ids of its row, its place, and what stands in its column."""
+    """A stored secret, still sealed: the ids of its row, its place, and what stands in its
+    column."""
 
     ids: tuple[Any, ...]
     place: Place
@@ -48,8 +55,8 @@ class Value:
 class Kind:
     """A kind of stored secret: the table, and the place that a row of it is bound to.
 
-    `place` is given the row and, with `of_server`, its server. `hides_ids`: whoever knows an id of such a row can do
-    something with it, so reports name its beginning only.
+    `place` is given the row and, with `of_server`, its server. `hides_ids`: whoever knows an id of
+    such a row can do something with it, so reports name its beginning only.
     """
 
     name: str
@@ -96,10 +103,15 @@ class Kind:
         return {self.field: ciphertext}
 
     def batch(
-        self, session: Session, after: tuple[Any, ...] | None, *conditions: ColumnElement[bool], locked: bool = False
+        self,
+        session: Session,
+        after: tuple[Any, ...] | None,
+        *conditions: ColumnElement[bool],
+        locked: bool = False,
     ) -> list[Value]:
-        """The next values along the primary key. With `locked` on PostgreSQL nobody changes them until the transaction
-        ends, and rows that somebody is changing are left out: whoever waits for nobody is in nobody's deadlock."""
+        """The next values along the primary key. With `locked` on PostgreSQL nobody changes them
+        until the transaction ends, and rows that somebody is changing are left out: whoever waits
+        for nobody is in nobody's deadlock."""
         query = select(self.model, Server) if self.of_server else select(self.model)
         query = (
             query.add_columns(self.stored.label("stored"))
@@ -125,19 +137,23 @@ class Kind:
             after = found[-1].ids
 
     def replace(self, session: Session, value: Value, ciphertext: bytes) -> bool:
-        """Write another value where the one that was read is still there; answers whether it was. Nothing else of the
-        row moves, not even the time of its last change."""
+        """Write another value where the one that was read is still there; answers whether it was.
+        Nothing else of the row moves, not even the time of its last change."""
         times = {c.key: c for c in self.model.__table__.columns if c.onupdate is not None}
         changed = session.execute(
             update(self.model)
-            .where(*(key == part for key, part in zip(self.keys, value.ids, strict=True)), self.stored == value.stored)
+            .where(
+                *(key == part for key, part in zip(self.keys, value.ids, strict=True)),
+                self.stored == value.stored,
+            )
             .values(**times, **self.changes(value.stored, ciphertext))
             .execution_options(synchronize_session=False)
         )
         return bool(getattr(changed, "rowcount", 0))
 
     def _value(self, session: Session, row: Any, *rest: Any) -> Value:
-        ids, stored = tuple(getattr(row, key.key) for key in self.keys), rest[-1]
+        ids = tuple(getattr(row, key.key) for key in self.keys)
+        stored = rest[-1]
         return Value(ids, self._place(session, row, *rest[:-1]), self.ciphertext(stored), stored)
 
     def _place(self, session: Session, row: Any, *server: Any) -> Place:
@@ -145,7 +161,8 @@ class Kind:
 
 
 class _Bound(Kind):
-    """A value of a definition sealed for where it goes, which the server's address, or its arguments, say."""
+    """A value of a definition sealed for where it goes, which the server's address, or its
+    arguments, say."""
 
     def _place(self, session: Session, row: Any, *server: Any) -> Place:
         return self.place(row, *server, route_of(session, server[0]))
@@ -193,31 +210,68 @@ CHAIN_KEYS = "audit chain keys"
 """They come from the ring itself: losing one loses nothing that anybody stored."""
 
 KINDS = (
-    Kind("server secrets", ServerSecret, lambda row, server: bindings.of_secret(server, row.field, row.name)),
-    Kind("global variables", ServerVariable, lambda row, server: bindings.of_global(server, row.name)),
-    _Bound(
-        "bound server secrets", ServerSecret,
-        lambda row, server, route: bindings.of_bound_secret(server, row.field, row.name, route), field="bound",
+    Kind(
+        "server secrets",
+        ServerSecret,
+        lambda row, server: bindings.of_secret(server, row.field, row.name),
+    ),
+    Kind(
+        "global variables", ServerVariable, lambda row, server: bindings.of_global(server, row.name)
     ),
     _Bound(
-        "bound global variables", ServerVariable,
-        lambda row, server, route: bindings.of_bound_global(server, row.name, route), field="bound",
+        "bound server secrets",
+        ServerSecret,
+        lambda row, server, route: bindings.of_bound_secret(server, row.field, row.name, route),
+        field="bound",
     ),
-    Kind("user variables", UserVariable, lambda row, server: bindings.of_user_variable(server, row.user_id, row.name)),
+    _Bound(
+        "bound global variables",
+        ServerVariable,
+        lambda row, server, route: bindings.of_bound_global(server, row.name, route),
+        field="bound",
+    ),
+    Kind(
+        "user variables",
+        UserVariable,
+        lambda row, server: bindings.of_user_variable(server, row.user_id, row.name),
+    ),
     Kind(
         "user credentials",
         UserCredential,
         lambda row, server: bindings.of_user_credential(server, row.user_id, row.kind),
     ),
-    Kind("client registrations", OAuthClientRegistration, lambda row, server: bindings.of_registration(server, row)),
-    Kind("shared tokens", SharedToken, lambda row, server: bindings.of_shared_token(server, row.subject)),
-    Kind("proposals", Proposal, lambda row, server: bindings.of_proposal(server)),
-    Kind("import drafts", ImportDraft, lambda row: bindings.of_import(row.user_id), of_server=False),
-    Kind("OAuth flows", OAuthFlow, lambda row: bindings.of_flow(row), of_server=False, hides_ids=True),
-    Kind("temporary servers", TemporaryServer, lambda row: bindings.of_temporary(row), of_server=False),
-    _InSession(
-        "sign-in hints", BrowserSession, lambda row: bindings.of_id_token(row.user_id or ""),
-        of_server=False, hides_ids=True, field="id_token",
+    Kind(
+        "client registrations",
+        OAuthClientRegistration,
+        lambda row, server: bindings.of_registration(server, row),
     ),
-    Kind(CHAIN_KEYS, ChainKey, lambda row: hash_chain.place_of_key(row.chain_key_id), of_server=False),
-)  # fmt: skip
+    Kind(
+        "shared tokens",
+        SharedToken,
+        lambda row, server: bindings.of_shared_token(server, row.subject),
+    ),
+    Kind("proposals", Proposal, lambda row, server: bindings.of_proposal(server)),
+    Kind(
+        "import drafts", ImportDraft, lambda row: bindings.of_import(row.user_id), of_server=False
+    ),
+    Kind(
+        "OAuth flows", OAuthFlow, lambda row: bindings.of_flow(row), of_server=False, hides_ids=True
+    ),
+    Kind(
+        "temporary servers",
+        TemporaryServer,
+        lambda row: bindings.of_temporary(row),
+        of_server=False,
+    ),
+    _InSession(
+        "sign-in hints",
+        BrowserSession,
+        lambda row: bindings.of_id_token(row.user_id or ""),
+        of_server=False,
+        hides_ids=True,
+        field="id_token",
+    ),
+    Kind(
+        CHAIN_KEYS, ChainKey, lambda row: hash_chain.place_of_key(row.chain_key_id), of_server=False
+    ),
+)

@@ -1,7 +1,9 @@
-"""The keys that stored secrets are encrypted under: which of them are in use, and moving everything to the newest.
+"""The keys that stored secrets are encrypted under: which of them are in use, and moving everything
+to the newest.
 
-Nothing is shown of a secret here. Re-encrypting goes in batches, a transaction each, while the portal serves: what is
-under the newest key is passed over, so that it can be ended at any moment and begun again.
+Nothing is shown of a secret here. Re-encrypting goes in batches, a transaction each, while the
+portal serves: what is under the newest key is passed over, so that it can be ended at any moment
+and begun again.
 """
 
 from collections import Counter
@@ -26,7 +28,8 @@ BROKEN = ""
 
 @dataclass(frozen=True)
 class KeyUse:
-    """How many values of which kind a key has sealed. `key_id` is `BROKEN` for bytes that name none."""
+    """How many values of which kind a key has sealed. `key_id` is `BROKEN` for bytes that name
+    none."""
 
     key_id: str
     in_ring: bool
@@ -54,7 +57,8 @@ class Position:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A value that cannot be read: its table, the ids of its row, the field, why, and whether the ring has its key."""
+    """A value that cannot be read: its table, the ids of its row, the field, why, and whether the
+    ring has its key."""
 
     table: str
     ids: tuple[str, ...]
@@ -65,8 +69,9 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step did: values re-encrypted by the key they had, values that were written meanwhile and so left
-    alone, and those that cannot be read. `position` is where the next step begins, None at the end."""
+    """What one step did: values re-encrypted by the key they had, values that were written
+    meanwhile and so left alone, and those that cannot be read. `position` is where the next step
+    begins, None at the end."""
 
     position: Position | None
     resealed: Mapping[str, int] = field(default_factory=dict)
@@ -81,18 +86,23 @@ def ids(session: Session, principal: Principal) -> tuple[str, ...]:
 
 
 def count_values(session: Session, principal: Principal) -> list[KeyUse]:
-    """What each key has sealed: the ring's keys, newest first, then those that stored values name beside them."""
+    """What each key has sealed: the ring's keys, newest first, then those that stored values name
+    beside them."""
     authz.require(principal, Action.VAULT_MANAGE)
     ring = runtime_of(session).vault.key_ids
     found: dict[str, Counter[str]] = {key_id: Counter() for key_id in ring}
     for kind in KINDS:
         for header in kind.headers(session):
             found.setdefault(key_id_of(header) or BROKEN, Counter())[kind.name] += 1
-    return [KeyUse(key_id, key_id in ring, key_id == ring[0], values) for key_id, values in found.items()]
+    return [
+        KeyUse(key_id, key_id in ring, key_id == ring[0], values)
+        for key_id, values in found.items()
+    ]
 
 
 def opens_something(session: Session, principal: Principal) -> bool:
-    """Whether the ring opens any of the values that name its keys; looks at some of each kind only."""
+    """Whether the ring opens any of the values that name its keys; looks at some of each kind
+    only."""
     authz.require(principal, Action.VAULT_MANAGE)
     vault = runtime_of(session).vault
     for kind in (kind for kind in KINDS if kind.name != CHAIN_KEYS):
@@ -104,13 +114,16 @@ def opens_something(session: Session, principal: Principal) -> bool:
 
 
 def reseal_some(session: Session, principal: Principal, position: Position) -> Batch:
-    """Re-encrypt the next batch of values under the newest key. Commit after each: it holds its rows until then."""
+    """Re-encrypt the next batch of values under the newest key. Commit after each: it holds its
+    rows until then."""
     authz.require(principal, Action.VAULT_MANAGE)
-    kind, vault = KINDS[position.kind], runtime_of(session).vault
+    kind = KINDS[position.kind]
+    vault = runtime_of(session).vault
     header = vault.newest_header
     found = kind.batch(session, position.after, kind.is_under_another(header), locked=True)
     resealed: Counter[str] = Counter()
-    unreadable, missed = [], 0
+    unreadable = []
+    missed = 0
     for value in found:
         if value.ciphertext.startswith(header):
             continue
@@ -125,12 +138,17 @@ def reseal_some(session: Session, principal: Principal, position: Position) -> B
 
 
 def check_some(session: Session, principal: Principal, position: Position) -> Batch:
-    """Open the next batch of values, whatever their key, and tell which cannot be read. Writes nothing."""
+    """Open the next batch of values, whatever their key, and tell which cannot be read. Writes
+    nothing."""
     authz.require(principal, Action.VAULT_MANAGE)
-    kind, vault = KINDS[position.kind], runtime_of(session).vault
+    kind = KINDS[position.kind]
+    vault = runtime_of(session).vault
     found = kind.batch(session, position.after)
     broken = [value for value in found if not vault.opens(value.ciphertext, value.place)]
-    return Batch(_next(position, found), unreadable=tuple(_unreadable(session, kind, value) for value in broken))
+    return Batch(
+        _next(position, found),
+        unreadable=tuple(_unreadable(session, kind, value) for value in broken),
+    )
 
 
 def record_rotation(session: Session, principal: Principal, action: str, **counts: Any) -> None:
@@ -146,11 +164,15 @@ def _next(position: Position, found: list[Value]) -> Position | None:
 
 
 def _unreadable(session: Session, kind: Kind, value: Value) -> Unreadable:
-    key_id, in_ring = key_id_of(value.ciphertext), runtime_of(session).vault.knows_key_of(value.ciphertext)
+    key_id = key_id_of(value.ciphertext)
+    in_ring = runtime_of(session).vault.knows_key_of(value.ciphertext)
     if key_id is None:
         because = "the bytes are broken"
     elif in_ring:
-        because = f"it does not open with {key_id}: another key under this id, or moved from another row or host"
+        because = (
+            f"it does not open with {key_id}: another key under this id, or moved from another row"
+            " or host"
+        )
     else:
         because = f"the key {key_id} is not in the ring"
     ids = tuple(f"{part[:8]}…" if kind.hides_ids else str(part) for part in value.ids)

@@ -1,8 +1,9 @@
-"""A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left alone.
+"""A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left
+alone.
 
-Nothing here decides, and nobody but `destinations.py` writes with it: that module settles what becomes of secrets
-whose destination a change moves. Opening happens in `opened()`, for sending upstream, and in `servers/views.py`, for
-what an Admin may read.
+Nothing here decides, and nobody but `destinations.py` writes with it: that module settles what
+becomes of secrets whose destination a change moves. Opening happens in `opened()`, for sending
+upstream, and in `servers/views.py`, for what an Admin may read.
 """
 
 import json
@@ -13,7 +14,14 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from portal.domain.destinations import Route
-from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, Transport, origin_of
+from portal.domain.servers import (
+    CREDENTIAL_NAMES,
+    KEPT,
+    URL_FIELDS,
+    ServerFields,
+    Transport,
+    origin_of,
+)
 from portal.domain.variables import Scope, Variable, references, required_variables
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
@@ -22,14 +30,27 @@ from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerSe
 from portal.store.vault import Vault
 
 _PLAIN = (
-    "description", "instructions", "command", "oauth2_flow", "mcp_info", "tool_name_to_display_name",
-    "tool_name_to_description", "token_validation", "byok_api_key_help_url", "source_url", "timeout", "auth_type",
-)  # fmt: skip
+    "description",
+    "instructions",
+    "command",
+    "oauth2_flow",
+    "mcp_info",
+    "tool_name_to_display_name",
+    "tool_name_to_description",
+    "token_validation",
+    "byok_api_key_help_url",
+    "source_url",
+    "timeout",
+    "auth_type",
+)
 _LISTS = ("allowed_tools", "extra_headers", "byok_description")
 _FLAGS = {
-    "allow_all_keys": False, "available_on_public_internet": True, "delegate_auth_to_upstream": False,
-    "oauth_passthrough": False, "is_byok": False,
-}  # fmt: skip
+    "allow_all_keys": False,
+    "available_on_public_internet": True,
+    "delegate_auth_to_upstream": False,
+    "oauth_passthrough": False,
+    "is_byok": False,
+}
 
 
 @dataclass(frozen=True)
@@ -52,24 +73,36 @@ def route_of(session: Session, row: Server) -> Route:
 def route_from(
     vault: Vault, row: Server, secrets: Iterable[ServerSecret], *, args: Sequence[str] | None = None
 ) -> Route:
-    """The same from parts that were read apart; the exchange endpoint and, where not given, `args` are opened."""
+    """The same from parts that were read apart; the exchange endpoint and, where not given, `args`
+    are opened."""
     known = {(secret.field, secret.name): secret for secret in secrets}
     hints = {name: known[name, ""].hint for name in URL_FIELDS if (name, "") in known}
-    typed_args, endpoint = known.get(("args", "")), known.get(("credentials", "token_exchange_endpoint"))
+    typed_args = known.get(("args", ""))
+    endpoint = known.get(("credentials", "token_exchange_endpoint"))
     alone = Route(command=row.command)  # all that the places of these two depend on
     typed = value_of(vault, row, endpoint, alone) if endpoint is not None else None
     if args is None:
-        line = value_of(vault, row, typed_args, alone) if typed_args is not None and row.command else None
+        line = (
+            value_of(vault, row, typed_args, alone)
+            if typed_args is not None and row.command
+            else None
+        )
         args = json.loads(line or "[]")
     return Route(
-        transport=row.transport, address=row.address, command=row.command, args=args,
-        authorization_url=hints.get("authorization_url"), token_url=hints.get("token_url"),
-        registration_url=hints.get("registration_url"), exchange=origin_of(str(json.loads(typed))) if typed else None,
-    )  # fmt: skip
+        transport=row.transport,
+        address=row.address,
+        command=row.command,
+        args=args,
+        authorization_url=hints.get("authorization_url"),
+        token_url=hints.get("token_url"),
+        registration_url=hints.get("registration_url"),
+        exchange=origin_of(str(json.loads(typed))) if typed else None,
+    )
 
 
 def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
-    """The origin of each address in a definition, the token exchange endpoint among them: no secret, unlike paths."""
+    """The origin of each address in a definition, the token exchange endpoint among them: no
+    secret, unlike paths."""
     parts = list(secrets)
     hints = {s.field: s.hint for s in parts}
     found = {name: origin for name in URL_FIELDS if (origin := hints.get(name))}
@@ -80,12 +113,15 @@ def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> di
 
 
 def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
-    """A value in the clear; None where it cannot be read, as where the server leads elsewhere than it was sealed for.
+    """A value in the clear; None where it cannot be read, as where the server leads elsewhere than
+    it was sealed for.
 
     What an older version wrote is not bound yet, and opens as it was sealed.
     """
     if secret.bound is not None:
-        return vault.open(secret.bound, bindings.of_bound_secret(row, secret.field, secret.name, route))
+        return vault.open(
+            secret.bound, bindings.of_bound_secret(row, secret.field, secret.name, route)
+        )
     return vault.open(secret.sealed, bindings.of_secret(row, secret.field, secret.name))
 
 
@@ -97,7 +133,8 @@ def global_of(vault: Vault, row: Server, variable: ServerVariable, route: Route)
 
 
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
-    """The definition in the clear; the credentials only where they are asked for, to be sent upstream."""
+    """The definition in the clear; the credentials only where they are asked for, to be sent
+    upstream."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
     vault = runtime_of(session).vault
@@ -128,10 +165,11 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
 
 
 def write_parts(session: Session, row: Server, fields: ServerFields) -> None:
-    """Put the fields that are there into the row and its parts; `None` clears, what is absent stays.
+    """Put the fields that are there into the row and its parts; `None` clears, what is absent
+    stays.
 
-    For `destinations.py` alone: values that stay are still bound to where the server led before, and new ones to
-    nothing yet.
+    For `destinations.py` alone: values that stay are still bound to where the server led before,
+    and new ones to nothing yet.
     """
     for name in _PLAIN:
         if name in fields:
@@ -183,7 +221,9 @@ def _write_secrets(session: Session, row: Server, fields: ServerFields) -> None:
         _merge_credentials(session, row, fields["credentials"])
 
 
-def _merge_credentials(session: Session, row: Server, credentials: Mapping[str, object] | None) -> None:
+def _merge_credentials(
+    session: Session, row: Server, credentials: Mapping[str, object] | None
+) -> None:
     if credentials is None:
         clear_credentials(row)
         return
@@ -196,34 +236,62 @@ def _merge_credentials(session: Session, row: Server, credentials: Mapping[str, 
             _put(session, row, "credentials", name, json.dumps(value))
 
 
-def _replace(session: Session, row: Server, field_name: str, values: Mapping[str, str], *, hints: bool = False) -> None:
-    """Make `values` all there is under a field; a value that is kept leaves its row as it stands."""
+def _replace(
+    session: Session,
+    row: Server,
+    field_name: str,
+    values: Mapping[str, str],
+    *,
+    hints: bool = False,
+) -> None:
+    """Make `values` all there is under a field; a value that is kept leaves its row as it
+    stands."""
     write_only = runtime_of(session).write_only_globals
     stored = {secret.name: secret for secret in row.secrets if secret.field == field_name}
-    kept = {name for name, value in values.items() if value is KEPT or (write_only and value == "" and name in stored)}
+    kept = {
+        name
+        for name, value in values.items()
+        if value is KEPT or (write_only and value == "" and name in stored)
+    }
     row.secrets = [s for s in row.secrets if s.field != field_name or s.name in kept]
     session.flush()
     for position, (name, value) in enumerate(values.items()):
         if name not in kept:
             _put(
-                session, row, field_name, name, value, position=position,
+                session,
+                row,
+                field_name,
+                name,
+                value,
+                position=position,
                 hint_text=origin_of(value) if hints else None,
                 refers_to=references(value) if field_name == "static_headers" else (),
-            )  # fmt: skip
+            )
         elif name in stored:
             stored[name].position = position
 
 
 def _put(
-    session: Session, row: Server, field_name: str, name: str, text: str, *, position: int = 0,
-    hint_text: str | None = None, refers_to: Iterable[str] = (),
-) -> None:  # fmt: skip
+    session: Session,
+    row: Server,
+    field_name: str,
+    name: str,
+    text: str,
+    *,
+    position: int = 0,
+    hint_text: str | None = None,
+    refers_to: Iterable[str] = (),
+) -> None:
     row.secrets.append(
         ServerSecret(
-            field=field_name, name=name, position=position, hint=hint_text, refers_to=list(refers_to),
+            field=field_name,
+            name=name,
+            position=position,
+            hint=hint_text,
+            refers_to=list(refers_to),
             sealed=runtime_of(session).vault.seal(text, bindings.of_secret(row, field_name, name)),
         )
-    )  # fmt: skip
+    )
 
 
 def _drop(row: Server, field_name: str, name: str) -> None:
@@ -231,13 +299,15 @@ def _drop(row: Server, field_name: str, name: str) -> None:
 
 
 def _write_variables(session: Session, row: Server, fields: ServerFields) -> None:
-    vault, write_only = runtime_of(session).vault, runtime_of(session).write_only_globals
+    vault = runtime_of(session).vault
+    write_only = runtime_of(session).write_only_globals
     stored = {v.name: (v.sealed, v.bound) for v in row.variables if v.scope == Scope.GLOBAL}
     entries = fields["env_vars"] or []
     row.variables = []
     session.flush()
     for position, entry in enumerate(entries):
-        name, value = entry["name"], entry.get("value")
+        name = entry["name"]
+        value = entry.get("value")
         scope = Scope.USER if entry.get("scope") == Scope.USER else Scope.GLOBAL
         keeps = "value" not in entry or value is KEPT or (write_only and value == "")
         sealed = bound = None
@@ -247,16 +317,27 @@ def _write_variables(session: Session, row: Server, fields: ServerFields) -> Non
             sealed = vault.seal(value, bindings.of_global(row, name))
         row.variables.append(
             ServerVariable(
-                position=position, name=name, scope=scope.value, description=entry.get("description"),
-                sealed=sealed or None, bound=bound,
+                position=position,
+                name=name,
+                scope=scope.value,
+                description=entry.get("description"),
+                sealed=sealed or None,
+                bound=bound,
             )
-        )  # fmt: skip
+        )
 
 
 def mark_required(row: Server) -> None:
     """Find out which variables each person has to supply."""
-    declared = [Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables]
-    referenced = {name for secret in row.secrets if secret.field == "static_headers" for name in secret.refers_to}
+    declared = [
+        Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables
+    ]
+    referenced = {
+        name
+        for secret in row.secrets
+        if secret.field == "static_headers"
+        for name in secret.refers_to
+    }
     open_names = {variable.name for variable in required_variables(declared, referenced)}
     for variable in row.variables:
         variable.is_required = variable.scope == Scope.USER and variable.name in open_names
@@ -277,9 +358,12 @@ def _write_groups(session: Session, row: Server, names: Iterable[str]) -> None:
             session.add(group)
             session.flush()
             known[name] = group.access_group_id
-    ids, mine = [known[name] for name in wanted], AccessGroupServer.server_id == row.server_id
+    ids = [known[name] for name in wanted]
+    mine = AccessGroupServer.server_id == row.server_id
     # Rows that stay are not touched: each row that goes is written down as an end of access.
-    session.execute(delete(AccessGroupServer).where(mine, AccessGroupServer.access_group_id.not_in(ids)))
+    session.execute(
+        delete(AccessGroupServer).where(mine, AccessGroupServer.access_group_id.not_in(ids))
+    )
     there = set(session.scalars(select(AccessGroupServer.access_group_id).where(mine)))
     session.add_all(
         AccessGroupServer(access_group_id=group_id, server_id=row.server_id)

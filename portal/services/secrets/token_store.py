@@ -1,4 +1,5 @@
-"""A person's OAuth tokens for one server as they are stored: sealed together, with what their renewal needs to know."""
+"""A person's OAuth tokens for one server as they are stored: sealed together, with what their
+renewal needs to know."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -15,13 +16,15 @@ from portal.store.vault import Place
 
 KIND = "oauth2"
 MORE_RIGHTS = "more_rights"
-"""The one `reconnect_because` with which a token is still used: it lacks rights for some of the server's tools."""
+"""The one `reconnect_because` with which a token is still used: it lacks rights for some of the
+server's tools."""
 
 
 @dataclass(frozen=True)
 class HeldTokens:
-    """What is sealed. `wanted` are scopes that the upstream asked for in vain; `failures` and `retry_at` (seconds since
-    1970) hold renewing back after an authorization server did not answer, or sent tokens that had expired at once."""
+    """What is sealed. `wanted` are scopes that the upstream asked for in vain; `failures` and
+    `retry_at` (seconds since 1970) hold renewing back after an authorization server did not answer,
+    or sent tokens that had expired at once."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -33,12 +36,14 @@ class HeldTokens:
 
 
 def is_machine(row: Server) -> bool:
-    """Whether the portal signs in to the server by itself, with client credentials, for everybody alike."""
+    """Whether the portal signs in to the server by itself, with client credentials, for everybody
+    alike."""
     return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
 
 
 def is_exchange(row: Server) -> bool:
-    """Whether each person's token is exchanged for another one before it is sent upstream (RFC 8693)."""
+    """Whether each person's token is exchanged for another one before it is sent upstream (RFC
+    8693)."""
     return row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE
 
 
@@ -68,13 +73,20 @@ def place_of(row: Server, user_id: str) -> Place:
 
 
 def keep(
-    session: Session, row: Server, user_id: str, tokens: TokenSet, *,
-    issuer: str | None, client_id: str = "", account: str | None = None,
-) -> UserCredential:  # fmt: skip
-    """Store what a person got in place of any earlier tokens; whoever renews those meanwhile finds theirs outdated.
+    session: Session,
+    row: Server,
+    user_id: str,
+    tokens: TokenSet,
+    *,
+    issuer: str | None,
+    client_id: str = "",
+    account: str | None = None,
+) -> UserCredential:
+    """Store what a person got in place of any earlier tokens; whoever renews those meanwhile finds
+    theirs outdated.
 
-    `issuer` is the authorization server that the tokens belong to. Where it is None they are not renewed, nor revoked
-    upstream: nobody knows where.
+    `issuer` is the authorization server that the tokens belong to. Where it is None they are not
+    renewed, nor revoked upstream: nobody knows where.
     """
     credential = session.get(UserCredential, (user_id, row.server_id, KIND), with_for_update=True)
     if credential is None:
@@ -99,13 +111,18 @@ def is_usable(credential: UserCredential, at: datetime) -> bool:
 
 
 def after_renewal(held: HeldTokens, tokens: TokenSet) -> HeldTokens:
-    """The tokens once they were renewed: an authorization server that sends no new refresh token lets the old live.
+    """The tokens once they were renewed: an authorization server that sends no new refresh token
+    lets the old live.
 
     Those that are due at once are not renewed again before a pause is over.
     """
     at = now()
     early, pause = pause_after(tokens.expires_at, at, held.failures)
     return replace(
-        held, access_token=tokens.access_token, refresh_token=tokens.refresh_token or held.refresh_token,
-        token_type=tokens.token_type, failures=early, retry_at=at.timestamp() + pause if pause else 0.0,
-    )  # fmt: skip
+        held,
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token or held.refresh_token,
+        token_type=tokens.token_type,
+        failures=early,
+        retry_at=at.timestamp() + pause if pause else 0.0,
+    )

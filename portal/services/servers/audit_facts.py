@@ -1,4 +1,5 @@
-"""A server as two of its states are compared for the record: plain fields as they are, secrets as `Hidden`."""
+"""A server as two of its states are compared for the record: plain fields as they are, secrets as
+`Hidden`."""
 
 from sqlalchemy.orm import Session
 
@@ -8,26 +9,56 @@ from portal.store.models import Server
 
 # An allow-list: a column that is not here, such as a state of health, is nobody's change.
 _PLAIN = (
-    "server_name", "alias", "description", "instructions", "transport", "auth_type", "command", "oauth2_flow",
-    "mcp_info", "allowed_tools", "tool_name_to_display_name", "tool_name_to_description", "extra_headers",
-    "token_validation", "allow_all_keys", "available_on_public_internet", "delegate_auth_to_upstream",
-    "oauth_passthrough", "is_byok", "byok_description", "byok_api_key_help_url", "source_url", "timeout", "is_public",
-    "approval_status", "submitted_by", "review_notes",
-)  # fmt: skip
+    "server_name",
+    "alias",
+    "description",
+    "instructions",
+    "transport",
+    "auth_type",
+    "command",
+    "oauth2_flow",
+    "mcp_info",
+    "allowed_tools",
+    "tool_name_to_display_name",
+    "tool_name_to_description",
+    "extra_headers",
+    "token_validation",
+    "allow_all_keys",
+    "available_on_public_internet",
+    "delegate_auth_to_upstream",
+    "oauth_passthrough",
+    "is_byok",
+    "byok_description",
+    "byok_api_key_help_url",
+    "source_url",
+    "timeout",
+    "is_public",
+    "approval_status",
+    "submitted_by",
+    "review_notes",
+)
 
 
 def facts_of(session: Session, row: Server) -> dict[str, object]:
-    """The facts of a server by name: `static_headers.X-Key` is a header, `url.origin` what may be shown of the URL."""
+    """The facts of a server by name: `static_headers.X-Key` is a header, `url.origin` what may be
+    shown of the URL."""
     facts: dict[str, object] = {name: getattr(row, name) for name in _PLAIN}
-    facts = {name: list(value) if isinstance(value, list) else value for name, value in facts.items()}
+    facts = {
+        name: list(value) if isinstance(value, list) else value for name, value in facts.items()
+    }
     for secret in row.secrets:
         name = f"{secret.field}.{secret.name}" if secret.name else secret.field
         facts[name] = Hidden(secret.sealed)
         if secret.hint:
             facts[f"{name}.origin"] = secret.hint
     for variable in row.variables:
-        facts[f"env_vars.{variable.name}"] = {"scope": variable.scope, "description": variable.description}
+        facts[f"env_vars.{variable.name}"] = {
+            "scope": variable.scope,
+            "description": variable.description,
+        }
         if variable.sealed is not None:
             facts[f"env_vars.{variable.name}.value"] = Hidden(variable.sealed)
-    facts["mcp_access_groups"] = [group.name for group in queries.groups_of(session, [row])[row.server_id]]
+    facts["mcp_access_groups"] = [
+        group.name for group in queries.groups_of(session, [row])[row.server_id]
+    ]
     return facts

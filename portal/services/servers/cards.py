@@ -36,7 +36,8 @@ class ServerCard:
     missing: tuple[str, ...]
     byok: str
     sign_in: str
-    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where nobody has to be."""
+    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where
+    nobody has to be."""
     flow_unset: bool
     approval_status: str
     address: str | None
@@ -47,7 +48,8 @@ class ServerCard:
     tool_changes: int = 0
     """How many changed tool definitions wait for an Admin; for those with admin view."""
     refused: RefusedEntry | None = None
-    """The entry of the config file that the last start refused, so that the server is as before; likewise."""
+    """The entry of the config file that the last start refused, so that the server is as before;
+    likewise."""
 
     @property
     def needs_me(self) -> bool:
@@ -55,8 +57,11 @@ class ServerCard:
         return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
 
 
-def cards_of(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config file."""
+def cards_of(
+    session: Session, principal: Principal, rows: Sequence[Server]
+) -> tuple[ServerCard, ...]:
+    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config
+    file."""
     groups = queries.groups_of(session, rows)
     held = queries.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
@@ -66,16 +71,22 @@ def cards_of(session: Session, principal: Principal, rows: Sequence[Server]) -> 
     refused = _refused(session, rows) if authz.has_admin_view(principal) else {}
     cards = []
     for row in rows:
-        facts = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        facts = ServerFacts(
+            row, frozenset(group.access_group_id for group in groups[row.server_id])
+        )
         variables = required.get(row.server_id, ())
         cards.append(
             _card(
-                principal, facts, tuple(group.name for group in groups[row.server_id]),
-                tuple(variable.name for variable in variables if not variable.is_set), row.server_id in held,
-                changes.get(row.server_id, 0), sign_ins.get(row.server_id, ""),
+                principal,
+                facts,
+                tuple(group.name for group in groups[row.server_id]),
+                tuple(variable.name for variable in variables if not variable.is_set),
+                row.server_id in held,
+                changes.get(row.server_id, 0),
+                sign_ins.get(row.server_id, ""),
                 refused.get(row.server_id),
             )
-        )  # fmt: skip
+        )
     return tuple(cards)
 
 
@@ -86,11 +97,19 @@ def _refused(session: Session, rows: Sequence[Server]) -> Mapping[str, RefusedEn
 
 
 def _card(
-    principal: Principal, server: ServerFacts, groups: tuple[str, ...], missing: tuple[str, ...], has_key: bool,
-    changes: int, sign_in: str, refused: RefusedEntry | None,
-) -> ServerCard:  # fmt: skip
-    row, actions = server.row, authz.allowed_actions(principal, server)
-    usable, inspects = Action.SERVER_USE in actions, Action.SERVER_INSPECT in actions
+    principal: Principal,
+    server: ServerFacts,
+    groups: tuple[str, ...],
+    missing: tuple[str, ...],
+    has_key: bool,
+    changes: int,
+    sign_in: str,
+    refused: RefusedEntry | None,
+) -> ServerCard:
+    row = server.row
+    actions = authz.allowed_actions(principal, server)
+    usable = Action.SERVER_USE in actions
+    inspects = Action.SERVER_INSPECT in actions
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
     logo = (row.mcp_info or {}).get("logo_url")
     return ServerCard(
@@ -99,7 +118,9 @@ def _card(
         alias=row.alias if row.alias != row.server_name else None,
         description=row.description,
         transport=row.transport,
-        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
+        transport_label="OPENAPI"
+        if row.has_spec and row.transport != "stdio"
+        else row.transport.upper(),
         auth_label=auth.label,
         # Pages load nothing from other hosts, so only a picture of our own is shown.
         logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
@@ -112,7 +133,10 @@ def _card(
         missing=missing if usable or principal.view_all else (),
         byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
         sign_in=sign_in if usable else "",
-        flow_unset=inspects and auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream,
+        flow_unset=inspects
+        and auth is AuthType.OAUTH2
+        and not row.oauth2_flow
+        and not row.delegate_auth_to_upstream,
         approval_status=row.approval_status,
         address=row.address if inspects else None,
         command=row.command if inspects else None,

@@ -1,4 +1,5 @@
-"""Writing a server, whoever does it: what it is called, the rules that its whole definition meets, what moves along."""
+"""Writing a server, whoever does it: what it is called, the rules that its whole definition meets,
+what moves along."""
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -25,10 +26,11 @@ from portal.store.models import Server, now
 
 
 def set_names(row: Server, fields: ServerFields) -> None:
-    """Write name, alias and the key that lists are sorted by; an alias left out is the name. A reserved name that a
-    server has from before it was reserved stays."""
+    """Write name, alias and the key that lists are sorted by; an alias left out is the name. A
+    reserved name that a server has from before it was reserved stays."""
     had = (row.server_name, row.alias)
-    name, alias = fields.get("server_name"), fields.get("alias")
+    name = fields.get("server_name")
+    alias = fields.get("alias")
     if "server_name" in fields:
         row.server_name = None if name is None else normalized_name(name, "server_name")
     if "alias" in fields:
@@ -48,26 +50,41 @@ def refuse_taken_names(session: Session, row: Server) -> None:
             continue
         taken = session.scalar(
             select(Server.server_id).where(
-                (Server.server_name == name) | (Server.alias == name), Server.server_id != row.server_id
+                (Server.server_name == name) | (Server.alias == name),
+                Server.server_id != row.server_id,
             )
         )
         if taken is not None:
-            raise Conflict(f"Another server is called {name} already. Choose another {_WORD[field]}.", field=field)
+            raise Conflict(
+                f"Another server is called {name} already. Choose another {_WORD[field]}.",
+                field=field,
+            )
 
 
 _DECIDES_HEALTH = (
-    "url", "spec_path", "transport", "command", "args", "env", "static_headers", "credentials", "env_vars",
-)  # fmt: skip
+    "url",
+    "spec_path",
+    "transport",
+    "command",
+    "args",
+    "env",
+    "static_headers",
+    "credentials",
+    "env_vars",
+)
 _OF_A_COMMAND = ("transport", "command", "args", "env")
 _WORD = {"server_name": "name", "alias": "alias"}
 
 
 def require_commands(principal: Principal, transport: str | None, fields: ServerFields) -> None:
-    """Raise `Forbidden` where `fields` make, change or end a command, and the caller may do that to none.
+    """Raise `Forbidden` where `fields` make, change or end a command, and the caller may do that to
+    none.
 
     `transport` is that of the stored server, None for a new one.
     """
-    if Transport.STDIO in (transport, fields.get("transport")) and any(name in fields for name in _OF_A_COMMAND):
+    if Transport.STDIO in (transport, fields.get("transport")) and any(
+        name in fields for name in _OF_A_COMMAND
+    ):
         authz.require(principal, Action.COMMAND_MANAGE)
 
 
@@ -89,11 +106,14 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
         raise InvalidRequest("The URL names no host.", field="url")
 
 
-def change_row(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
-    """Change the fields that are there, judged on what the row would be after it; what moved elsewhere is settled.
+def change_row(
+    session: Session, principal: Principal, row: Server, fields: ServerFields
+) -> Settled:
+    """Change the fields that are there, judged on what the row would be after it; what moved
+    elsewhere is settled.
 
-    Raises what the rules of a definition raise, `Conflict` for a taken name and for secrets that would move, and
-    `Forbidden` for a key that may not change commands or send secrets elsewhere.
+    Raises what the rules of a definition raise, `Conflict` for a taken name and for secrets that
+    would move, and `Forbidden` for a key that may not change commands or send secrets elsewhere.
     """
     require_commands(principal, row.transport, fields)
     set_names(row, fields)
@@ -109,7 +129,9 @@ def change_row(session: Session, principal: Principal, row: Server, fields: Serv
     return settled
 
 
-def with_conflicts_named(session: Session, row: Server, fields: ServerFields, said: Said) -> Settled:
+def with_conflicts_named(
+    session: Session, row: Server, fields: ServerFields, said: Said
+) -> Settled:
     """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
     try:
         with session.begin_nested():
@@ -118,5 +140,7 @@ def with_conflicts_named(session: Session, row: Server, fields: ServerFields, sa
             settled = write_definition(session, row, fields, said)
             session.flush()
     except IntegrityError:
-        raise Conflict("Another server took this id, name or alias meanwhile.", field="server_name") from None
+        raise Conflict(
+            "Another server took this id, name or alias meanwhile.", field="server_name"
+        ) from None
     return settled

@@ -1,4 +1,5 @@
-"""Entries of the config file that were refused when the portal last started, kept where every process sees them."""
+"""Entries of the config file that were refused when the portal last started, kept where every
+process sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ _NAME = "config_refused"
 _STORED = select(Preference.value).where(Preference.name == bindparam("name"))
 _LONGEST = 1_000
 WOULD_MOVE = (
-    "Say in the entry what is to become of them: keep_credentials: true lets them go along, keep_credentials: false "
-    "forgets them. Then start the portal again."
+    "Say in the entry what is to become of them: keep_credentials: true lets them go along,"
+    " keep_credentials: false forgets them. Then start the portal again."
 )
 _AT_FAULT = "Correct the entry, then start the portal again."
 
 
 @dataclass(frozen=True)
 class RefusedEntry:
-    """An entry that was not taken: what is wrong with it, and which server goes on as it was, if there is one.
+    """An entry that was not taken: what is wrong with it, and which server goes on as it was, if
+    there is one.
 
     `moves` are the secrets that it would have sent elsewhere.
     """
@@ -62,7 +64,12 @@ def keep(session: Session, refused: Sequence[RefusedEntry]) -> None:
     row.value = {
         "at": now().isoformat(),
         "entries": [
-            {"entry": r.entry[:_LONGEST], "why": r.why[:_LONGEST], "server_id": r.server_id, "moves": r.secrets}
+            {
+                "entry": r.entry[:_LONGEST],
+                "why": r.why[:_LONGEST],
+                "server_id": r.server_id,
+                "moves": r.secrets,
+            }
             for r in refused
         ],
     }
@@ -76,5 +83,6 @@ def kept(session: Session) -> tuple[RefusedEntry, ...]:
         return ()
     at = datetime.fromisoformat(found["at"])
     return tuple(
-        RefusedEntry(e["entry"], e["why"], at, e["server_id"], moved(e["moves"])) for e in found["entries"]
-    )  # fmt: skip
+        RefusedEntry(e["entry"], e["why"], at, e["server_id"], moved(e["moves"]))
+        for e in found["entries"]
+    )

@@ -33,9 +33,24 @@ from portal.services.servers.changes import (
 from portal.services.servers.destinations import Said
 from portal.services.servers.grants import holdings
 from portal.services.servers.secret_moves import Settled
-from portal.services.servers.views import ServerView, columns_of, list_objects, shown_fields, view_server
+from portal.services.servers.views import (
+    ServerView,
+    columns_of,
+    list_objects,
+    shown_fields,
+    view_server,
+)
 from portal.store.database import read
-from portal.store.models import ApiKey, Grant, Server, Team, UserCredential, UserVariable, new_id, now
+from portal.store.models import (
+    ApiKey,
+    Grant,
+    Server,
+    Team,
+    UserCredential,
+    UserVariable,
+    new_id,
+    now,
+)
 from portal.store.oauth_tables import McpClient
 
 MAX_PAGE = 200
@@ -43,7 +58,8 @@ MAX_PAGE = 200
 
 @dataclass(frozen=True)
 class ServerPage:
-    """One page of the list, each server with the fields of `ServerView`; `next_cursor` is None on the last."""
+    """One page of the list, each server with the fields of `ServerView`; `next_cursor` is None on
+    the last."""
 
     items: list[dict[str, Any]]
     next_cursor: tuple[str, str] | None
@@ -60,20 +76,29 @@ class CutOff:
 
 
 def list_servers(
-    session: Session, principal: Principal, *, team_id: str | None = None, limit: int | None = None,
+    session: Session,
+    principal: Principal,
+    *,
+    team_id: str | None = None,
+    limit: int | None = None,
     after: tuple[str, str] | None = None,
-) -> ServerPage:  # fmt: skip
-    """The servers the caller may see, by name; all of them, or a page of `limit` (1 to 200) after a cursor.
+) -> ServerPage:
+    """The servers the caller may see, by name; all of them, or a page of `limit` (1 to 200) after a
+    cursor.
 
-    With `team_id` those that team is granted, for admin view and members of it, never for restricted keys.
+    With `team_id` those that team is granted, for admin view and members of it, never for
+    restricted keys.
     """
     team_id = (team_id or "").strip()
     of_team = _asked_for(session, principal, team_id) if team_id else None
     most = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
     statement = _listing(
-        authz.horizon(principal), tuple(shown_fields(principal)), of_team,
-        is_page=limit is not None, is_later=after is not None,
-    )  # fmt: skip
+        authz.horizon(principal),
+        tuple(shown_fields(principal)),
+        of_team,
+        is_page=limit is not None,
+        is_later=after is not None,
+    )
     place = dict(zip(("after_key", "after_id"), after or (), strict=False))
     rows = read(session, statement, **({} if limit is None else {"most": most + 1}), **place).all()
     more = limit is not None and len(rows) > most
@@ -84,7 +109,12 @@ def list_servers(
 
 @lru_cache(maxsize=256)
 def _listing(
-    horizon: Horizon, shown: tuple[str, ...], of_team: Reach | None, *, is_page: bool, is_later: bool
+    horizon: Horizon,
+    shown: tuple[str, ...],
+    of_team: Reach | None,
+    *,
+    is_page: bool,
+    is_later: bool,
 ) -> Select[Any]:
     """The statement of a list, kept for all who see the same of the same servers."""
     statement = select(*columns_of(shown)).where(authz.visible_within(horizon))
@@ -104,42 +134,58 @@ def get_server(session: Session, principal: Principal, reference: str) -> Server
 
 
 def create_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
-    """Add a server, active at once. Raises what the rules of `domain/servers.py` raise, and `Conflict` for a name."""
+    """Add a server, active at once. Raises what the rules of `domain/servers.py` raise, and
+    `Conflict` for a name."""
     authz.require(principal, Action.SERVER_CREATE)
     fields = kept_secrets.settled(session, principal, None, fields)
     check_values(fields)
     require_commands(principal, None, fields)
     server_id = fields.get("server_id") or new_id()
     check_server_id(server_id)
-    author, transport = principal.signature, fields.get("transport") or Transport.SSE
-    row = Server(server_id=server_id, transport=transport.value, created_by=author, updated_by=author)
+    author = principal.signature
+    transport = fields.get("transport") or Transport.SSE
+    row = Server(
+        server_id=server_id, transport=transport.value, created_by=author, updated_by=author
+    )
     set_names(row, fields)
     check_result(session, row, fields)
     if session.get(Server, server_id) is not None:
         raise InvalidRequest(
-            f"MCP Server with id {server_id[:64]} already exists.", code="already_exists", field="server_id"
+            f"MCP Server with id {server_id[:64]} already exists.",
+            code="already_exists",
+            field="server_id",
         )
     refuse_taken_names(session, row)
     with_conflicts_named(session, row, fields, Said())
     audit.record(
-        session, principal, "server created", "server", server_id, name=_called(row), fields=_names(fields),
+        session,
+        principal,
+        "server created",
+        "server",
+        server_id,
+        name=_called(row),
+        fields=_names(fields),
         changes=audit.changed(None, facts_of(session, row)),
-    )  # fmt: skip
+    )
     return view_server(session, principal, row)
 
 
-def update_server(session: Session, principal: Principal, server_id: str, fields: ServerFields) -> ServerView:
-    """As `change_server`, where nobody is told what became of stored secrets; that stands in the record."""
+def update_server(
+    session: Session, principal: Principal, server_id: str, fields: ServerFields
+) -> ServerView:
+    """As `change_server`, where nobody is told what became of stored secrets; that stands in the
+    record."""
     return change_server(session, principal, server_id, fields)[0]
 
 
 def change_server(
     session: Session, principal: Principal, server_id: str, fields: ServerFields
 ) -> tuple[ServerView, Settled]:
-    """Change the fields that are there, judged on what the row would be after it; and what became of stored secrets.
+    """Change the fields that are there, judged on what the row would be after it; and what became
+    of stored secrets.
 
-    Raises `Conflict` with `stale_version` where the caller edited an old version, and with `credentials_would_move`
-    where stored secrets would be sent to another host unasked.
+    Raises `Conflict` with `stale_version` where the caller edited an old version, and with
+    `credentials_would_move` where stored secrets would be sent to another host unasked.
     """
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may call PUT /v1/mcp/server.")
@@ -149,37 +195,57 @@ def change_server(
     version = fields.get("version")
     if version is not None and version != row.version:
         raise Conflict(
-            f"Somebody changed this server meanwhile; it is at version {row.version} now. Load it again.",
-            code="stale_version", field="version", current_version=row.version,
-        )  # fmt: skip
+            f"Somebody changed this server meanwhile; it is at version {row.version} now. Load it"
+            " again.",
+            code="stale_version",
+            field="version",
+            current_version=row.version,
+        )
     before = facts_of(session, row)
     settled = change_row(session, principal, row, fields)
     row.version += 1
     row.updated_by, row.updated_at = principal.signature, now()
     session.flush()
     audit.record(
-        session, principal, "server changed", "server", row.server_id, name=_called(row), fields=_names(fields),
+        session,
+        principal,
+        "server changed",
+        "server",
+        row.server_id,
+        name=_called(row),
+        fields=_names(fields),
         changes=audit.changed(before, facts_of(session, row)),
-    )  # fmt: skip
+    )
     return view_server(session, principal, row), settled
 
 
 def delete_server(session: Session, principal: Principal, server_id: str) -> str:
-    """Remove a server with its grants, group entries, credentials and variables; answers its name."""
+    """Remove a server with its grants, group entries, credentials and variables; answers its
+    name."""
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may delete MCP servers.")
     row = queries.find_server(session, principal, server_id, Action.SERVER_DELETE, lock=True).row
-    name, changes = _called(row), audit.changed(facts_of(session, row), None)
-    # What was granted stays as a row without a server: it grants nothing, and still limits its holder.
-    session.execute(update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[]))
+    name = _called(row)
+    changes = audit.changed(facts_of(session, row), None)
+    # What was granted stays as a row without a server: it grants nothing, and still limits its
+    # holder.
+    session.execute(
+        update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[])
+    )
     to_revoke = revocation.note(session, UserCredential.server_id == row.server_id)
     forget_flows(session, server_id=row.server_id)
     session.execute(delete(McpClient).where(McpClient.server_id == row.server_id))
     session.delete(row)
     audit.record(
-        session, principal, "server deleted", "server", row.server_id,
-        name=name, changes=changes, connections_to_revoke=to_revoke,
-    )  # fmt: skip
+        session,
+        principal,
+        "server deleted",
+        "server",
+        row.server_id,
+        name=name,
+        changes=changes,
+        connections_to_revoke=to_revoke,
+    )
     session.flush()
     return name
 
@@ -188,32 +254,53 @@ def cut_off(session: Session, principal: Principal, server_id: str) -> CutOff:
     """Who would lose what if the server were deleted."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     people = select(UserVariable.user_id).where(UserVariable.server_id == row.server_id)
-    people_with_keys = select(UserCredential.user_id).where(UserCredential.server_id == row.server_id)
-    keys = select(func.count()).select_from(ApiKey).join(
-        Grant, (Grant.holder_kind == "key") & (Grant.holder_id == ApiKey.key_id)
-    )  # fmt: skip
+    people_with_keys = select(UserCredential.user_id).where(
+        UserCredential.server_id == row.server_id
+    )
+    keys = (
+        select(func.count())
+        .select_from(ApiKey)
+        .join(Grant, (Grant.holder_kind == "key") & (Grant.holder_id == ApiKey.key_id))
+    )
     return CutOff(
         teams=tuple(team["team_alias"] for team in queries.teams_of(session, [row])[row.server_id]),
-        keys=session.scalar(keys.where(Grant.server_id == row.server_id, ApiKey.revoked_at.is_(None))) or 0,
-        people_with_values=session.scalar(select(func.count()).select_from(people.union(people_with_keys).subquery()))
+        keys=session.scalar(
+            keys.where(Grant.server_id == row.server_id, ApiKey.revoked_at.is_(None))
+        )
         or 0,
-        access_groups=tuple(group.name for group in queries.groups_of(session, [row])[row.server_id]),
+        people_with_values=session.scalar(
+            select(func.count()).select_from(people.union(people_with_keys).subquery())
+        )
+        or 0,
+        access_groups=tuple(
+            group.name for group in queries.groups_of(session, [row])[row.server_id]
+        ),
     )
 
 
 def publish_servers(session: Session, principal: Principal, server_ids: list[str]) -> list[str]:
-    """Make exactly these servers public. Raises `NotFound` for an unknown id, and then nothing changes."""
+    """Make exactly these servers public. Raises `NotFound` for an unknown id, and then nothing
+    changes."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     known = set(session.scalars(select(Server.server_id).where(Server.server_id.in_(server_ids))))
     for server_id in server_ids:
         if server_id not in known:
-            raise NotFound(f"MCP Server not found, passed server_id={server_id[:64]}", field="mcp_server_ids")
-    before = session.scalars(select(Server.server_id).where(Server.is_public).order_by(Server.server_id)).all()
-    # Readers of the registry ask for what changed since they last looked, so that a new listing counts as a change.
+            raise NotFound(
+                f"MCP Server not found, passed server_id={server_id[:64]}", field="mcp_server_ids"
+            )
+    before = session.scalars(
+        select(Server.server_id).where(Server.is_public).order_by(Server.server_id)
+    ).all()
+    # Readers of the registry ask for what changed since they last looked, so that a new listing
+    # counts as a change.
     listed = Server.server_id.in_(known)
-    session.execute(update(Server).where(listed, ~Server.is_public).values(is_public=True, updated_at=now()))
+    session.execute(
+        update(Server).where(listed, ~Server.is_public).values(is_public=True, updated_at=now())
+    )
     session.execute(update(Server).where(Server.is_public, ~listed).values(is_public=False))
-    changes = audit.changed({"public_mcp_servers": list(before)}, {"public_mcp_servers": sorted(known)})
+    changes = audit.changed(
+        {"public_mcp_servers": list(before)}, {"public_mcp_servers": sorted(known)}
+    )
     audit.record(session, principal, "public servers changed", "settings", None, changes=changes)
     session.flush()
     return list(dict.fromkeys(server_ids))

@@ -1,9 +1,11 @@
-"""The only way to write a definition: no stored secret goes where nobody sent it, and none is dropped in silence.
+"""The only way to write a definition: no stored secret goes where nobody sent it, and none is
+dropped in silence.
 
-Whoever changes a server, or tries a change out, calls `write_definition` with what the change says of stored secrets.
-`domain/destinations.py` decides which of them would move; here they are refused, carried along, or forgotten, and what
-was minted for another place ends. A path that says nothing is refused. What is not settled here stays bound to the old
-destination, so that even a way around this module sends nothing.
+Whoever changes a server, or tries a change out, calls `write_definition` with what the change says
+of stored secrets. `domain/destinations.py` decides which of them would move; here they are refused,
+carried along, or forgotten, and what was minted for another place ends. A path that says nothing is
+refused. What is not settled here stays bound to the old destination, so that even a way around this
+module sends nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -61,9 +63,10 @@ _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_i
 
 @dataclass(frozen=True)
 class Said:
-    """What a change says of stored secrets that it would move: `keep` is None for nothing, True to carry them along,
-    False to forget them. `may_carry_values`: whether that holds for values that the caller may not read. In a `trial`
-    what people stored is not asked about: nothing of it is used at another destination."""
+    """What a change says of stored secrets that it would move: `keep` is None for nothing, True to
+    carry them along, False to forget them. `may_carry_values`: whether that holds for values that
+    the caller may not read. In a `trial` what people stored is not asked about: nothing of it is
+    used at another destination."""
 
     keep: bool | None = None
     may_carry_values: bool = True
@@ -86,19 +89,23 @@ class _Before:
 
 
 def said_by(session: Session, principal: Principal, fields: ServerFields) -> Said:
-    """What `fields` say. Where global values are write-only, those that nobody may read are carried by the operator
-    alone: at a host of one's own they would be read. Raises `Forbidden` for a key that may not send any elsewhere."""
+    """What `fields` say. Where global values are write-only, those that nobody may read are carried
+    by the operator alone: at a host of one's own they would be read. Raises `Forbidden` for a key
+    that may not send any elsewhere."""
     if fields.get("keep_credentials"):
         authz.require(principal, Action.SECRET_CARRY)
     may_carry = not runtime_of(session).write_only_globals or authz.is_operator(principal)
     return Said(fields.get("keep_credentials"), may_carry)
 
 
-def write_definition(session: Session, row: Server, fields: ServerFields, said: Said = _NOTHING) -> Settled:
+def write_definition(
+    session: Session, row: Server, fields: ServerFields, said: Said = _NOTHING
+) -> Settled:
     """Put the fields that are there into the row, and settle what becomes of stored secrets.
 
-    Raises `Conflict` (`credentials_would_move`) naming each secret that would go elsewhere, unless `said` says what is
-    to become of them; the caller's savepoint or transaction is then to be rolled back.
+    Raises `Conflict` (`credentials_would_move`) naming each secret that would go elsewhere, unless
+    `said` says what is to become of them; the caller's savepoint or transaction is then to be
+    rolled back.
     """
     existed = bool(row.secrets or row.variables or row.address or row.command)
     if not existed:
@@ -108,7 +115,9 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
         _bind_new(session, row, route)
         return Settled(said.keep)
     bind(session, row)
-    before, sent, registered = _before(session, row), frozenset(fields), _registers_itself(row)
+    before = _before(session, row)
+    sent = frozenset(fields)
+    registered = _registers_itself(row)
     fields = _without_same_args(row, before, fields)
     write_parts(session, row, fields)
     settled = _settle(session, row, before, fields, said, sent)
@@ -119,27 +128,32 @@ def write_definition(session: Session, row: Server, fields: ServerFields, said: 
 
 
 def refuse_mixed(row: Server, route: Route) -> None:
-    """Raise `InvalidRequest` (`mixed_providers`) where the portal would register itself at one host, and hand what it
-    gets there to another: its secret, people's codes, or what they get for them."""
+    """Raise `InvalidRequest` (`mixed_providers`) where the portal would register itself at one
+    host, and hand what it gets there to another: its secret, people's codes, or what they get for
+    them."""
     if not _registers_itself(row):
         return
     server = AuthorizationServer(
-        issuer="", authorization_endpoint=route.authorization_url or "", token_endpoint=route.token_url or "",
+        issuer="",
+        authorization_endpoint=route.authorization_url or "",
+        token_endpoint=route.token_url or "",
         registration_endpoint=route.registration_url or "",
-    )  # fmt: skip
+    )
     split = split_at(server, is_typed=True) or split_at(server, route.exchange or "", is_typed=True)
     if split is not None:
         field_name, called, origin = split
         raise InvalidRequest(
-            f"The portal would register itself at {route.registration_url}, but the {called} is at {origin}. What one "
-            "host gave is not sent to another. Type addresses of one provider, or register the portal there by hand "
-            "and type its client ID.",
-            code="mixed_providers", field=field_name,
-        )  # fmt: skip
+            f"The portal would register itself at {route.registration_url}, but the {called} is at"
+            f" {origin}. What one host gave is not sent to another. Type addresses of one provider,"
+            " or register the portal there by hand and type its client ID.",
+            code="mixed_providers",
+            field=field_name,
+        )
 
 
 def _registers_itself(row: Server) -> bool:
-    """Whether people sign in to a server by a client that the portal registers there, as none was typed."""
+    """Whether people sign in to a server by a client that the portal registers there, as none was
+    typed."""
     is_typed = any((s.field, s.name) == ("credentials", "client_id") for s in row.secrets)
     return needs_a_person(row) and has_part(row, "registration_url") and not is_typed
 
@@ -160,9 +174,9 @@ def copy_of(row: Server) -> Server:
 def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
     """A stored server as it would be after a change, to try it out: no row, and nothing is written.
 
-    Stored secrets go along only where they go anyway, and `keep_credentials: false` leaves out those that would move;
-    to send them elsewhere the change has to be saved first, so that it stands in the record. Raises `Conflict`
-    (`credentials_would_move`).
+    Stored secrets go along only where they go anyway, and `keep_credentials: false` leaves out
+    those that would move; to send them elsewhere the change has to be saved first, so that it
+    stands in the record. Raises `Conflict` (`credentials_would_move`).
     """
     copy = copy_of(stored)
     keep = False if fields.get("keep_credentials") is False else None
@@ -170,20 +184,27 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
         write_definition(session, copy, copied(fields), Said(keep, trial=True))
     except Conflict as error:
         raise Conflict(
-            f"{error.message.split(' Send new values')[0]} The address is at another host, and stored values are not "
-            "sent there. Type them again to try this out, or save the change first.",
-            code=error.code, field=error.field, **error.extra,
-        ) from None  # fmt: skip
+            f"{error.message.split(' Send new values')[0]} The address is at another host, and"
+            " stored values are not sent there. Type them again to try this out, or save the"
+            " change first.",
+            code=error.code,
+            field=error.field,
+            **error.extra,
+        ) from None
     return copy
 
 
 def copied(fields: ServerFields) -> ServerFields:
-    """The fields of a change that a copy takes: what stands in other tables is not written for it."""
-    return cast(ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED})
+    """The fields of a change that a copy takes: what stands in other tables is not written for
+    it."""
+    return cast(
+        ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED}
+    )
 
 
 def bind(session: Session, row: Server) -> bool:
-    """Bind what an older version wrote to where the server leads now; answers whether anything was."""
+    """Bind what an older version wrote to where the server leads now; answers whether anything
+    was."""
     unbound = [s for s in row.secrets if s.bound is None]
     globals_ = [v for v in row.variables if v.bound is None and v.sealed is not None]
     if unbound or globals_:
@@ -193,17 +214,26 @@ def bind(session: Session, row: Server) -> bool:
 
 def is_registered(session: Session, row: Server) -> bool:
     """Whether the portal registered itself at a server's authorization server."""
-    registered = select(OAuthClientRegistration.issuer).where(OAuthClientRegistration.server_id == row.server_id)
+    registered = select(OAuthClientRegistration.issuer).where(
+        OAuthClientRegistration.server_id == row.server_id
+    )
     return session.scalar(registered.limit(1)) is not None
 
 
 def _settle(
-    session: Session, row: Server, before: _Before, fields: ServerFields, said: Said, sent: frozenset[str]
+    session: Session,
+    row: Server,
+    before: _Before,
+    fields: ServerFields,
+    said: Said,
+    sent: frozenset[str],
 ) -> Settled:
-    """Settle what moves after `fields` were written. `sent` names those that came, with arguments typed as they are
-    stored: whoever types them knows them."""
+    """Settle what moves after `fields` were written. `sent` names those that came, with arguments
+    typed as they are stored: whoever types them knows them."""
     vault = runtime_of(session).vault
-    stays = [s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed]
+    stays = [
+        s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed
+    ]
     args = before.route.args if any(s.field == "args" for s in stays) else None
     after = route_from(vault, row, row.secrets, args=args)
     dropped = _dropped(before, after, fields, said, stays)
@@ -217,15 +247,24 @@ def _settle(
     if moves and said.keep and not said.may_carry_values:
         _refuse_unreadable(moves, fields, people)
     texts = {(s.field, s.name): _text_before(session, before, s) for s in stays}
-    values = {v.name: _global_before(session, row, before, v) for v in row.variables if v.sealed is not None}
+    values = {
+        v.name: _global_before(session, row, before, v)
+        for v in row.variables
+        if v.sealed is not None
+    }
     row.secrets = [s for s in row.secrets if s not in dropped]
     if moves and not said.keep:
         _forget(session, row, moves)
     _rebind(session, row, before, after, texts, values)
     ended = _end_minted(session, row, before, after, fields, moves, said)
     return Settled(
-        said.keep, moves, tuple(secret_name(s) for s in dropped), people, ended, _auth_changed(before, fields)
-    )  # fmt: skip
+        said.keep,
+        moves,
+        tuple(secret_name(s) for s in dropped),
+        people,
+        ended,
+        _auth_changed(before, fields),
+    )
 
 
 def _before(session: Session, row: Server) -> _Before:
@@ -234,7 +273,9 @@ def _before(session: Session, row: Server) -> _Before:
         route=route,
         secrets={
             (s.field, s.name): (
-                s.sealed, s.bound, bindings.of_secret(row, s.field, s.name),
+                s.sealed,
+                s.bound,
+                bindings.of_secret(row, s.field, s.name),
                 bindings.of_bound_secret(row, s.field, s.name, route),
             )
             for s in row.secrets
@@ -243,14 +284,19 @@ def _before(session: Session, row: Server) -> _Before:
         personal=bindings.destination_of(row),
         auth_type=row.auth_type,
         minted=minted_for(session, row),
-    )  # fmt: skip
+    )
 
 
 def _without_same_args(row: Server, before: _Before, fields: ServerFields) -> ServerFields:
     """Arguments that are sent as they are stored, for the same command, are no change."""
     args = fields.get("args")
     same_command = "command" not in fields or fields["command"] == before.route.command
-    if args is None or not same_command or not has_part(row, "args") or list(args) != list(before.route.args):
+    if (
+        args is None
+        or not same_command
+        or not has_part(row, "args")
+        or list(args) != list(before.route.args)
+    ):
         return fields
     return cast(ServerFields, {name: value for name, value in fields.items() if name != "args"})
 
@@ -262,9 +308,11 @@ def _auth_changed(before: _Before, fields: ServerFields) -> bool:
 def _dropped(
     before: _Before, after: Route, fields: ServerFields, said: Said, stays: list[ServerSecret]
 ) -> list[ServerSecret]:
-    """Stored credentials that end with their way of signing in: they are replaced, or go nowhere else.
+    """Stored credentials that end with their way of signing in: they are replaced, or go nowhere
+    else.
 
-    Where they would go elsewhere and nothing is sent in their place, the change has to say what is to become of them.
+    Where they would go elsewhere and nothing is sent in their place, the change has to say what is
+    to become of them.
     """
     if not _auth_changed(before, fields) or said.keep:
         return []
@@ -275,14 +323,23 @@ def _dropped(
 
 
 def _moves(
-    session: Session, row: Server, before: _Before, after: Route, stays: list[ServerSecret], *, of_people: bool
+    session: Session,
+    row: Server,
+    before: _Before,
+    after: Route,
+    stays: list[ServerSecret],
+    *,
+    of_people: bool,
 ) -> tuple[tuple[Moved, ...], int]:
     """The stored secrets that move, and how many people hold any of them."""
     if all(before.route.key(part) == after.key(part) for part in _EVERY_PART):
         return (), 0
     held = [Held(secret_name(s)) for s in stays]
     for variable in row.variables:
-        if variable.sealed is not None and before.globals.get(variable.name, (None,))[0] == variable.sealed:
+        if (
+            variable.sealed is not None
+            and before.globals.get(variable.name, (None,))[0] == variable.sealed
+        ):
             held.append(Held(f"env_vars.{variable.name}"))
     if of_people and is_registered(session, row):
         held.append(Held("client_registration"))
@@ -290,26 +347,32 @@ def _moves(
     held += [Held(secret, len(people)) for secret, people in holders.items() if people]
     known = session.get(ServerAuthorization, row.server_id)
     endpoint = known.found.get("server", {}).get("token_endpoint") if known is not None else None
-    found = replace(before.route, discovered=origin_of(endpoint) or origin_of(known.issuer) if known else None)
+    found = replace(
+        before.route, discovered=origin_of(endpoint) or origin_of(known.issuer) if known else None
+    )
     moves = destinations.moved(found, after, held)
     moving = {m.secret for m in moves}
-    return moves, len(set().union(*(people for secret, people in holders.items() if secret in moving)))
+    return moves, len(
+        set().union(*(people for secret, people in holders.items() if secret in moving))
+    )
 
 
 def _beside_others(
     row: Server, before: _Before, after: Route, unsent: list[ServerSecret], moves: tuple[Moved, ...]
 ) -> tuple[Moved, ...]:
-    """The stored variables and arguments of a command that would stand beside other variables than before: whoever may
-    not read them could have the command tell them, or send them elsewhere, with a variable of their own.
+    """The stored variables and arguments of a command that would stand beside other variables than
+    before: whoever may not read them could have the command tell them, or send them elsewhere, with
+    a variable of their own.
 
-    While the server is reached another way nothing of it is used, and all the same is judged: it may be a command
-    again.
+    While the server is reached another way nothing of it is used, and all the same is judged: it
+    may be a command again.
     """
     were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
     are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
     if were == are:
         return ()
-    named, command = {m.secret for m in moves}, after.label(COMMAND)
+    named = {m.secret for m in moves}
+    command = after.label(COMMAND)
     return tuple(
         Moved(secret_name(s), command, f"{command}, with other variables", COMMAND_LINE)
         for s in unsent
@@ -322,10 +385,14 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
     unreadable = tuple(m for m in moves if m.secret.partition(".")[0] in _READABLE)
     if unreadable:
         raise refusal(
-            unreadable, fields, people,
-            why="These values are write-only here, so they do not go along. Type them again, or say "
-            "keep_credentials: false to forget them. Arguments have to be typed again.",
-        )  # fmt: skip
+            unreadable,
+            fields,
+            people,
+            why=(
+                "These values are write-only here, so they do not go along. Type them again, or say"
+                " keep_credentials: false to forget them. Arguments have to be typed again."
+            ),
+        )
 
 
 def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
@@ -344,9 +411,13 @@ def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
 
 
 def _rebind(
-    session: Session, row: Server, before: _Before, after: Route, texts: Mapping[tuple[str, str], str | None],
+    session: Session,
+    row: Server,
+    before: _Before,
+    after: Route,
+    texts: Mapping[tuple[str, str], str | None],
     values: Mapping[str, str | None],
-) -> None:  # fmt: skip
+) -> None:
     """Seal what stays for where it goes now, and what is new for the first time."""
     vault = runtime_of(session).vault
     for secret in row.secrets:
@@ -356,7 +427,8 @@ def _rebind(
         text, (_, _, old, old_bound) = texts[key], before.secrets[key]
         if text is None:
             continue  # it cannot be read, and counts as not set
-        place, bound = bindings.of_secret(row, *key), bindings.of_bound_secret(row, *key, after)
+        place = bindings.of_secret(row, *key)
+        bound = bindings.of_bound_secret(row, *key, after)
         if place != old:
             secret.sealed = vault.seal(text, place)
         if bound != old_bound or secret.bound is None:
@@ -365,7 +437,9 @@ def _rebind(
         text = values.get(variable.name)
         if variable.sealed is not None and text is not None:
             place = bindings.of_bound_global(row, variable.name, after)
-            if variable.bound is None or place != bindings.of_bound_global(row, variable.name, before.route):
+            if variable.bound is None or place != bindings.of_bound_global(
+                row, variable.name, before.route
+            ):
                 variable.bound = vault.seal(text, place)
     _bind_new(session, row, after)
     if not inspect(row).transient and before.personal != bindings.destination_of(row):
@@ -373,32 +447,46 @@ def _rebind(
 
 
 def _bind_new(session: Session, row: Server, route: Route) -> None:
-    """Bind what has only the form of older versions: what was just written, or what such a version left."""
+    """Bind what has only the form of older versions: what was just written, or what such a version
+    left."""
     vault = runtime_of(session).vault
     for secret in row.secrets:
         if secret.bound is None and (text := value_of(vault, row, secret, route)) is not None:
-            secret.bound = vault.seal(text, bindings.of_bound_secret(row, secret.field, secret.name, route))
+            secret.bound = vault.seal(
+                text, bindings.of_bound_secret(row, secret.field, secret.name, route)
+            )
     for variable in row.variables:
         if variable.bound is None and variable.sealed is not None:
             text = global_of(vault, row, variable, route)
             if text is not None:
-                variable.bound = vault.seal(text, bindings.of_bound_global(row, variable.name, route))
+                variable.bound = vault.seal(
+                    text, bindings.of_bound_global(row, variable.name, route)
+                )
 
 
 def _end_minted(
-    session: Session, row: Server, before: _Before, after: Route, fields: ServerFields, moves: tuple[Moved, ...],
+    session: Session,
+    row: Server,
+    before: _Before,
+    after: Route,
+    fields: ServerFields,
+    moves: tuple[Moved, ...],
     said: Said,
-) -> int:  # fmt: skip
-    """End what was minted for another place; answers how many people have to sign in again beyond those of `moves`."""
+) -> int:
+    """End what was minted for another place; answers how many people have to sign in again beyond
+    those of `moves`."""
     if inspect(row).transient:
         return 0
     now_minted = minted_for(session, row)
     moves_registration = "client_registration" in {m.secret for m in moves}
     if before.minted.people != now_minted.people or _auth_changed(before, fields):
-        # A stored client belongs to the issuer that was found for it, whatever else changes, until it is sent away.
+        # A stored client belongs to the issuer that was found for it, whatever else changes, until
+        # it is sent away.
         signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
         stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
-        minted_tokens.forget(session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration)
+        minted_tokens.forget(
+            session, row, keep_issuer=stays, keep_registrations=stays and not moves_registration
+        )
         return minted_tokens.end_connections(session, row)
     if before.minted.shared != now_minted.shared or moves:
         minted_tokens.end_shared(session, row)
@@ -413,7 +501,9 @@ def _text_before(session: Session, before: _Before, secret: ServerSecret) -> str
     return vault.open(bound, bound_place) if bound is not None else vault.open(sealed, place)
 
 
-def _global_before(session: Session, row: Server, before: _Before, variable: ServerVariable) -> str | None:
+def _global_before(
+    session: Session, row: Server, before: _Before, variable: ServerVariable
+) -> str | None:
     sealed, _ = before.globals.get(variable.name, (None, None))
     if sealed is None or sealed != variable.sealed:
         return None  # it is new, and bound for the first time

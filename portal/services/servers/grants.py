@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 from portal.domain.errors import InvalidRequest
 from portal.domain.principals import Reach
 from portal.store.database import read
-from portal.store.models import AccessGroup, AccessGroupServer, ApiKey, Grant, Server, Toolset, ToolsetTool
+from portal.store.models import (
+    AccessGroup,
+    AccessGroupServer,
+    ApiKey,
+    Grant,
+    Server,
+    Toolset,
+    ToolsetTool,
+)
 
 Holder = tuple[str, str]
 """What holds grants: its kind (`user`, `team`, `key`) and its id."""
@@ -19,7 +27,8 @@ Holder = tuple[str, str]
 
 @dataclass(frozen=True)
 class ObjectPermission:
-    """Grants as they are sent and answered; servers by id, name or alias, groups and toolsets by name or id."""
+    """Grants as they are sent and answered; servers by id, name or alias, groups and toolsets by
+    name or id."""
 
     mcp_servers: tuple[str, ...] = ()
     mcp_access_groups: tuple[str, ...] = ()
@@ -29,7 +38,8 @@ class ObjectPermission:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What one holder has: the object permission, the `access_group_ids`, and what they amount to."""
+    """What one holder has: the object permission, the `access_group_ids`, and what they amount
+    to."""
 
     permission: ObjectPermission = field(default_factory=ObjectPermission)
     access_group_ids: tuple[str, ...] = ()
@@ -47,7 +57,8 @@ class Holdings:
 
 
 def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdings]:
-    """The holdings of several holders, in two queries at most; every holder asked for is in the answer."""
+    """The holdings of several holders, in two queries at most; every holder asked for is in the
+    answer."""
     asked = list(holders)
     rows: dict[Holder, list[Any]] = {holder: [] for holder in asked}
     if not rows:
@@ -56,14 +67,18 @@ def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdin
     for row in read(session, _GRANTS, **ids):
         rows[(row.holder_kind, row.holder_id)].append(row)
     toolset_ids = {
-        row.toolset_id for found in rows.values() for row in found if row.kind == "toolset" and row.toolset_id
+        row.toolset_id
+        for found in rows.values()
+        for row in found
+        if row.kind == "toolset" and row.toolset_id
     }
     toolsets = _tools_of(session, toolset_ids)
     return {holder: _holdings(holder, found, toolsets) for holder, found in rows.items()}
 
 
 def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | None:
-    """Every server that one of the levels names or that is open to all; None where these are more than a few."""
+    """Every server that one of the levels names or that is open to all; None where these are more
+    than a few."""
     levels = list(levels)
     named = frozenset[str]().union(*(level.server_ids for level in levels))
     groups = frozenset[str]().union(*(level.access_group_ids for level in levels))
@@ -73,7 +88,9 @@ def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | N
 
 def servers_in(session: Session, groups: Collection[str]) -> frozenset[str]:
     """The servers of these access groups."""
-    query = select(AccessGroupServer.server_id).where(AccessGroupServer.access_group_id.in_(sorted(groups)))
+    query = select(AccessGroupServer.server_id).where(
+        AccessGroupServer.access_group_id.in_(sorted(groups))
+    )
     return frozenset(session.scalars(query)) if groups else frozenset()
 
 
@@ -87,23 +104,34 @@ _WITHIN_REACH = union_all(
 _KINDS = ("user", "team", "key")
 _GRANTS = (
     select(
-        Grant.holder_kind, Grant.holder_id, Grant.kind, Grant.server_id, Grant.access_group_id, Grant.toolset_id,
-        Grant.tools, AccessGroup.name.label("group_name"),
+        Grant.holder_kind,
+        Grant.holder_id,
+        Grant.kind,
+        Grant.server_id,
+        Grant.access_group_id,
+        Grant.toolset_id,
+        Grant.tools,
+        AccessGroup.name.label("group_name"),
     )
     .outerjoin(AccessGroup, AccessGroup.access_group_id == Grant.access_group_id)
     .where(
         or_(
             *(
-                and_(Grant.holder_kind == kind, Grant.holder_id.in_(bindparam(kind, expanding=True)))
+                and_(
+                    Grant.holder_kind == kind, Grant.holder_id.in_(bindparam(kind, expanding=True))
+                )
                 for kind in _KINDS
             )
         )
     )
-)  # fmt: skip
+)
 
 
 def replace_grants(
-    session: Session, holder: Holder, permission: ObjectPermission | None, access_group_ids: Collection[str] | None
+    session: Session,
+    holder: Holder,
+    permission: ObjectPermission | None,
+    access_group_ids: Collection[str] | None,
 ) -> None:
     """Write what is sent in place of what was there; None leaves that part as it is.
 
@@ -117,34 +145,45 @@ def replace_grants(
     if access_group_ids is not None:
         kinds.append(Grant.kind == "own_group")
         known = resolve_groups(session, access_group_ids, "access_group_ids")
-        wanted += [_Entry("own_group", access_group_id=group_id) for group_id in dict.fromkeys(known.values())]
+        wanted += [
+            _Entry("own_group", access_group_id=group_id)
+            for group_id in dict.fromkeys(known.values())
+        ]
     if kinds:
         _write_difference(session, holder, or_(*kinds), wanted)
 
 
 def remove_grants(session: Session, holder: Holder) -> None:
     """Delete all that a holder was granted, when the holder itself goes."""
-    session.execute(delete(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1]))
+    session.execute(
+        delete(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1])
+    )
 
 
 def remove_grants_of_keys(session: Session, owned: ColumnElement[bool]) -> None:
-    """Delete what the keys that meet a condition on `ApiKey` were granted, when they go with their owner."""
+    """Delete what the keys that meet a condition on `ApiKey` were granted, when they go with their
+    owner."""
     keys = select(ApiKey.key_id).where(owned)
     session.execute(delete(Grant).where(Grant.holder_kind == "key", Grant.holder_id.in_(keys)))
 
 
-def resolve_servers(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
-    """The ids behind ids, names or aliases, an id going before a name. Raises `InvalidRequest` for an unknown one."""
+def resolve_servers(
+    session: Session, references: Collection[str], field_name: str
+) -> dict[str, str]:
+    """The ids behind ids, names or aliases, an id going before a name. Raises `InvalidRequest` for
+    an unknown one."""
     if not references:
         return {}
     found: dict[str, str] = {}
     rows = session.execute(
         select(Server.server_id, Server.server_name, Server.alias).where(
             or_(
-                Server.server_id.in_(references), Server.server_name.in_(references), Server.alias.in_(references)
+                Server.server_id.in_(references),
+                Server.server_name.in_(references),
+                Server.alias.in_(references),
             )
         )
-    ).all()  # fmt: skip
+    ).all()
     for server_id, name, alias in rows:
         for reference in (alias, name):
             if reference is not None:
@@ -153,7 +192,9 @@ def resolve_servers(session: Session, references: Collection[str], field_name: s
     return _known(references, found, "MCP server", field_name)
 
 
-def resolve_groups(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
+def resolve_groups(
+    session: Session, references: Collection[str], field_name: str
+) -> dict[str, str]:
     """The ids behind ids or names of access groups. Raises `InvalidRequest` for an unknown one."""
     if not references:
         return {}
@@ -162,12 +203,17 @@ def resolve_groups(session: Session, references: Collection[str], field_name: st
             or_(AccessGroup.access_group_id.in_(references), AccessGroup.name.in_(references))
         )
     ).all()
-    found = {name: group_id for group_id, name in rows} | {group_id: group_id for group_id, _ in rows}
+    found = {name: group_id for group_id, name in rows} | {
+        group_id: group_id for group_id, _ in rows
+    }
     return _known(references, found, "access group", field_name)
 
 
-def resolve_toolsets(session: Session, references: Collection[str], field_name: str) -> dict[str, str]:
-    """The ids behind ids or names of toolsets, an id going first. Raises `InvalidRequest` for an unknown one."""
+def resolve_toolsets(
+    session: Session, references: Collection[str], field_name: str
+) -> dict[str, str]:
+    """The ids behind ids or names of toolsets, an id going first. Raises `InvalidRequest` for an
+    unknown one."""
     if not references:
         return {}
     rows = session.execute(
@@ -175,11 +221,15 @@ def resolve_toolsets(session: Session, references: Collection[str], field_name: 
             or_(Toolset.toolset_id.in_(references), Toolset.toolset_name.in_(references))
         )
     ).all()
-    found = {name: toolset_id for toolset_id, name in rows} | {toolset_id: toolset_id for toolset_id, _ in rows}
+    found = {name: toolset_id for toolset_id, name in rows} | {
+        toolset_id: toolset_id for toolset_id, _ in rows
+    }
     return _known(references, found, "toolset", field_name)
 
 
-def _known(references: Collection[str], found: Mapping[str, str], what: str, field_name: str) -> dict[str, str]:
+def _known(
+    references: Collection[str], found: Mapping[str, str], what: str, field_name: str
+) -> dict[str, str]:
     for reference in references:
         if reference not in found:
             raise InvalidRequest(f"There is no {what} {reference[:64]}.", field=field_name)
@@ -197,13 +247,17 @@ class _Entry:
     tools: tuple[str, ...] = ()
 
 
-def _write_difference(session: Session, holder: Holder, part: ColumnElement[bool], wanted: Sequence[_Entry]) -> None:
-    """Delete what is not wanted any more and add what is new. Rows that stay are not touched: each row that goes is
-    written down as an end of access."""
+def _write_difference(
+    session: Session, holder: Holder, part: ColumnElement[bool], wanted: Sequence[_Entry]
+) -> None:
+    """Delete what is not wanted any more and add what is new. Rows that stay are not touched: each
+    row that goes is written down as an end of access."""
     missing = Counter(wanted)
     mine = select(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1], part)
     for row in session.scalars(mine):
-        entry = _Entry(row.kind, row.server_id, row.access_group_id, row.toolset_id, tuple(row.tools))
+        entry = _Entry(
+            row.kind, row.server_id, row.access_group_id, row.toolset_id, tuple(row.tools)
+        )
         if missing[entry] > 0:
             missing[entry] -= 1
         else:
@@ -212,26 +266,41 @@ def _write_difference(session: Session, holder: Holder, part: ColumnElement[bool
     for entry in missing.elements():
         session.add(
             Grant(
-                holder_kind=holder[0], holder_id=holder[1], kind=entry.kind, server_id=entry.server_id,
-                access_group_id=entry.access_group_id, toolset_id=entry.toolset_id, tools=list(entry.tools),
+                holder_kind=holder[0],
+                holder_id=holder[1],
+                kind=entry.kind,
+                server_id=entry.server_id,
+                access_group_id=entry.access_group_id,
+                toolset_id=entry.toolset_id,
+                tools=list(entry.tools),
             )
-        )  # fmt: skip
+        )
     session.flush()
 
 
 def _entries_of(session: Session, permission: ObjectPermission) -> list[_Entry]:
     servers = resolve_servers(session, permission.mcp_servers, "object_permission.mcp_servers")
-    tools = resolve_servers(session, tuple(permission.mcp_tool_permissions), "object_permission.mcp_tool_permissions")
-    groups = resolve_groups(session, permission.mcp_access_groups, "object_permission.mcp_access_groups")
+    tools = resolve_servers(
+        session, tuple(permission.mcp_tool_permissions), "object_permission.mcp_tool_permissions"
+    )
+    groups = resolve_groups(
+        session, permission.mcp_access_groups, "object_permission.mcp_access_groups"
+    )
     toolsets = resolve_toolsets(session, permission.mcp_toolsets, "object_permission.mcp_toolsets")
     return [
         *(_Entry("server", server_id=server_id) for server_id in dict.fromkeys(servers.values())),
-        *(_Entry("access_group", access_group_id=group_id) for group_id in dict.fromkeys(groups.values())),
+        *(
+            _Entry("access_group", access_group_id=group_id)
+            for group_id in dict.fromkeys(groups.values())
+        ),
         *(
             _Entry("tools", server_id=tools[reference], tools=tuple(dict.fromkeys(names)))
             for reference, names in permission.mcp_tool_permissions.items()
         ),
-        *(_Entry("toolset", toolset_id=toolset_id) for toolset_id in dict.fromkeys(toolsets.values())),
+        *(
+            _Entry("toolset", toolset_id=toolset_id)
+            for toolset_id in dict.fromkeys(toolsets.values())
+        ),
     ]
 
 
@@ -242,7 +311,9 @@ def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tool
     """The tools of each toolset by server; the names as they are stored."""
     found: dict[str, _Tools] = {toolset_id: {} for toolset_id in toolset_ids}
     if toolset_ids:
-        for entry in session.scalars(select(ToolsetTool).where(ToolsetTool.toolset_id.in_(toolset_ids))):
+        for entry in session.scalars(
+            select(ToolsetTool).where(ToolsetTool.toolset_id.in_(toolset_ids))
+        ):
             found[entry.toolset_id].setdefault(entry.server_id, set()).add(entry.tool_name)
     return found
 
@@ -250,7 +321,11 @@ def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tool
 def _holdings(holder: Holder, grants: Sequence[Any], toolsets: Mapping[str, _Tools]) -> Holdings:
     servers = [g.server_id for g in grants if g.kind == "server" and g.server_id]
     tools = {g.server_id: frozenset(g.tools) for g in grants if g.kind == "tools" and g.server_id}
-    groups = {g.access_group_id: g.group_name or "" for g in grants if g.kind == "access_group" and g.access_group_id}
+    groups = {
+        g.access_group_id: g.group_name or ""
+        for g in grants
+        if g.kind == "access_group" and g.access_group_id
+    }
     toolset_ids = frozenset(g.toolset_id for g in grants if g.kind == "toolset" and g.toolset_id)
     kinds = {g.kind for g in grants}
     # Tools that a level names itself and those of its toolsets add up, as if all stood in one list.
@@ -261,7 +336,9 @@ def _holdings(holder: Holder, grants: Sequence[Any], toolsets: Mapping[str, _Too
         permission=ObjectPermission(
             mcp_servers=tuple(sorted(servers)),
             mcp_access_groups=tuple(sorted(groups.values())),
-            mcp_tool_permissions={server_id: tuple(sorted(names)) for server_id, names in sorted(tools.items())},
+            mcp_tool_permissions={
+                server_id: tuple(sorted(names)) for server_id, names in sorted(tools.items())
+            },
             mcp_toolsets=tuple(sorted(toolset_ids)),
         ),
         access_group_ids=tuple(

@@ -1,4 +1,5 @@
-"""The grid: one page of cards, filtered in the database, in a number of queries that does not grow."""
+"""The grid: one page of cards, filtered in the database, in a number of queries that does not
+grow."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,19 @@ from portal.store.models import AccessGroup, AccessGroupServer, Server, ServerVa
 
 PAGE_SIZE = 48
 COUNT_AT_MOST = 1000
-TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "stdio"), ("openapi", "OpenAPI"))
+TRANSPORTS = (
+    ("http", "Streamable HTTP"),
+    ("sse", "SSE"),
+    ("stdio", "stdio"),
+    ("openapi", "OpenAPI"),
+)
 AUTH_TYPES = tuple((auth.value, auth.label) for auth in AuthType)
 HEALTH = (("healthy", "Healthy"), ("unhealthy", "Unhealthy"), ("unknown", "Unknown"))
-STATUSES = (("active", "Active"), ("pending_review", "Waiting for review"), ("rejected", "Rejected"))
+STATUSES = (
+    ("active", "Active"),
+    ("pending_review", "Waiting for review"),
+    ("rejected", "Rejected"),
+)
 SORTS = (("name", "Name"), ("newest", "Newest"), ("changed", "Recently changed"))
 
 
@@ -64,14 +74,17 @@ class GridPage:
 
 def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
     """The cards that meet `query`, of the servers the caller may see."""
-    horizon, of_team = authz.horizon(principal), team_asked_for(session, principal, query)
+    horizon = authz.horizon(principal)
+    of_team = team_asked_for(session, principal, query)
     listing, counting = _statements(horizon, query, of_team)
     caller = {"caller": principal.user_id, "at": now()}
     rows = _rows(session, listing, caller)
     page = rows[:PAGE_SIZE]
     whole = len(page) == len(rows) and not query.cursor
     total = len(page) if whole else read(session, counting, **caller).scalar_one()
-    any_there = bool(page) or (query.filters and read(session, _first_seen(horizon)).first() is not None)
+    any_there = bool(page) or (
+        query.filters and read(session, _first_seen(horizon)).first() is not None
+    )
     return GridPage(
         cards=cards_of(session, principal, page),
         total=min(total, COUNT_AT_MOST),
@@ -88,7 +101,9 @@ def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPa
 
 
 @lru_cache(maxsize=256)
-def _statements(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> tuple[Select[Any], Select[int]]:
+def _statements(
+    horizon: Horizon, query: GridQuery, of_team: Reach | None
+) -> tuple[Select[Any], Select[int]]:
     """What lists a page of the grid, and what counts all that its filters find."""
     condition = matching(horizon, query, of_team)
     order, after = ordered(query)
@@ -102,18 +117,41 @@ def _first_seen(horizon: Horizon) -> Select[str]:
 
 
 def _rows(session: Session, listing: Select[Any], values: Mapping[str, object]) -> Sequence[Server]:
-    """Rows of `_COLUMNS`, which a card reads like a server: making objects of all columns took thrice the time."""
+    """Rows of `_COLUMNS`, which a card reads like a server: making objects of all columns took
+    thrice the time."""
     return cast(Sequence[Server], read(session, listing, **values).all())
 
 
 _COLUMNS = (
-    Server.server_id, Server.server_name, Server.alias, Server.description, Server.transport, Server.has_spec,
-    Server.auth_type, Server.mcp_info, Server.available_on_public_internet, Server.is_public, Server.origin,
-    Server.allow_all_keys, Server.is_byok, Server.oauth2_flow, Server.delegate_auth_to_upstream,
-    Server.approval_status, Server.address, Server.command, Server.version, Server.sort_key, Server.created_at,
-    Server.updated_at, Server.health_status, Server.health_reason, Server.health_error, Server.health_checked_at,
-    Server.health_latency_ms, Server.protocol_version,
-)  # fmt: skip
+    Server.server_id,
+    Server.server_name,
+    Server.alias,
+    Server.description,
+    Server.transport,
+    Server.has_spec,
+    Server.auth_type,
+    Server.mcp_info,
+    Server.available_on_public_internet,
+    Server.is_public,
+    Server.origin,
+    Server.allow_all_keys,
+    Server.is_byok,
+    Server.oauth2_flow,
+    Server.delegate_auth_to_upstream,
+    Server.approval_status,
+    Server.address,
+    Server.command,
+    Server.version,
+    Server.sort_key,
+    Server.created_at,
+    Server.updated_at,
+    Server.health_status,
+    Server.health_reason,
+    Server.health_error,
+    Server.health_checked_at,
+    Server.health_latency_ms,
+    Server.protocol_version,
+)
 
 
 def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
@@ -129,13 +167,19 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
         asks_for_sign_in(),
         exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required),
     )
-    query = select(*_COLUMNS).where(authz.usable_servers(principal), asks).order_by(Server.sort_key, Server.server_id)
+    query = (
+        select(*_COLUMNS)
+        .where(authz.usable_servers(principal), asks)
+        .order_by(Server.sort_key, Server.server_id)
+    )
     return cards_of(session, principal, _rows(session, query.limit(500), {}))
 
 
 def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
     """The ids and names of the servers the caller may use, by name; at most 500."""
-    query = select(Server.server_id, Server.server_name, Server.alias).where(authz.usable_servers(principal))
+    query = select(Server.server_id, Server.server_name, Server.alias).where(
+        authz.usable_servers(principal)
+    )
     rows = session.execute(query.order_by(Server.sort_key, Server.server_id).limit(500))
     return [(server_id, name or alias or server_id) for server_id, name, alias in rows]
 
@@ -153,7 +197,8 @@ def _needs_count(horizon: Horizon) -> Select[int]:
 
 @lru_cache(maxsize=256)
 def _group_names(horizon: Horizon) -> Select[str]:
-    """The access groups a filter may offer: all with admin view, else those of servers the caller sees.
+    """The access groups a filter may offer: all with admin view, else those of servers the caller
+    sees.
 
     Of these the first 1,000 by name are looked at, as far as the grid counts: each page asks this.
     """
@@ -162,7 +207,9 @@ def _group_names(horizon: Horizon) -> Select[str]:
         return names
     seen_first = select(Server.server_id).where(authz.visible_within(horizon))
     seen_first = seen_first.order_by(Server.sort_key, Server.server_id).limit(COUNT_AT_MOST)
-    groups = select(AccessGroupServer.access_group_id).where(AccessGroupServer.server_id.in_(seen_first))
+    groups = select(AccessGroupServer.access_group_id).where(
+        AccessGroupServer.server_id.in_(seen_first)
+    )
     return names.where(AccessGroup.access_group_id.in_(groups))
 
 
@@ -170,7 +217,9 @@ def _team_names(session: Session, principal: Principal) -> Iterable[tuple[str, s
     """The teams a filter may offer: all with admin view, else the caller's own."""
     if authz.has_admin_view(principal):
         return read(session, _TEAMS)
-    return read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids)) if principal.team_ids else ()
+    return (
+        read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids)) if principal.team_ids else ()
+    )
 
 
 _TEAMS = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)

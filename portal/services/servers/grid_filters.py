@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, exists, false, func, or_, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal import authorization as authz
@@ -29,7 +41,8 @@ from portal.store.models import (
 
 @dataclass(frozen=True)
 class GridQuery:
-    """What is asked for, as it stands in the URL; blank is no filter, and an unknown word finds nothing."""
+    """What is asked for, as it stands in the URL; blank is no filter, and an unknown word finds
+    nothing."""
 
     q: str = ""
     status: str = ""
@@ -46,18 +59,31 @@ class GridQuery:
     @property
     def filters(self) -> bool:
         """Whether anything narrows the list."""
-        return any((self.q, self.status, self.transport, self.auth, self.group, self.team, self.health, self.needs))
+        return any(
+            (
+                self.q,
+                self.status,
+                self.transport,
+                self.auth,
+                self.group,
+                self.team,
+                self.health,
+                self.needs,
+            )
+        )
 
 
 def seen(horizon: Horizon, status: str) -> ColumnElement[bool]:
-    """What the grid shows at all: active servers, and for admin view those under review where they are asked for."""
+    """What the grid shows at all: active servers, and for admin view those under review where they
+    are asked for."""
     if status in (ApprovalStatus.PENDING_REVIEW, ApprovalStatus.REJECTED):
         return Server.approval_status == status if horizon.admin_view else false()
     return authz.visible_within(horizon)
 
 
 def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> ColumnElement[bool]:
-    """The condition on `Server` that a query is. `of_team` is what the team it names is granted, if the caller may ask.
+    """The condition on `Server` that a query is. `of_team` is what the team it names is granted, if
+    the caller may ask.
 
     It names `CALLER`, like all conditions here that depend on what the caller has stored.
     """
@@ -75,7 +101,9 @@ def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> Colum
     if query.group:
         conditions.append(
             Server.server_id.in_(
-                select(AccessGroupServer.server_id).join(AccessGroup).where(AccessGroup.name == query.group)
+                select(AccessGroupServer.server_id)
+                .join(AccessGroup)
+                .where(AccessGroup.name == query.group)
             )
         )
     if query.team:
@@ -95,7 +123,8 @@ def team_asked_for(session: Session, principal: Principal, query: GridQuery) -> 
 
 
 def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
-    """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand for themselves."""
+    """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand
+    for themselves."""
     columns = [Server.server_name, Server.alias, Server.description]
     if horizon.admin_view:
         columns.append(Server.address)
@@ -106,10 +135,13 @@ def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
 
 
 def _asking(horizon: Horizon) -> ColumnElement[bool]:
-    """As `NEEDING`, and for those with admin view also servers with changed tool definitions that wait."""
+    """As `NEEDING`, and for those with admin view also servers with changed tool definitions that
+    wait."""
     if not horizon.admin_view:
         return NEEDING
-    changed = exists().where(AcceptedTool.server_id == Server.server_id, AcceptedTool.state.in_(WAITING))
+    changed = exists().where(
+        AcceptedTool.server_id == Server.server_id, AcceptedTool.state.in_(WAITING)
+    )
     return or_(NEEDING, changed)
 
 
@@ -122,8 +154,10 @@ def asks_for_sign_in() -> ColumnElement[bool]:
     )
 
 
-CALLER, AT = bindparam("caller", type_=String()), bindparam("at", type_=UtcDateTime())
-"""Whose values and keys count, and the time it is: given when a statement is run, which is kept for many."""
+CALLER = bindparam("caller", type_=String())
+AT = bindparam("at", type_=UtcDateTime())
+"""Whose values and keys count, and the time it is: given when a statement is run, which is kept for
+many."""
 
 
 def _needing() -> ColumnElement[bool]:
@@ -132,16 +166,24 @@ def _needing() -> ColumnElement[bool]:
         UserVariable.server_id == ServerVariable.server_id,
         UserVariable.name == ServerVariable.name,
     )
-    unset = exists().where(ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value)
+    unset = exists().where(
+        ServerVariable.server_id == Server.server_id, ServerVariable.is_required, ~value
+    )
     key = exists().where(
-        UserCredential.user_id == CALLER, UserCredential.server_id == Server.server_id, UserCredential.kind == "byok"
+        UserCredential.user_id == CALLER,
+        UserCredential.server_id == Server.server_id,
+        UserCredential.kind == "byok",
     )
     connected = exists().where(
         UserCredential.user_id == CALLER,
         UserCredential.server_id == Server.server_id,
         UserCredential.kind == KIND,
         UserCredential.reconnect_because.is_(None),
-        or_(UserCredential.renewable, UserCredential.expires_at.is_(None), UserCredential.expires_at > AT),
+        or_(
+            UserCredential.renewable,
+            UserCredential.expires_at.is_(None),
+            UserCredential.expires_at > AT,
+        ),
     )
     return or_(unset, and_(Server.is_byok, ~key), and_(asks_for_sign_in(), ~connected))
 
@@ -149,10 +191,14 @@ def _needing() -> ColumnElement[bool]:
 NEEDING = _needing()
 """Servers that wait for a value, a key or a sign-in of `CALLER`.
 
-Asked server by server, so that a query with a limit stops early instead of listing first all that is stored.
+Asked server by server, so that a query with a limit stops early instead of listing first all that
+is stored.
 """
 
-_TIMES: dict[str, InstrumentedAttribute[datetime]] = {"newest": Server.created_at, "changed": Server.updated_at}
+_TIMES: dict[str, InstrumentedAttribute[datetime]] = {
+    "newest": Server.created_at,
+    "changed": Server.updated_at,
+}
 
 
 def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
@@ -166,7 +212,9 @@ def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
         at = datetime.fromisoformat(key)
     except ValueError:
         return (column.desc(), Server.server_id), true()
-    return (column.desc(), Server.server_id), or_(column < at, and_(column == at, Server.server_id > server_id))
+    return (column.desc(), Server.server_id), or_(
+        column < at, and_(column == at, Server.server_id > server_id)
+    )
 
 
 def cursor_of(query: GridQuery, row: Server) -> str:

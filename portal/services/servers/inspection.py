@@ -1,4 +1,5 @@
-"""What an Admin looks at and edits of a server: names, origins and states, with nothing opened to show it."""
+"""What an Admin looks at and edits of a server: names, origins and states, with nothing opened to
+show it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +38,11 @@ class Holder:
 
 def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
     """A server for a page: as the API answers it, with every secret masked, for Admins too."""
-    return view_masked(session, principal, queries.find_server(session, principal, server_id, Action.SERVER_READ).row)
+    return view_masked(
+        session,
+        principal,
+        queries.find_server(session, principal, server_id, Action.SERVER_READ).row,
+    )
 
 
 def get_inspected(session: Session, principal: Principal, server_id: str) -> ServerView:
@@ -53,7 +58,8 @@ def get_stored(session: Session, principal: Principal, server_id: str) -> Stored
 
 
 def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:
-    """URL, headers and global values in the clear, for an Admin who asked; the asking is on the record."""
+    """URL, headers and global values in the clear, for an Admin who asked; the asking is on the
+    record."""
     server = queries.find_server(session, principal, server_id, Action.SERVER_REVEAL)
     definition = None if runtime_of(session).write_only_globals else opened(session, server.row)
     audit.record(session, principal, "configuration revealed", "server", server.row.server_id)
@@ -73,31 +79,43 @@ def list_holders(session: Session, principal: Principal, server_id: str) -> list
     """Who has stored values or a key for a server, or is connected to it, by name; at most 500."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     required = {variable.name for variable in row.variables if variable.is_required}
-    values, changed = Counter[str](), dict[str, datetime]()
+    values = Counter[str]()
+    changed = dict[str, datetime]()
     mine = select(UserVariable.user_id, UserVariable.name, UserVariable.updated_at)
     for user_id, name, at in session.execute(mine.where(UserVariable.server_id == row.server_id)):
         values[user_id] += name in required
         changed[user_id] = max(at, changed.get(user_id, at))
-    keys, connections = set[str](), dict[str, UserCredential]()
-    for held in session.scalars(select(UserCredential).where(UserCredential.server_id == row.server_id)):
+    keys = set[str]()
+    connections = dict[str, UserCredential]()
+    for held in session.scalars(
+        select(UserCredential).where(UserCredential.server_id == row.server_id)
+    ):
         changed[held.user_id] = max(held.connected_at, changed.get(held.user_id, held.connected_at))
         if held.kind == KIND:
             connections[held.user_id] = held
         else:
             keys.add(held.user_id)
     people = session.execute(
-        select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id).label("name"))
+        select(
+            User.user_id, func.coalesce(User.display_name, User.email, User.user_id).label("name")
+        )
         .where(User.user_id.in_(changed))
         .order_by("name")
         .limit(500)
     )
     return [
         Holder(
-            user_id, name, values[user_id], len(required), user_id in keys, _sign_in(connections.get(user_id)),
-            connections[user_id].account if user_id in connections else None, changed[user_id],
+            user_id,
+            name,
+            values[user_id],
+            len(required),
+            user_id in keys,
+            _sign_in(connections.get(user_id)),
+            connections[user_id].account if user_id in connections else None,
+            changed[user_id],
         )
         for user_id, name in people
-    ]  # fmt: skip
+    ]
 
 
 def _sign_in(held: UserCredential | None) -> str:

@@ -1,9 +1,11 @@
-"""What a program sent of a server's secrets, as the services take it: which to keep, which to clear, which are new.
+"""What a program sent of a server's secrets, as the services take it: which to keep, which to
+clear, which are new.
 
-Whoever reads a server and writes it back sends `null`, `""` or a mask where a secret stands. Such a field is *keep*: it
-is left out of the change or becomes `KEPT`, so that nothing stored is lost and no mask is sent upstream. To clear is
-said with `clear_secrets`, which names whole fields (`url`, `credentials`) or single entries (`static_headers.X-Key`).
-Forms of pages say keep, replace and clear themselves, and bring no `clear_secrets`; theirs is left as it is.
+Whoever reads a server and writes it back sends `null`, `""` or a mask where a secret stands. Such a
+field is *keep*: it is left out of the change or becomes `KEPT`, so that nothing stored is lost and
+no mask is sent upstream. To clear is said with `clear_secrets`, which names whole fields (`url`,
+`credentials`) or single entries (`static_headers.X-Key`). Forms of pages say keep, replace and
+clear themselves, and bring no `clear_secrets`; theirs is left as it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +14,12 @@ from typing import Any, cast
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import InvalidInput
-from portal.domain.masks import looks_masked, looks_masked_argument, looks_masked_url, unmasked_arguments
+from portal.domain.masks import (
+    looks_masked,
+    looks_masked_argument,
+    looks_masked_url,
+    unmasked_arguments,
+)
 from portal.domain.principals import Principal
 from portal.domain.servers import CREDENTIAL_NAMES, KEPT, URL_FIELDS, ServerFields, origin_of
 from portal.domain.variables import Scope
@@ -23,11 +30,14 @@ from portal.services.servers import queries
 from portal.store.models import Server
 
 SAYS = "clear_secrets"
-"""The field that a body of the API always brings; its presence says that empty fields and masks keep."""
+"""The field that a body of the API always brings; its presence says that empty fields and masks
+keep."""
 
 _MAPS = ("static_headers", "env")
 _WHOLE = (*URL_FIELDS, "args", *_MAPS, "env_vars", "credentials")
-_NO_SECRETS = frozenset({"scopes"})  # words that stand among the credentials: null clears them, as everywhere else
+_NO_SECRETS = frozenset(
+    {"scopes"}
+)  # words that stand among the credentials: null clears them, as everywhere else
 
 
 def without_masks(fields: ServerFields) -> ServerFields:
@@ -45,14 +55,19 @@ def without_masks(fields: ServerFields) -> ServerFields:
 
 
 def settled(
-    session: Session, principal: Principal, row: Server | None, fields: ServerFields, *, as_change: bool = True
-) -> ServerFields:  # fmt: skip
-    """The change that `fields` ask for, judged on what is stored of `row` (None: nothing is stored yet).
+    session: Session,
+    principal: Principal,
+    row: Server | None,
+    fields: ServerFields,
+    *,
+    as_change: bool = True,
+) -> ServerFields:
+    """The change that `fields` ask for, judged on what is stored of `row` (None: nothing is stored
+    yet).
 
-    `as_change` leaves out what stays as it is; without it what is kept stands there as `KEPT`, for a definition that
-    inherits only what is named.
-    Raises `InvalidInput` naming the field for a mask where nothing is stored, and for an entry of `clear_secrets` that
-    names no secret.
+    `as_change` leaves out what stays as it is; without it what is kept stands there as `KEPT`, for
+    a definition that inherits only what is named. Raises `InvalidInput` naming the field for a mask
+    where nothing is stored, and for an entry of `clear_secrets` that names no secret.
     """
     if SAYS not in fields:
         return fields
@@ -79,7 +94,9 @@ class _Change:
             return
         for secret in sorted(row.secrets, key=lambda secret: secret.position or 0):
             self._stored.setdefault(secret.field, []).append(secret.name)
-        self._stored["env_vars"] = [v.name for v in row.variables if v.scope == Scope.GLOBAL and v.sealed is not None]
+        self._stored["env_vars"] = [
+            v.name for v in row.variables if v.scope == Scope.GLOBAL and v.sealed is not None
+        ]
         if "auth_type" in fields and (fields["auth_type"] or None) != row.auth_type:
             self._stored["credentials"] = []  # they end with the type, so there is nothing to keep
 
@@ -98,7 +115,10 @@ class _Change:
 
     def _drop_kept(self, row: Server) -> None:
         """Leave out the fields of which every value is kept, and nothing else is different."""
-        for name in ("transport", "command"):  # what leads to the server counts as changed as soon as it is named
+        for name in (
+            "transport",
+            "command",
+        ):  # what leads to the server counts as changed as soon as it is named
             if name in self.fields and self.fields[name] == getattr(row, name):
                 del self.fields[name]
         info = self.fields.get("mcp_info")
@@ -106,7 +126,11 @@ class _Change:
             del self.fields["mcp_info"]  # `is_public` is shown in it, and decided elsewhere
         for name in _MAPS:
             sent = self.fields.get(name)
-            if sent is not None and list(sent) == self._stored[name] and all(v is KEPT for v in sent.values()):
+            if (
+                sent is not None
+                and list(sent) == self._stored[name]
+                and all(v is KEPT for v in sent.values())
+            ):
                 del self.fields[name]
         sent = self.fields.get("env_vars")
         if self._cleared("env_vars"):
@@ -117,24 +141,34 @@ class _Change:
             del self.fields["env_vars"]
 
     def drop_equal(self, session: Session, row: Server) -> None:
-        """Take what equals what is stored for what is kept, so that it counts as no change; for those who may read it.
+        """Take what equals what is stored for what is kept, so that it counts as no change; for
+        those who may read it.
 
-        Whoever reads a server, changes its address and writes it back has sent no new values: the stored ones do not go
-        to the new host before `keep_credentials` says so.
+        Whoever reads a server, changes its address and writes it back has sent no new values: the
+        stored ones do not go to the new host before `keep_credentials` says so.
         """
-        old, fields = opened(session, row), self.fields
+        old = opened(session, row)
+        fields = self.fields
         for name in URL_FIELDS:
             if fields.get(name) and fields[name] == old.urls.get(name):
                 del fields[name]
-        if fields.get("args") is not None and list(fields["args"]) == list(old.args) and self._stored["args"]:
+        if (
+            fields.get("args") is not None
+            and list(fields["args"]) == list(old.args)
+            and self._stored["args"]
+        ):
             del fields["args"]
         for name in _MAPS:
             if fields.get(name) is not None:
                 stored = dict(getattr(old, name))
                 spelled = {k.casefold(): k for k in stored} if name == "static_headers" else {}
-                known = {k: k if k in stored else spelled.get(k.casefold(), k) for k in fields[name]}
+                known = {
+                    k: k if k in stored else spelled.get(k.casefold(), k) for k in fields[name]
+                }
                 fields[name] = {
-                    known[k] if _same(v, stored.get(known[k])) else k: KEPT if _same(v, stored.get(known[k])) else v
+                    known[k] if _same(v, stored.get(known[k])) else k: (
+                        KEPT if _same(v, stored.get(known[k])) else v
+                    )
                     for k, v in fields[name].items()
                 }
         if fields.get("env_vars") is not None:
@@ -143,29 +177,37 @@ class _Change:
 
     @staticmethod
     def _declared(entries: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-        return [(e["name"], str(e.get("scope") or Scope.GLOBAL.value), e.get("description")) for e in entries]
+        return [
+            (e["name"], str(e.get("scope") or Scope.GLOBAL.value), e.get("description"))
+            for e in entries
+        ]
 
     def _check_clear(self) -> None:
         for entry in self._clear:
             field, dot, name = entry.partition(".")
             known = {
                 "credentials": set(CREDENTIAL_NAMES),
-                "env_vars": {v.name for v in self._row.variables} if self._row is not None else set(),
+                "env_vars": (
+                    {v.name for v in self._row.variables} if self._row is not None else set()
+                ),
                 **{of: set(self._stored[of]) for of in _MAPS},
             }
             if field not in _WHOLE or (dot and name not in known.get(field, ())):
                 raise InvalidInput(
-                    f"“{entry[:80]}” is no secret that this server has. Name a field ({', '.join(_WHOLE)}) or one of "
-                    "its entries, as in static_headers.X-Key.",
+                    f"“{entry[:80]}” is no secret that this server has. Name a field"
+                    f" ({', '.join(_WHOLE)}) or one of its entries, as in static_headers.X-Key.",
                     field=SAYS,
                 )
 
     def _cleared(self, field: str) -> set[str]:
-        """The entries of a field that are to be cleared. Raises `InvalidInput` where one is sent as well."""
+        """The entries of a field that are to be cleared. Raises `InvalidInput` where one is sent as
+        well."""
         return {entry.partition(".")[2] for entry in self._clear if entry.startswith(f"{field}.")}
 
     def _refuse_both(self, field: str, value: object) -> None:
-        if value not in (None, "", [], {}) and not (isinstance(value, str) and looks_masked_url(value)):
+        if value not in (None, "", [], {}) and not (
+            isinstance(value, str) and looks_masked_url(value)
+        ):
             raise InvalidInput("This is sent and cleared at once. Do one of both.", field=field)
 
     def _settle_url(self, name: str) -> None:
@@ -179,7 +221,9 @@ class _Change:
             if self._row is not None:
                 del self.fields[name]
         elif looks_masked_url(value):
-            same = looks_masked(value) or (self._row is not None and origin_of(value) == hint(self._row, name))
+            same = looks_masked(value) or (
+                self._row is not None and origin_of(value) == hint(self._row, name)
+            )
             if not (self._stored[name] and same):
                 raise _masked(name)
             del self.fields[name]
@@ -206,7 +250,8 @@ class _Change:
             self._refuse_both(field, self.fields.get(field))
             self.fields[field] = {}
             return
-        cleared, stored = self._cleared(field), self._stored[field]
+        cleared = self._cleared(field)
+        stored = self._stored[field]
         if self.fields.get(field) is None:
             self.fields.pop(field, None)
             if not cleared:
@@ -218,7 +263,9 @@ class _Change:
             known = name if name in stored else spelled.get(name.casefold())
             if known in cleared:
                 if value and value is not KEPT and not looks_masked(value):
-                    raise InvalidInput("An entry is sent and cleared at once. Do one of both.", field=field)
+                    raise InvalidInput(
+                        "An entry is sent and cleared at once. Do one of both.", field=field
+                    )
             elif value is KEPT:
                 found[name] = value
             elif not value or looks_masked(value):
@@ -237,7 +284,8 @@ class _Change:
             self._refuse_both("env_vars", self.fields.get("env_vars"))
             self.fields["env_vars"] = []
             return
-        cleared, stored = self._cleared("env_vars"), self._stored["env_vars"]
+        cleared = self._cleared("env_vars")
+        stored = self._stored["env_vars"]
         if self.fields.get("env_vars") is None:
             self.fields.pop("env_vars", None)
             if not cleared or self._row is None:
@@ -246,14 +294,19 @@ class _Change:
                 {"name": v.name, "scope": v.scope, "description": v.description, "value": KEPT}
                 for v in self._row.variables
             ]
-        self.fields["env_vars"] = [self._variable(dict(e), cleared, stored) for e in self.fields["env_vars"]]
+        self.fields["env_vars"] = [
+            self._variable(dict(e), cleared, stored) for e in self.fields["env_vars"]
+        ]
 
     @staticmethod
     def _variable(entry: dict[str, Any], cleared: set[str], stored: list[str]) -> dict[str, Any]:
-        name, value = entry["name"], entry.get("value")
+        name = entry["name"]
+        value = entry.get("value")
         if name in cleared:
             if value and value is not KEPT and not looks_masked(value):
-                raise InvalidInput("An entry is sent and cleared at once. Do one of both.", field="env_vars")
+                raise InvalidInput(
+                    "An entry is sent and cleared at once. Do one of both.", field="env_vars"
+                )
             entry["value"] = None
         elif entry.get("scope") == Scope.USER.value:
             entry["value"] = None
@@ -267,13 +320,16 @@ class _Change:
     def _settle_credentials(self, *, as_change: bool) -> None:
         if "credentials" in self._clear:
             self._refuse_both("credentials", self.fields.get("credentials"))
-            self.fields["credentials"] = None if as_change else dict.fromkeys(self._stored["credentials"])
+            self.fields["credentials"] = (
+                None if as_change else dict.fromkeys(self._stored["credentials"])
+            )
             return
         cleared = self._cleared("credentials")
         sent = self.fields.pop("credentials", None)
         found: dict[str, Any] = dict.fromkeys(sorted(cleared))
         for name, value in (sent or {}).items():
-            where, masked = f"credentials.{name}", isinstance(value, str) and looks_masked(value)
+            where = f"credentials.{name}"
+            masked = isinstance(value, str) and looks_masked(value)
             if value is None and name in _NO_SECRETS:
                 found[name] = None
             elif value in (None, "") or masked:
@@ -293,7 +349,11 @@ def _same(sent: object, stored: str | None) -> bool:
 
 def _as_kept(entry: dict[str, Any], stored: Mapping[str, str]) -> dict[str, Any]:
     is_global = (entry.get("scope") or Scope.GLOBAL.value) == Scope.GLOBAL.value
-    return {**entry, "value": KEPT} if is_global and _same(entry.get("value"), stored.get(entry["name"])) else entry
+    return (
+        {**entry, "value": KEPT}
+        if is_global and _same(entry.get("value"), stored.get(entry["name"]))
+        else entry
+    )
 
 
 def _listing_aside(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +362,7 @@ def _listing_aside(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _masked(field: str) -> InvalidInput:
     return InvalidInput(
-        "This looks like a masked value, and nothing is stored that it could stand for. Send the value itself.",
+        "This looks like a masked value, and nothing is stored that it could stand for. Send the"
+        " value itself.",
         field=field,
     )

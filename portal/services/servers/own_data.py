@@ -1,4 +1,5 @@
-"""Where a person's own values, keys and connections stand: stored for servers one may use, removed from all."""
+"""Where a person's own values, keys and connections stand: stored for servers one may use, removed
+from all."""
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -12,7 +13,8 @@ from portal.store.models import Server, UserCredential, UserVariable
 
 
 def find_place(session: Session, principal: Principal, server_id: str, action: Action) -> Server:
-    """The server, if the caller may do `action` with what is their own there; few then look at its parts.
+    """The server, if the caller may do `action` with what is their own there; few then look at its
+    parts.
 
     Raises as `queries.find_server` does, and `InvalidRequest` for a key that belongs to nobody.
     """
@@ -23,15 +25,21 @@ def find_place(session: Session, principal: Principal, server_id: str, action: A
 
 
 def find_held(session: Session, principal: Principal, server_id: str, action: Action) -> Server:
-    """As `find_place`, and also a server that the caller may not use any more, as long as something of theirs is there.
+    """As `find_place`, and also a server that the caller may not use any more, as long as something
+    of theirs is there.
 
-    They know of it, since they stored that. To all others such a server looks as if it were missing.
+    They know of it, since they stored that. To all others such a server looks as if it were
+    missing.
     """
     try:
         return find_place(session, principal, server_id, action)
     except (Forbidden, NotFound):
         row = queries.by_reference(session, server_id)
-        if row is None or not authz.may(principal, Action.CREDENTIAL_FORGET) or not _holds(session, principal, row):
+        if (
+            row is None
+            or not authz.may(principal, Action.CREDENTIAL_FORGET)
+            or not _holds(session, principal, row)
+        ):
             raise
         return row
 
@@ -39,12 +47,16 @@ def find_held(session: Session, principal: Principal, server_id: str, action: Ac
 def require_person(principal: Principal) -> None:
     """Raise `InvalidRequest` for a key that belongs to nobody."""
     if principal.user_id is None:
-        raise InvalidRequest("This key belongs to nobody, so nothing is stored for it.", field="user_id")
+        raise InvalidRequest(
+            "This key belongs to nobody, so nothing is stored for it.", field="user_id"
+        )
 
 
 def _holds(session: Session, principal: Principal, row: Server) -> bool:
     value, credential = (
-        select(kind.user_id).where(kind.user_id == principal.user_id, kind.server_id == row.server_id).exists()
+        select(kind.user_id)
+        .where(kind.user_id == principal.user_id, kind.server_id == row.server_id)
+        .exists()
         for kind in (UserVariable, UserCredential)
     )
     return bool(session.scalar(select(or_(value, credential))))

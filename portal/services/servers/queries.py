@@ -1,4 +1,5 @@
-"""Reading servers with all that a decision or a view needs, in a number of queries that does not grow with them."""
+"""Reading servers with all that a decision or a view needs, in a number of queries that does not
+grow with them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,7 +8,18 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, case, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session, selectinload
 
 from portal import authorization as authz
@@ -30,9 +42,13 @@ from portal.store.models import (
     now,
 )
 
-# One statement for each, however many rows; the databases take this many parameters (the usual chunk is 500 rows).
+# One statement for each, however many rows; the databases take this many parameters (the usual
+# chunk is 500 rows).
 _CHUNK = 30_000
-PARTS = (selectinload(Server.secrets, chunksize=_CHUNK), selectinload(Server.variables, chunksize=_CHUNK))
+PARTS = (
+    selectinload(Server.secrets, chunksize=_CHUNK),
+    selectinload(Server.variables, chunksize=_CHUNK),
+)
 
 
 class GroupRef(NamedTuple):
@@ -43,25 +59,40 @@ class GroupRef(NamedTuple):
 
 
 def find_server(
-    session: Session, principal: Principal, reference: str, action: Action, *, lock: bool = False, parts: bool = True
+    session: Session,
+    principal: Principal,
+    reference: str,
+    action: Action,
+    *,
+    lock: bool = False,
+    parts: bool = True,
 ) -> ServerFacts:
-    """The server with this id, name or alias, if `principal` may do `action` to it; its `parts` read at once.
+    """The server with this id, name or alias, if `principal` may do `action` to it; its `parts`
+    read at once.
 
-    Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server exists or not, so
-    that ids cannot be guessed; and `LookOnly` for those who see it.
+    Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server
+    exists or not, so that ids cannot be guessed; and `LookOnly` for those who see it.
     """
     query = select(Server).where(is_called(reference))
     # An id goes before a name, so that nobody can shadow a server by naming theirs like its id.
-    query = query.order_by((Server.server_id == reference).desc()).limit(1).options(*(PARTS if parts else ()))
+    query = (
+        query.order_by((Server.server_id == reference).desc())
+        .limit(1)
+        .options(*(PARTS if parts else ()))
+    )
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
     server = (
-        ServerFacts(row, frozenset(g.access_group_id for g in groups_of(session, [row])[row.server_id]))
+        ServerFacts(
+            row, frozenset(g.access_group_id for g in groups_of(session, [row])[row.server_id])
+        )
         if row
         else None
     )
     if server is None or not authz.may_see(principal, server):
         if authz.has_admin_view(principal):
-            raise NotFound(f"MCP Server not found, passed server_id={reference[:64]}", field="server_id")
+            raise NotFound(
+                f"MCP Server not found, passed server_id={reference[:64]}", field="server_id"
+            )
         raise Forbidden("There is no such MCP server, or you may not use it.")
     if not authz.may(principal, action, server):
         raise LookOnly(authz.refusal(action))
@@ -70,15 +101,21 @@ def find_server(
 
 def is_called(reference: str) -> ColumnElement[bool]:
     """Whether a server has this id, name or alias."""
-    return or_(Server.server_id == reference, Server.alias == reference, Server.server_name == reference)
+    return or_(
+        Server.server_id == reference, Server.alias == reference, Server.server_name == reference
+    )
 
 
 def facts(session: Session, row: Server) -> ServerFacts:
     """What decisions about `row` need to know."""
-    return ServerFacts(row, frozenset(group.access_group_id for group in groups_of(session, [row])[row.server_id]))
+    return ServerFacts(
+        row, frozenset(group.access_group_id for group in groups_of(session, [row])[row.server_id])
+    )
 
 
-def names_known_to(principal: Principal) -> tuple[ColumnElement[str | None], ColumnElement[str | None]]:
+def names_known_to(
+    principal: Principal,
+) -> tuple[ColumnElement[str | None], ColumnElement[str | None]]:
     """The columns name and alias of a server, null where the caller may not see it (any more)."""
     seen = authz.visible_servers(principal)
     return case((seen, Server.server_name)), case((seen, Server.alias))
@@ -106,7 +143,9 @@ def teams_of(session: Session, rows: Iterable[Server]) -> dict[str, list[dict[st
     """The teams that are granted each server, directly or through a group, sorted by name."""
     ids = [row.server_id for row in rows]
     found: dict[str, list[dict[str, str]]] = {server_id: [] for server_id in ids}
-    for server_id, team_id, alias in sorted(read(session, _TEAMS, ids=ids), key=lambda r: (r[2].casefold(), r[1])):
+    for server_id, team_id, alias in sorted(
+        read(session, _TEAMS, ids=ids), key=lambda r: (r[2].casefold(), r[1])
+    ):
         found[str(server_id)].append({"team_id": team_id, "team_alias": alias})
     return found
 
@@ -130,8 +169,8 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 
 
 def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
-    """The parts of each server that somebody may be shown, as plain rows: its credentials are not read, only where a
-    token is exchanged."""
+    """The parts of each server that somebody may be shown, as plain rows: its credentials are not
+    read, only where a token is exchanged."""
     found: dict[str, tuple[list[Any], list[Any]]] = {row.server_id: ([], []) for row in rows}
     for kind, statement in enumerate((_SECRETS, _VARIABLES)):
         for part in read(session, statement, ids=list(found)).all():
@@ -156,16 +195,21 @@ _SECRETS = (
 )
 _VARIABLES = (
     select(
-        ServerVariable.server_id, ServerVariable.name, ServerVariable.scope, ServerVariable.description,
-        ServerVariable.sealed, ServerVariable.bound,
+        ServerVariable.server_id,
+        ServerVariable.name,
+        ServerVariable.scope,
+        ServerVariable.description,
+        ServerVariable.sealed,
+        ServerVariable.bound,
     )
     .where(ServerVariable.server_id.in_(_IDS))
     .order_by(ServerVariable.position)
-)  # fmt: skip
+)
 
 
 def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) -> frozenset[str]:
-    """The BYOK servers among `rows` for which the caller has stored a key that can still be read."""
+    """The BYOK servers among `rows` for which the caller has stored a key that can still be
+    read."""
     ids = [row.server_id for row in rows if row.is_byok]
     if not ids or principal.user_id is None:
         return frozenset()
@@ -175,30 +219,38 @@ def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) ->
 
 
 _KEYS = select(UserCredential.server_id, UserCredential.sealed).where(
-    UserCredential.user_id == bindparam("user_id"), UserCredential.kind == "byok", UserCredential.server_id.in_(_IDS)
+    UserCredential.user_id == bindparam("user_id"),
+    UserCredential.kind == "byok",
+    UserCredential.server_id.in_(_IDS),
 )
 
 
 def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> dict[str, str]:
-    """How the caller's connection to each OAuth server among `rows` stands, in one query: `connect`, `expired`,
-    `more_rights` or `connected`. Servers that ask nobody to sign in are left out."""
+    """How the caller's connection to each OAuth server among `rows` stands, in one query:
+    `connect`, `expired`, `more_rights` or `connected`. Servers that ask nobody to sign in are left
+    out."""
     ids = [row.server_id for row in rows if needs_a_person(row)]
     if not ids:
         return {}
     mine = (UserCredential.user_id == principal.user_id, UserCredential.kind == KIND)
     query = select(UserCredential).where(*mine, UserCredential.server_id.in_(ids))
-    vault, at, found = runtime_of(session).vault, now(), dict.fromkeys(ids, "connect")
+    vault = runtime_of(session).vault
+    at = now()
+    found = dict.fromkeys(ids, "connect")
     for credential in session.scalars(query):
         if vault.knows_key_of(credential.sealed):
             lacks = credential.reconnect_because == MORE_RIGHTS
             usable = is_usable(credential, at)
-            found[credential.server_id] = "expired" if not usable else MORE_RIGHTS if lacks else "connected"
+            found[credential.server_id] = (
+                "expired" if not usable else MORE_RIGHTS if lacks else "connected"
+            )
     return found
 
 
 @dataclass(frozen=True)
 class RequiredVariable:
-    """A variable the caller must supply, and since when they have; a value whose key is lost counts as not set."""
+    """A variable the caller must supply, and since when they have; a value whose key is lost counts
+    as not set."""
 
     name: str
     description: str | None
@@ -206,14 +258,18 @@ class RequiredVariable:
     updated_at: datetime | None
 
 
-def required_of(session: Session, principal: Principal, ids: Iterable[str]) -> dict[str, tuple[RequiredVariable, ...]]:
+def required_of(
+    session: Session, principal: Principal, ids: Iterable[str]
+) -> dict[str, tuple[RequiredVariable, ...]]:
     """The required variables of servers, in one query."""
     vault = runtime_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
     rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(ids))
     for server_id, name, description, sealed, updated_at in rows.all():
         is_set = sealed is not None and vault.knows_key_of(sealed)
-        found[server_id].append(RequiredVariable(name, description, is_set, updated_at if is_set else None))
+        found[server_id].append(
+            RequiredVariable(name, description, is_set, updated_at if is_set else None)
+        )
     return {server_id: tuple(variables) for server_id, variables in found.items()}
 
 
@@ -224,34 +280,46 @@ _OWN_VALUE = and_(
 )
 _REQUIRED_OF = (
     select(
-        ServerVariable.server_id, ServerVariable.name, ServerVariable.description, UserVariable.sealed,
+        ServerVariable.server_id,
+        ServerVariable.name,
+        ServerVariable.description,
+        UserVariable.sealed,
         UserVariable.updated_at,
     )
     .outerjoin(UserVariable, _OWN_VALUE)
     .where(ServerVariable.is_required, ServerVariable.server_id.in_(_IDS))
     .order_by(ServerVariable.server_id, ServerVariable.position)
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=256)
-def required_within(seen: Horizon) -> Select[str, str | None, str | None, str, str | None, bytes | None]:
-    """The statement for each required variable of all servers that are shown: server, name and alias, the variable's
-    name and description, and what `user_id` has sealed for it; by the names of the servers."""
+def required_within(
+    seen: Horizon,
+) -> Select[str, str | None, str | None, str, str | None, bytes | None]:
+    """The statement for each required variable of all servers that are shown: server, name and
+    alias, the variable's name and description, and what `user_id` has sealed for it; by the names
+    of the servers."""
     return (
         select(
-            Server.server_id, Server.server_name, Server.alias, ServerVariable.name, ServerVariable.description,
+            Server.server_id,
+            Server.server_name,
+            Server.alias,
+            ServerVariable.name,
+            ServerVariable.description,
             UserVariable.sealed,
         )
         .join(ServerVariable, ServerVariable.server_id == Server.server_id)
         .outerjoin(UserVariable, _OWN_VALUE)
         .where(authz.visible_within(seen), ServerVariable.is_required)
         .order_by(Server.sort_key, Server.server_id, ServerVariable.position)
-    )  # fmt: skip
+    )
 
 
 def counting(condition: ColumnElement[bool], most: int) -> Select[int]:
     """How many servers meet a condition, counting no further than `most`."""
-    return select(func.count()).select_from(select(Server.server_id).where(condition).limit(most).subquery())
+    return select(func.count()).select_from(
+        select(Server.server_id).where(condition).limit(most).subquery()
+    )
 
 
 def shows_parts(principal: Principal) -> bool:
@@ -267,7 +335,9 @@ def reads_verbatim(principal: Principal) -> bool:
 def by_reference(session: Session, reference: str) -> Server | None:
     """The server with this id, else alias or name; no decision is taken."""
     order = (Server.server_id == reference).desc()
-    return session.scalar(select(Server).where(is_called(reference)).order_by(order).limit(1).options(*PARTS))
+    return session.scalar(
+        select(Server).where(is_called(reference)).order_by(order).limit(1).options(*PARTS)
+    )
 
 
 def prefix_of(row: Server) -> str:

@@ -1,4 +1,5 @@
-"""What is said of stored secrets that a change moves: to who asks, on the record, and to a reviewer."""
+"""What is said of stored secrets that a change moves: to who asks, on the record, and to a
+reviewer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ _AT_COMMAND = (COMMAND, COMMAND_LINE)
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of stored secrets: which moved or, where `keep` is False, were forgotten, and what else ended."""
+    """What became of stored secrets: which moved or, where `keep` is False, were forgotten, and
+    what else ended."""
 
     keep: bool | None = None
     moved: tuple[Moved, ...] = ()
@@ -36,7 +38,11 @@ class Settled:
         """The same as the API says it; empty where nothing became of anything."""
         said: dict[str, object] = {}
         if self.moved:
-            said |= {"keep_credentials": self.keep, "secrets": as_json(self.moved), "people": self.people}
+            said |= {
+                "keep_credentials": self.keep,
+                "secrets": as_json(self.moved),
+                "people": self.people,
+            }
         if self.dropped:
             said["dropped"] = list(self.dropped)
         if self.disconnected:
@@ -53,13 +59,17 @@ class Settled:
         if self.dropped:
             said.append(f"Forgotten with the old way of signing in: {', '.join(self.dropped)}.")
         if self.disconnected:
-            said.append(f"Sign-ins that ended, as they were made for what was there before: {self.disconnected}.")
+            said.append(
+                "Sign-ins that ended, as they were made for what was there before:"
+                f" {self.disconnected}."
+            )
         return " ".join(said)
 
 
 @dataclass(frozen=True)
 class Going:
-    """Where a secret goes, as a review shows it; `before` is where it went, for a stored one that would move.
+    """Where a secret goes, as a review shows it; `before` is where it went, for a stored one that
+    would move.
 
     `is_own_host`: whether that is the host of the server itself.
     """
@@ -84,19 +94,25 @@ class Address:
 
 
 def addresses(session: Session, row: Server) -> tuple[Address, ...]:
-    """Where a server's definition leads, address by address, whoever may read the addresses themselves."""
+    """Where a server's definition leads, address by address, whoever may read the addresses
+    themselves."""
     return addresses_among(origins_of(runtime_of(session).vault, row, row.secrets), row.address)
 
 
 def addresses_among(origins: Mapping[str, str], own: str | None) -> tuple[Address, ...]:
     """The same of `origins` by field; `own` is the address of the server itself."""
     host = _host_of(own)
-    return tuple(Address(name, label_of(name), origin, _host_of(origin) == host) for name, origin in origins.items())
+    return tuple(
+        Address(name, label_of(name), origin, _host_of(origin) == host)
+        for name, origin in origins.items()
+    )
 
 
 def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple[Going, ...]:
-    """Where each secret of a server goes, or would go as it stands in `row`; `moves` are those that were elsewhere."""
-    route, before = route_of(session, row), {(m.secret, m.after): m for m in moves}
+    """Where each secret of a server goes, or would go as it stands in `row`; `moves` are those that
+    were elsewhere."""
+    route = route_of(session, row)
+    before = {(m.secret, m.after): m for m in moves}
     names = [secret_name(s) for s in row.secrets]
     names += [f"env_vars.{v.name}" for v in row.variables if v.sealed is not None]
     found: dict[tuple[str, str], Going] = {}
@@ -106,12 +122,16 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
             move = before.pop((name, to), None)
             own = part in _AT_COMMAND or _host_of(to) in (None, _host_of(route.address))
             found.setdefault((name, to), Going(name, to, move.before if move else "", own))
-    rest = (Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address)) for m in before.values())
+    rest = (
+        Going(name_of(m), m.after, m.before, _host_of(m.after) == _host_of(route.address))
+        for m in before.values()
+    )
     return tuple(sorted((*found.values(), *rest), key=lambda g: (g.is_own_host, g.secret)))
 
 
 def _host_of(origin: str | None) -> str | None:
-    """The host of an origin in one spelling; None for what is no origin, as where discovery decides."""
+    """The host of an origin in one spelling; None for what is no origin, as where discovery
+    decides."""
     return urlsplit(destinations.canonical(origin)).hostname
 
 
@@ -121,25 +141,46 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
     if settled.moved:
         action = "secrets moved" if settled.keep else "secrets forgotten"
         audit.record(
-            session, principal, action, *target, name=row.server_name, keep_credentials=bool(settled.keep),
-            secrets=as_json(settled.moved), people=settled.people,
-        )  # fmt: skip
+            session,
+            principal,
+            action,
+            *target,
+            name=row.server_name,
+            keep_credentials=bool(settled.keep),
+            secrets=as_json(settled.moved),
+            people=settled.people,
+        )
     if settled.dropped:
         audit.record(
-            session, principal, "credentials dropped", *target, name=row.server_name, secrets=list(settled.dropped),
+            session,
+            principal,
+            "credentials dropped",
+            *target,
+            name=row.server_name,
+            secrets=list(settled.dropped),
             because="another way of signing in",
-        )  # fmt: skip
+        )
     if settled.disconnected:
         audit.record(
-            session, principal, "connections ended", *target, name=row.server_name, people=settled.disconnected,
+            session,
+            principal,
+            "connections ended",
+            *target,
+            name=row.server_name,
+            people=settled.disconnected,
             because="what they were made for changed",
-        )  # fmt: skip
+        )
 
 
 def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
     """Moves as the API and the audit name them."""
     return [
-        {"secret": m.secret, "from": m.before, "to": m.after, **({"people": m.people} if m.people else {})}
+        {
+            "secret": m.secret,
+            "from": m.before,
+            "to": m.after,
+            **({"people": m.people} if m.people else {}),
+        }
         for m in moves
     ]
 
@@ -158,22 +199,30 @@ def name_of(move: Moved) -> str:
     """What a secret is called where people read it; those of people by their number."""
     who = "1 person" if move.people == 1 else f"{move.people} people"
     called = {
-        "people.values": f"the values of {who}", "people.keys": f"the keys of {who}",
-        "people.connections": f"the sign-ins of {who}", "client_registration": "the portal’s client registration",
+        "people.values": f"the values of {who}",
+        "people.keys": f"the keys of {who}",
+        "people.connections": f"the sign-ins of {who}",
+        "client_registration": "the portal’s client registration",
         "args": "the arguments",
-    }  # fmt: skip
+    }
     return called.get(move.secret, move.secret)
 
 
-def refusal(moves: tuple[Moved, ...], sent: Iterable[str], people: int, *, why: str = "") -> Conflict:
+def refusal(
+    moves: tuple[Moved, ...], sent: Iterable[str], people: int, *, why: str = ""
+) -> Conflict:
     """The `Conflict` that names each secret that would move, with the remedy."""
     why = why or (
-        "Send new values for each, or say keep_credentials: true to let them go along, or false to forget them."
+        "Send new values for each, or say keep_credentials: true to let them go along, or false to"
+        " forget them."
     )
     return Conflict(
-        f"Stored secrets would be sent to another host: {words(moves)}. {why}", code="credentials_would_move",
-        field=destinations.field_at_fault(moves, sent), secrets=as_json(moves), people=people,
-    )  # fmt: skip
+        f"Stored secrets would be sent to another host: {words(moves)}. {why}",
+        code="credentials_would_move",
+        field=destinations.field_at_fault(moves, sent),
+        secrets=as_json(moves),
+        people=people,
+    )
 
 
 def secret_name(secret: ServerSecret) -> str:

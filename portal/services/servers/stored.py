@@ -24,7 +24,8 @@ class StoredVariable:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the form needs to know of what is stored: names, origins, states, and when it was set (UTC)."""
+    """What the form needs to know of what is stored: names, origins, states, and when it was set
+    (UTC)."""
 
     view: ServerView
     origins: Mapping[str, str]
@@ -43,7 +44,10 @@ def stored_of(session: Session, principal: Principal, row: Server) -> Stored:
         origins={s.field: s.hint or "" for s in secrets if s.field in URL_FIELDS},
         headers={s.name: tuple(s.refers_to) for s in secrets if s.field == "static_headers"},
         env=tuple(s.name for s in secrets if s.field == "env"),
-        variables=tuple(StoredVariable(v.name, v.scope, v.description, v.sealed is not None) for v in row.variables),
+        variables=tuple(
+            StoredVariable(v.name, v.scope, v.description, v.sealed is not None)
+            for v in row.variables
+        ),
         set_at={s.name if s.field == "credentials" else s.field: s.updated_at for s in secrets},
         args_stored=any(s.field == "args" for s in secrets),
     )

@@ -1,12 +1,14 @@
 """What servers offer, compared with what was accepted of it.
 
-The first sight of a server's tools is taken as accepted (trust on first use): by whoever looked, the portal's worker
-included. From then on a tool whose hash is another is a change that waits for an Admin. Only sights of the portal
-itself and of Admins count; what Members' clients list is compared with nothing.
+The first sight of a server's tools is taken as accepted (trust on first use): by whoever looked,
+the portal's worker included. From then on a tool whose hash is another is a change that waits for
+an Admin. Only sights of the portal itself and of Admins count; what Members' clients list is
+compared with nothing.
 
-Where people reach a server with values of their own (variables, a key, a sign-in), lists may differ by person. There
-a tool that is missing says nothing, and a new one counts only where an Admin saw it; a tool whose definition is another
-counts always. A tool that the server's allow-list leaves out is kept `aside`: nobody can call it, so it asks nobody.
+Where people reach a server with values of their own (variables, a key, a sign-in), lists may differ
+by person. There a tool that is missing says nothing, and a new one counts only where an Admin saw
+it; a tool whose definition is another counts always. A tool that the server's allow-list leaves out
+is kept `aside`: nobody can call it, so it asks nobody.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,7 +39,8 @@ _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 @dataclass(frozen=True)
 class Entry:
-    """A tool as it was seen: its own name, the hash of its whole definition, and what is kept of that."""
+    """A tool as it was seen: its own name, the hash of its whole definition, and what is kept of
+    that."""
 
     name: str
     sha256: str
@@ -46,7 +49,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Subject:
-    """The server a list is asked of, as it was then: an answer that comes after an edit is of another server."""
+    """The server a list is asked of, as it was then: an answer that comes after an edit is of
+    another server."""
 
     server_id: str
     incarnation: str
@@ -57,25 +61,33 @@ class Subject:
     def is_unchanged(self) -> Any:
         """The condition on `Server` that it is still the same."""
         return exists().where(
-            Server.server_id == self.server_id, Server.incarnation == self.incarnation, Server.version == self.version
+            Server.server_id == self.server_id,
+            Server.incarnation == self.incarnation,
+            Server.version == self.version,
         )
 
 
 def subject_of(row: Server) -> Subject:
     """What a comparison needs to know of a server; taken before the upstream is asked."""
-    personal = row.is_byok or row.auth_type in _OAUTH or any(v.scope == Scope.USER for v in row.variables)
-    return Subject(row.server_id, row.incarnation, row.version, personal, frozenset(row.allowed_tools))
+    personal = (
+        row.is_byok or row.auth_type in _OAUTH or any(v.scope == Scope.USER for v in row.variables)
+    )
+    return Subject(
+        row.server_id, row.incarnation, row.version, personal, frozenset(row.allowed_tools)
+    )
 
 
 def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
-    """The tools of a list by the name they are kept under; one of a name that was there before gets a number."""
+    """The tools of a list by the name they are kept under; one of a name that was there before gets
+    a number."""
     found: dict[str, Entry] = {}
     left = _MOST_BYTES
     for tool in tools:
         definition = definition_diff.definition_of(tool.wire)
         kept = definition_diff.kept_of(definition, left)
         left -= len(definition_diff.canonical(kept))
-        key, number = _key_of(tool.name), 1
+        key = _key_of(tool.name)
+        number = 1
         while key in found:
             number += 1
             key = f"{_key_of(tool.name)} ({number})"
@@ -83,18 +95,31 @@ def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
     return found
 
 
-def is_news(session: Session, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool) -> bool:
+def is_news(
+    session: Session, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool
+) -> bool:
     """Whether `compare` would write anything; reads only."""
-    first_at = session.scalar(select(ToolSight.first_at).where(ToolSight.server_id == subject.server_id))
-    return first_at is None or next(_news(_rows(session, subject), entries, subject, by_admin), None) is not None
+    first_at = session.scalar(
+        select(ToolSight.first_at).where(ToolSight.server_id == subject.server_id)
+    )
+    return (
+        first_at is None
+        or next(_news(_rows(session, subject), entries, subject, by_admin), None) is not None
+    )
 
 
 def compare(
-    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool
+    session: Session,
+    principal: Principal,
+    subject: Subject,
+    entries: Mapping[str, Entry],
+    *,
+    by_admin: bool,
 ) -> None:
     """Take down what differs from what was accepted; the first time, accept all of it.
 
-    Begins with a write, and with one to the same row for everybody, so that two sights come one after the other.
+    Begins with a write, and with one to the same row for everybody, so that two sights come one
+    after the other.
     """
     sight = _claim(session, subject)
     if sight is None:
@@ -102,7 +127,14 @@ def compare(
     if sight.first_at is None:
         sight.first_at, sight.first_by = now(), principal.signature
         _take_over(session, principal, subject.server_id, entries)
-        audit.record(session, principal, "tool definitions first seen", "server", subject.server_id, tools=len(entries))
+        audit.record(
+            session,
+            principal,
+            "tool definitions first seen",
+            "server",
+            subject.server_id,
+            tools=len(entries),
+        )
     else:
         _note(session, principal, subject, entries, by_admin)
     session.flush()
@@ -115,7 +147,10 @@ def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
 
 _COUNTS = (
     select(AcceptedTool.server_id, func.count())
-    .where(AcceptedTool.state.in_(WAITING), AcceptedTool.server_id.in_(bindparam("ids", expanding=True)))
+    .where(
+        AcceptedTool.state.in_(WAITING),
+        AcceptedTool.server_id.in_(bindparam("ids", expanding=True)),
+    )
     .group_by(AcceptedTool.server_id)
 )
 
@@ -125,20 +160,32 @@ def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:
 
     False where somebody did `not_since` that time, or the server was edited or deleted meanwhile.
     """
-    return _claim(session, subject, or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since)) is not None
+    return (
+        _claim(
+            session,
+            subject,
+            or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since),
+        )
+        is not None
+    )
 
 
-def remember_probe(session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]) -> None:
+def remember_probe(
+    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]
+) -> None:
     """Keep what a reviewer was shown of a submission, for the moment it is approved."""
     sight = _claim(session, subject)
     if sight is not None:
-        tools = {key: {"name": e.name, "sha256": e.sha256, "kept": e.kept} for key, e in entries.items()}
+        tools = {
+            key: {"name": e.name, "sha256": e.sha256, "kept": e.kept} for key, e in entries.items()
+        }
         sight.probed = {"version": subject.version, "by": principal.signature, "tools": tools}
         session.flush()
 
 
 def accept_probed(session: Session, principal: Principal, row: Server) -> dict[str, str]:
-    """Accept the tools that were probed of exactly this version of a submission: their hashes, none without a probe."""
+    """Accept the tools that were probed of exactly this version of a submission: their hashes, none
+    without a probe."""
     sight = session.get(ToolSight, row.server_id)
     if sight is None or sight.probed is None:
         return {}
@@ -153,11 +200,15 @@ def accept_probed(session: Session, principal: Principal, row: Server) -> dict[s
     return {key: entry.sha256 for key, entry in entries.items()}
 
 
-def _claim(session: Session, subject: Subject, *conditions: ColumnElement[bool]) -> ToolSight | None:
-    """The row of the server's sights, locked; None where the server was edited or deleted meanwhile, or where the row
-    does not meet the conditions."""
+def _claim(
+    session: Session, subject: Subject, *conditions: ColumnElement[bool]
+) -> ToolSight | None:
+    """The row of the server's sights, locked; None where the server was edited or deleted
+    meanwhile, or where the row does not meet the conditions."""
     mine = ToolSight.server_id == subject.server_id
-    touch = update(ToolSight).where(mine, subject.is_unchanged(), *conditions).values(compared_at=now())
+    touch = (
+        update(ToolSight).where(mine, subject.is_unchanged(), *conditions).values(compared_at=now())
+    )
     for _ in range(2):
         if session.scalar(touch.returning(ToolSight.server_id)) is not None:
             return session.get(ToolSight, subject.server_id, populate_existing=True)
@@ -176,25 +227,37 @@ def _claim(session: Session, subject: Subject, *conditions: ColumnElement[bool])
 def _rows(session: Session, subject: Subject, *, lock: bool = False) -> dict[str, AcceptedTool]:
     query = select(AcceptedTool).where(AcceptedTool.server_id == subject.server_id)
     if lock:  # in one order, so that nobody waits for one another in a circle
-        query = query.order_by(AcceptedTool.tool_name).with_for_update().execution_options(populate_existing=True)
+        query = (
+            query.order_by(AcceptedTool.tool_name)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
     return {row.tool_name: row for row in session.scalars(query)}
 
 
-def _take_over(session: Session, principal: Principal, server_id: str, entries: Mapping[str, Entry]) -> None:
+def _take_over(
+    session: Session, principal: Principal, server_id: str, entries: Mapping[str, Entry]
+) -> None:
     at = now()
     session.add_all(
         AcceptedTool(
-            server_id=server_id, tool_name=key, state="same", accepted_hash=entry.sha256, accepted=entry.kept,
-            accepted_by=principal.signature, accepted_at=at,
+            server_id=server_id,
+            tool_name=key,
+            state="same",
+            accepted_hash=entry.sha256,
+            accepted=entry.kept,
+            accepted_by=principal.signature,
+            accepted_at=at,
         )
         for key, entry in entries.items()
-    )  # fmt: skip
+    )
 
 
 def _news(
     rows: Mapping[str, AcceptedTool], entries: Mapping[str, Entry], subject: Subject, by_admin: bool
 ) -> Iterator[tuple[str, str]]:
-    """The tools of which something is to be written, each with what became of it; `gone`: added, and away again."""
+    """The tools of which something is to be written, each with what became of it; `gone`: added,
+    and away again."""
     for key, entry in entries.items():
         row = rows.get(key)
         if row is None:
@@ -223,11 +286,17 @@ def _state(subject: Subject, name: str, what: str) -> str:
 
 
 def _note(
-    session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry], by_admin: bool
+    session: Session,
+    principal: Principal,
+    subject: Subject,
+    entries: Mapping[str, Entry],
+    by_admin: bool,
 ) -> None:
-    rows, told = _rows(session, subject, lock=True), dict[str, list[str]]()
+    rows = _rows(session, subject, lock=True)
+    told = dict[str, list[str]]()
     for key, what in list(_news(rows, entries, subject, by_admin)):
-        entry, row = entries.get(key), rows.get(key)
+        entry = entries.get(key)
+        row = rows.get(key)
         told.setdefault(what, []).append(key)
         if row is None:
             row = AcceptedTool(server_id=subject.server_id, tool_name=key)
@@ -240,9 +309,16 @@ def _note(
         row.seen_hash, row.seen = (entry.sha256, entry.kept) if entry and differs else (None, None)
         row.seen_at = now()
     if told:
-        named = {what: [*keys[:_NAMED], *([f"and {len(keys) - _NAMED} more"] if len(keys) > _NAMED else [])]
-                 for what, keys in told.items()}  # fmt: skip
-        audit.record(session, principal, "tool definitions differ", "server", subject.server_id, tools=named)
+        named = {
+            what: [
+                *keys[:_NAMED],
+                *([f"and {len(keys) - _NAMED} more"] if len(keys) > _NAMED else []),
+            ]
+            for what, keys in told.items()
+        }
+        audit.record(
+            session, principal, "tool definitions differ", "server", subject.server_id, tools=named
+        )
 
 
 def _key_of(name: str) -> str:

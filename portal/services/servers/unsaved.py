@@ -1,4 +1,5 @@
-"""A server that is no row of the database: made out of a definition that is only held for a test, or typed in."""
+"""A server that is no row of the database: made out of a definition that is only held for a test,
+or typed in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +13,26 @@ from portal.services.oauth_client import held_definitions
 from portal.services.servers.destinations import write_definition
 from portal.store.models import Server
 
-_OF_THE_ROW = ("server_id", "server_name", "alias", "mcp_access_groups", "version", "keep_credentials")
+_OF_THE_ROW = (
+    "server_id",
+    "server_name",
+    "alias",
+    "mcp_access_groups",
+    "version",
+    "keep_credentials",
+)
 
 
 def load_temporary(session: Session, server_id: str) -> Server | None:
-    """A definition under test that is still held, as a server that is no row. Asks for nobody's rights."""
+    """A definition under test that is still held, as a server that is no row. Asks for nobody's
+    rights."""
     held = held_definitions.held_under(session, server_id)
     if held is None:
         return None
     kept, contents = held
-    return server_of(session, kept.server_id, kept.incarnation, contents["fields"], author=kept.created_by)
+    return server_of(
+        session, kept.server_id, kept.incarnation, contents["fields"], author=kept.created_by
+    )
 
 
 def find_temporary(session: Session, principal: Principal, server_id: str) -> Server | None:
@@ -30,9 +41,15 @@ def find_temporary(session: Session, principal: Principal, server_id: str) -> Se
 
 
 def server_of(
-    session: Session, server_id: str, incarnation: str, fields: Mapping[str, Any], *, author: str | None
+    session: Session,
+    server_id: str,
+    incarnation: str,
+    fields: Mapping[str, Any],
+    *,
+    author: str | None,
 ) -> Server:
-    """The server that JSON `fields` describe: with its parts, sealed as those of a stored one, but in no session."""
+    """The server that JSON `fields` describe: with its parts, sealed as those of a stored one, but
+    in no session."""
     row = Server(server_id=server_id, incarnation=incarnation, created_by=author, updated_by=author)
     for column in Server.__table__.columns:
         if column.default is not None and getattr(row, column.name) is None:

@@ -1,4 +1,5 @@
-"""What leaves the services of a server: the object of the wire format, field by field as the viewer may see it."""
+"""What leaves the services of a server: the object of the wire format, field by field as the viewer
+may see it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,19 +122,57 @@ KIND_OF_FAULT = {
 """What a health reason means, for those who may not learn the host."""
 
 _PLAIN = (
-    "server_id", "server_name", "alias", "description", "instructions", "transport", "auth_type", "command",
-    "tool_name_to_display_name", "tool_name_to_description", "oauth2_flow", "token_validation", "allow_all_keys",
-    "available_on_public_internet", "delegate_auth_to_upstream", "oauth_passthrough", "is_byok",
-    "byok_api_key_help_url", "source_url", "timeout", "approval_status", "submitted_by", "submitted_at", "reviewed_by",
-    "reviewed_at", "review_notes", "created_at", "created_by", "updated_at", "updated_by", "version", "mcp_info",
-    "allowed_tools", "extra_headers", "byok_description",
-)  # fmt: skip
+    "server_id",
+    "server_name",
+    "alias",
+    "description",
+    "instructions",
+    "transport",
+    "auth_type",
+    "command",
+    "tool_name_to_display_name",
+    "tool_name_to_description",
+    "oauth2_flow",
+    "token_validation",
+    "allow_all_keys",
+    "available_on_public_internet",
+    "delegate_auth_to_upstream",
+    "oauth_passthrough",
+    "is_byok",
+    "byok_api_key_help_url",
+    "source_url",
+    "timeout",
+    "approval_status",
+    "submitted_by",
+    "submitted_at",
+    "reviewed_by",
+    "reviewed_at",
+    "review_notes",
+    "created_at",
+    "created_by",
+    "updated_at",
+    "updated_by",
+    "version",
+    "mcp_info",
+    "allowed_tools",
+    "extra_headers",
+    "byok_description",
+)
 _COLUMNS = {
-    **{name: name for name in _PLAIN}, "status": "health_status", "health_check_reason": "health_reason",
-    "last_health_check": "health_checked_at", "health_check_error": "health_error",
-}  # fmt: skip
+    **{name: name for name in _PLAIN},
+    "status": "health_status",
+    "health_check_reason": "health_reason",
+    "last_health_check": "health_checked_at",
+    "health_check_error": "health_error",
+}
 """The column of each field that has one."""
-_BESIDE = (Server.sort_key, Server.incarnation, Server.address, Server.is_public, Server.health_reason)
+_BESIDE = (
+    Server.sort_key,
+    Server.incarnation,
+    Server.address,
+    Server.is_public,
+    Server.health_reason,
+)
 _URLS = ("url", "spec_path", "authorization_url", "token_url", "registration_url")
 _SEALED = (*_URLS, "args", "static_headers", "env")
 _NOTHING: dict[str, Any] = {
@@ -145,19 +184,32 @@ _NOTHING: dict[str, Any] = {
 def view_servers(
     session: Session, principal: Principal, rows: list[Server], *, masked: bool = False
 ) -> list[ServerView]:
-    """The views of `rows`, loaded with their parts where `queries.shows_parts`; `masked` opens nothing, for pages."""
+    """The views of `rows`, loaded with their parts where `queries.shows_parts`; `masked` opens
+    nothing, for pages."""
     shown = shown_fields(principal)
     columns = [column for name, column in _COLUMNS.items() if name in shown]
     values = ([_frozen(getattr(row, column)) for column in columns] for row in rows)
-    parts = {row.server_id: (row.secrets, row.variables) for row in rows} if queries.shows_parts(principal) else None
-    return [ServerView(**found) for found in _objects(session, principal, shown, rows, values, parts, masked=masked)]
+    parts = (
+        {row.server_id: (row.secrets, row.variables) for row in rows}
+        if queries.shows_parts(principal)
+        else None
+    )
+    return [
+        ServerView(**found)
+        for found in _objects(session, principal, shown, rows, values, parts, masked=masked)
+    ]
 
 
-def list_objects(session: Session, principal: Principal, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
-    """`view_servers` for lists: rows of `columns_of` become what the wire carries, with no object in between."""
+def list_objects(
+    session: Session, principal: Principal, rows: Sequence[Row[Any]]
+) -> list[dict[str, Any]]:
+    """`view_servers` for lists: rows of `columns_of` become what the wire carries, with no object
+    in between."""
     parts = queries.parts_of(session, rows) if queries.shows_parts(principal) else None
     servers = cast(Sequence[Server], rows)
-    return list(_objects(session, principal, shown_fields(principal), servers, rows, parts, masked=False))
+    return list(
+        _objects(session, principal, shown_fields(principal), servers, rows, parts, masked=False)
+    )
 
 
 def shown_fields(principal: Principal) -> dict[str, Show]:
@@ -168,23 +220,37 @@ def shown_fields(principal: Principal) -> dict[str, Show]:
 
 def columns_of(shown: Iterable[str]) -> list[ColumnElement[Any]]:
     """What a list reads of a server: the columns of fields that are shown, and what these go by."""
-    return [*(getattr(Server, _COLUMNS[name]).label(name) for name in _COLUMNS if name in shown), *_BESIDE]
+    return [
+        *(getattr(Server, _COLUMNS[name]).label(name) for name in _COLUMNS if name in shown),
+        *_BESIDE,
+    ]
 
 
-def view_server(session: Session, principal: Principal, row: Server, *, masked: bool = False) -> ServerView:
+def view_server(
+    session: Session, principal: Principal, row: Server, *, masked: bool = False
+) -> ServerView:
     """The view of one server."""
     return view_servers(session, principal, [row], masked=masked)[0]
 
 
 def _objects(
-    session: Session, principal: Principal, shown: Mapping[str, Show], rows: Sequence[Server],
-    values: Iterable[Iterable[Any]], parts: Mapping[str, queries.Parts] | None, *, masked: bool,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Each server as it is on the wire, in the order of `ServerView`; `values` begin with the columns shown."""
+    session: Session,
+    principal: Principal,
+    shown: Mapping[str, Show],
+    rows: Sequence[Server],
+    values: Iterable[Iterable[Any]],
+    parts: Mapping[str, queries.Parts] | None,
+    *,
+    masked: bool,
+) -> Iterator[dict[str, Any]]:
+    """Each server as it is on the wire, in the order of `ServerView`; `values` begin with the
+    columns shown."""
     names = [name for name in _COLUMNS if name in shown]
     emptied = {name: value for name, value in _NOTHING.items() if name not in shown}
-    groups, teams = queries.groups_of(session, rows), queries.teams_of(session, rows)
-    held, runtime = queries.keys_held(session, principal, rows), runtime_of(session)
+    groups = queries.groups_of(session, rows)
+    teams = queries.teams_of(session, rows)
+    held = queries.keys_held(session, principal, rows)
+    runtime = runtime_of(session)
     verbatim = queries.reads_verbatim(principal) and not masked
     for row, columns in zip(rows, values, strict=True):
         server_id = row.server_id
@@ -215,7 +281,9 @@ def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
     return {**row.mcp_info, "is_public": False} if row.mcp_info is not None else None
 
 
-def _parts(runtime: Runtime, row: Server, parts: queries.Parts, *, verbatim: bool) -> dict[str, Any]:
+def _parts(
+    runtime: Runtime, row: Server, parts: queries.Parts, *, verbatim: bool
+) -> dict[str, Any]:
     secrets, variables = parts
     opens = verbatim and not runtime.write_only_globals
     route = route_from(runtime.vault, row, secrets) if opens else None
@@ -236,10 +304,15 @@ def _parts(runtime: Runtime, row: Server, parts: queries.Parts, *, verbatim: boo
     return found
 
 
-def _variable(runtime: Runtime, row: Server, variable: ServerVariable, route: Route | None) -> dict[str, Any]:
+def _variable(
+    runtime: Runtime, row: Server, variable: ServerVariable, route: Route | None
+) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": variable.name, "value": None, "scope": variable.scope, "description": variable.description,
-    }  # fmt: skip
+        "name": variable.name,
+        "value": None,
+        "scope": variable.scope,
+        "description": variable.description,
+    }
     if variable.scope == Scope.GLOBAL:
         entry["value"] = (global_of(runtime.vault, row, variable, route) if route else None) or ""
         if route is None:
@@ -257,13 +330,20 @@ def view_health(principal: Principal, row: Server) -> HealthView:
             label, tone = _PER_PERSON  # whether the viewer is signed in is another mark's affair
     message = row.health_error if authz.has_admin_view(principal) else None
     return HealthView(
-        row.health_status, row.health_reason, label, tone, message or KIND_OF_FAULT[reason], row.health_checked_at,
-        row.health_latency_ms, row.protocol_version,
-    )  # fmt: skip
+        row.health_status,
+        row.health_reason,
+        label,
+        tone,
+        message or KIND_OF_FAULT[reason],
+        row.health_checked_at,
+        row.health_latency_ms,
+        row.protocol_version,
+    )
 
 
 def view_masked(session: Session, principal: Principal, row: Server) -> ServerView:
-    """A server for a page: as the API answers it, with every secret masked, for Admins too, and its author's name."""
+    """A server for a page: as the API answers it, with every secret masked, for Admins too, and its
+    author's name."""
     view = view_server(session, principal, row, masked=True)
     author = session.get(User, view.updated_by) if view.updated_by else None
     return replace(view, updated_by=author.display_name or author.email) if author else view

@@ -1,4 +1,5 @@
-"""Changes that wait for a review: tried out on the row and taken back, so that nothing of a live server moves."""
+"""Changes that wait for a review: tried out on the row and taken back, so that nothing of a live
+server moves."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,59 +27,83 @@ _MAY_BE_KEPT = (*URL_FIELDS, "static_headers", "env", "env_vars")
 
 
 def write_change(
-    session: Session, principal: Principal, row: Server, fields: ServerFields, *, keep: bool | None = None
+    session: Session,
+    principal: Principal,
+    row: Server,
+    fields: ServerFields,
+    *,
+    keep: bool | None = None,
 ) -> Settled:
-    """Change a submitted server as its submitter asked, with what holds for them beside the rules for all.
+    """Change a submitted server as its submitter asked, with what holds for them beside the rules
+    for all.
 
-    A stdio server is no submission. Whoever moves the server sends its secrets again; `keep` is what an Admin says
-    about those that would move nevertheless. Raises `Conflict` (`credentials_would_move`).
+    A stdio server is no submission. Whoever moves the server sends its secrets again; `keep` is
+    what an Admin says about those that would move nevertheless. Raises `Conflict`
+    (`credentials_would_move`).
     """
     if (fields.get("transport") if "transport" in fields else row.transport) == Transport.STDIO:
         raise InvalidRequest(
             "Servers that run a command are added by Admins only. Ask one to add yours.",
-            code="stdio_not_allowed", field="transport",
-        )  # fmt: skip
+            code="stdio_not_allowed",
+            field="transport",
+        )
     said = {} if keep is None else {"keep_credentials": keep}
     return change_row(session, principal, row, ServerFields(**{**fields, **said}))  # type: ignore[typeddict-item]
 
 
 def resubmit(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
-    """Change a server that is not live. What people stored while it was is forgotten where it would move; this stands
-    in the record. Raises what `write_change` raises."""
+    """Change a server that is not live. What people stored while it was is forgotten where it would
+    move; this stands in the record. Raises what `write_change` raises."""
     moves = would_move(session, row, fields)
     refuse_own(moves, fields)
     return write_change(session, principal, row, fields, keep=False if moves else None)
 
 
 def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
-    """Raise `Conflict` where a change by a Member moves secrets that belong to the server's definition."""
+    """Raise `Conflict` where a change by a Member moves secrets that belong to the server's
+    definition."""
     own = tuple(m for m in moves if not m.secret.startswith(("people.", "client_registration")))
     if own:
-        raise refusal(own, fields, 0, why="Type headers, variables and credentials again, for the new address.")
+        raise refusal(
+            own,
+            fields,
+            0,
+            why="Type headers, variables and credentials again, for the new address.",
+        )
 
 
 @contextmanager
-def as_if_changed(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Iterator[Server]:
-    """The row as it would be after a change; afterwards it is as it was. Raises what the change itself would raise,
-    and `Conflict` where it moves secrets of the definition; about what people stored an Admin decides later, so that it
-    is tried as the operator would: nothing of it is sent, and nothing stays."""
+def as_if_changed(
+    session: Session, principal: Principal, row: Server, fields: ServerFields
+) -> Iterator[Server]:
+    """The row as it would be after a change; afterwards it is as it was. Raises what the change
+    itself would raise, and `Conflict` where it moves secrets of the definition; about what people
+    stored an Admin decides later, so that it is tried as the operator would: nothing of it is sent,
+    and nothing stays."""
     moves = would_move(session, row, fields)
     refuse_own(moves, fields)
     savepoint = session.begin_nested()
     try:
-        write_change(session, OPERATOR if moves else principal, row, fields, keep=True if moves else None)
+        write_change(
+            session, OPERATOR if moves else principal, row, fields, keep=True if moves else None
+        )
         session.flush()
         yield row
     finally:
         savepoint.rollback()
 
 
-def propose(session: Session, principal: Principal, row: Server, fields: ServerFields, author: str) -> Facts:
-    """Keep a change for the review, in place of one that waits already; answers the facts as they would be."""
+def propose(
+    session: Session, principal: Principal, row: Server, fields: ServerFields, author: str
+) -> Facts:
+    """Keep a change for the review, in place of one that waits already; answers the facts as they
+    would be."""
     with as_if_changed(session, principal, row, fields):
         facts = facts_of(session, row)
     proposal = session.get(Proposal, row.server_id) or Proposal(server_id=row.server_id)
-    proposal.sealed = runtime_of(session).vault.seal(json.dumps(_packed(fields)), bindings.of_proposal(row))
+    proposal.sealed = runtime_of(session).vault.seal(
+        json.dumps(_packed(fields)), bindings.of_proposal(row)
+    )
     proposal.summary = {"fields": sorted(fields), "facts": facts}
     proposal.submitted_by, proposal.submitted_at = author, now()
     session.add(proposal)
@@ -90,9 +115,12 @@ def proposed_fields(session: Session, row: Server, proposal: Proposal) -> Server
     """The change that waits. Raises `Conflict` where it cannot be read any more."""
     text = runtime_of(session).vault.open(proposal.sealed, bindings.of_proposal(row))
     if text is None:
-        raise Conflict("The proposed change cannot be read any more. Decline it, and ask for it again.")
+        raise Conflict(
+            "The proposed change cannot be read any more. Decline it, and ask for it again."
+        )
     fields: dict[str, Any] = {
-        name: _unpacked(value) if name in _MAY_BE_KEPT else value for name, value in json.loads(text).items()
+        name: _unpacked(value) if name in _MAY_BE_KEPT else value
+        for name, value in json.loads(text).items()
     }
     fields |= {name: words(fields[name]) for name, words in _WORDS.items() if fields.get(name)}
     return cast(ServerFields, fields)
@@ -108,5 +136,7 @@ def _packed(value: Any) -> Any:
 
 def _unpacked(value: Any) -> Any:
     if isinstance(value, dict):
-        return KEPT if value == _KEPT_MARK else {name: _unpacked(part) for name, part in value.items()}
+        return (
+            KEPT if value == _KEPT_MARK else {name: _unpacked(part) for name, part in value.items()}
+        )
     return [_unpacked(part) for part in value] if isinstance(value, list) else value

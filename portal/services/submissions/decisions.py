@@ -1,4 +1,5 @@
-"""Deciding about what Members propose, and a look at the tools it offers. `review_queue.py` reads the queue."""
+"""Deciding about what Members propose, and a look at the tools it offers. `review_queue.py` reads
+the queue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,19 +40,30 @@ class Refused:
 
 
 def approve(
-    session: Session, principal: Principal, server_id: str, *, version: int | None = None, keep: bool | None = None
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    *,
+    version: int | None = None,
+    keep: bool | None = None,
 ) -> ServerView:
-    """Make a server active, or a proposed change of a live one its state. The submitter's team is granted the server.
+    """Make a server active, or a proposed change of a live one its state. The submitter's team is
+    granted the server.
 
-    Raises `InvalidRequest` (`already_active`) where somebody was faster, `Conflict` (`stale_version`) where what
-    waits is no longer what the reviewer saw at `version`, and `Conflict` (`credentials_would_move`) where stored
-    secrets would go elsewhere and `keep` does not say whether they may or are forgotten.
+    Raises `InvalidRequest` (`already_active`) where somebody was faster, `Conflict`
+    (`stale_version`) where what waits is no longer what the reviewer saw at `version`, and
+    `Conflict` (`credentials_would_move`) where stored secrets would go elsewhere and `keep` does
+    not say whether they may or are forgotten.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
-    row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True).row
+    row = queries.find_server(
+        session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True
+    ).row
     proposal = session.get(Proposal, row.server_id)
     if row.approval_status == ApprovalStatus.ACTIVE and proposal is None:
-        raise InvalidRequest(f"{_name(row)} is active already.", code="already_active", field="server_id")
+        raise InvalidRequest(
+            f"{_name(row)} is active already.", code="already_active", field="server_id"
+        )
     author = proposal.submitted_by if proposal is not None else row.submitted_by
     why_not = why_not_approve(session, principal, author)
     if why_not:
@@ -72,27 +84,45 @@ def approve(
         row.probe_due_at, row.probe_failures = now(), 0
     row.approval_status = ApprovalStatus.ACTIVE.value
     _decided(session, principal, row)
-    note_step(session, row, principal.signature, Step.APPROVED, {**facts_of(session, row), "tools": tools})
+    note_step(
+        session, row, principal.signature, Step.APPROVED, {**facts_of(session, row), "tools": tools}
+    )
     audit.record(
-        session, principal, "server approved", "server", row.server_id, name=row.server_name, changed=changed,
-        tools=len(tools), **_own_submission(principal, author),
-    )  # fmt: skip
+        session,
+        principal,
+        "server approved",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        changed=changed,
+        tools=len(tools),
+        **_own_submission(principal, author),
+    )
     _grant_submitter(session, principal, row)
     session.flush()
     return view_server(session, principal, row)
 
 
 def reject(
-    session: Session, principal: Principal, server_id: str, notes: str | None, *, version: int | None = None
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    notes: str | None,
+    *,
+    version: int | None = None,
 ) -> ServerView:
     """Reject a server; a live one is served no longer, and a change that waited goes with it.
 
     Raises `InvalidRequest` (`already_rejected`) and `Conflict` (`stale_version`) as `approve` does.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
-    row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True).row
+    row = queries.find_server(
+        session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True
+    ).row
     if row.approval_status == ApprovalStatus.REJECTED:
-        raise InvalidRequest(f"{_name(row)} is rejected already.", code="already_rejected", field="server_id")
+        raise InvalidRequest(
+            f"{_name(row)} is rejected already.", code="already_rejected", field="server_id"
+        )
     _check_version(row, version)
     proposal = session.get(Proposal, row.server_id)
     if proposal is not None:
@@ -101,21 +131,36 @@ def reject(
     row.approval_status = ApprovalStatus.REJECTED.value
     row.review_notes = (notes or "").strip() or None
     _decided(session, principal, row)
-    note_step(session, row, principal.signature, Step.REJECTED, facts_of(session, row), row.review_notes)
+    note_step(
+        session, row, principal.signature, Step.REJECTED, facts_of(session, row), row.review_notes
+    )
     audit.record(
-        session, principal, "server rejected", "server", row.server_id, name=row.server_name, was_live=was_live,
+        session,
+        principal,
+        "server rejected",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        was_live=was_live,
         has_notes=row.review_notes is not None,
-    )  # fmt: skip
+    )
     session.flush()
     return view_server(session, principal, row)
 
 
 def decline(
-    session: Session, principal: Principal, server_id: str, notes: str | None, *, version: int | None = None
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    notes: str | None,
+    *,
+    version: int | None = None,
 ) -> ServerView:
     """Drop the change that is proposed for a live server, which goes on as it was approved."""
     authz.require(principal, Action.SUBMISSION_DECIDE)
-    row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True).row
+    row = queries.find_server(
+        session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True
+    ).row
     proposal = session.get(Proposal, row.server_id)
     if proposal is None:
         raise Conflict(f"No change of {_name(row)} waits any more.", field="server_id")
@@ -123,8 +168,12 @@ def decline(
     session.delete(proposal)
     row.review_notes = (notes or "").strip() or None
     _decided(session, principal, row)
-    note_step(session, row, principal.signature, Step.DECLINED, facts_of(session, row), row.review_notes)
-    audit.record(session, principal, "server change declined", "server", row.server_id, name=row.server_name)
+    note_step(
+        session, row, principal.signature, Step.DECLINED, facts_of(session, row), row.review_notes
+    )
+    audit.record(
+        session, principal, "server change declined", "server", row.server_id, name=row.server_name
+    )
     session.flush()
     return view_server(session, principal, row)
 
@@ -138,10 +187,12 @@ def decide(
     *,
     keep: Mapping[str, bool] = _NOTHING_SAID,
 ) -> tuple[list[str], list[Refused]]:
-    """Decide about several servers, each by itself: the names of those that went through, and what the others said.
+    """Decide about several servers, each by itself: the names of those that went through, and what
+    the others said.
 
-    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would move. They are
-    locked in the order of their ids, so that two Admins never wait for one another in a circle.
+    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would
+    move. They are locked in the order of their ids, so that two Admins never wait for one another
+    in a circle.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     done: list[str] = []
@@ -149,7 +200,15 @@ def decide(
     for server_id in sorted(chosen):
         try:
             with session.begin_nested():
-                view = _one(session, principal, verdict, server_id, chosen[server_id], notes, keep.get(server_id))
+                view = _one(
+                    session,
+                    principal,
+                    verdict,
+                    server_id,
+                    chosen[server_id],
+                    notes,
+                    keep.get(server_id),
+                )
             done.append(view.server_name or view.server_id)
         except PortalError as error:
             refused.append(Refused(server_id, error.message))
@@ -157,17 +216,22 @@ def decide(
 
 
 def probe_submission(session: Session, principal: Principal, server_id: str) -> ProbeResult:
-    """Contact what is proposed and list its tools, with nothing but its address: no stored header, key or value.
+    """Contact what is proposed and list its tools, with nothing but its address: no stored header,
+    key or value.
 
-    What is answered is kept with the version of the submission: an approval of just that accepts these definitions.
+    What is answered is kept with the version of the submission: an approval of just that accepts
+    these definitions.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE).row
-    target, subject = _bare_target(session, row), tool_snapshots.subject_of(row)
+    target = _bare_target(session, row)
+    subject = tool_snapshots.subject_of(row)
     release(session)
     result = runtime_of(session).mcp.probe(target, with_tools=True, timeout=_PROBE_SECONDS)
     if result.tools is not None:
-        tool_snapshots.remember_probe(session, principal, subject, tool_snapshots.entries_of(result.tools))
+        tool_snapshots.remember_probe(
+            session, principal, subject, tool_snapshots.entries_of(result.tools)
+        )
         session.commit()
     return result
 
@@ -190,26 +254,36 @@ def _one(
 
 def _bare_target(session: Session, row: Server) -> Target:
     if row.transport == "stdio":
-        raise InvalidRequest("A command is not started to look at a submission.", code="stdio_not_allowed")
+        raise InvalidRequest(
+            "A command is not started to look at a submission.", code="stdio_not_allowed"
+        )
     proposal = session.get(Proposal, row.server_id)
     if proposal is None:
         return _target(row, opened(session, row).urls)
     fields = change_requests.proposed_fields(session, row, proposal)
     copy = destinations.copy_of(row)
-    destinations.write_definition(session, copy, destinations.copied(fields), destinations.Said(keep=False, trial=True))
+    destinations.write_definition(
+        session, copy, destinations.copied(fields), destinations.Said(keep=False, trial=True)
+    )
     return _target(copy, opened(session, copy).urls)
 
 
 def _target(row: Server, urls: Mapping[str, str]) -> Target:
     return Target(
-        transport="http" if row.transport == "http" else "sse", url=urls.get("url", ""),
-        spec_url=urls.get("spec_path", ""), command="", args=(), env={}, headers={},
+        transport="http" if row.transport == "http" else "sse",
+        url=urls.get("url", ""),
+        spec_url=urls.get("spec_path", ""),
+        command="",
+        args=(),
+        env={},
+        headers={},
         timeout=min(row.timeout or _PROBE_SECONDS, _PROBE_SECONDS),
-    )  # fmt: skip
+    )
 
 
 def _own_submission(principal: Principal, author: str | None) -> dict[str, Any]:
-    """What the record says where somebody approves their own submission, for want of another Admin."""
+    """What the record says where somebody approves their own submission, for want of another
+    Admin."""
     is_own = principal.user_id is not None and principal.user_id == author
     return {"own_submission": "There was no other Admin."} if is_own else {}
 
@@ -218,8 +292,10 @@ def _check_version(row: Server, version: int | None) -> None:
     if version is not None and version != row.version:
         raise Conflict(
             f"{_name(row)} was changed while you were looking. Look at it again.",
-            code="stale_version", field="version", current_version=row.version,
-        )  # fmt: skip
+            code="stale_version",
+            field="version",
+            current_version=row.version,
+        )
 
 
 def _decided(session: Session, principal: Principal, row: Server) -> None:
@@ -231,27 +307,36 @@ def _decided(session: Session, principal: Principal, row: Server) -> None:
 def _grant_submitter(session: Session, principal: Principal, row: Server) -> None:
     """Let those who asked for a server use it.
 
-    A team without grants sets no limit to its keys; its first grant would cut those keys that name their own servers
-    down to nothing. Then the person is granted it instead.
+    A team without grants sets no limit to its keys; its first grant would cut those keys that name
+    their own servers down to nothing. Then the person is granted it instead.
     """
     team_id = row.submitted_team_id
     team = session.get(Team, team_id) if team_id is not None else None
     if team_id is None or team is None:
         return
-    holder, name = ("team", team_id), team.team_alias
+    holder = ("team", team_id)
+    name = team.team_alias
     held = select(Grant.grant_id).where(Grant.holder_kind == "team", Grant.holder_id == team_id)
-    if session.scalar(held.limit(1)) is None and session.scalar(_keys_with_limits(team_id)) is not None:
+    if (
+        session.scalar(held.limit(1)) is None
+        and session.scalar(_keys_with_limits(team_id)) is not None
+    ):
         person = session.get(User, row.submitted_by) if row.submitted_by is not None else None
         if person is None:
             return
-        holder, name = ("user", person.user_id), person.email or person.user_id
+        holder = ("user", person.user_id)
+        name = person.email or person.user_id
     mine = select(Grant.grant_id).where(
-        Grant.holder_kind == holder[0], Grant.holder_id == holder[1], Grant.kind == "server",
+        Grant.holder_kind == holder[0],
+        Grant.holder_id == holder[1],
+        Grant.kind == "server",
         Grant.server_id == row.server_id,
-    )  # fmt: skip
+    )
     if session.scalar(mine.limit(1)) is not None:
         return
-    session.add(Grant(holder_kind=holder[0], holder_id=holder[1], kind="server", server_id=row.server_id))
+    session.add(
+        Grant(holder_kind=holder[0], holder_id=holder[1], kind="server", server_id=row.server_id)
+    )
     audit.record(session, principal, "server granted", *holder, name=name, server_id=row.server_id)
 
 

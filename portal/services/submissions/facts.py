@@ -1,4 +1,5 @@
-"""What a reviewer judges a server by, as data that may be kept and shown: origins, names and hashes, no secret."""
+"""What a reviewer judges a server by, as data that may be kept and shown: origins, names and
+hashes, no secret."""
 
 import hashlib
 import hmac
@@ -15,9 +16,19 @@ from portal.store.models import Server
 
 Facts = dict[str, Any]
 _PLAIN = (
-    "server_name", "alias", "description", "instructions", "source_url", "transport", "auth_type", "oauth2_flow",
-    "is_byok", "timeout", "allowed_tools", "extra_headers",
-)  # fmt: skip
+    "server_name",
+    "alias",
+    "description",
+    "instructions",
+    "source_url",
+    "transport",
+    "auth_type",
+    "oauth2_flow",
+    "is_byok",
+    "timeout",
+    "allowed_tools",
+    "extra_headers",
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,20 @@ class Check:
 
 
 def facts_of(session: Session, row: Server) -> Facts:
-    """The facts of a server: of a URL its origin and an HMAC-SHA256 bound to the row, as its path may be a secret."""
+    """The facts of a server: of a URL its origin and an HMAC-SHA256 bound to the row, as its path
+    may be a secret."""
     urls = opened(session, row).urls
     facts: Facts = {name: getattr(row, name) for name in _PLAIN}
     facts |= {name: _url(row, name, urls[name]) if name in urls else None for name in URL_FIELDS}
     facts["headers"] = sorted(s.name for s in row.secrets if s.field == "static_headers")
     facts["credentials"] = sorted(s.name for s in row.secrets if s.field == "credentials")
     facts["variables"] = [
-        {"name": v.name, "scope": v.scope, "description": v.description, "is_set": v.sealed is not None}
+        {
+            "name": v.name,
+            "scope": v.scope,
+            "description": v.description,
+            "is_set": v.sealed is not None,
+        }
         for v in row.variables
     ]
     return facts
@@ -56,7 +73,8 @@ def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tupl
     """What differs, fact by fact."""
     found = []
     for name in after:
-        old, new = before.get(name), after[name]
+        old = before.get(name)
+        new = after[name]
         if old == new or (not old and not new):
             continue
         texts = _text(name, old), _text(name, new)
@@ -68,7 +86,9 @@ def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tupl
 
 def checks_of(required: Iterable[str], row: Server) -> tuple[Check, ...]:
     """The required fields with whether the stored server has them; names that do not exist fail."""
-    return tuple(Check(name, label_of(name), name in REQUIRABLE and _has(row, name)) for name in required)
+    return tuple(
+        Check(name, label_of(name), name in REQUIRABLE and _has(row, name)) for name in required
+    )
 
 
 def _has(row: Server, name: str) -> bool:
@@ -80,7 +100,9 @@ def _has(row: Server, name: str) -> bool:
 
 
 def _url(row: Server, name: str, url: str) -> dict[str, str | None]:
-    digest = hmac.new(f"{row.incarnation}:{name}".encode(), url.encode(), hashlib.sha256).hexdigest()
+    digest = hmac.new(
+        f"{row.incarnation}:{name}".encode(), url.encode(), hashlib.sha256
+    ).hexdigest()
     hint = next((s.hint for s in row.secrets if s.field == name), None)
     return {"origin": hint, "hash": digest}
 
@@ -93,7 +115,9 @@ def _text(name: str, value: Any) -> str:
     if name == "auth_type":
         return AuthType(value).label
     if name == "variables":
-        return ", ".join(f"{v['name']} ({'each user' if v['scope'] == 'user' else 'everyone'})" for v in value)
+        return ", ".join(
+            f"{v['name']} ({'each user' if v['scope'] == 'user' else 'everyone'})" for v in value
+        )
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return "yes" if value is True else str(value)

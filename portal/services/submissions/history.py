@@ -1,4 +1,5 @@
-"""The history of submissions, and what of the rest of the catalog a reviewer should know beside one."""
+"""The history of submissions, and what of the rest of the catalog a reviewer should know beside
+one."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -19,8 +20,8 @@ from portal.store.models import Review, Server, Team, User, now
 
 _MOST_CANDIDATES = 500
 _FOREIGN_KEY = (
-    "This API key was issued by somebody else than its owner, so nobody approves with it. Approve in the browser, or "
-    "with a key that you issued yourself."
+    "This API key was issued by somebody else than its owner, so nobody approves with it. Approve"
+    " in the browser, or with a key that you issued yourself."
 )
 _MOST_ADMINS = 3
 
@@ -45,13 +46,25 @@ class HistoryStep:
     notes: str | None
 
 
-def note_step(session: Session, row: Server, actor: str, step: Step, facts: Facts, notes: str | None = None) -> None:
+def note_step(
+    session: Session, row: Server, actor: str, step: Step, facts: Facts, notes: str | None = None
+) -> None:
     """Add a step with the facts as they are then."""
-    session.add(Review(server_id=row.server_id, at=now(), actor=actor, verdict=step.value, notes=notes, facts=facts))
+    session.add(
+        Review(
+            server_id=row.server_id,
+            at=now(),
+            actor=actor,
+            verdict=step.value,
+            notes=notes,
+            facts=facts,
+        )
+    )
 
 
 def last_decided(session: Session, ids: Collection[str]) -> dict[str, Facts]:
-    """The facts at the last decision about each server, in one query. A declined change decided nothing of the row."""
+    """The facts at the last decision about each server, in one query. A declined change decided
+    nothing of the row."""
     verdicts = [step.value for step in DECISIONS if step is not Step.DECLINED]
     latest = (
         select(Review.server_id, func.max(Review.at).label("at"))
@@ -70,11 +83,15 @@ def last_decided(session: Session, ids: Collection[str]) -> dict[str, Facts]:
 def history_of(session: Session, server_id: str) -> tuple[HistoryStep, ...]:
     """All steps, newest first; at most 200."""
     rows = session.scalars(
-        select(Review).where(Review.server_id == server_id).order_by(Review.at.desc(), Review.review_id).limit(200)
+        select(Review)
+        .where(Review.server_id == server_id)
+        .order_by(Review.at.desc(), Review.review_id)
+        .limit(200)
     ).all()
     names = names_of(session, {row.actor for row in rows})
     return tuple(
-        HistoryStep(row.at, Step(row.verdict).label, names.get(row.actor, row.actor), row.notes) for row in rows
+        HistoryStep(row.at, Step(row.verdict).label, names.get(row.actor, row.actor), row.notes)
+        for row in rows
     )
 
 
@@ -88,22 +105,35 @@ def names_of(session: Session, ids: Iterable[str | None]) -> dict[str, str]:
 
 
 def duplicates_of(session: Session, rows: Sequence[Server]) -> dict[str, tuple[Duplicate, ...]]:
-    """Servers with the same address, or a name that differs only in case, `_`, `.` and “mcp”; a fixed number of
-    queries, and no more than 500 candidates each."""
+    """Servers with the same address, or a name that differs only in case, `_`, `.` and “mcp”; a
+    fixed number of queries, and no more than 500 candidates each."""
     found: dict[str, dict[str, Duplicate]] = defaultdict(dict)
     _add_same_address(session, rows, found)
     keys = {row.server_id: _name_key(row) for row in rows}
-    named = select(Server).where(_name_key_column().in_({key for key in keys.values() if key})).limit(_MOST_CANDIDATES)
+    named = (
+        select(Server)
+        .where(_name_key_column().in_({key for key in keys.values() if key}))
+        .limit(_MOST_CANDIDATES)
+    )
     for other in session.scalars(named):
         for row in rows:
             if row.server_id != other.server_id and keys[row.server_id] == _name_key(other):
-                found[row.server_id].setdefault(other.server_id, _duplicate(other, "a similar name"))
+                found[row.server_id].setdefault(
+                    other.server_id, _duplicate(other, "a similar name")
+                )
     return {row.server_id: tuple(found[row.server_id].values()) for row in rows}
 
 
-def _add_same_address(session: Session, rows: Sequence[Server], found: dict[str, dict[str, Duplicate]]) -> None:
+def _add_same_address(
+    session: Session, rows: Sequence[Server], found: dict[str, dict[str, Duplicate]]
+) -> None:
     hosts = {row.address for row in rows if row.address}
-    query = select(Server).where(Server.address.in_(hosts)).options(*queries.PARTS).limit(_MOST_CANDIDATES)
+    query = (
+        select(Server)
+        .where(Server.address.in_(hosts))
+        .options(*queries.PARTS)
+        .limit(_MOST_CANDIDATES)
+    )
     others = session.scalars(query).all()
     urls = {row.server_id: _url(session, row) for row in (*others, *rows)}
     for row in rows:
@@ -119,7 +149,9 @@ def _url(session: Session, row: Server) -> str:
 
 
 def _duplicate(row: Server, why: str) -> Duplicate:
-    return Duplicate(row.server_id, row.server_name or row.alias or row.server_id, why, row.approval_status)
+    return Duplicate(
+        row.server_id, row.server_name or row.alias or row.server_id, why, row.approval_status
+    )
 
 
 def _name_key(row: Server) -> str:
@@ -139,8 +171,8 @@ def _name_key_column() -> ColumnElement[str]:
 def why_not_approve(session: Session, principal: Principal, author: str | None) -> str:
     """Why the caller may not approve what `author` proposed, and who can; blank where they may.
 
-    An Admin does not approve what they proposed themselves, before they became one, unless there is no other Admin; nor
-    does a key that somebody else issued for them.
+    An Admin does not approve what they proposed themselves, before they became one, unless there is
+    no other Admin; nor does a key that somebody else issued for them.
     """
     if authz.has_foreign_key(principal):
         return _FOREIGN_KEY

@@ -1,4 +1,5 @@
-"""The review queue: what was ever submitted, newest first, each with all that a reviewer should know."""
+"""The review queue: what was ever submitted, newest first, each with all that a reviewer should
+know."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ WAITS = or_(_PENDING, and_(_CHANGE_WAITS, _IS_LIVE))
 
 @dataclass(frozen=True)
 class Counts:
-    """How many servers were ever submitted, by where they stand; `changes` are live ones with a change that waits."""
+    """How many servers were ever submitted, by where they stand; `changes` are live ones with a
+    change that waits."""
 
     total: int
     pending_review: int
@@ -107,7 +109,8 @@ class Review:
 
     @property
     def moves(self) -> bool:
-        """Whether approving would send a stored secret elsewhere, so that it has to be decided about."""
+        """Whether approving would send a stored secret elsewhere, so that it has to be decided
+        about."""
         return any(going.before for going in self.destinations)
 
     @property
@@ -126,7 +129,11 @@ class QueuePage:
 
 
 def list_submissions(
-    session: Session, principal: Principal, *, limit: int | None = None, after: tuple[str, str] | None = None
+    session: Session,
+    principal: Principal,
+    *,
+    limit: int | None = None,
+    after: tuple[str, str] | None = None,
 ) -> SubmissionList:
     """Every server that was ever submitted, or a page of `limit` (1 to 200), newest first."""
     authz.require(principal, Action.SUBMISSION_READ)
@@ -148,20 +155,27 @@ def list_submissions(
     return SubmissionList(_counts(session, principal), items, _cursor(rows[-1]) if more else None)
 
 
-def get_queue(session: Session, principal: Principal, *, q: str = "", status: str = "", cursor: str = "") -> QueuePage:
-    """A page of the queue. `q` is a part of a name or host; `status` blank, `waiting`, `active` or `rejected`."""
+def get_queue(
+    session: Session, principal: Principal, *, q: str = "", status: str = "", cursor: str = ""
+) -> QueuePage:
+    """A page of the queue. `q` is a part of a name or host; `status` blank, `waiting`, `active` or
+    `rejected`."""
     authz.require(principal, Action.SUBMISSION_READ)
     condition = and_(_seen(authz.horizon(principal)), _status_condition(status))
     if q.strip():
         columns = (Server.server_name, Server.alias, Server.address)
-        condition &= or_(*(func.lower(column).contains(q.strip().lower(), autoescape=True) for column in columns))
+        condition &= or_(
+            *(func.lower(column).contains(q.strip().lower(), autoescape=True) for column in columns)
+        )
     at, _, server_id = cursor.partition("~")
     rows, more = _rows(session, condition, (at, server_id) if server_id else None, PAGE_SIZE)
     next_cursor = "~".join(_cursor(rows[-1])) if more else ""
     return QueuePage(_counts(session, principal), _reviews(session, principal, rows), next_cursor)
 
 
-def get_review(session: Session, principal: Principal, server_id: str) -> tuple[Review, tuple[HistoryStep, ...]]:
+def get_review(
+    session: Session, principal: Principal, server_id: str
+) -> tuple[Review, tuple[HistoryStep, ...]]:
     """One submission and its history. Raises `NotFound` for a server that nobody submitted."""
     authz.require(principal, Action.SUBMISSION_READ)
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_READ).row
@@ -189,10 +203,13 @@ def waiting_count(session: Session, principal: Principal) -> int:
 
 @lru_cache(maxsize=64)
 def _waiting(horizon: Horizon) -> Select[int]:
-    """Counts submissions, and live servers with a change: apart, and not by an "or", so that an index finds each."""
+    """Counts submissions, and live servers with a change: apart, and not by an "or", so that an
+    index finds each."""
     seen = _seen(horizon)
     pending = select(Server.server_id).where(seen, _PENDING).limit(100).subquery()
-    changes = select(Proposal.server_id).where(exists().where(Server.server_id == Proposal.server_id, seen, _IS_LIVE))
+    changes = select(Proposal.server_id).where(
+        exists().where(Server.server_id == Proposal.server_id, seen, _IS_LIVE)
+    )
     some = union_all(select(pending), select(changes.limit(100).subquery()))
     return select(func.count()).select_from(some.subquery())
 
@@ -202,7 +219,10 @@ def _seen(horizon: Horizon) -> ColumnElement[bool]:
 
 
 def _rows(
-    session: Session, condition: ColumnElement[bool], after: tuple[str, str] | None, limit: int | None
+    session: Session,
+    condition: ColumnElement[bool],
+    after: tuple[str, str] | None,
+    limit: int | None,
 ) -> tuple[list[Server], bool]:
     query = select(Server).where(condition, _behind(after)).options(*queries.PARTS)
     query = query.order_by(Server.submitted_at.desc(), Server.server_id)
@@ -217,7 +237,9 @@ def _behind(after: tuple[str, str] | None) -> ColumnElement[bool]:
         at = None
     if at is None or after is None:
         return true()
-    return or_(Server.submitted_at < at, and_(Server.submitted_at == at, Server.server_id > after[1]))
+    return or_(
+        Server.submitted_at < at, and_(Server.submitted_at == at, Server.server_id > after[1])
+    )
 
 
 def _cursor(row: Server) -> tuple[str, str]:
@@ -238,7 +260,11 @@ def _counts(session: Session, principal: Principal) -> Counts:
         .group_by(Server.approval_status)
     )
     found = dict(session.execute(by_status).all())
-    proposed = select(func.count()).select_from(Server).where(_seen(authz.horizon(principal)), _CHANGE_WAITS)
+    proposed = (
+        select(func.count())
+        .select_from(Server)
+        .where(_seen(authz.horizon(principal)), _CHANGE_WAITS)
+    )
     changes = session.scalar(proposed) or 0
     pending, active, rejected = (found.get(status.value, 0) for status in _ORDER)
     return Counts(sum(found.values()), pending, active, rejected, changes)
@@ -255,29 +281,38 @@ def _proposals(session: Session, rows: Sequence[Server]) -> dict[str, Proposal]:
 
 def _reviews(session: Session, principal: Principal, rows: Sequence[Server]) -> tuple[Review, ...]:
     ids = [row.server_id for row in rows]
-    proposals, before = _proposals(session, rows), last_decided(session, ids)
-    twins, required = duplicates_of(session, rows), load_preferences(session).mcp_required_fields
+    proposals = _proposals(session, rows)
+    before = last_decided(session, ids)
+    twins = duplicates_of(session, rows)
+    required = load_preferences(session).mcp_required_fields
     people = (row.submitted_by for row in rows), (row.reviewed_by for row in rows)
     names = names_of(session, {*people[0], *people[1], *(row.submitted_team_id for row in rows)})
     return tuple(
         _review(
-            row, names, checks_of(required, row), twins[row.server_id],
+            row,
+            names,
+            checks_of(required, row),
+            twins[row.server_id],
             _changes(session, row, before.get(row.server_id), proposals.get(row.server_id)),
-            proposals.get(row.server_id), _why_not(session, principal, row, proposals.get(row.server_id)),
+            proposals.get(row.server_id),
+            _why_not(session, principal, row, proposals.get(row.server_id)),
             *_destinations(session, row, proposals.get(row.server_id)),
         )
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def _why_not(session: Session, principal: Principal, row: Server, proposal: Proposal | None) -> str:
-    return why_not_approve(session, principal, proposal.submitted_by if proposal is not None else row.submitted_by)
+    return why_not_approve(
+        session, principal, proposal.submitted_by if proposal is not None else row.submitted_by
+    )
 
 
 def _destinations(
     session: Session, row: Server, proposal: Proposal | None
 ) -> tuple[tuple[Going, ...], tuple[Address, ...]]:
-    """Where each secret would go, and each address would lead, once it is approved, as the server stands now."""
+    """Where each secret would go, and each address would lead, once it is approved, as the server
+    stands now."""
     if proposal is None:
         return secret_moves.going(session, row), secret_moves.addresses(session, row)
     copy = destinations.copy_of(row)
@@ -292,7 +327,8 @@ def _destinations(
 def _changes(
     session: Session, row: Server, before: Mapping[str, Any] | None, proposal: Proposal | None
 ) -> tuple[Change, ...] | None:
-    """What differs from the live state for a proposal, and from what was last decided else; None the first time."""
+    """What differs from the live state for a proposal, and from what was last decided else; None
+    the first time."""
     now = facts_of(session, row)
     if proposal is not None:
         return changes_between(now, proposal.summary.get("facts", {}))
@@ -300,10 +336,16 @@ def _changes(
 
 
 def _review(
-    row: Server, names: Mapping[str, str], checks: tuple[Check, ...], duplicates: tuple[Duplicate, ...],
-    changes: tuple[Change, ...] | None, proposal: Proposal | None, why_not: str, goes: tuple[Going, ...],
+    row: Server,
+    names: Mapping[str, str],
+    checks: tuple[Check, ...],
+    duplicates: tuple[Duplicate, ...],
+    changes: tuple[Change, ...] | None,
+    proposal: Proposal | None,
+    why_not: str,
+    goes: tuple[Going, ...],
     addresses: tuple[Address, ...],
-) -> Review:  # fmt: skip
+) -> Review:
     assert row.submitted_at is not None
     return Review(
         server_id=row.server_id,
@@ -312,7 +354,9 @@ def _review(
         alias=row.alias if row.alias != row.server_name else None,
         description=row.description,
         address=row.address,
-        transport_label="OPENAPI" if row.has_spec and row.transport != "stdio" else row.transport.upper(),
+        transport_label="OPENAPI"
+        if row.has_spec and row.transport != "stdio"
+        else row.transport.upper(),
         auth_label=(AuthType(row.auth_type) if row.auth_type else AuthType.NONE).label,
         headers=tuple(s.name for s in row.secrets if s.field == "static_headers"),
         approval_status=row.approval_status,

@@ -17,7 +17,12 @@ from portal.domain.submissions import Step, check_required, is_given, label_of, 
 from portal.services import audit
 from portal.services.instance_settings import load_preferences
 from portal.services.servers import kept_secrets, queries
-from portal.services.servers.changes import check_result, refuse_taken_names, set_names, with_conflicts_named
+from portal.services.servers.changes import (
+    check_result,
+    refuse_taken_names,
+    set_names,
+    with_conflicts_named,
+)
 from portal.services.servers.destinations import Said
 from portal.services.servers.stored import Stored, stored_of
 from portal.services.servers.views import ServerView, view_server, view_servers
@@ -29,7 +34,8 @@ from portal.store.models import Proposal, Server, Team, new_id, now
 
 @dataclass(frozen=True)
 class OwnSubmission:
-    """One of the caller's own submissions. `change_waits` since when, where a change of the live server is proposed."""
+    """One of the caller's own submissions. `change_waits` since when, where a change of the live
+    server is proposed."""
 
     view: ServerView
     change_waits: datetime | None = None
@@ -40,8 +46,9 @@ def submit(
 ) -> ServerView:
     """Propose a server for a team: the key's, the chosen one, or the only one the person is in.
 
-    Raises `InvalidRequest` for no team, for stdio and for missing required fields, what the rules of a definition
-    raise, and `Conflict` for a taken name. What only Admins decide is kept as wishes.
+    Raises `InvalidRequest` for no team, for stdio and for missing required fields, what the rules
+    of a definition raise, and `Conflict` for a taken name. What only Admins decide is kept as
+    wishes.
     """
     _require_submitter(principal)
     team = _team(principal, team_id)
@@ -50,27 +57,44 @@ def submit(
     _refuse_stdio(fields)
     check_required(load_preferences(session).mcp_required_fields, sent)
     check_values(fields)
-    author, transport = _author(principal), fields.get("transport") or Transport.SSE
+    author = _author(principal)
+    transport = fields.get("transport") or Transport.SSE
     row = Server(
-        server_id=new_id(), transport=transport.value, created_by=author, updated_by=author, submitted_by=author,
-        submitted_team_id=team, submitted_at=now(), wishes=wishes or None,
+        server_id=new_id(),
+        transport=transport.value,
+        created_by=author,
+        updated_by=author,
+        submitted_by=author,
+        submitted_team_id=team,
+        submitted_at=now(),
+        wishes=wishes or None,
         approval_status=ApprovalStatus.PENDING_REVIEW.value,
-    )  # fmt: skip
+    )
     set_names(row, fields)
     check_result(session, row, fields)
     refuse_taken_names(session, row)
     with_conflicts_named(session, row, fields, Said())
     note_step(session, row, author, Step.SUBMITTED, facts_of(session, row))
-    audit.record(session, principal, "server submitted", "server", row.server_id, name=row.server_name, team_id=team)
+    audit.record(
+        session,
+        principal,
+        "server submitted",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        team_id=team,
+    )
     session.flush()
     return view_server(session, principal, row)
 
 
-def resubmit(session: Session, principal: Principal, server_id: str, sent: Mapping[str, Any]) -> OwnSubmission:
+def resubmit(
+    session: Session, principal: Principal, server_id: str, sent: Mapping[str, Any]
+) -> OwnSubmission:
     """Change the fields that are sent of one's own submission, which waits for review again.
 
-    A live server stays as it was approved: the change is kept as a proposal until an Admin decides. Raises `Forbidden`
-    for what is not one's own, existing or not, and what `submit` raises.
+    A live server stays as it was approved: the change is kept as a proposal until an Admin decides.
+    Raises `Forbidden` for what is not one's own, existing or not, and what `submit` raises.
     """
     _require_submitter(principal)
     row = _own(session, principal, server_id, lock=True)
@@ -78,9 +102,13 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
     if version is not None and version != row.version:
         raise Conflict(
             "This submission was changed meanwhile. Load it again.",
-            code="stale_version", field="version", current_version=row.version,
-        )  # fmt: skip
-    fields, wishes = split_wishes({name: value for name, value in sent.items() if name != "version"})
+            code="stale_version",
+            field="version",
+            current_version=row.version,
+        )
+    fields, wishes = split_wishes(
+        {name: value for name, value in sent.items() if name != "version"}
+    )
     check_values(kept_secrets.without_masks(fields))
     fields = kept_secrets.settled(session, principal, row, fields)
     author = _author(principal)
@@ -89,9 +117,14 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
         facts = change_requests.propose(session, principal, row, fields, author)
         note_step(session, row, author, Step.PROPOSED, facts)
         audit.record(
-            session, principal, "server change proposed", "server", row.server_id,
-            name=row.server_name, fields=sorted(fields),
-        )  # fmt: skip
+            session,
+            principal,
+            "server change proposed",
+            "server",
+            row.server_id,
+            name=row.server_name,
+            fields=sorted(fields),
+        )
     else:
         change_requests.resubmit(session, principal, row, fields)
         _require_all(session, row)
@@ -100,9 +133,14 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
         row.updated_by, row.updated_at = author, now()
         note_step(session, row, author, Step.RESUBMITTED, facts_of(session, row))
         audit.record(
-            session, principal, "server resubmitted", "server", row.server_id,
-            name=row.server_name, fields=sorted(fields),
-        )  # fmt: skip
+            session,
+            principal,
+            "server resubmitted",
+            "server",
+            row.server_id,
+            name=row.server_name,
+            fields=sorted(fields),
+        )
     row.version += 1
     session.flush()
     return _seen(session, principal, [row])[0]
@@ -111,14 +149,21 @@ def resubmit(session: Session, principal: Principal, server_id: str, sent: Mappi
 def list_own(session: Session, principal: Principal) -> list[OwnSubmission]:
     """The caller's own submissions with what the reviewers noted, newest first; at most 500."""
     authz.require(principal, Action.SUBMISSION_MAKE)
-    query = select(Server).where(_is_own(principal)).order_by(Server.submitted_at.desc(), Server.server_id).limit(500)
+    query = (
+        select(Server)
+        .where(_is_own(principal))
+        .order_by(Server.submitted_at.desc(), Server.server_id)
+        .limit(500)
+    )
     return _seen(session, principal, list(session.scalars(query)))
 
 
 def get_own(session: Session, principal: Principal, server_id: str) -> tuple[OwnSubmission, Stored]:
-    """One of the caller's own submissions and what its form starts from. Raises `Forbidden` for any other.
+    """One of the caller's own submissions and what its form starts from. Raises `Forbidden` for any
+    other.
 
-    Where the addresses point is shown only as long as nobody but the submitter has changed the server.
+    Where the addresses point is shown only as long as nobody but the submitter has changed the
+    server.
     """
     _require_submitter(principal)
     row = _own(session, principal, server_id)
@@ -128,7 +173,9 @@ def get_own(session: Session, principal: Principal, server_id: str) -> tuple[Own
     return _seen(session, principal, [row])[0], stored
 
 
-def list_required(session: Session, principal: Principal, sent: Mapping[str, Any]) -> tuple[Check, ...]:
+def list_required(
+    session: Session, principal: Principal, sent: Mapping[str, Any]
+) -> tuple[Check, ...]:
     """The fields that submissions must fill in, with whether `sent` does."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     names = load_preferences(session).mcp_required_fields
@@ -139,7 +186,9 @@ def list_teams(session: Session, principal: Principal) -> list[tuple[str, str]]:
     """The ids and names of the teams that the caller can submit for."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     rows = session.execute(
-        select(Team.team_id, Team.team_alias).where(Team.team_id.in_(principal.team_ids)).order_by(Team.team_alias)
+        select(Team.team_id, Team.team_alias)
+        .where(Team.team_id.in_(principal.team_ids))
+        .order_by(Team.team_alias)
     )
     return [(team_id, alias) for team_id, alias in rows]
 
@@ -160,12 +209,18 @@ def _is_own(principal: Principal) -> ColumnElement[bool]:
         return Server.submitted_by == principal.user_id
     if principal.team_id is None:
         return false()
-    return and_(Server.submitted_by == principal.team_id, Server.submitted_team_id == principal.team_id)
+    return and_(
+        Server.submitted_by == principal.team_id, Server.submitted_team_id == principal.team_id
+    )
 
 
 def _own(session: Session, principal: Principal, reference: str, *, lock: bool = False) -> Server:
     """The caller's own submission with this id, name or alias."""
-    query = select(Server).where(queries.is_called(reference), _is_own(principal)).options(*queries.PARTS)
+    query = (
+        select(Server)
+        .where(queries.is_called(reference), _is_own(principal))
+        .options(*queries.PARTS)
+    )
     query = query.order_by((Server.server_id == reference).desc()).limit(1)
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
     if row is None:
@@ -176,9 +231,13 @@ def _own(session: Session, principal: Principal, reference: str, *, lock: bool =
 def _team(principal: Principal, team_id: str | None) -> str:
     teams = principal.team_ids
     if not teams:
-        raise InvalidRequest("Only members of a team submit servers. Ask an Admin to put you in one.", code="no_team")
+        raise InvalidRequest(
+            "Only members of a team submit servers. Ask an Admin to put you in one.", code="no_team"
+        )
     if team_id is None and len(teams) > 1:
-        raise InvalidRequest("You are in several teams. Say which one submits.", code="no_team", field="team_id")
+        raise InvalidRequest(
+            "You are in several teams. Say which one submits.", code="no_team", field="team_id"
+        )
     if team_id is not None and team_id not in teams:
         raise InvalidRequest("You are not a member of this team.", code="no_team", field="team_id")
     return team_id or next(iter(teams))
@@ -188,27 +247,39 @@ def _refuse_stdio(fields: ServerFields) -> None:
     if fields.get("transport") == Transport.STDIO:
         raise InvalidRequest(
             "Servers that run a command are added by Admins only. Ask one to add yours.",
-            code="stdio_not_allowed", field="transport",
-        )  # fmt: skip
+            code="stdio_not_allowed",
+            field="transport",
+        )
 
 
 def _require_all(session: Session, row: Server) -> None:
     """The required fields, of the row as it is after a change."""
     names = load_preferences(session).mcp_required_fields
-    check_required(names, {check.field: "given" if check.passes else None for check in checks_of(names, row)})
+    check_required(
+        names, {check.field: "given" if check.passes else None for check in checks_of(names, row)}
+    )
 
 
-def _refuse_emptied(session: Session, row: Server, principal: Principal, fields: ServerFields) -> None:
+def _refuse_emptied(
+    session: Session, row: Server, principal: Principal, fields: ServerFields
+) -> None:
     with change_requests.as_if_changed(session, principal, row, fields):
         _require_all(session, row)
         after = facts_of(session, row)
-    headers = any(name in fields for name in ("static_headers", "env", "env_vars", "credentials", "mcp_info"))
+    headers = any(
+        name in fields for name in ("static_headers", "env", "env_vars", "credentials", "mcp_info")
+    )
     if not headers and not changes_between(facts_of(session, row), after):
-        raise InvalidRequest("Nothing is different from what is approved.", field=next(iter(fields), None))
+        raise InvalidRequest(
+            "Nothing is different from what is approved.", field=next(iter(fields), None)
+        )
 
 
 def _seen(session: Session, principal: Principal, rows: list[Server]) -> list[OwnSubmission]:
     ids = [row.server_id for row in rows]
     waits = select(Proposal.server_id, Proposal.submitted_at).where(Proposal.server_id.in_(ids))
     waiting = dict(session.execute(waits).all())
-    return [OwnSubmission(view, waiting.get(view.server_id)) for view in view_servers(session, principal, rows)]
+    return [
+        OwnSubmission(view, waiting.get(view.server_id))
+        for view in view_servers(session, principal, rows)
+    ]

@@ -1,4 +1,5 @@
-"""Tools of servers: listed and called as the person who asks, after allow-lists and tool permissions."""
+"""Tools of servers: listed and called as the person who asks, after allow-lists and tool
+permissions."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -64,7 +65,8 @@ Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
 
 @dataclass(frozen=True)
 class CallView:
-    """What a tool call gave: the MCP result, how long it took (ms), and the headers sent, values masked."""
+    """What a tool call gave: the MCP result, how long it took (ms), and the headers sent, values
+    masked."""
 
     wire: Mapping[str, Any]
     is_error: bool
@@ -89,22 +91,33 @@ def inspect_tools(session: Session, principal: Principal, server_id: str) -> tup
     return _listed(session, principal, server)
 
 
-def list_all_tools(session: Session, principal: Principal, passed: Passed = NOTHING) -> list[dict[str, Any]]:
+def list_all_tools(
+    session: Session, principal: Principal, passed: Passed = NOTHING
+) -> list[dict[str, Any]]:
     """The tools of every server the caller may use, as `{prefix}-{tool}` in MCP wire spelling.
 
-    A server that does not answer within its time is left out: one hanging upstream costs the others nothing.
+    A server that does not answer within its time is left out: one hanging upstream costs the others
+    nothing.
     """
-    query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
+    query = (
+        select(Server)
+        .where(authz.usable_servers(principal))
+        .order_by(Server.sort_key, Server.server_id)
+    )
     rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*queries.PARTS)))
     groups = queries.groups_of(session, rows)
     rows = [row for row in rows if row.transport != "stdio" or runtime_of(session).stdio_enabled]
     plan: list[tuple[str, Views]] = []
     for row in rows:
-        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
+        server = ServerFacts(
+            row, frozenset(group.access_group_id for group in groups[row.server_id])
+        )
         plan.append((prefix_of(row), _viewer(principal, server)))
     return [
         {**view.wire, "name": f"{prefix}-{view.name}", "description": view.description}
-        for (prefix, views), answer in zip(plan, _answers(session, principal, rows, passed), strict=True)
+        for (prefix, views), answer in zip(
+            plan, _answers(session, principal, rows, passed), strict=True
+        )
         if not isinstance(answer, UpstreamFailure)
         for view in views(answer)
         if view.allowed
@@ -118,17 +131,28 @@ def list_tools_of(
 
     Servers whose tools the caller may neither use nor inspect are left out.
     """
-    query = select(Server).where(Server.server_id.in_(server_ids)).order_by(Server.sort_key, Server.server_id)
+    query = (
+        select(Server)
+        .where(Server.server_id.in_(server_ids))
+        .order_by(Server.sort_key, Server.server_id)
+    )
     rows = list(session.scalars(query.limit(_MOST_SERVERS).options(*queries.PARTS)))
     groups = queries.groups_of(session, rows)
     plan: dict[str, tuple[Server, Views]] = {}
     for row in rows:
-        server = ServerFacts(row, frozenset(group.access_group_id for group in groups[row.server_id]))
-        if any(authz.may(principal, action, server) for action in (Action.SERVER_USE, Action.SERVER_INSPECT)):
+        server = ServerFacts(
+            row, frozenset(group.access_group_id for group in groups[row.server_id])
+        )
+        if any(
+            authz.may(principal, action, server)
+            for action in (Action.SERVER_USE, Action.SERVER_INSPECT)
+        ):
             plan[row.server_id] = (row, _viewer(principal, server))
     answers = _answers(session, principal, [row for row, _ in plan.values()])
     return {
-        server_id: _told(principal, answer) if isinstance(answer, UpstreamFailure) else views(answer)
+        server_id: _told(principal, answer)
+        if isinstance(answer, UpstreamFailure)
+        else views(answer)
         for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
     }
 
@@ -164,7 +188,9 @@ def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
         return failure
     message = KIND_OF_FAULT[HealthReason(failure.reason)]
     timed_out = isinstance(failure, UpstreamTimeout)
-    return UpstreamTimeout(message) if timed_out else UpstreamFailure(message, reason=failure.reason)
+    return (
+        UpstreamTimeout(message) if timed_out else UpstreamFailure(message, reason=failure.reason)
+    )
 
 
 @contextmanager
@@ -177,13 +203,18 @@ def _asking(principal: Principal) -> Iterator[None]:
 
 
 def call_tool(
-    session: Session, principal: Principal, server_id: str, name: str, arguments: Mapping[str, Any],
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    name: str,
+    arguments: Mapping[str, Any],
     passed: Passed = NOTHING,
-) -> CallView:  # fmt: skip
-    """Call a tool as the person who asks, with their own values and those of their headers that the server lists.
+) -> CallView:
+    """Call a tool as the person who asks, with their own values and those of their headers that the
+    server lists.
 
-    Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not allowed, and
-    `UpstreamFailure`.
+    Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not
+    allowed, and `UpstreamFailure`.
     """
     row, tool = authorize_call(session, principal, server_id, name)
     authorized = authorize_to_call(session, principal, row, passed)
@@ -191,13 +222,26 @@ def call_tool(
     began = time.monotonic()
     with _asking(principal):
         mcp = runtime_of(session).mcp
-        outcome = ask(session, principal, authorized, lambda target: mcp.call_tool(target, tool, dict(arguments)))
+        outcome = ask(
+            session,
+            principal,
+            authorized,
+            lambda target: mcp.call_tool(target, tool, dict(arguments)),
+        )
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
-    return CallView(outcome.wire, outcome.is_error, took, tuple((header, MASK) for header in authorized.target.headers))
+    return CallView(
+        outcome.wire,
+        outcome.is_error,
+        took,
+        tuple((header, MASK) for header in authorized.target.headers),
+    )
 
 
-def authorize_call(session: Session, principal: Principal, server_id: str, name: str) -> tuple[Server, str]:
-    """The server and the tool's own name, where the caller may call it. Raises as `find_server`, and `Forbidden`."""
+def authorize_call(
+    session: Session, principal: Principal, server_id: str, name: str
+) -> tuple[Server, str]:
+    """The server and the tool's own name, where the caller may call it. Raises as `find_server`,
+    and `Forbidden`."""
     server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
     limits = authz.tool_limits(principal, server)
     tool = _own_name(server.row, limits, name)
@@ -207,7 +251,8 @@ def authorize_call(session: Session, principal: Principal, server_id: str, name:
 
 
 def kind_of(tool: ToolDefinition) -> str:
-    """`read`, `write` or `delete`: by the tool's own annotations (MCP), else by the verb its name begins with."""
+    """`read`, `write` or `delete`: by the tool's own annotations (MCP), else by the verb its name
+    begins with."""
     annotations = tool.wire.get("annotations")
     if isinstance(annotations, dict):
         if annotations.get("readOnlyHint") is True:
@@ -220,12 +265,15 @@ def kind_of(tool: ToolDefinition) -> str:
     return "read" if verb in _READS else "write"
 
 
-_READS = frozenset("get list search find read show describe query fetch count lookup whoami echo".split())
+_READS = frozenset(
+    "get list search find read show describe query fetch count lookup whoami echo".split()
+)
 _DELETES = frozenset("delete remove drop purge destroy revoke".split())
 
 
 def _viewer(principal: Principal, server: ServerFacts) -> Views:
-    """How this caller sees the tools of this server; made before the transaction ends, so that no row is read later."""
+    """How this caller sees the tools of this server; made before the transaction ends, so that no
+    row is read later."""
     shown = dict(server.row.tool_name_to_display_name or {})
     described = dict(server.row.tool_name_to_description or {})
     limits = authz.tool_limits(principal, server)
@@ -236,15 +284,23 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
     def view(tool: ToolDefinition) -> ToolView:
         description = described.get(tool.name) or tool.description
         return ToolView(
-            tool.name, shown.get(tool.name) or tool.name, description, kind_of(tool), tool.input_schema, tool.wire,
-            limits.allow(tool.name), approximate_tokens(tool.name, description, tool.input_schema),
-            limits.allow_list is None or tool.name in limits.allow_list, tool.description,
-        )  # fmt: skip
+            tool.name,
+            shown.get(tool.name) or tool.name,
+            description,
+            kind_of(tool),
+            tool.input_schema,
+            tool.wire,
+            limits.allow(tool.name),
+            approximate_tokens(tool.name, description, tool.input_schema),
+            limits.allow_list is None or tool.name in limits.allow_list,
+            tool.description,
+        )
 
     return views
 
 
 def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
-    """The tool's own name, also where it was given as it is published; a name that is listed as written stays so."""
+    """The tool's own name, also where it was given as it is published; a name that is listed as
+    written stays so."""
     prefix = f"{prefix_of(row)}-"
     return name if limits.name(name) else name.removeprefix(prefix)

@@ -1,7 +1,9 @@
-"""Tool definitions that are no longer what was accepted: shown old beside new, accepted tool by tool.
+"""Tool definitions that are no longer what was accepted: shown old beside new, accepted tool by
+tool.
 
-A changed tool can still be called: the portal shows and records, and whoever wants it closed takes it out of the
-server's allowed tools, here by one button. `servers/tool_snapshots.py` says what is compared, and when.
+A changed tool can still be called: the portal shows and records, and whoever wants it closed takes
+it out of the server's allowed tools, here by one button. `servers/tool_snapshots.py` says what is
+compared, and when.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,13 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.definition_diff import FieldDiff, Warning, compare, warnings_of
-from portal.domain.errors import Conflict, CredentialNeeded, InvalidRequest, NotFound, UpstreamFailure
+from portal.domain.errors import (
+    Conflict,
+    CredentialNeeded,
+    InvalidRequest,
+    NotFound,
+    UpstreamFailure,
+)
 from portal.domain.principals import OPERATOR, Principal
 from portal.domain.servers import ApprovalStatus
 from portal.domain.upstream import HealthReason, HealthStatus, Target, ToolDefinition
@@ -36,9 +44,11 @@ _DEADLINE = 15.0
 
 @dataclass(frozen=True)
 class ToolChange:
-    """One tool that differs. `sha256` is of what was seen last, None for a tool that is gone; it is what is accepted.
+    """One tool that differs. `sha256` is of what was seen last, None for a tool that is gone; it is
+    what is accepted.
 
-    `accepted` and `seen` are the definitions, as far as they are kept; `warnings` are about the one that was seen.
+    `accepted` and `seen` are the definitions, as far as they are kept; `warnings` are about the one
+    that was seen.
     """
 
     tool_name: str
@@ -60,7 +70,8 @@ class ToolChange:
 
 @dataclass(frozen=True)
 class ToolChanges:
-    """The changes of a server that wait, by name; `items` are the first 20 of `total`. Times are UTC.
+    """The changes of a server that wait, by name; `items` are the first 20 of `total`. Times are
+    UTC.
 
     `first_by` is None where the portal's worker saw the tools first, on its own.
     """
@@ -78,17 +89,27 @@ def list_changes(session: Session, principal: Principal, server_id: str) -> Tool
     """What of a server's tools waits to be accepted; no upstream is asked."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     mine = AcceptedTool.server_id == row.server_id
-    waiting = select(AcceptedTool).where(mine, AcceptedTool.state.in_(WAITING)).order_by(AcceptedTool.tool_name)
+    waiting = (
+        select(AcceptedTool)
+        .where(mine, AcceptedTool.state.in_(WAITING))
+        .order_by(AcceptedTool.tool_name)
+    )
     rows = session.scalars(waiting.limit(PAGE_SIZE)).all()
     counts = select(func.count(AcceptedTool.accepted_hash)).where(mine)
-    total = select(func.count()).select_from(AcceptedTool).where(mine, AcceptedTool.state.in_(WAITING))
+    total = (
+        select(func.count()).select_from(AcceptedTool).where(mine, AcceptedTool.state.in_(WAITING))
+    )
     sight = session.get(ToolSight, row.server_id)
     people = names_of(session, {*(r.accepted_by for r in rows), sight.first_by if sight else None})
     by_worker = sight is None or sight.first_by == OPERATOR.signature
     return ToolChanges(
         row.server_id,
         sight.first_at if sight else None,
-        None if by_worker or sight is None or sight.first_by is None else people.get(sight.first_by, sight.first_by),
+        (
+            None
+            if by_worker or sight is None or sight.first_by is None
+            else people.get(sight.first_by, sight.first_by)
+        ),
         sight.compared_at if sight else None,
         session.scalar(counts) or 0,
         session.scalar(total) or 0,
@@ -101,11 +122,13 @@ def check_may_accept(session: Session, principal: Principal, server_id: str) -> 
     queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT)
 
 
-def accept(session: Session, principal: Principal, server_id: str, tool_name: str, sha256: str | None) -> None:
+def accept(
+    session: Session, principal: Principal, server_id: str, tool_name: str, sha256: str | None
+) -> None:
     """Accept a changed tool exactly as it was shown, by its hash; None accepts that it is gone.
 
-    Raises `Conflict` (`stale_definition`) where what is there now is something else, `NotFound` for a tool that is not
-    known.
+    Raises `Conflict` (`stale_definition`) where what is there now is something else, `NotFound` for
+    a tool that is not known.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT, lock=True).row
     _accept(session, principal, row, tool_name, sha256)
@@ -115,7 +138,8 @@ def accept(session: Session, principal: Principal, server_id: str, tool_name: st
 def accept_harmless(
     session: Session, principal: Principal, server_id: str, chosen: Sequence[tuple[str, str | None]]
 ) -> int:
-    """Accept those of the chosen tools of which nothing is to be pointed out: how many. Raises as `accept` does."""
+    """Accept those of the chosen tools of which nothing is to be pointed out: how many. Raises as
+    `accept` does."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT, lock=True).row
     done = 0
     for tool_name, sha256 in chosen:
@@ -128,14 +152,17 @@ def accept_harmless(
 
 
 def disable(session: Session, principal: Principal, server_id: str, tool_name: str) -> None:
-    """Take a tool out of those that may be called; its change asks nobody any more until it is allowed again."""
+    """Take a tool out of those that may be called; its change asks nobody any more until it is
+    allowed again."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE, lock=True).row
     tool = _find(session, row, tool_name)
     known = select(AcceptedTool.tool_name).where(AcceptedTool.server_id == row.server_id)
     allowed = row.allowed_tools or session.scalars(known.order_by(AcceptedTool.tool_name)).all()
     left = [name for name in allowed if name != tool_name]
     if not left:
-        raise InvalidRequest("It is the only tool of this server. Delete the server, or take away who may use it.")
+        raise InvalidRequest(
+            "It is the only tool of this server. Delete the server, or take away who may use it."
+        )
     crud.update_server(session, principal, row.server_id, {"allowed_tools": left})
     tool.state = "aside"
     session.flush()
@@ -144,35 +171,49 @@ def disable(session: Session, principal: Principal, server_id: str, tool_name: s
 def look(session: Session, principal: Principal, server_id: str) -> None:
     """Ask a server for its tools as the caller, and compare them. Raises `UpstreamFailure`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
-    subject, authorized = tool_snapshots.subject_of(row), authorize_to_list(session, principal, row)
+    subject = tool_snapshots.subject_of(row)
+    authorized = authorize_to_list(session, principal, row)
     release(session)
     try:
-        entries = tool_snapshots.entries_of(ask(session, principal, authorized, runtime_of(session).mcp.list_tools))
+        entries = tool_snapshots.entries_of(
+            ask(session, principal, authorized, runtime_of(session).mcp.list_tools)
+        )
     except CredentialNeeded as error:
         raise UpstreamFailure(error.message, reason=HealthReason.SIGN_IN_NEEDED) from None
     tool_snapshots.compare(session, principal, subject, entries, by_admin=True)
     session.commit()
 
 
-def is_news(session: Session, principal: Principal, server_id: str, wires: Sequence[Mapping[str, Any]]) -> bool:
+def is_news(
+    session: Session, principal: Principal, server_id: str, wires: Sequence[Mapping[str, Any]]
+) -> bool:
     """Whether a list that an Admin was just shown holds something that is not known. Reads only."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     if not authz.may(principal, Action.SERVER_ACCEPT, queries.facts(session, row)):
         return False
-    return tool_snapshots.is_news(session, tool_snapshots.subject_of(row), _entries(wires), by_admin=True)
+    return tool_snapshots.is_news(
+        session, tool_snapshots.subject_of(row), _entries(wires), by_admin=True
+    )
 
 
 def note(
-    session: Session, principal: Principal, server_id: str, version: int, wires: Sequence[Mapping[str, Any]]
+    session: Session,
+    principal: Principal,
+    server_id: str,
+    version: int,
+    wires: Sequence[Mapping[str, Any]],
 ) -> None:
     """Compare a list that an Admin was just shown, of the server as it was at `version`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
     if row.version == version:
-        tool_snapshots.compare(session, principal, tool_snapshots.subject_of(row), _entries(wires), by_admin=True)
+        tool_snapshots.compare(
+            session, principal, tool_snapshots.subject_of(row), _entries(wires), by_admin=True
+        )
 
 
 def compare_due(session: Session, principal: Principal) -> int:
-    """Compare the tools of servers that answer and were not compared for 30 minutes, as the worker does: how many."""
+    """Compare the tools of servers that answer and were not compared for 30 minutes, as the worker
+    does: how many."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     not_since = now() - _COMPARE_AGAIN_AFTER
     long_ago = or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since)
@@ -190,14 +231,24 @@ def compare_due(session: Session, principal: Principal) -> int:
         .options(*queries.PARTS)
     ).all()
     seen = [(tool_snapshots.subject_of(row), target_to_probe(session, row)) for row in rows]
-    seen.sort(key=lambda found: found[0].server_id)  # all workers claim in one order, or they wait for each other
-    plan = [(subject, target) for subject, target in seen if tool_snapshots.claim_look(session, subject, not_since)]
+    seen.sort(
+        key=lambda found: found[0].server_id
+    )  # all workers claim in one order, or they wait for each other
+    plan = [
+        (subject, target)
+        for subject, target in seen
+        if tool_snapshots.claim_look(session, subject, not_since)
+    ]
     session.commit()
     asked = [(subject, target) for subject, target in plan if isinstance(target, Target)]
-    answers = runtime_of(session).mcp.list_tools_many([target for _, target in asked], deadline=_DEADLINE)
+    answers = runtime_of(session).mcp.list_tools_many(
+        [target for _, target in asked], deadline=_DEADLINE
+    )
     for (subject, _), answer in zip(asked, answers, strict=True):
         if not isinstance(answer, UpstreamFailure):
-            tool_snapshots.compare(session, principal, subject, tool_snapshots.entries_of(answer), by_admin=False)
+            tool_snapshots.compare(
+                session, principal, subject, tool_snapshots.entries_of(answer), by_admin=False
+            )
             session.commit()
     return len(plan)
 
@@ -207,23 +258,36 @@ def _entries(wires: Sequence[Mapping[str, Any]]) -> dict[str, tool_snapshots.Ent
 
 
 def _find(session: Session, row: Server, tool_name: str) -> AcceptedTool:
-    found = session.get(AcceptedTool, (row.server_id, tool_name), with_for_update=True, populate_existing=True)
+    found = session.get(
+        AcceptedTool, (row.server_id, tool_name), with_for_update=True, populate_existing=True
+    )
     if found is None:
         raise NotFound(f"No tool {tool_name[:64]} of this server was seen.", field="tool_name")
     return found
 
 
-def _accept(session: Session, principal: Principal, row: Server, tool_name: str, sha256: str | None) -> None:
+def _accept(
+    session: Session, principal: Principal, row: Server, tool_name: str, sha256: str | None
+) -> None:
     tool = _find(session, row, tool_name)
     if tool.state == "same" or tool.seen_hash != sha256:
         raise Conflict(
-            f"{tool_name[:64]} is not what you were shown any more. Look at it again before you accept it.",
-            code="stale_definition", field="sha256", current_sha256=tool.seen_hash,
-        )  # fmt: skip
+            f"{tool_name[:64]} is not what you were shown any more. Look at it again before you"
+            " accept it.",
+            code="stale_definition",
+            field="sha256",
+            current_sha256=tool.seen_hash,
+        )
     audit.record(
-        session, principal, "tool definition accepted", "server", row.server_id, name=row.server_name, tool=tool_name,
+        session,
+        principal,
+        "tool definition accepted",
+        "server",
+        row.server_id,
+        name=row.server_name,
+        tool=tool_name,
         changes=audit.changed({"sha256": tool.accepted_hash}, {"sha256": tool.seen_hash}),
-    )  # fmt: skip
+    )
     if tool.seen_hash is None:
         session.delete(tool)
         return
@@ -235,7 +299,14 @@ def _accept(session: Session, principal: Principal, row: Server, tool_name: str,
 def _change(row: AcceptedTool, people: Mapping[str, str]) -> ToolChange:
     by = row.accepted_by or ""
     return ToolChange(
-        row.tool_name, row.state, row.seen_hash, row.accepted_hash, row.seen_at, row.accepted_at,
-        "the portal, on first sight" if by == OPERATOR.signature else people.get(by, by) or None, row.accepted,
-        row.seen, warnings_of(row.seen),
-    )  # fmt: skip
+        row.tool_name,
+        row.state,
+        row.seen_hash,
+        row.accepted_hash,
+        row.seen_at,
+        row.accepted_at,
+        "the portal, on first sight" if by == OPERATOR.signature else people.get(by, by) or None,
+        row.accepted,
+        row.seen,
+        warnings_of(row.seen),
+    )

@@ -56,12 +56,15 @@ def list_toolsets(session: Session, principal: Principal, *, q: str = "") -> lis
         query = query.where(Toolset.toolset_id.in_(granted))
     if q:
         query = query.where(func.lower(Toolset.toolset_name).contains(q.lower(), autoescape=True))
-    rows = session.scalars(query.order_by(func.lower(Toolset.toolset_name), Toolset.toolset_id)).all()
+    rows = session.scalars(
+        query.order_by(func.lower(Toolset.toolset_name), Toolset.toolset_id)
+    ).all()
     return _views(session, principal, rows)
 
 
 def get_toolset(session: Session, principal: Principal, toolset_id: str) -> ToolsetView:
-    """One toolset. Raises `Forbidden` for one that is not granted, existing or not; with admin view `NotFound`."""
+    """One toolset. Raises `Forbidden` for one that is not granted, existing or not; with admin view
+    `NotFound`."""
     granted = authz.granted_toolsets(principal)
     row = session.get(Toolset, toolset_id) if granted is None or toolset_id in granted else None
     if row is None:
@@ -72,29 +75,52 @@ def get_toolset(session: Session, principal: Principal, toolset_id: str) -> Tool
 
 
 def create_toolset(
-    session: Session, principal: Principal, name: str, description: str | None, tools: Sequence[ToolRef]
+    session: Session,
+    principal: Principal,
+    name: str,
+    description: str | None,
+    tools: Sequence[ToolRef],
 ) -> ToolsetView:
-    """Add a toolset. Its servers are given by id, name or alias. Raises `Conflict` for a name that is taken."""
+    """Add a toolset. Its servers are given by id, name or alias. Raises `Conflict` for a name that
+    is taken."""
     authz.require(principal, Action.TOOLSET_MANAGE)
     if (session.scalar(select(func.count()).select_from(Toolset)) or 0) >= MOST_TOOLSETS:
-        raise InvalidRequest(f"There are {MOST_TOOLSETS} toolsets already. Delete one that nobody uses first.")
-    row = Toolset(toolset_name=_checked(name), description=description or None, created_by=principal.signature)
+        raise InvalidRequest(
+            f"There are {MOST_TOOLSETS} toolsets already. Delete one that nobody uses first."
+        )
+    row = Toolset(
+        toolset_name=_checked(name), description=description or None, created_by=principal.signature
+    )
     row.updated_by = principal.signature
     session.add(row)
-    flush_unique(session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name")
+    flush_unique(
+        session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name"
+    )
     added, _ = _set_tools(session, row.toolset_id, tools)
     audit.record(
-        session, principal, "toolset created", "toolset", row.toolset_id, name=row.toolset_name, added=_words(added)
+        session,
+        principal,
+        "toolset created",
+        "toolset",
+        row.toolset_id,
+        name=row.toolset_name,
+        added=_words(added),
     )
     session.flush()
     return _views(session, principal, [row])[0]
 
 
 def change_toolset(
-    session: Session, principal: Principal, toolset_id: str, *, name: str | None = None, description: str | None = None,
+    session: Session,
+    principal: Principal,
+    toolset_id: str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
     tools: Sequence[ToolRef] | None = None,
-) -> ToolsetView:  # fmt: skip
-    """Change what is given; a blank description takes it away. Raises `Conflict` for a name that is taken."""
+) -> ToolsetView:
+    """Change what is given; a blank description takes it away. Raises `Conflict` for a name that is
+    taken."""
     authz.require(principal, Action.TOOLSET_MANAGE)
     row = _find(session, toolset_id, lock=True)
     before = {"toolset_name": row.toolset_name, "description": row.description}
@@ -102,14 +128,24 @@ def change_toolset(
         row.toolset_name = _checked(name)
     if description is not None:
         row.description = description or None
-    flush_unique(session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name")
+    flush_unique(
+        session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name"
+    )
     added, removed = _set_tools(session, toolset_id, tools) if tools is not None else ((), ())
     row.updated_at, row.updated_by = now(), principal.signature
     audit.record(
-        session, principal, "toolset changed", "toolset", toolset_id, name=row.toolset_name, added=_words(added),
+        session,
+        principal,
+        "toolset changed",
+        "toolset",
+        toolset_id,
+        name=row.toolset_name,
+        added=_words(added),
         removed=_words(removed),
-        changes=audit.changed(before, {"toolset_name": row.toolset_name, "description": row.description}),
-    )  # fmt: skip
+        changes=audit.changed(
+            before, {"toolset_name": row.toolset_name, "description": row.description}
+        ),
+    )
     session.flush()
     return _views(session, principal, [row])[0]
 
@@ -122,28 +158,39 @@ def delete_toolset(session: Session, principal: Principal, toolset_id: str) -> N
     session.execute(update(Grant).where(Grant.toolset_id == toolset_id).values(toolset_id=None))
     session.execute(delete(ToolsetTool).where(ToolsetTool.toolset_id == toolset_id))
     session.delete(row)
-    audit.record(session, principal, "toolset deleted", "toolset", toolset_id, name=row.toolset_name)
+    audit.record(
+        session, principal, "toolset deleted", "toolset", toolset_id, name=row.toolset_name
+    )
     session.flush()
 
 
 def _set_tools(
     session: Session, toolset_id: str, tools: Sequence[ToolRef]
-) -> tuple[list[ToolRef], list[ToolRef]]:  # fmt: skip
+) -> tuple[list[ToolRef], list[ToolRef]]:
     """Write the tools in their order; answer those that are new and those that are gone."""
     if len(tools) > MOST_TOOLS:
         raise InvalidRequest(f"A toolset has at most {MOST_TOOLS} tools.", field="tools")
     ids = resolve_servers(session, {ref.server_id for ref in tools}, "tools")
     wanted = list(dict.fromkeys(ToolRef(ids[ref.server_id], ref.tool_name) for ref in tools))
-    stored = select(ToolsetTool.server_id, ToolsetTool.tool_name).where(ToolsetTool.toolset_id == toolset_id)
+    stored = select(ToolsetTool.server_id, ToolsetTool.tool_name).where(
+        ToolsetTool.toolset_id == toolset_id
+    )
     before = [ToolRef(*row) for row in session.execute(stored.order_by(ToolsetTool.position))]
     if wanted != before:
         session.execute(delete(ToolsetTool).where(ToolsetTool.toolset_id == toolset_id))
         session.add_all(
-            ToolsetTool(toolset_id=toolset_id, server_id=ref.server_id, tool_name=ref.tool_name, position=position)
+            ToolsetTool(
+                toolset_id=toolset_id,
+                server_id=ref.server_id,
+                tool_name=ref.tool_name,
+                position=position,
+            )
             for position, ref in enumerate(wanted)
         )
         session.flush()
-    return [ref for ref in wanted if ref not in before], [ref for ref in before if ref not in wanted]
+    return [ref for ref in wanted if ref not in before], [
+        ref for ref in before if ref not in wanted
+    ]
 
 
 def _words(refs: Iterable[ToolRef]) -> list[str]:
@@ -168,7 +215,8 @@ def _views(session: Session, principal: Principal, rows: Collection[Toolset]) ->
     """The views of `rows`, in one query however many they are."""
     query = select(ToolsetTool).where(ToolsetTool.toolset_id.in_([row.toolset_id for row in rows]))
     if not authz.may(principal, Action.TOOLSET_READ):
-        # What somebody may not see does not exist for them, in a list of tools as anywhere (rules 1, 7 and 9).
+        # What somebody may not see does not exist for them, in a list of tools as anywhere (rules
+        # 1, 7 and 9).
         seen = select(Server.server_id).where(authz.visible_servers(principal))
         query = query.where(ToolsetTool.server_id.in_(seen))
     tools: dict[str, list[ToolRef]] = defaultdict(list)
@@ -176,8 +224,14 @@ def _views(session: Session, principal: Principal, rows: Collection[Toolset]) ->
         tools[entry.toolset_id].append(ToolRef(entry.server_id, entry.tool_name))
     return [
         ToolsetView(
-            row.toolset_id, row.toolset_name, row.description, tuple(tools[row.toolset_id]), row.created_at,
-            row.created_by, row.updated_at, row.updated_by,
+            row.toolset_id,
+            row.toolset_name,
+            row.description,
+            tuple(tools[row.toolset_id]),
+            row.created_at,
+            row.created_by,
+            row.updated_at,
+            row.updated_by,
         )
         for row in rows
-    ]  # fmt: skip
+    ]

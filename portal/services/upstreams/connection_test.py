@@ -16,7 +16,13 @@ from portal.authorization import Action
 from portal.domain.destinations import RESOURCE
 from portal.domain.errors import InsufficientScope, InvalidRequest, UpstreamFailure
 from portal.domain.principals import Principal
-from portal.domain.servers import ApprovalStatus, ServerFields, Transport, check_definition, check_values
+from portal.domain.servers import (
+    ApprovalStatus,
+    ServerFields,
+    Transport,
+    check_definition,
+    check_values,
+)
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.domain.variables import Scope
 from portal.services import audit
@@ -28,7 +34,14 @@ from portal.services.secrets.server_definition import route_of
 from portal.services.secrets.token_store import is_machine
 from portal.services.servers import destinations, queries, unsaved
 from portal.services.servers.views import KIND_OF_FAULT
-from portal.services.upstreams.resolve import UpstreamConfig, ask, authorize_to_call, build, config_of, home_of
+from portal.services.upstreams.resolve import (
+    UpstreamConfig,
+    ask,
+    authorize_to_call,
+    build,
+    config_of,
+    home_of,
+)
 from portal.store.database import release
 from portal.store.models import Server, new_id
 
@@ -39,9 +52,11 @@ _CONFIRM_WITHIN = 300  # seconds
 
 @dataclass(frozen=True)
 class Start:
-    """A command that a test would start on this host: what is shown before, and the mark that confirms just this.
+    """A command that a test would start on this host: what is shown before, and the mark that
+    confirms just this.
 
-    `line` is what a shell would be given; `variables` are the names in its environment; `user` says as whom it runs.
+    `line` is what a shell would be given; `variables` are the names in its environment; `user` says
+    as whom it runs.
     """
 
     line: str
@@ -51,7 +66,8 @@ class Start:
 
 
 class Unconfirmed(Exception):
-    """A test would start a command that was never saved, and the person has not confirmed it yet."""
+    """A test would start a command that was never saved, and the person has not confirmed it
+    yet."""
 
     def __init__(self, start: Start) -> None:
         self.start = start
@@ -67,19 +83,30 @@ class Trial:
 
 
 def try_definition(
-    session: Session, principal: Principal, fields: ServerFields, *, server_id: str | None = None, mark: str = ""
+    session: Session,
+    principal: Principal,
+    fields: ServerFields,
+    *,
+    server_id: str | None = None,
+    mark: str = "",
 ) -> Trial:
     """Contact the upstream that `fields` describe and list its tools; nothing is stored.
 
-    Values that are kept come from the stored server: a stored secret is never combined with an address that was just
-    typed. Raises what the rules of a definition raise, and `Conflict` (`credentials_would_move`).
+    Values that are kept come from the stored server: a stored secret is never combined with an
+    address that was just typed. Raises what the rules of a definition raise, and `Conflict`
+    (`credentials_would_move`).
 
-    A command is on record, committed, before it is started. One that is not just what an active server has stored is
-    started with the `mark` of this very command only; without it `Unconfirmed` is raised, which has the mark.
+    A command is on record, committed, before it is started. One that is not just what an active
+    server has stored is started with the `mark` of this very command only; without it `Unconfirmed`
+    is raised, which has the mark.
     """
     authz.require(principal, Action.SERVER_CREATE)
     check_values(fields)
-    row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row if server_id else None
+    row = (
+        queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
+        if server_id
+        else None
+    )
     tried = destinations.tried(session, row, fields) if row else _as_typed(session, fields)
     config = config_of(session, tried)
     runtime = runtime_of(session)
@@ -97,18 +124,27 @@ def try_definition(
         authz.require(principal, Action.COMMAND_MANAGE)
         if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
             raise InvalidRequest(
-                "A command is not started for a server that is not active.", code="stdio_not_allowed", field="transport"
+                "A command is not started for a server that is not active.",
+                code="stdio_not_allowed",
+                field="transport",
             )
         _confirm(session, principal, row, config, mark, shows_arguments="args" in fields)
         config = replace(config, may_start=True)
-    stays = row is not None and route_of(session, row).key(RESOURCE) == route_of(session, tried).key(RESOURCE)
+    stays = row is not None and route_of(session, row).key(RESOURCE) == route_of(
+        session, tried
+    ).key(RESOURCE)
     values = user_values.opened_values(session, row, principal.user_id) if row and stays else {}
-    unset = tuple(v.name for v in config.variables if v.scope is Scope.USER and v.name not in values)
+    unset = tuple(
+        v.name for v in config.variables if v.scope is Scope.USER and v.name not in values
+    )
     known = pinned(session, row) if row else None
     try:
         token = typed_token(session, config.definition, known=known) if is_machine(tried) else None
     except UpstreamFailure as failure:
-        return Trial(ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message), unset)
+        return Trial(
+            ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message),
+            unset,
+        )
     target = build(config, values, key=token)
     target = replace(target, timeout=min(target.timeout, _TRY_TIMEOUT))
     release(session)
@@ -118,7 +154,8 @@ def try_definition(
 
 
 def why_no_commands(session: Session, principal: Principal) -> str:
-    """Why no command can run on this host though the operator allows it, with the remedy; blank where one can."""
+    """Why no command can run on this host though the operator allows it, with the remedy; blank
+    where one can."""
     authz.require(principal, Action.SERVER_CREATE)
     runtime = runtime_of(session)
     return runtime.sandbox.refusal() if runtime.stdio_enabled else ""
@@ -131,27 +168,48 @@ def commands_user(session: Session, principal: Principal) -> str:
 
 
 def forget_homes(session: Session, principal: Principal) -> None:
-    """Delete what commands of servers that are gone have left in their home folders on this host."""
+    """Delete what commands of servers that are gone have left in their home folders on this
+    host."""
     authz.require(principal, Action.SERVER_CREATE)
-    known = [home_of(*ids) for ids in session.execute(select(Server.server_id, Server.incarnation)).tuples()]
+    known = [
+        home_of(*ids)
+        for ids in session.execute(select(Server.server_id, Server.incarnation)).tuples()
+    ]
     release(session)
     runtime_of(session).sandbox.forget_homes(known)
 
 
 def _confirm(
-    session: Session, principal: Principal, row: Server | None, config: UpstreamConfig, mark: str, *,
+    session: Session,
+    principal: Principal,
+    row: Server | None,
+    config: UpstreamConfig,
+    mark: str,
+    *,
     shows_arguments: bool,
-) -> None:  # fmt: skip
-    """See to it that a person has confirmed the command of `config`. Raises `Unconfirmed` where they have not.
+) -> None:
+    """See to it that a person has confirmed the command of `config`. Raises `Unconfirmed` where
+    they have not.
 
-    Stored arguments are not shown to be confirmed: they are those that were saved, for the same command.
+    Stored arguments are not shown to be confirmed: they are those that were saved, for the same
+    command.
     """
     definition = config.definition
     argv = [config.command or "", *definition.args]
     if row is not None:
         stored = config_of(session, row)
-        saved = (stored.transport, stored.command, tuple(stored.definition.args), dict(stored.definition.env))
-        if saved == (config.transport, config.command, tuple(definition.args), dict(definition.env)):
+        saved = (
+            stored.transport,
+            stored.command,
+            tuple(stored.definition.args),
+            dict(stored.definition.env),
+        )
+        if saved == (
+            config.transport,
+            config.command,
+            tuple(definition.args),
+            dict(definition.env),
+        ):
             return
     runtime = runtime_of(session)
     place = bindings.of_command_test(principal.user_id or "")
@@ -163,21 +221,35 @@ def _confirm(
             if said[0] == digest and 0 <= time.time() - float(said[2]) < _CONFIRM_WITHIN:
                 return
     sealed = base64.urlsafe_b64encode(runtime.vault.seal(f"{digest} {time.time()}", place)).decode()
-    line = shlex.join(argv) if shows_arguments else f"{argv[0]} … (with its {len(argv) - 1} saved arguments)"
+    line = (
+        shlex.join(argv)
+        if shows_arguments
+        else f"{argv[0]} … (with its {len(argv) - 1} saved arguments)"
+    )
     raise Unconfirmed(Start(line, tuple(sorted(definition.env)), runtime.sandbox.user, sealed))
 
 
-def _put_on_record(session: Session, principal: Principal, server_id: str | None, target: Target) -> None:
+def _put_on_record(
+    session: Session, principal: Principal, server_id: str | None, target: Target
+) -> None:
     """Write down that a command is about to be started for a test, and commit it."""
     audit.record(
-        session, principal, "command started for a test", "server", server_id, command=target.command,
-        arguments=len(target.args), variables=sorted(target.env), runs_as=runtime_of(session).sandbox.user,
-    )  # fmt: skip
+        session,
+        principal,
+        "command started for a test",
+        "server",
+        server_id,
+        command=target.command,
+        arguments=len(target.args),
+        variables=sorted(target.env),
+        runs_as=runtime_of(session).sandbox.user,
+    )
     session.commit()
 
 
 def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
-    """Contact a server as the caller would, with what they stored. Raises what a tool call raises before it is sent."""
+    """Contact a server as the caller would, with what they stored. Raises what a tool call raises
+    before it is sent."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_USE).row
 
     def look(target: Target) -> ProbeResult:
@@ -195,7 +267,9 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
         result = ask(session, principal, authorized, look)
     except UpstreamFailure as failure:
         result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
-    if not authz.has_admin_view(principal):  # the message names the host, which is not theirs to learn
+    if not authz.has_admin_view(
+        principal
+    ):  # the message names the host, which is not theirs to learn
         result = replace(result, message=KIND_OF_FAULT[result.reason])
     return Trial(result)
 

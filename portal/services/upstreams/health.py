@@ -1,4 +1,5 @@
-"""Whether servers answer: looked at by the worker in the background, and on request, never while a list is made."""
+"""Whether servers answer: looked at by the worker in the background, and on request, never while a
+list is made."""
 
 import logging
 import random
@@ -18,7 +19,13 @@ from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, HealthStatus, ProbeResult, Target
 from portal.services.runtime import runtime_of
 from portal.services.servers import queries
-from portal.services.servers.views import KIND_OF_FAULT, HealthView, ServerView, view_health, view_server
+from portal.services.servers.views import (
+    KIND_OF_FAULT,
+    HealthView,
+    ServerView,
+    view_health,
+    view_server,
+)
 from portal.services.upstreams.resolve import PendingTarget, signed, target_to_probe
 from portal.store.database import release
 from portal.store.models import HealthRecord, Server, now, time_of
@@ -28,7 +35,8 @@ PROBE_AGAIN_AFTER = timedelta(seconds=10)
 _EVERY = timedelta(seconds=120)
 _LEAST_OFTEN = timedelta(minutes=30)
 _MOST_JITTER = 1.15
-# A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of them, all probes.
+# A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of
+# them, all probes.
 _CLAIM = timedelta(seconds=120)
 _SIGN_WITHIN = 60.0
 _KEEP_HISTORY = timedelta(days=30)
@@ -68,7 +76,8 @@ class _Probe:
 
 
 def get_checked_server(session: Session, principal: Principal, reference: str) -> ServerView:
-    """One server with a fresh look at its health, made after it is known that the caller may see it."""
+    """One server with a fresh look at its health, made after it is known that the caller may see
+    it."""
     row = queries.find_server(session, principal, reference, Action.SERVER_READ).row
     if authz.may_use(principal, queries.facts(session, row)) or authz.is_admin(principal):
         server_id = row.server_id
@@ -80,14 +89,23 @@ def get_checked_server(session: Session, principal: Principal, reference: str) -
     return view_server(session, principal, row)
 
 
-def check_servers(session: Session, principal: Principal, server_ids: Sequence[str] | None = None) -> list[HealthRow]:
-    """The health of the servers the caller may use, looked at side by side, each at most once in 10 seconds."""
-    query = select(Server).where(authz.usable_servers(principal)).order_by(Server.sort_key, Server.server_id)
+def check_servers(
+    session: Session, principal: Principal, server_ids: Sequence[str] | None = None
+) -> list[HealthRow]:
+    """The health of the servers the caller may use, looked at side by side, each at most once in 10
+    seconds."""
+    query = (
+        select(Server)
+        .where(authz.usable_servers(principal))
+        .order_by(Server.sort_key, Server.server_id)
+    )
     if server_ids:
         query = query.where(Server.server_id.in_(server_ids))
     _probe_now(session, list(session.scalars(query.options(*queries.PARTS))))
     rows = session.scalars(query.execution_options(populate_existing=True))
-    return [HealthRow(r.server_id, r.health_status, r.health_reason, r.health_checked_at) for r in rows]
+    return [
+        HealthRow(r.server_id, r.health_status, r.health_reason, r.health_checked_at) for r in rows
+    ]
 
 
 def probe_server(session: Session, principal: Principal, server_id: str) -> HealthView:
@@ -98,13 +116,20 @@ def probe_server(session: Session, principal: Principal, server_id: str) -> Heal
     return view_health(principal, row)
 
 
-def stored_health(session: Session, principal: Principal, server_ids: Sequence[str]) -> dict[str, HealthView]:
-    """What is stored of the health of several servers, of those the caller may see; nothing is contacted."""
-    rows = session.scalars(select(Server).where(Server.server_id.in_(server_ids), authz.visible_servers(principal)))
+def stored_health(
+    session: Session, principal: Principal, server_ids: Sequence[str]
+) -> dict[str, HealthView]:
+    """What is stored of the health of several servers, of those the caller may see; nothing is
+    contacted."""
+    rows = session.scalars(
+        select(Server).where(Server.server_id.in_(server_ids), authz.visible_servers(principal))
+    )
     return {row.server_id: view_health(principal, row) for row in rows}
 
 
-def history(session: Session, principal: Principal, server_id: str, limit: int = 100) -> list[HistoryEntry]:
+def history(
+    session: Session, principal: Principal, server_id: str, limit: int = 100
+) -> list[HistoryEntry]:
     """The latest looks at a server, newest first."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     records = session.scalars(
@@ -113,19 +138,25 @@ def history(session: Session, principal: Principal, server_id: str, limit: int =
         .order_by(HealthRecord.checked_at.desc())
         .limit(limit)
     )
-    return [HistoryEntry(r.checked_at, r.status, r.reason, r.message, r.latency_ms) for r in records]
+    return [
+        HistoryEntry(r.checked_at, r.status, r.reason, r.message, r.latency_ms) for r in records
+    ]
 
 
 def probe_due(session: Session, principal: Principal) -> int:
     """Look at the servers whose turn it is, as the worker does; answers how many.
 
-    Any number of workers may run: each server is claimed by one, and another's turn comes when that one has not written
-    what it saw within the time of a claim.
+    Any number of workers may run: each server is claimed by one, and another's turn comes when that
+    one has not written what it saw within the time of a claim.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     claimed_at = time_of(session)
-    # Due later than any pause is long: the clock was put back, and the servers would not be looked at till then.
-    is_due = or_(Server.probe_due_at <= claimed_at, Server.probe_due_at > claimed_at + _LEAST_OFTEN * _MOST_JITTER)
+    # Due later than any pause is long: the clock was put back, and the servers would not be looked
+    # at till then.
+    is_due = or_(
+        Server.probe_due_at <= claimed_at,
+        Server.probe_due_at > claimed_at + _LEAST_OFTEN * _MOST_JITTER,
+    )
     rows = list(
         session.scalars(
             select(Server)
@@ -152,7 +183,8 @@ def forget_old_history(session: Session, principal: Principal) -> None:
 
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:
-    """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was seen."""
+    """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was
+    seen."""
     claimed_at = time_of(session)
     stale = claimed_at - PROBE_AGAIN_AFTER
     probes = {row.server_id: _prepare(session, row, claimed_at) for row in rows}
@@ -176,7 +208,9 @@ def _probe_now(session: Session, rows: Sequence[Server]) -> None:
 
 
 def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
-    return _Probe(row.server_id, row.incarnation, row.version, claimed_at, target_to_probe(session, row))
+    return _Probe(
+        row.server_id, row.incarnation, row.version, claimed_at, target_to_probe(session, row)
+    )
 
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
@@ -184,7 +218,9 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
     last = time.monotonic() + _SIGN_WITHIN
     ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
-    results = runtime_of(session).mcp.probe_many([target for _, target in asked], deadline=_REQUEST_DEADLINE)
+    results = runtime_of(session).mcp.probe_many(
+        [target for _, target in asked], deadline=_REQUEST_DEADLINE
+    )
     for (probe, _), result in zip(asked, results, strict=True):
         _store(session, probe, result)
     for probe, target in ready:
@@ -194,8 +230,11 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
     session.expire_all()  # what statements wrote is read anew
 
 
-def _signed(session: Session, target: Target | HealthReason | PendingTarget) -> Target | ProbeResult:
-    """The target with the portal's own token where it needs one, or what is known without asking it."""
+def _signed(
+    session: Session, target: Target | HealthReason | PendingTarget
+) -> Target | ProbeResult:
+    """The target with the portal's own token where it needs one, or what is known without asking
+    it."""
     if isinstance(target, HealthReason):
         return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
     try:
@@ -204,12 +243,17 @@ def _signed(session: Session, target: Target | HealthReason | PendingTarget) -> 
         raise  # says nothing about the server
     except PortalError as error:
         # Its own tokens are the portal's to judge: without one nobody reaches the server.
-        reason = HealthReason(error.reason) if isinstance(error, UpstreamFailure) else HealthReason.SIGN_IN_NEEDED
+        reason = (
+            HealthReason(error.reason)
+            if isinstance(error, UpstreamFailure)
+            else HealthReason.SIGN_IN_NEEDED
+        )
         return ProbeResult(HealthStatus.UNHEALTHY, reason, error.message)
 
 
 def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
-    at, failed = time_of(session), result.status is HealthStatus.UNHEALTHY
+    at = time_of(session)
+    failed = result.status is HealthStatus.UNHEALTHY
     healthy = result.status is HealthStatus.HEALTHY
     still_the_same = (
         Server.server_id == probe.server_id,
@@ -217,21 +261,31 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
         Server.version == probe.version,
         Server.probe_started_at == probe.claimed_at,
     )
-    one_more = case((Server.probe_failures < _MOST_FAILURES, Server.probe_failures + 1), else_=_MOST_FAILURES)
-    # Writing comes first: on SQLite a transaction that has read cannot write any more once another process has.
+    one_more = case(
+        (Server.probe_failures < _MOST_FAILURES, Server.probe_failures + 1), else_=_MOST_FAILURES
+    )
+    # Writing comes first: on SQLite a transaction that has read cannot write any more once another
+    # process has.
     failures = session.scalar(
         update(Server)
         .where(*still_the_same)
         .values(
-            health_status=result.status.value, health_reason=result.reason.value,
-            health_error=None if healthy else result.message, health_checked_at=at,
-            health_latency_ms=result.latency_ms or None, protocol_version=result.protocol_version,
+            health_status=result.status.value,
+            health_reason=result.reason.value,
+            health_error=None if healthy else result.message,
+            health_checked_at=at,
+            health_latency_ms=result.latency_ms or None,
+            protocol_version=result.protocol_version,
             probe_failures=one_more if failed else 0,
         )
         .returning(Server.probe_failures)
         .execution_options(synchronize_session=False)
-    )  # fmt: skip
-    told = {"server_id": probe.server_id, "status": result.status.value, "reason": result.reason.value}
+    )
+    told = {
+        "server_id": probe.server_id,
+        "status": result.status.value,
+        "reason": result.reason.value,
+    }
     if failures == 1:
         log.warning("a server stopped answering", extra=told)
     else:
@@ -248,7 +302,11 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
     )
     session.add(
         HealthRecord(
-            server_id=probe.server_id, checked_at=at, status=result.status.value, reason=result.reason.value,
-            message=None if healthy else result.message, latency_ms=result.latency_ms or None,
+            server_id=probe.server_id,
+            checked_at=at,
+            status=result.status.value,
+            reason=result.reason.value,
+            message=None if healthy else result.message,
+            latency_ms=result.latency_ms or None,
         )
-    )  # fmt: skip
+    )

@@ -25,9 +25,28 @@ from portal.web.api.toolsets import bp as toolsets
 from portal.web.api.users import bp as users
 
 _BLUEPRINTS = (
-    servers, connections, credentials, tools, toolsets, users, teams, keys, groups, settings, me, access, registry,
-    exchange, audit, submissions, tool_changes, catalog, document, oauth_check, temporary,
-)  # fmt: skip
+    servers,
+    connections,
+    credentials,
+    tools,
+    toolsets,
+    users,
+    teams,
+    keys,
+    groups,
+    settings,
+    me,
+    access,
+    registry,
+    exchange,
+    audit,
+    submissions,
+    tool_changes,
+    catalog,
+    document,
+    oauth_check,
+    temporary,
+)
 
 
 def register(app: Flask) -> None:

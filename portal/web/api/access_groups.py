@@ -27,7 +27,9 @@ def list_groups() -> Response:
 def create_group() -> Response:
     """Add an access group."""
     payload = read(GroupBody)
-    view = access_groups.create_group(g.session, g.principal, payload.name, payload.description, payload.mcp_server_ids)
+    view = access_groups.create_group(
+        g.session, g.principal, payload.name, payload.description, payload.mcp_server_ids
+    )
     return answer(view, 201)
 
 
@@ -44,9 +46,13 @@ def change_group(group_id: str) -> Response:
     """Change what is sent of an access group."""
     sent = read(GroupChange).sent()
     view = access_groups.change_group(
-        g.session, g.principal, group_id, name=sent.get("name"), servers=sent.get("mcp_server_ids"),
+        g.session,
+        g.principal,
+        group_id,
+        name=sent.get("name"),
+        servers=sent.get("mcp_server_ids"),
         description=sent["description"] or "" if "description" in sent else None,
-    )  # fmt: skip
+    )
     return answer(view)
 
 

@@ -1,4 +1,5 @@
-"""The shapes of answers that are not a view as it is. What is in their fields is the services' affair."""
+"""The shapes of answers that are not a view as it is. What is in their fields is the services'
+affair."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -56,7 +57,8 @@ class AddressAnswer(BaseModel):
 
 
 class MovedAnswer(BaseModel):
-    """A stored secret that went elsewhere, or was forgotten; `people` is how many hold one of theirs."""
+    """A stored secret that went elsewhere, or was forgotten; `people` is how many hold one of
+    theirs."""
 
     secret: str
     before: str = Field(alias="from")
@@ -65,7 +67,8 @@ class MovedAnswer(BaseModel):
 
 
 class SettledAnswer(BaseModel):
-    """What became of stored secrets. `dropped` ended with the old way of signing in; `disconnected` counts people."""
+    """What became of stored secrets. `dropped` ended with the old way of signing in; `disconnected`
+    counts people."""
 
     keep_credentials: bool | None = None
     secrets: list[MovedAnswer] | None = None
@@ -76,9 +79,15 @@ class SettledAnswer(BaseModel):
 
 ChangedServer = shape("ChangedServer", ServerView, settled=SettledAnswer)
 SubmissionAnswer = shape(
-    "Submission", ServerView, submitted_team_id=str | None, wishes=dict[str, Any], checks=list[CheckAnswer],
-    change_waits=bool, destinations=list[GoingAnswer], addresses=list[AddressAnswer],
-)  # fmt: skip
+    "Submission",
+    ServerView,
+    submitted_team_id=str | None,
+    wishes=dict[str, Any],
+    checks=list[CheckAnswer],
+    change_waits=bool,
+    destinations=list[GoingAnswer],
+    addresses=list[AddressAnswer],
+)
 SubmissionQueue = shape("SubmissionQueue", Counts, items=list_of(SubmissionAnswer))
 
 
@@ -196,7 +205,8 @@ class RegistryServer(BaseModel):
 
 
 class RegistryPlace(BaseModel):
-    """How many entries the page has, and where the next one begins; without `nextCursor` it is the last."""
+    """How many entries the page has, and where the next one begins; without `nextCursor` it is the
+    last."""
 
     count: int
     nextCursor: str = ""
@@ -219,7 +229,9 @@ class ToolWarning(BaseModel):
     """Something in a definition that a reviewer should look at."""
 
 
-ToolChangesAnswer = shape("ToolChanges", ToolChanges, items=list_of(shape("ToolChange", ToolChange)))
+ToolChangesAnswer = shape(
+    "ToolChanges", ToolChanges, items=list_of(shape("ToolChange", ToolChange))
+)
 
 
 class Connection(BaseModel):
@@ -230,7 +242,9 @@ class Connection(BaseModel):
     expires_at: datetime | None
     is_expired: bool
     connected_at: datetime | None
-    note: str | None = Field(None, description="What was not stored of what was sent, and what to do.")
+    note: str | None = Field(
+        None, description="What was not stored of what was sent, and what to do."
+    )
 
 
 class NamedConnection(Connection):

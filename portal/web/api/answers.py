@@ -37,10 +37,11 @@ def fresh(value: Any) -> Response:
 
 
 def unless_held(response: Response) -> Response:
-    """`response` with a validator (RFC 9110, 8.8.3): who has it already is told so instead, with 304.
+    """`response` with a validator (RFC 9110, 8.8.3): who has it already is told so instead, with
+    304.
 
-    It is made of the body: grants, health, settings and one's own values all change that. It is weak, because what
-    compresses the answer on its way changes the bytes and not what they say.
+    It is made of the body: grants, health, settings and one's own values all change that. It is
+    weak, because what compresses the answer on its way changes the bytes and not what they say.
     """
     response.add_etag(weak=True)
     response.make_conditional(request)
@@ -61,14 +62,17 @@ def page_of(page: Page[Any], item: Callable[[Any], Any]) -> Response:
 def next_link(cursor: tuple[str, ...]) -> str:
     """The `Link` header (RFC 8288) to the next page of this request's list."""
     arguments = [(k, v) for k, v in request.args.items(multi=True) if k != "cursor"]
-    return f'<{request.path}?{urlencode([*arguments, ("cursor", cursor_text(cursor))])}>; rel="next"'
+    return (
+        f'<{request.path}?{urlencode([*arguments, ("cursor", cursor_text(cursor))])}>; rel="next"'
+    )
 
 
 def _dumped(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z)
     except TypeError:
-        # An upstream may send numbers beyond 64 bits and half characters, which orjson does not write.
+        # An upstream may send numbers beyond 64 bits and half characters, which orjson does not
+        # write.
         return json.dumps(value, default=_plain).encode()
 
 

@@ -20,14 +20,18 @@ guard(bp, read=Action.AUDIT_READ, write=Action.AUDIT_VERIFY)
 @documented(
     listed(EventView),
     query=(
-        Query("actor", "Part of the name or id of who did it."), Query("action", "Part of what was done."),
+        Query("actor", "Part of the name or id of who did it."),
+        Query("action", "Part of what was done."),
         Query("target", "Kind or id of what it was done to."),
         Query("outcome", "How it ended.", Outcome | Literal[""]),
-        Query("since", "A day or time, ISO 8601."), Query("until", "A day (to its end) or a time."), *PAGED,
+        Query("since", "A day or time, ISO 8601."),
+        Query("until", "A day (to its end) or a time."),
+        *PAGED,
     ),
-)  # fmt: skip
+)
 def list_events() -> Response:
-    """A page of events, newest first; `?actor=`, `action`, `target`, `outcome`, `since` and `until` narrow it."""
+    """A page of events, newest first; `?actor=`, `action`, `target`, `outcome`, `since` and `until`
+    narrow it."""
     wanted = trail.filter_of(request.args)
     return page_of(trail.list_events(g.session, g.principal, wanted, **list_place()), to_json)
 

@@ -17,24 +17,38 @@ bp = Blueprint("api_connections", __name__, url_prefix="/v1/mcp")
 
 
 class OwnToken(Payload):
-    """Tokens that a person got elsewhere; what cannot stand in a header is refused by the rules of RFC 6750."""
+    """Tokens that a person got elsewhere; what cannot stand in a header is refused by the rules of
+    RFC 6750."""
 
-    access_token: Annotated[str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")]
+    access_token: Annotated[
+        str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")
+    ]
     refresh_token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
     expires_in: Annotated[int, Field(ge=0, le=10 * 365 * 24 * 3600)] | None = None
     scopes: Annotated[list[Word], Field(max_length=100)] | None = None
 
 
 @bp.post("/server/<server_id>/oauth-user-credential")
-@documented(Connection, takes=OwnToken, example={"access_token": "token", "expires_in": 3600, "scopes": ["read"]})
+@documented(
+    Connection,
+    takes=OwnToken,
+    example={"access_token": "token", "expires_in": 3600, "scopes": ["read"]},
+)
 def save_token(server_id: str) -> Response:
-    """Store tokens that the caller got elsewhere. A refresh token whose provider cannot be found is not stored: `note`
-    says so."""
-    sent = read_if(lambda: connections.require_own_place(g.session, g.principal, server_id), OwnToken)
+    """Store tokens that the caller got elsewhere. A refresh token whose provider cannot be found is
+    not stored: `note` says so."""
+    sent = read_if(
+        lambda: connections.require_own_place(g.session, g.principal, server_id), OwnToken
+    )
     state = connections.save_token(
-        g.session, g.principal, server_id, access_token=sent.access_token, refresh_token=sent.refresh_token or "",
-        expires_in=sent.expires_in, scopes=sent.scopes or (),
-    )  # fmt: skip
+        g.session,
+        g.principal,
+        server_id,
+        access_token=sent.access_token,
+        refresh_token=sent.refresh_token or "",
+        expires_in=sent.expires_in,
+        scopes=sent.scopes or (),
+    )
     return answer(_state(state))
 
 

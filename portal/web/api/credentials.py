@@ -1,4 +1,5 @@
-"""What the caller fills in for a server: values of variables, and their own key. Written, never read back."""
+"""What the caller fills in for a server: values of variables, and their own key. Written, never
+read back."""
 
 from typing import Any
 
@@ -26,8 +27,12 @@ def get_variables(server_id: str) -> Response:
 @documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
 def save_variables(server_id: str) -> Response:
     """Merge the values that are sent into those that are stored."""
-    payload = read_if(lambda: self_service.require_values_place(g.session, g.principal, server_id), OwnValues)
-    return answer(_requirement(self_service.save_variables(g.session, g.principal, server_id, payload.values)))
+    payload = read_if(
+        lambda: self_service.require_values_place(g.session, g.principal, server_id), OwnValues
+    )
+    return answer(
+        _requirement(self_service.save_variables(g.session, g.principal, server_id, payload.values))
+    )
 
 
 @bp.delete("/server/<server_id>/user-env-vars")
@@ -48,8 +53,12 @@ def list_requirements() -> Response:
 @documented(KeyStateAnswer, takes=OwnKey, example={"credential": "your own key"})
 def save_key(server_id: str) -> Response:
     """Store the caller's own key for a server."""
-    payload = read_if(lambda: self_service.require_own_key_place(g.session, g.principal, server_id), OwnKey)
-    state = self_service.save_key(g.session, g.principal, server_id, payload.credential, save=payload.save)
+    payload = read_if(
+        lambda: self_service.require_own_key_place(g.session, g.principal, server_id), OwnKey
+    )
+    state = self_service.save_key(
+        g.session, g.principal, server_id, payload.credential, save=payload.save
+    )
     return answer(_key_state(state))
 
 
@@ -58,7 +67,9 @@ def save_key(server_id: str) -> Response:
 def remove_key(server_id: str) -> Response:
     """Remove the caller's own key, or as Admin that of `?user_id=`."""
     user_id = request.args.get("user_id", "").strip() or None
-    return answer(_key_state(self_service.remove_key(g.session, g.principal, server_id, user_id=user_id)))
+    return answer(
+        _key_state(self_service.remove_key(g.session, g.principal, server_id, user_id=user_id))
+    )
 
 
 def _requirement(found: Requirement) -> dict[str, Any]:

@@ -17,14 +17,23 @@ guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 
 @bp.get("/discover")
 @documented(
-    Catalog, query=(Query("query", "A part of the name, title or description."), Query("category", "Exactly this one."))
+    Catalog,
+    query=(
+        Query("query", "A part of the name, title or description."),
+        Query("category", "Exactly this one."),
+    ),
 )
 def discover() -> Response:
     """The entries that `?query=` and `?category=` leave, and the categories of all."""
     found = catalog.list_catalog(
-        g.session, g.principal, query=request.args.get("query", ""), category=request.args.get("category", "")
+        g.session,
+        g.principal,
+        query=request.args.get("query", ""),
+        category=request.args.get("category", ""),
     )
-    return answer({"servers": [to_json(entry) for entry in found.servers], "categories": found.categories})
+    return answer(
+        {"servers": [to_json(entry) for entry in found.servers], "categories": found.categories}
+    )
 
 
 @bp.get("/openapi-registry")

@@ -15,14 +15,21 @@ guard(bp, read=Action.USER_READ, write=Action.USER_READ)
 
 @bp.get("/explain")
 @documented(
-    Explanation, also=(404,),
+    Explanation,
+    also=(404,),
     query=(
-        Query("user_id", "The person; give this or `key_id`."), Query("key_id", "The API key."),
-        Query("server_id", "The MCP server; it has to be there."), Query("tool", "One of its tools."),
+        Query("user_id", "The person; give this or `key_id`."),
+        Query("key_id", "The API key."),
+        Query("server_id", "The MCP server; it has to be there."),
+        Query("tool", "One of its tools."),
         Query("address", "Where they would ask from; the address of this request where left out."),
     ),
-)  # fmt: skip
+)
 def explain_access() -> Response:
-    """`?user_id=` or `?key_id=`, `&server_id=`, and where one tool is meant `&tool=`; `&address=` is from where."""
-    asked = {name: request.args.get(name, "")[:320] for name in ("user_id", "key_id", "server_id", "tool", "address")}
+    """`?user_id=` or `?key_id=`, `&server_id=`, and where one tool is meant `&tool=`; `&address=`
+    is from where."""
+    asked = {
+        name: request.args.get(name, "")[:320]
+        for name in ("user_id", "key_id", "server_id", "tool", "address")
+    }
     return answer(explain.explain_access(g.session, g.principal, **asked))

@@ -9,7 +9,8 @@ _READS = ("GET", "HEAD", "OPTIONS")
 
 
 def guard(blueprint: Blueprint, *, read: Action, write: Action) -> None:
-    """Let nobody into `blueprint` who may not `read`, or for a change `write`: 403 comes before 422 and 404."""
+    """Let nobody into `blueprint` who may not `read`, or for a change `write`: 403 comes before 422
+    and 404."""
 
     @blueprint.before_request
     def _require() -> None:

@@ -21,15 +21,16 @@ _ANYTHING = "keep"
 
 @bp.post("/import")
 @documented(
-    Imported, takes=dict[str, JsonValue],
+    Imported,
+    takes=dict[str, JsonValue],
     query=(Query("secrets", "What becomes of secrets in headers.", Literal[*imports.SHARES]),),
     example={"mcpServers": {"notes": {"type": "http", "url": "https://notes.example.com/mcp"}}},
-)  # fmt: skip
+)
 def import_servers() -> Response:
     """Add the servers of an `mcp.json`, a `server.json` or LiteLLM's `mcp_servers`, sent as JSON.
 
-    `?secrets=` says what becomes of secrets in headers: `keep` (a bearer token becomes the server's credential),
-    `global` or `user` (variables).
+    `?secrets=` says what becomes of secrets in headers: `keep` (a bearer token becomes the server's
+    credential), `global` or `user` (variables).
     """
     authz.require(g.principal, Action.SERVER_CREATE)
     if (request.content_length or 0) > MOST_BYTES:
@@ -38,11 +39,18 @@ def import_servers() -> Response:
     if share is None:
         raise InvalidInput("Choose keep, global or user.", field="secrets")
     document = understand(read_object())
-    outcome = imports.import_document(g.session, g.principal, document, imports.Choices(otherwise=share))
+    outcome = imports.import_document(
+        g.session, g.principal, document, imports.Choices(otherwise=share)
+    )
     return answer(
         {
-            "imported": [{"server_name": name, "server_id": server_id} for name, server_id in outcome.imported],
-            "skipped": [{"server_name": name, "reason": reason} for name, reason in outcome.skipped],
+            "imported": [
+                {"server_name": name, "server_id": server_id}
+                for name, server_id in outcome.imported
+            ],
+            "skipped": [
+                {"server_name": name, "reason": reason} for name, reason in outcome.skipped
+            ],
             "errors": [{"server_name": name, "error": why} for name, _, why in outcome.errors],
         }
     )

@@ -19,7 +19,10 @@ from portal.web.documented import PAGED, Query, documented, listed
 bp = Blueprint("api_keys", __name__, url_prefix="/v1/keys")
 SORTED = (
     *PAGED,
-    Query("sort", "`age`: the oldest first; `last_used`: never used first, then longest ago. Else by id."),
+    Query(
+        "sort",
+        "`age`: the oldest first; `last_used`: never used first, then longest ago. Else by id.",
+    ),
     Query("unused", "Only keys that were never used.", bool),
 )
 guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
@@ -28,16 +31,19 @@ guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
 @bp.get("")
 @documented(listed(Key), query=SORTED)
 def list_keys() -> Response:
-    """A page of keys, without their secrets; `follows_owner` says that a key reaches nothing its owner does not reach
-    at that moment, `reach` what it reaches now and why, `complies` that it ends as the settings ask."""
+    """A page of keys, without their secrets; `follows_owner` says that a key reaches nothing its
+    owner does not reach at that moment, `reach` what it reaches now and why, `complies` that it
+    ends as the settings ask."""
     return page_of(keys.list_keys(g.session, g.principal, **list_place(), **order()), shown)
 
 
 @bp.post("")
-@documented(shapes.IssuedKey, takes=KeyBody, status=201, example={"key_alias": "ci", "user_id": "ada"})
+@documented(
+    shapes.IssuedKey, takes=KeyBody, status=201, example={"key_alias": "ci", "user_id": "ada"}
+)
 def issue_key() -> Response:
-    """Make a key; its secret is in this answer and nowhere else. It reaches what it is granted here, or with
-    `follows_owner` no more than its owner reaches at that moment."""
+    """Make a key; its secret is in this answer and nowhere else. It reaches what it is granted
+    here, or with `follows_owner` no more than its owner reaches at that moment."""
     return answer(issued(keys.issue_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 
 
@@ -51,10 +57,16 @@ def get_key(key_id: str) -> Response:
 @bp.patch("/<key_id>")
 @documented(Key, takes=KeyChange, example={"key_alias": "nightly"})
 def change_key(key_id: str) -> Response:
-    """Change what is sent of a key. Grants that are changed stand by themselves, unless `follows_owner` is sent too."""
+    """Change what is sent of a key. Grants that are changed stand by themselves, unless
+    `follows_owner` is sent too."""
     payload = read(KeyChange)
     view = keys.change_key(
-        g.session, g.principal, key_id, payload.own_fields(), payload.permission(), payload.group_ids()
+        g.session,
+        g.principal,
+        key_id,
+        payload.own_fields(),
+        payload.permission(),
+        payload.group_ids(),
     )
     return answer(shown(view))
 
@@ -78,10 +90,15 @@ def order() -> dict[str, Any]:
 def draft_of(payload: KeyBody) -> KeyDraft:
     """The key that a body asks for."""
     return KeyDraft(
-        key_alias=payload.key_alias, user_id=payload.user_id, team_id=payload.team_id,
-        allowed_routes=payload.allowed_routes, object_permission=payload.permission(),
-        access_group_ids=payload.group_ids() or (), expires_at=payload.expires_at, follows_owner=payload.follows_owner,
-    )  # fmt: skip
+        key_alias=payload.key_alias,
+        user_id=payload.user_id,
+        team_id=payload.team_id,
+        allowed_routes=payload.allowed_routes,
+        object_permission=payload.permission(),
+        access_group_ids=payload.group_ids() or (),
+        expires_at=payload.expires_at,
+        follows_owner=payload.follows_owner,
+    )
 
 
 def shown(view: KeyView) -> dict[str, Any]:

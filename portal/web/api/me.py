@@ -42,8 +42,8 @@ def list_keys() -> Response:
 @bp.post("/keys")
 @documented(IssuedKey, takes=KeyBody, status=201, example={"key_alias": "laptop"})
 def issue_key() -> Response:
-    """Make a key for oneself. It follows the caller: without team and grants it reaches what they reach at that moment,
-    else never more than that."""
+    """Make a key for oneself. It follows the caller: without team and grants it reaches what they
+    reach at that moment, else never more than that."""
     authz.require(g.principal, Action.KEY_OWN)
     return answer(issued(keys.issue_own_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 

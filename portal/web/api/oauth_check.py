@@ -16,5 +16,6 @@ bp = Blueprint("api_oauth_check", __name__, url_prefix="/v1/mcp")
 @documented(Report, also=(429,))
 @limiter.limit(TRY_UPSTREAM)
 def check(server_id: str) -> Response:
-    """Walk a server's OAuth step by step: `sections` of `steps`, each with its verdict (`ok`, `warn`, `fail`)."""
+    """Walk a server's OAuth step by step: `sections` of `steps`, each with its verdict (`ok`,
+    `warn`, `fail`)."""
     return answer(oauth_check.check_oauth(g.session, g.principal, server_id, sighting()))

@@ -1,6 +1,8 @@
-"""What comes in: JSON of the right kind and size, read into shapes; and the few things a query string may say.
+"""What comes in: JSON of the right kind and size, read into shapes; and the few things a query
+string may say.
 
-The rules of meaning are the services'. What is refused here never gets that far, and nothing of it is echoed.
+The rules of meaning are the services'. What is refused here never gets that far, and nothing of it
+is echoed.
 """
 
 import base64
@@ -24,7 +26,9 @@ _MOST_ERRORS = 20
 class Payload(BaseModel):
     """The root of all shapes: JSON types as they are (no `"1"` for 1), unknown fields ignored."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True, regex_engine="rust-regex")
+    model_config = ConfigDict(
+        strict=True, extra="ignore", hide_input_in_errors=True, regex_engine="rust-regex"
+    )
 
     def sent(self) -> dict[str, Any]:
         """The fields that the body names, explicit nulls among them."""
@@ -35,7 +39,8 @@ T = TypeVar("T", bound=Payload)
 
 
 def read(shape: type[T]) -> T:
-    """The body as `shape`. Raises `UnsupportedMediaType` (415) and `InvalidInput` (422) naming every field at fault."""
+    """The body as `shape`. Raises `UnsupportedMediaType` (415) and `InvalidInput` (422) naming
+    every field at fault."""
     data = _body()
     try:
         return shape.model_validate(data)
@@ -44,13 +49,14 @@ def read(shape: type[T]) -> T:
 
 
 def read_object() -> dict[str, Any]:
-    """The body as the JSON object that it is, for documents of other programs' making. Raises as `read` does."""
+    """The body as the JSON object that it is, for documents of other programs' making. Raises as
+    `read` does."""
     return _body()
 
 
 def read_if(allowed: Callable[[], object], shape: type[T]) -> T:
-    """The body, once `allowed` let the caller pass: a refusal (403) comes before a malformed body (422), and that
-    before a thing that does not exist (404)."""
+    """The body, once `allowed` let the caller pass: a refusal (403) comes before a malformed body
+    (422), and that before a thing that does not exist (404)."""
     missing: NotFound | None = None
     try:
         allowed()
@@ -84,7 +90,9 @@ def cursor_of(parts: int) -> tuple[str, ...] | None:
         for part in found:
             _check_text(part)
     except (ValueError, binascii.Error, TypeError, AttributeError, RecursionError, InvalidInput):
-        raise InvalidInput("This cursor is not one of ours. Begin without one.", field="cursor") from None
+        raise InvalidInput(
+            "This cursor is not one of ours. Begin without one.", field="cursor"
+        ) from None
     return tuple(found)
 
 
@@ -104,7 +112,9 @@ def _body() -> dict[str, Any]:
         raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     try:
         data = json.loads(
-            request.get_data(cache=False).decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+            request.get_data(cache=False).decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
         )
     except (ValueError, RecursionError):
         raise InvalidInput("The body is not JSON in UTF-8.") from None
@@ -127,7 +137,8 @@ def _no_constant(_name: str) -> None:
 
 
 def _check(value: Any) -> None:
-    """Refuse what a later reader could choke on: NUL, half characters, endless numbers, too deep a nest."""
+    """Refuse what a later reader could choke on: NUL, half characters, endless numbers, too deep a
+    nest."""
     level = [value]
     for _ in range(_DEEPEST):
         deeper: list[Any] = []
@@ -165,7 +176,8 @@ def _check_text(value: str) -> None:
 
 
 def _named(error: ValidationError) -> InvalidInput:
-    """The faults by field. Keys of free mappings are input, so a path ends where our own names end."""
+    """The faults by field. Keys of free mappings are input, so a path ends where our own names
+    end."""
     ours = _field_names()
     faults: dict[tuple[str, str], None] = {}
     for fault in error.errors(include_input=False, include_url=False, include_context=False):

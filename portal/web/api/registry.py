@@ -1,6 +1,7 @@
 """The public registry: LiteLLM's `registry.json`, and the official registry API v0.1 beside it.
 
-Clients in browsers read both from anywhere and without credentials, so these routes, and no others, send CORS headers.
+Clients in browsers read both from anywhere and without credentials, so these routes, and no others,
+send CORS headers.
 """
 
 from datetime import UTC, datetime
@@ -39,14 +40,20 @@ def gateway() -> Response:
 
 @bp.get("/v0.1/servers")
 @documented(
-    RegistryList, also=(304, 404),
+    RegistryList,
+    also=(304, 404),
     query=(
-        Query("limit", "How many at most, 1 to 100.", Annotated[int, Field(ge=1, le=registry.MOST_ENTRIES)]), CURSOR,
+        Query(
+            "limit",
+            "How many at most, 1 to 100.",
+            Annotated[int, Field(ge=1, le=registry.MOST_ENTRIES)],
+        ),
+        CURSOR,
         Query("search", "Part of the name or description."),
         Query("updated_since", "Only what changed since then.", datetime),
         Query("version", "`latest`, or an exact version."),
     ),
-)  # fmt: skip
+)
 def list_entries() -> Response:
     """A page of the listed servers."""
     page = registry.list_entries(
@@ -81,9 +88,12 @@ def _listed(entries: tuple[Entry, ...], cursor: str | None) -> dict[str, Any]:
 
 def _wrapped(entry: Entry) -> dict[str, Any]:
     official = {
-        "status": "active", "publishedAt": entry.published_at, "updatedAt": entry.updated_at,
-        "statusChangedAt": entry.published_at, "isLatest": True,
-    }  # fmt: skip
+        "status": "active",
+        "publishedAt": entry.published_at,
+        "updatedAt": entry.updated_at,
+        "statusChangedAt": entry.published_at,
+        "isLatest": True,
+    }
     return {"server": entry.server, "_meta": {_OFFICIAL: official}}
 
 
@@ -95,4 +105,6 @@ def _updated_since() -> datetime | None:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidInput("Write the time as 2026-12-31T23:59:59Z.", field="updated_since") from None
+        raise InvalidInput(
+            "Write the time as 2026-12-31T23:59:59Z.", field="updated_since"
+        ) from None

@@ -20,16 +20,27 @@ from portal.web.api.shapes import PublicServers, ServerBody, ServerChange
 from portal.web.documented import PAGED, Query, documented
 
 bp = Blueprint("api_servers", __name__, url_prefix="/v1/mcp")
-_EXAMPLE = {"server_name": "notes", "description": "Notes", "transport": "http", "url": "https://notes.example.com/mcp"}
+_EXAMPLE = {
+    "server_name": "notes",
+    "description": "Notes",
+    "transport": "http",
+    "url": "https://notes.example.com/mcp",
+}
 
 
 @bp.get("/server")
-@documented(list[ServerView], query=(Query("team_id", "Only what this team may use."), *PAGED), also=(304, 404))
+@documented(
+    list[ServerView],
+    query=(Query("team_id", "Only what this team may use."), *PAGED),
+    also=(304, 404),
+)
 def list_servers() -> Response:
     """All the caller may see, or with `limit` a page with a `Link` to the next one."""
     after = cast(tuple[str, str] | None, cursor_of(2))
     limit = limit_of(usual=None)
-    page = crud.list_servers(g.session, g.principal, team_id=request.args.get("team_id"), limit=limit, after=after)
+    page = crud.list_servers(
+        g.session, g.principal, team_id=request.args.get("team_id"), limit=limit, after=after
+    )
     response = answer(page.items)
     if page.next_cursor is not None:
         response.headers["Link"] = next_link(page.next_cursor)
@@ -47,15 +58,20 @@ def create_server() -> Response:
 
 @bp.put("/server")
 @documented(
-    ServerView | ChangedServer, takes=ServerChange, status=202, also=(404, 409),
+    ServerView | ChangedServer,
+    takes=ServerChange,
+    status=202,
+    also=(404, 409),
     example={"server_id": "notes", "description": "Read and change notes"},
-)  # fmt: skip
+)
 def update_server() -> Response:
     """Change the fields that are sent of the server that the body names."""
     _require_admin("call PUT /v1/mcp/server")
     fields = read(ServerChange).sent()
     server_id = fields.pop("server_id")
-    view, settled = crud.change_server(g.session, g.principal, server_id, cast(ServerFields, fields))
+    view, settled = crud.change_server(
+        g.session, g.principal, server_id, cast(ServerFields, fields)
+    )
     return answer({**to_json(view), "settled": settled.wire} if settled.wire else view, 202)
 
 
@@ -75,7 +91,9 @@ def delete_server(server_id: str) -> Response:
 
 
 @bp.get("/server/health")
-@documented(list[HealthRow], query=(Query("server_ids", "Only these; may be repeated.", list[str]),))
+@documented(
+    list[HealthRow], query=(Query("server_ids", "Only these; may be repeated.", list[str]),)
+)
 def check_servers() -> Response:
     """A look at the servers the caller may use, or at those of them that are named."""
     wanted = [server_id for server_id in request.args.getlist("server_ids") if server_id.strip()]
@@ -83,13 +101,21 @@ def check_servers() -> Response:
 
 
 @bp.post("/make_public")
-@documented(Published, takes=PublicServers, status=202, also=(404,), example={"mcp_server_ids": ["notes"]})
+@documented(
+    Published, takes=PublicServers, status=202, also=(404,), example={"mcp_server_ids": ["notes"]}
+)
 def make_public() -> Response:
     """Make the list that is sent the list of public servers."""
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
     public = crud.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
-    message = "1 MCP server is public now." if len(public) == 1 else f"{len(public)} MCP servers are public now."
-    return answer({"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202)
+    message = (
+        "1 MCP server is public now."
+        if len(public) == 1
+        else f"{len(public)} MCP servers are public now."
+    )
+    return answer(
+        {"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202
+    )
 
 
 @bp.get("/access_groups")

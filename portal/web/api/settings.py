@@ -27,12 +27,15 @@ def get_settings() -> Response:
 @bp.patch("")
 @documented(Settings, takes=SettingsChange, also=(404, 409), example={"enable_mcp_registry": True})
 def change_settings() -> Response:
-    """Change the settings that are sent; `confirm_external` where the caller would come from outside afterwards."""
+    """Change the settings that are sent; `confirm_external` where the caller would come from
+    outside afterwards."""
     changes = read(SettingsChange).sent()
     confirmed = changes.pop("confirm_external", False)
     public = changes.pop("public_mcp_servers", None)
     if public is not None:
         crud.publish_servers(g.session, g.principal, public)
     if changes:
-        instance_settings.update_preferences(g.session, g.principal, changes, arrival=arrival(), confirmed=confirmed)
+        instance_settings.update_preferences(
+            g.session, g.principal, changes, arrival=arrival(), confirmed=confirmed
+        )
     return answer(instance_settings.get_preferences(g.session, g.principal))

@@ -12,7 +12,9 @@ from portal.web.api.payloads import Payload
 _LARGEST_OBJECT = 2_000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-NewId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+NewId = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^/\x00-\x1f\x7f]+$")
+]
 Short = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=4_000)]
 Value = Annotated[str, StringConstraints(max_length=8_192)]
@@ -26,8 +28,10 @@ ClearedSecrets = Annotated[
     list[Annotated[str, StringConstraints(max_length=400)]],
     Field(
         max_length=500,
-        description="Stored secrets to clear: whole fields (`url`, `credentials`) or single entries "
-        "(`static_headers.X-Key`, `credentials.client_secret`, `env_vars.NAME`).",
+        description=(
+            "Stored secrets to clear: whole fields (`url`, `credentials`) or single entries "
+            "(`static_headers.X-Key`, `credentials.client_secret`, `env_vars.NAME`)."
+        ),
     ),
 ]
 Texts = Annotated[dict[Word, Text], Field(max_length=200)]
@@ -35,10 +39,17 @@ Texts = Annotated[dict[Word, Text], Field(max_length=200)]
 
 def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """A free object has few entries, at any depth, and no text longer than a value."""
-    left, waiting = _LARGEST_OBJECT, list[Any]([value])
+    left = _LARGEST_OBJECT
+    waiting = list[Any]([value])
     while waiting:
         item = waiting.pop()
-        entries = [*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
+        entries = (
+            [*item, *item.values()]
+            if isinstance(item, dict)
+            else item
+            if isinstance(item, list)
+            else []
+        )
         waiting.extend(entries)
         left -= len(entries)
         if left < 0 or (isinstance(item, str) and len(item) > 8_192):
@@ -97,15 +108,19 @@ def _with_names(value: object) -> object:
     """Entries that are null or have no name are passed over."""
     if not isinstance(value, list):
         return value
-    return [entry for entry in value if entry is not None and not (isinstance(entry, dict) and not entry.get("name"))]
+    return [
+        entry
+        for entry in value
+        if entry is not None and not (isinstance(entry, dict) and not entry.get("name"))
+    ]
 
 
 class ServerBody(Payload):
     """A server as POST sends it.
 
-    In the fields that hold secrets (`url`, `spec_path`, the OAuth URLs, `args`, and the values in `credentials`,
-    `static_headers`, `env` and `env_vars`) `null`, `""` and masks such as `****` keep what is stored; `clear_secrets`
-    clears. A mask where nothing is stored is 422.
+    In the fields that hold secrets (`url`, `spec_path`, the OAuth URLs, `args`, and the values in
+    `credentials`, `static_headers`, `env` and `env_vars`) `null`, `""` and masks such as `****`
+    keep what is stored; `clear_secrets` clears. A mask where nothing is stored is 422.
     """
 
     server_id: Word | None = None
@@ -125,7 +140,9 @@ class ServerBody(Payload):
     tool_name_to_description: Texts | None = None
     extra_headers: Words | None = None
     static_headers: KeptValues | None = None
-    env_vars: Annotated[list[VariableEntry], Field(max_length=200), BeforeValidator(_with_names)] | None = None
+    env_vars: (
+        Annotated[list[VariableEntry], Field(max_length=200), BeforeValidator(_with_names)] | None
+    ) = None
     command: Word | None = None
     args: Annotated[list[Value], Field(max_length=500)] | None = None
     env: KeptValues | None = None
@@ -146,7 +163,8 @@ class ServerBody(Payload):
     clear_secrets: ClearedSecrets | None = None
 
     def sent(self) -> dict[str, Any]:
-        """The fields that the body names, and what to clear, which is said even where it is nothing."""
+        """The fields that the body names, and what to clear, which is said even where it is
+        nothing."""
         return {**super().sent(), "clear_secrets": self.clear_secrets or []}
 
 
@@ -167,7 +185,10 @@ class PublicServers(Payload):
 class OwnValues(Payload):
     """A person's values of a server's variables."""
 
-    values: Annotated[dict[Word, Annotated[str, StringConstraints(max_length=65_536)] | None], Field(max_length=200)]
+    values: Annotated[
+        dict[Word, Annotated[str, StringConstraints(max_length=65_536)] | None],
+        Field(max_length=200),
+    ]
 
 
 class OwnKey(Payload):
@@ -198,7 +219,9 @@ class Permission(Payload):
         return ObjectPermission(
             mcp_servers=tuple(self.mcp_servers or ()),
             mcp_access_groups=tuple(self.mcp_access_groups or ()),
-            mcp_tool_permissions={k: tuple(v) for k, v in (self.mcp_tool_permissions or {}).items()},
+            mcp_tool_permissions={
+                k: tuple(v) for k, v in (self.mcp_tool_permissions or {}).items()
+            },
             mcp_toolsets=tuple(self.mcp_toolsets or ()),
         )
 
@@ -214,7 +237,8 @@ class Granted(Payload):
         return {name: value for name, value in self.sent().items() if name not in apart}
 
     def permission(self) -> ObjectPermission | None:
-        """The grants to write; None leaves those that are there, and an explicit null takes all away."""
+        """The grants to write; None leaves those that are there, and an explicit null takes all
+        away."""
         if "object_permission" not in self.model_fields_set:
             return None
         return self.object_permission.grants() if self.object_permission else ObjectPermission()
@@ -227,7 +251,9 @@ class GrantedGroups(Granted):
 
     def group_ids(self) -> list[str] | None:
         """The groups to write; None leaves those that are there."""
-        return (self.access_group_ids or []) if "access_group_ids" in self.model_fields_set else None
+        return (
+            (self.access_group_ids or []) if "access_group_ids" in self.model_fields_set else None
+        )
 
 
 class UserChange(Granted):

@@ -35,7 +35,8 @@ class Decision(Payload):
 
 
 class Approval(Decision):
-    """An approval. `keep_credentials` says what becomes of stored secrets that the change would send elsewhere."""
+    """An approval. `keep_credentials` says what becomes of stored secrets that the change would
+    send elsewhere."""
 
     keep_credentials: bool | None = None
 

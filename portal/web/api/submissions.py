@@ -19,7 +19,12 @@ from portal.web.api.submission_shapes import Approval, Rejection, SubmissionBody
 from portal.web.documented import PAGED, documented
 
 bp = Blueprint("api_submissions", __name__, url_prefix="/v1/mcp/server")
-_EXAMPLE = {"server_name": "notes", "description": "Notes", "transport": "http", "url": "https://notes.example.com/mcp"}
+_EXAMPLE = {
+    "server_name": "notes",
+    "description": "Notes",
+    "transport": "http",
+    "url": "https://notes.example.com/mcp",
+}
 
 
 @bp.post("/register")
@@ -33,9 +38,15 @@ def register() -> Response:
 
 
 @bp.put("/register/<server_id>")
-@documented(OwnSubmissionAnswer, takes=SubmissionChange, also=(409,), example={"description": "Read and change notes"})
+@documented(
+    OwnSubmissionAnswer,
+    takes=SubmissionChange,
+    also=(409,),
+    example={"description": "Read and change notes"},
+)
 def resubmit(server_id: str) -> Response:
-    """Mend one's own submission; a change of a live server waits, and the server stays as it was approved."""
+    """Mend one's own submission; a change of a live server waits, and the server stays as it was
+    approved."""
     _require_submitter()
     own = submit.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
     return answer(_own(own))
@@ -44,10 +55,13 @@ def resubmit(server_id: str) -> Response:
 @bp.get("/submissions")
 @documented(SubmissionQueue, query=PAGED)
 def list_submissions() -> Response:
-    """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next one."""
+    """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next
+    one."""
     authz.require(g.principal, Action.SUBMISSION_READ)
     after = cast(tuple[str, str] | None, cursor_of(2))
-    found = review_queue.list_submissions(g.session, g.principal, limit=limit_of(usual=None), after=after)
+    found = review_queue.list_submissions(
+        g.session, g.principal, limit=limit_of(usual=None), after=after
+    )
     counts = dataclasses.asdict(found.counts)
     response = answer({**counts, "items": [_submission(item) for item in found.items]})
     if found.next_cursor is not None:
@@ -65,22 +79,29 @@ def list_own() -> Response:
 @bp.put("/<server_id>/approve")
 @documented(ServerView, takes=Approval, also=(409,), example={"version": 1}, needs_body=False)
 def approve(server_id: str) -> Response:
-    """Make a submission active, or a proposed change of a live server its state; a body is not needed."""
+    """Make a submission active, or a proposed change of a live server its state; a body is not
+    needed."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Approval) if request.get_data(cache=True) else Approval()
     return answer(
-        decisions.approve(g.session, g.principal, server_id, version=sent.version, keep=sent.keep_credentials)
+        decisions.approve(
+            g.session, g.principal, server_id, version=sent.version, keep=sent.keep_credentials
+        )
     )
 
 
 @bp.put("/<server_id>/reject")
-@documented(ServerView, takes=Rejection, also=(409,), example={"review_notes": "Say what it is for."})
+@documented(
+    ServerView, takes=Rejection, also=(409,), example={"review_notes": "Say what it is for."}
+)
 def reject(server_id: str) -> Response:
     """Reject a submission or a live server; the notes are shown to who submitted it."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Rejection)
     decide = decisions.decline if sent.only_change else decisions.reject
-    return answer(decide(g.session, g.principal, server_id, sent.review_notes, version=sent.version))
+    return answer(
+        decide(g.session, g.principal, server_id, sent.review_notes, version=sent.version)
+    )
 
 
 def _require_submitter() -> None:
@@ -100,7 +121,10 @@ def _submission(item: Submission) -> dict[str, Any]:
             {"secret": d.secret, "to": d.to, "from": d.before or None, "is_own_host": d.is_own_host}
             for d in item.destinations
         ],
-        "addresses": [{"field": a.field, "origin": a.origin, "is_own_host": a.is_own_host} for a in item.addresses],
+        "addresses": [
+            {"field": a.field, "origin": a.origin, "is_own_host": a.is_own_host}
+            for a in item.addresses
+        ],
     }
 
 

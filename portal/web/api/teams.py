@@ -31,7 +31,12 @@ def create_team() -> Response:
     """Add a team."""
     payload = read(TeamBody)
     view = teams.create_team(
-        g.session, g.principal, payload.own_fields(), payload.permission(), payload.group_ids(), payload.members() or ()
+        g.session,
+        g.principal,
+        payload.own_fields(),
+        payload.permission(),
+        payload.group_ids(),
+        payload.members() or (),
     )
     return answer(_team(view), 201)
 
@@ -44,14 +49,21 @@ def get_team(team_id: str) -> Response:
 
 
 @bp.patch("/<team_id>")
-@documented(Team, takes=TeamChange, also=(409,), example={"object_permission": {"mcp_servers": ["notes"]}})
+@documented(
+    Team, takes=TeamChange, also=(409,), example={"object_permission": {"mcp_servers": ["notes"]}}
+)
 def change_team(team_id: str) -> Response:
     """Change what is sent of a team."""
     payload = read(TeamChange)
     view = teams.change_team(
-        g.session, g.principal, team_id, payload.own_fields(), payload.permission(), payload.group_ids(),
+        g.session,
+        g.principal,
+        team_id,
+        payload.own_fields(),
+        payload.permission(),
+        payload.group_ids(),
         payload.members(),
-    )  # fmt: skip
+    )
     return answer(_team(view))
 
 
@@ -68,7 +80,9 @@ def delete_team(team_id: str) -> Response:
 def put_member(team_id: str) -> Response:
     """Add a person to a team, or give them another role in it."""
     member = read(Member)
-    return answer(_team(teams.put_member(g.session, g.principal, team_id, member.user_id, member.role)), 201)
+    return answer(
+        _team(teams.put_member(g.session, g.principal, team_id, member.user_id, member.role)), 201
+    )
 
 
 @bp.delete("/<team_id>/members/<user_id>")

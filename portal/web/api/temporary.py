@@ -19,9 +19,11 @@ bp = Blueprint("api_temporary", __name__, url_prefix="/v1/mcp")
 
 @bp.post("/server/oauth/session")
 @documented(
-    ServerView, takes=ServerBody, also=(409,),
+    ServerView,
+    takes=ServerBody,
+    also=(409,),
     example={"transport": "http", "url": "https://tools.example.com/mcp", "auth_type": "oauth2"},
-)  # fmt: skip
+)
 def hold_server() -> Response:
     """Hold a definition for 300 s; it is in no list."""
     authz.require(g.principal, Action.SERVER_CREATE)

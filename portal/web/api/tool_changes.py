@@ -16,7 +16,8 @@ bp = Blueprint("api_tool_changes", __name__, url_prefix="/v1/mcp/server/<server_
 
 
 class Acceptance(Payload):
-    """A change as the reviewer saw it: the tool, and the hash of its new definition; null accepts that it is gone."""
+    """A change as the reviewer saw it: the tool, and the hash of its new definition; null accepts
+    that it is gone."""
 
     tool_name: Annotated[str, StringConstraints(min_length=1, max_length=300)]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None
@@ -25,19 +26,32 @@ class Acceptance(Payload):
 @bp.get("")
 @documented(ToolChangesAnswer)
 def list_changes(server_id: str) -> Response:
-    """The first 20 changes that wait, by name, each with both definitions and what is to be pointed out."""
+    """The first 20 changes that wait, by name, each with both definitions and what is to be pointed
+    out."""
     found = tool_changes.list_changes(g.session, g.principal, server_id)
-    return answer({**to_json(found, without=("items",)), "items": [_item(change) for change in found.items]})
+    return answer(
+        {**to_json(found, without=("items",)), "items": [_item(change) for change in found.items]}
+    )
 
 
 @bp.post("/accept")
-@documented(ToolChangesAnswer, takes=Acceptance, also=(409,), example={"tool_name": "search", "sha256": "0" * 64})
+@documented(
+    ToolChangesAnswer,
+    takes=Acceptance,
+    also=(409,),
+    example={"tool_name": "search", "sha256": "0" * 64},
+)
 def accept(server_id: str) -> Response:
     """Accept one tool exactly as it was seen; 409 where it is another again."""
-    sent = read_if(lambda: tool_changes.check_may_accept(g.session, g.principal, server_id), Acceptance)
+    sent = read_if(
+        lambda: tool_changes.check_may_accept(g.session, g.principal, server_id), Acceptance
+    )
     tool_changes.accept(g.session, g.principal, server_id, sent.tool_name, sent.sha256)
     return list_changes(server_id)
 
 
 def _item(change: ToolChange) -> dict[str, Any]:
-    return {**to_json(change, without=("warnings",)), "warnings": [to_json(warning) for warning in change.warnings]}
+    return {
+        **to_json(change, without=("warnings",)),
+        "warnings": [to_json(warning) for warning in change.warnings],
+    }

@@ -19,15 +19,18 @@ bp = Blueprint("api_tools", __name__, url_prefix="/v1/mcp")
 @bp.get("/tools")
 @documented(Tools)
 def list_tools() -> Response:
-    """The tools in MCP's own spelling, as `{prefix}-{tool}`; servers get those headers of the caller that they list."""
+    """The tools in MCP's own spelling, as `{prefix}-{tool}`; servers get those headers of the
+    caller that they list."""
     return answer({"tools": calls.list_all_tools(g.session, g.principal, caller_headers())})
 
 
 @bp.post("/tools/call")
 @documented(
-    dict[str, Any], takes=ToolCall, also=(404, 409, 412, 502, 504),
+    dict[str, Any],
+    takes=ToolCall,
+    also=(404, 409, 412, 502, 504),
     example={"server_id": "notes", "name": "search_notes", "arguments": {"query": "budget"}},
-)  # fmt: skip
+)
 @reads_only
 def call_tool() -> Response:
     """Call a tool as the caller: MCP's own result, a tool's error (`isError`) included."""

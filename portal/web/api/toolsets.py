@@ -53,20 +53,31 @@ def list_toolsets() -> Response:
 
 @bp.post("")
 @documented(
-    ToolsetView, takes=ToolsetBody, status=201, also=(409,),
-    example={"toolset_name": "Reading", "tools": [{"server_id": "notes", "tool_name": "search_notes"}]},
-)  # fmt: skip
+    ToolsetView,
+    takes=ToolsetBody,
+    status=201,
+    also=(409,),
+    example={
+        "toolset_name": "Reading",
+        "tools": [{"server_id": "notes", "tool_name": "search_notes"}],
+    },
+)
 def create_toolset() -> Response:
     """Add a toolset."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     body = read(ToolsetBody)
-    view = toolsets.create_toolset(g.session, g.principal, body.toolset_name, body.description, _refs(body.tools))
+    view = toolsets.create_toolset(
+        g.session, g.principal, body.toolset_name, body.description, _refs(body.tools)
+    )
     return answer(view, 201)
 
 
 @bp.put("")
 @documented(
-    ToolsetView, takes=ToolsetChange, also=(404, 409), example={"toolset_id": "reading", "description": "Only reads"}
+    ToolsetView,
+    takes=ToolsetChange,
+    also=(404, 409),
+    example={"toolset_id": "reading", "description": "Only reads"},
 )
 def change_toolset() -> Response:
     """Change what is sent of a toolset; an explicit null takes the description away."""
@@ -74,10 +85,13 @@ def change_toolset() -> Response:
     body = read(ToolsetChange)
     sent = body.model_fields_set
     view = toolsets.change_toolset(
-        g.session, g.principal, body.toolset_id, name=body.toolset_name,
+        g.session,
+        g.principal,
+        body.toolset_id,
+        name=body.toolset_name,
         description=body.description or "" if "description" in sent else None,
         tools=_refs(body.tools) if body.tools is not None else None,
-    )  # fmt: skip
+    )
     return answer(view)
 
 

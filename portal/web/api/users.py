@@ -27,7 +27,9 @@ def list_users() -> Response:
 def create_user() -> Response:
     """Add a person."""
     payload = read(UserBody)
-    return answer(users.create_user(g.session, g.principal, payload.own_fields(), payload.permission()), 201)
+    return answer(
+        users.create_user(g.session, g.principal, payload.own_fields(), payload.permission()), 201
+    )
 
 
 @bp.get("/<user_id>")
@@ -42,7 +44,11 @@ def get_user(user_id: str) -> Response:
 def change_user(user_id: str) -> Response:
     """Change what is sent of a person."""
     payload = read(UserChange)
-    return answer(users.change_user(g.session, g.principal, user_id, payload.own_fields(), payload.permission()))
+    return answer(
+        users.change_user(
+            g.session, g.principal, user_id, payload.own_fields(), payload.permission()
+        )
+    )
 
 
 @bp.delete("/<user_id>")

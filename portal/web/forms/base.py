@@ -12,7 +12,8 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest
 
 
 class PortalForm(FlaskForm):
-    """A form that shows on its fields what the services refuse. CSRF is checked before the form is made."""
+    """A form that shows on its fields what the services refuse. CSRF is checked before the form is
+    made."""
 
     class Meta:
         csrf = False

@@ -19,7 +19,11 @@ class ExportForm(PortalForm):
 
     format = RadioField(
         "Format",
-        choices=[("catalog.yaml", "YAML"), ("mcp.json", "mcp.json"), ("server.json", "server.json")],
+        choices=[
+            ("catalog.yaml", "YAML"),
+            ("mcp.json", "mcp.json"),
+            ("server.json", "server.json"),
+        ],
         default="catalog.yaml",
         coerce=lambda name: OLD_NAMES.get(name, name),
     )

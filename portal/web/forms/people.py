@@ -3,7 +3,15 @@
 from typing import Any, ClassVar
 
 from flask import request
-from wtforms import BooleanField, EmailField, PasswordField, RadioField, SelectField, SelectMultipleField, StringField
+from wtforms import (
+    BooleanField,
+    EmailField,
+    PasswordField,
+    RadioField,
+    SelectField,
+    SelectMultipleField,
+    StringField,
+)
 from wtforms.fields import TextAreaField
 from wtforms.validators import InputRequired, Length, Optional, Regexp
 
@@ -15,12 +23,15 @@ TEAM_ROLES = {TeamRole.USER.value: "Member", TeamRole.ADMIN.value: "Team admin"}
 
 
 class ChoosingForm(PortalForm):
-    """A form with find boxes: finding shows the form again with what was typed, and saves nothing."""
+    """A form with find boxes: finding shows the form again with what was typed, and saves
+    nothing."""
 
     _FIELD_OF: ClassVar = {
-        "object_permission.mcp_servers": "servers", "mcp_server_ids": "servers",
-        "object_permission.mcp_access_groups": "groups", "object_permission.mcp_toolsets": "toolsets",
-    }  # fmt: skip
+        "object_permission.mcp_servers": "servers",
+        "mcp_server_ids": "servers",
+        "object_permission.mcp_access_groups": "groups",
+        "object_permission.mcp_toolsets": "toolsets",
+    }
 
     def sent(self) -> bool:
         """Whether the form was sent to be saved, and has the right shape."""
@@ -34,7 +45,9 @@ class ChoosingForm(PortalForm):
 class TeamForm(ChoosingForm):
     """A team and what it is granted. A new one has a name only."""
 
-    team_alias = StringField("Name", [InputRequired("A team needs a name."), Length(max=200)], filters=[stripped])
+    team_alias = StringField(
+        "Name", [InputRequired("A team needs a name."), Length(max=200)], filters=[stripped]
+    )
     groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
     toolsets = SelectMultipleField("Toolsets", choices=[], validate_choice=False)
@@ -43,19 +56,28 @@ class TeamForm(ChoosingForm):
 class MemberForm(ChoosingForm):
     """Somebody who joins a team."""
 
-    user_id = RadioField("Person", [InputRequired("Choose a person.")], choices=[], validate_choice=False)
+    user_id = RadioField(
+        "Person", [InputRequired("Choose a person.")], choices=[], validate_choice=False
+    )
     role = SelectField("As", choices=list(TEAM_ROLES.items()), default=TeamRole.USER.value)
 
 
 class GroupForm(ChoosingForm):
     """An access group and its servers."""
 
-    name = StringField("Name", [InputRequired("An access group needs a name."), Length(max=200)], filters=[stripped])
+    name = StringField(
+        "Name",
+        [InputRequired("An access group needs a name."), Length(max=200)],
+        filters=[stripped],
+    )
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
 
 
-_ADDRESS = (Length(max=320), Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."))
+_ADDRESS = (
+    Length(max=320),
+    Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."),
+)
 
 
 class UserForm(ChoosingForm):
@@ -69,20 +91,25 @@ class UserForm(ChoosingForm):
     }
     email = EmailField("E-mail", [Optional(), *_ADDRESS], filters=[stripped])
     display_name = StringField("Name", [Length(max=200)], filters=[stripped])
-    role = RadioField("Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value)
+    role = RadioField(
+        "Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value
+    )
 
 
 class NewUserForm(UserForm):
     """A new person with the password they first sign in with."""
 
     email = EmailField(
-        "E-mail", [InputRequired("Enter an e-mail address: people sign in with it."), *_ADDRESS], filters=[stripped]
+        "E-mail",
+        [InputRequired("Enter an e-mail address: people sign in with it."), *_ADDRESS],
+        filters=[stripped],
     )
     password = PasswordField("One-time password", [Length(max=512)])
 
 
 class UserEditForm(UserForm):
-    """A person who is known already, and the servers and toolsets that are granted to nobody but them."""
+    """A person who is known already, and the servers and toolsets that are granted to nobody but
+    them."""
 
     is_active = BooleanField("May sign in")
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
@@ -99,7 +126,9 @@ class KeyForm(ChoosingForm):
     """A new API key of one's own."""
 
     key_alias = StringField(
-        "Name", [InputRequired("Name it after the program that will use it."), Length(max=200)], filters=[stripped]
+        "Name",
+        [InputRequired("Name it after the program that will use it."), Length(max=200)],
+        filters=[stripped],
     )
     expiry = SelectField("Expires after", choices=list(_DAYS), default="90")
     team_id = SelectField("Team", [Optional()], choices=[])
@@ -110,8 +139,16 @@ class KeyForm(ChoosingForm):
         """Offer only ends that the settings allow; None allows any."""
         if most_days is None:
             return
-        days = {int(value): text for value, text in _DAYS if value != "never" and int(value) <= most_days}
-        days |= {} if most_days in days else {most_days: f"{most_days} days, the longest that is allowed"}
+        days = {
+            int(value): text
+            for value, text in _DAYS
+            if value != "never" and int(value) <= most_days
+        }
+        days |= (
+            {}
+            if most_days in days
+            else {most_days: f"{most_days} days, the longest that is allowed"}
+        )
         self.expiry.choices = [(str(count), text) for count, text in sorted(days.items())]
         if not self.is_submitted():
             self.expiry.data = "90" if 90 in days else str(max(days))
@@ -134,7 +171,8 @@ class AnyKeyForm(KeyForm):
 
 
 def is_search() -> bool:
-    """Whether a find box asks: its button was pressed, or Enter in it, which presses the form's first button."""
+    """Whether a find box asks: its button was pressed, or Enter in it, which presses the form's
+    first button."""
     if "save" in request.form:
         return False
     return "look" in request.form or any(

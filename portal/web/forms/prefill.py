@@ -1,7 +1,8 @@
-"""What the form for a new server begins with where it is opened from a picker: `?from=discover:github`.
+"""What the form for a new server begins with where it is opened from a picker:
+`?from=discover:github`.
 
-The address names an entry and nothing else. What is filled in comes from our own lists, so that no link can put an
-address of somebody's choosing before an Admin.
+The address names an entry and nothing else. What is filled in comes from our own lists, so that no
+link can put an address of somebody's choosing before an Admin.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,8 @@ from portal.services.catalog import discover, openapi
 
 @dataclass(frozen=True)
 class Prefill:
-    """The first values of a `ServerForm`, by its field names; all of them public. `todo` is what remains to be done."""
+    """The first values of a `ServerForm`, by its field names; all of them public. `todo` is what
+    remains to be done."""
 
     title: str
     values: Mapping[str, Any]
@@ -24,7 +26,8 @@ class Prefill:
 
 
 def prefill(kind: str, name: str) -> Prefill | None:
-    """The values for the entry `name` of the picker `kind`; None where there is no such entry or picker."""
+    """The values for the entry `name` of the picker `kind`; None where there is no such entry or
+    picker."""
     find = _PICKERS.get(kind)
     return find(name) if find else None
 
@@ -60,21 +63,31 @@ def _from_openapi(name: str) -> Prefill | None:
     if entry is None:
         return None
     values: dict[str, Any] = {
-        "server_name": entry.name, "description": entry.description, "transport": "openapi",
-        "spec_path": entry.spec_url, "base_url": entry.base_url or "", "auth_type": entry.auth_type.value,
-    }  # fmt: skip
+        "server_name": entry.name,
+        "description": entry.description,
+        "transport": "openapi",
+        "spec_path": entry.spec_url,
+        "base_url": entry.base_url or "",
+        "auth_type": entry.auth_type.value,
+    }
     todo = [entry.note] if entry.note else []
     if entry.oauth:
         values |= {
-            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE.value, "authorization_url": entry.oauth.authorization_url,
-            "token_url": entry.oauth.token_url, "scopes": "\n".join(entry.oauth.scopes),
-        }  # fmt: skip
-        todo.append(f"Register an OAuth app with {entry.title} and enter its client ID: {entry.oauth.docs_url}")
+            "oauth2_flow": OAuthFlow.AUTHORIZATION_CODE.value,
+            "authorization_url": entry.oauth.authorization_url,
+            "token_url": entry.oauth.token_url,
+            "scopes": "\n".join(entry.oauth.scopes),
+        }
+        todo.append(
+            f"Register an OAuth app with {entry.title} and enter its client ID:"
+            f" {entry.oauth.docs_url}"
+        )
     return Prefill(entry.title, values, tuple(todo))
 
 
 def prefill_from_preview() -> Prefill | None:
-    """What the preview of a document sent along to be filled in; None where the request comes from elsewhere.
+    """What the preview of a document sent along to be filled in; None where the request comes from
+    elsewhere.
 
     It is sent by POST, with the form's token, so that no link can fill in what somebody else chose.
     """
@@ -84,10 +97,14 @@ def prefill_from_preview() -> Prefill | None:
     header = request.form.get("headers-0-name", "")
     todo = ("Look whether the base URL is right: what signs in is sent there, and nowhere else.",)
     return Prefill(
-        request.form.get("title", "")[:200], values, (*todo, f"Enter the API key as the header {header[:128]}.")
-        if header else todo,
-    )  # fmt: skip
+        request.form.get("title", "")[:200],
+        values,
+        (*todo, f"Enter the API key as the header {header[:128]}.") if header else todo,
+    )
 
 
 _OF_PREVIEW = ("spec_path", "base_url", "authorization_url", "token_url", "scopes")
-_PICKERS: dict[str, Callable[[str], Prefill | None]] = {"discover": _from_discover, "openapi": _from_openapi}
+_PICKERS: dict[str, Callable[[str], Prefill | None]] = {
+    "discover": _from_discover,
+    "openapi": _from_openapi,
+}

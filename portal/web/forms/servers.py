@@ -18,7 +18,7 @@ from wtforms import (
     StringField,
     TextAreaField,
     URLField,
-)  # fmt: skip
+)
 from wtforms.fields import FloatField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
@@ -41,7 +41,12 @@ class VariableRow(Form):
     """A declared variable; its value is write-only and read from the request."""
 
     name = StringField("Name", [Length(max=128)], filters=[stripped])
-    scope = RadioField("Who sets it", choices=[("global", ""), ("user", "")], default="global", validate_choice=False)
+    scope = RadioField(
+        "Who sets it",
+        choices=[("global", ""), ("user", "")],
+        default="global",
+        validate_choice=False,
+    )
     description = StringField("Description", [Length(max=1_000)], filters=[stripped])
     value = PasswordField("Value", [Length(max=_MOST)])
     delete = BooleanField()
@@ -67,11 +72,16 @@ class ServerForm(PortalForm):
     keep_credentials = RadioField(
         "What becomes of them?",
         choices=[
-            ("", "I type new values for each"), ("keep", "Send them along to the new host"), ("forget", "Forget them"),
+            ("", "I type new values for each"),
+            ("keep", "Send them along to the new host"),
+            ("forget", "Forget them"),
         ],
-        default="", validate_choice=False,
-    )  # fmt: skip
-    server_name = StringField("Name", [InputRequired("A server needs a name."), Length(max=200)], filters=[stripped])
+        default="",
+        validate_choice=False,
+    )
+    server_name = StringField(
+        "Name", [InputRequired("A server needs a name."), Length(max=200)], filters=[stripped]
+    )
     alias = StringField("Alias", [Length(max=200)], filters=[stripped])
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     instructions = TextAreaField("Instructions", [Length(max=8_000)], filters=[stripped])
@@ -84,8 +94,12 @@ class ServerForm(PortalForm):
     command = StringField("Command", **_LINE)
     args = TextAreaField("Arguments", [Length(max=20_000)])
     env = FieldList(FormField(ValueRow), max_entries=100)
-    timeout = FloatField("Time limit", [Optional(), NumberRange(1, 600, "Choose 1 to 600 seconds.")])
-    auth_type = SelectField("How the portal signs in", choices=[(a.value, a.label) for a in AuthType], default="none")
+    timeout = FloatField(
+        "Time limit", [Optional(), NumberRange(1, 600, "Choose 1 to 600 seconds.")]
+    )
+    auth_type = SelectField(
+        "How the portal signs in", choices=[(a.value, a.label) for a in AuthType], default="none"
+    )
     is_byok = BooleanField("Each user brings their own key")
     auth_value = PasswordField("Secret value", [Length(max=_MOST)])
     byok_description = TextAreaField("What the key is for", [Length(max=4_000)])
@@ -93,17 +107,20 @@ class ServerForm(PortalForm):
     oauth2_flow = SelectField(
         "Flow",
         choices=[
-            ("", "Not chosen yet"), ("authorization_code", "Each user signs in (authorization code)"),
+            ("", "Not chosen yet"),
+            ("authorization_code", "Each user signs in (authorization code)"),
             ("client_credentials", "One shared machine account (client credentials)"),
         ],
-    )  # fmt: skip
+    )
     client_id = StringField("Client ID", **_LINE)
     client_secret = PasswordField("Client secret", [Length(max=_MOST)])
     scopes = StringField("Scopes", [Length(max=4_000)])
     authorization_url = URLField("Authorization URL", **_LINE)
     token_url = URLField("Token URL", **_LINE)
     registration_url = URLField("Registration URL", **_LINE)
-    token_validation = TextAreaField("Token validation rules", [Length(max=20_000)], filters=[stripped])
+    token_validation = TextAreaField(
+        "Token validation rules", [Length(max=20_000)], filters=[stripped]
+    )
     token_exchange_endpoint = URLField("Token exchange endpoint", **_LINE)
     audience = StringField("Audience", **_LINE)
     subject_token_type = StringField("Subject token type", **_LINE)
@@ -125,16 +142,37 @@ class ServerForm(PortalForm):
     oauth_passthrough = BooleanField("Pass the client’s own token through")
 
     _SEALED: ClassVar = (
-        "spec_path", "base_url", "args", "client_id", "scopes", "authorization_url", "token_url", "registration_url",
-        "token_exchange_endpoint", "audience", "subject_token_type", "aws_region_name", "aws_service_name",
-        "aws_role_name", "aws_session_name",
-    )  # fmt: skip
+        "spec_path",
+        "base_url",
+        "args",
+        "client_id",
+        "scopes",
+        "authorization_url",
+        "token_url",
+        "registration_url",
+        "token_exchange_endpoint",
+        "audience",
+        "subject_token_type",
+        "aws_region_name",
+        "aws_service_name",
+        "aws_role_name",
+        "aws_session_name",
+    )
     SECRET: ClassVar = (
-        *_SEALED, "url", "auth_value", "client_secret", "aws_access_key_id", "aws_secret_access_key",
+        *_SEALED,
+        "url",
+        "auth_value",
+        "client_secret",
+        "aws_access_key_id",
+        "aws_secret_access_key",
         "aws_session_token",
-    )  # fmt: skip
+    )
     """What is never sent back to the page once it was typed."""
-    _FIELD_OF: ClassVar = {"static_headers": "headers", "env_vars": "variables", "mcp_access_groups": "access_groups"}
+    _FIELD_OF: ClassVar = {
+        "static_headers": "headers",
+        "env_vars": "variables",
+        "mcp_access_groups": "access_groups",
+    }
 
     def validate(self, extra_validators: Any = None) -> bool:
         """Also of what is chosen for stored secrets: what is no choice is not taken for one."""
@@ -154,7 +192,11 @@ class ServerForm(PortalForm):
 
     def validate_version(self, field: HiddenField) -> None:
         """What was sent as a version is one; whoever sends none goes over what is there."""
-        if isinstance(field.data, str) and field.data and not (field.data.isascii() and field.data.isdigit()):
+        if (
+            isinstance(field.data, str)
+            and field.data
+            and not (field.data.isascii() and field.data.isdigit())
+        ):
             raise ValidationError("This is no version of a server. Load the page again.")
 
     def validate_token_validation(self, field: TextAreaField) -> None:
@@ -176,17 +218,24 @@ class ServerForm(PortalForm):
         return None if isinstance(found, FieldList) else found
 
     def forget_sealed(self, public: Mapping[str, Any] = NOTHING) -> bool:
-        """Empty the boxes of what is sealed once it is stored: it is not sent back to the page, as passwords are not.
+        """Empty the boxes of what is sealed once it is stored: it is not sent back to the page, as
+        passwords are not.
 
-        What stands in `public`, by field name, is no secret and stays. Answers whether anything was forgotten.
+        What stands in `public`, by field name, is no secret and stays. Answers whether anything was
+        forgotten.
         """
-        typed = [self[name] for name in self._SEALED if self[name].data and not self.still_has(name, public)]
+        typed = [
+            self[name]
+            for name in self._SEALED
+            if self[name].data and not self.still_has(name, public)
+        ]
         for box in typed:
             box.data = None
         return bool(typed)
 
     def still_has(self, name: str, public: Mapping[str, Any]) -> bool:
-        """Whether a field holds the text that stands in `public` under its name, whatever its line ends."""
+        """Whether a field holds the text that stands in `public` under its name, whatever its line
+        ends."""
         return name in public and lines(self[name].data) == lines(public[name])
 
     def validate_spec_path(self, box: StringField) -> None:
@@ -197,7 +246,8 @@ class ServerForm(PortalForm):
     _has_document = False
 
     def offer(self, *, stdio: bool, groups: list[str], has_document: bool = False) -> None:
-        """Say which transports and groups can be chosen, and whether an OpenAPI document is stored."""
+        """Say which transports and groups can be chosen, and whether an OpenAPI document is
+        stored."""
         self._has_document = has_document
         choices = [("http", "HTTP"), ("sse", "SSE")]
         choices += [("stdio", "Command (stdio)")] if stdio else []
@@ -206,7 +256,8 @@ class ServerForm(PortalForm):
         self.access_groups.choices = [(name, name) for name in groups]
 
     def fields(self) -> ServerFields:
-        """What is typed, as a definition: only what the chosen transport and sign-in use; kept secrets as `KEPT`."""
+        """What is typed, as a definition: only what the chosen transport and sign-in use; kept
+        secrets as `KEPT`."""
         remote = self.transport.data != "stdio"
         fields: dict[str, Any] = {
             "server_name": self.server_name.data,
@@ -214,7 +265,9 @@ class ServerForm(PortalForm):
             "description": self.description.data or None,
             "instructions": self.instructions.data or None,
             "source_url": self.source_url.data or None,
-            "transport": Transport("http" if self.transport.data == "openapi" else self.transport.data),
+            "transport": Transport(
+                "http" if self.transport.data == "openapi" else self.transport.data
+            ),
             "timeout": self.timeout.data,
             "allow_all_keys": self.allow_all_keys.data,
             "available_on_public_internet": self.available_on_public_internet.data,
@@ -223,7 +276,8 @@ class ServerForm(PortalForm):
         if not fields["alias"]:
             del fields["alias"]
         fields |= self._remote_fields() if remote else self._stdio_fields()
-        # Only what was sent: a form that is not sent its version holds the stored one, which is no text.
+        # Only what was sent: a form that is not sent its version holds the stored one, which is no
+        # text.
         sent = self.version.data
         if isinstance(sent, str) and sent.isascii() and sent.isdigit() and len(sent) < 10:
             fields["version"] = int(sent)
@@ -243,8 +297,12 @@ class ServerForm(PortalForm):
             "extra_headers": lines(self.extra_headers.data),
             # Each of these goes with one way of signing in: another never keeps it (UI-35, UI-36).
             **dict.fromkeys(() if auth in OAUTH_TYPES else ENDPOINTS),
-            "delegate_auth_to_upstream": auth is AuthType.OAUTH2 and self.delegate_auth_to_upstream.data,
-            "oauth_passthrough": auth is AuthType.NONE and self._passes_tokens() and self.oauth_passthrough.data,
+            "delegate_auth_to_upstream": (
+                auth is AuthType.OAUTH2 and self.delegate_auth_to_upstream.data
+            ),
+            "oauth_passthrough": (
+                auth is AuthType.NONE and self._passes_tokens() and self.oauth_passthrough.data
+            ),
             **self._auth_fields(auth),
         }
         if self.transport.data == "openapi":
@@ -254,7 +312,9 @@ class ServerForm(PortalForm):
 
     def _address(self, name: str) -> dict[str, Any]:
         mode = secret_mode(name)
-        return {} if mode == "keep" else {"url": None if mode == "clear" else self[name].data or None}
+        return (
+            {} if mode == "keep" else {"url": None if mode == "clear" else self[name].data or None}
+        )
 
     def _stdio_fields(self) -> dict[str, Any]:
         fields = {"command": self.command.data or None, "env": self._values(self.env)}
@@ -274,7 +334,9 @@ class ServerForm(PortalForm):
         fields: dict[str, Any] = {"is_byok": False}
         if auth in OAUTH_TYPES:
             names = ("client_id", "client_secret", "scopes")
-            fields["oauth2_flow"] = OAuthFlow(self.oauth2_flow.data) if self.oauth2_flow.data else None
+            fields["oauth2_flow"] = (
+                OAuthFlow(self.oauth2_flow.data) if self.oauth2_flow.data else None
+            )
             fields |= self._endpoints()
             if auth is AuthType.OAUTH2 and self.oauth2_flow.data != OAuthFlow.CLIENT_CREDENTIALS:
                 rules = self.token_validation.data
@@ -286,10 +348,13 @@ class ServerForm(PortalForm):
         return {**fields, **self._credentials(*names)}
 
     def _endpoints(self) -> dict[str, Any]:
-        """The addresses that were typed, and None for those to be cleared; what is kept is left out."""
+        """The addresses that were typed, and None for those to be cleared; what is kept is left
+        out."""
         modes = {name: secret_mode(name) for name in ENDPOINTS}
         cleared = {name: None for name, mode in modes.items() if mode == "clear"}
-        return cleared | {n: self[n].data for n, mode in modes.items() if mode in ("", "replace") and self[n].data}
+        return cleared | {
+            n: self[n].data for n, mode in modes.items() if mode in ("", "replace") and self[n].data
+        }
 
     def _credentials(self, *names: str) -> dict[str, Any]:
         sent: dict[str, Any] = {}
@@ -303,21 +368,34 @@ class ServerForm(PortalForm):
 
     def _values(self, rows: Any) -> dict[str, Any]:
         return {
-            row.form["name"].data: KEPT if secret_mode(f"{row.name}-value") == "keep" else row.form["value"].data or ""
+            row.form["name"].data: (
+                KEPT if secret_mode(f"{row.name}-value") == "keep" else row.form["value"].data or ""
+            )
             for row in rows
-            if row.form["name"].data and not row.form["delete"].data and secret_mode(f"{row.name}-value") != "clear"
+            if row.form["name"].data
+            and not row.form["delete"].data
+            and secret_mode(f"{row.name}-value") != "clear"
         }
 
     def _variables(self) -> list[dict[str, Any]]:
         entries = []
         for row in self.variables:
-            name, is_global = row.form["name"].data, row.form["scope"].data != Scope.USER
+            name = row.form["name"].data
+            is_global = row.form["scope"].data != Scope.USER
             if not name or row.form["delete"].data:
                 continue
             mode = secret_mode(f"{row.name}-value")
-            value = KEPT if mode == "keep" else None if mode == "clear" else row.form["value"].data or None
+            value = (
+                KEPT
+                if mode == "keep"
+                else None
+                if mode == "clear"
+                else row.form["value"].data or None
+            )
             entry = {"name": name, "scope": "global" if is_global else "user"}
-            entries.append({**entry, "description": row.form["description"].data or None, "value": value})
+            entries.append(
+                {**entry, "description": row.form["description"].data or None, "value": value}
+            )
         return entries
 
     def _groups(self) -> list[str]:

@@ -15,38 +15,73 @@ _LINES = ("mcp_internal_ip_ranges", "trusted_proxies", "trusted_redirect_origins
 
 RULE_GROUPS = {
     "Documentation": (
-        "description", "server_name", "alias", "instructions", "mcp_info", "byok_description", "byok_api_key_help_url",
+        "description",
+        "server_name",
+        "alias",
+        "instructions",
+        "mcp_info",
+        "byok_description",
+        "byok_api_key_help_url",
     ),
-    "Source": ("source_url", "mcp_access_groups", "allowed_tools", "tool_name_to_display_name",
-               "tool_name_to_description"),
-    "Connection": ("url", "transport", "spec_path", "timeout", "command", "args", "env", "env_vars"),
+    "Source": (
+        "source_url",
+        "mcp_access_groups",
+        "allowed_tools",
+        "tool_name_to_display_name",
+        "tool_name_to_description",
+    ),
+    "Connection": (
+        "url",
+        "transport",
+        "spec_path",
+        "timeout",
+        "command",
+        "args",
+        "env",
+        "env_vars",
+    ),
     "Security": (
-        "auth_type", "credentials", "is_byok", "static_headers", "extra_headers", "oauth2_flow", "authorization_url",
-        "token_url", "registration_url", "token_validation",
+        "auth_type",
+        "credentials",
+        "is_byok",
+        "static_headers",
+        "extra_headers",
+        "oauth2_flow",
+        "authorization_url",
+        "token_url",
+        "registration_url",
+        "token_validation",
     ),
-}  # fmt: skip
+}
 """What a submission may have to fill in, in the groups of the page (UI-56)."""
 
 
 class SettingsForm(PortalForm):
-    """All settings at once; lists of addresses one on a line. `seen` is the state that was edited."""
+    """All settings at once; lists of addresses one on a line. `seen` is the state that was
+    edited."""
 
     user_mcp_management_mode = RadioField("Who sees which servers", choices=list(_MODES))
     mcp_required_fields = SelectMultipleField(
-        "Required of submissions", choices=[(name, name) for name in REQUIRABLE_FIELDS], validate_choice=False
+        "Required of submissions",
+        choices=[(name, name) for name in REQUIRABLE_FIELDS],
+        validate_choice=False,
     )
     mcp_internal_ip_ranges = TextAreaField("Internal ranges", [Length(max=20_000)])
     trusted_proxies = TextAreaField("Trusted proxies", [Length(max=20_000)])
     trusted_redirect_origins = TextAreaField("Trusted redirect origins", [Length(max=20_000)])
     enable_mcp_registry = BooleanField("Publish the registry")
-    key_max_age_days = IntegerField("API keys end after, in days", [Optional(), NumberRange(1, MOST_KEY_AGE_DAYS)])
+    key_max_age_days = IntegerField(
+        "API keys end after, in days", [Optional(), NumberRange(1, MOST_KEY_AGE_DAYS)]
+    )
     seen = HiddenField()
     confirm_external = BooleanField("Save it, though I come from outside then")
 
     @staticmethod
     def shown(stored: dict[str, Any]) -> dict[str, Any]:
         """The stored settings as the form has them."""
-        return {name: "\n".join(value) if name in _LINES else value for name, value in stored.items()}
+        return {
+            name: "\n".join(value) if name in _LINES else value for name, value in stored.items()
+        }
 
     def typed(self) -> dict[str, Any]:
         """The settings as the services take them."""

@@ -10,9 +10,13 @@ from portal.web.forms.base import PortalForm, stripped
 from portal.web.forms.servers import ServerForm
 
 _OF_ADMINS = (
-    "mcp_access_groups", "allow_all_keys", "available_on_public_internet", "keep_credentials",
-    "delegate_auth_to_upstream", "oauth_passthrough",
-)  # fmt: skip
+    "mcp_access_groups",
+    "allow_all_keys",
+    "available_on_public_internet",
+    "keep_credentials",
+    "delegate_auth_to_upstream",
+    "oauth_passthrough",
+)
 
 
 class SubmissionForm(ServerForm):

@@ -13,9 +13,12 @@ from portal.web.forms.people import ChoosingForm
 
 
 class ToolsetForm(ChoosingForm):
-    """A toolset. Each ticked box carries its server's id and the tool's name as JSON: either may hold anything."""
+    """A toolset. Each ticked box carries its server's id and the tool's name as JSON: either may
+    hold anything."""
 
-    toolset_name = StringField("Name", [InputRequired("A toolset needs a name."), Length(max=200)], filters=[stripped])
+    toolset_name = StringField(
+        "Name", [InputRequired("A toolset needs a name."), Length(max=200)], filters=[stripped]
+    )
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     tools = SelectMultipleField("Tools", choices=[], validate_choice=False)
 
@@ -35,6 +38,11 @@ def parsed(value: str) -> ToolRef:
         server_id, name = json.loads(value)
     except (ValueError, TypeError, RecursionError):
         raise InvalidInput("Tick tools from the list.", field="tools") from None
-    if not (isinstance(server_id, str) and isinstance(name, str) and 0 < len(name) <= 300 and len(server_id) <= 256):
+    if not (
+        isinstance(server_id, str)
+        and isinstance(name, str)
+        and 0 < len(name) <= 300
+        and len(server_id) <= 256
+    ):
         raise InvalidInput("Tick tools from the list.", field="tools")
     return ToolRef(server_id, name)

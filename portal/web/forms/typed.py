@@ -14,7 +14,8 @@ def typed_form() -> Mapping[str, str]:
 
 
 def secret_mode(name: str) -> str:
-    """What a person chose for a stored secret: keep, replace or clear; blank where nothing was stored."""
+    """What a person chose for a stored secret: keep, replace or clear; blank where nothing was
+    stored."""
     mode = typed_form().get(f"{name}__mode", "")
     return mode if mode in _MODES else ""
 
@@ -26,4 +27,8 @@ def unknown_modes() -> list[str]:
 
 def secret_modes() -> dict[str, str]:
     """All such choices, to show them again when a form comes back."""
-    return {key.removesuffix("__mode"): value for key, value in typed_form().items() if key.endswith("__mode")}
+    return {
+        key.removesuffix("__mode"): value
+        for key, value in typed_form().items()
+        if key.endswith("__mode")
+    }

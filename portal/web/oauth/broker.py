@@ -1,7 +1,8 @@
-"""The broker's own addresses: authorize and token for MCP clients, the consent page, and the client's way back.
+"""The broker's own addresses: authorize and token for MCP clients, the consent page, and the
+client's way back.
 
-One set of views under three kinds of address: `/v1/mcp/server/oauth/{server}/…`, `/{prefix}/…` as our metadata has it,
-and at the root for clients that know no server's name.
+One set of views under three kinds of address: `/v1/mcp/server/oauth/{server}/…`, `/{prefix}/…` as
+our metadata has it, and at the root for clients that know no server's name.
 """
 
 from dataclasses import fields
@@ -71,7 +72,8 @@ def token(server_id: str) -> Response:
 @limiter.limit(EXCHANGE)
 @of_the_broker("oauth")
 def token_by_name(prefix: str) -> Response:
-    """As above, at the addresses that our metadata name; the codes of key servers are redeemed here, too."""
+    """As above, at the addresses that our metadata name; the codes of key servers are redeemed
+    here, too."""
     if prefix and byok.issued(g.session, request.form.get("code", ""), prefix):
         asked = byok.TokenRequest(**_parameters(request.form, byok.TokenRequest))
         return _tokens(byok.redeem(g.session, asked, g.address))
@@ -86,21 +88,27 @@ def consent(flow_id: str) -> Response:
     except Forbidden as error:
         return _wrong_person(error)
     response = page("oauth/consent.html", question=question)
-    response.headers["Content-Security-Policy"] = policy(form_action=_form_target(question.redirect_uri))
+    response.headers["Content-Security-Policy"] = policy(
+        form_action=_form_target(question.redirect_uri)
+    )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
 @bp.post("/oauth/consent/<flow_id>")
 def decide(flow_id: str) -> Response:
-    """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which a form may not."""
-    browser, allow = new_or_bound_browser(), request.form.get("decision") == "allow"
+    """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which
+    a form may not."""
+    browser = new_or_bound_browser()
+    allow = request.form.get("decision") == "allow"
     try:
         departure = authorize_endpoint.decide(g.session, _person(), flow_id, browser, allow=allow)
     except Forbidden as error:
         return _wrong_person(error)
     if not departure.is_to_app:
-        response = onward(departure.url, "Now sign in to the server", "You are led to its own sign-in provider.")
+        response = onward(
+            departure.url, "Now sign in to the server", "You are led to its own sign-in provider."
+        )
     else:
         response = make_response(redirect(departure.url, code=303))
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -108,36 +116,52 @@ def decide(flow_id: str) -> Response:
 
 
 def _wrong_person(error: Forbidden) -> Response:
-    """Somebody else is signed in than the owner of the key that it was begun with: nothing is used up."""
+    """Somebody else is signed in than the owner of the key that it was begun with: nothing is used
+    up."""
     if error.code != "other_person":
         raise error
     return page("oauth/other_person.html", status=status_of(error), message=error.message)
 
 
 def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
-    """Send what an upstream answered on to the MCP client; where it began with an API key, once its owner agreed."""
+    """Send what an upstream answered on to the MCP client; where it began with an API key, once its
+    owner agreed."""
     browser = new_or_bound_browser()
     try:
-        departure = authorize_endpoint.bring_back(g.session, _person(), flow, answer, browser=browser)
+        departure = authorize_endpoint.bring_back(
+            g.session, _person(), flow, answer, browser=browser
+        )
         target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
         response = make_response(redirect(target, code=302))
         return bind(response, browser) if departure.consent else response
     except InvalidRequest as error:
         return page(
-            "errors/error.html", status=status_of(error), status_code=status_of(error), title="This cannot go on",
-            message=error.message, code=error.code, remedy_url=url_for("servers.grid"), remedy_label="All servers",
-        )  # fmt: skip
+            "errors/error.html",
+            status=status_of(error),
+            status_code=status_of(error),
+            title="This cannot go on",
+            message=error.message,
+            code=error.code,
+            remedy_url=url_for("servers.grid"),
+            remedy_label="All servers",
+        )
 
 
 def _to_the_key_page(prefix: str) -> Response:
-    """On to where people bring their key. The metadata of all servers are alike, so that strangers learn nothing; that
-    this one takes keys shows only to those who may use it."""
+    """On to where people bring their key. The metadata of all servers are alike, so that strangers
+    learn nothing; that this one takes keys shows only to those who may use it."""
     resource = request.args.get("resource", "")
     if resource and not byok.is_endpoint_of(g.session, g.principal, resource, prefix):
-        raise InvalidRequest("The resource is none that this server is known by.", code="invalid_target")
+        raise InvalidRequest(
+            "The resource is none that this server is known by.", code="invalid_target"
+        )
     ours = {"server_id": prefix, "known_as": prefix}
-    asked = [given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)]
-    response = make_response(redirect(f"{url_for('oauth_byok.ask')}?{urlencode([*asked, *ours.items()])}", code=307))
+    asked = [
+        given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)
+    ]
+    response = make_response(
+        redirect(f"{url_for('oauth_byok.ask')}?{urlencode([*asked, *ours.items()])}", code=307)
+    )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
@@ -148,7 +172,13 @@ def _authorized(server: str, *, issuer: str | None = None) -> Response:
     browser = None if by_key else new_or_bound_browser()
     by_themselves = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
     departure = authorize_endpoint.begin(
-        g.session, g.principal, server, asked, browser=browser, may_skip=by_themselves, issuer=issuer
+        g.session,
+        g.principal,
+        server,
+        asked,
+        browser=browser,
+        may_skip=by_themselves,
+        issuer=issuer,
     )
     target = departure.url or url_for("oauth_broker.consent", flow_id=departure.consent)
     response = make_response(redirect(target, code=307))
@@ -168,7 +198,8 @@ def _tokens(answer: dict[str, Any]) -> Response:
 
 
 def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
-    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is one too long."""
+    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is
+    one too long."""
     if len(given) > _MOST_PARAMETERS:
         raise BadRequest("The request has too many parameters.")
     for name, values in given.lists():
@@ -185,7 +216,8 @@ def _person() -> Principal:
 
 
 def _form_target(uri: str) -> str:
-    """The one place outside that the consent form may lead to, as a policy writes it; it knows no IPv6 addresses."""
+    """The one place outside that the consent form may lead to, as a policy writes it; it knows no
+    IPv6 addresses."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or ":" in (parts.hostname or ""):
         return f"{parts.scheme}:"

@@ -24,7 +24,13 @@ def new_or_bound_browser() -> str:
 def bind(response: Response, browser: str) -> Response:
     """Give `response` the cookie; Lax, for the way back comes from another site."""
     response.set_cookie(
-        _name(), browser, max_age=_SECONDS, secure=context.settings().https, httponly=True, samesite="Lax", path="/"
+        _name(),
+        browser,
+        max_age=_SECONDS,
+        secure=context.settings().https,
+        httponly=True,
+        samesite="Lax",
+        path="/",
     )
     return response
 

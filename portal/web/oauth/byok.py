@@ -1,4 +1,5 @@
-"""Bringing one's own key in the flow of an MCP client: the page that asks for it, and the client's token request."""
+"""Bringing one's own key in the flow of an MCP client: the page that asks for it, and the client's
+token request."""
 
 from dataclasses import fields
 from urllib.parse import urlencode, urlsplit
@@ -43,7 +44,9 @@ def ask_at_old_address() -> Response:
 @limiter.limit(TRY_UPSTREAM)
 def answer() -> Response:
     """Take the key, or the no, and go back to the client."""
-    question = byok.take(g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser())
+    question = byok.take(
+        g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser()
+    )
     if request.form.get("decision") != "allow":
         return _back(byok.decline(g.session, g.principal, question))
     try:
@@ -66,20 +69,29 @@ def token() -> Response:
 
 
 def _page(question: Question, *, problem: str = "") -> Response:
-    response = page("oauth/byok.html", status=422 if problem else 200, question=question, problem=problem)
-    response.headers["Content-Security-Policy"] = policy(form_action=_form_target(question.asked["redirect_uri"]))
+    response = page(
+        "oauth/byok.html", status=422 if problem else 200, question=question, problem=problem
+    )
+    response.headers["Content-Security-Policy"] = policy(
+        form_action=_form_target(question.asked["redirect_uri"])
+    )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
 def _back(address: str) -> Response:
-    response = see_other(address) if request.headers.get("HX-Request") else make_response(redirect(address, code=302))
+    response = (
+        see_other(address)
+        if request.headers.get("HX-Request")
+        else make_response(redirect(address, code=302))
+    )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
 def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
-    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is one too long."""
+    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is
+    one too long."""
     if len(given) > _MOST_PARAMETERS:
         raise InvalidRequest("The request has too many parameters.")
     for _name, values in given.lists():
@@ -89,6 +101,9 @@ def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
 
 
 def _form_target(uri: str) -> str:
-    """The one place outside that the form may lead to, as a policy writes it; it knows no IPv6 addresses."""
+    """The one place outside that the form may lead to, as a policy writes it; it knows no IPv6
+    addresses."""
     parts = urlsplit(uri)
-    return f"{parts.scheme}:" if ":" in (parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"
+    return (
+        f"{parts.scheme}:" if ":" in (parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"
+    )

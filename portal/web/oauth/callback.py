@@ -1,4 +1,5 @@
-"""The one redirect URI of the portal: it looks up what came back and hands it to whoever began it."""
+"""The one redirect URI of the portal: it looks up what came back and hands it to whoever began
+it."""
 
 from collections.abc import Callable
 
@@ -21,7 +22,8 @@ CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
     BROKER: broker.finish_broker,
     sign_in.FLOW: drafts.came_back,
 }
-"""Who goes on with a flow of each kind; a flow is taken, and that stands, before they are called."""
+"""Who goes on with a flow of each kind; a flow is taken, and that stands, before they are
+called."""
 _LONGEST = 8_192
 _SHOWN = 300
 
@@ -31,9 +33,12 @@ _SHOWN = 300
 @limiter.limit(WAY_BACK)
 @also_writes
 def came_back() -> Response:
-    """An authorization server sends somebody back; wherever that leads, the code does not stay in the address."""
+    """An authorization server sends somebody back; wherever that leads, the code does not stay in
+    the address."""
     answer = _answer()
-    flow = take_flow(g.session, answer.get("state", ""), kinds=tuple(CAME_BACK), browser=bound_browser())
+    flow = take_flow(
+        g.session, answer.get("state", ""), kinds=tuple(CAME_BACK), browser=bound_browser()
+    )
     if flow is None:
         response = _not_ours(answer)
     else:
@@ -55,6 +60,10 @@ def _not_ours(answer: dict[str, str]) -> Response:
     state = answer.get("state")
     why = "missing" if not state else "other_browser" if is_known(g.session, state) else "over"
     return page(
-        "oauth/not_ours.html", status=400, why=why, error=answer.get("error", "")[:_SHOWN],
-        description=answer.get("error_description", "")[:_SHOWN], has_code="code" in answer,
-    )  # fmt: skip
+        "oauth/not_ours.html",
+        status=400,
+        why=why,
+        error=answer.get("error", "")[:_SHOWN],
+        description=answer.get("error_description", "")[:_SHOWN],
+        has_code="code" in answer,
+    )

@@ -1,4 +1,5 @@
-"""A person connects to a server: the page with the button, the way out, the way back, and what became of it."""
+"""A person connects to a server: the page with the button, the way out, the way back, and what
+became of it."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -26,7 +27,8 @@ def ask(server_id: str) -> Response:
 @bp.post("/credentials/<server_id>/connect")
 @limiter.limit(TRY_UPSTREAM)
 def begin(server_id: str) -> Response:
-    """Go on to the provider. A page in between: browsers do not let a form lead to another origin (form-action)."""
+    """Go on to the provider. A page in between: browsers do not let a form lead to another origin
+    (form-action)."""
     browser = new_or_bound_browser()
     back = own_path(request.form.get("back")) if request.form.get("back") else ""
     try:
@@ -56,7 +58,10 @@ def forget_provider(server_id: str) -> Response:
     """Ask the server anew where people sign in, as an Admin who has looked at it."""
     people = providers.forget_provider(g.session, g.principal, server_id)
     gone = f" {plural(people, 'connection')} ended." if people else ""
-    flash(f"The sign-in provider is forgotten; the next person who connects finds it anew.{gone}", "success")
+    flash(
+        f"The sign-in provider is forgotten; the next person who connects finds it anew.{gone}",
+        "success",
+    )
     return see_other(url_for("servers.users", server_id=server_id))
 
 
@@ -70,14 +75,18 @@ def result(flow_id: str) -> Response:
             server = grid.get_card(g.session, g.principal, outcome["server_id"])
         except PortalError:
             server = None  # it is gone, or no longer theirs
-    return page("oauth/result.html", nav="credentials", outcome=outcome, server=server, callback=_callback())
+    return page(
+        "oauth/result.html", nav="credentials", outcome=outcome, server=server, callback=_callback()
+    )
 
 
 def came_back(flow: Flow, answer: dict[str, str]) -> Response:
     """Complete a connection, if who comes back is who left."""
     person = known_person()
     if person is None or person.user_id != flow.user_id:
-        connections.give_up(g.session, person, flow, "signed_out" if person is None else "other_person")
+        connections.give_up(
+            g.session, person, flow, "signed_out" if person is None else "other_person"
+        )
     else:
         connections.complete(g.session, person, flow, answer)
     return see_other(url_for("oauth_connect.result", flow_id=flow.flow_id))
@@ -86,12 +95,19 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
 def _page(server_id: str, *, status: int = 200, problem: PortalError | None = None) -> Response:
     card = grid.get_card(g.session, g.principal, server_id)
     if not card.sign_in:
-        raise problem or InvalidRequest("People do not sign in to this server themselves.", code="not_oauth")
+        raise problem or InvalidRequest(
+            "People do not sign in to this server themselves.", code="not_oauth"
+        )
     return page(
-        "oauth/connect.html", status=status, nav="credentials", server=card, problem=problem,
-        connection=connections.get_state(g.session, g.principal, card.server_id), callback=_callback(),
+        "oauth/connect.html",
+        status=status,
+        nav="credentials",
+        server=card,
+        problem=problem,
+        connection=connections.get_state(g.session, g.principal, card.server_id),
+        callback=_callback(),
         back=own_path(request.values.get("back")) if request.values.get("back") else "",
-    )  # fmt: skip
+    )
 
 
 def _callback() -> str:

@@ -10,7 +10,8 @@ from portal.web.rendering import see_other
 
 
 def came_back(flow: Flow, answer: dict[str, str]) -> Response:
-    """Take the token, if who comes back is who left, and go on in the form; it says what became of it."""
+    """Take the token, if who comes back is who left, and go on in the form; it says what became of
+    it."""
     back = str(flow.contents.get("back") or url_for("servers.create"))
     person = known_person()
     if person is not None and person.user_id == flow.user_id:

@@ -23,7 +23,9 @@ def start(name: str) -> Response:
     browser = new_or_bound_browser()
     try:
         with context.database().session(writes=True) as own:
-            address = sso.begin_sign_in(own, name, browser=browser, go_to=own_path(request.args.get("next")))
+            address = sso.begin_sign_in(
+                own, name, browser=browser, go_to=own_path(request.args.get("next"))
+            )
             own.commit()
     except UpstreamFailure as failure:
         return _failed(name, failure)
@@ -33,7 +35,8 @@ def start(name: str) -> Response:
 @bp.get("/login/<name>/callback")
 @limiter.limit(SIGN_IN_BY_ADDRESS)
 def callback(name: str) -> Response:
-    """Back from the provider: prove who it is, begin their session, and on to where they were going."""
+    """Back from the provider: prove who it is, begin their session, and on to where they were
+    going."""
     try:
         flow = _taken(name)
         if "error" in request.args:
@@ -42,7 +45,9 @@ def callback(name: str) -> Response:
         if not code:
             raise InvalidRequest("The provider's answer is incomplete.", code="incomplete")
         with context.database().session(writes=True) as own:
-            arrived = sso.complete_sign_in(own, flow, code=code, iss=request.args.get("iss"), address=g.address)
+            arrived = sso.complete_sign_in(
+                own, flow, code=code, iss=request.args.get("iss"), address=g.address
+            )
             own.commit()
     except (InvalidRequest, Forbidden, UpstreamFailure) as error:
         return _failed(name, error)
@@ -52,7 +57,8 @@ def callback(name: str) -> Response:
 
 
 def _taken(name: str) -> Flow:
-    # In a transaction of its own, at an end before the provider is asked: a second answer finds it used.
+    # In a transaction of its own, at an end before the provider is asked: a second answer finds it
+    # used.
     with context.database().session(writes=True) as own:
         flow = sso.take_answer(own, name, request.args.get("state", ""), bound_browser())
         own.commit()
@@ -65,5 +71,9 @@ def _failed(name: str, error: PortalError) -> Response:
         current_app.logger.warning("sign-in with %s failed: %s", name, error.reason)
     again = url_for("sign_in.start", name=name)
     return page(
-        "accounts/sign_in_failed.html", status=status_of(error), message=error.message, code=error.code, again=again
-    )  # fmt: skip
+        "accounts/sign_in_failed.html",
+        status=status_of(error),
+        message=error.message,
+        code=error.code,
+        again=again,
+    )

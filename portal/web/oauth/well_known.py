@@ -1,4 +1,5 @@
-"""What clients look up before they sign in (RFC 9728, RFC 8414), and where they register (RFC 7591)."""
+"""What clients look up before they sign in (RFC 9728, RFC 8414), and where they register (RFC
+7591)."""
 
 import json
 from contextlib import suppress
@@ -17,17 +18,23 @@ bp = Blueprint("oauth_metadata", __name__)
 _LARGEST = 16 * 1024
 
 
-@bp.get("/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root")
+@bp.get(
+    "/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root"
+)
 @bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
 @bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>", endpoint="resource_below_mcp")
 @of_the_broker("document", asks_who=False)
 def resource(prefix: str | None) -> Response:
     """How to get in must be readable from outside."""
     below_mcp = request.endpoint == "oauth_metadata.resource_below_mcp"
-    return _document(metadata.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp))
+    return _document(
+        metadata.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp)
+    )
 
 
-@bp.get("/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root")
+@bp.get(
+    "/.well-known/oauth-authorization-server", defaults={"prefix": None}, endpoint="server_at_root"
+)
 @bp.get("/.well-known/oauth-authorization-server/<prefix>")
 @of_the_broker("document", asks_who=False)
 def authorization_server(prefix: str | None) -> Response:
@@ -36,11 +43,15 @@ def authorization_server(prefix: str | None) -> Response:
 
 
 def _costs_nothing() -> bool:
-    """Whether this request registers what is registered, so that it makes nothing new and counts for no limit."""
+    """Whether this request registers what is registered, so that it makes nothing new and counts
+    for no limit."""
     arguments = request.view_args or {}
-    reference, is_known = arguments.get("prefix", arguments.get("server_id", "")), "server_id" in arguments
+    reference = arguments.get("prefix", arguments.get("server_id", ""))
+    is_known = "server_id" in arguments
     try:
-        return registration.is_registered(g.session, g.principal, reference, _metadata(), by_id=is_known)
+        return registration.is_registered(
+            g.session, g.principal, reference, _metadata(), by_id=is_known
+        )
     except PortalError:
         return False
 
@@ -62,7 +73,9 @@ def register(server_id: str) -> Response:
 @of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
     """Take down what a client says of itself."""
-    return _registered(registration.register_stranger(g.session, g.principal, prefix, _metadata()), 201)
+    return _registered(
+        registration.register_stranger(g.session, g.principal, prefix, _metadata()), 201
+    )
 
 
 def _document(document: dict[str, Any]) -> Response:

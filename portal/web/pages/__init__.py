@@ -34,9 +34,23 @@ from portal.web.rendering import see_other
 def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
-        accounts, servers, credentials, playground, users, keys, toolsets, import_export, hub, audit, settings,
-        submissions, discover, openapi, api_docs, old_addresses,
-    ):  # fmt: skip
+        accounts,
+        servers,
+        credentials,
+        playground,
+        users,
+        keys,
+        toolsets,
+        import_export,
+        hub,
+        audit,
+        settings,
+        submissions,
+        discover,
+        openapi,
+        api_docs,
+        old_addresses,
+    ):
         app.register_blueprint(module.bp)
 
     @app.get("/")

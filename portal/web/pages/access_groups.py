@@ -16,13 +16,22 @@ from portal.web.rendering import page, see_other
 def groups() -> Response:
     """All access groups, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = access_groups.list_groups(g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q)
+    found = access_groups.list_groups(
+        g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q
+    )
     rows = sorted(found.items, key=lambda group: group.name.casefold())
-    next_url = url_for("people.groups", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    next_url = (
+        url_for("people.groups", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    )
     return page(
-        "people/groups.html", fragment="results", nav="groups", groups=rows, q=q, next_url=next_url,
+        "people/groups.html",
+        fragment="results",
+        nav="groups",
+        groups=rows,
+        q=q,
+        next_url=next_url,
         cursor="cursor" in request.args,
-    )  # fmt: skip
+    )
 
 
 @bp.route("/groups/new", methods=["GET", "POST"])
@@ -33,12 +42,21 @@ def group_new() -> Response:
     if form.sent():
         with form.showing_errors():
             group = access_groups.create_group(
-                g.session, g.principal, form.name.data, form.description.data or None, form.servers.data or ()
+                g.session,
+                g.principal,
+                form.name.data,
+                form.description.data or None,
+                form.servers.data or (),
             )
-            flash(f"{group.name} is added. Grant it to a team, and its people reach these servers.", "success")
+            flash(
+                f"{group.name} is added. Grant it to a team, and its people reach these servers.",
+                "success",
+            )
             return see_other(url_for("people.group", access_group_id=group.access_group_id))
     options = server_options(form.servers.data or ())
-    return page("people/group_new.html", status=form.status, nav="groups", form=form, options=options)
+    return page(
+        "people/group_new.html", status=form.status, nav="groups", form=form, options=options
+    )
 
 
 @bp.route("/groups/<access_group_id>", methods=["GET", "POST"])
@@ -46,20 +64,31 @@ def group(access_group_id: str) -> Response:
     """An access group, to look at or to change."""
     may_change(Action.ACCESS_GROUP_MANAGE)
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
-    form = GroupForm(name=stored.name, description=stored.description, servers=list(stored.mcp_server_ids))
+    form = GroupForm(
+        name=stored.name, description=stored.description, servers=list(stored.mcp_server_ids)
+    )
     if form.sent():
         with form.showing_errors():
             ticked = form.servers.data or []
             access_groups.change_group(
-                g.session, g.principal, access_group_id, name=form.name.data, description=form.description.data or "",
+                g.session,
+                g.principal,
+                access_group_id,
+                name=form.name.data,
+                description=form.description.data or "",
                 servers=ticked if set(ticked) != set(stored.mcp_server_ids) else None,
-            )  # fmt: skip
+            )
             flash(f"{form.name.data} is saved.", "success")
             return see_other(url_for("people.group", access_group_id=access_group_id))
     return page(
-        "people/group.html", status=form.status, nav="groups", group=stored, form=form,
-        options=server_options(form.servers.data or ()), reach=impact.of_group(g.session, g.principal, access_group_id),
-    )  # fmt: skip
+        "people/group.html",
+        status=form.status,
+        nav="groups",
+        group=stored,
+        form=form,
+        options=server_options(form.servers.data or ()),
+        reach=impact.of_group(g.session, g.principal, access_group_id),
+    )
 
 
 @bp.route("/groups/<access_group_id>/delete", methods=["GET", "POST"])

@@ -31,7 +31,9 @@ def sign_in() -> Response:
     if form.sent():
         device = devices.new_or_presented()
         try:
-            user_id = principals.sign_in(g.session, form.email.data, form.password.data, g.address, device)
+            user_id = principals.sign_in(
+                g.session, form.email.data, form.password.data, g.address, device
+            )
         except Unauthenticated as error:
             context.note_failed_sign_in()
             form.form_errors.append(error.message)
@@ -41,9 +43,13 @@ def sign_in() -> Response:
     shown = destination if destination != url_for("servers.grid") else None
     providers = sso.list_providers(g.session)
     return page(
-        "accounts/sign_in.html", status=form.status, form=form, destination=shown, providers=providers,
+        "accounts/sign_in.html",
+        status=form.status,
+        form=form,
+        destination=shown,
+        providers=providers,
         by_password=by_password,
-    )  # fmt: skip
+    )
 
 
 @bp.post("/logout")
@@ -51,9 +57,12 @@ def sign_out() -> Response:
     """End this session."""
     principals.sign_out(g.session, g.principal)
     commit_now()
-    name, hint = session.get("signed_in_by", ""), session.get("id_token", "")
+    name = session.get("signed_in_by", "")
+    hint = session.get("id_token", "")
     back_to = context.settings().public_url + url_for("accounts.sign_in")
-    address = sso.end_at_provider(g.session, g.principal, name, hint, back_to=back_to) if name else None
+    address = (
+        sso.end_at_provider(g.session, g.principal, name, hint, back_to=back_to) if name else None
+    )
     context.sign_out()
     response = (
         onward(address, "You are signed out here", "Your provider now ends its own session.")
@@ -70,11 +79,18 @@ def password() -> Response:
     form = PasswordForm()
     if form.sent():
         with form.showing_errors():
-            principals.change_password(g.session, g.principal, form.current_password.data, form.new_password.data)
+            principals.change_password(
+                g.session, g.principal, form.current_password.data, form.new_password.data
+            )
             sessions.end_other_sessions(g.session, g.principal, _cookie())
             flash("Your password is changed.", "success")
             return see_other(url_for("servers.grid"))
-    return page("accounts/password.html", status=form.status, form=form, forced=g.profile.must_change_password)
+    return page(
+        "accounts/password.html",
+        status=form.status,
+        form=form,
+        forced=g.profile.must_change_password,
+    )
 
 
 @bp.route("/profile", methods=["GET", "POST"])
@@ -90,9 +106,14 @@ def profile() -> Response:
             return see_other(url_for("accounts.profile"))
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
     return page(
-        "accounts/profile.html", status=form.status, form=form, sessions=mine, has_password=g.profile.has_password,
-        signs_in_with=g.profile.signs_in_with, apps=consents.list_own_apps(g.session, g.principal),
-    )  # fmt: skip
+        "accounts/profile.html",
+        status=form.status,
+        form=form,
+        sessions=mine,
+        has_password=g.profile.has_password,
+        signs_in_with=g.profile.signs_in_with,
+        apps=consents.list_own_apps(g.session, g.principal),
+    )
 
 
 @bp.post("/profile/sessions/end")

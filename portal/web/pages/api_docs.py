@@ -20,7 +20,9 @@ def index() -> Response:
     found = [operation for operation in _operations().values() if operation.matches(q)]
     about = {tag["name"]: tag["description"] for tag in document(current_app)["tags"]}
     tags = [(tag, about[tag], tuple(group)) for tag, group in groupby(found, key=attrgetter("tag"))]
-    return page("api_docs/index.html", fragment="results", nav="api_docs", tags=tags, count=len(found), q=q)
+    return page(
+        "api_docs/index.html", fragment="results", nav="api_docs", tags=tags, count=len(found), q=q
+    )
 
 
 @bp.get("/<operation_id>")
@@ -35,5 +37,7 @@ def operation(operation_id: str) -> Response:
 def _operations() -> dict[str, Operation]:
     known: dict[str, Operation] | None = current_app.extensions.get("openapi_operations")
     if known is None:
-        known = current_app.extensions["openapi_operations"] = read_operations(document(current_app))
+        known = current_app.extensions["openapi_operations"] = read_operations(
+            document(current_app)
+        )
     return known

@@ -21,9 +21,19 @@ from portal.web.rendering import page, see_other
 
 bp = Blueprint("audit", __name__)
 _COLUMNS = (
-    "at", "actor", "actor_id", "key_id", "address", "action", "outcome", "target_kind", "target_id", "details",
-    "sequence", "event_hash",
-)  # fmt: skip
+    "at",
+    "actor",
+    "actor_id",
+    "key_id",
+    "address",
+    "action",
+    "outcome",
+    "target_kind",
+    "target_id",
+    "details",
+    "sequence",
+    "event_hash",
+)
 
 
 bp.before_request(only_with_admin_view)
@@ -32,20 +42,34 @@ bp.before_request(only_with_admin_view)
 @bp.get("/admin/audit")
 def events() -> Response:
     """The record, newest first; every filter is in the URL."""
-    given, error, status = _given(), None, 200
+    given = _given()
+    error = None
+    status = 200
     try:
         found = trail.list_events(g.session, g.principal, trail.filter_of(given), cursor=_cursor())
     except InvalidInput as fault:
-        error, status = fault, 422
+        error = fault
+        status = 422
         found = trail.list_events(g.session, g.principal, EventFilter())
     asked: dict[str, Any] = {name: value for name, value in given.items() if value}
     kept: dict[str, Any] = {} if error else asked
-    next_url = url_for("audit.events", **kept, cursor=found.next_cursor) if found.next_cursor else ""
+    next_url = (
+        url_for("audit.events", **kept, cursor=found.next_cursor) if found.next_cursor else ""
+    )
     return page(
-        "governing/audit.html", fragment="results", status=status, nav="audit", events=found.items, given=given,
-        asked=asked, error=error, next_url=next_url, first_url=url_for("audit.events", **asked) if _cursor() else "",
-        export_url=url_for("audit.export", **kept), verified=trail.last_verification(g.session, g.principal),
-    )  # fmt: skip
+        "governing/audit.html",
+        fragment="results",
+        status=status,
+        nav="audit",
+        events=found.items,
+        given=given,
+        asked=asked,
+        error=error,
+        next_url=next_url,
+        first_url=url_for("audit.events", **asked) if _cursor() else "",
+        export_url=url_for("audit.export", **kept),
+        verified=trail.last_verification(g.session, g.principal),
+    )
 
 
 @bp.get("/admin/audit.csv")
@@ -82,11 +106,19 @@ def activity(server_id: str) -> Response:
     card = grid.get_card(g.session, g.principal, server_id)
     found = trail.server_events(g.session, g.principal, card.server_id, cursor=_cursor())
     here = url_for("audit.activity", server_id=server_id)
-    next_url = url_for("audit.activity", server_id=server_id, cursor=found.next_cursor) if found.next_cursor else ""
+    next_url = (
+        url_for("audit.activity", server_id=server_id, cursor=found.next_cursor)
+        if found.next_cursor
+        else ""
+    )
     return page(
-        "servers/activity.html", nav="servers", server=card, events=found.items, next_url=next_url,
+        "servers/activity.html",
+        nav="servers",
+        server=card,
+        events=found.items,
+        next_url=next_url,
         first_url=here if _cursor() else "",
-    )  # fmt: skip
+    )
 
 
 def _given() -> dict[str, str]:

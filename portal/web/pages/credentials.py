@@ -1,10 +1,17 @@
-"""What a person fills in: all of it on one page, and one server's on the page that errors link to."""
+"""What a person fills in: all of it on one page, and one server's on the page that errors link
+to."""
 
 from typing import Any
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
-from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, NotFound
+from portal.domain.errors import (
+    CredentialNeeded,
+    Forbidden,
+    InvalidRequest,
+    MissingVariables,
+    NotFound,
+)
 from portal.services.credentials import connections, self_service
 from portal.services.credentials.setup import get_setup
 from portal.services.servers import grid
@@ -22,9 +29,13 @@ bp = Blueprint("credentials", __name__, url_prefix="/credentials")
 def overview() -> Response:
     """Everything that is mine, missing first."""
     held = self_service.list_own_keys_held(g.session, g.principal)
-    connected = {state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)}
+    connected = {
+        state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)
+    }
     cards = grid.list_cards_of_mine(g.session, g.principal)
-    requirements = self_service.requirements_of(g.session, g.principal, [card.server_id for card in cards])
+    requirements = self_service.requirements_of(
+        g.session, g.principal, [card.server_id for card in cards]
+    )
     items = [
         {
             "card": card,
@@ -36,7 +47,11 @@ def overview() -> Response:
         for card in cards
     ]
     shown = {card.server_id for card in cards}
-    left = [held for held in self_service.list_holdings(g.session, g.principal) if held.server_id not in shown]
+    left = [
+        held
+        for held in self_service.list_holdings(g.session, g.principal)
+        if held.server_id not in shown
+    ]
     return page("credentials/overview.html", nav="credentials", items=items, left=left)
 
 
@@ -46,13 +61,17 @@ def edit(server_id: str) -> Response:
     """Just that server's fields; saved and, where asked, tried at once."""
     if request.method == "GET":
         return _page(server_id, saved="saved" in request.args, test="test" in request.args)
-    values = {k.removeprefix("value-"): v for k, v in request.form.items() if k.startswith("value-")}
+    values = {
+        k.removeprefix("value-"): v for k, v in request.form.items() if k.startswith("value-")
+    }
     test = request.form.get("then") == "test"
     if unknown := unknown_modes():
         wrong = {name: ["Choose whether to keep or replace it."] for name in unknown}
         return _page(server_id, errors=wrong, status=422)
     try:
-        requirement = self_service.save_variables(g.session, g.principal, server_id, _chosen(values))
+        requirement = self_service.save_variables(
+            g.session, g.principal, server_id, _chosen(values)
+        )
     except InvalidRequest as error:
         return _page(server_id, errors={f"value-{error.field}": [error.message]}, status=422)
     errors = {f"value-{name}": [f"Enter {name}."] for name in requirement.missing if name in values}
@@ -93,14 +112,19 @@ def remove_key(server_id: str) -> Response:
 
 def _chosen(values: dict[str, str]) -> dict[str, str]:
     """A value that is kept is one that was not typed."""
-    return {name: "" if request.form.get(f"value-{name}__mode") == "keep" else value for name, value in values.items()}
+    return {
+        name: "" if request.form.get(f"value-{name}__mode") == "keep" else value
+        for name, value in values.items()
+    }
 
 
 def _saved(server_id: str, *, test: bool) -> Response:
     commit_now()
     if is_fragment_request():
         return _page(server_id, saved=True, changed=True, test=test)
-    return see_other(url_for("credentials.edit", server_id=server_id, saved=1, test=1 if test else None))
+    return see_other(
+        url_for("credentials.edit", server_id=server_id, saved=1, test=1 if test else None)
+    )
 
 
 def _done(server_id: str, message: str) -> Response:
@@ -112,7 +136,8 @@ def _done(server_id: str, message: str) -> Response:
 
 
 def after_removal(server_id: str) -> Response:
-    """On to the server's own page, or to the overview for those who may not see the server any more."""
+    """On to the server's own page, or to the overview for those who may not see the server any
+    more."""
     try:
         self_service.get_requirement(g.session, g.principal, server_id)
     except (Forbidden, NotFound):
@@ -126,10 +151,23 @@ def _page(server_id: str, *, status: int = 200, test: bool = False, **context: A
         try:
             result = result_of(connection_test.try_own(g.session, g.principal, server_id))
         except (MissingVariables, CredentialNeeded) as error:
-            result = {"ok": False, "tone": "warn", "label": "Not tried yet", "message": error.message}
+            result = {
+                "ok": False,
+                "tone": "warn",
+                "label": "Not tried yet",
+                "message": error.message,
+            }
     setup = get_setup(g.session, g.principal, server_id)
     return page(
-        "credentials/edit.html", fragment="setup", status=status, nav="credentials", server=setup.card,
-        requirement=setup.requirement, key=setup.key, about=setup.about, result=result, connection=setup.connection,
+        "credentials/edit.html",
+        fragment="setup",
+        status=status,
+        nav="credentials",
+        server=setup.card,
+        requirement=setup.requirement,
+        key=setup.key,
+        about=setup.about,
+        result=result,
+        connection=setup.connection,
         **context,
-    )  # fmt: skip
+    )

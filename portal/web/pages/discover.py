@@ -15,14 +15,28 @@ def index() -> Response:
     """Cards by category; the filters are in the address."""
     asked = {name: request.args.get(name, "")[:200] for name in ("q", "category", "transport")}
     found = discover.list_catalog(
-        g.session, g.principal, query=asked["q"], category=asked["category"], transport=asked["transport"]
+        g.session,
+        g.principal,
+        query=asked["q"],
+        category=asked["category"],
+        transport=asked["transport"],
     )
     return page(
-        "servers/discover.html", fragment="results", nav="discover", found=found, asked=asked, transports=_TRANSPORTS,
+        "servers/discover.html",
+        fragment="results",
+        nav="discover",
+        found=found,
+        asked=asked,
+        transports=_TRANSPORTS,
         categories=[(name, name) for name in found.categories],
         added=discover.find_added(g.session, g.principal, found.servers),
         blocked={
-            entry.name: why for entry in found.servers if (why := discover.why_not(g.session, g.principal, entry))
+            entry.name: why
+            for entry in found.servers
+            if (why := discover.why_not(g.session, g.principal, entry))
         },
-        labels={transport.value: text for transport, text in ((Transport(value), text) for value, text in _TRANSPORTS)},
-    )  # fmt: skip
+        labels={
+            transport.value: text
+            for transport, text in ((Transport(value), text) for value, text in _TRANSPORTS)
+        },
+    )

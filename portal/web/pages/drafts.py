@@ -1,6 +1,8 @@
-"""The form of a server whose sign-in is tried before it is saved: what is typed comes back with the person.
+"""The form of a server whose sign-in is tried before it is saved: what is typed comes back with the
+person.
 
-What is secret does not go back to the page: it is held for 300 s, and a box that is left empty stands for it.
+What is secret does not go back to the page: it is held for 300 s, and a box that is left empty
+stands for it.
 """
 
 from collections.abc import Mapping
@@ -24,12 +26,15 @@ _SAID = {
     "changed": "The definition or its provider changed while you signed in. Sign in once more.",
     "other_issuer": "Another provider answered than the one that was asked. Nothing was fetched.",
     "unreachable": "The provider did not answer. Try again in a moment.",
-    "refused_by_rules": "The token breaks a rule of this server (token validation), so it was not taken.",
+    "refused_by_rules": (
+        "The token breaks a rule of this server (token validation), so it was not taken."
+    ),
 }
 
 
 def opened_draft() -> Draft | None:
-    """The draft that the request names, if it is the caller's and still held; what is typed is made whole with it."""
+    """The draft that the request names, if it is the caller's and still held; what is typed is made
+    whole with it."""
     draft_id = request.values.get("draft", "")[:128]
     draft = sign_in.get_draft(g.session, g.principal, draft_id) if draft_id else None
     if draft is not None:
@@ -43,18 +48,30 @@ def is_over() -> bool:
 
 
 def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
-    """Hold what is typed, and go to the provider. Raises what the definition or the provider gives rise to."""
+    """Hold what is typed, and go to the provider. Raises what the definition or the provider gives
+    rise to."""
     server_id = stored.view.server_id if stored else None
-    typed = [(name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED]
+    typed = [
+        (name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED
+    ]
     draft_id = sign_in.hold(
-        g.session, g.principal, form.fields(), typed, draft_id=draft.draft_id if draft else None, server_id=server_id
+        g.session,
+        g.principal,
+        form.fields(),
+        typed,
+        draft_id=draft.draft_id if draft else None,
+        server_id=server_id,
     )
     commit_now()  # from here on it is kept, whatever the provider answers
     g.draft_id = draft_id
     browser = new_or_bound_browser()
     back = url_for("servers.edit", server_id=server_id, draft=draft_id) if server_id else None
     departure = sign_in.begin(
-        g.session, g.principal, draft_id, browser=browser, back=back or url_for("servers.create", draft=draft_id)
+        g.session,
+        g.principal,
+        draft_id,
+        browser=browser,
+        back=back or url_for("servers.create", draft=draft_id),
     )
     message = "You sign in there, and come back to the form with the tools. Nothing is saved yet."
     response = onward(departure.url, f"Continue to {departure.host}", message)
@@ -63,18 +80,29 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
 
 
 def keep_typed(draft: Draft | None) -> None:
-    """Hold what is typed while a question about it is open, so that nothing has to be typed again."""
-    typed = [(name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED]
-    g.draft_id = sign_in.hold_typed(g.session, g.principal, typed, draft_id=draft.draft_id if draft else None)
+    """Hold what is typed while a question about it is open, so that nothing has to be typed
+    again."""
+    typed = [
+        (name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED
+    ]
+    g.draft_id = sign_in.hold_typed(
+        g.session, g.principal, typed, draft_id=draft.draft_id if draft else None
+    )
     commit_now()
 
 
 def adopt(draft: Draft | None, server_id: str, saved: str) -> None:
     """Store what was fetched for the server that was saved, and say what was done (UI-29 to 32)."""
     try:
-        connected = draft is not None and sign_in.adopt(g.session, g.principal, draft.draft_id, server_id)
+        connected = draft is not None and sign_in.adopt(
+            g.session, g.principal, draft.draft_id, server_id
+        )
     except Conflict as error:
-        flash(f"{saved} Your sign-in could not be stored: {error.message} Connect under My credentials.", "error")
+        flash(
+            f"{saved} Your sign-in could not be stored: {error.message} Connect under My"
+            " credentials.",
+            "error",
+        )
         return
     flash(f"{saved} You are connected to it." if connected else saved, "success")
 
@@ -85,9 +113,15 @@ def shown(draft: Draft | None, form: ServerForm) -> dict[str, Any]:
     if draft_id is None:
         return {"draft_over": is_over()}
     typed = _typed(draft)
-    held = [box.label.text for box in form if box.name in form.SECRET and typed.get(box.name, "").strip()]
+    held = [
+        box.label.text
+        for box in form
+        if box.name in form.SECRET and typed.get(box.name, "").strip()
+    ]
     held += [
-        typed.get(f"{name.removesuffix('-value')}-name", "") for name in typed if _is_row_value(name) and typed[name]
+        typed.get(f"{name.removesuffix('-value')}-name", "")
+        for name in typed
+        if _is_row_value(name) and typed[name]
     ]
     outcome = draft.outcome if draft and request.method == "GET" else None
     return {"draft": draft_id, "held": held, "result": _result(outcome) if outcome else None}
@@ -95,15 +129,28 @@ def shown(draft: Draft | None, form: ServerForm) -> dict[str, Any]:
 
 def failure(error: PortalError) -> dict[str, Any]:
     """A sign-in that did not begin, as `ui.tools.result` shows it."""
-    return {"ok": False, "tone": "bad", "label": "You cannot be sent to the provider now", "message": error.message,
-            "tools": None, "unset": ()}  # fmt: skip
+    return {
+        "ok": False,
+        "tone": "bad",
+        "label": "You cannot be sent to the provider now",
+        "message": error.message,
+        "tools": None,
+        "unset": (),
+    }
 
 
 def _result(outcome: Mapping[str, Any]) -> dict[str, Any]:
     state = outcome["state"]
     if state != "connected":
         said = outcome.get("message") or _SAID.get(state) or _provider_said(outcome)
-        return {"ok": False, "tone": "bad", "label": "Not signed in", "message": said, "tools": None, "unset": ()}
+        return {
+            "ok": False,
+            "tone": "bad",
+            "label": "Not signed in",
+            "message": said,
+            "tools": None,
+            "unset": (),
+        }
     tried = outcome["test"]
     ok = tried["status"] == "healthy"
     account = f" as {outcome['account']}" if outcome.get("account") else ""
@@ -121,7 +168,11 @@ def _result(outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 def _provider_said(outcome: Mapping[str, Any]) -> str:
     error = outcome.get("error")
-    return f"The provider refused it ({error})." if error else "The provider’s answer could not be used."
+    return (
+        f"The provider refused it ({error})."
+        if error
+        else "The provider’s answer could not be used."
+    )
 
 
 def _typed(draft: Draft | None) -> MultiDict[str, str]:
@@ -130,7 +181,8 @@ def _typed(draft: Draft | None) -> MultiDict[str, str]:
 
 
 def _merged(draft: Draft) -> MultiDict[str, str]:
-    """What was sent, and in boxes that were left empty what is held; on the way back all that is held."""
+    """What was sent, and in boxes that were left empty what is held; on the way back all that is
+    held."""
     held = MultiDict(draft.typed)
     if request.method != "POST":
         return held

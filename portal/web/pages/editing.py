@@ -60,7 +60,9 @@ def edit(server_id: str) -> Response:
         with form.showing_errors():
             try:
                 changes = changed_fields(with_picture(form, stored), stored)
-                server, settled = crud.change_server(g.session, g.principal, stored.view.server_id, changes)
+                server, settled = crud.change_server(
+                    g.session, g.principal, stored.view.server_id, changes
+                )
             except Conflict as error:
                 if error.code not in ("stale_version", "credentials_would_move"):
                     raise
@@ -70,9 +72,15 @@ def edit(server_id: str) -> Response:
                     drafts.keep_typed(draft)
                 else:
                     conflict = error.message
-                form.version.data = stored.view.version  # saving once more is meant to go over what is there now
+                form.version.data = (
+                    stored.view.version
+                )  # saving once more is meant to go over what is there now
             else:
-                drafts.adopt(draft, server.server_id, f"{server.server_name} is saved. {settled.sentence}".strip())
+                drafts.adopt(
+                    draft,
+                    server.server_id,
+                    f"{server.server_name} is saved. {settled.sentence}".strip(),
+                )
                 return see_other(url_for("servers.detail", server_id=server.server_id))
     return _page(form, stored, draft, conflict=conflict, moving=moving)
 
@@ -86,19 +94,32 @@ def test() -> Response:
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
     form, _draft = _form(stored)
-    result: dict[str, Any] = {"ok": False, "tone": "bad", "label": "Not tried", "tools": None, "unset": ()}
+    result: dict[str, Any] = {
+        "ok": False,
+        "tone": "bad",
+        "label": "Not tried",
+        "tools": None,
+        "unset": (),
+    }
     if not form.validate():
         result["label"] = "Complete the required fields"
-        result["message"] = " ".join(str(m) for field in form.errors.values() for m in field if isinstance(m, str))
+        result["message"] = " ".join(
+            str(m) for field in form.errors.values() for m in field if isinstance(m, str)
+        )
         return _result(result)
     try:
         mark = request.form.get("confirmed", "")[:_MOST_MARK]
-        trial = connection_test.try_definition(g.session, g.principal, form.fields(), server_id=server_id, mark=mark)
+        trial = connection_test.try_definition(
+            g.session, g.principal, form.fields(), server_id=server_id, mark=mark
+        )
     except connection_test.Unconfirmed as asked:
         return page(
-            "servers/test_result.html", fragment="test_result", nav="servers", start=asked.start,
+            "servers/test_result.html",
+            fragment="test_result",
+            nav="servers",
+            start=asked.start,
             can_confirm=is_fragment_request(),
-        )  # fmt: skip
+        )
     except PortalError as error:
         return _result({**result, "message": error.message})
     return _result(result_of(trial))
@@ -129,7 +150,9 @@ def reveal(server_id: str) -> Response:
     """Show what is stored in the clear; the asking is on the record."""
     values = inspection.reveal(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    return page("servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values)
+    return page(
+        "servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values
+    )
 
 
 def result_of(trial: connection_test.Trial) -> dict[str, Any]:
@@ -154,7 +177,13 @@ def result_of(trial: connection_test.Trial) -> dict[str, Any]:
 def _result(result: dict[str, Any]) -> Response:
     # In the form the failed try can be repeated from where its result stands.
     retry = is_fragment_request() and not result["ok"]
-    return page("servers/test_result.html", fragment="test_result", nav="servers", result=result, retry=retry)
+    return page(
+        "servers/test_result.html",
+        fragment="test_result",
+        nav="servers",
+        result=result,
+        retry=retry,
+    )
 
 
 def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
@@ -170,20 +199,27 @@ def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> 
 
 
 def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerForm, Draft | None]:
-    draft, values = drafts.opened_draft(), picked.values if picked and request.method == "GET" else {}
+    draft = drafts.opened_draft()
+    values = picked.values if picked and request.method == "GET" else {}
     before = typed_before(stored) if stored else {"available_on_public_internet": True, **values}
     form = ServerForm(formdata=g.typed, data=before) if draft else ServerForm(data=before)
     groups = inspection.list_group_choices(g.session, g.principal)
     if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
         form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
-    form.offer(stdio=settings().enable_stdio, groups=groups, has_document=bool(stored and stored.view.spec_path))
+    form.offer(
+        stdio=settings().enable_stdio,
+        groups=groups,
+        has_document=bool(stored and stored.view.spec_path),
+    )
     add_row(form)
     return form, draft
 
 
 def add_row(form: ServerForm) -> None:
     """One row more where the button for it was pressed without JavaScript."""
-    rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(request.form.get("add", ""))
+    rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(
+        request.form.get("add", "")
+    )
     if rows is not None:
         rows.append_entry()
 
@@ -191,9 +227,21 @@ def add_row(form: ServerForm) -> None:
 def typed_before(stored: Stored) -> dict[str, Any]:
     """What the form of a stored server shows at first."""
     view = stored.view
-    plain = ("server_name", "alias", "description", "instructions", "source_url", "command", "timeout", "is_byok",
-             "byok_api_key_help_url", "allow_all_keys", "available_on_public_internet", "delegate_auth_to_upstream",
-             "oauth_passthrough")  # fmt: skip
+    plain = (
+        "server_name",
+        "alias",
+        "description",
+        "instructions",
+        "source_url",
+        "command",
+        "timeout",
+        "is_byok",
+        "byok_api_key_help_url",
+        "allow_all_keys",
+        "available_on_public_internet",
+        "delegate_auth_to_upstream",
+        "oauth_passthrough",
+    )
     rules = view.token_validation
     return {
         **{name: getattr(view, name) for name in plain},
@@ -208,20 +256,30 @@ def typed_before(stored: Stored) -> dict[str, Any]:
         "access_groups": list(view.mcp_access_groups),
         "headers": [{"name": name} for name in stored.headers],
         "env": [{"name": name} for name in stored.env],
-        "variables": [{"name": v.name, "scope": v.scope, "description": v.description} for v in stored.variables],
+        "variables": [
+            {"name": v.name, "scope": v.scope, "description": v.description}
+            for v in stored.variables
+        ],
     }
 
 
 def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
-    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest of it stays."""
-    fields, info = form.fields(), stored.view.mcp_info if stored else None
+    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest
+    of it stays."""
+    fields = form.fields()
+    info = stored.view.mcp_info if stored else None
     if form.logo.data != logos.chosen(info):
         fields["mcp_info"] = logos.with_logo(info, form.logo.data)
     return fields
 
 
 def _page(
-    form: ServerForm, stored: Stored | None, draft: Draft | None, *, picked: Prefill | None = None, **context: Any
+    form: ServerForm,
+    stored: Stored | None,
+    draft: Draft | None,
+    *,
+    picked: Prefill | None = None,
+    **context: Any,
 ) -> Response:
     kept = drafts.shown(draft, form)
     if context.get("failed"):
@@ -232,7 +290,12 @@ def _page(
         or context.get("moving")
         or (kept.get("draft_over") and form.is_submitted())
     )
-    shown = {**form_context(form, stored, picked.values if picked else NOTHING), "picked": picked, **context, **kept}
+    shown = {
+        **form_context(form, stored, picked.values if picked else NOTHING),
+        "picked": picked,
+        **context,
+        **kept,
+    }
     if settings().enable_stdio:
         refusal = connection_test.why_no_commands(g.session, g.principal)
         shown |= {
@@ -240,13 +303,19 @@ def _page(
             "runs_as": "" if refusal else connection_test.commands_user(g.session, g.principal),
         }
     return page(
-        "servers/edit.html", fragment="form", status=(409 if context.get("conflict") else 422) if errors else 200,
-        nav="servers", **shown,
-    )  # fmt: skip
+        "servers/edit.html",
+        fragment="form",
+        status=(409 if context.get("conflict") else 422) if errors else 200,
+        nav="servers",
+        **shown,
+    )
 
 
-def form_context(form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
-    """What the parts of the server form show beside what is typed; `public` as in `forget_sealed`."""
+def form_context(
+    form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING
+) -> dict[str, Any]:
+    """What the parts of the server form show beside what is typed; `public` as in
+    `forget_sealed`."""
     known, uses = _stored_names(form, stored)
     declared = {row.form["name"].data for row in form.variables}
     users: dict[str, list[str]] = {}
@@ -254,19 +323,33 @@ def form_context(form: ServerForm, stored: Stored | None, public: Mapping[str, A
         for name in uses.get(row.name, ()):
             users.setdefault(name, []).append(row.form["name"].data)
     return {
-        "form": form, "forgotten": form.forget_sealed(public),
+        "form": form,
+        "forgotten": form.forget_sealed(public),
         "public_url": form.url.data if form.still_has("url", public) else "",
-        "form_url": request.path, "modes": secret_modes(), "stored": known,
-        "server": {"server_id": stored.view.server_id, "name": stored.view.server_name or stored.view.server_id}
-        if stored else None,
-        "args_stored": bool(stored and stored.args_stored), "origins": stored.origins if stored else {},
-        "header_uses": uses, "uses": users,
+        "form_url": request.path,
+        "modes": secret_modes(),
+        "stored": known,
+        "server": (
+            {
+                "server_id": stored.view.server_id,
+                "name": stored.view.server_name or stored.view.server_id,
+            }
+            if stored
+            else None
+        ),
+        "args_stored": bool(stored and stored.args_stored),
+        "origins": stored.origins if stored else {},
+        "header_uses": uses,
+        "uses": users,
         "unknown": {row: [n for n in names if n not in declared] for row, names in uses.items()},
-    }  # fmt: skip
+    }
 
 
-def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Which fields of the form have a stored secret, by field name; and which variables each header row uses."""
+def _stored_names(
+    form: ServerForm, stored: Stored | None
+) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    """Which fields of the form have a stored secret, by field name; and which variables each header
+    row uses."""
     if stored is None:
         return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
     known: dict[str, Any] = dict(stored.set_at)
@@ -279,7 +362,9 @@ def _stored_names(form: ServerForm, stored: Stored | None) -> tuple[dict[str, An
         uses[row.name] = references(row.form["value"].data or "") or stored.headers.get(name, ())
     known |= {f"{row.name}-value": None for row in form.env if row.form["name"].data in stored.env}
     set_globals = {v.name for v in stored.variables if v.is_set}
-    known |= {f"{row.name}-value": None for row in form.variables if row.form["name"].data in set_globals}
+    known |= {
+        f"{row.name}-value": None for row in form.variables if row.form["name"].data in set_globals
+    }
     return known, uses
 
 
@@ -289,10 +374,16 @@ def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
     changes: dict[str, Any] = {}
     for name, value in fields.items():
         if name in URL_FIELDS:
-            same = value is None and name not in stored.origins  # what is stored is not known here, only its origin
+            same = (
+                value is None and name not in stored.origins
+            )  # what is stored is not known here, only its origin
         elif name in ("static_headers", "env"):
             names = tuple(stored.headers if name == "static_headers" else stored.env)
-            same = isinstance(value, dict) and tuple(value) == names and all(v is KEPT for v in value.values())
+            same = (
+                isinstance(value, dict)
+                and tuple(value) == names
+                and all(v is KEPT for v in value.values())
+            )
         elif name == "env_vars":
             same = isinstance(value, list) and _same_variables(value, stored)
         elif name == "auth_type":

@@ -16,11 +16,18 @@ from portal.web.rendering import page, see_other
 
 _FIELDS = ("user_id", "key_id", "server_id", "tool", "address")
 _RULES = {
-    "identity": "Who asks", "active": "Is active", "address": "Address", "owner": "Owner of the key",
+    "identity": "Who asks",
+    "active": "Is active",
+    "address": "Address",
+    "owner": "Owner of the key",
     "open_to_all": "Open to all",
-    "admin_view": "Administrator", "grants": "Grants", "view_all": "Shown to all", "allowed_tools": "Allowed tools",
-    "tool_permissions": "Tool permissions", "allowed_routes": "Routes of the key",
-}  # fmt: skip
+    "admin_view": "Administrator",
+    "grants": "Grants",
+    "view_all": "Shown to all",
+    "allowed_tools": "Allowed tools",
+    "tool_permissions": "Tool permissions",
+    "allowed_routes": "Routes of the key",
+}
 
 
 @bp.get("/access")
@@ -44,14 +51,21 @@ def access_ask() -> Response:
     asked = {name: request.form.get(name, "").strip()[:320] for name in _FIELDS}
     if is_search():
         return _page(asked, None, {})
-    return see_other(f"{url_for('people.access')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}")
+    return see_other(
+        f"{url_for('people.access')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}"
+    )
 
 
 @bp.post("/find/keys")
 @reads_only
 def find_keys() -> Response:
     """API keys for a find box, as one types."""
-    return page("people/found.html", fragment="found", nav="access", options=key_options(request.form.get("key_id")))
+    return page(
+        "people/found.html",
+        fragment="found",
+        nav="access",
+        options=key_options(request.form.get("key_id")),
+    )
 
 
 @bp.post("/find/servers")
@@ -62,19 +76,33 @@ def find_one_server() -> Response:
     return page("people/found.html", fragment="found", nav="access", options=options)
 
 
-def _page(asked: dict[str, str], answer: Explanation | None, errors: dict[str, list[str]]) -> Response:
-    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+def _page(
+    asked: dict[str, str], answer: Explanation | None, errors: dict[str, list[str]]
+) -> Response:
+    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(
+        asked["server_id"]
+    )
     return page(
-        "people/access.html", status=422 if errors else 200, nav="access", asked=asked, answer=answer, errors=errors,
-        rules=_RULES, server=server, step_url=_url_of(answer.next_step, asked) if answer and answer.next_step else "",
-        people=person_options(asked["user_id"]), keys=key_options(asked["key_id"]),
+        "people/access.html",
+        status=422 if errors else 200,
+        nav="access",
+        asked=asked,
+        answer=answer,
+        errors=errors,
+        rules=_RULES,
+        server=server,
+        step_url=_url_of(answer.next_step, asked) if answer and answer.next_step else "",
+        people=person_options(asked["user_id"]),
+        keys=key_options(asked["key_id"]),
         servers=one_server_options(asked["server_id"], url_for("people.find_one_server")),
-    )  # fmt: skip
+    )
 
 
 def _url_of(step: NextStep, asked: dict[str, str]) -> str:
     """The form where the step is done, with the server found in it already."""
-    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(asked["server_id"])
+    server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(
+        asked["server_id"]
+    )
     find: dict[str, Any] = {"find": server.text if server else None}
     places = {
         "open_team": ("people.team", {"team_id": step.target_id, **find}),

@@ -11,9 +11,23 @@ bp = Blueprint("hub", __name__)
 @bp.get("/hub")
 def index() -> Response:
     """The listed servers, by name."""
-    search, cursor = request.args.get("q", "").strip()[:200], request.args.get("cursor", "")[:400]
+    search = request.args.get("q", "").strip()[:200]
+    cursor = request.args.get("cursor", "")[:400]
     sort_key, _, server_id = cursor.rpartition("~")
-    found = registry.get_hub(g.session, search=search, after=(sort_key, server_id) if cursor else None)
-    next_url = url_for("hub.index", q=search or None, cursor="~".join(found.next_cursor)) if found.next_cursor else ""
+    found = registry.get_hub(
+        g.session, search=search, after=(sort_key, server_id) if cursor else None
+    )
+    next_url = (
+        url_for("hub.index", q=search or None, cursor="~".join(found.next_cursor))
+        if found.next_cursor
+        else ""
+    )
     first_url = url_for("hub.index", q=search or None) if cursor else ""
-    return page("hub/index.html", fragment="results", hub=found, q=search, next_url=next_url, first_url=first_url)
+    return page(
+        "hub/index.html",
+        fragment="results",
+        hub=found,
+        q=search,
+        next_url=next_url,
+        first_url=first_url,
+    )

@@ -1,4 +1,5 @@
-"""Import and export of the catalog. What is imported stays on the server meanwhile; the page has its names only."""
+"""Import and export of the catalog. What is imported stays on the server meanwhile; the page has
+its names only."""
 
 from typing import Any
 
@@ -51,7 +52,9 @@ def preview() -> Response:
     if request.method == "POST":
         choices = _choices(plan)
         if unknown := _unknown(plan):
-            errors["plan"] = [f"“{unknown[:40]}” is none of the choices. Choose again. Nothing was imported."]
+            errors["plan"] = [
+                f"“{unknown[:40]}” is none of the choices. Choose again. Nothing was imported."
+            ]
         elif not choices.numbers:
             errors["plan"] = ["Choose one server at least."]
         else:
@@ -61,9 +64,15 @@ def preview() -> Response:
                 return see_other(url_for("servers.grid", sort="changed"))
             errors = _told(plan, outcome)
     return page(
-        "servers/import_preview.html", nav="servers", plan=plan, errors=errors, shares=_SHARES,
-        taken=_taken(plan), chosen=_chosen_shares(plan), status=422 if errors else 200,
-    )  # fmt: skip
+        "servers/import_preview.html",
+        nav="servers",
+        plan=plan,
+        errors=errors,
+        shares=_SHARES,
+        taken=_taken(plan),
+        chosen=_chosen_shares(plan),
+        status=422 if errors else 200,
+    )
 
 
 @bp.post("/import/cancel")
@@ -78,7 +87,8 @@ def cancel() -> Response:
 def export() -> Response:
     """The catalog as a file, without what is stored as a secret."""
     authz.require(g.principal, Action.SERVER_CREATE)
-    form, hides = ExportForm(), exports.hides_addresses(g.session, g.principal)
+    form = ExportForm()
+    hides = exports.hides_addresses(g.session, g.principal)
     if form.sent():
         name = form.format.data
         text = exports.export_catalog(g.session, g.principal, name)
@@ -90,16 +100,20 @@ def export() -> Response:
 
 @bp.route("/export/enforcement", methods=["GET", "POST"])
 def enforcement() -> Response:
-    """What makes the clients of an organization keep to the catalog: each file to read, all of them to download."""
+    """What makes the clients of an organization keep to the catalog: each file to read, all of them
+    to download."""
     pack = enforcing.make_pack(g.session, g.principal)
     if request.method == "POST":
         exports.record_export(g.session, g.principal, "enforcement pack")
         attachment = {"Content-Disposition": 'attachment; filename="mcp-enforcement.zip"'}
         return Response(zipped(pack.files), mimetype="application/zip", headers=attachment)
     return page(
-        "servers/enforcement.html", nav="servers", pack=pack, has_gateway=bool(settings().gateway_url),
+        "servers/enforcement.html",
+        nav="servers",
+        pack=pack,
+        has_gateway=bool(settings().gateway_url),
         is_outside=not g.principal.is_internal,
-    )  # fmt: skip
+    )
 
 
 @bp.post("/<server_id>/listing")
@@ -133,7 +147,9 @@ def _choices(plan: Plan) -> Choices:
         for number in range(len(row.secrets))
         if (chosen := request.form.get(f"share-{row.number}-{number}", "")) in imports.SHARES
     }
-    said = {row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
+    said = {
+        row.number: request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves
+    }
     keep = {number: word == "keep" for number, word in said.items() if word in ("keep", "forget")}
     typed = {
         row.number: {
@@ -162,10 +178,16 @@ def _told(plan: Plan, outcome: Outcome) -> dict[str, list[str]]:
 def _unknown(plan: Plan) -> str:
     """The first word that is none of the choices; blank where there is none."""
     known = {
-        **{f"share-{row.number}-{n}": imports.SHARES.keys() for row in plan.rows for n in range(len(row.secrets))},
+        **{
+            f"share-{row.number}-{n}": imports.SHARES.keys()
+            for row in plan.rows
+            for n in range(len(row.secrets))
+        },
         **{f"keep-{row.number}": _FATES for row in plan.rows},
     }
-    return next((w for name, w in request.form.items() if w and name in known and w not in known[name]), "")
+    return next(
+        (w for name, w in request.form.items() if w and name in known and w not in known[name]), ""
+    )
 
 
 def _taken(plan: Plan) -> set[int]:
@@ -178,6 +200,12 @@ def _taken(plan: Plan) -> set[int]:
 
 
 def _chosen_shares(plan: Plan) -> dict[str, Any]:
-    names = [f"share-{row.number}-{number}" for row in plan.rows for number in range(len(row.secrets))]
-    said = {f"keep-{row.number}": request.form.get(f"keep-{row.number}", "") for row in plan.rows if row.moves}
+    names = [
+        f"share-{row.number}-{number}" for row in plan.rows for number in range(len(row.secrets))
+    ]
+    said = {
+        f"keep-{row.number}": request.form.get(f"keep-{row.number}", "")
+        for row in plan.rows
+        if row.moves
+    }
     return {name: request.form.get(name, "global") for name in names} | said

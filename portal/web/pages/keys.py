@@ -38,9 +38,13 @@ def new() -> Response:
         with form.showing_errors():
             return _issued(keys.issue_own_key(g.session, g.principal, _draft(form)), "keys")
     return page(
-        "keys/new.html", status=form.status, nav="keys", form=form, options=server_options(form.servers.data or ()),
+        "keys/new.html",
+        status=form.status,
+        nav="keys",
+        form=form,
+        options=server_options(form.servers.data or ()),
         preview=_preview(form),
-    )  # fmt: skip
+    )
 
 
 @bp.post("/reach")
@@ -49,9 +53,13 @@ def reach() -> Response:
     """What the key would reach, with what is chosen; the form says the same when it is shown."""
     form = _own_form()
     return page(
-        "keys/new.html", fragment="reach", nav="keys", form=form, options=server_options(form.servers.data or ()),
+        "keys/new.html",
+        fragment="reach",
+        nav="keys",
+        form=form,
+        options=server_options(form.servers.data or ()),
         preview=_preview(form),
-    )  # fmt: skip
+    )
 
 
 def _own_form() -> KeyForm:
@@ -64,7 +72,10 @@ def _own_form() -> KeyForm:
 
 def _preview(form: KeyForm) -> key_reach.Preview:
     return key_reach.preview_own(
-        g.session, g.principal, team_id=form.team_id.data or None, server_ids=form.servers.data or ()
+        g.session,
+        g.principal,
+        team_id=form.team_id.data or None,
+        server_ids=form.servers.data or (),
     )
 
 
@@ -76,7 +87,9 @@ def revoke(key_id: str) -> Response:
         keys.revoke_own_key(g.session, g.principal, key_id)
         flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
         return see_other(url_for("keys.mine"))
-    return page("keys/revoke.html", nav="keys", key=key, url=request.path, back=url_for("keys.mine"))
+    return page(
+        "keys/revoke.html", nav="keys", key=key, url=request.path, back=url_for("keys.mine")
+    )
 
 
 @bp.post("/find/servers")
@@ -84,7 +97,10 @@ def revoke(key_id: str) -> Response:
 def find_servers() -> Response:
     """Servers for a find box, as one types: those that the person can use."""
     return page(
-        "people/found.html", fragment="found", nav="keys", options=server_options(request.form.getlist("servers"))
+        "people/found.html",
+        fragment="found",
+        nav="keys",
+        options=server_options(request.form.getlist("servers")),
     )
 
 
@@ -92,7 +108,9 @@ def find_servers() -> Response:
 def all_keys() -> Response:
     """Everybody's keys."""
     found = keys.list_keys(g.session, g.principal, **_order())
-    owners = pickers.name_people(g.session, g.principal, {key.user_id for key in found.items if key.user_id})
+    owners = pickers.name_people(
+        g.session, g.principal, {key.user_id for key in found.items if key.user_id}
+    )
     return _list("keys/all.html", "all_keys", "people.keys", found, owners=owners)
 
 
@@ -108,10 +126,14 @@ def key_new() -> Response:
             draft = _draft(form, form.user_id.data or None, tuple(form.toolsets.data or ()))
             return _issued(keys.issue_key(g.session, g.principal, draft), "all_keys")
     return page(
-        "keys/new_for_anybody.html", status=form.status, nav="all_keys", form=form,
-        options=server_options(form.servers.data or ()), people=person_options(form.user_id.data),
+        "keys/new_for_anybody.html",
+        status=form.status,
+        nav="all_keys",
+        form=form,
+        options=server_options(form.servers.data or ()),
+        people=person_options(form.user_id.data),
         teams=team_options(form.team_id.data),
-    )  # fmt: skip
+    )
 
 
 @people_bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
@@ -123,21 +145,30 @@ def key_revoke(key_id: str) -> Response:
         keys.revoke_key(g.session, g.principal, key_id)
         flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
         return see_other(url_for("people.keys"))
-    return page("keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("people.keys"))
+    return page(
+        "keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("people.keys")
+    )
 
 
 def _draft(form: KeyForm, user_id: str | None = None, toolsets: tuple[str, ...] = ()) -> KeyDraft:
-    days, ticked = form.days(), tuple(form.servers.data or ())
-    permission = ObjectPermission(mcp_servers=ticked, mcp_toolsets=toolsets) if ticked or toolsets else None
+    days = form.days()
+    ticked = tuple(form.servers.data or ())
+    permission = (
+        ObjectPermission(mcp_servers=ticked, mcp_toolsets=toolsets) if ticked or toolsets else None
+    )
     return KeyDraft(
-        key_alias=form.key_alias.data, user_id=user_id, team_id=form.team_id.data or None,
-        allowed_routes=form.routes(), object_permission=permission,
+        key_alias=form.key_alias.data,
+        user_id=user_id,
+        team_id=form.team_id.data or None,
+        allowed_routes=form.routes(),
+        object_permission=permission,
         expires_at=datetime.now(UTC) + timedelta(days=days) if days else None,
-    )  # fmt: skip
+    )
 
 
 def _order() -> dict[str, Any]:
-    """How the list is sorted and narrowed, and where it goes on; what the page does not offer is left out."""
+    """How the list is sorted and narrowed, and where it goes on; what the page does not offer is
+    left out."""
     sort = request.args.get("sort", "")
     return {
         "cursor": request.args.get("cursor", "")[:200], "sort": sort if sort in dict(SORTS) else "",
@@ -147,21 +178,41 @@ def _order() -> dict[str, Any]:
 
 def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: Any) -> Response:
     asked = _order()
-    kept: dict[str, Any] = {"sort": asked["sort"] or None, "unused": "true" if asked["unused"] else None}
-    named = pickers.name_teams(g.session, g.principal, {key.team_id for key in found.items if key.team_id})
+    kept: dict[str, Any] = {
+        "sort": asked["sort"] or None,
+        "unused": "true" if asked["unused"] else None,
+    }
+    named = pickers.name_teams(
+        g.session, g.principal, {key.team_id for key in found.items if key.team_id}
+    )
     rows: Sequence[KeyView] = found.items
     if not asked["sort"]:
-        rows = sorted(rows, key=lambda key: (key.revoked_at is not None, (key.key_alias or key.key_prefix).casefold()))
+        rows = sorted(
+            rows,
+            key=lambda key: (
+                key.revoked_at is not None,
+                (key.key_alias or key.key_prefix).casefold(),
+            ),
+        )
     return page(
-        template, nav=nav, keys=rows, teams=named, now=datetime.now(UTC), soon=datetime.now(UTC) + timedelta(days=14),
+        template,
+        nav=nav,
+        keys=rows,
+        teams=named,
+        now=datetime.now(UTC),
+        soon=datetime.now(UTC) + timedelta(days=14),
         next_url=url_for(endpoint, cursor=found.next_cursor, **kept) if found.next_cursor else "",
-        first_url=url_for(endpoint, **kept) if "cursor" in request.args else "", list_url=url_for(endpoint),
-        asked=asked, sorts=SORTS, **more,
-    )  # fmt: skip
+        first_url=url_for(endpoint, **kept) if "cursor" in request.args else "",
+        list_url=url_for(endpoint),
+        asked=asked,
+        sorts=SORTS,
+        **more,
+    )
 
 
 def _issued(issued: IssuedKey, nav: str) -> Response:
-    """The one answer that holds the secret. It is no redirect: what is shown once is kept nowhere to be shown again."""
+    """The one answer that holds the secret. It is no redirect: what is shown once is kept nowhere
+    to be shown again."""
     back = url_for("keys.mine" if nav == "keys" else "people.keys")
     route = (*issued.view.allowed_routes, "/v1/mcp/server")[0]
     response = page(

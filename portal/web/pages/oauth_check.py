@@ -16,7 +16,9 @@ def oauth_check_page(server_id: str) -> Response:
     """The page comes first; its form starts the check when it is there."""
     callback = oauth_check.callback_url(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    return page("servers/oauth_check.html", nav="servers", server=card, callback=callback, report=None)
+    return page(
+        "servers/oauth_check.html", nav="servers", server=card, callback=callback, report=None
+    )
 
 
 @bp.post("/<server_id>/oauth-check")
@@ -27,6 +29,10 @@ def run_oauth_check(server_id: str) -> Response:
     report = oauth_check.check_oauth(g.session, g.principal, server_id, sighting())
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
-        "servers/oauth_check.html", fragment="report", nav="servers", server=card, callback=report.callback,
+        "servers/oauth_check.html",
+        fragment="report",
+        nav="servers",
+        server=card,
+        callback=report.callback,
         report=report,
-    )  # fmt: skip
+    )

@@ -1,4 +1,5 @@
-"""Addresses of LiteLLM's dashboard that people have in their bookmarks and in old error messages: they lead on."""
+"""Addresses of LiteLLM's dashboard that people have in their bookmarks and in old error messages:
+they lead on."""
 
 from flask import Blueprint, Response, make_response, redirect, request, url_for
 
@@ -9,14 +10,28 @@ bp = Blueprint("old_addresses", __name__)
 
 SERVERS = "mcp-servers"
 PAGES = {
-    "": "servers.grid", SERVERS: "servers.grid", "mcp-toolsets": "toolsets.index", "tools": "toolsets.index",
-    "api-keys": "keys.mine", "virtual-keys": "keys.mine", "llm-playground": "playground.index",
-    "playground": "playground.index", "users": "people.users", "teams": "people.teams",
+    "": "servers.grid",
+    SERVERS: "servers.grid",
+    "mcp-toolsets": "toolsets.index",
+    "tools": "toolsets.index",
+    "api-keys": "keys.mine",
+    "virtual-keys": "keys.mine",
+    "llm-playground": "playground.index",
+    "playground": "playground.index",
+    "users": "people.users",
+    "teams": "people.teams",
     "access-groups": "people.groups",
-    "logs": "audit.events", "audit-logs": "audit.events", "settings": "settings.edit", "admin-panel": "settings.edit",
-    "general-settings": "settings.edit", "api_ref": "api_docs.index", "api-reference": "api_docs.index",
-    "mcp-hub": "hub.index", "model-hub": "hub.index", "model-hub-table": "hub.index",
-}  # fmt: skip
+    "logs": "audit.events",
+    "audit-logs": "audit.events",
+    "settings": "settings.edit",
+    "admin-panel": "settings.edit",
+    "general-settings": "settings.edit",
+    "api_ref": "api_docs.index",
+    "api-reference": "api_docs.index",
+    "mcp-hub": "hub.index",
+    "model-hub": "hub.index",
+    "model-hub-table": "hub.index",
+}
 """LiteLLM's names of pages, and the pages here that show the same."""
 
 
@@ -24,7 +39,8 @@ PAGES = {
 @bp.get("/ui/", endpoint="start_of_dashboard")
 @bp.get("/ui/<path:filename>", endpoint="page_of_dashboard")
 def dashboard(filename: str = "") -> Response:
-    """The page that is closest to one of LiteLLM's dashboard. Raises `NotFound` where there is none.
+    """The page that is closest to one of LiteLLM's dashboard. Raises `NotFound` where there is
+    none.
 
     `?page=mcp-servers&fill_env_vars={id}` is its link to a person's own values for a server.
     """

@@ -1,4 +1,5 @@
-"""The picker of services with an OpenAPI document, and the look into any document before it is added."""
+"""The picker of services with an OpenAPI document, and the look into any document before it is
+added."""
 
 import re
 
@@ -27,8 +28,11 @@ def index() -> Response:
 @reads_only
 def preview() -> Response:
     """The tools that a document yields; nothing is saved."""
-    form, found = DocumentForm(), None
-    openapi.list_apis(g.session, g.principal)  # who may not see the page is told so, whatever was sent
+    form = DocumentForm()
+    found = None
+    openapi.list_apis(
+        g.session, g.principal
+    )  # who may not see the page is told so, whatever was sent
     if form.sent():
         with form.showing_errors():
             found = _look(form)
@@ -49,8 +53,15 @@ def _page(form: DocumentForm, found: Preview | None) -> Response:
     query = request.args.get("q", "")[:200]
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.title if found else "").strip("_.")[:64]
     return page(
-        "servers/openapi.html", fragment="preview" if request.method == "POST" else "results", status=form.status,
-        nav="openapi", form=form, found=found, suggested_name=name, query=query, most_operations=MAX_OPERATIONS,
+        "servers/openapi.html",
+        fragment="preview" if request.method == "POST" else "results",
+        status=form.status,
+        nav="openapi",
+        form=form,
+        found=found,
+        suggested_name=name,
+        query=query,
+        most_operations=MAX_OPERATIONS,
         apis=openapi.list_apis(g.session, g.principal, query=query),
         any_apis=bool(openapi.list_apis(g.session, g.principal)),
-    )  # fmt: skip
+    )

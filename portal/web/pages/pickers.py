@@ -14,7 +14,8 @@ _HIDDEN = "A server that is not shown to you from here"
 
 @dataclass(frozen=True)
 class Options:
-    """What a picker shows. `full`: more may match than was listed. `url` answers when one types into the box."""
+    """What a picker shows. `full`: more may match than was listed. `url` answers when one types
+    into the box."""
 
     name: str
     find_name: str
@@ -29,7 +30,9 @@ class Options:
 def server_options(ticked: Collection[str]) -> Options:
     """Servers: those that are ticked, and those that match what is typed into the find box."""
     named = pickers.name_servers(g.session, g.principal, ticked)
-    chosen = [named.get(server_id) or Choice(server_id, _HIDDEN, server_id[:64]) for server_id in ticked]
+    chosen = [
+        named.get(server_id) or Choice(server_id, _HIDDEN, server_id[:64]) for server_id in ticked
+    ]
     found = pickers.find_servers(g.session, g.principal, _typed("find"))
     url = url_for("keys.find_servers")
     return _options("servers", "find", url, chosen, found, pickers.MOST_SERVERS, several=True)
@@ -40,8 +43,12 @@ def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Opti
     named = pickers.name_people(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_people(g.session, g.principal, _typed("find_person"))
     url = url_for("people.find_people")
-    offered = _options("user_id", "find_person", url, list(named.values()), found, pickers.MOST_OTHERS)
-    return replace(offered, matches=tuple(choice for choice in offered.matches if choice.value not in without))
+    offered = _options(
+        "user_id", "find_person", url, list(named.values()), found, pickers.MOST_OTHERS
+    )
+    return replace(
+        offered, matches=tuple(choice for choice in offered.matches if choice.value not in without)
+    )
 
 
 def team_options(chosen: str | None) -> Options:
@@ -64,7 +71,9 @@ def one_server_options(chosen: str | None, url: str) -> Options:
     """Servers, one of which may be chosen; `url` answers the find box."""
     named = pickers.name_servers(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_servers(g.session, g.principal, _typed("find_server"))
-    return _options("server_id", "find_server", url, list(named.values()), found, pickers.MOST_SERVERS)
+    return _options(
+        "server_id", "find_server", url, list(named.values()), found, pickers.MOST_SERVERS
+    )
 
 
 def changed_permission(
@@ -75,8 +84,8 @@ def changed_permission(
 ) -> ObjectPermission | None:
     """What to grant, or None where it is what is granted already.
 
-    Tool permissions stay. Rewriting an equal permission would not be harmless: it drops the marks that
-    deleted servers left behind, and with them the limit that they still set.
+    Tool permissions stay. Rewriting an equal permission would not be harmless: it drops the marks
+    that deleted servers left behind, and with them the limit that they still set.
     """
     wanted = replace(
         stored,
@@ -95,7 +104,10 @@ def toolset_choices() -> list[tuple[str, str]]:
 def server_names(permissions: Mapping[str, object]) -> dict[str, str]:
     """The names of the servers that tool permissions are about."""
     named = pickers.name_servers(g.session, g.principal, permissions)
-    return {server_id: named[server_id].text if server_id in named else server_id for server_id in permissions}
+    return {
+        server_id: named[server_id].text if server_id in named else server_id
+        for server_id in permissions
+    }
 
 
 def _typed(name: str) -> str:
@@ -103,9 +115,15 @@ def _typed(name: str) -> str:
 
 
 def _options(
-    name: str, find_name: str, url: str, chosen: Sequence[Choice], found: Sequence[Choice], most: int,
-    *, several: bool = False,
-) -> Options:  # fmt: skip
+    name: str,
+    find_name: str,
+    url: str,
+    chosen: Sequence[Choice],
+    found: Sequence[Choice],
+    most: int,
+    *,
+    several: bool = False,
+) -> Options:
     ticked = {choice.value for choice in chosen}
     return Options(
         name=name,

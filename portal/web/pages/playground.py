@@ -6,7 +6,13 @@ from typing import Any
 from flask import Blueprint, Response, g, request, url_for
 
 from portal.authorization import Action
-from portal.domain.errors import CredentialNeeded, Forbidden, InvalidRequest, MissingVariables, UpstreamFailure
+from portal.domain.errors import (
+    CredentialNeeded,
+    Forbidden,
+    InvalidRequest,
+    MissingVariables,
+    UpstreamFailure,
+)
 from portal.domain.servers import check_headers
 from portal.domain.upstream import HealthReason
 from portal.services.credentials.setup import get_setup
@@ -33,7 +39,8 @@ def index() -> Response:
 @reads_only
 def call() -> Response:
     """Call the tool; where a value of mine is missing, ask for it in place."""
-    server_id, name = request.form.get("server", ""), request.form.get("tool", "")
+    server_id = request.form.get("server", "")
+    name = request.form.get("tool", "")
     passed, wrong = _typed_headers()
     if wrong:
         return _page("result", server_id, name, status=422, errors=wrong)
@@ -41,7 +48,14 @@ def call() -> Response:
         listed = calls.list_tools(g.session, g.principal, server_id, passed)
     except UpstreamFailure as error:
         more = _setup(server_id, name) if error.reason == HealthReason.SIGN_IN_NEEDED else {}
-        return _page("result", server_id, name, status=412 if more else status_of(error), problem=error.message, **more)
+        return _page(
+            "result",
+            server_id,
+            name,
+            status=412 if more else status_of(error),
+            problem=error.message,
+            **more,
+        )
     tool = next((t for t in listed if t.name == name), None)
     if tool is None:
         raise Forbidden("The server offers no such tool, or you may not call it.")
@@ -53,16 +67,31 @@ def call() -> Response:
         result = calls.call_tool(g.session, g.principal, server_id, name, values, passed)
     except (MissingVariables, CredentialNeeded) as error:
         # Fill it in right here, then call again: that is what 412 asks for.
-        return _page("result", server_id, name, status=412, **shown, **_setup(server_id, name), problem=error.message)
+        return _page(
+            "result",
+            server_id,
+            name,
+            status=412,
+            **shown,
+            **_setup(server_id, name),
+            problem=error.message,
+        )
     except UpstreamFailure as error:
-        return _page("result", server_id, name, status=status_of(error), **shown, problem=error.message)
+        return _page(
+            "result", server_id, name, status=status_of(error), **shown, problem=error.message
+        )
     raw = json.dumps(result.wire, indent=2, ensure_ascii=False)
     return _page("result", server_id, name, **shown, result=result, raw=raw)
 
 
 def _typed_headers() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What was typed for headers that the server has passed on, and what of it cannot be sent, by field."""
-    fields = {name: text.strip() for name, text in request.form.items() if name.startswith("header-") and text.strip()}
+    """What was typed for headers that the server has passed on, and what of it cannot be sent, by
+    field."""
+    fields = {
+        name: text.strip()
+        for name, text in request.form.items()
+        if name.startswith("header-") and text.strip()
+    }
     passed = {name.removeprefix("header-"): text for name, text in fields.items()}
     wrong: dict[str, list[str]] = {}
     for name, text in passed.items():
@@ -74,7 +103,8 @@ def _typed_headers() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def _header_names(server_id: str) -> tuple[str, ...]:
-    """The headers of a caller that the server gets; their names are for those with admin view only."""
+    """The headers of a caller that the server gets; their names are for those with admin view
+    only."""
     card = grid.get_card(g.session, g.principal, server_id)
     if Action.SERVER_INSPECT not in card.actions or card.transport == "stdio":
         return ()
@@ -93,7 +123,9 @@ def _setup(server_id: str, tool: str) -> dict[str, Any]:
     }
 
 
-def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, **context: Any) -> Response:
+def _page(
+    fragment: str, server_id: str, tool_name: str, *, status: int = 200, **context: Any
+) -> Response:
     """The whole page, or one piece of it; the tools are asked for only where they are shown."""
     found: tuple[ToolView, ...] = ()
     fault = None
@@ -107,7 +139,16 @@ def _page(fragment: str, server_id: str, tool_name: str, *, status: int = 200, *
     tool = context.pop("tool", None) or next((t for t in found if t.name == tool_name), None)
     fields = context.pop("fields", None) or (tool_fields(tool.input_schema) if tool else [])
     return page(
-        "playground/index.html", fragment=fragment, status=status, nav="playground", server_id=server_id,
-        servers=grid.list_usable(g.session, g.principal), tools=found, tool=tool, fields=fields, fault=fault,
-        passed_on=_header_names(server_id) if tool and found else (), **context,
-    )  # fmt: skip
+        "playground/index.html",
+        fragment=fragment,
+        status=status,
+        nav="playground",
+        server_id=server_id,
+        servers=grid.list_usable(g.session, g.principal),
+        tools=found,
+        tool=tool,
+        fields=fields,
+        fault=fault,
+        passed_on=_header_names(server_id) if tool and found else (),
+        **context,
+    )

@@ -23,7 +23,8 @@ STATUSES = (("waiting", "Waiting for review"), ("active", "Active"), ("rejected"
 @bp.get("/admin/submissions")
 def queue() -> Response:
     """What was submitted, newest first, narrowed by name or host and by where it stands."""
-    q, status = request.args.get("q", "")[:200], request.args.get("status", "")
+    q = request.args.get("q", "")[:200]
+    status = request.args.get("status", "")
     cursor = request.args.get("cursor", "")[:300]
     found = review_queue.get_queue(g.session, g.principal, q=q, status=status, cursor=cursor)
     next_url = (
@@ -32,9 +33,16 @@ def queue() -> Response:
         else ""
     )
     return page(
-        "submissions/queue.html", fragment="results", nav="reviews", queue=found, q=q, status_filter=status,
-        statuses=STATUSES, cursor=cursor, next_url=next_url,
-    )  # fmt: skip
+        "submissions/queue.html",
+        fragment="results",
+        nav="reviews",
+        queue=found,
+        q=q,
+        status_filter=status,
+        statuses=STATUSES,
+        cursor=cursor,
+        next_url=next_url,
+    )
 
 
 @bp.get("/admin/submissions/<server_id>")
@@ -52,7 +60,13 @@ def probe_submission(server_id: str) -> Response:
     authz.require(g.principal, Action.SUBMISSION_READ)
     may_change(Action.SUBMISSION_DECIDE)
     result = result_of(Trial(decisions.probe_submission(g.session, g.principal, server_id)))
-    return page("submissions/probe.html", fragment="probe", nav="reviews", result=result, server_id=server_id)
+    return page(
+        "submissions/probe.html",
+        fragment="probe",
+        nav="reviews",
+        result=result,
+        server_id=server_id,
+    )
 
 
 @bp.route("/admin/submissions/decide", methods=["GET", "POST"])
@@ -67,31 +81,48 @@ def decide() -> Response:
     form = DecisionForm()
     sent = bool(reviews) and form.sent()
     if sent and not _knows_all_words(ids):
-        form.form_errors.append("What was chosen is none of the choices. Nothing was decided; choose again.")
+        form.form_errors.append(
+            "What was chosen is none of the choices. Nothing was decided; choose again."
+        )
     elif sent:
         return _decided(verdict, reviews, form.notes.data or None)
     return page(
-        "submissions/decide.html", fragment="decision", status=form.status, nav="reviews", verdict=verdict,
-        reviews=reviews, form=form,
-    )  # fmt: skip
+        "submissions/decide.html",
+        fragment="decision",
+        status=form.status,
+        nav="reviews",
+        verdict=verdict,
+        reviews=reviews,
+        form=form,
+    )
 
 
 def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str | None) -> Response:
     ids = [review.server_id for review in reviews]
     chosen = {server_id: _version_seen(server_id) for server_id in ids}
     said = {server_id: request.form.get(f"keep-{server_id}", "") for server_id in ids}
-    keep = {server_id: word == "keep" for server_id, word in said.items() if word in ("keep", "forget")}
-    done, refused = decisions.decide(g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep)
+    keep = {
+        server_id: word == "keep" for server_id, word in said.items() if word in ("keep", "forget")
+    }
+    done, refused = decisions.decide(
+        g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep
+    )
     if done:
-        flash(f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.", "success")
+        flash(
+            f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.",
+            "success",
+        )
     for refusal in refused[:5]:
         flash(refusal.message, "error")
     return see_other(url_for("submissions.queue", status="waiting"))
 
 
 def _knows_all_words(ids: list[str]) -> bool:
-    """Whether what was sent beside each server is a choice and a version; what is neither decides nothing."""
-    keeps = all(request.form.get(f"keep-{server_id}", "") in ("", "keep", "forget") for server_id in ids)
+    """Whether what was sent beside each server is a choice and a version; what is neither decides
+    nothing."""
+    keeps = all(
+        request.form.get(f"keep-{server_id}", "") in ("", "keep", "forget") for server_id in ids
+    )
     versions = [request.form.get(f"version-{server_id}", "") for server_id in ids]
     return keeps and all(not text or (text.isascii() and text.isdigit()) for text in versions)
 

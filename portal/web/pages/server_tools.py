@@ -1,4 +1,5 @@
-"""The tools of a server: what it offers now, and for Admins which of it may be called and under what name."""
+"""The tools of a server: what it offers now, and for Admins which of it may be called and under
+what name."""
 
 from typing import Any
 
@@ -27,7 +28,8 @@ def tools_page(server_id: str) -> Response:
 
 @bp.post("/<server_id>/tools")
 def choose_tools(server_id: str) -> Response:
-    """Enable and disable tools, and give them other names and descriptions; only what was changed is written."""
+    """Enable and disable tools, and give them other names and descriptions; only what was changed
+    is written."""
     authz.require(g.principal, Action.SERVER_CREATE)
     card = grid.get_card(g.session, g.principal, server_id)
     choice = read_choice(request.form)
@@ -42,16 +44,28 @@ def choose_tools(server_id: str) -> Response:
     except Conflict as error:
         g.session.rollback()
         return _page(
-            grid.get_card(g.session, g.principal, server_id), ask=True, errors={"": [error.message]}, status=409
+            grid.get_card(g.session, g.principal, server_id),
+            ask=True,
+            errors={"": [error.message]},
+            status=409,
         )
-    flash(f"{len(choice.ticked)} of {len(choice.offered)} tools are enabled for user access.", "success")
+    flash(
+        f"{len(choice.ticked)} of {len(choice.offered)} tools are enabled for user access.",
+        "success",
+    )
     return see_other(url_for("servers.tools", server_id=card.server_id, now=1, view=_view()))
 
 
 def _page(
-    card: ServerCard, *, ask: bool, choice: ToolChoice | None = None, status: int = 200, **context: Any
+    card: ServerCard,
+    *,
+    ask: bool,
+    choice: ToolChoice | None = None,
+    status: int = 200,
+    **context: Any,
 ) -> Response:
-    found, fault = None, None
+    found = None
+    fault = None
     if ask:
         look = calls.inspect_tools if Action.SERVER_INSPECT in card.actions else calls.list_tools
         try:
@@ -60,16 +74,29 @@ def _page(
             fault = error.message
         else:
             _compare(card, found)
-        card = grid.get_card(g.session, g.principal, card.server_id)  # asking may have ended a connection
+        card = grid.get_card(
+            g.session, g.principal, card.server_id
+        )  # asking may have ended a connection
     return page(
-        "servers/tools.html", fragment="tools", status=status, nav="servers", server=card, tools=found, fault=fault,
-        groups=_groups(found or ()), view=_view(), choice=choice, changeable=Action.SERVER_UPDATE in card.actions,
-        later=_later(card) if found and Action.SERVER_UPDATE in card.actions else False, **context,
-    )  # fmt: skip
+        "servers/tools.html",
+        fragment="tools",
+        status=status,
+        nav="servers",
+        server=card,
+        tools=found,
+        fault=fault,
+        groups=_groups(found or ()),
+        view=_view(),
+        choice=choice,
+        changeable=Action.SERVER_UPDATE in card.actions,
+        later=_later(card) if found and Action.SERVER_UPDATE in card.actions else False,
+        **context,
+    )
 
 
 def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
-    """Take down what an Admin sees here for the first time, in a transaction of its own, and only then write."""
+    """Take down what an Admin sees here for the first time, in a transaction of its own, and only
+    then write."""
     if Action.SERVER_ACCEPT not in card.actions:
         return
     wires = [tool.wire for tool in found]
@@ -82,7 +109,8 @@ def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
 
 
 def _groups(found: tuple[ToolView, ...]) -> list[tuple[str, list[tuple[int, ToolView]]]]:
-    """The tools with their places in the form: as they come, or by what they do. Groups without any are left out."""
+    """The tools with their places in the form: as they come, or by what they do. Groups without any
+    are left out."""
     numbered = list(enumerate(found))
     if _view() != "grouped":
         return [("", numbered)]
@@ -93,7 +121,9 @@ def _groups(found: tuple[ToolView, ...]) -> list[tuple[str, list[tuple[int, Tool
 def _later(card: ServerCard) -> bool:
     """Whether tools that the server adds later are open by themselves."""
     view = inspection.get_masked(g.session, g.principal, card.server_id)
-    return not view.allowed_tools and (view.mcp_info or {}).get("tool_allowlist_enforced") is not True
+    return (
+        not view.allowed_tools and (view.mcp_info or {}).get("tool_allowlist_enforced") is not True
+    )
 
 
 def _view() -> str:

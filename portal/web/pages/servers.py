@@ -25,14 +25,27 @@ def grid_page() -> Response:
     found = grid.get_grid(g.session, g.principal, query)
     ids = [card.server_id for card in found.cards]
     health_url = url_for("servers.health_badges", ids=",".join(ids)) if ids else ""
-    response = page("servers/grid.html", fragment="results", nav="servers", grid=found, health_url=health_url)
+    response = page(
+        "servers/grid.html", fragment="results", nav="servers", grid=found, health_url=health_url
+    )
     if request.args.get("view") in ("cards", "table"):
         response.set_cookie(
-            _VIEW_COOKIE, query.view, max_age=31_536_000, samesite="Lax", httponly=True, secure=settings().https
-        )  # fmt: skip
+            _VIEW_COOKIE,
+            query.view,
+            max_age=31_536_000,
+            samesite="Lax",
+            httponly=True,
+            secure=settings().https,
+        )
     if is_fragment_request():
-        wanted = {k: v for k, v in request.args.items() if v and (k, v) not in (("sort", "name"), ("view", "cards"))}
-        response.headers["HX-Push-Url"] = url_for("servers.grid") + (f"?{urlencode(wanted)}" if wanted else "")
+        wanted = {
+            k: v
+            for k, v in request.args.items()
+            if v and (k, v) not in (("sort", "name"), ("view", "cards"))
+        }
+        response.headers["HX-Push-Url"] = url_for("servers.grid") + (
+            f"?{urlencode(wanted)}" if wanted else ""
+        )
     return response
 
 
@@ -60,9 +73,13 @@ def connect(server_id: str) -> Response:
     connection = client_setup.describe_connection(g.session, g.principal, server_id, gateway)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
-        "servers/connect.html", nav="servers", server=card, connection=connection, has_gateway=bool(gateway),
+        "servers/connect.html",
+        nav="servers",
+        server=card,
+        connection=connection,
+        has_gateway=bool(gateway),
         key_variable=KEY_VARIABLE,
-    )  # fmt: skip
+    )
 
 
 @bp.get("/<server_id>/configuration")
@@ -71,7 +88,9 @@ def configuration(server_id: str) -> Response:
     view = inspection.get_inspected(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     addresses = secret_moves.addresses_among(view.origins or {}, card.address)
-    return page("servers/configuration.html", nav="servers", server=card, view=view, addresses=addresses)
+    return page(
+        "servers/configuration.html", nav="servers", server=card, view=view, addresses=addresses
+    )
 
 
 @bp.get("/<server_id>/access")
@@ -116,5 +135,7 @@ def _query() -> GridQuery:
     view = request.args.get("view") or request.cookies.get(_VIEW_COOKIE, "")
     sort = request.args.get("sort", "")
     return GridQuery(
-        **given, sort=sort if sort in dict(grid.SORTS) else "name", view="table" if view == "table" else "cards"
+        **given,
+        sort=sort if sort in dict(grid.SORTS) else "name",
+        view="table" if view == "table" else "cards",
     )

@@ -21,11 +21,14 @@ bp.before_request(only_with_admin_view)
 
 @bp.route("", methods=["GET", "POST"])
 def edit() -> Response:
-    """The settings, to look at or to change; a change that makes the Admin external wants a second yes."""
+    """The settings, to look at or to change; a change that makes the Admin external wants a second
+    yes."""
     may_change(Action.PREFERENCE_MANAGE)
     stored = instance_settings.load_preferences(g.session)
     values = instance_settings.get_preferences(g.session, g.principal)
-    form = SettingsForm(**{**SettingsForm.shown(values), "seen": instance_settings.state_of(stored)})
+    form = SettingsForm(
+        **{**SettingsForm.shown(values), "seen": instance_settings.state_of(stored)}
+    )
     asks = False
     if form.sent():
         with form.showing_errors():
@@ -37,31 +40,48 @@ def edit() -> Response:
             flash("The settings are saved.", "success")
             return see_other(url_for("settings.edit"))
     return page(
-        "governing/settings.html", status=form.status, nav="settings", form=form, asks=asks, values=values,
-        looks=_looks(form), rule_groups=RULE_GROUPS, callbacks=sso.list_callbacks(g.session, g.principal),
-        by_password=settings().password_sign_in, public_url=settings().public_url,
-        defaults=DEFAULT_INTERNAL_RANGES, operator_proxies=settings().trusted_proxies,
-    )  # fmt: skip
+        "governing/settings.html",
+        status=form.status,
+        nav="settings",
+        form=form,
+        asks=asks,
+        values=values,
+        looks=_looks(form),
+        rule_groups=RULE_GROUPS,
+        callbacks=sso.list_callbacks(g.session, g.principal),
+        by_password=settings().password_sign_in,
+        public_url=settings().public_url,
+        defaults=DEFAULT_INTERNAL_RANGES,
+        operator_proxies=settings().trusted_proxies,
+    )
 
 
 @bp.post("/appearance")
 @reads_only
 def appearance() -> Response:
     """How the caller looks to the portal, with what is typed."""
-    return page("governing/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm()))
+    return page(
+        "governing/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm())
+    )
 
 
 def _save(form: SettingsForm, stored: dict[str, object]) -> None:
     changes = {name: value for name, value in form.typed().items() if value != _plain(stored[name])}
     instance_settings.update_preferences(
-        g.session, g.principal, changes, arrival=arrival(), confirmed=bool(form.confirm_external.data),
+        g.session,
+        g.principal,
+        changes,
+        arrival=arrival(),
+        confirmed=bool(form.confirm_external.data),
         seen=form.seen.data or None,
-    )  # fmt: skip
+    )
 
 
 def _looks(form: SettingsForm) -> Any:
     typed = {
-        name: value for name, value in form.typed().items() if name in ("mcp_internal_ip_ranges", "trusted_proxies")
+        name: value
+        for name, value in form.typed().items()
+        if name in ("mcp_internal_ip_ranges", "trusted_proxies")
     }
     return instance_settings.appearance(g.session, g.principal, arrival(), typed)
 

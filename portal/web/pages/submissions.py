@@ -12,7 +12,13 @@ from portal.services.servers.stored import Stored
 from portal.services.submissions import submit
 from portal.web.context import reads_only
 from portal.web.forms.submissions import SubmissionForm
-from portal.web.pages.editing import add_row, changed_fields, form_context, typed_before, with_picture
+from portal.web.pages.editing import (
+    add_row,
+    changed_fields,
+    form_context,
+    typed_before,
+    with_picture,
+)
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("submissions", __name__)
@@ -22,7 +28,11 @@ _ROWS = {"static_headers": "headers", "env_vars": "variables"}
 @bp.get("/submissions/mine")
 def mine() -> Response:
     """One's own submissions with what reviewers noted."""
-    return page("submissions/mine.html", nav="submissions", submissions=submit.list_own(g.session, g.principal))
+    return page(
+        "submissions/mine.html",
+        nav="submissions",
+        submissions=submit.list_own(g.session, g.principal),
+    )
 
 
 @bp.route("/submissions/new", methods=["GET", "POST"])
@@ -33,7 +43,9 @@ def create() -> Response:
     if "save" in request.form and form.sent():
         with form.showing_errors():
             team_id = form.team_id.data or None
-            server = submit.submit(g.session, g.principal, dict(with_picture(form, None)), team_id=team_id)
+            server = submit.submit(
+                g.session, g.principal, dict(with_picture(form, None)), team_id=team_id
+            )
             flash(f"{server.server_name} is sent. You see here when it is reviewed.", "success")
             return see_other(url_for("submissions.mine"))
     return _page(form, None)
@@ -43,7 +55,8 @@ def create() -> Response:
 def edit(server_id: str) -> Response:
     """Mend one's own submission and send it again; only what was changed is sent."""
     own, stored = submit.get_own(g.session, g.principal, server_id)
-    form, conflict = _form(stored), None
+    form = _form(stored)
+    conflict = None
     if "save" in request.form and form.sent():
         with form.showing_errors():
             try:
@@ -56,8 +69,12 @@ def edit(server_id: str) -> Response:
                 form.version.data = stored.view.version
             else:
                 live = own.view.approval_status == "active"
-                flash("The change waits for a review; until then nothing is different." if live else "Sent again.",
-                      "success")  # fmt: skip
+                flash(
+                    "The change waits for a review; until then nothing is different."
+                    if live
+                    else "Sent again.",
+                    "success",
+                )
                 return see_other(url_for("submissions.mine"))
     return _page(form, stored, own=own, conflict=conflict)
 
@@ -72,7 +89,9 @@ def checks() -> Response:
 
 
 def _form(stored: Stored | None) -> SubmissionForm:
-    form = SubmissionForm(data=typed_before(stored) if stored else {"available_on_public_internet": True})
+    form = SubmissionForm(
+        data=typed_before(stored) if stored else {"available_on_public_internet": True}
+    )
     teams = submit.list_teams(g.session, g.principal)
     form.offer_to_member(teams=teams, has_document=bool(stored and stored.view.spec_path))
     add_row(form)
@@ -80,7 +99,8 @@ def _form(stored: Stored | None) -> SubmissionForm:
 
 
 def _typed(form: SubmissionForm) -> dict[str, Any]:
-    """What the form holds of the fields that can be required; of rows only whether there are any."""
+    """What the form holds of the fields that can be required; of rows only whether there are
+    any."""
     typed: dict[str, Any] = {name: form[name].data for name in REQUIRABLE if name in form}
     typed["url"] = form.base_url.data if form.transport.data == "openapi" else form.url.data
     for name, rows in _ROWS.items():
@@ -95,7 +115,12 @@ def _page(form: SubmissionForm, stored: Stored | None, **context: Any) -> Respon
         typed |= {name: typed.get(name) or "set" for name in stored.origins}
     conflict = context.get("conflict")
     return page(
-        "submissions/edit.html", fragment="form", status=409 if conflict else form.status, nav="submissions",
+        "submissions/edit.html",
+        fragment="form",
+        status=409 if conflict else form.status,
+        nav="submissions",
         checks=submit.list_required(g.session, g.principal, typed),
-        has_team=bool(form.team_id.choices), **form_context(form, stored), **context,
-    )  # fmt: skip
+        has_team=bool(form.team_id.choices),
+        **form_context(form, stored),
+        **context,
+    )

@@ -8,7 +8,13 @@ from portal.services.access import access_groups, impact, pickers, teams
 from portal.services.access.teams import TeamView
 from portal.web.context import may_change
 from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
-from portal.web.pages.pickers import changed_permission, person_options, server_names, server_options, toolset_choices
+from portal.web.pages.pickers import (
+    changed_permission,
+    person_options,
+    server_names,
+    server_options,
+    toolset_choices,
+)
 from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
@@ -17,13 +23,22 @@ from portal.web.rendering import page, see_other
 def teams_page() -> Response:
     """All teams, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = teams.list_teams(g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q)
+    found = teams.list_teams(
+        g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q
+    )
     rows = sorted(found.items, key=lambda team: team.team_alias.casefold())
-    next_url = url_for("people.teams", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    next_url = (
+        url_for("people.teams", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    )
     return page(
-        "people/teams.html", fragment="results", nav="teams", teams=rows, q=q, next_url=next_url,
+        "people/teams.html",
+        fragment="results",
+        nav="teams",
+        teams=rows,
+        q=q,
+        next_url=next_url,
         cursor="cursor" in request.args,
-    )  # fmt: skip
+    )
 
 
 @bp.route("/teams/new", methods=["GET", "POST"])
@@ -44,7 +59,8 @@ def team(team_id: str) -> Response:
     """A team, to look at or to change."""
     may_change(Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
-    granted, form = stored.object_permission, _form(stored)
+    granted = stored.object_permission
+    form = _form(stored)
     if form.sent():
         with form.showing_errors():
             name = form.team_alias.data
@@ -62,10 +78,13 @@ def team(team_id: str) -> Response:
 def team_member(team_id: str) -> Response:
     """Add a person to a team, or give them another role in it."""
     may_change(Action.TEAM_MANAGE)
-    stored, form = teams.get_team(g.session, g.principal, team_id), MemberForm()
+    stored = teams.get_team(g.session, g.principal, team_id)
+    form = MemberForm()
     if form.sent():
         with form.showing_errors():
-            saved = teams.put_member(g.session, g.principal, team_id, form.user_id.data, form.role.data)
+            saved = teams.put_member(
+                g.session, g.principal, team_id, form.user_id.data, form.role.data
+            )
             name = next(m.name for m in saved.members_with_roles if m.user_id == form.user_id.data)
             flash(f"{name} is in {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")
             return see_other(url_for("people.team", team_id=team_id))
@@ -98,11 +117,15 @@ def _form(stored: TeamView, *, fresh: bool = False) -> TeamForm:
     """The form with what is stored; `fresh` where another form of the page was sent."""
     granted = stored.object_permission
     typed = {
-        "team_alias": stored.team_alias, "groups": list(granted.mcp_access_groups),
-        "servers": list(granted.mcp_servers), "toolsets": list(granted.mcp_toolsets),
-    }  # fmt: skip
+        "team_alias": stored.team_alias,
+        "groups": list(granted.mcp_access_groups),
+        "servers": list(granted.mcp_servers),
+        "toolsets": list(granted.mcp_toolsets),
+    }
     form = TeamForm(formdata=None, data=typed) if fresh else TeamForm(data=typed)
-    form.groups.choices = [(name, name) for name in access_groups.list_names(g.session, g.principal)]
+    form.groups.choices = [
+        (name, name) for name in access_groups.list_names(g.session, g.principal)
+    ]
     form.toolsets.choices = toolset_choices()
     return form
 
@@ -111,9 +134,19 @@ def _page(stored: TeamView, form: TeamForm, member_form: MemberForm) -> Response
     members = sorted(stored.members_with_roles, key=lambda member: member.name.casefold())
     tools = stored.object_permission.mcp_tool_permissions
     return page(
-        "people/team.html", status=422 if form.errors or member_form.errors else 200, nav="teams", team=stored,
-        form=form, member_form=member_form, members=members, roles=TEAM_ROLES, tools=tools, names=server_names(tools),
+        "people/team.html",
+        status=422 if form.errors or member_form.errors else 200,
+        nav="teams",
+        team=stored,
+        form=form,
+        member_form=member_form,
+        members=members,
+        roles=TEAM_ROLES,
+        tools=tools,
+        names=server_names(tools),
         options=server_options(form.servers.data or ()),
-        people=person_options(member_form.user_id.data, without={member.user_id for member in members}),
+        people=person_options(
+            member_form.user_id.data, without={member.user_id for member in members}
+        ),
         own_groups=pickers.name_groups(g.session, g.principal, stored.access_group_ids),
-    )  # fmt: skip
+    )

@@ -67,7 +67,14 @@ def disable_tool(server_id: str) -> Response:
 def _page(server_id: str, *, status: int = 200, problem: str = "") -> Response:
     found = tool_changes.list_changes(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
-    return page("servers/tool_changes.html", status=status, nav="servers", server=card, changes=found, problem=problem)
+    return page(
+        "servers/tool_changes.html",
+        status=status,
+        nav="servers",
+        server=card,
+        changes=found,
+        problem=problem,
+    )
 
 
 def _chosen() -> list[tuple[str, str | None]]:

@@ -1,4 +1,5 @@
-"""Toolsets: those that are granted to one, and for Admins the editor that picks tools across servers."""
+"""Toolsets: those that are granted to one, and for Admins the editor that picks tools across
+servers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ _HIDDEN = "A server that is not shown to you from here"
 
 @dataclass(frozen=True)
 class PickedTool:
-    """A tool of a toolset as a page shows it; `live` is what its server says of it now, None where it does not."""
+    """A tool of a toolset as a page shows it; `live` is what its server says of it now, None where
+    it does not."""
 
     name: str
     value: str
@@ -36,7 +38,8 @@ class PickedTool:
 
 @dataclass(frozen=True)
 class PickedServer:
-    """The tools picked from one server. `asked`: the server was asked now, and `fault` is what went wrong then."""
+    """The tools picked from one server. `asked`: the server was asked now, and `fault` is what went
+    wrong then."""
 
     server_id: str
     name: str
@@ -77,7 +80,11 @@ def new() -> Response:
             made = toolsets.create_toolset(
                 g.session, g.principal, form.toolset_name.data, form.description.data, form.refs()
             )
-            flash(f"{made.toolset_name} is added. Grant it to a key, a team or a person over the API.", "success")
+            flash(
+                f"{made.toolset_name} is added. Grant it to a key, a team or a person over the"
+                " API.",
+                "success",
+            )
             return see_other(url_for("toolsets.detail", toolset_id=made.toolset_id))
     return _editor(form, None)
 
@@ -87,15 +94,24 @@ def detail(toolset_id: str) -> Response:
     """A toolset; with `?now` its servers are asked whether they still offer these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     asked = "now" in request.args
-    answers: Answers = calls.list_tools_of(g.session, g.principal, stored.server_ids) if asked else {}
+    answers: Answers = (
+        calls.list_tools_of(g.session, g.principal, stored.server_ids) if asked else {}
+    )
     servers = _picked(stored.tools, answers)
     reach = None
     if authz.may(g.principal, Action.TOOLSET_READ):
         reach = impact.of_toolset(g.session, g.principal, toolset_id)
     return page(
-        "toolsets/detail.html", fragment="tools", nav="toolsets", toolset=stored, servers=servers, asked=asked,
-        tokens=sum(server.tokens for server in servers), gone=sum(server.gone for server in servers), reach=reach,
-    )  # fmt: skip
+        "toolsets/detail.html",
+        fragment="tools",
+        nav="toolsets",
+        toolset=stored,
+        servers=servers,
+        asked=asked,
+        tokens=sum(server.tokens for server in servers),
+        gone=sum(server.gone for server in servers),
+        reach=reach,
+    )
 
 
 @bp.route("/<toolset_id>/edit", methods=["GET", "POST"])
@@ -105,14 +121,20 @@ def edit(toolset_id: str) -> Response:
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     form = ToolsetForm(
-        toolset_name=stored.toolset_name, description=stored.description, tools=[value_of(ref) for ref in stored.tools]
+        toolset_name=stored.toolset_name,
+        description=stored.description,
+        tools=[value_of(ref) for ref in stored.tools],
     )
     if form.sent():
         with form.showing_errors():
             toolsets.change_toolset(
-                g.session, g.principal, toolset_id, name=form.toolset_name.data,
-                description=form.description.data or "", tools=form.refs(),
-            )  # fmt: skip
+                g.session,
+                g.principal,
+                toolset_id,
+                name=form.toolset_name.data,
+                description=form.description.data or "",
+                tools=form.refs(),
+            )
             flash(f"{form.toolset_name.data} is saved.", "success")
             return see_other(url_for("toolsets.detail", toolset_id=toolset_id))
     return _editor(form, stored)
@@ -125,9 +147,13 @@ def connect(toolset_id: str) -> Response:
     gateway = settings().gateway_url
     connection = client_setup.describe_toolset(g.session, g.principal, toolset_id, gateway)
     return page(
-        "toolsets/connect.html", nav="toolsets", toolset=stored, connection=connection, has_gateway=bool(gateway),
+        "toolsets/connect.html",
+        nav="toolsets",
+        toolset=stored,
+        connection=connection,
+        has_gateway=bool(gateway),
         key_variable=KEY_VARIABLE,
-    )  # fmt: skip
+    )
 
 
 @bp.route("/<toolset_id>/delete", methods=["GET", "POST"])
@@ -145,31 +171,48 @@ def delete(toolset_id: str) -> Response:
 
 def _editor(form: ToolsetForm, stored: ToolsetView | None) -> Response:
     """The form, or the tools alone where one asked a server for its own."""
-    server_id = request.form.get("server_id", "")[:256] if request.form.get("look") == "tools" else ""
+    server_id = (
+        request.form.get("server_id", "")[:256] if request.form.get("look") == "tools" else ""
+    )
     answers: Answers = calls.list_tools_of(g.session, g.principal, [server_id]) if server_id else {}
     try:
         refs = form.refs()
     except PortalError:
         refs = []
-    typed, said = request.form.get("find_tool", "")[:200], answers.get(server_id, ())
+    typed = request.form.get("find_tool", "")[:200]
+    said = answers.get(server_id, ())
     offered = _offered(() if isinstance(said, UpstreamFailure) else said, server_id, refs, typed)
     named = pickers.name_servers(g.session, g.principal, [server_id]) if server_id else {}
     return page(
-        "toolsets/edit.html", fragment="picked", status=422 if form.errors and not is_search() else 200,
-        nav="toolsets", form=form, toolset=stored, servers=_picked(refs, answers), find_tool=typed, offered=offered,
-        looked_at=named[server_id].text if server_id in named else "", looked=request.form.get("look") == "tools",
+        "toolsets/edit.html",
+        fragment="picked",
+        status=422 if form.errors and not is_search() else 200,
+        nav="toolsets",
+        form=form,
+        toolset=stored,
+        servers=_picked(refs, answers),
+        find_tool=typed,
+        offered=offered,
+        looked_at=named[server_id].text if server_id in named else "",
+        looked=request.form.get("look") == "tools",
         fault=said.message if isinstance(said, UpstreamFailure) else "",
-        options=one_server_options(request.form.get("server_id"), url_for("people.find_one_server")),
-    )  # fmt: skip
+        options=one_server_options(
+            request.form.get("server_id"), url_for("people.find_one_server")
+        ),
+    )
 
 
-def _offered(found: Sequence[ToolView], server_id: str, refs: Sequence[ToolRef], typed: str) -> list[PickedTool]:
-    """The tools of a server that are not picked yet and whose name or description holds what is typed."""
+def _offered(
+    found: Sequence[ToolView], server_id: str, refs: Sequence[ToolRef], typed: str
+) -> list[PickedTool]:
+    """The tools of a server that are not picked yet and whose name or description holds what is
+    typed."""
     words = typed.strip().casefold()
     return [
         PickedTool(tool.name, value_of(ToolRef(server_id, tool.name)), tool)
         for tool in found
-        if ToolRef(server_id, tool.name) not in refs and words in f"{tool.name} {tool.description}".casefold()
+        if ToolRef(server_id, tool.name) not in refs
+        and words in f"{tool.name} {tool.description}".casefold()
     ]
 
 
@@ -179,7 +222,11 @@ def _picked(refs: Sequence[ToolRef], answers: Answers) -> list[PickedServer]:
     servers = []
     for server_id in dict.fromkeys(ref.server_id for ref in refs):
         said = answers.get(server_id)
-        live = {} if said is None or isinstance(said, UpstreamFailure) else {tool.name: tool for tool in said}
+        live = (
+            {}
+            if said is None or isinstance(said, UpstreamFailure)
+            else {tool.name: tool for tool in said}
+        )
         mine = (
             PickedTool(ref.tool_name, value_of(ref), live.get(ref.tool_name))
             for ref in refs

@@ -12,7 +12,13 @@ from portal.services.access import impact, pickers
 from portal.services.access import users as people
 from portal.services.access.users import UserView
 from portal.web.context import may_change, only_with_admin_view, reads_only
-from portal.web.forms.people import TEAM_ROLES, NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
+from portal.web.forms.people import (
+    TEAM_ROLES,
+    NewUserForm,
+    OneTimePasswordForm,
+    UserEditForm,
+    UserForm,
+)
 from portal.web.pages.pickers import (
     changed_permission,
     person_options,
@@ -35,13 +41,23 @@ bp.before_request(only_with_admin_view)
 def users() -> Response:
     """Everybody, or those whose name or e-mail holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = people.list_users(g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q)
+    found = people.list_users(
+        g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q
+    )
     rows = sorted(found.items, key=lambda user: _name(user).casefold())
-    next_url = url_for("people.users", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    next_url = (
+        url_for("people.users", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+    )
     return page(
-        "people/users.html", fragment="results", nav="users", users=rows, q=q, next_url=next_url, roles=_ROLES,
+        "people/users.html",
+        fragment="results",
+        nav="users",
+        users=rows,
+        q=q,
+        next_url=next_url,
+        roles=_ROLES,
         cursor="cursor" in request.args,
-    )  # fmt: skip
+    )
 
 
 @bp.route("/users/new", methods=["GET", "POST"])
@@ -65,16 +81,24 @@ def user(user_id: str) -> Response:
     stored = people.get_user(g.session, g.principal, user_id)
     granted = stored.object_permission
     form = UserEditForm(
-        email=stored.email, display_name=stored.display_name, role=stored.role, is_active=stored.is_active,
-        servers=list(granted.mcp_servers), toolsets=list(granted.mcp_toolsets),
-    )  # fmt: skip
+        email=stored.email,
+        display_name=stored.display_name,
+        role=stored.role,
+        is_active=stored.is_active,
+        servers=list(granted.mcp_servers),
+        toolsets=list(granted.mcp_toolsets),
+    )
     if form.sent():
         with form.showing_errors():
             fields = {**_typed(form), "is_active": form.is_active.data}
             changes = {
-                name: value for name, value in fields.items() if (getattr(stored, name) or None) != (value or None)
+                name: value
+                for name, value in fields.items()
+                if (getattr(stored, name) or None) != (value or None)
             }
-            permission = changed_permission(granted, form.servers.data or (), form.toolsets.data or ())
+            permission = changed_permission(
+                granted, form.servers.data or (), form.toolsets.data or ()
+            )
             people.change_user(g.session, g.principal, user_id, changes, permission)
             flash(f"{form.display_name.data or form.email.data} is saved.", "success")
             return see_other(url_for("people.user", user_id=user_id))
@@ -85,15 +109,21 @@ def user(user_id: str) -> Response:
 def user_password(user_id: str) -> Response:
     """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
     may_change(Action.USER_MANAGE)
-    stored, form = people.get_user(g.session, g.principal, user_id), OneTimePasswordForm()
+    stored = people.get_user(g.session, g.principal, user_id)
+    form = OneTimePasswordForm()
     if form.sent():
         with form.showing_errors():
             password = form.password.data or one_time_password()
             fields = {"password": password, "must_change_password": True}
-            return _password_shown(people.change_user(g.session, g.principal, user_id, fields), password, new=False)
+            return _password_shown(
+                people.change_user(g.session, g.principal, user_id, fields), password, new=False
+            )
     granted = stored.object_permission
     shown = UserEditForm(
-        formdata=None, obj=stored, servers=list(granted.mcp_servers), toolsets=list(granted.mcp_toolsets)
+        formdata=None,
+        obj=stored,
+        servers=list(granted.mcp_servers),
+        toolsets=list(granted.mcp_toolsets),
     )
     return _user_page(stored, shown, form)
 
@@ -108,21 +138,33 @@ def user_delete(user_id: str) -> Response:
         flash(f"{_name(stored)} is deleted, with their keys and all that they stored.", "success")
         return see_other(url_for("people.users"))
     affected = impact.of_user(g.session, g.principal, user_id)
-    return page("people/user_delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected)
+    return page(
+        "people/user_delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected
+    )
 
 
 @bp.post("/find/people")
 @reads_only
 def find_people() -> Response:
     """People for a find box, as one types."""
-    return page("people/found.html", fragment="found", nav="users", options=person_options(request.form.get("user_id")))
+    return page(
+        "people/found.html",
+        fragment="found",
+        nav="users",
+        options=person_options(request.form.get("user_id")),
+    )
 
 
 @bp.post("/find/teams")
 @reads_only
 def find_teams() -> Response:
     """Teams for a find box, as one types."""
-    return page("people/found.html", fragment="found", nav="teams", options=team_options(request.form.get("team_id")))
+    return page(
+        "people/found.html",
+        fragment="found",
+        nav="teams",
+        options=team_options(request.form.get("team_id")),
+    )
 
 
 def one_time_password() -> str:
@@ -143,18 +185,30 @@ def _name(user: UserView) -> str:
     return user.display_name or user.email or user.user_id
 
 
-def _user_page(stored: UserView, form: UserEditForm, password_form: OneTimePasswordForm) -> Response:
+def _user_page(
+    stored: UserView, form: UserEditForm, password_form: OneTimePasswordForm
+) -> Response:
     form.toolsets.choices = toolset_choices()
     return page(
-        "people/user.html", status=422 if form.errors or password_form.errors else 200, nav="users", user=stored,
-        name=_name(stored), form=form, password_form=password_form, options=server_options(form.servers.data or ()),
-        teams=pickers.list_memberships(g.session, g.principal, stored.user_id), roles=_ROLES, team_roles=TEAM_ROLES,
+        "people/user.html",
+        status=422 if form.errors or password_form.errors else 200,
+        nav="users",
+        user=stored,
+        name=_name(stored),
+        form=form,
+        password_form=password_form,
+        options=server_options(form.servers.data or ()),
+        teams=pickers.list_memberships(g.session, g.principal, stored.user_id),
+        roles=_ROLES,
+        team_roles=TEAM_ROLES,
         tools=stored.object_permission.mcp_tool_permissions,
         names=server_names(stored.object_permission.mcp_tool_permissions),
-    )  # fmt: skip
+    )
 
 
 def _password_shown(user: UserView, password: str, *, new: bool) -> Response:
-    response = page("people/password.html", nav="users", user=user, name=_name(user), password=password, new=new)
+    response = page(
+        "people/password.html", nav="users", user=user, name=_name(user), password=password, new=new
+    )
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -1,4 +1,5 @@
-"""For processes under libfaketime 0.9: Python sleeps until an absolute time, which it answers with EINVAL."""
+"""For processes under libfaketime 0.9: Python sleeps until an absolute time, which it answers with
+EINVAL."""
 
 import select
 import time
