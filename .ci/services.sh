@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the Makefile, under `set -euo pipefail`. What the tests need beside Python: Debian's packages, and a
-# throw-away PostgreSQL and Redis on free loopback ports.
+# Sourced by the Makefile, under `set -euo pipefail`. Provides what the tests need besides Python: Debian packages, and a
+# temporary PostgreSQL and Redis on free loopback ports.
 #
-#   install_packages   installs with apt what is missing (as root, or through sudo without a password)
-#   start_services     starts both servers, exports TEST_PG_URL and TEST_REDIS_URL, ends the servers when the shell ends
-#   make_venv DIR PY   makes a virtual environment, installing Debian's python3-venv when that is what is missing
+#   install_packages   installs missing packages with apt (as root, or with sudo without a password)
+#   start_services     starts both servers, exports TEST_PG_URL and TEST_REDIS_URL, stops the servers when the shell exits
+#   make_venv DIR PY   creates a virtual environment; installs Debian's python3-venv if it is missing
 #
-# A server named beforehand in TEST_PG_URL or TEST_REDIS_URL is used as it is, and not started.
+# If TEST_PG_URL or TEST_REDIS_URL is already set, that server is used and no other is started.
 
 say() { printf '%s\n' "· $*"; }
 complain() { printf '%s\n' "✗ $*" >&2; }
@@ -35,16 +35,16 @@ apt_install() {
   fi
   say "installing with apt: $*"
   if [[ " $* " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
-    # Debian would otherwise make and start a cluster of its own; apt is told below to keep this file.
+    # Otherwise Debian creates and starts its own cluster. The options of apt below keep this file.
     $sudo mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
   if [[ " $* " == *" nginx "* && -d /run/systemd/system ]]; then
-    # Debian would otherwise start it on port 80; the tests only want the program. Lasts until the next boot.
+    # Otherwise Debian starts it on port 80; the tests only need the program. Lasts until the next boot.
     $sudo systemctl --quiet mask --runtime nginx.service 2>/dev/null || true
   fi
   log=$(mktemp)
-  # The lock's time-out: two runs on one machine wait for each other.
+  # With the lock timeout, two runs on one machine wait for each other.
   if ! {
     $sudo apt-get -qq update &&
       $sudo env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -qq -y -o DPkg::Lock::Timeout=300 \
@@ -67,7 +67,7 @@ install_packages() {
 make_venv() {
   local dir=$1 python=$2
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    complain "$python is older than Python 3.11; name another one: make PY=/path/to/python3.11"
+    complain "$python is older than Python 3.11; use another one: make PY=/path/to/python3.11"
     return 1
   fi
   "$python" -m venv --clear "$dir" >/dev/null 2>&1 && return 0
@@ -75,7 +75,7 @@ make_venv() {
   "$python" -m venv --clear "$dir"
 }
 
-# Below the ports that the kernel hands out to outgoing connections, so that none of these can take it meanwhile.
+# Stays below the range that the kernel uses for outgoing connections, so that none of them can take the port meanwhile.
 free_port() {
   local port
   while :; do
@@ -109,7 +109,7 @@ start_postgres() {
   port=$(free_port)
   mkdir "$dir"
   [ "$(id -u)" != 0 ] || chown postgres "$dir"
-  # No fsync: nothing in here outlives the run.
+  # No fsync: the data is deleted after the run.
   options="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=$dir -c max_connections=200"
   options="$options -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
   if ! (cd "$dir" &&
@@ -142,11 +142,11 @@ start_redis() {
 }
 
 start_services() {
-  # In /tmp whatever TMPDIR says: the user postgres must be able to walk down to it.
+  # Always in /tmp, not in TMPDIR: the user postgres must be able to reach it.
   SERVICES_DIR=$(mktemp -d /tmp/portal-services.XXXXXX)
   chmod 755 "$SERVICES_DIR"
   trap stop_services EXIT
   [ -n "${TEST_PG_URL:-}" ] || start_postgres
   [ -n "${TEST_REDIS_URL:-}" ] || start_redis
-  say "PostgreSQL and Redis are up"
+  say "PostgreSQL and Redis are running"
 }

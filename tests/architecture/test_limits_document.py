@@ -47,30 +47,30 @@ HELD = {
     "Unpacked size of a gzip body": (
         f"{bodies.MAX_RATIO} times its size, from {in_words(bodies.RATIO_FROM)} on"
     ),
-    "Status line, headers and interim answers (1xx)": in_words(bodies.MAX_HEAD_BYTES),
+    "Status line, headers and interim responses (1xx)": in_words(bodies.MAX_HEAD_BYTES),
     "Headers": str(bodies.MAX_HEADERS),
     "Chunks of one body": f"{bodies.MAX_PIECES:,}",
     "Tiny chunks": (
         f"after {bodies.FREE_PIECES} chunks, {bodies.BYTES_OF_A_PIECE} bytes a chunk on average"
     ),
-    "Lines of one stream of events": f"{bodies.MAX_EVENT_LINES:,}",
+    "Lines of one event stream": f"{bodies.MAX_EVENT_LINES:,}",
     "One event over HTTP+SSE": in_words(bodies.MAX_EVENT_BYTES),
-    "JSON values in one answer": f"{json_text.MAX_VALUES:,}",
+    "JSON values in one response": f"{json_text.MAX_VALUES:,}",
     "Redirects": f"{guard.MAX_REDIRECTS}, within the origin",
-    "Addresses tried of a name": str(guard.MAX_ADDRESSES),
+    "IP addresses tried for a host name": str(guard.MAX_ADDRESSES),
     "Time to connect": f"{guard.CONNECT_TIMEOUT:g} s",
-    "An MCP answer or stream": (
-        f"{in_words(bodies.MAX_MESSAGE_BYTES)} | the server's own timeout; a look at its health "
+    "An MCP response or stream": (
+        f"{in_words(bodies.MAX_MESSAGE_BYTES)} | the server's own timeout; for a health check "
         f"{mcp_client.PROBE_TIMEOUT:g} s"
     ),
     "A line of a command (stdio)": in_words(stdio.MAX_LINE_BYTES),
     "An OpenAPI document": in_words(documents.MAX_DOCUMENT_BYTES),
-    "An answer of a service with an OpenAPI document": in_words(openapi_client.MAX_RESPONSE_BYTES),
+    "A response of a service with an OpenAPI document": in_words(openapi_client.MAX_RESPONSE_BYTES),
     "Metadata of authorization servers and resources": (
         f"{in_words(oauth_discovery.MAX_DOCUMENT)} | {oauth_discovery.TIMEOUT:g} s each, "
         f"{oauth_discovery.MOST_TIME:g} s for all"
     ),
-    "Answers to token, registration and revocation requests": (
+    "Responses to token, registration and revocation requests": (
         f"{in_words(oauth_client.MAX_ANSWER)} | {oauth_client.TIMEOUT:g} s"
     ),
     "A sign-in provider's metadata, keys and user information": (
@@ -83,7 +83,9 @@ HELD = {
         f"{in_words(sandbox.HOME_BYTES)} on the disk, {sandbox.HOME_FILES:,} files"
     ),
     "One file": in_words(sandbox.LIMITS["fsize"]),
-    "`/tmp`, and the home of a server that is not saved, in memory": in_words(sandbox.TMP_BYTES),
+    "`/tmp`, and the home folder of a server that is not saved, in memory": in_words(
+        sandbox.TMP_BYTES
+    ),
     "Processes": str(sandbox.LIMITS["nproc"]),
     "Open files": f"{sandbox.LIMITS['nofile']:,}",
     "Memory (data) of a process": in_words(sandbox.LIMITS["data"]),
@@ -97,13 +99,12 @@ HELD = {
         web_limits.LARGER_BODIES["openapi.preview"]
     ),
     "A document to import": f"{in_words(import_documents.MOST_BYTES)} | 413",
-    "New registrations of MCP clients by one address, refused ones too; equal ones do not count": (
-        web_limits.REGISTER.replace(" per hour;", " an hour, ").replace(" per ", " a ")
-    ),
-    "Tries to sign in with a password, by one address": web_limits.SIGN_IN_BY_ADDRESS.replace(
+    "New registrations of MCP clients from one address, including refused ones; equal ones do not"
+    " count": (web_limits.REGISTER.replace(" per hour;", " an hour, ").replace(" per ", " a ")),
+    "Password sign-in attempts from one address": web_limits.SIGN_IN_BY_ADDRESS.replace(
         " per ", " a "
     ),
-    "Tries to sign in with a password, for one email": web_limits.SIGN_IN_BY_EMAIL.replace(
+    "Password sign-in attempts for one email address": web_limits.SIGN_IN_BY_EMAIL.replace(
         " per ", " in "
     ),
     "A request line": "8,190 bytes | 414",

@@ -11,7 +11,9 @@ from portal.domain.servers import CREDENTIAL_NAMES, URL_FIELDS
 from portal.services.secrets.inventory import KINDS
 
 _TABLE = (
-    (Path(__file__).parents[2] / "docs" / "security.md").read_text().split("## What is a move")[0]
+    (Path(__file__).parents[2] / "docs" / "security.md")
+    .read_text()
+    .split("## When a change moves a secret")[0]
 )
 _LINES = [line for line in _TABLE.splitlines() if line.startswith("|")][2:]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in _LINES]
