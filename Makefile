@@ -92,14 +92,18 @@ test-quick: dev ## the suite without PostgreSQL and Redis; what needs them is sk
 browser: dev peers ## the journeys in a real Chromium alone
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
 
-lint: dev ## ruff: rules and format
+lint: dev ## ruff and djlint: rules and format
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "✗ not formatted; 'make format' does it:" >&2; \
 	  $(BIN)/ruff format --check . >&2; }
+	@$(BIN)/djlint --check --quiet templates >/dev/null 2>&1 || { echo "✗ not formatted; 'make format' does it:" >&2; \
+	  $(BIN)/djlint --check templates >&2; exit 1; }
+	@$(BIN)/djlint --lint --quiet templates >$(VENV)/djlint.log 2>&1 || { cat $(VENV)/djlint.log >&2; exit 1; }
 
-format: dev ## let ruff mend what it can
+format: dev ## let ruff and djlint mend what they can
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/djlint --reformat --quiet templates || $(BIN)/djlint --check --quiet templates # it fails where it changed some
 
 types: dev ## mypy --strict
 	@$(BIN)/mypy --no-error-summary
