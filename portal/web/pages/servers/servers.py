@@ -1,33 +1,103 @@
-"""Adding, editing, trying out and deleting a server."""
+"""A server's own pages: what there is to know of it, and adding, editing, trying out and deleting
+it."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailure
-from portal.domain.servers import KEPT, URL_FIELDS, ServerFields
-from portal.domain.upstream import HealthStatus
-from portal.domain.variables import references
+from portal.domain.snippets import KEY_VARIABLE
+from portal.services.credentials import providers
 from portal.services.drafts.sign_in import Draft
-from portal.services.servers import crud, grid, inspection
+from portal.services.servers import crud, grid, inspection, secret_moves
 from portal.services.servers.cards import ServerCard
 from portal.services.servers.stored import Stored
+from portal.services.tools import client_setup
 from portal.services.upstreams import connection_test
 from portal.web.context import reads_only, settings
 from portal.web.forms import logos
 from portal.web.forms.prefill import Prefill, prefill_from, prefill_from_preview
 from portal.web.forms.servers import NOTHING, ServerForm
-from portal.web.forms.typed import secret_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages import drafts
-from portal.web.pages.servers import bp
+from portal.web.pages.servers.form import (
+    add_row,
+    changed_fields,
+    form_context,
+    typed_before,
+    with_picture,
+)
+from portal.web.pages.servers.trials import result_of
 from portal.web.rendering import is_fragment_request, page, see_other
 
+bp = Blueprint("servers", __name__, url_prefix="/servers")
 _MOST_MARK = 1_000  # characters
+
+
+@bp.get("/<server_id>")
+def detail(server_id: str) -> Response:
+    """What it is, and what the person needs for it."""
+    card = grid.get_card(g.session, g.principal, server_id)
+    view = inspection.get_masked(g.session, g.principal, server_id)
+    addresses = secret_moves.addresses_among(view.origins or {}, card.address)
+    return page("servers/overview.html", nav="servers", server=card, view=view, addresses=addresses)
+
+
+@bp.get("/<server_id>/connect")
+def connect(server_id: str) -> Response:
+    """What to paste into an AI client to reach it."""
+    gateway = settings().gateway_url
+    connection = client_setup.describe_connection(g.session, g.principal, server_id, gateway)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page(
+        "servers/connect.html",
+        nav="servers",
+        server=card,
+        connection=connection,
+        has_gateway=bool(gateway),
+        key_variable=KEY_VARIABLE,
+    )
+
+
+@bp.get("/<server_id>/configuration")
+def configuration(server_id: str) -> Response:
+    """How it is set up, secrets as set or not set."""
+    view = inspection.get_inspected(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    addresses = secret_moves.addresses_among(view.origins or {}, card.address)
+    return page(
+        "servers/configuration.html", nav="servers", server=card, view=view, addresses=addresses
+    )
+
+
+@bp.get("/<server_id>/access")
+def access(server_id: str) -> Response:
+    """Who reaches it, and why."""
+    view = inspection.get_inspected(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    reach = crud.cut_off(g.session, g.principal, server_id)
+    return page("servers/access.html", nav="servers", server=card, view=view, reach=reach)
+
+
+@bp.get("/<server_id>/credentials")
+def users(server_id: str) -> Response:
+    """Who has stored something for it; never what."""
+    people = inspection.list_holders(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    provider = providers.get_provider(g.session, g.principal, server_id)
+    return page("servers/users.html", nav="servers", server=card, people=people, provider=provider)
+
+
+@bp.post("/<server_id>/reveal")
+def reveal(server_id: str) -> Response:
+    """Show what is stored in the clear; the asking is on the record."""
+    values = inspection.reveal(g.session, g.principal, server_id)
+    card = grid.get_card(g.session, g.principal, server_id)
+    return page(
+        "servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values
+    )
 
 
 @bp.route("/new", methods=["GET", "POST"])
@@ -132,7 +202,7 @@ def delete(server_id: str) -> Response:
     if request.method == "POST":
         name = crud.delete_server(g.session, g.principal, server_id)
         flash(f"{name} is deleted, with all that was stored for it.", "success")
-        return see_other(url_for("servers.grid"))
+        return see_other(url_for("grid.index"))
     affected = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
 
@@ -143,35 +213,6 @@ def find_card(server_id: str, action: Action) -> ServerCard:
     if action not in card.actions:
         raise Forbidden("You may not do this to this server.")
     return card
-
-
-@bp.post("/<server_id>/reveal")
-def reveal(server_id: str) -> Response:
-    """Show what is stored in the clear; the asking is on the record."""
-    values = inspection.reveal(g.session, g.principal, server_id)
-    card = grid.get_card(g.session, g.principal, server_id)
-    return page(
-        "servers/revealed.html", fragment="revealed", nav="servers", server=card, values=values
-    )
-
-
-def result_of(trial: connection_test.Trial) -> dict[str, Any]:
-    """A try as `ui.tools.result` shows it."""
-    found = trial.result
-    ok = found.status is HealthStatus.HEALTHY
-    labels = {"sign_in_needed": "It answers, and asks for a sign-in"}
-    return {
-        "ok": ok,
-        "tone": "ok" if ok else "warn" if found.status is HealthStatus.UNKNOWN else "bad",
-        "label": "Connection successful" if ok else labels.get(found.reason, "No connection"),
-        "message": None if ok else found.message,
-        "latency_ms": found.latency_ms,
-        "protocol_version": found.protocol_version,
-        "server_name": found.server_name,
-        "server_version": found.server_version,
-        "tools": found.tools,
-        "unset": trial.unset,
-    }
 
 
 def _result(result: dict[str, Any]) -> Response:
@@ -215,64 +256,6 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerF
     return form, draft
 
 
-def add_row(form: ServerForm) -> None:
-    """One row more where the button for it was pressed without JavaScript."""
-    rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(
-        request.form.get("add", "")
-    )
-    if rows is not None:
-        rows.append_entry()
-
-
-def typed_before(stored: Stored) -> dict[str, Any]:
-    """What the form of a stored server shows at first."""
-    view = stored.view
-    plain = (
-        "server_name",
-        "alias",
-        "description",
-        "instructions",
-        "source_url",
-        "command",
-        "timeout",
-        "is_byok",
-        "byok_api_key_help_url",
-        "allow_all_keys",
-        "available_on_public_internet",
-        "delegate_auth_to_upstream",
-        "oauth_passthrough",
-    )
-    rules = view.token_validation
-    return {
-        **{name: getattr(view, name) for name in plain},
-        "version": view.version,
-        "logo": logos.chosen(view.mcp_info),
-        "transport": "openapi" if view.spec_path and view.transport != "stdio" else view.transport,
-        "auth_type": view.auth_type or "none",
-        "oauth2_flow": view.oauth2_flow or "",
-        "token_validation": json.dumps(rules, indent=2, ensure_ascii=False) if rules else "",
-        "byok_description": "\n".join(view.byok_description),
-        "extra_headers": "\n".join(view.extra_headers),
-        "access_groups": list(view.mcp_access_groups),
-        "headers": [{"name": name} for name in stored.headers],
-        "env": [{"name": name} for name in stored.env],
-        "variables": [
-            {"name": v.name, "scope": v.scope, "description": v.description}
-            for v in stored.variables
-        ],
-    }
-
-
-def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
-    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest
-    of it stays."""
-    fields = form.fields()
-    info = stored.view.mcp_info if stored else None
-    if form.logo.data != logos.chosen(info):
-        fields["mcp_info"] = logos.with_logo(info, form.logo.data)
-    return fields
-
-
 def _page(
     form: ServerForm,
     stored: Stored | None,
@@ -309,95 +292,3 @@ def _page(
         nav="servers",
         **shown,
     )
-
-
-def form_context(
-    form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING
-) -> dict[str, Any]:
-    """What the parts of the server form show beside what is typed; `public` as in
-    `forget_sealed`."""
-    known, uses = _stored_names(form, stored)
-    declared = {row.form["name"].data for row in form.variables}
-    users: dict[str, list[str]] = {}
-    for row in form.headers:
-        for name in uses.get(row.name, ()):
-            users.setdefault(name, []).append(row.form["name"].data)
-    return {
-        "form": form,
-        "forgotten": form.forget_sealed(public),
-        "public_url": form.url.data if form.still_has("url", public) else "",
-        "form_url": request.path,
-        "modes": secret_modes(),
-        "stored": known,
-        "server": (
-            {
-                "server_id": stored.view.server_id,
-                "name": stored.view.server_name or stored.view.server_id,
-            }
-            if stored
-            else None
-        ),
-        "args_stored": bool(stored and stored.args_stored),
-        "origins": stored.origins if stored else {},
-        "header_uses": uses,
-        "uses": users,
-        "unknown": {row: [n for n in names if n not in declared] for row, names in uses.items()},
-    }
-
-
-def _stored_names(
-    form: ServerForm, stored: Stored | None
-) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Which fields of the form have a stored secret, by field name; and which variables each header
-    row uses."""
-    if stored is None:
-        return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
-    known: dict[str, Any] = dict(stored.set_at)
-    known |= {"base_url": known["url"]} if "url" in known else {}
-    uses: dict[str, tuple[str, ...]] = {}
-    for row in form.headers:
-        name = row.form["name"].data
-        if name in stored.headers:
-            known[f"{row.name}-value"] = None
-        uses[row.name] = references(row.form["value"].data or "") or stored.headers.get(name, ())
-    known |= {f"{row.name}-value": None for row in form.env if row.form["name"].data in stored.env}
-    set_globals = {v.name for v in stored.variables if v.is_set}
-    known |= {
-        f"{row.name}-value": None for row in form.variables if row.form["name"].data in set_globals
-    }
-    return known, uses
-
-
-def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
-    """Only what differs from what is stored; secrets that are all kept are no change."""
-    view: dict[str, Any] = vars(stored.view)
-    changes: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in URL_FIELDS:
-            same = (
-                value is None and name not in stored.origins
-            )  # what is stored is not known here, only its origin
-        elif name in ("static_headers", "env"):
-            names = tuple(stored.headers if name == "static_headers" else stored.env)
-            same = (
-                isinstance(value, dict)
-                and tuple(value) == names
-                and all(v is KEPT for v in value.values())
-            )
-        elif name == "env_vars":
-            same = isinstance(value, list) and _same_variables(value, stored)
-        elif name == "auth_type":
-            same = (view[name] or "none") == value
-        elif isinstance(value, list):
-            same = list(view.get(name) or ()) == value
-        else:
-            same = name in view and name != "version" and (view[name] or None) == (value or None)
-        if not same:
-            changes[name] = value
-    return ServerFields(**changes)  # type: ignore[typeddict-item, no-any-return]
-
-
-def _same_variables(entries: list[Any], stored: Stored) -> bool:
-    typed = [(e["name"], e["scope"], e["description"], e["value"] is KEPT) for e in entries]
-    before = [(v.name, v.scope, v.description, v.is_set) for v in stored.variables]
-    return typed == before and not any(e["value"] not in (None, KEPT) for e in entries)

@@ -15,7 +15,7 @@ from portal.web.pages.accounts import own_path
 from portal.web.pages.credentials import after_removal
 from portal.web.rendering import onward, page, plural, see_other
 
-bp = Blueprint("oauth_connect", __name__)
+bp = Blueprint("connections", __name__)
 
 
 @bp.get("/credentials/<server_id>/connect")
@@ -76,7 +76,11 @@ def result(flow_id: str) -> Response:
         except PortalError:
             server = None  # it is gone, or no longer theirs
     return page(
-        "oauth/result.html", nav="credentials", outcome=outcome, server=server, callback=_callback()
+        "connections/result.html",
+        nav="credentials",
+        outcome=outcome,
+        server=server,
+        callback=_callback(),
     )
 
 
@@ -89,7 +93,7 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
         )
     else:
         connections.complete(g.session, person, flow, answer)
-    return see_other(url_for("oauth_connect.result", flow_id=flow.flow_id))
+    return see_other(url_for("connections.result", flow_id=flow.flow_id))
 
 
 def _page(server_id: str, *, status: int = 200, problem: PortalError | None = None) -> Response:
@@ -99,7 +103,7 @@ def _page(server_id: str, *, status: int = 200, problem: PortalError | None = No
             "People do not sign in to this server themselves.", code="not_oauth"
         )
     return page(
-        "oauth/connect.html",
+        "connections/ask.html",
         status=status,
         nav="credentials",
         server=card,

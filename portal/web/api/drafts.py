@@ -14,7 +14,7 @@ from portal.web.api.payloads import read
 from portal.web.api.shapes import ServerBody
 from portal.web.documented import documented
 
-bp = Blueprint("api_temporary", __name__, url_prefix="/v1/mcp")
+bp = Blueprint("api_drafts", __name__, url_prefix="/v1/mcp")
 
 
 @bp.post("/server/oauth/session")

@@ -3,7 +3,7 @@ what name."""
 
 from typing import Any
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
@@ -15,19 +15,20 @@ from portal.services.servers.cards import ServerCard
 from portal.services.tools import calls, tool_changes
 from portal.services.tools.calls import ToolView
 from portal.web.context import database
-from portal.web.forms.tools import ToolChoice, chosen_fields, read_choice
-from portal.web.pages.servers import bp
+from portal.web.forms.server_tools import ToolChoice, chosen_fields, read_choice
 from portal.web.rendering import page, see_other
 
+bp = Blueprint("server_tools", __name__, url_prefix="/servers/<server_id>/tools")
 
-@bp.get("/<server_id>/tools", endpoint="tools")
-def tools_page(server_id: str) -> Response:
+
+@bp.get("")
+def index(server_id: str) -> Response:
     """The live list of its tools; the page comes first, and asks for the list when it is there."""
     return _page(grid.get_card(g.session, g.principal, server_id), ask="now" in request.args)
 
 
-@bp.post("/<server_id>/tools")
-def choose_tools(server_id: str) -> Response:
+@bp.post("")
+def choose(server_id: str) -> Response:
     """Enable and disable tools, and give them other names and descriptions; only what was changed
     is written."""
     authz.require(g.principal, Action.SERVER_CREATE)
@@ -53,7 +54,7 @@ def choose_tools(server_id: str) -> Response:
         f"{len(choice.ticked)} of {len(choice.offered)} tools are enabled for user access.",
         "success",
     )
-    return see_other(url_for("servers.tools", server_id=card.server_id, now=1, view=_view()))
+    return see_other(url_for("server_tools.index", server_id=card.server_id, now=1, view=_view()))
 
 
 def _page(
@@ -78,7 +79,7 @@ def _page(
             g.session, g.principal, card.server_id
         )  # asking may have ended a connection
     return page(
-        "servers/tools.html",
+        "server_tools/index.html",
         fragment="tools",
         status=status,
         nav="servers",

@@ -2,39 +2,39 @@
 
 import json
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import Conflict, InvalidInput, InvalidRequest, UpstreamFailure
 from portal.services.servers import grid
 from portal.services.tools import tool_changes
 from portal.web.context import reads_only
 from portal.web.limits import TRY_UPSTREAM, limiter
-from portal.web.pages.servers import bp
 from portal.web.rendering import page, plural, see_other
 
+bp = Blueprint("tool_changes", __name__, url_prefix="/servers/<server_id>/tools/changes")
 _MOST_CHOSEN = 100
 
 
-@bp.get("/<server_id>/tools/changes")
-def changes(server_id: str) -> Response:
+@bp.get("")
+def index(server_id: str) -> Response:
     """Each changed tool, old beside new."""
     return _page(server_id)
 
 
-@bp.post("/<server_id>/tools/changes/look")
+@bp.post("/look")
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
-def look_again(server_id: str) -> Response:
+def look(server_id: str) -> Response:
     """Ask the server for its tools now, and compare."""
     try:
         tool_changes.look(g.session, g.principal, server_id)
     except UpstreamFailure as error:
         flash(f"The tools could not be listed. {error.message}", "error")
-    return see_other(url_for("servers.changes", server_id=server_id))
+    return see_other(url_for("tool_changes.index", server_id=server_id))
 
 
-@bp.post("/<server_id>/tools/changes/accept")
-def accept_changes(server_id: str) -> Response:
+@bp.post("/accept")
+def accept(server_id: str) -> Response:
     """Accept one tool as it was shown, or those of the chosen without warnings."""
     chosen = _chosen()
     try:
@@ -48,11 +48,11 @@ def accept_changes(server_id: str) -> Response:
         g.session.rollback()
         return _page(server_id, status=409, problem=error.message)
     flash(f"{plural(done, 'change')} accepted.", "success")
-    return see_other(url_for("servers.changes", server_id=server_id))
+    return see_other(url_for("tool_changes.index", server_id=server_id))
 
 
-@bp.post("/<server_id>/tools/changes/disable")
-def disable_tool(server_id: str) -> Response:
+@bp.post("/disable")
+def disable(server_id: str) -> Response:
     """Take a changed tool out of those that may be called."""
     name = request.form.get("tool_name", "")[:300]
     try:
@@ -61,14 +61,14 @@ def disable_tool(server_id: str) -> Response:
         g.session.rollback()
         return _page(server_id, status=409, problem=error.message)
     flash(f"{name} may not be called any more. Allow it again by editing the server.", "success")
-    return see_other(url_for("servers.changes", server_id=server_id))
+    return see_other(url_for("tool_changes.index", server_id=server_id))
 
 
 def _page(server_id: str, *, status: int = 200, problem: str = "") -> Response:
     found = tool_changes.list_changes(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
-        "servers/tool_changes.html",
+        "tool_changes/index.html",
         status=status,
         nav="servers",
         server=card,
