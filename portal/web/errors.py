@@ -136,7 +136,7 @@ def answer(
             title=_TITLES.get(status, _TITLES[400]),
             message=message,
             code=code,
-            remedy_url=remedy or url_for("servers.grid"),
+            remedy_url=remedy or url_for("grid.index"),
             remedy_label="Fill in what is missing" if remedy else "All servers",
         )
         if is_fragment_request() or is_boosted():

@@ -66,16 +66,28 @@ _TAGS = {
     "servers": "MCP servers",
     "credentials": "Own credentials",
     "keys": "API keys",
-    "groups": "Access groups",
+    "access_groups": "Access groups",
     "me": "The caller",
-    "access": "Explain access",
-    "exchange": "Import",
+    "explain": "Explain access",
+    "import_export": "Import",
     "audit": "Audit log",
     "document": "This document",
     "connections": "Own connections",
-    "temporary": "Temporary servers",
+    "drafts": "Temporary servers",
+    "openapi": "OpenAPI services",
     "oauth_check": "OAuth check",
 }
+_WORDS_OF_IDS = {
+    "access_groups": "groups",
+    "explain": "access",
+    "import_export": "exchange",
+    "drafts": "temporary",
+    "discover": "catalog",
+    "openapi": "catalog",
+    "review_queue": "submissions",
+}
+"""What ids of operations call a feature otherwise: programs made from the document know these ids,
+and so do links into `/docs/api`."""
 _PARAMETERS = {
     "server_id": ("Id, name or alias of an MCP server.", "notes"),
     "name": ("Full name of a server in the registry.", "com.example.portal/notes"),
@@ -254,6 +266,7 @@ def _operation(
 def operation_id(endpoint: str) -> str:
     """`feature_verb` of an endpoint: `users_create` of `api_users.create_user`."""
     feature, _, verb = endpoint.removeprefix("api_").partition(".")
+    feature = _WORDS_OF_IDS.get(feature, feature)
     own_name = re.compile(rf"_{feature.removesuffix('s')}s?$")
     return f"{feature}_{own_name.sub('', verb)}"
 

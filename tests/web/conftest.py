@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -100,3 +101,21 @@ def toolless() -> Iterator[str]:
     )
     with start_process([sys.executable, "-c", script], bare_environment(), port):
         yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.fixture
+def submit(client: Callable[[str | None], Client]) -> Callable[..., str]:
+    """`submit("weather")`: Mel proposes a server; its id."""
+
+    def submitting(name: str = "weather", **fields: Any) -> str:
+        body = {
+            "server_name": name,
+            "transport": "http",
+            "url": f"https://{name}.example/SECRET/mcp",
+            **fields,
+        }
+        answer = client("mel").post("/v1/mcp/server/register", body)
+        assert answer.status_code == 201, answer.get_json()
+        return str(answer.get_json()["server_id"])
+
+    return submitting

@@ -1,10 +1,10 @@
-"""The pages of teams and access groups, and the find boxes in their forms."""
+"""The pages of teams."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from portal.domain.principals import OPERATOR
-from portal.services.access import access_groups, keys, teams
+from portal.services.access import keys, teams
 from portal.services.access.keys import KeyDraft
 from portal.services.servers import crud
 from portal.services.servers.grants import ObjectPermission
@@ -14,9 +14,6 @@ from tests.web.browsing import CHANGED, Browser, look_at, text_of
 
 SignedIn = Callable[[str], Client]
 As = Callable[[str], Browser]
-
-
-# Teams
 
 
 def test_team_is_added_by_name_and_opened(browser: As) -> None:
@@ -145,83 +142,3 @@ def test_htmx_gets_the_results_only(browser: As) -> None:
     answer = browser("ada").client.get("/admin/teams?q=cr", headers={"HX-Request": "true"})
     assert "<html" not in answer.get_data(as_text=True)
     assert "crew" in answer.get_data(as_text=True)
-
-
-# Find boxes
-
-
-def test_find_box_shows_matches_keeps_ticks_and_saves_nothing(browser: As, write: Write) -> None:
-    with write() as session:
-        for number in range(60):
-            make_server(session, f"s{number:02}")
-        make_server(session, "zebra")
-    ada = browser("ada")
-    path = f"/admin/teams/{CREW}"
-    offered = ada.open(path).select("#servers-options input")
-    assert len(offered) == 50
-    answer = ada.send(path, press="look", find="ZEB", team_alias="typed", servers=[NOTES, "id-s01"])
-    form = look_at(answer)
-    ticks = {
-        str(box["value"]): box.has_attr("checked") for box in form.select("#servers-options input")
-    }
-    assert answer.status_code == 200
-    assert ticks == {NOTES: True, "id-s01": True, "id-zebra": False}
-    assert form.select_one("#team_alias")["value"] == "typed"
-    with write() as session:
-        assert teams.get_team(session, OPERATOR, CREW).team_alias == "crew"
-
-
-def test_enter_in_a_find_box_finds_and_does_not_save(browser: As, write: Write) -> None:
-    answer = browser("ada").send("/admin/groups/new", press="nothing", name="typed", find="not")
-    assert answer.status_code == 200
-    with write() as session:
-        assert not access_groups.list_groups(session, OPERATOR).items
-
-
-def test_find_boxes_answer_while_one_types(browser: As) -> None:
-    ada = browser("ada")
-    assert "Otto" in ada.post("/admin/find/people", find_person="ott").get_data(as_text=True)
-    assert "crew" in ada.post("/admin/find/teams", find_team="cr").get_data(as_text=True)
-    assert "notes" in ada.post("/keys/find/servers", find="no").get_data(as_text=True)
-
-
-def test_find_box_offers_members_only_what_they_can_use(browser: As, write: Write) -> None:
-    with write() as session:
-        make_server(session, "wiki")
-    values = {
-        str(box["value"])
-        for box in browser("mel").open("/keys/new").select("#servers-options input")
-    }
-    assert values == {NOTES}
-
-
-# Access groups
-
-
-def test_group_is_added_changed_and_deleted(browser: As, write: Write) -> None:
-    ada = browser("ada")
-    answer = ada.send("/admin/groups/new", name="Writing", description="Texts", servers=[NOTES])
-    path = urlsplit(answer.location).path
-    assert "notes" in text_of(ada.open(path))
-    assert ada.send(path, name="Texts", description="", servers=[]).status_code == CHANGED
-    with write() as session:
-        (group,) = access_groups.list_groups(session, OPERATOR).items
-    assert (group.name, group.description, group.mcp_server_ids) == ("Texts", None, ())
-    assert ada.send(f"{path}/delete").status_code == CHANGED
-    ada.open(path, 404)
-
-
-def test_group_page_names_who_has_it(browser: As, write: Write, group_id: str) -> None:
-    with write() as session:
-        teams.change_team(
-            session, OPERATOR, CREW, {}, ObjectPermission(mcp_access_groups=("writing",))
-        )
-    assert "Teams crew" in text_of(browser("vera").open(f"/admin/groups/{group_id}"))
-    assert "Teams crew" in text_of(browser("ada").open(f"/admin/groups/{group_id}/delete"))
-
-
-def test_server_that_is_gone_lands_on_its_field(browser: As) -> None:
-    answer = browser("ada").send("/admin/groups/new", name="Typed", servers=["gone"])
-    soup = look_at(answer, 422)
-    assert "no MCP server gone" in text_of(soup.select_one("#servers-error"))
-    assert soup.select_one("#name")["value"] == "Typed"

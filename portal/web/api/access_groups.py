@@ -11,7 +11,7 @@ from portal.web.api.payloads import list_place, read
 from portal.web.api.shapes import GroupBody, GroupChange
 from portal.web.documented import PAGED, documented, listed
 
-bp = Blueprint("api_groups", __name__, url_prefix="/v1/access-groups")
+bp = Blueprint("api_access_groups", __name__, url_prefix="/v1/access-groups")
 guard(bp, read=Action.ACCESS_GROUP_READ, write=Action.ACCESS_GROUP_MANAGE)
 
 

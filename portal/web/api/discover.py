@@ -1,17 +1,14 @@
-"""The lists of well-known MCP servers and of APIs with an OpenAPI document, as LiteLLM has them."""
+"""The list of well-known MCP servers, as LiteLLM has it."""
 
 from flask import Blueprint, Response, g, request
 
 from portal.authorization import Action
-from portal.services.catalog import discover as catalog
-from portal.services.catalog import openapi
-from portal.services.catalog.discover import Catalog
-from portal.web.api.answer_shapes import Apis
+from portal.services.catalog.discover import Catalog, list_catalog
 from portal.web.api.answers import answer, to_json
 from portal.web.api.guarding import guard
 from portal.web.documented import Query, documented
 
-bp = Blueprint("api_catalog", __name__, url_prefix="/v1/mcp")
+bp = Blueprint("api_discover", __name__, url_prefix="/v1/mcp")
 guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 
 
@@ -25,7 +22,7 @@ guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 )
 def discover() -> Response:
     """The entries that `?query=` and `?category=` leave, and the categories of all."""
-    found = catalog.list_catalog(
+    found = list_catalog(
         g.session,
         g.principal,
         query=request.args.get("query", ""),
@@ -34,10 +31,3 @@ def discover() -> Response:
     return answer(
         {"servers": [to_json(entry) for entry in found.servers], "categories": found.categories}
     )
-
-
-@bp.get("/openapi-registry")
-@documented(Apis)
-def openapi_registry() -> Response:
-    """All well-known APIs with their OAuth details and key tools."""
-    return answer({"apis": [to_json(entry) for entry in openapi.list_apis(g.session, g.principal)]})

@@ -9,7 +9,7 @@ from portal.web.api.answers import answer
 from portal.web.api.guarding import guard
 from portal.web.documented import Query, documented
 
-bp = Blueprint("api_access", __name__, url_prefix="/v1/access")
+bp = Blueprint("api_explain", __name__, url_prefix="/v1/access")
 guard(bp, read=Action.USER_READ, write=Action.USER_READ)
 
 

@@ -15,7 +15,7 @@ from portal.web.api.answers import answer
 from portal.web.api.payloads import read_object
 from portal.web.documented import Query, documented
 
-bp = Blueprint("api_exchange", __name__, url_prefix="/v1/mcp/server")
+bp = Blueprint("api_import_export", __name__, url_prefix="/v1/mcp/server")
 _ANYTHING = "keep"
 
 

@@ -1,12 +1,11 @@
-"""What Members type to propose a server, and Admins to decide about one."""
+"""What Members type to propose a server."""
 
 from typing import Any
 
-from wtforms import SelectField, TextAreaField
-from wtforms.validators import Length, Optional
+from wtforms import SelectField
+from wtforms.validators import Optional
 
 from portal.domain.servers import ServerFields
-from portal.web.forms.base import PortalForm, stripped
 from portal.web.forms.servers import ServerForm
 
 _OF_ADMINS = (
@@ -33,9 +32,3 @@ class SubmissionForm(ServerForm):
         """What is typed, as a definition, without what Admins decide."""
         fields: dict[str, Any] = {n: v for n, v in super().fields().items() if n not in _OF_ADMINS}
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]
-
-
-class DecisionForm(PortalForm):
-    """Why something was decided as it was."""
-
-    notes = TextAreaField("Notes", [Length(max=4_000)], filters=[stripped])

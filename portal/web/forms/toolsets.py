@@ -9,10 +9,10 @@ from wtforms.validators import InputRequired, Length
 from portal.domain.errors import InvalidInput
 from portal.services.tools.toolsets import ToolRef
 from portal.web.forms.base import stripped
-from portal.web.forms.people import ChoosingForm
+from portal.web.forms.pickers import PickerForm
 
 
-class ToolsetForm(ChoosingForm):
+class ToolsetForm(PickerForm):
     """A toolset. Each ticked box carries its server's id and the tool's name as JSON: either may
     hold anything."""
 

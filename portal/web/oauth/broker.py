@@ -142,7 +142,7 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
             title="This cannot go on",
             message=error.message,
             code=error.code,
-            remedy_url=url_for("servers.grid"),
+            remedy_url=url_for("grid.index"),
             remedy_label="All servers",
         )
 

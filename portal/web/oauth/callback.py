@@ -6,19 +6,19 @@ from collections.abc import Callable
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import BadRequest
 
-from portal.services.credentials import connections
+from portal.services.credentials.connections import FLOW as CONNECTION
 from portal.services.drafts import sign_in
 from portal.services.oauth_broker.common import FLOW as BROKER
 from portal.services.oauth_client.flows import Flow, is_known, take_flow
 from portal.web.context import also_writes, commit_now
 from portal.web.limits import WAY_BACK, limiter
-from portal.web.oauth import broker, connect, drafts
+from portal.web.oauth import broker, connections, drafts
 from portal.web.oauth.browsers import bound_browser
 from portal.web.rendering import page
 
 bp = Blueprint("oauth_callback", __name__)
 CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
-    connections.FLOW: connect.came_back,
+    CONNECTION: connections.came_back,
     BROKER: broker.finish_broker,
     sign_in.FLOW: drafts.came_back,
 }

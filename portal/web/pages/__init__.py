@@ -2,32 +2,30 @@
 
 from flask import Flask, Response, url_for
 
-from portal.web.pages import access_groups as _of_people  # noqa: F401 - hangs its handlers on people.bp
 from portal.web.pages import (
+    access_groups,
     accounts,
     api_docs,
     audit,
     credentials,
     discover,
+    explain,
     hub,
     import_export,
     keys,
     old_addresses,
     openapi,
+    pickers,
     playground,
-    servers,
+    registry,
+    review_queue,
     settings,
     submissions,
+    teams,
     toolsets,
     users,
 )
-from portal.web.pages import editing as _the_other_half_of_servers  # noqa: F401 - hangs its handlers on servers.bp
-from portal.web.pages import explain as _explained_to_people  # noqa: F401 - hangs its handlers on people.bp
-from portal.web.pages import oauth_check as _the_doctor_of_servers  # noqa: F401 - hangs its handlers on servers.bp
-from portal.web.pages import review_queue as _the_other_half_of_submissions  # noqa: F401 - on submissions.bp
-from portal.web.pages import server_tools as _a_third_of_servers  # noqa: F401 - hangs its handlers on servers.bp
-from portal.web.pages import teams as _also_of_people  # noqa: F401 - likewise
-from portal.web.pages import tool_changes as _also_of_servers  # noqa: F401 - on servers.bp
+from portal.web.pages.servers import grid, health, oauth_check, server_tools, servers, tool_changes
 from portal.web.rendering import see_other
 
 
@@ -35,17 +33,28 @@ def register(app: Flask) -> None:
     """The list of page blueprints."""
     for module in (
         accounts,
+        grid,
         servers,
+        server_tools,
+        tool_changes,
+        oauth_check,
+        health,
         credentials,
         playground,
         users,
+        teams,
+        access_groups,
+        explain,
+        pickers,
         keys,
         toolsets,
         import_export,
+        registry,
         hub,
         audit,
         settings,
         submissions,
+        review_queue,
         discover,
         openapi,
         api_docs,
@@ -55,4 +64,4 @@ def register(app: Flask) -> None:
 
     @app.get("/")
     def start() -> Response:
-        return see_other(url_for("servers.grid"))
+        return see_other(url_for("grid.index"))

@@ -1,19 +1,23 @@
 """Access groups: named sets of servers that teams and keys are granted."""
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.services.access import access_groups, impact
-from portal.web.context import may_change
-from portal.web.forms.people import GroupForm
+from portal.web.context import may_change, only_with_admin_view
+from portal.web.forms.access_groups import GroupForm
 from portal.web.pages.pickers import server_options
-from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
+bp = Blueprint("access_groups", __name__, url_prefix="/admin/groups")
 
-@bp.get("/groups")
-def groups() -> Response:
+
+bp.before_request(only_with_admin_view)
+
+
+@bp.get("", endpoint="list")
+def list_groups() -> Response:
     """All access groups, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
     found = access_groups.list_groups(
@@ -21,12 +25,14 @@ def groups() -> Response:
     )
     rows = sorted(found.items, key=lambda group: group.name.casefold())
     next_url = (
-        url_for("people.groups", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+        url_for("access_groups.list", q=q or None, cursor=found.next_cursor)
+        if found.next_cursor
+        else ""
     )
     return page(
-        "people/groups.html",
+        "access_groups/list.html",
         fragment="results",
-        nav="groups",
+        nav="access_groups",
         groups=rows,
         q=q,
         next_url=next_url,
@@ -34,8 +40,8 @@ def groups() -> Response:
     )
 
 
-@bp.route("/groups/new", methods=["GET", "POST"])
-def group_new() -> Response:
+@bp.route("/new", methods=["GET", "POST"])
+def new() -> Response:
     """Add an access group with its servers."""
     authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
     form = GroupForm()
@@ -52,15 +58,19 @@ def group_new() -> Response:
                 f"{group.name} is added. Grant it to a team, and its people reach these servers.",
                 "success",
             )
-            return see_other(url_for("people.group", access_group_id=group.access_group_id))
+            return see_other(url_for("access_groups.edit", access_group_id=group.access_group_id))
     options = server_options(form.servers.data or ())
     return page(
-        "people/group_new.html", status=form.status, nav="groups", form=form, options=options
+        "access_groups/new.html",
+        status=form.status,
+        nav="access_groups",
+        form=form,
+        options=options,
     )
 
 
-@bp.route("/groups/<access_group_id>", methods=["GET", "POST"])
-def group(access_group_id: str) -> Response:
+@bp.route("/<access_group_id>", methods=["GET", "POST"])
+def edit(access_group_id: str) -> Response:
     """An access group, to look at or to change."""
     may_change(Action.ACCESS_GROUP_MANAGE)
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
@@ -79,11 +89,11 @@ def group(access_group_id: str) -> Response:
                 servers=ticked if set(ticked) != set(stored.mcp_server_ids) else None,
             )
             flash(f"{form.name.data} is saved.", "success")
-            return see_other(url_for("people.group", access_group_id=access_group_id))
+            return see_other(url_for("access_groups.edit", access_group_id=access_group_id))
     return page(
-        "people/group.html",
+        "access_groups/edit.html",
         status=form.status,
-        nav="groups",
+        nav="access_groups",
         group=stored,
         form=form,
         options=server_options(form.servers.data or ()),
@@ -91,14 +101,14 @@ def group(access_group_id: str) -> Response:
     )
 
 
-@bp.route("/groups/<access_group_id>/delete", methods=["GET", "POST"])
-def group_delete(access_group_id: str) -> Response:
+@bp.route("/<access_group_id>/delete", methods=["GET", "POST"])
+def delete(access_group_id: str) -> Response:
     """Say who is cut off, then remove the group."""
     authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
     if request.method == "POST":
         access_groups.delete_group(g.session, g.principal, access_group_id)
         flash(f"{stored.name} is deleted. Its servers are still there.", "success")
-        return see_other(url_for("people.groups"))
+        return see_other(url_for("access_groups.list"))
     affected = impact.of_group(g.session, g.principal, access_group_id)
-    return page("people/group_delete.html", nav="groups", group=stored, cut_off=affected)
+    return page("access_groups/delete.html", nav="access_groups", group=stored, cut_off=affected)

@@ -40,7 +40,7 @@ def sign_in() -> Response:
         else:
             context.sign_in(user_id)
             return devices.remember(see_other(destination), device)
-    shown = destination if destination != url_for("servers.grid") else None
+    shown = destination if destination != url_for("grid.index") else None
     providers = sso.list_providers(g.session)
     return page(
         "accounts/sign_in.html",
@@ -84,7 +84,7 @@ def password() -> Response:
             )
             sessions.end_other_sessions(g.session, g.principal, _cookie())
             flash("Your password is changed.", "success")
-            return see_other(url_for("servers.grid"))
+            return see_other(url_for("grid.index"))
     return page(
         "accounts/password.html",
         status=form.status,
@@ -142,7 +142,7 @@ def remove_app() -> Response:
 
 def own_path(target: str | None) -> str:
     """`target` where it is a path of ours, else the start page. Browsers read `//` and `/\\` as another host."""
-    start = url_for("servers.grid")
+    start = url_for("grid.index")
     if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or len(target) > 4000:
         return start
     if any(ord(c) < 32 or ord(c) == 127 or c == "\\" for c in target):

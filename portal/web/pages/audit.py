@@ -57,7 +57,7 @@ def events() -> Response:
         url_for("audit.events", **kept, cursor=found.next_cursor) if found.next_cursor else ""
     )
     return page(
-        "governing/audit.html",
+        "audit/events.html",
         fragment="results",
         status=status,
         nav="audit",
@@ -112,7 +112,7 @@ def activity(server_id: str) -> Response:
         else ""
     )
     return page(
-        "servers/activity.html",
+        "audit/activity.html",
         nav="servers",
         server=card,
         events=found.items,

@@ -19,7 +19,7 @@ from portal.services.upstreams import connection_test
 from portal.web.context import commit_now
 from portal.web.forms.typed import unknown_modes
 from portal.web.limits import TRY_UPSTREAM, limiter
-from portal.web.pages.editing import result_of
+from portal.web.pages.servers.trials import result_of
 from portal.web.rendering import is_fragment_request, page, see_other
 
 bp = Blueprint("credentials", __name__, url_prefix="/credentials")

@@ -22,7 +22,7 @@ def index() -> Response:
         transport=asked["transport"],
     )
     return page(
-        "servers/discover.html",
+        "discover/index.html",
         fragment="results",
         nav="discover",
         found=found,

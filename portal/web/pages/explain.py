@@ -3,17 +3,17 @@
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, g, request, url_for
+from flask import Blueprint, Response, g, request, url_for
 
 from portal.domain.errors import InvalidInput, NotFound
 from portal.services.access import explain, pickers
 from portal.services.access.explain import Explanation, NextStep
-from portal.web.context import reads_only
-from portal.web.forms.people import is_search
+from portal.web.context import only_with_admin_view, reads_only
+from portal.web.forms.pickers import is_search
 from portal.web.pages.pickers import key_options, one_server_options, person_options
-from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
+bp = Blueprint("explain", __name__, url_prefix="/admin/access")
 _FIELDS = ("user_id", "key_id", "server_id", "tool", "address")
 _RULES = {
     "identity": "Who asks",
@@ -30,8 +30,11 @@ _RULES = {
 }
 
 
-@bp.get("/access")
-def access() -> Response:
+bp.before_request(only_with_admin_view)
+
+
+@bp.get("")
+def index() -> Response:
     """The question, and where it is asked in full the answer; its address can be sent to others."""
     asked = {name: request.args.get(name, "").strip()[:320] for name in _FIELDS}
     errors: dict[str, list[str]] = {}
@@ -44,36 +47,16 @@ def access() -> Response:
     return _page(asked, answer, errors)
 
 
-@bp.post("/access")
+@bp.post("")
 @reads_only
-def access_ask() -> Response:
+def ask() -> Response:
     """Find somebody or something to ask about, or go to the answer."""
     asked = {name: request.form.get(name, "").strip()[:320] for name in _FIELDS}
     if is_search():
         return _page(asked, None, {})
     return see_other(
-        f"{url_for('people.access')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}"
+        f"{url_for('explain.index')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}"
     )
-
-
-@bp.post("/find/keys")
-@reads_only
-def find_keys() -> Response:
-    """API keys for a find box, as one types."""
-    return page(
-        "people/found.html",
-        fragment="found",
-        nav="access",
-        options=key_options(request.form.get("key_id")),
-    )
-
-
-@bp.post("/find/servers")
-@reads_only
-def find_one_server() -> Response:
-    """Servers for a find box of which one is chosen, as one types."""
-    options = one_server_options(request.form.get("server_id"), request.path)
-    return page("people/found.html", fragment="found", nav="access", options=options)
 
 
 def _page(
@@ -83,9 +66,9 @@ def _page(
         asked["server_id"]
     )
     return page(
-        "people/access.html",
+        "explain/index.html",
         status=422 if errors else 200,
-        nav="access",
+        nav="explain",
         asked=asked,
         answer=answer,
         errors=errors,
@@ -94,7 +77,7 @@ def _page(
         step_url=_url_of(answer.next_step, asked) if answer and answer.next_step else "",
         people=person_options(asked["user_id"]),
         keys=key_options(asked["key_id"]),
-        servers=one_server_options(asked["server_id"], url_for("people.find_one_server")),
+        servers=one_server_options(asked["server_id"], url_for("pickers.find_server")),
     )
 
 
@@ -105,9 +88,9 @@ def _url_of(step: NextStep, asked: dict[str, str]) -> str:
     )
     find: dict[str, Any] = {"find": server.text if server else None}
     places = {
-        "open_team": ("people.team", {"team_id": step.target_id, **find}),
-        "open_user": ("people.user", {"user_id": step.target_id, **find}),
-        "issue_key": ("people.key_new", find),
+        "open_team": ("teams.edit", {"team_id": step.target_id, **find}),
+        "open_user": ("users.edit", {"user_id": step.target_id, **find}),
+        "issue_key": ("keys.new_for_anybody", find),
         "open_server": ("servers.detail", {"server_id": step.target_id}),
         "change_reach": ("servers.edit", {"server_id": step.target_id}),
         "edit_server": ("servers.edit", {"server_id": step.target_id}),

@@ -10,16 +10,15 @@ from portal.authorization import Action
 from portal.domain.enforcement import zipped
 from portal.domain.errors import InvalidInput, NotFound, TooLarge
 from portal.services.catalog import enforcement as enforcing
-from portal.services.catalog import exports, imports, registry
+from portal.services.catalog import exports, imports
 from portal.services.catalog.import_documents import MOST_BYTES
 from portal.services.catalog.import_plan import Plan, State
 from portal.services.catalog.imports import Choices, Outcome
-from portal.web.context import may_change, settings
+from portal.web.context import settings
 from portal.web.forms.import_export import ExportForm, ImportForm
-from portal.web.pages.editing import find_card
 from portal.web.rendering import page, plural, see_other
 
-bp = Blueprint("exchange", __name__, url_prefix="/servers")
+bp = Blueprint("import_export", __name__, url_prefix="/servers")
 _FATES = ("type", "keep", "forget")
 _SHARES = (("global", "Variable for everyone"), ("user", "Variable of each user"))
 
@@ -32,11 +31,11 @@ def begin() -> Response:
     if form.sent():
         try:
             imports.keep_draft(g.session, g.principal, _text(form))
-            return see_other(url_for("exchange.preview"))
+            return see_other(url_for("import_export.preview"))
         except (InvalidInput, TooLarge) as error:
             form.text.errors = [*form.text.errors, error.message]
     form.text.data = ""  # what was pasted is likely to hold secrets, which no page sends back
-    return page("servers/import.html", nav="servers", form=form, status=form.status)
+    return page("import_export/begin.html", nav="servers", form=form, status=form.status)
 
 
 @bp.route("/import/preview", methods=["GET", "POST"])
@@ -47,7 +46,7 @@ def preview() -> Response:
         plan = imports.get_draft(g.session, g.principal)
     except NotFound as error:
         flash(error.message, "info")
-        return see_other(url_for("exchange.begin"))
+        return see_other(url_for("import_export.begin"))
     errors: dict[str, list[str]] = {}
     if request.method == "POST":
         choices = _choices(plan)
@@ -61,10 +60,10 @@ def preview() -> Response:
             outcome = imports.import_draft(g.session, g.principal, choices)
             if not outcome.errors:
                 flash(f"{plural(len(outcome.imported), 'server')} imported.", "success")
-                return see_other(url_for("servers.grid", sort="changed"))
+                return see_other(url_for("grid.index", sort="changed"))
             errors = _told(plan, outcome)
     return page(
-        "servers/import_preview.html",
+        "import_export/preview.html",
         nav="servers",
         plan=plan,
         errors=errors,
@@ -80,7 +79,7 @@ def cancel() -> Response:
     """Forget the document."""
     imports.drop_draft(g.session, g.principal)
     flash("The document is forgotten. Nothing was imported.", "info")
-    return see_other(url_for("servers.grid"))
+    return see_other(url_for("grid.index"))
 
 
 @bp.route("/export", methods=["GET", "POST"])
@@ -95,7 +94,9 @@ def export() -> Response:
         exports.record_export(g.session, g.principal, name)
         attachment = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(text, mimetype=exports.FORMATS[name], headers=attachment)
-    return page("servers/export.html", nav="servers", form=form, hides=hides, status=form.status)
+    return page(
+        "import_export/export.html", nav="servers", form=form, hides=hides, status=form.status
+    )
 
 
 @bp.route("/export/enforcement", methods=["GET", "POST"])
@@ -108,23 +109,12 @@ def enforcement() -> Response:
         attachment = {"Content-Disposition": 'attachment; filename="mcp-enforcement.zip"'}
         return Response(zipped(pack.files), mimetype="application/zip", headers=attachment)
     return page(
-        "servers/enforcement.html",
+        "import_export/enforcement.html",
         nav="servers",
         pack=pack,
         has_gateway=bool(settings().gateway_url),
         is_outside=not g.principal.is_internal,
     )
-
-
-@bp.post("/<server_id>/listing")
-def listing(server_id: str) -> Response:
-    """List a server in the public registry, or take it off."""
-    find_card(server_id, Action.SERVER_INSPECT)
-    may_change(Action.PREFERENCE_MANAGE)
-    listed = request.form.get("listed") == "yes"
-    name = registry.set_listed(g.session, g.principal, server_id, listed)
-    flash(f"{name} is {'listed publicly' if listed else 'not listed any more'}.", "success")
-    return see_other(url_for("servers.access", server_id=server_id))
 
 
 def _text(form: ImportForm) -> str:

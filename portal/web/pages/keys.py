@@ -13,24 +13,30 @@ from portal.services.access import impact, key_reach, keys, pickers, teams
 from portal.services.access.keys import IssuedKey, KeyDraft, KeyView
 from portal.services.paging import Page
 from portal.services.servers.grants import ObjectPermission
-from portal.web.context import may_change, reads_only, settings
-from portal.web.forms.people import AnyKeyForm, KeyForm
+from portal.web.context import may_change, only_with_admin_view, reads_only, settings
+from portal.web.forms.keys import AnyKeyForm, KeyForm
 from portal.web.pages.pickers import person_options, server_options, team_options, toolset_choices
-from portal.web.pages.users import bp as people_bp
 from portal.web.rendering import page, see_other
 
 SORTS = (("", "Name"), ("age", "Age, oldest first"), ("last_used", "Last use, longest ago first"))
-bp = Blueprint("keys", __name__, url_prefix="/keys")
+bp = Blueprint("keys", __name__)
 
 
-@bp.get("")
+@bp.before_request
+def guard_keys_of_others() -> None:
+    """Let only those with admin view see what lies below `/admin`: everybody's keys."""
+    if request.url_rule is not None and request.url_rule.rule.startswith("/admin/"):
+        only_with_admin_view()
+
+
+@bp.get("/keys")
 def mine() -> Response:
     """One's own keys."""
     found = keys.list_own_keys(g.session, g.principal, **_order())
     return _list("keys/mine.html", "keys", "keys.mine", found)
 
 
-@bp.route("/new", methods=["GET", "POST"])
+@bp.route("/keys/new", methods=["GET", "POST"])
 def new() -> Response:
     """Issue a key to oneself, never wider than oneself."""
     form = _own_form()
@@ -47,7 +53,7 @@ def new() -> Response:
     )
 
 
-@bp.post("/reach")
+@bp.post("/keys/reach")
 @reads_only
 def reach() -> Response:
     """What the key would reach, with what is chosen; the form says the same when it is shown."""
@@ -79,7 +85,7 @@ def _preview(form: KeyForm) -> key_reach.Preview:
     )
 
 
-@bp.route("/<key_id>/revoke", methods=["GET", "POST"])
+@bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
 def revoke(key_id: str) -> Response:
     """End one of one's own keys, after a question."""
     key = impact.of_own_key(g.session, g.principal, key_id)
@@ -92,30 +98,30 @@ def revoke(key_id: str) -> Response:
     )
 
 
-@bp.post("/find/servers")
+@bp.post("/keys/find/servers")
 @reads_only
 def find_servers() -> Response:
     """Servers for a find box, as one types: those that the person can use."""
     return page(
-        "people/found.html",
+        "pickers/found.html",
         fragment="found",
         nav="keys",
         options=server_options(request.form.getlist("servers")),
     )
 
 
-@people_bp.get("/keys", endpoint="keys")
-def all_keys() -> Response:
+@bp.get("/admin/keys", endpoint="list")
+def list_keys() -> Response:
     """Everybody's keys."""
     found = keys.list_keys(g.session, g.principal, **_order())
     owners = pickers.name_people(
         g.session, g.principal, {key.user_id for key in found.items if key.user_id}
     )
-    return _list("keys/all.html", "all_keys", "people.keys", found, owners=owners)
+    return _list("keys/list.html", "all_keys", "keys.list", found, owners=owners)
 
 
-@people_bp.route("/keys/new", methods=["GET", "POST"])
-def key_new() -> Response:
+@bp.route("/admin/keys/new", methods=["GET", "POST"])
+def new_for_anybody() -> Response:
     """Issue a key to anybody."""
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
@@ -136,17 +142,17 @@ def key_new() -> Response:
     )
 
 
-@people_bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
-def key_revoke(key_id: str) -> Response:
+@bp.route("/admin/keys/<key_id>/revoke", methods=["GET", "POST"])
+def revoke_any(key_id: str) -> Response:
     """End anybody's key, after a question."""
     may_change(Action.KEY_MANAGE)
     key = impact.of_key(g.session, g.principal, key_id)
     if request.method == "POST":
         keys.revoke_key(g.session, g.principal, key_id)
         flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
-        return see_other(url_for("people.keys"))
+        return see_other(url_for("keys.list"))
     return page(
-        "keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("people.keys")
+        "keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("keys.list")
     )
 
 
@@ -213,7 +219,7 @@ def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: 
 def _issued(issued: IssuedKey, nav: str) -> Response:
     """The one answer that holds the secret. It is no redirect: what is shown once is kept nowhere
     to be shown again."""
-    back = url_for("keys.mine" if nav == "keys" else "people.keys")
+    back = url_for("keys.mine" if nav == "keys" else "keys.list")
     route = (*issued.view.allowed_routes, "/v1/mcp/server")[0]
     response = page(
         "keys/issued.html",

@@ -10,17 +10,17 @@ bp = Blueprint("old_addresses", __name__)
 
 SERVERS = "mcp-servers"
 PAGES = {
-    "": "servers.grid",
-    SERVERS: "servers.grid",
+    "": "grid.index",
+    SERVERS: "grid.index",
     "mcp-toolsets": "toolsets.index",
     "tools": "toolsets.index",
     "api-keys": "keys.mine",
     "virtual-keys": "keys.mine",
     "llm-playground": "playground.index",
     "playground": "playground.index",
-    "users": "people.users",
-    "teams": "people.teams",
-    "access-groups": "people.groups",
+    "users": "users.list",
+    "teams": "teams.list",
+    "access-groups": "access_groups.list",
     "logs": "audit.events",
     "audit-logs": "audit.events",
     "settings": "settings.edit",

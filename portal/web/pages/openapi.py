@@ -53,7 +53,7 @@ def _page(form: DocumentForm, found: Preview | None) -> Response:
     query = request.args.get("q", "")[:200]
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", found.title if found else "").strip("_.")[:64]
     return page(
-        "servers/openapi.html",
+        "openapi/index.html",
         fragment="preview" if request.method == "POST" else "results",
         status=form.status,
         nav="openapi",

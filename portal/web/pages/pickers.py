@@ -3,13 +3,19 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from flask import g, request, url_for
+from flask import Blueprint, Response, g, request, url_for
 
 from portal.services.access import pickers
 from portal.services.access.pickers import Choice
 from portal.services.servers.grants import ObjectPermission
+from portal.web.context import only_with_admin_view, reads_only
+from portal.web.rendering import page
 
+bp = Blueprint("pickers", __name__, url_prefix="/admin/find")
 _HIDDEN = "A server that is not shown to you from here"
+
+
+bp.before_request(only_with_admin_view)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Opti
     """People, one of whom may be chosen; those in `without` are not offered."""
     named = pickers.name_people(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_people(g.session, g.principal, _typed("find_person"))
-    url = url_for("people.find_people")
+    url = url_for("pickers.find_people")
     offered = _options(
         "user_id", "find_person", url, list(named.values()), found, pickers.MOST_OTHERS
     )
@@ -55,7 +61,7 @@ def team_options(chosen: str | None) -> Options:
     """Teams, one of which may be chosen."""
     named = pickers.name_teams(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_teams(g.session, g.principal, _typed("find_team"))
-    url = url_for("people.find_teams")
+    url = url_for("pickers.find_teams")
     return _options("team_id", "find_team", url, list(named.values()), found, pickers.MOST_OTHERS)
 
 
@@ -63,7 +69,7 @@ def key_options(chosen: str | None) -> Options:
     """API keys, one of which may be chosen."""
     named = pickers.name_keys(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_keys(g.session, g.principal, _typed("find_key"))
-    url = url_for("people.find_keys")
+    url = url_for("pickers.find_keys")
     return _options("key_id", "find_key", url, list(named.values()), found, pickers.MOST_OTHERS)
 
 
@@ -74,6 +80,50 @@ def one_server_options(chosen: str | None, url: str) -> Options:
     return _options(
         "server_id", "find_server", url, list(named.values()), found, pickers.MOST_SERVERS
     )
+
+
+@bp.post("/people")
+@reads_only
+def find_people() -> Response:
+    """People for a find box, as one types."""
+    return page(
+        "pickers/found.html",
+        fragment="found",
+        nav="users",
+        options=person_options(request.form.get("user_id")),
+    )
+
+
+@bp.post("/teams")
+@reads_only
+def find_teams() -> Response:
+    """Teams for a find box, as one types."""
+    return page(
+        "pickers/found.html",
+        fragment="found",
+        nav="teams",
+        options=team_options(request.form.get("team_id")),
+    )
+
+
+@bp.post("/keys")
+@reads_only
+def find_keys() -> Response:
+    """API keys for a find box, as one types."""
+    return page(
+        "pickers/found.html",
+        fragment="found",
+        nav="explain",
+        options=key_options(request.form.get("key_id")),
+    )
+
+
+@bp.post("/servers")
+@reads_only
+def find_server() -> Response:
+    """Servers for a find box of which one is chosen, as one types."""
+    options = one_server_options(request.form.get("server_id"), request.path)
+    return page("pickers/found.html", fragment="found", nav="explain", options=options)
 
 
 def changed_permission(

@@ -1,6 +1,6 @@
 """The review queue: look, try, approve, reject, one by one or several at once."""
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
@@ -9,33 +9,33 @@ from portal.domain.submissions import Step
 from portal.services.submissions import decisions, review_queue
 from portal.services.upstreams.connection_test import Trial
 from portal.web.context import may_change, reads_only
-from portal.web.forms.submissions import DecisionForm
+from portal.web.forms.review_queue import DecisionForm
 from portal.web.limits import TRY_UPSTREAM, limiter
-from portal.web.pages.editing import result_of
-from portal.web.pages.submissions import bp
+from portal.web.pages.servers.trials import result_of
 from portal.web.rendering import page, see_other
 
+bp = Blueprint("review_queue", __name__, url_prefix="/admin/submissions")
 _VERDICTS = {"approve": Step.APPROVED, "reject": Step.REJECTED, "decline": Step.DECLINED}
 _DONE = {"approve": "approved", "reject": "rejected", "decline": "left as it was approved"}
 STATUSES = (("waiting", "Waiting for review"), ("active", "Active"), ("rejected", "Rejected"))
 
 
-@bp.get("/admin/submissions")
-def queue() -> Response:
+@bp.get("", endpoint="list")
+def list_submissions() -> Response:
     """What was submitted, newest first, narrowed by name or host and by where it stands."""
     q = request.args.get("q", "")[:200]
     status = request.args.get("status", "")
     cursor = request.args.get("cursor", "")[:300]
     found = review_queue.get_queue(g.session, g.principal, q=q, status=status, cursor=cursor)
     next_url = (
-        url_for("submissions.queue", q=q or None, status=status or None, cursor=found.next_cursor)
+        url_for("review_queue.list", q=q or None, status=status or None, cursor=found.next_cursor)
         if found.next_cursor
         else ""
     )
     return page(
-        "submissions/queue.html",
+        "review_queue/list.html",
         fragment="results",
-        nav="reviews",
+        nav="review_queue",
         queue=found,
         q=q,
         status_filter=status,
@@ -45,31 +45,31 @@ def queue() -> Response:
     )
 
 
-@bp.get("/admin/submissions/<server_id>")
+@bp.get("/<server_id>")
 def review(server_id: str) -> Response:
     """One submission with all that is known of it."""
     found, history = review_queue.get_review(g.session, g.principal, server_id)
-    return page("submissions/review.html", nav="reviews", review=found, history=history)
+    return page("review_queue/review.html", nav="review_queue", review=found, history=history)
 
 
-@bp.post("/admin/submissions/<server_id>/probe")
+@bp.post("/<server_id>/probe")
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
-def probe_submission(server_id: str) -> Response:
+def probe(server_id: str) -> Response:
     """Ask the proposed server for its tools, with none of what is stored but its address."""
     authz.require(g.principal, Action.SUBMISSION_READ)
     may_change(Action.SUBMISSION_DECIDE)
     result = result_of(Trial(decisions.probe_submission(g.session, g.principal, server_id)))
     return page(
-        "submissions/probe.html",
+        "review_queue/probe.html",
         fragment="probe",
-        nav="reviews",
+        nav="review_queue",
         result=result,
         server_id=server_id,
     )
 
 
-@bp.route("/admin/submissions/decide", methods=["GET", "POST"])
+@bp.route("/decide", methods=["GET", "POST"])
 def decide() -> Response:
     """Ask whether it is meant, with room for notes; then do it."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
@@ -87,10 +87,10 @@ def decide() -> Response:
     elif sent:
         return _decided(verdict, reviews, form.notes.data or None)
     return page(
-        "submissions/decide.html",
+        "review_queue/decide.html",
         fragment="decision",
         status=form.status,
-        nav="reviews",
+        nav="review_queue",
         verdict=verdict,
         reviews=reviews,
         form=form,
@@ -114,7 +114,7 @@ def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str 
         )
     for refusal in refused[:5]:
         flash(refusal.message, "error")
-    return see_other(url_for("submissions.queue", status="waiting"))
+    return see_other(url_for("review_queue.list", status="waiting"))
 
 
 def _knows_all_words(ids: list[str]) -> bool:

@@ -40,7 +40,7 @@ def edit() -> Response:
             flash("The settings are saved.", "success")
             return see_other(url_for("settings.edit"))
     return page(
-        "governing/settings.html",
+        "settings/edit.html",
         status=form.status,
         nav="settings",
         form=form,
@@ -61,7 +61,7 @@ def edit() -> Response:
 def appearance() -> Response:
     """How the caller looks to the portal, with what is typed."""
     return page(
-        "governing/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm())
+        "settings/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm())
     )
 
 

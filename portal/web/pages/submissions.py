@@ -12,7 +12,7 @@ from portal.services.servers.stored import Stored
 from portal.services.submissions import submit
 from portal.web.context import reads_only
 from portal.web.forms.submissions import SubmissionForm
-from portal.web.pages.editing import (
+from portal.web.pages.servers.form import (
     add_row,
     changed_fields,
     form_context,
@@ -21,11 +21,11 @@ from portal.web.pages.editing import (
 )
 from portal.web.rendering import page, see_other
 
-bp = Blueprint("submissions", __name__)
+bp = Blueprint("submissions", __name__, url_prefix="/submissions")
 _ROWS = {"static_headers": "headers", "env_vars": "variables"}
 
 
-@bp.get("/submissions/mine")
+@bp.get("/mine")
 def mine() -> Response:
     """One's own submissions with what reviewers noted."""
     return page(
@@ -35,7 +35,7 @@ def mine() -> Response:
     )
 
 
-@bp.route("/submissions/new", methods=["GET", "POST"])
+@bp.route("/new", methods=["GET", "POST"])
 def create() -> Response:
     """Propose a server."""
     authz.require(g.principal, Action.SUBMISSION_MAKE)
@@ -51,7 +51,7 @@ def create() -> Response:
     return _page(form, None)
 
 
-@bp.route("/submissions/<server_id>/edit", methods=["GET", "POST"])
+@bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
     """Mend one's own submission and send it again; only what was changed is sent."""
     own, stored = submit.get_own(g.session, g.principal, server_id)
@@ -79,7 +79,7 @@ def edit(server_id: str) -> Response:
     return _page(form, stored, own=own, conflict=conflict)
 
 
-@bp.post("/submissions/checks")
+@bp.post("/checks")
 @reads_only
 def checks() -> Response:
     """The checklist of required fields, for what is typed so far."""

@@ -1,13 +1,13 @@
 """Teams: who is in them, and what they are granted."""
 
-from flask import Response, flash, g, request, url_for
+from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal import authorization as authz
 from portal.authorization import Action
 from portal.services.access import access_groups, impact, pickers, teams
 from portal.services.access.teams import TeamView
-from portal.web.context import may_change
-from portal.web.forms.people import TEAM_ROLES, MemberForm, TeamForm
+from portal.web.context import may_change, only_with_admin_view
+from portal.web.forms.teams import TEAM_ROLES, MemberForm, TeamForm
 from portal.web.pages.pickers import (
     changed_permission,
     person_options,
@@ -15,12 +15,16 @@ from portal.web.pages.pickers import (
     server_options,
     toolset_choices,
 )
-from portal.web.pages.users import bp
 from portal.web.rendering import page, see_other
 
+bp = Blueprint("teams", __name__, url_prefix="/admin/teams")
 
-@bp.get("/teams", endpoint="teams")
-def teams_page() -> Response:
+
+bp.before_request(only_with_admin_view)
+
+
+@bp.get("", endpoint="list")
+def list_teams() -> Response:
     """All teams, or those whose name holds what is asked for."""
     q = request.args.get("q", "")[:200]
     found = teams.list_teams(
@@ -28,10 +32,10 @@ def teams_page() -> Response:
     )
     rows = sorted(found.items, key=lambda team: team.team_alias.casefold())
     next_url = (
-        url_for("people.teams", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+        url_for("teams.list", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
     )
     return page(
-        "people/teams.html",
+        "teams/list.html",
         fragment="results",
         nav="teams",
         teams=rows,
@@ -41,8 +45,8 @@ def teams_page() -> Response:
     )
 
 
-@bp.route("/teams/new", methods=["GET", "POST"])
-def team_new() -> Response:
+@bp.route("/new", methods=["GET", "POST"])
+def new() -> Response:
     """Add a team by its name; its people and grants come next."""
     authz.require(g.principal, Action.TEAM_MANAGE)
     form = TeamForm()
@@ -50,12 +54,12 @@ def team_new() -> Response:
         with form.showing_errors():
             team = teams.create_team(g.session, g.principal, {"team_alias": form.team_alias.data})
             flash(f"{team.team_alias} is added. Say who is in it and what it may use.", "success")
-            return see_other(url_for("people.team", team_id=team.team_id))
-    return page("people/team_new.html", status=form.status, nav="teams", form=form)
+            return see_other(url_for("teams.edit", team_id=team.team_id))
+    return page("teams/new.html", status=form.status, nav="teams", form=form)
 
 
-@bp.route("/teams/<team_id>", methods=["GET", "POST"])
-def team(team_id: str) -> Response:
+@bp.route("/<team_id>", methods=["GET", "POST"])
+def edit(team_id: str) -> Response:
     """A team, to look at or to change."""
     may_change(Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
@@ -70,12 +74,12 @@ def team(team_id: str) -> Response:
             changes = {"team_alias": name} if name != stored.team_alias else {}
             teams.change_team(g.session, g.principal, team_id, changes, permission)
             flash(f"{name} is saved.", "success")
-            return see_other(url_for("people.team", team_id=team_id))
+            return see_other(url_for("teams.edit", team_id=team_id))
     return _page(stored, form, MemberForm(formdata=None))
 
 
-@bp.post("/teams/<team_id>/members")
-def team_member(team_id: str) -> Response:
+@bp.post("/<team_id>/members")
+def put_member(team_id: str) -> Response:
     """Add a person to a team, or give them another role in it."""
     may_change(Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
@@ -87,30 +91,30 @@ def team_member(team_id: str) -> Response:
             )
             name = next(m.name for m in saved.members_with_roles if m.user_id == form.user_id.data)
             flash(f"{name} is in {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")
-            return see_other(url_for("people.team", team_id=team_id))
+            return see_other(url_for("teams.edit", team_id=team_id))
     return _page(stored, _form(stored, fresh=True), form)
 
 
-@bp.post("/teams/<team_id>/members/<user_id>/remove")
-def team_member_remove(team_id: str, user_id: str) -> Response:
+@bp.post("/<team_id>/members/<user_id>/remove")
+def remove_member(team_id: str, user_id: str) -> Response:
     """Take a person out of a team."""
     may_change(Action.TEAM_MANAGE)
     teams.remove_member(g.session, g.principal, team_id, user_id)
     flash("They are out of the team.", "success")
-    return see_other(url_for("people.team", team_id=team_id))
+    return see_other(url_for("teams.edit", team_id=team_id))
 
 
-@bp.route("/teams/<team_id>/delete", methods=["GET", "POST"])
-def team_delete(team_id: str) -> Response:
+@bp.route("/<team_id>/delete", methods=["GET", "POST"])
+def delete(team_id: str) -> Response:
     """Say who is cut off, then remove the team."""
     authz.require(g.principal, Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
     if request.method == "POST":
         teams.delete_team(g.session, g.principal, team_id)
         flash(f"{stored.team_alias} is deleted, with its keys.", "success")
-        return see_other(url_for("people.teams"))
+        return see_other(url_for("teams.list"))
     affected = impact.of_team(g.session, g.principal, team_id)
-    return page("people/team_delete.html", nav="teams", team=stored, cut_off=affected)
+    return page("teams/delete.html", nav="teams", team=stored, cut_off=affected)
 
 
 def _form(stored: TeamView, *, fresh: bool = False) -> TeamForm:
@@ -134,7 +138,7 @@ def _page(stored: TeamView, form: TeamForm, member_form: MemberForm) -> Response
     members = sorted(stored.members_with_roles, key=lambda member: member.name.casefold())
     tools = stored.object_permission.mcp_tool_permissions
     return page(
-        "people/team.html",
+        "teams/edit.html",
         status=422 if form.errors or member_form.errors else 200,
         nav="teams",
         team=stored,

@@ -16,7 +16,7 @@ from portal.services.tools import calls, client_setup, toolsets
 from portal.services.tools.calls import ToolView
 from portal.services.tools.toolsets import ToolRef, ToolsetView
 from portal.web.context import settings
-from portal.web.forms.people import is_search
+from portal.web.forms.pickers import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
 from portal.web.limits import TRY_UPSTREAM, limiter
 from portal.web.pages.pickers import one_server_options
@@ -196,9 +196,7 @@ def _editor(form: ToolsetForm, stored: ToolsetView | None) -> Response:
         looked_at=named[server_id].text if server_id in named else "",
         looked=request.form.get("look") == "tools",
         fault=said.message if isinstance(said, UpstreamFailure) else "",
-        options=one_server_options(
-            request.form.get("server_id"), url_for("people.find_one_server")
-        ),
+        options=one_server_options(request.form.get("server_id"), url_for("pickers.find_server")),
     )
 
 

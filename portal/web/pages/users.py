@@ -1,4 +1,4 @@
-"""People: who may sign in, as what, and what is granted to them alone."""
+"""Users: who may sign in, as what, and what is granted to them alone."""
 
 import secrets
 
@@ -8,28 +8,20 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.emails import normal_email
 from portal.domain.principals import Role
-from portal.services.access import impact, pickers
-from portal.services.access import users as people
+from portal.services.access import impact, pickers, users
 from portal.services.access.users import UserView
-from portal.web.context import may_change, only_with_admin_view, reads_only
-from portal.web.forms.people import (
-    TEAM_ROLES,
-    NewUserForm,
-    OneTimePasswordForm,
-    UserEditForm,
-    UserForm,
-)
+from portal.web.context import may_change, only_with_admin_view
+from portal.web.forms.teams import TEAM_ROLES
+from portal.web.forms.users import NewUserForm, OneTimePasswordForm, UserEditForm, UserForm
 from portal.web.pages.pickers import (
     changed_permission,
-    person_options,
     server_names,
     server_options,
-    team_options,
     toolset_choices,
 )
 from portal.web.rendering import page, see_other
 
-bp = Blueprint("people", __name__, url_prefix="/admin")
+bp = Blueprint("users", __name__, url_prefix="/admin/users")
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read as another
 _ROLES = {role.value: role.label for role in Role}
 
@@ -37,19 +29,19 @@ _ROLES = {role.value: role.label for role in Role}
 bp.before_request(only_with_admin_view)
 
 
-@bp.get("/users")
-def users() -> Response:
+@bp.get("", endpoint="list")
+def list_users() -> Response:
     """Everybody, or those whose name or e-mail holds what is asked for."""
     q = request.args.get("q", "")[:200]
-    found = people.list_users(
+    found = users.list_users(
         g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q
     )
     rows = sorted(found.items, key=lambda user: _name(user).casefold())
     next_url = (
-        url_for("people.users", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
+        url_for("users.list", q=q or None, cursor=found.next_cursor) if found.next_cursor else ""
     )
     return page(
-        "people/users.html",
+        "users/list.html",
         fragment="results",
         nav="users",
         users=rows,
@@ -60,8 +52,8 @@ def users() -> Response:
     )
 
 
-@bp.route("/users/new", methods=["GET", "POST"])
-def user_new() -> Response:
+@bp.route("/new", methods=["GET", "POST"])
+def new() -> Response:
     """Add a person; the password they first sign in with is on the answer and nowhere else."""
     authz.require(g.principal, Action.USER_MANAGE)
     form = NewUserForm()
@@ -69,16 +61,16 @@ def user_new() -> Response:
         with form.showing_errors():
             password = form.password.data or one_time_password()
             fields = {**_typed(form), "password": password, "must_change_password": True}
-            user = people.create_user(g.session, g.principal, fields)
+            user = users.create_user(g.session, g.principal, fields)
             return _password_shown(user, password, new=True)
-    return page("people/user_new.html", status=form.status, nav="users", form=form)
+    return page("users/new.html", status=form.status, nav="users", form=form)
 
 
-@bp.route("/users/<user_id>", methods=["GET", "POST"])
-def user(user_id: str) -> Response:
+@bp.route("/<user_id>", methods=["GET", "POST"])
+def edit(user_id: str) -> Response:
     """A person, to look at or to change."""
     may_change(Action.USER_MANAGE)
-    stored = people.get_user(g.session, g.principal, user_id)
+    stored = users.get_user(g.session, g.principal, user_id)
     granted = stored.object_permission
     form = UserEditForm(
         email=stored.email,
@@ -99,24 +91,24 @@ def user(user_id: str) -> Response:
             permission = changed_permission(
                 granted, form.servers.data or (), form.toolsets.data or ()
             )
-            people.change_user(g.session, g.principal, user_id, changes, permission)
+            users.change_user(g.session, g.principal, user_id, changes, permission)
             flash(f"{form.display_name.data or form.email.data} is saved.", "success")
-            return see_other(url_for("people.user", user_id=user_id))
+            return see_other(url_for("users.edit", user_id=user_id))
     return _user_page(stored, form, OneTimePasswordForm(formdata=None))
 
 
-@bp.post("/users/<user_id>/password")
-def user_password(user_id: str) -> Response:
+@bp.post("/<user_id>/password")
+def set_password(user_id: str) -> Response:
     """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
     may_change(Action.USER_MANAGE)
-    stored = people.get_user(g.session, g.principal, user_id)
+    stored = users.get_user(g.session, g.principal, user_id)
     form = OneTimePasswordForm()
     if form.sent():
         with form.showing_errors():
             password = form.password.data or one_time_password()
             fields = {"password": password, "must_change_password": True}
             return _password_shown(
-                people.change_user(g.session, g.principal, user_id, fields), password, new=False
+                users.change_user(g.session, g.principal, user_id, fields), password, new=False
             )
     granted = stored.object_permission
     shown = UserEditForm(
@@ -128,43 +120,17 @@ def user_password(user_id: str) -> Response:
     return _user_page(stored, shown, form)
 
 
-@bp.route("/users/<user_id>/delete", methods=["GET", "POST"])
-def user_delete(user_id: str) -> Response:
+@bp.route("/<user_id>/delete", methods=["GET", "POST"])
+def delete(user_id: str) -> Response:
     """Say what goes with a person, then remove them."""
     authz.require(g.principal, Action.USER_MANAGE)
-    stored = people.get_user(g.session, g.principal, user_id)
+    stored = users.get_user(g.session, g.principal, user_id)
     if request.method == "POST":
-        people.delete_user(g.session, g.principal, user_id)
+        users.delete_user(g.session, g.principal, user_id)
         flash(f"{_name(stored)} is deleted, with their keys and all that they stored.", "success")
-        return see_other(url_for("people.users"))
+        return see_other(url_for("users.list"))
     affected = impact.of_user(g.session, g.principal, user_id)
-    return page(
-        "people/user_delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected
-    )
-
-
-@bp.post("/find/people")
-@reads_only
-def find_people() -> Response:
-    """People for a find box, as one types."""
-    return page(
-        "people/found.html",
-        fragment="found",
-        nav="users",
-        options=person_options(request.form.get("user_id")),
-    )
-
-
-@bp.post("/find/teams")
-@reads_only
-def find_teams() -> Response:
-    """Teams for a find box, as one types."""
-    return page(
-        "people/found.html",
-        fragment="found",
-        nav="teams",
-        options=team_options(request.form.get("team_id")),
-    )
+    return page("users/delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected)
 
 
 def one_time_password() -> str:
@@ -190,7 +156,7 @@ def _user_page(
 ) -> Response:
     form.toolsets.choices = toolset_choices()
     return page(
-        "people/user.html",
+        "users/edit.html",
         status=422 if form.errors or password_form.errors else 200,
         nav="users",
         user=stored,
@@ -208,7 +174,7 @@ def _user_page(
 
 def _password_shown(user: UserView, password: str, *, new: bool) -> Response:
     response = page(
-        "people/password.html", nav="users", user=user, name=_name(user), password=password, new=new
+        "users/password.html", nav="users", user=user, name=_name(user), password=password, new=new
     )
     response.headers["Cache-Control"] = "no-store"
     return response

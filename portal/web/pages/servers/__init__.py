@@ -1,0 +1,1 @@
+"""Pages of MCP servers: the grid, and what there is about one of them."""

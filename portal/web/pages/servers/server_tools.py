@@ -1,0 +1,131 @@
+"""The tools of a server: what it offers now, and for Admins which of it may be called and under
+what name."""
+
+from typing import Any
+
+from flask import Blueprint, Response, flash, g, request, url_for
+
+from portal import authorization as authz
+from portal.authorization import Action
+from portal.domain.errors import Conflict, UpstreamFailure
+from portal.domain.servers import ServerFields
+from portal.domain.tool_groups import GROUPS
+from portal.services.servers import crud, grid, inspection
+from portal.services.servers.cards import ServerCard
+from portal.services.tools import calls, tool_changes
+from portal.services.tools.calls import ToolView
+from portal.web.context import database
+from portal.web.forms.server_tools import ToolChoice, chosen_fields, read_choice
+from portal.web.rendering import page, see_other
+
+bp = Blueprint("server_tools", __name__, url_prefix="/servers/<server_id>/tools")
+
+
+@bp.get("")
+def index(server_id: str) -> Response:
+    """The live list of its tools; the page comes first, and asks for the list when it is there."""
+    return _page(grid.get_card(g.session, g.principal, server_id), ask="now" in request.args)
+
+
+@bp.post("")
+def choose(server_id: str) -> Response:
+    """Enable and disable tools, and give them other names and descriptions; only what was changed
+    is written."""
+    authz.require(g.principal, Action.SERVER_CREATE)
+    card = grid.get_card(g.session, g.principal, server_id)
+    choice = read_choice(request.form)
+    if choice.errors:
+        return _page(card, ask=True, choice=choice, errors=choice.errors, status=422)
+    changes = chosen_fields(choice, inspection.get_masked(g.session, g.principal, card.server_id))
+    version = request.form.get("version", "")
+    if version.isascii() and version.isdigit() and len(version) < 10:
+        changes = ServerFields(**changes, version=int(version))
+    try:
+        crud.update_server(g.session, g.principal, card.server_id, changes)
+    except Conflict as error:
+        g.session.rollback()
+        return _page(
+            grid.get_card(g.session, g.principal, server_id),
+            ask=True,
+            errors={"": [error.message]},
+            status=409,
+        )
+    flash(
+        f"{len(choice.ticked)} of {len(choice.offered)} tools are enabled for user access.",
+        "success",
+    )
+    return see_other(url_for("server_tools.index", server_id=card.server_id, now=1, view=_view()))
+
+
+def _page(
+    card: ServerCard,
+    *,
+    ask: bool,
+    choice: ToolChoice | None = None,
+    status: int = 200,
+    **context: Any,
+) -> Response:
+    found = None
+    fault = None
+    if ask:
+        look = calls.inspect_tools if Action.SERVER_INSPECT in card.actions else calls.list_tools
+        try:
+            found = look(g.session, g.principal, card.server_id)
+        except UpstreamFailure as error:
+            fault = error.message
+        else:
+            _compare(card, found)
+        card = grid.get_card(
+            g.session, g.principal, card.server_id
+        )  # asking may have ended a connection
+    return page(
+        "server_tools/index.html",
+        fragment="tools",
+        status=status,
+        nav="servers",
+        server=card,
+        tools=found,
+        fault=fault,
+        groups=_groups(found or ()),
+        view=_view(),
+        choice=choice,
+        changeable=Action.SERVER_UPDATE in card.actions,
+        later=_later(card) if found and Action.SERVER_UPDATE in card.actions else False,
+        **context,
+    )
+
+
+def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
+    """Take down what an Admin sees here for the first time, in a transaction of its own, and only
+    then write."""
+    if Action.SERVER_ACCEPT not in card.actions:
+        return
+    wires = [tool.wire for tool in found]
+    if not tool_changes.is_news(g.session, g.principal, card.server_id, wires):
+        return
+    g.session.rollback()
+    with database().session(writes=True) as own:
+        tool_changes.note(own, g.principal, card.server_id, card.version, wires)
+        own.commit()
+
+
+def _groups(found: tuple[ToolView, ...]) -> list[tuple[str, list[tuple[int, ToolView]]]]:
+    """The tools with their places in the form: as they come, or by what they do. Groups without any
+    are left out."""
+    numbered = list(enumerate(found))
+    if _view() != "grouped":
+        return [("", numbered)]
+    grouped = [(name, [(i, tool) for i, tool in numbered if tool.group == name]) for name in GROUPS]
+    return [(name, members) for name, members in grouped if members]
+
+
+def _later(card: ServerCard) -> bool:
+    """Whether tools that the server adds later are open by themselves."""
+    view = inspection.get_masked(g.session, g.principal, card.server_id)
+    return (
+        not view.allowed_tools and (view.mcp_info or {}).get("tool_allowlist_enforced") is not True
+    )
+
+
+def _view() -> str:
+    return "grouped" if request.values.get("view") == "grouped" else "flat"
