@@ -223,7 +223,7 @@ def test_people_are_added_by_command_once(host: Host) -> None:
         (added.stdout.strip(), "internal_user")
     ]
     assert again.returncode == 1
-    assert again.stderr == "Error: Somebody has this e-mail already.\n"
+    assert again.stderr == "Error: This email is already in use.\n"
 
 
 def test_a_password_for_nobody_is_refused_with_a_word(host: Host) -> None:

@@ -368,9 +368,7 @@ def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -
         "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes"
         " on as it" in first
     )
-    assert (
-        "keep_credentials: true lets them go along, keep_credentials: false forgets them" in first
-    )
+    assert "keep_credentials: true to the entry to send them to the new host" in first
     assert "mcp_servers.broken was refused" in second
     assert "carrier-pigeon" in second
     start(conf={**moved, "keep_credentials": False})

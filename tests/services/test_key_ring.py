@@ -332,7 +332,7 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
         f"cannot be read: user_variables u000{n} / id-many / V" for n in range(3)
     ]
     assert "k0 is not in the ring" in lines[0]
-    assert "bytes are broken" in lines[1]
+    assert "data is corrupt" in lines[1]
     assert "moved" in lines[2]
     assert "SECRET" not in ended.output
     with both.session() as session:
