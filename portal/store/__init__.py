@@ -1,4 +1,4 @@
-"""Rows and secrets; knows no rule."""
+"""Database rows and the vault; contains no business rules."""
 
 from portal.store import models, oauth_tables  # one metadata: whoever opens a table knows them all
 

@@ -113,6 +113,7 @@ def _card(
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
     logo = (row.mcp_info or {}).get("logo_url")
     is_openapi = row.has_spec and row.transport != "stdio"
+    byok = "connected" if has_key else "connect"
     is_flow_unset = (
         auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream
     )
@@ -133,7 +134,7 @@ def _card(
         access_groups=groups,
         health=view_health(principal, row),
         missing=missing if usable or principal.view_all else (),
-        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
+        byok=byok if row.is_byok and usable else "",
         sign_in=sign_in if usable else "",
         flow_unset=inspects and is_flow_unset,
         approval_status=row.approval_status,

@@ -92,9 +92,10 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
     """Check the rules for a whole definition, on the row as it would be after `fields`."""
     runtime = runtime_of(session)
     transport = fields.get("transport") if "transport" in fields else row.transport
+    stored_url = row.address if has_part(row, "url") else None
     check_definition(
         transport=Transport(transport or Transport.SSE),
-        url=fields["url"] if "url" in fields else row.address if has_part(row, "url") else None,
+        url=fields.get("url", stored_url),
         spec_path=fields.get("spec_path", row.address if row.has_spec else None),
         command=fields.get("command", row.command),
         has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),

@@ -303,7 +303,8 @@ def _note(
             session.delete(row)
             continue
         differs = entry is not None and what != "same"
-        row.state = what if what == "same" else _state(subject, entry.name if entry else key, what)
+        name = entry.name if entry else key
+        row.state = what if what == "same" else _state(subject, name, what)
         row.seen_hash, row.seen = (entry.sha256, entry.kept) if entry and differs else (None, None)
         row.seen_at = now()
     if told:
