@@ -15,7 +15,7 @@ class Visibility(StrEnum):
 
 
 class Show(StrEnum):
-    """How a field is shown to those who may see it."""
+    """How a field is shown to viewers who may see it."""
 
     VERBATIM = "verbatim"
     ORIGIN = "origin"  # of a URL: scheme, host and port

@@ -95,7 +95,7 @@ class FileJournal:
             return Contents(fault=f"{self.path.name} cannot be read ({type(error).__name__})")
 
     def begin(self, journal_id: str, entries: Sequence[Entry]) -> None:
-        """Rewrite the journal in one step, under the newest key; keep an invalid one beside it."""
+        """Rewrite the journal in one step, under the newest key, and keep an invalid one."""
         with self._lock:
             if self.exists() and self.read().fault:
                 os.replace(self.path, _free(self.path))

@@ -262,7 +262,7 @@ def _time(text: object) -> datetime | None:
 
 _WORK: Mapping[str, tuple[str, Callable[[Session, str, list[Any], _State], int]]] = {
     "api_keys": ("API keys", _key),
-    "users": ("people", _person),
+    "users": ("users", _person),
     "teams": ("teams", _team),
     "team_members": ("memberships", _member),
     "grants": ("grants", _grant),
@@ -273,6 +273,6 @@ _WORK: Mapping[str, tuple[str, Callable[[Session, str, list[Any], _State], int]]
     "servers": ("servers", _server),
     "consents": ("allowed apps", _gone),
     "mcp_clients": ("registered clients", _gone),
-    "user_credentials": ("people's own keys and connections", _gone),
-    "user_variables": ("people's own values", _gone),
+    "user_credentials": ("users' own keys and connections", _gone),
+    "user_variables": ("users' own values", _gone),
 }
