@@ -1,1 +1,1 @@
-"""Measurements, as ratios within one run: `python -m bench`."""
+"""Benchmarks, reported as ratios within one run: `python -m bench`."""

@@ -5,10 +5,9 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    """Run one bench; not 0 where something is grossly wrong."""
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
-    )  # so that what was started is ended, too
+    """Run one benchmark; returns nonzero if something is grossly wrong."""
+    # Exit normally, so that the started processes are stopped as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     match arguments:
         case []:
             from bench.speed import main as run

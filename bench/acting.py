@@ -1,5 +1,4 @@
-"""What people and programs do during `make bench-load`, each as an actor with a connection and a
-clock of its own."""
+"""Actors of `make bench-load`: users and programs, each with its own connection and clock."""
 
 import asyncio
 import json
@@ -16,7 +15,7 @@ from bench.seeding import server_name
 from bench.wire import Connection, Request, ask_once
 from portal.services.servers.grid import PAGE_SIZE
 
-# The share of each action in a hundred, of people in a browser and of programs with a key.
+# The percentage of each action, for users in a browser and for programs with a key.
 PEOPLE_DO = {
     "grid, first page": 22,
     "grid, another page": 13,
@@ -35,7 +34,7 @@ _HX = {"HX-Request": "true"}
 
 @dataclass
 class Tally:
-    """What happened: milliseconds of each action since it was due, and what went wrong."""
+    """The results: milliseconds from when each action was due, and errors."""
 
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: list[str] = field(default_factory=list)
@@ -48,20 +47,21 @@ class Tally:
 
 
 class Actor:
-    """Somebody who acts at random moments, `rate` times a second on average, whether or not the
-    portal keeps up."""
+    """Acts at random times, `rate` times a second on average, even if the portal is slower."""
 
     actions: dict[str, int]
     headers: dict[str, str]
 
     def __init__(self, member: Member, port: int, echo: str) -> None:
         self.member, self.echo = member, echo
-        self.chance = random.Random(member.number)  # the same at every run
+        self.chance = random.Random(member.number)  # the same in every run
         self.connection = Connection(port)
 
     async def act(self, rate: float, end: float, tally: Tally) -> None:
-        """Act until `end` (monotonic seconds). An action that is due while the last one runs waits,
-        and that counts."""
+        """Act until `end` (monotonic seconds).
+
+        An action that is due while another runs has to wait, and its time includes the wait.
+        """
         names = list(self.actions)
         weights = list(self.actions.values())
         due = time.monotonic() + self.chance.expovariate(rate)
@@ -83,23 +83,23 @@ class Actor:
             return
         if answer.status != expect:
             tally.errors.append(
-                f"{name}: {request.method} {request.path[:80]} answered {answer.status}"
+                f"{name}: {request.method} {request.path[:80]} returned {answer.status}"
             )
         tally.times[name].append((time.monotonic() - due) * 1000)
 
     def request(self, name: str, choice: int) -> tuple[Request, int]:
-        """The request of an action, and the status it is answered with."""
+        """Return the request of an action, and the expected status."""
         raise NotImplementedError
 
 
 class Person(Actor):
-    """Somebody in a browser, signed in with a password, behind an address of their own."""
+    """A user in a browser, signed in with a password, with their own address."""
 
     actions = PEOPLE_DO
     csrf = ""
 
     async def sign_in(self) -> None:
-        """Fill in the form; from then on the session's cookie is sent."""
+        """Submit the sign-in form, and keep the session's cookie."""
         address = {
             "X-Forwarded-For": f"198.51.{self.member.number // 250}.{self.member.number % 250}"
         }
@@ -109,7 +109,7 @@ class Person(Actor):
             self.connection.port, Request.form("/login", address | {"Cookie": cookie}, **form)
         )
         assert answer.status == 303, (
-            f"{self.member.email} was not let in: {answer.status} {answer.text[-500:]}"
+            f"{self.member.email} could not sign in: {answer.status} {answer.text[-500:]}"
         )
         self.headers = address | {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
         page = await ask_once(self.connection.port, Request("/servers", self.headers))
@@ -170,7 +170,7 @@ class Program(Actor):
 
 
 async def act_all(actors: Sequence[Actor], rate: float, seconds: float) -> Tally:
-    """All actors at once, `rate` actions a second together, a fifth of them by programs."""
+    """Run all actors at once, `rate` actions a second in total, a fifth of them by programs."""
     tally = Tally()
     end = time.monotonic() + seconds
     programs = sum(isinstance(actor, Program) for actor in actors)

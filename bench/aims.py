@@ -1,4 +1,4 @@
-"""The figures of `make bench` as tables: each question, then each aim with what was reached."""
+"""The results of `make bench` as tables: every request, then every target."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,14 +18,13 @@ LIST = "JSON list of 1,000"
 STATUS = "status over 1,000"
 _GROWTH = 1.25
 _GROSS_GROWTH = 2.0
-# LiteLLM 1.90.0 on PostgreSQL, measured once on 2 cores and not again: requests a second, CPU
-# milliseconds.
+# LiteLLM 1.90.0 on PostgreSQL, measured once on 2 cores: requests a second, CPU milliseconds.
 _LITELLM = {LIST: (6.0, 163.0), STATUS: (8.0, 121.0)}
 
 
 @dataclass
 class Figures:
-    """All that a run found out."""
+    """All results of a run."""
 
     many: dict[str, Target] = field(default_factory=dict)
     few: dict[str, Target] = field(default_factory=dict)
@@ -38,11 +37,11 @@ class Figures:
     kept: Kept | None = None
 
     def share(self, name: str) -> float:
-        """The portal's rate as a share of bare Flask's, one request at a time."""
+        """Return the portal's rate as a share of bare Flask's, one request at a time."""
         return self.bare[name].p50 / self.many[name].p50
 
     def growth(self, name: str) -> tuple[float, float]:
-        """How many times the median and the bytes with few servers those with many are."""
+        """Return the ratios of median and bytes with many servers to those with few."""
         few = self.few[name]
         many = self.many[name]
         return many.p50 / few.p50, many.size / few.size
@@ -52,7 +51,7 @@ Row = tuple[str, str, str, bool | None]
 
 
 def report(figures: Figures) -> tuple[str, list[str]]:
-    """The text, and what is grossly wrong."""
+    """Return the text, and the gross faults."""
     faults = [
         f"{name} takes {figures.growth(name)[0]:.2f} times as long with 10,000 servers as with 100"
         for name in (GRID, FRAGMENT, PAGE)
@@ -63,22 +62,23 @@ def report(figures: Figures) -> tuple[str, list[str]]:
         faults.append(
             f"bench/bare.html is no longer the portal's card: {bytes_of_bare:.3f} times its bytes"
         )
-    same = "the same tags" if same_tags else "OTHER tags"
+    same = "the same tags" if same_tags else "DIFFERENT tags"
     about = (
         "`bare` is bench/bare.py under gunicorn: Flask, one Core query, one flat template (or"
-        f" orjson), the same rows. Its grid page has {bytes_of_bare:.2%} of the portal's bytes and"
-        f" {same}. Addresses are plain strings and what stands around the cards is constant text;"
-        " it asks for no session, no rights and no counters: a limit."
+        f" orjson), the same rows. Its grid page has {bytes_of_bare:.2%} of the portal's bytes"
+        f" and {same}. Its addresses are plain strings, and the text around the cards is"
+        " constant. It checks no session, no permissions and no counters, so it is an upper"
+        " limit for speed."
     )
     text = [
         fill(about, WIDTH),
         _times(figures),
         _pressed(figures),
-        "Aims:",
-        table(("Aim", "aimed at", "measured", ""), (_line(row) for row in _aims(figures))),
+        "Targets:",
+        table(("Target", "limit", "measured", ""), (_line(row) for row in _aims(figures))),
         (
-            "LiteLLM's figures were measured once on a machine with as many cores, and not measured"
-            " again here."
+            "LiteLLM's figures were measured once on a machine with the same number of cores, and"
+            " not again in this run."
         ),
     ]
     return "\n\n".join(text), faults
@@ -125,9 +125,10 @@ def _times(figures: Figures) -> str:
             )
         )
     return (
-        "One request at a time, targets in turns. CPU is of the server's processes for one request;"
-        " `of bare` is the portal's\nrate as a share of bare Flask's. What names 1,000 runs on"
-        " 1,000 servers, of which 300 ask for a value.\n\n" + table(head, rows)
+        "Requests run one at a time, and the targets take turns. CPU is the CPU time of the"
+        " server's processes for one request.\n`of bare` is the portal's rate as a share of bare"
+        " Flask's rate. Rows that name 1,000 use 1,000 servers, 300 of which\nrequire a value.\n\n"
+        + table(head, rows)
     )
 
 
@@ -146,14 +147,16 @@ def _pressed(figures: Figures) -> str:
             rows.append(
                 (name, f"{target.rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{p99 / p50:.1f}", *shown)
             )
-    return "Eight at a time:\n\n" + table(
+    return "Eight requests at a time:\n\n" + table(
         ("", "requests/s", "p50", "p99", "p99/p50", "bare requests/s", "of bare"), rows
     )
 
 
 def _line(row: Row) -> tuple[str, str, str, str]:
     aim, aimed, measured, met = row
-    return aim, aimed, measured, "not measured" if met is None else "met" if met else "**missed**"
+    if met is None:
+        return aim, aimed, measured, "not measured"
+    return aim, aimed, measured, "met" if met else "**missed**"
 
 
 def _at_most(aim: str, value: float, limit: float, shown: str = "{:.2f}") -> Row:
@@ -182,7 +185,7 @@ def _aims(figures: Figures) -> Iterator[Row]:
         "5 status over 1,000 against the bare query, p50", 1 / figures.share(STATUS), 2.0
     )
     yield _at_most(
-        "5 its statements, those that know the caller too", figures.statements[STATUS], 3, "{:.0f}"
+        "5 its statements, including those for the caller", figures.statements[STATUS], 3, "{:.0f}"
     )
     for name in (GRID, COLD, FRAGMENT, PAGE):
         yield _at_most(
@@ -227,7 +230,7 @@ def _against_litellm(figures: Figures) -> Iterator[Row]:
             yield _at_most(f"3 its CPU ms (LiteLLM: {cpu:.0f})", target.cpu, cpu / 12, "{:.1f}")
     unchanged = figures.many.get(f"{LIST}, unchanged (304)")
     if unchanged is None:
-        yield f"3 {LIST}, unchanged (304), requests/s", "≥ 600", "its answer has no ETag", False
+        yield f"3 {LIST}, unchanged (304), requests/s", "≥ 600", "its response has no ETag", False
     else:
         yield _at_least(f"3 {LIST}, unchanged (304), requests/s", 1000 / unchanged.p50, 600)
 
@@ -240,7 +243,9 @@ def _starts(figures: Figures) -> Iterator[Row]:
     held = sum(ours.serving) / len(ours.serving)
     bare_held = sum(bare.serving) / len(bare.serving)
     yield _at_most(
-        f"9 memory that serves ({held:.0f} MB against {bare_held:.0f} MB)", held / bare_held, 1.5
+        f"9 memory of the serving processes ({held:.0f} MB against {bare_held:.0f} MB)",
+        held / bare_held,
+        1.5,
     )
     everything = sum(ours.everything) / len(ours.everything)
     yield _at_most(

@@ -1,11 +1,12 @@
-"""The baseline: the least Flask application that answers the same bytes. One Core query, one flat
-template, nobody asked, no session, no macro; addresses are plain strings, and all that stands
-around the cards is constant text.
+"""The baseline: a minimal Flask application with the same responses.
+
+It has one Core query, one flat template, no authentication, no session and no macros. Addresses are
+plain strings, and the text around the cards is constant.
 
     BARE_DATABASE=/path/to.db BARE_FRAMES=/path/to/folder gunicorn bench.bare:app
 
-Nothing of the portal is imported, so that its start and its memory are bare Flask's. The folder
-holds `page.html` and `fragment.html` as `bench.frames` made them.
+It imports nothing of the portal, so that its startup and memory are those of bare Flask. The folder
+contains `page.html` and `fragment.html` from `bench.frames`.
 """
 
 import json
@@ -23,7 +24,7 @@ from sqlalchemy import create_engine, text
 PAGE_SIZE = 48
 _HERE = Path(__file__).parent
 _LABELS = {"none": "No authentication", "bearer_token": "Bearer token"}
-# What the JSON list says of each server where the sample data says nothing.
+# The fields of the JSON list that the sample data leaves empty.
 _BLANK: dict[str, Any] = dict.fromkeys(
     "instructions spec_path credentials tool_name_to_display_name tool_name_to_description command"
     " authorization_url token_url registration_url oauth2_flow token_validation"
@@ -42,35 +43,44 @@ app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 engine = create_engine(f"sqlite:///{os.environ['BARE_DATABASE']}", pool_size=16)
 hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-_GROUPS = """(select group_concat(name, ', ') from (select g.name from access_group_servers m join access_groups g
-  on g.access_group_id = m.access_group_id where m.server_id = s.server_id order by g.name)) as access_groups"""
+_GROUPS = """(select group_concat(name, ', ') from (
+    select g.name from access_group_servers m
+    join access_groups g on g.access_group_id = m.access_group_id
+    where m.server_id = s.server_id order by g.name
+  )) as access_groups"""
 _SET = (
     "exists (select 1 from user_variables u where u.user_id = :me and u.server_id = v.server_id and"
     " u.name = v.name)"
 )
 _CARDS = text(
-    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
-  s.available_on_public_internet, s.health_status, s.health_checked_at, s.is_byok, {_GROUPS},
+    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type,
+  s.address, s.available_on_public_internet, s.health_status, s.health_checked_at, s.is_byok,
+  {_GROUPS},
   (select group_concat(v.name, ', ') from server_variables v
    where v.server_id = s.server_id and v.is_required and not {_SET}) as missing,
-  exists (select 1 from user_credentials c where c.user_id = :me and c.server_id = s.server_id and c.kind = 'byok')
-   as has_key
-  from servers s where s.approval_status = 'active' and (s.sort_key, s.server_id) > (:after, :after)
+  exists (select 1 from user_credentials c
+   where c.user_id = :me and c.server_id = s.server_id and c.kind = 'byok') as has_key
+  from servers s
+  where s.approval_status = 'active' and (s.sort_key, s.server_id) > (:after, :after)
   order by s.sort_key, s.server_id limit {PAGE_SIZE + 1}"""
 )
 _LIST = text(
-    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type, s.address,
-  s.allow_all_keys, s.available_on_public_internet, s.delegate_auth_to_upstream, s.oauth_passthrough, s.is_byok,
-  s.health_status, s.health_reason, s.health_checked_at, s.approval_status, s.created_at, s.updated_at, s.version,
-  s.is_public, {_GROUPS},
-  (select json_group_array(json_object('name', v.name, 'value', null, 'scope', v.scope, 'description', v.description))
-   from server_variables v where v.server_id = s.server_id) as variables
-  from servers s where s.approval_status = 'active' order by s.sort_key, s.server_id limit :limit"""
+    f"""select s.server_id, s.server_name, s.alias, s.description, s.transport, s.auth_type,
+  s.address, s.allow_all_keys, s.available_on_public_internet, s.delegate_auth_to_upstream,
+  s.oauth_passthrough, s.is_byok, s.health_status, s.health_reason, s.health_checked_at,
+  s.approval_status, s.created_at, s.updated_at, s.version, s.is_public, {_GROUPS},
+  (select json_group_array(json_object(
+    'name', v.name, 'value', null, 'scope', v.scope, 'description', v.description
+   )) from server_variables v where v.server_id = s.server_id) as variables
+  from servers s
+  where s.approval_status = 'active'
+  order by s.sort_key, s.server_id limit :limit"""
 )
 _STATUS = text(
     f"""select s.server_id, s.server_name, s.alias, v.name, v.description, {_SET} as is_set
   from server_variables v join servers s on s.server_id = v.server_id
-  where v.is_required and s.approval_status = 'active' order by s.sort_key, s.server_id, v.position"""
+  where v.is_required and s.approval_status = 'active'
+  order by s.sort_key, s.server_id, v.position"""
 )
 _SAVE = text("""insert into user_variables (user_id, server_id, name, sealed, updated_at)
   values (:me, :server_id, 'TOKEN', :sealed, :now)
@@ -81,20 +91,20 @@ ME = {"me": "bench-admin"}
 
 @app.template_filter()
 def ago(moment: str) -> str:
-    """A time of the sample data as the cards say it."""
+    """Format a time of the sample data as the cards do."""
     return f"{(datetime.now(UTC) - datetime.fromisoformat(moment).replace(tzinfo=UTC)).days} d ago"
 
 
 @app.template_filter()
 def when(moment: str) -> str:
-    """The same in full."""
+    """Format a time in full."""
     return datetime.fromisoformat(moment).strftime("%-d %b %Y, %H:%M UTC")
 
 
 @app.get("/")
 @app.get("/<any(page, fragment):piece>")
 def grid(piece: str = "page") -> str:
-    """A page of cards, or the piece of it that htmx asks for."""
+    """Return a page of cards, or the fragment that htmx requests."""
     with engine.connect() as connection:
         rows = connection.execute(
             _CARDS, ME | {"after": request.args.get("cursor", "").partition("~")[0]}
@@ -106,7 +116,7 @@ def grid(piece: str = "page") -> str:
 
 @app.get("/list")
 def servers() -> Response:
-    """Servers as JSON: `?limit=N`, or all."""
+    """Return servers as JSON: `?limit=N`, or all."""
     with engine.connect() as connection:
         rows = (
             connection.execute(_LIST, {"limit": request.args.get("limit", -1, int)})
@@ -141,7 +151,7 @@ def _server(row: Any) -> dict[str, Any]:
 
 @app.get("/status")
 def status() -> Response:
-    """What each server asks of one person: the bare query."""
+    """Return what each server needs from one user."""
     with engine.connect() as connection:
         rows = connection.execute(_STATUS, ME).all()
     return _json(
@@ -161,7 +171,7 @@ def status() -> Response:
 
 @app.post("/save/<server_id>")
 def save(server_id: str) -> Response:
-    """One value written, and what is written answered."""
+    """Store one value, and return the result."""
     sealed = json.dumps(request.get_json()).encode()
     with engine.begin() as connection:
         connection.execute(
@@ -173,7 +183,7 @@ def save(server_id: str) -> Response:
 
 @app.post("/login")
 def login() -> Any:
-    """A password compared with its hash, as slow as the portal's."""
+    """Check a password against its hash, as slowly as the portal."""
     with engine.connect() as connection:
         person = connection.execute(_PERSON, {"email": request.form["email"]}).one()
     hasher.verify(person.password_hash, request.form["password"])

@@ -1,8 +1,7 @@
-"""IBM ContextForge from PyPI, in an environment of its own, with the sample servers as its
-gateways, on SQLite.
+"""IBM ContextForge from PyPI, in its own environment, with the sample servers on SQLite.
 
-It is a peer to measure beside, and nothing of the portal depends on it: `make bench-peers` installs
-it on demand.
+It is a peer for comparison, and no part of the portal depends on it: `make bench-peers` installs it
+on demand.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ HOME = Path("var/peers/contextforge")
 _PYTHON = HOME / "bin" / "python"
 _ADMIN = "bench@example.com"
 _SECRET = "bench-jwt-secret-0123456789-abcdefghij-ABCDEFGHIJ"
-# A bench asks more often in a minute than it lets anybody.
+# The benchmark sends more requests per minute than it allows.
 _NO_LIMITS = {"RATE_LIMITING_ENABLED": "false", "VALIDATION_MAX_REQUESTS_PER_MINUTE": "1000000"}
 _COLUMNS = (
     "id",
@@ -41,8 +40,7 @@ _COLUMNS = (
 
 
 class ContextForge:
-    """An installation with a database in `folder`, filled with `servers` gateways like the sample
-    servers."""
+    """An installation with a database in `folder` and `servers` sample gateways."""
 
     def __init__(self, folder: Path, servers: int) -> None:
         if not _PYTHON.exists():
@@ -62,14 +60,14 @@ class ContextForge:
             TMPDIR=str(folder),
             **_NO_LIMITS,
         )
-        with self.running():  # makes its tables
+        with self.running():  # creates its tables
             pass
         self._fill(servers)
         self.token = self._make_token()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Running]:
-        """Serve with one worker, as its own command does; yields once it answers."""
+        """Run it with one worker, like its own command; yield once it responds."""
         port = free_port()
         argv = [
             (HOME / "bin" / "mcpgateway").absolute(),
@@ -86,7 +84,7 @@ class ContextForge:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those of its Admin."""
+        """The request headers of its Admin."""
         return {"Authorization": f"Bearer {self.token}", "Accept": "text/html,application/json"}
 
     def _make_token(self) -> str:
@@ -121,7 +119,7 @@ class ContextForge:
 
 
 def version() -> str:
-    """What is installed."""
+    """Return the installed version."""
     argv = [
         _PYTHON.absolute(),
         "-c",

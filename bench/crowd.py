@@ -1,5 +1,4 @@
-"""A company in a database: 10,000 servers, 2,000 people in 200 teams, 50,000 values that they
-stored."""
+"""A company in a database: 10,000 servers, 2,000 users in 200 teams, 50,000 stored values."""
 
 from dataclasses import dataclass
 
@@ -28,25 +27,25 @@ PEOPLE = 2_000
 TEAMS = 200
 VALUES = 50_000
 _ASKING = 3
-"""The servers of the first groups ask for a value; each team has one of these, and one of all."""
+"""The servers of the first groups require a value; each team has one of these groups."""
 _ADMIN_EVERY = 10
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of the people, by number."""
+    """One of the users, by number."""
 
     number: int
     password: str = PASSWORD
 
     @property
     def user_id(self) -> str:
-        """Their id."""
+        """The user's id."""
         return f"person-{self.number:04}"
 
     @property
     def email(self) -> str:
-        """The address they sign in with."""
+        """The email they sign in with."""
         return f"{self.user_id}@bench.example"
 
     @property
@@ -60,17 +59,16 @@ class Member:
         return self.number % TEAMS
 
     def server(self, choice: int) -> str:
-        """One of the servers of their team."""
+        """Return one of their team's servers."""
         return server_name(choice % (SERVERS // GROUPS) * GROUPS + self.team % GROUPS)
 
     def asking(self, choice: int) -> str:
-        """One of the servers of their team that ask for a value, `TOKEN`."""
+        """Return one of their team's servers that require the value `TOKEN`."""
         return server_name(choice % (SERVERS // GROUPS) * GROUPS + self.team % _ASKING)
 
 
 def fill(env: dict[str, str]) -> None:
-    """Make the tables and put the company into an empty database, which `env` names as the portal's
-    environment."""
+    """Create the tables and the company in the empty database of the environment `env`."""
     database = open_database(read_settings(env))
     schema.upgrade(database.engine)
     with (

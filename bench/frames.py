@@ -1,8 +1,7 @@
-"""What stands around the cards of a page, taken from the portal's own answer, for the bare
-application to render.
+"""The text around the cards of a page, from the portal's response, for the bare application.
 
-So the bare page follows every change of layout; only the card itself is written by hand
-(`bare.html`), and `compare` tells when it no longer is what the portal answers.
+The bare page thus follows every layout change; only the card itself is written by hand
+(`bare.html`), and `compare` detects when it differs from the portal's.
 """
 
 import re
@@ -13,8 +12,10 @@ _TAG = re.compile(r"<(/?[a-z0-9]+)")
 
 
 def write_frames(folder: Path, page: str, fragment: str) -> None:
-    """Make `page.html` and `fragment.html` in `folder`, as `bench.bare` reads them. Both are
-    answers for page one."""
+    """Write `page.html` and `fragment.html` to `folder` for `bench.bare`.
+
+    Both arguments are responses for the first page.
+    """
     card = (Path(__file__).parent / "bare.html").read_text()
     for name, html in (("page.html", page), ("fragment.html", fragment)):
         (folder / name).write_text(_frame(html, card))
@@ -35,6 +36,5 @@ def _frame(html: str, card: str) -> str:
 
 
 def compare(ours: str, bare: str) -> tuple[float, bool]:
-    """How many times as many bytes the bare answer has, and whether both have the same tags in the
-    same order."""
+    """Return the ratio of the bare response's bytes, and whether all tags are the same."""
     return len(bare.encode()) / len(ours.encode()), _TAG.findall(ours) == _TAG.findall(bare)

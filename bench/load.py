@@ -1,7 +1,7 @@
-"""`make bench-load`: a company's people and programs for five minutes, load and servers on the same
-cores.
+"""`make bench-load`: a company's users and programs for five minutes.
 
-PostgreSQL and Redis are those of TEST_PG_URL and TEST_REDIS_URL; BENCH_SECONDS says how long.
+The load generator and the servers share the cores. PostgreSQL and Redis are those of TEST_PG_URL
+and TEST_REDIS_URL; BENCH_SECONDS is the duration.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from bench.wire import Request, ask_once
 _PEOPLE = 200
 _PROGRAMS = 50
 _DATABASE = "portal_bench_load"
-# The ramp: each step as many seconds; the last rate before errors or a second of p99 is the most
-# that is borne.
+# The ramp: each step takes this many seconds. The last rate before errors or a p99 of a second is
+# the highest.
 _FIRST_RATE = 6.0
 _STEP = 1.4
 _STEPS = 10
@@ -51,17 +51,17 @@ class _Cluster:
     echo: str = ""
 
     def memory(self) -> float:
-        """Resident megabytes of all of their processes."""
+        """Return the resident megabytes of all their processes."""
         return sum(member.memory(everything=True) for member in (*self.portals, self.worker))
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """CPU time of the web processes, and of the worker."""
+        """Return the CPU time of the web processes, and of the worker."""
         return sum(portal.cpu_seconds() for portal in self.portals), self.worker.cpu_seconds()
 
 
 @dataclass
 class _Sampled:
-    """What the processes took while the load lasted."""
+    """The resources used during the load."""
 
     memory: list[float] = field(default_factory=list)
     web: float = 0.0
@@ -71,7 +71,7 @@ class _Sampled:
     seconds: float = 0.0
 
     def window(self, fifth: int) -> float:
-        """The mean memory of a fifth of the time; of five minutes a fifth is a minute."""
+        """Return the mean memory of a fifth of the time; for five minutes, of a minute."""
         size = max(1, len(self.memory) // 5)
         return statistics.fmean(
             self.memory[(fifth - 1) * size : fifth * size if fifth < 5 else None]
@@ -79,7 +79,7 @@ class _Sampled:
 
 
 def main() -> int:
-    """Fill, ramp, load, print and write; the number of gross faults."""
+    """Fill, ramp up, load, print and write; return the number of gross faults."""
     before = os.getloadavg()[0]
     seconds = float(os.environ.get("BENCH_SECONDS") or 300)
     with _database() as url, _cluster(url) as cluster:
@@ -99,7 +99,7 @@ async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
         for n in range(_PROGRAMS)
     ]
     await _warm_up(people)
-    print(f"{len(people)} people signed in, {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"{len(people)} users signed in, {time.monotonic() - begin:.0f} s", flush=True)
     most, steps = await _ramp([*people, *programs])
     rate = most * _SHARE_OF_MOST
     print(f"{seconds:.0f} s of {rate:.1f} actions a second", flush=True)
@@ -108,9 +108,9 @@ async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
     sampled = await sampling
     flat = sampled.window(5) / sampled.window(2)
     said = (
-        "PostgreSQL and Redis, two `portal serve` of two processes each and a `portal worker`,"
-        f" load and servers on the same cores. {SERVERS:,} servers, {PEOPLE:,} people, {TEAMS}"
-        f" teams, {VALUES:,} stored values."
+        "PostgreSQL and Redis, two `portal serve` with two processes each, and a `portal"
+        f" worker`. The load generator and the servers share the cores. {SERVERS:,} servers,"
+        f" {PEOPLE:,} people, {TEAMS} teams, {VALUES:,} stored values."
     )
     parts = (
         describe(before, said),
@@ -125,7 +125,7 @@ async def _run(cluster: _Cluster, seconds: float, before: float) -> int:
 
 
 async def _warm_up(people: list[Person]) -> None:
-    """Let each process meet an upstream once: what it loads for that it loads at the first need."""
+    """Let each process contact an upstream once, to load what that needs."""
     for first in range(0, 40, 4):
         some = people[first : first + 4]
         await asyncio.gather(
@@ -134,7 +134,7 @@ async def _warm_up(people: list[Person]) -> None:
 
 
 async def _ramp(actors: list[Actor]) -> tuple[float, str]:
-    """The highest rate that was borne, and how the steps went; where none was, the first."""
+    """Return the highest rate without errors, or the first one, and a summary of the steps."""
     borne = _FIRST_RATE
     steps = []
     for step in range(_STEPS):
@@ -169,18 +169,19 @@ async def _sample(cluster: _Cluster, seconds: float) -> _Sampled:
 
 
 def _busy_seconds() -> float:
-    """CPU time of the whole machine that was not idle."""
+    """Return the CPU time of the whole machine that was not idle."""
     spent = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
     return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def _about(seconds: float, rate: float, most: float, steps: str) -> str:
     return wrap(
-        f"{_PEOPLE} people who signed in with their password and {_PROGRAMS} API keys act at random"
-        f" moments, {rate:.1f} actions a second together, for {seconds:.0f} s, whether or not the"
-        " portal keeps up; times count from the moment that an action was due. The rate is"
-        f" {_SHARE_OF_MOST:.0%} of the most that a short ramp bore without an error and within"
-        f" {_PATIENCE_MS:.0f} ms of p99, which was {most:.1f} (actions a second: p99 ms; {steps}).",
+        f"{_PEOPLE} people who signed in with a password and {_PROGRAMS} API keys perform actions"
+        f" at random times, {rate:.1f} actions a second in total, for {seconds:.0f} s. The load"
+        " does not slow down if the portal does: times are measured from when an action was due."
+        f" The rate is {_SHARE_OF_MOST:.0%} of the highest rate that a short ramp reached without"
+        f" errors and with a p99 of up to {_PATIENCE_MS:.0f} ms. That rate was {most:.1f}"
+        f" (actions a second: p99 ms; {steps}).",
         WIDTH,
     )
 
@@ -204,7 +205,7 @@ def _actions(tally: Tally) -> str:
         f"\n- {times} × {error}" for error, times in Counter(tally.errors).most_common(8)
     )
     return (
-        f"{len(tally.all)} actions, {errors} errors (aim: 0):"
+        f"{len(tally.all)} actions, {errors} errors (target: 0):"
         f" {'met' if not errors else '**missed**'}{kinds}\n\n"
         + table(("Action", "times", "p50", "p99", "longest"), rows)
     )
@@ -216,16 +217,16 @@ def _costs(sampled: _Sampled, flat: float) -> str:
     spent = [
         ("web processes", sampled.web),
         ("worker", sampled.worker),
-        ("the load itself", sampled.load),
-        ("PostgreSQL, Redis and all else", rest),
+        ("the load generator", sampled.load),
+        ("PostgreSQL, Redis and everything else", rest),
         ("idle", cores - sampled.machine),
     ]
     first = sampled.window(1)
     last = sampled.window(5)
     return (
-        f"Memory of the portal's processes: {first:.0f} MB in the first fifth of the time,"
-        f" {sampled.window(2):.0f} in the second, {last:.0f} in the last:\n{flat:.3f} times the"
-        f" second (aim: at most {_AIM_MEMORY}):"
+        f"Memory of the portal's processes: {first:.0f} MB in the first fifth of the run,"
+        f" {sampled.window(2):.0f} MB in the second, {last:.0f} MB in the last,\nwhich is"
+        f" {flat:.3f} times the second (target: at most {_AIM_MEMORY}):"
         f" {'met' if flat <= _AIM_MEMORY else '**missed**'}.\n\n"
         + table(
             ("CPU time", "share of the cores"),
@@ -236,7 +237,7 @@ def _costs(sampled: _Sampled, flat: float) -> str:
 
 @contextmanager
 def _database() -> Iterator[str]:
-    """A database of our own, gone afterwards."""
+    """Create a database for the run, and drop it afterwards."""
     server = os.environ.get("TEST_PG_URL") or sys.exit(
         "TEST_PG_URL is not set: run make bench-load"
     )

@@ -1,5 +1,4 @@
-"""Targets that take turns, so that noise meets all alike: one after the other, or eight at a
-time."""
+"""Targets that take turns, so that noise affects all alike: one request at a time, or eight."""
 
 import asyncio
 import gc
@@ -12,14 +11,15 @@ from bench.running import Running
 from bench.wire import Answer, Connection, Request
 
 _TURN = 10
-"""Requests a target gets before the next has its turn; its server's CPU time is read before and
-after."""
+"""The number of requests per turn; the server's CPU time is read before and after."""
 
 
 @dataclass(eq=False)
 class Target:
-    """Something that is asked over and over; `make` tells the request with a number. Times are
-    milliseconds."""
+    """Something that is requested repeatedly; `make` builds the request from a number.
+
+    Times are in milliseconds.
+    """
 
     name: str
     server: Running
@@ -27,32 +27,31 @@ class Target:
     expect: tuple[int, ...] = (200,)
     times: list[float] = field(default_factory=list)
     pressed: list[float] = field(default_factory=list)
-    """Times with several at once."""
+    """Times with several requests at once."""
     rate: float = 0.0
     """Requests a second with several at once."""
     size: int = 0
     last: Answer | None = None
     cpu: float = 0.0
-    """CPU milliseconds of the server's processes for one request."""
+    """CPU milliseconds of the server's processes per request."""
     asked: int = 0
 
     @classmethod
     def get(
         cls, name: str, server: Running, path: str, headers: dict[str, str] | None = None
     ) -> "Target":
-        """The same address every time."""
+        """Return a target with the same address every time."""
         request = Request(path, headers or {})
         return cls(name, server, lambda _: request)
 
     async def ask(self, connection: Connection) -> float:
-        """One request; the milliseconds it took. Ends the run for an answer that was not
-        expected."""
+        """Send one request, and return its milliseconds. Exits for an unexpected status."""
         request = self.make(self.asked)
         self.asked += 1
         self.last, taken = await connection.ask(request)
         if self.last.status not in self.expect:
             raise SystemExit(
-                f"{self.name}: {request.method} {request.path} answered {self.last.status}:"
+                f"{self.name}: {request.method} {request.path} returned {self.last.status}:"
                 f" {self.last.body[:300]!r}"
             )
         self.size = len(self.last.body)
@@ -65,32 +64,29 @@ class Target:
 
     @property
     def p99(self) -> float:
-        """All but one in a hundred were faster."""
+        """The 99th percentile, one request at a time."""
         return percentile(self.times, 99)
 
 
 def percentile(times: Sequence[float], percent: int) -> float:
-    """The time that `percent` in a hundred do not exceed."""
-    return (
-        statistics.quantiles(times, n=100, method="inclusive")[percent - 1]
-        if len(times) > 1
-        else sum(times)
-    )
+    """Return the percentile `percent` of the times."""
+    if len(times) < 2:
+        return sum(times)
+    return statistics.quantiles(times, n=100, method="inclusive")[percent - 1]
 
 
 def measure(targets: Sequence[Target], requests: int, *, warm_up: int = 5) -> None:
-    """Ask each target `requests` times, one at a time, in turns, forwards and backwards
-    alternately."""
+    """Send `requests` requests to each target, one at a time, in turns of alternating order."""
     asyncio.run(_quietly(_measure(targets, requests, warm_up)))
 
 
 def press(targets: Sequence[Target], *, at_once: int, seconds: float, rounds: int = 2) -> None:
-    """Ask each target from `at_once` connections without a pause, `seconds` a round, in turns."""
+    """Send requests to each target from `at_once` connections, `seconds` per round, in turns."""
     asyncio.run(_quietly(_press(targets, at_once, seconds, rounds)))
 
 
 async def _quietly(work: Awaitable[None]) -> None:
-    """Do the work without a collector that pauses it."""
+    """Run the work without garbage collection."""
     gc.collect()
     gc.disable()
     try:
@@ -128,7 +124,7 @@ async def _press(targets: Sequence[Target], at_once: int, seconds: float, rounds
 
 async def _keep_asking(target: Target, end: float) -> None:
     connection = Connection(target.server.port)
-    target.pressed.append(await target.ask(connection))  # one at least, however slow
+    target.pressed.append(await target.ask(connection))  # at least one
     while time.monotonic() < end:
         target.pressed.append(await target.ask(connection))
     connection.close()

@@ -1,5 +1,4 @@
-"""`make bench-peers`: the portal beside IBM ContextForge, with the same number of rows, in
-turns."""
+"""`make bench-peers`: the portal and IBM ContextForge, with the same number of rows, in turns."""
 
 import os
 import statistics
@@ -25,24 +24,29 @@ _AT_ONCE = 4
 _SECONDS = 3.0
 _STARTS = 3
 _FIRST_CARD = 8.0
-"""How many times as fast as ContextForge's first row the first card is aimed to be."""
+"""The target ratio of ContextForge's time to the first row and the time to the first card."""
 _ROW = "#gateways-table tbody tr"
-# What is compared, and how many times ContextForge's rate is aimed at.
+# The comparisons, and the target ratio to ContextForge's rate.
 _PAIRS = (
     ("JSON page of 50", "/v1/mcp/server?limit=50", "/gateways?limit=50", 6.0),
     ("JSON list of 1,000", "/v1/mcp/server", "/gateways?limit=0", None),
     (
-        "HTML piece of 50 (ours: of 48)",
+        "HTML fragment of 50 (portal: 48)",
         "/servers",
         "/admin/gateways/partial?page=1&per_page=50",
         None,
     ),
-    ("grid page against that piece", "/servers", "/admin/gateways/partial?page=1&per_page=50", 8.0),
+    (
+        "grid page against that fragment",
+        "/servers",
+        "/admin/gateways/partial?page=1&per_page=50",
+        8.0,
+    ),
 )
 
 
 def main() -> int:
-    """Measure, print and write; 0, since whatever is not answered as expected ends it."""
+    """Measure, print and write. Returns 0; an unexpected response ends the run."""
     begin = time.monotonic()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="portal-bench-") as name:
@@ -81,9 +85,9 @@ def main() -> int:
             _STARTS,
         )
     said = (
-        f"ContextForge {contextforge.version()} with its admin UI, SQLite, {SERVERS:,} servers (its"
-        f" gateways) each, a web process each, took {time.monotonic() - begin:.0f} s without the"
-        " installation."
+        f"ContextForge {contextforge.version()} with its admin UI. Both use SQLite, {SERVERS:,}"
+        " servers (ContextForge calls them gateways) and one web process."
+        f" {time.monotonic() - begin:.0f} s in total, without the installation."
     )
     write(
         "make bench-peers",
@@ -95,7 +99,7 @@ def main() -> int:
 def _ours(what: str) -> dict[str, str]:
     if what.startswith("JSON"):
         return api_of(ADMIN)
-    return page_of(ADMIN) | (FRAGMENT if "piece of" in what else {})
+    return page_of(ADMIN) | (FRAGMENT if "fragment of" in what else {})
 
 
 def _visits(
@@ -136,17 +140,21 @@ def _times(pairs: list[tuple[Target, Target, float | None]]) -> str:
     head = (
         "",
         "p50 / p99",
-        *"theirs CPU theirs KB theirs".split(),
+        *"ContextForge CPU ContextForge KB ContextForge".split(),
         "times as fast",
         "by CPU",
         "four at once",
         "aim",
     )
-    return "Ours first. One request at a time, in turns:\n\n" + table(head, rows)
+    return "The portal's figures come first. Requests run one at a time, in turns:\n\n" + table(
+        head, rows
+    )
 
 
 def _verdict(times: float, aim: float | None) -> str:
-    return "" if aim is None else f"≥ {aim:.0f}: {'met' if times >= aim else '**missed**'}"
+    if aim is None:
+        return ""
+    return f"≥ {aim:.0f}: {'met' if times >= aim else '**missed**'}"
 
 
 def _rest(visits: dict[str, Visit], starts: dict[str, Started]) -> str:
@@ -174,7 +182,7 @@ def _rest(visits: dict[str, Visit], starts: dict[str, Started]) -> str:
     ]
     return "\n\n".join(
         (
-            "First visit in Chromium, nothing cached:",
+            "First visit in Chromium, with an empty cache:",
             table(
                 (
                     "",
@@ -186,8 +194,11 @@ def _rest(visits: dict[str, Visit], starts: dict[str, Started]) -> str:
                 ),
                 visited,
             ),
-            "From the command to the first page, and memory after a hundred:",
-            table(("", "seconds", "MB that serve", "MB with the background worker"), started),
+            "Time from the command to the first page, and memory after 100 requests:",
+            table(
+                ("", "seconds", "MB of the serving processes", "MB with the background worker"),
+                started,
+            ),
             f"ContextForge takes {other.start / ours.start:.1f} times as long to start.",
         )
     )

@@ -29,8 +29,7 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class Kept:
-    """The grid's requests a second without and with the checks, and how many servers were checked a
-    second."""
+    """The grid's requests a second without and with the checks, and the checks a second."""
 
     alone: float
     beside: float
@@ -38,13 +37,15 @@ class Kept:
 
     @property
     def share(self) -> float:
-        """How much of its rate the grid kept."""
+        """The share of its rate that the grid kept."""
         return self.beside / self.alone
 
 
 def measure_beside_checks(folder: Path) -> Kept:
-    """The rate before, during and after. The worker is the one that `portal serve` has beside it on
-    SQLite; meanwhile it never runs out of servers to check."""
+    """Measure the rate before, during and after checks.
+
+    The worker is the one that `portal serve` runs on SQLite, and always has servers to check.
+    """
     seeded = seed(folder, DEAD, PAGE_SIZE)
     engine = create_engine(seeded.environment["PORTAL_DATABASE_URL"], connect_args={"timeout": 30})
     with engine.begin() as connection:
@@ -67,8 +68,7 @@ def measure_beside_checks(folder: Path) -> Kept:
 
 @contextlib.contextmanager
 def _all_due(engine: Engine) -> Iterator[Callable[[], float]]:
-    """Let all servers be due all the time; what is yielded tells how many were checked a second so
-    far."""
+    """Make all servers due all the time; yield a function that returns checks per second."""
     stopped = threading.Event()
 
     def due(at: datetime) -> None:
@@ -90,7 +90,7 @@ def _all_due(engine: Engine) -> Iterator[Callable[[], float]]:
     keeper = threading.Thread(target=keep)
     keeper.start()
     begin = time.monotonic()
-    while not checks():  # the worker looks every two seconds
+    while not checks():  # the worker checks every two seconds
         time.sleep(0.05)
         if time.monotonic() - begin > _PATIENCE:
             raise SystemExit("the worker checked nothing")

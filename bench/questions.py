@@ -1,4 +1,4 @@
-"""What `make bench` asks: of the portal with few and with many servers, and of bare Flask."""
+"""The requests of `make bench`: to the portal with few and many servers, and to bare Flask."""
 
 import asyncio
 import json
@@ -17,17 +17,17 @@ _COLD_PAGES = 200
 
 
 def page_of(user_id: str) -> dict[str, str]:
-    """The headers of a person's browser."""
+    """Return the headers of a user's browser."""
     return {"Cookie": f"portal={Seeded.cookie(user_id)}"}
 
 
 def api_of(user_id: str) -> dict[str, str]:
-    """The headers of a person's program."""
+    """Return the headers of a user's program."""
     return {"Authorization": f"Bearer {Seeded.key(user_id)}"}
 
 
 def pages(server: Running, seeded: Seeded) -> dict[str, Target]:
-    """The questions that are asked at both sizes."""
+    """Return the targets that are measured with both sizes."""
     asked: dict[str, tuple[str, Mapping[str, str]]] = {
         "grid": ("/servers", page_of(ADMIN)),
         "grid, Member with 60 %": ("/servers", page_of(MEMBER)),
@@ -48,7 +48,7 @@ def pages(server: Running, seeded: Seeded) -> dict[str, Target]:
 
 
 def cold(server: Running, path: str, headers: Mapping[str, str]) -> Target:
-    """Another page of the grid every time, so that nothing that was rendered before helps."""
+    """Return a target for another page of the grid every time, so that no cache helps."""
 
     def make(number: int) -> Request:
         last = f"server_{number % _COLD_PAGES * PAGE_SIZE + PAGE_SIZE - 1:05}"
@@ -58,8 +58,7 @@ def cold(server: Running, path: str, headers: Mapping[str, str]) -> Target:
 
 
 def unchanged(target: Target) -> Target | None:
-    """The question of `target` by somebody who has the answer; None where the answer has no
-    ETag."""
+    """Return `target` for a client with a current copy; None if the response has no ETag."""
     request = target.make(0)
     etag = asyncio.run(ask_once(target.server.port, request)).headers.get("etag")
     if not etag:
@@ -69,8 +68,10 @@ def unchanged(target: Target) -> Target | None:
 
 
 def sign_in(server: Running) -> Target:
-    """A password sign-in, each time by another person from another address; the forms are fetched
-    beforehand."""
+    """Return a target for password sign-in, each time by another user from another address.
+
+    The forms are fetched in advance.
+    """
     forms = asyncio.run(_forms(server.port))
 
     def make(number: int) -> Request:
@@ -87,7 +88,7 @@ async def _forms(port: int) -> list[tuple[str, str]]:
 
 
 async def sign_in_form(port: int) -> tuple[str, str]:
-    """The cookie and the CSRF token of a stranger's sign-in form."""
+    """Return the cookie and the CSRF token of a sign-in form."""
     answer = await ask_once(port, Request("/login"))
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.text)
     assert token is not None, answer.text
@@ -96,7 +97,7 @@ async def sign_in_form(port: int) -> tuple[str, str]:
 
 def _save(headers: Mapping[str, str], path: str) -> Make:
     def make(number: int) -> Request:
-        # those that ask for a value end in 0, 1 or 2
+        # The numbers of servers that require a value end in 0, 1 or 2.
         server_id = f"server_{number % 9 * 10 + number % 3:05}"
         return Request.json(
             path.format(server_id), headers, json.dumps({"values": {"TOKEN": f"value {number}"}})
@@ -106,7 +107,7 @@ def _save(headers: Mapping[str, str], path: str) -> Make:
 
 
 def bare(many: Running, thousand: Running) -> dict[str, Target]:
-    """The questions of bare Flask, under the names of the portal's."""
+    """Return the targets of bare Flask, by the names of the portal's."""
 
     def signs_in(number: int) -> Request:
         return Request.form("/login", {}, email=Seeded.email(number % SIGN_INS), password=PASSWORD)
@@ -124,7 +125,7 @@ def bare(many: Running, thousand: Running) -> dict[str, Target]:
 
 
 def long_answers(thousand: Running) -> dict[str, Target]:
-    """What answers as much as there is, on a thousand servers."""
+    """Return the targets with the longest responses, with a thousand servers."""
     everything = Target.get("JSON list of 1,000", thousand, "/v1/mcp/server", api_of(ADMIN))
     status = Target.get(
         "status over 1,000", thousand, "/v1/mcp/user-env-vars/status", api_of(ADMIN)

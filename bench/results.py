@@ -11,32 +11,33 @@ from textwrap import fill
 
 WIDTH = 118
 RESULTS = Path(__file__).parent / "RESULTS.md"
-_HEAD = (
-    "# The bench\n\nEach section stands under the command that wrote it, and only that command"
-    " writes it anew. Trust the ratios within a\nsection, not the figures: they are of one machine"
-    " on one day. Times are milliseconds unless something else is said.\nWhere an aim is missed,"
-    " [TRIED.md](TRIED.md) says what was tried.\n"
-)
+_HEAD = """\
+# Benchmark results
+
+Each section is named after the command that writes it. Compare the ratios within a section, not the
+absolute figures, which depend on the machine and the day. Times are in milliseconds unless stated
+otherwise. For missed targets, [TRIED.md](TRIED.md) lists what was tried.
+"""
 
 
 def describe(load: float, more: str) -> str:
-    """When, where and how busy the machine was before; `load` is its load average then."""
+    """Describe when, where and under which load average the run began."""
     cores = len(os.sched_getaffinity(0))
     return fill(
-        f"{datetime.now(UTC):%Y-%m-%d}: {cores} cores, Python {platform.python_version()}, "
-        f"load average {load:.1f} before it began. {more}",
+        f"{datetime.now(UTC):%Y-%m-%d}: {cores} cores, Python {platform.python_version()}, load"
+        f" average {load:.1f} before the run. {more}",
         WIDTH,
     )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, the first column to the left, the others to the right."""
+    """Return a Markdown table, with the first column left-aligned and the others right-aligned."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def write(command: str, text: str) -> None:
-    """Print a section, and put it in the place of the one that `command` wrote before."""
+    """Print a section, and replace the section that `command` wrote before."""
     print(f"\n{text}", flush=True)
     old = RESULTS.read_text() if RESULTS.exists() else ""
     sections = dict(

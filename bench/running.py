@@ -1,4 +1,4 @@
-"""Processes on free loopback ports, ended by their id, and what they and their children cost."""
+"""Processes on free loopback ports, stopped by their id, and the resources they use."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# The flags of `portal serve`, for an application that it cannot serve.
+# The options of `portal serve`, for an application that it cannot serve.
 _GUNICORN = (
     "--workers",
     "1",
@@ -34,19 +34,18 @@ _IDLE = 0.05
 
 @dataclass
 class Running:
-    """A server and its process tree. `apart` marks the command lines of children that do not
-    serve."""
+    """A server and its process tree; `apart` marks command lines of children that do not serve."""
 
     port: int
     pid: int
     apart: str | None = "portal.cli worker"
 
     def cpu_seconds(self) -> float:
-        """The CPU time, to the nanosecond, of the processes that serve."""
+        """Return the CPU time of the serving processes, in seconds."""
         return sum(_cpu(pid) for pid in self._serving())
 
     def settle(self) -> None:
-        """Wait until it is done with what it does after its start, a minute at most."""
+        """Wait until it is idle after its start, for at most a minute."""
         for _ in range(60):
             before = self.cpu_seconds()
             time.sleep(1)
@@ -54,8 +53,10 @@ class Running:
                 return
 
     def memory(self, *, everything: bool = False) -> float:
-        """Resident megabytes of the processes that serve, or of all; what they share counts for
-        each of them."""
+        """Return the resident megabytes of the serving processes, or of all.
+
+        Shared memory counts for each process.
+        """
         return sum(_resident(pid) for pid in (tree(self.pid) if everything else self._serving()))
 
     def _serving(self) -> list[int]:
@@ -65,7 +66,7 @@ class Running:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     found = [pid]
     for parent in found:
         with contextlib.suppress(OSError):
@@ -100,14 +101,14 @@ def _resident(pid: int) -> float:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without what configures a portal, and `more`."""
+    """Return this process's environment without settings of a portal, and with `more`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -120,8 +121,7 @@ def environment(**more: str) -> dict[str, str]:
 def process(
     argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path = ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command in a group of its own while the context lasts; what it says is shown only if it
-    fails."""
+    """Run a command in its own group within the context; show its output only if it fails."""
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             list(map(str, argv)),
@@ -157,7 +157,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 def serving(
     argv: Sequence[str | Path], env: Mapping[str, str], port: int, cwd: Path = ROOT
 ) -> Iterator[Running]:
-    """Run a server until the context ends; yields it once it accepts connections on `port`."""
+    """Run a server within the context; yield it once it accepts connections on `port`."""
     with process(argv, env, cwd) as child:
         end = time.monotonic() + _START_SECONDS
         while not _accepts(port):
@@ -171,8 +171,7 @@ def serving(
 
 @contextlib.contextmanager
 def portal(env: Mapping[str, str], *, workers: int = 1, watched: bool = False) -> Iterator[Running]:
-    """`portal serve` as an operator runs it; `watched` counts its SQL and the pauses of its
-    collector."""
+    """Run `portal serve` as an operator does; `watched` counts SQL and collector pauses."""
     port = free_port()
     module = "bench.watched" if watched else "portal.cli"
     argv = [sys.executable, "-m", module, "serve", "--port", str(port), "--workers", str(workers)]
@@ -186,7 +185,7 @@ def portal(env: Mapping[str, str], *, workers: int = 1, watched: bool = False) -
 
 @contextlib.contextmanager
 def bare(env: Mapping[str, str]) -> Iterator[Running]:
-    """`bench.bare` under gunicorn with the flags of `portal serve`."""
+    """Run `bench.bare` under gunicorn with the options of `portal serve`."""
     port = free_port()
     argv = [
         sys.executable,

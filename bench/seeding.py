@@ -1,4 +1,4 @@
-"""A database with any number of servers, the same at every run, written in bulk."""
+"""A database with any number of servers, the same in every run, written in bulk."""
 
 import base64
 import hashlib
@@ -44,13 +44,13 @@ GROUPS = 20
 _NARROW_HAS = 20
 _TEAMS = {MEMBER: "team-0", NARROW: "team-1"}
 _GRANTED = {MEMBER: "most", NARROW: "few"}
-_LATER = timedelta(minutes=25)  # the worker leaves the samples alone for longer than a bench lasts
+_LATER = timedelta(minutes=25)  # longer than a benchmark, so that the worker checks no samples
 KEY_RING = "bench:" + base64.b64encode(hashlib.sha256(b"bench").digest()).decode()
 
 
 @dataclass(frozen=True)
 class Seeded:
-    """A filled database, what the portal needs to open it, and how the two people are let in."""
+    """A filled database, the environment to open it, and the credentials of its users."""
 
     servers: int
     environment: dict[str, str]
@@ -58,31 +58,30 @@ class Seeded:
 
     @staticmethod
     def cookie(user_id: str) -> str:
-        """The session cookie of a person."""
+        """Return the session cookie of a user."""
         return hashlib.sha256(f"cookie of {user_id}".encode()).hexdigest()
 
     @staticmethod
     def email(number: int) -> str:
-        """The address of one of `SIGN_INS` people who have the password and nothing else."""
+        """Return the email of one of `SIGN_INS` users who only have the password."""
         return f"signs-in-{number}@bench.example"
 
     @staticmethod
     def key(user_id: str) -> str:
-        """The API key of a person."""
+        """Return the API key of a user."""
         return "sk-" + hashlib.sha256(f"key of {user_id}".encode()).hexdigest()
 
     @staticmethod
     def hash_of(key: str) -> str:
-        """What is stored of an API key."""
+        """Return the stored hash of an API key."""
         return hashlib.sha256(key.encode()).hexdigest()
 
 
 def seed(folder: Path, servers: int, page_size: int) -> Seeded:
-    """Make `servers` servers in a new SQLite file in `folder`, an Admin, and two Members whose
-    teams have a group.
+    """Create servers in a new SQLite file, an Admin, and two Members whose teams have a group.
 
-    One group holds three servers of five, the other 20, spread over all. Server number i is the
-    same whatever the total, so that first pages are alike and only the total differs.
+    One group has three of five servers, the other 20, spread over all. Server number i is the same
+    for any total, so that first pages are alike and only the total differs.
     """
     environment = {
         "PORTAL_DATABASE_URL": f"sqlite:///{folder / f'{servers}.db'}",
@@ -161,21 +160,19 @@ def _people(connection: Connection) -> None:
 
 
 def password_hash() -> str:
-    """The hash of `PASSWORD`, as slow to compare as the portal's own; one for all, since making it
-    is as slow."""
+    """Return the hash of `PASSWORD`, as slow to verify as the portal's; shared by all users."""
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
 
 
 def put_groups(connection: Connection) -> None:
-    """Insert `GROUPS` groups of as many servers each, every GROUPS-th, and the two that Members are
-    granted."""
+    """Insert `GROUPS` groups with every GROUPS-th server, and the two groups of Members."""
     groups = [{"access_group_id": f"group-{n}", "name": f"group {n:02}"} for n in range(GROUPS)]
     granted = [{"access_group_id": group, "name": group} for group in _GRANTED.values()]
     put(connection, AccessGroup, groups + granted)
 
 
 def put_servers(connection: Connection, servers: int) -> None:
-    """Insert the servers with what belongs to them, in the groups of `put_groups`."""
+    """Insert the servers with their parts, in the groups of `put_groups`."""
     at = datetime.now(UTC)
     put(
         connection,
@@ -215,15 +212,15 @@ def put_servers(connection: Connection, servers: int) -> None:
         for n in range(servers)
         if n % 5 < 3
     ]
-    # Spread out, but with the same last digits whatever the total: these decide what a server asks
-    # for.
+    # Spread out, but with the same last digits for any total, because these decide what a server
+    # requires.
     spread = [i * (servers // _NARROW_HAS) // 10 * 10 + i % 10 for i in range(_NARROW_HAS)]
     few = [{"access_group_id": _GRANTED[NARROW], "server_id": server_name(n)} for n in spread]
     put(connection, AccessGroupServer, members + most + few)
 
 
 def _values(connection: Connection, servers: int) -> None:
-    """All three people have filled in half of what is asked of them."""
+    """Store half of the required values for all three users."""
     sealed = Vault(parse_key_ring(KEY_RING)).seal("value", Place("bench", "", "", ""))
     owners = [(user_id, n) for user_id in (ADMIN, MEMBER, NARROW) for n in range(servers) if n % 2]
     values = [
@@ -247,7 +244,7 @@ def _values(connection: Connection, servers: int) -> None:
 
 
 def server_name(number: int) -> str:
-    """The id and the name of a server."""
+    """Return the id and name of a server."""
     return f"server_{number:05}"
 
 
@@ -268,7 +265,10 @@ def _server(number: int) -> dict[str, Any]:
         "sort_key": name,
         "server_name": name,
         "alias": f"s{number:05}",
-        "description": f"Sample {number:05}, with a line of text such as people write about what a server can do.",
+        "description": (
+            f"Sample {number:05}, with a line of text such as people write about what a server can"
+            " do."
+        ),
         "transport": "sse" if number % 7 == 0 else "http",
         "auth_type": "bearer_token" if number % 3 == 0 or _is_byok(number) else "none",
         "is_byok": _is_byok(number),
@@ -299,7 +299,7 @@ def _secrets(vault: Vault, number: int) -> Iterator[dict[str, Any]]:
 
 
 def seal_url(connection: Connection, number: int, url: str) -> None:
-    """Let server `number` point to `url`."""
+    """Set the URL of server `number`."""
     place = Place("definition", server_name(number), f"i-{number}", "url:")
     sealed = Vault(parse_key_ring(KEY_RING)).seal(url, place)
     mine = (ServerSecret.server_id == server_name(number), ServerSecret.field == "url")

@@ -1,5 +1,4 @@
-"""`make bench`: how fast the portal is beside bare Flask, how it grows, and what else the aims
-name."""
+"""`make bench`: the portal's speed compared with bare Flask, its growth, and other targets."""
 
 import asyncio
 import contextlib
@@ -33,7 +32,7 @@ _SECONDS = 2.0
 
 @dataclass
 class _Stage:
-    """All the servers of a run, and the folder of their databases."""
+    """All servers of a run, and the folder of their databases."""
 
     folder: Path
     seeded: dict[int, Seeded]
@@ -41,13 +40,13 @@ class _Stage:
     bare: dict[int, running.Running] = field(default_factory=dict)
 
     def bare_environment(self, servers: int) -> dict[str, str]:
-        """What `bench.bare` needs for the database of so many servers."""
+        """Return the environment of `bench.bare` for the database with this many servers."""
         path = self.seeded[servers].environment["PORTAL_DATABASE_URL"].removeprefix("sqlite:///")
         return {"BARE_DATABASE": path, "BARE_FRAMES": str(self.folder)}
 
 
 def main() -> int:
-    """Measure, print and write; the number of gross faults."""
+    """Measure, print and write; return the number of gross faults."""
     begin = time.monotonic()
     load = os.getloadavg()[0]
     figures = Figures()
@@ -75,7 +74,7 @@ def main() -> int:
         dead.mkdir()
         figures.kept = measure_beside_checks(dead)
     text, faults = report(figures)
-    said = f"SQLite, one web process each, took {time.monotonic() - begin:.0f} s."
+    said = f"SQLite, one web process each, {time.monotonic() - begin:.0f} s in total."
     write("make bench", f"{describe(load, said)}\n\n{text}")
     for fault in faults:
         print(f"✗ {fault}")
@@ -83,8 +82,7 @@ def main() -> int:
 
 
 def _begin(stage: _Stage, stack: contextlib.ExitStack) -> None:
-    """Start a portal for each size, and bare Flask, which learns its frame from the portal's
-    page."""
+    """Start a portal for each size, and bare Flask with the frame of the portal's page."""
     for number, seeded in stage.seeded.items():
         stage.portals[number] = stack.enter_context(running.portal(seeded.environment))
     page, fragment = (
@@ -139,7 +137,7 @@ def _visit(stage: _Stage, port: int) -> Visit:
 
 
 def _watch(stage: _Stage, figures: Figures) -> None:
-    """Count statements, and the collector's pauses under load, in processes of their own."""
+    """Count statements, and garbage collection pauses under load, in separate processes."""
     watched = (
         (MANY, GRID, (GRID, FRAGMENT, PAGE, "credentials save")),
         (THOUSAND, LIST, (LIST, STATUS)),
@@ -152,7 +150,7 @@ def _watch(stage: _Stage, figures: Figures) -> None:
                 assert again.last is not None
                 figures.statements[name] = int(again.last.headers["x-statements"])
             pauses = Request("/bench/pauses")
-            asyncio.run(ask_once(portal.port, pauses))  # forgets those of the start
+            asyncio.run(ask_once(portal.port, pauses))  # resets those of the startup
             press(
                 [Target(loaded, portal, figures.many[loaded].make)],
                 at_once=_AT_ONCE,

@@ -1,5 +1,4 @@
-"""Cold start and memory: from the command to the first page answered, and what the processes hold
-afterwards."""
+"""Cold start and memory: the time from the command to the first page, and memory afterwards."""
 
 import asyncio
 import statistics
@@ -18,7 +17,7 @@ Start = Callable[[], AbstractContextManager[Running]]
 
 @dataclass
 class Started:
-    """Seconds of each start until its first page, and resident megabytes after a hundred."""
+    """Seconds from each start to the first page, and resident megabytes after 100 pages."""
 
     seconds: list[float] = field(default_factory=list)
     serving: list[float] = field(default_factory=list)
@@ -26,7 +25,7 @@ class Started:
 
     @property
     def start(self) -> float:
-        """The median of the starts, in seconds."""
+        """The median start, in seconds."""
         return statistics.median(self.seconds)
 
 
@@ -49,12 +48,11 @@ def measure_starts(
 
 
 async def _pages(port: int, request: Request, number: int, end: float) -> None:
-    """Ask until `number` answers were 200; some servers accept connections before they can
-    answer."""
+    """Send requests until `number` responses were 200; a server may accept too early."""
     connection = Connection(port)
     while number:
         answer, _ = await connection.ask(request)
         number -= answer.status == 200
         if answer.status != 200 and time.perf_counter() > end:
-            raise SystemExit(f"{request.path} answered {answer.status}: {answer.body[:300]!r}")
+            raise SystemExit(f"{request.path} returned {answer.status}: {answer.body[:300]!r}")
     connection.close()

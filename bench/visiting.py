@@ -1,5 +1,4 @@
-"""The first visit in a real Chromium with an empty cache: requests, bytes on the wire, time to the
-first card."""
+"""The first visit in Chromium with an empty cache: requests, bytes, time to the first card."""
 
 import contextlib
 import shutil
@@ -22,17 +21,21 @@ _FLAGS = [
     "--disable-component-update",
 ]
 _VISITS = 3
-# In the page: the moment at which something that `selector` names stands in it.
-_WATCH = """selector => { const look = () => { if (window.__first === undefined && document.querySelector(selector))
-  window.__first = performance.now(); }; new MutationObserver(look).observe(document, {childList: true, subtree: true});
-  document.addEventListener('readystatechange', look); }"""
+# Runs in the page: records when the first element matches `selector`.
+_WATCH = """selector => {
+  const look = () => {
+    if (window.__first === undefined && document.querySelector(selector))
+      window.__first = performance.now();
+  };
+  new MutationObserver(look).observe(document, {childList: true, subtree: true});
+  document.addEventListener('readystatechange', look);
+}"""
 _NGINX = ROOT / "deploy" / "nginx" / "nginx.conf"
 
 
 @dataclass(frozen=True)
 class Visit:
-    """Medians of several first visits; the time is milliseconds from the beginning of the
-    navigation."""
+    """Medians of several first visits; the time is in milliseconds from navigation start."""
 
     requests: int
     kilobytes: float
@@ -40,8 +43,7 @@ class Visit:
 
 
 def visit(url: str, selector: str, cookies: dict[str, str], visits: int = _VISITS) -> Visit:
-    """Go to `url` several times, each time as a browser that was never there, until `selector` and
-    then silence."""
+    """Visit `url` several times, each with an empty cache, until `selector` and network idle."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
@@ -53,7 +55,7 @@ def visit(url: str, selector: str, cookies: dict[str, str], visits: int = _VISIT
                 )
                 found = _visit(context.new_page(), url, selector)
                 context.close()
-                if number:  # the first one also starts Chromium's own processes
+                if number:  # the first visit also starts Chromium's own processes
                     seen.append(found)
         finally:
             chromium.close()
@@ -75,7 +77,7 @@ def _visit(page: Page, url: str, selector: str) -> Visit:
     page.add_init_script(f"({_WATCH})({selector!r})")
     page.goto(url, wait_until="load", timeout=90_000)
     page.wait_for_selector(selector, state="attached", timeout=90_000)
-    with contextlib.suppress(Exception):  # a page that polls is never silent
+    with contextlib.suppress(Exception):  # a polling page is never idle
         page.wait_for_load_state("networkidle", timeout=5_000)
     first = page.evaluate("window.__first")
     assert urlsplit(page.url).path == urlsplit(url).path, f"sent on to {page.url}"
@@ -84,13 +86,15 @@ def _visit(page: Page, url: str, selector: str) -> Visit:
 
 @contextlib.contextmanager
 def behind_nginx(portal: Running, folder: Path) -> Iterator[int | None]:
-    """Debian's nginx in front of a portal, configured as operators have it; yields its port, or
-    None without it."""
+    """Run Debian's nginx in front of a portal, with the deployment config; yield its port.
+
+    Yields None if nginx is not installed.
+    """
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if nginx is None:
         yield None
         return
-    folder.chmod(0o711)  # started by root it gives that up, and has to get to what is its own
+    folder.chmod(0o711)  # if started as root, nginx drops privileges and must still reach its files
     folder = folder / "nginx"
     folder.mkdir()
     port = free_port()

@@ -1,6 +1,8 @@
-"""`python -m bench.watched serve …`: `portal serve` with every answer telling how many SQL
-statements it took, and `/bench/pauses` the longest pause of the collector since it was last asked.
-The product knows nothing of it."""
+"""`python -m bench.watched serve …`: `portal serve` with measurements in its responses.
+
+Every response has the number of its SQL statements; `/bench/pauses` returns the longest garbage
+collection pause since the last request to it. No code of the portal depends on this.
+"""
 
 import gc
 import threading
@@ -19,7 +21,7 @@ _began = 0.0
 
 
 def main() -> None:
-    """Run the command line of the portal, its application in our wrapper."""
+    """Run the portal's command line with a wrapped application."""
     event.listen(Engine, "before_cursor_execute", _count)
     gc.callbacks.append(_note_pause)
     made = web.create_app

@@ -1,5 +1,4 @@
-"""A small HTTP/1.1 client for load: one keep-alive connection, nothing parsed that is not needed,
-loopback only."""
+"""A small HTTP/1.1 client for load: one keep-alive connection, minimal parsing, loopback only."""
 
 import asyncio
 import gzip
@@ -13,7 +12,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked. `body` is sent as it is; `form` and `json` say what they make of it."""
+    """A request. `body` is sent unchanged; `form` and `json` build it."""
 
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -22,20 +21,22 @@ class Request:
 
     @classmethod
     def form(cls, path: str, headers: Mapping[str, str], **fields: str) -> "Request":
-        """A form as a browser posts it."""
+        """Build a form request as a browser does."""
         sent = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
         return cls(path, sent, "POST", urlencode(fields).encode())
 
     @classmethod
     def json(cls, path: str, headers: Mapping[str, str], text: str) -> "Request":
-        """A JSON document."""
+        """Build a request with a JSON document."""
         return cls(path, {**headers, "Content-Type": "application/json"}, "POST", text.encode())
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; header names are lower-case, of a repeated one the last is kept. The body is
-    as it was sent."""
+    """A response; header names are lower-case, and the last of a repeated one is kept.
+
+    The body is as it was sent.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -49,7 +50,7 @@ class Answer:
 
 
 class Connection:
-    """Opens when it is first asked, and again when the server has closed it meanwhile."""
+    """Opens at the first request, and again if the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -57,10 +58,10 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: Request) -> tuple[Answer, float]:
-        """The answer, and the milliseconds until its last byte.
+        """Return the response, and the milliseconds until its last byte.
 
-        A connection that was closed while it lay idle is opened anew, as browsers do. Raises
-        `OSError`, also when no answer came within a minute.
+        A connection that was closed while idle is reopened, as browsers do. Raises `OSError`, also
+        if no response arrives within a minute.
         """
         begin = time.perf_counter()
         kept = self._streams is not None
@@ -75,7 +76,7 @@ class Connection:
         return answer, (time.perf_counter() - begin) * 1000
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
@@ -114,7 +115,7 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
 
 
 async def ask_once(port: int, request: Request) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on its own connection."""
     connection = Connection(port)
     try:
         return (await connection.ask(request))[0]

@@ -1,4 +1,4 @@
-"""Alembic's entry: `portal db upgrade` hands over a connection."""
+"""Alembic's environment; `portal db upgrade` passes a connection."""
 
 from alembic import context
 

@@ -1,5 +1,4 @@
-"""What `portal demo` shows: a catalog, teams, one person of each role, and a real MCP server on
-this machine."""
+"""The data of `portal demo`: a catalog, teams, a user of each role, and a real local MCP server."""
 
 import os
 import secrets
@@ -50,8 +49,8 @@ _PEOPLE = (
     _Person("Otto", Role.VIEWER, "Finance"),
 )
 _GROUPS = {
-    "engineering": "What the people who build things work with",
-    "everyday": "What everybody needs now and then",
+    "engineering": "Tools for engineers",
+    "everyday": "Tools for everyone",
     "finance": "Books, invoices and the warehouse",
 }
 _TEAMS = {
@@ -64,19 +63,18 @@ _TEAMS = {
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """Run the sample MCP server as long as the context lasts; yields its URL once it accepts
-    connections.
+    """Run the sample MCP server within the context; yield its URL once it accepts connections.
 
-    Raises `SystemExit` with one line where it does not start. A SIGTERM that comes before the web
-    server has taken over the signals ends the context too, so that the child is never left behind.
+    Raises `SystemExit` with one line if it does not start. A SIGTERM before the web server installs
+    its signal handlers also ends the context, so that the child process never survives.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     port = _free_port()
-    # The child gets none of our settings: it needs none, and they hold the keys.
+    # The child process gets none of the portal's settings, because they contain the keys.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")
     }
-    child = subprocess.Popen(  # noqa: S603 - our own script, by our own Python
+    child = subprocess.Popen(  # noqa: S603 - the portal's own script and Python
         [sys.executable, str(_SCRIPT), "--port", str(port)],
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -95,10 +93,9 @@ def running_server() -> Iterator[str]:
 
 
 def fill(database: Database, url: str, *, announce: Announce) -> None:
-    """Add the samples at the first start; later only lead those that speak to the sample server to
-    its `url` of now.
+    """Add the samples at the first start; later, only update the sample server's `url`.
 
-    What somebody changed or deleted meanwhile stays as they left it.
+    Samples that were changed or deleted since stay that way.
     """
     password = secrets.token_urlsafe(9)
     with database.session(writes=True) as session:
@@ -113,13 +110,14 @@ def fill(database: Database, url: str, *, announce: Announce) -> None:
         session.commit()
     announce(f"  Sample MCP server   {url}")
     shown = (
-        password if is_first else "as at the first start; portal users password E-MAIL sets another"
+        password
+        if is_first
+        else "as shown at the first start; to change it, run: portal users password EMAIL"
     )
-    announce(f"  Sample people       password {shown}")
+    announce(f"  Sample users        password {shown}")
     for person in _PEOPLE:
-        announce(
-            f"    {person.email:<20}{person.role.label}{f' of {person.team}' if person.team else ''}"
-        )
+        team = f" of {person.team}" if person.team else ""
+        announce(f"    {person.email:<20}{person.role.label}{team}")
     announce("")
 
 
@@ -156,8 +154,7 @@ def _add_people(session: Session, password: str) -> None:
 
 
 def _lead_to(session: Session, name: str, url: str) -> None:
-    """Give a sample its server's URL of this start; what people stored for it goes along, being on
-    this machine."""
+    """Update a sample's URL; stored values are kept, because the server is on this machine."""
     try:
         server = crud.get_server(session, OPERATOR, name)
     except NotFound:
@@ -169,37 +166,36 @@ def _lead_to(session: Session, name: str, url: str) -> None:
 
 
 def _catalog(url: str) -> dict[str, ServerFields]:
-    """The sample servers by name: half of them answer at `url`, the others show what can go
-    wrong."""
+    """Return the sample servers by name: half of them work at `url`, the others show problems."""
     return {**_to_try(url), **_for_engineers(url), **_for_everybody(url), **_for_finance(url)}
 
 
 def _to_try(url: str) -> dict[str, ServerFields]:
     return {
         "echo": {
-            "description": "Answers with the headers that reach it. Needs one value of your own.",
+            "description": "Returns the headers it receives. Needs a value of your own.",
             "transport": Transport.HTTP,
             "url": url,
             "static_headers": {"X-Corp-Token": "${CORP_TOKEN}", "X-Region": "${REGION}"},
             "env_vars": [
                 {
                     "name": "CORP_TOKEN", "scope": "user",
-                    "description": "Your personal token. For this sample any word will do.",
+                    "description": "Your personal token. For this sample, any value works.",
                 },
                 {"name": "REGION", "scope": "global", "value": "eu-1"},
             ],
         },
         "echo_personal": {
-            "description": "The same server, reached with a key of your own.",
+            "description": "The same server, used with your own key.",
             "transport": Transport.HTTP,
             "url": url,
             "auth_type": AuthType.BEARER_TOKEN,
             "is_byok": True,
-            "byok_description": ["See which headers arrive with your key", "Try the tools"],
+            "byok_description": ["See which headers are sent with your key", "Try the tools"],
             "byok_api_key_help_url": "https://keys.echo.example/",
         },
         "notes": {
-            "description": "A few sample notes to search. Open to everybody.",
+            "description": "A few sample notes to search. Open to everyone.",
             "transport": Transport.HTTP,
             "url": url,
             "allowed_tools": ["search_notes"],
@@ -211,7 +207,7 @@ def _to_try(url: str) -> dict[str, ServerFields]:
 def _for_engineers(url: str) -> dict[str, ServerFields]:
     return {
         "code_review": {
-            "description": "Pull requests, comments and checks. Everybody signs in as themselves.",
+            "description": "Pull requests, comments and checks. Each user signs in.",
             "transport": Transport.HTTP,
             "url": "https://review.example/mcp",
             "auth_type": AuthType.OAUTH2,
@@ -219,7 +215,7 @@ def _for_engineers(url: str) -> dict[str, ServerFields]:
             "mcp_access_groups": ["engineering"],
         },
         "build_logs": {
-            "description": "Logs of the build farm, over the older SSE transport.",
+            "description": "Logs of the build farm, over the deprecated SSE transport.",
             "transport": Transport.SSE,
             "url": "https://builds.example/sse",
             "mcp_access_groups": ["engineering"],
@@ -234,7 +230,7 @@ def _for_engineers(url: str) -> dict[str, ServerFields]:
         },
         "staging_database": {
             "description": (
-                "Read-only queries. Nobody listens at its address, so it shows as unhealthy."
+                "Read-only queries. Nothing listens at its address, so it shows as unhealthy."
             ),
             "transport": Transport.HTTP,
             "url": "http://127.0.0.1:9/mcp",
@@ -255,9 +251,7 @@ def _for_everybody(url: str) -> dict[str, ServerFields]:
             "mcp_access_groups": ["everyday"],
         },
         "tickets": {
-            "description": (
-                "Requests to the help desk. Needs the token and the account that are yours."
-            ),
+            "description": ("Requests to the help desk. Needs your own token and account."),
             "transport": Transport.HTTP,
             "url": "https://tickets.example/mcp",
             "static_headers": {
@@ -290,7 +284,7 @@ def _for_everybody(url: str) -> dict[str, ServerFields]:
 def _for_finance(url: str) -> dict[str, ServerFields]:
     return {
         "invoices": {
-            "description": "Invoices that came in and went out.",
+            "description": "Incoming and outgoing invoices.",
             "transport": Transport.HTTP,
             "url": "https://invoices.example/mcp",
             "auth_type": AuthType.BASIC,
@@ -313,7 +307,7 @@ def _url(port: int) -> str:
 
 
 def _free_port() -> int:
-    """The usual port, so that bookmarks and stored URLs stay right, or any free one."""
+    """Return the usual port, so that bookmarks and stored URLs stay valid, or any free one."""
     for port in (_USUAL_PORT, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -326,7 +320,7 @@ def _wait_for(child: "subprocess.Popen[bytes]", port: int) -> None:
     while time.monotonic() < end:
         with suppress(subprocess.TimeoutExpired):
             raise SystemExit(
-                f"The sample MCP server ended with {child.wait(0.05)} instead of starting."
+                f"The sample MCP server exited with {child.wait(0.05)} instead of starting."
             )
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return

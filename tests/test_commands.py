@@ -223,13 +223,13 @@ def test_people_are_added_by_command_once(host: Host) -> None:
         (added.stdout.strip(), "internal_user")
     ]
     assert again.returncode == 1
-    assert again.stderr == "Error: Somebody has this e-mail already.\n"
+    assert again.stderr == "Error: This email is already in use.\n"
 
 
 def test_a_password_for_nobody_is_refused_with_a_word(host: Host) -> None:
     ended = host.portal("users", "password", "nobody@example.com", "--password", "long-enough-word")
     assert ended.returncode == 1
-    assert ended.stderr == "Error: There is nobody with the e-mail nobody@example.com.\n"
+    assert ended.stderr == "Error: No user has the email nobody@example.com.\n"
 
 
 def test_a_key_works_from_its_issue_to_its_revocation(host: Host) -> None:
@@ -260,7 +260,7 @@ def test_the_schema_goes_up_and_down_and_the_doctor_tells(host: Host) -> None:
     assert host.portal("db", "downgrade", "base").returncode == 0
     ill = host.portal("doctor")
     assert ill.returncode == 1
-    assert "BAD  migrations: not at head · Run: portal db upgrade" in ill.stdout
+    assert "BAD  migrations: not up to date · Run: portal db upgrade" in ill.stdout
     assert host.portal("db", "upgrade").returncode == 0
     assert host.portal("doctor").stdout == well.stdout
 
@@ -329,7 +329,7 @@ def test_the_demo_fills_itself_once_and_its_server_ends_with_it(host: Host) -> N
     with host.serving(command="demo") as (address, started):
         first = server_names(address)
         said = started.output()
-        landed = sign_in(address, "mel@demo.example", printed(said, "Sample people +password"))
+        landed = sign_in(address, "mel@demo.example", printed(said, "Sample users +password"))
         assert landed.url == f"{address}/servers"
         assert {"echo", "echo_personal", "notes"} <= set(first)
         os.kill(started.pid, signal.SIGTERM)

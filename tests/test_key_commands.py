@@ -101,8 +101,8 @@ def test_serving_warns_of_a_key_that_is_missing_and_refuses_a_ring_that_opens_no
     import_server(host)
     refused = host.portal("serve", "--port", str(free_port()), PORTAL_ENCRYPTION_KEYS=K2)
     assert refused.returncode == 1
-    assert "Warning: k1  3 values cannot be read" in refused.stderr
-    assert "Put back the keys" in refused.stderr
+    assert "Warning: k1  3 values cannot be decrypted" in refused.stderr
+    assert "Add the keys that the secrets need" in refused.stderr
     another = {"PORTAL_ENCRYPTION_KEYS": f"k1:{K2.partition(':')[2]}"}
-    assert "Put back the keys" in host.portal("worker", **another).stderr
+    assert "Add the keys that the secrets need" in host.portal("worker", **another).stderr
     assert host.portal("worker", "--once", "--without-secrets", **another).returncode == 0

@@ -1,4 +1,4 @@
-"""Submissions, toolsets and the chain of the audit"""
+"""Submissions, toolsets and the audit chain"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -111,7 +111,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Without its columns there is no chain: the next one must not be held to the end of this one.
+    # Without its columns there is no chain, so a later one must not be compared with this head.
     op.execute("DELETE FROM preferences WHERE name IN ('audit_head', 'audit_verified')")
     op.drop_table("import_drafts")
     with op.batch_alter_table("servers", schema=None) as batch_op:

@@ -1,4 +1,4 @@
-"""Accepted tool definitions, and those that differ"""
+"""Accepted tool definitions, and changed ones"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""OAuth: flows, clients on both sides, consents, temporary servers and tokens"""
+"""OAuth: flows, client registrations, consents, temporary servers and tokens"""
 
 import sqlalchemy as sa
 from alembic import op

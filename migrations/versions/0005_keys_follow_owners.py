@@ -1,4 +1,4 @@
-"""Who decided what an API key reaches: its owner, or an Admin"""
+"""Who set what an API key reaches: its owner or an Admin"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Keys that are there already keep null: they reach what they reached before.
+    # Existing keys keep null: they reach what they reached before.
     op.add_column("api_keys", sa.Column("set_by", sa.String(length=8), nullable=True))
 
 

@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What the version before has no place for is kept among the settings, for the next upgrade."""
+    """Keep what the previous version cannot store among the settings, for the next upgrade."""
     connection = op.get_bind()
     _remove_triggers(connection)
     _keep(connection)
@@ -118,7 +118,7 @@ def _keep(connection: sa.Connection) -> None:
             for row in connection.execute(sa.select(_REVOCATIONS))
         ],
     }
-    if spans:  # every portal that ever ran has keyed events
+    if spans:  # every portal that has run has keyed events
         connection.execute(_PREFERENCES.insert().values(name=_KEPT, value=kept))
 
 

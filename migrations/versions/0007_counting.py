@@ -1,5 +1,4 @@
-"""Counting: rate limits in the database, known browsers and addresses, and equal registrations as
-one"""
+"""Rate limits in the database, known browsers and addresses, and shared equal registrations"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,8 +1,8 @@
-"""Header, env and global values, arguments and credentials bound to where they go
+"""Header, env and global values, arguments and credentials bound to their destination
 
-The values themselves are bound when the portal starts, since that takes the key ring
-(`services/operations/binding.py`). What an older version reads and writes stays beside them, so
-that it serves on, and so that a downgrade loses nothing.
+The values are bound when the portal starts, because that needs the key ring
+(`services/operations/binding.py`). The values of older versions are kept as well, so that such a
+version still works and a downgrade loses nothing.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,6 @@
-"""Keys that end with the key they were issued with, and pauses before the portal's own tokens are
-renewed again
+"""Keys revoked with the key that created them, and pauses between requests for own tokens
 
-Rows of older versions have neither, which stands for none.
+Rows of older versions have neither.
 """
 
 import sqlalchemy as sa

@@ -1,8 +1,7 @@
-"""Which refresh token of an upstream an MCP client got by way of the portal, and for whom; who
-issued an API key
+"""Which refresh token was issued to which MCP client and user, and who created an API key
 
-Refresh tokens that older versions handed out are not known: their clients sign in anew. Who issued
-the keys that are there is read from the audit log.
+Refresh tokens issued by older versions are unknown, so their clients sign in again. The creators of
+existing keys are read from the audit log.
 """
 
 import sqlalchemy as sa

@@ -1,10 +1,9 @@
-"""THE module that decides: who may do what, who reaches which server, and who sees which of its
-fields.
+"""The only authorization module: who may do what, use which server, and see which of its fields.
 
-Pages, API, OAuth routes, commands and the worker all ask here and nowhere else. It builds
-conditions and answers questions; it runs no query and speaks no HTTP. `usable_servers` and
-`visible_servers` are the SQL twins of `may_use` and `may_see`; a property test holds each pair
-together.
+Pages, API, OAuth routes, commands and the worker ask here and nowhere else. The module builds SQL
+conditions and answers questions; it runs no query and knows no HTTP. `usable_servers` and
+`visible_servers` are the SQL equivalents of `may_use` and `may_see`; a property test checks that
+each pair agrees.
 """
 
 from functools import cache
@@ -131,7 +130,7 @@ __all__ = [
     "working_keys",
 ]
 
-RULES: dict[Action, list[list[Predicate]]] = {  # any clause of all predicates grants
+RULES: dict[Action, list[list[Predicate]]] = {  # a clause grants if all its predicates hold
     Action.ACCESS_GROUP_MANAGE: [[is_admin, is_unbound]],
     Action.ACCESS_GROUP_READ: [[has_admin_view]],
     Action.AUDIT_READ: [[has_admin_view]],
@@ -181,7 +180,7 @@ _CHANGES_A_DEFINITION = frozenset({Action.SERVER_UPDATE, Action.SERVER_DELETE})
 
 
 def may(principal: Principal, action: Action, server: ServerFacts | None = None) -> bool:
-    """Whether `principal` may do `action` (to `server`, where the action is about one)."""
+    """Return whether `principal` may do `action`, to `server` if the action concerns one."""
     if action in _CHANGES_A_DEFINITION and server is not None and server.row.origin == "config":
         return False
     return any(
@@ -196,16 +195,15 @@ def require(principal: Principal, action: Action, server: ServerFacts | None = N
 
 
 def refusal(action: Action) -> str:
-    """What somebody is told who may not do `action`; it names nothing."""
-    return _REFUSALS.get(action, "You may not do this. Ask an Admin.")
+    """Return the message for callers who may not do `action`; it names no object."""
+    return _REFUSALS.get(action, "You do not have permission to do this. Ask an Admin.")
 
 
 def allowed_actions(principal: Principal, server: ServerFacts | None = None) -> frozenset[Action]:
-    """What a page may offer: actions on `server`, or, without one, those that concern no single
-    server.
+    """Return the actions a page may offer, on `server` or, without one, those not about a server.
 
-    Says what `may` says of each, and asks every predicate once: a page of the grid asks for each of
-    its cards.
+    Equals `may` for each action, but evaluates every predicate once, because the grid asks for each
+    card.
     """
     holding = frozenset(predicate for predicate in _PREDICATES if predicate(principal, server))
     return _granted(
@@ -229,20 +227,22 @@ def _granted(
 
 _REFUSALS = {
     Action.COMMAND_MANAGE: (
-        "A key with routes or grants of its own may not add, change or try out commands. Use a key"
-        " without any, or the server’s page."
+        "A key with its own routes or grants may not add, change or test commands. Use a key"
+        " without them, or the server’s page."
     ),
     Action.SECRET_CARRY: (
-        "A key with routes or grants of its own may not send stored secrets along to another host."
-        " Use a key without any, or the server’s page; or send new values, or keep_credentials:"
+        "A key with its own routes or grants may not send stored secrets to another host. Use a"
+        " key without them, or the server’s page; or send new values, or set keep_credentials to"
         " false."
     ),
-    Action.KEY_OWN: "A limited key cannot issue or revoke keys.",
+    Action.KEY_OWN: "A limited key cannot create or revoke keys.",
     Action.SERVER_CREATE: "Only an Admin (PROXY_ADMIN) may create MCP servers.",
     Action.SERVER_UPDATE: (
-        "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server, and no server from config."
+        "Only an Admin (PROXY_ADMIN) may PUT /v1/mcp/server. Servers from the config file cannot"
+        " be changed."
     ),
     Action.SERVER_DELETE: (
-        "Only an Admin (PROXY_ADMIN) may delete MCP servers, and none from config."
+        "Only an Admin (PROXY_ADMIN) may delete MCP servers. Servers from the config file cannot"
+        " be deleted."
     ),
 }

@@ -1,8 +1,6 @@
-"""What an API key reaches at the moment it is used: its own grants, its team's, and what its owner
-reaches then.
+"""What an API key reaches when it is used: its own grants, its team's, and its owner's access.
 
-Nothing of the answer is stored, so that it follows whatever changes about the owner: role, teams
-and grants.
+None of this is stored, so it follows every change of the owner's role, teams and grants.
 """
 
 from dataclasses import dataclass, replace
@@ -18,15 +16,14 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class SetBy(StrEnum):
-    """Who decided what a key reaches. A key that is older than this says nothing and stands by its
-    own grants."""
+    """Who set what a key reaches; older keys have no value, and use their own grants."""
 
     OWNER = "owner"
     ADMIN = "admin"
 
 
 class KeyFault(StrEnum):
-    """Why a key opens nothing."""
+    """Why a key does not work."""
 
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -36,8 +33,10 @@ class KeyFault(StrEnum):
 
 @dataclass(frozen=True)
 class KeyFacts:
-    """What decides whether a key opens anything. `owner_is_member`: of the key's team; times are
-    UTC."""
+    """The facts that decide whether a key works. Times are UTC.
+
+    `owner_is_member` refers to the key's team.
+    """
 
     revoked_at: datetime | None
     expires_at: datetime | None
@@ -48,8 +47,10 @@ class KeyFacts:
 
 
 def key_fault(key: KeyFacts, at: datetime) -> KeyFault | None:
-    """Why the key opens nothing at the time `at`; None where it does. A key of a person and a team
-    is good only as long as the person is a member."""
+    """Return why the key does not work at the time `at`; None if it works.
+
+    A key of a user and a team works only while the user is a member of the team.
+    """
     if key.revoked_at is not None:
         return KeyFault.REVOKED
     if key.has_owner and not key.owner_is_active:
@@ -62,14 +63,14 @@ def key_fault(key: KeyFacts, at: datetime) -> KeyFault | None:
 
 
 def key_complies(most_days: int | None, created_at: datetime, ends: datetime | None) -> bool:
-    """Whether a key ends within the days that the settings allow; None allows any key."""
+    """Return whether a key expires within the days that the settings allow; None allows any key."""
     if most_days is None:
         return True
     return ends is not None and ends <= created_at + timedelta(days=most_days) + _CLOCKS_DIFFER
 
 
 def working_keys(at: datetime) -> ColumnElement[bool]:
-    """The condition on `ApiKey` that says where `key_fault` finds none."""
+    """Return the condition on `ApiKey` that is equivalent to `key_fault` returning None."""
     owner = exists().where(User.user_id == ApiKey.user_id, User.is_active).correlate(ApiKey)
     return and_(
         ApiKey.revoked_at.is_(None),
@@ -80,7 +81,7 @@ def working_keys(at: datetime) -> ColumnElement[bool]:
 
 
 def owner_is_member() -> ColumnElement[bool]:
-    """The condition on `ApiKey` that its owner is a member of its team now."""
+    """Return the condition on `ApiKey` that its owner is a member of its team."""
     member = select(TeamMember.user_id).where(
         TeamMember.team_id == ApiKey.team_id, TeamMember.user_id == ApiKey.user_id
     )
@@ -88,7 +89,7 @@ def owner_is_member() -> ColumnElement[bool]:
 
 
 def personal_keys() -> ColumnElement[bool]:
-    """The condition on `ApiKey` for those that follow their owners, and are for no team."""
+    """Return the condition on `ApiKey` for keys that follow their owner and have no team."""
     return and_(ApiKey.set_by == SetBy.OWNER.value, ApiKey.team_id.is_(None))
 
 
@@ -101,13 +102,13 @@ def reach_of_key(
     owner: Principal | None,
     in_groups: frozenset[str] = frozenset(),
 ) -> Principal:
-    """`key`, who it is for, with what it reaches.
+    """Return `key` with what it reaches.
 
-    `own` is what the key names itself, `own_groups` the access groups that are added on top (None
-    where it was never given any), `team` what its team is granted. `owner` is the person as they
-    would ask in their browser, given only for a key that follows them: without team and grants the
-    key reaches just what they do, else never more than they do. `in_groups` are the servers of all
-    its groups, which narrow an administrator's.
+    `own` is what the key itself names, `own_groups` its added access groups (None if it never had
+    any), `team` what its team is granted. `owner` is the principal of the owner in a browser, only
+    for a key that follows them: without team and grants the key reaches exactly what the owner
+    reaches, otherwise never more. `in_groups` are the servers of all its groups, which narrow an
+    administrator's key.
     """
     has_own_grants = own.names_anything or own_groups is not None
     if owner is not None and team is None and not has_own_grants:

@@ -1,4 +1,4 @@
-"""Facts about who asks."""
+"""Predicates about the caller."""
 
 from sqlalchemy import ColumnElement, and_
 
@@ -8,31 +8,30 @@ from portal.store.models import User
 
 
 def is_admin(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """A full Admin, in person or by key."""
+    """Return whether the caller is an Admin, in a browser or with a key."""
     return principal.role is Role.ADMIN
 
 
 def has_admin_view(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """Admin or Read-only admin; a restricted key never has it, whoever owns it."""
+    """Return whether the caller is Admin or Read-only admin, without a restricted key."""
     return principal.role.has_admin_view and not principal.is_restricted_key
 
 
 def is_person(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """Somebody with an own user record, in person or by key."""
+    """Return whether the caller has a user record, in a browser or with a key."""
     return principal.user_id is not None
 
 
 def is_not_restricted(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """Whoever asks, unless it is by a restricted key."""
+    """Return whether the caller uses no restricted key."""
     return not principal.is_restricted_key
 
 
 def is_unbound(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """Whoever asks with all that they have: in person, or by a key without routes and grants of its
-    own.
+    """Return whether the caller uses no key with its own routes or grants.
 
-    A key with any may hand out no more than it has itself, and whoever changes people, keys, teams,
-    groups, toolsets and settings can hand out anything: such a key changes none of them.
+    Such a key may not grant more than it has. Changing users, keys, teams, groups, toolsets or
+    settings can grant anything, so it may change none of them.
     """
     own = ("key", principal.key_id)
     has_grants = any(level.holder == own for route in principal.routes_of_access for level in route)
@@ -40,23 +39,22 @@ def is_unbound(principal: Principal, _server: ServerFacts | None = None) -> bool
 
 
 def is_known(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """Somebody who showed a key or has signed in."""
+    """Return whether the caller is authenticated."""
     return principal.user_id is not None or principal.key_id is not None or principal.is_operator
 
 
 def is_operator(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """A command on the portal's own host."""
+    """Return whether the caller is a command on the portal's own host."""
     return principal.is_operator
 
 
 def is_member(principal: Principal, _server: ServerFacts | None = None) -> bool:
-    """A Member, in person or by key; an Admin adds servers directly, a Viewer proposes none."""
+    """Return whether the caller is a Member; Admins add servers directly, Viewers submit none."""
     return principal.role is Role.MEMBER and not principal.is_restricted_key
 
 
 def may_take_route(principal: Principal, path: str) -> bool:
-    """Whether a key's `allowed_routes`, which are path prefixes, let it call `path`; a key without
-    any is not bound."""
+    """Return whether a key's `allowed_routes` (path prefixes) allow `path`; none allows all."""
     prefixes = [route.rstrip("/") for route in principal.allowed_routes]
     return not prefixes or any(
         path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes
@@ -64,33 +62,36 @@ def may_take_route(principal: Principal, path: str) -> bool:
 
 
 def may_ask_for_team(principal: Principal, team_id: str) -> bool:
-    """Whether a list may be narrowed to what a team is granted: by those with admin view and by its
-    members."""
+    """Return whether the caller may list a team's servers: with admin view, or as its member."""
     return has_admin_view(principal) or (
         team_id in principal.team_ids and not principal.is_restricted_key
     )
 
 
 def has_foreign_key(principal: Principal) -> bool:
-    """Whether somebody else than the owner issued the key that asks, so that they may be who
-    asks."""
+    """Return whether someone other than the owner issued the caller's key.
+
+    That person may be the caller.
+    """
     return principal.key_issued_by is not None
 
 
 def may_approve_of(principal: Principal, author: str | None, *, has_other_admin: bool) -> bool:
-    """Whether an Admin may approve what `author` (a person's id) proposed: not their own, if
-    another Admin can, and not by a key that somebody else issued, who may be the author."""
+    """Return whether an Admin may approve what `author` (a user id) proposed.
+
+    They may not approve their own submission if another Admin can, nor use a key that someone else
+    issued, who may be the author.
+    """
     if has_foreign_key(principal):
         return False
     return principal.user_id is None or principal.user_id != author or not has_other_admin
 
 
 def is_active_admin(user: User) -> bool:
-    """Somebody who can govern the portal. There is always one: the last can be neither changed nor
-    removed."""
+    """Return whether the user can govern the portal. The last one cannot be changed or deleted."""
     return user.role == Role.ADMIN and user.is_active
 
 
 def active_admins() -> ColumnElement[bool]:
-    """The condition on `User` that says what `is_active_admin` says."""
+    """Return the condition on `User` that is equivalent to `is_active_admin`."""
     return and_(User.role == Role.ADMIN.value, User.is_active)

@@ -1,7 +1,7 @@
-"""Which servers somebody reaches, and which of their tools.
+"""Which servers a caller may use and see, and which of their tools.
 
-`usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL twins of `may_use` and
-`may_see`.
+`usable_servers` and `visible_servers` in `sql_conditions.py` are the SQL equivalents of `may_use`
+and `may_see`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from portal.store.models import Server
 
 
 class Verdict(StrEnum):
-    """What one rule says: it lets in, it keeps out, it has no objection, or it is not met."""
+    """The result of one rule: it grants, it refuses, it has no effect, or it does not apply."""
 
     GRANTS = "grants"
     REFUSES = "refuses"
@@ -30,7 +30,7 @@ class Rule(StrEnum):
     ACTIVE = "active"
     ADDRESS = "address"
     OWNER = "owner"
-    """Of a key that follows its owner."""
+    """Only for a key that follows its owner."""
     OPEN_TO_ALL = "open_to_all"
     ADMIN_VIEW = "admin_view"
     GRANTS = "grants"
@@ -64,7 +64,7 @@ def _admin_view(principal: Principal, server: ServerFacts) -> Verdict:
 
 
 def _grants(principal: Principal, server: ServerFacts) -> Verdict:
-    # What an Admin's key names narrows it (rule 2); further grants do not widen it again.
+    # An Admin's key is limited to what it names (rule 2); other grants do not extend it.
     is_judged = not principal.role.has_admin_view
     return Verdict.GRANTS if is_judged and covering_routes(principal, server) else Verdict.NOT_MET
 
@@ -81,7 +81,7 @@ _RULES_OF_USE: dict[Rule, Callable[[Principal, ServerFacts], Verdict]] = {
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether somebody may use a server, which rule settles it, and what each rule says."""
+    """Whether a caller may use a server, the deciding rule, and the verdict of each rule."""
 
     allowed: bool
     decided_by: Rule
@@ -89,8 +89,7 @@ class Decision:
 
 
 def decide(principal: Principal, server: ServerFacts) -> Decision:
-    """Ask every rule. The first that refuses decides, else the first that grants, else the grants
-    that are missing."""
+    """Evaluate all rules: the first refusal decides, else the first grant, else no grant."""
     verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
     for wanted in (Verdict.REFUSES, Verdict.GRANTS):
         for rule, verdict in verdicts.items():
@@ -100,9 +99,9 @@ def decide(principal: Principal, server: ServerFacts) -> Decision:
 
 
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
-    """Whether a server is active, granted, and its address rule lets the caller in.
+    """Return whether a server is active, granted and available at the caller's address.
 
-    What `decide` finds, without its reasons: lists ask it of every row.
+    Equals `decide` without the reasons, for use on every row of a list.
     """
     if server is None:
         return False
@@ -111,8 +110,7 @@ def may_use(principal: Principal, server: ServerFacts | None) -> bool:
 
 
 def may_see(principal: Principal, server: ServerFacts | None) -> bool:
-    """As `may_use`, plus `view_all` (rule 6), plus servers under review for those with admin view
-    (rule 1)."""
+    """Return `may_use`, or `view_all` (rule 6), or a submission with admin view (rule 1)."""
     if server is None or not _is_in_reach_of_address(principal, server.row):
         return False
     if server.row.approval_status != ApprovalStatus.ACTIVE:
@@ -121,8 +119,7 @@ def may_see(principal: Principal, server: ServerFacts | None) -> bool:
 
 
 def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> bool:
-    """Rule 8: an active OAuth server that leaves signing in to its upstream; there it is found out
-    who they are."""
+    """Return whether rule 8 applies: an active OAuth server whose upstream authenticates users."""
     if server is None or server.row.approval_status != ApprovalStatus.ACTIVE:
         return False
     row = server.row
@@ -137,11 +134,11 @@ def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> 
 
 
 def granted_toolsets(principal: Principal) -> frozenset[str] | None:
-    """The toolsets that are granted to the principal; None is every one.
+    """Return the toolsets granted to the principal; None means all.
 
-    With admin view all, unless the key names some itself. Else, as for tools: within one route
-    every level that names toolsets narrows, and between routes the wider wins. A key that follows
-    its owner has none that they do not have.
+    With admin view all, unless the key names some. Otherwise as for tools: within one route, every
+    level that names toolsets narrows them; between routes, the wider one applies. A key that
+    follows its owner has only toolsets that its owner has.
     """
     if has_admin_view(principal):
         return principal.only_toolsets
@@ -153,7 +150,7 @@ def granted_toolsets(principal: Principal) -> frozenset[str] | None:
 
 
 def _named_toolsets(principal: Principal) -> frozenset[str] | None:
-    """The toolsets that the routes of access name; None where no level names any."""
+    """Return the toolsets that the routes of access name; None if no level names any."""
     narrowed = (
         [level.toolset_ids for level in route if level.explicit_toolsets is not None]
         for route in principal.routes_of_access
@@ -164,26 +161,28 @@ def _named_toolsets(principal: Principal) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class ToolLimits:
-    """Which tools of one server are left to a principal: by the server's own list, and by
-    permissions. None: all."""
+    """The tools of a server that the caller may use, by its allow-list and by permissions.
+
+    None means all.
+    """
 
     allow_list: frozenset[str] | None
     permitted: frozenset[str] | None
 
     def allow(self, name: str) -> bool:
-        """Whether the tool may be called; names are compared as they are written."""
+        """Return whether the tool may be called; names must match exactly."""
         return all(limit is None or name in limit for limit in (self.allow_list, self.permitted))
 
     def name(self, name: str) -> bool:
-        """Whether a limit names just this tool."""
+        """Return whether a limit names this tool."""
         return any(
             limit is not None and name in limit for limit in (self.allow_list, self.permitted)
         )
 
 
 def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
-    """The limits on the tools of `server`, for those who may use it."""
-    # An empty list is no list, unless the server says that it is one (LiteLLM's
+    """Return the limits on the tools of `server`, for callers who may use it."""
+    # An empty list is no limit, unless the server enforces it (LiteLLM's
     # `tool_allowlist_enforced`).
     enforced = (server.row.mcp_info or {}).get("tool_allowlist_enforced") is True
     listed = frozenset(server.row.allowed_tools) if server.row.allowed_tools or enforced else None
@@ -191,10 +190,11 @@ def tool_limits(principal: Principal, server: ServerFacts) -> ToolLimits:
 
 
 def allowed_tool_names(principal: Principal, server: ServerFacts) -> frozenset[str] | None:
-    """The tools of `server` that the tool permissions leave the principal; None is no limit.
+    """Return the tools of `server` that the permissions allow; None for no limit.
 
-    Within one route of access every level that names the server's tools narrows; between routes the
-    wider wins. A key that follows its owner may call none that they may not.
+    Within one route of access, every level that names the server's tools narrows them; between
+    routes, the wider one applies. A key that follows its owner may call only tools that its owner
+    may call.
     """
     names = _named_tools(principal, server)
     of_owner = allowed_tool_names(principal.owner, server) if principal.owner is not None else None
@@ -219,7 +219,7 @@ def _named_tools(principal: Principal, server: ServerFacts) -> frozenset[str] | 
 
 
 def covering_routes(principal: Principal, server: ServerFacts) -> list[tuple[Reach, ...]]:
-    """The routes of access in which every level names the server."""
+    """Return the routes of access in which every level includes the server."""
     row_id = server.row.server_id
     groups = server.access_group_ids
     return [

@@ -1,6 +1,6 @@
-"""Which servers lists show somebody, as conditions for the database.
+"""Which servers lists show to a caller, as database conditions.
 
-`usable_servers` and `visible_servers` are the SQL twins of `may_use` and `may_see`.
+`usable_servers` and `visible_servers` are the SQL equivalents of `may_use` and `may_see`.
 """
 
 from dataclasses import dataclass, replace
@@ -22,35 +22,30 @@ _OF_PEOPLE = and_(
 
 @dataclass(frozen=True)
 class Horizon:
-    """What of a principal decides which servers a list shows.
+    """The parts of a principal that decide which servers lists show.
 
-    All who share one are shown the same, so that the statements of lists can be kept by it: the
-    members of a team ask with the same statement, and all Admins do.
+    Callers with equal horizons see the same servers, so statements are cached by it: the members of
+    a team share one, and so do all Admins.
     """
 
     admin_view: bool
     is_internal: bool
     sees_active: bool
     routes: tuple[tuple[tuple[frozenset[str], frozenset[str]], ...], ...] | None
-    """For each route the servers and the groups that each of its levels names; None reaches every
-    server."""
+    """For each route, the servers and groups of each of its levels; None reaches every server."""
     only: frozenset[str] | None
     few: frozenset[str] | None
     owner: "Horizon | None" = None
-    """Of a key that follows its owner: what decides for them. Administrators reach everything."""
+    """For a key that follows its owner: the owner's horizon. Administrators reach everything."""
 
 
 def horizon(principal: Principal) -> Horizon:
-    """What lists need to know of `principal`."""
+    """Return what lists need to know of `principal`."""
     by_role = principal.role.has_admin_view
-    routes = (
-        ()
-        if by_role
-        else tuple(
-            tuple((level.server_ids, level.access_group_ids) for level in route)
-            for route in principal.routes_of_access
-            if route
-        )
+    routes = tuple(
+        tuple((level.server_ids, level.access_group_ids) for level in route)
+        for route in principal.routes_of_access
+        if route and not by_role
     )
     return Horizon(
         admin_view=has_admin_view(principal),
@@ -64,40 +59,37 @@ def horizon(principal: Principal) -> Horizon:
 
 
 def usable_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_use` says."""
+    """Return the condition on `Server` that is equivalent to `may_use`."""
     return usable_within(horizon(principal))
 
 
 @lru_cache(maxsize=512)
 def usable_within(seen: Horizon) -> ColumnElement[bool]:
-    """`usable_servers` for all who share a horizon."""
+    """Return `usable_servers` for a horizon."""
     if seen.owner is not None:
         return and_(usable_within(replace(seen, owner=None)), usable_within(seen.owner))
     if seen.few is None:
         return and_(
             _ACTIVE, _address_condition(seen), or_(Server.allow_all_keys, _grant_condition(seen))
         )
-    # The ids come first: databases would rather go through all active servers, in the order that is
-    # asked for.
+    # Put the ids first; otherwise databases scan all active servers in the requested order.
     active = func.coalesce(Server.approval_status, "") == ApprovalStatus.ACTIVE.value
     granted = or_(Server.allow_all_keys, _grant_condition(seen))
     return and_(Server.server_id.in_(sorted(seen.few)), active, _address_condition(seen), granted)
 
 
 def visible_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says of active servers, which are those
-    that lists show."""
+    """Return the condition on `Server` that is equivalent to `may_see` for active servers."""
     return visible_within(horizon(principal))
 
 
 def visible_within(seen: Horizon) -> ColumnElement[bool]:
-    """`visible_servers` for all who share a horizon."""
+    """Return `visible_servers` for a horizon."""
     return and_(_ACTIVE, _address_condition(seen)) if seen.sees_active else usable_within(seen)
 
 
 def reviewable_within(seen: Horizon) -> ColumnElement[bool]:
-    """The condition on `Server` that says what `may_see` says, servers under review among them,
-    with admin view."""
+    """Return the condition equivalent to `may_see` with admin view, including submissions."""
     if seen.only is not None:
         return usable_within(seen)
     under_review = and_(
@@ -107,13 +99,12 @@ def reviewable_within(seen: Horizon) -> ColumnElement[bool]:
 
 
 def public_servers() -> ColumnElement[bool]:
-    """The condition on `Server` for what strangers may know of: active, and listed publicly by an
-    Admin."""
+    """Return the condition for servers that strangers may see: active and listed publicly."""
     return and_(_ACTIVE, Server.is_public)
 
 
 def servers_of_team(reach: Reach) -> ColumnElement[bool]:
-    """The condition on `Server` for what one team is granted."""
+    """Return the condition on `Server` for what a team is granted."""
     return and_(_ACTIVE, _reach_condition(reach.server_ids, reach.access_group_ids))
 
 
@@ -124,16 +115,14 @@ def _address_condition(of: Principal | Horizon) -> ColumnElement[bool]:
 
 
 def sign_in_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those that somebody who is known may sign in to by way of the
-    portal."""
+    """Return the condition for servers that an authenticated caller may sign in to."""
     return and_(_OF_PEOPLE, usable_servers(principal))
 
 
 def open_servers(principal: Principal) -> ColumnElement[bool]:
-    """The condition on `Server` for those whose sign-in is open to strangers: delegated, or passed
-    through.
+    """Return the condition for servers with sign-in open to strangers: delegated or passed through.
 
-    Of these alone a caller without a credential may learn that they are there.
+    These are the only servers whose existence an unauthenticated caller may learn.
     """
     leaves_it = or_(Server.delegate_auth_to_upstream, Server.oauth_passthrough)
     return and_(_OF_PEOPLE, leaves_it, _ACTIVE, _address_condition(principal))
@@ -153,8 +142,8 @@ def _reach_condition(server_ids: frozenset[str], group_ids: frozenset[str]) -> C
     named = Server.server_id.in_(sorted(server_ids)) if server_ids else false()
     if not group_ids:
         return named
-    # Asked server by server: a list with a limit stops early, where a list of all members would be
-    # made first.
+    # Evaluated server by server, so that a list with a limit stops early instead of first listing
+    # all members.
     is_member = exists().where(
         AccessGroupServer.server_id == Server.server_id,
         AccessGroupServer.access_group_id.in_(sorted(group_ids)),

@@ -1,4 +1,4 @@
-"""Which fields of a server somebody sees."""
+"""Which fields of a server a caller sees."""
 
 from enum import StrEnum
 
@@ -15,18 +15,18 @@ class Visibility(StrEnum):
 
 
 class Show(StrEnum):
-    """How a field is shown to a visibility that may see it."""
+    """How a field is shown to viewers who may see it."""
 
     VERBATIM = "verbatim"
     ORIGIN = "origin"  # of a URL: scheme, host and port
     NAMES = "names"  # of a mapping: the keys, every value masked
     NO_VALUES = "no_values"  # of variables: names, scopes and descriptions
     ONLY_IS_PUBLIC = "only_is_public"  # of mcp_info
-    KIND_OF_FAULT = "kind_of_fault"  # of a health error: what went wrong, without the host it names
+    KIND_OF_FAULT = "kind_of_fault"  # of a health error: what went wrong, without the host
 
 
 def visibility(principal: Principal) -> Visibility:
-    """Which of the columns of the field table holds for `principal`."""
+    """Return the column of the field table that applies to `principal`."""
     if principal.is_restricted_key:
         return Visibility.RESTRICTED
     if principal.role is Role.ADMIN:
@@ -42,7 +42,7 @@ _URL = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.ORIGIN}
 _MAPPING = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.NAMES}
 _ADMIN_VIEW = {Visibility.FULL: Show.VERBATIM, Visibility.INVENTORY: Show.VERBATIM}
 
-# an allow-list: a field that is not here is shown to nobody
+# An allow-list: fields that are not here are shown to nobody.
 VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {
     **dict.fromkeys(
         (
@@ -104,5 +104,5 @@ VISIBLE_FIELDS: dict[str, dict[Visibility, Show]] = {
 
 
 def shown(principal: Principal, field: str) -> Show | None:
-    """How `field` of a server is shown to `principal`; None is not at all."""
+    """Return how `field` of a server is shown to `principal`; None if it is not."""
     return VISIBLE_FIELDS.get(field, {}).get(visibility(principal))

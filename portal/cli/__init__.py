@@ -1,4 +1,4 @@
-"""Commands for operators, one file a subject; what they share is in `base.py`."""
+"""Commands for operators, one file per subject; shared code is in `base.py`."""
 
 import click
 

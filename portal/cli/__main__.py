@@ -1,11 +1,11 @@
-"""`portal` and `python -m portal.cli`: how the portal is started, and starts itself."""
+"""The entry point of `portal` and `python -m portal.cli`."""
 
 from portal import environment
 from portal.cli import main
 
 
 def run() -> None:
-    """Take the secrets out of the environment, then do what the command line says."""
+    """Take the secrets out of the environment, then run the command line."""
     environment.withdraw()
     main()
 

@@ -1,4 +1,4 @@
-"""The record: `portal audit`."""
+"""The audit log: `portal audit`."""
 
 import sys
 
@@ -10,14 +10,14 @@ from portal.domain.principals import OPERATOR
 
 @click.group()
 def audit() -> None:
-    """The record of what was done and refused."""
+    """Return the audit log."""
 
 
 @audit.command("verify")
 def verify_audit() -> None:
-    """Walk along the chain of events; ends with 1 and names the first event that does not hold.
+    """Verify the audit log. Exits with 1 and names the first event with a fault.
 
-    It ends with 3 where the events hold, and others are missing that nobody has accepted: see
+    Exits with 3 if all events are valid, but others are missing and nobody has accepted that: see
     portal audit accept.
     """
     from portal.services.audit import trail
@@ -25,8 +25,8 @@ def verify_audit() -> None:
     with base.as_it_is():
         found = base.in_transaction(lambda session: trail.verify(session, OPERATOR))
     if found.earlier:
-        click.echo(f"{found.earlier} events are older than the chain.")
-    click.echo(f"{found.holds} events hold.")
+        click.echo(f"{found.earlier} events are from before the chain.")
+    click.echo(f"{found.holds} events verified.")
     for note in found.notes:
         click.echo(note)
     if found.fault:
@@ -37,11 +37,11 @@ def verify_audit() -> None:
 
 
 @audit.command("accept")
-@click.option("--event", type=int, required=True, help="The number of the event that found it.")
+@click.option("--event", type=int, required=True, help="The number of the event with the finding.")
 def accept_missing(event: int) -> None:
-    """Accept that events are missing where an older database was found; this is on record, too."""
+    """Accept that events are missing where an older database was found. This is audited as well."""
     from portal.services.audit import trail
 
     with base.as_it_is():
         base.in_transaction(lambda session: trail.accept(session, OPERATOR, event))
-    click.echo(f"Accepted: what event {event} found is known.")
+    click.echo(f"Accepted: the finding of event {event} is known.")

@@ -30,8 +30,7 @@ _FORMAT = 1
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
-    """Copy the database to FILE while the portal serves, with a manifest beside it. The key ring is
-    in neither."""
+    """Copy the database to FILE while the portal runs, with a manifest, but without the keys."""
     settings = base.load()
     source = _sqlite_file(
         settings,
@@ -40,7 +39,7 @@ def backup(file: Path) -> None:
     database = base.connect(settings)
     for taken in (file, _manifest_of(file)):
         if taken.exists():
-            raise click.ClickException(f"{taken} is there already. Name another file.")
+            raise click.ClickException(f"{taken} already exists. Choose another file name.")
     partial = file.with_name(f"{file.name}.partial")
     with _removed_at_the_end(partial):
         copying.copy(source, partial)
@@ -50,20 +49,20 @@ def backup(file: Path) -> None:
     with database.session(writes=True) as session:
         backups.record_backup(session, OPERATOR, sha256=manifest["sha256"], bytes=manifest["bytes"])
         session.commit()
-    click.echo(f"{file} holds the database, {_manifest_of(file)} what is in it.")
+    click.echo(f"The database was saved to {file}, and its manifest to {_manifest_of(file)}.")
     click.echo(
-        f"Keep the keys {', '.join(manifest['keys'])} somewhere else: without them no secret in it"
-        " opens."
+        f"Store the keys {', '.join(manifest['keys'])} in another place: without them no secret"
+        " in the backup can be decrypted."
     )
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--force", is_flag=True, help="Replace a database that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing database.")
 @click.option(
     "--without-secrets",
     is_flag=True,
-    help="Restore although keys are missing; what they sealed is lost.",
+    help="Restore even if keys are missing; the secrets under them are lost.",
 )
 @click.option(
     "--without-journal",
@@ -71,15 +70,19 @@ def backup(file: Path) -> None:
     help="Restore without the revocation journal; API keys are dormant afterwards.",
 )
 def restore(file: Path, force: bool, without_secrets: bool, without_journal: bool) -> None:
-    """Make FILE the database, in one step. Nobody may have the database open; all sessions end, and
-    what was revoked since the backup is revoked again."""
+    """Replace the database with FILE, in one step.
+
+    No other process may have the database open. All sessions end, and what was revoked since the
+    backup is revoked again.
+    """
     settings = base.load()
     target = _sqlite_file(
         settings, f"pg_restore --clean --if-exists --single-transaction {shlex.quote(str(file))}"
     )
     if target.exists() and not force:
         raise click.ClickException(
-            f"{target} is there already. Its content is lost with --force; back it up before."
+            f"{target} already exists. Back it up, then use --force to replace it; its content"
+            " will be lost."
         )
     manifest = _read_manifest(file)
     partial = target.with_name(f"{target.name}.restoring")
@@ -103,26 +106,28 @@ def restore(file: Path, force: bool, without_secrets: bool, without_journal: boo
         ) from None
     except copying.Broken as error:
         raise click.ClickException(
-            f"{file} is not a whole database ({error}). Take another backup."
+            f"{file} is not a complete database ({error}). Use another backup."
         ) from None
     click.echo(
-        f"{target} is the database of {manifest['made_at']}. Everybody has to sign in again."
+        f"{target} is now the database of {manifest['made_at']}. All users have to sign in again."
     )
     _end_again(settings)
-    click.echo("Settings are as they were then; what was made since is gone.")
+    click.echo("Settings are as they were then. Changes since then are lost.")
 
 
 def _sqlite_file(settings: Settings, instead: str) -> Path:
-    """The database's file, or an end that says what to run `instead`; the password stays where it
-    is."""
+    """Return the database's file, or exit with the command to run `instead`.
+
+    The command contains no password.
+    """
     url = make_url(settings.database_url)
     if settings.embedded and url.database:
         return Path(url.database)
     open_parts = (url.username, None, url.host, url.port, url.database, url.query)
     address = URL.create("postgresql", *open_parts).render_as_string()
     click.echo(
-        "This is for SQLite. PostgreSQL has its own tools; the password comes from ~/.pgpass or"
-        " PGPASSWORD:",
+        "This command is for SQLite. For PostgreSQL use its own tools; the password comes from"
+        " ~/.pgpass or PGPASSWORD:",
         err=True,
     )
     click.echo(f"  {instead} --dbname='{address}'", err=True)
@@ -134,7 +139,7 @@ def _manifest_of(file: Path) -> Path:
 
 
 def _described(database: Database, file: Path) -> dict[str, Any]:
-    """What is in a backup, read out of the backup itself."""
+    """Return the manifest of a backup, read from the backup itself."""
     with database.look_into(file) as session:
         facts = asdict(backups.facts_of(session, OPERATOR))
     return {
@@ -167,7 +172,7 @@ def _write(file: Path, manifest: dict[str, Any]) -> None:
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
-    """The manifest of a backup that is what it describes."""
+    """Return the manifest of a backup, after checking that it matches the file."""
     beside = _manifest_of(file)
     try:
         manifest: dict[str, Any] = json.loads(beside.read_text())
@@ -175,15 +180,15 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         _ = str(manifest["made_at"])
     except (OSError, ValueError, KeyError, TypeError):
         raise click.ClickException(
-            f"{beside} cannot be read. It has to be beside the backup, as it was made."
+            f"{beside} cannot be read. It must be next to the backup, unchanged."
         ) from None
     if manifest.get("format") != _FORMAT:
         raise click.ClickException(
-            "The backup was made by a newer portal. Restore it with that version."
+            "The backup was made by a newer version of the portal. Restore it with that version."
         )
     if copying.digest(file) != expected:
         raise click.ClickException(
-            f"{file} is not the file that its manifest describes (SHA-256). Take another backup."
+            f"{file} does not match the SHA-256 in its manifest. Use another backup."
         )
     return manifest
 
@@ -192,31 +197,30 @@ def _check_revision(file: Path) -> None:
     revision = _revision(file)
     if revision is None or not schema.knows(revision):
         raise click.ClickException(
-            f"The backup's schema ({revision or 'none'}) is not one that this portal knows. "
-            "Restore it with the version that made it, or a newer one."
+            "This version of the portal does not know the backup's schema"
+            f" ({revision or 'none'}). Restore it with the version that made it, or a newer one."
         )
 
 
 def _check_journal(settings: Settings, *, without_journal: bool) -> bool:
-    """Whether the revocation journal is there and holds; an end where it does not and nobody said
-    to go without."""
+    """Return whether the revocation journal is valid; exit if not, unless `without_journal`."""
     from portal.app import journal_of
 
     journal = journal_of(settings)
     assert journal is not None
-    fault = journal.read().fault if journal.exists() else f"{journal.path} is not there"
+    fault = journal.read().fault if journal.exists() else f"{journal.path} does not exist"
     if fault and not without_journal:
         raise click.ClickException(
-            f"The revocation journal is missing ({fault}), so nobody knows what was revoked since"
-            f" the backup. Put it to {journal.path}: it was beside the database. Or restore with"
-            " --without-journal: then all API keys are dormant, and only Admins can sign in, until"
-            " an Admin wakes the portal."
+            f"The revocation journal is missing ({fault}), so revocations since the backup are"
+            f" unknown. Copy it to {journal.path}: it was next to the database. Or restore with"
+            " --without-journal: then all API keys are dormant, and only Admins can sign in,"
+            " until an Admin reactivates the portal."
         )
     return fault is None
 
 
 def _end_again(settings: Settings) -> None:
-    """Bring what was put in place up to the journal, and say what that took."""
+    """Reconcile the restored database with the journal, and print the result."""
     database = base.opened(settings)
     with database.session(writes=True) as session:
         found = revocations.reconcile(session, OPERATOR, is_restored=True)
@@ -233,8 +237,7 @@ def _bring_in(
     without_secrets: bool,
     without_journal: bool,
 ) -> None:
-    """Bring a copy to head, see that its keys and its record are whole, and end what must not live
-    again."""
+    """Upgrade a copy, check its keys and audit log, and end what must not live again."""
     from portal.app import open_database
 
     database = open_database(
@@ -247,13 +250,13 @@ def _bring_in(
         if missing and not without_secrets:
             raise click.ClickException(
                 "PORTAL_ENCRYPTION_KEYS lacks keys that the backup needs:"
-                f" {', '.join(sorted(missing))}. Add them behind the newest one, or restore with"
+                f" {', '.join(sorted(missing))}. Add them after the newest key, or restore with"
                 " --without-secrets."
             )
         found = trail.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(
-                f"The audit record in the backup is not whole. {found.fault or ''}"
+                f"The audit log in the backup is not valid. {found.fault or ''}"
             )
         knows = _check_journal(settings, without_journal=without_journal)
         backups.begin_anew(
@@ -269,7 +272,7 @@ def _bring_in(
 
 @contextmanager
 def _removed_at_the_end(file: Path) -> Iterator[None]:
-    """Nothing is left of `file`, and of what SQLite keeps beside it, whatever happens."""
+    """Remove `file` and SQLite's files next to it at the end, whatever happens."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What every command needs: the settings, the database, and a transaction as the operator."""
+"""Shared by all commands: the settings, the database, and a transaction as the operator."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ _COMPARES = ContextVar("compares the database with its journal", default=True)
 
 
 def load(**overrides: Any) -> Settings:
-    """The settings of this process, or an end with a line for each that is wrong."""
+    """Return the settings, or exit with a line for each invalid one."""
     given = environment.given()
     prepare_environment(given)
     try:
@@ -37,8 +37,10 @@ def _end(error: BadSettings) -> NoReturn:
 
 
 def opened(settings: Settings) -> Database:
-    """The database as it is. A file that is made from now on is its owner's alone: it holds hashes
-    and ciphertext."""
+    """Open the database as it is.
+
+    New files are private to their owner, because they hold hashes.
+    """
     from portal.app import open_database
 
     if settings.embedded:
@@ -50,24 +52,25 @@ def opened(settings: Settings) -> Database:
 
 
 def connect(settings: Settings) -> Database:
-    """The database, upgraded and compared with its journal where it is SQLite, refused where it is
-    not at head or beyond."""
+    """Open the database: upgrade and reconcile SQLite; exit if PostgreSQL is not up to date."""
     database = opened(settings)
     if settings.embedded:
         schema.upgrade(database.engine)
         if _is_to_be_compared(database):
             reconcile(database)
     elif not database.answers():
-        sys.exit("The database does not answer. Check PORTAL_DATABASE_URL.")
+        sys.exit("The database does not respond. Check PORTAL_DATABASE_URL.")
     elif not schema.serves(database.engine):
-        sys.exit("The database is not at head. Run: portal db upgrade")
+        sys.exit("The database schema is not up to date. Run: portal db upgrade")
     return database
 
 
 @contextmanager
 def as_it_is() -> Iterator[None]:
-    """Within this, `connect` does not compare the database with its journal, which writes down what
-    it finds, unless that was never done before."""
+    """Make `connect` skip reconciling the database with its journal, except the first time.
+
+    Reconciling would write what it finds.
+    """
     token = _COMPARES.set(False)
     try:
         yield
@@ -85,7 +88,7 @@ def _is_to_be_compared(database: Database) -> bool:
 
 
 def reconcile(database: Database) -> None:
-    """Bring the database up to its revocation journal, and say what that took."""
+    """Reconcile the database with its revocation journal, and print the result."""
     from portal.services.operations import revocations
 
     with database.session(writes=True) as session:
@@ -95,8 +98,10 @@ def reconcile(database: Database) -> None:
 
 
 def in_transaction(work: Any) -> Any:
-    """What `work(session)` answers, committed; a refusal is on record, and any other fault ends the
-    command."""
+    """Return the result of `work(session)`, committed.
+
+    Refusals are audited; errors end the command.
+    """
     from portal.services.audit.events import Outcome, record
 
     with connect(load()).session(writes=True) as session:

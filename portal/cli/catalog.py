@@ -1,4 +1,4 @@
-"""The servers as a document: `portal catalog`."""
+"""Export and import of servers: `portal catalog`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ FORMATS = ["catalog.yaml", "mcp.json", "server.json"]
 
 
 class Format(click.Choice[str]):
-    """One of `FORMATS`; the name of an earlier version is understood, too."""
+    """One of `FORMATS`, or the name that an earlier version used."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from portal.services.catalog.exports import OLD_NAMES
@@ -21,7 +21,7 @@ class Format(click.Choice[str]):
 
 @click.group()
 def catalog() -> None:
-    """The servers as a document, for Git."""
+    """Export and import servers as a document, for Git."""
 
 
 @catalog.command("export")
@@ -33,8 +33,7 @@ def catalog() -> None:
     show_default=True,
 )
 def export_servers(file_name: str) -> None:
-    """Write the servers to standard output: their addresses and arguments, and the names of what is
-    secret."""
+    """Write the servers to standard output: addresses, arguments, and the names of secrets."""
     from portal.services.catalog import exports
 
     def export(session: Any) -> str:
@@ -47,21 +46,18 @@ def export_servers(file_name: str) -> None:
 
 @catalog.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option("--update", is_flag=True, help="Change servers that differ, too.")
+@click.option("--update", is_flag=True, help="Also change servers that differ.")
 @click.option(
     "--keep-credentials/--forget-credentials",
     "keep",
     default=None,
-    help=(
-        "Where a change would send stored secrets to another host: let them go along, or forget"
-        " them."
-    ),
+    help=("If a change would send stored secrets to another host: send them, or delete them."),
 )
 def import_servers(file: Any, update: bool, keep: bool | None) -> None:
-    """Add the servers of FILE (`-` is standard input); all of them, or none where one is wrong.
+    """Add the servers of FILE (`-` is standard input): all of them, or none if one is invalid.
 
-    A change that would send stored secrets to another host is wrong, unless an option says what
-    becomes of them.
+    A change that would send stored secrets to another host is invalid, unless an option decides
+    about them.
     """
     from portal.services.catalog import imports
 
@@ -80,5 +76,5 @@ def import_servers(file: Any, update: bool, keep: bool | None) -> None:
 
 
 catalogue = click.Group(
-    "catalogue", catalog.commands, hidden=True, help="What `portal catalog` was called before."
+    "catalogue", catalog.commands, hidden=True, help="The former name of `portal catalog`."
 )

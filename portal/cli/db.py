@@ -1,4 +1,4 @@
-"""The schema: `portal db`."""
+"""The database schema: `portal db`."""
 
 import click
 
@@ -8,13 +8,13 @@ from portal.store import schema
 
 @click.group()
 def db() -> None:
-    """The database's schema."""
+    """Return the database schema."""
 
 
 @db.command()
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
-    """Bring the schema up to REVISION (head)."""
+    """Upgrade the schema to REVISION (head)."""
     database = base.opened(base.load())
     schema.upgrade(database.engine, revision)
     click.echo(f"The database is at {revision}.")
@@ -25,6 +25,6 @@ def upgrade(revision: str) -> None:
 @db.command()
 @click.argument("revision")
 def downgrade(revision: str) -> None:
-    """Bring the schema down to REVISION (`base` removes everything)."""
+    """Downgrade the schema to REVISION (`base` removes everything)."""
     schema.downgrade(base.opened(base.load()).engine, revision)
     click.echo(f"The database is at {revision}.")

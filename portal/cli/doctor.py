@@ -1,4 +1,4 @@
-"""Whether all is well: `portal doctor`."""
+"""Checks of the whole installation: `portal doctor`."""
 
 import sys
 from collections.abc import Iterator
@@ -31,15 +31,17 @@ OF_WHAT_IT_HOLDS: tuple[Check, ...] = (
 
 @click.command()
 def doctor() -> None:
-    """Check settings, database, keys, files and surroundings, and say what to do. Ends with 1 where
-    anything is BAD."""
+    """Check settings, database, keys, files and network, and print remedies.
+
+    Exits with 1 if any is BAD.
+    """
     given = environment.given()
     prepare_environment(given)
     try:
         settings = read_settings(given)
     except BadSettings as error:
         for line in str(error).splitlines():
-            click.echo(bad("settings", line, "Set it as README, Settings, has it"))
+            click.echo(bad("settings", line, "Set it as described in docs/configuration.md"))
         sys.exit(1)
     levels = set()
     for finding in examine(Surroundings(settings, base.opened(settings))):
@@ -50,7 +52,7 @@ def doctor() -> None:
 
 
 def examine(around: Surroundings) -> Iterator[Finding]:
-    """Every check, as far as what it needs is there."""
+    """Run every check whose requirements are met."""
     yield ok("settings", "all are valid")
     for check in ON_THE_HOST:
         yield from check(around)

@@ -10,7 +10,7 @@ from portal.domain.principals import OPERATOR
 
 @click.group()
 def keys() -> None:
-    """API keys, and the keys that stored secrets are encrypted under."""
+    """API keys, and the keys that encrypt stored secrets."""
 
 
 keys.add_command(ring.status)
@@ -19,32 +19,32 @@ keys.add_command(ring.rotate)
 
 @keys.command("wake")
 def wake() -> None:
-    """Wake API keys and sign-in after a restore of which nobody knows what was revoked since."""
+    """Reactivate API keys and sign-in after a restore with unknown revocations."""
     from portal.services.operations import revocations
 
     woken = base.in_transaction(lambda session: revocations.wake(session, OPERATOR))
     click.echo(
-        "API keys work again, and everybody may sign in." if woken else "Nothing is dormant."
+        "API keys work again, and all users can sign in." if woken else "Nothing is dormant."
     )
 
 
 @keys.command("issue")
-@click.option("--user", "user_id", default=None, help="Id of the person it belongs to.")
-@click.option("--team", "team_id", default=None, help="Id of the team it belongs to.")
-@click.option("--alias", default=None, help="What to call it.")
+@click.option("--user", "user_id", default=None, help="ID of the user who owns the key.")
+@click.option("--team", "team_id", default=None, help="ID of the team that the key belongs to.")
+@click.option("--alias", default=None, help="Name of the key.")
 def issue(user_id: str | None, team_id: str | None, alias: str | None) -> None:
-    """Issue an API key; it is shown this once."""
+    """Create an API key. It is shown only once."""
     from portal.services.access.keys import KeyDraft, issue_key
 
     draft = KeyDraft(key_alias=alias, user_id=user_id, team_id=team_id)
     issued = base.in_transaction(lambda session: issue_key(session, OPERATOR, draft))
-    click.echo(f"Key id {issued.view.key_id}, for `portal keys revoke`:", err=True)
+    click.echo(f"Key ID {issued.view.key_id}, for `portal keys revoke`:", err=True)
     click.echo(issued.key)
 
 
 @keys.command("list")
 def list_all() -> None:
-    """List API keys by id, beginning and name."""
+    """List API keys by id, prefix and name."""
     from portal.services.access.keys import list_keys
 
     def show(session: Any) -> None:

@@ -1,4 +1,4 @@
-"""The keys that stored secrets are encrypted under: `portal keys status | rotate`."""
+"""The keys that encrypt stored secrets: `portal keys status | rotate`."""
 
 import signal
 import sys
@@ -26,11 +26,16 @@ T = TypeVar("T")
 
 @click.command()
 @click.option(
-    "--verify", is_flag=True, help="Open each value, too, and name those that cannot be read."
+    "--verify",
+    is_flag=True,
+    help="Also decrypt each value, and list those that cannot be decrypted.",
 )
 def status(verify: bool) -> None:
-    """Count stored secrets by key. Ends with 0 when all are under the newest key, 3 when some are
-    under an older one, 1 when some cannot be read."""
+    """Count stored secrets by key.
+
+    Exits with 0 if all are under the newest key, 3 if some are under an older one, 1 if some cannot
+    be decrypted.
+    """
     database = base.connect(base.load())
     with database.session() as session:
         uses = rotation.count_values(session, OPERATOR)
@@ -43,16 +48,16 @@ def status(verify: bool) -> None:
         ]
         _report(unreadable)
         lost = lost or bool(unreadable)
-    sys.exit(UNREADABLE if lost else OUTSTANDING if _outstanding(uses) else 0)
+    sys.exit(_status(is_lost=lost, is_left=bool(_outstanding(uses))))
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Count only.")
 def rotate(dry_run: bool) -> None:
-    """Re-encrypt every stored secret under the newest key, while the portal serves.
+    """Re-encrypt all stored secrets with the newest key, while the portal runs.
 
-    May be stopped at any moment and run again. Ends with 1 when some values cannot be read, with 3
-    when some are left.
+    Can be stopped and run again at any time. Exits with 1 if some values cannot be decrypted, 3 if
+    some are left.
     """
     database = base.connect(base.load())
     with database.session() as session:
@@ -68,20 +73,20 @@ def rotate(dry_run: bool) -> None:
     click.echo(f"{sum(done.values())} values were re-encrypted{_by_key(done)}.")
     _report(unreadable)
     if stopped.is_set():
-        click.echo("Stopped. What is done is done; to go on, run: portal keys rotate", err=True)
+        click.echo(
+            "Stopped. Completed values are kept; to continue, run: portal keys rotate", err=True
+        )
         sys.exit(OUTSTANDING)
     with database.session() as session:
         left = sum(_outstanding(rotation.count_values(session, OPERATOR)).values())
     readable_left = left - sum(row.key_in_ring for row in unreadable)
     if readable_left > 0:
-        click.echo(
-            f"{readable_left} values were in use meanwhile. Run again: portal keys rotate", err=True
-        )
-    sys.exit(UNREADABLE if unreadable else OUTSTANDING if readable_left > 0 else 0)
+        click.echo(f"{readable_left} values were in use. Run again: portal keys rotate", err=True)
+    sys.exit(_status(is_lost=bool(unreadable), is_left=readable_left > 0))
 
 
 def check(database: Database, *, without_secrets: bool) -> None:
-    """Warn of keys that stored secrets need and the ring lacks; end where it opens none of them."""
+    """Warn about keys that stored secrets need; exit if the ring decrypts none of them."""
     with database.session() as session:
         uses = rotation.count_values(session, OPERATOR)
         opens = rotation.opens_something(session, OPERATOR)
@@ -90,15 +95,21 @@ def check(database: Database, *, without_secrets: bool) -> None:
         click.echo(f"Warning: {_line(use)}", err=True)
     if any(use.stored for use in uses) and not opens and not without_secrets:
         sys.exit(
-            "PORTAL_ENCRYPTION_KEYS opens none of the secrets that this database holds: it is"
-            " another ring. Put back the keys that they were stored under (portal keys status names"
-            " them), or start with --without-secrets."
+            "PORTAL_ENCRYPTION_KEYS cannot decrypt any secret in this database: it is another key"
+            " ring. Add the keys that the secrets need (portal keys status lists them), or start"
+            " with --without-secrets."
         )
+
+
+def _status(*, is_lost: bool, is_left: bool) -> int:
+    if is_lost:
+        return UNREADABLE
+    return OUTSTANDING if is_left else 0
 
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """An event that is set when somebody asks this process to end."""
+    """Yield an event that is set when this process gets SIGTERM or SIGINT."""
     stopped = threading.Event()
     before = {
         name: signal.signal(name, lambda *_: stopped.set())
@@ -114,8 +125,7 @@ def _stoppable() -> Iterator[threading.Event]:
 def _rotated(
     database: Database, stopped: threading.Event, due: int
 ) -> tuple[Counter[str], list[Unreadable]]:
-    """Walk over everything until a walk finds nothing more to do: what was re-encrypted, what could
-    not be read."""
+    """Repeat until nothing is left; return counts of re-encrypted and unreadable values."""
     done: Counter[str] = Counter()
     with click.progressbar(length=due, label="Re-encrypting", file=sys.stderr) as bar:
         while True:
@@ -139,7 +149,7 @@ def _each_batch(
     *,
     writes: bool = False,
 ) -> Iterator[Batch]:
-    """Each step in a transaction of its own."""
+    """Run each step in its own transaction."""
     position: Position | None = Position()
     while position is not None:
         here = position
@@ -156,7 +166,7 @@ def _record(database: Database, action: str, **counts: object) -> None:
 
 
 def _committed(database: Database, work: Callable[[Session], T], *, writes: bool) -> T:
-    """What `work` answers; where others hold SQLite's lock for too long, it is tried again."""
+    """Return the result of `work`; retry while another process holds SQLite's lock."""
     for _ in range(_TRIES):
         try:
             with database.session(writes=writes) as session:
@@ -166,7 +176,7 @@ def _committed(database: Database, work: Callable[[Session], T], *, writes: bool
         except OperationalError:
             continue
     raise click.ClickException(
-        "The database does not answer. What is done is done; run the command again."
+        "The database does not respond. Completed values are kept; run the command again."
     )
 
 
@@ -177,31 +187,30 @@ def _outstanding(uses: list[KeyUse]) -> dict[str, int]:
 
 
 def _by_key(counts: dict[str, int] | Counter[str]) -> str:
-    return (
-        f" ({', '.join(f'{key_id}: {count}' for key_id, count in counts.items())})"
-        if counts
-        else ""
-    )
+    if not counts:
+        return ""
+    return f" ({', '.join(f'{key_id}: {count}' for key_id, count in counts.items())})"
 
 
 def _line(use: KeyUse) -> str:
     kinds = ", ".join(f"{name} {count}" for name, count in use.values.items())
     if use.key_id == BROKEN:
-        return f"(broken)  {use.total} values that name no key: {kinds}"
+        return f"(corrupt)  {use.total} values without a key id: {kinds}"
     if not use.in_ring:
         return (
-            f"{use.key_id}  {use.total} values cannot be read, the key is not in the ring: {kinds}"
+            f"{use.key_id}  {use.total} values cannot be decrypted, because the key is not in the"
+            f" ring: {kinds}"
         )
     if use.is_newest:
         return f"{use.key_id}  newest, {use.total} values{': ' * bool(kinds)}{kinds}"
     if not use.total:
-        return f"{use.key_id}  0 values; may be retired, unless a backup that you keep needs it"
+        return f"{use.key_id}  0 values; can be removed, unless a backup needs it"
     return f"{use.key_id}  {use.total} values to re-encrypt: {kinds}"
 
 
 def _report(unreadable: list[Unreadable]) -> None:
     for row in unreadable:
         click.echo(
-            f"cannot be read: {row.table} {' / '.join(filter(None, row.ids))}, {row.field}:"
+            f"cannot be decrypted: {row.table} {' / '.join(filter(None, row.ids))}, {row.field}:"
             f" {row.because}"
         )

@@ -10,7 +10,7 @@ from portal.store.database import Database
 _WITHOUT_SECRETS = click.option(
     "--without-secrets",
     is_flag=True,
-    help="Start although no stored secret can be read; all count as not set.",
+    help="Start even if no stored secret can be decrypted; all count as not set.",
 )
 
 
@@ -28,7 +28,7 @@ _WITHOUT_SECRETS = click.option(
 )
 @_WITHOUT_SECRETS
 def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
-    """Serve the portal; in embedded mode a worker runs beside it."""
+    """Serve the portal; in embedded mode, also run a worker."""
     from portal.processes import web
 
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared, not bound
@@ -44,18 +44,18 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Do what is due now, then end.")
+@click.option("--once", is_flag=True, help="Do what is due now, then exit.")
 @click.option(
-    "--parent", type=int, default=None, help="End when this process is no longer the parent."
+    "--parent", type=int, default=None, help="Exit when this process is no longer the parent."
 )
 @_WITHOUT_SECRETS
 def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
-    """Probe servers and tidy up, in the background; any number may run."""
+    """Check servers and clean up in the background; any number can run."""
     from portal.processes import web
 
     settings = base.load()
     database = base.connect(settings)
-    if parent is None:  # a parent has looked
+    if parent is None:  # a parent has already checked
         ring.check(database, without_secrets=without_secrets)
         _reconciled(settings, database)
     web.work(settings, database, once=once, parent=parent)
@@ -65,8 +65,7 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def demo(host: str, port: int) -> None:
-    """Serve the portal with a sample catalog, people of each role, and a real MCP server to talk
-    to."""
+    """Serve the portal with sample data, users of each role, and a real MCP server."""
     from portal import demo as sample_data
     from portal.processes import web
 
@@ -81,7 +80,6 @@ def demo(host: str, port: int) -> None:
 
 
 def _reconciled(settings: Settings, database: Database) -> None:
-    """Bring the database up to its revocation journal before it is served; `connect` has done it
-    for SQLite."""
+    """Reconcile a PostgreSQL database with its journal; `connect` has done it for SQLite."""
     if not settings.embedded:
         base.reconcile(database)

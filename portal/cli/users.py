@@ -1,4 +1,4 @@
-"""People: `portal users`."""
+"""Users: `portal users`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from portal.domain.principals import OPERATOR, Role
 
 @click.group()
 def users() -> None:
-    """People."""
+    """Users."""
 
 
 @users.command("add")
@@ -22,9 +22,9 @@ def users() -> None:
     default=Role.MEMBER.value,
     show_default=True,
 )
-@click.password_option(help="Asked for where it is not given.")
+@click.password_option(help="Prompted for if omitted.")
 def add_user(email: str, name: str, role: str, password: str) -> None:
-    """Add a person."""
+    """Add a user."""
     from portal.services.access import users as people
 
     fields = {
@@ -41,19 +41,19 @@ def add_user(email: str, name: str, role: str, password: str) -> None:
 
 @users.command("password")
 @click.argument("email")
-@click.password_option(help="Asked for where it is not given.")
+@click.password_option(help="Prompted for if omitted.")
 def set_password(email: str, password: str) -> None:
-    """Set somebody's password, for the next sign-in only."""
+    """Set a user's password, which they must change at the next sign-in."""
     _change(email, {"password": password, "must_change_password": True})
-    click.echo("The password is set. It has to be changed at the next sign-in.")
+    click.echo("The password is set. The user must change it at the next sign-in.")
 
 
 @users.command("deactivate")
 @click.argument("email")
 def deactivate_user(email: str) -> None:
-    """Let somebody in no more, neither by password nor by API key."""
+    """Deactivate a user, who can then no longer use passwords or API keys."""
     _change(email, {"is_active": False})
-    click.echo("They are deactivated. An Admin can undo it on their page.")
+    click.echo("The user is deactivated. An Admin can reactivate them on their page.")
 
 
 def _change(email: str, fields: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ def _change(email: str, fields: dict[str, Any]) -> None:
     def change(session: Any) -> None:
         found = find_by_email(session, email)
         if found is None:
-            raise click.ClickException(f"There is nobody with the e-mail {email}.")
+            raise click.ClickException(f"No user has the email {email}.")
         people.change_user(session, OPERATOR, found.user_id, fields)
 
     base.in_transaction(change)

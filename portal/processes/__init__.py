@@ -1,1 +1,1 @@
-"""What runs the portal: gunicorn's web processes, and everything in one process on a laptop."""
+"""Processes of the portal: gunicorn's web processes, the worker, and embedded mode."""

@@ -1,5 +1,4 @@
-"""Embedded mode needs no set-up: it makes its own keys and keeps them in `var/`, readable by its
-owner only."""
+"""Embedded mode without setup: it creates its own keys in `var/`, readable only by the owner."""
 
 import base64
 import os
@@ -11,11 +10,10 @@ _KEYS = ("PORTAL_SECRET_KEY", "PORTAL_ENCRYPTION_KEYS")
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
-    """Where the database is SQLite and keys are not given, take them from `portal.env` beside it,
-    made on first need.
+    """Set missing keys from `portal.env` next to an SQLite database, creating it if needed.
 
-    With any other database nothing is made up: there the operator brings the keys, the same for
-    every process.
+    For any other database, keys are never generated: the operator sets the same ones for all
+    processes.
     """
     url = environment.get("PORTAL_DATABASE_URL") or "sqlite:///var/portal.db"
     if not url.startswith("sqlite:///") or all(environment.get(name) for name in _KEYS):
@@ -24,7 +22,7 @@ def prepare_environment(environment: MutableMapping[str, str]) -> None:
     file = database.parent / "portal.env"
     if not file.exists():
         if database.exists():
-            return  # a database whose keys are gone: made-up ones would hide that
+            return  # a database without its keys; new ones would hide that
         _write(file)
     for line in file.read_text().splitlines():
         name, _, value = line.partition("=")
@@ -39,6 +37,6 @@ def _write(file: Path) -> None:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return  # another process was first; its keys are the ones
+        return  # another process was first; use its keys
     with os.fdopen(handle, "w") as stream:
         stream.write(text)

@@ -1,4 +1,4 @@
-"""Running the portal: what is done before the first request, the web processes, and the worker."""
+"""Running the portal: startup, the web processes, and the worker."""
 
 import gc
 import logging
@@ -38,14 +38,13 @@ _START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
 _THREADS = 8
-_THREADS_FOR_PAGES = 2  # of each process, so that people can go on while all upstreams hang
+_THREADS_FOR_PAGES = 2  # of each process, so that pages work even if all upstreams hang
 
 
 def begin(settings: Settings, database: Database, *, announce: Callable[[str], None]) -> None:
-    """Make the first Admin and take over the config file; the one-time password is announced here
-    and nowhere else."""
+    """Create the first Admin and load the config file. Prints the one-time password."""
     with database.session(writes=True) as session:
-        take_turn(session, _START_LOCK)  # several hosts may start at once; there is one first Admin
+        take_turn(session, _START_LOCK)  # hosts may start at once, but only one creates the Admin
         password = settings.bootstrap_admin_password
         key = settings.bootstrap_api_key
         try:
@@ -64,21 +63,20 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
         faults = bootstrap.apply_config(session, OPERATOR, _config(settings))
         session.commit()
         binding.bind_all(session, OPERATOR)
-    database.engine.dispose()  # gunicorn forks next: its children must not share a connection
+    database.engine.dispose()  # gunicorn forks next, and its children must not share connections
     for fault in faults:
         announce(f"Config: {fault}")
     if admin is not None:
         announce(f"\n  Sign in at   {settings.public_url}/login")
-        announce(f"  E-mail       {admin.email}")
-        announce(f"  Password     {admin.password or 'as you set it'}\n")
+        announce(f"  Email        {admin.email}")
+        announce(f"  Password     {admin.password or 'as set in the environment'}\n")
     else:
         announce(f"  MCP Portal is at {settings.public_url}")
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until stopped; in embedded mode with a worker beside it that ends when this process
-    does."""
-    import portal.web  # noqa: F401 - before gunicorn forks, so that its processes share it
+    """Serve until stopped; in embedded mode, with a worker that ends with this process."""
+    import portal.web  # noqa: F401 - before gunicorn forks, so that its processes share memory
 
     logs.begin(settings.log_format, settings.log_level)
     with metrics.shared_folder(wanted=settings.metrics):
@@ -91,8 +89,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
 
 
 def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
-    """Do what is due, over and over, until told to stop, or until the process `parent` is no longer
-    the parent."""
+    """Do what is due in a loop, until stopped or until `parent` is no longer the parent process."""
     telemetry.begin(settings)
     if settings.metrics and settings.worker_metrics and parent is None:
         metrics.serve(settings.worker_metrics)
@@ -104,10 +101,10 @@ def work(settings: Settings, database: Database, *, once: bool, parent: int | No
         done = 0
         try:
             done = do_round(database, tidies=rounds % _TIDY_EVERY == 0)
-        except PortalError as error:  # what was claimed comes up again when the claim is over
-            log.warning("a round came to no end (%s)", error)
+        except PortalError as error:  # claimed work is due again when the claim expires
+            log.warning("worker cycle failed (%s)", error)
         except SQLAlchemyError as error:
-            log.warning("the database did not answer (%s); trying again", type(error).__name__)
+            log.warning("the database did not respond (%s); trying again", type(error).__name__)
             metrics.count("portal_worker_rounds_total", "database_failed")
         rounds += 1
         if once and not done:
@@ -117,7 +114,7 @@ def work(settings: Settings, database: Database, *, once: bool, parent: int | No
 
 
 def do_round(database: Database, *, tidies: bool) -> int:
-    """Do what is due now; how much was done."""
+    """Do what is due now, and return the number of items."""
     began = time.monotonic()
     with span("worker round"):
         with database.session() as session:
@@ -147,17 +144,16 @@ def do_round(database: Database, *, tidies: bool) -> int:
 
 
 class _Log(GunicornLogger):  # type: ignore[misc]
-    """gunicorn's own words, written down as all others are; its access log stays off, ours knows
-    more."""
+    """gunicorn's log messages in the portal's format, without its access log."""
 
     def setup(self, cfg: Any) -> None:
-        """Instead of handlers of its own."""
+        """Replace gunicorn's own handlers."""
         self.error_log.handlers, self.error_log.propagate = [], True
         self.error_log.setLevel(logging.WARNING)
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
-    """gunicorn with our settings, started from our own command."""
+    """gunicorn with the portal's settings, started from the portal's command."""
 
     def __init__(
         self,
@@ -204,8 +200,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
 
 class _Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which looks after the worker beside as after its own processes: about once
-    a second."""
+    """gunicorn's master, which also restarts the embedded worker, about once a second."""
 
     def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
         self._beside = beside
@@ -218,20 +213,20 @@ class _Master(Arbiter):  # type: ignore[misc]
 
 
 class _WorkerBeside:
-    """The worker of embedded mode: nobody else would start it again when it dies."""
+    """The worker of embedded mode, restarted if it dies."""
 
     def __init__(self) -> None:
         self._process = self._start()
 
     def look_after(self) -> None:
-        """Start it again where it has ended."""
+        """Start the worker again if it has ended."""
         if self._process.poll() is not None:
             log.warning("the worker ended; starting it again")
             metrics.forget_process(self._process.pid)
             self._process = self._start()
 
     def end(self) -> None:
-        """End it kindly."""
+        """Stop the worker gracefully."""
         self._process.terminate()
         self._process.wait(timeout=10)
 
@@ -239,16 +234,15 @@ class _WorkerBeside:
     def _start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
         with environment.handed_over() as (variables, descriptors):
-            return subprocess.Popen(command, env=variables, pass_fds=descriptors)  # noqa: S603 - our own command
+            return subprocess.Popen(command, env=variables, pass_fds=descriptors)  # noqa: S603
 
 
 def _settle(_worker: object) -> None:
-    """Leave what the start has made out of the collections of garbage: it stays, and going through
-    it takes long."""
+    """Exclude startup objects from garbage collection: they stay, and scanning takes long."""
     gc.collect()
     gc.freeze()
-    # A long list makes more objects than the usual 700 at once, and was gone through, whole, over
-    # and over.
+    # A long list creates more objects than the default threshold of 700, and was scanned
+    # repeatedly.
     gc.set_threshold(50_000, 20, 100)
 
 

@@ -1,4 +1,4 @@
-"""What the portal does, as a stack of packages that only import downwards:
+"""The portal's use cases, in packages that import only downwards:
 
     operations | oauth_broker
     credentials
@@ -11,7 +11,7 @@
     audit
     runtime, paging, unique, admins
 
-A use case is a function that is told the session and who asks, and asks the authorization module.
-The docstring of a package names its modules with use cases; the others are for the packages above
-it.
+A use case is a function that takes the database session and the caller, and asks the authorization
+module for permission. The docstring of each package lists its modules with use cases. Its other
+modules are helpers for the packages above it.
 """

@@ -1,4 +1,4 @@
-"""There is always somebody who can govern the portal."""
+"""Checks that at least one active Admin remains."""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -8,8 +8,10 @@ from portal.store.models import User
 
 
 def is_last_admin(session: Session, user: User) -> bool:
-    """Whether nobody else could govern. Locks the Admins' rows: two who remove one another take
-    turns."""
+    """Return whether this user is the only active Admin.
+
+    Locks the rows of all Admins, so that two Admins cannot remove each other at the same time.
+    """
     if not authz.is_active_admin(user):
         return False
     admins = session.scalars(
@@ -19,7 +21,7 @@ def is_last_admin(session: Session, user: User) -> bool:
 
 
 def other_admins(session: Session, user_id: str | None) -> list[str]:
-    """The names of the active Admins but this person, by name."""
+    """Return the names of the other active Admins, sorted."""
     name = func.coalesce(User.display_name, User.email, User.user_id)
     others = select(name).where(authz.active_admins(), User.user_id != (user_id or ""))
     return list(session.scalars(others.order_by(name)))

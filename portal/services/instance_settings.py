@@ -54,12 +54,12 @@ REQUIRABLE_FIELDS = (
     "transport",
     "mcp_access_groups",
 )
-"""What may be required of a submission: every field that one may fill in."""
+"""The fields that a submission can be required to fill in."""
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """The settings with their defaults."""
+    """The instance settings, with their defaults."""
 
     user_mcp_management_mode: str = "restricted"
     mcp_required_fields: tuple[str, ...] = ()
@@ -68,8 +68,7 @@ class Preferences:
     trusted_proxies: tuple[str, ...] = ()
     trusted_redirect_origins: tuple[str, ...] = ()
     key_max_age_days: int | None = None
-    """How many days after it is made an API key has to end at the latest; None lets keys live for
-    good."""
+    """The maximum lifetime of an API key in days; None for no limit."""
 
 
 MOST_KEY_AGE_DAYS = 3_650
@@ -79,13 +78,15 @@ _KNOWN = frozenset(field.name for field in fields(Preferences))
 
 
 def load_preferences(session: Session) -> Preferences:
-    """The settings as they are now. Asks nobody: every decision depends on them, none of them is
-    secret."""
+    """Return the current settings.
+
+    Checks no permission: every decision depends on the settings, and none of them is secret.
+    """
     return preferences_of(read(session, STORED).scalar())
 
 
 def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
-    """The settings out of what `STORED` found."""
+    """Build the settings from the value that `STORED` selects."""
     given = (stored or {}).items()
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in given if k in _KNOWN
@@ -94,7 +95,7 @@ def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
 
 
 def get_preferences(session: Session, principal: Principal) -> dict[str, object]:
-    """The settings, and the ids of the servers that are listed publicly."""
+    """Return the settings, with the ids of the publicly listed servers."""
     authz.require(principal, Action.PREFERENCE_READ)
     public = session.scalars(
         select(Server.server_id).where(Server.is_public).order_by(Server.server_id)
@@ -111,19 +112,19 @@ def update_preferences(
     confirmed: bool = False,
     seen: str | None = None,
 ) -> dict[str, object]:
-    """Change the settings that are named. Raises `InvalidInput` for a value that a setting cannot
-    have.
+    """Change the given settings. Raises `InvalidInput` for an invalid value.
 
-    `arrival` is how the caller's request came: where the change would make them external, it raises
-    `Conflict` with `would_be_external` unless `confirmed`. `seen` is the `state_of` that was
-    edited: another one now is a `Conflict`.
+    `arrival` describes the caller's request. If the change would make the caller external, raises
+    `Conflict` (`would_be_external`) unless `confirmed`. `seen` is the `state_of` the settings that
+    the caller edited; raises `Conflict` (`stale_version`) if they have changed since.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     _check(changes, any_name=principal.is_operator)
     before = load_preferences(session)
     if seen is not None and seen != state_of(before):
         raise Conflict(
-            "Somebody changed the settings meanwhile. Load the page again.", code="stale_version"
+            "Someone else changed the settings. Reload the page and try again.",
+            code="stale_version",
         )
     after = _merged(before, changes)
     if arrival is not None and not confirmed:
@@ -139,15 +140,14 @@ def update_preferences(
 
 
 def state_of(preferences: Preferences) -> str:
-    """A short word that is another one when a setting is."""
+    """Return a short hash of the settings, to detect changes."""
     return hashlib.sha256(json.dumps(asdict(preferences), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def appearance(
     session: Session, principal: Principal, arrival: Arrival, changes: Mapping[str, object]
 ) -> tuple[Appearance, Appearance]:
-    """How the caller looks to the portal with the settings as they are, and as they would be with
-    `changes`."""
+    """Return how the portal sees the caller now, and how it would with `changes` applied."""
     authz.require(principal, Action.PREFERENCE_READ)
     stored = load_preferences(session)
     return _seen(arrival, stored), _seen(arrival, _merged(stored, changes))
@@ -178,8 +178,9 @@ def _refuse_to_shut_out(arrival: Arrival, before: Preferences, after: Preference
         return
     changed_ranges = before.mcp_internal_ip_ranges != after.mcp_internal_ip_ranges
     raise Conflict(
-        f"With this you would come from outside yourself ({then.address or 'no address'}), and"
-        " internal servers would not exist for you. Confirm it, or change the ranges.",
+        f"After this change your own address ({then.address or 'unknown'}) would count as"
+        " external, and you would no longer see internal servers. Confirm the change, or edit"
+        " the ranges.",
         code="would_be_external",
         field="mcp_internal_ip_ranges" if changed_ranges else "trusted_proxies",
     )
@@ -194,23 +195,22 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
             try:
                 network = ipaddress.ip_network(text, strict=False)
             except ValueError:
-                raise InvalidInput("Write ranges as 10.0.0.0/8.", field=field) from None
-            if network.prefixlen == 0:
                 raise InvalidInput(
-                    "A range of all addresses there are would mean nothing.", field=field
-                )
+                    "Enter ranges in CIDR notation, for example 10.0.0.0/8.", field=field
+                ) from None
+            if network.prefixlen == 0:
+                raise InvalidInput("A range cannot include every address.", field=field)
     days = changes.get("key_max_age_days")
     if days is not None and (not isinstance(days, int) or not 1 <= days <= MOST_KEY_AGE_DAYS):
         raise InvalidInput(
-            f"Write a number of days from 1 to {MOST_KEY_AGE_DAYS}, or nothing for keys that need"
-            " not end.",
+            f"Enter a number of days from 1 to {MOST_KEY_AGE_DAYS}. Leave it empty for no limit.",
             field="key_max_age_days",
         )
     for origin in _listed(changes, "trusted_redirect_origins"):
         if not is_trusted_entry(origin):
             raise InvalidInput(
-                "Write app.example.com, app.example.com:8443, *.example.com, or a native app's"
-                " whole address.",
+                "Enter app.example.com, app.example.com:8443, *.example.com, or the full address"
+                " of a native app.",
                 field="trusted_redirect_origins",
             )
     for name in () if any_name else _listed(changes, "mcp_required_fields"):
@@ -218,7 +218,7 @@ def _check(changes: Mapping[str, object], *, any_name: bool) -> None:
             close = difflib.get_close_matches(name, REQUIRABLE_FIELDS, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InvalidInput(
-                f"No server has a field {name[:64]} to fill in.{hint}", field="mcp_required_fields"
+                f"Servers have no field called {name[:64]}.{hint}", field="mcp_required_fields"
             )
 
 

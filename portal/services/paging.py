@@ -1,4 +1,4 @@
-"""Keyset paging of lists by id: the same cost for the last page as for the first."""
+"""Keyset pagination of lists by id. The last page costs as much as the first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list; `next_cursor` is None on the last."""
+    """One page of a list; `next_cursor` is None on the last page."""
 
     items: tuple[T, ...]
     next_cursor: str | None
@@ -25,8 +25,10 @@ class Page(Generic[T]):
 def paged(
     session: Session, query: Select[T], key: InstrumentedAttribute[Any], cursor: str, limit: int
 ) -> tuple[Sequence[T], str | None]:
-    """At most `limit` (up to 200) rows behind `cursor`, in the order of `key`, and the cursor of
-    the next page."""
+    """Return up to `limit` rows (at most 200) after `cursor`, and the next cursor.
+
+    The order is that of `key`.
+    """
     limit = max(1, min(limit, MOST))
     if cursor:
         query = query.where(key > cursor)
@@ -43,8 +45,10 @@ def paged_by_time(
     cursor: str,
     limit: int,
 ) -> tuple[Sequence[T], str | None]:
-    """As `paged`, in the order of a time, the earliest first, and then of `key`. Raises
-    `InvalidInput` for a cursor of another list."""
+    """Page a list by time, earliest first, and then by `key`, in the way of `paged`.
+
+    Raises `InvalidInput` for a cursor of another list.
+    """
     limit = max(1, min(limit, MOST))
     if cursor:
         since, _, behind = cursor.partition("~")
@@ -52,11 +56,11 @@ def paged_by_time(
             time = datetime.fromisoformat(since)
         except ValueError:
             raise InvalidInput(
-                "This cursor is not one of this list. Begin without one.", field="cursor"
+                "This cursor belongs to another list. Start again without a cursor.", field="cursor"
             ) from None
         if time.tzinfo is None:
             raise InvalidInput(
-                "This cursor is not one of this list. Begin without one.", field="cursor"
+                "This cursor belongs to another list. Start again without a cursor.", field="cursor"
             )
         query = query.where(or_(at > time, and_(at == time, key > behind)))
     rows = session.execute(

@@ -1,5 +1,4 @@
-"""What every use case of this process shares, hung on the database session so that nobody holds it
-globally."""
+"""Process-wide dependencies, carried by the database session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from portal.upstream.sandbox import Sandbox
 
 @dataclass(frozen=True)
 class Runtime:
-    """The vault, the way to upstreams, and the operator's settings that use cases depend on."""
+    """The vault, the clients for upstreams, and the operator's settings that use cases need."""
 
     vault: Vault
     mcp: McpClient
@@ -37,19 +36,17 @@ class Runtime:
 
     @cached_property
     def chain_keys(self) -> Mapping[str, bytes]:
-        """The keys of the audit's chain, by the ids of those in the ring that they come from,
-        newest first."""
+        """The keys of the audit chain by the id of their key in the ring, newest first."""
         return self.vault.keys_for("audit chain")
 
     @cached_property
     def decoy_hash(self) -> str:
-        """A hash nobody knows the password of, so that an unknown e-mail takes as long as a wrong
-        password."""
+        """A hash of an unknown password, so that checks of unknown emails take equally long."""
         return self.hasher.hash("nobody has this password")
 
 
 def runtime_of(session: Session) -> Runtime:
-    """The runtime that `session` belongs to."""
+    """Return the runtime that `session` belongs to."""
     runtime = session.info["runtime"]
     assert isinstance(runtime, Runtime)
     return runtime

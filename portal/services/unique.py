@@ -1,4 +1,4 @@
-"""Unique names, which the database decides about: whoever checks beforehand may be overtaken."""
+"""Unique names, enforced by the database, because a check beforehand can race."""
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -7,8 +7,7 @@ from portal.domain.errors import Conflict
 
 
 def flush_unique(session: Session, message: str, field: str) -> None:
-    """Write what waits. Raises `Conflict` with `message` on `field` where something of this name is
-    there already."""
+    """Flush the session. Raises `Conflict` with `message` on `field` if a name is already taken."""
     try:
         session.flush()
     except IntegrityError:

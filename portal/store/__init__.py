@@ -1,5 +1,5 @@
-"""Rows and secrets; knows no rule."""
+"""Database rows and the vault; contains no business rules."""
 
-from portal.store import models, oauth_tables  # one metadata: whoever opens a table knows them all
+from portal.store import models, oauth_tables  # one metadata: importing any table registers all
 
 __all__ = ["models", "oauth_tables"]

@@ -1,4 +1,4 @@
-"""Copies of an SQLite database: made while others write to it, and put in its place in one step."""
+"""Copies of an SQLite database: made while others write, and replaced in one step."""
 
 import hashlib
 import os
@@ -13,12 +13,14 @@ class InUse(Exception):
 
 
 class Broken(Exception):
-    """The file is no database, or not a whole one."""
+    """The file is not a database, or not a complete one."""
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy of `source` as it is at one moment, as a single new file that only its owner reads.
-    Raises `Broken` where it is not whole."""
+    """Copy `source` as of one moment to a new file that only its owner can read.
+
+    Raises `Broken` if it is not complete.
+    """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     here = f"{source.absolute().as_uri()}?mode=ro"
     with (
@@ -26,18 +28,16 @@ def copy(source: Path, target: Path) -> None:
         closing(sqlite3.connect(target)) as writing,
     ):
         try:
-            reading.backup(writing)  # in one step: under WAL writers go on meanwhile
+            reading.backup(writing)  # in one step: with WAL, writers continue meanwhile
         except sqlite3.DatabaseError as error:
             raise Broken(str(error)) from None
-        writing.execute(
-            "PRAGMA journal_mode=DELETE"
-        )  # what would be in a file beside it is in the file itself
+        writing.execute("PRAGMA journal_mode=DELETE")  # leaves no second file
         check(writing)
     _sync(target)
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """Raise `Broken` where the database's pages do not fit together."""
+    """Raise `Broken` if the database fails its integrity check."""
     try:
         [(found,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
     except sqlite3.DatabaseError as error:
@@ -47,15 +47,14 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def digest(file: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Have the database, where there is one, for oneself: nobody opens it until the block ends.
-    Raises `InUse`."""
+    """Hold the database exclusively, if it exists, until the block ends. Raises `InUse`."""
     if not file.exists():
         yield
         return
@@ -64,24 +63,24 @@ def alone(file: Path) -> Iterator[None]:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
-            connection.execute(
-                "PRAGMA journal_mode=DELETE"
-            )  # nothing is left beside it that the next one would read
+            connection.execute("PRAGMA journal_mode=DELETE")  # leaves no file for the next one
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise InUse(str(file)) from None
         except sqlite3.DatabaseError:
-            pass  # no database any more: that may be why another one is to take its place
+            pass  # not a valid database, which may be why it is being replaced
         yield
 
 
 def put_in_place(new: Path, file: Path) -> None:
-    """Make `new` the database, in one step; it has to be in the same folder, and `file` ours
-    `alone`."""
+    """Replace the database with `new` in one step.
+
+    `new` has to be in the same folder, and `file` must be held by `alone`.
+    """
     with closing(sqlite3.connect(new)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     _sync(new)
-    for beside in (f"{file}-wal", f"{file}-shm"):  # of a file that was no database any more
+    for beside in (f"{file}-wal", f"{file}-shm"):  # of a file that was not a valid database
         with suppress(FileNotFoundError):
             os.unlink(beside)
     os.replace(new, file)

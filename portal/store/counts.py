@@ -1,5 +1,4 @@
-"""Counting tries toward a rate limit in the database: one statement a try, in a short transaction
-of its own."""
+"""Rate-limit counters in the database: one statement per attempt, in its own short transaction."""
 
 import hashlib
 import time
@@ -13,12 +12,11 @@ from portal.store.models import RateCount
 
 
 def count_try(session: Session, key: str, limit: int, seconds: int, amount: int = 1) -> bool:
-    """Count `amount` more tries of `key`, unless that is over `limit` within `seconds`; whether it
-    was within.
+    """Count `amount` more attempts for `key`, unless that exceeds `limit` per `seconds`.
 
-    The tries of the last full window count by the part of it that still lies within `seconds` (a
-    sliding window counter), so that nobody has twice the limit around the end of a window. What is
-    refused is not counted.
+    Returns whether they are within the limit; refused attempts are not counted. Uses a sliding
+    window: attempts of the previous window count in proportion to its part within the last
+    `seconds`, so that the limit cannot be doubled around the end of a window.
     """
     if amount > limit:
         return False
@@ -54,8 +52,10 @@ def count_try(session: Session, key: str, limit: int, seconds: int, amount: int 
 
 
 def tries_of(session: Session, key: str, limit: int, seconds: int) -> tuple[float, int]:
-    """Since when the tries of `key` count (seconds since 1970; `seconds` later another one is taken
-    where the limit is reached), and how many count."""
+    """Return when the attempts for `key` began to count (Unix time), and their number.
+
+    If the limit is reached, the next attempt is allowed `seconds` after that time.
+    """
     at = _now(session)
     row = session.execute(
         select(RateCount.started_at, RateCount.hits, RateCount.hits_before, cast(at, Double)).where(
@@ -70,16 +70,15 @@ def tries_of(session: Session, key: str, limit: int, seconds: int) -> tuple[floa
         over_by = now - started - seconds
         started, hits, before = (started + seconds, 0, hits) if over_by < seconds else (now, 0, 0)
     counted = hits + int(before * (1.0 - (now - started) / seconds))
-    # Those of the last window move out one by one; where this one is full, its first moves out
-    # after its end.
-    free_at = started + seconds * (
-        1.0 - (limit - hits) / before if before and hits < limit else 1.0
-    )
+    # Attempts of the previous window expire one by one. If the current window is full, its first
+    # attempt expires after its end.
+    part = 1.0 - (limit - hits) / before if before and hits < limit else 1.0
+    free_at = started + seconds * part
     return max(free_at, now) - seconds, min(limit, counted)
 
 
 def sweep_counts(session: Session) -> None:
-    """Delete what counts no more."""
+    """Delete expired counts."""
     session.execute(delete(RateCount).where(RateCount.expires_at <= _now(session)))
 
 
@@ -89,7 +88,7 @@ def forget_counts(session: Session) -> None:
 
 
 def _now(session: Session) -> Any:
-    """The database's clock, one for all processes; SQLite is on this host."""
+    """Return the database's clock, which all processes share; SQLite uses this host's."""
     if session.get_bind().dialect.name == "postgresql":
         return func.extract("epoch", func.now()).cast(Double)
     return literal(time.time(), Double)

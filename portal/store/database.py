@@ -1,4 +1,4 @@
-"""The engine and its sessions: SQLite in embedded mode, PostgreSQL elsewhere."""
+"""The database engine and sessions: SQLite in embedded mode, otherwise PostgreSQL."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _CONNECT_SECONDS = 5
 
 
 class Database:
-    """One per process: hands out sessions, each of which carries `info`."""
+    """Creates sessions, each with `info`; one per process."""
 
     def __init__(self, url: str, info: Mapping[str, object]) -> None:
         self.engine = _engine(url)
@@ -35,13 +35,15 @@ class Database:
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def session(self, *, writes: bool = False) -> Session:
-        """A session. With `writes` each of its transactions takes SQLite's write lock as it begins,
-        so that nothing that was read is stale when it is written."""
+        """Return a session.
+
+        With `writes`, each transaction takes SQLite's write lock when it begins, so that nothing it
+        reads is outdated when it writes.
+        """
         return self._sessions(bind=self._writing if writes else self.engine, info=dict(self._info))
 
     def look_into(self, file: Path) -> Session:
-        """A session on another SQLite file that nobody changes; nothing is written, not even beside
-        it."""
+        """Return a read-only session on another, unused SQLite file; writes no files."""
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
         engine = create_engine(
             "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool
@@ -50,28 +52,29 @@ class Database:
 
     @contextmanager
     def noting(self) -> Iterator[Session]:
-        """A session that commits at the end, for what is good to know and worth no wait: when
-        something was last used.
+        """Yield a session for optional writes, such as the last use, and commit at the end.
 
-        It is given up where the database is busy, full or gone, so that reading goes on.
+        Gives up if the database is busy, full or unavailable, so that reading still works.
         """
         try:
             with self._sessions(bind=self._noting, info=dict(self._info)) as session:
                 yield session
                 session.commit()
         except SQLAlchemyError:
-            log.debug("a note was given up")
+            log.debug("an optional write was skipped")
 
     @contextmanager
     def counting(self) -> Iterator[Session]:
-        """A session that commits at the end, for counts that many wait for: it gives up soon where
-        somebody else writes (SQLite). Raises what the database raises."""
+        """Yield a session for counters that many requests use, and commit at the end.
+
+        Fails quickly while another process writes (SQLite). Raises what the database raises.
+        """
         with self._sessions(bind=self._noting, info=dict(self._info)) as session:
             yield session
             session.commit()
 
     def answers(self) -> bool:
-        """Whether the database can be asked at all."""
+        """Return whether the database responds."""
         try:
             with self.engine.connect() as connection:
                 connection.execute(text("select 1"))
@@ -81,38 +84,40 @@ class Database:
 
 
 def read(session: Session, statement: TypedReturnsRows[*Ts], **values: object) -> CursorResult[*Ts]:
-    """Plain rows of columns, seen after what the session has to write.
+    """Return plain rows after flushing the session.
 
-    For what every request asks: a statement that was made once, with `bindparam`s for `values`, and
-    no objects made of its rows. Together that takes a fifth of the time.
+    For queries of every request: use a statement created once, with `bindparam`s for `values`. It
+    creates no objects from rows, and takes a fifth of the time.
     """
     session.flush()
     return session.connection().execute(statement, values)
 
 
 def release(session: Session) -> None:
-    """End the transaction before a long wait, so that no lock or connection is held while an
-    upstream thinks."""
+    """End the transaction before a long wait, to hold no lock or connection meanwhile."""
     session.rollback()
 
 
 def take_turn(session: Session, lock: int) -> None:
-    """Wait until no other transaction holds the `lock` (any number, the same in every process), and
-    hold it until this one ends. On SQLite a session that writes is alone anyway."""
+    """Wait for the advisory `lock`, and hold it until the transaction ends.
+
+    `lock` is any number, the same in every process. On SQLite, a writing session is alone anyway.
+    """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
 def hold_writers(session: Session, table: str) -> None:
-    """Wait for those who write to `table`, and let nobody else write to it until this transaction
-    ends; so what is read of it in several statements is of one time. On SQLite a session that
-    writes is alone anyway."""
+    """Wait for writers of `table`, and block others until this transaction ends.
+
+    Several statements then read a consistent state. On SQLite, a writing session is alone anyway.
+    """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"lock table {table} in share row exclusive mode"))
 
 
 def _from_json(stored: str | bytes) -> Any:
-    # Most of what is stored as JSON are lists with nothing in them.
+    # Most stored JSON values are empty lists.
     return [] if stored in ("[]", b"[]") else json.loads(stored)
 
 
@@ -159,16 +164,16 @@ def _made(url: str) -> Engine:
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
-    # A statement and not a start-up option, which poolers in between refuse. What waits for a lock
-    # gives up, as on SQLite: a transaction that somebody forgot must not hold every thread.
+    # Use a statement, because connection poolers refuse startup options. Waiting for a lock times
+    # out as on SQLite, so that an abandoned transaction cannot block every thread.
     connection.autocommit = True
     connection.execute(f"SET lock_timeout = {_LOCK_WAIT_MS}")
     connection.autocommit = False
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver would open transactions by itself, and late; `_SqliteBegin` does it, and says which
-    # kind.
+    # The driver would start transactions by itself, and late; `_SqliteBegin` starts them, with the
+    # right type.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={_LOCK_WAIT_MS}",
@@ -182,11 +187,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 class _SqliteBegin:
-    """Opens SQLite's transactions, those that write with the write lock.
+    """Starts SQLite transactions; writing ones take the write lock.
 
-    Once one has waited for that lock in vain, the next ones of this process wait only briefly,
-    until one gets it: a lock held for long would otherwise have every thread waiting, and none left
-    to read.
+    After one has waited for the lock in vain, the next ones in this process wait only briefly,
+    until one gets it. Otherwise a lock held for long would block every thread, including readers.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong when the database refuses, as one of a few words that both databases share."""
+"""Database errors, classified in the same way for both databases."""
 
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
 class DatabaseFault(StrEnum):
-    """Why nothing can be read or stored now."""
+    """Why the database cannot be read or written now."""
 
     GONE = "gone"
     BUSY = "busy"
@@ -31,8 +31,8 @@ _SQLITE = {
     "no such table": DatabaseFault.OTHER_SCHEMA,
     "no such column": DatabaseFault.OTHER_SCHEMA,
 }
-# PostgreSQL's codes: lock not available, deadlock, serialization; disk full; read-only; no such
-# table, no such column, and no right to it.
+# PostgreSQL's codes: lock not available, deadlock, serialization failure; disk full; read-only;
+# undefined table, undefined column, insufficient privilege.
 _SQLSTATES = {
     "55P03": DatabaseFault.BUSY,
     "40P01": DatabaseFault.BUSY,
@@ -46,7 +46,7 @@ _SQLSTATES = {
 
 
 def fault_of(error: SQLAlchemyError) -> DatabaseFault | None:
-    """What `error` says of the database; None where it is a mistake in what was asked of it."""
+    """Return the fault of the database behind `error`; None for an error in the statement."""
     if isinstance(error, PoolTimeout):
         return DatabaseFault.BUSY
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
@@ -55,8 +55,5 @@ def fault_of(error: SQLAlchemyError) -> DatabaseFault | None:
     known = known or next(
         (fault for words, fault in _SQLITE.items() if str(error.orig).startswith(words)), None
     )
-    if known is None and (
-        error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    ):
-        return DatabaseFault.GONE
-    return known
+    is_down = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return DatabaseFault.GONE if known is None and is_down else known

@@ -1,12 +1,12 @@
-"""The revocation journal of SQLite: a file beside the database, and in no backup of it.
+"""The revocation journal of SQLite: a file beside the database that is not part of its backup.
 
-It is a line of JSON for each entry of `revocations`, appended and synced after the commit. Each
-line carries an HMAC over itself and the line before, so that nothing in it can be changed, moved or
-left out unnoticed. Beside it stands the head of the audit's chain, in a small file that is written
-over; it says how far the journal went, too, so that a journal whose end was cut off is noticed.
+It has a line of JSON for each entry of `revocations`, appended and synced after the commit. Each
+line has an HMAC over itself and the previous line, so that changed, moved and missing lines are
+detected. A small second file contains the head of the audit chain and the end of the journal, so
+that a truncated journal is detected.
 
-A journal that was not begun is not written: `services/operations/revocations.py` begins it when the
-portal starts.
+Nothing is written before the journal is created: `services/operations/revocations.py` does that
+when the portal starts.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ _HEAD_BYTES = 512
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of `revocations`, as it is written down; `at` is an ISO time."""
+    """A row of `revocations` as it is written; `at` is an ISO time."""
 
     position: int
     entry_id: str
@@ -39,11 +39,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class OutsideHead:
-    """The end of the audit's chain as it stands outside of the chain, and of the journal at that
-    time.
+    """The head of the audit chain, stored outside the database, and the end of the journal then.
 
-    `announced` is the event that was about to be committed, with its hash: whether it was, the
-    database tells.
+    `announced` is the event about to be committed, with its hash; the database tells whether it
+    was.
     """
 
     sequence: int
@@ -54,7 +53,7 @@ class OutsideHead:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a journal holds, as far as it holds: `fault` says where it does not."""
+    """The contents of a journal up to its first `fault`, if any."""
 
     journal_id: str | None = None
     entries: tuple[Entry, ...] = ()
@@ -70,35 +69,33 @@ class Contents:
 
 
 class FileJournal:
-    """The journal at `path`. `keys` authenticate it, newest first, by their ids."""
+    """The journal at `path`, authenticated by `keys`, newest first, by id."""
 
     def __init__(self, path: Path, keys: Mapping[str, bytes]) -> None:
         self.path, self._keys = path, dict(keys)
         self._newest = next(iter(self._keys))
         self._lock = threading.Lock()
-        self._known: tuple[int, int, str, int] | None = (
-            None  # inode, end, MAC and position of the last line
-        )
+        # Inode, end, MAC and position of the last line.
+        self._known: tuple[int, int, str, int] | None = None
 
     @property
     def head_path(self) -> Path:
-        """Where the head of the audit's chain stands."""
+        """The file with the head of the audit chain."""
         return self.path.with_name(f"{self.path.name}.head")
 
     def exists(self) -> bool:
-        """Whether the journal was begun."""
+        """Return whether the journal was created."""
         return self.path.exists()
 
     def read(self) -> Contents:
-        """All of it. What stands behind a line that does not hold is left out."""
+        """Return its contents up to the first invalid line."""
         try:
             return self._parse(self.path.read_bytes(), Contents())
         except OSError as error:
             return Contents(fault=f"{self.path.name} cannot be read ({type(error).__name__})")
 
     def begin(self, journal_id: str, entries: Sequence[Entry]) -> None:
-        """Write the journal anew, in one step, under the newest key. One that does not hold is kept
-        beside it."""
+        """Rewrite the journal in one step, under the newest key, and keep an invalid one."""
         with self._lock:
             if self.exists() and self.read().fault:
                 os.replace(self.path, _free(self.path))
@@ -117,7 +114,7 @@ class FileJournal:
             self._known = None
 
     def position(self) -> int | None:
-        """The position of the last entry; None where there is no journal to write to."""
+        """Return the position of the last entry; None if there is no valid journal."""
         with self._lock:
             try:
                 with self._open() as handle:
@@ -126,11 +123,10 @@ class FileJournal:
                 return None
 
     def catch_up(self, fetch: Callable[[int], Sequence[Entry]]) -> int:
-        """Append what `fetch(position)` answers: the entries behind that position. Answers how many
-        these were.
+        """Append the entries that `fetch(position)` returns, and return their number.
 
-        One process at a time does this; what is appended is on the disk when it ends. Raises
-        `OSError`.
+        `position` is that of the last entry. One process at a time does this, and the entries are
+        synced to disk at the end. Raises `OSError`.
         """
         with self._lock, self._open() as handle:
             inode, end, mac, position = self._refreshed(handle)
@@ -141,7 +137,7 @@ class FileJournal:
             for entry in entries:
                 line, mac = self._line({"entry": astuple(entry)}, mac)
                 lines += line
-            os.ftruncate(handle, end)  # what a process that was killed left of a line
+            os.ftruncate(handle, end)  # removes an incomplete line of a killed process
             os.pwrite(handle, lines, end)
             os.fsync(handle)
             self._known = (inode, end + len(lines), mac, entries[-1].position)
@@ -151,19 +147,16 @@ class FileJournal:
             return len(entries)
 
     def head(self) -> OutsideHead | None:
-        """The audit's head; None where none was noted. Raises `ValueError` where it does not
-        hold."""
+        """Return the stored head; None if there is none. Raises `ValueError` if it is not valid."""
         try:
             text = self.head_path.read_bytes().rstrip(b" \n")
         except FileNotFoundError:
             return None
         try:
             found = json.loads(text)
-            announced = (
-                (int(found["announced"][0]), str(found["announced"][1]))
-                if "announced" in found
-                else None
-            )
+            announced = None
+            if "announced" in found:
+                announced = (int(found["announced"][0]), str(found["announced"][1]))
             head = OutsideHead(
                 int(found["sequence"]), str(found["hash"]), int(found["position"]), announced
             )
@@ -173,13 +166,14 @@ class FileJournal:
         except (ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
-            raise ValueError(f"{self.head_path.name} does not hold")
+            raise ValueError(f"{self.head_path.name} is not valid")
         return head
 
     def announce(self, before: OutsideHead, after: OutsideHead) -> None:
-        """Write, before a commit, where the chain ends now and where it will end, so that whoever
-        is killed between the commit and the next `note_head` leaves a head that is true. Raises as
-        `note_head` does.
+        """Write the current and the next head before a commit.
+
+        A process killed between the commit and `note_head` then leaves a valid head. Raises what
+        `note_head` raises.
         """
         with self._lock, self._open() as journal:
             head = replace(
@@ -190,9 +184,9 @@ class FileJournal:
             self._write_head(head, is_synced=True)
 
     def note_head(self, head: OutsideHead, *, force: bool = False) -> None:
-        """Write the audit's head and how far the journal goes by now, where the head is further
-        than the one that stands there, or with `force` in any case. Raises `OSError`, and
-        `ValueError` where the journal does not hold.
+        """Write the head and the end of the journal, if the head is newer, or always with `force`.
+
+        Raises `OSError`, and `ValueError` if the journal is not valid.
         """
         with self._lock, self._open() as journal:  # others wait for the lock on the journal
             with suppress(ValueError):
@@ -220,8 +214,7 @@ class FileJournal:
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        """The file, locked against other processes; the one that stands there now, should it have
-        been replaced."""
+        """Open and lock the file, again if it was replaced meanwhile."""
         while True:
             handle = os.open(self.path, os.O_RDWR)
             try:
@@ -234,14 +227,11 @@ class FileJournal:
                 os.close(handle)
 
     def _refreshed(self, handle: int) -> tuple[int, int, str, int]:
-        """Where the file ends that `handle` is open on. Raises `ValueError` where it does not
-        hold."""
+        """Return the end of the open file. Raises `ValueError` if it is not valid."""
         stat = os.fstat(handle)
-        known = (
-            self._known
-            if self._known and self._known[0] == stat.st_ino and self._known[1] <= stat.st_size
-            else None
-        )
+        known = self._known
+        if known is not None and (known[0] != stat.st_ino or known[1] > stat.st_size):
+            known = None
         begin = Contents() if known is None else Contents("known", end=known[1], mac=known[2])
         found = self._parse(os.pread(handle, stat.st_size - begin.end, begin.end), begin)
         if found.fault:
@@ -259,7 +249,7 @@ class FileJournal:
         fault = None
         for number, line in enumerate(content.splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
-                break  # a process was killed while it wrote; the database still has it
+                break  # a process was killed while writing; the database still has the entry
             try:
                 found = json.loads(line)
                 [(name, said)] = [
@@ -268,15 +258,15 @@ class FileJournal:
                 if not hmac.compare_digest(
                     self._mac(found["key"], mac, {name: said}), found["mac"]
                 ):
-                    raise ValueError("another HMAC")
+                    raise ValueError("wrong HMAC")
                 if (name == "journal") != (journal_id is None):
-                    raise ValueError("a beginning in between, or none")
+                    raise ValueError("misplaced or missing first line")
                 if name == "journal":
                     journal_id = str(said)
                 else:
                     entries.append(Entry(*said))
             except (ValueError, KeyError, TypeError):
-                fault = f"line {number} of {self.path.name} does not hold"
+                fault = f"line {number} of {self.path.name} is not valid"
                 break
             mac = found["mac"]
             end = end + len(line)
@@ -291,14 +281,13 @@ class FileJournal:
         return text.encode() + b"\n", mac
 
     def _mac(self, key_id: str, before: str, said: object) -> str:
-        """The HMAC over a line and that of the one before. Raises `KeyError` for a key that is not
-        in the ring."""
+        """Return the HMAC of a line and the previous one. Raises `KeyError` for an unknown key."""
         text = json.dumps([before, said], separators=(",", ":"))
         return hmac.new(self._keys[key_id], text.encode(), hashlib.sha256).hexdigest()
 
 
 def _facts_of(head: OutsideHead) -> list[object]:
-    """What the HMAC of a head is over. A head of a version before `announced` has three facts."""
+    """Return the data that a head's HMAC covers; older heads have no `announced`."""
     facts = [head.sequence, head.event_hash, head.position]
     return [*facts, *head.announced] if head.announced else facts
 

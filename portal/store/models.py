@@ -1,6 +1,6 @@
-"""Every table on one page.
+"""The tables.
 
-What is secret stands only in columns of type `Sealed`, as ciphertext of the vault. Ids are strings,
+Secrets are stored only in columns of type `Sealed`, as ciphertext of the vault. Ids are strings,
 times are UTC.
 """
 
@@ -33,17 +33,17 @@ _ID = String(128)
 
 
 def new_id() -> str:
-    """A fresh UUID4 as text."""
+    """Return a new UUID4 as text."""
     return str(uuid.uuid4())
 
 
 def now() -> datetime:
-    """The current time, aware, in UTC."""
+    """Return the current time, timezone-aware, in UTC."""
     return datetime.now(UTC)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite keeps no zone, so it is put back on reading."""
+    """A timezone-aware UTC time; SQLite stores no time zone, so it is added when reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -53,19 +53,18 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 DATABASE_TIME = type_coerce(func.now(), UtcDateTime())
-"""The time of the database's host, in a statement: hosts' clocks differ, and what one writes down
-another judges."""
+"""The time of the database's host, in a statement, because the clocks of hosts differ."""
 
 
 def time_of(session: Session) -> datetime:
-    """The same as a value, read now and not as the transaction began; SQLite is on this host."""
+    """Return the database's time now, not at the start of the transaction."""
     if session.get_bind().dialect.name != "postgresql":
         return now()
     return session.scalars(select(type_coerce(func.clock_timestamp(), UtcDateTime()))).one()
 
 
 class Base(DeclarativeBase):
-    """The tables' common root: names of constraints, types of columns."""
+    """The base of all tables: names of constraints, types of columns."""
 
     metadata = MetaData(
         naming_convention={
@@ -85,7 +84,7 @@ class Base(DeclarativeBase):
 
 
 class Server(Base):
-    """An MCP server of the catalog. `incarnation` is new with every row, even under an old id."""
+    """An MCP server of the catalog. `incarnation` is new for every row, even for a reused id."""
 
     __tablename__ = "servers"
 
@@ -152,8 +151,8 @@ class Server(Base):
     )
 
     __table_args__ = (
-        # What decides whether a row is listed stands in the index, so that passing over a row does
-        # not fetch it.
+        # The index contains the columns that decide whether a row is listed, so that skipping a row
+        # does not fetch it.
         Index(
             "ix_servers_list",
             "approval_status",
@@ -169,13 +168,12 @@ class Server(Base):
 
 
 class ServerSecret(Base):
-    """One sealed value of a server's definition: a URL, the arguments, a header, an env value, a
-    credential.
+    """One sealed value of a server's definition: URL, arguments, header, env value or credential.
 
-    `bound` is the value sealed for its destination, and what is opened; where it is null an older
-    version wrote the row. `sealed` is for such a version beside this one, or after a downgrade.
-    `hint` is what may be shown of the value without opening it (the origin of a URL); `refers_to`
-    are a header's `${NAME}`s.
+    `bound` is the value sealed for its destination, and is used if present; it is null in rows of
+    older versions. `sealed` is for such a version running at the same time, or after a downgrade.
+    `hint` is the part that may be shown without unsealing (the origin of a URL); `refers_to` are
+    the `${NAME}`s in a header.
     """
 
     __tablename__ = "server_secrets"
@@ -194,9 +192,9 @@ class ServerSecret(Base):
 
 
 class ServerVariable(Base):
-    """A declared variable; a global one has its value sealed, twice as in `ServerSecret`.
+    """A declared variable; the value of a global one is sealed twice, as in `ServerSecret`.
 
-    `is_required`: each person must supply it.
+    `is_required`: each user must set it.
     """
 
     __tablename__ = "server_variables"
@@ -216,7 +214,7 @@ class ServerVariable(Base):
 
 
 class User(Base):
-    """A person."""
+    """A user."""
 
     __tablename__ = "users"
 
@@ -236,7 +234,7 @@ class User(Base):
 
 
 class Team(Base):
-    """People who share grants."""
+    """A group of users who share grants."""
 
     __tablename__ = "teams"
 
@@ -247,7 +245,7 @@ class Team(Base):
 
 
 class TeamMember(Base):
-    """Who is in which team, as what."""
+    """A user's membership and role in a team."""
 
     __tablename__ = "team_members"
 
@@ -261,12 +259,12 @@ class TeamMember(Base):
 
 
 class ApiKey(Base):
-    """A bearer secret for the API, kept as its SHA-256.
+    """An API key, stored as its SHA-256.
 
-    `set_by` says who decided what it reaches: `owner`, then it never reaches more than they do;
-    `admin`; or null for a key that is older than the column. `issued_with` is the key that its
-    owner issued it with: it ends with that one. `issued_by` is the person who issued it, by
-    whichever key; null for the operator's.
+    `set_by` is who set what it reaches: `owner` (then it never reaches more than the owner),
+    `admin`, or null for a key older than the column. `issued_with` is the key that created it; it
+    is revoked with that key. `issued_by` is the user who created it, with any key; null for the
+    operator.
     """
 
     __tablename__ = "api_keys"
@@ -302,7 +300,7 @@ class AccessGroup(Base):
 
 
 class AccessGroupServer(Base):
-    """Which server is in which access group."""
+    """A server in an access group."""
 
     __tablename__ = "access_group_servers"
 
@@ -315,11 +313,10 @@ class AccessGroupServer(Base):
 
 
 class Grant(Base):
-    """One entry of what a user, team or key is granted.
+    """One grant of a user, team or key.
 
-    `kind` is server, access_group, tools, toolset or own_group (`access_group_ids`). A server or
-    group that is deleted leaves the row behind with a null reference: it grants nothing any more,
-    and still limits its holder.
+    `kind` is server, access_group, tools, toolset or own_group (`access_group_ids`). Deleting a
+    server or group sets the reference to null: the row grants nothing, but still limits its holder.
     """
 
     __tablename__ = "grants"
@@ -341,8 +338,7 @@ class Grant(Base):
 
 
 class UserCredential(Base):
-    """A person's own key (`byok`) or OAuth token (`oauth2`) for a server; the two never overwrite
-    one another."""
+    """A user's own key (`byok`) or OAuth token (`oauth2`) for a server; both can exist."""
 
     __tablename__ = "user_credentials"
 
@@ -366,7 +362,7 @@ class UserCredential(Base):
 
 
 class UserVariable(Base):
-    """A person's value of a per-user variable."""
+    """A user's value of a per-user variable."""
 
     __tablename__ = "user_variables"
 
@@ -382,7 +378,7 @@ class UserVariable(Base):
 
 
 class BrowserSession(Base):
-    """A browser's session, under the SHA-256 of its cookie."""
+    """A browser session, under the SHA-256 of its cookie."""
 
     __tablename__ = "sessions"
 
@@ -398,7 +394,7 @@ class BrowserSession(Base):
 
 
 class HealthRecord(Base):
-    """The history of probes."""
+    """The history of health checks."""
 
     __tablename__ = "health_records"
 
@@ -423,8 +419,7 @@ class Preference(Base):
 
 
 class Proposal(Base):
-    """A change that a submitter proposes to a server that is live; the approved state stays until
-    it is decided."""
+    """A proposed change to a live server, which stays as approved until an Admin decides."""
 
     __tablename__ = "proposals"
 
@@ -438,8 +433,7 @@ class Proposal(Base):
 
 
 class ImportDraft(Base):
-    """A document that a person is about to import, sealed for them; it lives an hour, and ends with
-    the import."""
+    """A document that a user is about to import, sealed; kept for an hour or until the import."""
 
     __tablename__ = "import_drafts"
 
@@ -451,7 +445,7 @@ class ImportDraft(Base):
 
 
 class Review(Base):
-    """A step in a submission's history, with the facts as they were then, secrets as hashes."""
+    """A step in a submission's history, with the facts at that time, secrets as hashes."""
 
     __tablename__ = "reviews"
 
@@ -481,8 +475,7 @@ class Toolset(Base):
 
 
 class ToolsetTool(Base):
-    """One tool of a toolset; goes with its server, and stays when the server no longer offers
-    it."""
+    """A tool of a toolset; deleted with its server, kept if the server no longer offers it."""
 
     __tablename__ = "toolset_tools"
 
@@ -497,10 +490,9 @@ class ToolsetTool(Base):
 
 
 class ToolSight(Base):
-    """When a server's tools were first seen, and so taken as accepted, and when they were last
-    compared.
+    """When a server's tools were first listed (and accepted), and last compared.
 
-    `probed` is what a reviewer's look at a submission gave, with the version that it was a look at.
+    `probed` is what a reviewer saw of a submission, with its version.
     """
 
     __tablename__ = "tool_sights"
@@ -515,11 +507,10 @@ class ToolSight(Base):
 
 
 class AcceptedTool(Base):
-    """The definition of a tool that was accepted, and the last one seen that is another. Upstream
-    text: never trusted.
+    """The accepted definition of a tool, and the last different one. Upstream text, never trusted.
 
-    `state` is same, added, changed, removed, or aside: differs, but the server's allow-list leaves
-    the tool out.
+    `state` is same, added, changed, removed, or aside (it differs, but the server's allow-list
+    excludes the tool).
     """
 
     __tablename__ = "tool_definitions"
@@ -541,7 +532,7 @@ class AcceptedTool(Base):
 
 
 class AuditEvent(Base):
-    """Who did what to what, from where; never a secret."""
+    """An audit event: who did what to which object, and from where; never a secret."""
 
     __tablename__ = "audit_events"
 
@@ -563,8 +554,7 @@ class AuditEvent(Base):
 
 
 class ChainKey(Base):
-    """A key that hashes of the audit chain were made with, sealed, so that a key which left the
-    ring still verifies."""
+    """A key of the audit chain, sealed; it verifies events after it left the ring."""
 
     __tablename__ = "chain_keys"
 
@@ -574,11 +564,10 @@ class ChainKey(Base):
 
 
 class Revocation(Base):
-    """Something that ended: access that was taken away. Written by triggers (`journal.py`), in the
-    same transaction.
+    """A revoked access, written by triggers (`watching.py`) in the same transaction.
 
-    `op` is start, ended, limited or returned; `kind` is the table, `subject` the JSON list of what
-    names the row, `facts` what is left of a row that was limited.
+    `op` is start, ended, limited or returned; `kind` is the table, `subject` the JSON list of the
+    row's ids, `facts` what is left of a limited row.
     """
 
     __tablename__ = "revocations"
@@ -595,11 +584,9 @@ class Revocation(Base):
 
 
 class RateCount(Base):
-    """Tries that count toward a rate limit, where there is no Redis: those of this window and of
-    the one before.
+    """Attempts of the current and the previous window of a rate limit, without Redis.
 
-    `key_hash` is the SHA-256 of what is counted; times are seconds since 1970, by the clock of the
-    database.
+    `key_hash` is the SHA-256 of what is counted; times are Unix times by the database's clock.
     """
 
     __tablename__ = "rate_counts"
@@ -612,8 +599,7 @@ class RateCount(Base):
 
 
 class KnownSignIn(Base):
-    """A browser or an address from which a person signed in with their password of late;
-    `mark_hash` is its SHA-256."""
+    """A browser or address of a recent password sign-in; `mark_hash` is its SHA-256."""
 
     __tablename__ = "known_sign_ins"
 

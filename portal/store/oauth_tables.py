@@ -1,8 +1,7 @@
-"""The tables of OAuth: redirects under way, what discovery found, clients on both sides, consents
-and tokens.
+"""The OAuth tables: pending redirects, discovery results, clients on both sides, consents, tokens.
 
-As in `models.py`: what is secret stands only in columns of type `Sealed`; ids are strings, times
-are UTC.
+As in `models.py`, secrets are stored only in columns of type `Sealed`; ids are strings, times are
+UTC.
 """
 
 from datetime import datetime
@@ -15,17 +14,15 @@ from portal.store.models import Base, Sealed, new_id, now
 
 _ID = String(128)
 STALE = "stale"
-"""Stands in `ServerAuthorization.found` where it only says where stored secrets may go, and has to
-be found anew."""
+"""Marks `ServerAuthorization.found` as limiting where secrets may go, but needing rediscovery."""
 
 
 class OAuthFlow(Base):
-    """A browser redirect under way, or just ended: Connect, the broker for an MCP client, a
-    sign-in, a BYOK code.
+    """A pending or ended browser redirect: Connect, the broker for an MCP client, sign-in, or BYOK.
 
-    `state_hash` is the SHA-256 of what the other side sends back, `browser_hash` that of the cookie
-    which binds the flow to one browser. `status` is pending, taken or over; what happened stands in
-    `outcome`, for the result page.
+    `state_hash` is the SHA-256 of the state that the other side returns, `browser_hash` that of the
+    cookie that binds the flow to one browser. `status` is pending, taken or over; `outcome` is the
+    result, for the result page.
     """
 
     __tablename__ = "oauth_flows"
@@ -46,8 +43,7 @@ class OAuthFlow(Base):
 
 
 class ServerAuthorization(Base):
-    """What discovery found for an OAuth server: its authorization server, the resource's name, the
-    scopes asked for."""
+    """The discovery result of an OAuth server: authorization server, resource name, and scopes."""
 
     __tablename__ = "server_authorizations"
 
@@ -60,8 +56,7 @@ class ServerAuthorization(Base):
 
 
 class OAuthClientRegistration(Base):
-    """The portal as a client that registered itself (RFC 7591) at a server's authorization server,
-    by its issuer."""
+    """The portal's registration (RFC 7591) at a server's authorization server, by issuer."""
 
     __tablename__ = "oauth_client_registrations"
 
@@ -76,12 +71,11 @@ class OAuthClientRegistration(Base):
 
 
 class McpClient(Base):
-    """An MCP client that registered itself at the portal's broker. All it says of itself is a
-    claim.
+    """An MCP client that registered at the portal's broker. Its metadata is an unverified claim.
 
-    `fingerprint` is the SHA-256 of the server and the metadata, so that equal registrations are
-    one; None where the upstream gave the id. `seen_at` is when the client last registered or began
-    to authorize.
+    `fingerprint` is the SHA-256 of the server and the metadata, so that equal registrations share a
+    row; None if the upstream issued the id. `seen_at` is when the client last registered or started
+    a sign-in.
     """
 
     __tablename__ = "mcp_clients"
@@ -98,10 +92,9 @@ class McpClient(Base):
 
 
 class Consent(Base):
-    """A person allowed an MCP client to reach a server by way of the portal, and to be sent back
-    there.
+    """A user's consent for an MCP client to use a server through the portal, with its redirect URI.
 
-    `client_hash` is the SHA-256 of the client's id and the redirect URI together.
+    `client_hash` is the SHA-256 of the client's id and the redirect URI.
     """
 
     __tablename__ = "consents"
@@ -121,11 +114,10 @@ class Consent(Base):
 
 
 class RefreshGrant(Base):
-    """A refresh token of an upstream that an MCP client got by way of the portal; it ends with the
-    person's consent.
+    """An upstream's refresh token issued to an MCP client; ends with the user's consent.
 
-    `refresh_hash` is the SHA-256 of the server's id and the token. `issuer` is what the token
-    belongs to. `spent_at` is when the client got another one for it.
+    `refresh_hash` is the SHA-256 of the server's id and the token. `issuer` is the token's issuer.
+    `spent_at` is when the client exchanged it for another one.
     """
 
     __tablename__ = "refresh_grants"
@@ -161,11 +153,10 @@ class TemporaryServer(Base):
 
 
 class SharedToken(Base):
-    """An access token that the portal got by itself: client credentials, or an exchange for one
-    person (RFC 8693).
+    """A token that the portal requested itself: client credentials, or an exchange (RFC 8693).
 
-    No other is asked for before `wait_until`; `early` counts those in a row that had expired at
-    once.
+    No other is requested before `wait_until`; `early` counts consecutive tokens that were expired
+    on arrival.
     """
 
     __tablename__ = "shared_tokens"

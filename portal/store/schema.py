@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this code, and telling whether it is there (Alembic)."""
+"""Migrating a database to the schema of this code, and checking its schema (Alembic)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,10 @@ _ADVISORY_LOCK = 7_204_917_001
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Run the migrations up to `revision`; several processes may start at once, one of them does
-    it."""
+    """Run the migrations up to `revision`; if several processes start at once, one does it."""
     with _migrating(engine) as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(
-                text("set local lock_timeout = 0")
-            )  # who comes second waits as long as it takes
+            connection.execute(text("set local lock_timeout = 0"))  # wait as long as necessary
             connection.execute(
                 text("select pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK}
             )
@@ -30,32 +27,34 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Run the migrations down to `revision` (`base` is none at all)."""
+    """Run the migrations down to `revision` (`base` removes everything)."""
     with _migrating(engine) as connection:
         command.downgrade(_config(connection), revision)
 
 
 def is_at_head(engine: Engine) -> bool:
-    """Whether the database has exactly the schema of this code."""
+    """Return whether the database has exactly the schema of this code."""
     return revision(engine) == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
 
 
 def serves(engine: Engine) -> bool:
-    """Whether this code can work on the database: it has the schema of this code, or of a newer
-    version, which keeps what the one before needs; an upgrade migrates first and replaces the
-    processes after it."""
+    """Return whether this code works with the schema: its own, or that of a newer version.
+
+    A newer schema keeps what the previous version needs, because an upgrade migrates the database
+    before it replaces the processes.
+    """
     found = revision(engine)
     return is_at_head(engine) or (found is not None and not knows(found))
 
 
 def revision(engine: Engine) -> str | None:
-    """The revision of the database's schema, None where it has none."""
+    """Return the revision of the database's schema; None if it has none."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def knows(wanted: str) -> bool:
-    """Whether this code has the migrations from `wanted` on; one of a newer version it has not."""
+    """Return whether this code has the migration `wanted`; False for one of a newer version."""
     return wanted in {
         script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()
     }
@@ -63,8 +62,11 @@ def knows(wanted: str) -> bool:
 
 @contextmanager
 def _migrating(engine: Engine) -> Iterator[Connection]:
-    """One transaction for all of it. SQLite changes a table by making it anew, and dropping the old
-    one must not delete what refers to its rows, so foreign keys are not enforced meanwhile."""
+    """Yield a connection with one transaction for all migrations.
+
+    SQLite changes a table by recreating it, and dropping the old one must not delete rows that
+    refer to it, so foreign keys are not enforced meanwhile.
+    """
     with engine.connect().execution_options(portal_writes=True) as connection:
         sqlite = (
             connection.connection.driver_connection if connection.dialect.name == "sqlite" else None

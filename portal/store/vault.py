@@ -1,9 +1,9 @@
-"""Secrets at rest: AES-256-GCM under a ring of keys, each ciphertext bound to where it stands.
+"""Secrets at rest: AES-256-GCM under a ring of keys, each ciphertext bound to its place.
 
 A ciphertext is `1 | length of key id | key id | nonce (12 bytes) | AES-GCM output`. The associated
-data name the purpose, the owner, the server and its incarnation, the field and the destination
-origin, so a value that was moved to another row, a server made anew under an old id, or another
-host reads as absent (spec: 3-security, 7).
+data contain the purpose, the owner, the server and its incarnation, the field and the destination
+origin. A value moved to another row, to a server recreated under an old id, or to another host
+therefore reads as absent.
 """
 
 import logging
@@ -24,12 +24,12 @@ _VERSION = 1
 _NONCE_BYTES = 12
 _KEY_ID = re.compile(rb"[A-Za-z0-9_-]{1,32}")
 HEADER_BYTES = 2 + 32
-"""How far into a ciphertext the id of its key may reach."""
+"""The maximum length of the header of a ciphertext, which contains the id of its key."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a secret stands; a ciphertext opens nowhere else."""
+    """The place of a secret; a ciphertext can be decrypted only for its place."""
 
     purpose: str
     server_id: str
@@ -39,7 +39,7 @@ class Place:
     destination: str = ""
 
     def associated_data(self, key_id: str) -> bytes:
-        """The parts, each with its length in front, so that no two places give the same bytes."""
+        """Return the parts, each with its length in front, so that all places differ."""
         parts = (
             key_id,
             self.purpose,
@@ -55,17 +55,17 @@ class Place:
 
 
 class Vault:
-    """Seals and opens text; knows the keys, and nothing else does."""
+    """Seals and opens text; the only holder of the keys."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """`keys` by id, newest first: the first seals, all open."""
+        """Take `keys` by id, newest first: the first seals, all open."""
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._derive = _deriving(keys)
         self._newest = next(iter(self._ciphers))
         self._headers = tuple(bytes((_VERSION, len(key_id))) + key_id.encode() for key_id in keys)
 
     def seal(self, text: str, place: Place) -> bytes:
-        """The ciphertext of `text` under the newest key, for `place` only."""
+        """Return the ciphertext of `text` under the newest key, for `place` only."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._newest].encrypt(
             nonce, text.encode(), place.associated_data(self._newest)
@@ -73,9 +73,10 @@ class Vault:
         return self.newest_header + nonce + sealed
 
     def keys_for(self, purpose: str) -> dict[str, bytes]:
-        """A key of 32 bytes for each of the ring, newest first, for a `purpose` other than sealing
-        (HKDF, RFC 5869): none of them tells anything of the ring or of those for another
-        purpose."""
+        """Derive a key of 32 bytes from each key of the ring, newest first, for another `purpose`.
+
+        Uses HKDF (RFC 5869): a derived key reveals nothing about the ring or other purposes.
+        """
         return self._derive(purpose)
 
     @property
@@ -85,17 +86,15 @@ class Vault:
 
     @property
     def newest_header(self) -> bytes:
-        """How every ciphertext under the newest key begins."""
+        """The header of every ciphertext under the newest key."""
         return self._headers[0]
 
     def knows_key_of(self, ciphertext: bytes) -> bool:
-        """Whether the key that sealed `ciphertext` is in the ring; tells "set" from "lost" without
-        opening anything."""
+        """Return whether the ring has the key of `ciphertext`, without decrypting it."""
         return ciphertext.startswith(self._headers)
 
     def open(self, ciphertext: bytes | None, place: Place) -> str | None:
-        """The text, or None with a warning where the key is gone, the bytes are broken or stand in
-        another place."""
+        """Return the text; None, with a warning, if it cannot be decrypted for `place`."""
         if ciphertext is None:
             return None
         try:
@@ -103,18 +102,18 @@ class Vault:
         except (InvalidTag, ValueError, KeyError, IndexError):
             metrics.security("decrypt_failed")
             log.warning(
-                "a stored secret cannot be read; it counts as not set (%s, server %s)",
+                "a stored secret cannot be decrypted and counts as not set (%s, server %s)",
                 place.field,
                 place.server_id,
             )
             return None
 
     def opens(self, ciphertext: bytes, place: Place) -> bool:
-        """Whether `ciphertext` can be read; what it says stays in here."""
+        """Return whether `ciphertext` can be decrypted, without returning the text."""
         return self.reseal(ciphertext, place) is not None
 
     def reseal(self, ciphertext: bytes, place: Place) -> bytes | None:
-        """The same text under the newest key, or None where it cannot be read."""
+        """Return the text re-encrypted with the newest key; None if it cannot be decrypted."""
         try:
             return self.seal(self._opened(ciphertext, place), place)
         except (InvalidTag, ValueError, KeyError, IndexError):
@@ -132,7 +131,7 @@ class Vault:
 
 
 def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
-    """A function of a purpose; the keys stay in it, so that no vault that is printed shows them."""
+    """Return a function of a purpose that keeps the keys private, so that no `repr` shows them."""
 
     def derive(purpose: str) -> dict[str, bytes]:
         return {
@@ -146,8 +145,7 @@ def _deriving(keys: Mapping[str, bytes]) -> Callable[[str], dict[str, bytes]]:
 
 
 def key_id_of(ciphertext: bytes) -> str | None:
-    """The id of the key that sealed `ciphertext`, told by its first `HEADER_BYTES`; None for other
-    bytes."""
+    """Return the id of the key of `ciphertext`, from its first `HEADER_BYTES`; None if invalid."""
     length = ciphertext[1] if len(ciphertext) > 1 and ciphertext[0] == _VERSION else 0
     found = bytes(ciphertext[2 : 2 + length])
     return found.decode() if len(found) == length and _KEY_ID.fullmatch(found) else None

@@ -1,12 +1,11 @@
-"""What is noted when it ends: triggers write into `revocations` what takes access away, in the same
-transaction.
+"""Triggers that record in `revocations` every change that removes access, in its transaction.
 
-The database itself does it, so that no use case, no cascade, no older version beside this one and
-no statement typed by hand can forget it. `WATCHED` names every table whose rows give access;
-`UNWATCHED` says of each other table why not. A test holds both to the models.
+The database does this, so that no use case, cascade, older version or manual statement can omit it.
+`WATCHED` lists every table whose rows give access; `UNWATCHED` gives the reason for each other
+table. A test compares both with the models.
 
-On PostgreSQL a second trigger copies each entry into the schema `portal_journal`, which the
-documented backup leaves out. On SQLite `journal.py` copies them into a file after the commit.
+On PostgreSQL, a second trigger copies each entry to the schema `portal_journal`, which the
+documented backup leaves out. On SQLite, `journal.py` copies them to a file after the commit.
 """
 
 # ruff: noqa: S608 - every name is one of this file or of the models, none is input
@@ -20,23 +19,25 @@ from portal.store.models import Base
 
 SCHEMA = "portal_journal"
 _VERSION = 3
-"""Part of the triggers' names; a change of what they do needs another number. Those of other
-numbers are dropped."""
+"""Part of the triggers' names; increase it when the triggers change. Other versions are dropped."""
 SAME = "!same"
-"""Ends a mark that is about to be written in another form, and stands for the same: a password that
-is hashed anew. Writing the old value with this behind it, and then the new value, in one
-transaction, is no change that is noted."""
+"""Appended to a mark that is about to be rewritten without a change, as when rehashing a password.
+
+Writing the old value with this suffix and then the new value, in one transaction, records no
+change.
+"""
 
 
 @dataclass(frozen=True)
 class Watched:
     """A table whose rows give access.
 
-    `subject` are the columns that name what ended. `limits` are columns, or members of a JSON column, whose change is
-    noted with the values that are left; of `marks`, which are texts, only that they became another one (see `SAME`).
-    `returns`: a row with the same subject that is made later takes the end back, and `facts` of it are noted. `begins`:
-    every row that is made is noted like that, as the first may limit what its holder reached without it. `over` is a
-    condition, of the old row, under which its end is not worth noting.
+    `subject` are the columns that identify what ended. `limits` are columns, or members of a JSON
+    column, whose changes are recorded with the remaining values; for `marks`, which are texts, only
+    the fact of a change is recorded (see `SAME`). `returns`: a new row with the same subject
+    cancels the end, and its `facts` are recorded. `begins`: every new row is recorded in the same
+    way, because the first one may limit what its holder reached without it. `over` is a condition
+    on the old row under which its end is not recorded.
     """
 
     table: str
@@ -95,30 +96,29 @@ UNWATCHED: Mapping[str, str] = {
     "sessions": "every restore ends all of them",
     "oauth_flows": "every restore ends all of them",
     "temporary_servers": "every restore ends all of them",
-    "shared_tokens": "the portal got them for itself; they give no caller access",
+    "shared_tokens": "tokens of the portal itself; they give no caller access",
     "import_drafts": "live an hour",
     "server_secrets": "the definition of a server, not access of a caller",
     "server_variables": "the definition of a server, not access of a caller",
     "server_authorizations": "what discovery found",
-    "oauth_client_registrations": "what the portal is to others",
+    "oauth_client_registrations": "the portal's registrations at others",
     "health_records": "history",
     "preferences": "settings are as in the backup; `portal restore` says so",
     "proposals": "give nothing before a review",
     "reviews": "history",
     "tool_sights": "give no access",
-    "tool_definitions": "are compared anew with what the server offers",
+    "tool_definitions": "are compared again with what the server offers",
     "audit_events": "history",
-    "chain_keys": "verify the audit's chain",
+    "chain_keys": "verify the audit chain",
     "revocations": "the list itself",
-    "rate_counts": "limit tries, and give no access",
-    "refresh_grants": "end with the consents that they belong to, which are watched",
-    "known_sign_ins": "spare a person a limit, and give no access",
+    "rate_counts": "limit attempts, and give no access",
+    "refresh_grants": "end with their consents, which are watched",
+    "known_sign_ins": "exempt a user from a limit, and give no access",
 }
 
 
 def install(connection: Connection) -> None:
-    """Make the triggers where they are missing: a migration that makes a table anew loses those of
-    SQLite."""
+    """Create missing triggers; a migration that recreates an SQLite table loses its triggers."""
     _drop_others(connection)
     if connection.dialect.name == "postgresql":
         _install_postgresql(connection)
@@ -127,7 +127,7 @@ def install(connection: Connection) -> None:
 
 
 def is_installed(connection: Connection) -> bool:
-    """Whether every trigger is there."""
+    """Return whether all triggers exist."""
     return not _missing(connection)
 
 
@@ -137,7 +137,7 @@ def _missing(connection: Connection) -> list[tuple[Watched, str]]:
 
 
 def _there(connection: Connection) -> dict[str, str]:
-    """The triggers that are there, whatever their number, with their tables."""
+    """Return the existing triggers of any version, with their tables."""
     if connection.dialect.name == "postgresql":
         query = "select tgname, relname from pg_trigger join pg_class on pg_class.oid = tgrelid"
         query += (
@@ -152,8 +152,7 @@ def _there(connection: Connection) -> dict[str, str]:
 
 
 def _drop_others(connection: Connection) -> None:
-    """Drop the triggers of other versions, which would note the same once more, or what is not
-    noted any more."""
+    """Drop triggers of other versions, which would record duplicates or obsolete entries."""
     others = {
         n: t for n, t in _there(connection).items() if not n.startswith(f"portal_ends_{_VERSION}_")
     }
@@ -180,30 +179,22 @@ def _name(of: Watched, what: str) -> str:
 
 
 def _plain(of: Watched, row: str, column: str, *, postgresql: bool) -> str:
-    """A column, or a member of one, in a form that compares: JSON does not on PostgreSQL."""
+    """Return a column or a member in a comparable form; PostgreSQL cannot compare JSON."""
     column, _, member = column.partition(".")
+    if member and postgresql:
+        return f"({row}.{column}->>'{member}')"
     if member:
-        return (
-            f"({row}.{column}->>'{member}')"
-            if postgresql
-            else f"json_extract({row}.{column}, '$.{member}')"
-        )
+        return f"json_extract({row}.{column}, '$.{member}')"
     is_json = isinstance(Base.metadata.tables[of.table].columns[column].type, JSON)
     return f"cast({row}.{column} as text)" if is_json else f"{row}.{column}"
 
 
 def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, str]:
-    """The operation, subject, facts and condition of an entry, as SQL."""
+    """Return the operation, subject, facts and condition of an entry, as SQL."""
     row = "OLD" if what == "delete" else "NEW"
-    array, thing, cast = (
-        ("json_build_array", "json_build_object", "::text")
-        if postgresql
-        else (
-            "json_array",
-            "json_object",
-            "",
-        )
-    )
+    array, thing, cast = "json_array", "json_object", ""
+    if postgresql:
+        array, thing, cast = "json_build_array", "json_build_object", "::text"
     differs = "is distinct from" if postgresql else "is not"
     subject = f"{array}({', '.join(f'{row}.{column}' for column in of.subject)}){cast}"
     kept = of.limits if what == "update" else of.facts
@@ -232,7 +223,7 @@ def _parts(of: Watched, what: str, *, postgresql: bool) -> tuple[str, str, str, 
 
 
 def _changes(column: str, differs: str) -> str:
-    """The condition that a mark became another one, and not the same in another form."""
+    """Return the condition that a mark has changed, except in form."""
     again = f"NEW.{column} = OLD.{column} || '{SAME}' or OLD.{column} like '%{SAME}'"
     return f"(OLD.{column} {differs} NEW.{column} and ({again}) is not true)"
 
@@ -300,8 +291,10 @@ def _install_postgresql(connection: Connection) -> None:
 
 
 def make_schema(connection: Connection) -> None:
-    """Make the journal's schema on PostgreSQL. The table `identity` names the very table of entries
-    by its OID: one that was dumped and restored has another."""
+    """Create the journal's schema on PostgreSQL.
+
+    The table `identity` stores the OID of the table of entries; a restored dump has another one.
+    """
     there = connection.scalar(text("select to_regnamespace(:name) is not null"), {"name": SCHEMA})
     if not there:
         connection.execute(text(f"create schema {SCHEMA}"))
@@ -318,7 +311,7 @@ def make_schema(connection: Connection) -> None:
 
 
 def made_as(connection: Connection) -> str:
-    """What names the table of entries in this very database on this very server."""
+    """Return what identifies the table of entries in this database on this server."""
     query = (
         "select current_database() || '/' || (select oid from pg_database where datname ="
         " current_database())"
@@ -328,8 +321,10 @@ def made_as(connection: Connection) -> str:
 
 
 def _install_head(connection: Connection) -> None:
-    """The audit's head outside follows the one among the settings, whoever writes it, where the
-    events still hold what was noted before."""
+    """Install the trigger that updates the outside audit head from the one in the settings.
+
+    It does so only if the events still contain the outside head.
+    """
     name = f"portal_ends_{_VERSION}_head"
     connection.execute(
         text(

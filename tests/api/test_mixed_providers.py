@@ -161,7 +161,7 @@ def test_typed_addresses_of_several_hosts_are_refused(
 ) -> None:
     honest = {"transport": "http", "url": recording_as.url, **PEOPLE, "registration_url": None}
     said = getattr(Paths(client, signed_in, write, honest), way)(addresses(mix))
-    assert "The portal would register itself at" in said, said[-500:]
+    assert "The portal would register at" in said, said[-500:]
     assert evil.issuer in said
     assert recording_as.issuer in said
     assert evil.requests == []
@@ -201,9 +201,9 @@ def test_a_stored_server_of_several_hosts_registers_at_none(
         "form", action=f"/credentials/{server_id}/connect"
     )
     page = mel.post(f"/credentials/{server_id}/connect", data=filled(form)).get_data(as_text=True)
-    assert "What one host gave is not sent to another" in page
+    assert "The portal does not send credentials from one host to another" in page
     check = client("ada").get(f"{PATH}/{server_id}/oauth-check").get_data(as_text=True)
-    assert "The portal does not do that" in check
+    assert "The portal does not support that" in check
     assert (
         client("ada").put(PATH, {"server_id": server_id, "description": "words"}).status_code == 202
     )

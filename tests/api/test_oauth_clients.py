@@ -87,7 +87,7 @@ def test_an_id_that_is_known_nowhere_is_refused(client: As, add: Add, client_id:
     answer = authorize(client("ada"), client_id=client_id)
     assert (answer.status_code, fault(answer)) == (400, "invalid_client")
     assert "Location" not in answer.headers
-    assert "register anew" in answer.get_json()["detail"]["message"]
+    assert "register again" in answer.get_json()["detail"]["message"]
     answer = redeem(client("ada"), "a-code", client_id=client_id)
     assert (answer.status_code, answer.get_json()["error"]) == (400, "invalid_client")
     refresh = {"grant_type": "refresh_token", "refresh_token": "r", "client_id": client_id}
@@ -110,7 +110,7 @@ def test_a_person_reads_it_on_a_page_that_leads_nowhere(
     answer = authorize(browser, base="/guarded", client_id="evicted")
     assert answer.status_code == 400
     assert "Location" not in answer.headers
-    assert "not known here" in answer.get_data(as_text=True)
+    assert "is unknown" in answer.get_data(as_text=True)
 
 
 def test_registered_clients_and_addresses_of_metadata_are_known(client: As, add: Add) -> None:

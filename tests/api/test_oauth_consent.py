@@ -402,7 +402,7 @@ def test_a_key_of_nobody_begins_no_sign_in(
     answer = authorize(client(nobodys))
     detail = answer.get_json()["detail"]
     assert (answer.status_code, detail["error"]) == (400, "no_person")
-    assert "belongs to nobody" in detail["message"]
+    assert "has no owner" in detail["message"]
 
 
 def _token_of(browser: FlaskClient) -> str:

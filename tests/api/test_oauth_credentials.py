@@ -49,7 +49,7 @@ def test_uoc_01_a_token_is_stored(client: As, server: str) -> None:
     answer = client("mel").post(path(server), TOKEN)
     assert answer.status_code == 200
     state = answer.get_json()
-    assert "refresh token is not stored" in state.pop("note"), (
+    assert "refresh token was not stored" in state.pop("note"), (
         "nobody is there who could tell whose it is"
     )
     expires = datetime.fromisoformat(state.pop("expires_at"))

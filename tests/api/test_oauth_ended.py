@@ -146,9 +146,7 @@ def test_a_refresh_token_of_a_person_whose_access_ended_is_refused(
     end(write)
     before = len(recording_as.seen("token"))
     for asking, client_id in ((ownerless, APP), (ownerless, None), ("ada", APP), ("sk-vic", APP)):
-        assert_refused(
-            renewed(client(asking), token, client_id), "This refresh token is unknown here"
-        )
+        assert_refused(renewed(client(asking), token, client_id), "This refresh token is unknown")
     assert len(recording_as.seen("token")) == before
     assert not any(stored(write, name) for name in ("mel", "ada", "vic"))
 
@@ -178,7 +176,7 @@ def test_a_refresh_token_is_good_for_its_client_and_person_alone(
     said = renewed(client(asking), token, client_id)
     made_up = renewed(client(asking), "rt-made-up", client_id)
     for answer in (said, made_up):
-        assert_refused(answer, "This refresh token is unknown here")
+        assert_refused(answer, "This refresh token is unknown")
     assert said.get_data() == made_up.get_data()
     assert len(recording_as.seen("token")) == before
     assert not any(stored(write, name) for name in ("mel", "ada", "vic"))
@@ -217,7 +215,7 @@ def test_a_refresh_token_ends_with_the_consent(
     )
     before = len(recording_as.seen("token"))
     for asking in ("sk-mel", ownerless):
-        assert_refused(renewed(client(asking), token), "This refresh token is unknown here")
+        assert_refused(renewed(client(asking), token), "This refresh token is unknown")
     assert len(recording_as.seen("token")) == before
     assert not stored(write, "mel")
 
@@ -229,11 +227,11 @@ def test_a_refresh_token_is_worth_nothing_at_another_server_or_provider(
     add("second")
     before = len(recording_as.seen("token"))
     assert_refused(
-        renewed(client("ada"), token, APP, "/v1/mcp/server/oauth/id-second"), "unknown here"
+        renewed(client("ada"), token, APP, "/v1/mcp/server/oauth/id-second"), "token is unknown"
     )
     with write() as session:
         session.execute(update(RefreshGrant).values(issuer="https://before.example"))
-    assert_refused(renewed(client("ada"), token), "unknown here")
+    assert_refused(renewed(client("ada"), token), "token is unknown")
     with write() as session:
         crud.delete_server(session, OPERATOR, "id-guarded")
         assert session.scalars(select(RefreshGrant)).all() == []
@@ -282,9 +280,9 @@ def test_a_code_of_a_person_whose_access_ended_is_refused(
     code = code_for(client("sk-mel")) if by_key else consented(signed_in("mel")._client)
     end(write)
     said = (
-        "This code is unknown here"
+        "This code is unknown"
         if end is deleted
-        else "The person may not use this server any more."
+        else "The user no longer has access to this server."
     )
     assert_refused(redeem(client(ownerless), code), said)
     assert recording_as.seen("token") == []

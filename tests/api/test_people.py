@@ -262,7 +262,7 @@ def test_a_key_is_answered_once_with_its_secret_and_kept_as_a_hash(
         "created_at": made["created_at"],
         "follows_owner": False,
         "complies": True,
-        "reach": {"basis": "team", "why": "What team crew is granted.", "server_count": 1},
+        "reach": {"basis": "team", "why": "The grants of team crew.", "server_count": 1},
     }
     assert secret.startswith("sk-")
     assert client(secret).get("/v1/me").get_json()["key"]["key_id"] == made["key_id"]

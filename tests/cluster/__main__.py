@@ -39,7 +39,7 @@ def _tell(running: Cluster) -> None:
     lines = [
         "",
         f"  Sign in at   {running.url}/login",
-        f"  E-mail       {running.admin_email}",
+        f"  Email        {running.admin_email}",
         f"  Password     {running.admin_password}",
         f"  API key      {running.admin_key}",
         "",

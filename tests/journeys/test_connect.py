@@ -96,7 +96,7 @@ def test_connect_use_renew_and_disconnect(
 
     page.goto(f"{portal.url}/credentials/{guarded}")
     page.get_by_role("button", name="Disconnect").click()
-    expect(page.locator("#toasts")).to_contain_text("The provider revoked it, too.")
+    expect(page.locator("#toasts")).to_contain_text("The provider revoked it as well.")
     expect(page.get_by_role("main")).to_contain_text("Sign-in needed")
     counters = protected_mcp_server.counters()
     assert (counters.live_access, counters.live_refresh) == (0, 0)

@@ -130,7 +130,7 @@ def demo(folder: Path) -> Iterator[tuple[str, str]]:
     argv = [sys.executable, "-m", "portal.cli", "demo", "--port", str(port)]
     environment = bare_environment(PORTAL_CHEAP_HASHING="true", PYTHONUNBUFFERED="1")
     with start_process(argv, environment, lambda: accepts(port), cwd=folder) as process:
-        [password] = re.findall(r"Sample people +password (\S+)", process.output())
+        [password] = re.findall(r"Sample users +password (\S+)", process.output())
         yield f"http://127.0.0.1:{port}", password
 
 

@@ -188,4 +188,4 @@ def test_an_unknown_account_and_a_wrong_password_get_the_same_answer(fresh: Worl
         text = answer.get_data(as_text=True).replace(email, "")
         texts.add((answer.status_code, re.sub(r'name="csrf_token" value="[^"]*"', "", text)))
     assert len(texts) == 1
-    assert "The e-mail or the password is not right." in text
+    assert "Incorrect email or password." in text

@@ -115,7 +115,7 @@ def test_writers_side_by_side_make_one_chain(database: Database) -> None:
 )
 def test_a_changed_word_is_found(database: Database, column: str) -> None:
     change(database, f"update audit_events set {column} = 'forged' where sequence = 3")
-    assert fault(database) == "Event 3 was changed."
+    assert fault(database) == "Event 3 was modified."
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,19 @@ def test_a_changed_word_is_found(database: Database, column: str) -> None:
     [
         (
             'update audit_events set details = \'{"name": "forged"}\' where sequence = 3',
-            "Event 3 was changed.",
+            "Event 3 was modified.",
         ),
         (
             "update audit_events set at = '2026-01-01 00:00:00.000000' where sequence = 3",
-            "Event 3 was changed.",
+            "Event 3 was modified.",
         ),
         (
             "update audit_events set event_hash = 'forged' where sequence = 3",
-            "Event 3 was changed.",
+            "Event 3 was modified.",
         ),
         (
             "update audit_events set previous_hash = 'x' where sequence = 3",
-            "Event 3 does not follow the event before",
+            "Event 3 is not linked to the previous event",
         ),
         ("delete from audit_events where sequence = 3", "Event 3 is missing."),
         ("delete from audit_events where sequence = 1", "Event 1 is missing."),
@@ -144,7 +144,7 @@ def test_a_changed_word_is_found(database: Database, column: str) -> None:
         ("delete from audit_events", "are missing at the end."),
         (
             "delete from preferences where name = 'audit_head'",
-            "The head of the chain does not know event",
+            "The chain head does not include event",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_two_events_that_change_places_are_found(database: Database) -> None:
             old=old,
             new=new,
         )
-    assert fault(database) == "Event 3 does not follow the event before it."
+    assert fault(database) == "Event 3 is not linked to the previous event."
 
 
 def test_a_tail_that_was_cut_off_shows_also_when_the_record_went_on(
@@ -184,7 +184,7 @@ def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(
         row.actor, row.hash_key = "forged", None  # as if an older version had written it
         row.event_hash = hash_of(row)
         session.commit()
-    assert fault(database) == f"Event {end} is not the one that was noted as the last."
+    assert fault(database) == f"Event {end} does not match the stored chain head."
 
 
 OLD_EVENT = (
@@ -237,15 +237,15 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
     [
         (
             "update audit_events set actor = 'x' where action = 'old'",
-            "An event from before the chain was changed.",
+            "An event from before the chain was modified.",
         ),
         (
             "delete from audit_events where action = 'old'",
-            "There are 0 events from before the chain; 1 were sealed.",
+            "There are 0 events from before the chain, but 1 were sealed.",
         ),
         (
             OLD_EVENT.replace(OLD_EVENT.split("'")[1], new_id()),
-            "There are 2 events from before the chain; 1 were",
+            "There are 2 events from before the chain, but 1 were",
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_older_events_that_are_hashed_anew_do_not_fit_the_anchor(
         make_server(session, "s")
     change(database, "update audit_events set actor = 'forged' where sequence = 3")
     rehash(database, 3, older)
-    assert fault(database) == f"Event {older + 1} does not follow the event before it."
+    assert fault(database) == f"Event {older + 1} is not linked to the previous event."
 
 
 def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
@@ -290,13 +290,13 @@ def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
 
 def test_an_event_that_claims_to_be_older_than_the_chain_is_found(database: Database) -> None:
     change(database, OLD_EVENT)
-    assert fault(database) == "There are 1 events from before the chain; 0 were sealed."
+    assert fault(database) == "There are 1 events from before the chain, but 0 were sealed."
 
 
 def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database) -> None:
     end = last_sequence(database)
     rehash(database, end - 1, end, actor="forged")
-    assert fault(database) == f"Event {end} is not the one that was noted as the last."
+    assert fault(database) == f"Event {end} does not match the stored chain head."
     with database.session() as session:
         last = session.scalar(select(AuditEvent.event_hash).where(AuditEvent.sequence == end))
     head = json.dumps({"sequence": end, "hash": last})
@@ -305,7 +305,7 @@ def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database
         found = trail.verify(session, OPERATOR)
     # Within a week of the first keyed event this may be an older version's doing: it is told. See
     # the outside head.
-    assert [f"2 events from {end - 1} to {end} carry no key" in note for note in found.notes] == [
+    assert [f"2 events from {end - 1} to {end} have no key" in note for note in found.notes] == [
         True
     ]
 
@@ -315,13 +315,13 @@ def test_without_a_key_nothing_is_written_a_week_after_the_first_keyed_event(
 ) -> None:
     end = last_sequence(database)
     rehash(database, end, end, at=now() + timedelta(days=8))
-    assert fault(database) == f"Event {end} carries no key, though the events before it do."
+    assert fault(database) == f"Event {end} has no key, although earlier events do."
 
 
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        ("update audit_events set hash_key = null where sequence = 3", "Event 3 was changed."),
+        ("update audit_events set hash_key = null where sequence = 3", "Event 3 was modified."),
         (
             "update audit_events set hash_key = 'k9' where sequence = 3",
             "Event 3 cannot be verified: its key k9 is",
@@ -343,11 +343,11 @@ def test_a_head_that_is_put_back_with_a_cut_is_found(database: Database, write: 
         assert noted is not None
         forged = json.dumps({**noted.value, "sequence": end - 2, "hash": last})
     change(database, "update preferences set value = :head where name = 'audit_head'", head=forged)
-    assert fault(database) == "The head of the chain was changed."
+    assert fault(database) == "The chain head was modified."
     with database.session() as session:
         plain = json.dumps({"sequence": end - 2, "hash": last})
     change(database, "update preferences set value = :head where name = 'audit_head'", head=plain)
-    assert fault(database) == "The head of the chain carries no key, though its event does."
+    assert fault(database) == "The chain head has no key, although its event does."
 
 
 def test_people_stand_in_events_by_their_ids_alone(
@@ -412,7 +412,7 @@ def test_the_command_names_what_is_broken(
     change(database, "update audit_events set actor = 'forged' where sequence = 3")
     broken = CliRunner().invoke(main, ["audit", "verify"])
     assert broken.exit_code == 1
-    assert broken.output == "2 events hold.\nEvent 3 was changed.\n"
+    assert broken.output == "2 events hold.\nEvent 3 was modified.\n"
 
 
 def test_a_command_that_is_refused_is_on_record(
@@ -829,12 +829,12 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
             "update audit_events set hash_key = 'other' where sequence = 3",
             "Event 3 cannot be verified",
         ),
-        ("update preferences set value = '[]' where name = 'audit_head'", "head of the chain"),
+        ("update preferences set value = '[]' where name = 'audit_head'", "chain head"),
         (
             "update preferences set value = '{\"sequence\": \"x\"}' where name = 'audit_head'",
-            "head of the chain",
+            "chain head",
         ),
-        ("delete from preferences where name = 'audit_head'", "head of the chain"),
+        ("delete from preferences where name = 'audit_head'", "chain head"),
     ],
 )
 def test_rows_that_nobody_can_read_are_a_finding_and_no_traceback(

@@ -170,10 +170,10 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
     ("spoil", "said"),
     [
         (lambda file: file.write_bytes(file.read_bytes()[:-1] + b"x"), "SHA-256"),
-        (lambda file: Path(f"{file}.manifest.json").unlink(), "has to be beside the backup"),
+        (lambda file: Path(f"{file}.manifest.json").unlink(), "must be next to the backup"),
         (
             lambda file: rewrite(file, "update alembic_version set version_num = '9999'"),
-            "not one that this portal",
+            "does not know the backup's schema",
         ),
         (
             lambda file: rewrite(file, "update audit_events set actor = 'x' where sequence = 2"),
@@ -217,7 +217,7 @@ def test_a_database_is_replaced_only_with_force_and_only_when_nobody_has_it_open
     with database.session(writes=True) as session:
         make_user(session, "later")
         session.commit()
-    assert "is there already" in run("restore", made).output
+    assert "already exists" in run("restore", made).output
     in_use = run("restore", made, "--force")
     assert (in_use.exit_code, "Stop portal serve" in in_use.output) == (1, True)
     with database.session() as session:
@@ -276,7 +276,7 @@ def test_keys_that_clients_got_for_an_hour_end_and_others_stay(
 def test_a_file_that_is_there_is_not_overwritten(run: Run, made: Path) -> None:
     before = made.read_bytes()
     again = run("backup", made)
-    assert (again.exit_code, "is there already" in again.output) == (1, True)
+    assert (again.exit_code, "already exists" in again.output) == (1, True)
     assert made.read_bytes() == before
 
 

@@ -175,7 +175,7 @@ def test_a_disk_without_room(make: Make) -> None:
     os.truncate(around.file, disk.f_frsize * disk.f_blocks)  # type: ignore[arg-type] # a hole: it takes no room
     [line] = [str(finding) for finding in database_checks.has_room(around)]
     assert line.startswith("BAD  disk: ")
-    assert "Make room" in line
+    assert "Free disk space" in line
 
 
 def test_a_schema_that_is_older_or_newer(make: Make) -> None:
@@ -184,7 +184,7 @@ def test_a_schema_that_is_older_or_newer(make: Make) -> None:
     assert "a newer portal's · Install that version" in the_bad_one(around)
     change(around, "update alembic_version set version_num = '0004'")
     schema.downgrade(around.database.engine, "-1")
-    assert the_bad_one(around) == "BAD  migrations: not at head · Run: portal db upgrade"
+    assert the_bad_one(around) == "BAD  migrations: not up to date · Run: portal db upgrade"
 
 
 def test_a_clock_behind_what_is_on_record(make: Make) -> None:
@@ -209,8 +209,8 @@ def test_clocks_of_the_database_and_of_redis_that_differ(
 
 
 def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
-    assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=K2))
-    assert "opens nothing that is stored" in the_bad_one(make(encryption_keys=OTHER_K1))
+    assert "cannot decrypt any stored secret" in the_bad_one(make(encryption_keys=K2))
+    assert "cannot decrypt any stored secret" in the_bad_one(make(encryption_keys=OTHER_K1))
     both = make(encryption_keys=f"{K2},{K1}")
     [line] = [line for line in told(both, Level.WARN) if "key ring" in line]
     assert "3 values are under the older key k1 · Run: portal keys rotate" in line
@@ -224,7 +224,7 @@ def test_keys_that_are_missing_wrong_old_or_unused(make: Make) -> None:
     )
     assert "2 values are damaged" in the_bad_one(make(encryption_keys=K2))
     change(both, "delete from server_secrets where server_id = 'id-one'")
-    assert "k1 is not used any more" in [str(f) for f in keys.opens(both)][-1]
+    assert "k1 is no longer used" in [str(f) for f in keys.opens(both)][-1]
 
 
 def test_redis_that_is_set_and_does_not_answer(make: Make) -> None:
@@ -237,10 +237,10 @@ def test_a_public_address_that_leads_elsewhere_nowhere_or_is_not_safe(make: Make
     another = Flask("another", static_folder=None)
     another.add_url_rule("/healthz", view_func=lambda: "fine")
     with serving(another, threading.Event()) as address:
-        assert "something else answers" in the_bad_one(make(public_url=address))
+        assert "another server responds" in the_bad_one(make(public_url=address))
     nowhere = make(public_url=f"http://127.0.0.1:{free_port()}")
     assert any(
-        "cannot be reached from here" in line and "DNS" in line
+        "cannot be reached from this host" in line and "DNS" in line
         for line in told(nowhere, Level.WARN)
     )
     plain = make("postgresql://db.invalid/portal", public_url="http://portal.invalid")
@@ -253,16 +253,16 @@ def test_a_public_address_that_leads_elsewhere_nowhere_or_is_not_safe(make: Make
 
 def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> None:
     assert [str(f) for f in commands.sandboxed(make())] == [
-        "ok   commands: off (PORTAL_ENABLE_STDIO)"
+        "ok   commands: disabled (PORTAL_ENABLE_STDIO)"
     ]
     need_sandbox(Sandbox())
     found = [str(finding) for finding in commands.sandboxed(make(enable_stdio=True))]
     assert {line[:4] for line in found} == {"ok  "}
     assert "(uid " in found[0]
     for said in (
-        "no process of the portal",
-        "no file of the portal",
-        "home folder of its own",
+        "cannot see processes of the portal",
+        "cannot see files of the portal",
+        "its own persistent home folder",
         "loopback",
     ):
         assert any(said in line for line in found), said
@@ -326,7 +326,7 @@ def test_files_that_others_read_or_change(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: [", "is not YAML, line"),
+        ("a: [", "is not valid YAML, line"),
         ("- a list", "has no mcp_servers:"),
         (None, "cannot be read (FileNotFoundError)"),
     ],
@@ -368,9 +368,7 @@ def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -
         "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes"
         " on as it" in first
     )
-    assert (
-        "keep_credentials: true lets them go along, keep_credentials: false forgets them" in first
-    )
+    assert "keep_credentials: true to the entry to send them to the new host" in first
     assert "mcp_servers.broken was refused" in second
     assert "carrier-pigeon" in second
     start(conf={**moved, "keep_credentials": False})
@@ -404,7 +402,7 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
         issued.revoke_key(session, OPERATOR, ids["sk-revoked"])
         session.commit()
     [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
-    assert f"1 key ({ids['sk-leaves']}) of people who left the team that the key is for · " in line
+    assert f"1 key ({ids['sk-leaves']}) of users who left the key's team · " in line
     assert "portal keys revoke KEY_ID" in line
     with around.database.session(writes=True) as session:
         instance_settings.update_preferences(session, OPERATOR, {"key_max_age_days": 30})
@@ -417,6 +415,6 @@ def test_keys_of_leavers_and_keys_that_live_too_long(make: Make) -> None:
     [line] = [line for line in told(around, Level.WARN) if "API keys" in line]
     assert f"7 keys ({ids['sk-stays']}, " in line
     assert (
-        "and 2 more) without an end, or with one later than 30 days after it was made, as"
+        "and 2 more) without an expiry, or with one later than the 30 days of"
         " key_max_age_days" in line
     )

@@ -113,7 +113,7 @@ def test_every_kind_is_re_encrypted_and_opens_under_the_new_key_alone(
     assert "SECRET" not in done.output
     status = run(both, "status", "--verify")
     assert status.exit_code == 0
-    assert "k1  0 values; may be retired" in status.output
+    assert "k1  0 values; can be removed" in status.output
     alone = under(K2)
     asked = len(recording_as.seen("token"))
     assert everything(alone) == before
@@ -242,7 +242,7 @@ def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
         ends.append(run(both, "rotate"))
         assert len(ends) < 60
     assert len(ends) > 1
-    assert "to go on, run: portal keys rotate" in ends[0].output
+    assert "to continue, run: portal keys rotate" in ends[0].output
     assert ends[-1].exit_code == 0
     assert counts(both) == {
         "k2": before + 1
@@ -327,12 +327,12 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
     both = under(f"{K2},{K1}")
     ended = run(both, "rotate")
     assert ended.exit_code == ring.UNREADABLE
-    lines = [line for line in ended.output.splitlines() if line.startswith("cannot be read: ")]
+    lines = [line for line in ended.output.splitlines() if line.startswith("cannot be decrypted: ")]
     assert [line.split(", ")[0] for line in lines] == [
-        f"cannot be read: user_variables u000{n} / id-many / V" for n in range(3)
+        f"cannot be decrypted: user_variables u000{n} / id-many / V" for n in range(3)
     ]
     assert "k0 is not in the ring" in lines[0]
-    assert "bytes are broken" in lines[1]
+    assert "data is corrupt" in lines[1]
     assert "moved" in lines[2]
     assert "SECRET" not in ended.output
     with both.session() as session:
@@ -342,13 +342,14 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
     status = run(both, "status")
     assert status.exit_code == ring.UNREADABLE
     assert (
-        "k0  1 values cannot be read, the key is not in the ring: user variables 1" in status.output
+        "k0  1 values cannot be decrypted, because the key is not in the ring: user variables 1"
+        in status.output
     )
     assert "(broken)  1 values" in status.output
     assert "k1  1 values to re-encrypt" in status.output
     assert (
         sum(
-            line.startswith("cannot be read: ")
+            line.startswith("cannot be decrypted: ")
             for line in run(both, "status", "--verify").output.splitlines()
         )
         == 3

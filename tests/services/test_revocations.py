@@ -285,7 +285,7 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
         assert noted == {of.table for of in WATCHED}, "each kind of access leaves an entry"
     done = site.restore()
     assert done.exit_code == 0, done.output
-    assert "older than its revocation journal. Ended again: " in done.output
+    assert "older than its revocation journal. Revoked again: " in done.output
     assert "API keys 3" in done.output
     assert "dormant" not in done.output
     with site.database.session() as session:
@@ -337,7 +337,7 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
     with site.database.session(writes=True) as session:
         found = trail.verify(session, OPERATOR)
         assert found.fault is None
-        assert "an older database was found" in found.notes[0]
+        assert "an older database had replaced a newer one" in found.notes[0]
 
 
 @BOTH
@@ -478,7 +478,7 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
     done = site.restore(*(["--without-journal"] if site.kind == "sqlite" else []))
     assert done.exit_code == 0, done.output
     assert "API keys are dormant" in done.output
-    assert "Each Admin of this database can wake it: Ada." in done.output
+    assert "These Admins can reactivate it: Ada." in done.output
     for name in ("mel", "ada"):
         code, said = site.status(KEYS[name])
         assert (code, "API keys are dormant" in said) == (401, True)
@@ -522,7 +522,7 @@ def test_the_operator_locks_out_who_is_an_admin_no_more_before_the_portal_starts
         with site.database.engine.begin() as connection:
             connection.execute(text("drop schema portal_journal cascade"))
     done = site.restore(*(["--without-journal"] if site.kind == "sqlite" else []))
-    assert "Each Admin of this database can wake it: Ada, Demoted." in done.output
+    assert "These Admins can reactivate it: Ada, Demoted." in done.output
     assert site.run("users", "deactivate", "demoted@example.com").exit_code == 0
     assert site.run("users", "deactivate", "nobody@example.com").exit_code == 1
     browser = create_app(site.settings, database=site.database).test_client()
@@ -544,7 +544,7 @@ def test_a_journal_that_was_dumped_and_restored_with_the_rest_is_noticed(site: S
     site.write(lambda session: keys.revoke_key(session, OPERATOR, key_id(session, KEYS["mel"])))
     done = site.restore()
     assert done.exit_code == 0, done.output
-    assert "was itself put back from a dump" in done.output
+    assert "was restored from a dump" in done.output
     assert site.status(KEYS["mel"])[0] == 401
 
 
@@ -586,7 +586,7 @@ def test_an_older_database_without_any_revocation_since_loses_its_sessions(site:
         ),
         (lambda lines: [*lines[:1], *lines[2:]], "line 2"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "line 2"),
-        (lambda lines: lines[:-3], "shorter than this database knows"),
+        (lambda lines: lines[:-3], "lacks entries that this database knows"),
         (lambda lines: [], "is empty"),
         (lambda lines: [lines[0].replace(b'"key":"k1"', b'"key":"k9"'), *lines[1:]], "line 1"),
     ],
@@ -691,7 +691,7 @@ def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> No
             site.write(lambda session: make_server(session, f"new_{name}"))  # noqa: B023
     with site.database.session(writes=True) as session:
         fault = trail.verify(session, OPERATOR).fault or ""
-    assert "missing at the end" in fault or "is not the one that was noted as the last" in fault
+    assert "missing at the end" in fault or "does not match the stored chain head" in fault
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -737,9 +737,7 @@ def test_a_cut_with_an_older_head_put_back_is_told_until_an_operator_accepts_it(
 
     site.write(cut)
     assert site.start().is_older
-    said = (
-        f"events {older['sequence'] + 1} to {last} were noted outside and are not in this database"
-    )
+    said = f"events {older['sequence'] + 1} to {last} are missing from this database"
     number = older["sequence"] + 1
     for _ in range(2):
         verified = site.run("audit", "verify")
@@ -758,7 +756,7 @@ def test_a_cut_with_an_older_head_put_back_is_told_until_an_operator_accepts_it(
     verified = site.run("audit", "verify")
     assert verified.exit_code == 0, verified.output
     assert said in verified.output, "it stays on record"
-    assert "An operator accepted that at event" in verified.output
+    assert "An operator accepted this at event" in verified.output
     assert not any("audit log" in str(finding) for finding in journal_checks.is_whole(around))
 
 
@@ -770,7 +768,7 @@ def test_what_portal_restore_did_itself_needs_no_more_words(site: Site) -> None:
     verified = site.run("audit", "verify")
     assert verified.exit_code == 0, verified.output
     assert (
-        "an older database was found in place of a newer one. “portal restore” put it there."
+        "an older database had replaced a newer one. This was done by “portal restore”."
         in verified.output
     )
 

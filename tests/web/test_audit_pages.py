@@ -119,7 +119,7 @@ def test_nothing_found_and_a_day_that_is_none(browser: Browsers) -> None:
     field = wrong.select_one("#since")
     assert field
     assert field["aria-invalid"] == "true"
-    assert "Write a day as" in text_of(wrong.select_one("#since-error"))
+    assert "Enter a day as" in text_of(wrong.select_one("#since-error"))
     fragment = ada.open("/admin/audit?actor=zzz", headers={"HX-Request": "true"})
     assert not fragment.select("h1, form")
 
@@ -187,7 +187,7 @@ def test_what_the_walk_found_besides_faults_is_shown_after_verifying(
     ada.send("/admin/audit", "/admin/audit/verify")
     for asking in (ada, browser("vera")):
         page = asking.open("/admin/audit")
-        assert "an older database was found in place of a newer one" in text_of(
+        assert "an older database had replaced a newer one" in text_of(
             page.select_one(".alert.warn")
         )
         assert "Chain verified" in text_of(page)
@@ -200,7 +200,7 @@ def test_a_broken_chain_is_shown_in_red(browser: Browsers, database: Database) -
     ada = browser("ada")
     ada.send("/admin/audit", "/admin/audit/verify")
     alert = ada.open("/admin/audit").select_one(".alert.bad")
-    assert "Event 3 was changed." in text_of(alert)
+    assert "Event 3 was modified." in text_of(alert)
     assert "2 events" in text_of(alert)
 
 

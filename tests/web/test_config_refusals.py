@@ -102,7 +102,10 @@ def test_a_server_that_is_no_longer_declared_takes_the_notice_with_it(
         ({"transport": "carrier-pigeon"}, "carrier-pigeon"),
         ({"auth_type": "handshake"}, "handshake"),
         ({"url": "not an address"}, "URL"),
-        ({"url": f"{NEW}/mcp", "keep_credentials": "yes"}, "keep_credentials is true or false"),
+        (
+            {"url": f"{NEW}/mcp", "keep_credentials": "yes"},
+            "keep_credentials must be true or false",
+        ),
         ({"static_headers": "X-Own"}, ""),
     ],
 )

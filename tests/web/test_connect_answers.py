@@ -343,7 +343,7 @@ def test_another_issuer_stops_until_an_admin_has_looked(
         "form", action=f"/credentials/{server_id}/connect"
     )
     page = parse(mel.post(f"/credentials/{server_id}/connect", data=filled(form)), 409)
-    assert "another sign-in provider than before" in page.main.text
+    assert "now uses another sign-in provider" in page.main.text
     ada = signed_in("ada")
     tab = parse(ada.get(f"/servers/{server_id}/credentials"))
     assert "https://before.example" in tab.main.text

@@ -188,7 +188,7 @@ def test_disconnecting_revokes_upstream(
     answer = mel.post(f"/credentials/{guarded}/disconnect", data=filled(form.find_parent("form")))
     assert answer.status_code == 303
     said = parse(mel.get(answer.headers["Location"])).find(id="toasts").text
-    assert "The provider revoked it, too." in said, said
+    assert "The provider revoked it as well." in said, said
     counters = protected_mcp_server.counters()
     assert counters.revocations >= 1
     assert (counters.live_access, counters.live_refresh) == (0, 0)

@@ -297,7 +297,7 @@ def test_what_is_in_the_way_is_told_in_the_form_and_nothing_is_lost(
     answer = press(ada, NEW, "sign_in", **typed("ftp://wrong.example/"))
     assert parse(answer, 422).select_one("[data-error-summary]")
     answer = press(ada, NEW, "sign_in", **typed(recording_as.url, auth_type="none"))
-    assert "do not sign in to such a server" in text_of(parse(answer, 422))
+    assert "do not sign in to this type of server" in text_of(parse(answer, 422))
 
 
 def test_htmx_is_told_to_navigate(ada: Client, protected_mcp_server: ProtectedServer) -> None:

@@ -184,7 +184,7 @@ def test_a_document_waits_for_the_one_who_pasted_it(browser: As, client: Any) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "There is nothing in it"),
+        ("", "The document is empty"),
         ('{"mcpServers": {\n  "a": {"url": }\n}}', "line 2, column 16"),
         ("mcp_servers:\n  a: ]", "line 2, column 6"),
         ("a: &x SECRET\nb: *x", "aliases"),
@@ -499,8 +499,8 @@ def test_an_export_says_what_is_in_it_and_shows_nobody_what_they_may_not_read(
         assert [part for part in shown if (part in text) is left_out] == []
         assert "SECRET" not in text
         said = text.splitlines()[:2]
-        assert "without header, environment and global values, credentials and keys" in said[0]
-        assert ("are left out" in said[1], "keep secrets out of them" in said[1]) == (
+        assert "without values of headers, environment and global variables" in said[0]
+        assert ("are omitted" in said[1], "Do not put secrets in them" in said[1]) == (
             left_out,
             not left_out,
         )

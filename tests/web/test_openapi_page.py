@@ -214,7 +214,7 @@ def test_stored_secrets_are_not_tried_at_another_document(
             "/servers/test",
             **{k: v for k, v in form.items() if k != "csrf_token"} | {"spec_path": other.spec_url},
         )
-        assert "Type them again to try this out" in answer.get_data(as_text=True)
+        assert "Enter them again to test this change" in answer.get_data(as_text=True)
         assert other.seen == []
 
 

@@ -82,7 +82,10 @@ def test_nobody_approves_by_a_key_that_they_issued_for_somebody_else(
     for key in (adas, further):
         refused = key.put(f"/v1/mcp/server/{server_id}/approve", {})
         assert refused.status_code == 403, refused.get_json()
-        assert "issued by somebody else than its owner" in refused.get_json()["detail"]["message"]
+        assert (
+            "Someone other than the owner issued this API key"
+            in refused.get_json()["detail"]["message"]
+        )
     assert status_of(write, server_id) == "pending_review"
     own = client("ada").post("/v1/keys", {"user_id": "ada"}).get_json()["key"]
     assert client(own).put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
@@ -132,7 +135,7 @@ def test_pages_say_who_can_in_place_of_the_button_and_several_at_once_leave_it_o
     mel = browser("mel")
     for path in (f"/admin/submissions/{server_id}", "/admin/submissions"):
         page = mel.open(path)
-        assert "another Admin approves it: Ada" in text_of(page)
+        assert "another Admin has to approve it: Ada" in text_of(page)
         assert not page.select(f'a[href*="verdict=approve&chosen={server_id}"]')
         assert page.select(f'a[href*="verdict=reject&chosen={server_id}"]')
     asked = mel.open(f"/admin/submissions/decide?verdict=approve&chosen={server_id}")

@@ -97,7 +97,7 @@ def test_several_are_decided_at_once_and_the_second_admin_is_told(
     assert answer.status_code == CHANGED
     told = text_of(ada.open(QUEUE).select_one("#toasts"))
     assert "first: approved." in told
-    assert "second is active already." in told
+    assert "second is already active." in told
 
 
 def test_a_submission_that_changed_since_the_look_is_not_approved(
@@ -110,7 +110,9 @@ def test_a_submission_that_changed_since_the_look_is_not_approved(
     assert seen is not None
     client("mel").put(f"{ROOT}/register/{server_id}", {"description": "Other"})
     ada.post(DECIDE, verdict="approve", chosen=server_id, **{f"version-{server_id}": seen["value"]})
-    assert "was changed while you were looking" in text_of(ada.open(QUEUE).select_one("#toasts"))
+    assert "was changed while you were reviewing it" in text_of(
+        ada.open(QUEUE).select_one("#toasts")
+    )
     assert client("ada").get(f"{ROOT}/submissions").get_json()["pending_review"] == 1
 
 

@@ -51,7 +51,7 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
         ({"headers-0-name": "Bad Name", "headers-0-value": "x"}, "header"),
         ({"headers-0-name": "X-A", "headers-0-value": "a\r\nb"}, "line break"),
         ({"variables-0-name": "1abc", "variables-0-scope": "user"}, "variable"),
-        ({"server_name": "notes"}, "is called notes"),
+        ({"server_name": "notes"}, "is already called notes"),
         ({"transport": "stdio", "command": "bash", "args": "x"}, "Not a valid choice"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_stored_secret_is_not_tried_at_a_typed_address(
     ada = signed_in("ada")
     data = filled(form_of(ada, "/servers/id-s/edit"), url__mode="replace", url=echo_server)
     page = parse(ada.post("/servers/test", data=data))
-    assert "stored values are not sent there" in page.text
+    assert "a test does not send stored values there" in page.text
 
 
 def test_rows_are_added_without_javascript(signed_in: SignedIn) -> None:

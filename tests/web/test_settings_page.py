@@ -88,14 +88,14 @@ def test_what_is_not_changed_leaves_no_event(browser: Browsers, database: Databa
 @pytest.mark.parametrize(
     ("field", "typed", "says"),
     [
-        ("mcp_internal_ip_ranges", "10.0.0.0/99", "Write ranges as"),
-        ("mcp_internal_ip_ranges", "0.0.0.0/0", "all addresses"),
-        ("trusted_proxies", "::/0", "all addresses"),
-        ("trusted_proxies", "proxy.example.com", "Write ranges as"),
-        ("trusted_redirect_origins", "http://app.example.com", "Write app.example.com"),
-        ("trusted_redirect_origins", "https://me@app.example.com", "Write app.example.com"),
-        ("trusted_redirect_origins", "https://app.example.com:99999", "Write app.example.com"),
-        ("trusted_redirect_origins", "*", "Write app.example.com"),
+        ("mcp_internal_ip_ranges", "10.0.0.0/99", "Enter ranges in CIDR notation"),
+        ("mcp_internal_ip_ranges", "0.0.0.0/0", "every address"),
+        ("trusted_proxies", "::/0", "every address"),
+        ("trusted_proxies", "proxy.example.com", "Enter ranges in CIDR notation"),
+        ("trusted_redirect_origins", "http://app.example.com", "Enter app.example.com"),
+        ("trusted_redirect_origins", "https://me@app.example.com", "Enter app.example.com"),
+        ("trusted_redirect_origins", "https://app.example.com:99999", "Enter app.example.com"),
+        ("trusted_redirect_origins", "*", "Enter app.example.com"),
         ("mcp_required_fields", ["descripton"], "Did you mean description?"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_typo_is_refused_over_the_api_and_kept_from_a_config_file(
     answer = client("ada").patch("/v1/settings", {"mcp_required_fields": ["source_ulr"]})
     assert answer.status_code == 422
     assert answer.get_json()["detail"]["message"] == (
-        "No server has a field source_ulr to fill in. Did you mean source_url?"
+        "Servers have no field called source_ulr. Did you mean source_url?"
     )
     assert stored(database).mcp_required_fields == ()
     with write() as session:  # the operator's file still starts the portal; a submission then tells
@@ -180,7 +180,7 @@ def test_an_admin_does_not_shut_themselves_out_unasked(
     ada = browser("ada")
     assert not ada.open(PAGE).select("#confirm_external")
     page = look_at(sent(ada, mcp_internal_ip_ranges="10.0.0.0/8"), 422)
-    assert "you would come from outside yourself (127.0.0.1)" in text_of(
+    assert "your own address (127.0.0.1) would count as external" in text_of(
         page.select_one("#mcp_internal_ip_ranges-error")
     )
     assert stored(database).mcp_internal_ip_ranges == ()
@@ -217,9 +217,7 @@ def test_the_second_of_two_admins_is_told(
     page = look_at(
         ada.client.ask("POST", PAGE, data=filled(form, user_mcp_management_mode="view_all")), 422
     )
-    assert "Somebody changed the settings meanwhile" in text_of(
-        page.select_one("[data-error-summary]")
-    )
+    assert "Someone else changed the settings" in text_of(page.select_one("[data-error-summary]"))
     assert stored(database) == Preferences(enable_mcp_registry=True)
 
 

@@ -100,7 +100,7 @@ def test_what_changed_again_in_between_is_refused_and_shown(
     answer = ada.post(ACCEPT, chosen=json.dumps([old["tool_name"], old["sha256"]]))
     assert answer.status_code == 409
     text = answer.get_data(as_text=True)
-    assert "is not what you were shown any more" in text
+    assert "has changed since it was shown to you" in text
     assert "thrice" in text
     over_api = client("ada").post(f"{API}/accept", {"tool_name": "say", "sha256": old["sha256"]})
     assert (over_api.status_code, over_api.get_json()["detail"]["error"]) == (

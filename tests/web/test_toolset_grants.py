@@ -76,7 +76,7 @@ def test_a_read_only_admin_sees_what_is_granted_and_cannot_change_it(
 
 def test_a_toolset_that_is_gone_is_told_on_its_field(browser: Browsing) -> None:
     page = look_at(browser("ada").send(TEAM, toolsets=["nothing"]), 422)
-    assert "There is no toolset nothing" in text_of(page.select_one("#toolsets-error"))
+    assert "There is no toolset called nothing" in text_of(page.select_one("#toolsets-error"))
 
 
 def test_tls_06_a_key_is_issued_with_toolsets(browser: Browsing, client: As, papers: str) -> None:

@@ -151,7 +151,9 @@ def test_typed_password_is_never_sent_back(browser: As) -> None:
     answer = browser("ada").send(
         "/admin/users/new", email="mel@example.com", password="typed SECRET words"
     )
-    assert "Somebody has this e-mail" in text_of(look_at(answer, 422).select_one("#email-error"))
+    assert "This email is already in use" in text_of(
+        look_at(answer, 422).select_one("#email-error")
+    )
     assert "typed SECRET words" not in answer.get_data(as_text=True)
 
 

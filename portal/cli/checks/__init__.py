@@ -1,2 +1,1 @@
-"""What `portal doctor` looks at: one function a check, each answering what it found and what to do
-about it."""
+"""The checks of `portal doctor`: one function each, which yields findings and remedies."""

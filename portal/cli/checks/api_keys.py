@@ -11,30 +11,30 @@ _NAMED = 5
 
 
 def in_order(around: Surroundings) -> Iterator[Finding]:
-    """Whether keys of leavers are left, and keys that live longer than the settings allow."""
+    """Check for keys of former team members, and keys that live longer than allowed."""
     with around.database.session() as session:
         found = find_keys_to_look_at(session, OPERATOR)
     if found.left_team:
-        cure = "They open nothing; revoke them: portal keys revoke KEY_ID"
+        cure = "They do not work; revoke them: portal keys revoke KEY_ID"
         yield warn(
             _NAME,
-            f"{_counted(found.left_team)} of people who left the team that the key is for",
+            f"{_counted(found.left_team)} of users who left the key's team",
             cure,
         )
     if found.too_long:
-        allowed = f"{found.most_days} days after it was made, as key_max_age_days has it"
-        cure = "They go on working: issue others that end, then portal keys revoke KEY_ID"
+        allowed = f"the {found.most_days} days of key_max_age_days"
+        cure = "They still work: create new keys that expire, then run portal keys revoke KEY_ID"
         yield warn(
             _NAME,
-            f"{_counted(found.too_long)} without an end, or with one later than {allowed}",
+            f"{_counted(found.too_long)} without an expiry, or with one later than {allowed}",
             cure,
         )
     if not found.left_team and not found.too_long:
-        yield ok(_NAME, "none is a leaver's, and none lives longer than the settings allow")
+        yield ok(_NAME, "no key belongs to a former team member or lives longer than allowed")
 
 
 def _counted(key_ids: Sequence[str]) -> str:
-    """How many, and the ids of the oldest."""
+    """Return the number of keys, with the ids of the oldest."""
     more = f" and {len(key_ids) - _NAMED} more" if len(key_ids) > _NAMED else ""
     return (
         f"{len(key_ids)} {'key' if len(key_ids) == 1 else 'keys'}"

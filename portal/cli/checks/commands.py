@@ -1,4 +1,4 @@
-"""Commands on this host: whether they can run, as whom, and apart from what."""
+"""Commands on this host: whether they can run, as which user, and how they are isolated."""
 
 from collections.abc import Iterator
 
@@ -10,42 +10,41 @@ _NAME = "commands"
 
 
 def sandboxed(around: Surroundings) -> Iterator[Finding]:
-    """Whether commands run in a sandbox, and what it keeps from them. A command is started to find
-    out."""
+    """Check that commands run in a sandbox, and what it hides, by starting one."""
     settings = around.settings
     if not settings.enable_stdio:
-        yield ok(_NAME, "off (PORTAL_ENABLE_STDIO)")
+        yield ok(_NAME, "disabled (PORTAL_ENABLE_STDIO)")
         return
     sandbox = sandbox_of(settings)
     if refusal := sandbox.refusal():
         what, _, cure = refusal.partition(". ")
         yield bad(
             _NAME,
-            f"none can run: {what[0].lower()}{what[1:]}",
-            cure.rstrip(".") or "Switch them off",
+            f"they cannot run: {what[0].lower()}{what[1:]}",
+            cure.rstrip(".") or "Disable them",
         )
         return
     whose = (
-        "another user than the portal's"
-        if sandbox.separate
-        else "the portal's user, in a user namespace"
+        "not the portal's user" if sandbox.separate else "the portal's user, in a user namespace"
     )
     yield ok(_NAME, f"run as {sandbox.user}, {whose}")
-    yield ok(_NAME, "see no process of the portal or of other commands (PID and IPC namespaces)")
     yield ok(
-        _NAME, "see no file of the portal; the system and PATH are read-only (mount namespace)"
+        _NAME, "cannot see processes of the portal or of other commands (PID and IPC namespaces)"
     )
-    yield ok(_NAME, f"have at most {LIMITS['nproc']} processes, and gain no rights")
+    yield ok(
+        _NAME, "cannot see files of the portal; the system and PATH are read-only (mount namespace)"
+    )
+    yield ok(_NAME, f"have at most {LIMITS['nproc']} processes, and cannot gain privileges")
     if sandbox.keeps_homes():
-        yield ok(_NAME, "each saved server keeps a home folder of its own")
+        yield ok(_NAME, "each saved server has its own persistent home folder")
     else:
-        cure = "Set PORTAL_STDIO_HOMES to a folder that the portal may write in"
+        cure = "Set PORTAL_STDIO_HOMES to a folder that the portal can write to"
         yield warn(
             _NAME, "their home folders are in memory: npx and uvx download at each start", cure
         )
     if left := sandbox.left_homes():
         cure = f"Delete them as root: {', '.join(str(path) for path in left[:3])}"
         yield warn(
-            _NAME, f"{len(left)} home folders of commands that are gone could not be deleted", cure
+            _NAME, f"{len(left)} home folders of deleted commands could not be removed", cure
         )
-    yield ok(_NAME, "reach the network of this host, its loopback included")
+    yield ok(_NAME, "can reach the network of this host, including its loopback interface")

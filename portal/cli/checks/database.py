@@ -1,4 +1,4 @@
-"""The database: whether it answers, is whole, has room, and has the schema of this code."""
+"""The database: whether it responds, is intact, has disk space, and has the current schema."""
 
 import shutil
 import sqlite3
@@ -15,51 +15,50 @@ _LITTLE = 1024**3
 
 
 def answers(around: Surroundings) -> Iterator[Finding]:
-    """Whether it can be asked at all, and what it is."""
+    """Check that the database responds, and report its version."""
     if around.file is not None and not around.file.exists():
         yield bad(
             "database",
-            f"{around.file} is not there",
-            "Start portal serve, which makes it, or: portal db upgrade",
+            f"{around.file} does not exist",
+            "Start portal serve, which creates it, or run: portal db upgrade",
         )
     elif not around.database.answers():
         cure = (
             "Restore a backup: portal restore FILE --force"
             if around.file
-            else "Check PORTAL_DATABASE_URL, and that it runs"
+            else "Check PORTAL_DATABASE_URL, and that the database is running"
         )
-        yield bad("database", "does not answer", cure)
+        yield bad("database", "does not respond", cure)
     else:
         with around.database.engine.connect() as connection:
             version = connection.dialect.server_version_info or ()
         kind = "SQLite" if around.file else "PostgreSQL"
-        yield ok("database", f"{kind} {'.'.join(str(part) for part in version)} answers")
+        yield ok("database", f"{kind} {'.'.join(str(part) for part in version)} responds")
 
 
 def at_head(around: Surroundings) -> Iterator[Finding]:
-    """Whether it has the schema of this code."""
+    """Check that the database has the schema of this code."""
     revision = schema.revision(around.database.engine)
     if schema.is_at_head(around.database.engine):
-        yield ok("migrations", "at head")
+        yield ok("migrations", "up to date")
     elif revision is not None and not schema.knows(revision):
         yield bad(
             "migrations",
-            f"the schema {revision} is a newer portal's",
+            f"the schema {revision} belongs to a newer version of the portal",
             "Install that version, or restore a backup",
         )
     else:
-        yield bad("migrations", "not at head", "Run: portal db upgrade")
+        yield bad("migrations", "not up to date", "Run: portal db upgrade")
 
 
 def whole(around: Surroundings) -> Iterator[Finding]:
-    """SQLite: whether its pages fit together, and whether readers and writers do not wait for each
-    other."""
+    """SQLite: check the file's integrity, and that readers and writers do not block."""
     if around.file is None:
         return
     with closing(sqlite3.connect(around.file)) as connection:
         try:
             copying.check(connection)
-            yield ok("database file", "its pages fit together")
+            yield ok("database file", "its integrity check passed")
         except copying.Broken as error:
             cure = "Stop the portal, and restore a backup: portal restore FILE --force"
             yield bad("database file", f"it is damaged ({str(error).splitlines()[-1]})", cure)
@@ -67,28 +66,28 @@ def whole(around: Surroundings) -> Iterator[Finding]:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             yield bad(
                 "database file",
-                "no write-ahead log is possible there",
+                "write-ahead logging is not possible there",
                 "Move it from a network drive to a local disk",
             )
 
 
 def has_room(around: Surroundings) -> Iterator[Finding]:
-    """SQLite: whether the disk has room for it to grow, and for a copy."""
+    """SQLite: check that the disk has space for the database to grow, and for a copy."""
     if around.file is None:
         return
     free = shutil.disk_usage(around.file.parent).free
     size = around.file.stat().st_size
-    figures = f"{free // 1024**2:,} MiB free beside a database of {size // 1024**2:,} MiB"
+    figures = f"{free // 1024**2:,} MiB free for a database of {size // 1024**2:,} MiB"
     if free < size:
-        yield bad("disk", figures, "Make room: neither a backup nor a migration fits")
+        yield bad("disk", figures, "Free disk space: neither a backup nor a migration fits")
     elif free < _LITTLE:
-        yield warn("disk", figures, "Make room")
+        yield warn("disk", figures, "Free disk space")
     else:
-        yield ok("disk", "has room")
+        yield ok("disk", "has enough space")
 
 
 def clock(around: Surroundings) -> Iterator[Finding]:
-    """Whether this host's clock is that of the database, and behind no event that is on record."""
+    """Check that this host's clock matches the database's, and is not behind the newest event."""
     at = around.clock()
     most = 30
     with around.database.engine.connect() as connection:
@@ -99,20 +98,20 @@ def clock(around: Surroundings) -> Iterator[Finding]:
     if newest is not None and (newest - at).total_seconds() > most:
         yield bad(
             "clock",
-            "it is before the newest event of the audit log",
-            "Set this host's clock, by NTP",
+            "it is behind the newest event of the audit log",
+            "Set this host's clock with NTP",
         )
     else:
-        yield ok("clock", "it is after all that is on record")
+        yield ok("clock", "it is later than all audit events")
 
 
 def compared(name: str, other: str, apart: float, most: int = 30) -> Iterator[Finding]:
-    """Whether two clocks, some seconds `apart`, count as one."""
+    """Check that two clocks differ by no more than `most` seconds; `apart` is the difference."""
     if apart > most:
         yield bad(
             name,
-            f"it is {apart:.0f} s apart from that of {other}",
-            "Set both hosts' clocks, by NTP",
+            f"it differs from that of {other} by {apart:.0f} s",
+            "Set both hosts' clocks with NTP",
         )
     else:
-        yield ok(name, f"it agrees with that of {other}")
+        yield ok(name, f"it matches that of {other}")

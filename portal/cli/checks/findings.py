@@ -1,4 +1,4 @@
-"""What a check answers, and what it is given."""
+"""Findings of checks, and the input of a check."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from portal.store.models import now
 
 
 class Level(StrEnum):
-    """How bad it is; `doctor` ends with 1 where anything is BAD."""
+    """The severity; `doctor` exits with 1 if any finding is BAD."""
 
     OK = "ok"
     WARN = "warn"
@@ -23,7 +23,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report: what was found, and what to do where something is to be done."""
+    """A line of the report: what was found, and the remedy, if any."""
 
     level: Level
     name: str
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The portal on its host, as a command finds it. `clock` tells the time of this host."""
+    """The portal on its host; `clock` returns the host's time."""
 
     settings: Settings
     database: Database
@@ -45,26 +45,24 @@ class Surroundings:
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database."""
-        return (
-            Path(make_url(self.settings.database_url).database or "")
-            if self.settings.embedded
-            else None
-        )
+        if not self.settings.embedded:
+            return None
+        return Path(make_url(self.settings.database_url).database or "")
 
 
 Check = Callable[[Surroundings], Iterator[Finding]]
 
 
 def ok(name: str, what: str) -> Finding:
-    """All is well."""
+    """Return a finding without a problem."""
     return Finding(Level.OK, name, what)
 
 
 def warn(name: str, what: str, cure: str) -> Finding:
-    """It works, and could be better."""
+    """Return a finding that works but should be improved."""
     return Finding(Level.WARN, name, what, cure)
 
 
 def bad(name: str, what: str, cure: str) -> Finding:
-    """Something does not work, or is not safe."""
+    """Return a finding that does not work or is not safe."""
     return Finding(Level.BAD, name, what, cure)

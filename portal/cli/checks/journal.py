@@ -1,4 +1,4 @@
-"""The revocation journal: whether it is there and holds, and whether everything is dormant."""
+"""The revocation journal: whether it is valid, and whether everything is dormant."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from portal.services.operations import revocations
 
 
 def is_whole(around: Surroundings) -> Iterator[Finding]:
-    """What is wrong with the journal, and what follows from it."""
+    """Check the journal, and report the consequences."""
     with around.database.session() as session:
         fault = revocations.fault_of_journal(session, OPERATOR)
         because = revocations.dormant_because(session, OPERATOR)
@@ -18,11 +18,11 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
         yield bad(
             "revocation journal",
             fault,
-            "Put it back before the next start, which otherwise makes all API keys dormant;"
+            "Put it back before the next start, which otherwise makes all API keys dormant; see"
             " docs/backup-and-keys.md",
         )
     else:
-        yield ok("revocation journal", "it holds")
+        yield ok("revocation journal", "it is valid")
     for _, note in lost:
         what, _, cure = note.partition(". ")
         yield bad("audit log", what, cure)
@@ -30,5 +30,5 @@ def is_whole(around: Surroundings) -> Iterator[Finding]:
         yield bad(
             "API keys",
             f"they are dormant: {because}",
-            "Look at keys and people, then run: portal keys wake",
+            "Review keys and users, then run: portal keys wake",
         )

@@ -1,4 +1,4 @@
-"""The key ring: whether it opens what is stored, and what is left to do with it."""
+"""The key ring: whether it decrypts stored secrets, and what is left to rotate."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from portal.services.secrets import rotation
 
 
 def opens(around: Surroundings) -> Iterator[Finding]:
-    """Whether stored secrets can be read, and under which keys they are."""
+    """Check that stored secrets can be decrypted, and report their keys."""
     with around.database.session() as session:
         uses = rotation.count_values(session, OPERATOR)
         opens = rotation.opens_something(session, OPERATOR)
     if any(use.stored for use in uses) and not opens:
         yield bad(
             "key ring",
-            "it opens nothing that is stored",
-            "Put the right keys into PORTAL_ENCRYPTION_KEYS",
+            "it cannot decrypt any stored secret",
+            "Set the correct keys in PORTAL_ENCRYPTION_KEYS",
         )
         return
     for use in uses:
@@ -24,12 +24,12 @@ def opens(around: Surroundings) -> Iterator[Finding]:
             yield bad(
                 "key ring",
                 f"{use.total} values are damaged",
-                "portal keys status --verify names them; set them anew",
+                "portal keys status --verify lists them; set them again",
             )
         elif not use.in_ring:
             cure = (
-                f"Add {use.key_id} to PORTAL_ENCRYPTION_KEYS, or set anew what portal keys status"
-                " --verify names"
+                f"Add {use.key_id} to PORTAL_ENCRYPTION_KEYS, or set again what portal keys"
+                " status --verify lists"
             )
             yield bad(
                 "key ring", f"{use.total} values need the key {use.key_id}, which it lacks", cure
@@ -43,5 +43,5 @@ def opens(around: Surroundings) -> Iterator[Finding]:
                 "Run: portal keys rotate",
             )
         else:
-            cure = "Take it out of PORTAL_ENCRYPTION_KEYS once no backup that you keep needs it"
-            yield warn("key ring", f"{use.key_id} is not used any more", cure)
+            cure = "Remove it from PORTAL_ENCRYPTION_KEYS once no backup needs it"
+            yield warn("key ring", f"{use.key_id} is no longer used", cure)

@@ -1,4 +1,4 @@
-"""What the portal talks to and is reached by: Redis, its public address, proxies."""
+"""Network: Redis, the portal's public address, and proxies."""
 
 import json
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ _WITHOUT = "each process counts rate limits for itself"
 
 
 def redis_answers(around: Surroundings) -> Iterator[Finding]:
-    """Whether Redis answers, and has the same time."""
+    """Check that Redis responds, and that its clock matches."""
     url = around.settings.redis_url
     if url is None:
         yield ok("Redis", f"not set; {_WITHOUT}")
         return
-    import redis  # in here, since every command loads this module
+    import redis  # imported here, because every command loads this module
 
     try:
         client = redis.Redis.from_url(
@@ -30,27 +30,27 @@ def redis_answers(around: Surroundings) -> Iterator[Finding]:
         )
         seconds, micros = client.time()
     except (redis.RedisError, ValueError, OSError) as error:
-        cure = f"Check PORTAL_REDIS_URL, and that it runs; until then {_WITHOUT}"
-        yield bad("Redis", f"does not answer ({type(error).__name__})", cure)
+        cure = f"Check PORTAL_REDIS_URL, and that Redis is running; until then {_WITHOUT}"
+        yield bad("Redis", f"does not respond ({type(error).__name__})", cure)
         return
     yield ok("Redis", "answers")
     yield from compared("clock", "Redis", abs(seconds + micros / 1e6 - around.clock().timestamp()))
 
 
 def public_url(around: Surroundings) -> Iterator[Finding]:
-    """Whether people's way to the portal is https, and leads here."""
+    """Check that the public URL is https, and leads to this portal."""
     settings = around.settings
     local = urlsplit(settings.public_url).hostname in ("localhost", "127.0.0.1", "::1")
     if not settings.https and not local:
         report = warn if settings.embedded else bad
-        cure = "Put a proxy with TLS before it, and https:// into PORTAL_PUBLIC_URL"
+        cure = "Put a proxy with TLS in front of it, and use https:// in PORTAL_PUBLIC_URL"
         yield report(
             "public URL",
-            f"{settings.public_url} is not https: passwords and keys travel in the clear",
+            f"{settings.public_url} is not https: passwords and keys are sent unencrypted",
             cure,
         )
     try:
-        # The operator's own address: a private one is fine.
+        # The operator's own address may be private.
         status, body = fetch(
             OutboundPolicy(True),
             f"{settings.public_url}/healthz",
@@ -60,20 +60,20 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
         )
     except UpstreamFailure as error:
         if error.reason in (HealthReason.NOT_MCP, HealthReason.HTTP_STATUS):
-            cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
+            cure = "Check PORTAL_PUBLIC_URL and the proxy's target"
             yield bad(
                 "public URL",
-                f"something else answers at {settings.public_url}: {error.message}",
+                f"another server responds at {settings.public_url}: {error.message}",
                 cure,
             )
             return
         cure = (
-            "Start portal serve; if it runs, check PORTAL_PUBLIC_URL, its DNS name, its certificate"
-            " and the proxy"
+            "Start portal serve. If it is running, check PORTAL_PUBLIC_URL, its DNS name, its"
+            " certificate and the proxy"
         )
         yield warn(
             "public URL",
-            f"{settings.public_url} cannot be reached from here ({error.reason})",
+            f"{settings.public_url} cannot be reached from this host ({error.reason})",
             cure,
         )
         return
@@ -84,12 +84,14 @@ def public_url(around: Surroundings) -> Iterator[Finding]:
     if is_us:
         yield ok("public URL", f"{settings.public_url} leads to a portal")
     else:
-        cure = "Check PORTAL_PUBLIC_URL, and where the proxy leads"
-        yield bad("public URL", f"something else answers at {settings.public_url} ({status})", cure)
+        cure = "Check PORTAL_PUBLIC_URL and the proxy's target"
+        yield bad(
+            "public URL", f"another server responds at {settings.public_url} ({status})", cure
+        )
 
 
 def proxies(around: Surroundings) -> Iterator[Finding]:
-    """Whether the proxy that https needs is trusted to say whose request it passes on."""
+    """Check that the proxy for https is trusted to forward client addresses."""
     with around.database.session() as session:
         known = (
             around.settings.trusted_proxies
@@ -99,7 +101,7 @@ def proxies(around: Surroundings) -> Iterator[Finding]:
         cure = "Set PORTAL_TRUSTED_PROXIES to its addresses"
         yield warn(
             "proxies",
-            "https needs a proxy, and none is trusted: all people seem to come from its address",
+            "https needs a proxy, but none is trusted: all users appear to come from its address",
             cure,
         )
     else:

@@ -17,7 +17,7 @@ from portal.services.servers.grants import resolve_servers
 from portal.services.unique import flush_unique
 from portal.store.models import AccessGroup, AccessGroupServer, Grant, Server
 
-_TAKEN = "There is an access group of this name already."
+_TAKEN = "An access group with this name already exists."
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class AccessGroupView:
 
 
 def list_names(session: Session, principal: Principal) -> list[str]:
-    """The sorted names of the groups that hold a server: of all with admin view, else of servers
-    the caller sees."""
+    """Return the sorted names of groups with servers that the caller may see.
+
+    With admin view, returns the names of all groups with servers.
+    """
     query = select(AccessGroup.name).distinct().order_by(AccessGroup.name)
     if authz.may(principal, Action.ACCESS_GROUP_READ):
         return list(session.scalars(query))
@@ -43,7 +45,7 @@ def list_names(session: Session, principal: Principal) -> list[str]:
 def list_groups(
     session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, q: str = ""
 ) -> Page[AccessGroupView]:
-    """Groups, filtered by a part of their name."""
+    """Return groups, filtered by part of their name."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
     query = select(AccessGroup)
     if q:
@@ -53,7 +55,7 @@ def list_groups(
 
 
 def get_group(session: Session, principal: Principal, group_id: str) -> AccessGroupView:
-    """One group."""
+    """Return one group. Raises `NotFound`."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
     return _views(session, [_find(session, group_id)])[0]
 
@@ -65,8 +67,7 @@ def create_group(
     description: str | None,
     servers: Sequence[str],
 ) -> AccessGroupView:
-    """Add a group of servers, given by id, name or alias. Raises `Conflict` for a name that is
-    taken."""
+    """Add a group of servers, given by id, name or alias. Raises `Conflict` for a taken name."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = AccessGroup(name=_checked(name), description=description)
     session.add(group)
@@ -86,7 +87,7 @@ def change_group(
     description: str | None = None,
     servers: Sequence[str] | None = None,
 ) -> AccessGroupView:
-    """Change what is given."""
+    """Change the given fields; None leaves a field unchanged."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = _find(session, group_id)
     before = _views(session, [group])[0]
@@ -103,11 +104,11 @@ def change_group(
 
 
 def delete_group(session: Session, principal: Principal, group_id: str) -> None:
-    """Remove a group; what was granted through it is granted no more."""
+    """Delete a group, and with it the access granted through it."""
     authz.require(principal, Action.ACCESS_GROUP_MANAGE)
     group = _find(session, group_id)
     changes = audit.changed(_views(session, [group])[0], None)
-    # The grants stay as rows without a group: they grant nothing, and still limit their holders.
+    # Grants stay as rows without a group: they grant nothing, but still limit their holders.
     session.execute(
         update(Grant).where(Grant.access_group_id == group_id).values(access_group_id=None)
     )
@@ -137,7 +138,7 @@ def _record(
 def _set_servers(session: Session, group: AccessGroup, servers: Sequence[str]) -> None:
     ids = dict.fromkeys(resolve_servers(session, servers, "mcp_server_ids").values())
     mine = AccessGroupServer.access_group_id == group.access_group_id
-    # Rows that stay are not touched: each row that goes is written down as an end of access.
+    # Unchanged rows are not touched, because each deleted row is logged as the end of access.
     session.execute(delete(AccessGroupServer).where(mine, AccessGroupServer.server_id.not_in(ids)))
     there = set(session.scalars(select(AccessGroupServer.server_id).where(mine)))
     session.add_all(
@@ -150,14 +151,14 @@ def _set_servers(session: Session, group: AccessGroup, servers: Sequence[str]) -
 
 def _checked(name: str) -> str:
     if not name.strip():
-        raise InvalidInput("An access group needs a name.", field="name")
+        raise InvalidInput("Enter a name for the access group.", field="name")
     return name.strip()
 
 
 def _find(session: Session, group_id: str) -> AccessGroup:
     group = session.get(AccessGroup, group_id)
     if group is None:
-        raise NotFound(f"There is no access group {group_id[:64]}.")
+        raise NotFound(f"Access group not found: {group_id[:64]}")
     return group
 
 

@@ -1,4 +1,4 @@
-"""People by their e-mail."""
+"""Finding users by email."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -8,8 +8,7 @@ from portal.store.models import User
 
 
 def find_by_email(session: Session, email: str) -> User | None:
-    """The person with this e-mail, under whichever of its forms it is stored: those of today before
-    those of old."""
+    """Return the user with this email, in any stored form; current forms come first."""
     forms = email_forms(email)
     found = {
         user.email: user for user in session.scalars(select(User).where(User.email.in_(forms)))

@@ -1,7 +1,7 @@
-"""Explain access: what each rule says about one person or key, one server and perhaps one tool.
+"""Explain access: what each rule says about a user or key, a server, and optionally a tool.
 
-The verdicts are those of `authorization.decide`, the very function that lets in and keeps out; only
-the words that say why, and the one step that would change the answer, are made here.
+The verdicts are those of `authorization.decide`, which also makes the real decisions. This module
+adds only the explanations and the next step that would change the result.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ CALL_ROUTE = "/v1/mcp/tools/call"
 
 @dataclass(frozen=True)
 class RuleAnswer:
-    """One rule, its verdict (`grants`, `refuses`, `passes`, `not_met`), and why."""
+    """One rule, its verdict (`grants`, `refuses`, `passes`, `not_met`), and the reason."""
 
     rule: str
     verdict: str
@@ -33,8 +33,7 @@ class RuleAnswer:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What would change the answer: in words, as a stable word, and the id of what it is to be done
-    to."""
+    """What would change the result: a stable action, a text, and the id of the object to change."""
 
     action: str
     text: str
@@ -43,8 +42,7 @@ class NextStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer. `decided_by` is the rule that settles it; there is no next step where access is
-    allowed."""
+    """The result; `decided_by` is the deciding rule. No next step if access is allowed."""
 
     allowed: bool
     decided_by: str
@@ -54,7 +52,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Who, what, and the names that the words need."""
+    """The server, the principal, and the names for the texts."""
 
     session: Session
     principal: Principal
@@ -73,16 +71,18 @@ def explain_access(
     tool: str = "",
     address: str | None = None,
 ) -> Explanation:
-    """Whether that person or key may use the server (and call the tool), seen from `address`, which
-    is the asker's own where it is left out. Raises `InvalidInput` unless there is one of `user_id`
-    and `key_id`, and `NotFound`."""
+    """Explain whether a user or key may use the server, and call the tool if one is given.
+
+    `address` defaults to the caller's. Raises `InvalidInput` unless exactly one of `user_id` and
+    `key_id` is given, and `NotFound`.
+    """
     authz.require(principal, Action.USER_READ)
     if bool(user_id) == bool(key_id):
-        raise InvalidInput("Name either a person or a key.", field="user_id")
+        raise InvalidInput("Choose either a user or a key.", field="user_id")
     if not server_id:
-        raise InvalidInput("Name a server.", field="server_id")
+        raise InvalidInput("Choose a server.", field="server_id")
     if address and not is_address(address):
-        raise InvalidInput("Write an address like 203.0.113.7.", field="address")
+        raise InvalidInput("Enter an IP address, for example 203.0.113.7.", field="address")
     who = _name_of(session, principal, user_id, key_id)
     server = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT)
     address = address or principal.address
@@ -100,17 +100,17 @@ def explain_access(
 
 
 def _name_of(session: Session, principal: Principal, user_id: str, key_id: str) -> str:
-    """What to call who is judged. Raises `NotFound`."""
+    """Return the display name of the user or key. Raises `NotFound`."""
     named = pickers.name_people(session, principal, [user_id]) if user_id else {}
     named = pickers.name_keys(session, principal, [key_id]) if key_id else named
     if not named:
-        thing = f"user {user_id[:64]}" if user_id else f"API key {key_id[:64]}"
-        raise NotFound(f"There is no {thing}.", field="user_id" if user_id else "key_id")
+        thing = f"User {user_id[:64]}" if user_id else f"API key {key_id[:64]}"
+        raise NotFound(f"{thing} not found.", field="user_id" if user_id else "key_id")
     return named[user_id or key_id].text
 
 
 def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanation:
-    """Nobody gets as far as the rules who cannot prove who they are."""
+    """Explain why a user or key cannot authenticate, so that no rule applies."""
     key = session.get(ApiKey, key_id) if key_id else None
     owner = user_id or (key.user_id if key else None) or ""
     user = session.get(User, owner)
@@ -122,18 +122,18 @@ def _shut_out(session: Session, user_id: str, key_id: str, who: str) -> Explanat
     )
     if fault is KeyFault.REVOKED:
         why = f"{who} is revoked."
-        step = NextStep("issue_key", "Issue a new key")
+        step = NextStep("issue_key", "Create a new key")
     elif fault is KeyFault.OWNER_INACTIVE:
-        why = f"{name} may not sign in."
-        step = NextStep("open_user", f"Let {name} sign in again", owner)
+        why = f"{name} is deactivated and cannot sign in."
+        step = NextStep("open_user", f"Reactivate {name}", owner)
     elif fault is KeyFault.LEFT_TEAM and key is not None:
         team = session.get(Team, key.team_id)
         alias = team.team_alias if team is not None else str(key.team_id)
-        why = f"{who} is for team {alias}, and its owner {name} is not a member of it."
+        why = f"{who} belongs to team {alias}, but its owner {name} is not a member."
         step = NextStep("open_team", f"Add {name} to team {alias}", key.team_id)
     else:
         why = f"{who} has expired."
-        step = NextStep("issue_key", "Issue a new key")
+        step = NextStep("issue_key", "Create a new key")
     return Explanation(False, "identity", (RuleAnswer("identity", Verdict.REFUSES, why),), step)
 
 
@@ -145,33 +145,32 @@ def _of_server(asked: _Asked) -> Explanation:
         if rule is not Rule.OWNER or asked.principal.owner is not None
     )
     step = None if decision.allowed else _step(asked, decision.decided_by)
-    if (
-        decision.decided_by is Rule.GRANTS
-        and not decision.allowed
-        and authz.may_see(asked.principal, asked.server)
-    ):
-        why = "It is shown to everybody, which lets nobody use it."
+    lacks_grants = decision.decided_by is Rule.GRANTS and not decision.allowed
+    if lacks_grants and authz.may_see(asked.principal, asked.server):
+        why = "Everyone can see the server, but that does not allow using it."
         rules += (RuleAnswer("view_all", Verdict.NOT_MET, why),)
     return Explanation(decision.allowed, decision.decided_by, rules, step)
 
 
 def _with_tool(asked: _Asked, reached: Explanation, tool: str) -> Explanation:
-    """The rules of one tool on top: its server's list, the permissions, and the routes of a key."""
+    """Add the rules for one tool: the server's allowed tools, permissions, and the key's routes."""
     limits = authz.tool_limits(asked.principal, asked.server)
     answers = []
     for rule, names, why in (
         ("allowed_tools", limits.allow_list, "The server’s list of allowed tools"),
-        ("tool_permissions", limits.permitted, "What is granted"),
+        ("tool_permissions", limits.permitted, "The grant"),
     ):
         if names is None:
-            answers.append(RuleAnswer(rule, Verdict.PASSES, f"{why} sets no limit."))
+            answers.append(RuleAnswer(rule, Verdict.PASSES, f"{why} does not limit tools."))
         else:
             holds = tool in names
-            words = f"{why} {'holds' if holds else 'does not hold'} this tool."
+            words = f"{why} {'includes' if holds else 'does not include'} this tool."
             answers.append(RuleAnswer(rule, Verdict.PASSES if holds else Verdict.REFUSES, words))
     if asked.principal.key_id is not None:
         taken = authz.may_take_route(asked.principal, CALL_ROUTE)
-        words = f"Its routes {'let it' if taken else 'do not let it'} call tools ({CALL_ROUTE})."
+        words = (
+            f"The key’s routes {'allow' if taken else 'do not allow'} calling tools ({CALL_ROUTE})."
+        )
         answers.append(
             RuleAnswer("allowed_routes", Verdict.PASSES if taken else Verdict.REFUSES, words)
         )
@@ -191,25 +190,22 @@ def _why(asked: _Asked, rule: Rule, verdict: Verdict) -> str:
         return f"The server is {state.get(row.approval_status, row.approval_status)}."
     if rule is Rule.ADDRESS:
         if row.available_on_public_internet or row.is_public:
-            return "The server is there for every address."
+            return "The server is available from any network."
         place = asked.principal.address or "an unknown address"
-        inside = "is one of them" if verdict is Verdict.PASSES else "is not"
-        return f"The server is there for internal addresses only, and {place} {inside}."
+        inside = "is internal" if verdict is Verdict.PASSES else "is not internal"
+        return f"The server is available only from the internal network, and {place} {inside}."
     if rule is Rule.OWNER:
         can = "can use the server" if verdict is Verdict.PASSES else "cannot use the server"
         return f"The key follows its owner, and {_owner_name(asked)} {can}."
     if rule is Rule.OPEN_TO_ALL:
-        return (
-            "The server is open to every key and person."
-            if row.allow_all_keys
-            else "The server is not open to all."
-        )
+        opens = "is open to all users and keys" if row.allow_all_keys else "is not open to everyone"
+        return f"The server {opens}."
     if rule is Rule.ADMIN_VIEW:
         if verdict is Verdict.GRANTS:
-            return f"{who} has the role {asked.principal.role.label}, which reaches every server."
+            return f"{who} has the role {asked.principal.role.label}, which can use every server."
         if asked.principal.role.has_admin_view:
-            return f"{who} belongs to an administrator, and itself names other servers."
-        return f"{who} has the role {asked.principal.role.label}, which reaches nothing by itself."
+            return f"{who} belongs to an administrator, but is limited to other servers."
+        return f"{who} has the role {asked.principal.role.label}, which gives no access by itself."
     return _why_granted(asked, verdict)
 
 
@@ -222,12 +218,13 @@ def _why_granted(asked: _Asked, verdict: Verdict) -> str:
         route = authz.covering_routes(asked.principal, asked.server)[0]
         return "; ".join(_covered_by(asked, level) for level in route) + "."
     if asked.principal.role.has_admin_view:
-        return "Grants are not asked about for administrators."
+        return "Grants do not apply to administrators."
     levels = [level for route in asked.principal.routes_of_access for level in route]
     if not levels:
-        return f"Nothing is granted to {asked.who}."
+        return f"{asked.who} has no grants."
     missing = dict.fromkeys(_holder(asked, level) for level in levels if not _covers(asked, level))
-    return f"{' and '.join(missing)} {'names' if len(missing) == 1 else 'name'} other servers only."
+    are = "is" if len(missing) == 1 else "are"
+    return f"{' and '.join(missing)} {are} granted other servers only."
 
 
 def _covers(asked: _Asked, level: Reach) -> bool:
@@ -243,7 +240,7 @@ def _holder(asked: _Asked, level: Reach) -> str:
 
 
 def _covered_by(asked: _Asked, level: Reach) -> str:
-    """How one level names the server."""
+    """Describe how a level of grants includes the server."""
     server_id = asked.server.row.server_id
     holder = _holder(asked, level)
     if server_id in (level.explicit_servers or ()):
@@ -270,7 +267,7 @@ def _step(asked: _Asked, decided_by: Rule) -> NextStep:
     if decided_by is Rule.ACTIVE:
         return NextStep("open_server", f"Open {name}", row.server_id)
     if decided_by is Rule.ADDRESS:
-        return NextStep("change_reach", f"Change from where {name} can be reached", row.server_id)
+        return NextStep("change_reach", f"Change the network access of {name}", row.server_id)
     follows = judged.is_personal or decided_by is Rule.OWNER
     if judged.key_id is None or follows:
         teams = judged.owner.team_ids if judged.owner is not None else judged.team_ids
@@ -283,10 +280,10 @@ def _step(asked: _Asked, decided_by: Rule) -> NextStep:
         )
     levels = [level for route in judged.routes_of_access for level in route]
     if judged.team_id and not any(level.holder and level.holder[0] == "key" for level in levels):
-        # The key itself sets no limit, so its team's grants are what is missing.
+        # The key itself has no limit, so the team lacks the grant.
         alias = asked.names.get(("team", judged.team_id), judged.team_id)
         return NextStep("open_team", f"Grant {name} to team {alias}", judged.team_id)
-    return NextStep("issue_key", f"Issue a key that reaches {name}")
+    return NextStep("issue_key", f"Create a key for {name}")
 
 
 def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
@@ -295,7 +292,7 @@ def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
     if refusal == "allowed_tools":
         return NextStep("edit_server", f"Allow {tool} on the server", row.server_id)
     if refusal == "allowed_routes" or (judged.key_id is not None and not judged.is_personal):
-        return NextStep("issue_key", "Issue a key with wider limits")
+        return NextStep("issue_key", "Create a key with wider limits")
     narrow = [level for route in authz.covering_routes(judged, asked.server) for level in route]
     toolset = next((i for level in narrow for i in sorted(level.toolset_ids)), None)
     if toolset is not None:
@@ -310,8 +307,7 @@ def _tool_step(asked: _Asked, refusal: str, tool: str) -> NextStep:
 
 
 def _names(session: Session, principal: Principal, judged: Principal) -> dict[tuple[str, str], str]:
-    """The names of the teams that the judged one, or the owner of a key, is in, and of that
-    person."""
+    """Return the names of the principal's teams, or those of the key's owner, and of the user."""
     teams = judged.team_ids | (judged.owner.team_ids if judged.owner is not None else frozenset())
     people = [judged.user_id] if judged.user_id is not None else []
     named = {

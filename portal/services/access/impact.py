@@ -1,4 +1,4 @@
-"""Who is cut off when a person, a team, a group or a key goes: what the confirmation pages say."""
+"""Who loses access when a user, team, group or key is deleted, for the confirmation pages."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +26,10 @@ from portal.store.models import (
 
 @dataclass(frozen=True)
 class Impact:
-    """What hangs on a person, a team or an access group. `teams` and `people` are names, up to
-    20."""
+    """What depends on a user, team, access group or toolset.
+
+    `teams` and `people` are names; at most 20 people are named.
+    """
 
     teams: tuple[str, ...]
     people: tuple[str, ...]
@@ -38,7 +40,7 @@ class Impact:
 
 @dataclass(frozen=True)
 class RevocableKey:
-    """A key that the caller may revoke, as far as they need it to recognize it."""
+    """A key that the caller may revoke, with what they need to recognize it."""
 
     key_id: str
     key_alias: str | None
@@ -51,8 +53,10 @@ _NAME = func.coalesce(User.display_name, User.email, User.user_id)
 
 
 def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
-    """Its members, its keys, which go with it, and its members' own keys, which lose what they have
-    through it."""
+    """Return the members of a team, its keys, and its members' personal keys.
+
+    Keys of the team are deleted with it; personal keys lose the access they have through it.
+    """
     authz.require(principal, Action.TEAM_READ)
     members = (
         select(User)
@@ -74,7 +78,7 @@ def of_team(session: Session, principal: Principal, team_id: str) -> Impact:
 
 
 def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
-    """Their teams, their keys, and the servers they stored something for."""
+    """Return a user's teams and keys, and the servers they stored something for."""
     authz.require(principal, Action.USER_READ)
     teams = select(Team.team_alias).join(TeamMember, TeamMember.team_id == Team.team_id)
     stored = select(UserCredential.server_id).where(UserCredential.user_id == user_id)
@@ -93,7 +97,7 @@ def of_user(session: Session, principal: Principal, user_id: str) -> Impact:
 
 
 def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
-    """Teams, people and keys that reach servers through it."""
+    """Return the teams, users and keys that reach servers through an access group."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
     servers = _count(
         session, AccessGroupServer.server_id, AccessGroupServer.access_group_id == group_id
@@ -102,7 +106,7 @@ def of_group(session: Session, principal: Principal, group_id: str) -> Impact:
 
 
 def of_toolset(session: Session, principal: Principal, toolset_id: str) -> Impact:
-    """Teams, people and keys that it is granted to."""
+    """Return the teams, users and keys that are granted a toolset."""
     authz.require(principal, Action.TOOLSET_READ)
     servers = _count(session, ToolsetTool.server_id, ToolsetTool.toolset_id == toolset_id)
     return _of_holders(session, Grant.toolset_id == toolset_id, servers)
@@ -136,14 +140,13 @@ def _of_holders(session: Session, mine: ColumnElement[bool], servers: int) -> Im
 
 
 def of_own_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
-    """One of the caller's own keys. Raises `NotFound`, whether it is somebody else's or
-    nobody's."""
+    """Return one of the caller's keys. Raises `NotFound` for any other, existing or not."""
     authz.require(principal, Action.KEY_OWN)
     return _key(session, key_id, ApiKey.user_id == principal.user_id)
 
 
 def of_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
-    """Anybody's key. Raises `NotFound`."""
+    """Return any user's key. Raises `NotFound`."""
     authz.require(principal, Action.KEY_MANAGE)
     return _key(session, key_id)
 
@@ -151,7 +154,7 @@ def of_key(session: Session, principal: Principal, key_id: str) -> RevocableKey:
 def _key(session: Session, key_id: str, *conditions: ColumnElement[bool]) -> RevocableKey:
     row = session.scalar(select(ApiKey).where(ApiKey.key_id == key_id, *conditions))
     if row is None:
-        raise NotFound(f"There is no API key {key_id[:64]}.")
+        raise NotFound(f"API key not found: {key_id[:64]}")
     return RevocableKey(row.key_id, row.key_alias, row.key_prefix, row.revoked_at is not None)
 
 
@@ -160,8 +163,7 @@ def _live_keys(session: Session, condition: ColumnElement[bool]) -> int:
 
 
 def _of_teams(members: ColumnElement[bool], keys: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The condition on `ApiKey` for the keys of teams, and for those that follow a member of
-    one."""
+    """Return the condition for keys of teams, and for keys that follow a member of one."""
     return or_(
         keys,
         and_(authz.personal_keys(), ApiKey.user_id.in_(select(TeamMember.user_id).where(members))),

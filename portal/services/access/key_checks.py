@@ -1,4 +1,4 @@
-"""Keys that somebody should look at: for `portal doctor`."""
+"""Keys that need attention, for `portal doctor`."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,11 @@ from portal.store.models import ApiKey, User, now
 
 @dataclass(frozen=True)
 class KeysToLookAt:
-    """Ids of keys, oldest first: those that open nothing since their owner left their team, and
-    those that work and live longer than `most_days`, the days that the settings allow (None for
-    any)."""
+    """Ids of keys, oldest first.
+
+    `left_team` keys do not work because their owner left the team. `too_long` keys work, but live
+    longer than the `most_days` that the settings allow (None for no limit).
+    """
 
     left_team: tuple[str, ...]
     too_long: tuple[str, ...]
@@ -24,7 +26,7 @@ class KeysToLookAt:
 
 
 def find_keys_to_look_at(session: Session, principal: Principal) -> KeysToLookAt:
-    """The keys that an Admin should revoke or replace."""
+    """Return the keys that an Admin should revoke or replace."""
     authz.require(principal, Action.KEY_READ)
     at = now()
     most_days = load_preferences(session).key_max_age_days

@@ -1,5 +1,4 @@
-"""What API keys reach, in words and numbers: for lists of keys, and for one that is not made
-yet."""
+"""What API keys reach, in words and numbers, for existing keys and for previews."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ _MOST_NAMES = 12
 
 @dataclass(frozen=True)
 class KeyReach:
-    """What a key reaches at this moment: how many servers, and why, in words for people.
+    """What a key reaches now: the number of servers, and the reason for people.
 
-    `basis` says it for programs: `owner` it reaches what its owner reaches, `owner_and_limits` no
-    more than both its owner and its own grants (or its team), `grants` its own grants, `team` what
-    its team is granted, `role` its owner's role reaches every server, `open` only the servers that
-    are open to everyone, `nothing` it opens nothing.
+    `basis` is the reason for programs: `owner` (what its owner reaches), `owner_and_limits` (the
+    intersection of that with its own grants or its team's), `grants` (its own grants), `team` (its
+    team's grants), `role` (every server, by its owner's role), `open` (only servers open to
+    everyone) or `nothing`.
     """
 
     basis: str
@@ -35,13 +34,12 @@ class KeyReach:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a key that is not made yet would reach: the first names, by name, and how many there
-    are."""
+    """What a new key would reach: the first names in order, and the total."""
 
     names: tuple[str, ...]
     server_count: int
     open_count: int
-    """How many of them are open to everyone, which no limit of a key takes away."""
+    """The number of them that are open to everyone; a key's limits do not exclude these."""
     is_limited: bool
     team_alias: str | None
 
@@ -49,8 +47,10 @@ class Preview:
 def describe_reaches(
     session: Session, principal: Principal, rows: Sequence[ApiKey]
 ) -> dict[str, KeyReach]:
-    """What each of these keys reaches now, by key id, as seen from the caller's address. Asks for
-    no permission: who may see the keys is asked before."""
+    """Return what each key reaches now, by key id, seen from the caller's address.
+
+    Checks no permission: callers check first who may see the keys.
+    """
     judged = judge_keys(session, [row.key_id for row in rows], principal.address)
     teams = _aliases(session, rows)
     people = _names(session, rows, principal)
@@ -77,8 +77,10 @@ def describe_reaches(
 def preview_own(
     session: Session, principal: Principal, *, team_id: str | None, server_ids: Collection[str]
 ) -> Preview:
-    """What a key of the caller's own would reach with this team and these servers; ones that they
-    may not name count for nothing here, and are refused when the key is made."""
+    """Return what a key of the caller's would reach with this team and these servers.
+
+    Servers that the caller may not choose are ignored here; creating the key refuses them.
+    """
     authz.require(principal, Action.KEY_OWN)
     chosen = _resolved(session, server_ids)
     own = Reach(
@@ -87,11 +89,9 @@ def preview_own(
         explicit_servers=chosen if server_ids else None,
     )
     is_member = team_id is not None and team_id in principal.team_ids
-    team = (
-        holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups()
-        if is_member and team_id
-        else None
-    )
+    team = None
+    if is_member and team_id:
+        team = holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups()
     asking = Principal(
         name=principal.name,
         role=principal.role,
@@ -152,7 +152,7 @@ def _aliases(session: Session, rows: Sequence[ApiKey]) -> Mapping[str, str]:
 
 
 def _names(session: Session, rows: Sequence[ApiKey], principal: Principal) -> Mapping[str, str]:
-    """The owners by id, as the caller would call them; "you" is the caller."""
+    """Return the owners by id, as shown to the caller; "you" is the caller."""
     ids = {row.user_id for row in rows if row.user_id}
     query = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id)).where(
         User.user_id.in_(ids)
@@ -164,12 +164,12 @@ def _names(session: Session, rows: Sequence[ApiKey], principal: Principal) -> Ma
 def _why_nothing(fault: KeyFault, owner: str, team: str) -> str:
     you = owner == "you"
     return {
-        KeyFault.REVOKED: "Nothing: it is revoked.",
-        KeyFault.EXPIRED: "Nothing: it has expired.",
-        KeyFault.OWNER_INACTIVE: f"Nothing: {owner} may not sign in.",
+        KeyFault.REVOKED: "Nothing: the key is revoked.",
+        KeyFault.EXPIRED: "Nothing: the key has expired.",
+        KeyFault.OWNER_INACTIVE: f"Nothing: {owner} is deactivated.",
         KeyFault.LEFT_TEAM: (
-            f"Nothing: {'you are' if you else f'{owner} is'} not a member of team {team}. It works"
-            f" again once {'you are' if you else 'they are'}."
+            f"Nothing: {'you are' if you else f'{owner} is'} not a member of team {team}. The key"
+            f" works again once {'you are' if you else 'they are'}."
         ),
     }[fault]
 
@@ -180,19 +180,19 @@ def _basis(row: ApiKey, key: Principal, owner: str, team: str) -> tuple[str, str
     )
     if row.set_by == SetBy.OWNER and row.user_id:
         if key.is_personal:
-            return "owner", f"Follows {owner}: whatever {owner} can use."
-        limits = [f"what team {team} is granted"] if row.team_id else []
-        limits = [*limits, "the servers it names"] if has_own else limits
+            return "owner", f"Follows {owner}: everything {owner} can use."
+        limits = [f"the grants of team {team}"] if row.team_id else []
+        limits = [*limits, "the servers chosen for it"] if has_own else limits
         return (
             "owner_and_limits",
-            f"Limited to {' and '.join(limits) or 'what it names'}, and follows {owner}.",
+            f"Limited to {' and '.join(limits) or 'its own grants'}, and follows {owner}.",
         )
     set_by = ", set by an Admin" if row.set_by == SetBy.ADMIN else ""
     if key.role.has_admin_view and key.only_servers is None:
-        return "role", f"Every server, by the role {key.role.label} of its owner."
+        return "role", f"Every server, because its owner has the role {key.role.label}."
     if has_own:
-        within = f", within what team {team} is granted" if row.team_id else ""
-        return "grants", f"What it is granted itself{set_by}{within}."
+        within = f", within the grants of team {team}" if row.team_id else ""
+        return "grants", f"Its own grants{set_by}{within}."
     if row.team_id:
-        return "team", f"What team {team} is granted."
-    return "open", "Only servers that are open to everyone: it has no grants of its own."
+        return "team", f"The grants of team {team}."
+    return "open", "Only servers that are open to everyone, because it has no grants."

@@ -1,4 +1,4 @@
-"""API keys: issued once, listed by prefix, revoked at once."""
+"""API keys: shown once when created, listed by prefix, revoked immediately."""
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -31,12 +31,12 @@ from portal.store.models import ApiKey, Server, Team, TeamMember, User, UtcDateT
 
 _PREFIX_LENGTH = 10
 _SHOWN_AFTERWARDS = timedelta(days=7)
-_NOT_YOURS = "You may not use one of these servers yourself."
+_NOT_YOURS = "You do not have access to one of these servers."
 
 
 @dataclass(frozen=True)
 class KeyDraft:
-    """What a new key is to be; who and which team it belongs to, and what narrows it."""
+    """The properties of a new key: its owner and team, and its limits."""
 
     key_alias: str | None = None
     user_id: str | None = None
@@ -50,10 +50,10 @@ class KeyDraft:
 
 @dataclass(frozen=True)
 class KeyView:
-    """A key as it may be shown; never its secret. Times are UTC.
+    """A key as it may be shown, without its secret. Times are UTC.
 
-    `follows_owner`: it reaches nothing that its owner does not reach at that moment. `complies`: it ends within the
-    time that the settings allow. `reach` is what it reaches now.
+    `follows_owner`: it never reaches more than its owner does at that moment. `complies`: it
+    expires within the time that the settings allow. `reach` is what it reaches now.
     """
 
     key_id: str
@@ -75,7 +75,7 @@ class KeyView:
 
 @dataclass(frozen=True)
 class IssuedKey:
-    """A key and, this once, its secret."""
+    """A new key with its secret, which is shown only once."""
 
     view: KeyView
     key: str = field(repr=False)
@@ -90,9 +90,11 @@ def list_keys(
     sort: str = "",
     unused: bool = False,
 ) -> Page[KeyView]:
-    """Everybody's keys, by id or sorted by `age` (the oldest first) or `last_used` (never, then
-    longest ago, first); with `unused` only those that were never used. Raises `InvalidInput` for
-    another way to sort."""
+    """Return all users' keys, by id or sorted by `age` (oldest first) or `last_used`.
+
+    `last_used` lists keys never used first, then those used longest ago. `unused` selects keys that
+    were never used. Raises `InvalidInput` for another sort order.
+    """
     authz.require(principal, Action.KEY_READ)
     return _listed(session, principal, select(ApiKey), cursor, limit, sort, unused=unused)
 
@@ -106,20 +108,20 @@ def list_own_keys(
     sort: str = "",
     unused: bool = False,
 ) -> Page[KeyView]:
-    """The caller's own keys, as `list_keys` lists them."""
+    """Return the caller's own keys, in the way of `list_keys`."""
     authz.require(principal, Action.KEY_OWN_READ)
     mine = select(ApiKey).where(ApiKey.user_id == principal.user_id)
     return _listed(session, principal, mine, cursor, limit, sort, unused=unused)
 
 
 def get_key(session: Session, principal: Principal, key_id: str) -> KeyView:
-    """One key."""
+    """Return one key. Raises `NotFound`."""
     authz.require(principal, Action.KEY_READ)
     return _shown(session, principal, [_find(session, key_id)])[0]
 
 
 def get_current_key(session: Session, principal: Principal) -> KeyView | None:
-    """The key that asks; None for a person in their browser."""
+    """Return the key of this request; None for a user in a browser."""
     row = session.get(ApiKey, principal.key_id) if principal.key_id else None
     return _shown(session, principal, [row])[0] if row else None
 
@@ -127,11 +129,11 @@ def get_current_key(session: Session, principal: Principal) -> KeyView | None:
 def issue_key(
     session: Session, principal: Principal, draft: KeyDraft, *, secret: str | None = None
 ) -> IssuedKey:
-    """Make a key for anybody. `secret` is given only where the operator brings the first key."""
+    """Create a key for any user or team. `secret` is set only for the operator's first key."""
     authz.require(principal, Action.KEY_MANAGE)
     if draft.follows_owner and draft.user_id is None:
         raise InvalidRequest(
-            "A key follows its owner only where it has one.", field="follows_owner"
+            "Only a key with an owner can follow its owner.", field="follows_owner"
         )
     return _issue(
         session, principal, draft, secret, SetBy.OWNER if draft.follows_owner else SetBy.ADMIN
@@ -139,13 +141,15 @@ def issue_key(
 
 
 def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> IssuedKey:
-    """Make a key for oneself, never wider than oneself: one's own team's, within what one can use,
-    not unrestricted where one is restricted. It follows the caller's access from then on, and ends
-    with the key it was issued with."""
+    """Create a key for the caller, with no more access than the caller has.
+
+    It can have one of the caller's teams, and a restricted caller cannot create an unrestricted
+    key. It follows the caller's access from then on, and is revoked with the key that created it.
+    """
     authz.require(principal, Action.KEY_OWN)
     if draft.follows_owner is False:
         raise InvalidRequest(
-            "A key of your own follows your access. Only an Admin can issue one that does not.",
+            "Your own keys always follow your access. Only an Admin can create one that does not.",
             field="follows_owner",
         )
     if draft.team_id and draft.team_id not in principal.team_ids:
@@ -154,7 +158,7 @@ def issue_own_key(session: Session, principal: Principal, draft: KeyDraft) -> Is
         raise Forbidden("Only an Admin can add access groups to a key.")
     permission = _within_own(session, principal, draft.object_permission or ObjectPermission())
     if principal.key_id is not None and not permission.mcp_servers:
-        raise Forbidden("Sign in to issue a key, or name the servers it is for.")
+        raise Forbidden("Sign in to create a key, or choose the servers it is for.")
     draft = replace(
         draft,
         user_id=principal.user_id,
@@ -174,10 +178,11 @@ def change_key(
     permission: ObjectPermission | None,
     access_group_ids: Collection[str] | None,
 ) -> KeyView:
-    """Change what is named: `key_alias`, `allowed_routes`, `expires_at`, `follows_owner`, grants.
+    """Change the given fields and grants.
 
-    Grants that an Admin changes stand by themselves from then on, unless `follows_owner` says that
-    the key goes on to reach no more than its owner; grants that are taken away leave that as it is.
+    The fields are `key_alias`, `allowed_routes`, `expires_at` and `follows_owner`. After an Admin
+    changes its grants, a key no longer follows its owner, unless `follows_owner` is true. Removing
+    grants does not change that.
     """
     authz.require(principal, Action.KEY_MANAGE)
     row = _find(session, key_id)
@@ -187,7 +192,7 @@ def change_key(
         _check_age(session, row.created_at, changes["expires_at"])
     if changes.get("follows_owner") and row.user_id is None:
         raise InvalidRequest(
-            "A key follows its owner only where it has one.", field="follows_owner"
+            "Only a key with an owner can follow its owner.", field="follows_owner"
         )
     for name in ("key_alias", "expires_at"):
         if name in changes:
@@ -209,13 +214,11 @@ def change_key(
     row.allowed_routes = list(routes) if isinstance(routes, list | tuple) else []
     replace_grants(session, ("key", key_id), permission, access_group_ids)
     granted = _views(session, [row])[0]
-    is_set = (granted.object_permission, granted.access_group_ids)
+    grants_before = (before.object_permission, before.access_group_ids)
+    grants_after = (granted.object_permission, granted.access_group_ids)
     if changes.get("follows_owner") is not None:
         row.set_by = SetBy.OWNER if changes["follows_owner"] else SetBy.ADMIN
-    elif is_set != (before.object_permission, before.access_group_ids) and is_set != (
-        ObjectPermission(),
-        (),
-    ):
+    elif grants_after not in (grants_before, (ObjectPermission(), ())):
         row.set_by = SetBy.ADMIN
     after = _views(session, [row])[0]
     differences = audit.changed(before, after)
@@ -227,7 +230,7 @@ def change_key(
 
 
 def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
-    """End a key, one's own or as Admin anybody's; it opens nothing from the next request on."""
+    """Revoke a key, the caller's own or, as Admin, any key. Takes effect with the next request."""
     row = session.get(ApiKey, key_id)
     own = row is not None and row.user_id is not None and row.user_id == principal.user_id
     if not (own and authz.may(principal, Action.KEY_OWN)):
@@ -250,20 +253,21 @@ def revoke_key(session: Session, principal: Principal, key_id: str) -> None:
 
 
 def revoke_own_key(session: Session, principal: Principal, key_id: str) -> None:
-    """End one of the caller's own keys. Raises `Forbidden`, or with admin view `NotFound`, for any
-    other."""
+    """Revoke one of the caller's keys.
+
+    Raises `Forbidden`, or with admin view `NotFound`, for any other key.
+    """
     authz.require(principal, Action.KEY_OWN)
     row = session.get(ApiKey, key_id)
     if row is None or row.user_id != principal.user_id:
         if authz.has_admin_view(principal):
-            raise NotFound(f"You have no API key {key_id[:64]}.")
+            raise NotFound(f"You have no API key with the ID {key_id[:64]}.")
         raise Forbidden("You have no such API key.")
     revoke_key(session, principal, key_id)
 
 
 def sweep_keys(session: Session, _principal: Principal) -> None:
-    """Delete keys a week after they expired, so that those which clients get for an hour do not
-    pile up in lists."""
+    """Delete keys a week after they expired, so that short-lived keys do not fill up lists."""
     over = ApiKey.expires_at <= now() - _SHOWN_AFTERWARDS
     remove_grants_of_keys(session, over)
     session.execute(delete(ApiKey).where(over))
@@ -280,10 +284,8 @@ def _issue(
 ) -> IssuedKey:
     _check_holders(session, draft)
     if draft.expires_at is not None and draft.expires_at <= now():
-        raise InvalidRequest(
-            "The key would have expired already. Choose a later time.", field="expires_at"
-        )
-    if secret is None:  # the operator's first key is theirs to end
+        raise InvalidRequest("This expiry is in the past. Choose a later time.", field="expires_at")
+    if secret is None:  # the operator decides when their first key expires
         _check_age(session, now(), draft.expires_at)
     _check_routes(draft.allowed_routes)
     key = secret or f"sk-{secrets.token_urlsafe(32)}"
@@ -312,7 +314,7 @@ def _issue(
 
 
 def _issued_with(session: Session, row: ApiKey) -> list[ApiKey]:
-    """The keys that were issued with `row`, with those, and so on."""
+    """Return the keys created with `row`, the keys created with those, and so on."""
     found: list[ApiKey] = []
     above = [row.key_id]
     while above:
@@ -324,19 +326,16 @@ def _issued_with(session: Session, row: ApiKey) -> list[ApiKey]:
 
 def _check_holders(session: Session, draft: KeyDraft) -> None:
     if draft.user_id and session.get(User, draft.user_id) is None:
-        raise InvalidRequest("There is no such user.", field="user_id")
+        raise InvalidRequest("User not found.", field="user_id")
     if draft.team_id and session.get(Team, draft.team_id) is None:
-        raise InvalidRequest("There is no such team.", field="team_id")
+        raise InvalidRequest("Team not found.", field="team_id")
     if not draft.user_id and not draft.team_id:
-        raise InvalidRequest("A key belongs to a user, a team, or both.", field="user_id")
-    if (
-        draft.user_id
-        and draft.team_id
-        and session.get(TeamMember, (draft.team_id, draft.user_id)) is None
-    ):
+        raise InvalidRequest("Choose a user, a team, or both for the key.", field="user_id")
+    has_both = draft.user_id and draft.team_id
+    if has_both and session.get(TeamMember, (draft.team_id, draft.user_id)) is None:
         raise InvalidRequest(
-            "The owner is not a member of this team, so the key would open nothing. Add them to the"
-            " team first, or leave out one of the two.",
+            "The owner is not a member of this team, so the key would not work. Add them to the"
+            " team first, or leave out the owner or the team.",
             field="team_id",
         )
 
@@ -344,18 +343,19 @@ def _check_holders(session: Session, draft: KeyDraft) -> None:
 def _within_own(
     session: Session, principal: Principal, permission: ObjectPermission
 ) -> ObjectPermission:
-    """`permission` where it names what the caller may use, narrowed to the tools they may call."""
+    """Narrow `permission` to the caller's tools, after checking the caller's access."""
     if permission.mcp_access_groups or permission.mcp_toolsets:
-        raise LookOnly("Name servers: only an Admin can grant access groups and toolsets to a key.")
+        raise LookOnly(
+            "Choose servers. Only an Admin can grant access groups and toolsets to a key."
+        )
     references = (*permission.mcp_servers, *permission.mcp_tool_permissions)
     try:
         ids = resolve_servers(session, references, "object_permission.mcp_servers")
     except InvalidRequest:
         if authz.has_admin_view(principal):
             raise
-        raise LookOnly(
-            _NOT_YOURS
-        ) from None  # as for a server that is there, so that ids cannot be guessed
+        # The same as for an existing server, so that ids cannot be guessed.
+        raise LookOnly(_NOT_YOURS) from None
     usable = select(Server).where(
         Server.server_id.in_(ids.values()), authz.usable_servers(principal)
     )
@@ -367,16 +367,19 @@ def _within_own(
     for row in rows:
         group_ids = frozenset(group.access_group_id for group in groups[row.server_id])
         own = authz.allowed_tool_names(principal, authz.ServerFacts(row, group_ids))
-        if own is not None and not own.issuperset(
-            tools.setdefault(row.server_id, tuple(sorted(own)))
-        ):
-            raise LookOnly("You may not call one of these tools yourself.")
+        if own is None:
+            continue
+        wanted = tools.setdefault(row.server_id, tuple(sorted(own)))
+        if not own.issuperset(wanted):
+            raise LookOnly("You do not have access to one of these tools.")
     return replace(permission, mcp_tool_permissions=tools)
 
 
 def _set_by(session: Session, principal: Principal, permission: ObjectPermission) -> SetBy:
-    """A key of one's own follows its owner. Only what an Admin granted to the very key that issues
-    it, and not to the owner, stands as that grant does."""
+    """Return whether a new key of the caller follows its owner.
+
+    It does, except when it passes on what an Admin granted only to the key that creates it.
+    """
     if principal.key_id is None:
         return SetBy.OWNER
     try:
@@ -392,19 +395,19 @@ def _set_by(session: Session, principal: Principal, permission: ObjectPermission
 
 
 def _own_expiry(session: Session, principal: Principal, wanted: datetime | None) -> datetime | None:
-    """When a key ends that was issued with a key: no later than that one."""
+    """Return the expiry of a key created with another key: no later than that key's."""
     asking = session.get(ApiKey, principal.key_id) if principal.key_id else None
     return min(filter(None, (wanted, asking.expires_at if asking else None)), default=None)
 
 
 def _check_age(session: Session, created_at: datetime, ends: object) -> None:
-    """Raise `InvalidRequest` where keys have to end and this one would not, or too late."""
+    """Raise `InvalidRequest` if the settings require an earlier expiry."""
     most = load_preferences(session).key_max_age_days
     if most is not None and not authz.key_complies(
         most, created_at, ends if isinstance(ends, datetime) else None
     ):
         raise InvalidRequest(
-            f"API keys end after {most} days at most. Choose an end within that time.",
+            f"API keys must expire within {most} days. Choose an earlier expiry.",
             field="expires_at",
         )
 
@@ -413,7 +416,7 @@ def _check_routes(routes: object) -> None:
     for route in routes if isinstance(routes, list | tuple) else ():
         if not (isinstance(route, str) and route.startswith("/v1/")):
             raise InvalidInput(
-                "A route begins with /v1/, for example /v1/mcp/server.", field="allowed_routes"
+                "A route must start with /v1/, for example /v1/mcp/server.", field="allowed_routes"
             )
 
 
@@ -424,7 +427,7 @@ def _called(row: ApiKey) -> str:
 def _find(session: Session, key_id: str) -> ApiKey:
     row = session.get(ApiKey, key_id)
     if row is None:
-        raise NotFound(f"There is no API key {key_id[:64]}.")
+        raise NotFound(f"API key not found: {key_id[:64]}")
     return row
 
 
@@ -460,7 +463,7 @@ _ORDERS: Mapping[str, ColumnElement[datetime] | None] = {
 
 
 def _shown(session: Session, principal: Principal, rows: Sequence[ApiKey]) -> list[KeyView]:
-    """The views with what each key reaches now."""
+    """Return the views with what each key reaches now."""
     reaches = describe_reaches(session, principal, rows)
     return [replace(view, reach=reaches[view.key_id]) for view in _views(session, rows)]
 

@@ -1,5 +1,7 @@
-"""Where people signed in with their password of late: there, nobody locks them out by trying
-passwords elsewhere."""
+"""Where users recently signed in with a password.
+
+Attempts elsewhere cannot lock users out of these browsers and addresses.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,15 +20,14 @@ _MOST_OF_A_KIND = 20
 
 
 class Known(StrEnum):
-    """By what a person is known where somebody signs in as them."""
+    """What identifies a user's earlier sign-in: their browser or their address."""
 
     DEVICE = "device"
     ADDRESS = "address"
 
 
 def note(session: Session, user_id: str, device: str, address: str | None) -> None:
-    """Remember that a person signed in: in the browser that holds the secret `device`, and at an
-    address."""
+    """Record that a user signed in with the browser secret `device` and from an address."""
     for kind, mark in _marks(device, address):
         session.merge(KnownSignIn(user_id=user_id, kind=kind.value, mark_hash=mark, seen_at=now()))
         session.flush()
@@ -48,8 +49,7 @@ def note(session: Session, user_id: str, device: str, address: str | None) -> No
 def find(
     session: Session, emails: Sequence[str], device: str | None, address: str | None
 ) -> Known | None:
-    """How the person who has one of `emails` is known here, the browser before the address; None
-    where they are not."""
+    """Return how a user with one of `emails` is known here, the browser first; None if unknown."""
     at = now()
     conditions = [
         (KnownSignIn.kind == kind.value)
@@ -68,12 +68,12 @@ def find(
 
 
 def forget(session: Session, user_id: str) -> None:
-    """Know a person nowhere any more: their password is another one."""
+    """Forget all known sign-ins of a user, after a password change."""
     session.execute(delete(KnownSignIn).where(KnownSignIn.user_id == user_id))
 
 
 def sweep(session: Session) -> None:
-    """Delete what was not seen for too long."""
+    """Delete sign-ins that were not used for too long."""
     for kind, lifetime in _LIFETIMES.items():
         session.execute(
             delete(KnownSignIn).where(
@@ -83,7 +83,7 @@ def sweep(session: Session) -> None:
 
 
 def _marks(device: str | None, address: str | None) -> list[tuple[Known, str]]:
-    """What stands for the browser and for the address, as far as they are there."""
+    """Return the hashes that identify the browser and the address, if present."""
     found = [(Known.DEVICE, _hash(f"device {device}"))] if device else []
     near = neighborhood(address)
     return found if near == "unknown" else [*found, (Known.ADDRESS, _hash(f"address {near}"))]

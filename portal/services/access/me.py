@@ -1,4 +1,4 @@
-"""The caller as they may see themselves: person or key, teams, and the servers they may use."""
+"""The caller's own record: user or key, teams, and the servers they may use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from portal.store.models import Server, Team
 
 @dataclass(frozen=True)
 class CallerView:
-    """Who asks; `server_ids` are the servers they may use, sorted."""
+    """The caller; `server_ids` are the servers they may use, sorted."""
 
     user: UserView | None
     key: KeyView | None
@@ -25,8 +25,10 @@ class CallerView:
 
 
 def describe_caller(session: Session, principal: Principal) -> CallerView:
-    """The caller's own record. Asks for no permission: everybody may know what they are and may
-    use."""
+    """Return the caller's own record.
+
+    Checks no permission: all callers may see their own access.
+    """
     teams = session.execute(
         select(Team.team_id, Team.team_alias)
         .where(Team.team_id.in_(principal.team_ids))

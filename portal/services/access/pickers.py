@@ -1,5 +1,4 @@
-"""What forms offer to choose from: servers, people and teams, found by a few letters and named by
-their ids."""
+"""Choices for forms: servers, users, teams and keys, found by text and named by id."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that can be chosen: its id, its name, and what tells it from others of that
-    name."""
+    """An option: its id, its name, and a note that distinguishes it from namesakes."""
 
     value: str
     text: str
@@ -31,7 +29,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Membership:
-    """A team that a person is in, and as what."""
+    """A user's team, and their role in it."""
 
     team_id: str
     team_alias: str
@@ -39,8 +37,10 @@ class Membership:
 
 
 def find_servers(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 50 servers that the caller can use, by a part of name, alias or description; all of
-    them for a blank."""
+    """Return up to 50 servers that the caller can use, by part of the name, alias or description.
+
+    A blank text matches all.
+    """
     query = select(Server.server_id, Server.server_name, Server.alias).where(
         authz.usable_servers(principal)
     )
@@ -51,7 +51,7 @@ def find_servers(session: Session, principal: Principal, text: str) -> list[Choi
 
 
 def name_servers(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
-    """The servers behind `ids` that the caller may know of; the others are left out."""
+    """Return the servers with these ids that the caller may see."""
     found: dict[str, Choice] = {}
     for part in _chunks(ids):
         rows = session.scalars(select(Server).where(Server.server_id.in_(part))).all()
@@ -66,7 +66,7 @@ def name_servers(session: Session, principal: Principal, ids: Collection[str]) -
 
 
 def find_people(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 20 people by a part of their e-mail or name; the first ones for a blank."""
+    """Return up to 20 users by part of their email or name; a blank text matches all."""
     authz.require(principal, Action.USER_READ)
     query = select(User.user_id, User.display_name, User.email)
     if text.strip():
@@ -80,7 +80,7 @@ def find_people(session: Session, principal: Principal, text: str) -> list[Choic
 
 
 def name_people(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
-    """The people behind `ids`; those that are gone are left out."""
+    """Return the users with these ids; deleted ones are left out."""
     authz.require(principal, Action.USER_READ)
     query = select(User.user_id, User.display_name, User.email)
     return {
@@ -91,7 +91,7 @@ def name_people(session: Session, principal: Principal, ids: Collection[str]) ->
 
 
 def find_teams(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 20 teams by a part of their name; the first ones for a blank."""
+    """Return up to 20 teams by part of their name; a blank text matches all."""
     authz.require(principal, Action.TEAM_READ)
     query = select(Team.team_id, Team.team_alias)
     if text.strip():
@@ -102,7 +102,7 @@ def find_teams(session: Session, principal: Principal, text: str) -> list[Choice
 
 
 def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
-    """The teams behind `ids`: of any team with admin view, else of those the caller is in."""
+    """Return the teams with these ids: any with admin view, else only the caller's."""
     known = set(ids) if authz.may(principal, Action.TEAM_READ) else set(ids) & principal.team_ids
     query = select(Team.team_id, Team.team_alias)
     return {
@@ -113,8 +113,7 @@ def name_teams(session: Session, principal: Principal, ids: Collection[str]) -> 
 
 
 def find_keys(session: Session, principal: Principal, text: str) -> list[Choice]:
-    """Up to 20 API keys by a part of their name, their owner's or their beginning; the first ones
-    for a blank."""
+    """Return up to 20 API keys by part of their name, prefix or owner; a blank text matches all."""
     authz.require(principal, Action.KEY_READ)
     query = _keys()
     if text.strip():
@@ -128,7 +127,7 @@ def find_keys(session: Session, principal: Principal, text: str) -> list[Choice]
 
 
 def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> dict[str, Choice]:
-    """The API keys behind `ids`."""
+    """Return the API keys with these ids."""
     authz.require(principal, Action.KEY_READ)
     return {
         row[0]: _key(*row)
@@ -138,7 +137,7 @@ def name_keys(session: Session, principal: Principal, ids: Collection[str]) -> d
 
 
 def list_toolsets(session: Session, principal: Principal) -> list[Choice]:
-    """Every toolset by name; there are never more than a few hundred."""
+    """Return all toolsets by name; there are at most a few hundred."""
     authz.require(principal, Action.TOOLSET_READ)
     query = select(Toolset.toolset_id, Toolset.toolset_name)
     rows = session.execute(query.order_by(func.lower(Toolset.toolset_name), Toolset.toolset_id))
@@ -146,7 +145,7 @@ def list_toolsets(session: Session, principal: Principal) -> list[Choice]:
 
 
 def name_groups(session: Session, principal: Principal, ids: Collection[str]) -> list[str]:
-    """The sorted names of the access groups behind `ids`."""
+    """Return the sorted names of the access groups with these ids."""
     authz.require(principal, Action.ACCESS_GROUP_READ)
     query = (
         select(AccessGroup.name)
@@ -157,7 +156,7 @@ def name_groups(session: Session, principal: Principal, ids: Collection[str]) ->
 
 
 def list_memberships(session: Session, principal: Principal, user_id: str) -> list[Membership]:
-    """The teams that a person is in, by name."""
+    """Return a user's teams, by name."""
     authz.require(principal, Action.TEAM_READ)
     rows = session.execute(
         select(Team.team_id, Team.team_alias, TeamMember.role)
@@ -191,14 +190,13 @@ def _person(user_id: str, name: str | None, email: str | None) -> Choice:
 
 
 def _holds(text: str, *columns: Any) -> ColumnElement[bool]:
-    """Whether one of `columns` holds `text`, whatever its case; `%` and `_` stand for
-    themselves."""
+    """Match columns that contain `text`, ignoring case; `%` and `_` match literally."""
     return or_(
         *(func.lower(column).contains(text.strip().lower(), autoescape=True) for column in columns)
     )
 
 
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
-    """`ids` in parts that every database takes as the parameters of one query."""
+    """Split `ids` into parts that fit the parameter limit of every database."""
     every = list(dict.fromkeys(ids))
     return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))

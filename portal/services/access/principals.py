@@ -1,5 +1,4 @@
-"""Making a principal out of a person or a key. The only services that run before anybody is
-known."""
+"""Building principals from users and keys. These services run before the caller is known."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -33,20 +32,21 @@ _LAST_USED_STEP = timedelta(seconds=60)
 
 
 def hash_key(secret: str) -> str:
-    """The SHA-256 of an API key; its 256 random bits need no slower hash."""
+    """Return the SHA-256 of an API key; its 256 random bits need no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def principal_for_user(session: Session, user_id: str, address: str | None) -> Principal:
-    """The signed-in person: the union of what their teams and they themselves are granted (rule 4).
+    """Return the principal of a signed-in user: the union of their own and their teams' grants.
 
-    Raises `Unauthenticated` where the person is gone or deactivated.
+    This is rule 4 of the authorization rules. Raises `Unauthenticated` if the user was deleted or
+    deactivated.
     """
     return person_of(session, user_id, address)[0]
 
 
 def person_of(session: Session, user_id: str, address: str | None) -> tuple[Principal, "Profile"]:
-    """As `principal_for_user`, and the person as they see themselves: every page needs both."""
+    """Return `principal_for_user` with the user's profile, because every page needs both."""
     user = read(session, _USER, user_id=user_id).one_or_none()
     if user is None or not user.is_active:
         raise Unauthenticated("Sign in to continue.")
@@ -70,8 +70,10 @@ def _person(
     *,
     few: bool = True,
 ) -> Principal:
-    """The person of a row of `_USER` or `_KEY`; without `few` the servers in reach are not looked
-    up beforehand."""
+    """Build the principal of a row of `_USER` or `_KEY`.
+
+    Without `few`, the servers within reach are not looked up in advance.
+    """
     reaches = [
         held[("user", user.user_id)].reach,
         *(held[("team", team_id)].with_own_groups() for team_id in teams),
@@ -110,23 +112,21 @@ _TEAMS = select(TeamMember.team_id).where(TeamMember.user_id == bindparam("user_
 
 
 def principal_for_key(session: Session, secret: str, address: str | None) -> Principal:
-    """The owner and team of an API key, within the key's own limits and what its owner reaches
-    (rules 2 to 4).
+    """Return the principal of an API key, within its own limits and its owner's (rules 2 to 4).
 
     Raises `Unauthenticated` for an unknown, expired or revoked key, for one whose owner is
-    deactivated, and for one of a person and a team where the person is no member.
+    deactivated, and for a key of a user and a team if the user is not a member.
     """
     return _principal_of(session, ApiKey.key_hash == hash_key(secret), address)
 
 
 def principal_for_key_id(session: Session, key_id: str, address: str | None) -> Principal:
-    """What `principal_for_key` answers to whoever sends the key: to explain its access, not to let
-    anybody in."""
+    """Return the principal of a key by id, only to explain its access, never to authenticate."""
     return _principal_of(session, ApiKey.key_id == key_id, address)
 
 
 def stranger(session: Session, address: str | None) -> Principal:
-    """Nobody known, asking from `address`."""
+    """Return the principal of an unauthenticated caller at `address`."""
     ranges = load_preferences(session).mcp_internal_ip_ranges
     return replace(STRANGER, is_internal=is_internal(address, ranges), address=address)
 
@@ -179,8 +179,10 @@ def _fault(key: Any) -> authz.KeyFault | None:
 def judge_keys(
     session: Session, key_ids: Collection[str], address: str | None
 ) -> dict[str, tuple[authz.KeyFault | None, Principal]]:
-    """For each of these keys why it opens nothing, if it does not, and who asks with it: to show
-    what keys reach, not to let anybody in. However many there are, a few queries."""
+    """Return for each key its fault, if any, and its principal, in a few queries.
+
+    Only for showing what keys reach, never to authenticate.
+    """
     keys = read(session, _KEY.where(ApiKey.key_id.in_(sorted(key_ids)))).all() if key_ids else []
     made = _principals(session, keys, address, few=len(keys) == 1)
     return {key.key_id: (_fault(key), principal) for key, principal in zip(keys, made, strict=True)}
@@ -253,7 +255,7 @@ def _principal(
 
 @dataclass(frozen=True)
 class Profile:
-    """A person as they see themselves."""
+    """A user as they see themselves."""
 
     user_id: str
     email: str | None
@@ -286,7 +288,7 @@ def _profile(session: Session, user: Any) -> Profile:
 def change_profile(
     session: Session, principal: Principal, *, display_name: str, theme: str
 ) -> None:
-    """Change one's own name and the colors of the pages."""
+    """Change the caller's own name and theme."""
     user = session.get(User, principal.user_id)
     if user is None or principal.key_id is not None:
         raise Unauthenticated("Sign in to continue.")
@@ -297,7 +299,7 @@ def change_profile(
 
 
 def is_use_noted(session: Session, principal: Principal) -> bool:
-    """Whether the last minute's use of a key is on record already."""
+    """Return whether the key's use in the last minute is already recorded."""
     used_at = read(session, _USED_AT, key_id=principal.key_id).scalar()
     return used_at is not None and used_at > now() - _LAST_USED_STEP
 
@@ -306,15 +308,17 @@ _USED_AT = select(ApiKey.last_used_at).where(ApiKey.key_id == bindparam("key_id"
 
 
 def note_key_use(session: Session, principal: Principal) -> None:
-    """Remember that a key was used, to the minute."""
+    """Record that a key was used, to the minute."""
     session.execute(
         update(ApiKey).where(ApiKey.key_id == principal.key_id).values(last_used_at=now())
     )
 
 
 def check_password(session: Session, email: str, password: str) -> User:
-    """The person whose e-mail and password these are; the same answer, after the same work, for
-    every failure."""
+    """Return the user with this email and password. Raises `Unauthenticated`.
+
+    Every failure has the same message and takes the same time.
+    """
     runtime = runtime_of(session)
     user = find_by_email(session, email)
     stored = user.password_hash if user else None
@@ -324,15 +328,14 @@ def check_password(session: Session, email: str, password: str) -> User:
     except (VerificationError, InvalidHashError):
         correct = False
     if user is None or not correct:
-        raise Unauthenticated("The e-mail or the password is not right.")
+        raise Unauthenticated("Incorrect email or password.")
     if stored and runtime.hasher.check_needs_rehash(stored):
         _hash_anew(session, user, stored, password)
     return user
 
 
 def _hash_anew(session: Session, user: User, stored: str, password: str) -> None:
-    """Store the same password under the parameters of today: for the journal of revocations it is
-    no other one."""
+    """Rehash the same password with current parameters, without logging a password change."""
     user.password_hash = f"{stored}{watching.SAME}"
     session.flush()
     user.password_hash = runtime_of(session).hasher.hash(password)
@@ -340,10 +343,9 @@ def _hash_anew(session: Session, user: User, stored: str, password: str) -> None
 
 
 def sign_in(session: Session, email: str, password: str, address: str | None, device: str) -> str:
-    """The id of the person whose e-mail and password these are, on record as signed in. Raises
-    `Unauthenticated`.
+    """Sign in with email and password, audit it, and return the user id. Raises `Unauthenticated`.
 
-    From here on they are known in the browser that holds `device`, a secret, and at `address`.
+    The user is then known in the browser with the secret `device` and at `address`.
     """
     user_id = check_password(session, email, password).user_id
     principal = principal_for_user(session, user_id, address)
@@ -356,19 +358,18 @@ def sign_in(session: Session, email: str, password: str, address: str | None, de
 def known_from(
     session: Session, email: str, device: str | None, address: str | None
 ) -> Known | None:
-    """How the person with this e-mail is known where somebody tries to sign in as them; None where
-    they are not."""
+    """Return how the user with this email is known at this browser or address, if at all."""
     return known_sign_ins.find(session, email_forms(email), device, address)
 
 
 def sign_out(session: Session, principal: Principal) -> None:
-    """Put on record that somebody signed out; the session itself is ended by the web layer."""
+    """Audit that the user signed out; the web layer ends the session."""
     audit.record(session, principal, "signed out", "user", principal.user_id, name=principal.name)
     session.flush()
 
 
 def change_password(session: Session, principal: Principal, current: str, new: str) -> None:
-    """Set one's own password. Raises `InvalidInput` naming the field."""
+    """Set the caller's own password. Raises `InvalidInput` naming the field."""
     user = session.get(User, principal.user_id)
     if user is None or principal.key_id is not None:
         raise Unauthenticated("Sign in to continue.")
@@ -377,7 +378,9 @@ def change_password(session: Session, principal: Principal, current: str, new: s
     except Unauthenticated:
         raise InvalidInput("This is not your current password.", field="current_password") from None
     if new == current:
-        raise InvalidInput("Choose another password than the current one.", field="new_password")
+        raise InvalidInput(
+            "Choose a password that differs from the current one.", field="new_password"
+        )
     user.password_hash = hash_password(session, new, user, field="new_password")
     user.must_change_password = False
     known_sign_ins.forget(session, user.user_id)
@@ -386,12 +389,11 @@ def change_password(session: Session, principal: Principal, current: str, new: s
 
 
 def hash_password(session: Session, password: str, user: User, field: str = "password") -> str:
-    """The Argon2id hash of a new password for `user`. Raises `InvalidInput` for one that is
-    refused."""
+    """Return the Argon2id hash of a new password. Raises `InvalidInput` if it is refused."""
     check_new_password(password, (user.email, user.display_name), field=field)
     try:
         return runtime_of(session).hasher.hash(password)
     except UnicodeEncodeError:
         raise InvalidInput(
-            "The password holds a broken character. Type it again.", field=field
+            "The password contains an invalid character. Enter it again.", field=field
         ) from None

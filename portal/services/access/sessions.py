@@ -1,5 +1,4 @@
-"""Browser sessions, kept on the server under the hash of their cookie, so that each can be listed
-and ended."""
+"""Browser sessions, stored under the hash of their cookie, so that each can be listed and ended."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ _STRANGER_LIFETIME = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class StoredSession:
-    """What a cookie stands for."""
+    """The stored session of a cookie."""
 
     data: Mapping[str, Any]
     is_due_for_a_touch: bool
@@ -34,7 +33,7 @@ class StoredSession:
 
 @dataclass(frozen=True)
 class SessionView:
-    """A session as its owner sees it; `handle` names it for ending it. Times are UTC."""
+    """A session as its owner sees it; `handle` identifies it for ending it. Times are UTC."""
 
     handle: str
     user_agent: str | None
@@ -53,23 +52,23 @@ _STORED = select(
 
 
 def load_session(session: Session, cookie: str) -> StoredSession | None:
-    """The session behind a cookie, or None where it was ended, is too old, or was idle too long."""
+    """Return the session of a cookie; None if it was ended, has expired or was idle too long."""
     row = read(session, _STORED, session_hash=_hash(cookie)).one_or_none()
     idle = timedelta(minutes=runtime_of(session).session_idle_minutes)
-    if (
-        row is None
-        or row.expires_at <= row.at
-        or (row.user_id and row.last_seen_at <= row.at - idle)
-    ):
+    if row is None or row.expires_at <= row.at:
         return None
-    # Seen later than now: the clock was put back, and without a correction idle time would begin
-    # later by as much.
+    if row.user_id and row.last_seen_at <= row.at - idle:
+        return None
+    # If the session was seen in the future, the clock was set back. Without a correction, idle time
+    # would start later by that much.
     return StoredSession(dict(row.data), abs(row.at - row.last_seen_at) >= _SEEN_STEP)
 
 
 def touch_session(session: Session, cookie: str) -> None:
-    """Remember that the session was used, to the minute; where the clock was put back it ends
-    earlier by as much."""
+    """Record that the session was used, to the minute.
+
+    If the clock was set back, the session expires earlier by that much.
+    """
     row, at = _found(session, cookie)
     if row is not None:
         row.last_seen_at = at
@@ -83,8 +82,7 @@ def save_session(
     user_id: str | None,
     user_agent: str | None,
 ) -> None:
-    """Write what the session holds; a stranger's lives an hour, a person's as long as the operator
-    says."""
+    """Write the session's data. Anonymous sessions last an hour, others as long as configured."""
     row, at = _found(session, cookie)
     if row is None:
         row = BrowserSession(
@@ -98,7 +96,7 @@ def save_session(
 
 
 def _found(session: Session, cookie: str) -> tuple[BrowserSession | None, datetime]:
-    """A session, and the time by which its age is judged."""
+    """Return a session, and the time to judge its age by."""
     return session.get(BrowserSession, _hash(cookie)), time_of(session)
 
 
@@ -114,7 +112,7 @@ def end_session(session: Session, cookie: str) -> None:
 def list_own_sessions(
     session: Session, principal: Principal, cookie: str | None
 ) -> list[SessionView]:
-    """The caller's live sessions, the latest first."""
+    """Return the caller's live sessions, latest first."""
     rows = session.scalars(
         select(BrowserSession)
         .where(
@@ -144,12 +142,12 @@ def end_own_session(session: Session, principal: Principal, handle: str) -> None
         )
     )
     if not getattr(ended, "rowcount", 0) or len(handle) != 16:
-        raise NotFound("There is no such session.")
+        raise NotFound("Session not found.")
     audit.record(session, principal, "session ended", "user", principal.user_id)
 
 
 def end_other_sessions(session: Session, principal: Principal, cookie: str | None) -> None:
-    """End all of the caller's sessions but the one that asks."""
+    """End all of the caller's sessions except the current one."""
     session.execute(
         delete(BrowserSession).where(
             BrowserSession.user_id == principal.user_id,
@@ -160,8 +158,7 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
-    """Delete sessions that have run out, API keys that did so long ago, redirects that nobody came
-    back from, where people were long not seen, and tries that count toward no limit any more."""
+    """Delete expired sessions and keys, abandoned flows, old sign-ins and old counts."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)

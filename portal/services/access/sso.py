@@ -1,4 +1,4 @@
-"""Signing in by an OpenID provider: the redirect out, the answer, and whose account it is."""
+"""Sign-in with an OpenID provider: the redirect, the response, and the matching account."""
 
 import base64
 import secrets
@@ -34,8 +34,7 @@ _KIND = "sign_in"
 
 @dataclass(frozen=True)
 class Arrived:
-    """Somebody who came back from their provider: who they are here, where they were going, and how
-    to end it there."""
+    """A user back from their provider: their account, where to go, and how to sign out."""
 
     user_id: str
     go_to: str
@@ -44,15 +43,14 @@ class Arrived:
 
 
 def list_providers(session: Session) -> tuple[tuple[str, str], ...]:
-    """The providers' names and labels, for the buttons of the sign-in page."""
+    """Return the providers' names and labels, for the buttons of the sign-in page."""
     return tuple(
         (provider.name, provider.label) for provider in runtime_of(session).providers.values()
     )
 
 
 def list_callbacks(session: Session, principal: Principal) -> tuple[tuple[str, str, str], ...]:
-    """Each provider's label, issuer and the redirect URI to register there, for those who may see
-    settings."""
+    """Return each provider's label, issuer and redirect URI to register."""
     authz.require(principal, Action.PREFERENCE_READ)
     providers = runtime_of(session).providers.values()
     return tuple(
@@ -62,14 +60,13 @@ def list_callbacks(session: Session, principal: Principal) -> tuple[tuple[str, s
 
 
 def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> str:
-    """Where to send the browser to sign in with provider `name`. Raises `NotFound` and
-    `UpstreamFailure`."""
+    """Return the URL to send the browser to. Raises `NotFound` and `UpstreamFailure`."""
     provider = _provider(session, name)
     verifier = secrets.token_urlsafe(48)
     nonce = secrets.token_urlsafe(32)
     contents = {"provider": name, "verifier": verifier, "nonce": nonce, "go_to": go_to}
     runtime = runtime_of(session)
-    runtime.openid.meet(provider)  # before anything is written: it may take its time
+    runtime.openid.meet(provider)  # before any write, because this can take a while
     _, state = flows.begin_flow(session, _KIND, contents, browser=browser)
     return runtime.openid.authorization_url(
         provider, redirect_uri=_callback(session, name), state=state, nonce=nonce, verifier=verifier
@@ -77,13 +74,12 @@ def begin_sign_in(session: Session, name: str, *, browser: str, go_to: str) -> s
 
 
 def take_answer(session: Session, name: str, state: str, browser: str | None) -> flows.Flow:
-    """The sign-in that an answer belongs to; used up with this. Raises `InvalidRequest` for one
-    that is none."""
+    """Consume the sign-in that a response belongs to. Raises `InvalidRequest` if there is none."""
     flow = flows.take_flow(session, state, kinds=(_KIND,), browser=browser)
     if flow is None or flow.contents.get("provider") != name:
         raise InvalidRequest(
-            "This sign-in is not under way any more: it was used already, took longer than ten"
-            " minutes, or was begun in another browser.",
+            "This sign-in is no longer valid: it was already used, took longer than ten minutes,"
+            " or was started in another browser.",
             code="sign_in_expired",
         )
     return flow
@@ -92,10 +88,10 @@ def take_answer(session: Session, name: str, state: str, browser: str | None) ->
 def complete_sign_in(
     session: Session, flow: flows.Flow, *, code: str, iss: str | None, address: str | None
 ) -> Arrived:
-    """Prove who came back, and let them in.
+    """Verify the identity of the returning user, and sign them in.
 
-    Raises `UpstreamFailure` where the provider did not prove it, `Forbidden` where the rules do not
-    let them in.
+    Raises `UpstreamFailure` if the provider's response proves nothing, and `Forbidden` if the rules
+    do not admit the user.
     """
     provider = _provider(session, str(flow.contents["provider"]))
     openid = runtime_of(session).openid
@@ -129,22 +125,19 @@ def complete_sign_in(
 def end_at_provider(
     session: Session, principal: Principal, name: str, id_token: str, *, back_to: str
 ) -> str | None:
-    """Where the provider ends its own session, where it offers that and can be reached; None
-    otherwise.
+    """Return the provider's sign-out URL; None if it offers none or cannot be reached.
 
-    `id_token` is what `complete_sign_in` gave: sealed, and opened here only to be sent to the
-    provider that made it.
+    `id_token` comes sealed from `complete_sign_in`, and is opened only to send it to its provider.
     """
     runtime = runtime_of(session)
     provider = runtime.providers.get(name)
     if provider is None or principal.user_id is None:
         return None
     try:
-        hint = (
-            runtime.vault.open(base64.b64decode(id_token), bindings.of_id_token(principal.user_id))
-            if id_token
-            else None
-        )
+        hint = None
+        if id_token:
+            place = bindings.of_id_token(principal.user_id)
+            hint = runtime.vault.open(base64.b64decode(id_token), place)
         return runtime.openid.end_session_url(provider, back_to=back_to, id_token=hint)
     except (UpstreamFailure, ValueError):
         return None
@@ -153,7 +146,7 @@ def end_at_provider(
 def _provider(session: Session, name: str) -> SignInProvider:
     provider = runtime_of(session).providers.get(name)
     if provider is None:
-        raise NotFound("There is no such way to sign in.")
+        raise NotFound("Sign-in provider not found.")
     return provider
 
 
@@ -162,13 +155,12 @@ def _callback(session: Session, name: str) -> str:
 
 
 def _account_of(session: Session, provider: SignInProvider, identity: Identity) -> User:
-    """The account of an identity: by issuer and subject; by a verified e-mail where the operator
-    allows it; or new."""
+    """Return the account of an identity: by subject, by verified email if allowed, or a new one."""
     role = role_of(provider, identity)
     if not may_come_in(provider, identity) or role is None:
         raise Forbidden(
-            f"{provider.label} knows you, but its rules here do not let you in. Ask an Admin for"
-            " access.",
+            f"You signed in to {provider.label}, but the portal’s rules do not give you access."
+            " Ask an Admin for access.",
             code="not_admitted",
         )
     known = select(User).where(
@@ -178,7 +170,7 @@ def _account_of(session: Session, provider: SignInProvider, identity: Identity) 
     if user is None:
         user = _linked_or_new(session, provider, identity, role)
     if not user.is_active:
-        raise Forbidden("Your account here is deactivated. Ask an Admin.", code="deactivated")
+        raise Forbidden("Your account is deactivated. Ask an Admin.", code="deactivated")
     _apply_rules(session, provider, identity, user, role)
     return user
 
@@ -188,14 +180,14 @@ def _linked_or_new(
 ) -> User:
     if identity.has_odd_email:
         raise Forbidden(
-            f"{provider.label} knows you under an e-mail whose domain is none, or is written to"
-            " look like another one. Nobody gets an account here by it. Ask an Admin.",
+            f"The email domain that {provider.label} reports for you is invalid or imitates"
+            " another domain, so no account can be created for it. Ask an Admin.",
             code="odd_email",
         )
     namesake = find_by_email(session, identity.email) if identity.email else None
     if namesake is not None and (not provider.link_by_email or namesake.sso_subject is not None):
         raise Forbidden(
-            "There is an account with your e-mail that is not linked to this way of signing in. Ask"
+            "An account with your email exists, but is not linked to this sign-in provider. Ask"
             " an Admin.",
             code="not_linked",
         )
@@ -206,9 +198,9 @@ def _linked_or_new(
     session.add(user)
     try:
         session.flush()
-    except IntegrityError:  # the same person came in by two tabs at once
+    except IntegrityError:  # the same user signed in from two tabs at once
         raise InvalidRequest(
-            "You signed in twice at the same moment. Try again.", code="sign_in_expired"
+            "You signed in twice at the same time. Try again.", code="sign_in_expired"
         ) from None
     made = Principal(
         name=identity.email or identity.name or user.user_id,
@@ -223,9 +215,9 @@ def _linked_or_new(
 def _apply_rules(
     session: Session, provider: SignInProvider, identity: Identity, user: User, role: Role
 ) -> None:
-    """Roles and teams anew with every sign-in, as far as the operator mapped any.
+    """Apply the configured role and team rules at every sign-in.
 
-    The last Admin stays one, whatever the rules say: somebody has to be able to mend them.
+    The last Admin always stays Admin, so that someone can correct the rules.
     """
     made = Principal(name=f"{provider.label} (sign-in rules)", role=Role(user.role))
     if provider.roles and user.role != role.value and not is_last_admin(session, user):

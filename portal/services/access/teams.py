@@ -1,4 +1,4 @@
-"""Teams: people who share grants."""
+"""Teams: groups of users who share grants."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -24,12 +24,12 @@ from portal.services.servers.grants import (
 from portal.services.unique import flush_unique
 from portal.store.models import ApiKey, Team, TeamMember, User
 
-_TAKEN = "There is a team of this name already."
+_TAKEN = "A team with this name already exists."
 
 
 @dataclass(frozen=True)
 class MemberView:
-    """A person in a team."""
+    """A member of a team."""
 
     user_id: str
     role: str
@@ -51,7 +51,7 @@ class TeamView:
 def list_teams(
     session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, q: str = ""
 ) -> Page[TeamView]:
-    """Teams, filtered by a part of their name."""
+    """Return teams, filtered by part of their name."""
     authz.require(principal, Action.TEAM_READ)
     query = select(Team)
     if q:
@@ -61,7 +61,7 @@ def list_teams(
 
 
 def list_own_teams(session: Session, principal: Principal) -> list[TeamView]:
-    """The teams the caller is in."""
+    """Return the caller's teams."""
     rows = session.scalars(
         select(Team).where(Team.team_id.in_(principal.team_ids)).order_by(Team.team_alias)
     ).all()
@@ -69,7 +69,7 @@ def list_own_teams(session: Session, principal: Principal) -> list[TeamView]:
 
 
 def get_team(session: Session, principal: Principal, team_id: str) -> TeamView:
-    """One team."""
+    """Return one team. Raises `NotFound`."""
     authz.require(principal, Action.TEAM_READ)
     return _views(session, [_find(session, team_id)])[0]
 
@@ -82,8 +82,10 @@ def create_team(
     access_group_ids: Collection[str] | None = None,
     members: Sequence[tuple[str, str]] = (),
 ) -> TeamView:
-    """Add a team: `team_id`, `team_alias`, `metadata`, members as (user id, role). Raises
-    `Conflict` for a name."""
+    """Add a team. Raises `Conflict` for a taken name.
+
+    `fields` are `team_id`, `team_alias` and `metadata`; members are pairs of user id and role.
+    """
     authz.require(principal, Action.TEAM_MANAGE)
     team = Team(
         team_alias=_name(fields.get("team_alias")), details=dict(fields.get("metadata") or {})
@@ -91,7 +93,7 @@ def create_team(
     if fields.get("team_id"):
         team.team_id = str(fields["team_id"])
         if session.get(Team, team.team_id) is not None:
-            raise Conflict("There is a team with this id already.", field="team_id")
+            raise Conflict("A team with this ID already exists.", field="team_id")
     session.add(team)
     flush_unique(session, _TAKEN, "team_alias")
     for user_id, role in members:
@@ -121,7 +123,7 @@ def change_team(
     access_group_ids: Collection[str] | None = None,
     members: Sequence[tuple[str, str]] | None = None,
 ) -> TeamView:
-    """Change what is named; grants and members that are given replace those that were there."""
+    """Change the given fields; given grants and members replace the existing ones."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     before = _views(session, [team])[0]
@@ -149,7 +151,7 @@ def change_team(
 
 
 def delete_team(session: Session, principal: Principal, team_id: str) -> None:
-    """Remove a team with its grants and its keys."""
+    """Delete a team with its grants and its keys."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     changes = audit.changed(_views(session, [team])[0], None)
@@ -165,7 +167,7 @@ def delete_team(session: Session, principal: Principal, team_id: str) -> None:
 def put_member(
     session: Session, principal: Principal, team_id: str, user_id: str, role: str
 ) -> TeamView:
-    """Add a person to a team, or give them another role in it."""
+    """Add a user to a team, or change their role in it."""
     authz.require(principal, Action.TEAM_MANAGE)
     team = _find(session, team_id)
     _put_member(session, team, user_id, role)
@@ -184,11 +186,11 @@ def put_member(
 
 
 def remove_member(session: Session, principal: Principal, team_id: str, user_id: str) -> None:
-    """Take a person out of a team. Raises `NotFound` where they are not in it."""
+    """Remove a user from a team. Raises `NotFound` if they are not a member."""
     authz.require(principal, Action.TEAM_MANAGE)
     member = session.get(TeamMember, (_find(session, team_id).team_id, user_id))
     if member is None:
-        raise NotFound("This person is not in the team.")
+        raise NotFound("This user is not a member of the team.")
     session.delete(member)
     audit.record(session, principal, "member removed", "team", team_id, user_id=user_id)
     session.flush()
@@ -196,23 +198,23 @@ def remove_member(session: Session, principal: Principal, team_id: str, user_id:
 
 def _put_member(session: Session, team: Team, user_id: str, role: str) -> None:
     if role not in tuple(TeamRole):
-        raise InvalidInput("A member is admin or user.", field="role")
+        raise InvalidInput("Choose the role admin or user.", field="role")
     if session.get(User, user_id) is None:
-        raise InvalidRequest(f"There is no user {user_id[:64]}.", field="user_id")
+        raise InvalidRequest(f"User not found: {user_id[:64]}", field="user_id")
     session.merge(TeamMember(team_id=team.team_id, user_id=user_id, role=role))
 
 
 def _name(value: object) -> str:
     name = value.strip() if isinstance(value, str) else ""
     if not name:
-        raise InvalidInput("A team needs a name.", field="team_alias")
+        raise InvalidInput("Enter a name for the team.", field="team_alias")
     return name
 
 
 def _find(session: Session, team_id: str) -> Team:
     team = session.get(Team, team_id)
     if team is None:
-        raise NotFound(f"There is no team {team_id[:64]}.")
+        raise NotFound(f"Team not found: {team_id[:64]}")
     return team
 
 

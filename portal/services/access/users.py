@@ -1,4 +1,4 @@
-"""People: who may sign in, as what."""
+"""Users: who may sign in, and with which role."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from portal.services.servers.grants import (
 from portal.services.unique import flush_unique
 from portal.store.models import ApiKey, BrowserSession, User, UserCredential
 
-_TAKEN = "Somebody has this e-mail already."
+_TAKEN = "This email is already in use."
 
 
 @dataclass(frozen=True)
 class UserView:
-    """A person as others may see them."""
+    """A user as others may see them."""
 
     user_id: str
     email: str | None
@@ -46,7 +46,7 @@ class UserView:
 def list_users(
     session: Session, principal: Principal, *, cursor: str = "", limit: int = 50, q: str = ""
 ) -> Page[UserView]:
-    """People, filtered by a part of their e-mail or name."""
+    """Return users, filtered by part of their email or name."""
     authz.require(principal, Action.USER_READ)
     query = select(User)
     if q:
@@ -61,13 +61,13 @@ def list_users(
 
 
 def get_user(session: Session, principal: Principal, user_id: str) -> UserView:
-    """One person."""
+    """Return one user. Raises `NotFound`."""
     authz.require(principal, Action.USER_READ)
     return _views(session, [_find(session, user_id)])[0]
 
 
 def get_self(session: Session, principal: Principal) -> UserView | None:
-    """The caller's own record; None for a key that belongs to nobody."""
+    """Return the caller's own record; None for a key without an owner."""
     user = session.get(User, principal.user_id) if principal.user_id else None
     return _views(session, [user])[0] if user else None
 
@@ -78,14 +78,16 @@ def create_user(
     fields: Mapping[str, object],
     permission: ObjectPermission | None = None,
 ) -> UserView:
-    """Add a person: `user_id`, `email`, `display_name`, `role`, `password`, `is_active`. Raises
-    `Conflict`."""
+    """Add a user. Raises `Conflict` for a taken id or email.
+
+    `fields` are `user_id`, `email`, `display_name`, `role`, `password` and `is_active`.
+    """
     authz.require(principal, Action.USER_MANAGE)
     user = User(role=Role.MEMBER.value)
     if fields.get("user_id"):
         user.user_id = str(fields["user_id"])
         if session.get(User, user.user_id) is not None:
-            raise Conflict("There is a user with this id already.", field="user_id")
+            raise Conflict("A user with this ID already exists.", field="user_id")
     _apply(session, user, fields)
     session.add(user)
     flush_unique(session, _TAKEN, "email")
@@ -106,17 +108,17 @@ def change_user(
     fields: Mapping[str, object],
     permission: ObjectPermission | None = None,
 ) -> UserView:
-    """Change what is named. A person who is deactivated, or whose password is set anew, is signed
-    out everywhere."""
+    """Change the given fields.
+
+    Deactivating a user or setting a new password ends all their sessions.
+    """
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     before = _views(session, [user])[0]
     was_last = is_last_admin(session, user)
     _apply(session, user, fields)
     if was_last and not authz.is_active_admin(user):
-        raise InvalidRequest(
-            "This is the last Admin. Make somebody else Admin first.", field="role"
-        )
+        raise InvalidRequest("This is the last Admin. Make another user Admin first.", field="role")
     flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
@@ -133,12 +135,12 @@ def change_user(
 
 
 def delete_user(session: Session, principal: Principal, user_id: str) -> None:
-    """Remove a person with their sessions, keys, credentials and values."""
+    """Delete a user with their sessions, keys, credentials and values."""
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     if is_last_admin(session, user):
         raise InvalidRequest(
-            "This is the last Admin. Make somebody else Admin first.", field="user_id"
+            "This is the last Admin. Make another user Admin first.", field="user_id"
         )
     changes = audit.changed(_views(session, [user])[0], None)
     remove_grants(session, ("user", user_id))
@@ -177,8 +179,7 @@ def _apply(session: Session, user: User, fields: Mapping[str, object]) -> None:
 
 
 def _set_email(session: Session, user: User, given: object) -> None:
-    """Store an e-mail in its one form. One that was stored before there was that form stays as it
-    is."""
+    """Store an email in its normal form. An email stored before that form existed is kept."""
     email = given.strip() if isinstance(given, str) else ""
     if user.email is not None and email.lower() == user.email:
         return
@@ -198,7 +199,7 @@ def _set_email(session: Session, user: User, given: object) -> None:
 def _find(session: Session, user_id: str) -> User:
     user = session.get(User, user_id)
     if user is None:
-        raise NotFound(f"There is no user {user_id[:64]}.")
+        raise NotFound(f"User not found: {user_id[:64]}")
     return user
 
 

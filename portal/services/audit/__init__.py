@@ -1,7 +1,6 @@
-"""The record of what was done: writing events, reading them, and the hash chain that holds them
-together.
+"""The audit log: writing events, reading them, and the hash chain that links them.
 
-Use cases: `events`, `trail`. What most callers need is here: `record`, `changed` and `Outcome`.
+Use cases: `events`, `trail`. Most callers only need `record`, `changed` and `Outcome` from here.
 """
 
 from portal.services.audit.events import Outcome, changed, record

@@ -1,9 +1,8 @@
-"""The record of what was done and refused: one event in the same transaction as the change that it
-tells of.
+"""Writing audit events, in the same transaction as the change that they record.
 
-People stand in an event by their ids alone: what is chained cannot be taken back, and a name must
-be. `trail.py` looks names up when an event is shown, and verifies the chain: just before the commit
-each event gets its place in the sequence, the hash of the event before it, and its own.
+Events name users only by id, because chained events cannot be edited and a user's name must be
+removable. `trail.py` looks names up for display, and verifies the chain: just before the commit,
+each event gets its sequence number, the hash of the previous event, and its own hash.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ _LONGEST = 2_000
 
 
 class Outcome(StrEnum):
-    """Whether what an event tells of was done."""
+    """Whether the recorded action was done."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -43,9 +42,9 @@ def record(
     outcome: Outcome = Outcome.DONE,
     **details: object,
 ) -> None:
-    """Add an event. `details` name fields, counts and `changes` (see `changed`), never a secret.
+    """Add an event. `details` are fields, counts and `changes` (see `changed`), never a secret.
 
-    Who issued the key that asks is named beside its owner, where that is somebody else.
+    If someone else issued the caller's key, the event names them as well as the key's owner.
     """
     if principal.key_issued_by is not None:
         details["key_issued_by"] = principal.key_issued_by
@@ -69,11 +68,11 @@ def record(
 
 
 def changed(before: object, after: object) -> dict[str, object]:
-    """What differs between two states, each a view, a mapping or None (before it was made, after it
-    was deleted).
+    """Return the differences between two states.
 
-    A plain field answers `{"before": …, "after": …}`; one whose value is a `chain.Hidden` the word
-    `set`, `changed` or `cleared`. Empty values count as not there.
+    A state is a view, a mapping, or None if the object does not exist. A plain field gives
+    `{"before": …, "after": …}`; one whose value is a `chain.Hidden` gives the word `set`, `changed`
+    or `cleared`. Empty values count as missing.
     """
     old = _facts(before)
     new = _facts(after)
@@ -84,18 +83,23 @@ def changed(before: object, after: object) -> dict[str, object]:
         if was == is_now or (_is_empty(was) and _is_empty(is_now)):
             continue
         if (before is None and is_now is False) or (after is None and was is False):
-            continue  # a switch that is off says nothing of what is made or deleted
+            continue  # a disabled option is not worth recording for a new or deleted object
         if isinstance(was, hash_chain.Hidden) or isinstance(is_now, hash_chain.Hidden):
-            found[name] = "cleared" if is_now is None else "set" if was is None else "changed"
+            found[name] = _change_of(was is not None, is_now is not None)
         else:
             found[name] = {"before": _short(was), "after": _short(is_now)}
     return found
 
 
+def _change_of(was_there: bool, is_there: bool) -> str:
+    if not is_there:
+        return "cleared"
+    return "changed" if was_there else "set"
+
+
 @event.listens_for(Session, "before_commit")
 def _chain(session: Session) -> None:
-    """Give the events of a transaction their places as its last act, so that the chain's lock is
-    held for a moment."""
+    """Append a transaction's events to the chain last, so that the chain's lock is held briefly."""
     if session.in_nested_transaction():
         return
     rows: list[AuditEvent] = [row for row in session.info.pop(_WAITING, ()) if row in session]
@@ -104,7 +108,7 @@ def _chain(session: Session) -> None:
             session.flush()
             hash_chain.append(session, rows)
         except SQLAlchemyError:
-            metrics.security("audit_failed")  # and what the events tell of does not happen
+            metrics.security("audit_failed")  # and the recorded change is rolled back
             raise
 
 
@@ -124,16 +128,13 @@ def _is_empty(value: object) -> bool:
 
 def _short(value: object) -> Any:
     text = json.dumps(value, default=_of_view)
-    return (
-        json.loads(text)
-        if len(text) <= _LONGEST
-        else f"{text[:_LONGEST]}… ({len(text):,} characters)"
-    )
+    if len(text) > _LONGEST:
+        return f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    return json.loads(text)
 
 
 def _plain(details: Mapping[str, object]) -> dict[str, Any]:
-    """The details as they come back from the database, so that the hash over them can be computed
-    again."""
+    """Return the details as the database returns them, so that their hash can be recomputed."""
     plain: dict[str, Any] = json.loads(json.dumps(details, default=_of_view))
     return plain
 
@@ -143,16 +144,13 @@ _NAMES_OF_PEOPLE = frozenset({"email", "user_email", "display_name"})
 
 
 def _without_people(session: Session, details: dict[str, Any]) -> dict[str, Any]:
-    """The details with ids in place of people's e-mails, and of fields that name people only that
-    they changed."""
+    """Replace users' emails with ids, and changed names with the fact that they changed."""
     found: dict[str, Any] = {}
     for name, value in details.items():
         if name not in _NAMES_OF_PEOPLE:
             found[name] = _without_people_in(session, value)
         elif isinstance(value, dict) and value.keys() == {"before", "after"}:
-            found[name] = (
-                "cleared" if not value["after"] else "changed" if value["before"] else "set"
-            )
+            found[name] = _change_of(bool(value["before"]), bool(value["after"]))
     return found
 
 
@@ -164,7 +162,7 @@ def _without_people_in(session: Session, value: Any) -> Any:
     if isinstance(value, str) and _EMAIL.fullmatch(value):
         with session.no_autoflush:
             user_id = session.scalar(select(User.user_id).where(User.email == value.lower()))
-        return user_id or "(an e-mail)"
+        return user_id or "(an email)"
     return value
 
 

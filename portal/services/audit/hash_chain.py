@@ -1,13 +1,14 @@
-"""The chain of the audit: each event carries a hash of itself and of the one before it.
+"""The audit hash chain: each event contains a hash of itself and of the previous event.
 
-The hash is an HMAC-SHA-256 under a key that is derived from the newest of the key ring, whose id
-stands in the row: whoever can write the database and does not have the ring cannot make one. Each
-derived key is also kept sealed, so that a key which has left the ring still verifies. Events of
-versions before this one carry a plain SHA-256; one keyed event, the anchor, seals them.
+The hash is an HMAC-SHA-256 under a key derived from the newest key of the key ring. The row stores
+that key's id, so write access to the database without the ring is not enough to forge an event.
+Each derived key is also stored sealed, so that events of keys removed from the ring still verify.
+Events of older versions have a plain SHA-256; one keyed event, the anchor, seals them.
 
-The chain's head (the last sequence number and its hash) is noted among the settings, with an HMAC
-of its own, and once more outside: in the file beside the revocation journal, on PostgreSQL in the
-schema `portal_journal`. The one outside moves on only from a state that the events still hold.
+The head of the chain (the last sequence number and its hash) is stored among the settings with its
+own HMAC, and also outside the tables: on SQLite in the file beside the revocation journal, on
+PostgreSQL in the schema `portal_journal`. The outside head only advances from a state that the
+events still contain.
 """
 
 import hashlib
@@ -35,25 +36,23 @@ UPGRADE_LASTS = timedelta(days=7)
 """How long after the anchor an older version may still write events without a key."""
 _LOCK = 7_241_883_001  # any number, the same in every process
 JOURNAL_BEGINS = "start"
-"""The `op` of the entry that says when the revocation journal of this database began, and names
-it."""
+"""The `op` of the entry that starts and identifies this database's revocation journal."""
 _LEAVE = "leave the head outside"
 _OUTSIDE = "head of the audit's chain to note outside"
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Stands for a secret in a comparison of two states: equal where the stored bytes are; never
-    shown or written."""
+    """A secret in a comparison, equal if the stored bytes are; never shown or written."""
 
     mark: object = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Head:
-    """The end of the chain. `fault` says what is wrong with how it was noted.
+    """The end of the chain; `fault` describes what is wrong with the stored head.
 
-    `position` is how far the revocation journal went, where the head outside tells.
+    `position` is the position of the revocation journal, if the outside head contains it.
     """
 
     sequence: int
@@ -64,12 +63,11 @@ class Head:
 
 
 def append(session: Session, rows: Sequence[AuditEvent]) -> None:
-    """Give `rows`, which are flushed, the next places. One transaction at a time does this, until
-    it ends."""
+    """Append flushed `rows` to the chain; holds a lock until the transaction ends."""
     take_turn(session, _LOCK)
     noted = session.get(Preference, HEAD, populate_existing=True)
     head = _head_in(session, noted) or _last(session)
-    if head.fault and head.event_hash is None:  # it cannot be read
+    if head.fault and head.event_hash is None:  # unreadable
         head = _last(session)
     key_id, key = _newest_key(session)
     if not head.is_keyed and (anchor := _anchor(session, head, rows)) is not None:
@@ -95,8 +93,11 @@ def append(session: Session, rows: Sequence[AuditEvent]) -> None:
 
 
 def _free_after(session: Session, sequence: int) -> int:
-    """The next place that nobody took. An event that was put there by hand keeps it and is followed
-    by none, which `portal audit verify` reports."""
+    """Return the next free sequence number.
+
+    An event inserted by hand keeps its number, and no event links to it; `portal audit verify`
+    reports that.
+    """
     query = (
         select(AuditEvent.sequence)
         .where(AuditEvent.sequence > sequence)
@@ -111,30 +112,33 @@ def _free_after(session: Session, sequence: int) -> int:
 
 
 def leave_outside(session: Session) -> None:
-    """Keep the head in its file as it is in this transaction: what is wrong with it is to be seen
-    again."""
+    """Leave the outside head unchanged in this transaction, so that its fault stays visible."""
     session.info[_LEAVE] = True
 
 
 def read_head(session: Session) -> Head | None:
-    """The head as it was noted; None before the first event, or where somebody removed it."""
+    """Return the stored head; None before the first event, or if it was removed."""
     return _head_in(session, session.get(Preference, HEAD, populate_existing=True))
 
 
 def read_outside(session: Session) -> Head | None:
-    """The head as it stands outside of the database's tables; None where there is none (yet)."""
+    """Return the head stored outside the tables; None if there is none."""
     journal = journal_of(session)
     if journal is not None:
         try:
             found = journal.head()
         except (ValueError, OSError) as error:
-            return Head(0, None, fault=f"The head of the chain outside cannot be trusted: {error}.")
+            return Head(
+                0,
+                None,
+                fault=f"The chain head stored outside the database cannot be trusted: {error}.",
+            )
         if found is None:
             return None
-        if found.announced and holds(
-            session, announced := Head(*found.announced, position=found.position)
-        ):
-            return announced
+        if found.announced:
+            announced = Head(*found.announced, position=found.position)
+            if holds(session, announced):
+                return announced
         return Head(found.sequence, found.event_hash, position=found.position)
     if not is_kept_outside(session):
         return None
@@ -143,8 +147,7 @@ def read_outside(session: Session) -> Head | None:
 
 
 def is_kept_outside(session: Session) -> bool:
-    """Whether the head is noted outside, too: always once the portal was started on this
-    database."""
+    """Return whether the head is stored outside, as after every first start of the portal."""
     journal = journal_of(session)
     if journal is not None:
         return journal.exists()
@@ -156,8 +159,7 @@ def is_kept_outside(session: Session) -> bool:
 
 
 def is_due_outside(session: Session) -> bool:
-    """Whether the head must stand outside: once there are events, and the portal was started on
-    this database."""
+    """Return whether the head must be stored outside: after the first event and first start."""
     if journal_of(session) is None and session.get_bind().dialect.name != "postgresql":
         return False
     begun = select(Revocation.position).where(Revocation.op == JOURNAL_BEGINS).limit(1)
@@ -165,14 +167,13 @@ def is_due_outside(session: Session) -> bool:
 
 
 def holds(session: Session, head: Head) -> bool:
-    """Whether the event that `head` names is there as it was."""
+    """Return whether the event of `head` exists unchanged."""
     query = select(AuditEvent.event_hash).where(AuditEvent.sequence == head.sequence)
     return not head.sequence or session.scalar(query) == head.event_hash
 
 
 def note_outside(session: Session) -> None:
-    """Take the chain as it is now for the truth outside, too: after a restore, which is on
-    record."""
+    """Overwrite the outside head with the current one, after a restore, which is audited."""
     head = read_head(session) or _last(session)
     if journal_of(session) is not None:
         if head.event_hash is not None:
@@ -186,16 +187,15 @@ def note_outside(session: Session) -> None:
 
 
 def journal_of(session: Session) -> FileJournal | None:
-    """The journal of an SQLite database."""
+    """Return the journal of an SQLite database."""
     found = session.info.get("journal")
     return found if isinstance(found, FileJournal) else None
 
 
 def hash_of(row: AuditEvent, key: bytes | None = None) -> str:
-    """The HMAC-SHA-256 under `key`, in hex, over all of an event and the hash before it, as JSON
-    with sorted keys.
+    """Return the HMAC-SHA-256 under `key`, in hex, of an event and the previous hash.
 
-    Without a key it is the SHA-256 of events that carry none.
+    The input is JSON with sorted keys. Without a key, returns the plain SHA-256 of older events.
     """
     facts = {
         "sequence": row.sequence,
@@ -218,12 +218,12 @@ def hash_of(row: AuditEvent, key: bytes | None = None) -> str:
 
 
 def place_of_key(chain_key_id: str) -> Place:
-    """A key of the audit's chain, kept to verify what was written under it."""
+    """Return the vault place of a chain key, stored to verify older events."""
     return Place("audit chain key", "", "", chain_key_id)
 
 
 def keys_of(session: Session) -> Mapping[str, bytes]:
-    """Every key that verifies: derived from the ring, and those kept of rings before."""
+    """Return all keys that verify events: derived from the ring, and stored from earlier rings."""
     found = {}
     for row in session.scalars(select(ChainKey)):
         opened = runtime_of(session).vault.open(row.sealed, place_of_key(row.chain_key_id))
@@ -233,8 +233,7 @@ def keys_of(session: Session) -> Mapping[str, bytes]:
 
 
 def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -> tuple[int, str]:
-    """How many events are older than the chain, and one digest over all of them; `without` those of
-    these ids."""
+    """Count the events from before the chain, except those in `without`, and hash them all."""
     count = 0
     digest = hashlib.sha256()
     query = select(AuditEvent).where(AuditEvent.sequence.is_(None)).order_by(AuditEvent.event_id)
@@ -247,8 +246,7 @@ def earlier_digest(session: Session, *, without: frozenset[str] = frozenset()) -
 
 @event.listens_for(Session, "after_commit")
 def _note_outside(session: Session) -> None:
-    """On SQLite the head is written beside the journal; on PostgreSQL a trigger has done it in the
-    same transaction."""
+    """On SQLite, write the head beside the journal; on PostgreSQL, a trigger has done it."""
     if session.in_nested_transaction():
         return
     found = session.info.pop(_OUTSIDE, None)
@@ -262,7 +260,7 @@ def _note_outside(session: Session) -> None:
         elif _still_holds(session, journal, before):
             journal.note_head(head)
     except (OSError, ValueError):
-        # it stays behind, which is no fault; one that cannot be read is named by the next walk
+        # a head that lags behind is no fault; the next verification reports an unreadable one
         return
 
 
@@ -272,8 +270,7 @@ def _forget_outside(session: Session) -> None:
 
 
 def _announce(session: Session, before: Head, after: OutsideHead) -> None:
-    """On SQLite the head outside tells before the commit what is to come: a process may be killed
-    right behind it."""
+    """On SQLite, announce the next head before the commit, in case the process is killed."""
     journal = journal_of(session)
     if journal is None or not journal.exists():
         return
@@ -286,8 +283,7 @@ def _announce(session: Session, before: Head, after: OutsideHead) -> None:
 
 
 def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
-    """Whether the events still hold what was noted outside last; what was cut off must not be
-    papered over."""
+    """Return whether the events still match the outside head, so that missing ones stay visible."""
     noted = journal.head()
     if noted is None or noted.sequence == 0:
         return before.sequence == 0
@@ -299,12 +295,9 @@ def _still_holds(session: Session, journal: FileJournal, before: Head) -> bool:
 
 
 def _anchor(session: Session, head: Head, rows: Sequence[AuditEvent]) -> AuditEvent | None:
-    """The event that seals those without a key, where it is due: as the first keyed one of a chain
-    with a past."""
-    if (
-        session.scalar(select(AuditEvent.event_id).where(AuditEvent.hash_key.is_not(None)).limit(1))
-        is not None
-    ):
+    """Return the anchor that seals events without a key, if this is the first keyed event."""
+    keyed = select(AuditEvent.event_id).where(AuditEvent.hash_key.is_not(None)).limit(1)
+    if session.scalar(keyed) is not None:
         return None
     earlier, digest = earlier_digest(session, without=frozenset(row.event_id for row in rows))
     if not earlier and not head.sequence:
@@ -346,14 +339,14 @@ def _head_in(session: Session, noted: Preference | None) -> Head | None:
         sequence = int(value["sequence"])
         event_hash = str(value["hash"])
     except (ValueError, TypeError, KeyError):
-        return Head(0, None, True, "The head of the chain cannot be read.")
+        return Head(0, None, True, "The chain head cannot be read.")
     mac = value.pop("mac", None)
     key_id = str(value.get("key"))
     key = runtime_of(session).chain_keys.get(key_id) or keys_of(session).get(key_id)
     if mac is None:
         return Head(sequence, event_hash)
     if key is not None and not hmac.compare_digest(str(mac), _mac(key, value)):
-        return Head(sequence, event_hash, True, "The head of the chain was changed.")
+        return Head(sequence, event_hash, True, "The chain head was modified.")
     return Head(sequence, event_hash, True)
 
 
@@ -362,15 +355,13 @@ def _last(session: Session) -> Head:
         AuditEvent.sequence.is_not(None)
     )
     found = session.execute(query.order_by(AuditEvent.sequence.desc()).limit(1)).first()
-    return (
-        Head(found.sequence or 0, found.event_hash, found.hash_key is not None)
-        if found
-        else Head(0, None)
-    )
+    if not found:
+        return Head(0, None)
+    return Head(found.sequence or 0, found.event_hash, found.hash_key is not None)
 
 
 def count_earlier(session: Session) -> int:
-    """How many events are older than the chain."""
+    """Count the events from before the chain."""
     return (
         session.scalar(
             select(func.count()).select_from(AuditEvent).where(AuditEvent.sequence.is_(None))

@@ -1,4 +1,4 @@
-"""Reading the record: lists, one event, an export, and whether the chain holds."""
+"""Reading the audit log: lists, single events, export, and verification of the chain."""
 
 import hashlib
 import time as time_of_day
@@ -30,8 +30,7 @@ ACCEPTED = "missing events accepted"
 
 @dataclass(frozen=True)
 class EventView:
-    """An event as admins read it. Times are UTC; `sequence` is None for one from before the
-    chain."""
+    """An event as Admins read it. Times are UTC; `sequence` is None before the chain began."""
 
     event_id: str
     sequence: int | None
@@ -50,8 +49,10 @@ class EventView:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events: parts of the actor's name or id and of the action, a target's kind or id, an
-    outcome, a span."""
+    """Which events to list.
+
+    `actor` matches part of a name or id, `action` part of an action, `target` a kind or id.
+    """
 
     actor: str = ""
     action: str = ""
@@ -67,11 +68,10 @@ FILTER_NAMES = ("actor", "action", "target", "outcome", "since", "until")
 
 @dataclass(frozen=True)
 class Verification:
-    """What a walk along the chain found: how many events hold, how many are older than it, and the
-    first fault.
+    """The result of a verification: verified events, events from before the chain, the first fault.
 
-    `notes` are no faults, and worth knowing: events without a key, and places where an older
-    database came back. Of those `unaccepted` are the ones, by their number, that no operator has
+    `notes` are not faults but worth knowing: events without a key, and places where an older
+    database was restored. `unaccepted` are the sequence numbers of those that no operator has
     accepted.
     """
 
@@ -84,13 +84,15 @@ class Verification:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the chain has no fault."""
         return self.fault is None
 
 
 def filter_of(given: Mapping[str, str]) -> EventFilter:
-    """A filter out of texts; days and times as ISO 8601, a day as `until` counts to its end. Raises
-    `InvalidInput`."""
+    """Parse a filter. Raises `InvalidInput`.
+
+    Days and times are ISO 8601; a day as `until` includes the whole day.
+    """
     outcome = given.get("outcome", "")
     if outcome and outcome not in tuple(Outcome):
         raise InvalidInput(f"Choose one of: {', '.join(Outcome)}.", field="outcome")
@@ -111,7 +113,7 @@ def list_events(
     cursor: str = "",
     limit: int = 50,
 ) -> Page[EventView]:
-    """A page of events, newest first."""
+    """Return a page of events, newest first."""
     authz.require(principal, Action.AUDIT_READ)
     limit = max(1, min(limit, MOST))
     rows = session.scalars(_after(_query(session, wanted), cursor).limit(limit + 1)).all()
@@ -122,25 +124,25 @@ def list_events(
 def server_events(
     session: Session, principal: Principal, server_id: str, *, cursor: str = ""
 ) -> Page[EventView]:
-    """A page of what was done to one server, newest first."""
+    """Return a page of events about one server, newest first."""
     return list_events(
         session, principal, EventFilter(kind="server", target=server_id), cursor=cursor
     )
 
 
 def get_event(session: Session, principal: Principal, event_id: str) -> EventView:
-    """One event. Raises `NotFound`."""
+    """Return one event. Raises `NotFound`."""
     authz.require(principal, Action.AUDIT_READ)
     row = session.get(AuditEvent, event_id)
     if row is None:
-        raise NotFound(f"There is no event {event_id[:64]}.")
+        raise NotFound(f"Event not found: {event_id[:64]}")
     return _views(session, [row])[0]
 
 
 def export_events(
     session: Session, principal: Principal, wanted: EventFilter
 ) -> Iterator[EventView]:
-    """All events of a filter, newest first, read in batches while they are taken."""
+    """Yield all events that match a filter, newest first, read in batches."""
     authz.require(principal, Action.AUDIT_READ)
     return _batches(session, wanted)
 
@@ -148,10 +150,10 @@ def export_events(
 def verify(
     session: Session, principal: Principal, *, without_keys: bool = False, is_copy: bool = False
 ) -> Verification:
-    """Walk along the whole chain, and keep what was found for `last_verification`.
+    """Verify the whole chain, and store the result for `last_verification`.
 
-    `without_keys`: events whose key is lost need only follow one another. `is_copy`: the record is that of a backup,
-    which has no head outside.
+    `without_keys`: events whose key is lost only need to be linked. `is_copy`: the log is that of a
+    backup, which has no outside head.
     """
     authz.require(principal, Action.AUDIT_VERIFY)
     found = _Walk(session, without_keys=without_keys, is_copy=is_copy).result()
@@ -178,7 +180,7 @@ def verify(
 
 
 def last_verification(session: Session, principal: Principal) -> Verification | None:
-    """What the last walk found; None where there was none."""
+    """Return the result of the last verification; None if there was none."""
     authz.require(principal, Action.AUDIT_READ)
     row = session.get(Preference, _VERIFIED)
     if row is None:
@@ -191,21 +193,22 @@ def last_verification(session: Session, principal: Principal) -> Verification | 
 
 
 def accept(session: Session, principal: Principal, number: int) -> None:
-    """Say, as the operator, that it is known why events are missing where event `number` found an
-    older database.
+    """Record that the operator knows why events are missing at event `number`.
 
-    Raises `InvalidInput` where no such event waits for that.
+    Raises `InvalidInput` if that event is not waiting for this.
     """
     authz.require(principal, Action.VAULT_MANAGE)
     if number not in {sequence for sequence, _ in list_unaccepted(session, principal)}:
-        raise InvalidInput(f"Event {number} is none that waits to be accepted.", field="event")
+        raise InvalidInput(f"Event {number} is not waiting to be accepted.", field="event")
     audit.record(session, principal, ACCEPTED, "audit", None, event=number)
     session.flush()
 
 
 def list_unaccepted(session: Session, principal: Principal) -> list[tuple[int, str]]:
-    """The events, by their number, at which older databases were found that no operator has
-    accepted, and what they say."""
+    """Return the number and the note of each event that no operator has accepted.
+
+    These are events at which an older database was found.
+    """
     authz.require(principal, Action.VAULT_MANAGE)
     query = (
         select(AuditEvent)
@@ -219,15 +222,14 @@ def list_unaccepted(session: Session, principal: Principal) -> list[tuple[int, s
 
 
 class _Gaps:
-    """The places in a chain where an older database, or one without what is kept outside, was
-    found."""
+    """The places in a chain where an older database or a missing journal was found."""
 
     def __init__(self) -> None:
         self._found: dict[int, AuditEvent] = {}
         self._accepted: dict[int, int] = {}
 
     def see(self, row: AuditEvent) -> None:
-        """Take in an event."""
+        """Process an event."""
         if row.action in (OLDER, MISSING):
             self._found[row.sequence or 0] = row
         elif row.action == ACCEPTED:
@@ -235,43 +237,42 @@ class _Gaps:
 
     @property
     def notes(self) -> list[str]:
-        """What was found, in the order of the events."""
+        """The notes, in the order of the events."""
         return [self.note(number) for number in self._found]
 
     @property
     def unaccepted(self) -> tuple[int, ...]:
-        """Where events may be missing, and neither `portal restore` did it nor an operator knows
-        why."""
+        """Where events may be missing, except after `portal restore` or if accepted."""
         return tuple(
             n for n, row in self._found.items() if n not in self._accepted and _has_lost_events(row)
         )
 
     def note(self, number: int) -> str:
-        """What an event found, which events are missing, and what became of it."""
+        """Describe what an event found, which events are missing, and how it was resolved."""
         row = self._found[number]
         outside = row.details.get("head_outside")
         here = row.details.get("head_here") or 0
-        said = f"At event {number} the revocation journal or the head outside was not whole"
+        said = (
+            f"At event {number} the revocation journal or the chain head outside the database was"
+            " incomplete"
+        )
         if row.action == OLDER:
-            said = f"At event {number} an older database was found in place of a newer one"
+            said = f"At event {number} an older database had replaced a newer one"
         if isinstance(outside, int) and outside > here:
-            said += (
-                f": events {here + 1} to {outside} were noted outside and are not in this database"
-            )
+            said += f": events {here + 1} to {outside} are missing from this database"
         elif outside is None and row.action == MISSING:
-            said += ": whether events are missing is not known"
+            said += ": it is unknown whether events are missing"
         if row.details.get("restored"):
-            return f"{said}. “portal restore” put it there."
+            return f"{said}. This was done by “portal restore”."
         if number in self._accepted:
-            return f"{said}. An operator accepted that at event {self._accepted[number]}."
+            return f"{said}. An operator accepted this at event {self._accepted[number]}."
         if number in self.unaccepted:
             return f"{said}. Find out why, then run: portal audit accept --event {number}"
         return f"{said}."
 
 
 def _has_lost_events(row: AuditEvent) -> bool:
-    """Whether events are missing, or may be, where this one found something, by other means than
-    `portal restore`."""
+    """Return whether events may be missing at this event, other than by `portal restore`."""
     outside = row.details.get("head_outside")
     here = row.details.get("head_here") or 0
     return not row.details.get("restored") and (
@@ -280,7 +281,7 @@ def _has_lost_events(row: AuditEvent) -> bool:
 
 
 class _Walk:
-    """One walk along the chain, from the first event to the last."""
+    """One verification of the chain, from the first event to the last."""
 
     def __init__(self, session: Session, *, without_keys: bool, is_copy: bool) -> None:
         self._session, self._without_keys, self._is_copy = session, without_keys, is_copy
@@ -293,15 +294,15 @@ class _Walk:
         self._gaps = _Gaps()
 
     def result(self) -> Verification:
-        """Walk, and tell."""
+        """Verify the chain and return the result."""
         fault = self._along() or self._at_the_end()
         earlier = hash_chain.count_earlier(self._session)
         notes = self._gaps.notes
         if self._unkeyed:
             notes.append(
-                f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} carry"
-                " no key: a version from before keyed events wrote them during the upgrade. If"
-                " none ran then, they are forged."
+                f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} have"
+                " no key: an older version wrote them during the upgrade. If no older version"
+                " was running, they are forged."
             )
         return Verification(
             self._last.sequence, earlier, fault, now(), tuple(notes), self._gaps.unaccepted
@@ -310,15 +311,9 @@ class _Walk:
     def _along(self) -> str | None:
         try:
             return self._walked()
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            LookupError,
-        ):  # of a row that the portal did not write
+        except (ValueError, TypeError, AttributeError, LookupError):  # not written by the portal
             return (
-                f"An event behind {self._last.sequence} cannot be read: the portal did not"
-                " write it."
+                f"An event after {self._last.sequence} cannot be read: the portal did not write it."
             )
 
     def _walked(self) -> str | None:
@@ -334,17 +329,9 @@ class _Walk:
             if not rows:
                 return None
             for row in rows:
-                fault = self._fault(row) or next(
-                    filter(
-                        None,
-                        (
-                            _head_fault(row, head)
-                            for head in (self._noted, self._outside)
-                            if head is not None
-                        ),
-                    ),
-                    None,
-                )
+                faults = [self._fault(row)]
+                faults += [_head_fault(row, head) for head in self._heads()]
+                fault = next(filter(None, faults), None)
                 if fault:
                     return fault
                 self._last = hash_chain.Head(
@@ -352,79 +339,70 @@ class _Walk:
                 )
             self._session.expunge_all()
 
+    def _heads(self) -> list[hash_chain.Head]:
+        return [head for head in (self._noted, self._outside) if head is not None]
+
     def _fault(self, row: AuditEvent) -> str | None:
         last = self._last
         number = row.sequence
         if number != last.sequence + 1:
             return f"Event {last.sequence + 1} is missing."
         if row.previous_hash != last.event_hash:
-            return f"Event {number} does not follow the event before it."
+            return f"Event {number} is not linked to the previous event."
         if row.hash_key is None:
             return self._fault_without_key(row)
         key = self._keys.get(row.hash_key)
         if key is None and not self._without_keys:
             return (
                 f"Event {number} cannot be verified: its key {row.hash_key[:32]} is neither in"
-                " PORTAL_ENCRYPTION_KEYS nor kept."
+                " PORTAL_ENCRYPTION_KEYS nor stored."
             )
         if key is not None and row.event_hash != hash_chain.hash_of(row, key):
-            return f"Event {number} was changed."
+            return f"Event {number} was modified."
         if self._keyed_since is None:
             self._keyed_since = row.at
             if last.sequence and row.action != hash_chain.ANCHOR:
-                return f"Event {number} is keyed, and nothing seals the events before it."
+                return f"Event {number} has a key, but no anchor seals the events before it."
             self._anchor = row if row.action == hash_chain.ANCHOR else None
         self._gaps.see(row)
         return None
 
     def _fault_without_key(self, row: AuditEvent) -> str | None:
         if row.event_hash != hash_chain.hash_of(row):
-            return f"Event {row.sequence} was changed."
+            return f"Event {row.sequence} was modified."
         if self._keyed_since is None:
             return None
         if not self._keyed_since <= row.at <= self._keyed_since + hash_chain.UPGRADE_LASTS:
-            return f"Event {row.sequence} carries no key, though the events before it do."
+            return f"Event {row.sequence} has no key, although earlier events do."
         self._unkeyed.append(row.sequence or 0)
         return None
 
     def _at_the_end(self) -> str | None:
         last = self._last
         noted = self._noted
-        if (
-            self._outside is None
-            and last.sequence
-            and not self._is_copy
-            and hash_chain.is_due_outside(self._session)
-        ):
-            return "The head of the chain that was noted outside is missing."
-        for head in filter(None, (noted, self._outside)):
+        lacks_outside = self._outside is None and last.sequence and not self._is_copy
+        if lacks_outside and hash_chain.is_due_outside(self._session):
+            return "The chain head outside the database is missing."
+        for head in self._heads():
             if head.fault:
                 return head.fault
             if last.sequence < head.sequence:
-                return (
-                    f"The events from {last.sequence + 1} to {head.sequence} are missing at the"
-                    " end."
-                )
+                return f"Events {last.sequence + 1} to {head.sequence} are missing at the end."
         if noted is not None and self._outside is not None and self._stays_behind(noted):
             return (
-                "The head of the chain that was noted outside is older: it does not know event"
+                "The chain head outside the database is older: it does not include event"
                 f" {noted.sequence}."
             )
         now_noted = hash_chain.read_head(self._session)
         if last.sequence > (now_noted.sequence if now_noted else 0):
-            return f"The head of the chain does not know event {last.sequence}."
-        if (
-            noted is not None
-            and last.sequence == noted.sequence
-            and last.is_keyed
-            and not noted.is_keyed
-        ):
-            return "The head of the chain carries no key, though its event does."
+            return f"The chain head does not include event {last.sequence}."
+        is_at_end = noted is not None and last.sequence == noted.sequence
+        if noted is not None and is_at_end and last.is_keyed and not noted.is_keyed:
+            return "The chain head has no key, although its event does."
         return self._fault_of_earlier()
 
     def _stays_behind(self, noted: hash_chain.Head) -> bool:
-        """Whether the head outside does not come up to the one inside. On SQLite it is written
-        after the commit."""
+        """Return whether the outside head lags behind; on SQLite it is written after the commit."""
         patience = time_of_day.monotonic() + _PATIENCE
         while (
             outside := hash_chain.read_outside(self._session)
@@ -435,8 +413,7 @@ class _Walk:
         return False
 
     def _fault_of_earlier(self) -> str | None:
-        """Events from before the chain are as the anchor sealed them; where there is no anchor
-        there are none."""
+        """Check events from before the chain against the anchor; without one there are none."""
         if self._keyed_since is None:
             return None
         count, digest = hash_chain.earlier_digest(self._session)
@@ -445,20 +422,18 @@ class _Walk:
         )
         if count != sealed.get("earlier"):
             return (
-                f"There are {count} events from before the chain; {sealed.get('earlier')} were"
-                " sealed."
+                f"There are {count} events from before the chain, but {sealed.get('earlier')}"
+                " were sealed."
             )
-        return (
-            None
-            if digest == sealed.get("digest")
-            else "An event from before the chain was changed."
-        )
+        if digest != sealed.get("digest"):
+            return "An event from before the chain was modified."
+        return None
 
 
 def _head_fault(row: AuditEvent, noted: hash_chain.Head) -> str | None:
     if row.sequence != noted.sequence or row.event_hash == noted.event_hash or noted.fault:
         return None
-    return f"Event {row.sequence} is not the one that was noted as the last."
+    return f"Event {row.sequence} does not match the stored chain head."
 
 
 def _query(session: Session, wanted: EventFilter) -> Select[AuditEvent]:
@@ -490,7 +465,7 @@ def _after(query: Select[AuditEvent], cursor: str) -> Select[AuditEvent]:
     at, _, event_id = cursor.partition("~")
     place = _time(at, "cursor")
     if place is None:
-        raise InvalidInput("This cursor is not one of ours.", field="cursor")
+        raise InvalidInput("This cursor is not valid.", field="cursor")
     return query.where(tuple_(AuditEvent.at, AuditEvent.event_id) < (place, event_id))
 
 
@@ -521,13 +496,12 @@ def _time(text: str, field: str, *, ends_day: bool = False) -> datetime | None:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidInput(
-            "Write a day as 2026-12-31 or a time as 2026-12-31T23:59:59Z.", field=field
+            "Enter a day as 2026-12-31 or a time as 2026-12-31T23:59:59Z.", field=field
         ) from None
 
 
 def _by(session: Session, actor: str) -> ColumnElement[bool]:
-    """Events of whoever's name, e-mail, id or key is meant; a pseudonym names the deleted person
-    that it stands for."""
+    """Match events by the actor's name, email, id or key; a pseudonym matches its deleted user."""
     named = or_(
         User.email.icontains(actor, autoescape=True),
         User.display_name.icontains(actor, autoescape=True),
@@ -551,14 +525,12 @@ def _by(session: Session, actor: str) -> ColumnElement[bool]:
 
 
 def _pseudonym(user_id: str) -> str:
-    """What a person is called who is not there any more: the same every time, and not their
-    name."""
+    """Return the stable pseudonym of a deleted user."""
     return f"{_DELETED} {hashlib.sha256(user_id.encode()).hexdigest()[:4]}"
 
 
 def _views(session: Session, rows: Sequence[AuditEvent]) -> list[EventView]:
-    """Events with the names that their people have now. Those without a key name people as they
-    were called then."""
+    """Return events with users' current names; older events without a key keep the stored names."""
     targets = {row.target_id for row in rows if row.target_kind == "user" and row.target_id}
     ids = {row.actor_id for row in rows if row.actor_id} | targets
     found = session.execute(

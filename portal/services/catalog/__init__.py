@@ -1,5 +1,4 @@
-"""Where servers come from and go to: discovery, OpenAPI, import and export, the public registry,
-enforcement.
+"""Sources and outputs of servers: discovery, OpenAPI, import, export, registry, enforcement.
 
 Use cases: `discover`, `enforcement`, `exports`, `imports`, `openapi`, `registry`.
 """

@@ -1,8 +1,7 @@
-"""The list of well-known MCP servers to pick from: our own file, and which of its entries are in
-the catalog already.
+"""The built-in list of well-known MCP servers, and which of them are already in the catalog.
 
-The file is part of the package and is read once. Where it is missing or broken the list is empty,
-and the log says so once: nobody is kept from adding servers by hand.
+The list is a file of the package, read once. If it is missing or broken, the list is empty and the
+error is logged once; adding servers manually still works.
 """
 
 import json
@@ -32,8 +31,7 @@ _MOST_CANDIDATES = 500
 
 @dataclass(frozen=True)
 class NeededValue:
-    """A value that an entry's server asks for: its name there, what it is, and whether it is a
-    secret."""
+    """A value that the server needs: its name there, what it is, and whether it is secret."""
 
     name: str
     description: str
@@ -42,8 +40,7 @@ class NeededValue:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A well-known server. One with a `url` is reached over the network, one with a `command` runs
-    on the host."""
+    """A well-known server, with a `url` on the network or a `command` that runs on the host."""
 
     name: str
     title: str
@@ -61,7 +58,7 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What was asked for, and the categories of the whole list."""
+    """The matching entries, and the categories of the whole list."""
 
     servers: tuple[CatalogEntry, ...]
     categories: tuple[str, ...]
@@ -69,7 +66,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Added:
-    """A server of the catalog that is what an entry describes."""
+    """A server of the catalog that matches an entry."""
 
     server_id: str
     name: str
@@ -83,10 +80,9 @@ def list_catalog(
     category: str = "",
     transport: str = "",
 ) -> Catalog:
-    """The entries whose name, title or description holds `query`, of just that category and
-    transport if one is named.
+    """Return the entries with `query` in their name, title or description.
 
-    The categories are those of the whole list, whatever is asked for.
+    `category` and `transport` filter exactly, if given. The categories are those of the whole list.
     """
     authz.require(principal, Action.CATALOG_READ)
     everything = _read_entries(FILE)
@@ -102,17 +98,17 @@ def list_catalog(
 
 
 def get_entry(session: Session, principal: Principal, name: str) -> CatalogEntry | None:
-    """One entry by its name, or None."""
+    """Return the entry with this name, or None."""
     authz.require(principal, Action.CATALOG_READ)
     return next((entry for entry in _read_entries(FILE) if entry.name == name), None)
 
 
 def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
-    """Why a server like the entry cannot be added in this portal; blank where it can."""
+    """Return why this portal cannot add a server like the entry; blank if it can."""
     authz.require(principal, Action.CATALOG_READ)
     runtime = runtime_of(session)
     if entry.transport is Transport.STDIO and not runtime.stdio_enabled:
-        return "Programs may not be run on this host: PORTAL_ENABLE_STDIO is off."
+        return "This portal does not run commands: PORTAL_ENABLE_STDIO is off."
     try:
         check_definition(
             transport=entry.transport,
@@ -132,11 +128,11 @@ def why_not(session: Session, principal: Principal, entry: CatalogEntry) -> str:
 def find_added(
     session: Session, principal: Principal, entries: Sequence[CatalogEntry]
 ) -> dict[str, Added]:
-    """Which entries are there already, by name: active servers of their address, or of their
-    command and arguments.
+    """Return the active servers that match entries, by entry name.
 
-    It looks at up to 500 servers that share a host or a command with an entry, in a number of
-    queries that does not grow. Addresses and arguments are opened to be compared, and not shown.
+    They match by address, or by command and arguments. Reads up to 500 servers with the host or the
+    command of an entry, in a fixed number of queries. Addresses and arguments are unsealed for the
+    comparison, and not shown.
     """
     authz.require(principal, Action.CATALOG_READ)
     origins = {origin_of(entry.url) for entry in entries if entry.url}
@@ -163,7 +159,7 @@ def find_added(
 
 @lru_cache(maxsize=8)
 def _read_entries(file: Path) -> tuple[CatalogEntry, ...]:
-    """The entries of a file; none where it is not there or not right, which is logged."""
+    """Return the entries of a file; none if it is missing or invalid, which is logged."""
     try:
         return tuple(
             _entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["servers"]

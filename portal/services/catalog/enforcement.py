@@ -1,4 +1,4 @@
-"""The enforcement pack: managed settings for AI clients, made from the active catalog."""
+"""The enforcement pack: managed settings for AI clients, generated from the active catalog."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,7 @@ from portal.store.models import Server
 
 @dataclass(frozen=True)
 class Pack:
-    """The files, how many servers they name and how many had to be left out, and what VS Code would
-    find."""
+    """The files, the number of servers included and left out, and what VS Code would find."""
 
     files: tuple[PackFile, ...]
     servers: int
@@ -30,9 +29,9 @@ class Pack:
 
 
 def make_pack(session: Session, principal: Principal) -> Pack:
-    """The pack for the active servers that an Admin can see, by their address at the gateway.
+    """Build the pack of active servers that an Admin can see, with their gateway addresses.
 
-    A server whose name the registry cannot carry is left out, and counted.
+    Servers whose names are not valid in the registry are left out and counted.
     """
     authz.require(principal, Action.SERVER_CREATE)
     entries = registry.list_all(session, principal)
@@ -49,7 +48,7 @@ def make_pack(session: Session, principal: Principal) -> Pack:
 
 
 def _rejected(session: Session, active: dict[str, str]) -> list[str]:
-    """The names that a review refused and that no active server has."""
+    """Return the names that were rejected in review and that no active server has."""
     name = func.coalesce(Server.alias, Server.server_name)
     query = select(name).where(
         Server.approval_status == ApprovalStatus.REJECTED.value, name.is_not(None)

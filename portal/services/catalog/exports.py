@@ -1,10 +1,8 @@
-"""Export: the catalog as documents for clients, registries and Git, without what is stored as a
-secret.
+"""Exports of the catalog as documents for clients, registries and Git, without stored secrets.
 
-Of a header, an environment entry and a variable it is the name alone that is written; of
-credentials nothing. A definition needs its addresses and arguments: they are written as they are,
-unless they look as if they held a secret, or whoever exports may not read them. Importing such a
-document into the same portal changes nothing of them.
+For headers, environment entries and variables, only names are exported; for credentials, nothing.
+Addresses and arguments are exported as they are, unless they look like secrets or the caller may
+not read them. Importing such a document into the same portal does not change them.
 """
 
 import json
@@ -32,14 +30,13 @@ FORMATS = {
     "catalog.yaml": "application/yaml",
 }
 OLD_NAMES = {"catalogue.yaml": "catalog.yaml"}
-"""What earlier versions called a format, and what it is called now."""
+"""Format names of earlier versions, and their current names."""
 _PLAIN = ("description", "instructions", "auth_type", "source_url", "timeout", "command")
 _LISTS = ("allowed_tools", "extra_headers")
 
 
 def export_catalog(session: Session, principal: Principal, file_name: str) -> str:
-    """The active servers as `mcp.json` (for clients, by way of the gateway), `server.json` (a list
-    of them) or YAML."""
+    """Return the active servers as `mcp.json` (for clients), `server.json` (a list) or YAML."""
     authz.require(principal, Action.SERVER_CREATE)
     file_name = OLD_NAMES.get(file_name, file_name)
     if file_name not in FORMATS:
@@ -60,7 +57,7 @@ def export_catalog(session: Session, principal: Principal, file_name: str) -> st
 
 
 def record_export(session: Session, principal: Principal, file_name: str) -> None:
-    """Note on the record that the catalog was taken out."""
+    """Record in the audit log that the catalog was exported."""
     authz.require(principal, Action.SERVER_CREATE)
     audit.record(session, principal, "catalog exported", "server", None, format=file_name)
 
@@ -87,24 +84,23 @@ def _yaml(session: Session, principal: Principal) -> str:
 
 
 def hides_addresses(session: Session, principal: Principal) -> bool:
-    """Whether an export leaves out addresses and arguments, as they are write-only here for whoever
-    asks."""
+    """Return whether the caller may not read addresses and arguments, so exports omit them."""
     authz.require(principal, Action.SERVER_CREATE)
     return runtime_of(session).write_only_globals and not authz.is_operator(principal)
 
 
 def _head(public_url: str, *, hides: bool) -> str:
     addresses = (
-        "Addresses and arguments are left out, as they are hidden here."
+        "Addresses and arguments are omitted, because they are write-only on this portal."
         if hides
         else (
-            "Addresses and arguments are written as they are, unless they look like secrets: keep"
-            " secrets out of them."
+            "Addresses and arguments are included unless they look like secrets. Do not put"
+            " secrets in them."
         )
     )
     return (
-        f"# The MCP servers of {public_url}, without header, environment and global values,"
-        f" credentials and keys.\n# {addresses}\n"
+        f"# The MCP servers of {public_url}, without values of headers, environment and global"
+        f" variables, credentials and keys.\n# {addresses}\n"
     )
 
 

@@ -1,8 +1,7 @@
-"""The text of a document that somebody wants to import: JSON, as lenient as editors are with it, or
-YAML.
+"""Parsing documents to import: JSON, as lenient as editors are, or YAML.
 
-Nothing of the text stands in a message: it is likely to hold secrets. What is said is where the
-fault is.
+Error messages never quote the text, because it probably contains secrets; they say where the fault
+is.
 """
 
 import json
@@ -20,8 +19,8 @@ from portal.upstream import yaml_text
 MOST_BYTES = 256 * 1024
 _DEEPEST = 32
 _CONTAINERS = ("mcpServers", "servers", "mcp_servers")
-# A string, or a comment, or a comma that nothing follows: VS Code's and Cursor's files may have the
-# last two. What is never closed reaches to the end, so that it is looked at once.
+# A string, a comment, or a trailing comma; files of VS Code and Cursor may contain the last two.
+# Unclosed ones extend to the end of the text, so that they are scanned only once.
 _COMMENT = r"//[^\n]*|/\*.*?(?:\*/|\Z)"
 _LENIENT = re.compile(
     rf'"(?:[^"\\]|\\.?)*+(?:"|\Z)|{_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]])', re.S
@@ -30,17 +29,19 @@ _BLANK = re.compile(r"[^\n]")
 
 
 def parse_document(text: str) -> Document:
-    """The servers that `text` is about. Raises `TooLarge` over 256 KB, and `InvalidInput` naming
-    line and column."""
+    """Return the servers in `text`.
+
+    Raises `TooLarge` over 256 KB, and `InvalidInput` naming line and column.
+    """
     if len(text.encode("utf-8", "replace")) > MOST_BYTES:
         raise TooLarge("The document is larger than 256 KB. Split it.", field="text")
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise InvalidInput(
-            "There is nothing in it. Paste a document, or choose a file.", field="text"
+            "The document is empty. Paste a document, or choose a file.", field="text"
         )
     if "\x00" in text:
-        raise InvalidInput("The text holds a NUL character.", field="text")
+        raise InvalidInput("The text contains a NUL character.", field="text")
     if text.lstrip()[:1] in ("{", "["):
         source = _LENIENT.sub(
             lambda match: match[0] if match[0][0] == '"' else _BLANK.sub(" ", match[0]), text
@@ -53,14 +54,13 @@ def parse_document(text: str) -> Document:
 
 
 def understand(document: object) -> Document:
-    """The servers of a document that is parsed already."""
+    """Return the servers of a parsed document."""
     _check(document)
     return read_document(document, {})
 
 
 def _check(document: object) -> None:
-    """Refuse what is nested too deep to be a description of servers, and text that no database
-    takes."""
+    """Refuse documents that are nested too deeply, and text that no database can store."""
     level = [document]
     for _ in range(_DEEPEST):
         level = [
@@ -72,7 +72,7 @@ def _check(document: object) -> None:
         if not level:
             return
         if any(isinstance(item, str) and not _is_storable(item) for item in level):
-            raise InvalidInput("A text holds a NUL or half of a character.", field="text")
+            raise InvalidInput("A text contains a NUL or an invalid character.", field="text")
     raise InvalidInput(f"The document is nested more than {_DEEPEST} levels deep.", field="text")
 
 
@@ -87,7 +87,8 @@ def _json(source: str) -> object:
         raise _not_read("JSON", error.lineno, error.colno) from None
     except (RecursionError, ValueError):
         raise InvalidInput(
-            "The document is nested too deep, or holds a number that is too long.", field="text"
+            "The document is nested too deeply, or contains a number that is too long.",
+            field="text",
         ) from None
     _check(document)
     return document
@@ -96,13 +97,13 @@ def _json(source: str) -> object:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        # Two readers may each believe another value (RFC 8259, 4).
-        raise InvalidInput("An object of the document names a field twice.", field="text")
+        # Parsers may disagree about which value counts (RFC 8259, 4).
+        raise InvalidInput("An object in the document has a duplicate field.", field="text")
     return found
 
 
 def _json_lines(source: str) -> dict[str, int]:
-    """The line of each entry by its key: of servers by name, or of `server.json`s by their name."""
+    """Return the line of each entry by its key or server name."""
     start = len(source) - len(source.lstrip())
     breaks = [match.start() for match in re.finditer("\n", source)]
     lines: dict[str, int] = {}
@@ -117,8 +118,7 @@ def _json_lines(source: str) -> dict[str, int]:
 
 
 def _members(source: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """The members of the object at an offset of well-formed JSON: key, offset of the key, offset of
-    the value."""
+    """Yield the members of the JSON object at an offset: key, key offset and value offset."""
     decoder = json.JSONDecoder()
     if source[at : at + 1] != "{":
         return
@@ -144,9 +144,10 @@ def _yaml(text: str) -> tuple[object, dict[str, int]]:
         depth = 0
         for event in yaml_text.events(text):
             if isinstance(event, yaml.AliasEvent):
-                # A few lines of aliases can stand for a document of gigabytes.
+                # A few lines of aliases can expand to gigabytes.
                 raise InvalidInput(
-                    "Anchors and aliases are not read here. Write the text out.", field="text"
+                    "YAML anchors and aliases are not supported. Write the values out.",
+                    field="text",
                 )
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent
@@ -165,12 +166,10 @@ def _yaml(text: str) -> tuple[object, dict[str, int]]:
     except yaml_text.TooManyDirectives:
         most = yaml_text.MAX_DIRECTIVES
         raise InvalidInput(
-            f"The document has more than {most} YAML directives (%). Leave them out.", field="text"
+            f"The document has more than {most} YAML directives (%). Remove them.", field="text"
         ) from None
     except (yaml.YAMLError, ValueError, TypeError):
-        raise InvalidInput(
-            "The document is not YAML that can be read here.", field="text"
-        ) from None
+        raise InvalidInput("The document is not valid YAML.", field="text") from None
     _check(document)
     return document, dict(_yaml_lines(node))
 
@@ -187,5 +186,5 @@ def _yaml_lines(node: Any) -> Iterator[tuple[str, int]]:
 
 def _not_read(what: str, line: int, column: int) -> InvalidInput:
     return InvalidInput(
-        f"This is not {what}: line {line}, column {column} cannot be read.", field="text"
+        f"This is not valid {what}: syntax error at line {line}, column {column}.", field="text"
     )

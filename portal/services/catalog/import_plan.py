@@ -1,5 +1,4 @@
-"""What an import would do to the catalog, entry by entry, and how an entry goes on top of a stored
-server."""
+"""The plan of an import, entry by entry, and merging an entry with a stored server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ _TYPEABLE = ("static_headers", "env", "env_vars", "credentials")
 
 
 class State(StrEnum):
-    """What would become of an entry."""
+    """What the import would do with an entry."""
 
     NEW = "new"
     CHANGED = "changed"
@@ -49,8 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class FoundSecret:
-    """A secret as the preview shows it: where it stands, and the variable that it could become;
-    never its value."""
+    """A secret in the preview: its place, and the variable it could become; never its value."""
 
     place: str
     name: str
@@ -60,7 +58,10 @@ class FoundSecret:
 
 @dataclass(frozen=True)
 class Planned:
-    """An entry of the document, and what would become of it. `key` is unique in the plan."""
+    """An entry of the document, and what the import would do with it.
+
+    `key` is unique in the plan.
+    """
 
     number: int
     key: str
@@ -77,8 +78,7 @@ class Planned:
 
     @property
     def typeable(self) -> tuple[str, ...]:
-        """The stored secrets among those that can be typed anew: not the arguments, nor what people
-        stored."""
+        """The moved secrets that can be entered again: not arguments, nor what users stored."""
         names = dict.fromkeys(move.secret for move in self.moves)
         return tuple(name for name in names if name.partition(".")[0] in _TYPEABLE)
 
@@ -91,12 +91,12 @@ class Plan:
     rows: tuple[Planned, ...]
 
     def count(self, state: str) -> int:
-        """How many entries are in a state."""
+        """Return the number of entries in a state."""
         return sum(row.state == state for row in self.rows)
 
 
 def make_plan(session: Session, principal: Principal, document: Document) -> Plan:
-    """What an import of `document` would do now. Asks nobody: the use cases that call it have."""
+    """Return what an import of `document` would do now. Checks no permission; its callers do."""
     known = _stored_by_name(session, document)
     seen: dict[str, int] = {}
     rows = []
@@ -120,7 +120,7 @@ def _judge(
     if entry.fault:
         return State.WRONG, entry.fault
     if twin_line is not None:
-        return State.SKIPPED, f"It has the same name as the server in line {twin_line}."
+        return State.SKIPPED, f"It has the same name as the server on line {twin_line}."
     if stored is None:
         try:
             _check_as_new(session, entry.fields)
@@ -128,15 +128,15 @@ def _judge(
             return State.WRONG, error.message
         return State.NEW, ""
     if stored.origin == "config":
-        return State.SKIPPED, "A server of this name is declared in the configuration file."
+        return State.SKIPPED, "A server with this name is declared in the config file."
     if stored.approval_status != "active":
-        return State.SKIPPED, "A server of this name is under review."
+        return State.SKIPPED, "A server with this name is under review."
     differing = _differing(session, stored, entry.fields)
     if not differing:
-        return State.SKIPPED, "A server of this name is there already, and is the same."
+        return State.SKIPPED, "An identical server with this name already exists."
     return (
         State.CHANGED,
-        f"A server of this name is there already. Different: {', '.join(differing)}.",
+        f"A server with this name already exists. Differences: {', '.join(differing)}.",
     )
 
 
@@ -153,12 +153,11 @@ def _check_as_new(session: Session, fields: ServerFields) -> None:
         no_sandbox=runtime.sandbox.refusal,
     )
     if fields.get("url") and origin_of(fields["url"]) is None:
-        raise InvalidInput("The URL names no host.", field="url")
+        raise InvalidInput("The URL has no host.", field="url")
 
 
 def _differing(session: Session, stored: Server, fields: ServerFields) -> list[str]:
-    """The fields that an entry names and that differ from what is stored; of secrets it is names
-    that count."""
+    """Return the fields of an entry that differ from the stored server; secrets count by name."""
     definition = opened(session, stored)
     found = [
         name
@@ -190,13 +189,15 @@ def _plain(value: object) -> object:
 def _moves(
     session: Session, principal: Principal, stored: Server, entry: Entry
 ) -> tuple[Moved, ...]:
-    """The stored secrets that an entry would send elsewhere, those among them that it names again
-    as they are."""
+    """Return the stored secrets that an entry would send to another host.
+
+    Includes those that the entry repeats unchanged.
+    """
     change = merged(stored, with_choices(entry, {}, Share.KEEP), entry.blank)
     try:
         return would_move(session, stored, kept_secrets.settled(session, principal, stored, change))
     except PortalError:
-        return ()  # the import itself will say what is wrong
+        return ()  # the import reports the error
 
 
 def _planned(
@@ -230,8 +231,10 @@ def _planned(
 
 
 def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
-    """The stored servers by name and alias, as they are written and in small letters: whose case is
-    the same goes before, as two names may differ in it alone."""
+    """Return the stored servers by name and alias, as written and in lower case.
+
+    An exact match takes precedence, because names can differ only in case.
+    """
     wanted = {entry.name.casefold() for entry in document.entries if entry.name}
     name = func.lower(Server.server_name)
     alias = func.lower(Server.alias)
@@ -246,11 +249,10 @@ def _stored_by_name(session: Session, document: Document) -> dict[str, Server]:
 
 
 def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> ServerFields:
-    """An entry on top of a stored server: what the document does not name, or names without a
-    value, stays."""
+    """Return an entry merged into a stored server; omitted and blank values are kept."""
     wanted = cast(dict[str, Any], dict(fields))
     del wanted["server_name"]
-    wanted["clear_secrets"] = []  # what a document masks is kept
+    wanted["clear_secrets"] = []  # masked values are kept
     names = {
         part: {s.name for s in stored.secrets if s.field == part}
         for part in ("static_headers", "env")
@@ -273,7 +275,7 @@ def merged(stored: Server, fields: ServerFields, blank: tuple[str, ...]) -> Serv
 
 
 def with_typed(stored: Server, change: ServerFields, typed: Mapping[str, str]) -> ServerFields:
-    """A change with values that were typed for stored secrets, which are named as in a refusal."""
+    """Return a change with new values for stored secrets, named as in a refusal."""
     wanted = cast(dict[str, Any], dict(change))
     for secret, value in typed.items():
         field, _, name = secret.partition(".")
@@ -283,11 +285,8 @@ def with_typed(stored: Server, change: ServerFields, typed: Mapping[str, str]) -
                 {**v, "value": value} if v["name"] == name else v for v in declared
             ]
         else:
-            known = (
-                ()
-                if field == "credentials"
-                else (s.name for s in stored.secrets if s.field == field)
-            )
+            of_field = [s.name for s in stored.secrets if s.field == field]
+            known = [] if field == "credentials" else of_field
             wanted[field] = {**(wanted.get(field) or dict.fromkeys(known, KEPT)), name: value}
     return cast(ServerFields, wanted)
 
@@ -295,8 +294,10 @@ def with_typed(stored: Server, change: ServerFields, typed: Mapping[str, str]) -
 def _merged_variables(
     stored: Server, sent: list[dict[str, Any]], unwanted: set[str]
 ) -> list[dict[str, Any]]:
-    """Declared variables with those of a document on top; `unwanted` would stand for headers that
-    stay as they are."""
+    """Merge a document's variables into the declared ones.
+
+    `unwanted` are variables of headers that stay unchanged.
+    """
     declared = {
         v.name: {"name": v.name, "scope": v.scope, "description": v.description, "value": KEPT}
         for v in stored.variables

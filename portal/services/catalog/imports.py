@@ -1,7 +1,7 @@
-"""Import: documents of other programs become servers, after a look at what would happen.
+"""Import: documents of other programs become servers, after a preview.
 
-The document waits sealed on the server between the look and the import: no secret of it is ever in
-a page.
+Between preview and import the document is stored sealed on the server; its secrets are never in a
+page.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,10 @@ DRAFT_LIVES = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Choices:
-    """What to import, by number in the plan (None is every new one), and where each found secret
-    goes.
+    """What to import, by number in the plan (None for all new entries), and where each secret goes.
 
-    `keep` says by number whether stored secrets that an entry would send elsewhere go along (True)
-    or are forgotten; `keep_all` says it for the others. `typed` are new values for them, by the
-    names that the plan has.
+    `keep` says by number whether stored secrets that would move are sent along (True) or deleted;
+    `keep_all` is the default. `typed` are new values for them, by their names in the plan.
     """
 
     numbers: frozenset[int] | None = None
@@ -50,8 +48,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an import did: names that were added or changed, (name, why) of the others, with the
-    line of each fault."""
+    """The result of an import: changed names, and skipped and failed ones with the reason."""
 
     imported: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
@@ -59,7 +56,7 @@ class Outcome:
 
 
 def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
-    """Read a document and keep it, sealed, for the import that may follow within the hour."""
+    """Parse a document and store it, sealed, for an import within the next hour."""
     authz.require(principal, Action.SERVER_CREATE)
     plan = make_plan(session, principal, parse_document(text))
     owner = _person(principal)
@@ -78,21 +75,22 @@ def keep_draft(session: Session, principal: Principal, text: str) -> Plan:
 
 
 def get_draft(session: Session, principal: Principal) -> Plan:
-    """What the import of the kept document would do now. Raises `NotFound` where there is none any
-    more."""
+    """Return what an import of the stored document would do now.
+
+    Raises `NotFound` if it expired.
+    """
     authz.require(principal, Action.SERVER_CREATE)
     return make_plan(session, principal, parse_document(_draft_text(session, principal)))
 
 
 def drop_draft(session: Session, principal: Principal) -> None:
-    """Forget the kept document."""
+    """Delete the stored document."""
     authz.require(principal, Action.SERVER_CREATE)
     session.execute(delete(ImportDraft).where(ImportDraft.user_id == _person(principal)))
 
 
 def import_draft(session: Session, principal: Principal, choices: Choices) -> Outcome:
-    """Import from the kept document: everything that is chosen, or nothing where one entry cannot
-    be taken."""
+    """Import the chosen entries of the stored document: all of them, or none if one fails."""
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(_draft_text(session, principal))
     outcome = _run(session, principal, document, choices)
@@ -107,7 +105,7 @@ def import_draft(session: Session, principal: Principal, choices: Choices) -> Ou
 def import_document(
     session: Session, principal: Principal, document: Document, choices: Choices | None = None
 ) -> Outcome:
-    """Import a document in one step: what can be taken is, the others are told."""
+    """Import a document in one step: valid entries are imported, the others reported."""
     authz.require(principal, Action.SERVER_CREATE)
     return _run(session, principal, document, choices or Choices())
 
@@ -120,10 +118,10 @@ def import_text(
     update: bool = False,
     keep: bool | None = None,
 ) -> Outcome:
-    """The same for the text of a document; with `update` servers that differ are changed, too.
+    """Import the text of a document; with `update`, also change servers that differ.
 
-    An entry that would send stored secrets elsewhere is an error, unless `keep` says that they go
-    along or are forgotten.
+    An entry that would send stored secrets to another host is an error, unless `keep` says whether
+    to send or delete them.
     """
     authz.require(principal, Action.SERVER_CREATE)
     document = parse_document(text)
@@ -146,7 +144,7 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
         if row.state is State.WRONG:
             errors.append((row.name or row.key[:64], row.line, row.note))
         elif row.state is State.SKIPPED or not chosen:
-            skipped.append((row.name, row.note or "Not chosen."))
+            skipped.append((row.name, row.note or "Not selected."))
         else:
             try:
                 with session.begin_nested():
@@ -189,9 +187,8 @@ def _import_one(
         session, principal, row.server_id, with_typed(stored, change, typed)
     ).server_id
     unsaid = tuple(move for move in row.moves if move.secret not in typed)
-    if (
-        keep is None and unsaid
-    ):  # a stored value that the document names again, and that was to become a variable
+    # A stored value that the document repeats, and that was chosen to become a variable.
+    if keep is None and unsaid:
         raise refusal(unsaid, change, 0)
     return imported
 
@@ -207,7 +204,7 @@ def _chosen_names(document: Document, choices: Choices) -> set[str]:
 
 def _person(principal: Principal) -> str:
     if principal.user_id is None:
-        raise Forbidden("Only a person can look at an import before it is made.")
+        raise Forbidden("Only users can preview an import; this key has no owner.")
     return principal.user_id
 
 
@@ -218,5 +215,5 @@ def _draft_text(session: Session, principal: Principal) -> str:
     if row is not None and row.created_at > now() - DRAFT_LIVES:
         text = runtime_of(session).vault.open(row.sealed, bindings.of_import(owner))
     if text is None:
-        raise NotFound("The document is not kept any more. Paste it again.")
+        raise NotFound("The document has expired. Paste it again.")
     return text

@@ -1,8 +1,7 @@
-"""Services with an OpenAPI document to pick from: our own list of well-known ones, and a look into
-any other.
+"""The built-in list of well-known OpenAPI services, and the preview of OpenAPI documents.
 
-The list is part of the package and is read once. Where it is missing or broken it is empty, and the
-log says so once. A look into a document stores nothing, and is taken with nobody's secrets.
+The list is a file of the package, read once. If it is missing or broken, the list is empty and the
+error is logged once. A preview stores nothing and uses no secrets.
 """
 
 import json
@@ -35,7 +34,7 @@ _PREVIEW_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class KeyTool:
-    """One of the things that an API is used for most."""
+    """A main operation of an API."""
 
     name: str
     description: str
@@ -43,7 +42,7 @@ class KeyTool:
 
 @dataclass(frozen=True)
 class OAuthDetails:
-    """How an API signs people in, and where its own pages explain how to register with it."""
+    """How an API signs users in, and where it explains how to register."""
 
     authorization_url: str
     token_url: str
@@ -54,7 +53,7 @@ class OAuthDetails:
 
 @dataclass(frozen=True)
 class ApiEntry:
-    """A well-known API. Without a `base_url` the address is another one for each customer."""
+    """A well-known API; `base_url` is None if it differs per customer."""
 
     name: str
     title: str
@@ -70,8 +69,7 @@ class ApiEntry:
 
 @dataclass(frozen=True)
 class ToolRow:
-    """A tool that a document yields, as the preview lists it. `tokens`: about what its definition
-    costs a model."""
+    """A tool in the preview; `tokens` is the approximate size of its definition for a model."""
 
     name: str
     method: str
@@ -83,8 +81,10 @@ class ToolRow:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a document yields. `spec_url` is empty for a file, `base_url` where the document names
-    no usable server."""
+    """The preview of a document.
+
+    `spec_url` is empty for a file, `base_url` if the document has no usable server.
+    """
 
     title: str
     version: str
@@ -96,25 +96,24 @@ class Preview:
 
     @property
     def tokens(self) -> int:
-        """About what all its tools cost a model each time they are listed."""
+        """The approximate number of model tokens for all tool definitions."""
         return sum(tool.tokens for tool in self.tools)
 
 
 def list_apis(session: Session, principal: Principal, *, query: str = "") -> tuple[ApiEntry, ...]:
-    """The entries with `query` in their name, title, description or key tools."""
+    """Return the entries with `query` in their name, title, description or key tools."""
     authz.require(principal, Action.CATALOG_READ)
     words = query.strip().casefold()
     return tuple(entry for entry in _read_apis(FILE) if words in _searched(entry))
 
 
 def get_api(session: Session, principal: Principal, name: str) -> ApiEntry | None:
-    """One entry by its name, or None."""
+    """Return the entry with this name, or None."""
     return next((entry for entry in list_apis(session, principal) if entry.name == name), None)
 
 
 def preview_url(session: Session, principal: Principal, spec_url: str) -> Preview:
-    """Fetch a document and say what it yields. Raises `InvalidInput` or `InvalidRequest` on the
-    field `spec_url`."""
+    """Fetch and preview a document. Raises `InvalidInput` or `InvalidRequest` on `spec_url`."""
     authz.require(principal, Action.SERVER_CREATE)
     if not spec_url:
         raise InvalidInput("Enter the address of a document, or choose a file.", field="spec_url")
@@ -129,8 +128,7 @@ def preview_url(session: Session, principal: Principal, spec_url: str) -> Previe
 
 
 def preview_file(session: Session, principal: Principal, content: bytes) -> Preview:
-    """Say what an uploaded document yields; it is not kept. Raises `InvalidInput` on the field
-    `file`."""
+    """Preview an uploaded document without storing it. Raises `InvalidInput` on `file`."""
     authz.require(principal, Action.SERVER_CREATE)
     release(session)
     try:
@@ -141,7 +139,7 @@ def preview_file(session: Session, principal: Principal, content: bytes) -> Prev
 
 @lru_cache(maxsize=8)
 def _read_apis(file: Path) -> tuple[ApiEntry, ...]:
-    """The entries of a file; none where it is not there or not right, which is logged."""
+    """Return the entries of a file; none if it is missing or invalid, which is logged."""
     try:
         return tuple(
             _entry(found) for found in json.loads(file.read_text(encoding="utf-8"))["apis"]

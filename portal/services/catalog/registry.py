@@ -1,8 +1,7 @@
-"""The public registry: what strangers may know of the servers that an Admin listed publicly, and
-nothing else.
+"""The public registry: what strangers may know of publicly listed servers, and nothing else.
 
-Two shapes: LiteLLM's `registry.json`, and the official registry API `v0.1` with `server.json` of
-2025-12-11.
+It has two formats: LiteLLM's `registry.json`, and the official registry API `v0.1` with
+`server.json` of 2025-12-11.
 """
 
 import ipaddress
@@ -47,7 +46,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A listed server: its `server.json`, and since when (UTC) it is as it is."""
+    """A listed server: its `server.json`, and its creation and change times (UTC)."""
 
     server: dict[str, Any]
     published_at: datetime
@@ -56,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class EntryPage:
-    """One page of the registry; `next_cursor` is None on the last."""
+    """One page of the registry; `next_cursor` is None on the last page."""
 
     entries: tuple[Entry, ...]
     next_cursor: tuple[str, str] | None
@@ -73,14 +72,14 @@ class HubCard:
 
 @dataclass(frozen=True)
 class HubPage:
-    """One page of the hub; `next_cursor` is None on the last."""
+    """One page of the hub; `next_cursor` is None on the last page."""
 
     cards: tuple[HubCard, ...]
     next_cursor: tuple[str, str] | None
 
 
 def describe_gateway(session: Session) -> list[dict[str, Any]]:
-    """The entries of `registry.json`: the portal's own, then the listed servers by name."""
+    """Return the entries of `registry.json`: the portal's own, then the listed servers by name."""
     _require_enabled(session)
     base = runtime_of(session).gateway_url
     own = _plain_entry(
@@ -104,10 +103,10 @@ def list_entries(
     updated_since: datetime | None = None,
     version: str = "",
 ) -> EntryPage:
-    """A page of at most `limit` (1 to 100) listed servers, by name.
+    """Return a page of up to `limit` (1 to 100) listed servers, by name.
 
-    `search` is a part of name or description, `version` is `latest` or an exact one. Raises
-    `NotFound` while the registry is off.
+    `search` is part of a name or description, `version` is `latest` or an exact one. Raises
+    `NotFound` while the registry is disabled.
     """
     _require_enabled(session)
     query = select(*_COLUMNS).where(authz.public_servers())
@@ -122,8 +121,10 @@ def list_entries(
 
 
 def get_entry(session: Session, name: str, version: str = "latest") -> Entry:
-    """One listed server by its full name. A server has one version, the present one. Raises
-    `NotFound`."""
+    """Return one listed server by its full name. Raises `NotFound`.
+
+    A server has only one version, the current one.
+    """
     _require_enabled(session)
     space, _, short = name.rpartition("/")
     query = select(*_COLUMNS).where(authz.public_servers(), _ENTRY_NAME.in_([short]))
@@ -134,12 +135,12 @@ def get_entry(session: Session, name: str, version: str = "latest") -> Entry:
     )
     found = _entries(session, [row]) if row is not None else ()
     if not found or version not in ("latest", found[0].server["version"]):
-        raise NotFound("The registry lists no such server or version.")
+        raise NotFound("Server or version not found in the registry.")
     return found[0]
 
 
 def get_hub(session: Session, *, search: str = "", after: tuple[str, str] | None = None) -> HubPage:
-    """A page of the hub. Raises `NotFound` while the registry is off."""
+    """Return a page of the hub. Raises `NotFound` while the registry is disabled."""
     _require_enabled(session)
     query = select(*_COLUMNS).where(authz.public_servers())
     if search.strip():
@@ -154,7 +155,7 @@ def get_hub(session: Session, *, search: str = "", after: tuple[str, str] | None
 
 
 def set_listed(session: Session, principal: Principal, server_id: str, listed: bool) -> str:
-    """List one server publicly, or take it off the list; answers its name."""
+    """Add a server to the public list, or remove it, and return its name."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT, lock=True).row
     name = row.server_name or row.alias or row.server_id
@@ -171,7 +172,7 @@ def set_listed(session: Session, principal: Principal, server_id: str, listed: b
 
 
 def server_json(session: Session, row: Any) -> dict[str, Any]:
-    """A server's `server.json` (2025-12-11), of which the one remote is the gateway."""
+    """Return a server's `server.json` (2025-12-11); its only remote is the gateway."""
     return {
         "$schema": SCHEMA,
         "name": f"{namespace(session)}/{row.entry}",
@@ -185,7 +186,7 @@ def server_json(session: Session, row: Any) -> dict[str, Any]:
 
 
 def list_all(session: Session, principal: Principal) -> list[dict[str, Any]]:
-    """The `server.json` of every active server, listed or not, for an Admin's export."""
+    """Return the `server.json` of every active server, listed or not, for an Admin's export."""
     authz.require(principal, Action.SERVER_CREATE)
     query = (
         select(*_COLUMNS)
@@ -198,9 +199,9 @@ def list_all(session: Session, principal: Principal) -> list[dict[str, Any]]:
 
 
 def namespace(session: Session) -> str:
-    """The reverse-DNS namespace of the portal: `com.example.portal` for portal.example.com.
+    """Return the portal's reverse-DNS namespace: `com.example.portal` for portal.example.com.
 
-    An address or a name without a dot is nobody's domain, so it goes under `local`.
+    An IP address or a name without a dot is not a domain, so it goes under `local`.
     """
     host = urlsplit(runtime_of(session).public_url).hostname or "portal"
     try:
@@ -217,7 +218,7 @@ def namespace(session: Session) -> str:
 
 def _require_enabled(session: Session) -> None:
     if not load_preferences(session).enable_mcp_registry:
-        raise NotFound("The MCP registry is not enabled here.")
+        raise NotFound("The MCP registry is not enabled on this portal.")
 
 
 def _page(
@@ -246,8 +247,7 @@ def _number_of(version: str) -> int:
 
 
 def _entries(session: Session, rows: Sequence[Any]) -> tuple[Entry, ...]:
-    # An id may hold what a name of the registry may not: such a server is left out, the others
-    # stay.
+    # An id may contain characters that registry names may not; such servers are left out.
     return tuple(
         Entry(server_json(session, row), row.created_at, row.updated_at)
         for row in rows

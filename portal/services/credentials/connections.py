@@ -1,9 +1,8 @@
-"""A person's OAuth connection to a server: begun in the browser, completed by its way back, seen,
-and ended.
+"""A user's OAuth connection to a server: start, completion, state and disconnection.
 
-MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 8707), the issuer in
-the response (RFC 9207) and revocation (RFC 7009). The portal is the client; nobody ever sees a
-token.
+Implements MCP authorization (2026-07-28) with PKCE (RFC 7636), resource indicators (RFC 8707), the
+issuer in the response (RFC 9207) and revocation (RFC 7009). The portal is the client, and tokens
+are never shown to anyone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,14 +37,14 @@ from portal.upstream.oauth_client import OAuthRefused
 
 FLOW = "connect"
 _NOT_BOUND = (
-    "The refresh token is not stored: it is not known now which sign-in provider it belongs to. The"
+    "The refresh token was not stored, because its sign-in provider could not be determined. The"
     " access token is used until it expires. Connect in the portal to have it renewed."
 )
 
 
 @dataclass(frozen=True)
 class Disconnected:
-    """A connection that is ended, and in a sentence what the authorization server said to it."""
+    """An ended connection, and the authorization server's response as a sentence."""
 
     server_id: str
     said: str
@@ -54,11 +53,10 @@ class Disconnected:
 def begin(
     session: Session, principal: Principal, server_id: str, *, browser: str, back: str = ""
 ) -> Departure:
-    """Prepare the way to a server's authorization server; asks other machines. `back` is a path of
-    ours to return to.
+    """Prepare the redirect to a server's authorization server. Makes outgoing requests.
 
-    Raises what `authorization_of` and `client_of` raise, and `InvalidRequest` (`not_oauth`) for a
-    server to which people do not connect.
+    `back` is a path on the portal to return to. Raises what `authorization_of` and `client_of`
+    raise, and `InvalidRequest` (`not_oauth`) for a server without user sign-in.
     """
     row = _find(session, principal, server_id)
     _require_personal(row)
@@ -81,12 +79,11 @@ def begin(
 
 
 def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
-    """Finish a connection with what the authorization server sent along: code or error, and maybe
-    `iss`.
+    """Finish a connection with the authorization server's response.
 
-    What became of it is written into the flow, for its result page, and nothing is raised for what
-    others did. The flow was taken before, and that committed: its code is spent once, whatever
-    happens here.
+    `answer` has a code or an error, and maybe `iss`. Stores the result in the flow, for its result
+    page, and raises nothing for errors of others. The flow was consumed and committed before, so
+    its code is used only once, whatever happens here.
     """
     outcome = _completed(session, principal, flow, answer)
     finish_flow(session, flow.flow_id, outcome)
@@ -100,25 +97,24 @@ def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping
 
 
 def give_up(session: Session, _principal: Principal | None, flow: Flow, state: str) -> None:
-    """End a flow that came back to nobody, or to somebody else, without looking at what it
-    brought."""
+    """End a flow that nobody, or another user, returned to. Its response is not read."""
     finish_flow(session, flow.flow_id, {"state": state, "back": ""})
 
 
 def get_result(
     session: Session, principal: Principal, flow_id: str, browser: str | None
 ) -> dict[str, Any]:
-    """What became of a flow that began in this browser, and for which server. Raises `NotFound`."""
+    """Return the result of a flow started in this browser, and its server. Raises `NotFound`."""
     flow = peek_flow(session, flow_id, kinds=(FLOW,), browser=browser)
     if flow is None or flow.outcome is None:
-        raise NotFound("What became of it is not known any more. Look at your credentials.")
+        raise NotFound("The result is no longer available. Check your credentials page.")
     if flow.user_id != principal.user_id:
         return {"state": "other_person", "server_id": None}
     return {**flow.outcome, "server_id": flow.server_id}
 
 
 def get_state(session: Session, principal: Principal, server_id: str) -> ConnectionState:
-    """The caller's connection to a server."""
+    """Return the caller's connection to a server."""
     row = _find(session, principal, server_id)
     return connection_state_of(session, principal, row)
 
@@ -126,10 +122,10 @@ def get_state(session: Session, principal: Principal, server_id: str) -> Connect
 def list_own(
     session: Session, principal: Principal
 ) -> list[tuple[ConnectionState, str | None, str | None]]:
-    """The caller's connections with the name and alias of each server, None where it is gone or not
-    for them to see any more; one query.
+    """Return the caller's connections with each server's name and alias, in one query.
 
-    Raises `InvalidRequest` for a key that belongs to nobody.
+    Name and alias are None if the server was deleted or the caller may no longer see it. Raises
+    `InvalidRequest` for a key without an owner.
     """
     own_data.require_person(principal)
     query = (
@@ -155,12 +151,12 @@ def save_token(
     expires_in: int | None = None,
     scopes: Sequence[str] = (),
 ) -> ConnectionState:
-    """Store tokens that the caller got elsewhere, in place of any earlier ones.
+    """Store tokens that the caller got elsewhere, replacing earlier ones.
 
-    They live `expires_in` seconds from now, or for good where none are given. A refresh token
-    belongs to the authorization server that the server leads to now, which is discovered if need
-    be; it is sent to no other. Where that cannot be known it is not stored, and the answer says so.
-    Asks other machines, and ends the transaction then.
+    They expire `expires_in` seconds from now; None means never. A refresh token belongs to the
+    authorization server that the server uses now, which is discovered if necessary, and is sent to
+    no other. If that server cannot be determined, the refresh token is not stored, and the result
+    says so. Makes outgoing requests, which end the transaction.
     """
     row = _find(session, principal, server_id)
     assert principal.user_id is not None
@@ -185,14 +181,14 @@ def save_token(
 
 
 def require_own_place(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `save_token` raises before it looks at the token."""
+    """Raise what `save_token` raises before it reads the token."""
     _find(session, principal, server_id)
 
 
 def disconnect(session: Session, principal: Principal, server_id: str) -> Disconnected:
-    """Forget the caller's tokens, and ask the authorization server to do the same.
+    """Delete the caller's tokens, and ask the authorization server to revoke them.
 
-    They are gone here whatever it answers. Removing nothing is fine.
+    The tokens are deleted whatever it answers. Does nothing if there are none.
     """
     row = own_data.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
     assert principal.user_id is not None
@@ -208,14 +204,12 @@ def disconnect(session: Session, principal: Principal, server_id: str) -> Discon
     service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     audit.record(session, principal, "disconnected", "server", row.server_id, name=row.server_name)
     session.commit()
-    said = (
-        _revoked(session, row, held, issuer) if held else "There was nothing that could be revoked."
-    )
+    said = _revoked(session, row, held, issuer) if held else "There was no token to revoke."
     return Disconnected(found, said)
 
 
 def _issuer(session: Session, row: Server) -> str | None:
-    """Whose tokens the server takes; None where nobody can tell now."""
+    """Return the issuer whose tokens the server accepts; None if it cannot be determined."""
     if not needs_a_person(row):
         return None
     try:
@@ -233,18 +227,18 @@ def _revoked(
         client = known_client(session, row, server, held.client_id)
         if not server.revocation_endpoint:
             return (
-                "The provider offers no way to revoke it; end the portal’s access in your account"
-                " there."
+                "The provider does not support revocation. Remove the portal’s access in your"
+                " account there."
             )
         if issuer is None:
             return (
-                "Who issued it is not known here, so nobody was asked; end its access in your"
-                " account there."
+                "The issuer of the token is unknown, so it was not revoked. Remove the portal’s"
+                " access in your account there."
             )
         if client is None or issuer != identity_of(server):
             return (
-                "The server has another provider now; end the portal’s access in your account at"
-                " the old one."
+                "The server now uses another provider. Remove the portal’s access in your account"
+                " at the old one."
             )
         release(session)
         oauth = runtime_of(session).oauth
@@ -253,10 +247,10 @@ def _revoked(
         oauth.revoke(server, client, held.access_token, hint="access_token")
     except PortalError:
         return (
-            "The provider did not confirm that it revoked it; end the portal’s access in your"
+            "The provider did not confirm the revocation. Remove the portal’s access in your"
             " account there."
         )
-    return "The provider revoked it, too."
+    return "The provider revoked it as well."
 
 
 def _completed(
@@ -280,7 +274,7 @@ def _completed(
 
 
 def _tried(session: Session, principal: Principal, server_id: str) -> dict[str, Any]:
-    """Whether the server takes the new token: a handshake and its tools, as the person."""
+    """Test the new token: connect as the user and list tools."""
     try:
         result = connection_test.try_own(session, principal, server_id).result
     except PortalError as error:
@@ -294,8 +288,7 @@ def _tried(session: Session, principal: Principal, server_id: str) -> dict[str, 
 
 
 def _scopes(session: Session, principal: Principal, row: Server, found: Discovery) -> list[str]:
-    """What to ask for: the scopes of the definition, else those that discovery found; more where
-    more were wanted."""
+    """Return the scopes to request: configured or discovered ones, plus any that were missing."""
     more = wanted_scopes(session, row, principal.user_id)
     return list(dict.fromkeys(str(scope) for scope in (*usual_scopes(session, row, found), *more)))
 
@@ -307,5 +300,5 @@ def _find(session: Session, principal: Principal, server_id: str) -> Server:
 def _require_personal(row: Server) -> None:
     if not needs_a_person(row):
         raise InvalidRequest(
-            "People do not sign in to this server themselves.", code="not_oauth", field="server_id"
+            "Users do not sign in to this server themselves.", code="not_oauth", field="server_id"
         )

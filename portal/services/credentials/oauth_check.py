@@ -1,5 +1,4 @@
-"""The OAuth doctor: a server's sign-in and the portal's own documents, walked step by step as MCP
-clients walk them."""
+"""The OAuth check: a server's sign-in and the portal's own metadata, step by step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,12 +25,12 @@ from portal.services.servers.queries import prefix_of
 from portal.store.database import release
 from portal.store.models import Server
 
-_LET_THROUGH = "Let whatever stands before the portal pass /.well-known/ on to it."
+_LET_THROUGH = "Configure the proxy in front of the portal to forward /.well-known/ to it."
 
 
 @dataclass(frozen=True)
 class Section:
-    """One of the doctor's subjects."""
+    """One part of the OAuth check."""
 
     name: str
     about: str
@@ -40,7 +39,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found; `callback` is the redirect URI to register at the provider."""
+    """The result of the check; `callback` is the redirect URI to register at the provider."""
 
     server_id: str
     callback: str
@@ -52,7 +51,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Patient:
-    """What the check has to know of a server, read before the transaction ends."""
+    """What the check needs to know of a server, read before the transaction ends."""
 
     server_id: str
     prefix: str
@@ -63,7 +62,7 @@ class _Patient:
 
     @property
     def typed(self) -> AuthorizationServer | None:
-        """The authorization server that an Admin typed, where the URLs suffice."""
+        """The authorization server that an Admin entered, if its URLs are sufficient."""
         where = self.urls.get("authorization_url", "")
         token = self.urls.get("token_url", "")
         if not token or not (where or self.is_machine):
@@ -72,16 +71,15 @@ class _Patient:
 
 
 def callback_url(session: Session, principal: Principal, server_id: str) -> str:
-    """The redirect URI to register at a server's provider, for those who may run the check."""
+    """Return the redirect URI to register at a server's provider."""
     queries.find_server(session, principal, server_id, Action.SERVER_PROBE)
     return _callback(runtime_of(session))
 
 
 def check_oauth(session: Session, principal: Principal, server_id: str, seen: Sighting) -> Report:
-    """Walk from a server to its authorization server and through the portal's own documents,
-    without any credential.
+    """Check a server's authorization server and the portal's own metadata, without credentials.
 
-    `seen` is how the caller's request found the portal. What upstreams answer is judged, never
+    `seen` is how the caller's request reached the portal. Upstream errors are reported, never
     raised.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
@@ -94,18 +92,18 @@ def check_oauth(session: Session, principal: Principal, server_id: str, seen: Si
     sections = (
         Section(
             "The server",
-            "As the portal's Connect meets it, without a token.",
+            "Requests without a token, as when a user connects in the portal.",
             _of_server(walk, patient),
         ),
         Section(
             "Other clients",
-            "Signing in at the server itself, past the portal.",
+            "Signing in at the server directly, without the portal.",
             _of_clients(walk, patient),
         ),
-        Section("The portal's address", "Where providers send people back to.", ours),
+        Section("The portal's address", "Where providers send users back to.", ours),
         Section(
             "The portal's documents",
-            "As MCP clients read them, by the public URL.",
+            "As MCP clients read them, at the public URL.",
             _of_portal(runtime, patient),
         ),
     )
@@ -148,12 +146,12 @@ def _patient(session: Session, row: Server) -> _Patient:
 
 def _walk(runtime: Runtime, url: str) -> Walk:
     if not url:
-        said = "It has no URL of its own, so nobody can be asked for sign-in there."
+        said = "The server has no URL, so its sign-in cannot be checked."
         return Walk((Step("Ask the MCP server without a token", Verdict.WARN, said),))
     try:
         return runtime.oauth.walk(url)
     except UpstreamFailure as failure:
-        remedy = "Check that the server runs, and run the check again."
+        remedy = "Check that the server is running, and run the check again."
         return Walk(
             (
                 Step(
@@ -169,7 +167,7 @@ def _walk(runtime: Runtime, url: str) -> Walk:
 def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     steps = list(walk.steps)
     if not patient.is_oauth:
-        said = "Its sign-in is not set to OAuth here, so the portal offers nobody to connect."
+        said = "Its authentication is not set to OAuth, so users cannot connect in the portal."
         steps.insert(
             0,
             Step(
@@ -183,34 +181,29 @@ def _of_server(walk: Walk, patient: _Patient) -> tuple[Step, ...]:
     if typed is not None:
         steps = [_softened(step) for step in steps]
         steps.append(_typed_addresses(typed, walk.found.server if walk.found else None))
-    elif (
-        walk.found is not None
-        and (foreign := foreign_address(patient.urls, walk.found.server)) is not None
-    ):
-        steps.append(_mixed(foreign, walk.found.server))
+    elif walk.found is not None:
+        foreign = foreign_address(patient.urls, walk.found.server)
+        if foreign is not None:
+            steps.append(_mixed(foreign, walk.found.server))
     server = typed or (walk.found.server if walk.found else None)
     if server is None:
         return tuple(steps)
-    is_typed = "registration_url" in patient.urls
-    if (
-        not patient.registered.client_id
-        and (split := split_at(server, is_typed=is_typed)) is not None
-    ):
-        steps.append(_split(server, split))
+    if not patient.registered.client_id:
+        split = split_at(server, is_typed="registration_url" in patient.urls)
+        if split is not None:
+            steps.append(_split(server, split))
     if typed is not None and walk.found is not None:
         server = replace(walk.found.server, registration_endpoint=server.registration_endpoint)
     if patient.is_machine:
         return (*steps, _machine(patient.registered))
     judged = judge_abilities(server, patient.registered)
-    return (
-        (*steps, *judged, judge_resource(walk, patient.urls["url"]))
-        if patient.urls.get("url")
-        else (*steps, *judged)
-    )
+    if not patient.urls.get("url"):
+        return (*steps, *judged)
+    return (*steps, *judged, judge_resource(walk, patient.urls["url"]))
 
 
 def _softened(step: Step) -> Step:
-    """A fault of discovery, where the portal does not depend on it."""
+    """Downgrade a discovery error to a warning, if the portal does not depend on it."""
     return replace(step, verdict=Verdict.WARN) if step.verdict is Verdict.FAIL else step
 
 
@@ -225,18 +218,19 @@ def _typed_addresses(typed: AuthorizationServer, found: AuthorizationServer | No
                 title,
                 Verdict.FAIL,
                 f"The {name} URL is not https.",
-                remedy="Mend it under Edit, Sign-in.",
+                remedy="Correct it under Edit, Sign-in.",
             )
     if found is not None and typed.token_endpoint != found.token_endpoint:
         said = (
-            "They go before what was discovered, and the token URL differs from the discovered one."
+            "They override the discovered addresses, and the token URL differs from the"
+            " discovered one."
         )
         remedy = (
-            "If they are out of date, clear the two URLs under Edit, Sign-in, so that discovery"
-            " decides."
+            "If they are out of date, clear both URLs under Edit, Sign-in, to use the discovered"
+            " ones."
         )
         return Step(title, Verdict.WARN, said, remedy=remedy)
-    return Step(title, Verdict.OK, "They are complete, and go before what is discovered.")
+    return Step(title, Verdict.OK, "They are complete, and override the discovered addresses.")
 
 
 def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
@@ -245,13 +239,13 @@ def _mixed(foreign: tuple[str, str, str], found: AuthorizationServer) -> Step:
         f"The {called} is at {origin}, but the server's own sign-in provider is at {found.issuer}."
     )
     remedy = (
-        "Type the authorization URL, the token URL and the registration URL under Edit, Sign-in, or"
-        " none of them."
+        "Under Edit, Sign-in, enter the authorization URL, the token URL and the registration"
+        " URL, or none of them."
     )
     return Step(
         "Use the addresses of the server's form",
         Verdict.FAIL,
-        f"{said} Nothing is sent there.",
+        f"{said} The portal sends nothing there.",
         remedy=remedy,
     )
 
@@ -260,11 +254,11 @@ def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
     _, called, origin = split
     where = origin_of(found.registration_endpoint)
     said = (
-        f"Clients register at {where}, but the {called} is at {origin}. The portal does not do"
-        " that."
+        f"Clients register at {where}, but the {called} is at {origin}. The portal does not"
+        " support that."
     )
     remedy = (
-        "Register the portal at the provider by hand, and enter its client ID under Edit, Sign-in."
+        "Register the portal at the provider manually, and enter its client ID under Edit, Sign-in."
     )
     return Step(
         "Compare where clients register and where they sign in", Verdict.FAIL, said, remedy=remedy
@@ -274,8 +268,8 @@ def _split(found: AuthorizationServer, split: tuple[str, str, str]) -> Step:
 def _machine(registered: Registered) -> Step:
     title = "Find the portal's client credentials"
     if registered.client_id and registered.client_secret:
-        return Step(title, Verdict.OK, "A client id and secret are stored; nobody has to sign in.")
-    said = "The portal gets the token itself, but no client id and secret are stored."
+        return Step(title, Verdict.OK, "A client ID and secret are stored; no user has to sign in.")
+    said = "The portal requests the token itself, but no client ID and secret are stored."
     return Step(title, Verdict.FAIL, said, remedy="Store both under Edit, Sign-in.")
 
 
@@ -305,7 +299,7 @@ def _of_portal(runtime: Runtime, patient: _Patient) -> tuple[Step, ...]:
     return (
         _settled(
             resource,
-            "" if resource[1].get("resource") and issuers else "It names no authorization server.",
+            "" if resource[1].get("resource") and issuers else "It lists no authorization server.",
         ),
         _settled(server, _fault_of_server(server[1], issuers, runtime.public_url)),
         _settled(client, _fault_of_client(client[1], runtime)),
@@ -323,16 +317,16 @@ def _settled(read: tuple[Step, Mapping[str, Any]], fault: str) -> Step:
             step,
             verdict=Verdict.FAIL,
             said=fault,
-            remedy=f"Something else answers here. {_LET_THROUGH}",
+            remedy=f"The response does not come from the portal. {_LET_THROUGH}",
         )
     return replace(step, said="It is complete.")
 
 
 def _unreached(step: Step) -> Step:
-    # Clients outside may well get there where the portal's own machine does not.
+    # External clients may reach it even if the portal's own machine cannot.
     remedy = (
-        "Check name, certificate and proxy of PORTAL_PUBLIC_URL; from outside it may work all the"
-        " same."
+        "Check the host name, certificate and proxy of PORTAL_PUBLIC_URL. It may still work from"
+        " outside."
     )
     return replace(step, verdict=Verdict.WARN, said=f"From here: {step.said}", remedy=remedy)
 
@@ -340,20 +334,17 @@ def _unreached(step: Step) -> Step:
 def _fault_of_server(document: Mapping[str, Any], issuers: list[str], public_url: str) -> str:
     issuer = document.get("issuer")
     if not isinstance(issuer, str) or (issuers and issuer not in issuers):
-        return "They name another issuer than the resource's metadata."
+        return "Its issuer differs from the one in the resource metadata."
     ends = [value for name, value in document.items() if name.endswith("_endpoint")]
     if not all(isinstance(value, str) and value.startswith(public_url) for value in ends):
-        return "They name endpoints that are not below PORTAL_PUBLIC_URL."
-    # That http is bad is said of the address itself; here it would be said of each endpoint once
-    # more.
+        return "It lists endpoints that are not below PORTAL_PUBLIC_URL."
+    # The check of the address already reports http; do not repeat it for each endpoint.
     return fault_of_metadata(document, issuer)[0] if public_url.startswith("https:") else ""
 
 
 def _fault_of_client(document: Mapping[str, Any], runtime: Runtime) -> str:
     if document.get("client_id") != f"{runtime.public_url}/.well-known/oauth-client":
-        return "Its client_id is not the address that it was read from."
-    return (
-        ""
-        if _callback(runtime) in words_of(document.get("redirect_uris"))
-        else "It does not list the portal's callback."
-    )
+        return "Its client_id differs from its address."
+    if _callback(runtime) not in words_of(document.get("redirect_uris")):
+        return "It does not list the portal's callback."
+    return ""

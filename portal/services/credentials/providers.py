@@ -1,5 +1,4 @@
-"""The authorization server that was discovered for a server: seen and forgotten by those who run
-the portal."""
+"""The authorization server discovered for a server: viewing and resetting it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +18,7 @@ from portal.store.oauth_tables import ServerAuthorization
 
 @dataclass(frozen=True)
 class SignInProvider:
-    """Where a server sends people to sign in, since when (UTC) that is known, and how many are
-    connected."""
+    """A server's sign-in provider, its discovery time (UTC), and the number of connected users."""
 
     issuer: str
     discovered_at: datetime
@@ -28,7 +26,7 @@ class SignInProvider:
 
 
 def get_provider(session: Session, principal: Principal, server_id: str) -> SignInProvider | None:
-    """What was discovered for a server; None where nothing was, or where its URLs are typed."""
+    """Return the discovered provider; None if there is none, or if its URLs were entered."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     known = session.get(ServerAuthorization, row.server_id)
     if known is None:
@@ -39,11 +37,10 @@ def get_provider(session: Session, principal: Principal, server_id: str) -> Sign
 
 
 def forget_provider(session: Session, principal: Principal, server_id: str) -> int:
-    """Forget what was discovered and registered, with everybody's connections, which are worth
-    nothing elsewhere.
+    """Delete the discovered provider, its registrations, and all users' connections.
 
-    This is how an Admin takes a new issuer, also of a server from the config. Answers how many
-    people were disconnected.
+    An Admin does this to accept a new issuer, even for a server of the config file. Returns how
+    many users were disconnected.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
     minted_tokens.forget(session, row)
@@ -58,10 +55,9 @@ def forget_provider(session: Session, principal: Principal, server_id: str) -> i
 
 
 def sweep(session: Session, principal: Principal) -> None:
-    """Delete shared tokens that have run out, and revoke upstream what ended here with a server or
-    a person.
+    """Delete expired shared tokens, and revoke tokens of deleted servers and users upstream.
 
-    Commits: it asks other machines, for some seconds at most.
+    Commits, because it makes outgoing requests for a few seconds.
     """
     service_tokens.sweep(session)
     for (server_id, confirmed), number in revocation.ask_due(session).items():

@@ -1,5 +1,4 @@
-"""What a person fills in for a server: values of variables and their own key. Written, counted,
-never read back."""
+"""A user's own values and keys for servers: written and counted, never shown."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -30,8 +29,7 @@ MAX_VALUE = 8_192
 
 @dataclass(frozen=True)
 class Holding:
-    """What the caller stored for a server: how many values, a key, a connection. Never what they
-    are."""
+    """What the caller stored for a server: a count of values, a key, a connection."""
 
     server_id: str
     server_name: str
@@ -41,15 +39,19 @@ class Holding:
 
 
 def get_requirement(session: Session, principal: Principal, server_id: str) -> Requirement:
-    """What a server needs of the caller. Raises `InvalidRequest` for a key that belongs to
-    nobody."""
+    """Return what a server needs from the caller.
+
+    Raises `InvalidRequest` for a key without an owner.
+    """
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
     return requirement_of(session, principal, row)
 
 
 def list_requirements(session: Session, principal: Principal) -> list[dict[str, Any]]:
-    """What every server on the caller's grid needs of them, as the API answers it, in one statement
-    and with no object in between, however many servers; [] for nobody."""
+    """Return what all servers on the caller's grid need, as API objects, in one query.
+
+    Returns an empty list for a key without an owner.
+    """
     if principal.user_id is None:
         return []
     rows = read(
@@ -78,8 +80,7 @@ def list_requirements(session: Session, principal: Principal) -> list[dict[str, 
 def requirements_of(
     session: Session, principal: Principal, server_ids: Collection[str]
 ) -> dict[str, Requirement]:
-    """What these servers need of the caller, as far as they may see them; those that need nothing
-    are left out."""
+    """Return what these servers need from the caller, leaving out those that need nothing."""
     required = queries.required_of(session, principal, server_ids)
     names = select(Server.server_id, Server.server_name, Server.alias).where(
         authz.visible_servers(principal)
@@ -96,18 +97,18 @@ def requirements_of(
 
 
 def require_values_place(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `save_variables` raises before it looks at the values: the caller may store some
-    for this server."""
+    """Raise what `save_variables` raises before it reads the values."""
     own_data.find_place(session, principal, server_id, Action.VALUES_OWN)
 
 
 def save_variables(
     session: Session, principal: Principal, server_id: str, values: Mapping[str, str | None]
 ) -> Requirement:
-    """Merge values: undeclared names are dropped, empty ones keep what is stored, names no longer
-    declared pruned.
+    """Merge the caller's values for a server.
 
-    Raises `InvalidRequest` for a value that cannot go into a header.
+    Undeclared names are ignored, empty values keep the stored ones, and stored names that are no
+    longer declared are deleted. Raises `InvalidRequest` for a value that cannot be sent in a
+    header.
     """
     row = own_data.find_place(session, principal, server_id, Action.VALUES_OWN)
     user_id = _lock_person(session, principal)
@@ -144,9 +145,9 @@ def save_variables(
 
 
 def forget_variables(session: Session, principal: Principal, server_id: str) -> Requirement:
-    """Remove all values the caller stored for a server; removing nothing is fine.
+    """Delete all the caller's values for a server; does nothing if there are none.
 
-    Where they may not see the server any more, the answer tells nothing of it.
+    The result contains nothing about a server that the caller may no longer see.
     """
     row = own_data.find_held(session, principal, server_id, Action.VALUES_OWN)
     removed = session.execute(
@@ -165,13 +166,13 @@ def forget_variables(session: Session, principal: Principal, server_id: str) -> 
 
 
 def get_key_state(session: Session, principal: Principal, server_id: str) -> KeyState:
-    """Whether the caller has stored their key for a BYOK server."""
+    """Return whether the caller has stored a key for a BYOK server."""
     row = own_data.find_place(session, principal, server_id, Action.SERVER_READ)
     return key_state_of(session, principal, row)
 
 
 def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyState]:
-    """The BYOK servers the caller has stored a key for, by server id."""
+    """Return the state of the caller's keys for BYOK servers, by server id."""
     held = session.scalars(
         select(UserCredential).where(
             UserCredential.user_id == principal.user_id, UserCredential.kind == "byok"
@@ -181,9 +182,11 @@ def list_own_keys_held(session: Session, principal: Principal) -> dict[str, KeyS
 
 
 def list_holdings(session: Session, principal: Principal) -> list[Holding]:
-    """Everything the caller stored, by the servers' names, also for servers that they may not use
-    any more. Those are called by their ids: what they are called since is not the caller's to
-    know."""
+    """Return everything the caller stored, by server name.
+
+    Servers that the caller may no longer use are listed by id, because their current name is not
+    shown.
+    """
     values = Counter(
         session.scalars(
             select(UserVariable.server_id).where(UserVariable.user_id == principal.user_id)
@@ -205,19 +208,17 @@ def list_holdings(session: Session, principal: Principal) -> list[Holding]:
 
 
 def require_own_key_place(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `save_key` raises before it looks at the key: the caller may store one for this
-    server."""
+    """Raise what `save_key` raises before it reads the key."""
     _require_byok(own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN))
 
 
 def save_key(
     session: Session, principal: Principal, server_id: str, key: str, *, save: bool = True
 ) -> KeyState:
-    """Store the caller's own key for a BYOK server in place of any earlier one; with `save=False`
-    nothing is stored.
+    """Store the caller's key for a BYOK server, replacing an earlier one.
 
-    Raises `InvalidRequest` with `not_byok` for other servers, and for a key that cannot go into a
-    header.
+    `save=False` only checks the key. Raises `InvalidRequest` (`not_byok`) for other servers, and
+    for a key that cannot be sent in a header.
     """
     row = own_data.find_place(session, principal, server_id, Action.CREDENTIAL_OWN)
     _require_byok(row)
@@ -240,7 +241,7 @@ def save_key(
 def remove_key(
     session: Session, principal: Principal, server_id: str, *, user_id: str | None = None
 ) -> KeyState:
-    """Remove one's own key, or, as Admin, that of `user_id`; removing nothing is fine."""
+    """Delete the caller's key, or as Admin that of `user_id`; does nothing if there is none."""
     if user_id is None or user_id == principal.user_id:
         row = own_data.find_held(session, principal, server_id, Action.CREDENTIAL_OWN)
     else:
@@ -267,23 +268,25 @@ def remove_key(
 
 
 def check_value(value: str, name: str) -> None:
-    """A value that a person supplies fits into one header line."""
+    """Check that a user's value fits into one header line. Raises `InvalidRequest`."""
     if not value.strip():
         raise InvalidRequest("Enter a value.", field=name)
     if len(value) > MAX_VALUE:
-        raise InvalidRequest(f"A value has {MAX_VALUE} characters at most.", field=name)
+        raise InvalidRequest(f"Enter at most {MAX_VALUE} characters.", field=name)
     check_sendable(value, name)
 
 
 def _require_byok(row: Server) -> None:
     if not row.is_byok:
         raise InvalidRequest(
-            "People do not bring their own key to this server.", code="not_byok", field="server_id"
+            "Users do not provide their own key for this server.",
+            code="not_byok",
+            field="server_id",
         )
 
 
 def _lock_person(session: Session, principal: Principal) -> str:
-    """Two saves of one person wait for each other, so that neither loses what the other wrote."""
+    """Lock the user, so that concurrent saves of one user run one after the other."""
     session.execute(select(User.user_id).where(User.user_id == principal.user_id).with_for_update())
     assert principal.user_id is not None
     return principal.user_id

@@ -1,5 +1,4 @@
-"""All that the form for one server's personal values shows: what it needs of the caller, and what
-they gave."""
+"""The data for the form with a user's values for one server."""
 
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from portal.services.servers.views import ServerView, view_masked
 
 @dataclass(frozen=True)
 class Setup:
-    """A server and the caller's part of it. `connection` is None where nobody signs in."""
+    """A server and the caller's part of it; `connection` is None if users do not sign in."""
 
     card: ServerCard
     about: ServerView
@@ -32,10 +31,10 @@ class Setup:
 
 
 def get_setup(session: Session, principal: Principal, server_id: str) -> Setup:
-    """Answer what a person sees of their part of a server, which is found and authorized once.
+    """Return a server and the caller's part of it, finding and authorizing the server once.
 
-    Raises `NotFound` or, without admin view, `Forbidden`, and `InvalidRequest` for a key that
-    belongs to nobody.
+    Raises `NotFound` or, without admin view, `Forbidden`, and `InvalidRequest` for a key without an
+    owner.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
     own_data.require_person(principal)

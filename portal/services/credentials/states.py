@@ -1,4 +1,4 @@
-"""What one server needs of a person, and what they gave for it. Never what the values are."""
+"""What a server needs from a user, and what they stored for it, without the values."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from portal.store.models import Server, UserCredential, now
 
 @dataclass(frozen=True)
 class Requirement:
-    """What one server needs of the caller."""
+    """What one server needs from the caller."""
 
     server_id: str
     server_name: str | None
@@ -32,13 +32,13 @@ class Requirement:
 
     @property
     def missing_count(self) -> int:
-        """How many are not set."""
+        """The number of names that are not set."""
         return sum(not variable.is_set for variable in self.required)
 
 
 @dataclass(frozen=True)
 class KeyState:
-    """Whether the caller's own key for a BYOK server is stored, and since when (UTC)."""
+    """Whether the caller's key for a BYOK server is stored, and since when (UTC)."""
 
     server_id: str
     has_credential: bool
@@ -47,9 +47,11 @@ class KeyState:
 
 @dataclass(frozen=True)
 class ConnectionState:
-    """The caller's connection to a server; times are UTC. `needs` says what they have to do: ""
-    nothing, `connect`, `expired`, or `more_rights`, with which most tools work. `note` says what
-    was not stored of what was sent."""
+    """The caller's connection to a server. Times are UTC.
+
+    `needs` is what the caller has to do: "" (nothing), `connect`, `expired`, or `more_rights`, with
+    which most tools still work. `note` tells which part of the request was not stored.
+    """
 
     server_id: str
     has_credential: bool
@@ -64,21 +66,21 @@ class ConnectionState:
 
 
 def requirement_of(session: Session, principal: Principal, row: Server) -> Requirement:
-    """What `row`, which the caller was allowed to load, needs of them."""
+    """Return what `row` needs from the caller, who was allowed to load it."""
     required = queries.required_of(session, principal, [row.server_id]).get(row.server_id, ())
     link = setup_url(runtime_of(session).public_url, row.server_id) if required else None
     return Requirement(row.server_id, row.server_name, row.alias, required, link)
 
 
 def key_state_of(session: Session, principal: Principal, row: Server) -> KeyState:
-    """Whether the caller's own key for `row` is stored and can be read."""
+    """Return whether the caller's key for `row` is stored and readable."""
     held = session.get(UserCredential, (principal.user_id, row.server_id, "byok"))
     readable = held is not None and runtime_of(session).vault.knows_key_of(held.sealed)
     return KeyState(row.server_id, readable, held.connected_at if held and readable else None)
 
 
 def connection_state_of(session: Session, principal: Principal, row: Server) -> ConnectionState:
-    """The caller's connection to `row`."""
+    """Return the caller's connection to `row`."""
     held = session.get(UserCredential, (principal.user_id, row.server_id, KIND))
     return view_connection(session, row.server_id, held)
 
@@ -86,11 +88,13 @@ def connection_state_of(session: Session, principal: Principal, row: Server) -> 
 def view_connection(
     session: Session, server_id: str, credential: UserCredential | None
 ) -> ConnectionState:
-    """A stored connection as its owner sees it; one that no key opens any more counts as none."""
+    """Return a stored connection as its owner sees it; an unreadable one counts as none."""
     if credential is None or not runtime_of(session).vault.knows_key_of(credential.sealed):
         return ConnectionState(server_id, has_credential=False)
     expired = credential.expires_at is not None and credential.expires_at < now()
-    usable = token_store.is_usable(credential, now())
+    needs = MORE_RIGHTS if credential.reconnect_because == MORE_RIGHTS else ""
+    if not token_store.is_usable(credential, now()):
+        needs = "expired"
     return ConnectionState(
         server_id,
         True,
@@ -100,9 +104,5 @@ def view_connection(
         tuple(credential.scopes),
         credential.account,
         credential.renewable,
-        needs="expired"
-        if not usable
-        else MORE_RIGHTS
-        if credential.reconnect_because == MORE_RIGHTS
-        else "",
+        needs=needs,
     )

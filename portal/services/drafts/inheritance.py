@@ -1,8 +1,8 @@
-"""A definition under test made whole with what is stored of the server that it is about.
+"""Completing a definition under test with what is stored of its server.
 
-A stored secret is never combined with an address that was just typed: where the definition would
-lead a stored secret elsewhere, the secret has to be sent again. `destinations.py` decides, as for a
-change that is saved.
+A stored secret is never sent to an address that was just entered: if the definition would move a
+stored secret to another host, it must be entered again. `destinations.py` decides, as for saved
+changes.
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ _NOT_NAMED = (*URL_FIELDS, "static_headers", "env", "env_vars", "args")
 def whole(
     session: Session, stored: Server | None, fields: ServerFields, *, as_change: bool
 ) -> dict[str, Any]:
-    """`fields` with what is kept of `stored`, ready to be written as JSON: no `KEPT` is left in it.
+    """Return `fields` with what is kept of `stored`, ready for JSON: no `KEPT` is left.
 
-    `as_change`: they are those of a PUT, so that what is not named stays. Without it they are those of a POST, which
-    inherits the stored credentials where it brings no secret. Raises `Conflict` (`credentials_would_move`) where a
-    stored secret would go elsewhere.
+    `as_change`: the fields of a PUT, so that omitted ones are kept. Otherwise those of a POST,
+    which inherits the stored credentials if it contains no secret. Raises `Conflict`
+    (`credentials_would_move`) if a stored secret would be sent to another host.
     """
     if stored is None:
         return {name: _without_kept(value) for name, value in fields.items() if value is not KEPT}
@@ -48,7 +48,7 @@ def whole(
 
 
 def _parts(session: Session, row: Server) -> dict[str, Any]:
-    """The parts of a definition that is tried out, as JSON; what it has none of is left out."""
+    """Return the parts of a definition under test as JSON."""
     found = opened(session, row, credentials=True)
     variables = [
         {
@@ -77,15 +77,14 @@ def _without_kept(value: Any) -> Any:
 def checked(
     session: Session, server_id: str, fields: ServerFields, contents: dict[str, Any]
 ) -> dict[str, Any]:
-    """A whole definition, held to the rules of one that is saved, with its names as they would be
-    stored.
+    """Return a complete definition with normalized names, checked like one that is saved.
 
-    A command is refused: it is never started for something that nobody saved.
+    Commands are refused: the portal runs none for a definition that is not saved.
     """
     check_values(fields)
     if fields.get("transport") is Transport.STDIO:
         raise InvalidRequest(
-            "A command is not started before it is saved.",
+            "The portal runs a command only after it is saved.",
             code="stdio_not_allowed",
             field="transport",
         )

@@ -1,9 +1,7 @@
-"""Signing in to a server that is not saved yet: what is typed in its form is held for 300 s, tried,
-and then stored.
+"""Signing in to an unsaved server: its form's input is held for 300 s, tested, and then stored.
 
-The secrets that were typed stay on the server, sealed, and so does the token that is got (UI-29 to
-32, UI-43). The form gets back what an Admin typed openly, what became of the sign-in, and the
-tools.
+Entered secrets and the resulting token stay sealed on the server. The form gets back only the plain
+input, the result of the sign-in, and the tools.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,8 +58,7 @@ _MOST_TEXT = 300
 
 @dataclass(frozen=True)
 class Draft:
-    """What an Admin typed: the fields of the form as they were sent, and what became of the sign-in
-    since."""
+    """An Admin's input: the submitted form fields, and the result of the sign-in since."""
 
     draft_id: str
     typed: Sequence[tuple[str, str]] = field(repr=False)
@@ -77,10 +74,10 @@ def hold(
     draft_id: str | None = None,
     server_id: str | None = None,
 ) -> str:
-    """Hold what is typed for 300 s, in place of an earlier draft of the caller's; answers its id.
+    """Hold the input for 300 s, replacing an earlier draft of the caller, and return its id.
 
-    `server_id` is the stored server that is edited, for what is kept of it. Raises what saving
-    raises, and `InvalidRequest` (`not_oauth`) where people do not sign in to such a server.
+    `server_id` is the stored server being edited, for values that are kept. Raises what saving
+    raises, and `InvalidRequest` (`not_oauth`) if users do not sign in to such a server.
     """
     authz.require(principal, Action.SERVER_CREATE)
     stored = (
@@ -94,7 +91,7 @@ def hold(
     row = unsaved.server_of(session, draft_id, draft_id, contents, author=None)
     if not needs_a_person(row) or is_exchange(row):
         raise InvalidRequest(
-            "People do not sign in to such a server themselves.",
+            "Users do not sign in to this type of server themselves.",
             code="not_oauth",
             field="auth_type",
         )
@@ -126,10 +123,9 @@ def hold_typed(
     *,
     draft_id: str | None = None,
 ) -> str:
-    """Hold what is typed for 300 s without trying it, in place of an earlier draft of the caller's;
-    answers its id.
+    """Hold the input for 300 s without testing it, replacing an earlier draft; return its id.
 
-    What became of a sign-in stays with it.
+    The result of an earlier sign-in is kept.
     """
     authz.require(principal, Action.SERVER_CREATE)
     earlier = _contents(session, principal, draft_id) if draft_id else None
@@ -141,7 +137,7 @@ def hold_typed(
 
 
 def get_draft(session: Session, principal: Principal, draft_id: str) -> Draft | None:
-    """The caller's draft, as long as it is held."""
+    """Return the caller's draft, if it is still held."""
     contents = _contents(session, principal, draft_id)
     if contents is None:
         return None
@@ -153,10 +149,9 @@ def get_draft(session: Session, principal: Principal, draft_id: str) -> Draft | 
 def begin(
     session: Session, principal: Principal, draft_id: str, *, browser: str, back: str
 ) -> Departure:
-    """Prepare the way to the authorization server of a draft; asks other machines. The draft has to
-    be committed.
+    """Prepare the redirect to a draft's authorization server. Makes outgoing requests.
 
-    Raises what `authorization_of` and `client_of` raise.
+    Commit the draft first. Raises what `authorization_of` and `client_of` raise.
     """
     row = _row(session, principal, draft_id)
     found = authorization_of(session, row)
@@ -176,10 +171,9 @@ def begin(
 
 
 def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str]) -> None:
-    """Take the token for what came back, list the tools with it, and remember both with the draft
-    for 300 s more.
+    """Exchange the response for a token, list the tools, and keep both with the draft for 300 s.
 
-    What went wrong is remembered as well, and nothing is raised for what others did.
+    Errors are stored as well; nothing is raised for errors of others.
     """
     authz.require(principal, Action.SERVER_CREATE)
     finish_flow(session, flow.flow_id, {"state": "over", "back": ""})
@@ -189,25 +183,23 @@ def complete(session: Session, principal: Principal, flow: Flow, answer: Mapping
         outcome, signed_in = _completed(session, row, flow.contents, answer)
         held_definitions.remember(session, row, renew=True, outcome=outcome, signed_in=signed_in)
     except Conflict:
-        session.rollback()  # it ran out meanwhile, or another one took its place: the form says so
+        session.rollback()  # the draft expired or was replaced; the form reports it
 
 
 def adopt(session: Session, principal: Principal, draft_id: str, server_id: str) -> bool:
-    """Make the token that was got for a draft the caller's own connection to the server that it
-    became, with what was discovered and registered. Answers whether there was one (UI-32).
+    """Make a draft's token the caller's connection to the server created from it.
 
-    Raises `Conflict` where it cannot be stored; the server stays saved all the same (UI-31).
+    Also keeps what was discovered and registered. Returns False if there is no token. Raises
+    `Conflict` if it cannot be stored; the server stays saved.
     """
     contents = _contents(session, principal, draft_id)
     got = (contents or {}).get("signed_in")
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
     if contents is None or not got or principal.user_id is None:
         return False
-    if (
-        minted_for(session, _row(session, principal, draft_id)).people
-        != minted_for(session, row).people
-    ):
-        raise Conflict("Where it leads to was changed after you signed in.")
+    tested = _row(session, principal, draft_id)
+    if minted_for(session, tested).people != minted_for(session, row).people:
+        raise Conflict("The server’s address or sign-in settings were changed after you signed in.")
     expires_at = datetime.fromisoformat(got["expires_at"]) if got["expires_at"] else None
     tokens = TokenSet(
         got["access_token"],
@@ -234,7 +226,7 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
             )
             service_tokens.forget_exchanged(session, row.server_id, principal.user_id)
     except SQLAlchemyError:
-        raise Conflict("The database did not take it.") from None
+        raise Conflict("The database could not store the connection.") from None
     audit.record(
         session,
         principal,
@@ -253,8 +245,10 @@ def adopt(session: Session, principal: Principal, draft_id: str, server_id: str)
 def _registration(
     session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The registration that an earlier draft or the stored server has, where its secret goes to the
-    same place."""
+    """Return the registration of an earlier draft or the stored server.
+
+    Returns None if the token endpoint has changed.
+    """
     token = route_of(session, row).key(TOKEN)
     found: dict[str, Any] | None = (earlier or {}).get("registration")
     if earlier is not None and found is not None:
@@ -262,18 +256,15 @@ def _registration(
             session, row.server_id, row.server_id, earlier["fields"], author=None
         )
         return found if route_of(session, before).key(TOKEN) == token else None
-    return (
-        registration_of(session, stored)
-        if stored and route_of(session, stored).key(TOKEN) == token
-        else None
-    )
+    if stored and route_of(session, stored).key(TOKEN) == token:
+        return registration_of(session, stored)
+    return None
 
 
 def _pin(
     session: Session, row: Server, stored: Server | None, earlier: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The authorization server that the secrets of an earlier draft, or those that are stored,
-    belong to."""
+    """Return the authorization server of an earlier draft's secrets, or of the stored ones."""
     if stored is not None:
         return pin_of(session, row, stored)
     if not earlier or not earlier.get("authorization"):
@@ -282,34 +273,26 @@ def _pin(
         session, row.server_id, row.server_id, earlier["fields"], author=None
     )
     found: dict[str, Any] = earlier["authorization"]
-    return (
-        found if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN) else None
-    )
+    if route_of(session, before).key(TOKEN) == route_of(session, row).key(TOKEN):
+        return found
+    return None
 
 
 def _contents(session: Session, principal: Principal, draft_id: str) -> dict[str, Any] | None:
-    """What is held of a draft, if it is the caller's own: it has the secrets that they typed."""
-    contents = (
-        held_definitions.contents_of(session, draft_id)
-        if authz.may(principal, Action.SERVER_CREATE)
-        else None
-    )
-    is_own = (
-        contents is not None
-        and principal.user_id is not None
-        and contents.get("user_id") == principal.user_id
-    )
-    return contents if is_own and "typed" in (contents or {}) else None
+    """Return what is held of the caller's own draft, including entered secrets."""
+    if not authz.may(principal, Action.SERVER_CREATE) or principal.user_id is None:
+        return None
+    contents = held_definitions.contents_of(session, draft_id)
+    if contents is None or contents.get("user_id") != principal.user_id:
+        return None
+    return contents if "typed" in contents else None
 
 
 def _row(session: Session, principal: Principal, draft_id: str) -> Server:
-    row = (
-        unsaved.load_temporary(session, draft_id)
-        if _contents(session, principal, draft_id)
-        else None
-    )
+    is_held = bool(_contents(session, principal, draft_id))
+    row = unsaved.load_temporary(session, draft_id) if is_held else None
     if row is None:
-        raise Conflict("What you typed is not kept any more.", code="expired")
+        raise Conflict("Your input has expired.", code="expired")
     return row
 
 
@@ -345,7 +328,7 @@ def _completed(
 
 
 def _tried(session: Session, row: Server, token: str) -> dict[str, Any]:
-    """A handshake and the tools, with the token."""
+    """Connect and list the tools with the token."""
     config = config_of(session, row)
     unset = [variable.name for variable in config.variables if variable.scope is Scope.USER]
     target = build(config, {}, key=token)

@@ -1,4 +1,4 @@
-"""Temporary servers: a definition that is tried with OAuth before it is saved."""
+"""Temporary servers: definitions tested with OAuth before they are saved."""
 
 from dataclasses import replace
 from typing import cast
@@ -20,12 +20,12 @@ from portal.store.models import Server, new_id
 
 
 def hold_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
-    """Hold a definition for 300 s, under its id or a new one; the same id again refreshes both.
+    """Hold a definition for 300 s, under its id or a new one; the same id replaces it.
 
-    One that names a stored server and brings no secrets inherits its credentials, and changes
-    nothing of it. Raises what `create_server` raises for the definition, `stdio_not_allowed` for a
-    command, and `Conflict` (`credentials_would_move`) where inherited secrets would go to another
-    host.
+    One with the id of a stored server and without secrets inherits that server's credentials, and
+    does not change it. Raises what `create_server` raises for the definition, `stdio_not_allowed`
+    for a command, and `Conflict` (`credentials_would_move`) if inherited secrets would be sent to
+    another host.
     """
     authz.require(principal, Action.SERVER_CREATE)
     server_id = fields.get("server_id") or new_id()
@@ -54,8 +54,7 @@ def hold_server(session: Session, principal: Principal, fields: ServerFields) ->
 def _settled(
     session: Session, principal: Principal, stored: Server | None, sent: ServerFields
 ) -> ServerFields:
-    """A URL that was sent to be kept is the stored one: of those that are not named none is
-    inherited."""
+    """Return the fields, with kept URLs from the stored server. Omitted URLs are not inherited."""
     fields = kept_secrets.settled(session, principal, stored, sent, as_change=False)
     kept = [name for name in URL_FIELDS if name in sent and name not in fields]
     urls = opened(session, stored).urls if stored is not None and kept else {}
@@ -63,5 +62,5 @@ def _settled(
 
 
 def sweep(session: Session, _principal: Principal) -> None:
-    """Delete the definitions whose time is over."""
+    """Delete expired definitions."""
     held_definitions.sweep(session)

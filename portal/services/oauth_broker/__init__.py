@@ -1,5 +1,4 @@
-"""The portal as OAuth authorization server of MCP clients: registration, metadata, codes, tokens,
-consent.
+"""The portal as OAuth authorization server for MCP clients.
 
 Use cases: `authorize_endpoint`, `byok`, `consents`, `metadata`, `registration`, `token_endpoint`.
 """

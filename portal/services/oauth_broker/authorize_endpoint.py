@@ -1,8 +1,8 @@
-"""The portal between an MCP client and an upstream's authorization server: the way out, consent,
-and the way back.
+"""The portal between an MCP client and an upstream's authorization server.
 
-The upstream sees the portal as its client, and always the portal's own redirect URI; the MCP client
-gets the upstream's code under the client's own PKCE challenge.
+Covers the redirect to the upstream, consent, and the redirect back. The upstream sees the portal as
+its client, always with the portal's own redirect URI. The MCP client gets the upstream's code under
+its own PKCE challenge.
 """
 
 from collections.abc import Mapping
@@ -48,24 +48,23 @@ from portal.store.oauth_tables import Consent
 
 _CODE_LIFETIME = timedelta(seconds=60)
 _OF_NOBODY = (
-    "This API key belongs to nobody, so nobody can sign in with it. Use a key of the person who"
-    " signs in, or begin in their browser."
+    "This API key has no owner, so nobody can sign in with it. Use a key of the user who signs"
+    " in, or start in their browser."
 )
 _SOMEBODY_ELSE = (
-    "This was begun with an API key that belongs to somebody else than the person who is signed in"
-    " here. If the key is yours, sign out, sign in as yourself, and open the link again. If"
-    " somebody sent you the link, close this page: what they began would connect your account at"
-    " the server to theirs here."
+    "This request was started with an API key of another user. If the key is yours, sign out,"
+    " sign in as yourself, and open the link again. If someone sent you the link, close this"
+    " page: continuing would connect your account at the server to their account here."
 )
 _OVER = (
-    "This request to connect an app is over, or began in another browser. Begin again in the app."
+    "This request to connect an app has ended, or was started in another browser. Start again in"
+    " the app."
 )
 
 
 @dataclass(frozen=True)
 class Departure:
-    """Where the browser goes on: to the upstream, back to the app, or first to the consent page of
-    a flow."""
+    """Where the browser goes next: the upstream, the app, or the consent page of a flow."""
 
     url: str = ""
     consent: str = ""
@@ -74,8 +73,10 @@ class Departure:
 
 @dataclass(frozen=True)
 class ConsentQuestion:
-    """What a person is asked; `claimed_name` is what the client calls itself, `account` who they
-    are here."""
+    """The question on the consent page.
+
+    `claimed_name` is the client's own name for itself, `account` the name of the signed-in user.
+    """
 
     flow_id: str
     client_id: str
@@ -101,14 +102,14 @@ def begin(
     may_skip: bool = False,
     issuer: str | None = None,
 ) -> Departure:
-    """Prepare the way to a server's authorization server for an MCP client; asks other machines.
+    """Start an MCP client's sign-in to a server. Makes outgoing requests.
 
-    `issuer` is what the client's metadata called the portal, where it read some. `browser` is the
-    secret of the person's browser, None where a program holds an API key: whoever has the link
-    could open it, so that it ends only in a browser where the key's owner is signed in and agrees.
-    `may_skip` says that the person came by themselves, so that a consent they gave before counts.
-    Raises `InvalidInput` and `InvalidRequest` for what may not be asked; nobody is ever sent to a
-    redirect URI that was not checked.
+    `issuer` is the portal's issuer in the metadata that the client read, if any. `browser` is the
+    secret of the user's browser; None for a program with an API key. Anyone could open the link of
+    such a program, so its flow ends only in a browser where the key's owner is signed in and
+    consents. `may_skip` is true if the user came by themselves, so that an earlier consent counts.
+    Raises `InvalidInput` and `InvalidRequest` for invalid requests; users are never sent to an
+    unchecked redirect URI.
     """
     row = _subject(session, principal, reference, asked)
     if browser is None and principal.user_id is None:
@@ -148,9 +149,11 @@ def begin(
 def get_question(
     session: Session, principal: Principal, flow_id: str, browser: str | None
 ) -> ConsentQuestion:
-    """What the person is asked before an app may go on. Raises `InvalidRequest` where there is
-    nothing to decide, `Unauthenticated` where somebody has to sign in first, and `Forbidden`
-    (`other_person`) where the wrong one has."""
+    """Return the question for the consent page.
+
+    Raises `InvalidRequest` if there is nothing to decide, `Unauthenticated` if the user has to sign
+    in first, and `Forbidden` (`other_person`) if another user is signed in.
+    """
     flow = peek_flow(session, flow_id, kinds=(CONSENT,), browser=browser)
     if flow is None or flow.status != "pending":
         raise InvalidRequest(_OVER)
@@ -178,9 +181,10 @@ def get_question(
 def decide(
     session: Session, principal: Principal, flow_id: str, browser: str, *, allow: bool
 ) -> Departure:
-    """Take the person's decision; answers where their browser goes on: the upstream, or the app
-    with its refusal, or with the code where the upstream was asked before. It counts once. Raises
-    as `get_question` does.
+    """Apply the user's decision once, and return where their browser goes next.
+
+    That is the upstream, the app with a refusal, or the app with the code if the upstream was asked
+    before. Raises what `get_question` raises.
     """
     get_question(session, principal, flow_id, browser)
     flow = take_flow_by_id(session, flow_id, kinds=(CONSENT,), browser=browser)
@@ -201,7 +205,7 @@ def decide(
     details |= {"begun_with_key": begun["key_id"]} if begun.get("key_id") else {}
     if not allow:
         audit.record(session, principal, "app not allowed", "server", row.server_id, **details)
-        refusal = {"error": "access_denied", "error_description": "The person did not allow it."}
+        refusal = {"error": "access_denied", "error_description": "The user denied access."}
         return Departure(_to_client(begun, refusal), is_to_app=True)
     if row.incarnation != begun["incarnation"]:
         raise InvalidRequest(_OVER)
@@ -214,15 +218,17 @@ def decide(
 
 
 def _asking(session: Session, principal: Principal, flow: Flow, browser: str | None) -> Principal:
-    """Who the server is asked for: the person in the browser in which it began, or the key that it
-    began with, which only its owner may complete, and only as long as the key opens anything."""
+    """Return the principal to check access for: the user, or the key that started the flow.
+
+    Only the key's owner may complete its flow, and only while the key is valid.
+    """
     key_id = flow.contents.get("key_id")
     if not browser or (not key_id and flow.user_id != principal.user_id):
         raise InvalidRequest(_OVER)
     if not key_id:
         return principal
     if principal.user_id is None:
-        raise Unauthenticated("Sign in as the person whose API key this was begun with.")
+        raise Unauthenticated("Sign in as the owner of the API key that started this request.")
     if principal.user_id != flow.user_id:
         raise Forbidden(_SOMEBODY_ELSE, code="other_person")
     try:
@@ -234,30 +240,29 @@ def _asking(session: Session, principal: Principal, flow: Flow, browser: str | N
 def bring_back(
     session: Session, principal: Principal, flow: Flow, answer: Mapping[str, str], *, browser: str
 ) -> Departure:
-    """Where to send what an authorization server sent along: the MCP client's redirect URI with the
-    code or the error, or, where it began with an API key, first to the consent page in this
-    `browser`, which alone can go on.
+    """Return where to send an authorization server's response.
 
-    The flow was taken before. Raises `InvalidRequest` where it may not be sent on: another person
-    came back than left, they may not use the server any more, another authorization server answered
-    (RFC 9207), or the redirect URI is no longer trusted.
+    That is the MCP client's redirect URI with the code or the error or, for a flow started with an
+    API key, the consent page in this `browser`, the only one that can continue. The flow was
+    consumed before. Raises `InvalidRequest` if another user returned, the user may no longer use
+    the server, another authorization server answered (RFC 9207), or the redirect URI is no longer
+    trusted.
     """
     begun = flow.contents
     if begun["is_bound"]:
         if flow.user_id != principal.user_id:
             raise InvalidRequest(
-                "Somebody else is signed in here than when this began. Begin again in the app."
+                "Another user was signed in when this request started. Start again in the app."
             )
         try:
             find_subject(session, principal, str(flow.server_id), Action.SERVER_SIGN_IN)
         except (Forbidden, NotFound, Unauthenticated):
             raise InvalidRequest(ENDED) from None
     iss = answer.get("iss")
-    if begun["upstream_issuer"] and (
-        iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]
-    ):
+    is_wrong = iss != begun["upstream_issuer"] if iss is not None else begun["upstream_iss"]
+    if begun["upstream_issuer"] and is_wrong:
         raise InvalidRequest(
-            "This answer came from another sign-in provider than was asked. Begin again in the app."
+            "This response came from an unexpected sign-in provider. Start again in the app."
         )
     check_redirect(session, begun["redirect_uri"])
     if answer.get("error"):
@@ -270,13 +275,13 @@ def bring_back(
     code = answer.get("code")
     if not code:
         raise InvalidRequest(
-            "The sign-in provider sent neither a code nor an error (invalid_request: code is"
+            "The sign-in provider returned neither a code nor an error (invalid_request: code is"
             " missing)."
         )
     if begun["is_bound"]:
         return Departure(_with_code(session, flow, code), is_to_app=True)
     if not begun.get("key_id"):
-        raise InvalidRequest(_OVER)  # nobody could say whose key it was
+        raise InvalidRequest(_OVER)  # the key's owner is unknown
     flow_id, _ = begin_flow(
         session,
         CONSENT,
@@ -289,8 +294,7 @@ def bring_back(
 
 
 def _with_code(session: Session, flow: Flow, code: str) -> str:
-    """The client's redirect URI with the upstream's code, which is good for who began, for a
-    minute."""
+    """Return the client's redirect URI with the upstream's code, valid for a minute."""
     begun = flow.contents
     kept = {
         name: begun[name]
@@ -320,8 +324,10 @@ def _with_code(session: Session, flow: Flow, code: str) -> str:
 def _subject(
     session: Session, principal: Principal, reference: str, asked: AuthorizationRequest
 ) -> Server:
-    """The server; a refusal comes before what is wrong with the request, and that before a server
-    that is not there."""
+    """Return the server.
+
+    Checks access first, then the request, and only then whether the server exists.
+    """
     missing: NotFound | None = None
     row: Server | None = None
     try:
@@ -330,12 +336,12 @@ def _subject(
         missing = error
     asked.check()
     if row is None:
-        raise missing or NotFound("There is no such server.")
+        raise missing or NotFound("Server not found.")
     return row
 
 
 def _check_resource(session: Session, row: Server, found: Discovery, resource: str) -> None:
-    """RFC 8707: where a client names the resource it means, that has to be this server."""
+    """Raise `InvalidRequest` (`invalid_target`) unless the resource is this server (RFC 8707)."""
     if not resource:
         return
     runtime = runtime_of(session)
@@ -347,9 +353,7 @@ def _check_resource(session: Session, row: Server, found: Discovery, resource: s
     except ValueError:
         named = ""
     if not named or named not in {canonical_resource(one) for one in ours if one}:
-        raise InvalidRequest(
-            "The resource is none that this server is known by.", code="invalid_target"
-        )
+        raise InvalidRequest("The resource does not match this server.", code="invalid_target")
 
 
 def _contents(
@@ -406,8 +410,7 @@ def _is_remembered(
     asked: AuthorizationRequest,
     scopes: tuple[str, ...],
 ) -> bool:
-    """Whether the person allowed just this before; nothing on their own computer is ever
-    remembered."""
+    """Return whether the user already consented to this request; never for loopback redirects."""
     if principal.user_id is None or is_loopback(asked.redirect_uri):
         return False
     key = (principal.user_id, row.server_id, consent_key(asked.client_id, asked.redirect_uri))

@@ -1,10 +1,9 @@
-"""Bringing one's own key in the flow of an MCP client: the small authorization server of key
-servers.
+"""The authorization server for BYOK servers: MCP clients get access after the user enters a key.
 
-Authorization code with PKCE (RFC 6749, 7636, 9700), back to a program on the person's own computer
-only. The person types their key on our page; it is sealed in the code, and stored for them once the
-client redeems that. What the client gets is an API key of theirs that lists and calls the tools of
-just that server for an hour, to be seen and revoked among their keys.
+Authorization code with PKCE (RFC 6749, 7636, 9700), only for programs on the user's own computer.
+The user enters their key on a page of the portal; it is sealed in the code, and stored when the
+client redeems the code. The client gets a portal API key of the user that can list and call the
+tools of this one server for an hour, and is listed and can be revoked with the user's other keys.
 """
 
 import base64
@@ -53,13 +52,16 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _LONGEST_STATE = 4_096
 _LONGEST_CLIENT = 512
-_NO_SERVER = "There is no such server to bring a key to, or you may not use it."
+_NO_SERVER = "Server not found, you do not have access to it, or it does not take your own key."
 
 
 @dataclass(frozen=True)
 class AuthorizeRequest:
-    """The parameters of an authorization request as they came; all but the redirect URI, the
-    challenge and the server (by `server_id`, or by its endpoint in `resource`) may be blank."""
+    """The parameters of an authorization request.
+
+    Only the redirect URI, the challenge and the server (by `server_id`, or by its endpoint in
+    `resource`) are required.
+    """
 
     response_type: str = ""
     redirect_uri: str = ""
@@ -70,13 +72,12 @@ class AuthorizeRequest:
     server_id: str = ""
     resource: str = ""
     known_as: str = ""
-    """What the metadata that the client read call the server: the issuer that it expects has that
-    name (RFC 9207)."""
+    """The server's name in the metadata that the client read, used in the issuer (RFC 9207)."""
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """The parameters of a token request as they came."""
+    """The parameters of a token request."""
 
     grant_type: str = ""
     code: str = field(default="", repr=False)
@@ -87,7 +88,7 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class Question:
-    """What the person is asked: a client, as it calls itself, wants their key for a server."""
+    """The question to the user: a client, by its own name, asks for access with their key."""
 
     ticket: str = field(repr=False)
     asked: Mapping[str, str]
@@ -102,9 +103,9 @@ class Question:
 def ask(
     session: Session, principal: Principal, asked: AuthorizeRequest, *, browser: str
 ) -> Question:
-    """Prepare the question, which only this person in this browser can answer, once.
+    """Prepare the question, which only this user in this browser can answer, once.
 
-    Raises `InvalidRequest` for whatever is wrong: nobody is redirected before they were asked.
+    Raises `InvalidRequest` for any error, because no redirect happens before the user answers.
     """
     _check(asked)
     row = _find(session, principal, asked.server_id or _named(session, asked.resource))
@@ -122,12 +123,11 @@ def ask(
 
 
 def take(session: Session, principal: Principal, ticket: str, *, browser: str | None) -> Question:
-    """The question that is answered now; it is used up, unless what follows is undone. Raises
-    `InvalidRequest`."""
+    """Return the question being answered, and consume it. Raises `InvalidRequest`."""
     flow = take_flow(session, ticket, kinds=(QUESTION,), browser=browser)
     if flow is None or flow.user_id != principal.user_id:
         raise InvalidRequest(
-            "This page is too old, or was opened by somebody else. Begin again in your client."
+            "This page has expired, or was opened by another user. Start again in your client."
         )
     finish_flow(session, flow.flow_id, {"state": "answered"})
     row = _find(session, principal, str(flow.server_id))
@@ -137,11 +137,10 @@ def take(session: Session, principal: Principal, ticket: str, *, browser: str | 
 
 
 def grant(session: Session, principal: Principal, question: Question, key: str) -> str:
-    """Let the client have its way; the address that takes the code to it. A blank `key` leaves a
-    stored one as it is.
+    """Grant the client access, and return the redirect URI with the code.
 
-    Nothing is stored yet but the sealed code. Raises `InvalidRequest` for a key that cannot be
-    sent.
+    A blank `key` keeps a stored one. Stores nothing but the sealed code. Raises `InvalidRequest`
+    for a key that cannot be sent.
     """
     if key.strip() or not question.has_key:
         self_service.check_value(key, "key")
@@ -159,20 +158,18 @@ def grant(session: Session, principal: Principal, question: Question, key: str) 
 
 
 def decline(session: Session, principal: Principal, question: Question) -> str:
-    """The address that tells the client that the person said no (RFC 6749, 4.1.2.1)."""
+    """Return the redirect URI with the error `access_denied` (RFC 6749, 4.1.2.1)."""
     return _way_back(session, principal, question, {"error": "access_denied"})
 
 
 def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[str, Any]:
-    """Store the key that a code holds for its person, and give the client a token; the answer of
-    RFC 6749, 5.1.
+    """Store the user's key from a code, and return the token response (RFC 6749, 5.1).
 
-    Raises `InvalidRequest` whose code is an error of RFC 6749, 5.2. A code is used up only by what
-    succeeds.
+    Raises `InvalidRequest` with an error code of RFC 6749, 5.2. Only success consumes a code.
     """
     if asked.grant_type != "authorization_code":
         code = "unsupported_grant_type" if asked.grant_type else "invalid_request"
-        raise InvalidRequest("The grant type has to be authorization_code.", code=code)
+        raise InvalidRequest("The grant type must be authorization_code.", code=code)
     if not asked.code or not asked.redirect_uri or not _VERIFIER.fullmatch(asked.code_verifier):
         raise InvalidRequest(
             "The code, the redirect URI or the PKCE verifier is missing or malformed."
@@ -180,12 +177,12 @@ def redeem(session: Session, asked: TokenRequest, address: str | None) -> dict[s
     require_known_anywhere(session, asked.client_id)
     flow = take_flow(session, asked.code, kinds=(CODE,), browser=None)
     if flow is None or not _fits(flow, asked):
-        raise _refused("The code is unknown, used or over, or was given to another client.")
+        raise _refused("The code is unknown, used, expired, or was issued to another client.")
     try:
         person = principal_for_user(session, str(flow.user_id), address)
         return _redeemed(session, person, flow)
     except (Unauthenticated, Forbidden, NotFound, InvalidRequest):
-        raise _refused("The person may not use this server any more.") from None
+        raise _refused("The user no longer has access to this server.") from None
 
 
 def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]:
@@ -214,15 +211,15 @@ def _redeemed(session: Session, person: Principal, flow: Flow) -> dict[str, Any]
 def _check(asked: AuthorizeRequest) -> None:
     _check_loopback(asked.redirect_uri)
     if asked.response_type != "code":
-        raise InvalidRequest("The response type has to be “code”.", field="response_type")
+        raise InvalidRequest("The response type must be “code”.", field="response_type")
     if asked.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(asked.code_challenge):
         raise InvalidRequest(
-            "The client has to use PKCE with the method S256 (RFC 7636).", field="code_challenge"
+            "The client must use PKCE with the method S256 (RFC 7636).", field="code_challenge"
         )
     if len(asked.state) > _LONGEST_STATE or len(asked.client_id) > _LONGEST_CLIENT:
         raise InvalidRequest("The client sent a state or a client ID that is too long.")
     if not (asked.client_id + asked.state).isprintable():
-        raise InvalidRequest("The client sent a character that cannot be shown.")
+        raise InvalidRequest("The client sent a non-printable character.")
 
 
 def _check_loopback(uri: str) -> None:
@@ -233,14 +230,13 @@ def _check_loopback(uri: str) -> None:
         on_this_machine = False
     if not on_this_machine:
         raise InvalidRequest(
-            "The client has to take the answer on your own computer: at a redirect URI like http://127.0.0.1:1234/.",
+            "The redirect URI must be on your own computer, for example http://127.0.0.1:1234/.",
             field="redirect_uri",
         )
 
 
 def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
-    """Whether this is a key server that the person may bring a key to; of strangers nothing is
-    looked up."""
+    """Return whether the user may store a key for this server; always False for strangers."""
     if principal.user_id is None or principal.key_id is not None:
         return False
     try:
@@ -250,15 +246,14 @@ def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
 
 
 def issued(session: Session, code: str, reference: str) -> bool:
-    """Whether a code is of this flow, for the server that the client calls `reference`. Nothing is
-    used up."""
+    """Return whether this flow issued a code for the server `reference`. Consumes nothing."""
     flow = find_flow(session, code, kind=CODE) if code else None
     row = session.get(Server, flow.server_id) if flow is not None and flow.server_id else None
     return row is not None and reference in names_of(row)
 
 
 def is_endpoint_of(session: Session, principal: Principal, resource: str, reference: str) -> bool:
-    """Whether a resource indicator (RFC 8707) names this server, or the gateway as a whole."""
+    """Return whether a resource indicator (RFC 8707) is this server or the gateway as a whole."""
     runtime = runtime_of(session)
     row = _find(session, principal, reference)
     gateway = runtime.gateway_url.rstrip("/")
@@ -272,21 +267,20 @@ def is_endpoint_of(session: Session, principal: Principal, resource: str, refere
 
 
 def _known_as(session: Session, asked: AuthorizeRequest, row: Server) -> str:
-    """The name in the issuer that the client expects; one that is none of the server's is not
-    repeated."""
+    """Return the name in the issuer that the client expects, if it is one of the server's names."""
     name = asked.known_as or _named(session, asked.resource)
     return name if name in names_of(row) else prefix_of(row)
 
 
 def _named(session: Session, resource: str) -> str:
-    """The server whose endpoint a resource indicator (RFC 8707) is: `{gateway}/{server}/mcp`."""
+    """Return the server in a resource indicator (RFC 8707) such as `{gateway}/{server}/mcp`."""
     path = resource.removeprefix(f"{runtime_of(session).gateway_url.rstrip('/')}/")
     prefix, slash, rest = path.rstrip("/").partition("/")
     return unquote(prefix) if path != resource and slash and rest == "mcp" else ""
 
 
 def _find(session: Session, principal: Principal, reference: str) -> Server:
-    """The key server, if the person may bring a key to it; every other one looks alike."""
+    """Return the BYOK server, if the user may store a key for it; all others look alike."""
     try:
         found = queries.find_server(session, principal, reference, Action.SERVER_READ)
         authz.require(principal, Action.CREDENTIAL_OWN, found)
@@ -315,7 +309,7 @@ def _question(
 def _way_back(
     session: Session, principal: Principal, question: Question, answer: Mapping[str, str]
 ) -> str:
-    """The redirect URI with the answer, the client's state, and who answers (RFC 9207)."""
+    """Return the redirect URI with the response, the client's state, and the issuer (RFC 9207)."""
     row = _find(session, principal, question.server_id)
     issuer = issuer_named(session, question.asked.get("known_as") or prefix_of(row))
     state = {"state": question.asked["state"]} if question.asked["state"] else {}
@@ -330,9 +324,8 @@ def _fits(flow: Flow, asked: TokenRequest) -> bool:
         (asked.redirect_uri.encode(), str(flow.contents["redirect_uri"]).encode()),
         (asked.client_id.encode(), str(flow.contents["client_id"]).encode()),
     )
-    equal = [
-        hmac.compare_digest(sent, known) for sent, known in pairs
-    ]  # all of them, so that time tells nothing
+    # Compare all of them, so that the time reveals nothing.
+    equal = [hmac.compare_digest(sent, known) for sent, known in pairs]
     return all(equal)
 
 

@@ -1,5 +1,4 @@
-"""What the parts of the broker share: where sign-in happens, as which client, whose word of a
-redirect is taken, and who may still go on."""
+"""Shared parts of the broker: sign-in provider, client, trusted redirects, continued access."""
 
 import hashlib
 from urllib.parse import quote
@@ -25,21 +24,20 @@ from portal.services.servers.queries import prefix_of
 from portal.store.models import Server, now
 from portal.store.oauth_tables import McpClient
 
-ENDED = "The person may not use this server any more."
+ENDED = "The user no longer has access to this server."
 FLOW = "broker"
 CONSENT = "broker_consent"
 CODE = "broker_code"
 PLACEHOLDER = "placeholder"
 """The id of a client that registered at the root without redirect URIs."""
 NO_AUTHORIZATION = (
-    "Nobody can tell where to sign in to this server. An Admin can set its authorization URL and"
-    " token URL in its form; where it has a URL, discovery failed, and the portal’s log says how."
+    "The sign-in provider of this server is unknown. An Admin can enter its authorization URL and"
+    " token URL. If the server has a URL, discovery failed, and the portal’s log has the details."
 )
 
 
 def person_may_use(session: Session, user_id: str, address: str | None, row: Server) -> bool:
-    """Whether a person for whom something was begun has an account still, and may use the server
-    now."""
+    """Return whether the user who started a flow still has an account and access to the server."""
     try:
         person = principal_for_user(session, user_id, address)
     except Unauthenticated:
@@ -48,44 +46,46 @@ def person_may_use(session: Session, user_id: str, address: str | None, row: Ser
 
 
 def consent_key(client_id: str, back: str) -> str:
-    """What names an app in a person's consent: the SHA-256 of its id and its redirect URI."""
+    """Return the key of an app in a user's consents: the SHA-256 of its id and redirect URI."""
     return hashlib.sha256(f"{client_id}\n{back}".encode()).hexdigest()
 
 
 def names_of(row: Server) -> frozenset[str]:
-    """All that clients may call a server by."""
+    """Return all names that clients may use for a server."""
     return frozenset(name for name in (row.server_id, row.alias, row.server_name) if name)
 
 
 def issuer_of(session: Session, row: Server | None) -> str:
-    """The portal as an authorization server, for one server or (None) for whichever a client
-    means."""
+    """Return the portal's issuer for one server, or for the portal as a whole (None)."""
     return issuer_named(session, None if row is None else prefix_of(row))
 
 
 def issuer_named(session: Session, name: str | None) -> str:
-    """As `issuer_of`, for the name that a client uses; whether there is such a server is not
-    asked."""
+    """Return the issuer for a server name that a client uses; the server need not exist."""
     public = runtime_of(session).public_url
     return public if name is None else f"{public}/{quote(name, safe='')}"
 
 
 def require_oauth(row: Server) -> None:
-    """Raise `InvalidRequest` for a server that people do not sign in to."""
+    """Raise `InvalidRequest` for a server without user sign-in."""
     if row.auth_type != "oauth2" or is_machine(row):
-        raise InvalidRequest("This server does not use OAuth for people.", code="not_oauth")
+        raise InvalidRequest("This server does not use OAuth sign-in for users.", code="not_oauth")
 
 
 def configured_scopes(session: Session, row: Server) -> tuple[str, ...]:
-    """The scopes that an Admin entered."""
+    """Return the scopes that an Admin entered."""
     typed = opened(session, row, credentials=True).credentials.get("scopes")
-    words = typed.split() if isinstance(typed, str) else typed if isinstance(typed, list) else []
+    if isinstance(typed, str):
+        typed = typed.split()
+    words = typed if isinstance(typed, list) else []
     return tuple(dict.fromkeys(str(word) for word in words))
 
 
 def authorization(session: Session, row: Server) -> Discovery:
-    """Where people sign in; may ask other machines and ends the transaction. Raises
-    `InvalidRequest`."""
+    """Return where users sign in. Raises `InvalidRequest`.
+
+    May make outgoing requests, and ends the transaction.
+    """
     try:
         return authorization_of(session, row)
     except UpstreamFailure:
@@ -103,9 +103,9 @@ def upstream_client(
     callers_id: str,
     callers_secret: str,
 ) -> Client:
-    """The client to speak to the token endpoint as: the stored one wins over the caller's.
+    """Return the client for the token endpoint; a stored client overrides the caller's.
 
-    `known_as` is the one that a code was asked for with, "" where that is not known. Raises
+    `known_as` is the client id that the code was requested with, "" if unknown. Raises
     `InvalidRequest` (`missing_client_id`).
     """
     ours = known_client(session, row, server, known_as)
@@ -119,27 +119,26 @@ def upstream_client(
 
 
 def missing_client() -> InvalidRequest:
-    """What somebody is told where there is no client id, stored or sent."""
+    """Return the error for a missing client id."""
     return InvalidRequest(
-        "This server has no client ID stored, and the request names none.",
+        "No client ID is stored for this server, and the request contains none.",
         code="missing_client_id",
         field="client_id",
     )
 
 
 def check_redirect(session: Session, uri: str) -> None:
-    """Raise `InvalidRequest` for a redirect URI that codes may not be sent to, as the settings are
-    now."""
+    """Raise `InvalidRequest` for a redirect URI that the current settings do not trust."""
     trusted = load_preferences(session).trusted_redirect_origins
     check_redirect_uri(uri, public_url=runtime_of(session).public_url, trusted=trusted)
 
 
 def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
-    """The registration of a client that asks for this server; None where it names no id, is known
-    by the address of its metadata, or registered without redirect URIs.
+    """Return the registration of a client that requests this server.
 
-    Raises `InvalidRequest` (`invalid_client`) for every other id, as for one that registered for
-    another server: nobody is sent anywhere in the name of a client that made itself known nowhere.
+    Returns None for no client id, a metadata document's address, or a registration without redirect
+    URIs. Raises `InvalidRequest` (`invalid_client`) for any other id, including one registered for
+    another server: no redirect happens for an unregistered client.
     """
     if not client_id or client_id in (prefix_of(row), PLACEHOLDER):
         return None
@@ -154,8 +153,7 @@ def known_client_of(session: Session, row: Server, client_id: str) -> McpClient 
 
 
 def require_known_anywhere(session: Session, client_id: str) -> None:
-    """Raise what `known_client_of` raises, where it is not known yet for which server a client
-    asks."""
+    """Raise what `known_client_of` raises, before the requested server is known."""
     if client_id and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
         known = select(McpClient.registration_id).where(McpClient.client_id == client_id)
         if not client_id.isprintable() or session.scalar(known.limit(1)) is None:
@@ -165,10 +163,10 @@ def require_known_anywhere(session: Session, client_id: str) -> None:
 def registered_client(
     session: Session, row: Server, client_id: str, redirect_uri: str
 ) -> McpClient | None:
-    """As `known_client_of`, for a client that wants to be sent back to a redirect URI: one that it
-    registered.
+    """Return `known_client_of` for a client that registered this redirect URI.
 
-    Raises `InvalidRequest` where it named others, or none, which allows our own origin alone.
+    Raises `InvalidRequest` if it registered others; without any, only the portal's own origin is
+    allowed.
     """
     known = known_client_of(session, row, client_id)
     if known is not None:
@@ -184,19 +182,18 @@ def registered_client(
 
 
 def unknown_client() -> InvalidRequest:
-    """What somebody is told who names a client id that is not known here (RFC 6749, 5.2)."""
+    """Return the error for an unknown client id (RFC 6749, 5.2)."""
     return InvalidRequest(
-        "This client_id is not known here, or not any more. The app has to register anew, at the"
-        " registration address in the portal’s metadata; or its client_id has to be the https"
-        " address of its metadata document.",
+        "This client_id is unknown or no longer registered. The app must register again at the"
+        " registration endpoint in the portal’s metadata, or use the https address of its"
+        " metadata document as client_id.",
         code="invalid_client",
         field="client_id",
     )
 
 
 def note_client_seen(session: Session, client_id: str) -> None:
-    """Remember that a client that registered itself is about to be used, so that it makes no room
-    for others now."""
+    """Record that a self-registered client starts a sign-in, so that it is not pruned."""
     if client_id:
         session.execute(
             update(McpClient).where(McpClient.client_id == client_id).values(seen_at=now())
@@ -204,7 +201,7 @@ def note_client_seen(session: Session, client_id: str) -> None:
 
 
 def note_client_use(session: Session, client_id: str) -> None:
-    """Remember that a client that registered itself was used."""
+    """Record that a self-registered client was used."""
     if client_id:
         session.execute(
             update(McpClient).where(McpClient.client_id == client_id).values(last_used_at=now())

@@ -1,5 +1,4 @@
-"""The apps that a person allowed to use servers by way of the portal: listed for them, and taken
-back by them."""
+"""The apps that a user allowed to use servers through the portal: listing and revoking them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +18,10 @@ from portal.store.oauth_tables import Consent
 
 @dataclass(frozen=True)
 class AllowedApp:
-    """One app that was allowed; `handle` names it in a form. All but the time (UTC) and the server
-    is its own claim."""
+    """An allowed app; `handle` identifies it in a form.
+
+    Everything but the time (UTC) and the server is the app's own claim.
+    """
 
     handle: str
     claimed_name: str | None
@@ -32,8 +33,10 @@ class AllowedApp:
 
 
 def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
-    """The apps that the caller allowed, the newest first; one query. A server that they may not see
-    any more is called by its id."""
+    """Return the apps that the caller allowed, newest first, in one query.
+
+    Servers that the caller may no longer see are listed by id.
+    """
     query = (
         select(Consent, *queries.names_known_to(principal))
         .join(Server, Server.server_id == Consent.server_id)
@@ -55,9 +58,9 @@ def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:
 
 
 def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
-    """Take a consent back, so that the app has to ask again. Raises `NotFound`.
+    """Revoke a consent, so that the app has to ask again. Raises `NotFound`.
 
-    What the app holds already is between it and the upstream, which alone can end it.
+    Tokens that the app already holds are not revoked; only the upstream can do that.
     """
     server_id, _, client_hash = handle.rpartition(" ")
     row = (
@@ -66,8 +69,8 @@ def remove_own_app(session: Session, principal: Principal, handle: str) -> None:
         else None
     )
     if row is None:
-        raise NotFound("You have not allowed this app, or took it back already.")
+        raise NotFound("You have not allowed this app, or have already removed it.")
     audit.record(session, principal, "app removed", "server", server_id, client_id=row.client_id)
     session.delete(row)
-    forget_flows(session, user_id=principal.user_id)  # what is under way may be this app's
+    forget_flows(session, user_id=principal.user_id)  # pending flows may be this app's
     session.flush()

@@ -1,11 +1,9 @@
-"""What clients read before they sign in: RFC 9728 of a server's resource, RFC 8414 of the portal as
-its middle.
+"""Metadata that clients read before sign-in: RFC 9728 for servers, RFC 8414 for the portal.
 
-Strangers ask, so the answer is made of the name that they ask for and of nothing that is stored: it
-is the same for a server that is there, for one that is hidden, under review or rejected, and for a
-name that nobody uses. Only of a server that strangers may sign in to (its sign-in is delegated or
-passed through) do they learn the scopes and the title, and that they sign in anew where others
-renew. Whether a name stands for a server shows once somebody has signed in.
+Anyone may read it, so it contains only the requested name and nothing stored. It is the same for
+existing, hidden, submitted and rejected servers and for unknown names. Only for servers that
+strangers may sign in to (with delegated or passed-through sign-in) does it include the scopes and
+the title, and it does not offer refresh tokens. Only signing in reveals whether a server exists.
 """
 
 from typing import Any
@@ -28,10 +26,10 @@ from portal.store.models import Server
 def describe_resource(
     session: Session, principal: Principal, prefix: str | None, *, below_mcp: bool = False
 ) -> dict[str, Any]:
-    """The protected resource metadata of the address of a server, or (`prefix` None) of the portal.
+    """Return the protected resource metadata of a server's address, or of the portal (None).
 
-    `below_mcp` says that the address is `/mcp/{prefix}` and not `/{prefix}/mcp`. The `resource` is
-    the address that was asked for: clients compare it with the one they use (RFC 9728, 3.3).
+    `below_mcp` selects the address `/mcp/{prefix}` instead of `/{prefix}/mcp`. `resource` is the
+    requested address, because clients compare it with the one they use (RFC 9728, 3.3).
     """
     runtime = runtime_of(session)
     row = find_open_server(session, principal, prefix) if prefix is not None else None
@@ -53,8 +51,7 @@ def describe_resource(
 def describe_authorization_server(
     session: Session, principal: Principal, prefix: str | None
 ) -> dict[str, Any]:
-    """The portal as the authorization server for the server that a client calls `prefix`, or (None)
-    for whichever."""
+    """Return the portal's authorization server metadata for a server's name, or for any (None)."""
     row = find_open_server(session, principal, prefix) if prefix is not None else None
     issuer = issuer_named(session, prefix)
     return {
@@ -65,8 +62,8 @@ def describe_authorization_server(
         "scopes_supported": _scopes(session, row),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        # Who is let in without an account gets no refresh token: the portal could not say whose it
-        # is.
+        # Clients without an account get no refresh token, because the portal could not tell whose
+        # it is.
         "grant_types_supported": [
             "authorization_code",
             *(["refresh_token"] if row is None else []),
@@ -78,10 +75,10 @@ def describe_authorization_server(
 
 
 def only_server(session: Session, principal: Principal) -> str:
-    """The one server that the caller may sign in to by way of the portal.
+    """Return the only server that the caller may sign in to through the portal.
 
-    Raises `NotFound` where it is none or several, and for strangers `Unauthenticated`, which is
-    what they are told of every server that does not let them in.
+    Raises `NotFound` if there are none or several, and for strangers `Unauthenticated`, as for
+    every server that does not admit them.
     """
     known = authz.is_known(principal)
     condition = authz.sign_in_servers(principal) if known else authz.open_servers(principal)
@@ -90,7 +87,7 @@ def only_server(session: Session, principal: Principal) -> str:
         return found[0]
     if not known:
         raise Unauthenticated("Sign in, or send an API key.")
-    raise NotFound("Say which server you mean: use the addresses of its own metadata.")
+    raise NotFound("The server is ambiguous. Use the addresses in the server’s own metadata.")
 
 
 def _scopes(session: Session, row: Server | None) -> list[str]:

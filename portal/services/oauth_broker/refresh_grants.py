@@ -1,8 +1,8 @@
-"""Which refresh token went to which client for whom. It renews for nobody else, and no longer than
-they may.
+"""Which refresh token was issued to which client for which user.
 
-The upstream's refresh token goes to the client as it is; what stays here is a hash of it. It ends
-with the consent that it was given under (RFC 6749, 6 and 10.4).
+Only they can use it, and only while they have access. The client gets the upstream's refresh token
+unchanged; the portal stores a hash of it. It ends with the consent that it was issued under (RFC
+6749, 6 and 10.4).
 """
 
 from datetime import timedelta
@@ -21,19 +21,18 @@ from portal.store.oauth_tables import Consent, RefreshGrant
 from portal.telemetry import metrics
 
 _ONCE_MORE = timedelta(minutes=10)
-"""For so long after it was replaced a refresh token may come again, where the answer got lost; the
-upstream decides."""
+"""How long a replaced refresh token may be retried, in case the response was lost."""
 _MOST_OF_A_CONSENT = 100
 
 
 def find(
     session: Session, principal: Principal, row: Server, asked: TokenRequest, issuer: str
 ) -> RefreshGrant:
-    """What is known of a refresh token, if the caller may renew with it now: it went to this
-    client, for a person who has an account, may use the server and allows the app, and it belongs
-    to `issuer`.
+    """Return the grant of a refresh token, if the caller may use it now.
 
-    Raises `InvalidRequest` (`invalid_grant`), in the same words whatever is wrong.
+    It must have been issued to this client by `issuer`, for a user who has an account, may use the
+    server and still consents. Raises `InvalidRequest` (`invalid_grant`), with the same message for
+    every reason.
     """
     known = session.get(
         RefreshGrant, _hash(row.server_id, asked.refresh_token), populate_existing=True
@@ -53,8 +52,10 @@ def find(
 
 
 def note(session: Session, of: RefreshGrant, token: str) -> None:
-    """Remember the refresh token that a client got, as `of` says for whom, and in place of which;
-    nothing without their consent."""
+    """Store the hash of a refresh token issued to a client, replacing its predecessor in `of`.
+
+    Does nothing without the user's consent.
+    """
     consent = (of.user_id, of.server_id, of.client_hash)
     if session.get(Consent, consent, populate_existing=True) is None:
         return
@@ -98,7 +99,7 @@ def _hash(server_id: str, token: str) -> str:
 def _refuse() -> NoReturn:
     metrics.security("code_refused")
     raise InvalidRequest(
-        "This refresh token is unknown here, over, or was given to another client or person; or the"
-        " person may not use the server any more. Sign in again.",
+        "This refresh token is unknown, expired, or was issued to another client or user, or the"
+        " user no longer has access to the server. Sign in again.",
         code="invalid_grant",
     )

@@ -1,7 +1,7 @@
-"""MCP clients that make themselves known (RFC 7591): what they say is kept as a claim, under an id
-of ours.
+"""Dynamic registration of MCP clients (RFC 7591). Their metadata is stored as an unverified claim.
 
-Only an Admin's registration reaches the upstream, and only where the portal is no client there yet.
+Only an Admin's registration is forwarded to the upstream, and only if the portal has no client
+there yet.
 """
 
 import secrets
@@ -35,13 +35,14 @@ from portal.store.oauth_tables import McpClient
 
 MOST_UNUSED = 5_000
 MOST_UNUSED_OF_A_SERVER = 1_000
-"""How many registrations nobody used may be kept: in all, and of those for one server (or for no
-server by name)."""
+"""The maximum number of unused registrations: in all, and for one server (or for none)."""
 MOST_AT_ALL = 20_000
 GRACE = timedelta(minutes=30)
-"""For so long after it registered or began to authorize a client makes no room for others: longer
-than a person may take to sign in. Only `MOST_AT_ALL`, which is 166 addresses at their limit within
-that time, goes before it."""
+"""How long a client is not pruned after it registered or started a sign-in.
+
+This is longer than users need to sign in. Only `MOST_AT_ALL` overrides it, which takes 166
+addresses at their rate limit within that time.
+"""
 _UNUSED_FOR = timedelta(days=30)
 _USED_FOR = timedelta(days=90)
 _ROOM_LOCK = 7_204_917_008
@@ -56,11 +57,9 @@ _NEVER_ANSWERED = (
 def register(
     session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Register a client for a server, by somebody who is known; asks the upstream where an Admin
-    does.
+    """Register a client for a server. For an Admin, also asks the upstream.
 
-    Raises `InvalidRequest` in the words of RFC 7591, and for a server that people cannot sign in
-    to.
+    Raises `InvalidRequest` with an error code of RFC 7591, and for a server without user sign-in.
     """
     missing: NotFound | None = None
     try:
@@ -92,7 +91,7 @@ def register(
 
 
 def require_may_register(session: Session, principal: Principal, reference: str) -> None:
-    """Raise what `register` raises before it looks at the metadata."""
+    """Raise what `register` raises before it reads the metadata."""
     find_subject(session, principal, reference, Action.SERVER_RENEW)
 
 
@@ -104,10 +103,10 @@ def is_registered(
     *,
     by_id: bool,
 ) -> bool:
-    """Whether registering this makes nothing new: there is an equal one, and nobody else is asked
-    for it.
+    """Return whether an equal registration exists, so that no new one is created.
 
-    `by_id`: as for `register`, else as for `register_stranger`. Raises what those raise of the metadata.
+    `by_id` answers for `register`, otherwise for `register_stranger`. Raises what those raise for
+    the metadata.
     """
     if by_id and authz.is_admin(principal):
         return False  # the upstream may be asked
@@ -125,23 +124,23 @@ def is_registered(
 def register_stranger(
     session: Session, principal: Principal, reference: str, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Take down what a client says of itself, whoever runs it; nothing else is changed, and nobody
-    else is asked.
+    """Store the claims of an unauthenticated client, without asking the upstream.
 
-    `reference` is "" for a client that knows no server's name. It opens nothing: whoever uses the
-    client has to be let in and to consent, and is never led to a redirect URI that the portal does
-    not trust.
+    `reference` is "" for a client that does not know a server's name. The registration gives no
+    access: users still have to sign in and consent, and are never redirected to an untrusted URI.
     """
     claims = read_claims(metadata)
-    # Only for a server that strangers may know of is the client bound to it: what it is refused
-    # later, at that server or at others, would tell whether there is one of this name.
+    # The client is bound to the server only if strangers may know of it. Otherwise later refusals
+    # would reveal whether the name exists.
     row = find_open_server(session, principal, reference) if reference else None
     return _registered(session, row, claims, _valid_redirects(session, claims), called=reference)
 
 
 def _valid_redirects(session: Session, claims: ClientClaims) -> list[str]:
-    """The redirect URIs that may be used, all of them; `InvalidRequest` where none of those given
-    may."""
+    """Return all allowed redirect URIs.
+
+    Raises `InvalidRequest` if none of those given is allowed.
+    """
     valid = []
     fault = None
     for uri in claims.redirect_uris:
@@ -164,7 +163,7 @@ def _registered(
     *,
     called: str = "",
 ) -> dict[str, Any]:
-    if not valid:  # the placeholder: nothing to remember, and nothing to hold a request against
+    if not valid:  # the placeholder client has nothing to store or to compare
         name = called or (prefix_of(row) if row is not None else PLACEHOLDER)
         back = f"{runtime_of(session).public_url}/callback"
         return {"client_id": name, **_described(claims, [back])}
@@ -195,7 +194,7 @@ def _answered_upstream(
     valid: list[str],
     answer: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The upstream's answer without what manages or authenticates the client there."""
+    """Return the upstream's response without what manages or authenticates the client there."""
     audit.record(
         session,
         principal,
@@ -214,11 +213,10 @@ def _answered_upstream(
 def _same_or_new(
     session: Session, row: Server | None, claims: ClientClaims, valid: list[str]
 ) -> McpClient:
-    """The client that said just this of itself before, else a new one.
+    """Return the client with the same claims, or a new one.
 
-    An id is no secret and nobody may change what stands behind it, so that equal clients may share
-    one. One registers at a time, in all processes: neither are two made of equal ones, nor is room
-    made for one twice.
+    An id is not secret and its claims never change, so equal clients can share one. A lock across
+    all processes prevents duplicates, and pruning twice for one client.
     """
     take_turn(session, _ROOM_LOCK)
     server_id = row.server_id if row is not None else None
@@ -250,11 +248,9 @@ def _remember(
 
 
 def _make_room(session: Session, server_id: str | None) -> None:
-    """Forget clients that nobody used for long, and where too many were never used, the oldest of
-    those.
+    """Delete clients that were unused for long, and the oldest of too many that were never used.
 
-    Nobody is turned away: who registers in masses pushes out their own. A client in use makes no
-    room for others.
+    Registration is never refused: mass registrations prune each other. Clients in use are kept.
     """
     never = McpClient.last_used_at.is_(None)
     at = now()
@@ -272,8 +268,7 @@ def _make_room(session: Session, server_id: str | None) -> None:
 def _keep_only(
     session: Session, most: int, of: list[ColumnElement[bool]], may_go: list[ColumnElement[bool]]
 ) -> None:
-    """Delete the oldest `of` these that `may_go`, so that `most` of them are left, or as few as may
-    be."""
+    """Delete the oldest `of` these that `may_go`, until `most` are left or none may go."""
     too_many = (session.scalar(select(func.count()).select_from(McpClient).where(*of)) or 0) - most
     if too_many > 0:
         oldest = (

@@ -1,4 +1,4 @@
-"""Which server an OAuth request of an MCP client is about."""
+"""The server that an MCP client's OAuth request is about."""
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -12,12 +12,11 @@ from portal.store.models import Server
 
 
 def find_subject(session: Session, principal: Principal, reference: str, action: Action) -> Server:
-    """The server with this id, else alias or name, if the caller may do `action` with it; for those
-    with admin view a definition under test goes before (it is another id than that of any server,
-    unless somebody wished otherwise).
+    """Return the server with this id, else alias or name, if the caller may do `action` with it.
 
-    Raises as `queries.find_server` does. To strangers every other server looks alike:
-    `Unauthenticated`.
+    With admin view, a definition under test takes precedence; its id normally differs from that of
+    any server. Raises what `queries.find_server` raises; strangers get `Unauthenticated` for all
+    servers they may not sign in to.
     """
     if authz.is_known(principal):
         held = unsaved.find_temporary(session, principal, reference)
@@ -32,8 +31,7 @@ def find_subject(session: Session, principal: Principal, reference: str, action:
 
 
 def find_open_server(session: Session, principal: Principal, name: str) -> Server | None:
-    """The server with this id, alias or name, if strangers may know it; one statement, whatever is
-    there."""
+    """Return the server with this id, alias or name, if strangers may know it; always one query."""
     named = or_(Server.server_id == name, Server.alias == name, Server.server_name == name)
     query = select(Server).where(named, authz.open_servers(principal)).options(*queries.PARTS)
     return session.scalar(query.order_by((Server.server_id == name).desc()).limit(1))

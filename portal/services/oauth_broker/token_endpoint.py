@@ -1,8 +1,8 @@
-"""The broker's token endpoint: the upstream's codes and refresh tokens, exchanged by the client
-that the portal is.
+"""The broker's token endpoint: the portal redeems upstream codes and refresh tokens for clients.
 
-RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code is good for who asked for it, once; the stored
-client secret goes only to the server's own token endpoint, and never into an answer.
+RFC 6749 (4.1.3, 6), RFC 7636, RFC 8707. A code works once, and only for the client and user that
+requested it. The stored client secret is sent only to the server's own token endpoint, and is never
+part of a response.
 """
 
 import logging
@@ -51,7 +51,7 @@ from portal.upstream.oauth_client import OAuthRefused
 
 log = logging.getLogger("portal.oauth")
 _ANSWERED = ("access_token", "token_type", "expires_in", "refresh_token", "scope")
-_NOT_THIS_CODE = "This code is unknown here, used, expired, or was issued to another client."
+_NOT_THIS_CODE = "This code is unknown, used, expired, or was issued to another client."
 _CLIENTS_FAULT = (
     "invalid_grant",
     "invalid_scope",
@@ -64,10 +64,11 @@ _CLIENTS_FAULT = (
 def redeem(
     session: Session, principal: Principal, reference: str, asked: TokenRequest
 ) -> dict[str, Any]:
-    """The upstream's answer to a token request, as far as clients need it.
+    """Return the upstream's token response, reduced to what clients need.
 
-    Raises `InvalidRequest` in the words of RFC 6749, 5.2, `Forbidden` (`token_validation_failed`)
-    where the server's rules refuse the token, and `UpstreamFailure` where no answer came.
+    Raises `InvalidRequest` with an error code of RFC 6749, 5.2, `Forbidden`
+    (`token_validation_failed`) if the server's rules refuse the token, and `UpstreamFailure` for no
+    response.
     """
     row = _subject(session, principal, reference, asked)
     require_oauth(row)
@@ -96,7 +97,7 @@ def _subject(session: Session, principal: Principal, reference: str, asked: Toke
         missing = error
     asked.check()
     if row is None:
-        raise missing or NotFound("There is no such server.")
+        raise missing or NotFound("Server not found.")
     return row
 
 
@@ -116,12 +117,10 @@ def _exchanged(
     )
     if flow is None or not _fits(principal, row, flow, asked):
         raise _refused(_NOT_THIS_CODE)
-    if flow.user_id is not None and not person_may_use(
-        session, flow.user_id, principal.address, row
-    ):
+    person = flow.user_id
+    if person is not None and not person_may_use(session, person, principal.address, row):
         raise _refused(ENDED)
-    # What is wrong with a replay does not end the code; a good one does, once, whichever process it
-    # comes to.
+    # A failed request does not consume the code; a valid one does, once across all processes.
     if not take_flow(session, place, kinds=(CODE,), browser=None):
         raise _refused(_NOT_THIS_CODE)
     session.commit()
@@ -146,7 +145,7 @@ def _exchanged(
 
 
 def _fits(principal: Principal, row: Server, flow: Flow, asked: TokenRequest) -> bool:
-    """Whether a code came through the portal for who redeems it, and PKCE says so."""
+    """Return whether the code belongs to this client, user and server, and PKCE matches."""
     begun = flow.contents
     if begun["incarnation"] != row.incarnation:
         return False
@@ -192,7 +191,7 @@ def _asked(
     form: Mapping[str, str],
     scopes: Iterable[str],
 ) -> tuple[dict[str, Any], TokenSet]:
-    """What the token endpoint gives; the transaction ends before it is asked."""
+    """Return the token endpoint's response. Ends the transaction before the request."""
     server_id = row.server_id
     release(session)
     resource = {"resource": found.resource} if found.resource else {}
@@ -201,24 +200,26 @@ def _asked(
         return answer, read_token_set(answer, now(), scopes)
     except OAuthRefused as refusal:
         log.warning(
-            "the token endpoint of server %s refused (%s, HTTP %d)",
+            "the token endpoint of server %s refused the request (%s, HTTP %d)",
             server_id,
             refusal.error,
             refusal.status,
         )
         if refusal.error in _CLIENTS_FAULT:
-            raise InvalidRequest("The sign-in provider refused it.", code=refusal.error) from None
+            raise InvalidRequest(
+                "The sign-in provider refused the request.", code=refusal.error
+            ) from None
         raise UpstreamFailure(
             "The sign-in provider refused the portal.", reason=refusal.reason
         ) from None
     except UpstreamFailure as failure:
         log.warning("the token endpoint of server %s failed: %s", server_id, failure.reason)
         raise UpstreamFailure(
-            "The sign-in provider did not answer as it should.", reason=failure.reason
+            "The sign-in provider returned an invalid response.", reason=failure.reason
         ) from None
     except ValueError:
         raise UpstreamFailure(
-            "The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP
+            "The sign-in provider returned no usable token.", reason=HealthReason.NOT_MCP
         ) from None
 
 
@@ -231,10 +232,9 @@ def _accepted(
     given: tuple[dict[str, Any], TokenSet],
     app: RefreshGrant | None,
 ) -> dict[str, Any]:
-    """What the client is told; `app` says which client it is for which person, None where nobody
-    knows the person.
+    """Return the response for the client; `app` is the client and user, None without a user.
 
-    A refresh token goes only to who may use it here: not to strangers, and not for nobody.
+    Strangers and clients without a user get no refresh token.
     """
     answer, tokens = given
     may_renew = app is not None and authz.may(
@@ -247,7 +247,7 @@ def _accepted(
         audit.record(session, principal, "token refused", "server", row.server_id, rule=rule)
         session.commit()
         raise Forbidden(
-            "The token breaks a rule of this server.",
+            "The token does not meet the server’s validation rules.",
             code="token_validation_failed",
             field=rule,
             server_id=row.server_id,
@@ -255,7 +255,7 @@ def _accepted(
     try:
         if app is not None:
             _keep(session, principal, row, found, client, answer, tokens, app)
-    except SQLAlchemyError as error:  # the client has its token all the same
+    except SQLAlchemyError as error:  # the client still gets its token
         session.rollback()
         log.warning(
             "a token for server %s could not be stored: %s", row.server_id, type(error).__name__
@@ -276,11 +276,10 @@ def _keep(
     tokens: TokenSet,
     app: RefreshGrant,
 ) -> None:
-    """Store the access token for the person, if they may use the server, unless a connection of
-    their own renews itself.
+    """Store the access token for a user with access, unless their own connection renews itself.
 
-    The refresh token stays with the client alone: of two who spend it, the second would end the
-    grant for both. What is kept of it is for whom it was given.
+    The refresh token stays with the client: if both used it, the second use would end the grant.
+    Only its hash is stored, with whom it was issued to.
     """
     person = app.user_id
     there = session.get(Server, row.server_id, populate_existing=True)

@@ -1,5 +1,4 @@
-"""The way out to an authorization server: what to ask for, and the address that asks (RFC 6749,
-7636, 8707)."""
+"""Authorization requests: scopes and URL (RFC 6749, 7636, 8707)."""
 
 import base64
 import hashlib
@@ -21,7 +20,7 @@ from portal.store.models import Server
 
 @dataclass(frozen=True)
 class Departure:
-    """Where the browser goes on, and whom it meets there."""
+    """The authorization URL, its host, and the name of the server."""
 
     url: str
     host: str
@@ -29,11 +28,11 @@ class Departure:
 
 
 def usual_scopes(session: Session, row: Server, found: Discovery) -> list[str]:
-    """What to ask for: the scopes of the definition, else those that discovery found."""
+    """Return the scopes to request: those of the definition, else the discovered ones."""
     typed = opened(session, row, credentials=True).credentials.get("scopes")
-    scopes = (
-        typed.split() if isinstance(typed, str) else list(typed) if isinstance(typed, list) else []
-    )
+    if isinstance(typed, str):
+        typed = typed.split()
+    scopes = list(typed) if isinstance(typed, list) else []
     if not scopes:
         scopes = list(found.scopes)
         if scopes and "offline_access" in found.server.scopes_supported:
@@ -53,7 +52,10 @@ def depart(
     browser: str,
     back: str,
 ) -> Departure:
-    """Begin a flow of `kind`, and say where it leads. `back` is a path of ours to return to."""
+    """Start a flow of `kind`, and return where to send the browser.
+
+    `back` is a path on the portal to return to.
+    """
     verifier = secrets.token_urlsafe(48)
     contents = {
         "verifier": verifier,

@@ -1,5 +1,4 @@
-"""The way back from an authorization server: whether it is that one, its code for tokens, the
-tokens stored."""
+"""Authorization responses: verifying them, exchanging the code, and storing the tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +22,7 @@ _ERROR_WORDS = 64
 
 
 def refused(error: str) -> dict[str, Any]:
-    """The outcome for an error of an authorization server; of its words only a code of the usual
-    form is kept."""
+    """Return the outcome for an authorization server's error; keeps only a well-formed code."""
     if error == "access_denied":
         return {"state": "declined"}
     word = error[:_ERROR_WORDS]
@@ -35,10 +33,10 @@ def refused(error: str) -> dict[str, Any]:
 
 
 def is_from(found: Discovery, iss: str | None) -> bool:
-    """RFC 9207, 2.4: byte by byte where it is there, and it has to be there where the server says
-    that it sends it.
+    """Return whether the response came from the expected issuer (RFC 9207, 2.4).
 
-    Where an Admin typed the URLs no issuer is known that it could be compared with.
+    `iss` must match exactly if present, and must be present if the server announces it. If an Admin
+    entered the URLs, there is no issuer to compare with.
     """
     if not found.server.issuer:
         return True
@@ -48,8 +46,7 @@ def is_from(found: Discovery, iss: str | None) -> bool:
 def fault_of(
     row: Server, found: Discovery, begun: Mapping[str, Any], answer: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The outcome where what came back holds no code for the server as it was when the flow began;
-    else None."""
+    """Return the outcome if the response has no code, or the server has changed; else None."""
     server = found.server
     if (identity_of(server), server.token_endpoint, row.incarnation) != (
         begun["issuer"],
@@ -58,7 +55,7 @@ def fault_of(
     ):
         return {"state": "changed"}
     if not is_from(found, answer.get("iss")):
-        return {"state": "other_issuer"}  # and what it said is not looked at
+        return {"state": "other_issuer"}  # its response is ignored
     if answer.get("error"):
         return refused(answer["error"])
     return None if answer.get("code") else refused("invalid_response")
@@ -72,7 +69,7 @@ def exchanged(
     begun: Mapping[str, Any],
     code: str,
 ) -> dict[str, Any]:
-    """Exchange the code for tokens, and store them where the server's rules take them."""
+    """Exchange the code for tokens, and store them if the server's rules accept them."""
     client = known_client(session, row, found.server, begun["client_id"])
     if client is None:
         return {"state": "changed"}
@@ -86,7 +83,7 @@ def exchanged(
         begun["incarnation"],
         version,
     ):
-        return {"state": "changed"}  # a token that was got for one host is never sent to another
+        return {"state": "changed"}  # a token for one host is never sent to another
     if (rule := broken_rule(now_there.token_validation, answer)) is not None:
         audit.record(session, principal, "connection refused", "server", server_id, rule=rule)
         return {"state": "refused_by_rules", "rule": rule}
@@ -105,10 +102,9 @@ def exchanged(
 def tokens_for(
     session: Session, found: Discovery, client: Client, begun: Mapping[str, Any], code: str
 ) -> tuple[dict[str, Any], TokenSet | None]:
-    """What the token endpoint gives for a code, and the tokens in it if there are any. Ends the
-    transaction at hand.
+    """Return the token endpoint's response for a code, and its tokens, if any.
 
-    Raises what `ask_for_token` raises.
+    Ends the transaction. Raises what `ask_for_token` raises.
     """
     form = {
         "grant_type": "authorization_code",

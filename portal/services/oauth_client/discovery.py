@@ -1,9 +1,9 @@
-"""Which authorization server stands before a server, and as which client the portal speaks to it.
+"""Discovery of a server's authorization server.
 
-What an Admin typed goes before what was discovered. All of it is bound to one issuer and to the
-origins of its endpoints: where discovery finds others nothing is sent there until an Admin has
-looked at it. These functions ask other machines, so they end the transaction at hand; nothing may
-have been written before.
+URLs that an Admin entered override discovered ones. Everything is bound to one issuer and the
+origins of its endpoints: if discovery finds others, nothing is sent there until an Admin has
+reviewed the change. These functions make outgoing requests, which end the transaction; call them
+before any write.
 """
 
 import logging
@@ -33,22 +33,22 @@ log = logging.getLogger("portal.oauth")
 _FRESH = timedelta(hours=1)
 _TUPLES = ("scopes_supported", "token_endpoint_auth_methods", "pkce")
 _LOOK = (
-    "Nobody is sent there until an Admin has looked at it: on the server’s page, Users’"
+    "The portal will not use it until an Admin reviews it: on the server’s page, Users’"
     " credentials, Sign-in provider."
 )
 _NOT_FOUND = (
-    "The server’s sign-in provider was not found, or its metadata cannot be used. An Admin has to"
-    " look at it."
+    "The server’s sign-in provider was not found, or its metadata is not usable. Ask an Admin to"
+    " check it."
 )
 
 
 def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> Discovery:
-    """The authorization of a server: typed, remembered, or discovered now; `afresh` asks again
-    after an hour.
+    """Return the authorization server of a server: entered, remembered, or discovered now.
 
-    Raises `UpstreamFailure` where discovery fails, `Conflict` (`issuer_changed`) where it leads
-    elsewhere than before, and `InvalidRequest` for an endpoint that is not https, or that is typed
-    and belongs to another provider than the one that was discovered (`mixed_providers`).
+    `afresh` repeats discovery after an hour. Raises `UpstreamFailure` if discovery fails,
+    `Conflict` (`issuer_changed`) if it leads elsewhere than before, and `InvalidRequest` for an
+    endpoint without https or an entered one that belongs to another provider than the discovered
+    one (`mixed_providers`).
     """
     urls = opened(session, row).urls
     if urls.get("token_url") and (urls.get("authorization_url") or is_machine(row)):
@@ -58,7 +58,7 @@ def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> 
         return _with_typed(read_back(known), urls)
     if not urls.get("url"):
         raise InvalidRequest(
-            "Nobody can tell where to sign in to this server: it needs an authorization URL and a"
+            "The sign-in provider of this server is unknown: it needs an authorization URL and a"
             " token URL.",
             code="no_authorization_server",
         )
@@ -66,14 +66,15 @@ def authorization_of(session: Session, row: Server, *, afresh: bool = False) -> 
 
 
 def identity_of(server: AuthorizationServer) -> str:
-    """What clients and tokens are bound to: the issuer, or, where an Admin typed the URLs, the
-    token URL's origin."""
+    """Return what clients and tokens are bound to.
+
+    That is the issuer, or the origin of the token URL if an Admin entered the URLs.
+    """
     return server.issuer or origin_of(server.token_endpoint) or ""
 
 
 def pinned(session: Session, row: Server) -> AuthorizationServer | None:
-    """The authorization server to which the stored secrets of a server belong; None where none was
-    found yet."""
+    """Return the authorization server of a server's stored secrets; None before discovery."""
     if held_definitions.is_temporary(row):
         found: Mapping[str, Any] | None = held_definitions.recall(session, row, "pin")
         return read_back(found).server if found else None
@@ -82,8 +83,10 @@ def pinned(session: Session, row: Server) -> AuthorizationServer | None:
 
 
 def pin_of(session: Session, row: Server, stored: Server) -> dict[str, Any] | None:
-    """The same as JSON, for the definition under test `row` that goes out from a stored server and
-    leads to the same place."""
+    """Return `pinned` as JSON, for a definition under test based on a stored server.
+
+    Returns None if the definition leads to another place.
+    """
     if route_of(session, stored).key(TOKEN) != route_of(session, row).key(TOKEN):
         return None
     server = pinned(session, stored)
@@ -91,35 +94,32 @@ def pin_of(session: Session, row: Server, stored: Server) -> dict[str, Any] | No
 
 
 def check_pinned(known: AuthorizationServer | None, found: AuthorizationServer) -> None:
-    """Raise `Conflict` (`issuer_changed`) where discovery found another issuer, or endpoints at
-    other origins."""
+    """Raise `Conflict` (`issuer_changed`) if the issuer or the origin of an endpoint changed."""
     if known is None:
         return
     if identity_of(known) != identity_of(found):
         raise Conflict(
-            f"The server sends people to another sign-in provider than before. {_LOOK}",
+            f"The server now uses another sign-in provider. {_LOOK}",
             code="issuer_changed",
         )
     moved = moved_endpoint(known, found)
     if moved is not None:
         _, before, after = moved
         raise Conflict(
-            f"The server’s sign-in provider names the host {after} now, where {before} stood"
-            f" before. {_LOOK}",
+            f"The server’s sign-in provider now uses the host {after} instead of {before}. {_LOOK}",
             code="issuer_changed",
         )
 
 
 def remembered(known: ServerAuthorization | None) -> Mapping[str, Any] | None:
-    """What was discovered and may be used as it is; None where discovery has to be asked again, and
-    is held to it."""
+    """Return the stored discovery result; None if discovery has to be repeated."""
     return known.found if known is not None and known.found and not known.found.get(STALE) else None
 
 
 def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) -> None:
-    """Store what was discovered of a definition under test for the server that it became.
+    """Store what was discovered for a definition under test, for the server created from it.
 
-    Raises `Conflict` (`issuer_changed`) where that one led elsewhere before.
+    Raises `Conflict` (`issuer_changed`) if that server led elsewhere before.
     """
     server = read_back(found).server
     check_pinned(pinned(session, row), server)
@@ -131,7 +131,7 @@ def keep_authorization(session: Session, row: Server, found: Mapping[str, Any]) 
 
 
 def written(found: Discovery) -> dict[str, Any]:
-    """What was discovered, to be stored as JSON."""
+    """Return a discovery result as JSON, for storage."""
     return {
         "server": asdict(found.server),
         "resource": found.resource,
@@ -140,7 +140,7 @@ def written(found: Discovery) -> dict[str, Any]:
 
 
 def read_back(stored: Mapping[str, Any]) -> Discovery:
-    """What `written` wrote."""
+    """Parse a discovery result from `written`."""
     fields = dict(stored["server"])
     fields |= {name: tuple(fields[name]) for name in _TUPLES if fields[name] is not None}
     return Discovery(AuthorizationServer(**fields), stored["resource"], tuple(stored["scopes"]))
@@ -161,18 +161,18 @@ def _server_of(known: ServerAuthorization) -> AuthorizationServer:
 
 
 def _with_typed(found: Discovery, urls: Mapping[str, str]) -> Discovery:
-    """What was discovered, with the single URLs that an Admin typed in their place.
+    """Override a discovery result with the URLs that an Admin entered.
 
-    Those have to be of the same provider: the code or the secret of one would go to another.
+    They must belong to the same provider; otherwise a code or secret would be sent to another one.
     """
     foreign = foreign_address(urls, found.server)
     if foreign is not None:
         field, called, origin = foreign
         raise InvalidRequest(
             f"The {called} is at {origin}, but the server’s own sign-in provider is at"
-            f" {identity_of(found.server)}. Codes and secrets of one are not sent to the other."
-            " Type the authorization URL, the token URL and, where there is one, the registration"
-            " URL, or none of them.",
+            f" {identity_of(found.server)}. The portal does not send codes and secrets from one"
+            " to the other. Enter the authorization URL, the token URL and, if there is one, the"
+            " registration URL, or none of them.",
             code="mixed_providers",
             field=field,
         )
@@ -194,15 +194,15 @@ def _checked(found: Discovery) -> Discovery:
     ):
         if address and not is_secure(address):
             raise InvalidRequest(
-                "A sign-in URL of this server is not https, so nothing secret is sent there. An"
-                " Admin has to mend it.",
+                "A sign-in URL of this server is not https, so the portal sends no secrets there."
+                " Ask an Admin to correct it.",
                 code="insecure_authorization_server",
             )
     return found
 
 
 def _known(session: Session, row: Server, afresh: bool) -> Mapping[str, Any] | None:
-    """What was discovered before; for a definition under test that is minutes ago at most."""
+    """Return the stored discovery result; for a definition under test, at most minutes old."""
     if held_definitions.is_temporary(row):
         found: Mapping[str, Any] | None = held_definitions.recall(session, row, "authorization")
         return found
@@ -224,8 +224,8 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
     try:
         found = runtime_of(session).oauth.discover(url)
     except UpstreamFailure as failure:
-        # Its message may name the server's host, which is not for everybody; the OAuth check tells
-        # an Admin all.
+        # The message may contain the server's host, so do not show it to everyone. The OAuth check
+        # shows it to Admins.
         log.warning(
             "no authorization server was found for server %s: %s", server_id, failure.message
         )
@@ -234,15 +234,14 @@ def _discovered(session: Session, row: Server, url: str) -> Discovery:
         check_pinned(pinned(session, row), found.server)
         held_definitions.remember(session, row, authorization=written(found))
         return found
-    # Writing comes first (SQLite), and tells whether the definition is still the one that was asked
-    # about.
+    # Write first (SQLite); this also detects whether the definition changed in the meantime.
     unchanged = (
         Server.server_id == server_id,
         Server.incarnation == incarnation,
         Server.version == version,
     )
     if not _touches(session, update(Server).where(*unchanged).values(server_id=Server.server_id)):
-        raise Conflict("The server was changed meanwhile. Try again.")
+        raise Conflict("The server was changed in the meantime. Try again.")
     known = session.get(ServerAuthorization, server_id, populate_existing=True)
     try:
         check_pinned(_server_of(known) if known is not None else None, found.server)

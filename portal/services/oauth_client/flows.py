@@ -1,4 +1,4 @@
-"""Browser redirects under way: opaque state, single use, short-lived, bound to one browser."""
+"""Pending browser redirects: opaque state, single use, short-lived, bound to one browser."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ _FLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
 @dataclass(frozen=True)
 class Flow:
-    """One redirect: who began it, for which server, and what only the portal may know of it."""
+    """One redirect: who started it, for which server, and data that only the portal may see."""
 
     flow_id: str
     kind: str
@@ -47,16 +47,15 @@ def begin_flow(
     lifetime: timedelta = LIFETIME,
     state: str | None = None,
 ) -> tuple[str, str]:
-    """Remember a redirect before it is made. Answers its id, for our own pages, and its state, for
-    the other side.
+    """Store a flow before a redirect; return its id, for the portal's pages, and its state.
 
-    `state` is given where somebody else made it: a code on its way through the portal. `browser` is
-    the secret in the cookie of the browser that has to come back, None where a program holds the
-    flow. Raises ValueError for an empty one, which would bind to nobody.
+    `state` is given if another server created it, such as a code that passes through the portal.
+    `browser` is the secret in the cookie of the browser that must return; None for a flow of a
+    program. Raises `ValueError` for an empty one, which would bind to nobody.
     """
     if browser == "":
         raise ValueError("a flow is bound to a browser or to none")
-    if state is not None:  # whoever made it may have made it before
+    if state is not None:  # another server may issue the same one twice
         session.execute(delete(OAuthFlow).where(OAuthFlow.state_hash == digest(state)))
     state = state or secrets.token_urlsafe(32)
     row = OAuthFlow(
@@ -77,11 +76,10 @@ def begin_flow(
 def take_flow(
     session: Session, state: str, *, kinds: tuple[str, ...], browser: str | None
 ) -> Flow | None:
-    """The redirect that `state` belongs to, used up herewith: whoever comes second gets None, as
-    does another browser.
+    """Consume the flow with this `state`; return None if already consumed, or for another browser.
 
-    One that another browser brings is left alone, so that nobody ends somebody else's sign-in.
-    Commit before anything else is done with it: a rollback would make it good again.
+    An attempt by another browser does not consume it, so that nobody can end another user's
+    sign-in. Commit before using the result: a rollback would make the flow valid again.
     """
     own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
     return _taken(session, OAuthFlow.state_hash == digest(state), OAuthFlow.kind.in_(kinds), own)
@@ -90,7 +88,7 @@ def take_flow(
 def take_flow_by_id(
     session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None
 ) -> Flow | None:
-    """As `take_flow`, for a page of ours whose address holds the flow's id."""
+    """Consume the flow with this id, for a page of the portal; see `take_flow`."""
     if not _FLOW_ID.match(flow_id):
         return None
     own = or_(OAuthFlow.browser_hash.is_(None), OAuthFlow.browser_hash == digest(browser or ""))
@@ -98,7 +96,7 @@ def take_flow_by_id(
 
 
 def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
-    """A flow by its state, used up or not, without using it up; None once it ran out."""
+    """Return a flow by its state without consuming it; None once it has expired."""
     row = session.scalar(
         select(OAuthFlow).where(OAuthFlow.state_hash == digest(state), OAuthFlow.kind == kind)
     )
@@ -106,7 +104,7 @@ def find_flow(session: Session, state: str, *, kind: str) -> Flow | None:
 
 
 def is_known(session: Session, state: str) -> bool:
-    """Whether a flow of this state is still under way, in whatever browser."""
+    """Return whether a flow with this state is pending, in any browser."""
     waiting = (OAuthFlow.state_hash == digest(state), OAuthFlow.status == "pending", _is_live())
     return session.scalar(select(OAuthFlow.flow_id).where(*waiting)) is not None
 
@@ -114,9 +112,11 @@ def is_known(session: Session, state: str) -> bool:
 def peek_flow(
     session: Session, flow_id: str, *, kinds: tuple[str, ...], browser: str | None = None
 ) -> Flow | None:
-    """A flow by its id, without using it up: for a consent or result page. Bound to a browser, it
-    needs that one."""
-    if not _FLOW_ID.match(flow_id):  # PostgreSQL takes no NUL and no half of a character
+    """Return a flow by its id without consuming it, for a consent or result page.
+
+    A flow bound to a browser is returned only to that one.
+    """
+    if not _FLOW_ID.match(flow_id):  # PostgreSQL accepts no NUL and no lone surrogates
         return None
     row = session.scalar(
         select(OAuthFlow).where(OAuthFlow.flow_id == flow_id, OAuthFlow.kind.in_(kinds))
@@ -129,7 +129,7 @@ def peek_flow(
 
 
 def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> None:
-    """Write down how a flow ended, for its result page. `outcome` holds no secret."""
+    """Store the outcome of a flow for its result page; it contains no secret."""
     session.execute(
         update(OAuthFlow)
         .where(OAuthFlow.flow_id == flow_id)
@@ -140,52 +140,42 @@ def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> N
 def forget_flows(
     session: Session, *, server_id: str | None = None, user_id: str | None = None
 ) -> None:
-    """End what is under way for a server or a person."""
-    session.execute(
-        delete(OAuthFlow).where(
-            (OAuthFlow.server_id == server_id)
-            if server_id is not None
-            else (OAuthFlow.user_id == user_id)
-        )
-    )
+    """Delete the pending flows of a server or a user."""
+    of_server = OAuthFlow.server_id == server_id
+    mine = of_server if server_id is not None else OAuthFlow.user_id == user_id
+    session.execute(delete(OAuthFlow).where(mine))
 
 
 def sweep_flows(session: Session) -> None:
-    """Delete flows that ran out, and what is sealed in them; how one ended stays readable for a
-    day."""
+    """Delete expired flows and their sealed data; outcomes are kept for a day."""
     at = now()
-    session.execute(
-        delete(OAuthFlow).where(
-            (OAuthFlow.expires_at <= at - _KEPT_AFTERWARDS)
-            | ((OAuthFlow.status == "pending") & ~_is_live())
-            | (
-                (OAuthFlow.status == "taken") & (OAuthFlow.expires_at <= at - LIFETIME)
-            )  # nobody is at it any more
-        )
-    )
+    is_abandoned = and_(OAuthFlow.status == "taken", OAuthFlow.expires_at <= at - LIFETIME)
+    has_expired = and_(OAuthFlow.status == "pending", ~_is_live())
+    is_old = OAuthFlow.expires_at <= at - _KEPT_AFTERWARDS
+    session.execute(delete(OAuthFlow).where(or_(is_old, has_expired, is_abandoned)))
 
 
 def _latest() -> datetime:
-    """When a flow that begins now ends at the latest. What would live longer began by a clock that
-    was put back since, and may have run out before: it is not given a second life. Clocks of hosts
-    may differ by some minutes."""
+    """Return the latest possible expiry of a flow.
+
+    A later expiry means that the clock was set back after the flow started; it may have expired
+    before, so it is not accepted. Clocks of hosts may differ by some minutes.
+    """
     return now() + LIFETIME + _CLOCKS_DIFFER
 
 
 def _is_live() -> ColumnElement[bool]:
-    waits_for_us = (
-        OAuthFlow.kind == "revoke"
-    )  # the worker's own errand, which nobody comes back from
-    return and_(OAuthFlow.expires_at > now(), or_(OAuthFlow.expires_at <= _latest(), waits_for_us))
+    is_revocation = OAuthFlow.kind == "revoke"  # a job of the worker; has no callback
+    return and_(OAuthFlow.expires_at > now(), or_(OAuthFlow.expires_at <= _latest(), is_revocation))
 
 
 def digest(text: str) -> str:
-    """The SHA-256 of a state, a cookie or a code; each has 192 random bits or more."""
+    """Return the SHA-256 of a state, a cookie or a code; each has at least 192 random bits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _taken(session: Session, *conditions: Any) -> Flow | None:
-    # One conditional statement decides who was first, on every process.
+    # One conditional statement decides across all processes which request came first.
     claimed = session.execute(
         update(OAuthFlow)
         .where(*conditions, OAuthFlow.status == "pending", _is_live())

@@ -1,9 +1,8 @@
-"""Definitions under test: held for 300 s, sealed, the same for all processes, and never in the
-catalog.
+"""Definitions under test: held for 300 s, sealed, shared by all processes, not in the catalog.
 
-One is read as a `Server` that is no row of the database, with its parts, so that whatever works on
-a stored server works on it. What OAuth finds out about it (authorization, registration, tokens)
-stands in the same sealed record and goes with it.
+A definition is read as a `Server` without a row, with its parts, so that code for stored servers
+works on it. Its OAuth data (authorization, registration, tokens) is in the same sealed record and
+is deleted with it.
 """
 
 import json
@@ -26,17 +25,17 @@ LIFETIME = timedelta(seconds=300)
 
 
 def is_temporary(row: Server) -> bool:
-    """Whether a server is a definition under test and no row of the catalog."""
+    """Return whether a server is a definition under test rather than a row of the catalog."""
     return bool(inspect(row).transient)
 
 
 def hold(
     session: Session, principal: Principal, server_id: str, contents: Mapping[str, Any]
 ) -> TemporaryServer:
-    """Hold a definition for 300 s from now, in place of one under the same id.
+    """Hold a definition for 300 s, replacing one with the same id.
 
-    `contents` has `fields` (JSON) and what else is to be remembered. Of two who come at once the
-    second adopts what the first holds.
+    `contents` has `fields` (JSON) and any other data to keep. If two requests arrive at once, the
+    second uses what the first stored.
     """
     kept = session.get(TemporaryServer, server_id, with_for_update=True, populate_existing=True)
     if kept is None:
@@ -48,7 +47,7 @@ def hold(
         except IntegrityError:
             winner = session.get(TemporaryServer, server_id, populate_existing=True)
             if winner is None:
-                raise Conflict("The definition was swept away meanwhile. Send it again.") from None
+                raise Conflict("The definition expired in the meantime. Send it again.") from None
             return winner
     else:
         _write(session, kept, principal, contents)
@@ -57,8 +56,7 @@ def hold(
 
 
 def recall(session: Session, row: Server, name: str) -> Any:
-    """What is remembered about a definition under `name`; None where nothing is, or where it is not
-    held any more."""
+    """Return the data stored with a definition under `name`; None if missing or expired."""
     kept = _find(session, row.server_id)
     contents = (
         _opened(session, kept) if kept is not None and kept.incarnation == row.incarnation else None
@@ -67,16 +65,14 @@ def recall(session: Session, row: Server, name: str) -> Any:
 
 
 def remember(session: Session, row: Server, *, renew: bool = False, **values: Any) -> None:
-    """Write down what was found out about a definition, and hold it for 300 s more with `renew`.
-    Commits.
+    """Store data with a definition; `renew` extends it by 300 s. Commits.
 
-    Raises `Conflict` where it is not held any more, or another one in its place.
+    Raises `Conflict` if it has expired or was replaced.
     """
     query = (
         select(TemporaryServer).where(TemporaryServer.server_id == row.server_id).with_for_update()
     )
-    # Writing comes first: on SQLite a transaction that has read cannot write once another process
-    # has.
+    # Write first: on SQLite a transaction that has read cannot write after another process has.
     session.execute(
         update(TemporaryServer)
         .where(TemporaryServer.server_id == row.server_id)
@@ -89,7 +85,7 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
     )
     if kept is None or contents is None or (kept.expires_at <= now() and not renew):
         session.rollback()
-        raise Conflict("The definition is not held any more. Begin again.", code="expired")
+        raise Conflict("The definition has expired. Start again.", code="expired")
     kept.sealed = runtime_of(session).vault.seal(
         json.dumps({**contents, **values}), bindings.of_temporary(kept)
     )
@@ -99,25 +95,25 @@ def remember(session: Session, row: Server, *, renew: bool = False, **values: An
 
 
 def contents_of(session: Session, server_id: str) -> dict[str, Any] | None:
-    """All that is held under an id; it has secrets. Asks for nobody's rights."""
+    """Return all data held under an id, including secrets. Checks no permission."""
     held = held_under(session, server_id)
     return held[1] if held is not None else None
 
 
 def held_under(session: Session, server_id: str) -> tuple[TemporaryServer, dict[str, Any]] | None:
-    """The record that is held under an id, with all that is in it."""
+    """Return the record held under an id, with its contents."""
     kept = _find(session, server_id)
     contents = _opened(session, kept) if kept is not None else None
     return (kept, contents) if kept is not None and contents is not None else None
 
 
 def forget(session: Session, server_id: str) -> None:
-    """Hold a definition no longer."""
+    """Delete a held definition."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.server_id == server_id))
 
 
 def sweep(session: Session) -> None:
-    """Delete the definitions whose time is over."""
+    """Delete expired definitions."""
     session.execute(delete(TemporaryServer).where(TemporaryServer.expires_at <= now()))
 
 

@@ -1,4 +1,4 @@
-"""What tokens were minted for, and what ends when that changes."""
+"""What issued tokens depend on, and which tokens end when that changes."""
 
 from dataclasses import dataclass
 
@@ -21,15 +21,14 @@ _ASKED_WITH = ("scopes", "audience", "subject_token_type", "token_exchange_endpo
 
 @dataclass(frozen=True)
 class MintedFor:
-    """What a server's tokens depend on: those of people, and those that the portal gets by
-    itself."""
+    """What a server's tokens depend on: those of users, and those the portal requests itself."""
 
     people: tuple[object, ...]
     shared: tuple[object, ...]
 
 
 def minted_for(session: Session, row: Server) -> MintedFor:
-    """What tokens depend on; where it changes they are worth nothing."""
+    """Return what tokens depend on; they are invalid once it changes."""
     definition = opened(session, row, credentials=True)
     urls = definition.urls
     credentials = definition.credentials
@@ -40,7 +39,7 @@ def minted_for(session: Session, row: Server) -> MintedFor:
 
 
 def end_connections(session: Session, row: Server) -> int:
-    """Delete people's OAuth tokens for a server; answers how many people that were."""
+    """Delete users' OAuth tokens for a server, and return the number of users."""
     held = (UserCredential.server_id == row.server_id, UserCredential.kind == "oauth2")
     people = session.scalar(select(func.count()).select_from(UserCredential).where(*held)) or 0
     if people:
@@ -49,18 +48,17 @@ def end_connections(session: Session, row: Server) -> int:
 
 
 def end_shared(session: Session, row: Server) -> None:
-    """Delete the tokens that the portal got by itself."""
+    """Delete the tokens that the portal requested itself."""
     session.execute(delete(SharedToken).where(SharedToken.server_id == row.server_id))
 
 
 def forget(
     session: Session, row: Server, *, keep_issuer: bool = False, keep_registrations: bool = False
 ) -> None:
-    """Forget what was discovered, registered and fetched for a server that points elsewhere now,
-    and end its flows.
+    """Delete what was discovered, registered and fetched for a server that changed, and its flows.
 
-    With `keep_issuer` the issuer stays with the origins of its endpoints: discovery is asked again,
-    and must not lead stored credentials elsewhere before an Admin has looked at it.
+    `keep_issuer` keeps the issuer and the origins of its endpoints: discovery is repeated, and must
+    not lead stored credentials elsewhere before an Admin has reviewed the change.
     """
     end_shared(session, row)
     if keep_issuer:

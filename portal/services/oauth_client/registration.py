@@ -1,8 +1,8 @@
-"""As which client the portal speaks to a server's authorization server.
+"""The portal's OAuth client registrations.
 
-By the order of MCP's authorization (2026-07-28, client registration): the client that an Admin
-typed, our Client ID Metadata Document, a client that the portal registered itself (RFC 7591), and
-else a word to the Admin.
+In the order of MCP authorization (2026-07-28, client registration): the client that an Admin
+entered, the portal's Client ID Metadata Document, a client that the portal registered itself (RFC
+7591), and otherwise an error that asks the Admin to enter one.
 """
 
 import json
@@ -30,25 +30,21 @@ from portal.store.models import Server
 from portal.store.oauth_tables import OAuthClientRegistration
 
 CLIENT_NAME = "MCP Portal"
-_PREFERRED = (
-    "client_secret_post",
-    "client_secret_basic",
-    "none",
-)  # the first is what every server takes
+_PREFERRED = ("client_secret_post", "client_secret_basic", "none")  # all servers accept the first
 
 
 def redirect_uri(session: Session) -> str:
-    """Where authorization servers send people back to, whatever they came for."""
+    """Return the portal's redirect URI for all authorization servers."""
     return f"{runtime_of(session).public_url}/oauth/callback"
 
 
 def document_url(public_url: str) -> str:
-    """The address of our Client ID Metadata Document, which is the client id that it describes."""
+    """Return the URL of the portal's Client ID Metadata Document, which is also its client id."""
     return f"{public_url}/.well-known/oauth-client"
 
 
 def metadata_document(public_url: str) -> dict[str, Any]:
-    """Our Client ID Metadata Document."""
+    """Return the portal's Client ID Metadata Document."""
     return {
         "client_id": document_url(public_url),
         "client_uri": public_url,
@@ -60,22 +56,18 @@ def metadata_document(public_url: str) -> dict[str, Any]:
 def client_of(
     session: Session, row: Server, server: AuthorizationServer, scopes: Sequence[str] = ()
 ) -> Client:
-    """The client for a new sign-in; registers one where there is none, which ends the transaction
-    at hand.
+    """Return the client for a new sign-in, registering one if there is none.
 
-    `scopes` are those that a client registered now may ask for. Raises `InvalidRequest`
-    (`missing_client_id`) where there is no way to a client, and (`mixed_providers`) where a
-    registered client's secret would be used at another host than the one that gave it; and
-    `UpstreamFailure` where the registration fails.
+    Registration ends the transaction; `scopes` are those that the new client may request. Raises
+    `InvalidRequest` (`missing_client_id`) if no client can be had, and (`mixed_providers`) if a
+    registered client's secret would be used at another host than the one that issued it; and
+    `UpstreamFailure` if the registration fails.
     """
     typed = _typed(session, row)
     if typed is not None:
         return typed
-    if (
-        server.takes_metadata_documents
-        and keeps_codes(server)
-        and _is_reachable(runtime_of(session).public_url, server)
-    ):
+    takes_document = server.takes_metadata_documents and keeps_codes(server)
+    if takes_document and _is_reachable(runtime_of(session).public_url, server):
         return Client(document_url(runtime_of(session).public_url), auth_method="none")
     _check_split(session, row, server)
     ours = _kept(session, row, identity_of(server))
@@ -85,8 +77,8 @@ def client_of(
             return registered
     if not server.registration_endpoint:
         raise InvalidRequest(
-            "The sign-in provider does not know this portal. An Admin has to register the portal"
-            f" there as a client, with the redirect URI {redirect_uri(session)}, and to enter its"
+            "The portal is not registered at the sign-in provider. An Admin has to register it"
+            f" there as a client, with the redirect URI {redirect_uri(session)}, and enter its"
             " client ID in the server’s form.",
             code="missing_client_id",
             field="client_id",
@@ -97,12 +89,11 @@ def client_of(
 def known_client(
     session: Session, row: Server, server: AuthorizationServer, client_id: str, *, used_at: str = ""
 ) -> Client | None:
-    """The client to which a token was issued, to renew or revoke it; None where the portal is that
-    client no more.
+    """Return the client that a token was issued to; None if it is no longer a client of the portal.
 
-    `used_at` is the endpoint that it is used at, where that is not the server's token endpoint.
-    Raises `InvalidRequest` (`mixed_providers`) for a registered client whose secret would be used
-    at another host than the one that gave it.
+    Used to renew or revoke the token. `used_at` is the endpoint for that, if it is not the server's
+    token endpoint. Raises `InvalidRequest` (`mixed_providers`) for a registered client whose secret
+    would be used at another host than the one that issued it.
     """
     typed = _typed(session, row)
     if typed is not None and client_id in ("", typed.client_id):
@@ -123,10 +114,10 @@ def _check_split(
     if split is not None:
         _, called, origin = split
         raise InvalidRequest(
-            f"The portal would register itself at {origin_of(server.registration_endpoint)}, but"
-            f" the {called} is at {origin}. What one host gave is not sent to another. An Admin has"
-            f" to register the portal there, with the redirect URI {redirect_uri(session)}, and to"
-            " enter its client ID in the server’s form.",
+            f"The portal would register at {origin_of(server.registration_endpoint)}, but the"
+            f" {called} is at {origin}. The portal does not send credentials from one host to"
+            " another. An Admin has to register the portal there, with the redirect URI"
+            f" {redirect_uri(session)}, and enter its client ID in the server’s form.",
             code="mixed_providers",
             field="client_id",
         )
@@ -142,8 +133,7 @@ def _typed(session: Session, row: Server) -> Client | None:
 
 
 def _is_reachable(public_url: str, server: AuthorizationServer) -> bool:
-    """Whether the authorization server can fetch our document: over https, or both on this very
-    machine."""
+    """Return whether the provider can fetch the portal's document: by https, or locally."""
     parts = urlsplit(public_url)
     if parts.scheme == "https":
         return True
@@ -165,11 +155,10 @@ def _description(callback: str) -> dict[str, Any]:
 def register_for_admin(
     session: Session, row: Server, server: AuthorizationServer, wishes: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Register the portal with what an Admin wishes beside our own; the whole answer, which holds
-    secrets.
+    """Register the portal with an Admin's metadata; return the whole response, including secrets.
 
-    None where the portal is a client there already: a stored one is used, and registered anew only
-    where our redirect URI is another one since. Ends the transaction at hand.
+    Returns None if the portal is already a client there. A stored client is registered again only
+    if the portal's redirect URI has changed. Ends the transaction.
     """
     ours = _kept(session, row, identity_of(server))
     if _typed(session, row) is not None or (
@@ -226,11 +215,11 @@ def _registered(
     try:
         kept = session.merge(kept)
         session.commit()
-    except IntegrityError:  # another process was first, or the server is gone: theirs is as good
+    except IntegrityError:  # another process registered first, or the server was deleted
         session.rollback()
         winner = session.get(OAuthClientRegistration, (server_id, issuer), populate_existing=True)
         if winner is None:
-            raise InvalidRequest("The server was removed meanwhile.") from None
+            raise InvalidRequest("The server was deleted in the meantime.") from None
         kept = winner
     client = _opened(session, row, kept)
     assert client is not None, "it was sealed or found a moment ago"
@@ -238,7 +227,7 @@ def _registered(
 
 
 def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration | None:
-    """The registration at an issuer; that of a definition under test is part of its record."""
+    """Return the registration at an issuer; for a definition under test, from its record."""
     if not held_definitions.is_temporary(row):
         return session.get(OAuthClientRegistration, (row.server_id, issuer))
     found = held_definitions.recall(session, row, "registration")
@@ -246,8 +235,7 @@ def _kept(session: Session, row: Server, issuer: str) -> OAuthClientRegistration
 
 
 def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
-    """The registration of a stored server, in the clear, for a definition under test that goes out
-    from it."""
+    """Return a stored server's registration, unsealed, for a definition under test."""
     query = select(OAuthClientRegistration).where(
         OAuthClientRegistration.server_id == row.server_id
     )
@@ -264,7 +252,7 @@ def registration_of(session: Session, row: Server) -> dict[str, Any] | None:
 
 
 def keep_registration(session: Session, row: Server, found: Mapping[str, Any]) -> None:
-    """Store the registration of a definition under test for the server that it became."""
+    """Store the registration of a definition under test, for the server created from it."""
     session.merge(_as_row(session, row, found))
     session.flush()
 
@@ -290,7 +278,7 @@ def _secret_part(answer: Mapping[str, Any], asked: str) -> dict[str, Any]:
 
 
 def _opened(session: Session, row: Server, kept: OAuthClientRegistration) -> Client | None:
-    """A registered client; None where its secret cannot be read or has run out."""
+    """Return a registered client; None if its secret is unreadable or expired."""
     text = runtime_of(session).vault.open(kept.sealed, bindings.of_registration(row, kept))
     if text is None:
         return None

@@ -1,8 +1,8 @@
-"""Ending upstream what ends here with a server or a person: noted first, asked for by the worker.
+"""Revoking tokens upstream when a server or user is deleted: recorded first, done by the worker.
 
-What a request needs is sealed in a row of its own before the tokens go, in the same transaction, so
-that nothing is revoked that stayed. Each is asked once, whatever comes of it; what nobody asked
-within a day is forgotten.
+The data for a request is sealed in its own row, in the transaction that deletes the tokens, so that
+only deleted tokens are revoked. Each revocation is tried once, whatever the result; one not tried
+within a day is dropped.
 """
 
 import logging
@@ -39,8 +39,7 @@ _MOST_SECONDS = 10.0
 
 
 def note(session: Session, which: ColumnElement[bool]) -> int:
-    """Remember to revoke the tokens of the credentials that meet a condition; answers how many can
-    be. Asks nobody."""
+    """Record tokens of matching credentials for revocation; return how many can be revoked."""
     noted = 0
     for credential in session.scalars(
         select(UserCredential).where(UserCredential.kind == KIND, which)
@@ -53,8 +52,10 @@ def note(session: Session, which: ColumnElement[bool]) -> int:
 
 
 def ask_due(session: Session) -> Counter[tuple[str, bool]]:
-    """Ask for what is noted, for ten seconds at most; how many were confirmed and not, by server
-    id. Commits."""
+    """Send due revocation requests for at most ten seconds. Commits.
+
+    Returns counts by server id and whether the upstream confirmed them.
+    """
     told = Counter[tuple[str, bool]]()
     until = time.monotonic() + _MOST_SECONDS
     while time.monotonic() < until:
@@ -65,7 +66,7 @@ def ask_due(session: Session) -> Counter[tuple[str, bool]]:
         if flow_id is None:
             break
         flow = flows.take_flow_by_id(session, flow_id, kinds=(FLOW,), browser=None)
-        session.commit()  # taken once, on every process, and no lock is held while others think
+        session.commit()  # taken once across all processes; holds no lock during the request
         if flow is None or not flow.contents:
             continue
         confirmed = _asked(session, flow.contents)
@@ -78,10 +79,9 @@ def ask_due(session: Session) -> Counter[tuple[str, bool]]:
 
 
 def _request(session: Session, credential: UserCredential) -> dict[str, Any] | None:
-    """What a request to revoke a credential's tokens needs; None where nothing can be asked."""
+    """Return the data for a request to revoke a credential's tokens; None if not possible."""
     row = session.get(Server, credential.server_id)
-    # Only what was discovered names an endpoint to revoke at, and finding that out now would ask
-    # other machines.
+    # Only a discovery result contains a revocation endpoint, and discovery now would make requests.
     known = session.get(ServerAuthorization, credential.server_id)
     if row is None or remembered(known) is None:
         return None

@@ -1,9 +1,8 @@
-"""Tokens that the portal gets by itself: with its own credentials, or in exchange for a person's
-(RFC 6749, 4.4; 8693).
+"""Tokens that the portal requests itself: with its own credentials (RFC 6749, 4.4) or in exchange.
 
-They are kept, sealed, until they are due. Two processes that both find none may each ask once: such
-a grant spends nothing, unlike a refresh token. Whose token is exchanged: the one that the person
-got by connecting. What a caller of the API sends is a key of ours, which is never sent anywhere.
+An exchange (RFC 8693) uses the token that the user got by connecting; an API caller's portal key is
+never sent anywhere. Tokens are stored sealed until they expire. Two processes that both find none
+may each request one, because unlike a refresh token, such a grant can be used repeatedly.
 """
 
 import hashlib
@@ -49,10 +48,9 @@ _asking_lock = threading.Lock()
 
 
 def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
-    """The portal's own token for a server (client credentials), not the one that the upstream
-    `refused`.
+    """Return the portal's own token for a server, other than `refused` by the upstream.
 
-    Raises `UpstreamFailure` where none can be had.
+    Uses the client credentials grant. Raises `UpstreamFailure` if there is none.
     """
     return _kept_or_fetched(
         session,
@@ -71,10 +69,10 @@ def machine_token(session: Session, row: Server, *, refused: str = "") -> str:
 def typed_token(
     session: Session, definition: Definition, *, known: AuthorizationServer | None = None
 ) -> str:
-    """A token for a definition that is only tried out (client credentials); nothing of it is kept.
+    """Return a client credentials token for a definition under test, without storing it.
 
-    `known` is the server that discovery found before: stored credentials go to no other. Raises
-    `UpstreamFailure` where none can be had; ends the transaction at hand.
+    `known` is the server discovered before; stored credentials are sent to no other. Raises
+    `UpstreamFailure` if there is none; ends the transaction.
     """
     credentials = definition.credentials
     oauth = runtime_of(session).oauth
@@ -107,7 +105,7 @@ def typed_token(
 def exchanged_token(
     session: Session, row: Server, user_id: str, subject: str, *, refused: str = ""
 ) -> str:
-    """The token that the server takes, for the person's own token `subject` (RFC 8693, 2.1)."""
+    """Return a token for the server in exchange for the user's token `subject` (RFC 8693, 2.1)."""
     holder = subject_of(user_id)
     return _kept_or_fetched(
         session, row, holder, refused, lambda: _exchanged(session, row, holder, subject)
@@ -132,7 +130,7 @@ def _exchanged(session: Session, row: Server, holder: str, subject: str) -> str:
 
 
 def forget_exchanged(session: Session, server_id: str, user_id: str) -> None:
-    """Forget what was got for a person's token that they gave up or replaced."""
+    """Delete the token exchanged for a user's token that was removed or replaced."""
     session.execute(
         delete(SharedToken).where(
             SharedToken.server_id == server_id, SharedToken.subject == subject_of(user_id)
@@ -141,19 +139,18 @@ def forget_exchanged(session: Session, server_id: str, user_id: str) -> None:
 
 
 def sweep(session: Session) -> None:
-    """Delete tokens that have run out."""
+    """Delete expired tokens."""
     waits_no_more = or_(SharedToken.wait_until.is_(None), SharedToken.wait_until <= now())
     session.execute(delete(SharedToken).where(SharedToken.expires_at <= now(), waits_no_more))
 
 
 def subject_of(user_id: str) -> str:
-    """Under what a person's exchanged token is kept."""
+    """Return the key under which a user's exchanged token is stored."""
     return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _kept(session: Session, row: Server, subject: str, refused: str) -> str | None:
-    """The token that is kept, None where another one is to be asked for. Raises `UpstreamFailure`
-    where that waits."""
+    """Return the stored token; None to request another. Raises `UpstreamFailure` during a pause."""
     kept = session.get(SharedToken, (row.server_id, subject), populate_existing=True)
     at = now()
     if kept is None:
@@ -162,15 +159,13 @@ def _kept(session: Session, row: Server, subject: str, refused: str) -> str | No
     is_good = bool(token) and token != refused
     if is_good and (kept.expires_at is None or kept.expires_at - REFRESH_MARGIN > at):
         return token
-    if (
-        kept.wait_until is None
-        or not 0 < (kept.wait_until - at).total_seconds() <= LONGEST_EARLY_PAUSE
-    ):
+    pause = (kept.wait_until - at).total_seconds() if kept.wait_until else 0
+    if not 0 < pause <= LONGEST_EARLY_PAUSE:
         return None
     if is_good and kept.expires_at is not None and kept.expires_at > at:
         return token
     raise UpstreamFailure(
-        "The sign-in provider’s tokens expire at once. Try again in a few minutes.",
+        "The sign-in provider’s tokens expire immediately. Try again in a few minutes.",
         reason=HealthReason.REFUSED,
     )
 
@@ -178,16 +173,12 @@ def _kept(session: Session, row: Server, subject: str, refused: str) -> str | No
 def _kept_or_fetched(
     session: Session, row: Server, subject: str, refused: str, fetch: Callable[[], str]
 ) -> str:
-    """The token that is kept, or what `fetch` gets: of those who want it at once in this process,
-    one asks for all."""
+    """Return the stored token, or the result of `fetch`, called once for concurrent requests."""
     kept = _kept(session, row, subject, refused)
     if kept is not None:
         return kept
     key = (id(runtime_of(session)), row.server_id, subject, refused)
-    release(
-        session
-        # so that what another one kept meanwhile is seen, and nobody holds a transaction while waiting
-    )
+    release(session)  # sees tokens stored in the meantime; holds no transaction while waiting
     with _asking_lock:
         future = _asking.get(key)
         is_mine = key not in _asking
@@ -206,20 +197,22 @@ def _kept_or_fetched(
         return future.result(timeout=_PATIENCE)
     except TimeoutError:
         raise UpstreamTimeout(
-            "A token for the server is being asked for. Try again in a moment."
+            "A token for the server is being requested. Try again in a moment."
         ) from None
 
 
 def _fetched(
     session: Session, row: Server, subject: str, form: dict[str, str], *, endpoint: str = ""
 ) -> str:
-    """Ask for a token and keep it. Ends the transaction at hand."""
+    """Request a token and store it. Ends the transaction."""
     found = authorization_of(session, row)
     client = known_client(session, row, found.server, "", used_at=endpoint)
     if client is None:
         raise _no_client()
     if endpoint and not is_secure(endpoint):
-        raise InvalidRequest("The token exchange endpoint is not https. An Admin has to mend it.")
+        raise InvalidRequest(
+            "The token exchange endpoint is not https. Ask an Admin to correct it."
+        )
     server = replace(found.server, token_endpoint=endpoint) if endpoint else found.server
     if found.resource and "audience" not in form:
         form = {**form, "resource": found.resource}
@@ -255,15 +248,15 @@ def _asked(
         ) from None
     except ValueError:
         raise UpstreamFailure(
-            "The sign-in provider gave no usable token.", reason=HealthReason.NOT_MCP
+            "The sign-in provider returned no usable token.", reason=HealthReason.NOT_MCP
         ) from None
 
 
 def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: TokenSet) -> None:
     sealed = runtime_of(session).vault.seal(tokens.access_token, place)
     try:
-        # Deleting comes first: on SQLite a transaction that has read cannot write once another
-        # process has.
+        # Delete first: on SQLite a transaction that has read cannot write after another process
+        # has.
         mine = delete(SharedToken).where(
             SharedToken.server_id == server_id, SharedToken.subject == subject
         )
@@ -281,7 +274,7 @@ def _keep(session: Session, server_id: str, subject: str, place: Place, tokens: 
             )
         )
         session.commit()
-    except IntegrityError:  # another process kept one at the same moment, or the server is gone
+    except IntegrityError:  # another process stored one, or the server was deleted
         session.rollback()
 
 

@@ -1,10 +1,9 @@
-"""The access token for a call, renewed in time: one process renews, the others wait for what it
-gets.
+"""Users' access tokens, renewed in time: one process renews, the others wait for its result.
 
-A credential is renewed by whoever takes its lease, with a statement that only one can win. Each
-lease raises the `version`, and what comes of it is written only where that version still stands, so
-neither a process that fell asleep nor a person who connects again meanwhile is overwritten.
-Renewing ends the transaction at hand.
+A process renews a credential after it takes a lease, with a statement that only one can win. Each
+lease increments `version`, and the result is written only if the version is unchanged. So neither a
+process that stalled nor a user who connects again meanwhile is overwritten. Renewing ends the
+transaction.
 """
 
 import logging
@@ -41,23 +40,23 @@ from portal.telemetry import metrics
 from portal.upstream.oauth_client import OAuthRefused
 
 log = logging.getLogger("portal.oauth")
-_LEASE = timedelta(seconds=20)  # longer than an authorization server may take
+_LEASE = timedelta(seconds=20)  # longer than the time-out of an authorization server
 _PATIENCE = 15.0
 _LOOK_AGAIN = 0.1
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 720.0  # five tries an hour
 _SAID = {
-    "revoked": "The sign-in provider does not accept your connection any more.",
-    "refused": "The server does not accept your connection any more.",
+    "revoked": "The sign-in provider no longer accepts your connection.",
+    "refused": "The server no longer accepts your connection.",
     "expired": "Your connection has expired.",
-    "issuer_changed": "This server has another sign-in provider now.",
-    "client_changed": "The portal is known to the sign-in provider as another client now.",
+    "issuer_changed": "This server now uses another sign-in provider.",
+    "client_changed": "The portal is now registered at the sign-in provider as another client.",
 }
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A person's credential as it was read; nothing of it changes under our hands."""
+    """A user's credential as it was read; it does not change."""
 
     user_id: str
     server_id: str
@@ -81,52 +80,50 @@ class _Stored:
 
     @property
     def mark(self) -> tuple[str, str, datetime | None]:
-        """What another renewal, or connecting again, changes."""
+        """What another renewal or a new connection changes."""
         return self.held.access_token, self.held.refresh_token, self.expires_at
 
     def waits(self) -> bool:
-        """Whether renewing has to wait; a time further off than any pause was set by a clock that
-        is wrong."""
+        """Return whether renewal is paused; a pause that is too long comes from a wrong clock."""
         return 0 < self.held.retry_at - now().timestamp() <= _LONGEST_PAUSE * 1.2
 
     def lasts(self, refused: str) -> bool:
-        """Whether its token may still be sent, due or not."""
+        """Return whether the token may still be sent, even if it is due for renewal."""
         return self.held.access_token != refused and (
             self.expires_at is None or self.expires_at > now()
         )
 
 
 def fresh_tokens(session: Session, user_id: str | None, rows: Iterable[Server]) -> dict[str, str]:
-    """The person's access tokens that may be sent as they are, by server, in one query however many
-    servers."""
+    """Return the user's access tokens that need no renewal, by server, in one query."""
     stored = _load(session, user_id, list(rows))
     return {server_id: one.held.access_token for server_id, one in stored.items() if one.is_fresh()}
 
 
 def own_token(session: Session, row: Server, user_id: str | None, *, refused: str = "") -> str:
-    """The person's access token for a server, renewed where it is due, or where the upstream
-    `refused` just this one.
+    """Return the user's access token for a server, renewed if due or `refused` by the upstream.
 
-    Raises `CredentialNeeded` (`sign_in_needed`) where they have to connect (again), and
-    `UpstreamFailure` where the authorization server cannot be asked now; the token is kept then.
+    Raises `CredentialNeeded` (`sign_in_needed`) if they have to connect again, and
+    `UpstreamFailure` if the authorization server cannot be reached now; the token is kept then.
     """
     try:
         return _own_token(session, row, user_id, refused)
     except ObjectDeletedError:
-        raise NotFound("The server was removed meanwhile.") from None
+        raise NotFound("The server was deleted in the meantime.") from None
 
 
 def note_refusal(session: Session, row: Server, user_id: str | None, token: str) -> None:
-    """The upstream refused a token that was fresh: only a new connection can help. Ends the
-    transaction at hand."""
+    """Record that the upstream refused a fresh token, so that the user must connect again.
+
+    Ends the transaction.
+    """
     stored = _load(session, user_id, [row]).get(row.server_id)
     if stored is not None and stored.held.access_token == token:
         _write(session, stored, stored.version, reconnect_because="refused")
 
 
 def note_wanted(session: Session, row: Server, user_id: str | None, scopes: Iterable[str]) -> None:
-    """The upstream wants more rights for a call (`insufficient_scope`). Ends the transaction at
-    hand."""
+    """Record that the upstream needs more rights (`insufficient_scope`). Ends the transaction."""
     stored = _load(session, user_id, [row]).get(row.server_id)
     if stored is not None:
         wanted = tuple(dict.fromkeys((*stored.held.wanted, *scopes)))
@@ -135,8 +132,7 @@ def note_wanted(session: Session, row: Server, user_id: str | None, scopes: Iter
 
 
 def wanted_scopes(session: Session, row: Server, user_id: str | None) -> tuple[str, ...]:
-    """The scopes to ask for beside the usual ones: what the person has, where the upstream wanted
-    more, and that."""
+    """Return the extra scopes to request: those granted and those the upstream asked for."""
     stored = _load(session, user_id, [row]).get(row.server_id)
     return (
         (*stored.scopes, *stored.held.wanted) if stored is not None and stored.held.wanted else ()
@@ -150,7 +146,7 @@ def needed(
     because: str | None = None,
     scopes: Iterable[str] = (),
 ) -> CredentialNeeded:
-    """What somebody is told who has to connect, with the link to do so."""
+    """Return the error that tells a user to connect, with the link."""
     link = setup_url(runtime_of(session).public_url, server_id)
     wanted = " ".join(scopes)
     if wanted:
@@ -168,7 +164,7 @@ def needed(
 
 
 def name_of(row: Server) -> str:
-    """What a server is called where somebody is told of it."""
+    """Return the display name of a server."""
     return row.server_name or row.alias or row.server_id
 
 
@@ -181,18 +177,17 @@ def _own_token(session: Session, row: Server, user_id: str | None, refused: str)
             raise needed(session, row.server_id, name_of(row), stored.because if stored else None)
         token = stored.held.access_token
         first = first or stored.mark
-        # What came meanwhile is taken however long it lives: whoever waited shares what one renewal
-        # gave.
+        # Use a token renewed in the meantime, whatever its lifetime: all waiting calls share one
+        # renewal.
         if stored.mark != first or (token != refused and stored.is_fresh()):
             return token
-        if (
-            not stored.held.refresh_token or stored.issuer is None
-        ):  # nobody knows whose it is, so nobody is sent it
+        # A refresh token without a known issuer is sent to nobody.
+        if not stored.held.refresh_token or stored.issuer is None:
             _give_up(session, stored, stored.version, "refused" if token == refused else "expired")
         if stored.waits():
             if stored.lasts(refused):
                 return token
-            raise _unrenewed("does not answer, or its tokens expire at once")
+            raise _unrenewed("does not respond, or its tokens expire immediately")
         renewed = _renewed(session, row, stored, refused)
         if renewed is not None:
             return renewed
@@ -202,7 +197,7 @@ def _own_token(session: Session, row: Server, user_id: str | None, refused: str)
 
 
 def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str, _Stored]:
-    """The person's credentials for `rows` that can be read, by server."""
+    """Return the user's readable credentials for `rows`, by server."""
     of = {row.server_id: row for row in rows}
     if user_id is None or not of:
         return {}
@@ -242,8 +237,7 @@ def _load(session: Session, user_id: str | None, rows: list[Server]) -> dict[str
 
 
 def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> str | None:
-    """The access token after renewing, which is asked for once; None where somebody else renews it,
-    or did."""
+    """Renew once and return the access token; None if another process renews or has renewed it."""
     found = authorization_of(session, row)
     if stored.issuer != identity_of(found.server):
         _give_up(session, stored, stored.version, "issuer_changed")
@@ -265,7 +259,7 @@ def _renewed(session: Session, row: Server, stored: _Stored, refused: str) -> st
             _give_up(session, stored, leased, "revoked")
         _pause(session, stored, leased)
         if not stored.lasts(refused):
-            raise _unrenewed(f"refused it ({error})" if error else "does not answer") from None
+            raise _unrenewed(f"refused it ({error})" if error else "does not respond") from None
         return stored.held.access_token
     renewed = token_store.after_renewal(stored.held, tokens)
     is_kept = _write(
@@ -292,7 +286,7 @@ def _tell(stored: _Stored, outcome: str) -> None:
 def _ask(
     session: Session, stored: _Stored, server: AuthorizationServer, resource: str, client: Client
 ) -> TokenSet:
-    """Spend the refresh token."""
+    """Use the refresh token."""
     form = {"grant_type": "refresh_token", "refresh_token": stored.held.refresh_token}
     if resource:
         form["resource"] = resource
@@ -300,7 +294,9 @@ def _ask(
     try:
         return read_token_set(answer, now(), stored.scopes)
     except ValueError:
-        raise UpstreamFailure("There was no usable token.", reason=HealthReason.NOT_MCP) from None
+        raise UpstreamFailure(
+            "The response contained no usable token.", reason=HealthReason.NOT_MCP
+        ) from None
 
 
 def _unrenewed(why: str) -> UpstreamFailure:
@@ -312,7 +308,7 @@ def _unrenewed(why: str) -> UpstreamFailure:
 
 
 def _take_lease(session: Session, stored: _Stored) -> bool:
-    """Whether the renewing is ours, and nobody else's for as long as the lease lasts."""
+    """Try to take the lease for renewing, and return whether it worked."""
     at = now()
     is_free = or_(
         UserCredential.refresh_lease_until.is_(None), UserCredential.refresh_lease_until < at
@@ -326,7 +322,7 @@ def _give_up(session: Session, stored: _Stored, version: int, because: str) -> N
 
 
 def _pause(session: Session, stored: _Stored, version: int) -> None:
-    """Keep the tokens, and ask no more for a while that grows with each failure."""
+    """Keep the tokens, and pause renewal for a time that grows with each failure."""
     failures = stored.held.failures
     pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
     waiting = replace(
@@ -336,14 +332,14 @@ def _pause(session: Session, stored: _Stored, version: int) -> None:
 
 
 def _write(session: Session, stored: _Stored, version: int, **values: Any) -> bool:
-    """Change the credential unless somebody did since `version`, and give the lease back."""
+    """Change the credential if its version is unchanged, and release the lease."""
     return _change(session, stored, version, refresh_lease_until=None, **values)
 
 
 def _change(
     session: Session, stored: _Stored, version: int, *conditions: Any, **values: Any
 ) -> bool:
-    release(session)  # SQLite: a transaction that has read cannot write once another process has
+    release(session)  # SQLite: a transaction that has read cannot write after another process has
     changed = session.execute(
         update(UserCredential)
         .where(

@@ -1,5 +1,4 @@
-"""Running the portal: first start, backup and restore, what was revoked meanwhile, and what waits
-to be done.
+"""Operating the portal: first start, backup, restore, revocations, and the backlog.
 
 Use cases: `backlog`, `backups`, `binding`, `bootstrap`, `revocations`.
 """

@@ -1,4 +1,4 @@
-"""How much waits to be done, for those who watch the portal."""
+"""How much work is waiting, for monitoring."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,12 @@ from portal.store.models import Server, UserCredential, now
 
 @dataclass(frozen=True)
 class Waiting:
-    """`probes`: servers to be looked at now, the first of them due for `oldest_probe_seconds`;
-    `sign_ins`: those that the next call renews; `submissions`: servers and changes that nobody has
-    decided on."""
+    """Counts of waiting work.
+
+    `probes`: servers due for a health check, the oldest for `oldest_probe_seconds`; `sign_ins`:
+    connections that the next call renews; `submissions`: servers and changes waiting for a
+    decision.
+    """
 
     probes: int
     oldest_probe_seconds: float
@@ -27,7 +30,7 @@ class Waiting:
 
 
 def count_waiting(session: Session, principal: Principal) -> Waiting:
-    """What waits, in three queries."""
+    """Count the waiting work, in three queries."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     at = now()
     due = select(func.count(), func.min(Server.probe_due_at)).where(

@@ -1,4 +1,4 @@
-"""What a backup says of itself, and what has to end when one is put back."""
+"""The metadata of a backup, and what has to end when one is restored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +20,7 @@ from portal.store.models import Base
 
 @dataclass(frozen=True)
 class Facts:
-    """What is in a database: values by the id of their key, the end of the audit's chain, rows by
-    table."""
+    """What is in a database: values by the id of their key, the audit head, and row counts."""
 
     keys: Mapping[str, int]
     audit: Mapping[str, Any]
@@ -29,7 +28,7 @@ class Facts:
 
 
 def facts_of(session: Session, principal: Principal) -> Facts:
-    """Count what is in the database. It is read as it stands, and may be older than this code."""
+    """Count what is in the database, whose schema may be older than this code."""
     authz.require(principal, Action.VAULT_MANAGE)
     head = hash_chain.read_head(session)
     tables = Base.metadata.sorted_tables
@@ -44,7 +43,7 @@ def facts_of(session: Session, principal: Principal) -> Facts:
 
 
 def record_backup(session: Session, principal: Principal, **facts: Any) -> None:
-    """Put on record that a backup was made."""
+    """Record in the audit log that a backup was made."""
     authz.require(principal, Action.VAULT_MANAGE)
     audit.record(session, principal, "backup made", "database", None, **facts)
 
@@ -52,9 +51,11 @@ def record_backup(session: Session, principal: Principal, **facts: Any) -> None:
 def begin_anew(
     session: Session, principal: Principal, *, knows_what_ended: bool = True, **facts: Any
 ) -> None:
-    """End what a restored database would bring back to life: browser sessions, sign-ins and codes
-    under way, keys that MCP clients got for an hour, definitions under test. What was revoked since
-    the backup is `revocations.py`'s."""
+    """End what a restored database would bring back to life, and audit the restore.
+
+    That is browser sessions, pending sign-ins and codes, short-lived keys of MCP clients, and
+    definitions under test. `revocations.py` handles what was revoked since the backup.
+    """
     authz.require(principal, Action.VAULT_MANAGE)
     end_short_lived(session)
     if not knows_what_ended:

@@ -1,5 +1,7 @@
-"""Binding what an older version stored to where it goes now. It takes the key ring, so no migration
-can do it."""
+"""Binding values of older versions to their destination.
+
+This needs the key ring, so a migration cannot do it.
+"""
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -14,11 +16,10 @@ _BATCH = 50
 
 
 def bind_some(session: Session, principal: Principal, after: str = "") -> str | None:
-    """Bind the values of the next servers after an id; answers the last id, None at the end. Commit
-    after each.
+    """Bind the values of the next servers after an id; return the last id, None at the end.
 
-    A value that cannot be read stays as it is. Nothing that is bound already is touched, so that
-    this can run in several processes and be ended at any moment.
+    Commit after each call. Unreadable values and bound ones are left unchanged, so this can run in
+    several processes and stop at any time.
     """
     authz.require(principal, Action.VAULT_MANAGE)
     unbound = or_(
@@ -43,7 +44,7 @@ def bind_some(session: Session, principal: Principal, after: str = "") -> str | 
 
 
 def bind_all(session: Session, principal: Principal) -> None:
-    """Bind all that an older version stored. Commits after each batch."""
+    """Bind all values of older versions. Commits after each batch."""
     after: str | None = ""
     while after is not None:
         after = bind_some(session, principal, after)

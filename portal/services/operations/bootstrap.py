@@ -1,5 +1,4 @@
-"""What happens when the portal starts: the first Admin, the first key, and the servers of the
-config file."""
+"""Startup: the first Admin, the first key, and the servers of the config file."""
 
 import hashlib
 import logging
@@ -33,7 +32,7 @@ log = logging.getLogger("portal.starting")
 
 @dataclass(frozen=True)
 class FirstAdmin:
-    """The Admin that was just made; `password` is None where the operator gave one."""
+    """The new first Admin; `password` is None if the operator set it."""
 
     email: str
     password: str | None = field(repr=False)
@@ -42,8 +41,7 @@ class FirstAdmin:
 def make_first_admin(
     session: Session, principal: Principal, *, email: str, password: str | None, api_key: str | None
 ) -> FirstAdmin | None:
-    """Make the first Admin, and with `api_key` that Admin's key, where there is nobody yet; None
-    where there is."""
+    """Create the first Admin, with a key if `api_key` is given; None if any user exists."""
     authz.require(principal, Action.USER_MANAGE)
     if session.scalar(select(func.count()).select_from(User)):
         return None
@@ -70,12 +68,11 @@ def make_first_admin(
 
 
 def apply_config(session: Session, principal: Principal, config: Mapping[str, Any]) -> list[str]:
-    """Bring the servers of `mcp_servers:` and the settings of `general_settings:` into the
-    database.
+    """Load `mcp_servers:` and `general_settings:` of the config file into the database.
 
-    Config servers are rows like others, marked, and nobody changes them in the portal. One that is
-    no longer declared goes, with what hung on it. Answers a line for each entry that could not be
-    taken; `refused_entries` goes on naming them until a start takes them.
+    Config servers are rows marked as such, and cannot be changed in the portal. One that is no
+    longer declared is deleted with its data. Returns a line for each refused entry;
+    `refused_entries` lists them until a start accepts them.
     """
     authz.require(principal, Action.SERVER_CREATE)
     declared = config.get("mcp_servers") or {}
@@ -92,7 +89,7 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
         _remove_others(session, principal, wanted)
     else:
         refused.append(
-            RefusedEntry("", "mcp_servers has to be a mapping of names to entries.", now())
+            RefusedEntry("", "mcp_servers must be a mapping of names to entries.", now())
         )
     config_refusals.keep(session, refused)
     settings = config.get("general_settings") or {}
@@ -106,8 +103,7 @@ def apply_config(session: Session, principal: Principal, config: Mapping[str, An
 
 
 def refused_entries(session: Session, principal: Principal) -> tuple[RefusedEntry, ...]:
-    """The entries of the config file that the last start did not take; the servers go on as they
-    were."""
+    """Return the config file entries that the last start refused; their servers stay unchanged."""
     authz.require(principal, Action.PREFERENCE_READ)
     return config_refusals.kept(session)
 
@@ -120,8 +116,7 @@ def _refused(
     error: Exception,
     wanted: dict[str, str],
 ) -> RefusedEntry:
-    """Put on record that an entry was refused. The server that it made at an earlier start stays as
-    it was."""
+    """Audit a refused entry. A server that it created at an earlier start stays unchanged."""
     ids = [str(known) for known in (wanted.pop(name, None), entry.get("server_id")) if known]
     alike = (Server.server_id.in_(ids), Server.server_name == name.strip().replace(" ", "_"))
     before = session.scalar(
@@ -161,8 +156,7 @@ def _remove_others(session: Session, principal: Principal, wanted: Mapping[str, 
 
 
 def config_server_id(name: str, entry: Mapping[str, Any]) -> str:
-    """The stable id of a config server: 32 hex digits of SHA-256 over what identifies it, as
-    LiteLLM has it."""
+    """Return the stable id of a config server: 32 hex digits of a SHA-256, as in LiteLLM."""
     parts = (
         name,
         entry.get("url"),
@@ -180,17 +174,17 @@ def _put_config_server(
     entry: Mapping[str, Any],
     wanted: dict[str, str],
 ) -> None:
-    """Add or change a server of the file. Its id goes to `wanted` first, by the name of the entry,
-    so that one that is refused stays as it was.
+    """Add or change a server of the config file.
 
-    What the file holds comes with it. What people stored, or the portal registered, goes nowhere
-    else before the entry says `keep_credentials`: an entry that would move it is refused.
+    Its id is added to `wanted` first, by the entry's name, so that a refused entry leaves its
+    server unchanged. An entry that would send what users stored, or the portal registered, to
+    another host is refused unless it sets `keep_credentials`.
     """
     server_id = str(entry.get("server_id") or config_server_id(name, entry))
     fields = _fields(name, entry)
     keep = entry.get("keep_credentials")
     if keep is not None and not isinstance(keep, bool):
-        raise ValueError("keep_credentials is true or false.")
+        raise ValueError("keep_credentials must be true or false.")
     row = session.get(Server, server_id) or _moved_entry(
         session, principal, str(fields["server_name"])
     )
@@ -206,7 +200,7 @@ def _put_config_server(
             session, principal, row, with_conflicts_named(session, row, fields, said)
         )
     else:
-        raise ValueError("a server with this id is in the database already")
+        raise ValueError("a server with this id already exists in the database")
     assert row is not None
     row.origin = "config"
     info = entry.get("mcp_info")
@@ -215,20 +209,18 @@ def _put_config_server(
 
 
 def _moved_entry(session: Session, principal: Principal, name: str) -> Server | None:
-    """The server that an entry made under another id, as where its URL was another one.
+    """Return the server that an entry created under another id, for example with another URL.
 
-    It stays that server where something hangs on it that is not of the file; else it makes room for
-    a new one.
+    It is kept if it has data that is not from the file; otherwise it is deleted, to be created
+    again.
     """
     alike = select(Server).where(
         Server.origin == "config", Server.server_name == normalized_name(name, "server_name")
     )
     row = session.scalar(alike)
-    if (
-        row is None
-        or any(user_values.holders(session, row).values())
-        or destinations.is_registered(session, row)
-    ):
+    if row is None or any(user_values.holders(session, row).values()):
+        return row
+    if destinations.is_registered(session, row):
         return row
     session.delete(row)
     audit.record(
@@ -270,15 +262,14 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
 
 
 def _entries(entries: Iterable[Any]) -> Iterable[dict[str, Any]]:
-    """Entries that are no objects or have no name are passed over; a missing scope means global."""
+    """Yield valid entries, skipping those that are not objects or have no name."""
     for entry in entries:
         if isinstance(entry, Mapping) and entry.get("name"):
             yield {**entry, "name": str(entry["name"])}
 
 
 def _resolved(value: Any) -> Any:
-    """`os.environ/NAME` stands for an environment variable, so that the file needs to hold no
-    secret."""
+    """Replace `os.environ/NAME` with that variable, so that the file needs no secrets."""
     if isinstance(value, str) and (
         match := re.fullmatch(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)", value)
     ):

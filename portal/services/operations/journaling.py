@@ -1,9 +1,8 @@
-"""On SQLite: what a commit has ended is appended to the revocation journal before the answer goes
-out.
+"""On SQLite, appending to the revocation journal what a commit has ended, before the response.
 
-The entries are in the database with the change itself, atomically; a process that is killed before
-it has appended them leaves that to the next commit, worker round or start. PostgreSQL has its own
-way (`store/watching.py`).
+The entries are written to the database in the transaction of the change. If a process is killed
+before it appends them, the next commit, worker cycle or start does it. PostgreSQL uses triggers
+(`store/watching.py`).
 """
 
 import logging
@@ -20,20 +19,22 @@ from portal.telemetry import metrics
 
 log = logging.getLogger("portal.journal")
 NOTED = "journal_noted"
-"""The setting that says up to which position the database knows the journal to be."""
+"""The setting with the last position that the database knows to be in the journal."""
 _DUE = "entries for the journal"
 
 
 def entry_of(row: Revocation) -> Entry:
-    """A row as it is written down."""
+    """Return a row as a journal entry."""
     return Entry(
         row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts
     )
 
 
 def catch_up(engine: Engine, journal: FileJournal) -> None:
-    """Append what the journal lacks. What cannot be written is logged, counted, and tried again
-    with the next."""
+    """Append the missing entries to the journal.
+
+    A failure to write is logged and counted, and the next commit tries again.
+    """
 
     def behind(position: int) -> Sequence[Entry]:
         with Session(engine.execution_options(portal_writes=False, portal_brief=False)) as own:

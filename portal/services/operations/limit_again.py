@@ -1,9 +1,9 @@
-"""Limiting again what was limited by a grant that is newer than a database that was put back.
+"""Reapplying limits of grants that are newer than a restored database.
 
-A grant gives and limits: the first of a key narrows what its team and its owner reach, the first of
-a team what its keys reach, and one that names tools leaves no other tools of that server. Done
-again is what it took away, never what it gave: where the very grant would give something, a row
-stands in its place that grants nothing.
+A grant gives access and also limits it: the first grant of a key narrows what its team and owner
+reach, the first grant of a team narrows what its keys reach, and a grant of tools excludes the
+server's other tools. Only the limits are reapplied: if the grant itself would give access, a row
+that grants nothing takes its place.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ _Tools = dict[str, dict[str, set[str]]]
 
 @dataclass(frozen=True)
 class Granted:
-    """A grant that was made since the backup, and stood when the journal ended."""
+    """A grant made since the backup that still existed when the journal ended."""
 
     holder_kind: str
     holder_id: str
@@ -35,15 +35,17 @@ class Granted:
 
     @property
     def holder(self) -> Holder:
-        """Whose it is."""
+        """Its holder."""
         return self.holder_kind, self.holder_id
 
 
 def limit_again(
     session: Session, grants: Collection[Granted], in_toolsets: Iterable[tuple[str, str, str]]
 ) -> int:
-    """Limit the holders of grants that were made since, and those of toolsets that came to name a
-    server's tools since (toolset, server, tool); answers how many rows that took."""
+    """Limit the holders of newer grants and of toolsets with newer tools; count the rows.
+
+    `in_toolsets` are tuples of toolset, server and tool.
+    """
     toolsets: _Tools = defaultdict(lambda: defaultdict(set))
     changed: set[str] = set()
     for toolset_id, server_id, tool in in_toolsets:
@@ -99,28 +101,27 @@ def _limited(session: Session, holder: Holder, made: Collection[Granted], toolse
 
 
 def _counts(holder: Holder, grant: Granted) -> bool:
-    """Whether the grant makes its holder a level that limits: of a key not those that are added on
-    top."""
+    """Return whether the grant limits its holder; groups added to a key do not."""
     return holder[0] == "team" or grant.kind != "own_group"
 
 
 def _is_wide(session: Session, row: ApiKey) -> bool:
-    """Whether a key without grants reaches what somebody else decides, so that its own grants only
-    narrow that."""
+    """Return whether a key without grants depends on others' access.
+
+    Its own grants then only narrow that access.
+    """
     owner = session.get(User, row.user_id) if row.user_id else None
     has_admin_view = owner is not None and Role(owner.role).has_admin_view
     return row.team_id is not None or row.set_by == SetBy.OWNER or has_admin_view
 
 
 def _narrows(row: ApiKey, grant: Granted) -> bool:
-    """Access groups that are added on top narrow a key only where it is all that its owner
-    reaches."""
+    """Return whether the grant narrows a key; added access groups do so only for personal keys."""
     return grant.kind != "own_group" or (row.team_id is None and row.set_by == SetBy.OWNER)
 
 
 def _put(session: Session, grant: Granted, *, gives: bool) -> int:
-    """Make the grant again; one that grants nothing where it would give something, or what it names
-    is not there."""
+    """Recreate the grant, without content if it would give access or its object is missing."""
     names: dict[str, str] = {}
     if not gives:
         tables = {"server_id": Server, "access_group_id": AccessGroup, "toolset_id": Toolset}
@@ -144,8 +145,7 @@ def _put(session: Session, grant: Granted, *, gives: bool) -> int:
 
 
 def _limit_tools(session: Session, holder: Holder, server_id: str, tools: Iterable[str]) -> int:
-    """Leave the holder these tools of a server that it names otherwise, where no tools of it are
-    named yet."""
+    """Limit the holder to these tools of a server, if its tools are not limited yet."""
     reach = holdings(session, [holder])[holder].with_own_groups()
     is_covered = server_id in reach.server_ids or server_id in servers_in(
         session, reach.access_group_ids

@@ -1,4 +1,4 @@
-"""What every restored database has to lose: what lives for a while only, and would live again."""
+"""Ending short-lived data after a restore."""
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -9,8 +9,7 @@ from portal.store.oauth_tables import OAuthFlow, TemporaryServer
 
 
 def end_short_lived(session: Session) -> None:
-    """End browser sessions, sign-ins and codes under way, definitions under test, and the keys that
-    MCP clients got for an hour."""
+    """End browser sessions, pending sign-ins and codes, definitions under test, and hourly keys."""
     for table in (BrowserSession, OAuthFlow, TemporaryServer):
         session.execute(delete(table))
     short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))

@@ -1,17 +1,16 @@
-"""What has ended stays ended: the database is compared with the revocation journal, and brought up
-to it.
+"""Reconciling the database with the revocation journal, so that revoked access stays revoked.
 
-The journal stands outside the database and its backup. `reconcile` runs whenever the portal starts,
+The journal is outside the database and its backup. `reconcile` runs at every start of the portal,
 after a restore and after `portal db upgrade`:
 
-- The database lacks entries of the journal: it is an older one that was put back. What the entries
-  say is done again, and all sessions end.
-- The journal is missing, broken, another one, or lacks entries that the database or the head of the
-  audit record outside knows to be in it, or that head is missing: what was revoked meanwhile is not
-  known. All keys are dormant and only Admins sign in until one of them wakes the portal.
+- If the database lacks entries of the journal, an older one was restored. The entries are applied
+  again, and all sessions end.
+- If the journal is missing, broken, of another database, or lacks entries that the database or the
+  outside head of the audit log knows, or if that head is missing, later revocations are unknown.
+  All keys become dormant and only Admins can sign in, until one of them reactivates the portal.
 
-Doing it again only ever takes away: a role is lowered, never raised; a grant becomes one that
-grants nothing.
+Applying entries again only removes access: a role is lowered, never raised, and a grant becomes one
+that grants nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -46,10 +45,10 @@ _START = hash_chain.JOURNAL_BEGINS
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What `reconcile` found and did. `because` says why everything is dormant since now; None
-    where nothing became so.
+    """What `reconcile` found and did.
 
-    `ended` counts what was ended again, by kind in words; `since` is when the journal begins.
+    `because` is why everything has become dormant, None if it has not. `ended` counts what was
+    ended again, by kind; `since` is when the journal begins.
     """
 
     is_older: bool = False
@@ -60,23 +59,23 @@ class Reconciled:
 
     @property
     def lines(self) -> list[str]:
-        """The same, for the operator."""
+        """The same, as lines for the operator."""
         told = []
         if self.is_older:
             counts = ", ".join(f"{what} {count}" for what, count in self.ended.items()) or "nothing"
             told.append(
-                f"This database is older than its revocation journal. Ended again: {counts}."
+                f"This database is older than its revocation journal. Revoked again: {counts}."
             )
         if self.because:
             told.append(
-                f"{self.because} API keys are dormant, and only Admins can sign in, until one wakes"
-                " the portal:"
+                f"{self.because} API keys are dormant, and only Admins can sign in, until an"
+                " Admin reactivates the portal:"
             )
-            told.append("  portal keys wake     (or the button on every page of an Admin)")
+            told.append("  portal keys wake     (or use the button that Admins see on every page)")
             told.append(
-                f"Each Admin of this database can wake it: {', '.join(self.admins) or 'none'}. Who"
-                " was demoted or left since is among them: before the portal starts, run “portal"
-                " users deactivate EMAIL” for those."
+                f"These Admins can reactivate it: {', '.join(self.admins) or 'none'}. They may"
+                " include users who were demoted or removed since the backup: before you start"
+                " the portal, run “portal users deactivate EMAIL” for each of those."
             )
         return told
 
@@ -88,16 +87,15 @@ def reconcile(
     is_restored: bool = False,
     journal: FileJournal | None = None,
 ) -> Reconciled:
-    """Compare the database with the journal, bring it up to it, and begin a journal where there is
-    none yet.
+    """Reconcile the database with the journal, and create the journal if there is none. Commits.
 
-    `is_restored`: the database was just put back, so that one without a journal is not taken for a new one. Commits.
+    `is_restored`: the database was just restored, so one without a journal is not treated as new.
     """
     authz.require(principal, Action.VAULT_MANAGE)
     take_turn(session, _LOCK)
     outside = _outside(session, journal)
     watching.install(session.connection())
-    hold_writers(session, Revocation.__tablename__)  # other processes may serve on
+    hold_writers(session, Revocation.__tablename__)  # other processes may still be serving
     found = outside.read()
     mine = {
         row.entry_id: row
@@ -153,7 +151,7 @@ def reconcile(
 
 
 def is_begun(session: Session, principal: Principal) -> bool:
-    """Whether the portal was started on this database, so that it has a journal."""
+    """Return whether the portal was started on this database, so that it has a journal."""
     authz.require(principal, Action.VAULT_MANAGE)
     return (
         session.scalar(select(Revocation.position).where(Revocation.op == _START).limit(1))
@@ -162,7 +160,7 @@ def is_begun(session: Session, principal: Principal) -> bool:
 
 
 def catch_up_due(session: Session, principal: Principal) -> None:
-    """On SQLite: append what a killed process, or one of an older version, left for the journal."""
+    """On SQLite, append what a killed process or an older version did not."""
     authz.require(principal, Action.VAULT_MANAGE)
     journal = hash_chain.journal_of(session)
     if journal is None or not journal.exists():
@@ -174,8 +172,10 @@ def catch_up_due(session: Session, principal: Principal) -> None:
 
 
 def wake(session: Session, principal: Principal) -> bool:
-    """End dormancy: keys work again and everybody may sign in. Answers whether there was anything
-    to wake."""
+    """End dormancy, so that keys work and all users can sign in.
+
+    Returns False if there was none.
+    """
     authz.require(principal, Action.KEY_MANAGE)
     state = dormancy.state_of(session)
     if state is None:
@@ -187,15 +187,14 @@ def wake(session: Session, principal: Principal) -> bool:
 
 
 def dormant_because(session: Session, principal: Principal) -> str | None:
-    """Why everything is dormant; None where it is not."""
+    """Return why everything is dormant; None if it is not."""
     authz.require(principal, Action.KEY_READ)
     state = dormancy.state_of(session)
     return str(state["because"]) if state else None
 
 
 def fault_of_journal(session: Session, principal: Principal) -> str | None:
-    """Why the next start would make everything dormant; None where it would not. Writes nothing
-    that is kept."""
+    """Return why the next start would make everything dormant, if it would. Writes nothing."""
     authz.require(principal, Action.VAULT_MANAGE)
     outside = _outside(session, None)
     mine = list(session.scalars(select(Revocation).order_by(Revocation.position)))
@@ -219,41 +218,40 @@ def _why_dormant(
         if not session.scalar(select(User.user_id).limit(1)):
             return None
         return (
-            "This database is from before its revocation journal: what was revoked before that"
-            " began is not known."
+            "This database is older than the start of its revocation journal, so earlier"
+            " revocations are unknown."
         )
     if not outside.exists():
         return f"The revocation journal is missing ({outside.name})."
     if found.fault:
-        return f"The revocation journal does not hold: {found.fault}."
+        return f"The revocation journal is not valid: {found.fault}."
     if found.journal_id != start.subject:
-        return f"The revocation journal is another one ({outside.name})."
+        return f"The revocation journal belongs to another database ({outside.name})."
     there = {entry.entry_id for entry in found.entries}
     noted = session.get(Preference, NOTED)
     sure = outside.sure_up_to(int(noted.value["position"]) if noted else 0)
     if any(row.entry_id not in there and row.position <= sure for row in mine):
-        return "The revocation journal is shorter than this database knows it to be."
+        return "The revocation journal lacks entries that this database knows."
     head = hash_chain.read_outside(session)
     if head is None and session.scalar(
         select(AuditEvent.event_id).where(AuditEvent.sequence.is_not(None)).limit(1)
     ):
         return (
-            "The head of the audit record, which says how far the revocation journal goes, is"
-            " missing outside."
+            "The audit chain head outside the database, which records the end of the revocation"
+            " journal, is missing."
         )
     if head is not None and head.fault:
-        return f"How far the revocation journal goes is not known. {head.fault}"
+        return f"The end of the revocation journal is unknown. {head.fault}"
     if head is not None and head.position > found.position:
         return (
-            "The revocation journal ends before the head of the audit record outside says that it"
-            " does."
+            "The revocation journal ends earlier than the audit chain head outside the database"
+            " says."
         )
     return None
 
 
 def _is_behind(session: Session) -> bool:
-    """Whether the audit's chain ends before the head that was noted outside, or holds another event
-    there."""
+    """Return whether the audit chain ends before the outside head, or has another event there."""
     lost = hash_chain.read_outside(session)
     if lost is None or lost.fault or not lost.sequence:
         return False
@@ -265,8 +263,7 @@ def _is_behind(session: Session) -> bool:
 
 
 def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocation]) -> None:
-    """Write the journal's entries into the database. Entries of its own that the journal has not
-    seen come behind."""
+    """Insert the journal's entries into the database; the database's own extra entries follow."""
     if not missing:
         return
     last = missing[-1].position
@@ -311,7 +308,7 @@ def _set_sequence(session: Session) -> None:
 
 
 def _start(session: Session, found: Contents) -> Revocation:
-    """The entry that a journal begins with; it names the journal."""
+    """Return the first entry of the journal, which identifies it."""
     start = session.scalar(
         select(Revocation).where(Revocation.op == _START).order_by(Revocation.position).limit(1)
     )
@@ -331,25 +328,25 @@ def _start(session: Session, found: Contents) -> Revocation:
 
 
 class _Outside(ABC):
-    """Where the journal of this database is."""
+    """The place of this database's journal."""
 
     name = ""
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is one."""
+        """Return whether there is a journal."""
 
     @abstractmethod
     def read(self) -> Contents:
-        """What it holds."""
+        """Return its contents."""
 
     @abstractmethod
     def write(self, session: Session, start: Revocation, found: Contents) -> None:
-        """Bring it up to the database, and begin it where it is missing or does not hold."""
+        """Update the journal from the database, or create it if it is missing or not valid."""
 
     @abstractmethod
     def sure_up_to(self, noted: int) -> int:
-        """Up to which position it must hold every entry of the database."""
+        """Return the position up to which it must contain all entries of the database."""
 
 
 class _File(_Outside):
@@ -367,13 +364,9 @@ class _File(_Outside):
             entry_of(row)
             for row in session.scalars(select(Revocation).order_by(Revocation.position))
         ]
-        begins = (
-            not self.exists()
-            or found.fault
-            or found.journal_id != start.subject
-            or not found.is_under_newest
-        )
-        if begins or found.entries != tuple(entries[: len(found.entries)]):
+        is_ours = self.exists() and not found.fault and found.journal_id == start.subject
+        is_prefix = found.entries == tuple(entries[: len(found.entries)])
+        if not is_ours or not found.is_under_newest or not is_prefix:
             self._journal.begin(start.subject, entries)
         else:
             catch_up(session.get_bind().engine, self._journal)
@@ -383,8 +376,7 @@ class _File(_Outside):
 
 
 class _Schema(_Outside):
-    """On PostgreSQL: the schema `portal_journal`, which a trigger writes to in the same
-    transaction."""
+    """On PostgreSQL: the schema `portal_journal`, written by a trigger in the same transaction."""
 
     name = f"schema {watching.SCHEMA}"
 
@@ -405,26 +397,23 @@ class _Schema(_Outside):
     def read(self) -> Contents:
         if self._identity is None:
             return Contents()
-        query = f"select position, entry_id, at, op, kind, subject, facts from {watching.SCHEMA}.revocations"  # noqa: S608
+        columns = "position, entry_id, at, op, kind, subject, facts"
+        query = f"select {columns} from {watching.SCHEMA}.revocations"  # noqa: S608
         rows = self._session.execute(text(f"{query} order by position, at"))
         entries = tuple(
             Entry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
             for r in rows
         )
         copied = self._identity.made_as != self._made_as
-        fault = (
-            "it was itself put back from a dump, so that later entries may be missing"
-            if copied
-            else None
-        )
+        fault = "it was restored from a dump, so later entries may be missing" if copied else None
         return Contents(self._identity.journal_id, entries, fault)
 
     def write(self, session: Session, start: Revocation, found: Contents) -> None:
         columns = "position, entry_id, at, op, kind, subject, facts"
         session.execute(
             text(
-                f"insert into {watching.SCHEMA}.revocations ({columns}) select {columns} from revocations"  # noqa: S608
-                " on conflict (entry_id) do nothing"
+                f"insert into {watching.SCHEMA}.revocations ({columns})"  # noqa: S608
+                f" select {columns} from revocations on conflict (entry_id) do nothing"
             )
         )
         session.execute(text(f"delete from {watching.SCHEMA}.identity"))  # noqa: S608

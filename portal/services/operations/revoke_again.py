@@ -1,5 +1,4 @@
-"""Doing again what entries of the revocation journal say: each only takes away, and doing it twice
-changes nothing."""
+"""Applying entries of the revocation journal again; each only removes access, and is idempotent."""
 
 import json
 from collections import Counter
@@ -35,8 +34,7 @@ _RETURNED = "returned"
 
 @dataclass(frozen=True)
 class Ended:
-    """An entry of the journal: what was done, to which row (the JSON list of its ids), and what is
-    left of it."""
+    """A journal entry: the operation, the row (a JSON list of its ids), and its state after."""
 
     op: str
     kind: str
@@ -46,8 +44,7 @@ class Ended:
 
 @dataclass
 class _State:
-    """What became of one subject, by the entries about it in their order; `is_made`: a row was
-    made."""
+    """The state of one subject after all its entries; `is_made`: a row was created."""
 
     is_gone: bool
     facts: dict[str, Any]
@@ -56,7 +53,7 @@ class _State:
 
 
 def apply(session: Session, entries: Iterable[Ended]) -> Counter[str]:
-    """End again what the entries ended; how much of it was there, by kind in words."""
+    """Apply the entries, and return how much was ended, by kind."""
     told: Counter[str] = Counter()
     states = _states(entries)
     for (kind, subject), state in states.items():
@@ -83,7 +80,7 @@ def _states(entries: Iterable[Ended]) -> dict[tuple[str, str], _State]:
     found: dict[tuple[str, str], _State] = {}
     for entry in entries:
         if entry.kind not in watched:
-            continue  # the beginning of a journal, or what a newer version notes
+            continue  # the first entry of a journal, or a kind of a newer version
         state = found.setdefault((entry.kind, entry.subject), _State(False, {}, set()))
         facts = _plain(json.loads(entry.facts))
         state.marked |= {name for name in watched[entry.kind].marks if facts.pop(name, False)}
@@ -96,14 +93,14 @@ def _states(entries: Iterable[Ended]) -> dict[tuple[str, str], _State]:
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON within JSON, as SQLite keeps it, read."""
+    """Parse nested JSON, which SQLite stores as text."""
     return {
         k: json.loads(v) if isinstance(v, str) and v[:1] in "[{" else v for k, v in facts.items()
     }
 
 
 def _gone(session: Session, kind: str, ids: list[Any], state: _State) -> int:
-    """A row that is named by its ids goes."""
+    """Delete the row with these ids."""
     if not state.is_gone:
         return 0
     table = Base.metadata.tables[kind]
@@ -127,19 +124,18 @@ def _key(session: Session, kind: str, ids: list[Any], state: _State) -> int:
         row.allowed_routes = _both(row.allowed_routes, routes)
         if not row.allowed_routes:  # an empty list would allow every route
             row.revoked_at = row.revoked_at or now()
-    if (
-        state.facts.get("set_by") == SetBy.OWNER
-        and row.user_id
-        and _is_narrower_with_owner(session, row)
-    ):
+    follows = state.facts.get("set_by") == SetBy.OWNER and row.user_id
+    if follows and _is_narrower_with_owner(session, row):
         row.set_by = SetBy.OWNER
     return int(before != (row.revoked_at, row.expires_at, list(row.allowed_routes), row.set_by))
 
 
 def _is_narrower_with_owner(session: Session, row: ApiKey) -> bool:
-    """Whether a key reaches less once it follows its owner. One without team and grants reaches
-    nothing of its own, or what its owner's role does, and would come to reach all that its owner
-    reaches."""
+    """Return whether a key reaches less when it follows its owner.
+
+    A key without a team or grants has no access of its own, or that of its owner's role, and would
+    gain all of its owner's access.
+    """
     of_key = select(Grant.grant_id).where(Grant.holder_kind == "key", Grant.holder_id == row.key_id)
     return row.team_id is not None or session.scalar(of_key.limit(1)) is not None
 
@@ -183,8 +179,7 @@ def _member(session: Session, kind: str, ids: list[Any], state: _State) -> int:
 
 
 def _grant(session: Session, kind: str, ids: list[Any], state: _State) -> int:
-    """A grant that ended stays as a row that grants nothing: with no row at all a key would not be
-    limited any more."""
+    """Turn an ended grant into one that grants nothing, so that the key stays limited."""
     holder_kind, holder_id, of, server_id, group_id, toolset_id = ids
     query = select(Grant).where(
         Grant.holder_kind == holder_kind,
@@ -207,19 +202,16 @@ def _grant(session: Session, kind: str, ids: list[Any], state: _State) -> int:
             row.server_id = row.access_group_id = row.toolset_id = None
             row.tools = []
             done += 1
-        elif (
-            of == "tools"
-            and (left := [tool for tool in row.tools if tool in state.facts.get("tools", [])])
-            != row.tools
-        ):
-            row.tools = left
-            done += 1
+        elif of == "tools":
+            left = [tool for tool in row.tools if tool in state.facts.get("tools", [])]
+            if left != row.tools:
+                row.tools = left
+                done += 1
     return done
 
 
 def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
-    """A server that was deleted comes back for review: usable by nobody, and what it was is not
-    lost."""
+    """Return a deleted server to review, so that nobody can use it but its definition is kept."""
     row = session.get(Server, ids[0], populate_existing=True)
     if row is None:
         return 0
@@ -227,7 +219,7 @@ def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
     before = [getattr(row, name) for name in names]
     if state.is_gone:
         if row.origin == "config":
-            return 0  # the config file says whether it is there
+            return 0  # the config file decides whether it exists
         row.approval_status = ApprovalStatus.PENDING_REVIEW.value
         row.is_public = row.allow_all_keys = False
         row.submitted_at = row.submitted_at or now()
@@ -249,10 +241,12 @@ def _server(session: Session, kind: str, ids: list[Any], state: _State) -> int:
 
 
 def _both(one: Iterable[str], other: Iterable[str]) -> list[str]:
-    """What is in both lists, where an empty one stands for everything."""
+    """Return the intersection of two lists, in which an empty list means everything."""
     one = list(one)
     other = list(other)
-    return other if not one else one if not other else [part for part in one if part in other]
+    if not one or not other:
+        return one or other
+    return [part for part in one if part in other]
 
 
 def _rank(role: str) -> int:
@@ -268,7 +262,7 @@ def _time(text: object) -> datetime | None:
 
 _WORK: Mapping[str, tuple[str, Callable[[Session, str, list[Any], _State], int]]] = {
     "api_keys": ("API keys", _key),
-    "users": ("people", _person),
+    "users": ("users", _person),
     "teams": ("teams", _team),
     "team_members": ("memberships", _member),
     "grants": ("grants", _grant),
@@ -279,6 +273,6 @@ _WORK: Mapping[str, tuple[str, Callable[[Session, str, list[Any], _State], int]]
     "servers": ("servers", _server),
     "consents": ("allowed apps", _gone),
     "mcp_clients": ("registered clients", _gone),
-    "user_credentials": ("people's own keys and connections", _gone),
-    "user_variables": ("people's own values", _gone),
+    "user_credentials": ("users' own keys and connections", _gone),
+    "user_variables": ("users' own values", _gone),
 }

@@ -1,5 +1,4 @@
-"""Secrets as they are stored: what each is bound to, how it is sealed, and the rotation of the key
-ring.
+"""Stored secrets: what each is bound to, how it is sealed, and key rotation.
 
 Use cases: `rotation`.
 """

@@ -1,8 +1,7 @@
-"""Every kind of stored secret there is, for those who count and re-encrypt them.
+"""All kinds of stored secrets, for counting and re-encrypting them.
 
-What a value says stays in the vault. Values are read in batches along the primary key, and each is
-replaced only where it still is what was read, so that nothing that somebody writes meanwhile is
-lost.
+Values stay in the vault. They are read in batches along the primary key, and replaced only if
+unchanged since, so that no concurrent write is lost.
 """
 
 import base64
@@ -42,8 +41,7 @@ _BATCH = 100
 
 @dataclass(frozen=True)
 class Value:
-    """A stored secret, still sealed: the ids of its row, its place, and what stands in its
-    column."""
+    """A stored secret, still sealed: its row's ids, its place, and the content of its column."""
 
     ids: tuple[Any, ...]
     place: Place
@@ -53,10 +51,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of stored secret: the table, and the place that a row of it is bound to.
+    """A kind of stored secret: the table, and the place that a row is bound to.
 
-    `place` is given the row and, with `of_server`, its server. `hides_ids`: whoever knows an id of
-    such a row can do something with it, so reports name its beginning only.
+    `place` gets the row and, with `of_server`, its server. `hides_ids`: ids of such rows grant
+    access, so reports show only their beginning.
     """
 
     name: str
@@ -72,34 +70,34 @@ class Kind:
 
     @property
     def keys(self) -> tuple[Any, ...]:
-        """The primary key's columns."""
+        """The primary key columns."""
         return tuple(getattr(self.model, column.key) for column in inspect(self.model).primary_key)
 
     @property
     def stored(self) -> ColumnElement[Any]:
-        """What is compared before it is replaced."""
+        """The value to compare before replacing it."""
         return self._column  # type: ignore[no-any-return]
 
     @property
     def is_set(self) -> ColumnElement[bool]:
-        """Whether a row holds a value."""
+        """Whether a row has a value."""
         return func.length(self._column) > 0
 
     def is_under_another(self, header: bytes) -> ColumnElement[bool]:
-        """Leaves out values that begin like this."""
+        """Exclude values that begin with `header`."""
         return func.substr(self._column, 1, len(header), type_=Sealed) != header
 
     def headers(self, session: Session) -> Iterator[bytes]:
-        """The beginning of every value, as a stream: enough to tell its key."""
+        """Yield the beginning of every value, enough to identify its key."""
         query = select(func.substr(self._column, 1, HEADER_BYTES, type_=Sealed)).where(self.is_set)
         yield from session.scalars(query, execution_options={"yield_per": 1_000})
 
     def ciphertext(self, stored: Any) -> bytes:
-        """The value in what is stored."""
+        """Return the value in the stored content."""
         return bytes(stored)
 
     def changes(self, stored: Any, ciphertext: bytes) -> dict[str, Any]:
-        """What has to be written for another value."""
+        """Return what to write for another value."""
         return {self.field: ciphertext}
 
     def batch(
@@ -109,9 +107,11 @@ class Kind:
         *conditions: ColumnElement[bool],
         locked: bool = False,
     ) -> list[Value]:
-        """The next values along the primary key. With `locked` on PostgreSQL nobody changes them
-        until the transaction ends, and rows that somebody is changing are left out: whoever waits
-        for nobody is in nobody's deadlock."""
+        """Return the next values along the primary key.
+
+        `locked` locks the rows on PostgreSQL until the transaction ends, and skips rows that others
+        have locked, to prevent deadlocks.
+        """
         query = select(self.model, Server) if self.of_server else select(self.model)
         query = (
             query.add_columns(self.stored.label("stored"))
@@ -129,7 +129,7 @@ class Kind:
         return [self._value(session, *found) for found in session.execute(query)]
 
     def walk(self, session: Session) -> Iterator[Value]:
-        """All values."""
+        """Yield all values."""
         after = None
         while found := self.batch(session, after):
             yield from found
@@ -137,8 +137,10 @@ class Kind:
             after = found[-1].ids
 
     def replace(self, session: Session, value: Value, ciphertext: bytes) -> bool:
-        """Write another value where the one that was read is still there; answers whether it was.
-        Nothing else of the row moves, not even the time of its last change."""
+        """Replace a value if it is unchanged, and return whether it was.
+
+        The row's change time stays the same.
+        """
         times = {c.key: c for c in self.model.__table__.columns if c.onupdate is not None}
         changed = session.execute(
             update(self.model)
@@ -161,8 +163,7 @@ class Kind:
 
 
 class _Bound(Kind):
-    """A value of a definition sealed for where it goes, which the server's address, or its
-    arguments, say."""
+    """A value sealed for the destination that the server's address or arguments determine."""
 
     def _place(self, session: Session, row: Any, *server: Any) -> Place:
         return self.place(row, *server, route_of(session, server[0]))
@@ -170,7 +171,7 @@ class _Bound(Kind):
 
 @dataclass(frozen=True)
 class _InSession(Kind):
-    """The ID token that a browser's session keeps for signing out, as base64 within its JSON."""
+    """The ID token that a browser session keeps for sign-out, as base64 in its JSON."""
 
     @property
     def stored(self) -> ColumnElement[Any]:
@@ -181,7 +182,7 @@ class _InSession(Kind):
         return func.length(self._text) > 0
 
     def is_under_another(self, header: bytes) -> ColumnElement[bool]:
-        return self.is_set  # base64 does not show where a byte ends
+        return self.is_set  # base64 does not align with bytes
 
     def headers(self, session: Session) -> Iterator[bytes]:
         query = select(func.substr(self._text, 1, -(-HEADER_BYTES // 3) * 4)).where(self.is_set)
@@ -207,7 +208,7 @@ def _decoded(text: str) -> bytes:
 
 
 CHAIN_KEYS = "audit chain keys"
-"""They come from the ring itself: losing one loses nothing that anybody stored."""
+"""Derived from the ring itself; losing one loses nothing that anyone stored."""
 
 KINDS = (
     Kind(

@@ -1,9 +1,7 @@
-"""The keys that stored secrets are encrypted under: which of them are in use, and moving everything
-to the newest.
+"""The keys of stored secrets: which are in use, and re-encrypting everything with the newest.
 
-Nothing is shown of a secret here. Re-encrypting goes in batches, a transaction each, while the
-portal serves: what is under the newest key is passed over, so that it can be ended at any moment
-and begun again.
+No secret is shown. Re-encryption runs in batches, one transaction each, while the portal serves
+requests. It skips values under the newest key, so it can stop and restart at any time.
 """
 
 from collections import Counter
@@ -23,13 +21,12 @@ from portal.store.vault import key_id_of
 
 _SAMPLE = 20
 BROKEN = ""
-"""Stands for the key's id where the bytes name none."""
+"""The key id for bytes that contain none."""
 
 
 @dataclass(frozen=True)
 class KeyUse:
-    """How many values of which kind a key has sealed. `key_id` is `BROKEN` for bytes that name
-    none."""
+    """The number of values of each kind under a key; `key_id` is `BROKEN` for bytes without one."""
 
     key_id: str
     in_ring: bool
@@ -38,18 +35,18 @@ class KeyUse:
 
     @property
     def total(self) -> int:
-        """How many values there are."""
+        """The total number of values."""
         return sum(self.values.values())
 
     @property
     def stored(self) -> int:
-        """How many of them somebody stored: without the keys that verify the audit's chain."""
+        """The number of stored values, without the keys that verify the audit chain."""
         return self.total - self.values.get(CHAIN_KEYS, 0)
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a walk over all values came: the kind, and the ids of its last row."""
+    """The position in a walk over all values: the kind, and the ids of its last row."""
 
     kind: int = 0
     after: tuple[Any, ...] | None = None
@@ -57,8 +54,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A value that cannot be read: its table, the ids of its row, the field, why, and whether the
-    ring has its key."""
+    """A value that cannot be decrypted, the reason, and whether the ring has its key."""
 
     table: str
     ids: tuple[str, ...]
@@ -69,9 +65,11 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step did: values re-encrypted by the key they had, values that were written
-    meanwhile and so left alone, and those that cannot be read. `position` is where the next step
-    begins, None at the end."""
+    """The result of one step.
+
+    `resealed` counts values by their old key, `missed` those that changed meanwhile and were left
+    alone. `position` is the start of the next step, None at the end.
+    """
 
     position: Position | None
     resealed: Mapping[str, int] = field(default_factory=dict)
@@ -80,14 +78,13 @@ class Batch:
 
 
 def ids(session: Session, principal: Principal) -> tuple[str, ...]:
-    """The ids of the keys in the ring, newest first."""
+    """Return the ids of the keys in the ring, newest first."""
     authz.require(principal, Action.VAULT_MANAGE)
     return runtime_of(session).vault.key_ids
 
 
 def count_values(session: Session, principal: Principal) -> list[KeyUse]:
-    """What each key has sealed: the ring's keys, newest first, then those that stored values name
-    beside them."""
+    """Count the values of each key: the ring's keys, newest first, then other keys in use."""
     authz.require(principal, Action.VAULT_MANAGE)
     ring = runtime_of(session).vault.key_ids
     found: dict[str, Counter[str]] = {key_id: Counter() for key_id in ring}
@@ -101,8 +98,7 @@ def count_values(session: Session, principal: Principal) -> list[KeyUse]:
 
 
 def opens_something(session: Session, principal: Principal) -> bool:
-    """Whether the ring opens any of the values that name its keys; looks at some of each kind
-    only."""
+    """Return whether the ring decrypts any value of its keys, from a sample of each kind."""
     authz.require(principal, Action.VAULT_MANAGE)
     vault = runtime_of(session).vault
     for kind in (kind for kind in KINDS if kind.name != CHAIN_KEYS):
@@ -114,8 +110,7 @@ def opens_something(session: Session, principal: Principal) -> bool:
 
 
 def reseal_some(session: Session, principal: Principal, position: Position) -> Batch:
-    """Re-encrypt the next batch of values under the newest key. Commit after each: it holds its
-    rows until then."""
+    """Re-encrypt the next batch with the newest key. Commit after each, to release its rows."""
     authz.require(principal, Action.VAULT_MANAGE)
     kind = KINDS[position.kind]
     vault = runtime_of(session).vault
@@ -138,8 +133,7 @@ def reseal_some(session: Session, principal: Principal, position: Position) -> B
 
 
 def check_some(session: Session, principal: Principal, position: Position) -> Batch:
-    """Open the next batch of values, whatever their key, and tell which cannot be read. Writes
-    nothing."""
+    """Decrypt the next batch under any key, and report values that fail. Writes nothing."""
     authz.require(principal, Action.VAULT_MANAGE)
     kind = KINDS[position.kind]
     vault = runtime_of(session).vault
@@ -152,7 +146,7 @@ def check_some(session: Session, principal: Principal, position: Position) -> Ba
 
 
 def record_rotation(session: Session, principal: Principal, action: str, **counts: Any) -> None:
-    """Put a rotation's beginning or end on record."""
+    """Record the start or end of a rotation in the audit log."""
     authz.require(principal, Action.VAULT_MANAGE)
     audit.record(session, principal, action, "keys", runtime_of(session).vault.key_ids[0], **counts)
 
@@ -167,11 +161,11 @@ def _unreadable(session: Session, kind: Kind, value: Value) -> Unreadable:
     key_id = key_id_of(value.ciphertext)
     in_ring = runtime_of(session).vault.knows_key_of(value.ciphertext)
     if key_id is None:
-        because = "the bytes are broken"
+        because = "the data is corrupt"
     elif in_ring:
         because = (
-            f"it does not open with {key_id}: another key under this id, or moved from another row"
-            " or host"
+            f"it cannot be decrypted with {key_id}: another key has this id, or the value was"
+            " moved from another row or host"
         )
     else:
         because = f"the key {key_id} is not in the ring"

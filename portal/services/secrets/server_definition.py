@@ -1,9 +1,8 @@
-"""A server's definition as rows: what is secret sealed value by value, so that "keep" is a row left
-alone.
+"""A server's definition as rows, with each secret sealed separately.
 
-Nothing here decides, and nobody but `destinations.py` writes with it: that module settles what
-becomes of secrets whose destination a change moves. Opening happens in `opened()`, for sending
-upstream, and in `servers/views.py`, for what an Admin may read.
+To keep a secret, its row is left alone. This module decides nothing, and only `destinations.py`
+writes with it: that module settles secrets whose destination a change moves. Secrets are unsealed
+in `opened()`, for sending upstream, and in `servers/views.py`, for what an Admin may read.
 """
 
 import json
@@ -55,7 +54,7 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class Definition:
-    """The opened secrets of a server. Never shown, logged or kept: its `repr` says nothing."""
+    """The unsealed secrets of a server. Never shown, logged or stored; excluded from its `repr`."""
 
     urls: Mapping[str, str] = field(default_factory=dict, repr=False)
     args: Sequence[str] = field(default=(), repr=False)
@@ -66,27 +65,27 @@ class Definition:
 
 
 def route_of(session: Session, row: Server) -> Route:
-    """Where a server's definition leads."""
+    """Return where a server's definition leads."""
     return route_from(runtime_of(session).vault, row, row.secrets)
 
 
 def route_from(
     vault: Vault, row: Server, secrets: Iterable[ServerSecret], *, args: Sequence[str] | None = None
 ) -> Route:
-    """The same from parts that were read apart; the exchange endpoint and, where not given, `args`
-    are opened."""
+    """Return the route from separately loaded parts.
+
+    Unseals the exchange endpoint and, if not given, `args`.
+    """
     known = {(secret.field, secret.name): secret for secret in secrets}
     hints = {name: known[name, ""].hint for name in URL_FIELDS if (name, "") in known}
     typed_args = known.get(("args", ""))
     endpoint = known.get(("credentials", "token_exchange_endpoint"))
-    alone = Route(command=row.command)  # all that the places of these two depend on
+    alone = Route(command=row.command)  # the places of these two depend on nothing else
     typed = value_of(vault, row, endpoint, alone) if endpoint is not None else None
     if args is None:
-        line = (
-            value_of(vault, row, typed_args, alone)
-            if typed_args is not None and row.command
-            else None
-        )
+        line = None
+        if typed_args is not None and row.command:
+            line = value_of(vault, row, typed_args, alone)
         args = json.loads(line or "[]")
     return Route(
         transport=row.transport,
@@ -101,8 +100,7 @@ def route_from(
 
 
 def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> dict[str, str]:
-    """The origin of each address in a definition, the token exchange endpoint among them: no
-    secret, unlike paths."""
+    """Return the origin of each address in a definition; unlike paths, origins are not secret."""
     parts = list(secrets)
     hints = {s.field: s.hint for s in parts}
     found = {name: origin for name in URL_FIELDS if (origin := hints.get(name))}
@@ -113,10 +111,9 @@ def origins_of(vault: Vault, row: Server, secrets: Iterable[ServerSecret]) -> di
 
 
 def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> str | None:
-    """A value in the clear; None where it cannot be read, as where the server leads elsewhere than
-    it was sealed for.
+    """Return a value in plain text; None if it is unreadable, as after the server's host changed.
 
-    What an older version wrote is not bound yet, and opens as it was sealed.
+    A value of an older version is not bound yet, and is opened as it was sealed.
     """
     if secret.bound is not None:
         return vault.open(
@@ -126,15 +123,14 @@ def value_of(vault: Vault, row: Server, secret: ServerSecret, route: Route) -> s
 
 
 def global_of(vault: Vault, row: Server, variable: ServerVariable, route: Route) -> str | None:
-    """The same for the value of a global variable; None where it has none."""
+    """Return a global variable's value in plain text; None if it has none."""
     if variable.bound is not None:
         return vault.open(variable.bound, bindings.of_bound_global(row, variable.name, route))
     return vault.open(variable.sealed, bindings.of_global(row, variable.name))
 
 
 def opened(session: Session, row: Server, *, credentials: bool = False) -> Definition:
-    """The definition in the clear; the credentials only where they are asked for, to be sent
-    upstream."""
+    """Return the definition in plain text; credentials only if requested, to send upstream."""
     parts: dict[str, dict[str, str]] = {"static_headers": {}, "env": {}, "credentials": {}}
     single: dict[str, str] = {}
     vault = runtime_of(session).vault
@@ -165,11 +161,10 @@ def opened(session: Session, row: Server, *, credentials: bool = False) -> Defin
 
 
 def write_parts(session: Session, row: Server, fields: ServerFields) -> None:
-    """Put the fields that are there into the row and its parts; `None` clears, what is absent
-    stays.
+    """Write the given fields to the row and its parts; `None` clears, omitted fields are kept.
 
-    For `destinations.py` alone: values that stay are still bound to where the server led before,
-    and new ones to nothing yet.
+    Only for `destinations.py`: kept values are still bound to the old destination, and new ones to
+    none yet.
     """
     for name in _PLAIN:
         if name in fields:
@@ -192,12 +187,12 @@ def write_parts(session: Session, row: Server, fields: ServerFields) -> None:
 
 
 def clear_credentials(row: Server) -> None:
-    """Forget all stored credentials of a server."""
+    """Delete all stored credentials of a server."""
     row.secrets = [secret for secret in row.secrets if secret.field != "credentials"]
 
 
 def has_part(row: Server, field_name: str) -> bool:
-    """Whether anything is stored under a field."""
+    """Return whether anything is stored for a field."""
     return any(secret.field == field_name for secret in row.secrets)
 
 
@@ -244,8 +239,7 @@ def _replace(
     *,
     hints: bool = False,
 ) -> None:
-    """Make `values` all there is under a field; a value that is kept leaves its row as it
-    stands."""
+    """Replace all values of a field; kept values leave their rows unchanged."""
     write_only = runtime_of(session).write_only_globals
     stored = {secret.name: secret for secret in row.secrets if secret.field == field_name}
     kept = {
@@ -328,7 +322,7 @@ def _write_variables(session: Session, row: Server, fields: ServerFields) -> Non
 
 
 def mark_required(row: Server) -> None:
-    """Find out which variables each person has to supply."""
+    """Mark the variables that each user has to set."""
     declared = [
         Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables
     ]
@@ -360,7 +354,7 @@ def _write_groups(session: Session, row: Server, names: Iterable[str]) -> None:
             known[name] = group.access_group_id
     ids = [known[name] for name in wanted]
     mine = AccessGroupServer.server_id == row.server_id
-    # Rows that stay are not touched: each row that goes is written down as an end of access.
+    # Unchanged rows are not touched, because each deleted row is logged as the end of access.
     session.execute(
         delete(AccessGroupServer).where(mine, AccessGroupServer.access_group_id.not_in(ids))
     )

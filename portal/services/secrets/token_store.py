@@ -1,5 +1,4 @@
-"""A person's OAuth tokens for one server as they are stored: sealed together, with what their
-renewal needs to know."""
+"""A user's stored OAuth tokens for one server, sealed together with data for their renewal."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -16,15 +15,16 @@ from portal.store.vault import Place
 
 KIND = "oauth2"
 MORE_RIGHTS = "more_rights"
-"""The one `reconnect_because` with which a token is still used: it lacks rights for some of the
-server's tools."""
+"""The only `reconnect_because` with which a token is still used: it lacks rights for some tools."""
 
 
 @dataclass(frozen=True)
 class HeldTokens:
-    """What is sealed. `wanted` are scopes that the upstream asked for in vain; `failures` and
-    `retry_at` (seconds since 1970) hold renewing back after an authorization server did not answer,
-    or sent tokens that had expired at once."""
+    """The sealed data.
+
+    `wanted` are scopes that the upstream asked for. `failures` and `retry_at` (seconds since 1970)
+    pause renewal after an authorization server did not respond or sent expired tokens.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -36,24 +36,22 @@ class HeldTokens:
 
 
 def is_machine(row: Server) -> bool:
-    """Whether the portal signs in to the server by itself, with client credentials, for everybody
-    alike."""
+    """Return whether the portal signs in itself with client credentials, the same for all users."""
     return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
 
 
 def is_exchange(row: Server) -> bool:
-    """Whether each person's token is exchanged for another one before it is sent upstream (RFC
-    8693)."""
+    """Return whether each user's token is exchanged before it is sent upstream (RFC 8693)."""
     return row.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE
 
 
 def needs_a_person(row: Server) -> bool:
-    """Whether each person has to connect to the server."""
+    """Return whether each user has to connect to the server."""
     return is_exchange(row) or (row.auth_type == AuthType.OAUTH2 and not is_machine(row))
 
 
 def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
-    """The tokens in the clear, None where there are none that can be read."""
+    """Return the unsealed tokens; None if there are none or they are unreadable."""
     try:
         stored = json.loads(runtime_of(session).vault.open(sealed, place) or "null")
         held = HeldTokens(**{**stored, "wanted": tuple(stored.get("wanted") or ())})
@@ -63,12 +61,12 @@ def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens |
 
 
 def sealed(session: Session, place: Place, held: HeldTokens) -> bytes:
-    """The tokens as they are stored."""
+    """Return the tokens sealed for storage."""
     return runtime_of(session).vault.seal(json.dumps(asdict(held)), place)
 
 
 def place_of(row: Server, user_id: str) -> Place:
-    """Where a person's tokens for a server stand."""
+    """Return the place of a user's tokens for a server."""
     return bindings.of_user_credential(row, user_id, KIND)
 
 
@@ -82,11 +80,10 @@ def keep(
     client_id: str = "",
     account: str | None = None,
 ) -> UserCredential:
-    """Store what a person got in place of any earlier tokens; whoever renews those meanwhile finds
-    theirs outdated.
+    """Store a user's tokens, replacing earlier ones; a concurrent renewal of those is discarded.
 
-    `issuer` is the authorization server that the tokens belong to. Where it is None they are not
-    renewed, nor revoked upstream: nobody knows where.
+    `issuer` is the authorization server of the tokens. If it is None, they are neither renewed nor
+    revoked upstream.
     """
     credential = session.get(UserCredential, (user_id, row.server_id, KIND), with_for_update=True)
     if credential is None:
@@ -104,17 +101,16 @@ def keep(
 
 
 def is_usable(credential: UserCredential, at: datetime) -> bool:
-    """Whether a call may be made with it, maybe after renewing it."""
+    """Return whether a call can use the credential, possibly after renewal."""
     if credential.reconnect_because not in (None, MORE_RIGHTS):
         return False
     return credential.renewable or credential.expires_at is None or credential.expires_at > at
 
 
 def after_renewal(held: HeldTokens, tokens: TokenSet) -> HeldTokens:
-    """The tokens once they were renewed: an authorization server that sends no new refresh token
-    lets the old live.
+    """Return the tokens after renewal; without a new refresh token, the old one is kept.
 
-    Those that are due at once are not renewed again before a pause is over.
+    Tokens that are due immediately are not renewed again until a pause is over.
     """
     at = now()
     early, pause = pause_after(tokens.expires_at, at, held.failures)

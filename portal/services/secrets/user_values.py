@@ -1,5 +1,4 @@
-"""What people stored for a server: their keys and values, sealed for them, that server and the host
-it points to."""
+"""Users' keys and values for a server, sealed for the user, the server and its host."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -10,8 +9,7 @@ from portal.store.models import Server, UserCredential, UserVariable
 
 
 def opened_values(session: Session, row: Server, user_id: str | None) -> dict[str, str]:
-    """A person's values for a server in the clear, to be sent upstream. One that cannot be read is
-    absent."""
+    """Return a user's unsealed values for a server, without unreadable ones, to send upstream."""
     if user_id is None:
         return {}
     vault = runtime_of(session).vault
@@ -28,7 +26,7 @@ def opened_values(session: Session, row: Server, user_id: str | None) -> dict[st
 
 
 def opened_key(session: Session, row: Server, user_id: str | None) -> str | None:
-    """A person's own key for a server in the clear, to be sent upstream."""
+    """Return a user's unsealed key for a server, to send upstream."""
     credential = session.get(UserCredential, (user_id, row.server_id, "byok")) if user_id else None
     if credential is None or user_id is None:
         return None
@@ -41,8 +39,10 @@ _KIND = {"people.keys": "byok", "people.connections": "oauth2"}
 
 
 def holders(session: Session, row: Server) -> dict[str, set[str]]:
-    """Who stored what for a server: the ids of people by `people.values`, `people.keys` and
-    `people.connections`."""
+    """Return the ids of users by what they stored for a server.
+
+    The kinds are `people.values`, `people.keys` and `people.connections`.
+    """
     found: dict[str, set[str]] = {
         "people.values": set(),
         "people.keys": set(),
@@ -59,8 +59,7 @@ def holders(session: Session, row: Server) -> dict[str, set[str]]:
 
 
 def forget(session: Session, row: Server, secret: str) -> None:
-    """Delete what everybody stored of one kind: `people.values`, `people.keys` or
-    `people.connections`."""
+    """Delete what all users stored of one kind; see `holders`."""
     if secret not in _KIND:
         session.execute(delete(UserVariable).where(UserVariable.server_id == row.server_id))
     else:
@@ -69,8 +68,7 @@ def forget(session: Session, row: Server, secret: str) -> None:
 
 
 def reseal_all(session: Session, row: Server, old_destination: str) -> None:
-    """Seal what people stored for the host that the server points to now; the Admin said it may go
-    along."""
+    """Seal what users stored for the server's new host, after an Admin allowed it."""
     vault = runtime_of(session).vault
     for value in session.scalars(
         select(UserVariable).where(UserVariable.server_id == row.server_id)

@@ -1,4 +1,4 @@
-"""The servers of an organization: finding, showing, changing, and where their secrets may go.
+"""The servers of an organization: finding, showing and changing them, and where secrets may go.
 
 Use cases: `crud`, `grid`, `inspection`.
 """

@@ -1,5 +1,4 @@
-"""A server as two of its states are compared for the record: plain fields as they are, secrets as
-`Hidden`."""
+"""The facts of a server that the audit log compares, with secrets as `Hidden`."""
 
 from sqlalchemy.orm import Session
 
@@ -7,7 +6,7 @@ from portal.services.audit.hash_chain import Hidden
 from portal.services.servers import queries
 from portal.store.models import Server
 
-# An allow-list: a column that is not here, such as a state of health, is nobody's change.
+# An allow-list: columns that are not here, such as the health status, are not audited.
 _PLAIN = (
     "server_name",
     "alias",
@@ -40,8 +39,7 @@ _PLAIN = (
 
 
 def facts_of(session: Session, row: Server) -> dict[str, object]:
-    """The facts of a server by name: `static_headers.X-Key` is a header, `url.origin` what may be
-    shown of the URL."""
+    """Return the facts of a server by name, such as `static_headers.X-Key` or `url.origin`."""
     facts: dict[str, object] = {name: getattr(row, name) for name in _PLAIN}
     facts = {
         name: list(value) if isinstance(value, list) else value for name, value in facts.items()

@@ -1,4 +1,4 @@
-"""A server as a card of the grid shows it, to one viewer."""
+"""Servers as cards of the grid, for one viewer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from portal.store.models import Server
 
 @dataclass(frozen=True)
 class ServerCard:
-    """A server on the grid, as its viewer may see it."""
+    """A server on the grid, as the viewer may see it."""
 
     server_id: str
     name: str
@@ -36,8 +36,7 @@ class ServerCard:
     missing: tuple[str, ...]
     byok: str
     sign_in: str
-    """Whether the viewer is connected: `connect`, `expired`, `more_rights`, `connected`; "" where
-    nobody has to be."""
+    """`connect`, `expired`, `more_rights` or `connected`; "" if the viewer needs no sign-in."""
     flow_unset: bool
     approval_status: str
     address: str | None
@@ -46,22 +45,23 @@ class ServerCard:
     version: int
     actions: frozenset[Action]
     tool_changes: int = 0
-    """How many changed tool definitions wait for an Admin; for those with admin view."""
+    """The number of changed tool definitions waiting for an Admin; only with admin view."""
     refused: RefusedEntry | None = None
-    """The entry of the config file that the last start refused, so that the server is as before;
-    likewise."""
+    """The config file entry that the last start refused, if any; only with admin view."""
 
     @property
     def needs_me(self) -> bool:
-        """Whether it waits for something of its viewer."""
+        """Whether the server needs something from the viewer."""
         return bool(self.missing) or self.byok == "connect" or self.sign_in not in ("", "connected")
 
 
 def cards_of(
     session: Session, principal: Principal, rows: Sequence[Server]
 ) -> tuple[ServerCard, ...]:
-    """Cards of `rows`: four more queries, with admin view five, and one for servers of the config
-    file."""
+    """Build the cards of `rows`.
+
+    Runs four more queries, five with admin view, and one more for servers of the config file.
+    """
     groups = queries.groups_of(session, rows)
     held = queries.keys_held(session, principal, rows)
     ids = [row.server_id for row in rows]
@@ -112,17 +112,20 @@ def _card(
     inspects = Action.SERVER_INSPECT in actions
     auth = AuthType(row.auth_type) if row.auth_type else AuthType.NONE
     logo = (row.mcp_info or {}).get("logo_url")
+    is_openapi = row.has_spec and row.transport != "stdio"
+    byok = "connected" if has_key else "connect"
+    is_flow_unset = (
+        auth is AuthType.OAUTH2 and not row.oauth2_flow and not row.delegate_auth_to_upstream
+    )
     return ServerCard(
         server_id=row.server_id,
         name=row.server_name or row.alias or row.server_id,
         alias=row.alias if row.alias != row.server_name else None,
         description=row.description,
         transport=row.transport,
-        transport_label="OPENAPI"
-        if row.has_spec and row.transport != "stdio"
-        else row.transport.upper(),
+        transport_label="OPENAPI" if is_openapi else row.transport.upper(),
         auth_label=auth.label,
-        # Pages load nothing from other hosts, so only a picture of our own is shown.
+        # Pages load nothing from other hosts, so only the portal's own images are shown.
         logo_url=logo if isinstance(logo, str) and logo.startswith("/static/") else None,
         internet=row.available_on_public_internet,
         listed=row.is_public,
@@ -131,12 +134,9 @@ def _card(
         access_groups=groups,
         health=view_health(principal, row),
         missing=missing if usable or principal.view_all else (),
-        byok=("connected" if has_key else "connect") if row.is_byok and usable else "",
+        byok=byok if row.is_byok and usable else "",
         sign_in=sign_in if usable else "",
-        flow_unset=inspects
-        and auth is AuthType.OAUTH2
-        and not row.oauth2_flow
-        and not row.delegate_auth_to_upstream,
+        flow_unset=inspects and is_flow_unset,
         approval_status=row.approval_status,
         address=row.address if inspects else None,
         command=row.command if inspects else None,

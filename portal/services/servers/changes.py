@@ -1,5 +1,4 @@
-"""Writing a server, whoever does it: what it is called, the rules that its whole definition meets,
-what moves along."""
+"""Writing a server: its names, the rules for the whole definition, and what changes with it."""
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -26,8 +25,10 @@ from portal.store.models import Server, now
 
 
 def set_names(row: Server, fields: ServerFields) -> None:
-    """Write name, alias and the key that lists are sorted by; an alias left out is the name. A
-    reserved name that a server has from before it was reserved stays."""
+    """Write the name, the alias and the sort key. The alias defaults to the name.
+
+    A reserved name is refused, unless the server already had it.
+    """
     had = (row.server_name, row.alias)
     name = fields.get("server_name")
     alias = fields.get("alias")
@@ -44,7 +45,7 @@ def set_names(row: Server, fields: ServerFields) -> None:
 
 
 def refuse_taken_names(session: Session, row: Server) -> None:
-    """Raise `Conflict` where another server, live or submitted, has the name or alias."""
+    """Raise `Conflict` if another server, live or submitted, has this name or alias."""
     for field, name in (("server_name", row.server_name), ("alias", row.alias)):
         if name is None:
             continue
@@ -56,7 +57,7 @@ def refuse_taken_names(session: Session, row: Server) -> None:
         )
         if taken is not None:
             raise Conflict(
-                f"Another server is called {name} already. Choose another {_WORD[field]}.",
+                f"Another server is already called {name}. Choose another {_WORD[field]}.",
                 field=field,
             )
 
@@ -77,8 +78,7 @@ _WORD = {"server_name": "name", "alias": "alias"}
 
 
 def require_commands(principal: Principal, transport: str | None, fields: ServerFields) -> None:
-    """Raise `Forbidden` where `fields` make, change or end a command, and the caller may do that to
-    none.
+    """Raise `Forbidden` if `fields` add, change or remove a command and the caller may not do that.
 
     `transport` is that of the stored server, None for a new one.
     """
@@ -89,12 +89,13 @@ def require_commands(principal: Principal, transport: str | None, fields: Server
 
 
 def check_result(session: Session, row: Server, fields: ServerFields) -> None:
-    """The rules of a whole definition, on the row as it would be after `fields`."""
+    """Check the rules for a whole definition, on the row as it would be after `fields`."""
     runtime = runtime_of(session)
     transport = fields.get("transport") if "transport" in fields else row.transport
+    stored_url = row.address if has_part(row, "url") else None
     check_definition(
         transport=Transport(transport or Transport.SSE),
-        url=fields["url"] if "url" in fields else row.address if has_part(row, "url") else None,
+        url=fields.get("url", stored_url),
         spec_path=fields.get("spec_path", row.address if row.has_spec else None),
         command=fields.get("command", row.command),
         has_args=fields["args"] is not None if "args" in fields else has_part(row, "args"),
@@ -103,17 +104,17 @@ def check_result(session: Session, row: Server, fields: ServerFields) -> None:
         no_sandbox=runtime.sandbox.refusal,
     )
     if "url" in fields and fields["url"] and origin_of(fields["url"]) is None:
-        raise InvalidRequest("The URL names no host.", field="url")
+        raise InvalidRequest("The URL has no host.", field="url")
 
 
 def change_row(
     session: Session, principal: Principal, row: Server, fields: ServerFields
 ) -> Settled:
-    """Change the fields that are there, judged on what the row would be after it; what moved
-    elsewhere is settled.
+    """Change the given fields, after checking the resulting definition, and settle moved secrets.
 
     Raises what the rules of a definition raise, `Conflict` for a taken name and for secrets that
-    would move, and `Forbidden` for a key that may not change commands or send secrets elsewhere.
+    would move, and `Forbidden` for a key that may not change commands or send secrets to another
+    host.
     """
     require_commands(principal, row.transport, fields)
     set_names(row, fields)
@@ -132,7 +133,7 @@ def change_row(
 def with_conflicts_named(
     session: Session, row: Server, fields: ServerFields, said: Said
 ) -> Settled:
-    """Write the definition; a unique constraint that a race broke becomes the `Conflict` it is."""
+    """Write the definition. Raises `Conflict` if another server has just taken a unique name."""
     try:
         with session.begin_nested():
             session.add(row)
@@ -141,6 +142,6 @@ def with_conflicts_named(
             session.flush()
     except IntegrityError:
         raise Conflict(
-            "Another server took this id, name or alias meanwhile.", field="server_name"
+            "Another server now has this id, name or alias. Choose another.", field="server_name"
         ) from None
     return settled

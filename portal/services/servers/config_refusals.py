@@ -1,5 +1,4 @@
-"""Entries of the config file that were refused when the portal last started, kept where every
-process sees them."""
+"""Config file entries that the last start refused, stored so that every process can show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +16,17 @@ _NAME = "config_refused"
 _STORED = select(Preference.value).where(Preference.name == bindparam("name"))
 _LONGEST = 1_000
 WOULD_MOVE = (
-    "Say in the entry what is to become of them: keep_credentials: true lets them go along,"
-    " keep_credentials: false forgets them. Then start the portal again."
+    "Add keep_credentials: true to the entry to send them to the new host, or keep_credentials:"
+    " false to delete them. Then restart the portal."
 )
-_AT_FAULT = "Correct the entry, then start the portal again."
+_AT_FAULT = "Correct the entry, then restart the portal."
 
 
 @dataclass(frozen=True)
 class RefusedEntry:
-    """An entry that was not taken: what is wrong with it, and which server goes on as it was, if
-    there is one.
+    """A refused entry: what is wrong with it, and the server that stays unchanged, if there is one.
 
-    `moves` are the secrets that it would have sent elsewhere.
+    `moves` are the secrets that it would have sent to another host.
     """
 
     entry: str
@@ -39,22 +37,22 @@ class RefusedEntry:
 
     @property
     def told(self) -> str:
-        """What would have gone where, as a sentence names it."""
+        """The secrets that would have moved, and where, as a phrase."""
         return words(self.moves)
 
     @property
     def secrets(self) -> list[dict[str, object]]:
-        """The same as refusals name them."""
+        """The secrets that would have moved, as refusals list them."""
         return as_json(self.moves)
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """How to resolve the refusal."""
         return WOULD_MOVE if self.moves else _AT_FAULT
 
 
 def keep(session: Session, refused: Sequence[RefusedEntry]) -> None:
-    """Keep what this start refused, in place of what the one before did."""
+    """Store the entries that this start refused, replacing those of the last start."""
     row = session.get(Preference, _NAME)
     if not refused:
         if row is not None:
@@ -77,7 +75,7 @@ def keep(session: Session, refused: Sequence[RefusedEntry]) -> None:
 
 
 def kept(session: Session) -> tuple[RefusedEntry, ...]:
-    """What the last start refused."""
+    """Return the entries that the last start refused."""
     found = read(session, _STORED, name=_NAME).scalar()
     if not found:
         return ()

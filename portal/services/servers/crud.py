@@ -1,4 +1,4 @@
-"""MCP servers: list, read, add, change, remove."""
+"""MCP servers: list, read, add, change, delete."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,8 +58,10 @@ MAX_PAGE = 200
 
 @dataclass(frozen=True)
 class ServerPage:
-    """One page of the list, each server with the fields of `ServerView`; `next_cursor` is None on
-    the last."""
+    """One page of the list. Each item has the fields of `ServerView`.
+
+    `next_cursor` is None on the last page.
+    """
 
     items: list[dict[str, Any]]
     next_cursor: tuple[str, str] | None
@@ -67,7 +69,7 @@ class ServerPage:
 
 @dataclass(frozen=True)
 class CutOff:
-    """Who loses what when a server goes: names where there are few, numbers always."""
+    """Who loses access when a server is deleted: names of teams and groups, and counts."""
 
     teams: tuple[str, ...]
     keys: int
@@ -83,11 +85,10 @@ def list_servers(
     limit: int | None = None,
     after: tuple[str, str] | None = None,
 ) -> ServerPage:
-    """The servers the caller may see, by name; all of them, or a page of `limit` (1 to 200) after a
-    cursor.
+    """Return the servers that the caller may see, by name: all, or a page of `limit` (1 to 200).
 
-    With `team_id` those that team is granted, for admin view and members of it, never for
-    restricted keys.
+    With `team_id`, only servers granted to that team; allowed with admin view and for its members,
+    never for restricted keys.
     """
     team_id = (team_id or "").strip()
     of_team = _asked_for(session, principal, team_id) if team_id else None
@@ -116,7 +117,7 @@ def _listing(
     is_page: bool,
     is_later: bool,
 ) -> Select[Any]:
-    """The statement of a list, kept for all who see the same of the same servers."""
+    """Return the statement of a list, cached for callers who see the same servers and fields."""
     statement = select(*columns_of(shown)).where(authz.visible_within(horizon))
     if of_team is not None:
         statement = statement.where(authz.servers_of_team(of_team))
@@ -128,14 +129,19 @@ def _listing(
 
 
 def get_server(session: Session, principal: Principal, reference: str) -> ServerView:
-    """One server by id, name or alias. Raises `NotFound` or, without admin view, `Forbidden`."""
+    """Return a server by id, name or alias.
+
+    Raises `NotFound` or, without admin view, `Forbidden`.
+    """
     server = queries.find_server(session, principal, reference, Action.SERVER_READ)
     return view_server(session, principal, server.row)
 
 
 def create_server(session: Session, principal: Principal, fields: ServerFields) -> ServerView:
-    """Add a server, active at once. Raises what the rules of `domain/servers.py` raise, and
-    `Conflict` for a name."""
+    """Add a server, active immediately.
+
+    Raises what the rules of `domain/servers.py` raise, and `Conflict` for a taken name.
+    """
     authz.require(principal, Action.SERVER_CREATE)
     fields = kept_secrets.settled(session, principal, None, fields)
     check_values(fields)
@@ -173,19 +179,17 @@ def create_server(session: Session, principal: Principal, fields: ServerFields) 
 def update_server(
     session: Session, principal: Principal, server_id: str, fields: ServerFields
 ) -> ServerView:
-    """As `change_server`, where nobody is told what became of stored secrets; that stands in the
-    record."""
+    """Change a server without returning what happened to stored secrets. See `change_server`."""
     return change_server(session, principal, server_id, fields)[0]
 
 
 def change_server(
     session: Session, principal: Principal, server_id: str, fields: ServerFields
 ) -> tuple[ServerView, Settled]:
-    """Change the fields that are there, judged on what the row would be after it; and what became
-    of stored secrets.
+    """Change the given fields, and return the server and what happened to stored secrets.
 
-    Raises `Conflict` with `stale_version` where the caller edited an old version, and with
-    `credentials_would_move` where stored secrets would be sent to another host unasked.
+    Raises `Conflict` with `stale_version` if the caller edited an old version, and with
+    `credentials_would_move` if stored secrets would be sent to another host without permission.
     """
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may call PUT /v1/mcp/server.")
@@ -195,8 +199,8 @@ def change_server(
     version = fields.get("version")
     if version is not None and version != row.version:
         raise Conflict(
-            f"Somebody changed this server meanwhile; it is at version {row.version} now. Load it"
-            " again.",
+            f"Someone else changed this server; it is now at version {row.version}. Reload it and"
+            " try again.",
             code="stale_version",
             field="version",
             current_version=row.version,
@@ -220,15 +224,13 @@ def change_server(
 
 
 def delete_server(session: Session, principal: Principal, server_id: str) -> str:
-    """Remove a server with its grants, group entries, credentials and variables; answers its
-    name."""
+    """Delete a server with its grants, group entries and stored values, and return its name."""
     if not authz.is_admin(principal):
         raise Forbidden("Only an Admin (PROXY_ADMIN) may delete MCP servers.")
     row = queries.find_server(session, principal, server_id, Action.SERVER_DELETE, lock=True).row
     name = _called(row)
     changes = audit.changed(facts_of(session, row), None)
-    # What was granted stays as a row without a server: it grants nothing, and still limits its
-    # holder.
+    # Grants stay as rows without a server: they grant nothing, but still limit their holder.
     session.execute(
         update(Grant).where(Grant.server_id == row.server_id).values(server_id=None, tools=[])
     )
@@ -251,7 +253,7 @@ def delete_server(session: Session, principal: Principal, server_id: str) -> str
 
 
 def cut_off(session: Session, principal: Principal, server_id: str) -> CutOff:
-    """Who would lose what if the server were deleted."""
+    """Return who would lose access if the server were deleted."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     people = select(UserVariable.user_id).where(UserVariable.server_id == row.server_id)
     people_with_keys = select(UserCredential.user_id).where(
@@ -279,8 +281,10 @@ def cut_off(session: Session, principal: Principal, server_id: str) -> CutOff:
 
 
 def publish_servers(session: Session, principal: Principal, server_ids: list[str]) -> list[str]:
-    """Make exactly these servers public. Raises `NotFound` for an unknown id, and then nothing
-    changes."""
+    """Make exactly these servers public.
+
+    Raises `NotFound` for an unknown id, and then changes nothing.
+    """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     known = set(session.scalars(select(Server.server_id).where(Server.server_id.in_(server_ids))))
     for server_id in server_ids:
@@ -291,8 +295,8 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
     before = session.scalars(
         select(Server.server_id).where(Server.is_public).order_by(Server.server_id)
     ).all()
-    # Readers of the registry ask for what changed since they last looked, so that a new listing
-    # counts as a change.
+    # Registry clients ask for changes since their last request, so a new listing counts as a
+    # change.
     listed = Server.server_id.in_(known)
     session.execute(
         update(Server).where(listed, ~Server.is_public).values(is_public=True, updated_at=now())
@@ -307,11 +311,11 @@ def publish_servers(session: Session, principal: Principal, server_ids: list[str
 
 
 def _asked_for(session: Session, principal: Principal, team_id: str) -> Reach:
-    """What a team is granted, if the caller may ask."""
+    """Return what a team is granted. Raises `Forbidden` if the caller may not ask."""
     if not authz.may_ask_for_team(principal, team_id):
-        raise Forbidden("You may not ask for the servers of this team.")
+        raise Forbidden("You do not have access to the servers of this team.")
     if session.get(Team, team_id) is None:
-        raise NotFound(f"There is no team {team_id[:64]}.", field="team_id")
+        raise NotFound(f"Team not found: {team_id[:64]}", field="team_id")
     return holdings(session, [("team", team_id)])[("team", team_id)].with_own_groups()
 
 

@@ -1,11 +1,10 @@
-"""The only way to write a definition: no stored secret goes where nobody sent it, and none is
-dropped in silence.
+"""The only way to write a server definition, so that no stored secret is sent or dropped unasked.
 
-Whoever changes a server, or tries a change out, calls `write_definition` with what the change says
-of stored secrets. `domain/destinations.py` decides which of them would move; here they are refused,
-carried along, or forgotten, and what was minted for another place ends. A path that says nothing is
-refused. What is not settled here stays bound to the old destination, so that even a way around this
-module sends nothing.
+Every change, and every trial of a change, calls `write_definition` with the caller's decision about
+stored secrets. `domain/destinations.py` determines which of them would move; this module refuses
+the change, sends the secrets to the new host, or deletes them, and ends tokens issued for the old
+host. A change without a decision is refused. Secrets that are not settled here stay bound to the
+old destination, so that code that bypasses this module cannot send them anywhere else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -63,10 +62,12 @@ _NOT_COPIED = ("mcp_access_groups", "server_name", "alias", "version", "server_i
 
 @dataclass(frozen=True)
 class Said:
-    """What a change says of stored secrets that it would move: `keep` is None for nothing, True to
-    carry them along, False to forget them. `may_carry_values`: whether that holds for values that
-    the caller may not read. In a `trial` what people stored is not asked about: nothing of it is
-    used at another destination."""
+    """The decision about stored secrets that a change would move.
+
+    `keep` is None for no decision, True to send them to the new host, False to delete them.
+    `may_carry_values` tells whether True also applies to values that the caller may not read. A
+    `trial` ignores what users stored, because a trial never sends it to another destination.
+    """
 
     keep: bool | None = None
     may_carry_values: bool = True
@@ -89,9 +90,12 @@ class _Before:
 
 
 def said_by(session: Session, principal: Principal, fields: ServerFields) -> Said:
-    """What `fields` say. Where global values are write-only, those that nobody may read are carried
-    by the operator alone: at a host of one's own they would be read. Raises `Forbidden` for a key
-    that may not send any elsewhere."""
+    """Return the decision that `fields` contain.
+
+    If global values are write-only, only the operator can send them to another host: anyone else
+    could read them at a host of their own. Raises `Forbidden` for a key that may not send secrets
+    elsewhere.
+    """
     if fields.get("keep_credentials"):
         authz.require(principal, Action.SECRET_CARRY)
     may_carry = not runtime_of(session).write_only_globals or authz.is_operator(principal)
@@ -101,11 +105,11 @@ def said_by(session: Session, principal: Principal, fields: ServerFields) -> Sai
 def write_definition(
     session: Session, row: Server, fields: ServerFields, said: Said = _NOTHING
 ) -> Settled:
-    """Put the fields that are there into the row, and settle what becomes of stored secrets.
+    """Write the given fields to the row, and settle what happens to stored secrets.
 
-    Raises `Conflict` (`credentials_would_move`) naming each secret that would go elsewhere, unless
-    `said` says what is to become of them; the caller's savepoint or transaction is then to be
-    rolled back.
+    Raises `Conflict` (`credentials_would_move`) listing each secret that would be sent to another
+    host, unless `said` decides about them. The caller must then roll back its savepoint or
+    transaction.
     """
     existed = bool(row.secrets or row.variables or row.address or row.command)
     if not existed:
@@ -128,9 +132,11 @@ def write_definition(
 
 
 def refuse_mixed(row: Server, route: Route) -> None:
-    """Raise `InvalidRequest` (`mixed_providers`) where the portal would register itself at one
-    host, and hand what it gets there to another: its secret, people's codes, or what they get for
-    them."""
+    """Raise `InvalidRequest` (`mixed_providers`) if sign-in addresses belong to different hosts.
+
+    The portal would register at one host and send what it gets there to another: its client secret,
+    users' authorization codes, or their tokens.
+    """
     if not _registers_itself(row):
         return
     server = AuthorizationServer(
@@ -143,28 +149,28 @@ def refuse_mixed(row: Server, route: Route) -> None:
     if split is not None:
         field_name, called, origin = split
         raise InvalidRequest(
-            f"The portal would register itself at {route.registration_url}, but the {called} is at"
-            f" {origin}. What one host gave is not sent to another. Type addresses of one provider,"
-            " or register the portal there by hand and type its client ID.",
+            f"The portal would register at {route.registration_url}, but the {called} is at"
+            f" {origin}. The portal does not send credentials from one host to another. Enter"
+            " addresses of a single provider, or register the portal there manually and enter"
+            " its client ID.",
             code="mixed_providers",
             field=field_name,
         )
 
 
 def _registers_itself(row: Server) -> bool:
-    """Whether people sign in to a server by a client that the portal registers there, as none was
-    typed."""
+    """Return whether users sign in with a client that the portal registers itself."""
     is_typed = any((s.field, s.name) == ("credentials", "client_id") for s in row.secrets)
     return needs_a_person(row) and has_part(row, "registration_url") and not is_typed
 
 
 def would_move(session: Session, row: Server, fields: ServerFields) -> tuple[Moved, ...]:
-    """The stored secrets that a change would move. Nothing is written."""
+    """Return the stored secrets that a change would move. Writes nothing."""
     return write_definition(session, copy_of(row), copied(fields), Said(keep=True)).moved
 
 
 def copy_of(row: Server) -> Server:
-    """A stored server with its parts as one that is no row, to try a change out on."""
+    """Copy a stored server and its parts outside the session, to try a change on."""
     copy = Server(**_columns(row))
     copy.secrets = [ServerSecret(**_columns(secret)) for secret in row.secrets]
     copy.variables = [ServerVariable(**_columns(variable)) for variable in row.variables]
@@ -172,11 +178,11 @@ def copy_of(row: Server) -> Server:
 
 
 def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
-    """A stored server as it would be after a change, to try it out: no row, and nothing is written.
+    """Return a copy of a stored server with a change applied, to try it out. Writes nothing.
 
-    Stored secrets go along only where they go anyway, and `keep_credentials: false` leaves out
-    those that would move; to send them elsewhere the change has to be saved first, so that it
-    stands in the record. Raises `Conflict` (`credentials_would_move`).
+    Stored secrets are used only for their current destination; `keep_credentials: false` leaves out
+    those that would move. To send them to another host, the change has to be saved first, so that
+    the audit log records it. Raises `Conflict` (`credentials_would_move`).
     """
     copy = copy_of(stored)
     keep = False if fields.get("keep_credentials") is False else None
@@ -184,9 +190,9 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
         write_definition(session, copy, copied(fields), Said(keep, trial=True))
     except Conflict as error:
         raise Conflict(
-            f"{error.message.split(' Send new values')[0]} The address is at another host, and"
-            " stored values are not sent there. Type them again to try this out, or save the"
-            " change first.",
+            f"{error.message.split(' Send new values')[0]} The address is on another host, and a"
+            " test does not send stored values there. Enter them again to test this change, or"
+            " save the change first.",
             code=error.code,
             field=error.field,
             **error.extra,
@@ -195,16 +201,14 @@ def tried(session: Session, stored: Server, fields: ServerFields) -> Server:
 
 
 def copied(fields: ServerFields) -> ServerFields:
-    """The fields of a change that a copy takes: what stands in other tables is not written for
-    it."""
+    """Return the fields of a change that a copy takes, without those stored in other tables."""
     return cast(
         ServerFields, {name: value for name, value in fields.items() if name not in _NOT_COPIED}
     )
 
 
 def bind(session: Session, row: Server) -> bool:
-    """Bind what an older version wrote to where the server leads now; answers whether anything
-    was."""
+    """Bind secrets of an older version to the current destination; return whether any were."""
     unbound = [s for s in row.secrets if s.bound is None]
     globals_ = [v for v in row.variables if v.bound is None and v.sealed is not None]
     if unbound or globals_:
@@ -213,7 +217,7 @@ def bind(session: Session, row: Server) -> bool:
 
 
 def is_registered(session: Session, row: Server) -> bool:
-    """Whether the portal registered itself at a server's authorization server."""
+    """Return whether the portal registered a client at a server's authorization server."""
     registered = select(OAuthClientRegistration.issuer).where(
         OAuthClientRegistration.server_id == row.server_id
     )
@@ -228,8 +232,11 @@ def _settle(
     said: Said,
     sent: frozenset[str],
 ) -> Settled:
-    """Settle what moves after `fields` were written. `sent` names those that came, with arguments
-    typed as they are stored: whoever types them knows them."""
+    """Settle what moves after `fields` were written.
+
+    `sent` names the fields that the caller sent, including arguments equal to the stored ones: a
+    caller who sends them knows them.
+    """
     vault = runtime_of(session).vault
     stays = [
         s for s in row.secrets if before.secrets.get((s.field, s.name), (None,))[0] == s.sealed
@@ -288,15 +295,12 @@ def _before(session: Session, row: Server) -> _Before:
 
 
 def _without_same_args(row: Server, before: _Before, fields: ServerFields) -> ServerFields:
-    """Arguments that are sent as they are stored, for the same command, are no change."""
+    """Drop arguments that equal the stored ones for the same command; they are no change."""
     args = fields.get("args")
+    if args is None or not has_part(row, "args"):
+        return fields
     same_command = "command" not in fields or fields["command"] == before.route.command
-    if (
-        args is None
-        or not same_command
-        or not has_part(row, "args")
-        or list(args) != list(before.route.args)
-    ):
+    if not same_command or list(args) != list(before.route.args):
         return fields
     return cast(ServerFields, {name: value for name, value in fields.items() if name != "args"})
 
@@ -308,11 +312,10 @@ def _auth_changed(before: _Before, fields: ServerFields) -> bool:
 def _dropped(
     before: _Before, after: Route, fields: ServerFields, said: Said, stays: list[ServerSecret]
 ) -> list[ServerSecret]:
-    """Stored credentials that end with their way of signing in: they are replaced, or go nowhere
-    else.
+    """Return the stored credentials that end because the authentication type changes.
 
-    Where they would go elsewhere and nothing is sent in their place, the change has to say what is
-    to become of them.
+    They end if new credentials replace them, or if they would not be sent to another host.
+    Otherwise the change has to include a decision about them.
     """
     if not _auth_changed(before, fields) or said.keep:
         return []
@@ -331,7 +334,7 @@ def _moves(
     *,
     of_people: bool,
 ) -> tuple[tuple[Moved, ...], int]:
-    """The stored secrets that move, and how many people hold any of them."""
+    """Return the stored secrets that move, and how many users stored any of them."""
     if all(before.route.key(part) == after.key(part) for part in _EVERY_PART):
         return (), 0
     held = [Held(secret_name(s)) for s in stays]
@@ -360,12 +363,10 @@ def _moves(
 def _beside_others(
     row: Server, before: _Before, after: Route, unsent: list[ServerSecret], moves: tuple[Moved, ...]
 ) -> tuple[Moved, ...]:
-    """The stored variables and arguments of a command that would stand beside other variables than
-    before: whoever may not read them could have the command tell them, or send them elsewhere, with
-    a variable of their own.
+    """Return stored variables and arguments of a command whose other environment variables change.
 
-    While the server is reached another way nothing of it is used, and all the same is judged: it
-    may be a command again.
+    A caller who may not read them could add a variable that makes the command reveal them. They are
+    checked even while the server uses another transport, because it may become a command again.
     """
     were = {name: kept[0] for (of, name), kept in before.secrets.items() if of == "env"}
     are = {s.name: s.sealed for s in row.secrets if s.field == "env"}
@@ -381,7 +382,7 @@ def _beside_others(
 
 
 def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: int) -> None:
-    """Refuse to carry values along that the caller may not read: at a host of theirs they could."""
+    """Refuse to send values that the caller may not read to a host where they could."""
     unreadable = tuple(m for m in moves if m.secret.partition(".")[0] in _READABLE)
     if unreadable:
         raise refusal(
@@ -389,8 +390,9 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
             fields,
             people,
             why=(
-                "These values are write-only here, so they do not go along. Type them again, or say"
-                " keep_credentials: false to forget them. Arguments have to be typed again."
+                "These values are write-only on this portal, so they cannot be sent to another"
+                " host. Enter them again, or set keep_credentials to false to delete them."
+                " Arguments must be entered again."
             ),
         )
 
@@ -398,7 +400,7 @@ def _refuse_unreadable(moves: tuple[Moved, ...], fields: ServerFields, people: i
 def _forget(session: Session, row: Server, moves: Iterable[Moved]) -> None:
     names = {m.secret for m in moves}
     if "args" in names:
-        raise InvalidInput("The arguments go with the command. Send them again.", field="args")
+        raise InvalidInput("The arguments belong to the command. Send them again.", field="args")
     row.secrets = [s for s in row.secrets if secret_name(s) not in names]
     for variable in row.variables:
         if f"env_vars.{variable.name}" in names:
@@ -418,7 +420,7 @@ def _rebind(
     texts: Mapping[tuple[str, str], str | None],
     values: Mapping[str, str | None],
 ) -> None:
-    """Seal what stays for where it goes now, and what is new for the first time."""
+    """Seal the remaining secrets for their new destination, and new secrets for the first time."""
     vault = runtime_of(session).vault
     for secret in row.secrets:
         key = (secret.field, secret.name)
@@ -426,7 +428,7 @@ def _rebind(
             continue
         text, (_, _, old, old_bound) = texts[key], before.secrets[key]
         if text is None:
-            continue  # it cannot be read, and counts as not set
+            continue  # unreadable values count as not set
         place = bindings.of_secret(row, *key)
         bound = bindings.of_bound_secret(row, *key, after)
         if place != old:
@@ -447,8 +449,7 @@ def _rebind(
 
 
 def _bind_new(session: Session, row: Server, route: Route) -> None:
-    """Bind what has only the form of older versions: what was just written, or what such a version
-    left."""
+    """Bind secrets that have no bound form yet: new ones, and those of older versions."""
     vault = runtime_of(session).vault
     for secret in row.secrets:
         if secret.bound is None and (text := value_of(vault, row, secret, route)) is not None:
@@ -473,15 +474,16 @@ def _end_minted(
     moves: tuple[Moved, ...],
     said: Said,
 ) -> int:
-    """End what was minted for another place; answers how many people have to sign in again beyond
-    those of `moves`."""
+    """End tokens issued for another destination; return how many more users have to sign in again.
+
+    Users counted in `moves` are not included.
+    """
     if inspect(row).transient:
         return 0
     now_minted = minted_for(session, row)
     moves_registration = "client_registration" in {m.secret for m in moves}
     if before.minted.people != now_minted.people or _auth_changed(before, fields):
-        # A stored client belongs to the issuer that was found for it, whatever else changes, until
-        # it is sent away.
+        # A stored client stays with the issuer discovered for it, until it is sent to another host.
         signs_in = any(s.field == "credentials" and s.name in _CLIENT for s in row.secrets)
         stays = signs_in and before.route.key(TOKEN) == after.key(TOKEN)
         minted_tokens.forget(
@@ -506,7 +508,7 @@ def _global_before(
 ) -> str | None:
     sealed, _ = before.globals.get(variable.name, (None, None))
     if sealed is None or sealed != variable.sealed:
-        return None  # it is new, and bound for the first time
+        return None  # a new value, bound for the first time
     return global_of(runtime_of(session).vault, row, variable, before.route)
 
 

@@ -1,4 +1,4 @@
-"""What users, teams and keys are granted: the object permissions of the wire format, as rows."""
+"""The grants of users, teams and keys: the wire format's object permissions, stored as rows."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,13 +22,12 @@ from portal.store.models import (
 )
 
 Holder = tuple[str, str]
-"""What holds grants: its kind (`user`, `team`, `key`) and its id."""
+"""A holder of grants: its kind (`user`, `team`, `key`) and its id."""
 
 
 @dataclass(frozen=True)
 class ObjectPermission:
-    """Grants as they are sent and answered; servers by id, name or alias, groups and toolsets by
-    name or id."""
+    """Grants as sent and returned: servers by id, name or alias; the others by name or id."""
 
     mcp_servers: tuple[str, ...] = ()
     mcp_access_groups: tuple[str, ...] = ()
@@ -38,17 +37,16 @@ class ObjectPermission:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What one holder has: the object permission, the `access_group_ids`, and what they amount
-    to."""
+    """One holder's object permission, its `access_group_ids`, and the resulting reach."""
 
     permission: ObjectPermission = field(default_factory=ObjectPermission)
     access_group_ids: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
     has_own_groups: bool = False
-    """Also where the groups are gone: like every limit, this one outlives what it named."""
+    """True even after the groups were deleted: every limit outlives what it names."""
 
     def with_own_groups(self) -> Reach:
-        """The reach with the `access_group_ids` counted in, as for a team."""
+        """Return the reach including the `access_group_ids`, as for a team."""
         return replace(
             self.reach,
             access_group_ids=self.reach.access_group_ids | frozenset(self.access_group_ids),
@@ -57,8 +55,7 @@ class Holdings:
 
 
 def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdings]:
-    """The holdings of several holders, in two queries at most; every holder asked for is in the
-    answer."""
+    """Return the holdings of every given holder, in at most two queries."""
     asked = list(holders)
     rows: dict[Holder, list[Any]] = {holder: [] for holder in asked}
     if not rows:
@@ -77,8 +74,7 @@ def holdings(session: Session, holders: Iterable[Holder]) -> dict[Holder, Holdin
 
 
 def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | None:
-    """Every server that one of the levels names or that is open to all; None where these are more
-    than a few."""
+    """Return the servers that the levels name or that are open to all; None for more than 200."""
     levels = list(levels)
     named = frozenset[str]().union(*(level.server_ids for level in levels))
     groups = frozenset[str]().union(*(level.access_group_ids for level in levels))
@@ -87,7 +83,7 @@ def few_servers(session: Session, levels: Iterable[Reach]) -> frozenset[str] | N
 
 
 def servers_in(session: Session, groups: Collection[str]) -> frozenset[str]:
-    """The servers of these access groups."""
+    """Return the servers of these access groups."""
     query = select(AccessGroupServer.server_id).where(
         AccessGroupServer.access_group_id.in_(sorted(groups))
     )
@@ -133,9 +129,9 @@ def replace_grants(
     permission: ObjectPermission | None,
     access_group_ids: Collection[str] | None,
 ) -> None:
-    """Write what is sent in place of what was there; None leaves that part as it is.
+    """Replace the stored grants with the given ones; None leaves that part unchanged.
 
-    Raises `InvalidRequest` naming the field where a server or group does not exist.
+    Raises `InvalidRequest` naming the field if a server or group does not exist.
     """
     wanted: list[_Entry] = []
     kinds = []
@@ -154,15 +150,14 @@ def replace_grants(
 
 
 def remove_grants(session: Session, holder: Holder) -> None:
-    """Delete all that a holder was granted, when the holder itself goes."""
+    """Delete all grants of a holder that is being deleted."""
     session.execute(
         delete(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1])
     )
 
 
 def remove_grants_of_keys(session: Session, owned: ColumnElement[bool]) -> None:
-    """Delete what the keys that meet a condition on `ApiKey` were granted, when they go with their
-    owner."""
+    """Delete the grants of keys that meet a condition on `ApiKey`, when their owner is deleted."""
     keys = select(ApiKey.key_id).where(owned)
     session.execute(delete(Grant).where(Grant.holder_kind == "key", Grant.holder_id.in_(keys)))
 
@@ -170,8 +165,10 @@ def remove_grants_of_keys(session: Session, owned: ColumnElement[bool]) -> None:
 def resolve_servers(
     session: Session, references: Collection[str], field_name: str
 ) -> dict[str, str]:
-    """The ids behind ids, names or aliases, an id going before a name. Raises `InvalidRequest` for
-    an unknown one."""
+    """Return the ids for ids, names or aliases; ids take precedence.
+
+    Raises `InvalidRequest` for an unknown one.
+    """
     if not references:
         return {}
     found: dict[str, str] = {}
@@ -195,7 +192,10 @@ def resolve_servers(
 def resolve_groups(
     session: Session, references: Collection[str], field_name: str
 ) -> dict[str, str]:
-    """The ids behind ids or names of access groups. Raises `InvalidRequest` for an unknown one."""
+    """Return the ids for ids or names of access groups.
+
+    Raises `InvalidRequest` for an unknown one.
+    """
     if not references:
         return {}
     rows = session.execute(
@@ -212,8 +212,10 @@ def resolve_groups(
 def resolve_toolsets(
     session: Session, references: Collection[str], field_name: str
 ) -> dict[str, str]:
-    """The ids behind ids or names of toolsets, an id going first. Raises `InvalidRequest` for an
-    unknown one."""
+    """Return the ids for ids or names of toolsets; ids take precedence.
+
+    Raises `InvalidRequest` for an unknown one.
+    """
     if not references:
         return {}
     rows = session.execute(
@@ -232,13 +234,13 @@ def _known(
 ) -> dict[str, str]:
     for reference in references:
         if reference not in found:
-            raise InvalidRequest(f"There is no {what} {reference[:64]}.", field=field_name)
+            raise InvalidRequest(f"There is no {what} called {reference[:64]}.", field=field_name)
     return {reference: found[reference] for reference in references}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one row of `grants` grants, whoever holds it."""
+    """What one row of `grants` grants, without its holder."""
 
     kind: str
     server_id: str | None = None
@@ -250,8 +252,10 @@ class _Entry:
 def _write_difference(
     session: Session, holder: Holder, part: ColumnElement[bool], wanted: Sequence[_Entry]
 ) -> None:
-    """Delete what is not wanted any more and add what is new. Rows that stay are not touched: each
-    row that goes is written down as an end of access."""
+    """Delete grants that are no longer wanted, and add new ones.
+
+    Unchanged rows are not touched, because each deleted row is logged as the end of access.
+    """
     missing = Counter(wanted)
     mine = select(Grant).where(Grant.holder_kind == holder[0], Grant.holder_id == holder[1], part)
     for row in session.scalars(mine):
@@ -308,7 +312,7 @@ _Tools = dict[str, set[str]]
 
 
 def _tools_of(session: Session, toolset_ids: Collection[str]) -> dict[str, _Tools]:
-    """The tools of each toolset by server; the names as they are stored."""
+    """Return the tools of each toolset by server, with their stored names."""
     found: dict[str, _Tools] = {toolset_id: {} for toolset_id in toolset_ids}
     if toolset_ids:
         for entry in session.scalars(
@@ -328,7 +332,7 @@ def _holdings(holder: Holder, grants: Sequence[Any], toolsets: Mapping[str, _Too
     }
     toolset_ids = frozenset(g.toolset_id for g in grants if g.kind == "toolset" and g.toolset_id)
     kinds = {g.kind for g in grants}
-    # Tools that a level names itself and those of its toolsets add up, as if all stood in one list.
+    # The tools a level names and those of its toolsets are combined.
     callable_tools = _Tools({server_id: set(names) for server_id, names in tools.items()})
     for server_id, names in (part for i in toolset_ids for part in toolsets[i].items()):
         callable_tools.setdefault(server_id, set()).update(names)

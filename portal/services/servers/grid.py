@@ -1,5 +1,4 @@
-"""The grid: one page of cards, filtered in the database, in a number of queries that does not
-grow."""
+"""The grid: one page of cards, filtered in the database with a fixed number of queries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ SORTS = (("name", "Name"), ("newest", "Newest"), ("changed", "Recently changed")
 
 @dataclass(frozen=True)
 class GridChoices:
-    """What the filters of the grid offer, as pairs of value and label."""
+    """The options of the grid's filters, as pairs of value and label."""
 
     groups: tuple[tuple[str, str], ...]
     teams: tuple[tuple[str, str], ...]
@@ -73,7 +72,7 @@ class GridPage:
 
 
 def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPage:
-    """The cards that meet `query`, of the servers the caller may see."""
+    """Return the cards that match `query`, among the servers the caller may see."""
     horizon = authz.horizon(principal)
     of_team = team_asked_for(session, principal, query)
     listing, counting = _statements(horizon, query, of_team)
@@ -104,7 +103,7 @@ def get_grid(session: Session, principal: Principal, query: GridQuery) -> GridPa
 def _statements(
     horizon: Horizon, query: GridQuery, of_team: Reach | None
 ) -> tuple[Select[Any], Select[int]]:
-    """What lists a page of the grid, and what counts all that its filters find."""
+    """Return the statement that lists a page of the grid, and the one that counts all matches."""
     condition = matching(horizon, query, of_team)
     order, after = ordered(query)
     listing = select(*_COLUMNS).where(condition, after).order_by(*order).limit(PAGE_SIZE + 1)
@@ -117,8 +116,10 @@ def _first_seen(horizon: Horizon) -> Select[str]:
 
 
 def _rows(session: Session, listing: Select[Any], values: Mapping[str, object]) -> Sequence[Server]:
-    """Rows of `_COLUMNS`, which a card reads like a server: making objects of all columns took
-    thrice the time."""
+    """Return rows of `_COLUMNS`, which cards read like servers.
+
+    Loading full objects is 3 times slower.
+    """
     return cast(Sequence[Server], read(session, listing, **values).all())
 
 
@@ -155,13 +156,13 @@ _COLUMNS = (
 
 
 def get_card(session: Session, principal: Principal, server_id: str) -> ServerCard:
-    """One card. Raises `NotFound` or, without admin view, `Forbidden`."""
+    """Return one card. Raises `NotFound` or, without admin view, `Forbidden`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
     return cards_of(session, principal, [row])[0]
 
 
 def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCard, ...]:
-    """The servers that ask something personal of the caller: variables, a key, a sign-in."""
+    """Return the servers that need the caller's own values, key or sign-in."""
     asks = or_(
         Server.is_byok,
         asks_for_sign_in(),
@@ -176,7 +177,7 @@ def list_cards_of_mine(session: Session, principal: Principal) -> tuple[ServerCa
 
 
 def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]:
-    """The ids and names of the servers the caller may use, by name; at most 500."""
+    """Return the ids and names of up to 500 servers that the caller may use, by name."""
     query = select(Server.server_id, Server.server_name, Server.alias).where(
         authz.usable_servers(principal)
     )
@@ -185,7 +186,7 @@ def list_usable(session: Session, principal: Principal) -> list[tuple[str, str]]
 
 
 def needs_count(session: Session, principal: Principal) -> int:
-    """How many servers need something of the caller, up to 100."""
+    """Count the servers that need something from the caller, up to 100."""
     query = _needs_count(authz.horizon(principal))
     return read(session, query, caller=principal.user_id, at=now()).scalar_one()
 
@@ -197,10 +198,10 @@ def _needs_count(horizon: Horizon) -> Select[int]:
 
 @lru_cache(maxsize=256)
 def _group_names(horizon: Horizon) -> Select[str]:
-    """The access groups a filter may offer: all with admin view, else those of servers the caller
-    sees.
+    """Return the access groups a filter offers: all with admin view, else those of visible servers.
 
-    Of these the first 1,000 by name are looked at, as far as the grid counts: each page asks this.
+    Reads only the first 1,000 servers by name, the limit of the grid's count, because every page
+    asks.
     """
     names = select(AccessGroup.name).order_by(AccessGroup.name).limit(200)
     if horizon.admin_view:
@@ -214,12 +215,12 @@ def _group_names(horizon: Horizon) -> Select[str]:
 
 
 def _team_names(session: Session, principal: Principal) -> Iterable[tuple[str, str]]:
-    """The teams a filter may offer: all with admin view, else the caller's own."""
+    """Return the teams a filter offers: all with admin view, else the caller's own."""
     if authz.has_admin_view(principal):
         return read(session, _TEAMS)
-    return (
-        read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids)) if principal.team_ids else ()
-    )
+    if not principal.team_ids:
+        return ()
+    return read(session, _OWN_TEAMS, team_ids=sorted(principal.team_ids))
 
 
 _TEAMS = select(Team.team_id, Team.team_alias).order_by(Team.team_alias).limit(200)

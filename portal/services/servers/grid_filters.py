@@ -1,4 +1,4 @@
-"""What the grid is asked for, as conditions and an order that the database works out."""
+"""The grid's filters and order, as conditions that the database evaluates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +41,7 @@ from portal.store.models import (
 
 @dataclass(frozen=True)
 class GridQuery:
-    """What is asked for, as it stands in the URL; blank is no filter, and an unknown word finds
-    nothing."""
+    """The query in the URL. A blank value is no filter, and an unknown value matches nothing."""
 
     q: str = ""
     status: str = ""
@@ -58,7 +57,7 @@ class GridQuery:
 
     @property
     def filters(self) -> bool:
-        """Whether anything narrows the list."""
+        """Whether any filter is set."""
         return any(
             (
                 self.q,
@@ -74,18 +73,20 @@ class GridQuery:
 
 
 def seen(horizon: Horizon, status: str) -> ColumnElement[bool]:
-    """What the grid shows at all: active servers, and for admin view those under review where they
-    are asked for."""
+    """Return the condition for servers on the grid.
+
+    That is active servers, and with admin view those under review if `status` asks for them.
+    """
     if status in (ApprovalStatus.PENDING_REVIEW, ApprovalStatus.REJECTED):
         return Server.approval_status == status if horizon.admin_view else false()
     return authz.visible_within(horizon)
 
 
 def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> ColumnElement[bool]:
-    """The condition on `Server` that a query is. `of_team` is what the team it names is granted, if
-    the caller may ask.
+    """Return the condition on `Server` for a query.
 
-    It names `CALLER`, like all conditions here that depend on what the caller has stored.
+    `of_team` is what the team in the query is granted, if the caller may ask for it. The condition
+    uses `CALLER`, like all conditions here that depend on what the caller stored.
     """
     conditions: list[ColumnElement[bool]] = [seen(horizon, query.status)]
     if query.q.strip():
@@ -116,15 +117,17 @@ def matching(horizon: Horizon, query: GridQuery, of_team: Reach | None) -> Colum
 
 
 def team_asked_for(session: Session, principal: Principal, query: GridQuery) -> Reach | None:
-    """What the team that a query names is granted; None where the caller may not ask for it."""
+    """Return what the team in the query is granted; None if the caller may not ask for it."""
     if not query.team or not authz.may_ask_for_team(principal, query.team):
         return None
     return holdings(session, [("team", query.team)])[("team", query.team)].with_own_groups()
 
 
 def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
-    """Name, alias or description, and for admin view the host and the exact id; `%` and `_` stand
-    for themselves."""
+    """Match the name, alias or description, and with admin view the host and the exact id.
+
+    `%` and `_` match literally.
+    """
     columns = [Server.server_name, Server.alias, Server.description]
     if horizon.admin_view:
         columns.append(Server.address)
@@ -135,8 +138,7 @@ def _matches(horizon: Horizon, text: str) -> ColumnElement[bool]:
 
 
 def _asking(horizon: Horizon) -> ColumnElement[bool]:
-    """As `NEEDING`, and for those with admin view also servers with changed tool definitions that
-    wait."""
+    """Return `NEEDING`, and with admin view also servers with tool changes to review."""
     if not horizon.admin_view:
         return NEEDING
     changed = exists().where(
@@ -146,7 +148,7 @@ def _asking(horizon: Horizon) -> ColumnElement[bool]:
 
 
 def asks_for_sign_in() -> ColumnElement[bool]:
-    """The condition on `Server` that says what `needs_a_person` says."""
+    """Return the condition on `Server` that is equivalent to `needs_a_person`."""
     by_itself = func.coalesce(Server.oauth2_flow, "") == OAuthFlow.CLIENT_CREDENTIALS.value
     return or_(
         Server.auth_type == AuthType.OAUTH2_TOKEN_EXCHANGE.value,
@@ -156,8 +158,7 @@ def asks_for_sign_in() -> ColumnElement[bool]:
 
 CALLER = bindparam("caller", type_=String())
 AT = bindparam("at", type_=UtcDateTime())
-"""Whose values and keys count, and the time it is: given when a statement is run, which is kept for
-many."""
+"""The user whose values and keys count, and the current time; bound when a statement runs."""
 
 
 def _needing() -> ColumnElement[bool]:
@@ -189,10 +190,10 @@ def _needing() -> ColumnElement[bool]:
 
 
 NEEDING = _needing()
-"""Servers that wait for a value, a key or a sign-in of `CALLER`.
+"""Servers that need a value, a key or a sign-in from `CALLER`.
 
-Asked server by server, so that a query with a limit stops early instead of listing first all that
-is stored.
+Evaluated server by server, so that a query with a limit stops early instead of first listing
+everything that is stored.
 """
 
 _TIMES: dict[str, InstrumentedAttribute[datetime]] = {
@@ -202,7 +203,7 @@ _TIMES: dict[str, InstrumentedAttribute[datetime]] = {
 
 
 def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
-    """Keyset paging: the order, and the condition that begins behind the cursor."""
+    """Return the order, and the condition for rows after the cursor (keyset paging)."""
     key, _, server_id = query.cursor.rpartition("~")
     column = _TIMES.get(query.sort)
     if column is None:
@@ -218,7 +219,7 @@ def ordered(query: GridQuery) -> tuple[Sequence[Any], ColumnElement[bool]]:
 
 
 def cursor_of(query: GridQuery, row: Server) -> str:
-    """Where the next page begins: behind `row`."""
+    """Return the cursor of the page that begins after `row`."""
     column = _TIMES.get(query.sort)
     key = row.sort_key if column is None else getattr(row, column.key).isoformat()
     return f"{key}~{row.server_id}"

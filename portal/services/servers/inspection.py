@@ -1,5 +1,4 @@
-"""What an Admin looks at and edits of a server: names, origins and states, with nothing opened to
-show it."""
+"""What Admins see and edit of a server: names, origins and states, without opening secrets."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from portal.store.models import AccessGroup, User, UserCredential, UserVariable,
 
 @dataclass(frozen=True)
 class Holder:
-    """Somebody who stored something for a server; never what."""
+    """A user who stored something for a server, without what they stored."""
 
     user_id: str
     name: str
@@ -37,7 +36,7 @@ class Holder:
 
 
 def get_masked(session: Session, principal: Principal, server_id: str) -> ServerView:
-    """A server for a page: as the API answers it, with every secret masked, for Admins too."""
+    """Return a server for a page: as in the API, with every secret masked, even for Admins."""
     return view_masked(
         session,
         principal,
@@ -46,20 +45,19 @@ def get_masked(session: Session, principal: Principal, server_id: str) -> Server
 
 
 def get_inspected(session: Session, principal: Principal, server_id: str) -> ServerView:
-    """The same, for pages that only those with admin view have."""
+    """Return a masked server for pages that require admin view."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     return view_server(session, principal, row, masked=True)
 
 
 def get_stored(session: Session, principal: Principal, server_id: str) -> Stored:
-    """What the edit form starts from."""
+    """Return the data that the edit form starts from."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
     return stored_of(session, principal, row)
 
 
 def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[str, str]:
-    """URL, headers and global values in the clear, for an Admin who asked; the asking is on the
-    record."""
+    """Return URL, headers and global values in plain text for an Admin, and audit the request."""
     server = queries.find_server(session, principal, server_id, Action.SERVER_REVEAL)
     definition = None if runtime_of(session).write_only_globals else opened(session, server.row)
     audit.record(session, principal, "configuration revealed", "server", server.row.server_id)
@@ -76,7 +74,7 @@ def reveal(session: Session, principal: Principal, server_id: str) -> Mapping[st
 
 
 def list_holders(session: Session, principal: Principal, server_id: str) -> list[Holder]:
-    """Who has stored values or a key for a server, or is connected to it, by name; at most 500."""
+    """Return up to 500 users who stored values or a key for a server, or are connected, by name."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     required = {variable.name for variable in row.variables if variable.is_required}
     values = Counter[str]()
@@ -125,6 +123,6 @@ def _sign_in(held: UserCredential | None) -> str:
 
 
 def list_group_choices(session: Session, principal: Principal) -> list[str]:
-    """The names of access groups that a server can be put into, for those who may put it there."""
+    """Return the names of access groups that the caller can add a server to."""
     authz.require(principal, Action.SERVER_CREATE)
     return list(session.scalars(select(AccessGroup.name).order_by(AccessGroup.name).limit(500)))

@@ -1,11 +1,10 @@
-"""What a program sent of a server's secrets, as the services take it: which to keep, which to
-clear, which are new.
+"""The secrets in an API request: which to keep, which to clear, and which are new.
 
-Whoever reads a server and writes it back sends `null`, `""` or a mask where a secret stands. Such a
-field is *keep*: it is left out of the change or becomes `KEPT`, so that nothing stored is lost and
-no mask is sent upstream. To clear is said with `clear_secrets`, which names whole fields (`url`,
-`credentials`) or single entries (`static_headers.X-Key`). Forms of pages say keep, replace and
-clear themselves, and bring no `clear_secrets`; theirs is left as it is.
+A client that reads a server and writes it back sends `null`, `""` or a mask in place of a secret.
+Such a value means *keep*: the field is left out of the change or becomes `KEPT`, so that nothing
+stored is lost and no mask is sent upstream. `clear_secrets` clears whole fields (`url`,
+`credentials`) or single entries (`static_headers.X-Key`). The forms of pages have their own way to
+keep, replace and clear; they send no `clear_secrets`, and their fields are not changed here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,18 +29,16 @@ from portal.services.servers import queries
 from portal.store.models import Server
 
 SAYS = "clear_secrets"
-"""The field that a body of the API always brings; its presence says that empty fields and masks
-keep."""
+"""The field that every API body includes; with it, empty fields and masks mean *keep*."""
 
 _MAPS = ("static_headers", "env")
 _WHOLE = (*URL_FIELDS, "args", *_MAPS, "env_vars", "credentials")
-_NO_SECRETS = frozenset(
-    {"scopes"}
-)  # words that stand among the credentials: null clears them, as everywhere else
+# Credentials that are not secret: null clears them, as in every other field.
+_NO_SECRETS = frozenset({"scopes"})
 
 
 def without_masks(fields: ServerFields) -> ServerFields:
-    """The fields whose own rules can be checked before it is known what is stored."""
+    """Return the fields whose rules can be checked without knowing what is stored."""
     if SAYS not in fields:
         return fields
     found: dict[str, Any] = dict(fields)
@@ -62,12 +59,12 @@ def settled(
     *,
     as_change: bool = True,
 ) -> ServerFields:
-    """The change that `fields` ask for, judged on what is stored of `row` (None: nothing is stored
-    yet).
+    """Return the change that `fields` ask for, given what is stored of `row`.
 
-    `as_change` leaves out what stays as it is; without it what is kept stands there as `KEPT`, for
-    a definition that inherits only what is named. Raises `InvalidInput` naming the field for a mask
-    where nothing is stored, and for an entry of `clear_secrets` that names no secret.
+    `row` is None for a new server. `as_change` leaves out what stays the same. Without it, kept
+    values are `KEPT`, for a definition that inherits only named values. Raises `InvalidInput`
+    naming the field for a mask where nothing is stored, and for an entry of `clear_secrets` that
+    names no secret.
     """
     if SAYS not in fields:
         return fields
@@ -84,7 +81,7 @@ def settled(
 
 
 class _Change:
-    """A change on its way from what was sent to what is asked for."""
+    """A change while it is worked out from the fields that were sent."""
 
     def __init__(self, session: Session, row: Server | None, fields: dict[str, Any]) -> None:
         self.fields, self._row, self._session = fields, row, session
@@ -98,10 +95,10 @@ class _Change:
             v.name for v in row.variables if v.scope == Scope.GLOBAL and v.sealed is not None
         ]
         if "auth_type" in fields and (fields["auth_type"] or None) != row.auth_type:
-            self._stored["credentials"] = []  # they end with the type, so there is nothing to keep
+            self._stored["credentials"] = []  # they end with the type
 
     def settle(self, *, as_change: bool) -> None:
-        """Turn each field that holds secrets into what is to be done."""
+        """Turn each field with secrets into what to do with it."""
         self._check_clear()
         for name in URL_FIELDS:
             self._settle_url(name)
@@ -114,23 +111,18 @@ class _Change:
             self._drop_kept(self._row)
 
     def _drop_kept(self, row: Server) -> None:
-        """Leave out the fields of which every value is kept, and nothing else is different."""
-        for name in (
-            "transport",
-            "command",
-        ):  # what leads to the server counts as changed as soon as it is named
+        """Leave out fields in which every value is kept and nothing else differs."""
+        for name in ("transport", "command"):  # naming one of these would count as a change
             if name in self.fields and self.fields[name] == getattr(row, name):
                 del self.fields[name]
         info = self.fields.get("mcp_info")
         if info is not None and _listing_aside(info) == _listing_aside(row.mcp_info or {}):
-            del self.fields["mcp_info"]  # `is_public` is shown in it, and decided elsewhere
+            del self.fields["mcp_info"]  # `is_public` is shown here but set elsewhere
         for name in _MAPS:
             sent = self.fields.get(name)
-            if (
-                sent is not None
-                and list(sent) == self._stored[name]
-                and all(v is KEPT for v in sent.values())
-            ):
+            if sent is None or list(sent) != self._stored[name]:
+                continue
+            if all(v is KEPT for v in sent.values()):
                 del self.fields[name]
         sent = self.fields.get("env_vars")
         if self._cleared("env_vars"):
@@ -141,22 +133,18 @@ class _Change:
             del self.fields["env_vars"]
 
     def drop_equal(self, session: Session, row: Server) -> None:
-        """Take what equals what is stored for what is kept, so that it counts as no change; for
-        those who may read it.
+        """Treat values equal to the stored ones as kept, for callers who may read them.
 
-        Whoever reads a server, changes its address and writes it back has sent no new values: the
-        stored ones do not go to the new host before `keep_credentials` says so.
+        A client that reads a server, changes its address and writes it back has sent no new values:
+        the stored ones are not sent to the new host until `keep_credentials` says so.
         """
         old = opened(session, row)
         fields = self.fields
         for name in URL_FIELDS:
             if fields.get(name) and fields[name] == old.urls.get(name):
                 del fields[name]
-        if (
-            fields.get("args") is not None
-            and list(fields["args"]) == list(old.args)
-            and self._stored["args"]
-        ):
+        args = fields.get("args")
+        if args is not None and list(args) == list(old.args) and self._stored["args"]:
             del fields["args"]
         for name in _MAPS:
             if fields.get(name) is not None:
@@ -194,21 +182,21 @@ class _Change:
             }
             if field not in _WHOLE or (dot and name not in known.get(field, ())):
                 raise InvalidInput(
-                    f"“{entry[:80]}” is no secret that this server has. Name a field"
-                    f" ({', '.join(_WHOLE)}) or one of its entries, as in static_headers.X-Key.",
+                    f"This server has no secret called “{entry[:80]}”. Use a field"
+                    f" ({', '.join(_WHOLE)}) or one of its entries, for example"
+                    " static_headers.X-Key.",
                     field=SAYS,
                 )
 
     def _cleared(self, field: str) -> set[str]:
-        """The entries of a field that are to be cleared. Raises `InvalidInput` where one is sent as
-        well."""
+        """Return the entries of a field to clear."""
         return {entry.partition(".")[2] for entry in self._clear if entry.startswith(f"{field}.")}
 
     def _refuse_both(self, field: str, value: object) -> None:
         if value not in (None, "", [], {}) and not (
             isinstance(value, str) and looks_masked_url(value)
         ):
-            raise InvalidInput("This is sent and cleared at once. Do one of both.", field=field)
+            raise InvalidInput("Either send a value or clear it, not both.", field=field)
 
     def _settle_url(self, name: str) -> None:
         value = self.fields.get(name)
@@ -263,9 +251,7 @@ class _Change:
             known = name if name in stored else spelled.get(name.casefold())
             if known in cleared:
                 if value and value is not KEPT and not looks_masked(value):
-                    raise InvalidInput(
-                        "An entry is sent and cleared at once. Do one of both.", field=field
-                    )
+                    raise InvalidInput("Either send an entry or clear it, not both.", field=field)
             elif value is KEPT:
                 found[name] = value
             elif not value or looks_masked(value):
@@ -304,9 +290,7 @@ class _Change:
         value = entry.get("value")
         if name in cleared:
             if value and value is not KEPT and not looks_masked(value):
-                raise InvalidInput(
-                    "An entry is sent and cleared at once. Do one of both.", field="env_vars"
-                )
+                raise InvalidInput("Either send an entry or clear it, not both.", field="env_vars")
             entry["value"] = None
         elif entry.get("scope") == Scope.USER.value:
             entry["value"] = None
@@ -336,7 +320,7 @@ class _Change:
                 if masked and name not in self._stored["credentials"] and name not in cleared:
                     raise _masked(where)
             elif name in cleared:
-                raise InvalidInput("This is sent and cleared at once. Do one of both.", field=where)
+                raise InvalidInput("Either send a value or clear it, not both.", field=where)
             else:
                 found[name] = value
         if found:
@@ -349,11 +333,9 @@ def _same(sent: object, stored: str | None) -> bool:
 
 def _as_kept(entry: dict[str, Any], stored: Mapping[str, str]) -> dict[str, Any]:
     is_global = (entry.get("scope") or Scope.GLOBAL.value) == Scope.GLOBAL.value
-    return (
-        {**entry, "value": KEPT}
-        if is_global and _same(entry.get("value"), stored.get(entry["name"]))
-        else entry
-    )
+    if is_global and _same(entry.get("value"), stored.get(entry["name"])):
+        return {**entry, "value": KEPT}
+    return entry
 
 
 def _listing_aside(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,7 +344,6 @@ def _listing_aside(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _masked(field: str) -> InvalidInput:
     return InvalidInput(
-        "This looks like a masked value, and nothing is stored that it could stand for. Send the"
-        " value itself.",
+        "This looks like a masked value, but no value is stored. Send the actual value.",
         field=field,
     )

@@ -1,5 +1,4 @@
-"""Where a person's own values, keys and connections stand: stored for servers one may use, removed
-from all."""
+"""Access to a user's own values, keys and connections: store and remove them."""
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -13,10 +12,10 @@ from portal.store.models import Server, UserCredential, UserVariable
 
 
 def find_place(session: Session, principal: Principal, server_id: str, action: Action) -> Server:
-    """The server, if the caller may do `action` with what is their own there; few then look at its
-    parts.
+    """Return the server, if the caller may do `action` with their own data there.
 
-    Raises as `queries.find_server` does, and `InvalidRequest` for a key that belongs to nobody.
+    Loads no parts of the server. Raises as `queries.find_server` does, and `InvalidRequest` for a
+    key without an owner.
     """
     server = queries.find_server(session, principal, server_id, Action.SERVER_READ, parts=False)
     require_person(principal)
@@ -25,30 +24,27 @@ def find_place(session: Session, principal: Principal, server_id: str, action: A
 
 
 def find_held(session: Session, principal: Principal, server_id: str, action: Action) -> Server:
-    """As `find_place`, and also a server that the caller may not use any more, as long as something
-    of theirs is there.
+    """Return the server as `find_place` does, or one where the caller still has stored data.
 
-    They know of it, since they stored that. To all others such a server looks as if it were
-    missing.
+    The caller already knows that server, because they stored something there. For all others, a
+    server without access looks like one that does not exist.
     """
     try:
         return find_place(session, principal, server_id, action)
     except (Forbidden, NotFound):
         row = queries.by_reference(session, server_id)
-        if (
-            row is None
-            or not authz.may(principal, Action.CREDENTIAL_FORGET)
-            or not _holds(session, principal, row)
-        ):
+        if row is None or not authz.may(principal, Action.CREDENTIAL_FORGET):
+            raise
+        if not _holds(session, principal, row):
             raise
         return row
 
 
 def require_person(principal: Principal) -> None:
-    """Raise `InvalidRequest` for a key that belongs to nobody."""
+    """Raise `InvalidRequest` for a key without an owner."""
     if principal.user_id is None:
         raise InvalidRequest(
-            "This key belongs to nobody, so nothing is stored for it.", field="user_id"
+            "This key has no owner, so nothing can be stored for it.", field="user_id"
         )
 
 

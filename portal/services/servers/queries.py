@@ -1,5 +1,4 @@
-"""Reading servers with all that a decision or a view needs, in a number of queries that does not
-grow with them."""
+"""Queries that load servers with everything a decision or a view needs, in a fixed number."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -42,8 +41,8 @@ from portal.store.models import (
     now,
 )
 
-# One statement for each, however many rows; the databases take this many parameters (the usual
-# chunk is 500 rows).
+# One statement for each, for any number of rows. Both databases accept this many parameters; the
+# default chunk is 500 rows.
 _CHUNK = 30_000
 PARTS = (
     selectinload(Server.secrets, chunksize=_CHUNK),
@@ -67,47 +66,41 @@ def find_server(
     lock: bool = False,
     parts: bool = True,
 ) -> ServerFacts:
-    """The server with this id, name or alias, if `principal` may do `action` to it; its `parts`
-    read at once.
+    """Return the server with this id, name or alias, if `principal` may do `action` to it.
 
-    Raises `NotFound` for those with admin view and `Forbidden` for all others, whether the server
-    exists or not, so that ids cannot be guessed; and `LookOnly` for those who see it.
+    `parts` loads its secrets and variables at once; `lock` locks the row. Raises `NotFound` with
+    admin view and `Forbidden` without, whether the server exists or not, so that ids cannot be
+    guessed; and `LookOnly` for callers who may see it but not do `action`.
     """
     query = select(Server).where(is_called(reference))
-    # An id goes before a name, so that nobody can shadow a server by naming theirs like its id.
+    # Ids take precedence, so that no server can shadow another by using its id as a name.
     query = (
         query.order_by((Server.server_id == reference).desc())
         .limit(1)
         .options(*(PARTS if parts else ()))
     )
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
-    server = (
-        ServerFacts(
-            row, frozenset(g.access_group_id for g in groups_of(session, [row])[row.server_id])
-        )
-        if row
-        else None
-    )
+    server = facts(session, row) if row else None
     if server is None or not authz.may_see(principal, server):
         if authz.has_admin_view(principal):
             raise NotFound(
                 f"MCP Server not found, passed server_id={reference[:64]}", field="server_id"
             )
-        raise Forbidden("There is no such MCP server, or you may not use it.")
+        raise Forbidden("MCP server not found, or you do not have access to it.")
     if not authz.may(principal, action, server):
         raise LookOnly(authz.refusal(action))
     return server
 
 
 def is_called(reference: str) -> ColumnElement[bool]:
-    """Whether a server has this id, name or alias."""
+    """Return the condition that a server has this id, name or alias."""
     return or_(
         Server.server_id == reference, Server.alias == reference, Server.server_name == reference
     )
 
 
 def facts(session: Session, row: Server) -> ServerFacts:
-    """What decisions about `row` need to know."""
+    """Return the facts that decisions about `row` need."""
     return ServerFacts(
         row, frozenset(group.access_group_id for group in groups_of(session, [row])[row.server_id])
     )
@@ -116,13 +109,13 @@ def facts(session: Session, row: Server) -> ServerFacts:
 def names_known_to(
     principal: Principal,
 ) -> tuple[ColumnElement[str | None], ColumnElement[str | None]]:
-    """The columns name and alias of a server, null where the caller may not see it (any more)."""
+    """Return the name and alias columns of a server, null if the caller may no longer see it."""
     seen = authz.visible_servers(principal)
     return case((seen, Server.server_name)), case((seen, Server.alias))
 
 
 def groups_of(session: Session, rows: Iterable[Server]) -> dict[str, tuple[GroupRef, ...]]:
-    """The access groups of each server, sorted by name."""
+    """Return the access groups of each server, sorted by name."""
     ids = [row.server_id for row in rows]
     found: dict[str, list[GroupRef]] = {server_id: [] for server_id in ids}
     for server_id, group_id, name in read(session, _GROUPS, ids=ids).all():
@@ -140,7 +133,7 @@ _GROUPS = (
 
 
 def teams_of(session: Session, rows: Iterable[Server]) -> dict[str, list[dict[str, str]]]:
-    """The teams that are granted each server, directly or through a group, sorted by name."""
+    """Return the teams granted each server, directly or through a group, sorted by name."""
     ids = [row.server_id for row in rows]
     found: dict[str, list[dict[str, str]]] = {server_id: [] for server_id in ids}
     for server_id, team_id, alias in sorted(
@@ -169,8 +162,10 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 
 
 def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
-    """The parts of each server that somebody may be shown, as plain rows: its credentials are not
-    read, only where a token is exchanged."""
+    """Return the parts of each server that can be shown, as plain rows.
+
+    Of the credentials, reads only the token exchange endpoint.
+    """
     found: dict[str, tuple[list[Any], list[Any]]] = {row.server_id: ([], []) for row in rows}
     for kind, statement in enumerate((_SECRETS, _VARIABLES)):
         for part in read(session, statement, ids=list(found)).all():
@@ -208,8 +203,7 @@ _VARIABLES = (
 
 
 def keys_held(session: Session, principal: Principal, rows: Iterable[Server]) -> frozenset[str]:
-    """The BYOK servers among `rows` for which the caller has stored a key that can still be
-    read."""
+    """Return the BYOK servers among `rows` for which the caller stored a readable key."""
     ids = [row.server_id for row in rows if row.is_byok]
     if not ids or principal.user_id is None:
         return frozenset()
@@ -226,9 +220,11 @@ _KEYS = select(UserCredential.server_id, UserCredential.sealed).where(
 
 
 def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> dict[str, str]:
-    """How the caller's connection to each OAuth server among `rows` stands, in one query:
-    `connect`, `expired`, `more_rights` or `connected`. Servers that ask nobody to sign in are left
-    out."""
+    """Return the state of the caller's connection to each OAuth server among `rows`, in one query.
+
+    The states are `connect`, `expired`, `more_rights` and `connected`. Servers that need no sign-in
+    are left out.
+    """
     ids = [row.server_id for row in rows if needs_a_person(row)]
     if not ids:
         return {}
@@ -239,18 +235,19 @@ def sign_ins(session: Session, principal: Principal, rows: Iterable[Server]) -> 
     found = dict.fromkeys(ids, "connect")
     for credential in session.scalars(query):
         if vault.knows_key_of(credential.sealed):
-            lacks = credential.reconnect_because == MORE_RIGHTS
-            usable = is_usable(credential, at)
-            found[credential.server_id] = (
-                "expired" if not usable else MORE_RIGHTS if lacks else "connected"
-            )
+            if not is_usable(credential, at):
+                state = "expired"
+            elif credential.reconnect_because == MORE_RIGHTS:
+                state = MORE_RIGHTS
+            else:
+                state = "connected"
+            found[credential.server_id] = state
     return found
 
 
 @dataclass(frozen=True)
 class RequiredVariable:
-    """A variable the caller must supply, and since when they have; a value whose key is lost counts
-    as not set."""
+    """A variable that the caller must set. A value whose key is lost counts as not set."""
 
     name: str
     description: str | None
@@ -261,7 +258,7 @@ class RequiredVariable:
 def required_of(
     session: Session, principal: Principal, ids: Iterable[str]
 ) -> dict[str, tuple[RequiredVariable, ...]]:
-    """The required variables of servers, in one query."""
+    """Return the required variables of servers, in one query."""
     vault = runtime_of(session).vault
     found: dict[str, list[RequiredVariable]] = defaultdict(list)
     rows = read(session, _REQUIRED_OF, user_id=principal.user_id, ids=list(ids))
@@ -296,9 +293,11 @@ _REQUIRED_OF = (
 def required_within(
     seen: Horizon,
 ) -> Select[str, str | None, str | None, str, str | None, bytes | None]:
-    """The statement for each required variable of all servers that are shown: server, name and
-    alias, the variable's name and description, and what `user_id` has sealed for it; by the names
-    of the servers."""
+    """Return the statement for the required variables of all visible servers, by server name.
+
+    The columns are the server's id, name and alias, the variable's name and description, and the
+    value that `user_id` has sealed for it.
+    """
     return (
         select(
             Server.server_id,
@@ -316,24 +315,24 @@ def required_within(
 
 
 def counting(condition: ColumnElement[bool], most: int) -> Select[int]:
-    """How many servers meet a condition, counting no further than `most`."""
+    """Return the statement that counts the servers that meet a condition, up to `most`."""
     return select(func.count()).select_from(
         select(Server.server_id).where(condition).limit(most).subquery()
     )
 
 
 def shows_parts(principal: Principal) -> bool:
-    """Whether the viewer sees anything of the sealed parts, so that they have to be read at all."""
+    """Return whether the viewer sees any sealed parts, so that they have to be read."""
     return authz.shown(principal, "url") is not None
 
 
 def reads_verbatim(principal: Principal) -> bool:
-    """Whether the viewer reads the sealed parts in the clear."""
+    """Return whether the viewer reads the sealed parts in plain text."""
     return authz.shown(principal, "url") is Show.VERBATIM
 
 
 def by_reference(session: Session, reference: str) -> Server | None:
-    """The server with this id, else alias or name; no decision is taken."""
+    """Return the server with this id, else alias or name. Checks no permission."""
     order = (Server.server_id == reference).desc()
     return session.scalar(
         select(Server).where(is_called(reference)).order_by(order).limit(1).options(*PARTS)
@@ -341,5 +340,5 @@ def by_reference(session: Session, reference: str) -> Server | None:
 
 
 def prefix_of(row: Server) -> str:
-    """What a server is published under: its alias, else its name, else its id."""
+    """Return the name that a server is published under: its alias, else its name, else its id."""
     return row.alias or row.server_name or row.server_id

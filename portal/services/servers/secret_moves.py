@@ -1,5 +1,4 @@
-"""What is said of stored secrets that a change moves: to who asks, on the record, and to a
-reviewer."""
+"""Descriptions of stored secrets that a change moves."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ _AT_COMMAND = (COMMAND, COMMAND_LINE)
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of stored secrets: which moved or, where `keep` is False, were forgotten, and
-    what else ended."""
+    """What happened to stored secrets: which moved, or were deleted if `keep` is False."""
 
     keep: bool | None = None
     moved: tuple[Moved, ...] = ()
@@ -35,7 +33,7 @@ class Settled:
 
     @property
     def wire(self) -> dict[str, object]:
-        """The same as the API says it; empty where nothing became of anything."""
+        """The same for the API; empty if nothing happened."""
         said: dict[str, object] = {}
         if self.moved:
             said |= {
@@ -51,27 +49,23 @@ class Settled:
 
     @property
     def sentence(self) -> str:
-        """The same for people; blank where nothing became of anything."""
+        """The same for people; blank if nothing happened."""
         said = []
         if self.moved:
-            did = "now go to another host" if self.keep else "are forgotten"
+            did = "are now sent to another host" if self.keep else "were deleted"
             said.append(f"Stored secrets {did}: {words(self.moved)}.")
         if self.dropped:
-            said.append(f"Forgotten with the old way of signing in: {', '.join(self.dropped)}.")
+            said.append(f"Deleted with the old authentication type: {', '.join(self.dropped)}.")
         if self.disconnected:
-            said.append(
-                "Sign-ins that ended, as they were made for what was there before:"
-                f" {self.disconnected}."
-            )
+            said.append(f"Users who have to sign in again: {self.disconnected}.")
         return " ".join(said)
 
 
 @dataclass(frozen=True)
 class Going:
-    """Where a secret goes, as a review shows it; `before` is where it went, for a stored one that
-    would move.
+    """Where a secret goes, as a review shows it; `before` is its old destination, if it would move.
 
-    `is_own_host`: whether that is the host of the server itself.
+    `is_own_host` tells whether that is the server's own host.
     """
 
     secret: str
@@ -82,9 +76,9 @@ class Going:
 
 @dataclass(frozen=True)
 class Address:
-    """An address of a definition, as a review shows it: its field, what it is called, its origin.
+    """An address of a definition, as a review shows it: its field, label and origin.
 
-    `is_own_host`: whether that is the host of the server itself.
+    `is_own_host` tells whether that is the server's own host.
     """
 
     field: str
@@ -94,13 +88,12 @@ class Address:
 
 
 def addresses(session: Session, row: Server) -> tuple[Address, ...]:
-    """Where a server's definition leads, address by address, whoever may read the addresses
-    themselves."""
+    """Return the origin of each address in a server's definition."""
     return addresses_among(origins_of(runtime_of(session).vault, row, row.secrets), row.address)
 
 
 def addresses_among(origins: Mapping[str, str], own: str | None) -> tuple[Address, ...]:
-    """The same of `origins` by field; `own` is the address of the server itself."""
+    """Return the addresses for `origins` by field; `own` is the address of the server itself."""
     host = _host_of(own)
     return tuple(
         Address(name, label_of(name), origin, _host_of(origin) == host)
@@ -109,8 +102,7 @@ def addresses_among(origins: Mapping[str, str], own: str | None) -> tuple[Addres
 
 
 def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple[Going, ...]:
-    """Where each secret of a server goes, or would go as it stands in `row`; `moves` are those that
-    were elsewhere."""
+    """Return where each secret of a server goes; `moves` are those that would move there."""
     route = route_of(session, row)
     before = {(m.secret, m.after): m for m in moves}
     names = [secret_name(s) for s in row.secrets]
@@ -130,13 +122,12 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
 
 
 def _host_of(origin: str | None) -> str | None:
-    """The host of an origin in one spelling; None for what is no origin, as where discovery
-    decides."""
+    """Return the normalized host of an origin; None if it is not an origin, as before discovery."""
     return urlsplit(destinations.canonical(origin)).hostname
 
 
 def record(session: Session, principal: Principal, row: Server, settled: Settled) -> None:
-    """Put on record what became of stored secrets, with both origins."""
+    """Record in the audit log what happened to stored secrets, with both origins."""
     target = ("server", row.server_id)
     if settled.moved:
         action = "secrets moved" if settled.keep else "secrets forgotten"
@@ -158,7 +149,7 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
             *target,
             name=row.server_name,
             secrets=list(settled.dropped),
-            because="another way of signing in",
+            because="authentication type changed",
         )
     if settled.disconnected:
         audit.record(
@@ -168,12 +159,12 @@ def record(session: Session, principal: Principal, row: Server, settled: Settled
             *target,
             name=row.server_name,
             people=settled.disconnected,
-            because="what they were made for changed",
+            because="server changed",
         )
 
 
 def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
-    """Moves as the API and the audit name them."""
+    """Return moves as the API and the audit log list them."""
     return [
         {
             "secret": m.secret,
@@ -186,17 +177,17 @@ def as_json(moves: Iterable[Moved]) -> list[dict[str, object]]:
 
 
 def words(moves: Iterable[Moved]) -> str:
-    """Moves as a sentence names them."""
+    """Return moves as a phrase."""
     return "; ".join(f"{name_of(m)} (from {m.before} to {m.after})" for m in moves)
 
 
 def moved(said: Iterable[Mapping[str, Any]]) -> tuple[Moved, ...]:
-    """Moves as `as_json` named them; which part of the route it was is not told."""
+    """Parse moves from `as_json`. The part of the route is not included."""
     return tuple(Moved(m["secret"], m["from"], m["to"], "", m.get("people", 0)) for m in said)
 
 
 def name_of(move: Moved) -> str:
-    """What a secret is called where people read it; those of people by their number."""
+    """Return the name of a secret for people; users' secrets by their number."""
     who = "1 person" if move.people == 1 else f"{move.people} people"
     called = {
         "people.values": f"the values of {who}",
@@ -211,10 +202,10 @@ def name_of(move: Moved) -> str:
 def refusal(
     moves: tuple[Moved, ...], sent: Iterable[str], people: int, *, why: str = ""
 ) -> Conflict:
-    """The `Conflict` that names each secret that would move, with the remedy."""
+    """Build the `Conflict` that lists each secret that would move, and how to resolve it."""
     why = why or (
-        "Send new values for each, or say keep_credentials: true to let them go along, or false to"
-        " forget them."
+        "Send new values for each, or set keep_credentials to true to send the stored values, or"
+        " to false to delete them."
     )
     return Conflict(
         f"Stored secrets would be sent to another host: {words(moves)}. {why}",
@@ -226,5 +217,5 @@ def refusal(
 
 
 def secret_name(secret: ServerSecret) -> str:
-    """What a stored value is called: `static_headers.X-Key`, `args`."""
+    """Return the name of a stored value, such as `static_headers.X-Key` or `args`."""
     return f"{secret.field}.{secret.name}" if secret.name else secret.field

@@ -1,4 +1,4 @@
-"""What a server's form starts from: names, origins and states, with nothing opened to show it."""
+"""The data that a server's form starts from: names, origins and states, without opening secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +24,7 @@ class StoredVariable:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the form needs to know of what is stored: names, origins, states, and when it was set
-    (UTC)."""
+    """What the form needs to know of stored data; `set_at` is when each was set (UTC)."""
 
     view: ServerView
     origins: Mapping[str, str]
@@ -37,7 +36,7 @@ class Stored:
 
 
 def stored_of(session: Session, principal: Principal, row: Server) -> Stored:
-    """The stored server as `principal` may see it."""
+    """Return the stored server as `principal` may see it."""
     secrets = row.secrets
     return Stored(
         view=view_server(session, principal, row, masked=True),

@@ -1,14 +1,13 @@
-"""What servers offer, compared with what was accepted of it.
+"""Tool definitions of servers, compared with the accepted ones.
 
-The first sight of a server's tools is taken as accepted (trust on first use): by whoever looked,
-the portal's worker included. From then on a tool whose hash is another is a change that waits for
-an Admin. Only sights of the portal itself and of Admins count; what Members' clients list is
-compared with nothing.
+The first list of a server's tools is accepted (trust on first use), whether an Admin, a user or the
+worker requested it. After that, a tool with another hash is a change that waits for an Admin. Only
+lists requested by the portal itself and by Admins are compared; lists of Members' clients are not.
 
-Where people reach a server with values of their own (variables, a key, a sign-in), lists may differ
-by person. There a tool that is missing says nothing, and a new one counts only where an Admin saw
-it; a tool whose definition is another counts always. A tool that the server's allow-list leaves out
-is kept `aside`: nobody can call it, so it asks nobody.
+If users reach a server with their own values (variables, a key, a sign-in), lists can differ per
+user. For such servers, a missing tool is no change, and a new tool counts only if an Admin saw it;
+a changed definition always counts. A tool that the server's allow-list excludes is kept `aside`:
+nobody can call it, so it needs no review.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from portal.store.database import read
 from portal.store.models import AcceptedTool, Server, ToolSight, now
 
 WAITING = ("added", "changed", "removed")
-_MOST_BYTES = 2 * 1024 * 1024  # of one server's definitions, kept to be shown
+_MOST_BYTES = 2 * 1024 * 1024  # of one server's definitions, stored for display
 _LONGEST_NAME = 300
 _NAMED = 20
 _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
@@ -39,8 +38,7 @@ _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 @dataclass(frozen=True)
 class Entry:
-    """A tool as it was seen: its own name, the hash of its whole definition, and what is kept of
-    that."""
+    """A tool as it was seen: its name, the hash of its definition, and the stored part of it."""
 
     name: str
     sha256: str
@@ -49,8 +47,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Subject:
-    """The server a list is asked of, as it was then: an answer that comes after an edit is of
-    another server."""
+    """The state of a server when its tools are requested.
+
+    An answer that arrives after an edit is discarded.
+    """
 
     server_id: str
     incarnation: str
@@ -59,7 +59,7 @@ class Subject:
     allowed: frozenset[str]
 
     def is_unchanged(self) -> Any:
-        """The condition on `Server` that it is still the same."""
+        """Return the condition that the server is unchanged."""
         return exists().where(
             Server.server_id == self.server_id,
             Server.incarnation == self.incarnation,
@@ -68,7 +68,7 @@ class Subject:
 
 
 def subject_of(row: Server) -> Subject:
-    """What a comparison needs to know of a server; taken before the upstream is asked."""
+    """Return what a comparison needs to know of a server. Call it before asking the upstream."""
     personal = (
         row.is_byok or row.auth_type in _OAUTH or any(v.scope == Scope.USER for v in row.variables)
     )
@@ -78,8 +78,7 @@ def subject_of(row: Server) -> Subject:
 
 
 def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
-    """The tools of a list by the name they are kept under; one of a name that was there before gets
-    a number."""
+    """Return the tools of a list by their stored names; repeated names get a number."""
     found: dict[str, Entry] = {}
     left = _MOST_BYTES
     for tool in tools:
@@ -98,7 +97,7 @@ def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
 def is_news(
     session: Session, subject: Subject, entries: Mapping[str, Entry], *, by_admin: bool
 ) -> bool:
-    """Whether `compare` would write anything; reads only."""
+    """Return whether `compare` would write anything. Only reads."""
     first_at = session.scalar(
         select(ToolSight.first_at).where(ToolSight.server_id == subject.server_id)
     )
@@ -116,10 +115,9 @@ def compare(
     *,
     by_admin: bool,
 ) -> None:
-    """Take down what differs from what was accepted; the first time, accept all of it.
+    """Record the differences from the accepted tools; the first time, accept all of them.
 
-    Begins with a write, and with one to the same row for everybody, so that two sights come one
-    after the other.
+    First updates a row that all callers share, so that two comparisons run one after the other.
     """
     sight = _claim(session, subject)
     if sight is None:
@@ -141,7 +139,7 @@ def compare(
 
 
 def count_waiting(session: Session, ids: Collection[str]) -> dict[str, int]:
-    """How many changes wait at each of these servers; those without any are left out."""
+    """Count the waiting changes of each server; servers without any are left out."""
     return dict(read(session, _COUNTS, ids=list(ids)).all())
 
 
@@ -156,9 +154,9 @@ _COUNTS = (
 
 
 def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:
-    """Take down that the server is asked for its tools now, whatever comes of it.
+    """Record that the server is being asked for its tools now, whatever the result.
 
-    False where somebody did `not_since` that time, or the server was edited or deleted meanwhile.
+    Returns False if it was asked after `not_since`, or was edited or deleted in the meantime.
     """
     return (
         _claim(
@@ -173,7 +171,7 @@ def claim_look(session: Session, subject: Subject, not_since: datetime) -> bool:
 def remember_probe(
     session: Session, principal: Principal, subject: Subject, entries: Mapping[str, Entry]
 ) -> None:
-    """Keep what a reviewer was shown of a submission, for the moment it is approved."""
+    """Store what a reviewer saw of a submission, until it is approved."""
     sight = _claim(session, subject)
     if sight is not None:
         tools = {
@@ -184,8 +182,7 @@ def remember_probe(
 
 
 def accept_probed(session: Session, principal: Principal, row: Server) -> dict[str, str]:
-    """Accept the tools that were probed of exactly this version of a submission: their hashes, none
-    without a probe."""
+    """Accept the tools probed for this version of a submission; return their hashes, if any."""
     sight = session.get(ToolSight, row.server_id)
     if sight is None or sight.probed is None:
         return {}
@@ -203,8 +200,10 @@ def accept_probed(session: Session, principal: Principal, row: Server) -> dict[s
 def _claim(
     session: Session, subject: Subject, *conditions: ColumnElement[bool]
 ) -> ToolSight | None:
-    """The row of the server's sights, locked; None where the server was edited or deleted
-    meanwhile, or where the row does not meet the conditions."""
+    """Lock and return the row of the server's tool lists.
+
+    Returns None if the server was edited or deleted, or if the row does not meet the conditions.
+    """
     mine = ToolSight.server_id == subject.server_id
     touch = (
         update(ToolSight).where(mine, subject.is_unchanged(), *conditions).values(compared_at=now())
@@ -219,14 +218,14 @@ def _claim(
                 session.add(ToolSight(server_id=subject.server_id, compared_at=now()))
                 session.flush()
         except IntegrityError:
-            continue  # somebody else's first look came between; theirs is there now
+            continue  # another process inserted the row first
         return session.get(ToolSight, subject.server_id)
     return None
 
 
 def _rows(session: Session, subject: Subject, *, lock: bool = False) -> dict[str, AcceptedTool]:
     query = select(AcceptedTool).where(AcceptedTool.server_id == subject.server_id)
-    if lock:  # in one order, so that nobody waits for one another in a circle
+    if lock:  # in a fixed order, to prevent deadlocks
         query = (
             query.order_by(AcceptedTool.tool_name)
             .with_for_update()
@@ -256,8 +255,7 @@ def _take_over(
 def _news(
     rows: Mapping[str, AcceptedTool], entries: Mapping[str, Entry], subject: Subject, by_admin: bool
 ) -> Iterator[tuple[str, str]]:
-    """The tools of which something is to be written, each with what became of it; `gone`: added,
-    and away again."""
+    """Yield the tools to update, each with its new state; `gone` means added and removed again."""
     for key, entry in entries.items():
         row = rows.get(key)
         if row is None:
@@ -305,7 +303,8 @@ def _note(
             session.delete(row)
             continue
         differs = entry is not None and what != "same"
-        row.state = what if what == "same" else _state(subject, entry.name if entry else key, what)
+        name = entry.name if entry else key
+        row.state = what if what == "same" else _state(subject, name, what)
         row.seen_hash, row.seen = (entry.sha256, entry.kept) if entry and differs else (None, None)
         row.seen_at = now()
     if told:
@@ -322,7 +321,7 @@ def _note(
 
 
 def _key_of(name: str) -> str:
-    """The name as it can be stored: whole characters, and not longer than the column."""
+    """Return the name as it can be stored: valid characters, within the length of the column."""
     whole = name.encode("utf-8", "replace").decode()
     if len(whole) <= _LONGEST_NAME - 10:
         return whole

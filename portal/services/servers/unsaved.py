@@ -1,5 +1,4 @@
-"""A server that is no row of the database: made out of a definition that is only held for a test,
-or typed in."""
+"""Servers that are not rows of the database: definitions under test or typed into a form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,8 +23,7 @@ _OF_THE_ROW = (
 
 
 def load_temporary(session: Session, server_id: str) -> Server | None:
-    """A definition under test that is still held, as a server that is no row. Asks for nobody's
-    rights."""
+    """Return a held definition under test as a server without a row. Checks no permission."""
     held = held_definitions.held_under(session, server_id)
     if held is None:
         return None
@@ -36,7 +34,7 @@ def load_temporary(session: Session, server_id: str) -> Server | None:
 
 
 def find_temporary(session: Session, principal: Principal, server_id: str) -> Server | None:
-    """As `load_temporary`, for those with admin view; for all others there is none."""
+    """Return the temporary server, if the caller has admin view; otherwise None."""
     return load_temporary(session, server_id) if authz.has_admin_view(principal) else None
 
 
@@ -48,8 +46,7 @@ def server_of(
     *,
     author: str | None,
 ) -> Server:
-    """The server that JSON `fields` describe: with its parts, sealed as those of a stored one, but
-    in no session."""
+    """Build a server from JSON `fields`, outside the session, with parts sealed as usual."""
     row = Server(server_id=server_id, incarnation=incarnation, created_by=author, updated_by=author)
     for column in Server.__table__.columns:
         if column.default is not None and getattr(row, column.name) is None:

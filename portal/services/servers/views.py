@@ -1,5 +1,4 @@
-"""What leaves the services of a server: the object of the wire format, field by field as the viewer
-may see it."""
+"""The server object of the wire format, field by field as the viewer may see it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,16 +24,16 @@ from portal.store.models import Server, ServerVariable, User
 MASK = "••••••"
 _LABELS = {
     HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
-    HealthReason.PER_USER_VALUE: ("Per-person values", ""),
+    HealthReason.PER_USER_VALUE: ("Needs each user's values", ""),
     HealthReason.NEVER_CHECKED: ("Never checked", ""),
-    HealthReason.DISABLED: ("Switched off", ""),
+    HealthReason.DISABLED: ("Disabled", ""),
 }
-_PER_PERSON = ("Per-person sign-in", "")
+_PER_PERSON = ("Needs each user's sign-in", "")
 
 
 @dataclass(frozen=True)
 class HealthView:
-    """The last look at a server, as a chip shows it; times are UTC, the latency in milliseconds."""
+    """The last health check of a server, for display; times in UTC, latency in milliseconds."""
 
     status: str
     reason: str
@@ -48,7 +47,7 @@ class HealthView:
 
 @dataclass(frozen=True)
 class ServerView:
-    """A server as the API answers it; emptied fields keep their type."""
+    """A server as the API returns it; emptied fields keep their type."""
 
     server_id: str
     transport: str
@@ -108,18 +107,18 @@ class ServerView:
 KIND_OF_FAULT = {
     HealthReason.OK: "The server answered.",
     HealthReason.REFUSED: "The server refused the connection.",
-    HealthReason.DNS: "The server’s name was not found.",
-    HealthReason.TLS: "No secure connection to the server could be made.",
+    HealthReason.DNS: "The server’s host name could not be resolved.",
+    HealthReason.TLS: "The TLS connection to the server failed.",
     HealthReason.TIMEOUT: "The server did not answer in time.",
-    HealthReason.NOT_MCP: "What answered is not an MCP server.",
-    HealthReason.HTTP_STATUS: "The server answered with an error.",
-    HealthReason.SIGN_IN_NEEDED: "The server asks for a sign-in.",
-    HealthReason.PER_USER_VALUE: "The server needs each person’s own values.",
-    HealthReason.NEVER_CHECKED: "The server was not checked yet.",
-    HealthReason.DISABLED: "The server is switched off here.",
-    HealthReason.BLOCKED: "The server’s address may not be reached from here.",
+    HealthReason.NOT_MCP: "The response did not come from an MCP server.",
+    HealthReason.HTTP_STATUS: "The server returned an error.",
+    HealthReason.SIGN_IN_NEEDED: "The server requires a sign-in.",
+    HealthReason.PER_USER_VALUE: "The server needs each user’s own values.",
+    HealthReason.NEVER_CHECKED: "The server has not been checked yet.",
+    HealthReason.DISABLED: "The server is disabled on this portal.",
+    HealthReason.BLOCKED: "The portal is not allowed to connect to the server’s address.",
 }
-"""What a health reason means, for those who may not learn the host."""
+"""The meaning of each health reason, for viewers who may not learn the host."""
 
 _PLAIN = (
     "server_id",
@@ -165,7 +164,7 @@ _COLUMNS = {
     "last_health_check": "health_checked_at",
     "health_check_error": "health_error",
 }
-"""The column of each field that has one."""
+"""The database column of each field that has one."""
 _BESIDE = (
     Server.sort_key,
     Server.incarnation,
@@ -184,8 +183,10 @@ _NOTHING: dict[str, Any] = {
 def view_servers(
     session: Session, principal: Principal, rows: list[Server], *, masked: bool = False
 ) -> list[ServerView]:
-    """The views of `rows`, loaded with their parts where `queries.shows_parts`; `masked` opens
-    nothing, for pages."""
+    """Return the views of `rows`, loaded with their parts if `queries.shows_parts`.
+
+    `masked` opens no secret, for pages.
+    """
     shown = shown_fields(principal)
     columns = [column for name, column in _COLUMNS.items() if name in shown]
     values = ([_frozen(getattr(row, column)) for column in columns] for row in rows)
@@ -203,8 +204,7 @@ def view_servers(
 def list_objects(
     session: Session, principal: Principal, rows: Sequence[Row[Any]]
 ) -> list[dict[str, Any]]:
-    """`view_servers` for lists: rows of `columns_of` become what the wire carries, with no object
-    in between."""
+    """Return rows of `columns_of` as wire format objects, without building views."""
     parts = queries.parts_of(session, rows) if queries.shows_parts(principal) else None
     servers = cast(Sequence[Server], rows)
     return list(
@@ -213,13 +213,13 @@ def list_objects(
 
 
 def shown_fields(principal: Principal) -> dict[str, Show]:
-    """How each field is shown to the viewer; a field that is not here is not."""
+    """Return how each visible field is shown to the viewer."""
     shown = {name: authz.shown(principal, name) for name in _NOTHING}
     return {name: show for name, show in shown.items() if show is not None}
 
 
 def columns_of(shown: Iterable[str]) -> list[ColumnElement[Any]]:
-    """What a list reads of a server: the columns of fields that are shown, and what these go by."""
+    """Return the columns that a list reads: those of the shown fields, and those they depend on."""
     return [
         *(getattr(Server, _COLUMNS[name]).label(name) for name in _COLUMNS if name in shown),
         *_BESIDE,
@@ -229,7 +229,7 @@ def columns_of(shown: Iterable[str]) -> list[ColumnElement[Any]]:
 def view_server(
     session: Session, principal: Principal, row: Server, *, masked: bool = False
 ) -> ServerView:
-    """The view of one server."""
+    """Return the view of one server."""
     return view_servers(session, principal, [row], masked=masked)[0]
 
 
@@ -243,8 +243,10 @@ def _objects(
     *,
     masked: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Each server as it is on the wire, in the order of `ServerView`; `values` begin with the
-    columns shown."""
+    """Yield each server in the wire format, in the order of `ServerView`.
+
+    `values` are the columns of each row, starting with those shown.
+    """
     names = [name for name in _COLUMNS if name in shown]
     emptied = {name: value for name, value in _NOTHING.items() if name not in shown}
     groups = queries.groups_of(session, rows)
@@ -273,7 +275,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _mcp_info(row: Server, shown: Mapping[str, Show]) -> dict[str, Any] | None:
-    """`mcp_info` with `is_public` as it is now, or that alone."""
+    """Return `mcp_info` with the current `is_public`, or `is_public` alone."""
     if shown.get("mcp_info") is Show.ONLY_IS_PUBLIC:
         return {"is_public": True} if row.is_public else None
     if row.is_public:
@@ -296,9 +298,10 @@ def _parts(
         if name == "args":
             found[name] = tuple(json.loads(text or "[]"))
         elif name in _URLS:
-            found[name] = secret.hint if not verbatim else text if opens else ""
+            opened_url = text if opens else ""
+            found[name] = opened_url if verbatim else secret.hint
         else:
-            found[name][secret.name] = text or "" if verbatim else MASK
+            found[name][secret.name] = (text or "") if verbatim else MASK
     found["origins"] = origins_of(runtime.vault, row, secrets)
     found["env_vars"] = tuple([_variable(runtime, row, variable, route) for variable in variables])
     return found
@@ -321,13 +324,13 @@ def _variable(
 
 
 def view_health(principal: Principal, row: Server) -> HealthView:
-    """The stored health of a server; the message names the host only to those who may learn it."""
+    """Return the stored health of a server; the message names the host only with admin view."""
     reason = HealthReason(row.health_reason)
     label, tone = ("Healthy", "ok") if row.health_status == "healthy" else ("Unhealthy", "bad")
     if row.health_status == HealthStatus.UNKNOWN:
         label, tone = _LABELS.get(reason, (label, tone))
         if reason is HealthReason.SIGN_IN_NEEDED and (row.is_byok or needs_a_person(row)):
-            label, tone = _PER_PERSON  # whether the viewer is signed in is another mark's affair
+            label, tone = _PER_PERSON  # another chip shows whether the viewer is signed in
     message = row.health_error if authz.has_admin_view(principal) else None
     return HealthView(
         row.health_status,
@@ -342,8 +345,10 @@ def view_health(principal: Principal, row: Server) -> HealthView:
 
 
 def view_masked(session: Session, principal: Principal, row: Server) -> ServerView:
-    """A server for a page: as the API answers it, with every secret masked, for Admins too, and its
-    author's name."""
+    """Return a server for a page, with its author's name and every secret masked.
+
+    Secrets are masked even for Admins.
+    """
     view = view_server(session, principal, row, masked=True)
     author = session.get(User, view.updated_by) if view.updated_by else None
     return replace(view, updated_by=author.display_name or author.email) if author else view

@@ -1,4 +1,4 @@
-"""What Members propose and Admins decide: submissions, changes, the review queue.
+"""Submissions of Members, changes to them, and the review queue of Admins.
 
 Use cases: `decisions`, `review_queue`, `submit`.
 """

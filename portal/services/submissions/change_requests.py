@@ -1,5 +1,4 @@
-"""Changes that wait for a review: tried out on the row and taken back, so that nothing of a live
-server moves."""
+"""Changes that wait for a review. They are tried on the row and rolled back."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from portal.store.models import Proposal, Server, now
 
 _KEPT_MARK = {"kept": True}
 _WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthFlow}
-# Elsewhere the mark is what somebody typed.
+# In other fields, the marker is user input.
 _MAY_BE_KEPT = (*URL_FIELDS, "static_headers", "env", "env_vars")
 
 
@@ -34,16 +33,15 @@ def write_change(
     *,
     keep: bool | None = None,
 ) -> Settled:
-    """Change a submitted server as its submitter asked, with what holds for them beside the rules
-    for all.
+    """Apply a submitter's change to a submitted server, with the extra rules for submissions.
 
-    A stdio server is no submission. Whoever moves the server sends its secrets again; `keep` is
-    what an Admin says about those that would move nevertheless. Raises `Conflict`
+    A stdio server cannot be submitted. A submitter who moves the server has to send its secrets
+    again; `keep` is an Admin's decision about those that would still move. Raises `Conflict`
     (`credentials_would_move`).
     """
     if (fields.get("transport") if "transport" in fields else row.transport) == Transport.STDIO:
         raise InvalidRequest(
-            "Servers that run a command are added by Admins only. Ask one to add yours.",
+            "Only Admins can add servers that run a command. Ask an Admin to add yours.",
             code="stdio_not_allowed",
             field="transport",
         )
@@ -52,23 +50,25 @@ def write_change(
 
 
 def resubmit(session: Session, principal: Principal, row: Server, fields: ServerFields) -> Settled:
-    """Change a server that is not live. What people stored while it was is forgotten where it would
-    move; this stands in the record. Raises what `write_change` raises."""
+    """Change a server that is not live.
+
+    Deletes what users stored for it if that would move, and audits this. Raises what `write_change`
+    raises.
+    """
     moves = would_move(session, row, fields)
     refuse_own(moves, fields)
     return write_change(session, principal, row, fields, keep=False if moves else None)
 
 
 def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
-    """Raise `Conflict` where a change by a Member moves secrets that belong to the server's
-    definition."""
+    """Raise `Conflict` if a Member's change moves secrets of the server's definition."""
     own = tuple(m for m in moves if not m.secret.startswith(("people.", "client_registration")))
     if own:
         raise refusal(
             own,
             fields,
             0,
-            why="Type headers, variables and credentials again, for the new address.",
+            why="Enter headers, variables and credentials again for the new address.",
         )
 
 
@@ -76,10 +76,12 @@ def refuse_own(moves: tuple[Moved, ...], fields: ServerFields) -> None:
 def as_if_changed(
     session: Session, principal: Principal, row: Server, fields: ServerFields
 ) -> Iterator[Server]:
-    """The row as it would be after a change; afterwards it is as it was. Raises what the change
-    itself would raise, and `Conflict` where it moves secrets of the definition; about what people
-    stored an Admin decides later, so that it is tried as the operator would: nothing of it is sent,
-    and nothing stays."""
+    """Yield the row as it would be after a change, and undo the change afterwards.
+
+    Raises what the change would raise, and `Conflict` if it moves secrets of the definition. An
+    Admin decides later about what users stored, so the trial runs with the operator's rights:
+    nothing is sent, and nothing is kept.
+    """
     moves = would_move(session, row, fields)
     refuse_own(moves, fields)
     savepoint = session.begin_nested()
@@ -96,8 +98,7 @@ def as_if_changed(
 def propose(
     session: Session, principal: Principal, row: Server, fields: ServerFields, author: str
 ) -> Facts:
-    """Keep a change for the review, in place of one that waits already; answers the facts as they
-    would be."""
+    """Store a change for review, replacing a waiting one, and return the resulting facts."""
     with as_if_changed(session, principal, row, fields):
         facts = facts_of(session, row)
     proposal = session.get(Proposal, row.server_id) or Proposal(server_id=row.server_id)
@@ -112,11 +113,11 @@ def propose(
 
 
 def proposed_fields(session: Session, row: Server, proposal: Proposal) -> ServerFields:
-    """The change that waits. Raises `Conflict` where it cannot be read any more."""
+    """Return the waiting change. Raises `Conflict` if it can no longer be decrypted."""
     text = runtime_of(session).vault.open(proposal.sealed, bindings.of_proposal(row))
     if text is None:
         raise Conflict(
-            "The proposed change cannot be read any more. Decline it, and ask for it again."
+            "The proposed change can no longer be decrypted. Decline it, and ask for it again."
         )
     fields: dict[str, Any] = {
         name: _unpacked(value) if name in _MAY_BE_KEPT else value
@@ -135,8 +136,8 @@ def _packed(value: Any) -> Any:
 
 
 def _unpacked(value: Any) -> Any:
+    if value == _KEPT_MARK:
+        return KEPT
     if isinstance(value, dict):
-        return (
-            KEPT if value == _KEPT_MARK else {name: _unpacked(part) for name, part in value.items()}
-        )
+        return {name: _unpacked(part) for name, part in value.items()}
     return [_unpacked(part) for part in value] if isinstance(value, list) else value

@@ -1,5 +1,4 @@
-"""Deciding about what Members propose, and a look at the tools it offers. `review_queue.py` reads
-the queue."""
+"""Decisions about submissions, and probing their tools. `review_queue.py` reads the queue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ _NOTHING_SAID: Mapping[str, bool] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Refused:
-    """One of several decisions that was not possible."""
+    """A decision in a batch that was not possible."""
 
     server_id: str
     message: str
@@ -47,13 +46,12 @@ def approve(
     version: int | None = None,
     keep: bool | None = None,
 ) -> ServerView:
-    """Make a server active, or a proposed change of a live one its state. The submitter's team is
-    granted the server.
+    """Approve a submission or a proposed change, and grant the server to the submitter's team.
 
-    Raises `InvalidRequest` (`already_active`) where somebody was faster, `Conflict`
-    (`stale_version`) where what waits is no longer what the reviewer saw at `version`, and
-    `Conflict` (`credentials_would_move`) where stored secrets would go elsewhere and `keep` does
-    not say whether they may or are forgotten.
+    Raises `InvalidRequest` (`already_active`) if it is already approved, `Conflict`
+    (`stale_version`) if it changed since the reviewer saw it at `version`, and `Conflict`
+    (`credentials_would_move`) if stored secrets would move and `keep` does not say whether to send
+    or delete them.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = queries.find_server(
@@ -62,7 +60,7 @@ def approve(
     proposal = session.get(Proposal, row.server_id)
     if row.approval_status == ApprovalStatus.ACTIVE and proposal is None:
         raise InvalidRequest(
-            f"{_name(row)} is active already.", code="already_active", field="server_id"
+            f"{_name(row)} is already active.", code="already_active", field="server_id"
         )
     author = proposal.submitted_by if proposal is not None else row.submitted_by
     why_not = why_not_approve(session, principal, author)
@@ -111,7 +109,7 @@ def reject(
     *,
     version: int | None = None,
 ) -> ServerView:
-    """Reject a server; a live one is served no longer, and a change that waited goes with it.
+    """Reject a server. A live one is no longer served, and a waiting change is dropped.
 
     Raises `InvalidRequest` (`already_rejected`) and `Conflict` (`stale_version`) as `approve` does.
     """
@@ -121,7 +119,7 @@ def reject(
     ).row
     if row.approval_status == ApprovalStatus.REJECTED:
         raise InvalidRequest(
-            f"{_name(row)} is rejected already.", code="already_rejected", field="server_id"
+            f"{_name(row)} is already rejected.", code="already_rejected", field="server_id"
         )
     _check_version(row, version)
     proposal = session.get(Proposal, row.server_id)
@@ -156,14 +154,14 @@ def decline(
     *,
     version: int | None = None,
 ) -> ServerView:
-    """Drop the change that is proposed for a live server, which goes on as it was approved."""
+    """Decline the change proposed for a live server, which stays as approved."""
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = queries.find_server(
         session, principal, server_id, Action.SUBMISSION_DECIDE, lock=True
     ).row
     proposal = session.get(Proposal, row.server_id)
     if proposal is None:
-        raise Conflict(f"No change of {_name(row)} waits any more.", field="server_id")
+        raise Conflict(f"No change to {_name(row)} is waiting for review.", field="server_id")
     _check_version(row, version)
     session.delete(proposal)
     row.review_notes = (notes or "").strip() or None
@@ -187,12 +185,11 @@ def decide(
     *,
     keep: Mapping[str, bool] = _NOTHING_SAID,
 ) -> tuple[list[str], list[Refused]]:
-    """Decide about several servers, each by itself: the names of those that went through, and what
-    the others said.
+    """Decide about several servers, each in its own savepoint.
 
-    `chosen` are versions by server id, `keep` what is said of secrets that an approved change would
-    move. They are locked in the order of their ids, so that two Admins never wait for one another
-    in a circle.
+    Returns the names of those that succeeded, and the errors of the others. `chosen` are versions
+    by server id, `keep` the decisions about secrets that an approved change would move. Servers are
+    locked in the order of their ids, to prevent deadlocks.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     done: list[str] = []
@@ -216,11 +213,10 @@ def decide(
 
 
 def probe_submission(session: Session, principal: Principal, server_id: str) -> ProbeResult:
-    """Contact what is proposed and list its tools, with nothing but its address: no stored header,
-    key or value.
+    """Connect to a submitted server and list its tools, using no stored header, key or value.
 
-    What is answered is kept with the version of the submission: an approval of just that accepts
-    these definitions.
+    The result is stored with the version of the submission; approving that version accepts these
+    tool definitions.
     """
     authz.require(principal, Action.SUBMISSION_DECIDE)
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_DECIDE).row
@@ -255,7 +251,7 @@ def _one(
 def _bare_target(session: Session, row: Server) -> Target:
     if row.transport == "stdio":
         raise InvalidRequest(
-            "A command is not started to look at a submission.", code="stdio_not_allowed"
+            "The portal does not run commands to preview a submission.", code="stdio_not_allowed"
         )
     proposal = session.get(Proposal, row.server_id)
     if proposal is None:
@@ -282,8 +278,7 @@ def _target(row: Server, urls: Mapping[str, str]) -> Target:
 
 
 def _own_submission(principal: Principal, author: str | None) -> dict[str, Any]:
-    """What the record says where somebody approves their own submission, for want of another
-    Admin."""
+    """Return the audit detail for an Admin who approves their own submission."""
     is_own = principal.user_id is not None and principal.user_id == author
     return {"own_submission": "There was no other Admin."} if is_own else {}
 
@@ -291,7 +286,7 @@ def _own_submission(principal: Principal, author: str | None) -> dict[str, Any]:
 def _check_version(row: Server, version: int | None) -> None:
     if version is not None and version != row.version:
         raise Conflict(
-            f"{_name(row)} was changed while you were looking. Look at it again.",
+            f"{_name(row)} was changed while you were reviewing it. Review it again.",
             code="stale_version",
             field="version",
             current_version=row.version,
@@ -305,10 +300,10 @@ def _decided(session: Session, principal: Principal, row: Server) -> None:
 
 
 def _grant_submitter(session: Session, principal: Principal, row: Server) -> None:
-    """Let those who asked for a server use it.
+    """Grant the server to the submitter's team.
 
-    A team without grants sets no limit to its keys; its first grant would cut those keys that name
-    their own servers down to nothing. Then the person is granted it instead.
+    A team without grants does not limit its keys. Its first grant would leave keys that name their
+    own servers without access. In that case the server is granted to the submitter instead.
     """
     team_id = row.submitted_team_id
     team = session.get(Team, team_id) if team_id is not None else None
@@ -317,10 +312,8 @@ def _grant_submitter(session: Session, principal: Principal, row: Server) -> Non
     holder = ("team", team_id)
     name = team.team_alias
     held = select(Grant.grant_id).where(Grant.holder_kind == "team", Grant.holder_id == team_id)
-    if (
-        session.scalar(held.limit(1)) is None
-        and session.scalar(_keys_with_limits(team_id)) is not None
-    ):
+    has_grants = session.scalar(held.limit(1)) is not None
+    if not has_grants and session.scalar(_keys_with_limits(team_id)) is not None:
         person = session.get(User, row.submitted_by) if row.submitted_by is not None else None
         if person is None:
             return

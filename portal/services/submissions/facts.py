@@ -1,5 +1,4 @@
-"""What a reviewer judges a server by, as data that may be kept and shown: origins, names and
-hashes, no secret."""
+"""What a reviewer judges a server by, as data that can be stored and shown without secrets."""
 
 import hashlib
 import hmac
@@ -33,7 +32,7 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class Change:
-    """One fact before and after, as people read it; blank is nothing."""
+    """A fact before and after a change, for people; blank if it has no value."""
 
     label: str
     before: str
@@ -42,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Check:
-    """A field that submissions must fill in, and whether this one does."""
+    """A required field, and whether the submission has it."""
 
     field: str
     label: str
@@ -50,8 +49,10 @@ class Check:
 
 
 def facts_of(session: Session, row: Server) -> Facts:
-    """The facts of a server: of a URL its origin and an HMAC-SHA256 bound to the row, as its path
-    may be a secret."""
+    """Return the facts of a server.
+
+    A URL is its origin and an HMAC-SHA256 bound to the row, because the path may be secret.
+    """
     urls = opened(session, row).urls
     facts: Facts = {name: getattr(row, name) for name in _PLAIN}
     facts |= {name: _url(row, name, urls[name]) if name in urls else None for name in URL_FIELDS}
@@ -70,7 +71,7 @@ def facts_of(session: Session, row: Server) -> Facts:
 
 
 def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What differs, fact by fact."""
+    """Return the differences, fact by fact."""
     found = []
     for name in after:
         old = before.get(name)
@@ -79,13 +80,13 @@ def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> tupl
             continue
         texts = _text(name, old), _text(name, new)
         if texts[0] == texts[1]:
-            texts = texts[0], f"{texts[1]} (the path or another detail is different)"
+            texts = texts[0], f"{texts[1]} (the path or another detail differs)"
         found.append(Change("Sign-in" if name == "auth_type" else label_of(name), *texts))
     return tuple(found)
 
 
 def checks_of(required: Iterable[str], row: Server) -> tuple[Check, ...]:
-    """The required fields with whether the stored server has them; names that do not exist fail."""
+    """Return the required fields, and whether the stored server has them; unknown names fail."""
     return tuple(
         Check(name, label_of(name), name in REQUIRABLE and _has(row, name)) for name in required
     )

@@ -1,5 +1,4 @@
-"""The history of submissions, and what of the rest of the catalog a reviewer should know beside
-one."""
+"""The history of submissions, similar servers, and who may approve."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -20,15 +19,15 @@ from portal.store.models import Review, Server, Team, User, now
 
 _MOST_CANDIDATES = 500
 _FOREIGN_KEY = (
-    "This API key was issued by somebody else than its owner, so nobody approves with it. Approve"
-    " in the browser, or with a key that you issued yourself."
+    "Someone other than the owner issued this API key, so it cannot approve submissions. Approve"
+    " in the browser, or use a key that you created yourself."
 )
 _MOST_ADMINS = 3
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Another server that may be the same one, and why."""
+    """Another server that may be the same, and why."""
 
     server_id: str
     name: str
@@ -38,7 +37,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class HistoryStep:
-    """A step of a submission's history, as people read it."""
+    """A step of a submission's history, for display."""
 
     at: datetime
     label: str
@@ -49,7 +48,7 @@ class HistoryStep:
 def note_step(
     session: Session, row: Server, actor: str, step: Step, facts: Facts, notes: str | None = None
 ) -> None:
-    """Add a step with the facts as they are then."""
+    """Add a step with the current facts."""
     session.add(
         Review(
             server_id=row.server_id,
@@ -63,8 +62,10 @@ def note_step(
 
 
 def last_decided(session: Session, ids: Collection[str]) -> dict[str, Facts]:
-    """The facts at the last decision about each server, in one query. A declined change decided
-    nothing of the row."""
+    """Return the facts at the last decision about each server, in one query.
+
+    A declined change does not count, because it left the server unchanged.
+    """
     verdicts = [step.value for step in DECISIONS if step is not Step.DECLINED]
     latest = (
         select(Review.server_id, func.max(Review.at).label("at"))
@@ -81,7 +82,7 @@ def last_decided(session: Session, ids: Collection[str]) -> dict[str, Facts]:
 
 
 def history_of(session: Session, server_id: str) -> tuple[HistoryStep, ...]:
-    """All steps, newest first; at most 200."""
+    """Return all steps, newest first; at most 200."""
     rows = session.scalars(
         select(Review)
         .where(Review.server_id == server_id)
@@ -96,7 +97,7 @@ def history_of(session: Session, server_id: str) -> tuple[HistoryStep, ...]:
 
 
 def names_of(session: Session, ids: Iterable[str | None]) -> dict[str, str]:
-    """The names of people and teams behind ids; unknown ones are left out."""
+    """Return the names of users and teams by id; unknown ids are left out."""
     known = [found for found in ids if found]
     people = select(User.user_id, func.coalesce(User.display_name, User.email, User.user_id))
     teams = select(Team.team_id, Team.team_alias)
@@ -105,8 +106,11 @@ def names_of(session: Session, ids: Iterable[str | None]) -> dict[str, str]:
 
 
 def duplicates_of(session: Session, rows: Sequence[Server]) -> dict[str, tuple[Duplicate, ...]]:
-    """Servers with the same address, or a name that differs only in case, `_`, `.` and “mcp”; a
-    fixed number of queries, and no more than 500 candidates each."""
+    """Return servers with the same address or a similar name.
+
+    Similar names differ only in case, `_`, `.` and “mcp”. Runs a fixed number of queries, each with
+    at most 500 candidates.
+    """
     found: dict[str, dict[str, Duplicate]] = defaultdict(dict)
     _add_same_address(session, rows, found)
     keys = {row.server_id: _name_key(row) for row in rows}
@@ -169,10 +173,10 @@ def _name_key_column() -> ColumnElement[str]:
 
 
 def why_not_approve(session: Session, principal: Principal, author: str | None) -> str:
-    """Why the caller may not approve what `author` proposed, and who can; blank where they may.
+    """Return why the caller may not approve what `author` proposed, and who can; blank if they may.
 
-    An Admin does not approve what they proposed themselves, before they became one, unless there is
-    no other Admin; nor does a key that somebody else issued for them.
+    Admins may not approve their own submissions, unless there is no other Admin. Keys that someone
+    else issued for them may not approve either.
     """
     if authz.has_foreign_key(principal):
         return _FOREIGN_KEY
@@ -184,4 +188,4 @@ def why_not_approve(session: Session, principal: Principal, author: str | None) 
     names = ", ".join(others[:_MOST_ADMINS]) + (
         f" or {len(others) - _MOST_ADMINS} more" if others[_MOST_ADMINS:] else ""
     )
-    return f"You submitted this yourself, so another Admin approves it: {names}."
+    return f"You submitted this yourself, so another Admin has to approve it: {names}."

@@ -1,5 +1,4 @@
-"""The review queue: what was ever submitted, newest first, each with all that a reviewer should
-know."""
+"""The review queue: all submissions, newest first, with what a reviewer needs to know."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +44,7 @@ WAITS = or_(_PENDING, and_(_CHANGE_WAITS, _IS_LIVE))
 
 @dataclass(frozen=True)
 class Counts:
-    """How many servers were ever submitted, by where they stand; `changes` are live ones with a
-    change that waits."""
+    """The number of submissions by status; `changes` counts live servers with a waiting change."""
 
     total: int
     pending_review: int
@@ -57,7 +55,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission as the API answers it: the server, and what is known of it beside."""
+    """A submission as the API returns it: the server, and the reviewer's information."""
 
     view: ServerView
     submitted_team_id: str | None
@@ -79,7 +77,7 @@ class SubmissionList:
 
 @dataclass(frozen=True)
 class Review:
-    """A submission as a reviewer looks at it; no address but its origin, no value."""
+    """A submission as a reviewer sees it: origins instead of addresses, and no values."""
 
     server_id: str
     version: int
@@ -103,25 +101,24 @@ class Review:
     changes: tuple[Change, ...] | None
     change_waits: datetime | None
     why_not_approve: str = ""
-    """Why the reader may not approve it, and who can; blank where they may."""
+    """Why the reader may not approve it, and who can; blank if they may."""
     destinations: tuple[Going, ...] = ()
     addresses: tuple[Address, ...] = ()
 
     @property
     def moves(self) -> bool:
-        """Whether approving would send a stored secret elsewhere, so that it has to be decided
-        about."""
+        """Whether approving would send a stored secret to another host, which needs a decision."""
         return any(going.before for going in self.destinations)
 
     @property
     def failed(self) -> int:
-        """How many required fields are missing."""
+        """The number of missing required fields."""
         return sum(not check.passes for check in self.checks)
 
 
 @dataclass(frozen=True)
 class QueuePage:
-    """A page of the queue; `next_cursor` is blank on the last."""
+    """A page of the queue; `next_cursor` is blank on the last page."""
 
     counts: Counts
     reviews: tuple[Review, ...]
@@ -135,7 +132,7 @@ def list_submissions(
     limit: int | None = None,
     after: tuple[str, str] | None = None,
 ) -> SubmissionList:
-    """Every server that was ever submitted, or a page of `limit` (1 to 200), newest first."""
+    """Return all submissions, or a page of `limit` (1 to 200), newest first."""
     authz.require(principal, Action.SUBMISSION_READ)
     most = None if limit is None else min(limit, MOST)
     rows, more = _rows(session, _seen(authz.horizon(principal)), after, most)
@@ -158,8 +155,10 @@ def list_submissions(
 def get_queue(
     session: Session, principal: Principal, *, q: str = "", status: str = "", cursor: str = ""
 ) -> QueuePage:
-    """A page of the queue. `q` is a part of a name or host; `status` blank, `waiting`, `active` or
-    `rejected`."""
+    """Return a page of the queue.
+
+    `q` is part of a name or host; `status` is blank, `waiting`, `active` or `rejected`.
+    """
     authz.require(principal, Action.SUBMISSION_READ)
     condition = and_(_seen(authz.horizon(principal)), _status_condition(status))
     if q.strip():
@@ -176,16 +175,16 @@ def get_queue(
 def get_review(
     session: Session, principal: Principal, server_id: str
 ) -> tuple[Review, tuple[HistoryStep, ...]]:
-    """One submission and its history. Raises `NotFound` for a server that nobody submitted."""
+    """Return a submission and its history. Raises `NotFound` if it was never submitted."""
     authz.require(principal, Action.SUBMISSION_READ)
     row = queries.find_server(session, principal, server_id, Action.SUBMISSION_READ).row
     if row.submitted_at is None:
-        raise NotFound("Nobody submitted this server.", field="server_id")
+        raise NotFound("This server was not submitted for review.", field="server_id")
     return _reviews(session, principal, [row])[0], history_of(session, row.server_id)
 
 
 def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> tuple[Review, ...]:
-    """The submissions among `ids`, by name; at most 200."""
+    """Return the submissions among `ids`, by name; at most 200."""
     authz.require(principal, Action.SUBMISSION_READ)
     query = (
         select(Server)
@@ -196,15 +195,17 @@ def list_reviews(session: Session, principal: Principal, ids: Sequence[str]) -> 
 
 
 def waiting_count(session: Session, principal: Principal) -> int:
-    """How many submissions and changes wait for a review, up to 100."""
+    """Count the submissions and changes that wait for a review, up to 100."""
     authz.require(principal, Action.SUBMISSION_READ)
     return min(100, read(session, _waiting(authz.horizon(principal))).scalar_one())
 
 
 @lru_cache(maxsize=64)
 def _waiting(horizon: Horizon) -> Select[int]:
-    """Counts submissions, and live servers with a change: apart, and not by an "or", so that an
-    index finds each."""
+    """Return the statement that counts submissions and live servers with a change.
+
+    It counts them separately rather than with an `OR`, so that an index is used for each.
+    """
     seen = _seen(horizon)
     pending = select(Server.server_id).where(seen, _PENDING).limit(100).subquery()
     changes = select(Proposal.server_id).where(
@@ -311,8 +312,7 @@ def _why_not(session: Session, principal: Principal, row: Server, proposal: Prop
 def _destinations(
     session: Session, row: Server, proposal: Proposal | None
 ) -> tuple[tuple[Going, ...], tuple[Address, ...]]:
-    """Where each secret would go, and each address would lead, once it is approved, as the server
-    stands now."""
+    """Return where each secret and each address would lead after approval."""
     if proposal is None:
         return secret_moves.going(session, row), secret_moves.addresses(session, row)
     copy = destinations.copy_of(row)
@@ -320,15 +320,17 @@ def _destinations(
         fields = destinations.copied(change_requests.proposed_fields(session, row, proposal))
         settled = destinations.write_definition(session, copy, fields, destinations.Said(keep=True))
     except PortalError:
-        return (), ()  # the approval will say why
+        return (), ()  # the approval reports the error
     return secret_moves.going(session, copy, settled.moved), secret_moves.addresses(session, copy)
 
 
 def _changes(
     session: Session, row: Server, before: Mapping[str, Any] | None, proposal: Proposal | None
 ) -> tuple[Change, ...] | None:
-    """What differs from the live state for a proposal, and from what was last decided else; None
-    the first time."""
+    """Return the differences between the live server and a proposal, or since the last decision.
+
+    Returns None for the first submission.
+    """
     now = facts_of(session, row)
     if proposal is not None:
         return changes_between(now, proposal.summary.get("facts", {}))
@@ -347,6 +349,7 @@ def _review(
     addresses: tuple[Address, ...],
 ) -> Review:
     assert row.submitted_at is not None
+    is_openapi = row.has_spec and row.transport != "stdio"
     return Review(
         server_id=row.server_id,
         version=row.version,
@@ -354,9 +357,7 @@ def _review(
         alias=row.alias if row.alias != row.server_name else None,
         description=row.description,
         address=row.address,
-        transport_label="OPENAPI"
-        if row.has_spec and row.transport != "stdio"
-        else row.transport.upper(),
+        transport_label="OPENAPI" if is_openapi else row.transport.upper(),
         auth_label=(AuthType(row.auth_type) if row.auth_type else AuthType.NONE).label,
         headers=tuple(s.name for s in row.secrets if s.field == "static_headers"),
         approval_status=row.approval_status,

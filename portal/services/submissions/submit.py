@@ -1,4 +1,4 @@
-"""What Members propose: submit a server, see how it stands, mend it and send it again."""
+"""Members' use cases: submit a server, view its status, change it and resubmit it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,8 +34,7 @@ from portal.store.models import Proposal, Server, Team, new_id, now
 
 @dataclass(frozen=True)
 class OwnSubmission:
-    """One of the caller's own submissions. `change_waits` since when, where a change of the live
-    server is proposed."""
+    """A submission of the caller; `change_waits` is when a change was proposed, if any."""
 
     view: ServerView
     change_waits: datetime | None = None
@@ -44,11 +43,11 @@ class OwnSubmission:
 def submit(
     session: Session, principal: Principal, sent: Mapping[str, Any], *, team_id: str | None = None
 ) -> ServerView:
-    """Propose a server for a team: the key's, the chosen one, or the only one the person is in.
+    """Submit a server for a team: the key's, the chosen one, or the user's only one.
 
     Raises `InvalidRequest` for no team, for stdio and for missing required fields, what the rules
-    of a definition raise, and `Conflict` for a taken name. What only Admins decide is kept as
-    wishes.
+    of a definition raise, and `Conflict` for a taken name. Values that only Admins can set are
+    stored as wishes.
     """
     _require_submitter(principal)
     team = _team(principal, team_id)
@@ -91,17 +90,18 @@ def submit(
 def resubmit(
     session: Session, principal: Principal, server_id: str, sent: Mapping[str, Any]
 ) -> OwnSubmission:
-    """Change the fields that are sent of one's own submission, which waits for review again.
+    """Change the given fields of the caller's submission, which then waits for review again.
 
-    A live server stays as it was approved: the change is kept as a proposal until an Admin decides.
-    Raises `Forbidden` for what is not one's own, existing or not, and what `submit` raises.
+    A live server stays as approved: the change is stored as a proposal until an Admin decides.
+    Raises `Forbidden` for servers that the caller did not submit, existing or not, and what
+    `submit` raises.
     """
     _require_submitter(principal)
     row = _own(session, principal, server_id, lock=True)
     version = sent.get("version")
     if version is not None and version != row.version:
         raise Conflict(
-            "This submission was changed meanwhile. Load it again.",
+            "This submission was changed by someone else. Reload it and try again.",
             code="stale_version",
             field="version",
             current_version=row.version,
@@ -147,7 +147,7 @@ def resubmit(
 
 
 def list_own(session: Session, principal: Principal) -> list[OwnSubmission]:
-    """The caller's own submissions with what the reviewers noted, newest first; at most 500."""
+    """Return the caller's submissions with the reviewers' notes, newest first; at most 500."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     query = (
         select(Server)
@@ -159,11 +159,10 @@ def list_own(session: Session, principal: Principal) -> list[OwnSubmission]:
 
 
 def get_own(session: Session, principal: Principal, server_id: str) -> tuple[OwnSubmission, Stored]:
-    """One of the caller's own submissions and what its form starts from. Raises `Forbidden` for any
-    other.
+    """Return one of the caller's submissions, and the data its form starts from.
 
-    Where the addresses point is shown only as long as nobody but the submitter has changed the
-    server.
+    Origins are included only while nobody but the submitter has changed the server. Raises
+    `Forbidden` for any other server.
     """
     _require_submitter(principal)
     row = _own(session, principal, server_id)
@@ -176,14 +175,14 @@ def get_own(session: Session, principal: Principal, server_id: str) -> tuple[Own
 def list_required(
     session: Session, principal: Principal, sent: Mapping[str, Any]
 ) -> tuple[Check, ...]:
-    """The fields that submissions must fill in, with whether `sent` does."""
+    """Return the fields that submissions must fill in, and whether `sent` does."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     names = load_preferences(session).mcp_required_fields
     return tuple(Check(name, label_of(name), is_given(name, sent.get(name))) for name in names)
 
 
 def list_teams(session: Session, principal: Principal) -> list[tuple[str, str]]:
-    """The ids and names of the teams that the caller can submit for."""
+    """Return the ids and names of the teams that the caller can submit for."""
     authz.require(principal, Action.SUBMISSION_MAKE)
     rows = session.execute(
         select(Team.team_id, Team.team_alias)
@@ -195,12 +194,12 @@ def list_teams(session: Session, principal: Principal) -> list[tuple[str, str]]:
 
 def _require_submitter(principal: Principal) -> None:
     if authz.may(principal, Action.SERVER_CREATE):
-        raise Forbidden("An Admin adds servers with POST /v1/mcp/server; they need no review.")
+        raise Forbidden("Admins add servers with POST /v1/mcp/server; they need no review.")
     authz.require(principal, Action.SUBMISSION_MAKE)
 
 
 def _author(principal: Principal) -> str:
-    """Who submits: the person, or the team whose key it is."""
+    """Return the submitter: the user, or the team of a team key."""
     return principal.user_id or principal.team_id or principal.name
 
 
@@ -215,7 +214,7 @@ def _is_own(principal: Principal) -> ColumnElement[bool]:
 
 
 def _own(session: Session, principal: Principal, reference: str, *, lock: bool = False) -> Server:
-    """The caller's own submission with this id, name or alias."""
+    """Return the caller's submission with this id, name or alias."""
     query = (
         select(Server)
         .where(queries.is_called(reference), _is_own(principal))
@@ -224,7 +223,7 @@ def _own(session: Session, principal: Principal, reference: str, *, lock: bool =
     query = query.order_by((Server.server_id == reference).desc()).limit(1)
     row = session.scalar(query.with_for_update(of=Server) if lock else query)
     if row is None:
-        raise Forbidden("There is no such submission of yours.")
+        raise Forbidden("You have no such submission.")
     return row
 
 
@@ -232,11 +231,14 @@ def _team(principal: Principal, team_id: str | None) -> str:
     teams = principal.team_ids
     if not teams:
         raise InvalidRequest(
-            "Only members of a team submit servers. Ask an Admin to put you in one.", code="no_team"
+            "Only team members can submit servers. Ask an Admin to add you to a team.",
+            code="no_team",
         )
     if team_id is None and len(teams) > 1:
         raise InvalidRequest(
-            "You are in several teams. Say which one submits.", code="no_team", field="team_id"
+            "You are in several teams. Choose which one submits the server.",
+            code="no_team",
+            field="team_id",
         )
     if team_id is not None and team_id not in teams:
         raise InvalidRequest("You are not a member of this team.", code="no_team", field="team_id")
@@ -246,14 +248,14 @@ def _team(principal: Principal, team_id: str | None) -> str:
 def _refuse_stdio(fields: ServerFields) -> None:
     if fields.get("transport") == Transport.STDIO:
         raise InvalidRequest(
-            "Servers that run a command are added by Admins only. Ask one to add yours.",
+            "Only Admins can add servers that run a command. Ask an Admin to add yours.",
             code="stdio_not_allowed",
             field="transport",
         )
 
 
 def _require_all(session: Session, row: Server) -> None:
-    """The required fields, of the row as it is after a change."""
+    """Check the required fields on the row as it is after a change."""
     names = load_preferences(session).mcp_required_fields
     check_required(
         names, {check.field: "given" if check.passes else None for check in checks_of(names, row)}
@@ -271,7 +273,7 @@ def _refuse_emptied(
     )
     if not headers and not changes_between(facts_of(session, row), after):
         raise InvalidRequest(
-            "Nothing is different from what is approved.", field=next(iter(fields), None)
+            "This is the same as the approved version.", field=next(iter(fields), None)
         )
 
 

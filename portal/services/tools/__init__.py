@@ -1,5 +1,4 @@
-"""The tools of servers: calling them, watching them for changes, toolsets, and settings for
-clients.
+"""Tools of servers: calls, changed definitions, toolsets, and client setup.
 
 Use cases: `calls`, `client_setup`, `tool_changes`, `toolsets`.
 """

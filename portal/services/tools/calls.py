@@ -1,5 +1,4 @@
-"""Tools of servers: listed and called as the person who asks, after allow-lists and tool
-permissions."""
+"""Listing and calling tools as the caller, within allow-lists and tool permissions."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -49,9 +48,9 @@ class ToolView:
     wire: Mapping[str, Any]
     allowed: bool = True
     tokens: int = 0
-    """About how many tokens its definition costs a model."""
+    """The approximate number of model tokens of its definition."""
     enabled: bool = True
-    """Whether the server's own list has it, whoever asks."""
+    """Whether the server's own allow-list includes it, for any caller."""
     own_description: str = ""
 
     @property
@@ -65,8 +64,7 @@ Views = Callable[[Sequence[ToolDefinition]], tuple[ToolView, ...]]
 
 @dataclass(frozen=True)
 class CallView:
-    """What a tool call gave: the MCP result, how long it took (ms), and the headers sent, values
-    masked."""
+    """The result of a tool call, the duration (ms), and the names of sent headers."""
 
     wire: Mapping[str, Any]
     is_error: bool
@@ -77,16 +75,17 @@ class CallView:
 def list_tools(
     session: Session, principal: Principal, server_id: str, passed: Passed = NOTHING
 ) -> tuple[ToolView, ...]:
-    """The tools of one server that the caller may call, asked of it now. Raises `UpstreamFailure`.
+    """Return the tools of one server that the caller may call, requested now.
 
-    `passed` are headers of the caller; those that the server lists go on to it.
+    `passed` are headers of the caller; those that the server lists are forwarded. Raises
+    `UpstreamFailure`.
     """
     server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
     return tuple(view for view in _listed(session, principal, server, passed) if view.allowed)
 
 
 def inspect_tools(session: Session, principal: Principal, server_id: str) -> tuple[ToolView, ...]:
-    """All tools of one server, those that are not allowed too. Raises `UpstreamFailure`."""
+    """Return all tools of one server, including disallowed ones. Raises `UpstreamFailure`."""
     server = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT)
     return _listed(session, principal, server)
 
@@ -94,10 +93,9 @@ def inspect_tools(session: Session, principal: Principal, server_id: str) -> tup
 def list_all_tools(
     session: Session, principal: Principal, passed: Passed = NOTHING
 ) -> list[dict[str, Any]]:
-    """The tools of every server the caller may use, as `{prefix}-{tool}` in MCP wire spelling.
+    """Return the tools of all servers the caller may use, as `{prefix}-{tool}` in MCP wire format.
 
-    A server that does not answer within its time is left out: one hanging upstream costs the others
-    nothing.
+    Servers that do not respond in time are left out, so that one does not block the others.
     """
     query = (
         select(Server)
@@ -127,9 +125,9 @@ def list_all_tools(
 def list_tools_of(
     session: Session, principal: Principal, server_ids: Collection[str]
 ) -> dict[str, tuple[ToolView, ...] | UpstreamFailure]:
-    """All tools of these servers, asked side by side now; of a server that fails, the failure.
+    """Return all tools of these servers, requested in parallel, or the failure of a server.
 
-    Servers whose tools the caller may neither use nor inspect are left out.
+    Servers that the caller may neither use nor inspect are left out.
     """
     query = (
         select(Server)
@@ -143,24 +141,23 @@ def list_tools_of(
         server = ServerFacts(
             row, frozenset(group.access_group_id for group in groups[row.server_id])
         )
-        if any(
-            authz.may(principal, action, server)
-            for action in (Action.SERVER_USE, Action.SERVER_INSPECT)
-        ):
+        actions = (Action.SERVER_USE, Action.SERVER_INSPECT)
+        if any(authz.may(principal, action, server) for action in actions):
             plan[row.server_id] = (row, _viewer(principal, server))
     answers = _answers(session, principal, [row for row, _ in plan.values()])
-    return {
-        server_id: _told(principal, answer)
-        if isinstance(answer, UpstreamFailure)
-        else views(answer)
-        for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True)
-    }
+    found: dict[str, tuple[ToolView, ...] | UpstreamFailure] = {}
+    for (server_id, (_, views)), answer in zip(plan.items(), answers, strict=True):
+        if isinstance(answer, UpstreamFailure):
+            found[server_id] = _told(principal, answer)
+        else:
+            found[server_id] = views(answer)
+    return found
 
 
 def _listed(
     session: Session, principal: Principal, server: ServerFacts, passed: Passed = NOTHING
 ) -> tuple[ToolView, ...]:
-    """All tools of one server, asked of it now as the caller."""
+    """Return all tools of one server, requested now as the caller."""
     views = _viewer(principal, server)
     authorized = authorize_to_list(session, principal, server.row, passed)
     release(session)
@@ -174,7 +171,7 @@ def _listed(
 def _answers(
     session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
 ) -> list[tuple[ToolDefinition, ...] | UpstreamFailure]:
-    """What many servers answer when they are asked for their tools side by side, in their order."""
+    """Return the responses of many servers to a parallel request for tools, in order."""
     authorized = authorize_all_to_list(session, principal, rows, passed)
     release(session)
     targets = [one.target for one in authorized if isinstance(one, AuthorizedTarget)]
@@ -183,19 +180,18 @@ def _answers(
 
 
 def _told(principal: Principal, failure: UpstreamFailure) -> UpstreamFailure:
-    """What went wrong, as far as the caller may know: hosts are for those with admin view."""
+    """Return the failure as the caller may see it: hosts only with admin view."""
     if authz.has_admin_view(principal):
         return failure
     message = KIND_OF_FAULT[HealthReason(failure.reason)]
-    timed_out = isinstance(failure, UpstreamTimeout)
-    return (
-        UpstreamTimeout(message) if timed_out else UpstreamFailure(message, reason=failure.reason)
-    )
+    if isinstance(failure, UpstreamTimeout):
+        return UpstreamTimeout(message)
+    return UpstreamFailure(message, reason=failure.reason)
 
 
 @contextmanager
 def _asking(principal: Principal) -> Iterator[None]:
-    """Ask an upstream for somebody, who is told of its failure what they may know."""
+    """Convert upstream failures to what the caller may see."""
     try:
         yield
     except UpstreamFailure as failure:
@@ -210,8 +206,7 @@ def call_tool(
     arguments: Mapping[str, Any],
     passed: Passed = NOTHING,
 ) -> CallView:
-    """Call a tool as the person who asks, with their own values and those of their headers that the
-    server lists.
+    """Call a tool as the caller, with their own values and the headers that the server lists.
 
     Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not
     allowed, and `UpstreamFailure`.
@@ -240,19 +235,20 @@ def call_tool(
 def authorize_call(
     session: Session, principal: Principal, server_id: str, name: str
 ) -> tuple[Server, str]:
-    """The server and the tool's own name, where the caller may call it. Raises as `find_server`,
-    and `Forbidden`."""
+    """Return the server and the tool's own name, if the caller may call it.
+
+    Raises what `find_server` raises, and `Forbidden`.
+    """
     server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
     limits = authz.tool_limits(principal, server)
     tool = _own_name(server.row, limits, name)
     if not limits.allow(tool):
-        raise Forbidden("You may not call this tool.")
+        raise Forbidden("You do not have access to this tool.")
     return server.row, tool
 
 
 def kind_of(tool: ToolDefinition) -> str:
-    """`read`, `write` or `delete`: by the tool's own annotations (MCP), else by the verb its name
-    begins with."""
+    """Return `read`, `write` or `delete`, by the tool's MCP annotations or its name's verb."""
     annotations = tool.wire.get("annotations")
     if isinstance(annotations, dict):
         if annotations.get("readOnlyHint") is True:
@@ -272,8 +268,7 @@ _DELETES = frozenset("delete remove drop purge destroy revoke".split())
 
 
 def _viewer(principal: Principal, server: ServerFacts) -> Views:
-    """How this caller sees the tools of this server; made before the transaction ends, so that no
-    row is read later."""
+    """Return a function for how this caller sees the server's tools; reads the row only now."""
     shown = dict(server.row.tool_name_to_display_name or {})
     described = dict(server.row.tool_name_to_description or {})
     limits = authz.tool_limits(principal, server)
@@ -300,7 +295,6 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
 
 
 def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
-    """The tool's own name, also where it was given as it is published; a name that is listed as
-    written stays so."""
+    """Return the tool's own name for a published name; a name that is listed as given is kept."""
     prefix = f"{prefix_of(row)}-"
     return name if limits.name(name) else name.removeprefix(prefix)

@@ -1,5 +1,4 @@
-"""How an AI client gets to a server that its person may use, or to a toolset that is granted to
-them."""
+"""How AI clients connect to a server or toolset that their user may use."""
 
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from portal.services.tools import toolsets
 
 @dataclass(frozen=True)
 class Connection:
-    """The address of a server or toolset behind the gateway, and how each client is told of it."""
+    """The gateway address of a server or toolset, and the setup for each client."""
 
     url: str
     snippets: tuple[Snippet, ...]
@@ -25,8 +24,7 @@ class Connection:
 def describe_connection(
     session: Session, principal: Principal, server_id: str, gateway: str | None
 ) -> Connection:
-    """The snippets for one server, pointing to `gateway`, or where there is none to the portal's
-    public URL."""
+    """Return the setup for one server at `gateway`, or at the portal's public URL."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_USE).row
     url = endpoint(gateway or runtime_of(session).public_url, prefix_of(row))
     return Connection(url, snippets(prefix_of(row), url))
@@ -35,8 +33,7 @@ def describe_connection(
 def describe_toolset(
     session: Session, principal: Principal, toolset_id: str, gateway: str | None
 ) -> Connection:
-    """The same for a toolset: the gateway serves its tools, and no others, at
-    `/toolset/{name}/mcp`."""
+    """Return the setup for a toolset, whose tools are served at `/toolset/{name}/mcp`."""
     name = toolsets.get_toolset(session, principal, toolset_id).toolset_name
     base = (gateway or runtime_of(session).public_url).rstrip("/")
     url = endpoint(f"{base}/toolset", name)

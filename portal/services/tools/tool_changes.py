@@ -1,9 +1,8 @@
-"""Tool definitions that are no longer what was accepted: shown old beside new, accepted tool by
-tool.
+"""Tool definitions that differ from the accepted ones: shown side by side, accepted one by one.
 
-A changed tool can still be called: the portal shows and records, and whoever wants it closed takes
-it out of the server's allowed tools, here by one button. `servers/tool_snapshots.py` says what is
-compared, and when.
+A changed tool can still be called: the portal only shows and records the change. To block it, an
+Admin disables the tool for the server. `servers/tool_snapshots.py` defines what is compared, and
+when.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +43,11 @@ _DEADLINE = 15.0
 
 @dataclass(frozen=True)
 class ToolChange:
-    """One tool that differs. `sha256` is of what was seen last, None for a tool that is gone; it is
-    what is accepted.
+    """A tool that differs.
 
-    `accepted` and `seen` are the definitions, as far as they are kept; `warnings` are about the one
-    that was seen.
+    `sha256` is the hash last seen, None for a removed tool; accept it with that.
+
+    `accepted` and `seen` are the stored parts of the definitions; `warnings` are about `seen`.
     """
 
     tool_name: str
@@ -64,16 +63,15 @@ class ToolChange:
 
     @property
     def fields(self) -> tuple[FieldDiff, ...]:
-        """The redline, part by part."""
+        """The differences, part by part."""
         return compare(self.accepted, self.seen)
 
 
 @dataclass(frozen=True)
 class ToolChanges:
-    """The changes of a server that wait, by name; `items` are the first 20 of `total`. Times are
-    UTC.
+    """A server's waiting changes by name; `items` are the first 20 of `total`. Times are UTC.
 
-    `first_by` is None where the portal's worker saw the tools first, on its own.
+    `first_by` is None if the portal's worker listed the tools first.
     """
 
     server_id: str
@@ -86,7 +84,7 @@ class ToolChanges:
 
 
 def list_changes(session: Session, principal: Principal, server_id: str) -> ToolChanges:
-    """What of a server's tools waits to be accepted; no upstream is asked."""
+    """Return the tool changes of a server that wait to be accepted; contacts no upstream."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     mine = AcceptedTool.server_id == row.server_id
     waiting = (
@@ -101,15 +99,13 @@ def list_changes(session: Session, principal: Principal, server_id: str) -> Tool
     )
     sight = session.get(ToolSight, row.server_id)
     people = names_of(session, {*(r.accepted_by for r in rows), sight.first_by if sight else None})
-    by_worker = sight is None or sight.first_by == OPERATOR.signature
+    first_by = sight.first_by if sight else None
+    if first_by == OPERATOR.signature:
+        first_by = None
     return ToolChanges(
         row.server_id,
         sight.first_at if sight else None,
-        (
-            None
-            if by_worker or sight is None or sight.first_by is None
-            else people.get(sight.first_by, sight.first_by)
-        ),
+        people.get(first_by, first_by) if first_by is not None else None,
         sight.compared_at if sight else None,
         session.scalar(counts) or 0,
         session.scalar(total) or 0,
@@ -118,17 +114,17 @@ def list_changes(session: Session, principal: Principal, server_id: str) -> Tool
 
 
 def check_may_accept(session: Session, principal: Principal, server_id: str) -> None:
-    """Raise what `accept` raises for those who may not, and for a server that is not there."""
+    """Raise what `accept` raises for callers without permission, and for an unknown server."""
     queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT)
 
 
 def accept(
     session: Session, principal: Principal, server_id: str, tool_name: str, sha256: str | None
 ) -> None:
-    """Accept a changed tool exactly as it was shown, by its hash; None accepts that it is gone.
+    """Accept a changed tool as shown, by its hash; None accepts its removal.
 
-    Raises `Conflict` (`stale_definition`) where what is there now is something else, `NotFound` for
-    a tool that is not known.
+    Raises `Conflict` (`stale_definition`) if the definition has changed again, and `NotFound` for
+    an unknown tool.
     """
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT, lock=True).row
     _accept(session, principal, row, tool_name, sha256)
@@ -138,8 +134,10 @@ def accept(
 def accept_harmless(
     session: Session, principal: Principal, server_id: str, chosen: Sequence[tuple[str, str | None]]
 ) -> int:
-    """Accept those of the chosen tools of which nothing is to be pointed out: how many. Raises as
-    `accept` does."""
+    """Accept those of the chosen tools without warnings, and return their number.
+
+    Raises what `accept` raises.
+    """
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT, lock=True).row
     done = 0
     for tool_name, sha256 in chosen:
@@ -152,8 +150,7 @@ def accept_harmless(
 
 
 def disable(session: Session, principal: Principal, server_id: str, tool_name: str) -> None:
-    """Take a tool out of those that may be called; its change asks nobody any more until it is
-    allowed again."""
+    """Disable a tool for the server; its change needs no review until it is enabled again."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE, lock=True).row
     tool = _find(session, row, tool_name)
     known = select(AcceptedTool.tool_name).where(AcceptedTool.server_id == row.server_id)
@@ -161,7 +158,7 @@ def disable(session: Session, principal: Principal, server_id: str, tool_name: s
     left = [name for name in allowed if name != tool_name]
     if not left:
         raise InvalidRequest(
-            "It is the only tool of this server. Delete the server, or take away who may use it."
+            "This is the server’s only tool. Delete the server, or remove access to it."
         )
     crud.update_server(session, principal, row.server_id, {"allowed_tools": left})
     tool.state = "aside"
@@ -169,7 +166,7 @@ def disable(session: Session, principal: Principal, server_id: str, tool_name: s
 
 
 def look(session: Session, principal: Principal, server_id: str) -> None:
-    """Ask a server for its tools as the caller, and compare them. Raises `UpstreamFailure`."""
+    """List a server's tools as the caller, and compare them. Raises `UpstreamFailure`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
     subject = tool_snapshots.subject_of(row)
     authorized = authorize_to_list(session, principal, row)
@@ -187,7 +184,7 @@ def look(session: Session, principal: Principal, server_id: str) -> None:
 def is_news(
     session: Session, principal: Principal, server_id: str, wires: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Whether a list that an Admin was just shown holds something that is not known. Reads only."""
+    """Return whether a list shown to an Admin contains unknown definitions. Only reads."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     if not authz.may(principal, Action.SERVER_ACCEPT, queries.facts(session, row)):
         return False
@@ -203,7 +200,7 @@ def note(
     version: int,
     wires: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Compare a list that an Admin was just shown, of the server as it was at `version`."""
+    """Compare a list shown to an Admin, of the server as it was at `version`."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_ACCEPT).row
     if row.version == version:
         tool_snapshots.compare(
@@ -212,8 +209,7 @@ def note(
 
 
 def compare_due(session: Session, principal: Principal) -> int:
-    """Compare the tools of servers that answer and were not compared for 30 minutes, as the worker
-    does: how many."""
+    """Compare tools of healthy servers not compared for 30 minutes, and return how many."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     not_since = now() - _COMPARE_AGAIN_AFTER
     long_ago = or_(ToolSight.compared_at.is_(None), ToolSight.compared_at < not_since)
@@ -231,9 +227,7 @@ def compare_due(session: Session, principal: Principal) -> int:
         .options(*queries.PARTS)
     ).all()
     seen = [(tool_snapshots.subject_of(row), target_to_probe(session, row)) for row in rows]
-    seen.sort(
-        key=lambda found: found[0].server_id
-    )  # all workers claim in one order, or they wait for each other
+    seen.sort(key=lambda found: found[0].server_id)  # the same order in all workers: no deadlocks
     plan = [
         (subject, target)
         for subject, target in seen
@@ -262,7 +256,7 @@ def _find(session: Session, row: Server, tool_name: str) -> AcceptedTool:
         AcceptedTool, (row.server_id, tool_name), with_for_update=True, populate_existing=True
     )
     if found is None:
-        raise NotFound(f"No tool {tool_name[:64]} of this server was seen.", field="tool_name")
+        raise NotFound(f"This server has no known tool called {tool_name[:64]}.", field="tool_name")
     return found
 
 
@@ -272,7 +266,7 @@ def _accept(
     tool = _find(session, row, tool_name)
     if tool.state == "same" or tool.seen_hash != sha256:
         raise Conflict(
-            f"{tool_name[:64]} is not what you were shown any more. Look at it again before you"
+            f"{tool_name[:64]} has changed since it was shown to you. Review it again before you"
             " accept it.",
             code="stale_definition",
             field="sha256",
@@ -305,7 +299,7 @@ def _change(row: AcceptedTool, people: Mapping[str, str]) -> ToolChange:
         row.accepted_hash,
         row.seen_at,
         row.accepted_at,
-        "the portal, on first sight" if by == OPERATOR.signature else people.get(by, by) or None,
+        "the portal (first seen)" if by == OPERATOR.signature else people.get(by, by) or None,
         row.accepted,
         row.seen,
         warnings_of(row.seen),

@@ -23,7 +23,7 @@ MOST_TOOLS = 500
 
 @dataclass(frozen=True)
 class ToolRef:
-    """A tool by its server's id and by its own name, as it is written there."""
+    """A tool, by its server's id and its own name there."""
 
     server_id: str
     tool_name: str
@@ -31,7 +31,7 @@ class ToolRef:
 
 @dataclass(frozen=True)
 class ToolsetView:
-    """A toolset; times are UTC. `tools` holds those of servers that the viewer may know of."""
+    """A toolset, with the tools of servers that the viewer may see. Times are UTC."""
 
     toolset_id: str
     toolset_name: str
@@ -44,12 +44,12 @@ class ToolsetView:
 
     @property
     def server_ids(self) -> tuple[str, ...]:
-        """The servers it takes tools from, in the order of its tools."""
+        """The servers of its tools, in the order of the tools."""
         return tuple(dict.fromkeys(ref.server_id for ref in self.tools))
 
 
 def list_toolsets(session: Session, principal: Principal, *, q: str = "") -> list[ToolsetView]:
-    """The toolsets granted to the caller, with admin view all, by name; at most 200 exist."""
+    """Return the toolsets granted to the caller, or all with admin view, by name; at most 200."""
     query = select(Toolset)
     granted = authz.granted_toolsets(principal)
     if granted is not None:
@@ -63,14 +63,16 @@ def list_toolsets(session: Session, principal: Principal, *, q: str = "") -> lis
 
 
 def get_toolset(session: Session, principal: Principal, toolset_id: str) -> ToolsetView:
-    """One toolset. Raises `Forbidden` for one that is not granted, existing or not; with admin view
-    `NotFound`."""
+    """Return one toolset.
+
+    Raises `Forbidden` for one that is not granted, existing or not; with admin view `NotFound`.
+    """
     granted = authz.granted_toolsets(principal)
     row = session.get(Toolset, toolset_id) if granted is None or toolset_id in granted else None
     if row is None:
         if authz.may(principal, Action.TOOLSET_READ):
-            raise NotFound(f"There is no toolset {toolset_id[:64]}.")
-        raise Forbidden("There is no such toolset, or it is not granted to you.")
+            raise NotFound(f"Toolset not found: {toolset_id[:64]}")
+        raise Forbidden("Toolset not found, or you do not have access to it.")
     return _views(session, principal, [row])[0]
 
 
@@ -81,12 +83,14 @@ def create_toolset(
     description: str | None,
     tools: Sequence[ToolRef],
 ) -> ToolsetView:
-    """Add a toolset. Its servers are given by id, name or alias. Raises `Conflict` for a name that
-    is taken."""
+    """Add a toolset of tools, with servers by id, name or alias.
+
+    Raises `Conflict` for a taken name.
+    """
     authz.require(principal, Action.TOOLSET_MANAGE)
     if (session.scalar(select(func.count()).select_from(Toolset)) or 0) >= MOST_TOOLSETS:
         raise InvalidRequest(
-            f"There are {MOST_TOOLSETS} toolsets already. Delete one that nobody uses first."
+            f"The limit of {MOST_TOOLSETS} toolsets is reached. Delete one that is not used."
         )
     row = Toolset(
         toolset_name=_checked(name), description=description or None, created_by=principal.signature
@@ -94,7 +98,7 @@ def create_toolset(
     row.updated_by = principal.signature
     session.add(row)
     flush_unique(
-        session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name"
+        session, f"A toolset called {row.toolset_name[:64]} already exists.", "toolset_name"
     )
     added, _ = _set_tools(session, row.toolset_id, tools)
     audit.record(
@@ -119,8 +123,10 @@ def change_toolset(
     description: str | None = None,
     tools: Sequence[ToolRef] | None = None,
 ) -> ToolsetView:
-    """Change what is given; a blank description takes it away. Raises `Conflict` for a name that is
-    taken."""
+    """Change the given fields; a blank description removes it.
+
+    Raises `Conflict` for a taken name.
+    """
     authz.require(principal, Action.TOOLSET_MANAGE)
     row = _find(session, toolset_id, lock=True)
     before = {"toolset_name": row.toolset_name, "description": row.description}
@@ -129,7 +135,7 @@ def change_toolset(
     if description is not None:
         row.description = description or None
     flush_unique(
-        session, f"There is a toolset called {row.toolset_name[:64]} already.", "toolset_name"
+        session, f"A toolset called {row.toolset_name[:64]} already exists.", "toolset_name"
     )
     added, removed = _set_tools(session, toolset_id, tools) if tools is not None else ((), ())
     row.updated_at, row.updated_by = now(), principal.signature
@@ -151,10 +157,10 @@ def change_toolset(
 
 
 def delete_toolset(session: Session, principal: Principal, toolset_id: str) -> None:
-    """Remove a toolset; what was granted through it is granted no more."""
+    """Delete a toolset, and with it the access granted through it."""
     authz.require(principal, Action.TOOLSET_MANAGE)
     row = _find(session, toolset_id, lock=True)
-    # The grants stay as rows without a toolset: they grant nothing, and still limit their holders.
+    # Grants stay as rows without a toolset: they grant nothing, but still limit their holders.
     session.execute(update(Grant).where(Grant.toolset_id == toolset_id).values(toolset_id=None))
     session.execute(delete(ToolsetTool).where(ToolsetTool.toolset_id == toolset_id))
     session.delete(row)
@@ -167,9 +173,9 @@ def delete_toolset(session: Session, principal: Principal, toolset_id: str) -> N
 def _set_tools(
     session: Session, toolset_id: str, tools: Sequence[ToolRef]
 ) -> tuple[list[ToolRef], list[ToolRef]]:
-    """Write the tools in their order; answer those that are new and those that are gone."""
+    """Write the tools in order; return the added and the removed ones."""
     if len(tools) > MOST_TOOLS:
-        raise InvalidRequest(f"A toolset has at most {MOST_TOOLS} tools.", field="tools")
+        raise InvalidRequest(f"A toolset can have at most {MOST_TOOLS} tools.", field="tools")
     ids = resolve_servers(session, {ref.server_id for ref in tools}, "tools")
     wanted = list(dict.fromkeys(ToolRef(ids[ref.server_id], ref.tool_name) for ref in tools))
     stored = select(ToolsetTool.server_id, ToolsetTool.tool_name).where(
@@ -199,7 +205,7 @@ def _words(refs: Iterable[ToolRef]) -> list[str]:
 
 def _checked(name: str) -> str:
     if not name.strip():
-        raise InvalidRequest("A toolset needs a name.", field="toolset_name")
+        raise InvalidRequest("Enter a name for the toolset.", field="toolset_name")
     return name.strip()
 
 
@@ -207,16 +213,15 @@ def _find(session: Session, toolset_id: str, *, lock: bool = False) -> Toolset:
     query = select(Toolset).where(Toolset.toolset_id == toolset_id)
     row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
-        raise NotFound(f"There is no toolset {toolset_id[:64]}.", field="toolset_id")
+        raise NotFound(f"Toolset not found: {toolset_id[:64]}", field="toolset_id")
     return row
 
 
 def _views(session: Session, principal: Principal, rows: Collection[Toolset]) -> list[ToolsetView]:
-    """The views of `rows`, in one query however many they are."""
+    """Return the views of `rows`, in one query."""
     query = select(ToolsetTool).where(ToolsetTool.toolset_id.in_([row.toolset_id for row in rows]))
     if not authz.may(principal, Action.TOOLSET_READ):
-        # What somebody may not see does not exist for them, in a list of tools as anywhere (rules
-        # 1, 7 and 9).
+        # Servers that the viewer may not see are hidden here as well (rules 1, 7 and 9).
         seen = select(Server.server_id).where(authz.visible_servers(principal))
         query = query.where(ToolsetTool.server_id.in_(seen))
     tools: dict[str, list[ToolRef]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Servers on the other side: what a request to one needs, the test of a connection, and health.
+"""Upstream servers: building requests to them, connection tests, and health checks.
 
 Use cases: `connection_test`, `health`.
 """

@@ -1,4 +1,4 @@
-"""Trying out a definition before it is saved: a true MCP handshake with what is typed."""
+"""Testing a definition before it is saved, with a real MCP handshake."""
 
 import base64
 import hashlib
@@ -52,11 +52,10 @@ _CONFIRM_WITHIN = 300  # seconds
 
 @dataclass(frozen=True)
 class Start:
-    """A command that a test would start on this host: what is shown before, and the mark that
-    confirms just this.
+    """A command that a test would start on this host, and the mark that confirms it.
 
-    `line` is what a shell would be given; `variables` are the names in its environment; `user` says
-    as whom it runs.
+    `line` is the shell command; `variables` are the names in its environment; `user` is the user it
+    runs as.
     """
 
     line: str
@@ -66,17 +65,16 @@ class Start:
 
 
 class Unconfirmed(Exception):
-    """A test would start a command that was never saved, and the person has not confirmed it
-    yet."""
+    """Raised if a test would start an unsaved command that the user has not confirmed."""
 
     def __init__(self, start: Start) -> None:
         self.start = start
-        super().__init__("A command was not confirmed.")
+        super().__init__("The command was not confirmed.")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a try gave, and which variables had no value for it."""
+    """The result of a test, and the variables without a value."""
 
     result: ProbeResult
     unset: tuple[str, ...] = ()
@@ -90,23 +88,20 @@ def try_definition(
     server_id: str | None = None,
     mark: str = "",
 ) -> Trial:
-    """Contact the upstream that `fields` describe and list its tools; nothing is stored.
+    """Connect to the upstream that `fields` describe and list its tools; stores nothing.
 
-    Values that are kept come from the stored server: a stored secret is never combined with an
-    address that was just typed. Raises what the rules of a definition raise, and `Conflict`
+    Kept values come from the stored server, and a stored secret is never sent to an address that
+    was just entered. Raises what the rules of a definition raise, and `Conflict`
     (`credentials_would_move`).
 
-    A command is on record, committed, before it is started. One that is not just what an active
-    server has stored is started with the `mark` of this very command only; without it `Unconfirmed`
-    is raised, which has the mark.
+    Starting a command is audited and committed first. A command that differs from that of an active
+    stored server needs its `mark`; without it, raises `Unconfirmed`, which contains the mark.
     """
     authz.require(principal, Action.SERVER_CREATE)
     check_values(fields)
-    row = (
-        queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
-        if server_id
-        else None
-    )
+    row = None
+    if server_id:
+        row = queries.find_server(session, principal, server_id, Action.SERVER_UPDATE).row
     tried = destinations.tried(session, row, fields) if row else _as_typed(session, fields)
     config = config_of(session, tried)
     runtime = runtime_of(session)
@@ -124,15 +119,14 @@ def try_definition(
         authz.require(principal, Action.COMMAND_MANAGE)
         if row is not None and row.approval_status != ApprovalStatus.ACTIVE:
             raise InvalidRequest(
-                "A command is not started for a server that is not active.",
+                "The portal runs commands only for active servers.",
                 code="stdio_not_allowed",
                 field="transport",
             )
         _confirm(session, principal, row, config, mark, shows_arguments="args" in fields)
         config = replace(config, may_start=True)
-    stays = row is not None and route_of(session, row).key(RESOURCE) == route_of(
-        session, tried
-    ).key(RESOURCE)
+    resource = route_of(session, tried).key(RESOURCE)
+    stays = row is not None and route_of(session, row).key(RESOURCE) == resource
     values = user_values.opened_values(session, row, principal.user_id) if row and stays else {}
     unset = tuple(
         v.name for v in config.variables if v.scope is Scope.USER and v.name not in values
@@ -154,22 +148,20 @@ def try_definition(
 
 
 def why_no_commands(session: Session, principal: Principal) -> str:
-    """Why no command can run on this host though the operator allows it, with the remedy; blank
-    where one can."""
+    """Return why this host cannot run commands although they are enabled; blank if it can."""
     authz.require(principal, Action.SERVER_CREATE)
     runtime = runtime_of(session)
     return runtime.sandbox.refusal() if runtime.stdio_enabled else ""
 
 
 def commands_user(session: Session, principal: Principal) -> str:
-    """As whom commands run on this host. Raises `NoSandbox` where none can."""
+    """Return the user that commands run as on this host. Raises `NoSandbox` if none can run."""
     authz.require(principal, Action.SERVER_CREATE)
     return runtime_of(session).sandbox.user
 
 
 def forget_homes(session: Session, principal: Principal) -> None:
-    """Delete what commands of servers that are gone have left in their home folders on this
-    host."""
+    """Delete the home folders of deleted servers' commands on this host."""
     authz.require(principal, Action.SERVER_CREATE)
     known = [
         home_of(*ids)
@@ -188,11 +180,9 @@ def _confirm(
     *,
     shows_arguments: bool,
 ) -> None:
-    """See to it that a person has confirmed the command of `config`. Raises `Unconfirmed` where
-    they have not.
+    """Raise `Unconfirmed` unless the user has confirmed the command of `config`.
 
-    Stored arguments are not shown to be confirmed: they are those that were saved, for the same
-    command.
+    Stored arguments are not shown: they are those that were saved for the same command.
     """
     definition = config.definition
     argv = [config.command or "", *definition.args]
@@ -232,7 +222,7 @@ def _confirm(
 def _put_on_record(
     session: Session, principal: Principal, server_id: str | None, target: Target
 ) -> None:
-    """Write down that a command is about to be started for a test, and commit it."""
+    """Audit that a command is about to be started for a test, and commit."""
     audit.record(
         session,
         principal,
@@ -248,8 +238,7 @@ def _put_on_record(
 
 
 def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
-    """Contact a server as the caller would, with what they stored. Raises what a tool call raises
-    before it is sent."""
+    """Connect to a server as the caller would. Raises what a tool call raises before it is sent."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_USE).row
 
     def look(target: Target) -> ProbeResult:
@@ -267,9 +256,8 @@ def try_own(session: Session, principal: Principal, server_id: str) -> Trial:
         result = ask(session, principal, authorized, look)
     except UpstreamFailure as failure:
         result = ProbeResult(HealthStatus.UNHEALTHY, HealthReason(failure.reason), failure.message)
-    if not authz.has_admin_view(
-        principal
-    ):  # the message names the host, which is not theirs to learn
+    # The message contains the host, which only Admins may see.
+    if not authz.has_admin_view(principal):
         result = replace(result, message=KIND_OF_FAULT[result.reason])
     return Trial(result)
 

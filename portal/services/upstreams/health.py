@@ -1,5 +1,4 @@
-"""Whether servers answer: looked at by the worker in the background, and on request, never while a
-list is made."""
+"""Health checks of servers, by the worker and on request, but never while listing."""
 
 import logging
 import random
@@ -35,8 +34,8 @@ PROBE_AGAIN_AFTER = timedelta(seconds=10)
 _EVERY = timedelta(seconds=120)
 _LEAST_OFTEN = timedelta(minutes=30)
 _MOST_JITTER = 1.15
-# A worker's claim on what it probes; more than the longest of: tokens begun in time, the slowest of
-# them, all probes.
+# How long a worker claims its probes: longer than requesting tokens and running all probes can
+# take.
 _CLAIM = timedelta(seconds=120)
 _SIGN_WITHIN = 60.0
 _KEEP_HISTORY = timedelta(days=30)
@@ -47,7 +46,7 @@ _MOST_FAILURES = 10
 
 @dataclass(frozen=True)
 class HealthRow:
-    """The health of a server as the API answers it."""
+    """The health of a server as the API returns it."""
 
     server_id: str
     status: str
@@ -57,7 +56,7 @@ class HealthRow:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One look of the past."""
+    """One past health check."""
 
     checked_at: datetime
     status: str
@@ -76,14 +75,13 @@ class _Probe:
 
 
 def get_checked_server(session: Session, principal: Principal, reference: str) -> ServerView:
-    """One server with a fresh look at its health, made after it is known that the caller may see
-    it."""
+    """Return a server after a new health check, if the caller may see the server."""
     row = queries.find_server(session, principal, reference, Action.SERVER_READ).row
     if authz.may_use(principal, queries.facts(session, row)) or authz.is_admin(principal):
         server_id = row.server_id
         try:
             _probe_now(session, [row])
-        except OperationalError:  # nothing can be written now; what is stored is an answer, too
+        except OperationalError:  # the database is not writable now; return the stored health
             session.rollback()
         row = queries.find_server(session, principal, server_id, Action.SERVER_READ).row
     return view_server(session, principal, row)
@@ -92,8 +90,7 @@ def get_checked_server(session: Session, principal: Principal, reference: str) -
 def check_servers(
     session: Session, principal: Principal, server_ids: Sequence[str] | None = None
 ) -> list[HealthRow]:
-    """The health of the servers the caller may use, looked at side by side, each at most once in 10
-    seconds."""
+    """Check the servers that the caller may use, in parallel, each at most every 10 seconds."""
     query = (
         select(Server)
         .where(authz.usable_servers(principal))
@@ -109,7 +106,7 @@ def check_servers(
 
 
 def probe_server(session: Session, principal: Principal, server_id: str) -> HealthView:
-    """Look at one server now, because an Admin asked."""
+    """Check one server now, at an Admin's request."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
     _probe_now(session, [row])
     row = queries.find_server(session, principal, server_id, Action.SERVER_PROBE).row
@@ -119,8 +116,7 @@ def probe_server(session: Session, principal: Principal, server_id: str) -> Heal
 def stored_health(
     session: Session, principal: Principal, server_ids: Sequence[str]
 ) -> dict[str, HealthView]:
-    """What is stored of the health of several servers, of those the caller may see; nothing is
-    contacted."""
+    """Return the stored health of the servers that the caller may see; contacts nothing."""
     rows = session.scalars(
         select(Server).where(Server.server_id.in_(server_ids), authz.visible_servers(principal))
     )
@@ -130,7 +126,7 @@ def stored_health(
 def history(
     session: Session, principal: Principal, server_id: str, limit: int = 100
 ) -> list[HistoryEntry]:
-    """The latest looks at a server, newest first."""
+    """Return the latest health checks of a server, newest first."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT).row
     records = session.scalars(
         select(HealthRecord)
@@ -144,15 +140,15 @@ def history(
 
 
 def probe_due(session: Session, principal: Principal) -> int:
-    """Look at the servers whose turn it is, as the worker does; answers how many.
+    """Check the servers that are due, as the worker; return their number.
 
-    Any number of workers may run: each server is claimed by one, and another's turn comes when that
-    one has not written what it saw within the time of a claim.
+    Any number of workers can run: one claims each server, and another takes over if the first has
+    not stored a result before its claim expires.
     """
     authz.require(principal, Action.PREFERENCE_MANAGE)
     claimed_at = time_of(session)
-    # Due later than any pause is long: the clock was put back, and the servers would not be looked
-    # at till then.
+    # If a probe is due later than the longest pause, the clock was set back. Without this, the
+    # server would not be checked until then.
     is_due = or_(
         Server.probe_due_at <= claimed_at,
         Server.probe_due_at > claimed_at + _LEAST_OFTEN * _MOST_JITTER,
@@ -177,14 +173,13 @@ def probe_due(session: Session, principal: Principal) -> int:
 
 
 def forget_old_history(session: Session, principal: Principal) -> None:
-    """Delete looks of more than 30 days ago."""
+    """Delete health checks older than 30 days."""
     authz.require(principal, Action.PREFERENCE_MANAGE)
     session.execute(delete(HealthRecord).where(HealthRecord.checked_at < now() - _KEEP_HISTORY))
 
 
 def _probe_now(session: Session, rows: Sequence[Server]) -> None:
-    """Look at those of `rows` that nobody looked at in the last 10 seconds, and store what was
-    seen."""
+    """Check those of `rows` that were not checked in the last 10 seconds, and store the results."""
     claimed_at = time_of(session)
     stale = claimed_at - PROBE_AGAIN_AFTER
     probes = {row.server_id: _prepare(session, row, claimed_at) for row in rows}
@@ -196,7 +191,7 @@ def _probe_now(session: Session, rows: Sequence[Server]) -> None:
             or_(
                 Server.probe_started_at.is_(None),
                 Server.probe_started_at < stale,
-                Server.probe_started_at > claimed_at + _CLAIM,  # by a clock that was put back since
+                Server.probe_started_at > claimed_at + _CLAIM,  # the clock was set back since
             ),
         )
         .values(probe_started_at=claimed_at)
@@ -214,7 +209,7 @@ def _prepare(session: Session, row: Server, claimed_at: datetime) -> _Probe:
 
 
 def _run(session: Session, probes: Sequence[_Probe]) -> None:
-    """Contact upstreams with no transaction open, then write what they answered."""
+    """Contact upstreams outside a transaction, then store the results."""
     last = time.monotonic() + _SIGN_WITHIN
     ready = [(probe, _signed(session, probe.target)) for probe in probes if time.monotonic() < last]
     asked = [(probe, target) for probe, target in ready if isinstance(target, Target)]
@@ -227,22 +222,21 @@ def _run(session: Session, probes: Sequence[_Probe]) -> None:
         if isinstance(target, ProbeResult):
             _store(session, probe, target)
     session.flush()
-    session.expire_all()  # what statements wrote is read anew
+    session.expire_all()  # reload what statements wrote
 
 
 def _signed(
     session: Session, target: Target | HealthReason | PendingTarget
 ) -> Target | ProbeResult:
-    """The target with the portal's own token where it needs one, or what is known without asking
-    it."""
+    """Return the target, with the portal's own token if needed, or a known result."""
     if isinstance(target, HealthReason):
         return ProbeResult(HealthStatus.UNKNOWN, target, KIND_OF_FAULT[target])
     try:
         return signed(session, target) if isinstance(target, PendingTarget) else target
     except Busy:
-        raise  # says nothing about the server
+        raise  # not a fault of the server
     except PortalError as error:
-        # Its own tokens are the portal's to judge: without one nobody reaches the server.
+        # Without the portal's own token nobody can reach the server, so this counts as unhealthy.
         reason = (
             HealthReason(error.reason)
             if isinstance(error, UpstreamFailure)
@@ -264,8 +258,7 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
     one_more = case(
         (Server.probe_failures < _MOST_FAILURES, Server.probe_failures + 1), else_=_MOST_FAILURES
     )
-    # Writing comes first: on SQLite a transaction that has read cannot write any more once another
-    # process has.
+    # Write first: on SQLite a transaction that has read cannot write after another process has.
     failures = session.scalar(
         update(Server)
         .where(*still_the_same)
@@ -289,10 +282,10 @@ def _store(session: Session, probe: _Probe, result: ProbeResult) -> None:
     if failures == 1:
         log.warning("a server stopped answering", extra=told)
     else:
-        log.debug("a server was looked at", extra=told)
+        log.debug("a server was checked", extra=told)
     if failures is None:
-        return  # edited, deleted or claimed anew while we looked: what we saw is not how it is now
-    # Jitter spreads the probes of servers that were added together.
+        return  # edited, deleted or claimed again in the meantime: the result is outdated
+    # Jitter spreads the probes of servers that were added at the same time.
     pause = min(_EVERY * 2**failures, _LEAST_OFTEN) * random.uniform(2 - _MOST_JITTER, _MOST_JITTER)  # noqa: S311 - no secret
     session.execute(
         update(Server)

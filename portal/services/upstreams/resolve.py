@@ -1,10 +1,9 @@
-"""From a stored server and a person to an upstream that can be spoken to: the last line that opens
-secrets."""
+"""Building upstream targets from a stored server and a user; the last step, which opens secrets."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
@@ -57,17 +56,16 @@ _AWS = {
     "aws_service_name": "service",
     "aws_role_name": "role",
 }
-_RENEWING = 8.0  # seconds for renewing connections before many servers are asked
+_RENEWING = 8.0  # seconds for renewing connections before a request to many servers
 _OAUTH = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 
 
 @dataclass(frozen=True)
 class UpstreamConfig:
-    """All that decides what is sent to an upstream, in the clear and only for as long as it takes
-    to send it.
+    """Everything that determines what is sent to an upstream, in plain text while it is being sent.
 
-    `may_start`: whether its command may be started. It may where the server is saved and active, and for a test that an
-    Admin confirmed. `home` names the home folder that the command keeps.
+    `may_start`: whether its command may be started, that is, if the server is saved and active, or
+    for a test that an Admin confirmed. `home` identifies the command's home folder.
     """
 
     transport: str
@@ -82,14 +80,16 @@ class UpstreamConfig:
 
     @property
     def needs_a_token(self) -> bool:
-        """Whether an access token has to be got before anything is sent."""
+        """Whether an access token is needed before anything is sent."""
         return self.auth_type in _OAUTH
 
 
 @dataclass(frozen=True)
 class PendingTarget:
-    """All that a target is made of, but the access token that it may need; `key` is a person's own,
-    or that token."""
+    """All parts of a target except a needed access token.
+
+    `key` is the user's own key, or that token.
+    """
 
     row: Server
     config: UpstreamConfig
@@ -100,8 +100,7 @@ class PendingTarget:
 
 @dataclass(frozen=True)
 class AuthorizedTarget:
-    """A target, with the access token that is in it ("" for none) and the way to get another
-    one."""
+    """A target with its access token ("" for none), and what is needed to get another one."""
 
     target: Target
     pending: PendingTarget
@@ -109,7 +108,7 @@ class AuthorizedTarget:
 
 
 def config_of(session: Session, row: Server) -> UpstreamConfig:
-    """The config of a stored server."""
+    """Return the config of a stored server."""
     return UpstreamConfig(
         transport=row.transport,
         auth_type=row.auth_type,
@@ -124,13 +123,12 @@ def config_of(session: Session, row: Server) -> UpstreamConfig:
 
 
 def home_of(server_id: str, incarnation: str) -> str:
-    """Whose home folder the command of a server keeps: one that is made anew under the same id gets
-    a new one."""
+    """Return the name of a command's home folder; a recreated server gets a new one."""
     return f"{server_id}\n{incarnation}"
 
 
 def declared(row: Server) -> tuple[Variable, ...]:
-    """The variables that a server declares."""
+    """Return the variables that a server declares."""
     return tuple(
         Variable(v.name, Scope(v.scope), v.description, v.sealed is not None) for v in row.variables
     )
@@ -139,14 +137,11 @@ def declared(row: Server) -> tuple[Variable, ...]:
 def authorize_to_call(
     session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
 ) -> AuthorizedTarget:
-    """The upstream as `principal` reaches it for a tool call; of the headers in `passed`, those the
-    server lists go on.
+    """Return the upstream for a tool call by `principal`, with the `passed` headers that it lists.
 
-    It may ask an authorization server first, which ends the
-    transaction at hand.
-
-    Raises `MissingVariables` (412) with the names, `CredentialNeeded` (401) where their key or
-    sign-in is missing, and `UpstreamFailure` for an authorization server that fails.
+    May ask an authorization server first, which ends the transaction. Raises `MissingVariables`
+    (412) with the names, `CredentialNeeded` (401) if the user's key or sign-in is missing, and
+    `UpstreamFailure` if the authorization server fails.
     """
     values = user_values.opened_values(session, row, principal.user_id)
     missing = missing_variables(
@@ -156,8 +151,8 @@ def authorize_to_call(
     name = name_of(row)
     if missing:
         raise MissingVariables(
-            f"{name} needs values that only you have: {', '.join(missing)}. Set them at {link} and"
-            " try again.",
+            f"{name} needs your own values for: {', '.join(missing)}. Set them at {link} and try"
+            " again.",
             server_id=row.server_id,
             server_name=name,
             names=list(missing),
@@ -178,10 +173,9 @@ def authorize_to_call(
 
 
 def target_to_probe(session: Session, row: Server) -> Target | HealthReason | PendingTarget:
-    """Answer the upstream as the portal itself reaches it, or the reason why it cannot be judged
-    without a person.
+    """Return the upstream for a health check, or the reason why it needs a user.
 
-    It is a `PendingTarget` where the portal's own token has to be got first, by `signed`.
+    Returns a `PendingTarget` if the portal's own token is needed first, from `signed`.
     """
     runtime = runtime_of(session)
     if row.transport == "stdio" and not (runtime.stdio_enabled and row.approval_status == "active"):
@@ -195,18 +189,19 @@ def target_to_probe(session: Session, row: Server) -> Target | HealthReason | Pe
 
 
 def signed(session: Session, pending: PendingTarget) -> Target:
-    """The upstream with the portal's own token. Raises `UpstreamFailure`; ends the transaction at
-    hand."""
+    """Return the upstream with the portal's own token.
+
+    Raises `UpstreamFailure`; ends the transaction.
+    """
     return build(pending.config, pending.values, key=machine_token(session, pending.row))
 
 
 def authorize_to_list(
     session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
 ) -> AuthorizedTarget:
-    """The upstream for listing tools, which missing values do not block: headers that need one are
-    left out.
+    """Return the upstream for listing tools; headers with missing values are left out.
 
-    Raises `UpstreamFailure` (`sign_in_needed`) where the person's own connection is missing.
+    Raises `UpstreamFailure` (`sign_in_needed`) if the user's connection is missing.
     """
     found = authorize_all_to_list(session, principal, [row], passed)[0]
     if isinstance(found, UpstreamFailure):
@@ -217,9 +212,9 @@ def authorize_to_list(
 def authorize_all_to_list(
     session: Session, principal: Principal, rows: Sequence[Server], passed: Passed = NOTHING
 ) -> list[AuthorizedTarget | UpstreamFailure]:
-    """As `authorize_to_list` for many, in their order; a failure stands where one cannot be asked.
+    """Return `authorize_to_list` for many servers in order, with failures in their place.
 
-    What is stored is read first, for all: getting a token may end the transaction.
+    Reads what is stored for all of them first, because getting a token may end the transaction.
     """
     waiting = []
     for row in rows:
@@ -239,7 +234,7 @@ def authorize_all_to_list(
     found: list[AuthorizedTarget | UpstreamFailure] = []
     for server_id, pending in zip(ids, waiting, strict=True):
         if pending.config.needs_a_token and server_id not in fresh and time.monotonic() > deadline:
-            found.append(UpstreamTimeout("There was no time to renew your connection."))
+            found.append(UpstreamTimeout("There was not enough time to renew your connection."))
             continue
         try:
             known = replace(pending, key=fresh[server_id]) if server_id in fresh else pending
@@ -257,11 +252,10 @@ def ask(
     authorized: AuthorizedTarget,
     question: Callable[[Target], T],
 ) -> T:
-    """Ask an upstream, and once more where it refuses the token: with the one that is got in its
-    place.
+    """Call `question` with the upstream, and again with a new token if it refuses the first.
 
-    Raises what `question` raises, and `CredentialNeeded` where only a new connection helps. No
-    other credential is tried. The transaction has to be released before.
+    Raises what `question` raises, and `CredentialNeeded` if only a new connection helps. Tries no
+    other credential. Release the transaction before the call.
     """
     try:
         return question(authorized.target)
@@ -313,7 +307,7 @@ def _authorized(
 
 
 def _token(session: Session, principal: Principal, row: Server, refused: str) -> str:
-    """The access token that the server's auth type asks for, and no other."""
+    """Return the access token for the server's authentication type, and no other."""
     if is_machine(row):
         return machine_token(session, row, refused=refused)
     if not is_exchange(row):
@@ -329,18 +323,16 @@ def build(
     key: str | None = None,
     passed: Passed = NOTHING,
 ) -> Target:
-    """Put a config and a person's values together; `key` is the person's own and goes before the
-    shared one.
+    """Combine a config and a user's values; the user's own `key` overrides the shared one.
 
-    Where the auth type is OAuth `key` is the access token, and no shared one ever takes its place.
-    What a caller passes on (`passed`) gives way to the sign-in, and that to a static header of the
-    same name.
-
-    Raises `UpstreamFailure` (`disabled`) for a command that may not be started.
+    With OAuth, `key` is the access token, and a shared key never replaces it. Authentication
+    overrides the caller's `passed` headers, and static headers override both. Raises
+    `UpstreamFailure` (`disabled`) for a command that may not be started.
     """
     if config.transport == "stdio" and not config.may_start:
         raise UpstreamFailure(
-            "A command is not started before it is saved and active.", reason=HealthReason.DISABLED
+            "The portal runs a command only after the server is saved and active.",
+            reason=HealthReason.DISABLED,
         )
     definition = config.definition
     secret = (
@@ -351,13 +343,7 @@ def build(
         _put_over(headers, auth_headers(AuthType(config.auth_type), secret.strip()))
     _put_over(headers, _static_headers(config, values))
     return Target(
-        transport=(
-            "stdio"
-            if config.transport == "stdio"
-            else "http"
-            if config.transport == "http"
-            else "sse"
-        ),
+        transport=_transport(config.transport),
         url=definition.urls.get("url", ""),
         spec_url=definition.urls.get("spec_path", ""),
         command=config.command or "",
@@ -372,8 +358,14 @@ def build(
     )
 
 
+def _transport(stored: str) -> Literal["stdio", "http", "sse"]:
+    if stored == "stdio":
+        return "stdio"
+    return "http" if stored == "http" else "sse"
+
+
 def _signing(credentials: Mapping[str, object]) -> AwsSigning:
-    """The stored AWS credentials; where region or service are not stored, LiteLLM's usual ones."""
+    """Return the stored AWS credentials; region and service default as in LiteLLM."""
     stored = {field: credentials.get(name) for name, field in _AWS.items()}
     return AwsSigning(
         **{
@@ -385,13 +377,13 @@ def _signing(credentials: Mapping[str, object]) -> AwsSigning:
 
 
 def _passed_headers(config: UpstreamConfig, passed: Passed) -> dict[str, str]:
-    """The caller's headers that the server lists, under the names that it gives them."""
+    """Return the caller's headers that the server lists, under the names in its list."""
     sent = {name.lower(): value for name, value in passed.items()}
     return {name: sent[name.lower()] for name in config.extra_headers if name.lower() in sent}
 
 
 def _put_over(headers: dict[str, str], others: Mapping[str, str]) -> None:
-    """Add headers, in place of those of the same name however it is spelled."""
+    """Add headers, replacing those with the same name in any case."""
     spelled = {name.lower(): name for name in headers}
     for name, value in others.items():
         headers.pop(spelled.get(name.lower(), ""), None)
