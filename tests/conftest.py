@@ -12,24 +12,27 @@ import base64
 import gc
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from jinja2.bccache import Bucket, BytecodeCache
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.app import create_app, open_database
-from portal.domain.principals import Role
+from portal.domain.principals import OPERATOR, Role
+from portal.services.operations import revocations
 from portal.settings import Settings, read_settings
-from portal.store import schema
+from portal.store import schema, watching
 from portal.store.database import Database
 from portal.web.limits import limiter
 from tests import documents
@@ -200,6 +203,57 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         if kind == "postgresql":
             return new_database(f"new_{next(numbers)}")
         return f"sqlite:///{tmp_path_factory.mktemp(kind)}/portal.db"
+
+    return making
+
+
+@pytest.fixture(scope="session")
+def copy_of(empty_database: Callable[[str], str]) -> Callable[[str], str]:
+    """`copy_of(url)`: the URL of a new database that holds what the one at `url` does, with the
+    files beside it, while nobody has that open. Its journal is its own, not one that was put
+    back."""
+    numbers = count(1)
+
+    def copying(url: str) -> str:
+        if not url.startswith("sqlite"):
+            copied = new_database(f"copy_{next(numbers)}", like=url.rpartition("/")[2])
+            engine = open_database(make_settings(copied)).engine
+            with engine.begin() as connection:
+                made_as = watching.made_as(connection)
+                own = text(f"update {watching.SCHEMA}.identity set made_as = :made_as")
+                connection.execute(own, {"made_as": made_as})
+            engine.dispose()
+            return copied
+        original = Path(url.removeprefix("sqlite:///"))
+        copied = empty_database("sqlite")
+        for path in original.parent.glob(f"{original.name}*"):
+            shutil.copy2(path, Path(copied.removeprefix("sqlite:///")).parent)
+        return copied
+
+    return copying
+
+
+@pytest.fixture(scope="session")
+def started(
+    empty_database: Callable[[str], str], copy_of: Callable[[str], str]
+) -> Callable[[str], str]:
+    """`started("sqlite")` or `started("postgresql")`: the URL of a new database of a portal that
+    was started once, with the people."""
+    first: dict[str, str] = {}
+
+    def making(kind: str) -> str:
+        if kind not in first:
+            url = empty_database(kind)
+            database = open_quickly(make_settings(url))
+            schema.upgrade(database.engine)
+            with database.session(writes=True) as session:
+                revocations.reconcile(session, OPERATOR)
+            with database.session(writes=True) as session:
+                add_people(session)
+                session.commit()
+            database.engine.dispose()
+            first[kind] = url
+        return copy_of(first[kind])
 
     return making
 

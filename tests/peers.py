@@ -268,15 +268,22 @@ def own_postgres_url(request: pytest.FixtureRequest) -> str:
     return new_database(request.module.__name__.rpartition(".")[2])
 
 
-def new_database(purpose: str) -> str:
-    """Make a database of this pytest process alone on a real PostgreSQL, empty; return its URL."""
+def new_database(purpose: str, like: str = "template1") -> str:
+    """Make a database of this pytest process alone on a real PostgreSQL, return its URL.
+
+    It is empty, or holds what the one named `like` does, where nobody is connected to that.
+    """
     server = os.environ.get("TEST_PG_URL") or unavailable("PostgreSQL (TEST_PG_URL)")
     name = f"portal_{purpose}_{_worker_number()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(like)
+            )
+        )
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
 

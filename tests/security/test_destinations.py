@@ -610,12 +610,12 @@ def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret:
 
 
 def test_a_restore_sends_what_came_back_only_where_it_went(
-    place: Place, empty_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server moved after the backup, once with what was stored forgotten, once with new values
     typed."""
     kind = place.world.database.engine.dialect.name
-    site = Site(kind, empty_database(kind), tmp_path, monkeypatch)
+    site = Site(kind, started(kind), tmp_path, monkeypatch)
     heard = len(place.foreign.heard)
 
     def ask(method: str, path: str, body: dict[str, Any]) -> Any:

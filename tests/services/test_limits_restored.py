@@ -1,7 +1,10 @@
 """What limits by being there: rows whose appearance takes access away, and a backup that is older
 than they are."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +20,13 @@ from portal.services.tools.toolsets import ToolRef
 from portal.store.models import Server
 from tests.conftest import CREW
 from tests.factories import make_group, make_server, make_team
-from tests.services.test_revocations import BOTH, Site, group_id, key_id, site
+from tests.services.test_revocations import BOTH, Site, group_id, key_id
 
-__all__ = ["site"]
 A = "id-a"
 B = "id-b"
 C = "id-c"
 Tools = dict[str, tuple[str, ...]]
+Reached = dict[tuple[str, ...], bool]
 
 
 def fill(session: Any) -> None:
@@ -162,7 +165,7 @@ has less still."""
 _KEYS = ("personal", "of a team", "of an Admin", "of a bare team", "named", "with a toolset")
 
 
-def reached(site: Site) -> dict[tuple[str, ...], bool]:
+def reached(site: Site) -> Reached:
     """Who may call what, and what servers leave to others."""
     found = {}
     with site.database.session() as session:
@@ -182,13 +185,66 @@ def reached(site: Site) -> dict[tuple[str, ...], bool]:
     return found
 
 
+@dataclass
+class Filled:
+    """A portal whose keys and people reach servers, its backup, and what they reach."""
+
+    url: str
+    folder: Path
+    before: Reached
+
+
+@pytest.fixture(scope="module")
+def filled(
+    started: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Filled]:
+    """Made once for each kind of database; every test has a copy."""
+    made: dict[str, Filled] = {}
+
+    def of(kind: str) -> Filled:
+        if kind not in made:
+            url = started(kind)
+            folder = tmp_path_factory.mktemp("filled")
+            with pytest.MonkeyPatch.context() as patch:
+                site = Site(kind, url, folder, patch)
+                site.write(fill)
+                before = reached(site)
+                site.back_up()
+            site.database.engine.dispose()
+            made[kind] = Filled(url, folder, before)
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture
+def before(kind: str, filled: Callable[[str], Filled]) -> Reached:
+    """What was reached when the backup was made."""
+    return filled(kind).before
+
+
+@pytest.fixture
+def site(
+    kind: str,
+    filled: Callable[[str], Filled],
+    copy_of: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Site]:
+    """A portal just after its backup."""
+    original = filled(kind)
+    shutil.copytree(original.folder, tmp_path, dirs_exist_ok=True)
+    made = Site(kind, copy_of(original.url), tmp_path, monkeypatch)
+    yield made
+    made.database.engine.dispose()
+
+
 @BOTH
 @pytest.mark.parametrize("limit", LIMITS)
-def test_a_limit_that_is_newer_than_the_backup_holds_after_it(site: Site, limit: str) -> None:
+def test_a_limit_that_is_newer_than_the_backup_holds_after_it(
+    site: Site, before: Reached, limit: str
+) -> None:
     change, is_as_it_was = LIMITS[limit]
-    site.write(fill)
-    before = reached(site)
-    site.back_up()
     site.write(change)
     limited = reached(site)
     assert any(before[what] and not limited[what] for what in before), "it limits"
@@ -204,11 +260,8 @@ def test_a_limit_that_is_newer_than_the_backup_holds_after_it(site: Site, limit:
 
 @BOTH
 def test_a_limit_that_was_lifted_since_is_lifted_and_what_was_given_is_not_given(
-    site: Site,
+    site: Site, before: Reached
 ) -> None:
-    site.write(fill)
-    before = reached(site)
-    site.back_up()
     for permission in (only(mcp_servers=(A,)), only()):
         site.write(key("personal", permission))
     site.write(key("named", also(mcp_access_groups=("both",), mcp_tool_permissions={C: ("x",)})))

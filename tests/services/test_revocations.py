@@ -70,11 +70,6 @@ class Site:
         self.kind, self.folder, self._patch = kind, folder, monkeypatch
         self.settings = make_settings(url)
         self.database = open_database(self.settings)
-        schema.upgrade(self.database.engine)
-        self.start()
-        with self.database.session(writes=True) as session:
-            add_people(session)
-            session.commit()
 
     def start(self) -> revocations.Reconciled:
         """What every start of the portal does first."""
@@ -152,9 +147,9 @@ def _program(name: str) -> str:
 
 @pytest.fixture
 def site(
-    kind: str, empty_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, started: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
-    made = Site(kind, empty_database(kind), tmp_path, monkeypatch)
+    made = Site(kind, started(kind), tmp_path, monkeypatch)
     yield made
     made.database.engine.dispose()
 
@@ -827,13 +822,13 @@ def put_back(site: Site, **states: str) -> None:
     ],
 )
 def test_whatever_is_missing_or_older_outside_makes_everything_dormant(
-    empty_database: Callable[[str], str],
+    started: Callable[[str], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     states: dict[str, str],
     is_dormant: bool,
 ) -> None:
-    site = Site("sqlite", empty_database("sqlite"), tmp_path, monkeypatch)
+    site = Site("sqlite", started("sqlite"), tmp_path, monkeypatch)
     site.write(lambda session: make_key(session, user_id="otto", secret="sk-later"))
     site.start()
     site.database.engine.dispose()

@@ -84,7 +84,7 @@ def explain_access(
     if address and not is_address(address):
         raise InvalidInput("Enter an IP address, for example 203.0.113.7.", field="address")
     who = _name_of(session, principal, user_id, key_id)
-    server = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT)
+    server = queries.find_server(session, principal, server_id, Action.SERVER_INSPECT, parts=False)
     address = address or principal.address
     try:
         judged = (
