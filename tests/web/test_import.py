@@ -143,7 +143,7 @@ def test_nothing_ticked_is_told(browser: As) -> None:
     ada = browser("ada")
     preview(ada, VSCODE)
     page = look_at(ada.send(PREVIEW, press="none", take=[]), 422)
-    assert "Choose one server" in text_of(page.select_one("[data-error-summary]"))
+    assert "Select at least one server" in text_of(page.select_one("[data-error-summary]"))
 
 
 def test_the_document_is_sealed_while_it_waits_and_gone_afterwards(

@@ -175,7 +175,7 @@ def test_the_form_asks_for_the_document_and_keeps_what_is_stored(
 ) -> None:
     ada = browser("ada")
     page = look_at(ada.send(NEW, server_name="pets", transport="openapi"), 422)
-    assert error_at(page, "spec_path") == "Enter the address of the OpenAPI document."
+    assert error_at(page, "spec_path") == "Enter the URL of the OpenAPI document."
     with write() as session:
         make_server(session, "pets", url=f"{pets.origin}/api/v1", spec_path=pets.spec_url)
     edit = "/servers/id-pets/edit"

@@ -35,7 +35,7 @@ def test_taken_team_name_comes_back_beside_what_was_typed(browser: As) -> None:
 
 def test_team_without_a_name_is_refused(browser: As) -> None:
     answer = browser("ada").send(f"/admin/teams/{CREW}", team_alias=" ")
-    assert "needs a name" in text_of(look_at(answer, 422).select_one("#team_alias-error"))
+    assert "Enter a name" in text_of(look_at(answer, 422).select_one("#team_alias-error"))
 
 
 def test_team_is_granted_servers_and_groups(browser: As, write: Write, group_id: str) -> None:
@@ -105,7 +105,7 @@ def test_person_joins_changes_role_and_leaves(browser: As, write: Write) -> None
 
 def test_member_form_without_a_person_says_so(browser: As) -> None:
     answer = browser("ada").send(f"/admin/teams/{CREW}", f"/admin/teams/{CREW}/members")
-    assert "Choose a person" in text_of(look_at(answer, 422).select_one("#user_id-error"))
+    assert "Select a user" in text_of(look_at(answer, 422).select_one("#user_id-error"))
 
 
 def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:

@@ -1,4 +1,4 @@
-"""The JSON door: LiteLLM's wire format for MCP servers, and people, keys and settings beside it."""
+"""The JSON API: MCP servers in LiteLLM's wire format, and users, teams, keys and settings."""
 
 from flask import Flask
 
@@ -50,6 +50,6 @@ _BLUEPRINTS = (
 
 
 def register(app: Flask) -> None:
-    """Hang every part of the API on the application."""
+    """Register the API blueprints."""
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)

@@ -1,4 +1,4 @@
-"""The lists of well-known MCP servers and of APIs with an OpenAPI document, as LiteLLM has them."""
+"""Well-known MCP servers and APIs with an OpenAPI document, in LiteLLM's format."""
 
 from flask import Blueprint, Response, g, request
 
@@ -19,12 +19,12 @@ guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 @documented(
     Catalog,
     query=(
-        Query("query", "A part of the name, title or description."),
-        Query("category", "Exactly this one."),
+        Query("query", "Part of the name, title or description."),
+        Query("category", "Exact category."),
     ),
 )
 def discover() -> Response:
-    """The entries that `?query=` and `?category=` leave, and the categories of all."""
+    """List well-known MCP servers that match the filters, and all categories."""
     found = catalog.list_catalog(
         g.session,
         g.principal,
@@ -39,5 +39,5 @@ def discover() -> Response:
 @bp.get("/openapi-registry")
 @documented(Apis)
 def openapi_registry() -> Response:
-    """All well-known APIs with their OAuth details and key tools."""
+    """List well-known APIs with their OAuth details and key tools."""
     return answer({"apis": [to_json(entry) for entry in openapi.list_apis(g.session, g.principal)]})

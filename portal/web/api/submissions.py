@@ -1,4 +1,4 @@
-"""Submissions: Members propose servers, Admins approve and reject them."""
+"""Submissions: Members submit servers, Admins approve or reject them."""
 
 import dataclasses
 from typing import Any, cast
@@ -30,7 +30,7 @@ _EXAMPLE = {
 @bp.post("/register")
 @documented(ServerView, takes=SubmissionBody, status=201, also=(409,), example=_EXAMPLE)
 def register() -> Response:
-    """Propose a server; it waits for a review."""
+    """Submit a server for review."""
     _require_submitter()
     sent = read(SubmissionBody).sent()
     team_id = sent.pop("team_id", None)
@@ -45,8 +45,10 @@ def register() -> Response:
     example={"description": "Read and change notes"},
 )
 def resubmit(server_id: str) -> Response:
-    """Mend one's own submission; a change of a live server waits, and the server stays as it was
-    approved."""
+    """Change the caller's own submission.
+
+    A change to a live server waits for review. Until then, the server stays as approved.
+    """
     _require_submitter()
     own = submit.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
     return answer(_own(own))
@@ -55,8 +57,10 @@ def resubmit(server_id: str) -> Response:
 @bp.get("/submissions")
 @documented(SubmissionQueue, query=PAGED)
 def list_submissions() -> Response:
-    """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next
-    one."""
+    """List all submissions, newest first.
+
+    With `limit`, the response is a page with a `Link` header to the next one.
+    """
     authz.require(g.principal, Action.SUBMISSION_READ)
     after = cast(tuple[str, str] | None, cursor_of(2))
     found = review_queue.list_submissions(
@@ -72,15 +76,14 @@ def list_submissions() -> Response:
 @bp.get("/submissions/mine")
 @documented(list[OwnSubmissionAnswer])
 def list_own() -> Response:
-    """The caller's own submissions, with what reviewers noted."""
+    """List the caller's own submissions with the reviewers' notes."""
     return answer([_own(own) for own in submit.list_own(g.session, g.principal)])
 
 
 @bp.put("/<server_id>/approve")
 @documented(ServerView, takes=Approval, also=(409,), example={"version": 1}, needs_body=False)
 def approve(server_id: str) -> Response:
-    """Make a submission active, or a proposed change of a live server its state; a body is not
-    needed."""
+    """Approve a submission, or a proposed change to a live server. The body is optional."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Approval) if request.get_data(cache=True) else Approval()
     return answer(
@@ -92,10 +95,10 @@ def approve(server_id: str) -> Response:
 
 @bp.put("/<server_id>/reject")
 @documented(
-    ServerView, takes=Rejection, also=(409,), example={"review_notes": "Say what it is for."}
+    ServerView, takes=Rejection, also=(409,), example={"review_notes": "Add a description."}
 )
 def reject(server_id: str) -> Response:
-    """Reject a submission or a live server; the notes are shown to who submitted it."""
+    """Reject a submission or a live server. The submitter sees the notes."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Rejection)
     decide = decisions.decline if sent.only_change else decisions.reject
@@ -106,7 +109,7 @@ def reject(server_id: str) -> Response:
 
 def _require_submitter() -> None:
     if authz.may(g.principal, Action.SERVER_CREATE):
-        raise Forbidden("An Admin adds servers with POST /v1/mcp/server; they need no review.")
+        raise Forbidden("Admins add servers with POST /v1/mcp/server, without a review.")
     authz.require(g.principal, Action.SUBMISSION_MAKE)
 
 

@@ -1,4 +1,4 @@
-"""People, teams, access groups and API keys: what is typed about them."""
+"""Forms for users, teams, access groups and API keys."""
 
 from typing import Any, ClassVar
 
@@ -18,13 +18,12 @@ from wtforms.validators import InputRequired, Length, Optional, Regexp
 from portal.domain.principals import Role, TeamRole
 from portal.web.forms.base import PortalForm, lines, stripped
 
-_DAYS = (("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("never", "Never"))
+_DAYS = (("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("never", "Never"))
 TEAM_ROLES = {TeamRole.USER.value: "Member", TeamRole.ADMIN.value: "Team admin"}
 
 
 class ChoosingForm(PortalForm):
-    """A form with find boxes: finding shows the form again with what was typed, and saves
-    nothing."""
+    """A form with search boxes. A search shows the form again and saves nothing."""
 
     _FIELD_OF: ClassVar = {
         "object_permission.mcp_servers": "servers",
@@ -34,19 +33,19 @@ class ChoosingForm(PortalForm):
     }
 
     def sent(self) -> bool:
-        """Whether the form was sent to be saved, and has the right shape."""
+        """Return whether the form was submitted to be saved and its fields are valid."""
         return not is_search() and super().sent()
 
     def field_of(self, name: str | None) -> Any:
-        """Fields that the wire format calls otherwise than the form does."""
+        """Return the form field for an API field name, which may differ from the form's."""
         return super().field_of(self._FIELD_OF.get(name or "", name))
 
 
 class TeamForm(ChoosingForm):
-    """A team and what it is granted. A new one has a name only."""
+    """A team and its grants. A new team has only a name."""
 
     team_alias = StringField(
-        "Name", [InputRequired("A team needs a name."), Length(max=200)], filters=[stripped]
+        "Name", [InputRequired("Enter a name for the team."), Length(max=200)], filters=[stripped]
     )
     groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
@@ -54,12 +53,12 @@ class TeamForm(ChoosingForm):
 
 
 class MemberForm(ChoosingForm):
-    """Somebody who joins a team."""
+    """A new team member."""
 
     user_id = RadioField(
-        "Person", [InputRequired("Choose a person.")], choices=[], validate_choice=False
+        "User", [InputRequired("Select a user.")], choices=[], validate_choice=False
     )
-    role = SelectField("As", choices=list(TEAM_ROLES.items()), default=TeamRole.USER.value)
+    role = SelectField("Role", choices=list(TEAM_ROLES.items()), default=TeamRole.USER.value)
 
 
 class GroupForm(ChoosingForm):
@@ -67,7 +66,7 @@ class GroupForm(ChoosingForm):
 
     name = StringField(
         "Name",
-        [InputRequired("An access group needs a name."), Length(max=200)],
+        [InputRequired("Enter a name for the access group."), Length(max=200)],
         filters=[stripped],
     )
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
@@ -76,20 +75,23 @@ class GroupForm(ChoosingForm):
 
 _ADDRESS = (
     Length(max=320),
-    Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."),
+    Regexp(
+        r"[^@\s]+@[^@\s]+$",
+        message="Enter an email address in the correct format, like ada@example.com.",
+    ),
 )
 
 
 class UserForm(ChoosingForm):
-    """A person."""
+    """A user."""
 
     ROLE_HINTS: ClassVar = {
         Role.ADMIN.value: "Sees and changes everything",
-        Role.ADMIN_VIEWER.value: "Sees everything, changes nothing of others",
-        Role.MEMBER.value: "Uses what is granted",
-        Role.VIEWER.value: "As a Member, and submits no servers",
+        Role.ADMIN_VIEWER.value: "Sees everything, cannot change anything of others",
+        Role.MEMBER.value: "Uses granted servers",
+        Role.VIEWER.value: "Uses granted servers, cannot submit servers",
     }
-    email = EmailField("E-mail", [Optional(), *_ADDRESS], filters=[stripped])
+    email = EmailField("Email", [Optional(), *_ADDRESS], filters=[stripped])
     display_name = StringField("Name", [Length(max=200)], filters=[stripped])
     role = RadioField(
         "Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value
@@ -97,19 +99,18 @@ class UserForm(ChoosingForm):
 
 
 class NewUserForm(UserForm):
-    """A new person with the password they first sign in with."""
+    """A new user with a one-time password."""
 
     email = EmailField(
-        "E-mail",
-        [InputRequired("Enter an e-mail address: people sign in with it."), *_ADDRESS],
+        "Email",
+        [InputRequired("Enter an email address. It is used to sign in."), *_ADDRESS],
         filters=[stripped],
     )
     password = PasswordField("One-time password", [Length(max=512)])
 
 
 class UserEditForm(UserForm):
-    """A person who is known already, and the servers and toolsets that are granted to nobody but
-    them."""
+    """An existing user, and the servers and toolsets that are granted to them directly."""
 
     is_active = BooleanField("May sign in")
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
@@ -117,17 +118,17 @@ class UserEditForm(UserForm):
 
 
 class OneTimePasswordForm(PortalForm):
-    """A new password for somebody else, good for one sign-in."""
+    """A one-time password for another user."""
 
     password = PasswordField("New one-time password", [Length(max=512)])
 
 
 class KeyForm(ChoosingForm):
-    """A new API key of one's own."""
+    """A new API key for the user."""
 
     key_alias = StringField(
         "Name",
-        [InputRequired("Name it after the program that will use it."), Length(max=200)],
+        [InputRequired("Enter a name, such as the app that will use the key."), Length(max=200)],
         filters=[stripped],
     )
     expiry = SelectField("Expires after", choices=list(_DAYS), default="90")
@@ -136,7 +137,7 @@ class KeyForm(ChoosingForm):
     allowed_routes = TextAreaField("Only these routes", [Length(max=4_000)])
 
     def limit_expiry(self, most_days: int | None) -> None:
-        """Offer only ends that the settings allow; None allows any."""
+        """Offer only lifetimes of at most `most_days` days; None means no limit."""
         if most_days is None:
             return
         days = {
@@ -144,26 +145,22 @@ class KeyForm(ChoosingForm):
             for value, text in _DAYS
             if value != "never" and int(value) <= most_days
         }
-        days |= (
-            {}
-            if most_days in days
-            else {most_days: f"{most_days} days, the longest that is allowed"}
-        )
+        days.setdefault(most_days, f"{most_days} days (maximum)")
         self.expiry.choices = [(str(count), text) for count, text in sorted(days.items())]
         if not self.is_submitted():
             self.expiry.data = "90" if 90 in days else str(max(days))
 
     def days(self) -> int | None:
-        """How long the key lives; None is for ever."""
+        """Return the lifetime of the key in days; None means that it does not expire."""
         return None if self.expiry.data == "never" else int(self.expiry.data)
 
     def routes(self) -> list[str]:
-        """The path prefixes that the key may call; none is no limit."""
+        """Return the path prefixes that the key may call; an empty list means no limit."""
         return lines(self.allowed_routes.data)
 
 
 class AnyKeyForm(KeyForm):
-    """A new API key for anybody."""
+    """A new API key for any user or team."""
 
     team_id = RadioField("Team", [Optional()], choices=[], validate_choice=False)
     user_id = RadioField("Owner", [Optional()], choices=[], validate_choice=False)
@@ -171,8 +168,10 @@ class AnyKeyForm(KeyForm):
 
 
 def is_search() -> bool:
-    """Whether a find box asks: its button was pressed, or Enter in it, which presses the form's
-    first button."""
+    """Return whether a search box was submitted, by its button or with Enter.
+
+    Enter presses the first button of the form.
+    """
     if "save" in request.form:
         return False
     return "look" in request.form or any(

@@ -1,4 +1,4 @@
-"""Adding, editing, trying out and deleting a server."""
+"""Add, edit, test and delete a server."""
 
 import json
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def create() -> Response:
     if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             server = crud.create_server(g.session, g.principal, with_picture(form, None))
-            drafts.adopt(draft, server.server_id, f"{server.server_name} is added.")
+            drafts.adopt(draft, server.server_id, f"{server.server_name} added.")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked and source else {}
     return _page(form, None, draft, picked=picked, form_url=url_for("servers.create", **kept))
@@ -50,7 +50,7 @@ def create() -> Response:
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
-    """Change a server; only what was changed is written."""
+    """Change a server. Only changed fields are written."""
     find_card(server_id, Action.SERVER_UPDATE)
     stored = inspection.get_stored(g.session, g.principal, server_id)
     (form, draft), conflict, moving = _form(stored), None, None
@@ -72,15 +72,11 @@ def edit(server_id: str) -> Response:
                     drafts.keep_typed(draft)
                 else:
                     conflict = error.message
-                form.version.data = (
-                    stored.view.version
-                )  # saving once more is meant to go over what is there now
+                # Saving again overwrites the current version.
+                form.version.data = stored.view.version
             else:
-                drafts.adopt(
-                    draft,
-                    server.server_id,
-                    f"{server.server_name} is saved. {settled.sentence}".strip(),
-                )
+                message = f"{server.server_name} saved. {settled.sentence}".strip()
+                drafts.adopt(draft, server.server_id, message)
                 return see_other(url_for("servers.detail", server_id=server.server_id))
     return _page(form, stored, draft, conflict=conflict, moving=moving)
 
@@ -89,7 +85,7 @@ def edit(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def test() -> Response:
-    """Try out what is typed; nothing is saved."""
+    """Test the connection with the form input. Nothing is saved."""
     authz.require(g.principal, Action.SERVER_CREATE)
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
@@ -97,7 +93,7 @@ def test() -> Response:
     result: dict[str, Any] = {
         "ok": False,
         "tone": "bad",
-        "label": "Not tried",
+        "label": "Not tested",
         "tools": None,
         "unset": (),
     }
@@ -127,27 +123,27 @@ def test() -> Response:
 
 @bp.route("/<server_id>/delete", methods=["GET", "POST"])
 def delete(server_id: str) -> Response:
-    """Say who will be cut off, then remove it."""
+    """Show who loses access, then delete the server."""
     card = find_card(server_id, Action.SERVER_DELETE)
     if request.method == "POST":
         name = crud.delete_server(g.session, g.principal, server_id)
-        flash(f"{name} is deleted, with all that was stored for it.", "success")
+        flash(f"{name} deleted, with all credentials stored for it.", "success")
         return see_other(url_for("servers.grid"))
     affected = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
 
 
 def find_card(server_id: str, action: Action) -> ServerCard:
-    """The server of a page that is there only for those who may do `action` to it."""
+    """Return the server. Raises `Forbidden` if the user may not do `action` on it."""
     card = grid.get_card(g.session, g.principal, server_id)
     if action not in card.actions:
-        raise Forbidden("You may not do this to this server.")
+        raise Forbidden("You do not have permission to do this on this server.")
     return card
 
 
 @bp.post("/<server_id>/reveal")
 def reveal(server_id: str) -> Response:
-    """Show what is stored in the clear; the asking is on the record."""
+    """Show the values that are stored unencrypted. The request is audited."""
     values = inspection.reveal(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
@@ -156,14 +152,15 @@ def reveal(server_id: str) -> Response:
 
 
 def result_of(trial: connection_test.Trial) -> dict[str, Any]:
-    """A try as `ui.tools.result` shows it."""
+    """Return a connection test in the format of `ui.tools.result`."""
     found = trial.result
     ok = found.status is HealthStatus.HEALTHY
-    labels = {"sign_in_needed": "It answers, and asks for a sign-in"}
+    labels = {"sign_in_needed": "Server reached, sign-in required"}
+    tones = {HealthStatus.HEALTHY: "ok", HealthStatus.UNKNOWN: "warn"}
     return {
         "ok": ok,
-        "tone": "ok" if ok else "warn" if found.status is HealthStatus.UNKNOWN else "bad",
-        "label": "Connection successful" if ok else labels.get(found.reason, "No connection"),
+        "tone": tones.get(found.status, "bad"),
+        "label": "Connection successful" if ok else labels.get(found.reason, "Connection failed"),
         "message": None if ok else found.message,
         "latency_ms": found.latency_ms,
         "protocol_version": found.protocol_version,
@@ -175,7 +172,7 @@ def result_of(trial: connection_test.Trial) -> dict[str, Any]:
 
 
 def _result(result: dict[str, Any]) -> Response:
-    # In the form the failed try can be repeated from where its result stands.
+    # In the form, a failed test can be repeated from its result.
     retry = is_fragment_request() and not result["ok"]
     return page(
         "servers/test_result.html",
@@ -187,7 +184,7 @@ def _result(result: dict[str, Any]) -> Response:
 
 
 def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
-    """Out to the provider with what is typed, or the form with what is in the way."""
+    """Redirect to the provider to sign in, or show the form with its errors."""
     result = None
     with form.showing_errors():
         try:
@@ -205,7 +202,7 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerF
     form = ServerForm(formdata=g.typed, data=before) if draft else ServerForm(data=before)
     groups = inspection.list_group_choices(g.session, g.principal)
     if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
-        form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
+        form.logo.choices = [*logos.CHOICES, (logos.OTHER, "Set through the API")]
     form.offer(
         stdio=settings().enable_stdio,
         groups=groups,
@@ -216,7 +213,7 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerF
 
 
 def add_row(form: ServerForm) -> None:
-    """One row more where the button for it was pressed without JavaScript."""
+    """Add a row if its button was pressed without JavaScript."""
     rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(
         request.form.get("add", "")
     )
@@ -225,7 +222,7 @@ def add_row(form: ServerForm) -> None:
 
 
 def typed_before(stored: Stored) -> dict[str, Any]:
-    """What the form of a stored server shows at first."""
+    """Return the initial form data of a stored server."""
     view = stored.view
     plain = (
         "server_name",
@@ -264,8 +261,7 @@ def typed_before(stored: Stored) -> dict[str, Any]:
 
 
 def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
-    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest
-    of it stays."""
+    """Return the submitted fields, with `mcp_info` if the logo changed. Its other keys stay."""
     fields = form.fields()
     info = stored.view.mcp_info if stored else None
     if form.logo.data != logos.chosen(info):
@@ -302,10 +298,13 @@ def _page(
             "no_commands": refusal,
             "runs_as": "" if refusal else connection_test.commands_user(g.session, g.principal),
         }
+    status = 200
+    if errors:
+        status = 409 if context.get("conflict") else 422
     return page(
         "servers/edit.html",
         fragment="form",
-        status=(409 if context.get("conflict") else 422) if errors else 200,
+        status=status,
         nav="servers",
         **shown,
     )
@@ -314,8 +313,7 @@ def _page(
 def form_context(
     form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING
 ) -> dict[str, Any]:
-    """What the parts of the server form show beside what is typed; `public` as in
-    `forget_sealed`."""
+    """Return the template context of the server form; `public` as in `forget_sealed`."""
     known, uses = _stored_names(form, stored)
     declared = {row.form["name"].data for row in form.variables}
     users: dict[str, list[str]] = {}
@@ -348,8 +346,7 @@ def form_context(
 def _stored_names(
     form: ServerForm, stored: Stored | None
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Which fields of the form have a stored secret, by field name; and which variables each header
-    row uses."""
+    """Return the fields with a stored secret, by name, and the variables of each header row."""
     if stored is None:
         return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
     known: dict[str, Any] = dict(stored.set_at)
@@ -369,14 +366,13 @@ def _stored_names(
 
 
 def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
-    """Only what differs from what is stored; secrets that are all kept are no change."""
+    """Return the fields that differ from the stored server. Kept secrets are not a change."""
     view: dict[str, Any] = vars(stored.view)
     changes: dict[str, Any] = {}
     for name, value in fields.items():
         if name in URL_FIELDS:
-            same = (
-                value is None and name not in stored.origins
-            )  # what is stored is not known here, only its origin
+            # The stored URL is not known here, only its origin.
+            same = value is None and name not in stored.origins
         elif name in ("static_headers", "env"):
             names = tuple(stored.headers if name == "static_headers" else stored.env)
             same = (

@@ -1,4 +1,4 @@
-"""The grid and a server's own pages."""
+"""The server grid, and the pages of one server."""
 
 from urllib.parse import urlencode
 
@@ -20,7 +20,7 @@ _VIEW_COOKIE = "view"
 
 @bp.get("", endpoint="grid")
 def grid_page() -> Response:
-    """The grid, or just its results where htmx asks."""
+    """Show the grid, or only its results for an htmx request."""
     query = _query()
     found = grid.get_grid(g.session, g.principal, query)
     ids = [card.server_id for card in found.cards]
@@ -51,7 +51,7 @@ def grid_page() -> Response:
 
 @bp.get("/health-badges")
 def health_badges() -> Response:
-    """The stored health of a page's cards, in one request; nothing is contacted."""
+    """Show the stored health of several servers. No server is contacted."""
     ids = [part for part in request.args.get("ids", "").split(",") if part][: grid.PAGE_SIZE]
     states = health.stored_health(g.session, g.principal, ids)
     return page("servers/health_badges.html", fragment="badges", health=states)
@@ -59,7 +59,7 @@ def health_badges() -> Response:
 
 @bp.get("/<server_id>")
 def detail(server_id: str) -> Response:
-    """What it is, and what the person needs for it."""
+    """Show the overview of a server."""
     card = grid.get_card(g.session, g.principal, server_id)
     view = inspection.get_masked(g.session, g.principal, server_id)
     addresses = secret_moves.addresses_among(view.origins or {}, card.address)
@@ -68,7 +68,7 @@ def detail(server_id: str) -> Response:
 
 @bp.get("/<server_id>/connect")
 def connect(server_id: str) -> Response:
-    """What to paste into an AI client to reach it."""
+    """Show the client configuration for a server."""
     gateway = settings().gateway_url
     connection = client_setup.describe_connection(g.session, g.principal, server_id, gateway)
     card = grid.get_card(g.session, g.principal, server_id)
@@ -84,7 +84,7 @@ def connect(server_id: str) -> Response:
 
 @bp.get("/<server_id>/configuration")
 def configuration(server_id: str) -> Response:
-    """How it is set up, secrets as set or not set."""
+    """Show the configuration of a server. Secrets appear only as set or not set."""
     view = inspection.get_inspected(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     addresses = secret_moves.addresses_among(view.origins or {}, card.address)
@@ -95,7 +95,7 @@ def configuration(server_id: str) -> Response:
 
 @bp.get("/<server_id>/access")
 def access(server_id: str) -> Response:
-    """Who reaches it, and why."""
+    """Show who has access to a server, and why."""
     view = inspection.get_inspected(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     reach = crud.cut_off(g.session, g.principal, server_id)
@@ -104,7 +104,7 @@ def access(server_id: str) -> Response:
 
 @bp.get("/<server_id>/credentials")
 def users(server_id: str) -> Response:
-    """Who has stored something for it; never what."""
+    """List the users with stored credentials for a server, without the values."""
     people = inspection.list_holders(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     provider = providers.get_provider(g.session, g.principal, server_id)
@@ -113,7 +113,7 @@ def users(server_id: str) -> Response:
 
 @bp.get("/<server_id>/health", endpoint="health")
 def health_page(server_id: str) -> Response:
-    """The looks of the past."""
+    """Show the health history of a server."""
     history = health.history(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page("servers/health.html", nav="servers", server=card, history=history)
@@ -123,7 +123,7 @@ def health_page(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def probe(server_id: str) -> Response:
-    """Look at it now."""
+    """Run a health check now."""
     state = health.probe_server(g.session, g.principal, server_id)
     flash(f"{state.label}. {state.message}", "success" if state.status == "healthy" else "info")
     return see_other(url_for("servers.health", server_id=server_id))

@@ -1,4 +1,4 @@
-"""People: who may sign in, as what, and what is granted to them alone."""
+"""Users: their sign-in, roles and individual grants."""
 
 import secrets
 
@@ -30,7 +30,7 @@ from portal.web.pages.pickers import (
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("people", __name__, url_prefix="/admin")
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read as another
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that look alike
 _ROLES = {role.value: role.label for role in Role}
 
 
@@ -39,7 +39,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("/users")
 def users() -> Response:
-    """Everybody, or those whose name or e-mail holds what is asked for."""
+    """List the users, filtered by name or email with `?q=`."""
     q = request.args.get("q", "")[:200]
     found = people.list_users(
         g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q
@@ -62,7 +62,7 @@ def users() -> Response:
 
 @bp.route("/users/new", methods=["GET", "POST"])
 def user_new() -> Response:
-    """Add a person; the password they first sign in with is on the answer and nowhere else."""
+    """Create a user. The one-time password is shown only in this response."""
     authz.require(g.principal, Action.USER_MANAGE)
     form = NewUserForm()
     if form.sent():
@@ -76,7 +76,7 @@ def user_new() -> Response:
 
 @bp.route("/users/<user_id>", methods=["GET", "POST"])
 def user(user_id: str) -> Response:
-    """A person, to look at or to change."""
+    """Show or change a user."""
     may_change(Action.USER_MANAGE)
     stored = people.get_user(g.session, g.principal, user_id)
     granted = stored.object_permission
@@ -100,14 +100,14 @@ def user(user_id: str) -> Response:
                 granted, form.servers.data or (), form.toolsets.data or ()
             )
             people.change_user(g.session, g.principal, user_id, changes, permission)
-            flash(f"{form.display_name.data or form.email.data} is saved.", "success")
+            flash(f"{form.display_name.data or form.email.data} saved.", "success")
             return see_other(url_for("people.user", user_id=user_id))
     return _user_page(stored, form, OneTimePasswordForm(formdata=None))
 
 
 @bp.post("/users/<user_id>/password")
 def user_password(user_id: str) -> Response:
-    """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
+    """Set a one-time password for a user. It is shown only in this response."""
     may_change(Action.USER_MANAGE)
     stored = people.get_user(g.session, g.principal, user_id)
     form = OneTimePasswordForm()
@@ -130,12 +130,12 @@ def user_password(user_id: str) -> Response:
 
 @bp.route("/users/<user_id>/delete", methods=["GET", "POST"])
 def user_delete(user_id: str) -> Response:
-    """Say what goes with a person, then remove them."""
+    """Show what is deleted with a user, then delete them."""
     authz.require(g.principal, Action.USER_MANAGE)
     stored = people.get_user(g.session, g.principal, user_id)
     if request.method == "POST":
         people.delete_user(g.session, g.principal, user_id)
-        flash(f"{_name(stored)} is deleted, with their keys and all that they stored.", "success")
+        flash(f"{_name(stored)} deleted, with their keys and stored credentials.", "success")
         return see_other(url_for("people.users"))
     affected = impact.of_user(g.session, g.principal, user_id)
     return page(
@@ -146,7 +146,7 @@ def user_delete(user_id: str) -> Response:
 @bp.post("/find/people")
 @reads_only
 def find_people() -> Response:
-    """People for a find box, as one types."""
+    """List the users that match a search box."""
     return page(
         "people/found.html",
         fragment="found",
@@ -158,7 +158,7 @@ def find_people() -> Response:
 @bp.post("/find/teams")
 @reads_only
 def find_teams() -> Response:
-    """Teams for a find box, as one types."""
+    """List the teams that match a search box."""
     return page(
         "people/found.html",
         fragment="found",
@@ -168,7 +168,7 @@ def find_teams() -> Response:
 
 
 def one_time_password() -> str:
-    """Twenty random letters and digits in groups of five: 99 bits, easy to read aloud."""
+    """Return 20 random letters and digits in groups of five (99 bits)."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
 
 
