@@ -43,7 +43,7 @@ def test_the_operations_are_listed_as_tools(client: As, write: Write, pets: Serv
     assert set(tools["pets-list_pets"]["inputSchema"]["properties"]) == {"tag", "X-Trace", "seen"}
     assert tools["pets-getPet"]["inputSchema"]["required"] == ["id"]
     body = tools["pets-addPet"]["inputSchema"]["properties"]["body"]
-    assert body["properties"]["parent"] == {"description": "The same again."}
+    assert body["properties"]["parent"] == {"description": "Recursive: same schema as above."}
     assert tools["pets-delete_pets_id"]["annotations"]["destructiveHint"] is True
 
 
@@ -78,10 +78,10 @@ def test_a_call_reaches_the_service(client: As, write: Write, pets: Service) -> 
 def test_a_wrong_call_is_a_result_and_goes_nowhere(client: As, write: Write, pets: Service) -> None:
     add(write, pets)
     for name, arguments, words in (
-        ("getPet", {}, "The argument id is missing."),
-        ("getPet", {"id": ".."}, "may not be empty"),
-        ("getPet", {"id": "7", "admin": 1}, "There is no argument admin."),
-        ("addPet", {}, "The argument body is missing."),
+        ("getPet", {}, "The argument id is required."),
+        ("getPet", {"id": ".."}, "must not be empty"),
+        ("getPet", {"id": "7", "admin": 1}, "Unknown argument: admin."),
+        ("addPet", {}, "The argument body is required."),
         ("list_pets", {"X-Trace": "a\r\nHost: b"}, "characters that are not allowed"),
         ("no_such", {}, "There is no operation no_such"),
     ):

@@ -39,7 +39,7 @@ def test_a_reserved_name_is_refused_with_the_reason(
     }
     answer = client(who).ask(method, path, json=body)
     assert answer.status_code == 400, answer.get_json()
-    assert f"A server cannot be called {name}" in answer.get_json()["detail"]["message"]
+    assert f"The name {name} is reserved" in answer.get_json()["detail"]["message"]
     with write() as session:
         assert {row.server_name for row in session.scalars(select(Server))} == {"notes"}
 

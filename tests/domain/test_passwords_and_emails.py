@@ -75,7 +75,7 @@ def test_common_passwords_are_refused(password: str) -> None:
     ],
 )
 def test_a_password_that_says_who_one_is_is_refused(password: str) -> None:
-    with pytest.raises(InvalidInput, match="your e-mail or your name") as caught:
+    with pytest.raises(InvalidInput, match="your email or name") as caught:
         check_new_password(password, MELANIE, field="new_password")
     assert caught.value.field == "new_password"
 

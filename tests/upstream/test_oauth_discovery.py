@@ -158,7 +158,7 @@ def test_the_second_authorization_server_is_tried_where_the_first_is_dead(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"issuer": "https://evil.example"}, "another issuer"),
+        ({"issuer": "https://evil.example"}, "a different issuer"),
         (
             {"authorization_endpoint": "http://as.example/authorize"},
             "authorization_endpoint is not https",

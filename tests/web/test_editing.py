@@ -43,7 +43,7 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
     ("typed", "message"),
     [
         ({"server_name": ""}, "Enter a name"),
-        ({"url": ""}, "needs a URL"),
+        ({"url": ""}, "requires a URL"),
         ({"url": "ftp://a.example"}, "http://"),
         ({"url": "https://user:pw@a.example"}, "user name"),
         ({"timeout": "0"}, "1 to 600"),

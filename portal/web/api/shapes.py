@@ -118,7 +118,7 @@ class ServerBody(Payload):
 
     In the fields that hold secrets (`url`, `spec_path`, the OAuth URLs, `args`, and the values in
     `credentials`, `static_headers`, `env` and `env_vars`) `null`, `""` and masks such as `****`
-    keep the stored value; `clear_secrets` clears it. A mask without a stored value is refused (422).
+    keep the stored value; `clear_secrets` clears it. A mask without a stored value is an error.
     """
 
     server_id: Word | None = None
