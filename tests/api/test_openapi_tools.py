@@ -83,7 +83,7 @@ def test_a_wrong_call_is_a_result_and_goes_nowhere(client: As, write: Write, pet
         ("getPet", {"id": "7", "admin": 1}, "Unknown argument: admin."),
         ("addPet", {}, "The argument body is required."),
         ("list_pets", {"X-Trace": "a\r\nHost: b"}, "characters that are not allowed"),
-        ("no_such", {}, "There is no operation no_such"),
+        ("no_such", {}, "The document has no operation no_such"),
     ):
         answer = call(client("otto"), name, **arguments)
         found = answer.get_json()
@@ -167,7 +167,7 @@ def test_a_document_that_points_elsewhere_gets_no_secret(
         answer = call(client("ada"), "list_pets")
         detail = answer.get_json()["detail"]
         assert (answer.status_code, detail["reason"]) == (502, "blocked")
-        assert "An Admin can confirm it by setting the base URL." in detail["message"]
+        assert "An Admin can allow this by setting the base URL." in detail["message"]
         moved = {"server_id": "id-pets", "url": f"{other.origin}/api/v1"}
         refused = client("ada").put(SERVER, moved)
         assert (refused.status_code, refused.get_json()["detail"]["error"]) == (

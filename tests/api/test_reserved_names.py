@@ -47,10 +47,10 @@ def test_a_reserved_name_is_refused_with_the_reason(
 def test_imported_and_configured_ones_are_refused_too(client: As, write: Write) -> None:
     found = client("ada").post(f"{ROOT}/import", {"mcpServers": {"mcp": {"url": URL}}}).get_json()
     assert found["imported"] == []
-    assert "cannot be called mcp" in str(found["errors"])
+    assert "name mcp is reserved" in str(found["errors"])
     with write() as session:
         [refused] = apply_config(session, OPERATOR, {"mcp_servers": {"toolset": {"url": URL}}})
-    assert "cannot be called toolset" in refused
+    assert "name toolset is reserved" in refused
 
 
 def test_a_server_that_has_such_a_name_from_before_keeps_it(client: As, write: Write) -> None:

@@ -103,7 +103,7 @@ def test_passwords_that_were_generated_are_taken() -> None:
 
 @pytest.mark.parametrize(
     ("password", "said"),
-    [("short", "10 characters or more"), ("x" * 513, "512 characters at most")],
+    [("short", "10 characters or more"), ("x" * 513, "512 characters or fewer")],
 )
 def test_the_length_is_told(password: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):

@@ -50,7 +50,7 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
         ({"timeout": "soon"}, "valid"),
         ({"headers-0-name": "Bad Name", "headers-0-value": "x"}, "header"),
         ({"headers-0-name": "X-A", "headers-0-value": "a\r\nb"}, "line break"),
-        ({"variables-0-name": "1abc", "variables-0-scope": "user"}, "variable"),
+        ({"variables-0-name": "1abc", "variables-0-scope": "user"}, "Variable names"),
         ({"server_name": "notes"}, "is called notes"),
         ({"transport": "stdio", "command": "bash", "args": "x"}, "Not a valid choice"),
     ],

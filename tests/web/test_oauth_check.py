@@ -145,7 +145,7 @@ FAULTS = [
         _resource(resource="https://other.example/mcp"),
         RESOURCE,
         "fail",
-        "another resource",
+        "different resource",
         "`resource`",
     ),
     (_metadata(issuer="https://evil.example"), SERVER, "fail", "a different issuer", "`issuer`"),
@@ -164,13 +164,13 @@ FAULTS = [
         "PKCE",
         "S256",
     ),
-    (_set(metadata=None), SERVER, "fail", "No metadata", "authorization and the token URL"),
+    (_set(metadata=None), SERVER, "fail", "No metadata", "authorization URL and the token URL"),
     (
         _answer("metadata", Answer.html()),
         SERVER,
         "fail",
         "No metadata",
-        "authorization and the token URL",
+        "authorization URL and the token URL",
     ),
     (
         _answer("metadata", Answer.redirect("http://169.254.169.254/")),
@@ -462,7 +462,7 @@ def test_the_portals_own_documents_are_read_by_the_public_url(
             "oauth-protected-resource/remote/mcp",
             None,
             "Read the server's resource metadata",
-            "Nothing there",
+            "Not found",
         ),
         (
             "oauth-protected-resource/remote/mcp",
@@ -470,7 +470,7 @@ def test_the_portals_own_documents_are_read_by_the_public_url(
             "Read the server's",
             "names no",
         ),
-        ("oauth-authorization-server/remote", None, "Read the portal as", "Nothing there"),
+        ("oauth-authorization-server/remote", None, "Read the portal as", "Not found"),
         (
             "oauth-authorization-server/remote",
             {"issuer": "https://evil.example"},
