@@ -316,7 +316,7 @@ def test_who_was_signed_out_meanwhile_keeps_what_they_typed(
     team_page.get_by_role("searchbox", name="Find in MCP servers").fill("late")
     team_page.context.clear_cookies()
     team_page.get_by_role("button", name="Save changes").click()
-    expect(team_page.locator("#kept")).to_contain_text("What you typed is still here")
+    expect(team_page.locator("#kept")).to_contain_text("your input is still here")
     expect(name).to_have_value("Late team")
     with team_page.context.expect_page() as opened:
         team_page.get_by_role("link", name="Sign in in a new tab").click()

@@ -426,7 +426,7 @@ def test_no_token_and_no_secret_stands_in_the_database_in_the_clear(
         ('[{"name": "x"}]', "PORTAL_SIGN_IN_PROVIDERS: Field required"),
         (
             '[{"name": "x", "issuer": "http://idp.example.com", "client_id": "c"}]',
-            "issuer must be an https address",
+            "issuer must be an https URL",
         ),
         (
             '[{"name": "x", "issuer": "https://i", "client_id": "c", "roles": {"g": "root"}}]',
