@@ -1,9 +1,10 @@
-"""A small, real MCP server that shows what arrives at it: for the demo, the tests and the benches.
+"""A small MCP server that returns what it receives, for the demo, tests and benchmarks.
 
-    python examples/echo_server.py --port 8931 [--transport streamable-http|sse|stdio] [--require-header NAME]
+    python examples/echo_server.py --port 8931 [--transport streamable-http|sse|stdio]
+        [--require-header NAME]
 
-It listens on 127.0.0.1 only: streamable HTTP at /mcp, SSE at /sse. With --require-header it answers
-401 to a request without that header, as a server that wants a sign-in does.
+It listens on 127.0.0.1 only: Streamable HTTP at /mcp, SSE at /sse. With --require-header, it
+returns 401 for requests without that header, like a server that requires sign-in.
 """
 
 import argparse
@@ -33,21 +34,20 @@ server = MCPServer(
     "echo",
     title="Echo",
     version="1.0.0",
-    instructions="Shows which headers reach an MCP server, and has a few harmless tools to try.",
+    instructions="Shows the headers that an MCP server receives, and has safe tools to try.",
     log_level="WARNING",
 )
 
 
 @server.tool(title="Show headers", annotations=READ_ONLY)
 def show_headers(ctx: Context) -> dict[str, str]:
-    """Return the HTTP headers of this very request, by lower-case name; empty over stdio."""
+    """Return the HTTP headers of this request by lowercase name; empty over stdio."""
     return dict(ctx.headers or {})
 
 
 @server.tool(title="Who am I", annotations=READ_ONLY)
 def whoami(ctx: Context) -> dict[str, Any]:
-    """Say how the caller authenticated: the scheme of the Authorization header and the names of all
-    headers."""
+    """Return the scheme of the Authorization header and the names of all headers."""
     headers = dict(ctx.headers or {})
     scheme = headers.get("authorization", "").partition(" ")[0]
     return {"scheme": scheme or None, "header_names": sorted(headers)}
@@ -55,8 +55,8 @@ def whoami(ctx: Context) -> dict[str, Any]:
 
 @server.tool(title="Add", annotations=READ_ONLY)
 def add(
-    a: Annotated[int, Field(description="The first summand")],
-    b: Annotated[int, Field(description="The second")],
+    a: Annotated[int, Field(description="The first number")],
+    b: Annotated[int, Field(description="The second number")],
 ) -> int:
     """Add two whole numbers."""
     return a + b
@@ -65,14 +65,14 @@ def add(
 @server.tool(title="Search notes", annotations=READ_ONLY)
 def search_notes(
     query: Annotated[
-        str, Field(description="A word to look for in titles and texts", min_length=1)
+        str, Field(description="A word to search for in titles and texts", min_length=1)
     ],
-    limit: Annotated[int, Field(description="How many notes at most", ge=1, le=50)] = 5,
+    limit: Annotated[int, Field(description="Maximum number of notes", ge=1, le=50)] = 5,
     tag: Annotated[
         Literal["work", "home"] | None, Field(description="Only notes with this tag")
     ] = None,
 ) -> list[dict[str, str]]:
-    """Search a handful of sample notes, without regard to case."""
+    """Search the sample notes, ignoring case."""
     word = query.casefold()
     found = [note for note in NOTES if word in f"{note['title']} {note['text']}".casefold()]
     return [note for note in found if tag in (None, note["tag"])][:limit]
@@ -80,18 +80,18 @@ def search_notes(
 
 @server.tool(title="Slow", annotations=READ_ONLY)
 async def slow(
-    seconds: Annotated[float, Field(description="How long to take", ge=0, le=60)],
+    seconds: Annotated[float, Field(description="Duration in seconds", ge=0, le=60)],
 ) -> str:
-    """Answer after the given number of seconds: for looking at time limits."""
+    """Respond after the given number of seconds, to test timeouts."""
     await asyncio.sleep(seconds)
     return f"Took {seconds:g} s."
 
 
 def requiring(app: ASGIApp, header: str) -> ASGIApp:
-    """`app` behind a door that asks for `header` (RFC 6750, 3: 401 with a Bearer challenge)."""
+    """Return `app` with a required `header` (RFC 6750, section 3: 401 with a Bearer challenge)."""
     wanted = header.lower().encode()
 
-    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or any(name == wanted for name, _ in scope["headers"]):
             await app(scope, receive, send)
             return
@@ -102,7 +102,7 @@ def requiring(app: ASGIApp, header: str) -> ASGIApp:
         await send({"type": "http.response.start", "status": 401, "headers": headers})
         await send({"type": "http.response.body", "body": b'{"error": "unauthorized"}'})
 
-    return door
+    return checked
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def main() -> None:
         "--transport", choices=["streamable-http", "sse", "stdio"], default="streamable-http"
     )
     parser.add_argument(
-        "--require-header", metavar="NAME", help="answer 401 where this header is missing"
+        "--require-header", metavar="NAME", help="return 401 if this header is missing"
     )
     options = parser.parse_args()
     if options.transport == "stdio":

@@ -1,4 +1,4 @@
-"""The only place where everything meets."""
+"""Creation of the application and its database from the settings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ MOST_BYTES = 2 * 1024 * 1024
 
 
 def open_database(settings: Settings) -> Database:
-    """Open the database, with what use cases need of this process. Raises `BadSettings`."""
+    """Open the database with the dependencies of use cases. Raises `BadSettings`."""
     commands = frozenset(settings.stdio_commands)
     outbound = OutboundPolicy(settings.private_upstreams)
     sandbox = sandbox_of(settings)
@@ -62,24 +62,22 @@ def open_database(settings: Settings) -> Database:
 
 
 def journal_of(settings: Settings, vault: Vault | None = None) -> FileJournal | None:
-    """The revocation journal beside an SQLite database; PostgreSQL has it in a schema of its
-    own."""
+    """Return the revocation journal of an SQLite database, or None for PostgreSQL.
+
+    PostgreSQL has the journal in a separate schema.
+    """
     file = make_url(settings.database_url).database if settings.embedded else None
     vault = vault or Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
-    return (
-        FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal"))
-        if file
-        else None
-    )
+    if not file:
+        return None
+    return FileJournal(Path(f"{file}.revocations"), vault.keys_for("revocation journal"))
 
 
 def sandbox_of(settings: Settings) -> Sandbox:
-    """Where commands run. The portal's data and its config file are never in there."""
-    data = (
-        Path(make_url(settings.database_url).database or "portal.db").parent
-        if settings.embedded
-        else None
-    )
+    """Return the sandbox for commands, without access to the portal's data and config file."""
+    data = None
+    if settings.embedded:
+        data = Path(make_url(settings.database_url).database or "portal.db").parent
     return Sandbox(
         user=settings.stdio_user,
         homes=settings.stdio_homes or (data / "stdio" if data else None),
@@ -109,17 +107,16 @@ def _domain(typed: str) -> str:
     domain = listed_domain(typed)
     if not domain:
         raise BadSettings(
-            "PORTAL_SIGN_IN_PROVIDERS: email_domains are domains in letters of one script, which"
-            f" {typed!r:.100} is not"
+            "PORTAL_SIGN_IN_PROVIDERS: email_domains must be domains in letters of one script, not"
+            f" {typed!r:.100}"
         )
     return domain
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> "Flask":
-    """The web application; its database must be at head."""
-    from flask import (
-        Flask,
-    )  # in here, since commands and the worker do without, and start the sooner
+    """Return the web application. The schema of its database must be up to date."""
+    # Imported here, so that commands and the worker start faster without them.
+    from flask import Flask
 
     from portal import web
 

@@ -1,8 +1,8 @@
-"""The environment that this process was given, taken out of reach of every other process.
+"""Protection of the settings in the environment from other processes.
 
-Linux shows the first environment of a process in `/proc/<pid>/environ` as long as it lives,
-whatever becomes of `os.environ`. So the settings move into this module, the rest of the environment
-to other memory, and the block that the kernel shows is overwritten.
+Linux shows the initial environment of a process in `/proc/<pid>/environ`, even after changes to
+`os.environ`. So the settings are moved to this module and the rest of the environment to other
+memory, and the memory that the kernel shows is overwritten.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _PREFIX = "PORTAL_"
 _HANDED_OVER = "PORTAL_HANDED_OVER"
 _KEPT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SHELL", "TERM"})
 _PR_SET_DUMPABLE = 4
-_ENV_START = 47  # fields 50 and 51 of /proc/<pid>/stat, counted from the one after the name
+_ENV_START = 47  # index of field 50 of /proc/<pid>/stat, after the name; 51 follows
 
 
 class _State:
@@ -28,12 +28,12 @@ _taken: dict[str, str] = {}
 
 
 def withdraw() -> None:
-    """Take the settings out of the environment, once, as the first act of a process of the portal.
+    """Move the settings out of the environment. Call once, first in each process of the portal.
 
-    `os.environ` then has no `PORTAL_*`, `/proc/<pid>/environ` is blank, and other processes of the
-    same user can neither read this one's memory nor trace it. Children inherit none of it; a
-    process of the portal's own gets it by `handed_over`. On other systems than Linux only
-    `os.environ` is cleared.
+    Afterwards `os.environ` has no `PORTAL_*`, `/proc/<pid>/environ` is blank, and other processes
+    of the same user cannot read the memory of this one or trace it. Child processes do not inherit
+    the settings; those of the portal get them through `handed_over`. On other systems than Linux,
+    only `os.environ` is cleared.
     """
     handed = os.environ.pop(_HANDED_OVER, None)
     if handed is not None:
@@ -48,21 +48,18 @@ def withdraw() -> None:
 
 
 def given() -> dict[str, str]:
-    """The environment with what was taken out of it: for reading settings, and never for a
-    child."""
+    """Return the environment with the settings, for reading them. Never pass it to a child."""
     return {**_taken, **os.environ}
 
 
 def set_default(name: str, value: str) -> None:
-    """Give a setting a value where it has none, for this process and those of the portal that it
-    starts."""
+    """Set a setting without a value, for this process and its child processes of the portal."""
     if name not in given():
         (_taken if _State.withdrawn else os.environ)[name] = value
 
 
 def take(name: str) -> str | None:
-    """A variable that the config file names, None where it is not set. From then on no child
-    inherits it."""
+    """Return a variable named in the config file, or None. Child processes do not inherit it."""
     value = given().get(name)
     if _State.withdrawn and value is not None and name not in _KEPT:
         _taken[name] = value
@@ -72,11 +69,9 @@ def take(name: str) -> str | None:
 
 @contextmanager
 def handed_over() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
-    """What a child that is a process of the portal is started with: its environment, and
-    descriptors to pass on.
+    """Provide environment and file descriptors for a child process of the portal.
 
-    The child's `withdraw` reads what was taken from a file without a name, which is closed here at
-    the end.
+    The `withdraw` of the child reads the settings from an unnamed file, which is closed at the end.
     """
     if not _taken:
         yield dict(os.environ), ()
@@ -89,8 +84,7 @@ def handed_over() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
 
 
 def hand_over_at_exec(variables: dict[str, str]) -> None:
-    """Add to the `variables` of an `exec` that follows what lets the program after it find the
-    settings."""
+    """Add the settings to the `variables` of a following `exec` of the portal."""
     if _taken:
         descriptor = _nameless()
         os.set_inheritable(descriptor, True)
@@ -111,7 +105,7 @@ def _nameless() -> int:
 
 def _blank_the_block() -> None:
     for name, value in list(os.environ.items()):
-        os.environ[name] = value  # copied to the heap, where C libraries go on to find it
+        os.environ[name] = value  # copied to the heap, where C libraries still find it
     fields = (
         Path("/proc/self/stat")
         .read_text(encoding="utf-8", errors="replace")

@@ -1,5 +1,4 @@
-"""Everything an operator can set, read once from the environment and never looked up anywhere
-else."""
+"""The operator's settings, read once from the environment."""
 
 import base64
 import binascii
@@ -18,14 +17,14 @@ Words = Annotated[tuple[str, ...], NoDecode]
 
 
 class BadSettings(Exception):
-    """Settings that stop the start; the text has one line for each fault."""
+    """Invalid settings, which prevent the start. The text has one line per error."""
 
 
 _ROLES = Literal["proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer"]
 
 
 class ProviderSettings(BaseModel):
-    """One OpenID provider of `PORTAL_SIGN_IN_PROVIDERS`."""
+    """An OpenID provider in `PORTAL_SIGN_IN_PROVIDERS`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -47,16 +46,14 @@ class ProviderSettings(BaseModel):
     def _secure(cls, value: str) -> str:
         parts = urlsplit(value)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if not parts.hostname or not (
-            parts.scheme == "https" or (parts.scheme == "http" and local)
-        ):
-            raise ValueError("issuer must be an https address")
+        is_secure = parts.scheme == "https" or (parts.scheme == "http" and local)
+        if not parts.hostname or not is_secure:
+            raise ValueError("issuer must be an https URL")
         return value
 
 
 class Settings(BaseSettings):
-    """One field a setting; the environment variable is `PORTAL_` and the field's name in
-    capitals."""
+    """The settings. The environment variable of a field is `PORTAL_` and its name in uppercase."""
 
     model_config = SettingsConfigDict(
         env_prefix="PORTAL_", frozen=True, extra="ignore", hide_input_in_errors=True
@@ -68,92 +65,91 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         description=(
-            "Redis (`redis://`, `rediss://`, `unix://`) for rate limits that all processes share."
+            "Redis (`redis://`, `rediss://`, `unix://`) for rate limits shared by all processes."
         ),
     )
     secret_key: SecretStr = Field(
-        description="Signs CSRF tokens, 32 characters or more. Embedded mode makes one."
+        description="Signs CSRF tokens, 32 characters or more. Embedded mode generates one."
     )
     encryption_keys: SecretStr = Field(
         description=(
-            "Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode makes one."
+            "Key ring `id:base64key,…`, 32 bytes each, newest first. Embedded mode generates one."
         )
     )
     public_url: str = Field(
-        "http://127.0.0.1:8000", description="The address that people and clients reach."
+        "http://127.0.0.1:8000", description="URL at which users and clients reach the portal."
     )
     config: Path | None = Field(
         None, description="YAML file with `mcp_servers:` and `general_settings:`."
     )
     trusted_proxies: Words = Field(
-        (), description="CIDRs whose X-Forwarded-For and -Proto are believed."
+        (), description="CIDRs of proxies whose X-Forwarded-For and -Proto are trusted."
     )
     bootstrap_admin_email: str = Field(
         "admin@portal.local", description="Email of the first Admin."
     )
     bootstrap_admin_password: SecretStr | None = Field(
-        None, description="Password of the first Admin; made and printed once where absent."
+        None, description="Password of the first Admin; generated and printed once if not set."
     )
     bootstrap_api_key: SecretStr | None = Field(
-        None, description="An Admin's API key, set at the first start only."
+        None, description="API key of the first Admin, used at the first start only."
     )
     allow_private_upstreams: bool | Words | None = Field(
         None,
         description=(
-            "`true`, `false` or CIDRs of private ranges that upstreams may be in; true in embedded"
+            "`true`, `false` or CIDRs of private ranges allowed for upstreams; true in embedded"
             " mode."
         ),
     )
-    enable_stdio: bool = Field(
-        False, description="Whether servers may be commands that run on this host."
-    )
+    enable_stdio: bool = Field(False, description="Allow servers that are commands on this host.")
     stdio_commands: Words = Field(
-        (), description="Further program names allowed for stdio servers."
+        (), description="Additional program names allowed for stdio servers."
     )
     stdio_user: str | None = Field(
-        None, description="User that commands run as where the portal is root; `nobody` by default."
+        None, description="User that runs commands if the portal runs as root; `nobody` by default."
     )
-    stdio_paths: Words = Field((), description="Further files and folders that commands may read.")
+    stdio_paths: Words = Field(
+        (), description="Additional files and folders that commands may read."
+    )
     stdio_variables: Words = Field(
-        (), description="Variables of the portal's environment that commands get, too."
+        (), description="Environment variables of the portal that are passed to commands."
     )
     stdio_homes: Path | None = Field(
         None,
         description=(
-            "Folder for the home folders of commands; by default `stdio` beside an SQLite database."
+            "Folder for the home folders of commands; by default `stdio` next to an SQLite"
+            " database."
         ),
     )
     gateway_url: str | None = Field(
-        None, description="Where registry entries and client snippets point."
+        None, description="Gateway URL in registry entries and client snippets."
     )
-    metrics: bool = Field(False, description="Whether /metrics answers, see docs/observability.md.")
+    metrics: bool = Field(False, description="Enable /metrics, see docs/observability.md.")
     worker_metrics: str | None = Field(
         None,
-        description=(
-            "Address such as `127.0.0.1:9464` where `portal worker` answers with its metrics."
-        ),
+        description=("Address such as `127.0.0.1:9464` where `portal worker` serves its metrics."),
     )
     log_format: Literal["text", "json"] | None = Field(
-        None, description="`text` or `json`; by default text at a terminal and JSON elsewhere."
+        None, description="`text` or `json`; by default text on a terminal and JSON otherwise."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum log level: `debug`, `info`, `warning` or `error`."
     )
-    password_sign_in: bool = Field(True, description="Whether people may sign in with a password.")
+    password_sign_in: bool = Field(True, description="Allow sign-in with a password.")
     sign_in_providers: Annotated[tuple[ProviderSettings, ...], NoDecode] = Field(
-        (), description="OpenID providers to sign in with: a JSON list, see docs/sso.md."
+        (), description="OpenID providers for sign-in: a JSON list, see docs/sso.md."
     )
     write_only_globals: bool = Field(
         False,
         description=(
-            "Hide url, spec_path, OAuth URLs, args, header, env and global values from Admins, too."
+            "Also hide url, spec_path, OAuth URLs, args, header, env and global values from Admins."
         ),
     )
     session_idle_minutes: int = Field(
-        60, ge=5, le=1440, description="Minutes without a request that end a session."
+        60, ge=5, le=1440, description="Minutes of inactivity after which a session ends."
     )
     session_max_hours: int = Field(
-        12, ge=1, le=720, description="Hours after which every session ends."
+        12, ge=1, le=720, description="Hours after which a session ends."
     )
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
@@ -162,11 +158,9 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("allow_private_upstreams", mode="before")
     @classmethod
@@ -193,7 +187,7 @@ class Settings(BaseSettings):
     def _named_once(cls, value: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
         names = [provider.name for provider in value]
         if len(set(names)) < len(names) or "logout" in names:
-            raise ValueError("each provider needs a name of its own")
+            raise ValueError("each provider needs a unique name, other than logout")
         return value
 
     @field_validator("trusted_proxies")
@@ -207,14 +201,14 @@ class Settings(BaseSettings):
     def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for path in value:
             if not path.startswith("/") or not Path(path).exists():
-                raise ValueError("must be absolute paths of what is there")
+                raise ValueError("must be absolute paths that exist")
         return value
 
     @field_validator("stdio_variables")
     @classmethod
     def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(name.upper().startswith("PORTAL_") for name in value):
-            raise ValueError("must not name the portal's own settings")
+            raise ValueError("must not contain settings of the portal")
         return value
 
     @field_validator("public_url", "gateway_url")
@@ -223,12 +217,8 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = urlsplit(value)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-        ):
+        has_host = parts.scheme in ("http", "https") and bool(parts.hostname)
+        if not has_host or parts.query or parts.fragment:
             raise ValueError("must be like https://portal.example.com")
         return value.rstrip("/")
 
@@ -248,11 +238,10 @@ class Settings(BaseSettings):
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             parts = urlsplit(value.get_secret_value())
-            if not (
-                parts.path
-                if parts.scheme == "unix"
-                else parts.scheme in ("redis", "rediss") and parts.hostname
-            ):
+            is_valid = bool(parts.hostname) and parts.scheme in ("redis", "rediss")
+            if parts.scheme == "unix":
+                is_valid = bool(parts.path)
+            if not is_valid:
                 raise ValueError(
                     "must be like redis://host:6379/0, rediss://… or unix:///path/of/socket"
                 )
@@ -287,24 +276,24 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Embedded mode: the database is SQLite."""
+        """Return whether the portal runs in embedded mode, with SQLite."""
         return self.database_url.startswith("sqlite:")
 
     @property
     def private_upstreams(self) -> bool | tuple[str, ...]:
-        """Which private ranges upstreams may be in."""
+        """Return the private ranges that are allowed for upstreams."""
         return (
             self.embedded if self.allow_private_upstreams is None else self.allow_private_upstreams
         )
 
     @property
     def https(self) -> bool:
-        """Whether people reach the portal by https."""
+        """Return whether the public URL is https."""
         return self.public_url.startswith("https://")
 
     @property
     def sign_in_facts(self) -> list[str]:
-        """How people sign in, and which redirect URIs to register where, a line each."""
+        """Return lines about sign-in and the redirect URIs to register."""
         return [
             f"public URL: {self.public_url}",
             f"password sign-in: {'on' if self.password_sign_in else 'off'}",
@@ -318,7 +307,7 @@ class Settings(BaseSettings):
 
 
 def parse_key_ring(text: str) -> dict[str, bytes]:
-    """`id:base64key,…` as a mapping, newest first. Raises `ValueError` without quoting a key."""
+    """Return the key ring in `id:base64key,…`, newest first. Raises `ValueError` without a key."""
     ring: dict[str, bytes] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         key_id, _, encoded = part.partition(":")
@@ -330,17 +319,16 @@ def parse_key_ring(text: str) -> dict[str, bytes]:
             key = b""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", key_id) or len(key) != 32 or key_id in ring:
             raise ValueError(
-                "must be id:base64key with 32-byte keys and distinct ids, comma between"
+                "must be a comma-separated list of id:base64key with 32-byte keys and unique IDs"
             )
         ring[key_id] = key
     if not ring:
-        raise ValueError("must hold one key at least")
+        raise ValueError("must contain at least one key")
     return ring
 
 
 def read_settings(environment: Mapping[str, str], **overrides: Any) -> Settings:
-    """The settings of `environment`; raises `BadSettings` with a line for each fault, values not
-    quoted."""
+    """Return the settings in `environment`. Raises `BadSettings`, which contains no values."""
     known = {f"PORTAL_{name.upper()}": name for name in Settings.model_fields}
     given: dict[str, Any] = {
         known[name.upper()]: value
@@ -362,4 +350,6 @@ def _check_ranges(ranges: tuple[str, ...]) -> None:
         try:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError("must be CIDR ranges such as 10.0.0.0/8, comma between") from None
+            raise ValueError(
+                "must be a comma-separated list of CIDR ranges such as 10.0.0.0/8"
+            ) from None

@@ -1,15 +1,16 @@
-/* MCP Portal. What pages do, beside keep.js: no state, no markup but toasts and cloned rows, no fetch. Everything is
-   delegated on the document, so what htmx brings in needs no set-up. The portal works without it. */
+/* MCP Portal: behavior of pages, in addition to keep.js. It has no state and no requests, and creates only toasts and
+   cloned rows. All events are delegated to the document, so content loaded by htmx needs no setup. The portal also
+   works without JavaScript. */
 (() => {
   "use strict";
   const find = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const on = (name, handler, target = document) => target.addEventListener(name, handler);
 
-  /* ---- saying things: toasts, and #live for those who listen ---- */
+  /* ---- messages: toasts, and #live for screen readers ---- */
   const say = (text) => { find("#live").textContent = text; };
   const FADE_MS = 8000;
-  /* A message stays while the page is hidden or busy, and while somebody is at it. */
+  /* A message stays while the page is hidden or busy, and while the pointer or focus is on it. */
   const fade = (toast, wait = FADE_MS) => setTimeout(() => {
     if (document.hidden || find(".htmx-request") || toast.matches(":hover, :focus-within")) fade(toast, FADE_MS / 4);
     else toast.remove();
@@ -31,7 +32,7 @@
     fade(toast, 2 * FADE_MS);
   };
 
-  /* ---- small things that buttons do ---- */
+  /* ---- actions of buttons ---- */
   const copy = async (button) => {
     const source = find(button.dataset.copy);
     try {
@@ -60,7 +61,7 @@
     rows.append(holder.content);
     const field = find("input:not([type=hidden]), select", rows.lastElementChild);
     field.focus();
-    field.dispatchEvent(new Event("input", { bubbles: true })); // a row that was added is a change
+    field.dispatchEvent(new Event("input", { bubbles: true })); // an added row is a change
     checkNames();
   };
   on("click", (event) => {
@@ -74,7 +75,7 @@
     if (toAdd) { event.preventDefault(); addRow(button); }
   });
 
-  /* ---- fields that depend on others: data-show-when="transport=http,sse auth_type=oauth2" (all must hold) ---- */
+  /* ---- fields that depend on others: data-show-when="transport=http,sse auth_type=oauth2" (all must be true) ---- */
   const chosen = (form, name) => {
     const field = form.elements[name];
     if (!field) return [""];
@@ -88,7 +89,7 @@
     });
   });
 
-  /* ---- ${NAME}: which header uses which variable, and which name nobody declared ---- */
+  /* ---- ${NAME}: variables used by headers, and names that are not declared ---- */
   const NAMES = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
   const usedBy = (row) => {
     const keeps = find("[value=keep]:checked", row);
@@ -119,7 +120,7 @@
     });
   };
 
-  /* ---- long checklists get narrower as one types ---- */
+  /* ---- long checklists are filtered by the input ---- */
   const narrow = (box) => all(".check, li", find(box.dataset.narrow)).forEach((line) => {
     line.hidden = !line.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
   });
@@ -132,14 +133,14 @@
     if (event.target.form) showWhatApplies(event.target.form);
     if (event.target.closest("[data-names]")) checkNames();
   });
-  /* Typed secrets must not come back out of the back/forward cache. */
+  /* Secrets must not be restored from the back/forward cache. */
   on("pagehide", () => all("input[type=password], [data-secret]").forEach((input) => { input.value = ""; }), window);
 
-  /* ---- htmx: dialogs, focus, busy marks, polls, faults ---- */
+  /* ---- htmx: dialogs, focus, busy state, polling, errors ---- */
   const dialog = () => find("#dialog");
   let opener = null;
   let openerItem = null;
-  /* Blank filters stay out of the address. */
+  /* Empty filters are not added to the URL. */
   on("htmx:configRequest", ({ detail }) => {
     if (detail.verb !== "get") return;
     [...detail.formData.entries()].forEach(([name, value]) => { if (value === "") detail.formData.delete(name); });
@@ -173,19 +174,19 @@
     all("form", target).forEach(showWhatApplies);
     checkNames();
   });
-  /* "close" does not bubble; it is caught on its way down. */
+  /* "close" does not bubble, so it is handled in the capture phase. */
   document.documentElement.addEventListener("close", (event) => {
     if (event.target.id !== "dialog") return;
     find("#dialog-slot").replaceChildren();
-    /* What opened it may be gone, since its work is done; then its card takes the focus. */
+    /* If the element that opened the dialog was removed, its card gets the focus. */
     if (opener?.isConnected) opener.focus();
     else if (openerItem?.isConnected) find("a", openerItem).focus();
   }, true);
-  on("htmx:sendError", () => complain("No connection. Nothing was saved; try again."));
-  on("htmx:timeout", () => complain("That took too long. Look whether it was done before you try again."));
+  on("htmx:sendError", () => complain("No connection. Nothing was saved. Try again."));
+  on("htmx:timeout", () => complain("The request timed out. Check whether it succeeded before you try again."));
 
-  /* ---- keys: / search, j and k through a list, ? help. Never while typing, never in a dialog.
-     data-key="a" is pressed by that key: in the item in focus, or, where there is no list, on the page. ---- */
+  /* ---- keyboard shortcuts: / search, j and k through a list, ? help. Disabled in text fields and dialogs.
+     data-key="a" sets the shortcut of a button: in the focused item or, on pages without a list, on the page. ---- */
   const step = (by) => {
     const items = all("[data-list] [data-item]");
     if (!items.length) return;

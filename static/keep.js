@@ -1,9 +1,9 @@
-/* Keeps what a person types or chooses while an answer is on its way, on every page. Three rules:
-   1. A form that is posted goes through htmx, so that the page stays while the answer is awaited.
-   2. An answer is put in place around what was changed since it was asked for: such a control keeps its value, focus
-      and caret, and another form with unsaved changes stays as it is.
-   3. An answer that is no longer wanted (something newer is there, or its form is gone) changes nothing.
-   Nothing typed is stored. Without JavaScript, forms are sent as ever. */
+/* Keeps user input that is entered during a request, on all pages. There are three rules:
+   1. Forms are posted through htmx, so that the page stays during the request.
+   2. A response is merged into the page: controls changed since the request keep their value, focus and caret, and
+      other forms with unsaved changes stay as they are.
+   3. An outdated response (there is a newer one, or its form was removed) changes nothing.
+   Input is not stored. Without JavaScript, forms are posted normally. */
 (() => {
   "use strict";
   const CONTROLS = "input:not([type=hidden], [type=submit], [type=button]), select, textarea";
@@ -13,13 +13,13 @@
   const isTick = (control) => control.type === "checkbox" || control.type === "radio";
   const posts = (form) => form?.getAttribute("method") === "post";
 
-  /* ---- when each control was last changed, on a clock that counts changes and requests ---- */
+  /* ---- time of the last change of each control, on a clock that counts changes and requests ---- */
   let now = 0;
   const changedAt = new WeakMap();
   const note = ({ target }) => { if (target.matches?.(CONTROLS)) changedAt.set(target, ++now); };
   on("input", note);
   on("change", note);
-  /* What a request does not know of. One that posts a form knows nothing of what other forms hold. */
+  /* The controls changed since a request. A posted form does not include the controls of other forms. */
   const unknownTo = (request, region) => all(CONTROLS, region).filter((control) => {
     const own = request.reads || control.form === request.form || !posts(control.form);
     return (changedAt.get(control) ?? 0) > (own ? request.at : 0);
@@ -43,7 +43,7 @@
     document.getElementById("live").textContent = said.textContent;
   };
 
-  /* ---- sending: posts through htmx, each once ---- */
+  /* ---- submitting: posts through htmx, each only once ---- */
   on("htmx:beforeProcessNode", ({ target }) => {
     if (!target.matches("form[method=post]:not([hx-post])") || !target.closest(".shell") || target.closest("[hx-boost]")) return;
     target.setAttribute("hx-boost", "true");
@@ -62,7 +62,7 @@
     if (sending.has(form)) { event.preventDefault(); return; }
     leaving = true;
     sending.add(form);
-    setTimeout(() => { leaving = false; sending.delete(form); }, 5000); // it may have been stopped
+    setTimeout(() => { leaving = false; sending.delete(form); }, 5000); // the request may have been stopped
   });
   const newest = new WeakMap();
   on("htmx:beforeRequest", ({ detail: { elt, target, requestConfig } }) => {
@@ -72,7 +72,7 @@
   });
   on("htmx:afterRequest", ({ detail: { elt } }) => sending.delete(elt));
 
-  /* ---- an answer that leads elsewhere waits while something typed would be lost ---- */
+  /* ---- a redirect waits if it would lose user input ---- */
   on("htmx:beforeOnLoad", (event) => {
     const { xhr, requestConfig: { kept: request, headers } } = event.detail;
     const address = xhr.getResponseHeader("HX-Redirect");
@@ -81,13 +81,13 @@
     if (new URL(address, location).pathname.endsWith("/login") && (!request.reads || isUnsaved("form[method=post]"))) {
       signedOut = true;
       event.preventDefault();
-      offer("You are signed out, and nothing was saved. What you typed is still here.", address, "Sign in in a new tab, then send it again", true);
+      offer("You are signed out. Nothing was saved, but your input is still here.", address, "Sign in in a new tab, then submit again", true);
     } else if (unknownTo(request, document.body).some((control) => control.name && posts(control.form))) {
       event.preventDefault();
-      offer("Done. What you typed meanwhile is still here, and not saved.", address, "Go on without it");
+      offer("Done. Your newer input is still here and not saved.", address, "Continue without it");
     } else leaving = true;
   });
-  /* Another session has another token; it is asked for when the person comes back from signing in. */
+  /* A new session has a new CSRF token, which is requested when the user returns from signing in. */
   const renew = (html) => {
     const token = html.match(/name="csrf_token" value="([^"]+)"/)?.[1];
     if (!token) return;
@@ -99,7 +99,7 @@
     if (signedOut) htmx.ajax("GET", location.href, { source: document.body, swap: "none", headers: { "HX-Boosted": "true", "HX-Fresh-Token": "yes" } });
   }, window);
 
-  /* ---- answers ---- */
+  /* ---- responses ---- */
   const FRESH = /^(csrf_token|draft|version.*)$/;
   const identity = (form) => [form.getAttribute("action"), form.method, ...all("input[type=hidden]", form).filter(({ name }) => !FRESH.test(name)).map(({ name, value }) => `${name}=${value}`)].join(" ");
   const twinOf = (form, region) => all("form", region).find((other) => identity(other) === identity(form));
@@ -112,7 +112,7 @@
     const { elt, xhr, requestConfig: { kept: request, verb } } = detail;
     current = request;
     const error = xhr.status >= 400;
-    /* A search within a form, or a test of what it holds, saves nothing of it. */
+    /* A search in a form, or a test of its input, does not save it. */
     if (!error && request.saves && request.form) [...request.form.elements].forEach((control) => { if (changedAt.get(control) < request.at) changedAt.delete(control); });
     const active = document.activeElement;
     request.typing = active.matches(CONTROLS) && (active.form !== request.form || changedAt.get(active) > request.at);
@@ -120,17 +120,17 @@
     const late = !elt.isConnected || (newest.get(detail.target) ?? 0) > request.at;
     newest.set(detail.target, Math.max(request.at, newest.get(detail.target) ?? 0));
     if (late) {
-      /* Its messages are shown; the rest goes nowhere. */
-      if (error) offer("Something that you sent was not saved.", location.href, "Load the page again");
+      /* Only its messages are shown. */
+      if (error) offer("A change was not saved.", location.href, "Reload the page");
       all("#toasts .toast", parse(detail.serverResponse)).forEach((toast) => document.getElementById("toasts").append(document.adoptNode(toast)));
       detail.target = document.createElement("div");
     } else if (verb === "get" && unknownTo(request, detail.target).some(({ form }) => form && detail.target.contains(form) && !twinOf(form, parse(detail.serverResponse)))) {
       detail.shouldSwap = false;
-      offer("What you asked for before is here, but you have typed since.", xhr.responseURL, "Show it instead");
+      offer("New content is available, but you have unsaved input.", xhr.responseURL, "Show the new content");
     }
   });
   on("htmx:afterSwap", ({ detail: { target, xhr, requestConfig: { kept: request } } }) => {
-    /* What a refused form holds is still unsaved. */
+    /* The input of a rejected form is still unsaved. */
     const form = xhr.status >= 400 && request.form && twinOf(request.form, target);
     if (form) all(CONTROLS, form).forEach((control) => { if (!changedAt.has(control)) changedAt.set(control, request.at); });
   });
@@ -144,7 +144,7 @@
     twin.value = live.value;
     if (twin.tagName === "INPUT") twin.setAttribute("value", live.type === "password" ? "" : live.value);
   };
-  /* Put a copy of `part`, for which the answer has no place, where it stood. */
+  /* Add a copy of `part`, which the response does not contain, at its previous position. */
   const carry = (part, target, answer) => {
     const twin = part.cloneNode(true);
     let home = null;
@@ -165,7 +165,7 @@
       if (!place || (form && form !== current.form && !current.reads)) { whole.add(form); return; }
       let twin = likeOf(control, place);
       if (!twin) {
-        if (isTick(control) && !control.checked) return; // what was unticked is not offered any more
+        if (isTick(control) && !control.checked) return; // a cleared option that no longer exists
         const part = control.closest(UNITS);
         twin = likeOf(control, carry(part && target.contains(part) ? part : control, target, answer).parentNode);
       }

@@ -14,7 +14,7 @@ from tests.peers import StartedProcess, bare_environment, free_port, start_proce
 from tests.test_commands import wait_until
 
 LIMIT = 30  # of GET /login/{provider}, a minute and address
-AWAY = "is away: each process counts its own rate limits"
+AWAY = "unavailable: rate limits are counted per process"
 SECONDS = 30.0
 
 
@@ -132,5 +132,5 @@ def test_limits_are_shared_and_outlive_redis(
     assert pair.tries(LIMIT + 6) == [404] * LIMIT + [429] * 6, "an empty Redis begins anew"
     assert pair.away() == [False, False]
     for _, started in pair.processes:
-        assert started.output().count("Redis is away") == 2, started.output()
-        assert started.output().count("Redis is back") == 2, started.output()
+        assert started.output().count("Redis unavailable") == 2, started.output()
+        assert started.output().count("Redis available") == 2, started.output()

@@ -1,4 +1,4 @@
-"""Callers' addresses: which are internal, and whose word about a forwarded one is taken."""
+"""Client IP addresses: internal ranges, and forwarded addresses from trusted proxies."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Arrival:
-    """How a request came in: the socket's address, what was said of others, and the proxies the
-    operator trusts."""
+    """The addresses of a request: socket peer, X-Forwarded-For, and the operator's proxies."""
 
     peer: str | None
     forwarded_for: str | None = None
@@ -17,8 +16,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How a caller looks to the portal; `via` is the trusted proxy between, None where there is
-    none."""
+    """How the portal classifies a client; `via` is the trusted proxy, or None."""
 
     address: str | None
     is_internal: bool
@@ -38,8 +36,7 @@ DEFAULT_INTERNAL_RANGES = (
 
 
 def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
-    """Whether `address` lies in one of the CIDR `ranges`; a blank or unreadable address lies in
-    none."""
+    """Return whether `address` is in one of the CIDR `ranges`. An invalid address is in none."""
     try:
         ip = ipaddress.ip_address((address or "").strip())
     except ValueError:
@@ -49,7 +46,7 @@ def in_ranges(address: str | None, ranges: Iterable[str]) -> bool:
 
 
 def neighborhood(address: str | None) -> str:
-    """What counts as one caller where tries are counted: an IPv4 address or an IPv6 /64."""
+    """Return the network counted as one client in rate limits: an IPv4 address or IPv6 /64."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:
@@ -61,13 +58,12 @@ def neighborhood(address: str | None) -> str:
 
 
 def is_this_machine(host: str | None) -> bool:
-    """Whether a host, as it stands in a URL without brackets, is this very machine (RFC 8252,
-    7.3)."""
+    """Return whether a host, without brackets, is a loopback host (RFC 8252, section 7.3)."""
     return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address."""
+    """Return whether `text` is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -76,8 +72,7 @@ def is_address(text: str) -> bool:
 
 
 def is_internal(address: str | None, ranges: Sequence[str]) -> bool:
-    """Whether a caller is internal; custom ranges replace the defaults, unreadable ones are
-    skipped."""
+    """Return whether a client is internal. Valid custom ranges replace the defaults."""
     custom = [text for text in ranges if any(_networks([text]))]
     return in_ranges(address, custom or DEFAULT_INTERNAL_RANGES)
 
@@ -85,8 +80,7 @@ def is_internal(address: str | None, ranges: Sequence[str]) -> bool:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[str]
 ) -> str | None:
-    """The caller's address: the socket's, or, from a trusted proxy, the last forwarded one that is
-    no trusted proxy."""
+    """Return the client address: the socket's or, from a trusted proxy, the last untrusted one."""
     if not forwarded_for or not in_ranges(peer, trusted_proxies):
         return peer
     hops = [hop.strip() for hop in forwarded_for.split(",")]

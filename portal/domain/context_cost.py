@@ -1,10 +1,8 @@
-"""How much of a model's context a tool takes up, before anybody calls it: an estimate, and what it
-rests on.
+"""Estimate of the model context that a tool definition uses.
 
-Clients send a model the name, the description and the input schema of each tool. How text becomes
-tokens differs from model to model; a token of English or JSON is about four characters in those in
-use, so the estimate is the number of characters of the definition, written as JSON without blanks,
-divided by four and rounded up.
+Clients send the name, description and input schema of each tool to the model. Tokenizers differ
+between models. In current models a token of English or JSON has about four characters, so the
+estimate is the length of the definition as compact JSON, divided by four and rounded up.
 """
 
 import json
@@ -15,8 +13,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 def approximate_tokens(name: str, description: str, input_schema: Mapping[str, Any]) -> int:
-    """About how many tokens the definition of one tool costs a model each time its tools are
-    listed."""
+    """Return the approximate size of one tool definition in model tokens."""
     definition = {"name": name, "description": description, "input_schema": dict(input_schema)}
     text = json.dumps(definition, separators=(",", ":"), ensure_ascii=False)
     return -(-len(text) // _CHARACTERS_PER_TOKEN)

@@ -1,4 +1,4 @@
-"""How a credential becomes a request header, and how it is never shown."""
+"""Authentication headers, and the URL of the page where users enter their credentials."""
 
 import base64
 import re
@@ -17,8 +17,10 @@ _SCHEMES = {
 
 
 def auth_headers(auth_type: AuthType, value: str) -> dict[str, str]:
-    """The header that carries `value`: RFC 6750 for bearer tokens, RFC 7617 for basic (`value` is
-    `user:password`)."""
+    """Return the header with the credential `value`.
+
+    Bearer tokens follow RFC 6750. Basic follows RFC 7617, with `value` as `user:password`.
+    """
     if auth_type is AuthType.API_KEY:
         return {"X-API-Key": value}
     if auth_type is AuthType.BASIC:
@@ -29,7 +31,7 @@ def auth_headers(auth_type: AuthType, value: str) -> dict[str, str]:
 
 
 def setup_url(public_url: str, server_id: str) -> str:
-    """The page where a person fills in what a server needs of them; the id is percent-encoded, `/`
-    too."""
-    # Nearly every id is made of what is never quoted (RFC 3986, 2.3); lists ask this for thousands.
-    return f"{public_url}/credentials/{server_id if _UNRESERVED.fullmatch(server_id) else quote(server_id, safe='')}"
+    """Return the URL of the page where a user enters credentials for a server."""
+    # Most IDs need no quoting (RFC 3986, section 2.3), and lists call this for thousands of them.
+    quoted = server_id if _UNRESERVED.fullmatch(server_id) else quote(server_id, safe="")
+    return f"{public_url}/credentials/{quoted}"

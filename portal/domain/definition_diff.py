@@ -1,13 +1,11 @@
-"""Tool definitions, compared: what counts of one, its hash, and the redline of an old one beside a
-new one.
+"""Comparison of tool definitions: their compared fields, hash, and a diff of two versions.
 
-What counts is what a model or a client is told: name, title, description, both schemas and the
-annotations. The hash is the SHA-256 over these as JSON with sorted keys, so that neither their
-order nor a server's extra keys (`_meta`) matter.
+The compared fields are those that a model or client receives: name, title, description, both
+schemas and the annotations. The hash is the SHA-256 of these fields as JSON with sorted keys, so
+that the order of keys and extra keys of a server (`_meta`) do not matter.
 
-A redline is made of runs: pieces of the text as it is, each with what became of it and what is to
-be said of it. Put together, the runs of a side are that side's text; nothing is left out and
-nothing is put in.
+A diff consists of runs: pieces of the text with their change and findings. The runs of one side,
+joined together, are exactly the text of that side.
 """
 
 import difflib
@@ -23,15 +21,20 @@ from typing import Any
 from portal.domain.suspicious_text import Mark, characters, phrases
 
 MAX_BYTES = 32 * 1024
-"""The largest definition that is kept to be shown, in bytes of JSON; of a larger one only the hash
-and the size."""
+"""Maximum size of a stored definition in bytes of JSON. Larger ones are stored as a hash only."""
 
 _COUNTS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 _LABELS = {
-    "name": "Name", "title": "Title", "description": "Description", "inputSchema": "Input schema",
-    "outputSchema": "Output schema", "annotations": "Annotations", "too_large": "Size",
-}  # fmt: skip
-# difflib takes time with the pairs of equal pieces; beyond this, a text is shown as replaced.
+    "name": "Name",
+    "title": "Title",
+    "description": "Description",
+    "inputSchema": "Input schema",
+    "outputSchema": "Output schema",
+    "annotations": "Annotations",
+    "too_large": "Size",
+}
+# The time of difflib grows with the pairs of equal pieces. Beyond these limits, the whole text is
+# shown as replaced.
 _MOST_PIECES = 1_000
 _MOST_PAIRS = 30_000
 _LONGEST_EXCERPT = 120
@@ -40,9 +43,11 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 @dataclass(frozen=True)
 class Run:
-    """A piece of a text. `change`: same, removed or added. `hidden` names characters that cannot be
-    told by looking; where `visible` the text can be shown too. `phrase` is the label of the phrase
-    it is in, `opens` where that begins.
+    """A piece of a text.
+
+    `change` is same, removed or added. `hidden` names characters that are invisible or misleading;
+    with `visible`, the text itself is also shown. `phrase` is the label of the enclosing phrase,
+    and `opens` is true where that phrase begins.
     """
 
     text: str
@@ -55,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True)
 class FieldDiff:
-    """One part of a definition, old and new; a side without text has no runs."""
+    """The old and new version of one field of a definition. A side without text has no runs."""
 
     label: str
     is_code: bool
@@ -66,7 +71,7 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class Warning:
-    """A finding in a definition: where, what, and the words it is about."""
+    """A finding in a definition: the field, the kind of finding, and an excerpt."""
 
     where: str
     what: str
@@ -74,44 +79,43 @@ class Warning:
 
 
 def definition_of(wire: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of a tool as its server sent it."""
+    """Return the compared fields of a tool in MCP format."""
     return {name: wire[name] for name in _COUNTS if wire.get(name) is not None}
 
 
 def canonical(definition: Mapping[str, Any]) -> str:
-    """The definition as JSON that is the same whenever the definition is."""
+    """Return the definition as canonical JSON."""
     return json.dumps(definition, sort_keys=True, separators=(",", ":"))
 
 
 def hash_of(definition: Mapping[str, Any]) -> str:
-    """The SHA-256 of the canonical JSON, in hex."""
+    """Return the SHA-256 of the canonical JSON in hex."""
     return hashlib.sha256(canonical(definition).encode()).hexdigest()
 
 
 def kept_of(definition: Mapping[str, Any], left: int = MAX_BYTES) -> dict[str, Any]:
-    """The definition as it is stored: itself, or a note of its size where it has more than `left`
-    bytes."""
+    """Return the definition to store, or a note of its size if it has more than `left` bytes."""
     size = len(canonical(definition))
     if size <= min(left, MAX_BYTES):
         return dict(definition)
-    return {"too_large": f"{size:,} bytes of JSON, more than is kept. Only the hash is compared."}
+    return {"too_large": f"{size:,} bytes of JSON, too large to store. Only the hash is compared."}
 
 
 def warnings_of(definition: Mapping[str, Any] | None) -> tuple[Warning, ...]:
-    """All that is to be pointed out in a definition, part by part."""
+    """Return all findings in a definition, by field."""
     found: list[Warning] = []
     for name in definition or {}:
         text = _text_of((definition or {})[name])
         label = _LABELS[name]
         if name == "too_large":
-            found.append(Warning(label, "Too large to be shown", text))
+            found.append(Warning(label, "Too large to show", text))
         found += [Warning(label, m.kind, m.label) for m in characters(text)]
         found += [Warning(label, m.label, _excerpt(text[m.start : m.end])) for m in phrases(text)]
     return tuple(dict.fromkeys(found))
 
 
 def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tuple[FieldDiff, ...]:
-    """The redline of a definition, part by part; None is a definition that is not there."""
+    """Return the diff of two definitions, by field. None means that there is no definition."""
     before = old or {}
     after = new or {}
     return tuple(
@@ -122,7 +126,7 @@ def compare(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> tup
 
 
 def marked(text: str) -> tuple[Run, ...]:
-    """A text that is not compared with anything, as runs with their marks."""
+    """Return a single text as runs with its findings."""
     return _runs(text, [(0, len(text), "same")])
 
 
@@ -143,7 +147,7 @@ def _text_of(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
-        # Not escaped: a hidden character in a schema is to be named like any other.
+        # Not escaped, so that hidden characters in a schema are also found.
         return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     except RecursionError:
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -155,7 +159,7 @@ Piece = tuple[int, int, str]
 def _pieces(
     before: str, after: str, old: Sequence[str], new: Sequence[str]
 ) -> tuple[list[Piece], list[Piece]]:
-    """Where each side is the same, removed or added, as character ranges."""
+    """Return the character ranges of both sides that are the same, removed or added."""
     if before == after:
         return [(0, len(before), "same")], [(0, len(after), "same")]
     ours = Counter(old)
@@ -184,8 +188,7 @@ def _offsets(pieces: Iterable[str]) -> list[int]:
 
 
 def _runs(text: str, pieces: Sequence[Piece]) -> tuple[Run, ...]:
-    """The text cut wherever something begins or ends: a change, a finding among the characters, a
-    phrase."""
+    """Split a text at the boundaries of changes, character findings and phrases."""
     hidden = characters(text)
     said = phrases(text)
     cuts = {edge for start, end, _ in pieces for edge in (start, end)}
@@ -215,10 +218,11 @@ def _runs(text: str, pieces: Sequence[Piece]) -> tuple[Run, ...]:
 
 
 class _Cursor:
-    """Walks along findings in their order: which one is at a place."""
+    """Find the finding at a position, for ascending positions."""
 
     def __init__(self, found: Sequence[Mark]) -> None:
-        self._found, self._next = found, 0
+        self._found = found
+        self._next = 0
 
     def at(self, place: int) -> Mark | None:
         while self._next < len(self._found) and self._found[self._next].end <= place:
@@ -228,7 +232,7 @@ class _Cursor:
 
 
 def _excerpt(text: str) -> str:
-    """The words of a finding on one line, hidden characters named."""
+    """Return the text of a finding on one line, with hidden characters named."""
     shown = "".join(
         f"{r.text if r.visible else ''}{f' [{r.hidden}]' if r.hidden else ''}" for r in _bare(text)
     )

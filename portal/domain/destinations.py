@@ -1,9 +1,8 @@
-"""Where each stored secret of a server may go, and which of them a change would send elsewhere: the
-one decision.
+"""Destinations of a server's stored secrets, and the secrets that a change would send elsewhere.
 
-Every path that changes a server, or tries out a change of one, comes to `moved`. It compares two
-routes: where the definition led before, and where it would lead after. A stored secret whose
-destination differs moves, whichever field made the difference. Nothing is read or written here.
+All code that changes a server, or tests a change, calls `moved`. It compares the destinations of a
+definition before and after the change. A stored secret moves if its destination differs, no matter
+which field changed. This module has no input or output.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ import idna
 from portal.domain.servers import origin_of
 
 RESOURCE = "resource"
-TOKEN = "token"  # noqa: S105 - a part of a route
+TOKEN = "token"  # noqa: S105 - the name of a destination
 EXCHANGE = "exchange"
 AUTHORIZE = "authorize"
 REGISTRATION = "registration"
@@ -49,8 +48,7 @@ PARTS_OF = {
     "people.keys": (RESOURCE,),
     "people.connections": (RESOURCE, TOKEN, EXCHANGE),
 }
-"""The parts of a route that a secret goes to. A credential that is not here, such as an address,
-goes nowhere."""
+"""The destinations of each secret. A credential that is not listed, such as a URL, is not sent."""
 
 FIELDS_OF = {
     RESOURCE: ("url", "spec_path", "transport", "args", "command"),
@@ -61,13 +59,15 @@ FIELDS_OF = {
     COMMAND_LINE: ("args", "command", "env"),
     COMMAND: ("command",),
 }
-"""The fields of a definition that decide about a part of a route."""
+"""The fields of a definition that determine each destination."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where a definition leads. URLs as their origins; `discovered` is the host that discovery
-    found for tokens."""
+    """The destinations of a definition, with URLs as origins.
+
+    `discovered` is the token host that discovery found.
+    """
 
     transport: str = ""
     address: str | None = None
@@ -80,8 +80,10 @@ class Route:
     discovered: str | None = None
 
     def key(self, part: str) -> str:
-        """What two routes are compared by, and a ciphertext is bound to. Of a command line it is a
-        digest."""
+        """Return the key for comparing destinations, to which ciphertexts are bound.
+
+        For a command line, it is a digest.
+        """
         if part == RESOURCE:
             return self.key(COMMAND_LINE) if self.transport == "stdio" else canonical(self.address)
         if part == COMMAND:
@@ -95,9 +97,13 @@ class Route:
         return self.key(TOKEN) if part == EXCHANGE else f"discovery:{self.key(RESOURCE)}"
 
     def label(self, part: str) -> str:
-        """The same for people: an origin, a command's name, or that it is found by discovery."""
+        """Return the destination for display: an origin, a command, or a note on discovery."""
         if part == RESOURCE:
-            return self.label(COMMAND) if self.transport == "stdio" else self.address or "nowhere"
+            return (
+                self.label(COMMAND)
+                if self.transport == "stdio"
+                else self.address or "no destination"
+            )
         if part in (COMMAND, COMMAND_LINE):
             return f"the command {self.command}" if self.command else "no command"
         typed = self._typed(part)
@@ -105,7 +111,7 @@ class Route:
             return typed
         if part == EXCHANGE:
             return self.label(TOKEN)
-        return self.discovered or f"what discovery finds at {self.label(RESOURCE)}"
+        return self.discovered or f"the provider discovered at {self.label(RESOURCE)}"
 
     def _typed(self, part: str) -> str | None:
         typed = {
@@ -119,21 +125,20 @@ class Route:
 
 @dataclass(frozen=True)
 class Held:
-    """A stored secret that a change leaves as it is: `secret` is its name, `people` how many hold
-    one of theirs."""
+    """A stored secret that a change keeps; `people` is the number of users with their own."""
 
     secret: str
     people: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Where it goes."""
+        """Return its destinations."""
         return parts_of(self.secret)
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A stored secret that a change would send elsewhere: origins, never a path or a value."""
+    """A stored secret that a change would send elsewhere, with origins only."""
 
     secret: str
     before: str
@@ -143,13 +148,12 @@ class Moved:
 
 
 def parts_of(secret: str) -> tuple[str, ...]:
-    """The parts of a route that a secret goes to, by its name: `static_headers.X-Key`,
-    `credentials.client_id`."""
+    """Return the destinations of a secret by name, such as `static_headers.X-Key`."""
     return PARTS_OF.get(secret) or PARTS_OF.get(secret.partition(".")[0], ())
 
 
 def moved(before: Route, after: Route, held: Iterable[Held]) -> tuple[Moved, ...]:
-    """The secrets that would go elsewhere than before, each with both ends."""
+    """Return the secrets that would go elsewhere, with old and new destination."""
     found: dict[tuple[str, str, str], Moved] = {}
     for secret in held:
         for part in secret.parts:
@@ -160,7 +164,7 @@ def moved(before: Route, after: Route, held: Iterable[Held]) -> tuple[Moved, ...
 
 
 def field_at_fault(moves: Sequence[Moved], sent: Iterable[str]) -> str | None:
-    """The field of a change that moves the first of `moves`."""
+    """Return the changed field that causes the first of `moves`, or None."""
     names = set(sent)
     return (
         next((name for name in FIELDS_OF[moves[0].part] if name in names), None) if moves else None
@@ -171,14 +175,15 @@ def _ends(before: Route, after: Route, part: str) -> tuple[str, str]:
     ends = before.label(part), after.label(part)
     if ends[0] != ends[1]:
         return ends
-    what = "with other arguments" if before.label(part).startswith("the command") else "found anew"
-    return ends[0], f"{ends[1]}, {what}"
+    change = (
+        "different arguments" if before.label(part).startswith("the command") else "rediscovered"
+    )
+    return ends[0], f"{ends[1]} ({change})"
 
 
 @lru_cache(maxsize=4096)
 def canonical(url: str | None) -> str:
-    """An origin in one spelling: case, default port, IDNA, the dot at a host's end and IPv6 written
-    one way."""
+    """Return a URL's origin in canonical form: case, default port, IDNA, trailing dot and IPv6."""
     origin = origin_of(url)
     if origin is None:
         return ""

@@ -1,4 +1,4 @@
-"""What was seen on the way from an MCP server to its authorization server, step by step."""
+"""The steps and result of discovering the authorization server of an MCP server."""
 
 import re
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from portal.domain.addresses import is_this_machine
 from portal.domain.oauth import Discovery
 
-# Visible ASCII without a backslash: every parser on the way sees the same address in it.
+# Visible ASCII without a backslash, so that all parsers read the same URL.
 _ADDRESS = re.compile(r"[!-\[\]-~]{1,2048}\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TELLING = 8
-"""A segment of a path with as many characters may be a key; a shorter one, like `mcp`, is not."""
+"""Minimum length of a path segment that may be a key. Shorter ones, like `mcp`, are not."""
 
 
 class Verdict(StrEnum):
-    """How a step went; `warn` goes on, but clients may stumble."""
+    """The result of a step. After `warn`, discovery continues, but some clients may fail."""
 
     OK = "ok"
     WARN = "warn"
@@ -27,11 +27,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One look of a discovery: what was asked (`request`, its secrets cut), what came, what it
-    means, and the remedy.
+    """One step of a discovery: the request without secrets, the response, its meaning and a remedy.
 
-    `status` is the HTTP status, None where no answer came. `answer` is what of the answer may be
-    shown.
+    `status` is the HTTP status, or None without a response. `answer` is the part of the response
+    that may be shown.
     """
 
     title: str
@@ -45,11 +44,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Walk:
-    """A whole discovery: its steps, and what it found, if it found anything that may be used.
+    """A whole discovery: its steps and, if it succeeded, its result.
 
-    `documents` holds what was read on the way, as far as it came: `challenge` (the parameters of
-    WWW-Authenticate), `resource` (RFC 9728) and `server` (RFC 8414). They may name the server's
-    URL, so they are not for showing.
+    `documents` contains the documents that were read: `challenge` (the parameters of
+    WWW-Authenticate), `resource` (RFC 9728) and `server` (RFC 8414). They may contain the server's
+    URL, so they must not be shown.
     """
 
     steps: tuple[Step, ...]
@@ -58,13 +57,12 @@ class Walk:
 
     @property
     def fault(self) -> Step | None:
-        """The step that ended it."""
+        """Return the step that failed, or None."""
         return next((step for step in reversed(self.steps) if step.verdict is Verdict.FAIL), None)
 
 
 def shown_address(address: str, secret_path: str) -> str:
-    """`address` as it may be shown: no query, and "…" for the path of the server's URL, which may
-    hold a key."""
+    """Return a URL for display without query, and with "…" for the server's path (a secret)."""
     parts = urlsplit(address)
     path = parts.path
     if len(secret_path.strip("/")) > 0:
@@ -73,8 +71,7 @@ def shown_address(address: str, secret_path: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """`text` without what may be secret of the server's `url`: its path and query, whole or in
-    parts."""
+    """Return `text` without possible secrets of the server's `url`: its path and query values."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     values = [pair.partition("=")[2] for pair in parts.query.split("&")]
@@ -86,7 +83,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def is_secure(address: str) -> bool:
-    """https, or http on this very machine, for development."""
+    """Return whether a URL is https, or http on a loopback host for development."""
     parts = _parts(address)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in address:
         return False
@@ -94,8 +91,7 @@ def is_secure(address: str) -> bool:
 
 
 def same_issuer(one: str, other: str) -> bool:
-    """Byte by byte (RFC 8414, 3.3), save that a bare host means the same with and without its
-    slash."""
+    """Return whether issuers are equal (RFC 8414, section 3.3), except for a bare host's slash."""
     if one == other:
         return True
     shorter, longer = sorted((one, other), key=len)
@@ -103,17 +99,12 @@ def same_issuer(one: str, other: str) -> bool:
 
 
 def covers(resource: str, url: str) -> bool:
-    """Whether resource metadata for `resource` are about `url`: the same origin, and its path or a
-    folder above it."""
+    """Return whether `resource` metadata apply to `url`: same origin, equal or parent path."""
     there = _parts(resource)
     here = _parts(url)
-    if (
-        there is None
-        or here is None
-        or "@" in there.netloc
-        or "#" in resource
-        or not there.hostname
-    ):
+    if there is None or here is None:
+        return False
+    if "@" in there.netloc or "#" in resource or not there.hostname:
         return False
     if _origin(there) != _origin(here):
         return False
@@ -122,7 +113,7 @@ def covers(resource: str, url: str) -> bool:
 
 
 def _parts(address: str) -> SplitResult | None:
-    """The parts of an address that can be read in one way only; None for any other."""
+    """Return the parts of a URL that all parsers read the same way, or None."""
     if not _ADDRESS.match(address):
         return None
     try:

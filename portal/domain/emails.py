@@ -1,5 +1,7 @@
-"""E-mail addresses as they are compared: the domain as IDNA has it (UTS 46), what is before it
-under NFKC, and none that only looks like another."""
+"""Normalization of email addresses, with protection against lookalikes.
+
+The domain is converted to IDNA (UTS 46), the local part to NFKC.
+"""
 
 import re
 import unicodedata
@@ -8,48 +10,43 @@ import idna
 
 LONGEST = 320
 REFUSED = (
-    "This e-mail is refused: it is none, or holds characters that make it look like another one. "
-    "Type each part in plain letters of one script, without quotes."
+    "This email address is not valid, or contains characters that make it look like another one. "
+    "Use plain letters of one script for each part, without quotes."
 )
 _TOGETHER = (
     frozenset({"LATIN", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}),
     frozenset({"LATIN", "CJK", "HANGUL"}),
     frozenset({"LATIN", "CJK", "BOPOMOFO"}),
 )
-"""Scripts that are written together (UTS 39, 5.2, Highly Restrictive)."""
+"""Scripts that may be combined (UTS 39, section 5.2, Highly Restrictive)."""
 _QUOTING = frozenset('"\\')
-_BETWEEN_WORDS = re.compile(
-    r"[!-,./:-?\[-`{-~-]+"
-)  # ASCII signs, which separate words of a local part
+# ASCII punctuation, which separates the words of a local part
+_BETWEEN_WORDS = re.compile(r"[!-,./:-?\[-`{-~-]+")
 _LIKE_ASCII = frozenset(
     "аеорсухіјѕһԁԛԝӏѵүԍм"  # Cyrillic
     "αικνορτυχγϲϳω"  # Greek
     "օոսցհյզք"  # Armenian
-    "ɑɡıȷɩʟɪᴏᴜᴠᴡᴢꜱʏǀƨƽɢʙɴʀɛ"  # Latin letters without an accent that ASCII letters are taken for
+    "ɑɡıȷɩʟɪᴏᴜᴠᴡᴢꜱʏǀƨƽɢʙɴʀɛ"  # Latin letters without an accent that look like ASCII letters
 )
-"""Letters that look like letters or digits of ASCII (UTS 39); a label of nothing else passes for an
-ASCII one."""
+"""Letters that look like ASCII letters or digits (UTS 39), as a label of only these does."""
 
 
 def domain_of(email: str) -> str:
-    """The domain behind the one `@` of an address, as its A-label in small letters; "" for what is
-    no plain address."""
+    """Return the domain of an email address as a lowercase A-label, or "" if it is not valid."""
     text = email.strip()
     local, _, domain = text.partition("@")
-    if (
-        not local
-        or "@" in domain
-        or not text.isprintable()
-        or any(c.isspace() for c in text)
-        or len(text) > LONGEST
-    ):
+    if not local or "@" in domain or len(text) > LONGEST:
+        return ""
+    if not text.isprintable() or any(c.isspace() for c in text):
         return ""
     return ascii_domain(domain) if _is_honest_name(_normal_name(local)) else ""
 
 
 def normal_email(email: str) -> str:
-    """An address as it is stored: small letters, full width and the like as plain characters
-    (NFKC), the domain as its A-label; "" for what is no plain address."""
+    """Return an email address as stored: lowercase, NFKC, with the domain as its A-label.
+
+    Returns "" for an invalid address.
+    """
     domain = domain_of(email)
     return f"{_normal_name(email.strip().partition('@')[0])}@{domain}" if domain else ""
 
@@ -59,8 +56,7 @@ def _normal_name(local: str) -> str:
 
 
 def _is_honest_name(local: str) -> bool:
-    """Whether what stands before the `@` looks like nothing else: without quotes, each of its words
-    in one script."""
+    """Return whether a local part is unambiguous: no quotes, and each word in one script."""
     if any(c in _QUOTING or c == "@" or c.isspace() for c in local):
         return False
     words = [word for word in _BETWEEN_WORDS.split(local) if word]
@@ -70,8 +66,11 @@ def _is_honest_name(local: str) -> bool:
 
 
 def email_forms(email: str) -> tuple[str, ...]:
-    """The forms under which an address may be stored: as typed, in small letters (so it was done
-    once), with the domain as its A-label, and with the domain in its own script. Never empty."""
+    """Return the forms in which an address may be stored, at least one.
+
+    These are the normal form, the lowercase input (used by older versions), and the form with the
+    domain in its own script.
+    """
     typed = email.strip().lower()
     normal = normal_email(email)
     if not normal:
@@ -81,11 +80,10 @@ def email_forms(email: str) -> tuple[str, ...]:
 
 
 def ascii_domain(domain: str) -> str:
-    """A domain as its A-label in small letters; "" for one that is none or that is written to look
-    like another.
+    """Return a domain as a lowercase A-label, or "" if it is invalid or a lookalike.
 
-    Refused are characters that UTS 46 drops or replaces (zero width, full width, other dots), a dot
-    at the end, labels of mixed scripts, and labels wholly of letters that pass for ASCII.
+    Characters that UTS 46 drops or replaces (zero width, full width, other dots), a trailing dot,
+    labels of mixed scripts, and labels that look like ASCII are not accepted.
     """
     text = unicodedata.normalize("NFC", domain.strip()).lower()
     try:
@@ -100,8 +98,10 @@ def ascii_domain(domain: str) -> str:
 
 
 def listed_domain(domain: str) -> str:
-    """A domain that an operator lists, which may end with a dot or begin with `@`; "" for one that
-    is none."""
+    """Return a domain from the operator's list as its A-label, or "" if it is invalid.
+
+    A leading `@` and a trailing dot are accepted.
+    """
     return ascii_domain(domain.strip().removeprefix("@").removesuffix("."))
 
 

@@ -1,8 +1,8 @@
-"""Managed settings by which an organization's AI clients keep to its catalog.
+"""Managed settings that restrict an organization's AI clients to its catalog.
 
-The shapes are those of each client's own documentation (November 2026): Claude Code's managed
-settings and `managed-mcp.json`, VS Code's enterprise policies. Servers appear with their address at
-the gateway, never with an upstream's, and keys only as the name of an environment variable.
+The formats follow each client's documentation (November 2026): Claude Code's managed settings and
+`managed-mcp.json`, and VS Code's enterprise policies. Servers appear with their gateway URL, never
+with the upstream's, and keys only as the name of an environment variable.
 """
 
 import io
@@ -16,20 +16,13 @@ from typing import Any
 from portal.domain.snippets import KEY_VARIABLE
 
 _CLAUDE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_NEW_YEAR = (
-    2026,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # in an archive a file has a time; a fixed one makes equal packs equal
+# A fixed file time makes archives of equal files equal.
+_NEW_YEAR = (2026, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class PackFile:
-    """One file: its path in the archive, what it does, its text, and where it goes by operating
-    system."""
+    """A settings file: its path in the archive, purpose, text, and location by operating system."""
 
     path: str
     title: str
@@ -39,15 +32,12 @@ class PackFile:
 
 
 def claude_files(servers: Mapping[str, str], rejected: Sequence[str]) -> tuple[PackFile, ...]:
-    """Claude Code's files for `servers` (address at the gateway by name) and the names of those
-    that were rejected."""
-    # Entries are matched by address alone: a name is what a user types, and would let any address
-    # in.
+    """Return Claude Code's files for `servers` (gateway URL by name) and rejected server names."""
+    # Entries match by URL only. Users choose the name, so a match by name would allow any URL.
     policy = {
         "allowManagedMcpServersOnly": True,
         "allowedMcpServers": [{"serverUrl": url} for url in servers.values()],
-        # An entry of a shape that Claude Code does not know makes it drop the list, so other names
-        # are left out.
+        # Claude Code ignores the list if one entry is invalid, so other names are omitted.
         "deniedMcpServers": [
             {"serverName": name} for name in rejected if _CLAUDE_NAME.fullmatch(name)
         ],
@@ -63,17 +53,17 @@ def claude_files(servers: Mapping[str, str], rejected: Sequence[str]) -> tuple[P
     return (
         PackFile(
             "claude-code/managed-settings.json",
-            "Claude Code: what may be used",
-            "People add servers themselves, and Claude Code refuses every one whose address is not in this list, "
-            "commands included.",
+            "Claude Code: allowed servers",
+            "Users add servers themselves. Claude Code blocks all servers, including commands,"
+            " whose URL is not in this list.",
             _json(policy),
             _claude_places("managed-settings.json"),
         ),
         PackFile(
             "claude-code/managed-mcp.json",
             "Claude Code: a fixed set",
-            "Optional. With this file everybody has just these servers and can add none. Each person’s API key is "
-            f"read from {KEY_VARIABLE} of their environment.",
+            "Optional. With this file, all users have exactly these servers and cannot add others."
+            f" Each user’s API key is read from the environment variable {KEY_VARIABLE}.",
             _json({"mcpServers": named}),
             _claude_places("managed-mcp.json"),
         ),
@@ -81,8 +71,10 @@ def claude_files(servers: Mapping[str, str], rejected: Sequence[str]) -> tuple[P
 
 
 def vs_code_files(registry_url: str) -> tuple[PackFile, ...]:
-    """VS Code's files for the registry at `registry_url`, to which it adds `/v0.1/servers`
-    itself."""
+    """Return VS Code's files for the registry at `registry_url`.
+
+    VS Code itself appends `/v0.1/servers` to the URL.
+    """
     values = {"ChatMCP": "registry", "McpGalleryServiceUrl": registry_url}
     keys = "".join(f'"{name}"="{value}"\r\n' for name, value in values.items())
     settings = {"chat.mcp.access": "registry", "chat.mcp.gallery.serviceUrl": registry_url}
@@ -90,8 +82,8 @@ def vs_code_files(registry_url: str) -> tuple[PackFile, ...]:
         PackFile(
             "vscode/policy.json",
             "VS Code: policy",
-            "Only servers installed from the portal’s registry run. Windows and macOS take the same two names and "
-            "values by their own ways.",
+            "Only servers installed from the portal’s registry run. On Windows and macOS, set the"
+            " same two names and values with the tools of the system.",
             _json(values),
             (
                 ("Linux", "/etc/vscode/policy.json (VS Code 1.106 or newer)"),
@@ -102,7 +94,7 @@ def vs_code_files(registry_url: str) -> tuple[PackFile, ...]:
         PackFile(
             "vscode/policy.reg",
             "VS Code: policy on Windows",
-            "The same for the registry of Windows.",
+            "The same policy for the Windows registry.",
             "Windows Registry Editor Version 5.00\r\n\r\n"
             f"[HKEY_LOCAL_MACHINE\\SOFTWARE\\Policies\\Microsoft\\VSCode]\r\n{keys}",
             (("Windows", "Import it as an administrator: reg import policy.reg"),),
@@ -110,7 +102,7 @@ def vs_code_files(registry_url: str) -> tuple[PackFile, ...]:
         PackFile(
             "vscode/settings.json",
             "VS Code: settings",
-            "To try it out on one machine. A person can take settings back; a policy they cannot.",
+            "To test on one machine. Users can change settings, but not a policy.",
             _json(settings),
             (("Everywhere", "Preferences: Open User Settings (JSON)"),),
         ),
@@ -118,8 +110,7 @@ def vs_code_files(registry_url: str) -> tuple[PackFile, ...]:
 
 
 def zipped(files: Iterable[PackFile]) -> bytes:
-    """The files as a ZIP archive, with a README that says where each one goes; equal files make
-    equal archives."""
+    """Return the files as a ZIP archive with a README. Equal files give equal archives."""
     files = tuple(files)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
@@ -149,7 +140,7 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _readme(files: Iterable[PackFile]) -> str:
-    parts = ["Managed settings made by MCP Portal from its catalog. They hold no secrets."]
+    parts = ["Managed settings created by MCP Portal from its catalog. They contain no secrets."]
     for file in files:
         places = "\n".join(f"  {system}: {place}" for system, place in file.places)
         parts.append(f"{file.path}\n  {file.about}\n{places}")

@@ -1,15 +1,14 @@
-"""What can go wrong, in the words of the product. `web/errors.py` alone knows which HTTP status
-each one is."""
+"""The exceptions of the portal. `web/errors.py` maps each to an HTTP status."""
 
 from collections.abc import Sequence
 
 
 class PortalError(Exception):
-    """A fault that a person can act on.
+    """An error that the caller can act on.
 
-    `message` is for people, `code` a stable word for programs, `field` the input at fault, and
-    `extra` what else the answer carries. None of them ever holds a secret or an echo of what was
-    typed, ids and names excepted.
+    `message` is for people, `code` is a stable error code, `field` is the invalid input, and
+    `extra` has more fields for the response. None of them contains secrets or repeats input, except
+    IDs and names.
     """
 
     code = "error"
@@ -25,13 +24,13 @@ class PortalError(Exception):
 
 
 class InvalidRequest(PortalError):
-    """A rule is broken."""
+    """The request breaks a rule."""
 
     code = "invalid_request"
 
 
 class InvalidInput(PortalError):
-    """The input has the wrong shape; `errors` names every field at fault."""
+    """The input is not valid; `errors` lists all invalid fields."""
 
     code = "invalid"
 
@@ -43,72 +42,75 @@ class InvalidInput(PortalError):
 
 
 class Unauthenticated(PortalError):
-    """Nobody we know is asking."""
+    """The caller is not authenticated."""
 
     code = "unauthenticated"
 
 
 class CredentialNeeded(PortalError):
-    """The upstream needs the caller's own key (`byok_auth_required`) or OAuth connection
-    (`sign_in_needed`)."""
+    """The upstream requires the caller's own key or OAuth connection.
+
+    The code is `byok_auth_required` or `sign_in_needed`.
+    """
 
     code = "sign_in_needed"
 
 
 class Forbidden(PortalError):
-    """May not; also all that a caller without admin view may not see, existing or not."""
+    """The caller has no permission, or may not see whether the object exists."""
 
     code = "forbidden"
 
 
 class LookOnly(Forbidden):
-    """May not, and sees what it is about: a page says so, where for other refusals it says that
-    nothing is there."""
+    """The caller may see the object but not change it, so pages show 403 instead of 404."""
 
 
 class NotFound(PortalError):
-    """There is no such thing, told only to those who may know."""
+    """The object does not exist. Raised only if the caller may know that."""
 
     code = "not_found"
 
 
 class Conflict(PortalError):
-    """A clash with what is stored."""
+    """The change conflicts with the stored state."""
 
     code = "conflict"
 
 
 class MissingVariables(PortalError):
-    """Per-user values of a server are not set; carries `server_id`, `server_name`, `names` and
-    `setup_url`."""
+    """Per-user values of a server are missing.
+
+    `extra` has `server_id`, `server_name`, `names` and `setup_url`.
+    """
 
     code = "missing_user_env_vars"
 
 
 class TooLarge(PortalError):
-    """More bytes than we take."""
+    """The input is too large."""
 
     code = "too_large"
 
 
 class Misconfigured(PortalError):
-    """A setting of the instance cannot be followed; an Admin has to mend it."""
+    """An instance setting is not valid; an Admin must fix it."""
 
     code = "misconfigured"
 
 
 class UnsupportedMediaType(PortalError):
-    """A body in a format that this route does not read."""
+    """The format of the body is not supported."""
 
     code = "unsupported_media_type"
 
 
 class UnsupportedEncoding(UnsupportedMediaType):
-    """A body that is compressed, where none is unpacked."""
+    """The body is compressed, which is not supported."""
 
 
 class RateLimited(PortalError):
-    """Too often; `retry_after` is in seconds."""
+    """Too many requests; `retry_after` is in seconds."""
 
     code = "rate_limited"
 
@@ -118,7 +120,7 @@ class RateLimited(PortalError):
 
 
 class UpstreamFailure(PortalError):
-    """An upstream was reached for and failed; `reason` is one of the health words."""
+    """A request to an upstream failed; `reason` is a `HealthReason`."""
 
     code = "upstream_failed"
 
@@ -128,8 +130,7 @@ class UpstreamFailure(PortalError):
 
 
 class InsufficientScope(UpstreamFailure):
-    """An upstream takes the token, but wants more rights for what was asked (RFC 6750, 3.1): these
-    `scopes`."""
+    """An upstream requires more `scopes` for the request (RFC 6750, section 3.1)."""
 
     def __init__(self, message: str, scopes: Sequence[str]) -> None:
         super().__init__(message, reason="sign_in_needed")
@@ -137,7 +138,7 @@ class InsufficientScope(UpstreamFailure):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    """An upstream did not answer within its time limit."""
+    """An upstream did not respond within its timeout."""
 
     code = "upstream_timeout"
 
@@ -146,13 +147,12 @@ class UpstreamTimeout(UpstreamFailure):
 
 
 class Unavailable(PortalError):
-    """Our own database does not answer now."""
+    """The portal's database is not available."""
 
     code = "unavailable"
 
 
 class Busy(Unavailable):
-    """So many requests wait for upstreams that no more may, or none would be left for what needs no
-    upstream."""
+    """Too many requests are waiting for upstreams. Capacity is reserved for other requests."""
 
     code = "busy"

@@ -1,5 +1,4 @@
-"""The single fields of entries that other programs wrote, brought to the kinds that a definition
-has."""
+"""Conversion of fields in imported documents to the types of a server definition."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -27,12 +26,12 @@ _CREDENTIALS = ("auth_value", "client_id", "client_secret")
 
 
 def text_of(raw: Mapping[str, Any], name: str) -> str:
-    """A text, blank where it is not there; numbers and truths as they are written."""
+    """Return a field as text, or "" if missing. Numbers and booleans are converted."""
     value = raw.get(name)
     if value is None:
         return ""
     if isinstance(value, Mapping | list | tuple):
-        raise InvalidInput(f"{name} has to be a text.", field=name)
+        raise InvalidInput(f"{name} must be a string.", field=name)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if len(text) > _MOST:
         raise InvalidInput(f"{name} is too long.", field=name)
@@ -40,28 +39,28 @@ def text_of(raw: Mapping[str, Any], name: str) -> str:
 
 
 def texts(raw: Mapping[str, Any], name: str) -> dict[str, str]:
-    """A mapping of names to texts, empty where it is not there."""
+    """Return a field as a mapping of names to texts, or an empty one if missing."""
     found = raw.get(name)
     if found is None:
         return {}
     if not isinstance(found, Mapping) or len(found) > _MOST_LISTED:
-        raise InvalidInput(f"{name} has to be an object with names and texts.", field=name)
-    # The name of an entry is not told: it could hold anything.
+        raise InvalidInput(f"{name} must be an object with string values.", field=name)
+    # Errors do not contain the name of an entry, which is arbitrary input.
     return {str(key): text_of({name: value}, name) for key, value in found.items()}
 
 
 def listed(raw: Mapping[str, Any], name: str) -> list[Any]:
-    """A list, empty where it is not there."""
+    """Return a field as a list, or an empty one if missing."""
     found = raw.get(name)
     if found is None:
         return []
     if not isinstance(found, list) or len(found) > _MOST_LISTED:
-        raise InvalidInput(f"{name} has to be a list.", field=name)
+        raise InvalidInput(f"{name} must be a list.", field=name)
     return found
 
 
 def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
-    """What `mcp_servers:` says of a server beside its connection and headers."""
+    """Return the fields of a LiteLLM `mcp_servers` entry, except connection and headers."""
     fields: dict[str, Any] = {name: text_of(raw, name) for name in _TEXTS if raw.get(name)}
     fields |= {
         name: [text_of({name: part}, name) for part in listed(raw, name)]
@@ -73,14 +72,14 @@ def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
     for name in _FLAGS:
         if name in raw:
             if not isinstance(raw[name], bool):
-                raise InvalidInput(f"{name} is true or false.", field=name)
+                raise InvalidInput(f"{name} must be true or false.", field=name)
             fields[name] = raw[name]
     if raw.get("timeout") is not None:
         fields["timeout"] = _seconds(raw["timeout"])
     for name, words in (("auth_type", AuthType), ("oauth2_flow", OAuthFlow)):
         if raw.get(name):
             if str(raw[name]) not in list(words):
-                raise InvalidInput(f"This {name} is not supported here.", field=name)
+                raise InvalidInput(f"This {name} is not supported.", field=name)
             fields[name] = words(str(raw[name]))
     credentials = {name: text_of(raw, name) for name in _CREDENTIALS if raw.get(name)}
     if raw.get("authentication_token"):
@@ -94,7 +93,7 @@ def litellm_fields(raw: Mapping[str, Any]) -> ServerFields:
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 600:
-        raise InvalidInput("timeout is a number from 1 to 600 seconds.", field="timeout")
+        raise InvalidInput("timeout must be a number from 1 to 600 seconds.", field="timeout")
     return float(value)
 
 

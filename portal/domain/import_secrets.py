@@ -1,7 +1,7 @@
-"""Secrets and placeholders in what other programs wrote about MCP servers.
+"""Secrets and placeholders in imported documents.
 
-Only headers can refer to variables: elsewhere a secret is stored sealed where it stands, and a
-placeholder is refused.
+Only headers can refer to variables. In other fields, a secret is stored encrypted as it is, and a
+placeholder is an error.
 """
 
 import re
@@ -16,18 +16,17 @@ from portal.domain.variables import references
 
 
 class Share(StrEnum):
-    """What becomes of a secret that was found in a header."""
+    """How a secret found in a header is stored."""
 
     GLOBAL = "global"  # a variable with this value for everyone
-    USER = "user"  # a variable that each person sets; the value that was found is forgotten
-    # it stays where it is: a bearer token as the server's credential, else as the header's value
+    USER = "user"  # a variable that each user sets; the imported value is discarded
+    # no variable: a bearer token is the server's credential, another secret the header's value
     KEEP = "keep"
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret in a document. Only one in a header can become a `variable`; the name is blank for
-    the others."""
+    """A secret in a document. Only secrets in headers can become a `variable`; others have none."""
 
     place: str
     name: str
@@ -37,7 +36,7 @@ class Secret:
 
 
 class Unusable(Exception):
-    """An entry that cannot be taken, in words for people that hold nothing of it."""
+    """An entry cannot be imported. The message does not repeat its content."""
 
 
 # `${input:id}` is VS Code's, `${env:NAME}` its and Cursor's, `${NAME:-default}` Claude's,
@@ -57,7 +56,7 @@ _LONG_WORD = re.compile(r"[A-Za-z0-9_~+=-]{24,}", re.ASCII)
 
 
 def looks_secret(name: str, value: str) -> bool:
-    """Whether a value is likely a secret, by its name or its look."""
+    """Return whether a value is probably a secret, judging by its name or format."""
     if not value:
         return False
     return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)) or any(
@@ -67,13 +66,12 @@ def looks_secret(name: str, value: str) -> bool:
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether a value is nothing but a reference to what the reader of the file has to know."""
+    """Return whether a value consists only of a placeholder."""
     return bool(_PLACEHOLDER.fullmatch(value) or _ENVIRON.fullmatch(value))
 
 
 def holds_only_references(value: str) -> bool:
-    """Whether a header's value says nothing of its own beside `${NAME}`s and the word of a
-    scheme."""
+    """Return whether a header's value has only `${NAME}` references and a scheme."""
     return bool(references(value)) and not re.search(
         r"\w",
         re.sub(
@@ -85,8 +83,10 @@ def holds_only_references(value: str) -> bool:
 def add_headers(
     fields: ServerFields, headers: Mapping[str, str], inputs: Mapping[str, str]
 ) -> None:
-    """Put headers into a definition; each placeholder in them becomes a variable. `inputs` describe
-    VS Code's."""
+    """Add headers to a definition, with a variable for each placeholder.
+
+    `inputs` are the descriptions of VS Code's inputs by ID.
+    """
     variables = list(fields.get("env_vars") or ())
     declared = {variable["name"] for variable in variables}
     written: dict[str, str] = {}
@@ -105,7 +105,7 @@ def add_headers(
         return declare(variable_name(match["id"]), note, match["default"])
 
     for header, value in headers.items():
-        if value == "":  # a name without a value, as our own export has it
+        if value == "":  # a name without a value, as in the portal's own export
             value = declare(variable_name(header), f"For the header {header}")
         value = _ENVIRON.sub(lambda match: declare(match[1], ""), value)
         written[header] = _PLACEHOLDER.sub(variable_for, value)
@@ -115,7 +115,7 @@ def add_headers(
 
 
 def add_input_header(fields: ServerFields, header: Mapping[str, Any]) -> None:
-    """A header of a `server.json`, which may say what it is instead of holding it."""
+    """Add a header of a `server.json`, which may describe its value instead of containing it."""
     name = text_of(header, "name")
     value = header.get("value") or header.get("default")
     found = header.get("variables")
@@ -139,13 +139,13 @@ def add_input_header(fields: ServerFields, header: Mapping[str, Any]) -> None:
 
 
 def variable_name(text: str) -> str:
-    """A text as a variable may be called: `X-Api-Key` is X_API_KEY."""
+    """Return a valid variable name for a text: `X-Api-Key` becomes X_API_KEY."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", text, flags=re.ASCII).upper()[:100]
     return f"V_{name}" if not name or name[0].isdigit() else name
 
 
 def refuse_placeholders(fields: ServerFields) -> None:
-    """Only headers have variables: a placeholder elsewhere would be sent as it stands."""
+    """Raise `Unusable` for placeholders outside headers, which would be sent literally."""
     elsewhere = [
         fields.get("url") or "",
         *(fields.get("args") or ()),
@@ -154,14 +154,13 @@ def refuse_placeholders(fields: ServerFields) -> None:
     elsewhere += [str(value) for value in (fields.get("credentials") or {}).values()]
     if any(_PLACEHOLDER.search(text) or _ENVIRON.search(text) for text in elsewhere):
         raise Unusable(
-            "A placeholder stands in its address, command, environment or credentials. Only headers"
-            " can have variables: write the value out, or add this server by hand."
+            "The URL, command, environment or credentials contain a placeholder. Only headers can"
+            " use variables. Replace the placeholder by its value, or add this server manually."
         )
 
 
 def find_secrets(name: str, fields: ServerFields) -> Iterator[Secret]:
-    """The secrets that stand in a definition; those in headers with the name of the variable they
-    could become."""
+    """Yield the secrets in a definition; those in headers have the name of a possible variable."""
     taken = {variable["name"] for variable in fields.get("env_vars") or ()}
     for header, value in (fields.get("static_headers") or {}).items():
         if not references(value) and looks_secret(header, value):

@@ -1,8 +1,8 @@
-"""What other programs write down about MCP servers, read into definitions of ours.
+"""Conversion of configuration documents of other programs to server definitions.
 
-Read are `mcp.json` of Claude, Cursor and VS Code, `server.json` of the official registry
-(2025-12-11), and LiteLLM's `mcp_servers`. A secret that stands in a document is found, and offered
-as a variable; a placeholder becomes one.
+Supported are `mcp.json` of Claude, Cursor and VS Code, `server.json` of the official registry
+(2025-12-11), and LiteLLM's `mcp_servers`. Secrets in a document are detected and offered as
+variables. Placeholders become variables.
 """
 
 import re
@@ -29,10 +29,9 @@ MOST_ENTRIES = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """One server of a document, by its key there; `fault` says why it cannot be taken.
+    """A server in a document, by its key; `fault` is the reason if it cannot be imported.
 
-    `asked` are the variables that each person will have to set, `blank` the headers of which only
-    the name is given.
+    `asked` are the variables that each user must set. `blank` are the headers without a value.
     """
 
     key: str
@@ -47,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Document:
-    """A document that was understood: what kind it is, and its servers in its order."""
+    """A parsed document: its format, and its servers in the original order."""
 
     kind: str
     entries: tuple[Entry, ...]
@@ -57,15 +56,14 @@ Reader = Callable[[str, Mapping[str, Any], Mapping[str, str]], ServerFields]
 
 
 def read_document(document: object, lines: Mapping[str, int]) -> Document:
-    """The servers of `document`; `lines` are the lines of its entries by key, 1 where one is not
-    known.
+    """Return the servers of `document`; `lines` are the line numbers of its entries by key.
 
-    Raises `InvalidInput` where it is none of the shapes.
+    Raises `InvalidInput` if the format is not supported.
     """
     kind, entries, reader, inputs = _recognized(document)
     if len(entries) > MOST_ENTRIES:
         raise InvalidInput(
-            f"The document holds more than {MOST_ENTRIES} servers. Split it.", field="text"
+            f"The document contains more than {MOST_ENTRIES} servers. Split it.", field="text"
         )
     return Document(
         kind, tuple(_entry(key, raw, lines.get(key, 1), reader, inputs) for key, raw in entries)
@@ -73,7 +71,7 @@ def read_document(document: object, lines: Mapping[str, int]) -> Document:
 
 
 def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -> ServerFields:
-    """The definition of `entry` with each found secret, by its number, where it is meant to go."""
+    """Return the definition of `entry` with each detected secret stored as chosen, by number."""
     fields = cast(ServerFields, dict(entry.fields))
     headers = dict(fields.get("static_headers") or {})
     variables = list(fields.get("env_vars") or ())
@@ -90,10 +88,8 @@ def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -
             )
         elif secret.prefix.lower() == "bearer " and "credentials" not in fields:
             del headers[secret.name]
-            fields["auth_type"], fields["credentials"] = (
-                AuthType.BEARER_TOKEN,
-                {"auth_value": secret.value},
-            )
+            fields["auth_type"] = AuthType.BEARER_TOKEN
+            fields["credentials"] = {"auth_value": secret.value}
     if "static_headers" in fields:
         fields["static_headers"] = headers
     if variables:
@@ -102,7 +98,7 @@ def with_choices(entry: Entry, choices: Mapping[int, Share], otherwise: Share) -
 
 
 def name_of(key: str) -> str:
-    """A key as a server may be called here: everything else becomes `_`."""
+    """Return a valid server name for a key: other characters become `_`."""
     return re.sub(r"[^A-Za-z0-9_.]", "_", key.strip(), flags=re.ASCII)[:64]
 
 
@@ -136,8 +132,8 @@ def _recognized(
     ):
         return "mcp.json", _pairs(found), _from_client, {}
     raise InvalidInput(
-        "This is none of the formats that can be imported: mcp.json (mcpServers or servers),"
-        " server.json, or YAML with mcp_servers.",
+        "This format cannot be imported. Use mcp.json (mcpServers or servers), server.json, or"
+        " YAML with mcp_servers.",
         field="text",
     )
 
@@ -156,7 +152,7 @@ def _named(item: Any) -> tuple[str, Any]:
 
 
 def _inputs(found: Any) -> dict[str, str]:
-    """VS Code's `inputs`: what it asks the person for, by id."""
+    """Return the descriptions of VS Code's `inputs` by ID."""
     entries = found if isinstance(found, list) else []
     return {
         str(entry["id"]): str(entry.get("description") or "")[:1_000]
@@ -170,9 +166,9 @@ def _entry(key: str, raw: Any, line: int, reader: Reader, inputs: Mapping[str, s
     entry = Entry(key[:128], line, name_of(short))
     try:
         if not isinstance(raw, Mapping):
-            raise Unusable("A server is described by an object.")
+            raise Unusable("The entry of a server must be an object.")
         if not entry.name.strip("_."):
-            raise Unusable("It has no name that a server could have.")
+            raise Unusable("The entry has no valid server name.")
         fields = reader(key, raw, inputs)
         fields["server_name"] = entry.name
         check_values(fields)
@@ -202,11 +198,11 @@ def _blank(raw: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-# The shapes
+# Formats
 
 
 def _from_client(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
-    """An entry of Claude's, Cursor's or VS Code's file."""
+    """Read an entry of a file of Claude, Cursor or VS Code."""
     fields = _connection(raw, Transport.HTTP)
     if raw.get("description"):
         fields["description"] = text_of(raw, "description")
@@ -216,14 +212,13 @@ def _from_client(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -
 
 
 def _from_litellm(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) -> ServerFields:
-    """An entry of `mcp_servers:`, whose transport is SSE where nothing is said."""
+    """Read an entry of `mcp_servers`, whose default transport is SSE."""
     fields = _connection(raw, Transport.SSE, complete=False)
     fields.update(litellm_fields(raw))
     headers = texts(raw, "static_headers") | texts(raw, "headers")
     token = str((fields.get("credentials") or {}).get("auth_value") or "")
-    if fields.get("auth_type") is AuthType.BEARER_TOKEN and (is_placeholder(token)):
-        # A token that the file only refers to becomes a variable; our environment is not the
-        # importer's to read.
+    if fields.get("auth_type") is AuthType.BEARER_TOKEN and is_placeholder(token):
+        # A placeholder for a token becomes a variable. The portal's environment is not read.
         headers["Authorization"] = f"Bearer {token}"
         fields["auth_type"] = AuthType.NONE
         del fields["credentials"]
@@ -233,8 +228,10 @@ def _from_litellm(_key: str, raw: Mapping[str, Any], inputs: Mapping[str, str]) 
 
 
 def _from_registry(_key: str, raw: Mapping[str, Any], _inputs: Mapping[str, str]) -> ServerFields:
-    """A `server.json`: its first remote, Streamable HTTP before SSE, else its first package as a
-    command."""
+    """Read a `server.json`: its first remote, or its first package as a command.
+
+    Streamable HTTP is preferred to SSE.
+    """
     remotes = sorted(
         (remote for remote in listed(raw, "remotes") if isinstance(remote, Mapping)),
         key=lambda remote: remote.get("type") != "streamable-http",
@@ -254,24 +251,22 @@ def _from_registry(_key: str, raw: Mapping[str, Any], _inputs: Mapping[str, str]
 
 
 _TRANSPORTS = {
-    "http": Transport.HTTP, "streamable-http": Transport.HTTP, "streamable_http": Transport.HTTP,
-    "streamablehttp": Transport.HTTP, "sse": Transport.SSE, "stdio": Transport.STDIO,
-}  # fmt: skip
+    "http": Transport.HTTP,
+    "streamable-http": Transport.HTTP,
+    "streamable_http": Transport.HTTP,
+    "streamablehttp": Transport.HTTP,
+    "sse": Transport.SSE,
+    "stdio": Transport.STDIO,
+}
 
 
 def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = True) -> ServerFields:
-    """Where a server is. One that need not be `complete` may be about a server that is stored
-    already."""
+    """Read the connection of a server. If not `complete`, the URL and arguments may be missing."""
     word = raw.get("type") or raw.get("transport")
-    transport = (
-        _TRANSPORTS.get(str(word).lower())
-        if word
-        else Transport.STDIO
-        if raw.get("command")
-        else usual
-    )
+    unnamed = Transport.STDIO if raw.get("command") else usual
+    transport = _TRANSPORTS.get(str(word).lower()) if word else unnamed
     if transport is None:
-        raise Unusable("This transport is not supported here. Use http, sse or stdio.")
+        raise Unusable("This transport is not supported. Use http, sse or stdio.")
     if transport is Transport.STDIO:
         if not raw.get("command"):
             raise Unusable("A stdio server needs a command.")
@@ -283,13 +278,12 @@ def _connection(raw: Mapping[str, Any], usual: Transport, *, complete: bool = Tr
         return fields
     url = text_of(raw, "url") or text_of(raw, "serverUrl")
     if not url and complete:
-        raise Unusable("It has neither a URL nor a command.")
+        raise Unusable("The entry has neither a URL nor a command.")
     return ServerFields(transport=transport, **({"url": url} if url else {}))
 
 
 def _filled_in(remote: Mapping[str, Any]) -> str:
-    """A remote's URL with the values or defaults of its variables; one without either cannot be
-    imported."""
+    """Return a remote's URL with the values or defaults of its variables. Raises `Unusable`."""
     found = remote.get("variables")
     variables: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
 
@@ -301,9 +295,7 @@ def _filled_in(remote: Mapping[str, Any]) -> str:
             else None
         )
         if value is None:
-            raise Unusable(
-                "Its address has a part that only a person can fill in. Add this server by hand."
-            )
+            raise Unusable("The URL contains a variable without a value. Add this server manually.")
         return str(value)
 
     return re.sub(r"\{([^{}]*)\}", value_of, text_of(remote, "url"))
@@ -319,7 +311,9 @@ _RUNNERS = {
 def _package(package: Mapping[str, Any]) -> ServerFields:
     runner = _RUNNERS.get(str(package.get("registryType")))
     if runner is None or not package.get("identifier"):
-        raise Unusable("It has no remote, and no package of npm, PyPI or a container registry.")
+        raise Unusable(
+            "The entry has no remote and no package from npm, PyPI or a container registry."
+        )
     command, args, joint = runner
     identifier = text_of(package, "identifier")
     version = (
@@ -333,7 +327,9 @@ def _package(package: Mapping[str, Any]) -> ServerFields:
     ):
         value = item.get("value") or item.get("default")
         if value is None and item.get("isRequired"):
-            raise Unusable("Its command needs a value in its environment. Add this server by hand.")
+            raise Unusable(
+                "A required environment variable has no value. Add this server manually."
+            )
         if value is not None:
             env[text_of(item, "name")] = str(value)
     return ServerFields(

@@ -1,9 +1,9 @@
-"""Masks: what tools show, and send back, in place of a secret that they do not know.
+"""Detection of masks, which tools show and send back in place of a secret.
 
-A mask is never taken for a value. Where something is stored it means *keep*; where nothing is, it
-is refused, since it would be sent upstream as if it were the secret. The forms are those that were
-met in the field: a row of asterisks or dots, a word such as `[REDACTED]`, and the first and last
-characters of the value with asterisks or dots between.
+A mask is never stored as a value. If a secret is stored, a mask means *keep*. Otherwise it is an
+error, since it would be sent upstream as the secret. The recognized formats are used by common
+tools: a row of asterisks or dots, a word such as `[REDACTED]`, and the first and last characters of
+the value with asterisks or dots between them.
 """
 
 import re
@@ -22,8 +22,8 @@ _IN_BRACKETS = re.compile(
     re.I,
 )
 _OF_A_TYPE = re.compile(rf"SecretStr\('{_ROW}'\)")
-# First and last characters around the fill, as LiteLLM's masker and its key names have them; a
-# scheme may go before.
+# First and last characters around the fill, as in LiteLLM's masks and key names, optionally after
+# an authentication scheme.
 _AROUND = re.compile(
     r"(?:[A-Za-z-]{1,20}"
     rf" )?(?:[\w.~+/=-]{{0,12}}{_ROW}[\w.~+/=-]{{0,12}}|[\w-]{{2,4}}\*{{2,}}[\w-]{{2,4}}|"
@@ -34,7 +34,7 @@ _PART_OF_URL = re.compile(r"[/?&=#;:@]")
 
 
 def looks_masked(text: str) -> bool:
-    """Whether a text stands for a secret instead of being one."""
+    """Return whether a text is a mask instead of a secret."""
     text = text.strip()
     if not text or len(text) > 200:
         return False
@@ -46,8 +46,7 @@ def looks_masked(text: str) -> bool:
 
 
 def looks_masked_url(url: str) -> bool:
-    """Whether a URL is a mask, or has one among its parts (`https://host/****`,
-    `?key=[REDACTED]`)."""
+    """Return whether a URL is a mask or contains one (`https://host/****`, `?key=[REDACTED]`)."""
     if looks_masked(url):
         return True
     parts = [unquote(part) for part in _PART_OF_URL.split(url)]
@@ -58,13 +57,12 @@ def looks_masked_url(url: str) -> bool:
 
 
 def looks_masked_argument(argument: str) -> bool:
-    """Whether a command's argument is a mask, or `--name=` with one."""
+    """Return whether a command's argument is a mask, or `--name=` with a mask."""
     return looks_masked(argument) or looks_masked(argument.rpartition("=")[2])
 
 
 def unmasked_arguments(sent: Sequence[str], stored: Sequence[str]) -> list[str] | None:
-    """The arguments with each mask replaced by what is stored in its place; None where they are not
-    as many."""
+    """Return the arguments with masks replaced by stored ones, or None if the number differs."""
     if len(sent) != len(stored):
         return None
     return [

@@ -1,9 +1,8 @@
-"""The words of OAuth that need no row and no network: servers' endpoints, tokens and when they run
-out, addresses.
+"""OAuth data types and rules without storage or network: endpoints, tokens, expiry and URLs.
 
-The roles are the standard's: the *resource owner* is the signed-in person, the portal is the
-*client*, the upstream's *authorization server* issues tokens for its *resource server*, the MCP
-server.
+The roles are those of the standard: the *resource owner* is the signed-in user, the portal is the
+*client*, and the upstream's *authorization server* issues tokens for its *resource server*, which
+is the MCP server.
 """
 
 import math
@@ -17,22 +16,19 @@ _MOST_SECONDS = 10 * 365 * 24 * 3600
 _MOST_TOKEN = 16_384
 _MOST_KIND = 64
 BYOK_TOKEN_LIFETIME = timedelta(hours=1)
-"""How long the key lives that an MCP client gets for a server to which a person brought their own
-key."""
+"""Lifetime of the token that an MCP client gets for a server with a user's own key."""
 REFRESH_MARGIN = timedelta(seconds=60)
 AT_ONCE = timedelta(seconds=5)
-"""A token that lives no longer than this has expired when it arrives, for all that it is good
-for."""
+"""A token with at most this lifetime counts as expired on arrival."""
 LONGEST_EARLY_PAUSE = 300.0
 _FIRST_EARLY_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
 class AuthorizationServer:
-    """An authorization server's endpoints and abilities (RFC 8414); those that an Admin typed have
-    no issuer of theirs.
+    """The endpoints and features of an authorization server (RFC 8414).
 
-    `pkce` is None where the metadata say nothing about PKCE.
+    One configured by an Admin has no issuer. `pkce` is None if the metadata do not mention PKCE.
     """
 
     issuer: str
@@ -49,8 +45,7 @@ class AuthorizationServer:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What asking an upstream for its authorization found: where to sign in, what for, with which
-    scopes."""
+    """The result of discovery: authorization server, resource and scopes."""
 
     server: AuthorizationServer
     resource: str
@@ -64,13 +59,12 @@ class Client:
     client_id: str
     client_secret: str = field(default="", repr=False)
     auth_method: str = ""
-    """How it authenticates at the token endpoint; "" leaves it to what the server supports."""
+    """Authentication method at the token endpoint; "" chooses one that the server supports."""
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """What a token endpoint gave. Times are UTC; without `expires_at` it never counts as
-    expired."""
+    """A token response. Times are UTC. Without `expires_at`, the token does not expire."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -79,15 +73,15 @@ class TokenSet:
     token_type: str = "Bearer"  # noqa: S105 - a word of RFC 6750
 
     def is_due(self, at: datetime) -> bool:
-        """Whether it has to be refreshed before use: it runs out within the margin of 60 s."""
+        """Return whether it must be refreshed before use: it expires within 60 seconds."""
         return self.expires_at is not None and self.expires_at - REFRESH_MARGIN <= at
 
 
 def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str] = ()) -> TokenSet:
-    """The token set of a token endpoint's JSON (RFC 6749, 5.1), received at `at`.
+    """Return the token set of a token response (RFC 6749, section 5.1) received at `at`.
 
-    An absent scope means the scopes that were asked for, an empty one none. Raises ValueError where
-    there is no access token that may stand in a header.
+    A missing scope means the requested scopes, an empty one means none. Raises `ValueError` without
+    an access token that is valid in a header.
     """
     token = answer.get("access_token")
     if not isinstance(token, str) or not 0 < len(token) <= _MOST_TOKEN or not _is_sendable(token):
@@ -97,24 +91,19 @@ def read_token_set(answer: Mapping[str, Any], at: datetime, asked: Iterable[str]
     kind = answer.get("token_type")
     return TokenSet(
         access_token=token,
-        refresh_token=refresh
-        if isinstance(refresh, str) and len(refresh) <= _MOST_TOKEN and _is_sendable(refresh)
-        else "",
+        refresh_token=_usable_text(refresh, _MOST_TOKEN),
         expires_at=expiry(answer.get("expires_in"), at),
         scopes=tuple(scope.split()) if isinstance(scope, str) else tuple(asked),
-        token_type=kind
-        if isinstance(kind, str) and 0 < len(kind) <= _MOST_KIND and _is_sendable(kind)
-        else "Bearer",
+        token_type=_usable_text(kind, _MOST_KIND) or "Bearer",
     )
 
 
 def pause_after(expires_at: datetime | None, at: datetime, early: int) -> tuple[int, float]:
-    """How long to wait before a token that came at `at` is renewed, and how many in a row had
-    expired at once, `early` of them before it.
+    """Return the new count of tokens that expired on arrival, and the wait before the next refresh.
 
-    Seconds: none for a token that lives longer than `REFRESH_MARGIN`; half the life of a shorter
-    one; and for one that lives `AT_ONCE` or less, a pause that doubles each time, up to
-    `LONGEST_EARLY_PAUSE`.
+    `at` is when the token arrived, `early` the previous count. The wait in seconds is 0 for a
+    lifetime above `REFRESH_MARGIN`, and half of a shorter lifetime. For a lifetime of at most
+    `AT_ONCE`, it doubles each time, up to `LONGEST_EARLY_PAUSE`.
     """
     if expires_at is None or expires_at - at > REFRESH_MARGIN:
         return 0, 0.0
@@ -124,15 +113,10 @@ def pause_after(expires_at: datetime | None, at: datetime, early: int) -> tuple[
 
 
 def expiry(expires_in: object, at: datetime) -> datetime | None:
-    """When something that lives `expires_in` seconds from `at` runs out; None for what is no
-    sensible number."""
-    if (
-        isinstance(expires_in, str)
-        and expires_in.isascii()
-        and expires_in.isdigit()
-        and len(expires_in) < 12
-    ):
-        expires_in = int(expires_in)
+    """Return the time `expires_in` seconds after `at`, or None for an invalid number."""
+    if isinstance(expires_in, str) and len(expires_in) < 12:
+        is_number = expires_in.isascii() and expires_in.isdigit()
+        expires_in = int(expires_in) if is_number else None
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return None
     if isinstance(expires_in, float) and not math.isfinite(expires_in):
@@ -141,8 +125,7 @@ def expiry(expires_in: object, at: datetime) -> datetime | None:
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
-    """`url` with `parameters` in its query: those it had stay as they were written, the same names
-    are replaced."""
+    """Return `url` with `parameters` in its query. Existing ones stay, same names are replaced."""
     parts = urlsplit(url)
     pieces = [piece for piece in parts.query.split("&") if piece]
     kept = [piece for piece in pieces if unquote_plus(piece.partition("=")[0]) not in parameters]
@@ -151,14 +134,17 @@ def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
 
 
 def canonical_resource(url: str) -> str:
-    """The resource indicator of an MCP server (RFC 8707; MCP authorization, "canonical server
-    URI")."""
+    """Return the resource indicator of an MCP server (RFC 8707; MCP "canonical server URI")."""
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
     default = {"http": 80, "https": 443}.get(parts.scheme)
     port = f":{parts.port}" if parts.port and parts.port != default else ""
     return f"{parts.scheme.lower()}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def _usable_text(value: object, most: int) -> str:
+    return value if isinstance(value, str) and len(value) <= most and _is_sendable(value) else ""
 
 
 def _is_sendable(token: str) -> bool:

@@ -1,5 +1,4 @@
-"""What a discovery means for those who will use it: for the portal's own Connect, and for
-well-known MCP clients."""
+"""Advice on a discovery result, for the portal as a client and for well-known MCP clients."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,26 +9,24 @@ from portal.domain.oauth import AuthorizationServer, canonical_resource
 
 _WAYS = ("client_secret_post", "client_secret_basic", "none")
 REGISTER_BY_HAND = (
-    "Register an app at the provider with the callback below, and put its client id and secret into"
-    " the server's form."
+    "Register an app at the provider with the callback URL below, and enter its client ID and"
+    " secret in the server form."
 )
 
 
 @dataclass(frozen=True)
 class Registered:
-    """How the portal is, or may become, a client: an id stored with the server, a secret, its own
-    document."""
+    """The portal's client registration: stored client ID and secret, and its metadata document."""
 
     client_id: bool
     client_secret: bool
     document_url: str
     is_reachable: bool
-    """Whether an authorization server can fetch the portal's document: it stands at an https
-    address."""
+    """Whether an authorization server can fetch the portal's document, which needs https."""
 
 
 def judge_abilities(server: AuthorizationServer, registered: Registered) -> tuple[Step, ...]:
-    """What the portal needs of an authorization server, step by step; nothing is asked for it."""
+    """Check the features that the portal needs of an authorization server, without requests."""
     return (
         _registration(server, registered),
         _pkce(server),
@@ -40,65 +37,68 @@ def judge_abilities(server: AuthorizationServer, registered: Registered) -> tupl
 
 
 def judge_resource(walk: Walk, url: str) -> Step:
-    """Whether the resource has exactly the name that clients give it (RFC 8707, RFC 9728)."""
-    title = "Compare the resource's name"
+    """Check that the resource identifier equals the server's URL (RFC 8707, RFC 9728)."""
+    title = "Compare the resource identifier"
     named = walk.documents.get("resource", {}).get("resource")
     if not isinstance(named, str):
         return Step(
             title,
             Verdict.OK,
-            "No metadata name it; the server's URL is sent as `resource` (RFC 8707).",
+            "The metadata do not contain it. The server's URL is sent as `resource` (RFC 8707).",
         )
     if named == url or canonical_resource(named) == canonical_resource(url):
-        return Step(title, Verdict.OK, "It is exactly the server's URL.")
-    said = (
-        "It covers the server's URL, but is not exactly it: some clients compare the two and stop."
-    )
+        return Step(title, Verdict.OK, "It equals the server's URL.")
+    said = "It covers the server's URL but does not equal it. Some clients compare both and stop."
     return Step(
         title,
         Verdict.WARN,
         said,
-        remedy="Let `resource` be exactly the URL that clients call (RFC 9728, 3.3).",
+        remedy="Set `resource` to the exact URL that clients call (RFC 9728, section 3.3).",
     )
 
 
 def judge_clients(walk: Walk, url: str) -> tuple[Step, ...]:
-    """For each well-known MCP client, whether a person can sign in with it at the server itself."""
+    """Check for well-known MCP clients whether users can sign in directly at the server."""
     return tuple(_judged(name, needs, walk, url) for name, needs in _CLIENTS.items())
 
 
 def _registration(server: AuthorizationServer, registered: Registered) -> Step:
-    title = "Find a way to be its client"
+    title = "Register as a client"
     if registered.client_id:
-        return Step(title, Verdict.OK, "The client id stored with this server is used.")
+        return Step(title, Verdict.OK, "The client ID stored with this server is used.")
     if server.takes_metadata_documents and registered.is_reachable:
         return Step(
             title,
             Verdict.OK,
-            f"It reads metadata documents: the portal's is {registered.document_url}.",
+            f"It supports metadata documents. The portal's is {registered.document_url}.",
         )
     if server.registration_endpoint:
         return Step(
-            title, Verdict.OK, "The portal registers itself at the first Connect (RFC 7591)."
+            title,
+            Verdict.OK,
+            "The portal registers itself when the first user connects (RFC 7591).",
         )
     if server.takes_metadata_documents:
         said = (
-            "It reads metadata documents, but the portal's public URL is not https, so it cannot"
-            " read the portal's."
+            "It supports metadata documents, but cannot read the portal's, since the portal's"
+            " public URL is not https."
         )
         return Step(
-            title, Verdict.FAIL, said, remedy=f"Serve the portal over https. Or: {REGISTER_BY_HAND}"
+            title,
+            Verdict.FAIL,
+            said,
+            remedy=f"Serve the portal over https. Alternatively: {REGISTER_BY_HAND}",
         )
-    said = "It takes no clients that it does not know, and no client id is stored with this server."
+    said = "It does not support registration, and no client ID is stored for this server."
     return Step(title, Verdict.FAIL, said, remedy=REGISTER_BY_HAND)
 
 
 def _pkce(server: AuthorizationServer) -> Step:
-    title = "Protect the code (PKCE, RFC 7636)"
+    title = "Check PKCE (RFC 7636)"
     if server.pkce is None:
         said = (
-            "The metadata do not speak of PKCE. The portal uses it all the same; MCP clients may"
-            " refuse to go on."
+            "The metadata do not mention PKCE. The portal uses it anyway, but MCP clients may"
+            " refuse to continue."
         )
         return Step(
             title,
@@ -106,58 +106,58 @@ def _pkce(server: AuthorizationServer) -> Step:
             said,
             remedy='Add "code_challenge_methods_supported": ["S256"] to the metadata.',
         )
-    return Step(title, Verdict.OK, "PKCE with S256 is offered.")
+    return Step(title, Verdict.OK, "PKCE with S256 is supported.")
 
 
 def _authentication(server: AuthorizationServer, registered: Registered) -> Step:
-    title = "Prove at the token endpoint who asks"
+    title = "Authenticate at the token endpoint"
     methods = server.token_endpoint_auth_methods
     if methods and not set(_WAYS) & set(methods):
-        said = "It wants a way of client authentication that the portal cannot do."
+        said = "It requires a client authentication method that the portal does not support."
         remedy = f"Allow one of {', '.join(_WAYS)} for the portal's client."
         return Step(title, Verdict.FAIL, said, answer=", ".join(methods)[:500], remedy=remedy)
     if methods and registered.client_id and not registered.client_secret and "none" not in methods:
         said = (
-            "A client id is stored without a secret, but the server lists no clients without one."
+            "A client ID is stored without a secret, but the server does not list public clients."
         )
         return Step(
             title,
             Verdict.WARN,
             said,
             answer=", ".join(methods)[:500],
-            remedy="Store the client secret, too.",
+            remedy="Also store the client secret.",
         )
     said = (
-        "One of its ways is one of the portal's."
+        "It supports a method of the portal."
         if methods
-        else "It does not say how; the secret goes into the form."
+        else "It lists no methods. The secret is sent in the form."
     )
     return Step(title, Verdict.OK, said, answer=", ".join(methods)[:500])
 
 
 def _issuer(server: AuthorizationServer) -> Step:
-    title = "Know who answered (RFC 9207)"
+    title = "Check the issuer of responses (RFC 9207)"
     if server.sends_iss:
-        return Step(title, Verdict.OK, "Its answers name the issuer, which is compared.")
+        return Step(title, Verdict.OK, "Its responses contain the issuer, which is checked.")
     return Step(
         title,
         Verdict.OK,
-        "Its answers do not promise to name the issuer; an issuer that comes is compared.",
+        "Its responses need not contain the issuer. If they do, it is checked.",
     )
 
 
 def _revocation(server: AuthorizationServer) -> Step:
-    title = "End a connection (RFC 7009)"
+    title = "Check token revocation (RFC 7009)"
     if server.revocation_endpoint:
-        return Step(title, Verdict.OK, "Disconnect revokes the token there.")
+        return Step(title, Verdict.OK, "Disconnecting revokes the token.")
     said = (
-        "It has no revocation endpoint: after Disconnect the token lives on there until it expires."
+        "It has no revocation endpoint. After disconnecting, the token is valid until it expires."
     )
     return Step(
         title,
         Verdict.WARN,
         said,
-        remedy="Offer a revocation_endpoint, or let tokens be short-lived.",
+        remedy="Add a revocation_endpoint, or use short-lived tokens.",
     )
 
 
@@ -207,7 +207,7 @@ _Need = tuple[Callable[[Walk, str], bool], str, str]
 _POINTER: _Need = (
     _says_where,
     "resource_metadata in the 401's WWW-Authenticate",
-    "Add resource_metadata=… to the 401's WWW-Authenticate (RFC 9728, 5.1).",
+    "Add resource_metadata=… to the 401's WWW-Authenticate (RFC 9728, section 5.1).",
 )
 _METADATA: _Need = (
     _has_resource_metadata,
@@ -218,8 +218,8 @@ _STRANGERS: _Need = (
     _takes_strangers,
     "dynamic registration or metadata documents",
     (
-        "Offer registration_endpoint or client_id_metadata_document_supported; or give people a"
-        " client id for this client."
+        "Add registration_endpoint or client_id_metadata_document_supported, or give users a client"
+        " ID for this client."
     ),
 )
 _S256: _Need = (
@@ -234,13 +234,13 @@ _SCOPES: _Need = (
 )
 _EXACT: _Need = (
     _names_it_exactly,
-    "a `resource` that is exactly the URL",
-    "Let `resource` be exactly the URL.",
+    "a `resource` that equals the URL",
+    "Set `resource` to the exact URL.",
 )
 _NO_NULLS: _Need = (
     _has_no_nulls,
     "metadata without null values",
-    "Leave out what is null in the authorization server's metadata.",
+    "Remove null values from the authorization server's metadata.",
 )
 
 _CLIENTS: Mapping[str, tuple[_Need, ...]] = {
@@ -254,6 +254,6 @@ _CLIENTS: Mapping[str, tuple[_Need, ...]] = {
 def _judged(name: str, needs: tuple[_Need, ...], walk: Walk, url: str) -> Step:
     missing = [need for need in needs if not need[0](walk, url)]
     if not missing:
-        return Step(name, Verdict.OK, "It finds all that it needs.")
-    said = f"It would miss: {'; '.join(what for _, what, _ in missing)}."
+        return Step(name, Verdict.OK, "All requirements are met.")
+    said = f"Missing: {'; '.join(what for _, what, _ in missing)}."
     return Step(name, Verdict.WARN, said, remedy=" ".join(remedy for _, _, remedy in missing))

@@ -1,5 +1,4 @@
-"""Reading the metadata of an authorization server (RFC 8414; OpenID Connect Discovery), which may
-be hostile."""
+"""Parsing of authorization server metadata (RFC 8414; OpenID Connect Discovery)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +8,12 @@ from portal.domain.oauth import AuthorizationServer
 
 
 def fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, str]:
-    """What is wrong with metadata that were asked of `issuer`, and the remedy; two empty texts
-    where nothing is."""
+    """Return the error in the metadata of `issuer` and its remedy, or two empty texts."""
     said = document.get("issuer")
     if not isinstance(said, str) or not same_issuer(said, issuer):
         return (
-            "They name another issuer than the one that was asked for.",
-            "Let `issuer` be the very URL (RFC 8414, 3.3).",
+            "The metadata contain a different issuer than requested.",
+            "Set `issuer` to the exact URL (RFC 8414, section 3.3).",
         )
     for name in ("authorization_endpoint", "token_endpoint"):
         if not isinstance(document.get(name), str):
@@ -30,19 +28,18 @@ def fault_of_metadata(document: Mapping[str, Any], issuer: str) -> tuple[str, st
         if isinstance(address, str) and not (
             is_secure(address) and address.startswith(("https:", issuer[:5]))
         ):
-            return f"{name} is not https.", "Serve every endpoint over https."
+            return f"{name} is not https.", "Serve all endpoints over https."
     methods = document.get("code_challenge_methods_supported")
     if isinstance(methods, list) and "S256" not in methods:
         return (
-            "It does not offer PKCE with S256.",
-            "Switch PKCE S256 on; MCP clients refuse to go on without it.",
+            "It does not support PKCE with S256.",
+            "Enable PKCE with S256. MCP clients require it.",
         )
     return "", ""
 
 
 def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
-    """The server that metadata describe; what is of another kind than it should be counts as
-    absent."""
+    """Return the server of the metadata. Fields of a wrong type are ignored."""
 
     def text(name: str) -> str:
         value = document.get(name)
@@ -66,7 +63,7 @@ def server_of(document: Mapping[str, Any]) -> AuthorizationServer:
 
 
 def words_of(value: object) -> list[str]:
-    """The texts of a JSON list; none of anything else."""
+    """Return the non-empty strings of a JSON list, or none for other values."""
     return (
         [word for word in value if isinstance(word, str) and word]
         if isinstance(value, list)

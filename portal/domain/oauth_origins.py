@@ -1,9 +1,7 @@
-"""Whether the endpoints of an authorization server belong together, and whether they are where they
-were before.
+"""Checks that the endpoints of an authorization server belong together and have not moved.
 
-Metadata are what a server says of itself: they may name any host. Client secrets, codes and refresh
-tokens go to the hosts that were known when they were stored, and what belongs to one provider goes
-to no other.
+A server's metadata can name any host. Client secrets, codes and refresh tokens are sent only to the
+hosts that were known when they were stored, and never from one provider to another.
 """
 
 from collections.abc import Mapping
@@ -25,7 +23,7 @@ _TYPED = {
 
 
 def origins_of(server: AuthorizationServer) -> frozenset[str]:
-    """The origins of an authorization server: its issuer's and its endpoints'."""
+    """Return the origins of an authorization server: those of its issuer and endpoints."""
     addresses = (server.issuer, *(getattr(server, name) for name in _ENDPOINTS))
     return frozenset(filter(None, map(canonical, addresses)))
 
@@ -33,18 +31,17 @@ def origins_of(server: AuthorizationServer) -> frozenset[str]:
 def moved_endpoint(
     known: AuthorizationServer, found: AuthorizationServer
 ) -> tuple[str, str, str] | None:
-    """The first endpoint that has another origin than before: its name, both origins; None where
-    there is none.
+    """Return the name, old and new origin of the first endpoint that moved, or None.
 
-    An endpoint that is new may be at any origin that is known. Where no endpoint is known, nothing
-    can be compared.
+    A new endpoint may be at any known origin. Without known endpoints, there is no comparison.
     """
     if not known.token_endpoint:
         return None
     for name in _ENDPOINTS:
         before = canonical(getattr(known, name))
         after = canonical(getattr(found, name))
-        if after and (after != before if before else after not in origins_of(known)):
+        has_moved = after != before if before else after not in origins_of(known)
+        if after and has_moved:
             return name, before or canonical(known.token_endpoint), after
     return None
 
@@ -52,8 +49,7 @@ def moved_endpoint(
 def foreign_address(
     typed: Mapping[str, str], found: AuthorizationServer
 ) -> tuple[str, str, str] | None:
-    """The first typed address that is at none of a provider's origins: its field, what it is
-    called, its origin."""
+    """Return field, label and origin of the first typed URL outside the provider's origins."""
     known = origins_of(found)
     for name, called in _TYPED.items():
         origin = canonical(typed.get(name))
@@ -65,21 +61,18 @@ def foreign_address(
 def split_at(
     server: AuthorizationServer, token_endpoint: str = "", *, is_typed: bool = False
 ) -> tuple[str, str, str] | None:
-    """Where a client that registers itself would hand to one host what it got of another: the field
-    of the address at fault, what it is called, its origin; None where it hands nothing on.
+    """Return field, label and origin of a URL where a registered client would leak data, or None.
 
-    Its secret goes to the token endpoint (`token_endpoint` is one for exchanging, in its place).
-    Where the registration address `is_typed`, the code has to come from there, too: no provider
-    says that the addresses belong together.
+    A leak means that one host receives a secret of another. The client secret goes to the token
+    endpoint, or to `token_endpoint` for token exchange. If the registration URL `is_typed`, the
+    code must also come from its origin, since no provider confirms that the URLs belong together.
     """
     where = canonical(server.registration_endpoint)
     used = canonical(token_endpoint or server.token_endpoint)
     if where and used and where != used:
-        return (
-            ("credentials", "token exchange endpoint", used)
-            if token_endpoint
-            else ("token_url", "token URL", used)
-        )
+        if token_endpoint:
+            return "credentials", "token exchange endpoint", used
+        return "token_url", "token URL", used
     asked = canonical(server.authorization_endpoint)
     if is_typed and where and asked and asked != where:
         return "authorization_url", "authorization URL", asked
@@ -87,8 +80,10 @@ def split_at(
 
 
 def keeps_codes(server: AuthorizationServer) -> bool:
-    """Whether a code cannot come from another provider than the one it is sent to: both at one
-    origin, or the provider promises to name itself with the code (RFC 9207)."""
+    """Return whether a code is certain to come from the provider that receives it.
+
+    That is so if both endpoints have the same origin, or responses contain the issuer (RFC 9207).
+    """
     return server.sends_iss or canonical(server.authorization_endpoint) == canonical(
         server.token_endpoint
     )

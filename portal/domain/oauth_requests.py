@@ -1,7 +1,7 @@
-"""What MCP clients ask of the broker, judged before anything is looked up.
+"""Validation of requests from MCP clients to the broker, before any lookup.
 
-OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (registration). All of it
-is hostile text.
+OAuth 2.1 (authorization and token requests), RFC 7636 (PKCE) and RFC 7591 (registration). The input
+is untrusted.
 """
 
 import base64
@@ -25,7 +25,7 @@ _LONGEST_ID = 512
 _MOST_SCOPES = 50
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, section 3.3
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
 _ADDRESS = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"[\x21-\x7e]{1,8192}")
@@ -35,7 +35,7 @@ _OWN_NAME = "mcp portal"
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """The parameters of an authorization request, "" where one is missing."""
+    """The parameters of an authorization request; missing ones are ""."""
 
     redirect_uri: str = ""
     client_id: str = ""
@@ -47,21 +47,20 @@ class AuthorizationRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a redirect URI, `InvalidRequest` for what OAuth does not
-        allow."""
+        """Raise `InvalidInput` without a redirect URI, `InvalidRequest` for other errors."""
         if not self.redirect_uri:
-            raise InvalidInput("A redirect_uri is needed.", field="redirect_uri")
+            raise InvalidInput("redirect_uri is required.", field="redirect_uri")
         if self.response_type not in ("", "code"):
             raise InvalidRequest("Only the response_type code is supported.", field="response_type")
         if self.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(self.code_challenge):
             raise InvalidRequest(
-                "PKCE is needed: a code_challenge of 43 characters with the code_challenge_method"
+                "PKCE is required: a code_challenge of 43 characters with the code_challenge_method"
                 " S256.",
                 field="code_challenge",
             )
         if len(self.state) > _LONGEST_STATE or not self.state.isprintable():
             raise InvalidRequest(
-                "The state is too long, or holds characters that none has.", field="state"
+                "The state is too long or contains invalid characters.", field="state"
             )
         check_client_id(self.client_id)
         scopes_of(self.scope)
@@ -69,7 +68,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """The form of a token request, "" where a field is missing."""
+    """The fields of a token request; missing ones are ""."""
 
     grant_type: str = ""
     code: str = field(default="", repr=False)
@@ -82,28 +81,30 @@ class TokenRequest:
     resource: str = ""
 
     def check(self) -> None:
-        """Raise `InvalidInput` without a grant type, `InvalidRequest` in the words of RFC 6749,
-        5.2."""
+        """Raise `InvalidInput` without a grant type, `InvalidRequest` for other errors.
+
+        The error codes are those of RFC 6749, section 5.2.
+        """
         if not self.grant_type:
-            raise InvalidInput("A grant_type is needed.", field="grant_type")
+            raise InvalidInput("grant_type is required.", field="grant_type")
         if self.grant_type not in _GRANTS:
             raise InvalidRequest(
-                "Unsupported: the grant_type is authorization_code or refresh_token.",
+                "Unsupported grant_type. Use authorization_code or refresh_token.",
                 code="unsupported_grant_type",
             )
         needed = "code" if self.grant_type == "authorization_code" else "refresh_token"
         given = getattr(self, needed)
         if not given:
-            raise InvalidRequest(f"{needed} is required", field=needed)
+            raise InvalidRequest(f"{needed} is required.", field=needed)
         if not _SECRET.fullmatch(given):
-            raise InvalidRequest(f"This {needed} is none that was issued.", code="invalid_grant")
+            raise InvalidRequest(f"The {needed} is not valid.", code="invalid_grant")
         if needed == "code" and not _VERIFIER.fullmatch(self.code_verifier):
             raise InvalidRequest(
                 "A code_verifier of 43 to 128 characters is required.", field="code_verifier"
             )
         if self.client_secret and not _SECRET.fullmatch(self.client_secret):
             raise InvalidRequest(
-                "The client_secret holds characters that none has.", field="client_secret"
+                "The client_secret contains invalid characters.", field="client_secret"
             )
         check_client_id(self.client_id)
         scopes_of(self.scope)
@@ -111,7 +112,7 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class ClientClaims:
-    """What a client says of itself when it registers; none of it is proven."""
+    """The metadata that a client sends to register. They are not verified."""
 
     name: str = ""
     redirect_uris: tuple[str, ...] = ()
@@ -121,17 +122,19 @@ class ClientClaims:
 
 
 def check_client_id(text: str) -> None:
-    """Raise `InvalidRequest` for what is no client id."""
+    """Raise `InvalidRequest` for an invalid client ID."""
     if len(text) > _LONGEST_ID or not _VISIBLE.fullmatch(text):
         raise InvalidRequest(
-            "The client_id is too long, or holds characters that none has.", field="client_id"
+            "The client_id is too long or contains invalid characters.", field="client_id"
         )
 
 
 def is_metadata_document(client_id: str, *, may_be_local: bool) -> bool:
-    """Whether a client id is the address of a client's own metadata (Client ID Metadata Documents,
-    3): https, a path, neither user nor fragment nor steps upward. `may_be_local` lets addresses of
-    this machine and this network in."""
+    """Return whether a client ID is a valid URL of a Client ID Metadata Document (section 3).
+
+    It must be https with a path, without user, fragment and dot segments. Hosts on this machine or
+    the internal network are allowed only with `may_be_local`.
+    """
     if (
         not client_id.startswith("https://")
         or not 0 < len(client_id) <= _LONGEST_ID
@@ -165,8 +168,10 @@ def is_metadata_document(client_id: str, *, may_be_local: bool) -> bool:
 
 
 def fingerprint(server_id: str | None, claims: ClientClaims, redirect_uris: Iterable[str]) -> str:
-    """What is the same for registrations that say the same: the SHA-256 of the server and the
-    metadata, the lists taken as sets."""
+    """Return a hash that is equal for equal registrations.
+
+    It is the SHA-256 of the server and the metadata, with lists as sets.
+    """
     said = [
         server_id,
         claims.name,
@@ -178,36 +183,38 @@ def fingerprint(server_id: str | None, claims: ClientClaims, redirect_uris: Iter
 
 
 def scopes_of(text: str) -> tuple[str, ...]:
-    """The scopes of a `scope` parameter, each once. Raises `InvalidRequest` (`invalid_scope`)."""
+    """Return the distinct scopes of a `scope` parameter. Raises `InvalidRequest`."""
     scopes = tuple(dict.fromkeys(scope for scope in text.split(" ") if scope))
     if len(scopes) > _MOST_SCOPES or not all(_SCOPE.fullmatch(scope) for scope in scopes):
         raise InvalidRequest(
-            "The scope holds too much, or what no scope holds.", code="invalid_scope", field="scope"
+            "The scope has too many values or contains invalid characters.",
+            code="invalid_scope",
+            field="scope",
         )
     return scopes
 
 
 def matches_challenge(verifier: str, challenge: str) -> bool:
-    """Whether `challenge` was made of `verifier` (RFC 7636, 4.6), compared in constant time."""
+    """Return whether `challenge` matches `verifier` (RFC 7636, section 4.6), in constant time."""
     digest = hashlib.sha256(verifier.encode()).digest()
     return hmac.compare_digest(base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), challenge)
 
 
 def read_claims(metadata: Mapping[str, Any]) -> ClientClaims:
-    """The metadata of a registration (RFC 7591, 2); what is unknown is passed over, nothing is ever
-    fetched.
+    """Return the metadata of a registration (RFC 7591, section 2), without unknown fields.
 
-    Raises `InvalidRequest` with `invalid_client_metadata`, or `invalid_redirect_uri`.
+    No URL in them is fetched. Raises `InvalidRequest` with the code `invalid_client_metadata` or
+    `invalid_redirect_uri`.
     """
     redirect_uris = _texts(metadata, "redirect_uris", code="invalid_redirect_uri")
     if len(redirect_uris) > MOST_REDIRECTS:
         raise InvalidRequest(
-            f"At most {MOST_REDIRECTS} redirect URIs.", code="invalid_redirect_uri"
+            f"Send at most {MOST_REDIRECTS} redirect URIs.", code="invalid_redirect_uri"
         )
     grants = tuple(g for g in _texts(metadata, "grant_types") or _GRANTS if g in _GRANTS)
     responses = _texts(metadata, "response_types") or ("code",)
     if "authorization_code" not in grants or "code" not in responses:
-        raise _bad("Clients sign in with an authorization code here.")
+        raise _bad("Clients must use the authorization code grant.")
     method = metadata.get("token_endpoint_auth_method") or "none"
     if (
         not isinstance(method, str)
@@ -215,26 +222,25 @@ def read_claims(metadata: Mapping[str, Any]) -> ClientClaims:
         or not method.isascii()
         or not method.isprintable()
     ):
-        raise _bad("The token_endpoint_auth_method is not one.")
+        raise _bad("The token_endpoint_auth_method is not valid.")
     return ClientClaims(
         _name(metadata.get("client_name")), redirect_uris, grants, ("code",), method
     )
 
 
 def _name(value: object) -> str:
-    """A client's name as it may be shown: one line of visible characters, nothing that turns the
-    text around."""
+    """Return a client's name for display: one line without control and format characters."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _bad("The client_name is a text.")
+        raise _bad("The client_name must be a string.")
     kept = "".join(
         c if unicodedata.category(c)[0] not in "CZ" else " "
         for c in unicodedata.normalize("NFC", value)
     )
     name = " ".join(kept.split())[:LONGEST_NAME].strip()
     if name.casefold() == _OWN_NAME:
-        raise _bad("This client_name is the portal’s own.")
+        raise _bad("This client_name is reserved for the portal.")
     return name
 
 
@@ -245,7 +251,7 @@ def _texts(
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidRequest(f"{name} is a list of texts.", code=code, field=name)
+        raise InvalidRequest(f"{name} must be a list of strings.", code=code, field=name)
     return tuple(dict.fromkeys(value))
 
 

@@ -1,5 +1,4 @@
-"""Which passwords are refused: short ones, those that many people use, and those that say who one
-is."""
+"""Password rules: minimum length, no common passwords, no personal data."""
 
 import math
 import re
@@ -11,13 +10,11 @@ from portal.domain.errors import InvalidInput
 SHORTEST = 10
 LONGEST = 512
 _ESTIMATED = 72
-"""Characters that are looked at: the estimate takes ever longer, and what is strong by then stays
-so."""
+"""Number of characters to evaluate, since the estimate is slow for long passwords."""
 _STRONG_ENOUGH = 3  # of zxcvbn's 0 to 4: more than 10^8 guesses
 _GUESSES = 10.0
-"""Guesses that a password has to withstand, as a power of ten, where those who guess know how
-people decorate words."""
-# what a year, digits and signs around words add to the guesses for the words, as a power of ten
+"""Minimum number of guesses as a power of ten, for attackers who know how words are decorated."""
+# Guesses that a year, digits and symbols around a word add, as a power of ten
 _DECORATION = 3.0
 _OURS = (
     "mcp",
@@ -61,24 +58,24 @@ _OURS = (
     "yxcvbnm",
 )
 _FAMOUS = ("correcthorsebatterystaple", "troubador3", "troubadour3", "tr0ub4dor3")
-"""Examples of good passwords, as `_plain` has them, that were good until everybody knew them."""
+"""Well-known examples of good passwords, in the form of `_plain`."""
 _SHORTEST_NAME = 4
 _SIGNS = tuple(str.maketrans("0134578926$@!|+€(", f"o{one}eastbgzbsa{one}ltec") for one in "il")
-"""Signs that stand for letters; 1 for two of them."""
+"""Symbols that replace letters. 1 replaces two of them."""
 _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
 
 def check_new_password(
     password: str, own: Iterable[str | None], *, field: str = "password"
 ) -> None:
-    """Raise `InvalidInput` for `field`, with the remedy, for a password that is refused.
+    """Raise `InvalidInput` for `field`, with a remedy, for a password that is not allowed.
 
-    `own` is what everybody knows of the person: e-mail and name. None of it may be in the password.
+    `own` is the user's public data, email and name, which the password must not contain.
     """
     if len(password) < SHORTEST:
-        raise InvalidInput(f"A password has {SHORTEST} characters or more.", field=field)
+        raise InvalidInput(f"Password must be {SHORTEST} characters or more.", field=field)
     if len(password) > LONGEST:
-        raise InvalidInput(f"A password has {LONGEST} characters at most.", field=field)
+        raise InvalidInput(f"Password must be {LONGEST} characters or fewer.", field=field)
     words = _own_words(own)
     plain = _plain(password)
     readings = _readings(password)
@@ -86,25 +83,25 @@ def check_new_password(
         word in reading for word in words if len(word) >= _SHORTEST_NAME for reading in readings
     ):
         raise InvalidInput(
-            "This password holds your e-mail or your name. Choose one that says nothing of you,"
-            " such as four or more words that do not belong together.",
+            "The password contains your email or name. Choose a password without personal data,"
+            " such as four or more unrelated words.",
             field=field,
         )
-    from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # its word lists take 40 ms and 10 MB, which only those who set passwords need
+    # Imported here, since its word lists take 40 ms and 10 MB.
+    from zxcvbn import zxcvbn  # type: ignore[import-untyped]
 
     estimated = zxcvbn(password[:_ESTIMATED], user_inputs=[*words, *_OURS], max_length=_ESTIMATED)
-    if (
-        estimated["score"] < _STRONG_ENOUGH
-        or _decorated(password, words) < _GUESSES
-        or plain.startswith(_FAMOUS)
-    ):
+    is_weak = estimated["score"] < _STRONG_ENOUGH or _decorated(password, words) < _GUESSES
+    if is_weak or plain.startswith(_FAMOUS):
         raise InvalidInput(f"This password is too easy to guess. {_advice(estimated)}", field=field)
 
 
 def _decorated(password: str, words: list[str]) -> float:
-    """The guesses for a password, as a power of ten, by those who try words with digits and signs
-    around them first: `Summer2026!!`, `2025-Initech`. Infinite where it is no such password."""
-    from zxcvbn import zxcvbn  # only for those who set passwords, as above
+    """Return the number of guesses, as a power of ten, for a word decorated with digits.
+
+    Examples are `Summer2026!!` and `2025-Initech`. Returns infinity for other passwords.
+    """
+    from zxcvbn import zxcvbn  # imported here for the same reason
 
     core = _AROUND.sub("", password[:_ESTIMATED])
     if len(core) == len(password[:_ESTIMATED]) or any(c.isdigit() for c in core):
@@ -118,15 +115,12 @@ def _decorated(password: str, words: list[str]) -> float:
 def _advice(estimated: dict[str, object]) -> str:
     feedback = estimated.get("feedback")
     warning = str(feedback.get("warning") or "").rstrip(".") if isinstance(feedback, dict) else ""
-    remedy = (
-        "Choose four or more words that do not belong together, or let a password manager make one."
-    )
+    remedy = "Choose four or more unrelated words, or use a password manager to generate one."
     return f"{warning}. {remedy}" if warning else remedy
 
 
 def _own_words(own: Iterable[str | None]) -> list[str]:
-    """The words that stand for a person, longest first: the whole text, its parts, and the parts of
-    an e-mail."""
+    """Return the words that identify a user, longest first: texts and parts of them."""
     found: set[str] = set()
     for text in own:
         if text:
@@ -141,8 +135,7 @@ def _own_words(own: Iterable[str | None]) -> list[str]:
 
 
 def _readings(password: str) -> list[str]:
-    """What a password says to somebody who knows the usual tricks: as it is, with letters in place
-    of the digits and signs that stand for them, and each of these backwards."""
+    """Return readings of a password: as it is, with symbols as letters, and reversed."""
     forwards = {
         _plain(text) for text in (password, *(password.translate(signs) for signs in _SIGNS))
     }
@@ -150,6 +143,6 @@ def _readings(password: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Letters and digits only, in small letters, without accents: `M.é-l` is `mel`."""
+    """Return only letters and digits, in lowercase without accents: `M.é-l` becomes `mel`."""
     folded = unicodedata.normalize("NFKD", text).casefold()
     return "".join(c for c in folded if c.isalnum())

@@ -1,4 +1,4 @@
-"""Who is asking, as plain data: roles, and the reach that grants give."""
+"""The caller of a request: role, and the access that grants give."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 
 class Role(StrEnum):
-    """A person's role, in the words of the wire format."""
+    """A user's role, with the values of the wire format."""
 
     ADMIN = "proxy_admin"
     ADMIN_VIEWER = "proxy_admin_viewer"
@@ -16,7 +16,7 @@ class Role(StrEnum):
 
     @property
     def label(self) -> str:
-        """The role as people read it."""
+        """Return the role for display."""
         return {
             "proxy_admin": "Admin",
             "proxy_admin_viewer": "Read-only admin",
@@ -25,12 +25,12 @@ class Role(StrEnum):
 
     @property
     def has_admin_view(self) -> bool:
-        """Admin and Read-only admin."""
+        """Return whether the role is Admin or Read-only admin."""
         return self in (Role.ADMIN, Role.ADMIN_VIEWER)
 
 
 class TeamRole(StrEnum):
-    """What a person is in a team."""
+    """A user's role in a team."""
 
     ADMIN = "admin"
     USER = "user"
@@ -38,12 +38,12 @@ class TeamRole(StrEnum):
 
 @dataclass(frozen=True)
 class Reach:
-    """What one level (a key, a team, a person) names.
+    """The servers and tools that one level (a key, a team or a user) names.
 
-    `names_anything` stays true when all that was named is gone: a level that once set a limit never
-    turns into "no limit" because a server was deleted. A toolset counts as tool permissions on the
-    servers it is made of; those are in `server_ids` and `tools` already. `holder` is whose level it
-    is (`team` and its id), for those who explain.
+    `names_anything` stays true after everything named was deleted, so that deleting a server never
+    turns a limit into "no limit". A toolset counts as tool permissions on its servers, which are
+    already in `server_ids` and `tools`. `holder` identifies the level (`team` and its ID) for
+    explanations.
     """
 
     server_ids: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class Reach:
     holder: tuple[str, str] | None = None
 
     def covers(self, server_id: str, access_group_ids: frozenset[str]) -> bool:
-        """Whether this level names the server, itself or through an access group."""
+        """Return whether this level names the server, directly or through an access group."""
         return server_id in self.server_ids or not self.access_group_ids.isdisjoint(
             access_group_ids
         )
@@ -66,16 +66,15 @@ class Reach:
 
 @dataclass(frozen=True)
 class Principal:
-    """A person or a key, with its grants already loaded.
+    """A user or a key, with its grants loaded.
 
-    `routes_of_access` is a union of intersections: a server is granted when, in one of the tuples,
-    every level covers it. `only_servers` and `only_toolsets` are what a key names itself, which
-    narrows Admins too. `is_internal` says whether the caller's address lies in the internal ranges.
-    `few_servers` holds every server that grants could reach or that is open to all, where these are
-    few; it grants nothing, and lists look at no other. `owner` is the person whose key asks, where
-    the key reaches only what they reach too: what they do not, it does not either. `is_personal` is
-    a key that reaches just what its owner reaches, and has what they have. `key_issued_by` is the
-    person who issued the key that asks, where that is not its owner.
+    `routes_of_access` is a union of intersections: a server is granted if, in one of the tuples,
+    every level covers it. `only_servers` and `only_toolsets` are named by the key itself and also
+    limit Admins. `is_internal` is true if the caller's address is in the internal ranges.
+    `few_servers` contains all servers that grants could give or that are open to everyone, if these
+    are few. It grants nothing, but lists query no other servers. `owner` is set for a key that is
+    limited to the access of its owner. `is_personal` is set for a key with exactly its owner's
+    access and credentials. `key_issued_by` is the user who issued the key, if not its owner.
     """
 
     name: str
@@ -99,19 +98,17 @@ class Principal:
 
     @property
     def signature(self) -> str:
-        """What stands in `created_by` and `updated_by`: the user's id, or the name of a key that
-        belongs to nobody."""
+        """Return the user ID, or the name of a key without owner, for `created_by`."""
         return self.user_id or self.name
 
     @property
     def is_restricted_key(self) -> bool:
-        """A key whose `allowed_routes` is a non-empty list."""
+        """Return whether this is a key with a non-empty `allowed_routes`."""
         return self.key_id is not None and bool(self.allowed_routes)
 
 
 STRANGER = Principal(name="somebody", role=Role.VIEWER)
-"""Who acts when nobody is known: a sign-in that failed."""
+"""The anonymous caller, such as of a failed sign-in."""
 
 OPERATOR = Principal(name="operator", role=Role.ADMIN, is_internal=True, is_operator=True)
-"""Who acts when a command of this host does something: whoever has a shell here has the database
-anyway."""
+"""The caller of commands on this host. Shell access implies access to the database."""

@@ -1,5 +1,4 @@
-"""The portal's own address: what is configured, what a browser sees, and what proxies in between
-say."""
+"""Checks of the portal's URL: configured, seen by the browser, and reported by proxies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Sighting:
-    """How one request found the portal: what its browser calls us, and what the connection and
-    proxies say."""
+    """The portal's address in one request, from the browser, the connection and proxies."""
 
     origin: str = ""
-    """What the browser's address bar begins with, where the browser says it."""
+    """Origin of the page in the browser, if the browser sent it."""
     host: str = ""
     peer: str = ""
     forwarded_for: str = ""
@@ -29,7 +27,7 @@ class Sighting:
 def judge_address(
     public_url: str, seen: Sighting, trusted_proxies: Sequence[str]
 ) -> tuple[Step, ...]:
-    """Whether people and clients reach the portal where it says that it is, step by step."""
+    """Check whether users and clients reach the portal at its public URL, step by step."""
     return (
         _same_address(public_url, seen),
         _safe_transport(public_url, seen),
@@ -40,22 +38,22 @@ def judge_address(
 def _same_address(public_url: str, seen: Sighting) -> Step:
     title = "Compare PORTAL_PUBLIC_URL with your browser"
     found = seen.origin or (f"{urlsplit(public_url).scheme}://{seen.host}" if seen.host else "")
-    answer = f"configured: {public_url}\nyour request: {found or 'not told'}"
+    answer = f"configured: {public_url}\nyour request: {found or 'unknown'}"
     if not found or _origin(found) == _origin(public_url):
-        return Step(title, Verdict.OK, "It is the address that you use.", answer=answer)
+        return Step(title, Verdict.OK, "It matches the address in your browser.", answer=answer)
     ours = urlsplit(public_url)
     here = urlsplit(found)
     if is_this_machine(ours.hostname) and is_this_machine(here.hostname) and ours.port == here.port:
         said = (
-            "You use another name of this computer: a sign-in comes back to the configured one,"
-            " without your cookie."
+            "Your browser uses another name of this computer. Sign-ins return to the configured"
+            " name, without your cookie."
         )
         return Step(
             title, Verdict.WARN, said, answer=answer, remedy=f"Open the portal at {public_url}."
         )
     said = (
-        "Your browser reaches the portal at another address: sign-ins will come back to one that"
-        " may not work."
+        "Your browser uses another address of the portal. Sign-ins return to the configured"
+        " address, which may not work."
     )
     return Step(
         title,
@@ -71,30 +69,32 @@ def _safe_transport(public_url: str, seen: Sighting) -> Step:
     parts = urlsplit(public_url)
     if parts.scheme == "https":
         return Step(
-            title, Verdict.OK, "https: cookies are Secure and bound to this host (__Host-)."
+            title,
+            Verdict.OK,
+            "The portal uses https. Cookies are Secure and bound to this host (__Host-).",
         )
-    remedy = "Put https in front, and set PORTAL_PUBLIC_URL to the https address."
+    remedy = "Put an https proxy in front, and set PORTAL_PUBLIC_URL to the https address."
     if seen.origin.startswith("https:") or seen.forwarded_proto == "https":
         said = (
-            "People come by https, but PORTAL_PUBLIC_URL says http: providers would send them back"
-            " by http."
+            "Users connect over https, but PORTAL_PUBLIC_URL is http. Providers would redirect them"
+            " to http."
         )
         return Step(title, Verdict.FAIL, said, remedy=remedy)
     if is_this_machine(parts.hostname):
         said = (
-            "http on this computer, for development: no __Host- cookies, and nobody can read the"
-            " portal's documents."
+            "The portal uses http on this computer, for development. There are no __Host- cookies,"
+            " and providers cannot read the portal's documents."
         )
         return Step(title, Verdict.WARN, said, remedy=remedy)
     said = (
-        "http: providers refuse such a callback, __Host- cookies are impossible, and tokens can be"
-        " read on the way."
+        "The portal uses http. Providers refuse http callbacks, __Host- cookies are not possible,"
+        " and tokens are not encrypted in transit."
     )
     return Step(title, Verdict.FAIL, said, remedy=remedy)
 
 
 def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
-    title = "Look for proxies in between"
+    title = "Check for proxies"
     told = {
         "X-Forwarded-For": seen.forwarded_for,
         "X-Forwarded-Host": seen.forwarded_host,
@@ -102,35 +102,35 @@ def _proxy(public_url: str, seen: Sighting, trusted: Sequence[str]) -> Step:
     }
     answer = "\n".join(f"{name}: {value[:200]}" for name, value in told.items() if value)
     if not answer:
-        return Step(title, Verdict.OK, "None said that it is there.")
+        return Step(title, Verdict.OK, "No proxy headers found.")
     answer = f"from {seen.peer or 'an unknown address'}\n{answer}"
     if seen.forwarded_for and not in_ranges(seen.peer, trusted):
         said = (
-            "Somebody in between names the caller, but is not trusted: everybody seems to come from"
-            " that address."
+            "An untrusted proxy sent the client address, so all users appear to have the address"
+            " of the proxy."
         )
         remedy = f"If {seen.peer} is your proxy, add it under Settings, Trusted proxies."
         return Step(title, Verdict.WARN, said, answer=answer, remedy=remedy)
     scheme = urlsplit(public_url).scheme
     public_host = urlsplit(public_url).netloc
     if seen.forwarded_host and _origin(f"{scheme}://{seen.forwarded_host}") != _origin(public_url):
-        said = "The proxy was asked for another host than PORTAL_PUBLIC_URL names."
+        said = "The host of the request to the proxy does not match PORTAL_PUBLIC_URL."
         return Step(
             title,
             Verdict.WARN,
             said,
             answer=answer,
-            remedy=f"Let it serve {public_host}, or change the setting.",
+            remedy=f"Serve {public_host} with the proxy, or change PORTAL_PUBLIC_URL.",
         )
     if seen.forwarded_proto and seen.forwarded_proto != scheme:
-        said = "The proxy was reached by another scheme than PORTAL_PUBLIC_URL names."
+        said = "The scheme of the request to the proxy does not match PORTAL_PUBLIC_URL."
         remedy = (
             "Redirect http to https at the proxy."
             if scheme == "https"
             else "Set PORTAL_PUBLIC_URL to https."
         )
         return Step(title, Verdict.WARN, said, answer=answer, remedy=remedy)
-    return Step(title, Verdict.OK, "It says what PORTAL_PUBLIC_URL says.", answer=answer)
+    return Step(title, Verdict.OK, "The proxy headers match PORTAL_PUBLIC_URL.", answer=answer)
 
 
 def _origin(address: str) -> tuple[str, str | None, int | None] | None:

@@ -1,4 +1,4 @@
-"""Where a sign-in may lead back to: our own origin, this machine, and what the operator listed."""
+"""Allowed redirect URIs: the portal's origin, loopback hosts, and the operator's list."""
 
 import re
 from collections.abc import Iterable
@@ -16,11 +16,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def check_redirect_uri(text: str, *, public_url: str | None, trusted: Iterable[str] = ()) -> None:
-    """Refuse a redirect URI that a code may not be sent to.
+    """Raise `InvalidRequest` for the field `redirect_uri` if the URI is not allowed.
 
-    `trusted` are the operator's entries: `host`, `host:port`, `*.suffix` (strict subdomains), https
-    only, or a native app's whole URI. Raises `InvalidRequest` (400) for the field `redirect_uri`;
-    it never says what our own URL is.
+    `trusted` are the operator's entries: `host`, `host:port`, `*.suffix` (subdomains only), https
+    only, or the complete URI of a native app. The message never contains the portal's URL.
     """
     reason = _fault(text, public_url, tuple(trusted))
     if reason:
@@ -28,7 +27,7 @@ def check_redirect_uri(text: str, *, public_url: str | None, trusted: Iterable[s
 
 
 def is_trusted_entry(entry: str) -> bool:
-    """Whether an entry of the operator's list covers anything at all."""
+    """Return whether an entry of the operator's list is valid."""
     text = entry.strip()
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() not in _DEFAULT_PORTS:
@@ -42,22 +41,21 @@ def is_trusted_entry(entry: str) -> bool:
 
 
 def is_loopback(uri: str) -> bool:
-    """Whether `uri` leads to a program on the person's own computer: anything there may claim to be
-    the client."""
+    """Return whether `uri` is an app on the user's computer, where any app may claim to be it."""
     parts = urlsplit(uri)
     return parts.scheme not in _DEFAULT_PORTS or is_this_machine(parts.hostname or "")
 
 
 def shown_destination(uri: str) -> str:
-    """Where `uri` leads to, for people: a host, or an app on their computer."""
+    """Return the destination of `uri` for display: a host, or an app on the user's computer."""
     parts = urlsplit(uri)
     if parts.scheme not in _DEFAULT_PORTS:
-        return f"the app behind {parts.scheme}://"
+        return f"the app for {parts.scheme}:// links"
     return f"an app on this computer ({parts.netloc})" if is_loopback(uri) else parts.netloc
 
 
 def same_registered_uri(asked: str, registered: str) -> bool:
-    """Equal as strings; where both are http on this machine the port may differ (RFC 8252, 7.3)."""
+    """Return whether the URIs are equal, ignoring the port of loopback hosts (RFC 8252, 7.3)."""
     if asked == registered:
         return True
     one = urlsplit(asked)
@@ -74,12 +72,12 @@ def same_registered_uri(asked: str, registered: str) -> bool:
 
 def _fault(text: str, public_url: str | None, trusted: tuple[str, ...]) -> str:
     if not 0 < len(text) <= MAX_LENGTH or not _VISIBLE.match(text) or "\\" in text:
-        return "The redirect URI is missing, too long, or holds characters that no address has."
+        return "The redirect URI is missing, too long, or contains invalid characters."
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        return "The redirect URI is no address."
+        return "The redirect URI is not a valid URL."
     if parts.scheme not in _DEFAULT_PORTS:
         listed = NATIVE_CLIENTS | {entry.strip() for entry in trusted}
         return (
@@ -92,16 +90,16 @@ def _fault(text: str, public_url: str | None, trusted: tuple[str, ...]) -> str:
         or port == 0
         or parts.netloc.endswith(":")
     ):
-        return "The redirect URI needs a host, and may have neither a user nor a fragment."
+        return "The redirect URI must have a host, and no user or fragment."
     if any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
-        return "The redirect URI's path goes upward."
+        return "The redirect URI's path must not contain “.” or “..” segments."
     if (
         _is_ours(parts, public_url)
         or is_this_machine(parts.hostname)
         or _is_trusted(parts, trusted)
     ):
         return ""
-    return "Nobody is sent to this redirect URI: its host is not trusted here."
+    return "The host of the redirect URI is not trusted."
 
 
 def _is_ours(parts: SplitResult, public_url: str | None) -> bool:
@@ -124,7 +122,7 @@ def _is_trusted(parts: SplitResult, trusted: Iterable[str]) -> bool:
 
 
 def _matches(host: str, port: int, entry: str) -> bool:
-    """Whether an entry of the operator covers a host; one that cannot be read covers nothing."""
+    """Return whether an entry of the operator covers a host. Invalid entries cover nothing."""
     listed = _listed_name(entry.strip().lower())
     if listed is None or listed[1] != port:
         return False
@@ -133,8 +131,7 @@ def _matches(host: str, port: int, entry: str) -> bool:
 
 
 def _listed_name(text: str) -> tuple[str, int] | None:
-    """The host, with its `*.` where it has one, and the port of an entry; None where it cannot be
-    read."""
+    """Return host (with `*.` if given) and port of an entry, or None if it is invalid."""
     rest = text.partition("://")[2] if "://" in text else text
     try:
         listed = urlsplit(f"//{rest}")

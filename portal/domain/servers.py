@@ -1,4 +1,4 @@
-"""The words for MCP servers and the rules a definition must meet, whoever sends it and however."""
+"""Data types of MCP servers, and the rules for a server definition."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +11,7 @@ from portal.domain.variables import NAME as VARIABLE_NAME
 
 
 class Transport(StrEnum):
-    """How an upstream is reached."""
+    """The transport of an upstream."""
 
     SSE = "sse"
     HTTP = "http"
@@ -23,22 +23,22 @@ class AuthType(StrEnum):
 
     NONE = "none"
     API_KEY = "api_key"
-    BEARER_TOKEN = "bearer_token"  # noqa: S105 - a word of the wire format
-    TOKEN = "token"  # noqa: S105 - a word of the wire format
+    BEARER_TOKEN = "bearer_token"  # noqa: S105 - a wire format value
+    TOKEN = "token"  # noqa: S105 - a wire format value
     BASIC = "basic"
     AUTHORIZATION = "authorization"
     OAUTH2 = "oauth2"
-    OAUTH2_TOKEN_EXCHANGE = "oauth2_token_exchange"  # noqa: S105 - a word of the wire format
+    OAUTH2_TOKEN_EXCHANGE = "oauth2_token_exchange"  # noqa: S105 - a wire format value
     AWS_SIGV4 = "aws_sigv4"
 
     @property
     def label(self) -> str:
-        """The type as people read it."""
+        """Return the type for display."""
         return _AUTH_LABELS[self]
 
     @property
     def takes_a_key(self) -> bool:
-        """Whether one secret value is sent, the shared one or each person's own."""
+        """Return whether a single secret value is sent, shared or of each user."""
         return self in _KEY_TYPES
 
 
@@ -63,14 +63,14 @@ _KEY_TYPES = {
 
 
 class OAuthFlow(StrEnum):
-    """Which OAuth flow reaches an `oauth2` upstream."""
+    """The OAuth flow of an `oauth2` upstream."""
 
     CLIENT_CREDENTIALS = "client_credentials"
     AUTHORIZATION_CODE = "authorization_code"
 
 
 class ApprovalStatus(StrEnum):
-    """Where a server stands in review."""
+    """The review status of a server."""
 
     ACTIVE = "active"
     PENDING_REVIEW = "pending_review"
@@ -78,8 +78,10 @@ class ApprovalStatus(StrEnum):
 
 
 class Kept(StrEnum):
-    """Stands in a form's fields for a stored value that stays. Known by identity: no text that is
-    sent equals it."""
+    """Marker in a form's fields for a stored value to keep.
+
+    It is compared by identity, so that no input can equal it.
+    """
 
     KEPT = "kept"
 
@@ -88,7 +90,7 @@ KEPT = Kept.KEPT
 
 
 class VariableEntry(TypedDict, total=False):
-    """One entry of `env_vars`, as sent."""
+    """An entry of `env_vars` as sent."""
 
     name: str
     value: str | None
@@ -97,8 +99,7 @@ class VariableEntry(TypedDict, total=False):
 
 
 class ServerFields(TypedDict, total=False):
-    """What may be sent of a server, each field optional: on an update only what is there changes,
-    `None` clears."""
+    """The fields of a server as sent, all optional. On an update, `None` clears a field."""
 
     server_id: str | None
     server_name: str | None
@@ -143,7 +144,7 @@ class ServerFields(TypedDict, total=False):
 NAME_RULE = "Use 1 to 64 letters, digits, “_” and “.” only."
 RESERVED_IDS = frozenset({"all-team-mcpservers", "all-proxy-mcpservers"})
 RESERVED_NAMES = frozenset({"mcp", "toolset"})
-"""What addresses of the gateway begin with: `/mcp/{server}` and `/toolset/{toolset}/mcp`."""
+"""Prefixes of gateway URLs: `/mcp/{server}` and `/toolset/{toolset}/mcp`."""
 STDIO_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 CREDENTIAL_NAMES = frozenset(
     {
@@ -169,16 +170,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.]{1,64}", re.ASCII)
 _SERVER_ID = re.compile(r"[^\s/\x00-\x1f\x7f]{1,128}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# Headers that belong to the connection or to the MCP protocol itself: a definition that sets one
-# breaks the transport.
+# Headers of the connection or of the MCP protocol. A definition must not set them.
 _TRANSPORT_HEADERS = frozenset(
     "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer"
     " proxy-authorization proxy-authenticate accept accept-encoding mcp-session-id"
     " mcp-protocol-version mcp-method mcp-name".split()
 )
-# A variable of these names lets its value run code in, or redirect the traffic or the files of, the
-# process that is started: by the loader, an interpreter, a package manager, a container client, a
-# shell, or a TLS library.
+# With these variables, a value can run code in the started process or redirect its traffic or
+# files: through the loader, an interpreter, a package manager, a container client, a shell, or a
+# TLS library.
 _UNSAFE_ENVIRONMENT = re.compile(
     r"(LD_.*|DYLD_.*|GCONV_PATH|GLIBC_.*|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS"
     r"|PYTHON.*|PIP_.*|PIPX_.*|UV_.*|VIRTUAL_ENV|CONDA_.*|POETRY_.*"
@@ -198,14 +198,12 @@ _UNSAFE_ENVIRONMENT = re.compile(
 
 
 def is_unsafe_variable(name: str) -> bool:
-    """Whether a variable of a command's environment decides which code it runs, or where its files
-    and traffic go."""
+    """Return whether an environment variable can redirect a command's code, files or traffic."""
     return _UNSAFE_ENVIRONMENT.fullmatch(name) is not None
 
 
 def normalized_name(value: str, field: str) -> str:
-    """A server name or alias with spaces made `_`; raises `InvalidRequest` naming the field and the
-    bad value."""
+    """Return a server name or alias with spaces replaced by `_`. Raises `InvalidRequest`."""
     name = value.strip().replace(" ", "_")
     if not _NAME.fullmatch(name):
         shown = value[:64].encode("ascii", "backslashreplace").decode()
@@ -216,11 +214,11 @@ def normalized_name(value: str, field: str) -> str:
 
 
 def check_not_reserved(name: str, field: str) -> None:
-    """Raise `InvalidRequest` for a name that addresses of the gateway begin with."""
+    """Raise `InvalidRequest` for a name that is a prefix of gateway URLs."""
     if name.lower() in RESERVED_NAMES:
         said = (
-            f"A server cannot be called {name}, as addresses of the gateway begin with /{name}."
-            " Choose another name."
+            f"The name {name} is reserved, since gateway URLs begin with /{name}. Choose another"
+            " name."
         )
         raise InvalidRequest(
             said, code="reserved_id" if field == "server_id" else "invalid_request", field=field
@@ -228,7 +226,7 @@ def check_not_reserved(name: str, field: str) -> None:
 
 
 def origin_of(url: str | None) -> str | None:
-    """`scheme://host[:port]` of a URL without a default port, or None where it has none."""
+    """Return `scheme://host[:port]` of a URL without a default port, or None."""
     if not url:
         return None
     try:
@@ -245,45 +243,45 @@ def origin_of(url: str | None) -> str | None:
 
 
 def check_url(value: str, field: str) -> None:
-    """A URL must be http(s) with a host and without user-info, fragment, backslash or control
-    character."""
+    """Raise `InvalidRequest` for an invalid URL.
+
+    It must be http(s) with a host, without user info, spaces, backslashes and control characters.
+    """
     if any(ord(c) < 33 or ord(c) == 127 for c in value) or "\\" in value:
         raise InvalidRequest(
-            "The URL holds a space, a backslash or a control character. Remove it.", field=field
+            "The URL contains a space, a backslash or a control character. Remove it.", field=field
         )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise InvalidRequest(
-            "This is not a URL. Write it as https://host/path.", field=field
-        ) from None
+        raise InvalidRequest("Enter a valid URL, like https://host/path.", field=field) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidRequest(
-            "The URL must begin with http:// or https:// and name a host.", field=field
+            "The URL must begin with http:// or https:// and contain a host.", field=field
         )
     if "@" in parts.netloc:
         raise InvalidRequest(
-            "The URL may not hold a user name or password. Use the credentials instead.",
+            "The URL must not contain a user name or password. Use the credentials instead.",
             field=field,
         )
 
 
 def check_server_id(server_id: str) -> None:
-    """An id is free text without spaces, slashes and control characters, and not a reserved one."""
+    """Raise `InvalidRequest` for an invalid or reserved server ID."""
     if server_id in RESERVED_IDS:
         raise InvalidRequest(
-            f"The id {server_id} is reserved.", code="reserved_id", field="server_id"
+            f"The ID {server_id} is reserved.", code="reserved_id", field="server_id"
         )
     check_not_reserved(server_id, "server_id")
     if not _SERVER_ID.fullmatch(server_id):
         raise InvalidRequest(
-            "An id has 1 to 128 characters without spaces and slashes.", field="server_id"
+            "An ID must be 1 to 128 characters without spaces and slashes.", field="server_id"
         )
 
 
 def check_values(fields: ServerFields) -> None:
-    """Rules of single fields as they were sent, whatever the rest of the row says."""
+    """Check single fields as sent, independent of other fields. Raises `InvalidRequest`."""
     for field in (*URL_FIELDS, *LINK_FIELDS):
         value = fields.get(field)
         if isinstance(value, str) and value and value is not KEPT:
@@ -294,44 +292,48 @@ def check_values(fields: ServerFields) -> None:
     for entry in fields.get("env_vars") or ():
         if not VARIABLE_NAME.fullmatch(entry["name"]):
             raise InvalidRequest(
-                "A variable’s name has letters, digits and “_”, and does not begin with a digit.",
+                "Variable names use letters, digits and “_”, and do not begin with a digit.",
                 field="env_vars",
             )
     for name, value in (fields.get("env") or {}).items():
         if not VARIABLE_NAME.fullmatch(name) or is_unsafe_variable(name):
             raise InvalidRequest(
-                f"The environment variable {name[:64]} may not be set for a command: it can decide"
-                " which code runs, or where files and traffic go. The operator can pass it on from"
-                " the portal’s own environment (PORTAL_STDIO_VARIABLES).",
+                f"The environment variable {name[:64]} is not allowed for a command, since it can"
+                " change which code runs or redirect files and traffic. The operator can pass it"
+                " from the portal’s own environment (PORTAL_STDIO_VARIABLES).",
                 field="env",
             )
         if "\x00" in value:
-            raise InvalidRequest("An environment value may not hold a NUL character.", field="env")
+            raise InvalidRequest(
+                "An environment value must not contain a NUL character.", field="env"
+            )
 
 
 def check_headers(headers: Mapping[str, str], field: str) -> None:
-    """Names are tokens (RFC 9110, 5.1), values one line; headers of the connection itself are
-    refused."""
+    """Raise `InvalidRequest` for invalid headers (RFC 9110, sections 5.1 and 5.5).
+
+    Headers of the connection itself are not allowed.
+    """
     seen: set[str] = set()
     for name, value in headers.items():
         _check_header_name(name, field)
         if name.lower() in seen:
-            raise InvalidRequest("A header is given twice.", field=field)
+            raise InvalidRequest("The same header is set twice.", field=field)
         seen.add(name.lower())
         check_sendable(value, field)
 
 
 def check_sendable(value: str, field: str) -> None:
-    """A value that goes into a header is one line of printable text (RFC 9110, 5.5)."""
+    """Raise `InvalidRequest` for an invalid header value (RFC 9110, section 5.5)."""
     if _UNSENDABLE.search(value):
         raise InvalidRequest(
-            "The value holds a line break or control character. Remove it.", field=field
+            "The value contains a line break or control character. Remove it.", field=field
         )
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(
-            "The value holds a broken character. Type it again.", field=field
+            "The value contains an invalid character. Enter it again.", field=field
         ) from None
 
 
@@ -346,23 +348,23 @@ def check_definition(
     stdio_commands: Collection[str],
     no_sandbox: Callable[[], str],
 ) -> None:
-    """What a whole definition must have, judged on the row as it would be after the change.
+    """Check a complete definition as it would be after the change.
 
-    `no_sandbox` answers why commands cannot run on this host, blank where they can; it is asked
-    only for a command. Raises `InvalidInput` (422) where a transport lacks its fields,
-    `InvalidRequest` (400) where a command is refused.
+    `no_sandbox` returns why commands cannot run on this host, or "". It is called only for a
+    command. Raises `InvalidInput` (422) for missing fields, `InvalidRequest` (400) if the command
+    is not allowed.
     """
     if transport is Transport.STDIO:
         if not command:
-            raise InvalidInput("A stdio server needs a command.", field="command")
+            raise InvalidInput("A stdio server requires a command.", field="command")
         if not has_args:
-            raise InvalidInput("A stdio server needs its arguments.", field="args")
+            raise InvalidInput("A stdio server requires arguments.", field="args")
         _check_command(command, stdio_enabled, stdio_commands)
         if refusal := no_sandbox():
             raise InvalidRequest(refusal, code="stdio_not_allowed", field="transport")
     elif not url and not spec_path:
         raise InvalidInput(
-            f"A server with the transport {transport} needs a URL or an OpenAPI document.",
+            f"A server with the transport {transport} requires a URL or an OpenAPI document.",
             field="url",
         )
 
@@ -371,14 +373,14 @@ def _check_command(command: str, enabled: bool, allowed: Collection[str]) -> Non
     if command not in allowed:
         names = ", ".join(sorted(allowed))
         raise InvalidRequest(
-            f"The command must be a bare program name, one of: {names}. The operator can add"
+            f"The command must be one of these, without a path: {names}. The operator can allow"
             " others.",
             code="stdio_not_allowed",
             field="command",
         )
     if not enabled:
         raise InvalidRequest(
-            "Servers with the transport stdio are switched off here. The operator can set"
+            "The transport stdio is disabled on this portal. The operator can enable it with"
             " PORTAL_ENABLE_STDIO=true.",
             code="stdio_not_allowed",
             field="transport",
@@ -388,7 +390,7 @@ def _check_command(command: str, enabled: bool, allowed: Collection[str]) -> Non
 def _check_header_name(name: str, field: str) -> None:
     if not _HEADER_NAME.fullmatch(name) or name.lower() in _TRANSPORT_HEADERS:
         raise InvalidRequest(
-            "A header’s name is not usable here. Use letters, digits and “-”; headers of the"
-            " connection are refused.",
+            "A header name is not valid. Use letters, digits and “-”. Headers of the connection"
+            " are not allowed.",
             field=field,
         )

@@ -1,5 +1,4 @@
-"""Who may sign in by an OpenID provider, and as what: the operator's rules applied to what the
-provider says."""
+"""The operator's rules for users of an OpenID provider: who may sign in, roles and teams."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ _STRONGEST_FIRST = (Role.ADMIN, Role.ADMIN_VIEWER, Role.MEMBER, Role.VIEWER)
 
 @dataclass(frozen=True)
 class SignInProvider:
-    """An OpenID provider and the operator's rules for those who come from it.
+    """An OpenID provider and the operator's rules for its users.
 
-    `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. Where
-    `roles` maps anything, it decides at every sign-in: who has none of its groups gets
-    `default_role`, or is not let in where that is None.
+    `roles` and `teams` map a value of the claim `groups_claim` to a role or a team's alias. If
+    `roles` is not empty, it sets the role at every sign-in. Users without a mapped group get
+    `default_role`, or cannot sign in if that is None.
     """
 
     name: str
@@ -36,8 +35,7 @@ class SignInProvider:
 
 @dataclass(frozen=True)
 class Identity:
-    """A person as a provider vouches for them: known by issuer and subject, with an e-mail only if
-    it is verified."""
+    """A user identified by issuer and subject of a provider. `email` is set only if verified."""
 
     issuer: str
     subject: str
@@ -45,17 +43,17 @@ class Identity:
     name: str | None
     groups: frozenset[str]
     has_odd_email: bool = False
-    """Whether the provider vouches for an e-mail that is none, or whose domain is written to look
-    like another."""
+    """Whether the verified email is invalid or a lookalike of another."""
 
 
 def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identity:
-    """The identity in validated claims. Never trusts an e-mail without `email_verified` being
-    true."""
+    """Return the identity in validated claims. Uses the email only if `email_verified` is true."""
     email = claims.get("email") if claims.get("email_verified") is True else None
     name = claims.get("name") or claims.get("preferred_username")
     groups = claims.get(provider.groups_claim)
-    listed = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
+    listed = [groups] if isinstance(groups, str) else groups
+    if not isinstance(listed, list):
+        listed = []
     return Identity(
         issuer=str(claims["iss"]),
         subject=str(claims["sub"]),
@@ -67,8 +65,7 @@ def read_identity(provider: SignInProvider, claims: Mapping[str, Any]) -> Identi
 
 
 def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
-    """Whether the provider's e-mail domain rule lets this person in; without a rule, everybody it
-    vouches for."""
+    """Return whether the user's email domain is allowed. Without a rule, all domains are."""
     if not provider.email_domains:
         return True
     allowed = {listed_domain(domain) for domain in provider.email_domains} - {""}
@@ -76,12 +73,11 @@ def may_come_in(provider: SignInProvider, identity: Identity) -> bool:
 
 
 def role_of(provider: SignInProvider, identity: Identity) -> Role | None:
-    """The strongest role that their groups give; nobody becomes Admin but by a group that the
-    operator named."""
+    """Return the highest role of the user's groups, or `default_role`."""
     given = {role for group, role in provider.roles.items() if group in identity.groups}
     return next((role for role in _STRONGEST_FIRST if role in given), provider.default_role)
 
 
 def teams_of(provider: SignInProvider, identity: Identity) -> frozenset[str]:
-    """The aliases of the teams that their groups give."""
+    """Return the aliases of the teams of the user's groups."""
     return frozenset(alias for group, alias in provider.teams.items() if group in identity.groups)

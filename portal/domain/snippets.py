@@ -1,7 +1,7 @@
-"""What people paste into their AI clients to reach a server: commands, files and one-click links.
+"""Client configurations for a server: commands, files and one-click links.
 
-The forms are those of each client's own documentation (November 2026). No key is ever in one of
-them: a command reads it from the environment, an editor asks for it.
+The formats follow each client's documentation (November 2026). None contains a key: commands read
+it from the environment, editors ask for it.
 """
 
 import base64
@@ -18,8 +18,7 @@ _PROTOCOL = "2025-11-25"
 
 @dataclass(frozen=True)
 class Snippet:
-    """One client: its name, what to do, the text to copy and where it goes, and a link that does it
-    in one click."""
+    """The configuration of a client: instructions, text to copy, a check, and a one-click link."""
 
     client: str
     title: str
@@ -31,12 +30,12 @@ class Snippet:
 
 
 def endpoint(gateway: str, prefix: str) -> str:
-    """Where a gateway serves the server that is published as `prefix`."""
+    """Return the gateway URL of the server published as `prefix`."""
     return f"{gateway.rstrip('/')}/{quote(prefix, safe='')}/mcp"
 
 
 def snippets(name: str, url: str) -> tuple[Snippet, ...]:
-    """How each client connects to the MCP endpoint `url` under `name`."""
+    """Return the configuration of each client for the MCP endpoint `url` under `name`."""
     return (
         _claude_code(name, url),
         _claude_desktop(name, url),
@@ -51,9 +50,9 @@ def _claude_code(name: str, url: str) -> Snippet:
     return Snippet(
         "claude-code",
         "Claude Code",
-        f"Put your API key into {KEY_VARIABLE}, then run this in a terminal.",
+        f"Set {KEY_VARIABLE} to your API key, then run this command in a terminal.",
         f"claude mcp add --transport http {shlex.quote(name)} {shlex.quote(url)} --header {header}",
-        "Type /mcp in Claude Code: the server is in the list, connected.",
+        "Type /mcp in Claude Code. The list shows the server as connected.",
     )
 
 
@@ -63,23 +62,24 @@ def _claude_desktop(name: str, url: str) -> Snippet:
     return Snippet(
         "claude-desktop",
         "Claude Desktop",
-        "Its file takes local commands only, so a small bridge (Node.js is needed) speaks to the"
-        " address. Add this to claude_desktop_config.json (Settings, Developer, Edit Config), with"
-        " your key in the place of YOUR-API-KEY.",
+        "The configuration file supports only local commands, so a bridge connects to the URL. It"
+        " requires Node.js. Add this to claude_desktop_config.json (Settings, Developer, Edit"
+        " Config), and replace YOUR-API-KEY by your key.",
         _json({"mcpServers": {name: server}}),
-        "Restart Claude Desktop: the server’s tools are under the plus sign of the message box.",
+        "Restart Claude Desktop. The plus sign of the message box shows the server’s tools.",
     )
 
 
 def _cursor(name: str, url: str) -> Snippet:
     server = {"url": url, "headers": {"Authorization": f"Bearer ${{env:{KEY_VARIABLE}}}"}}
     config = base64.b64encode(json.dumps(server, separators=(",", ":")).encode()).decode()
-    link = f"cursor://anysphere.cursor-deeplink/mcp/install?name={quote(name, safe='')}&config={quote(config, safe='')}"
+    query = f"name={quote(name, safe='')}&config={quote(config, safe='')}"
+    link = f"cursor://anysphere.cursor-deeplink/mcp/install?{query}"
     return Snippet(
         "cursor",
         "Cursor",
-        f"Put your API key into {KEY_VARIABLE} of the environment that Cursor starts in, and add"
-        " this to ~/.cursor/mcp.json.",
+        f"Set {KEY_VARIABLE} to your API key in Cursor’s environment, and add this to"
+        " ~/.cursor/mcp.json.",
         _json({"mcpServers": {name: server}}),
         "Settings, Tools & MCP shows the server with a green dot.",
         link,
@@ -103,9 +103,9 @@ def _vs_code(name: str, url: str) -> Snippet:
     return Snippet(
         "vs-code",
         "VS Code",
-        "Add this to .vscode/mcp.json. VS Code asks for your API key once and keeps it safe.",
+        "Add this to .vscode/mcp.json. VS Code asks for your API key once and stores it securely.",
         _json({"inputs": [asks], "servers": {name: server}}),
-        "The command MCP: List Servers shows it running.",
+        "The command MCP: List Servers shows the server as running.",
         f"vscode:mcp/install?{quote(install, safe='')}",
         "Install in VS Code",
     )
@@ -132,9 +132,9 @@ def _curl(url: str) -> Snippet:
     return Snippet(
         "curl",
         "curl",
-        f"With your API key in {KEY_VARIABLE}, this shakes hands and changes nothing.",
+        f"Set {KEY_VARIABLE} to your API key. This command only initializes a session.",
         " \\\n  ".join(lines),
-        "The answer has a result with serverInfo.",
+        "The response contains a result with serverInfo.",
     )
 
 

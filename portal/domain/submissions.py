@@ -1,5 +1,4 @@
-"""What Members propose: which fields are theirs to set, what a submission must hold, and the steps
-of a review."""
+"""Submissions of Members: the fields they may set, required fields, and review steps."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -10,18 +9,18 @@ from portal.domain.servers import ServerFields
 
 
 class Step(StrEnum):
-    """What happened to a submission."""
+    """A step in the history of a submission."""
 
     SUBMITTED = "submitted"
     RESUBMITTED = "resubmitted"
-    PROPOSED = "proposed"  # a change of a live server, which stays as it was approved meanwhile
+    PROPOSED = "proposed"  # a change to a live server, which stays as approved until then
     APPROVED = "approved"
     REJECTED = "rejected"
-    DECLINED = "declined"  # the proposed change only; the live server goes on
+    DECLINED = "declined"  # only the proposed change; the live server stays active
 
     @property
     def label(self) -> str:
-        """The step as people read it."""
+        """Return the step for display."""
         return {"proposed": "Change proposed", "declined": "Change declined"}.get(
             self.value, self.value.capitalize()
         )
@@ -29,7 +28,7 @@ class Step(StrEnum):
 
 DECISIONS = frozenset({Step.APPROVED, Step.REJECTED, Step.DECLINED})
 REQUIRABLE = frozenset(ServerFields.__annotations__) - {"version", "keep_credentials"}
-"""The names that `mcp_required_fields` may hold."""
+"""The allowed names in `mcp_required_fields`."""
 _USUAL: dict[str, object] = {
     "server_id": None,
     "allow_all_keys": False,
@@ -45,20 +44,20 @@ _USUAL: dict[str, object] = {
     "reviewed_at": None,
     "review_notes": None,
 }
-"""What an Admin decides, with the value that asks for nothing."""
+"""Fields that only an Admin decides, with their default values."""
 _NOT_OF_A_REMOTE_SERVER = ("command", "args")
 _LABELS = {
     "alias": "Alias",
     "allow_all_keys": "Open to everyone",
-    "auth_type": "Sign-in other than none",
+    "auth_type": "Authentication other than none",
     "authorization_url": "Authorization URL",
-    "available_on_public_internet": "Reachable from the internet",
-    "delegate_auth_to_upstream": "Delegated sign-in",
+    "available_on_public_internet": "Available from any network",
+    "delegate_auth_to_upstream": "Direct sign-in at the server",
     "env_vars": "Variables",
-    "extra_headers": "Headers passed on",
+    "extra_headers": "Forwarded headers",
     "is_public": "Listed publicly",
     "mcp_access_groups": "Access groups",
-    "oauth_passthrough": "Sign-in passed through",
+    "oauth_passthrough": "Forwarded client token",
     "server_id": "ID",
     "registration_url": "Registration URL",
     "server_name": "Name",
@@ -72,13 +71,12 @@ _LONGEST_WISH = 200
 
 
 def label_of(name: str) -> str:
-    """A field as people read it."""
+    """Return the label of a field."""
     return _LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def split_wishes(sent: Mapping[str, Any]) -> tuple[ServerFields, dict[str, Any]]:
-    """What a Member sent as the definition they may make, and as wishes that only the reviewer
-    sees."""
+    """Split a Member's input into a definition, and requests that only the reviewer sees."""
     fields = {
         name: value
         for name, value in sent.items()
@@ -96,8 +94,7 @@ def split_wishes(sent: Mapping[str, Any]) -> tuple[ServerFields, dict[str, Any]]
 
 
 def is_given(name: str, value: object) -> bool:
-    """Whether a required field counts as there: not null, blank or an empty list, and a sign-in
-    other than none."""
+    """Return whether a required field is set: not null, "" or [], and not `auth_type` none."""
     return (
         value is not None
         and value != ""
@@ -107,14 +104,16 @@ def is_given(name: str, value: object) -> bool:
 
 
 def check_required(required: Iterable[str], sent: Mapping[str, object]) -> None:
-    """Raise `InvalidRequest` naming the required fields that `sent` lacks, `Misconfigured` for an
-    unknown name."""
+    """Raise `InvalidRequest` with the required fields that `sent` lacks.
+
+    Raises `Misconfigured` for unknown names in `required`.
+    """
     names = list(dict.fromkeys(required))
     unknown = [name for name in names if name not in REQUIRABLE]
     if unknown:
         raise Misconfigured(
-            f"The setting mcp_required_fields names fields that do not exist: {', '.join(unknown)}."
-            " Tell an Admin.",
+            "The setting mcp_required_fields contains unknown fields: "
+            f"{', '.join(unknown)}. Contact an Admin.",
             field="mcp_required_fields",
             fields=unknown,
         )

@@ -1,16 +1,14 @@
-"""What in a tool's texts a reviewer might not see, or a model might obey: found by rules, and
-always named in words.
+"""Detection of text in tool definitions that a reviewer might not see or a model might obey.
 
-Two kinds of finding. **Characters**: those that show nothing or reorder text (zero-width,
-bidirectional controls, tags, variation selectors, other controls and formats, private use,
-unassigned, lone surrogates), and letters that look like those of another script in one word.
-**Phrases**: words that address the model instead of describing the tool; each rule stands in
-`_PHRASES` with its label. The rules are hints for a person who reviews, no filter: a whole word in
-another script, and an instruction in other words or in another language than English, are not
-found.
+There are two kinds of findings. **Characters**: invisible characters and those that reorder text
+(zero-width, bidirectional controls, tags, variation selectors, other controls and formats, private
+use, unassigned, lone surrogates), and lookalike letters of another script within a word.
+**Phrases**: text that addresses the model instead of describing the tool; `_PHRASES` lists the
+rules with their labels. The rules are hints for reviewers, not a filter. They do not detect words
+that are entirely in another script, and instructions in other words or languages.
 
-Every rule runs in time linear in the text: patterns have no nested repetition, and what must follow
-a word is looked for in a window of fixed length.
+Each rule runs in linear time: patterns have no nested repetition, and the second part of a phrase
+is searched for in a window of fixed length.
 """
 
 import re
@@ -19,10 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WINDOW = 60  # characters between the two halves of a phrase
-_MOST_STACKED = (
-    4  # combining marks on one letter; Hebrew with its accents and Vietnamese have three
-)
-_SPELLED = 60  # characters of what tag characters spell that are shown
+_MOST_STACKED = 4  # combining marks on a letter; Hebrew with accents and Vietnamese have three
+_SPELLED = 60  # maximum number of characters to show of a text spelled by tag characters
 
 _ZERO_WIDTH = {
     0x200B,
@@ -35,20 +31,14 @@ _ZERO_WIDTH = {
     0x180E,
     *range(0x2061, 0x2065),
 }
-_BLANK_LETTERS = {
-    0x115F,
-    0x1160,
-    0x3164,
-    0xFFA0,
-    0x2800,
-}  # letters and a pattern that are drawn as nothing
+_BLANK_LETTERS = {0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800}  # letters and a pattern without glyph
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _TAGS = range(0xE0000, 0xE0080)
 _SELECTORS = {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x180E), 0x180F}
 _CATEGORIES = {
     "Cc": "Control character",
     "Cf": "Invisible format character",
-    "Cs": "Half a character",
+    "Cs": "Lone surrogate",
     "Co": "Private use character",
     "Cn": "Unassigned character",
     "Zl": "Line separator",
@@ -70,8 +60,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Mark:
-    """A finding: the characters `start` to `end`, the kind of it, and what to say of it. `visible`:
-    it can be seen."""
+    """A finding: range of characters, kind, label, and whether the text is visible."""
 
     start: int
     end: int
@@ -100,17 +89,18 @@ _SECRETS = (
 )
 _PHRASES = (
     _rule(
-        "Sets aside instructions",
+        "Overrides instructions",
         r"\b(?:ignore|disregard|forget|override|bypass)\b",
         r"\b(?:instructions?|rules?|prompts?|guidelines?|restrictions?|everything)\b",
     ),
     _rule(
         "Asks for secrecy",
-        r"\b(?:do not|don.?t|never|without)\s{1,3}(?:tell|mention|inform|reveal|show|notif|ask|let)",
+        r"\b(?:do not|don.?t|never|without)\s{1,3}"
+        r"(?:tell|mention|inform|reveal|show|notif|ask|let)",
         r"\b(?:user|users|them|anyone|anybody|human|person|people)\b",
     ),
     _rule(
-        "Speaks of the system prompt",
+        "Mentions the system prompt",
         r"\b(?:system|developer) (?:prompt|message|instructions?|mode)\b",
     ),
     _rule(
@@ -118,11 +108,11 @@ _PHRASES = (
         r"\b(?:you are now|act as if|pretend (?:to be|that)|new instructions)\b",
     ),
     _rule(
-        "Poses as a part of the conversation",
+        "Imitates part of the conversation",
         r"</?(?:important|system|instructions?|critical|secret|admin|assistant|user|prompt)\b(?:[^>\n]{0,80}>)?",
     ),
     _rule(
-        "Tells the model what to do first",
+        "Gives the model instructions about the order of calls",
         r"\b(?:before|after|when|whenever|instead of) (?:you )?(?:us|call|invok|runn?)(?:e|ing)?\b",
         r"\b(?:must|always|first|read|send|include|pass|call)\b",
     ),
@@ -132,7 +122,7 @@ _PHRASES = (
         _SECRETS,
     ),
     _rule(
-        "Names a place of secrets",
+        "Mentions a path with secrets",
         r"~/\.[\w./-]+|\.ssh/|\bid_rsa\b|\bid_ed25519\b|/etc/passwd\b|\.aws/cred",
     ),
     _rule(
@@ -140,13 +130,13 @@ _PHRASES = (
         r"\b(?:send|post|forward|upload|exfiltrate|transmit|leak|bcc)\b",
         r"https?://|[\w.+-]@[\w-]|\bwebhooks?\b|\b(?:server|address|endpoint) at\b",
     ),
-    _rule("Holds a long encoded text", r"[A-Za-z0-9+/]{60,}"),
-    _rule("Holds an address", r"\bhttps?://(?!json-schema\.org/)[^\s\"'<>)\]]+"),
+    _rule("Contains a long encoded text", r"[A-Za-z0-9+/]{60,}"),
+    _rule("Contains a URL", r"\bhttps?://(?!json-schema\.org/)[^\s\"'<>)\]]+"),
 )
 
 
 def characters(text: str) -> tuple[Mark, ...]:
-    """The characters to name, in their order; neighbors of one kind are one finding."""
+    """Return the character findings in order. Adjacent ones of a kind are one finding."""
     if text.isascii() and text.isprintable():
         return ()
     found: list[Mark] = []
@@ -167,17 +157,18 @@ def characters(text: str) -> tuple[Mark, ...]:
 
 
 def is_suspect(letter: str) -> bool:
-    """Whether a text with this character needs a look: it is hidden, stacks on others, or is of a
-    script that has letters like those of another. For callers that want to pass over texts of which
-    they know all characters."""
+    """Return whether text with this character must be checked.
+
+    The character may be hidden, a combining mark, or of a script with lookalike letters. Callers
+    use this to skip text quickly.
+    """
     return bool(
         _kind_of(letter, 0, letter) or _stacks(letter) or _script_of(letter) not in ("", "LATIN")
     )
 
 
 def phrases(text: str) -> tuple[Mark, ...]:
-    """The phrases to point out, in their order; they do not overlap. Characters that show nothing
-    hide none of them."""
+    """Return the phrase findings in order, without overlaps. Invisible characters are ignored."""
     hidden = [mark for mark in characters(text) if not mark.visible]
     plain = text
     places = None
@@ -217,7 +208,7 @@ def _matches(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _kind_of(text: str, place: int, letter: str) -> str:
-    """What kind of hidden character stands at `place`; blank for one that is seen."""
+    """Return the kind of hidden character at `place`, or "" for a visible character."""
     code = ord(letter)
     category = unicodedata.category(letter)
     if letter in "\n\t\r" or (code < 0x7F and category != "Cc"):
@@ -227,15 +218,14 @@ def _kind_of(text: str, place: int, letter: str) -> str:
     if code in _BIDI:
         return "Bidirectional control"
     if code in _SELECTORS or code == 0x200D:
-        # An emoji is drawn with one of these behind it, or joined by one; that is how they are
-        # meant.
+        # These characters are legitimate after an emoji, or between two.
         if code in (0xFE0F, 0x200D) and _is_emoji_before(text, place):
             return ""
         return "Variation selector" if code in _SELECTORS else "Zero-width character"
     if code in _ZERO_WIDTH:
         return "Zero-width character"
     if code in _BLANK_LETTERS:
-        return "Letter that shows nothing"
+        return "Invisible letter"
     if category in ("Mn", "Me") and _is_stacked(text, place):
         return "Stacked combining mark"
     return _CATEGORIES.get(category, "")
@@ -243,9 +233,7 @@ def _kind_of(text: str, place: int, letter: str) -> str:
 
 def _is_emoji_before(text: str, place: int) -> bool:
     before = text[max(0, place - 2) : place]
-    if before.endswith(
-        "\ufe0f"
-    ):  # the joiner stands behind the selector of the emoji that it joins
+    if before.endswith("\ufe0f"):  # a joiner follows the selector of an emoji
         before = before[:-1]
     return bool(before) and (
         unicodedata.category(before[-1]) == "So" or 0x1F3FB <= ord(before[-1]) <= 0x1F3FF
@@ -257,8 +245,7 @@ def _stacks(letter: str) -> bool:
 
 
 def _is_stacked(text: str, place: int) -> bool:
-    """Whether a combining mark is one of more than a letter of any script bears: they cover the
-    lines beside."""
+    """Return whether a combining mark is one of too many on a letter, which cover other lines."""
     first = last = place
     while first > 0 and place - first < _MOST_STACKED and _stacks(text[first - 1]):
         first -= 1
@@ -291,8 +278,7 @@ def _name_of(letter: str) -> str:
 
 
 def _foreign_letters(text: str) -> Iterator[Mark]:
-    """In words of several scripts, and of styled letters, those that are not of the word's most
-    frequent script."""
+    """Yield letters that are not of the word's main script, and styled letters."""
     for word in _WORD.finditer(text):
         if word[0].isascii():
             continue

@@ -1,5 +1,4 @@
-"""What a token endpoint's answer says beside the tokens: whether an Admin's rules take it, and
-whose it seems to be."""
+"""Token responses: validation against an Admin's rules, and the claimed account."""
 
 import base64
 import json
@@ -11,11 +10,10 @@ _NAMES_OF_ACCOUNTS = ("email", "preferred_username", "upn", "name", "sub")
 
 
 def broken_rule(rules: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str | None:
-    """The first of `token_validation`'s rules that `answer` breaks, by its field; None where it
-    keeps them all.
+    """Return the field of the first `token_validation` rule that `answer` breaks, or None.
 
-    A field is a key of the answer, or else a dotted path into it; both sides are compared as text,
-    booleans as `true` and `false`.
+    A field is a key of the response or a dotted path into it. Values are compared as text, booleans
+    as `true` and `false`.
     """
     for name, expected in (rules or {}).items():
         if _text(_found(answer, name)) != _text(expected):
@@ -24,8 +22,10 @@ def broken_rule(rules: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> s
 
 
 def claimed_account(answer: Mapping[str, Any]) -> str | None:
-    """Whose the tokens say they are, to be shown and never relied on: a claim of the id_token,
-    which came over TLS from the token endpoint itself and is not verified further."""
+    """Return the account name in the id_token for display only, or None.
+
+    The id_token came over TLS from the token endpoint. Its signature is not verified.
+    """
     claims = _claims(answer.get("id_token"))
     for name in _NAMES_OF_ACCOUNTS:
         value = claims.get(name)

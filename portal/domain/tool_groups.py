@@ -1,5 +1,4 @@
-"""What a tool does, told from its words: for people who decide which tools of a server may be
-called."""
+"""Groups of tools by what they do, guessed from name and description."""
 
 import re
 
@@ -23,8 +22,7 @@ _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def group_of(name: str, description: str = "") -> str:
-    """The group of a tool: of the first telling word of its name, else of its description, else
-    `Other`."""
+    """Return the group of a tool by the first known word in its name or description."""
     for text in (name, description):
         for word in _PARTS.findall(text):
             for form in (word.lower(), word.lower().removesuffix("s")):

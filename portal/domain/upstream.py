@@ -1,5 +1,4 @@
-"""The machines the portal speaks to: whom to ask, what they answered, and which addresses are
-allowed."""
+"""Data types of upstreams: targets, tools, results, and the policy of allowed addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,11 @@ Network = IPv4Network | IPv6Network
 
 
 class HealthStatus(StrEnum):
-    """healthy: the handshake succeeded; unhealthy: tried and failed; unknown: not tried, or not
-    ours to judge."""
+    """Health of a server.
+
+    healthy: initialization succeeded; unhealthy: it failed; unknown: not checked, or not possible
+    to check.
+    """
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -24,7 +26,7 @@ class HealthStatus(StrEnum):
 
 
 class HealthReason(StrEnum):
-    """Why a server has its status."""
+    """The reason for a health status."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -42,8 +44,7 @@ class HealthReason(StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class AwsSigning:
-    """With what requests are signed (AWS Signature Version 4); `role` is one that would have to be
-    assumed first."""
+    """Credentials for AWS Signature Version 4; `role` would have to be assumed first."""
 
     access_key_id: str = ""
     secret_access_key: str = ""
@@ -58,12 +59,11 @@ class AwsSigning:
 
 @dataclass(frozen=True, repr=False)
 class Target:
-    """One upstream, ready to be spoken to: every value resolved, so most fields are secret.
+    """An upstream with all values resolved. Most fields are secret, so `repr` shows only the host.
 
-    `timeout` (seconds) bounds a whole operation: connecting, the handshake and the work. `spec_url`
-    is an OpenAPI document; a target with only that is judged by fetching it. `home` names the home
-    folder that a command keeps from one start to the next; without it that is in memory. `repr`
-    shows the host and nothing that may be a secret.
+    `timeout` in seconds limits a whole operation: connection, initialization and work. `spec_url`
+    is the URL of an OpenAPI document; a target with only that is checked by fetching it. `home` is
+    the name of a command's persistent home folder; without it, the home folder is in memory.
     """
 
     transport: Transport
@@ -79,7 +79,7 @@ class Target:
 
     @property
     def label(self) -> str:
-        """The host or the command's name: all of a target that a message may say."""
+        """Return the host or the command's name, the only parts that messages may contain."""
         if self.transport == "stdio":
             return self.command.rsplit("/", 1)[-1] or "The command"
         try:
@@ -95,7 +95,7 @@ class Target:
 
 @dataclass(frozen=True, repr=False)
 class ToolDefinition:
-    """A tool as its server described it: `wire` is MCP's own object with its camelCase keys."""
+    """A tool as its server described it; `wire` is the MCP object with camelCase keys."""
 
     wire: Mapping[str, Any]
 
@@ -119,11 +119,10 @@ class ToolDefinition:
 
 @dataclass(frozen=True, repr=False)
 class ToolOutcome:
-    """What a tool call gave: `wire` is MCP's CallToolResult (content, structuredContent, isError,
-    _meta).
+    """The result of a tool call; `wire` is MCP's CallToolResult.
 
-    `is_error` is the upstream's own word, and also true when it refused the call with a JSON-RPC
-    error; `wire` then holds that error's message as its only content.
+    `is_error` is the upstream's value. It is also true for a JSON-RPC error; `wire` then contains
+    the error message as its only content.
     """
 
     wire: Mapping[str, Any]
@@ -136,11 +135,12 @@ class ToolOutcome:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One look at an upstream. `message` is for people and never holds a secret, a URL path or the
-    upstream's words.
+    """The result of a health check.
 
-    `tools` is None when they were not asked for or not given. `challenge`: a 401 carried
-    WWW-Authenticate; `wanted`: the scopes of a refusal that asks for more rights (RFC 6750, 3.1).
+    `message` is for people and never contains a secret, a URL path or text of the upstream. `tools`
+    is None if they were not requested or not returned. `challenge` is true if a 401 had a
+    WWW-Authenticate header. `wanted` are the scopes of an insufficient_scope error (RFC 6750,
+    section 3.1).
     """
 
     status: HealthStatus
@@ -159,7 +159,7 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-# Refused whatever the operator allows: none of these is ever an MCP server, and several hand out
+# Always blocked, whatever the operator allows. None of these is an MCP server, and several return
 # cloud credentials.
 _NEVER = _networks(
     "0.0.0.0/8",
@@ -183,8 +183,8 @@ _PRIVATE = _networks(
     "::1/128",
     "fc00::/7",
 )
-# The rest of IANA's special-purpose registries. Written out: `is_global` calls several of them
-# global.
+# The rest of IANA's special-purpose registries. They are listed here, since `is_global` is true
+# for several of them.
 _SPECIAL = _networks(
     "192.0.0.0/24",
     "192.0.2.0/24",
@@ -213,15 +213,17 @@ def _within(address: Address, networks: tuple[Network, ...]) -> bool:
 
 
 def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses that packets to `address` may really go to (RFC 4291, 6052, 8215, 3056,
-    4380)."""
+    """Return the IPv4 addresses that packets to `address` may go to.
+
+    See RFC 4291, 6052, 8215, 3056 and 4380.
+    """
     bits = int(address)
     low = IPv4Address(bits & 0xFFFFFFFF)
     if bits > 1 and _within(address, _LOW_32_BITS):  # :: and ::1 are themselves
         return (low,)
     if address in _LOCAL_NAT64:
-        # The operator of the translator chooses the prefix length, so both ends of RFC 6052's table
-        # are judged.
+        # The operator of the translator chooses the prefix length, so both ends of the table in
+        # RFC 6052 are checked.
         spread = (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF
         return (low, IPv4Address(spread)) if spread else (low,)
     if address in _SIX_TO_FOUR:
@@ -233,10 +235,10 @@ def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
 
 @dataclass(frozen=True)
 class OutboundPolicy:
-    """Which addresses the portal may connect to.
+    """The addresses that the portal may connect to.
 
-    `allow_private` opens loopback and private ranges: all of them, none, or those within the listed
-    CIDRs. Raises ValueError for a text that is no CIDR.
+    `allow_private` allows loopback and private ranges: all, none, or the listed CIDRs. Raises
+    `ValueError` for an invalid CIDR.
     """
 
     allow_private: bool | tuple[str, ...] = False
@@ -251,7 +253,7 @@ class OutboundPolicy:
         return _networks(*self.allow_private)
 
     def allows(self, ip: str) -> bool:
-        """Whether to connect to `ip`, a literal IPv4 or IPv6 address; anything else is refused."""
+        """Return whether connections to `ip`, an IPv4 or IPv6 address, are allowed."""
         try:
             address = ip_address(ip)
         except ValueError:

@@ -1,4 +1,4 @@
-"""`${NAME}` in headers, and which of a server's variables a person still has to fill in."""
+"""`${NAME}` references in headers, and the variables that a user must set."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -10,7 +10,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
 class Scope(StrEnum):
-    """Whose value a variable has."""
+    """The scope of a variable's value."""
 
     GLOBAL = "global"
     USER = "user"
@@ -18,7 +18,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Variable:
-    """A declared variable. `has_value` tells whether a global one has a value that is not empty."""
+    """A declared variable. `has_value` is true if a global one has a non-empty value."""
 
     name: str
     scope: Scope
@@ -27,16 +27,17 @@ class Variable:
 
 
 def references(text: str) -> tuple[str, ...]:
-    """The names that `text` refers to, each once, in order. `${1abc}` and `${a-b}` are literal
-    text."""
+    """Return the distinct names in `text` in order. `${1abc}` and `${a-b}` are literal text."""
     return tuple(dict.fromkeys(_REFERENCE.findall(text)))
 
 
 def required_variables(
     variables: Iterable[Variable], referenced: Collection[str]
 ) -> tuple[Variable, ...]:
-    """Those a person must supply: per-user, referred to by a header, and not covered by a non-empty
-    global value."""
+    """Return the variables that a user must set.
+
+    These are per-user, used in a header, and have no non-empty global value.
+    """
     variables = tuple(variables)
     covered = {v.name for v in variables if v.scope is Scope.GLOBAL and v.has_value}
     required = {
@@ -48,10 +49,10 @@ def required_variables(
 
 
 def missing_variables(required: Iterable[Variable], stored: Collection[str]) -> tuple[str, ...]:
-    """The names among `required` for which nothing is stored."""
+    """Return the names in `required` without a stored value."""
     return tuple(v.name for v in required if v.name not in stored)
 
 
 def interpolate(text: str, values: Mapping[str, str]) -> str:
-    """`text` with every known `${NAME}` replaced, once: what is put in is not scanned again."""
+    """Return `text` with known `${NAME}` references replaced, without recursion."""
     return _REFERENCE.sub(lambda match: values.get(match[1], match[0]), text)

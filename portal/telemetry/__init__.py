@@ -1,5 +1,4 @@
-"""What an operator sees of a running portal: logs, metrics and traces. Knows nothing of servers,
-people or secrets."""
+"""Logs, metrics and traces for operators, without data about servers, users or secrets."""
 
 import logging
 import os
@@ -9,8 +8,7 @@ from portal.telemetry import logs, metrics, traces
 
 
 def begin(settings: Settings) -> None:
-    """Log, count and trace as the operator wants it; once a process, after the fork that made
-    it."""
+    """Start logs, metrics and traces as configured. Call once per process, after a fork."""
     logs.begin(settings.log_format, settings.log_level)
     if settings.metrics:
         metrics.begin()

@@ -1,7 +1,6 @@
-"""One line an event, as JSON or as text, with the id of the request, and with nothing that could be
-a secret.
+"""Log output as JSON or text, one line per event, with the request ID and without secrets.
 
-Everybody logs through the standard library; this is where its records are written down.
+All code logs through the standard library. This module formats its records.
 """
 
 import logging
@@ -17,7 +16,7 @@ from structlog.stdlib import ProcessorFormatter
 Event = MutableMapping[str, Any]
 HIDDEN = "[hidden]"
 
-# The last defence: no caller may rely on it. What comes before a secret stays, so that one sees
+# The last line of defense; callers must not rely on it. The text before a secret stays, to show
 # what it was.
 _SECRETS = [
     (re.compile(pattern, re.IGNORECASE), rf"{keep}{HIDDEN}")
@@ -27,28 +26,30 @@ _SECRETS = [
         (r"(?P<keep>\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}", r"\g<keep>"),
         (r"(?P<keep>\b(?:set-)?cookie2?['\"]?\s*[:=]\s*).+", r"\g<keep>"),
         (
-            r"(?P<keep>\b(?:authorization|password|passwd|secret|api[_-]?key|x-api-key)['\"]?\s*[:=]\s*['\"]?)[^\s,'\"&]+",
+            r"(?P<keep>\b(?:authorization|password|passwd|secret|api[_-]?key|x-api-key)"
+            r"['\"]?\s*[:=]\s*['\"]?)[^\s,'\"&]+",
             r"\g<keep>",
         ),
         (
-            r"(?P<keep>\b(?:code|state|token|nonce|\w+_(?:token|secret|verifier|challenge|assertion)|sig|signature|key)=)"
+            r"(?P<keep>\b(?:code|state|token|nonce"
+            r"|\w+_(?:token|secret|verifier|challenge|assertion)|sig|signature|key)=)"
             r"[^\s&'\"<>]+",
             r"\g<keep>",
         ),
         (r"(?P<keep>://)[^\s/@]+@", r"\g<keep>"),
     )
 ]
-# Most values are words, ids and routes. In these letters only the first two of the above can stand.
+# Most values are words, IDs and routes. In these characters, only the first two patterns match.
 _PLAIN = re.compile(r"[\w./<>-]*\Z", re.ASCII)
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def begin(form: str | None, level: str) -> None:
-    """Write all that this process logs to stderr.
+    """Log to stderr.
 
-    `form` is `json` or `text`; None means text at a terminal, where a person reads, and JSON
-    elsewhere. `level` is for the portal's own words: libraries tell too much below WARNING, such as
-    addresses with what stands in their query.
+    `form` is `json` or `text`; None means text on a terminal and JSON otherwise. `level` applies to
+    the portal. Libraries log at least at WARNING, since they log data such as URLs with queries
+    below it.
     """
     as_json = form == "json" if form else not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
@@ -60,7 +61,7 @@ def begin(form: str | None, level: str) -> None:
 
 
 def formatter(*, as_json: bool) -> logging.Formatter:
-    """Makes one line of a record of the standard library."""
+    """Return a formatter for records of the standard library, one line each."""
     render = structlog.processors.JSONRenderer(serializer=_json) if as_json else _text()
     return ProcessorFormatter(
         foreign_pre_chain=[
@@ -75,18 +76,17 @@ def formatter(*, as_json: bool) -> logging.Formatter:
 
 
 def begin_request(request_id: str) -> None:
-    """From here on all that this thread logs carries the id, until `end_request`."""
+    """Add the request ID to all log records of this thread until `end_request`."""
     structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def end_request() -> None:
-    """The thread goes on to somebody else."""
+    """Remove the request ID from the log records of this thread."""
     structlog.contextvars.clear_contextvars()
 
 
 def places(error: BaseException) -> list[str]:
-    """Where an exception came from, the innermost place first; its text may hold what somebody
-    typed, so it is left."""
+    """Return the locations of an exception, innermost first. Its text may contain input."""
     found = []
     traceback = error.__traceback__
     while traceback is not None:
@@ -97,13 +97,13 @@ def places(error: BaseException) -> list[str]:
 
 
 def _tell_where(_logger: object, _method: str, event: Event) -> Event:
-    """Put kind and place instead of a traceback, which quotes the exception's text and fills many
-    lines."""
+    """Replace the traceback, which has many lines and input, by class and location."""
     given = event.pop("exc_info", None)
     error = given[1] if isinstance(given, tuple) else given
     event.pop("stack_info", None)
     if isinstance(error, BaseException):
-        event["error"], event["error_at"] = type(error).__name__, " < ".join(places(error))
+        event["error"] = type(error).__name__
+        event["error_at"] = " < ".join(places(error))
     return event
 
 
@@ -115,7 +115,7 @@ def _harmless(_logger: object, _method: str, event: Event) -> Event:
 
 
 def scrubbed(text: str) -> str:
-    """The text without what looks like a secret, and on one line."""
+    """Return the text on one line, with possible secrets replaced."""
     if _PLAIN.match(text) and "sk-" not in (lower := text.lower()) and "eyj" not in lower:
         return text
     for pattern, instead in _SECRETS:

@@ -1,8 +1,6 @@
-"""What is counted, and how Prometheus reads it. Nothing is counted, and the library not loaded,
-before `begin`.
+"""Metrics for Prometheus. Before `begin`, nothing is counted and the library is not loaded.
 
-No label tells of a single server, person or key: their number has no limit, and their names are
-nobody's business.
+Labels never identify a server, user or key, since their number is unlimited and names are private.
 """
 
 import os
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector, CollectorRegistry
 
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name for it
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # a variable of the library
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 SECURITY = (
@@ -37,9 +35,11 @@ SECURITY = (
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric: `kind` is a class of prometheus_client; `mode` says how gauges of several
-    processes are put together. Those of the kind `Asked` are read from the database when somebody
-    looks."""
+    """A metric.
+
+    `kind` is a class of prometheus_client, or `Asked` for values read from the database at each
+    scrape. `mode` is how gauges of several processes are combined.
+    """
 
     kind: str
     help: str
@@ -49,41 +49,33 @@ class Measure:
 
 MEASURES = {
     "portal_http_requests_total": Measure(
-        "Counter", "Requests answered.", ("method", "route", "status")
+        "Counter", "HTTP requests.", ("method", "route", "status")
     ),
-    "portal_http_request_seconds": Measure(
-        "Histogram", "Time until a request was answered.", ("route",)
-    ),
+    "portal_http_request_seconds": Measure("Histogram", "Duration of HTTP requests.", ("route",)),
     "portal_upstream_calls_total": Measure(
-        "Counter", "What upstreams were asked.", ("kind", "outcome")
+        "Counter", "Requests to upstreams.", ("kind", "outcome")
     ),
     "portal_upstream_call_seconds": Measure(
-        "Histogram", "Time until an upstream had answered.", ("kind",)
+        "Histogram", "Duration of requests to upstreams.", ("kind",)
     ),
     "portal_token_refreshes_total": Measure(
-        "Counter", "Sign-ins at servers that were renewed.", ("outcome",)
+        "Counter", "Refreshed OAuth tokens of servers.", ("outcome",)
     ),
     "portal_security_events_total": Measure(
-        "Counter", "Refusals and faults that an operator watches.", ("event",)
+        "Counter", "Security events: refusals and errors to monitor.", ("event",)
     ),
-    "portal_database_failures_total": Measure(
-        "Counter", "Times the database did not answer.", ("error",)
-    ),
-    "portal_database_connections_in_use": Measure(
-        "Gauge", "Connections of the pools that are in use."
-    ),
+    "portal_database_failures_total": Measure("Counter", "Failed database operations.", ("error",)),
+    "portal_database_connections_in_use": Measure("Gauge", "Database connections in use."),
     "portal_redis_away": Measure(
-        "Gauge", "1 while a process counts rate limits for itself.", mode="livemax"
+        "Gauge", "1 while Redis is unavailable and rate limits are per process.", mode="livemax"
     ),
-    "portal_worker_rounds_total": Measure("Counter", "Rounds of workers.", ("outcome",)),
-    "portal_probes_due": Measure("Asked", "Servers whose health is to be looked at now."),
-    "portal_probes_oldest_due_seconds": Measure("Asked", "How long the first of them has waited."),
-    "portal_sign_ins_due": Measure("Asked", "Sign-ins at servers that the next call renews."),
-    "portal_submissions_waiting": Measure(
-        "Asked", "Submitted servers and changes that wait for a decision."
-    ),
+    "portal_worker_rounds_total": Measure("Counter", "Worker cycles.", ("outcome",)),
+    "portal_probes_due": Measure("Asked", "Servers due for a health check."),
+    "portal_probes_oldest_due_seconds": Measure("Asked", "Age of the oldest due health check."),
+    "portal_sign_ins_due": Measure("Asked", "OAuth tokens due for a refresh at the next call."),
+    "portal_submissions_waiting": Measure("Asked", "Submissions and changes waiting for review."),
     "portal_database_answers": Measure(
-        "Asked", "1 where the database answered this very look, else 0."
+        "Asked", "1 if the database responded to this scrape, else 0."
     ),
 }
 
@@ -92,11 +84,9 @@ _own_registry: "list[CollectorRegistry]" = []
 
 
 def begin() -> None:
-    """Count from now on; in files that all processes share where `shared_folder` was entered
-    before.
+    """Start counting, in files shared by all processes if `shared_folder` is active.
 
-    The library decides where it keeps values when it is imported, so it is imported here and no
-    earlier.
+    The library is imported here, since it decides at import where to store values.
     """
     if _live:
         return
@@ -115,37 +105,36 @@ def begin() -> None:
         _live[name] = make(
             name, measure.help, measure.labels, registry=registry, **more.get(measure.kind, {})
         )
-    for event in SECURITY:  # from zero, so that the first one is an increase
+    for event in SECURITY:  # starts at zero, so that the first event is an increase
         _live["portal_security_events_total"].labels(event)
 
 
 def count(name: str, *labels: str) -> None:
-    """One more of `name`, with the values of its labels in their order."""
+    """Increment the counter `name` with its label values in order."""
     if (live := _live.get(name)) is not None:
         (live.labels(*labels) if labels else live).inc()
 
 
 def security(event: str) -> None:
-    """One more of the events that an operator watches."""
+    """Count a security event."""
     count("portal_security_events_total", event)
 
 
 def observe(name: str, seconds: float, *labels: str) -> None:
-    """It took so long."""
+    """Record a duration in seconds."""
     if (live := _live.get(name)) is not None:
         live.labels(*labels).observe(seconds)
 
 
 def move(name: str, by: int) -> None:
-    """A gauge went up or down."""
+    """Change a gauge by a number."""
     if (live := _live.get(name)) is not None:
         live.inc(by)
 
 
 @contextmanager
 def shared_folder(*, wanted: bool) -> Iterator[None]:
-    """A folder for the counts of all processes that are started within; it is removed in the
-    end."""
+    """Provide a folder for the metrics of all processes, and delete it at the end."""
     if not wanted:
         yield
         return
@@ -158,8 +147,7 @@ def shared_folder(*, wanted: bool) -> Iterator[None]:
 
 
 def forget_process(pid: int) -> None:
-    """A process has ended: what it held at this moment counts no more, what it had counted
-    stays."""
+    """Remove the gauges of an ended process. Its counters stay."""
     if Path(os.environ.get(_FOLDER, "")).is_absolute():
         from prometheus_client import multiprocess
 
@@ -167,8 +155,7 @@ def forget_process(pid: int) -> None:
 
 
 def exposition(asked: "Sequence[Collector]" = ()) -> tuple[bytes, str]:
-    """What Prometheus reads, of all processes that share a folder; and its media type. `asked` adds
-    to it."""
+    """Return the metrics of all processes and of the collectors `asked`, and the media type."""
     from prometheus_client import (
         CONTENT_TYPE_LATEST,
         CollectorRegistry,
@@ -190,8 +177,7 @@ def exposition(asked: "Sequence[Collector]" = ()) -> tuple[bytes, str]:
 
 
 def serve(address: str) -> None:
-    """Answer Prometheus at `host:port` from a thread of its own, for a process that has no other
-    door."""
+    """Serve metrics at `host:port` in a separate thread, for processes without a web server."""
     from prometheus_client import start_http_server
 
     host, _, port = address.rpartition(":")

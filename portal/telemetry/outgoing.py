@@ -1,4 +1,4 @@
-"""What upstreams are asked: counted, timed and traced in one place."""
+"""Metrics and traces of requests to upstreams."""
 
 import re
 import time
@@ -13,9 +13,11 @@ _WORD = re.compile(r"[a-z_]{1,24}\Z")
 
 @contextmanager
 def outgoing(kind: str, host: str) -> Iterator[None]:
-    """Around one conversation; `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`,
-    `token`, `refresh`, `register`, `revoke`. Its outcome is `ok`, or the word that a failure
-    carries as its `reason`."""
+    """Measure one request to an upstream.
+
+    `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`, `token`, `refresh`,
+    `register`, `revoke`. The outcome is `ok` or the `reason` of the failure.
+    """
     began = time.perf_counter()
     outcome = "ok"
     try:

@@ -1,7 +1,6 @@
-"""Spans for OpenTelemetry, where its own environment variables ask for them; otherwise they cost
-next to nothing.
+"""OpenTelemetry spans, enabled by its environment variables.
 
-A span names a route or a host and never an address, a query, a header or an exception's text.
+A span contains a route or a host, but never a URL, a query, a header or the text of an exception.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 _SCOPE = "portal"
 _MISSING = (
-    "OpenTelemetry is asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but not installed: pip install"
+    "OpenTelemetry is enabled (OTEL_EXPORTER_OTLP_ENDPOINT), but not installed. Run: pip install"
     " 'mcp-portal[otel]'"
 )
 _tracer = trace.get_tracer(_SCOPE)
@@ -22,8 +21,7 @@ _incoming = TraceContextTextMapPropagator()
 
 
 def begin(environment: Mapping[str, str]) -> str | None:
-    """Send spans from this process on; its exporter has a thread, so call it after a fork. What is
-    wrong, or None."""
+    """Start sending spans, and return an error message or None. Call it after a fork."""
     endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get(
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     )
@@ -42,8 +40,7 @@ def begin(environment: Mapping[str, str]) -> str | None:
         return _MISSING
 
     class OwnSpans(BatchSpanProcessor):
-        """Lets through the portal's spans alone: those of the MCP SDK hold the text of
-        exceptions."""
+        """Exports only the portal's spans, since those of the MCP SDK contain exception texts."""
 
         def on_end(self, span: ReadableSpan) -> None:
             if span.instrumentation_scope is not None and span.instrumentation_scope.name == _SCOPE:
@@ -57,8 +54,7 @@ def begin(environment: Mapping[str, str]) -> str | None:
     )
     provider.add_span_processor(OwnSpans(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    # Upstreams are other people's: no id of ours goes to them, which would connect calls across
-    # servers.
+    # No trace IDs are sent to upstreams, since these could link calls across servers.
     propagate.set_global_textmap(CompositePropagator([]))
     return None
 
@@ -67,10 +63,9 @@ def begin(environment: Mapping[str, str]) -> str | None:
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: str | None = None, **attributes: str
 ) -> Iterator[Span]:
-    """A span around what is done within; `parent` is a `traceparent` of somebody who is believed.
+    """Provide a span; `parent` is the `traceparent` of a trusted proxy.
 
-    Underscores of `attributes` stand for the dots of OpenTelemetry's names. Of an exception only
-    its kind is told.
+    Underscores in `attributes` become dots. For an exception, only its class is recorded.
     """
     told = {name.replace("_", "."): value for name, value in attributes.items()}
     context = _incoming.extract({"traceparent": parent}) if parent else None

@@ -1,9 +1,8 @@
-"""The one way by which the body of every answer comes in: decoded in small steps, and never more
-than was agreed.
+"""Reading of response bodies within limits, decoded in small steps.
 
-One gzip stream or none at all is read. Each step is short, and the event loop gets its turn between
-them, so that a hostile body costs its own request and no other. What passes a limit is refused with
-a sentence for people.
+Bodies may be uncompressed or one gzip stream. Each step is short and the event loop runs between
+steps, so that a malicious body slows down only its own request. If a limit is exceeded, the error
+has a message for people.
 """
 
 import asyncio
@@ -23,27 +22,21 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 200
 MAX_ENCODINGS = 1
 MAX_RATIO = 100
-RATIO_FROM = (
-    1024 * 1024
-)  # bytes that may be unpacked before the ratio is looked at: small answers repeat themselves
+RATIO_FROM = 1024 * 1024  # decoded bytes from which the ratio is checked
 MAX_PIECES = 20_000
 FREE_PIECES = 256
-"""Chunks that may be of any size; from there on each has to stand for bytes, or in an event stream
-for a line."""
+"""Number of chunks of any size. Further ones must contain bytes or, in an event stream, a line."""
 BYTES_OF_A_PIECE = 16  # on average
 MAX_EVENT_LINES = 20_000
-MAX_EVENT_BYTES = (
-    1024 * 1024
-)  # of one event over HTTP+SSE: what the SDK's reader takes, which has no setting for it
+MAX_EVENT_BYTES = 1024 * 1024  # of one event over HTTP+SSE, a fixed limit of the SDK
 ACCEPT_ENCODING = "gzip"
 
-_GZIP = frozenset({"gzip", "x-gzip"})  # one and the same (RFC 9110, 8.4.1.3)
-_SLICE = 16 * 1024  # bytes that are decoded, counted or handed on at once
+_GZIP = frozenset({"gzip", "x-gzip"})  # both mean the same (RFC 9110, section 8.4.1.3)
+_SLICE = 16 * 1024  # bytes that are decoded, counted or passed on at once
 _STEP = 64 * 1024  # bytes that one step of decoding may produce
-_TURN = 0.005  # seconds of work after which the event loop gets its turn
+_TURN = 0.005  # seconds of work before the event loop runs
 _LONGEST_CONTENT_TYPE = 200
-# Of Python's codecs those that read text in linear time; punycode and zlib, for example, are codecs
-# as well.
+# Python codecs that decode text in linear time. Others, like punycode and zlib, do not.
 _CHARSET = re.compile(
     r"utf[-_]?8|utf[-_]?16([-_]?(le|be))?|(us-)?ascii|iso[-_]?8859[-_]\d{1,2}|latin[-_]?1|(windows|cp)[-_]?125\d"
     r"|koi8[-_][ru]|shift[-_]jis|euc[-_](jp|kr)|gb2312|gbk|gb18030|big5|iso-2022-jp"
@@ -51,8 +44,7 @@ _CHARSET = re.compile(
 
 
 class AnswerRefused(httpx2.RequestError):
-    """An answer that passed a limit. `said` goes on after the server's name, and names the limit
-    and the remedy."""
+    """A response exceeded a limit. `said` is a message with limit and remedy, after the name."""
 
     def __init__(self, said: str) -> None:
         super().__init__(said)
@@ -60,29 +52,27 @@ class AnswerRefused(httpx2.RequestError):
 
 
 class ResponseTooLarge(AnswerRefused):
-    """More bytes, headers, pieces or values than the caller takes."""
+    """The response has too many bytes, headers, chunks or values."""
 
 
 class BadEncoding(AnswerRefused, httpx2.DecodingError):
-    """A body in another encoding than was asked for, or one that is not what it says."""
+    """The body has an unsupported encoding or is not valid in its encoding."""
 
 
 class Unfinished(httpx2.ReadTimeout):
-    """The answer began, and was not complete when its time was over."""
+    """The response was not complete before the timeout."""
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What a caller takes of one body: bytes, received and unpacked, and JSON values, where a
-    library parses them."""
+    """Limits of a body: bytes, received and decoded, and JSON values if a library parses them."""
 
     max_bytes: int = MAX_MESSAGE_BYTES
     max_values: int | None = None
 
 
 def encodings_of(headers: httpx2.Headers) -> list[str]:
-    """The content codings of a response in small letters, in the order they were applied, without
-    `identity`."""
+    """Return the lowercase content codings of a response in order, without `identity`."""
     names = (
         name.strip().lower() for name in headers.get_list("content-encoding", split_commas=True)
     )
@@ -90,10 +80,10 @@ def encodings_of(headers: httpx2.Headers) -> list[str]:
 
 
 def headers_after_decoding(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
-    """The headers of `response` as they describe its decoded body.
+    """Return the headers of `response` for its decoded body.
 
-    A character set that is not plain text is left out, so that everybody reads UTF-8: libraries
-    look the name up among Python's codecs, and some of those take hours.
+    Unknown character sets are removed, so that the body is read as UTF-8. Libraries use the name as
+    a Python codec, and some codecs take hours.
     """
     encoded = bool(encodings_of(response.headers))
     dropped = {b"content-encoding"} | ({b"content-length"} if encoded else set())
@@ -113,7 +103,7 @@ def _without_odd_charset(value: bytes, response: httpx2.Response) -> bytes:
 
 
 def in_words(size: int) -> str:
-    """A number of bytes for people: `5 MiB`, `64 KiB`, `1,000,000 bytes`."""
+    """Return a number of bytes for display: `5 MiB`, `64 KiB`, `1,000,000 bytes`."""
     for unit, name in ((1024 * 1024, "MiB"), (1024, "KiB")):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
@@ -121,10 +111,12 @@ def in_words(size: int) -> str:
 
 
 class LimitedBody:
-    """Reads one response's body within limits, until `deadline` on the loop's clock (seconds)."""
+    """Reader of a response body within limits, until `deadline` (seconds of the loop's clock)."""
 
     def __init__(self, response: httpx2.Response, limits: BodyLimits, deadline: float) -> None:
-        self._response, self._limits, self._deadline = response, limits, deadline
+        self._response = response
+        self._limits = limits
+        self._deadline = deadline
         self._counter = None if limits.max_values is None else ValueCounter()
         self._is_events = "event-stream" in response.headers.get("content-type", "").lower()
         self._working_since = time.monotonic()
@@ -132,21 +124,18 @@ class LimitedBody:
         self._in_line = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The decoded body, at most 64 KiB at a time. Raises AnswerRefused, Unfinished and httpx2's
-        own faults."""
+        """Yield the decoded body in parts of at most 64 KiB.
+
+        Raises `AnswerRefused`, `Unfinished` and errors of httpx2.
+        """
         announced = self._response.headers.get("content-length", "")
-        if (
-            announced.isascii()
-            and announced.isdigit()
-            and _is_more(announced, self._limits.max_bytes)
-        ):
+        is_number = announced.isascii() and announced.isdigit()
+        if is_number and _is_more(announced, self._limits.max_bytes):
             raise self._too_large()
         decoder: _Gzip | None = None
         async with aclosing(self._slices()) as slices:
             async for piece in slices:
-                if self._received == len(
-                    piece
-                ):  # the first one: where there is none, nothing has to be decoded
+                if self._received == len(piece):  # the first part; an empty body has none
                     decoder = _decoder_for(encodings_of(self._response.headers))
                 for part in (piece,) if decoder is None else decoder.steps(piece):
                     self._count(part, is_decoded=decoder is not None)
@@ -157,7 +146,7 @@ class LimitedBody:
             decoder.finish()
 
     async def _slices(self) -> AsyncGenerator[bytes, None]:
-        """The body as it was sent, at most 16 KiB at a time."""
+        """Yield the received body in parts of at most 16 KiB."""
         pieces = aiter(self._response.aiter_raw())
         while True:
             try:
@@ -177,11 +166,9 @@ class LimitedBody:
                 yield part
 
     def _count_piece(self, piece: bytes) -> None:
-        """Raise `ResponseTooLarge` for too many chunks, and for many that are tiny: each costs as
-        much as a large one.
+        """Raise `ResponseTooLarge` for too many chunks, or many tiny ones, which are expensive.
 
-        Events are sent as they happen: in a stream of them a line that is not empty counts as a
-        chunk.
+        In an event stream, each non-empty line justifies a chunk, since events are sent one by one.
         """
         self._pieces += 1
         if self._is_events:
@@ -191,20 +178,18 @@ class LimitedBody:
                 self._in_line = not ends
         if self._pieces > MAX_PIECES:
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {MAX_PIECES:,} chunks in one"
-                " answer. It has to send larger chunks."
+                f"sent too much: the limit is {MAX_PIECES:,} chunks per response. The server must"
+                " send larger chunks."
             )
-        if (
-            self._pieces
-            > FREE_PIECES + (self._received + len(piece)) // BYTES_OF_A_PIECE + self._lines
-        ):
+        justified = (self._received + len(piece)) // BYTES_OF_A_PIECE + self._lines
+        if self._pieces > FREE_PIECES + justified:
             raise ResponseTooLarge(
-                f"sent its answer in chunks that are too small: after {FREE_PIECES} chunks they"
-                f" have to hold {BYTES_OF_A_PIECE} bytes on average. It has to send larger chunks."
+                f"sent chunks that are too small: after {FREE_PIECES} chunks they must contain"
+                f" {BYTES_OF_A_PIECE} bytes on average. The server must send larger chunks."
             )
 
     async def _give_way(self) -> None:
-        """Let the event loop do something else, after some work of ours and of who reads."""
+        """Let the event loop run after some time of work here and in the caller."""
         if time.monotonic() - self._working_since > _TURN:
             await asyncio.sleep(0)
             if asyncio.get_running_loop().time() > self._deadline:
@@ -214,11 +199,11 @@ class LimitedBody:
     def _count(self, part: bytes, *, is_decoded: bool) -> None:
         self._decoded += len(part)
         if is_decoded and self._decoded > self._limits.max_bytes:
-            raise self._too_large(" for what it unpacks to")
+            raise self._too_large(" after decompression")
         if is_decoded and self._decoded > max(RATIO_FROM, MAX_RATIO * self._received):
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {MAX_RATIO} times the size of a"
-                " compressed body. It has to send it without compression."
+                f"sent too much: the limit is {MAX_RATIO} times the size of a compressed body. The"
+                " server must send it without compression."
             )
         if self._counter is None or self._limits.max_values is None:
             return
@@ -227,27 +212,27 @@ class LimitedBody:
             raise ResponseTooLarge(too_many_values(self._limits.max_values))
         if self._is_events and self._counter.lines > MAX_EVENT_LINES:
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {MAX_EVENT_LINES:,} lines of events"
-                " in one answer. It has to send fewer."
+                f"sent too much: the limit is {MAX_EVENT_LINES:,} lines of events per response. The"
+                " server must send fewer."
             )
 
     def _too_large(self, of_what: str = "") -> ResponseTooLarge:
         size = in_words(self._limits.max_bytes)
         return ResponseTooLarge(
-            f"sent more than the portal takes: the limit{of_what} is {size}. It has to send less."
+            f"sent too much: the limit{of_what} is {size}. The server must send less."
         )
 
 
 def too_many_values(most: int) -> str:
-    """What is said of an answer with more than `most` JSON values, after the server's name."""
+    """Return the message for more than `most` JSON values, to follow the server's name."""
     return (
-        f"sent more than the portal takes: the limit is {most:,} JSON values in one answer. It has"
-        " to send fewer, or in pages."
+        f"sent too much: the limit is {most:,} JSON values per response. The server must send fewer"
+        " values, or several pages."
     )
 
 
 def _is_more(digits: str, most: int) -> bool:
-    """Whether a number is more than `most`; of any length, which int() is not for."""
+    """Return whether a number of any length is greater than `most`, without parsing it whole."""
     digits = digits.lstrip("0")
     return len(digits) > len(str(most)) or int(digits or "0") > most
 
@@ -255,39 +240,37 @@ def _is_more(digits: str, most: int) -> bool:
 def _decoder_for(encodings: list[str]) -> "_Gzip | None":
     if len(encodings) > MAX_ENCODINGS:
         raise BadEncoding(
-            f"sent a body that is encoded {len(encodings)} times over, and the limit is"
-            f" {MAX_ENCODINGS}. It has to answer with gzip alone, or without Content-Encoding."
+            f"sent a body with {len(encodings)} encodings, and the limit is {MAX_ENCODINGS}. The"
+            " server must use only gzip, or no Content-Encoding."
         )
     if encodings and encodings[0] not in _GZIP:
         raise BadEncoding(
-            "sent a body in a Content-Encoding that the portal did not ask for. It has to answer"
-            " with gzip, or without Content-Encoding."
+            "sent a body with an unsupported Content-Encoding. The server must use gzip, or no"
+            " Content-Encoding."
         )
     return _Gzip() if encodings else None
 
 
 class _Gzip:
-    """One gzip stream, unpacked step by step; a second one, or anything else, after its end is
-    refused."""
+    """Decoder of a single gzip stream in steps. Data after its end are an error."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
 
     def steps(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds to the unpacked body, at most 64 KiB each; an empty step where a step
-        gave nothing."""
+        """Yield the decoded data in parts of at most 64 KiB, which may be empty."""
         while True:
             if self._stream.eof:
                 raise BadEncoding(
-                    "sent bytes after the end of its gzip stream, which the portal does not read."
-                    " It has to send one stream, and nothing after it."
+                    "sent data after the end of its gzip stream. The server must send a single"
+                    " stream and nothing after it."
                 )
             try:
                 part = self._stream.decompress(data, _STEP)
             except zlib.error:
                 raise BadEncoding(
-                    "answered with a body that cannot be decoded: it is not the gzip that its"
-                    " Content-Encoding says. It has to send sound gzip, or no Content-Encoding."
+                    "sent a body that cannot be decoded: it is not valid gzip. The server must send"
+                    " valid gzip, or no Content-Encoding."
                 ) from None
             yield part
             data = self._stream.unused_data or self._stream.unconsumed_tail
@@ -295,9 +278,9 @@ class _Gzip:
                 return
 
     def finish(self) -> None:
-        """Raises BadEncoding where the stream has not ended."""
+        """Raise `BadEncoding` if the stream is not complete."""
         if not self._stream.eof:
             raise BadEncoding(
-                "answered with a body that cannot be decoded: its gzip stream breaks off before its"
-                " end. It has to send the whole stream."
+                "sent a body that cannot be decoded: its gzip stream is not complete. The server"
+                " must send the whole stream."
             )

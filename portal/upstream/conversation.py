@@ -1,9 +1,8 @@
-"""One conversation with one MCP server, whatever its transport and protocol generation.
+"""A session with one MCP server, for all transports and protocol versions.
 
-The official SDK speaks (`server/discover` of 2026-07-28 first, the `initialize` handshake of older
-revisions where that is not known, and DELETE of the session it opened). It hides why a conversation
-failed, so a witness listens on the wire: it ends the conversation when nothing more can come of it,
-and names the cause.
+The official SDK implements the protocol: `server/discover` of 2026-07-28 first, then `initialize`
+of older revisions, and DELETE at the end of the session. It hides the cause of failures, so a
+witness observes the HTTP requests, ends a session that has failed, and records the cause.
 """
 
 import asyncio
@@ -37,26 +36,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Work = Callable[["Client", "WireWitness"], Awaitable[T]]
 
-CLOSING_GRACE = 1.0  # seconds for ending a session whose work is done
-_SPOKEN = "MCP"
+CLOSING_GRACE = 1.0  # seconds to end a session after its work is done
+_SPOKEN = "a valid MCP response"
 
-# The SDK logs addresses with their path and query, and what an upstream sent.
+# The SDK logs URLs with path and query, and data of the upstream.
 logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
 
 class WireWitness:
-    """Sees each request of a conversation and stops it when there is nothing left to wait for."""
+    """Observer of the HTTP requests of a session, which stops it when it has failed."""
 
     def __init__(self, target: Target, timeout: float) -> None:
-        self._target, self._timeout = target, timeout
+        self._target = target
+        self._timeout = timeout
         self._sse = target.transport == "sse"
         self.scope = anyio.CancelScope()
         self.answer: Answer | None = None
         self.fault: Fault | None = None
 
     def _aside(self, request: httpx2.Request) -> bool:
-        # Streamable HTTP may offer a GET stream and may end a session by DELETE; it need not answer
-        # either.
+        # In Streamable HTTP, servers need not support a GET stream and DELETE of a session.
         return request.method == "DELETE" or (request.method == "GET" and not self._sse)
 
     def answered(self, request: httpx2.Request, response: httpx2.Response) -> None:
@@ -66,19 +65,19 @@ class WireWitness:
         no_stream = (
             self._sse and request.method == "GET" and answer.media_type != "text/event-stream"
         )
-        # Elsewhere a 4xx may only mean that the newest handshake is unknown, and the older one is
-        # tried next.
+        # Otherwise a 4xx may only mean that the server does not know the newest protocol version,
+        # and the SDK tries the older one.
         if answer.status == 401 or (self._sse and answer.status >= 400) or no_stream:
             self._stop(
-                fault_of_answer(self._target, answer, "MCP over SSE" if self._sse else _SPOKEN)
+                fault_of_answer(
+                    self._target, answer, "an MCP event stream" if self._sse else _SPOKEN
+                )
             )
 
     async def watch_endpoint(self, response: httpx2.Response) -> None:
-        """End the conversation where an SSE stream wants messages sent to another origin than its
-        own."""
+        """Stop the session if an SSE stream names an endpoint at another origin."""
         said = (
-            f"{self._target.label} wants its messages sent to another origin than its own, which is"
-            " not done."
+            f"{self._target.label} requires messages at a different origin, which is not allowed."
         )
         if response.request.method == "GET" and response.status_code < 300:
             response.stream = EndpointWatch(
@@ -99,7 +98,7 @@ def _port(url: httpx2.URL) -> int | None:
 
 
 class Conversations:
-    """Opens conversations as the operator's rules allow."""
+    """Factory of sessions within the operator's rules."""
 
     def __init__(
         self,
@@ -115,9 +114,9 @@ class Conversations:
         self._sandbox = sandbox
 
     async def hold(self, target: Target, work: Work[T], timeout: float) -> T:
-        """Connect, shake hands, do `work` and take leave, all within `timeout` seconds.
+        """Initialize a session, run `work` and close it, within `timeout` seconds.
 
-        Raises Fault, and nothing else, for whatever an upstream does or fails to do.
+        Raises only `Fault` for all errors of an upstream.
         """
         from mcp import Client
         from mcp_types import Implementation
@@ -132,7 +131,7 @@ class Conversations:
             transport = self._transport(target, witness, timeout)
             client = Client(
                 transport,
-                cache=None,  # one conversation asks nothing twice
+                cache=None,  # a session does not repeat requests
                 client_info=Implementation(name="mcp-portal", version=portal_version()),
             )
             with anyio.move_on_after(timeout) as clock, witness.scope:
@@ -151,7 +150,9 @@ class Conversations:
     ) -> AbstractAsyncContextManager[tuple[Any, Any]]:
         if target.transport == "stdio":
             if not self._stdio_enabled:
-                raise Fault(HealthReason.DISABLED, "stdio servers are switched off on this portal.")
+                raise Fault(
+                    HealthReason.DISABLED, "The transport stdio is disabled on this portal."
+                )
             return stdio_streams(checked_command(target, self._stdio_commands, self._sandbox))
         auth = AwsAuth(target.signing) if target.signing else None
         opened = partial(
@@ -159,7 +160,7 @@ class Conversations:
             self._policy,
             headers=target.headers,
             timeout=timeout,
-            max_values=MAX_VALUES,  # the SDK parses what it gets, at once
+            max_values=MAX_VALUES,  # since the SDK parses responses at once
             witness=witness,
             auth=auth,
         )
@@ -193,8 +194,7 @@ async def _streamable(
 
 
 def _surprises() -> tuple[type[Exception], ...]:
-    """All that the SDK and the network are known to raise. A group wraps whatever a task of the SDK
-    ended with."""
+    """Return the known exceptions of the SDK and the network. A group wraps those of SDK tasks."""
     from mcp import MCPError
 
     return (
@@ -205,8 +205,8 @@ def _surprises() -> tuple[type[Exception], ...]:
         ExceptionGroup,
         httpx2.HTTPError,
         httpx2.InvalidURL,
-        ValueError,  # of pydantic, JSON, and of addresses that the URL parser refuses
-        RuntimeError,  # the SDK's word for a protocol version that it does not speak
+        ValueError,  # from pydantic, JSON and invalid URLs
+        RuntimeError,  # the SDK's error for an unsupported protocol version
         OSError,
         anyio.BrokenResourceError,
         anyio.ClosedResourceError,
@@ -237,7 +237,7 @@ def _judge(target: Target, witness: WireWitness, surprise: BaseException, timeou
 
 
 def _fault_of_speech(target: Target, witness: WireWitness, causes: list[BaseException]) -> Fault:
-    """The upstream spoke, but did not follow the protocol."""
+    """Return the fault of an upstream that did not follow the protocol."""
     from mcp import MCPError
     from mcp_types import CONNECTION_CLOSED, PARSE_ERROR
 
@@ -245,23 +245,20 @@ def _fault_of_speech(target: Target, witness: WireWitness, causes: list[BaseExce
     error = next((cause for cause in causes if isinstance(cause, MCPError)), None)
     code = error.code if error else 0
     if code == CONNECTION_CLOSED and target.transport == "stdio":
-        return Fault(HealthReason.NOT_MCP, f"The command {name} ended before it answered.")
+        return Fault(HealthReason.NOT_MCP, f"The command {name} exited before it responded.")
     if _is_version_dispute(causes):
-        return Fault(
-            HealthReason.NOT_MCP, f"{name} speaks no version of MCP that the portal knows."
-        )
+        return Fault(HealthReason.NOT_MCP, f"{name} does not support an MCP version of the portal.")
     if error and code not in (CONNECTION_CLOSED, PARSE_ERROR):
-        return Fault(HealthReason.NOT_MCP, f"{name} refused the request (MCP error {code}).")
+        return Fault(HealthReason.NOT_MCP, f"{name} returned an MCP error ({code}).")
     answer = f" ({witness.answer})" if witness.answer else ""
-    return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with MCP{answer}.")
+    return Fault(HealthReason.NOT_MCP, f"{name} did not return {_SPOKEN}{answer}.")
 
 
 def _is_version_dispute(causes: list[BaseException]) -> bool:
     from mcp import MCPError
     from mcp_types import UNSUPPORTED_PROTOCOL_VERSION
 
-    # The SDK raises a bare RuntimeError for a version in an `initialize` result that it does not
-    # know.
+    # The SDK raises a plain RuntimeError for an unknown version in an `initialize` result.
     return any(
         type(cause) is RuntimeError
         or (isinstance(cause, MCPError) and cause.code == UNSUPPORTED_PROTOCOL_VERSION)
@@ -270,10 +267,10 @@ def _is_version_dispute(causes: list[BaseException]) -> bool:
 
 
 def cleaned(value: Any) -> Any:
-    """An upstream's JSON as it may be stored and sent on. Raises ValueError for NaN and infinities,
-    which are no JSON.
+    """Return an upstream's JSON for storing and forwarding.
 
-    NUL, which no PostgreSQL text can hold, becomes U+FFFD.
+    NUL becomes U+FFFD, since PostgreSQL does not support it. Raises `ValueError` for NaN and
+    infinities, which are not JSON.
     """
     text = json.dumps(value, allow_nan=False)
     return _without_nul(value) if "\\u0000" in text else value

@@ -1,5 +1,4 @@
-"""What went wrong between us and an upstream, as a health reason and a sentence that gives nothing
-away."""
+"""Errors of upstreams as health reasons, with messages that contain no secrets."""
 
 import re
 import ssl
@@ -22,7 +21,7 @@ from portal.upstream.guard import (
 )
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, 3.3
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749, section 3.3
 _MOST_SCOPES = 50
 _SCHEMES = {
     "basic": "Basic",
@@ -31,15 +30,18 @@ _SCHEMES = {
     "dpop": "DPoP",
     "negotiate": "Negotiate",
 }
-# Not tried, or not ours to judge: the rest was tried and failed.
+# Reasons with an unknown status. With all others, the check failed.
 _UNKNOWN = frozenset(
     {HealthReason.SIGN_IN_NEEDED, HealthReason.DISABLED, HealthReason.NEVER_CHECKED}
 )
 
 
 class Fault(Exception):
-    """A conversation that failed. `challenge`: the upstream answered 401 with WWW-Authenticate;
-    `wanted`: the scopes that it misses in the token, None where this is not what it said."""
+    """A failed session.
+
+    `challenge` is true for a 401 with WWW-Authenticate. `wanted` are the scopes missing in the
+    token, or None if the upstream did not report missing scopes.
+    """
 
     def __init__(
         self,
@@ -49,10 +51,13 @@ class Fault(Exception):
         wanted: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(message)
-        self.reason, self.message, self.challenge, self.wanted = reason, message, challenge, wanted
+        self.reason = reason
+        self.message = message
+        self.challenge = challenge
+        self.wanted = wanted
 
     def as_failure(self) -> UpstreamFailure:
-        """The same in the words of the product."""
+        """Return the fault as an `UpstreamFailure`."""
         if self.reason is HealthReason.TIMEOUT:
             return UpstreamTimeout(self.message)
         if self.wanted is not None:
@@ -60,7 +65,7 @@ class Fault(Exception):
         return UpstreamFailure(self.message, reason=self.reason)
 
     def as_result(self, latency_ms: int) -> ProbeResult:
-        """The same as the outcome of a probe."""
+        """Return the fault as the result of a health check."""
         status = HealthStatus.UNKNOWN if self.reason in _UNKNOWN else HealthStatus.UNHEALTHY
         return ProbeResult(
             status,
@@ -74,7 +79,7 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """The head of a response, as far as a message may tell of it."""
+    """The parts of a response's head that messages may contain."""
 
     status: int
     media_type: str
@@ -102,7 +107,7 @@ class Answer:
 
     @property
     def speaks_mcp(self) -> bool:
-        """The head does not rule out that this is MCP."""
+        """Return whether the response may be MCP, judging by its head."""
         return self.status < 300 and (
             self.status == 202 or self.is_json or self.media_type == "text/event-stream"
         )
@@ -112,8 +117,7 @@ class Answer:
 
 
 def _wanted(challenge: str) -> tuple[str, ...] | None:
-    """The scopes of an `insufficient_scope` challenge (RFC 6750, 3), as far as they are scopes;
-    None for any other."""
+    """Return the valid scopes of an `insufficient_scope` error (RFC 6750, section 3), or None."""
     if not re.search(r'\berror="?insufficient_scope\b', challenge):
         return None
     scope = re.search(r'\bscope="([^"]{0,2000})"', challenge)
@@ -122,62 +126,59 @@ def _wanted(challenge: str) -> tuple[str, ...] | None:
 
 
 def fault_of_answer(target: Target, answer: Answer, expected: str) -> Fault:
-    """Judge the head of a response that was no success; `expected` names what was hoped for (MCP, a
-    document)."""
+    """Return the fault of an unsuccessful response; `expected` describes the expected one."""
     name = target.label
-    if answer.status == HTTPStatus.UNAUTHORIZED or (
-        answer.status == HTTPStatus.FORBIDDEN and answer.scheme
-    ):
-        how = f" ({answer.scheme})" if answer.scheme else ""
-        message = f"{name} answered {answer.status} and asks for sign-in{how}."
+    is_challenge = answer.status == HTTPStatus.FORBIDDEN and bool(answer.scheme)
+    if answer.status == HTTPStatus.UNAUTHORIZED or is_challenge:
+        scheme = f", {answer.scheme}" if answer.scheme else ""
+        message = f"{name} requires sign-in (HTTP {answer.status}{scheme})."
         return Fault(
             HealthReason.SIGN_IN_NEEDED, message, challenge=answer.challenged, wanted=answer.wanted
         )
     if 300 <= answer.status < 400:
         return Fault(
             HealthReason.HTTP_STATUS,
-            f"{name} redirects too often or to nowhere (HTTP {answer.status}).",
+            f"{name} returned too many or invalid redirects (HTTP {answer.status}).",
         )
     if answer.status in (403, 407, 408, 425, 429) or answer.status >= 500:
-        return Fault(HealthReason.HTTP_STATUS, f"{name} answered HTTP {answer.status}.")
-    return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with {expected} ({answer}).")
+        return Fault(HealthReason.HTTP_STATUS, f"{name} returned HTTP {answer.status}.")
+    return Fault(HealthReason.NOT_MCP, f"{name} did not return {expected} ({answer}).")
 
 
 def fault_of_network(
     target: Target, fault: BaseException, port: int | None, timeout: float
 ) -> Fault:
-    """Judge a request that found no answer. `timeout` (seconds) is what a message says when the
-    time was over."""
+    """Return the fault of a request without a response; `timeout` in seconds is for the message."""
     name = target.label
     where = f" on port {port}" if port else ""
     for cause in causes_of(fault):
         if isinstance(cause, Blocked):
             return Fault(
                 HealthReason.BLOCKED,
-                f"The address of {name} is not allowed by the outbound policy.",
+                f"The IP address of {name} is not allowed by the outbound policy.",
             )
         if isinstance(cause, NameNotFound):
-            return Fault(HealthReason.DNS, f"The name {name} was not found.")
+            return Fault(HealthReason.DNS, f"The host {name} was not found.")
         if isinstance(cause, BadAddress | httpx2.InvalidURL | httpx2.UnsupportedProtocol):
             return Fault(
-                HealthReason.BLOCKED, f"The address of {name} is not a plain http or https address."
+                HealthReason.BLOCKED, f"The URL of {name} is not a valid http or https URL."
             )
         if isinstance(cause, RedirectRefused):
             return Fault(
                 HealthReason.HTTP_STATUS,
-                f"{name} redirects to another address, which is not followed.",
+                f"{name} redirects to another address, which is not allowed.",
             )
         if isinstance(cause, AnswerRefused):
             return Fault(HealthReason.NOT_MCP, f"{name} {cause.said}")
         if isinstance(cause, httpx2.SSEError) and "byte limit" in str(cause):
             said = (
-                f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. It has to send"
-                " smaller ones."
+                f"{name} sent an event of more than {in_words(MAX_EVENT_BYTES)}. The server must"
+                " send smaller events."
             )
             return Fault(HealthReason.NOT_MCP, said)
         if isinstance(cause, Unfinished):
             return Fault(
-                HealthReason.TIMEOUT, f"{name} did not finish its answer within {timeout:g} s."
+                HealthReason.TIMEOUT, f"{name} did not complete its response within {timeout:g} s."
             )
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f" ({cause.verify_message})" if cause.verify_message else ""
@@ -185,7 +186,7 @@ def fault_of_network(
         if isinstance(cause, ssl.SSLError):
             return Fault(
                 HealthReason.TLS,
-                f"TLS: {name} and the portal did not agree on a secure connection{where}.",
+                f"TLS: {name} and the portal could not establish a secure connection{where}.",
             )
         if isinstance(cause, ConnectionRefusedError):
             return Fault(HealthReason.REFUSED, f"{name} refused the connection{where}.")
@@ -194,11 +195,11 @@ def fault_of_network(
         if isinstance(cause, httpx2.TimeoutException | httpcore2.TimeoutException):
             return timed_out(target, timeout)
         if isinstance(cause, httpx2.ProtocolError):
-            return Fault(HealthReason.NOT_MCP, f"{name} answered{where}, but not with HTTP.")
+            return Fault(HealthReason.NOT_MCP, f"{name} did not return an HTTP response{where}.")
     if isinstance(fault, httpx2.ConnectError):
         return Fault(HealthReason.REFUSED, f"{name} could not be reached{where}.")
-    return Fault(HealthReason.REFUSED, f"{name} broke off the connection{where}.")
+    return Fault(HealthReason.REFUSED, f"{name} closed the connection{where}.")
 
 
 def timed_out(target: Target, timeout: float) -> Fault:
-    return Fault(HealthReason.TIMEOUT, f"{target.label} did not answer within {timeout:g} s.")
+    return Fault(HealthReason.TIMEOUT, f"{target.label} did not respond within {timeout:g} s.")

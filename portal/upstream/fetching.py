@@ -1,4 +1,4 @@
-"""One GET of a small document, for callers that are not asynchronous."""
+"""GET of a small document for synchronous callers."""
 
 from collections.abc import Mapping
 
@@ -22,8 +22,10 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     follow_redirects: bool = True,
 ) -> tuple[int, bytes]:
-    """GET `url` within `timeout` seconds: the status and the body, of at most `max_bytes`. Raises
-    UpstreamFailure."""
+    """GET `url` within `timeout` seconds, and return status and body of at most `max_bytes`.
+
+    Raises `UpstreamFailure`.
+    """
     return run(
         _fetched(policy, url, timeout, max_bytes, headers, follow_redirects), timeout + _OVERTIME
     )

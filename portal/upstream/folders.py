@@ -1,5 +1,4 @@
-"""Deleting a folder in which something hostile could write: whatever rights and depth its folders
-have, and following no link."""
+"""Deletion of folders with untrusted content, with any permissions and depth, without links."""
 
 import itertools
 import os
@@ -10,16 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW
-_MOST_ROUNDS = (
-    100_000  # each takes up one level of depth; who goes on writing for longer is given up on
-)
+_MOST_ROUNDS = 100_000  # one per level of depth; limits the time if a process keeps writing
 
 
 def remove(path: Path) -> None:
-    """Delete `path` and all that is in it. Raises OSError where something is left.
+    """Delete `path` and its content. Raises `OSError` if something is left.
 
-    Nothing is recursive, so that no depth is too deep: the folders of each level are taken up to
-    the first.
+    Works without recursion, so that depth is not limited: the folders of each level are moved to
+    the first one.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -38,12 +35,11 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def _opened(name: str, parent: int) -> Iterator[int]:
-    """A folder as a descriptor, which its owner may read and write from now on."""
+    """Open a folder as a descriptor, after giving its owner read and write permission."""
     held = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
     try:
-        os.chmod(
-            f"/proc/self/fd/{held}", stat.S_IRWXU
-        )  # of the very folder, whatever has its name by now
+        # By descriptor, since another folder may have the name by now.
+        os.chmod(f"/proc/self/fd/{held}", stat.S_IRWXU)
         folder = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=held)
     finally:
         os.close(held)
@@ -54,7 +50,7 @@ def _opened(name: str, parent: int) -> Iterator[int]:
 
 
 def _cleared(folder: int) -> list[str]:
-    """Delete what is no folder in it; the names of the folders."""
+    """Delete all files in a folder, and return the names of its folders."""
     folders = []
     for name in os.listdir(folder):
         if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -65,9 +61,9 @@ def _cleared(folder: int) -> list[str]:
 
 
 def _take_up(name: str, top: int) -> None:
-    """Delete a folder at the top; the folders in it are at the top from now on."""
+    """Delete a folder at the top level, after moving its folders to the top level."""
     with _opened(name, top) as folder:
         for inner in _cleared(folder):
-            with _opened(inner, folder):  # who moves a folder has to be able to write in it
+            with _opened(inner, folder):  # moving a folder requires write permission on it
                 os.rename(inner, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=top)
     os.rmdir(name, dir_fd=top)

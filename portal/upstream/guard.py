@@ -1,8 +1,7 @@
-"""The one HTTP client for all that the portal asks of other machines.
+"""The HTTP client for all outgoing requests of the portal.
 
-It resolves a name once, requires every address to be allowed and connects to one that was judged,
-so neither odd spellings, redirects nor a name that changes its mind (DNS rebinding) lead anywhere
-else.
+It resolves a host name once, requires all its addresses to be allowed, and connects to one of the
+checked addresses. So unusual spellings, redirects and DNS rebinding cannot bypass the policy.
 """
 
 import asyncio
@@ -37,22 +36,22 @@ from portal.upstream.checks import check_url, checked_headers
 CONNECT_TIMEOUT = 5.0
 MAX_REDIRECTS = 3
 MAX_ADDRESSES = 4
-_HEAD_PIECE = 4 * 1024  # bytes that are parsed at once, before the event loop gets its turn
+_HEAD_PIECE = 4 * 1024  # bytes to parse before the event loop runs
 
 _OWN_HEADERS = {"User-Agent": "mcp-portal", "Accept-Encoding": ACCEPT_ENCODING}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPS_METHOD = frozenset({307, 308})
-# Both write whole addresses into the log at INFO, and an address may hold a key.
+# Both log complete URLs at INFO, and a URL may contain a key.
 for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class Blocked(httpcore2.ConnectError):
-    """The outbound policy refuses an address that the name stands for."""
+    """An address of the host is not allowed by the outbound policy."""
 
 
 class NameNotFound(httpcore2.ConnectError):
-    """The name has no address."""
+    """The host name has no address."""
 
 
 class RedirectRefused(httpx2.RequestError):
@@ -60,18 +59,17 @@ class RedirectRefused(httpx2.RequestError):
 
 
 class Witness(Protocol):
-    """Who wants to know what really happened on the wire, however a library above wraps it."""
+    """Observer of the actual HTTP requests below a library."""
 
     def answered(self, request: httpx2.Request, response: httpx2.Response) -> None:
-        """A response's head has come."""
+        """Called when the head of a response arrived."""
 
     def failed(self, request: httpx2.Request, fault: Exception) -> None:
-        """A request found no answer, or its answer broke off."""
+        """Called when a request failed, or its response was interrupted."""
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens connections to allowed addresses only; TLS above it still checks the certificate of the
-    name."""
+    """Network backend that connects only to allowed addresses. TLS still verifies the host name."""
 
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
@@ -88,12 +86,10 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         began = time.monotonic()
         addresses = await self._judged(host, port, timeout)
         for left in range(len(addresses), 0, -1):
-            # A dead address must leave time for the next one: each gets its share of what remains.
-            share = (
-                None
-                if timeout is None
-                else max(0.05, (timeout - (time.monotonic() - began)) / left)
-            )
+            # Each address gets a share of the remaining time, so that the next one can be tried.
+            share = None
+            if timeout is not None:
+                share = max(0.05, (timeout - (time.monotonic() - began)) / left)
             try:
                 address = addresses[-left]
                 return _Head(
@@ -112,7 +108,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        raise Blocked("sockets of this machine are not for HTTP")
+        raise Blocked("Unix sockets are not allowed")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
@@ -121,7 +117,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         addresses = await self._resolve(host, port, timeout)
         if not all(self._policy.allows(address) for address in addresses):
             metrics.security("address_blocked")
-            raise Blocked(f"{host} stands for an address that is not allowed")
+            raise Blocked(f"{host} has an address that is not allowed")
         return addresses[:MAX_ADDRESSES]
 
     @staticmethod
@@ -143,11 +139,9 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 
 
 class _Head(httpcore2.AsyncNetworkStream):
-    """A connection on which the head of an answer, with all that comes before it, is small and read
-    in small pieces.
+    """A connection that limits the head of a response and reads it in small pieces.
 
-    A flood of interim answers (1xx) or of headers would else be parsed in one go, for as long as it
-    lasts.
+    Otherwise a flood of interim responses (1xx) or headers would block the event loop.
     """
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
@@ -155,7 +149,7 @@ class _Head(httpcore2.AsyncNetworkStream):
         self._left: int | None = MAX_HEAD_BYTES
 
     def is_read(self) -> None:
-        """The head is complete; what comes now is the body."""
+        """Mark the head as complete: the body follows."""
         self._left = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -165,13 +159,13 @@ class _Head(httpcore2.AsyncNetworkStream):
         self._left -= len(data)
         if self._left < 0:
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {in_words(MAX_HEAD_BYTES)} before"
-                " the body begins. It has to send fewer headers and interim answers."
+                f"sent too much: the limit is {in_words(MAX_HEAD_BYTES)} before the body. The"
+                " server must send fewer headers and interim responses."
             )
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._left = MAX_HEAD_BYTES  # of the answer to this
+        self._left = MAX_HEAD_BYTES  # for the response to this request
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -190,8 +184,7 @@ class _Head(httpcore2.AsyncNetworkStream):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A response's decoded bytes within limits, with whoever wants to know told where it breaks
-    off."""
+    """The decoded bytes of a response within limits. Errors are reported to the witness."""
 
     def __init__(
         self,
@@ -200,7 +193,10 @@ class _Body(httpx2.AsyncByteStream):
         body: LimitedBody,
         witness: Witness | None,
     ) -> None:
-        self._response, self._request, self._body, self._witness = response, request, body, witness
+        self._response = response
+        self._request = request
+        self._body = body
+        self._witness = witness
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -218,21 +214,21 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx2's transport over a guarded backend, with refused redirects and limited heads, bodies
-    and times."""
+    """httpx2 transport with a guarded backend and limits for redirects, heads, bodies and time."""
 
     def __init__(
         self, policy: OutboundPolicy, *, limits: BodyLimits, timeout: float, witness: Witness | None
     ) -> None:
         self._inner = httpx2.AsyncHTTPTransport(verify=shared_ssl_context(), trust_env=False)
-        # httpx2 has no public parameter for it; tests/upstream/test_guard.py fails if this stops
-        # being the door.
+        # httpx2 has no public parameter for the backend; tests/upstream/test_guard.py fails if this
+        # attribute has no effect.
         self._inner._pool._network_backend = GuardedBackend(policy)
-        self._limits, self._timeout, self._witness = limits, timeout, witness
+        self._limits = limits
+        self._timeout = timeout
+        self._witness = witness
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        # Redirects take over the extensions of the request before them: together they have one
-        # time.
+        # Redirects inherit the extensions of the first request, so they share its deadline.
         now = asyncio.get_running_loop().time()
         deadline: float = request.extensions.setdefault("portal_deadline", now + self._timeout)
         try:
@@ -265,8 +261,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if len(response.headers.raw) > MAX_HEADERS:
             await response.aclose()
             raise ResponseTooLarge(
-                f"sent more than the portal takes: the limit is {MAX_HEADERS} headers. It has to"
-                " send fewer."
+                f"sent too much: the limit is {MAX_HEADERS} headers. The server must send fewer."
             )
         return response
 
@@ -275,8 +270,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
 
 async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Response) -> None:
-    """Headers, body and allowance belong to one origin: nothing of them goes to another (RFC 9110,
-    15.4)."""
+    """Raise `RedirectRefused` for a redirect to another origin (RFC 9110, section 15.4).
+
+    Headers, body and permission apply to one origin only.
+    """
     if response.status_code not in _REDIRECTS or "location" not in response.headers:
         return
     here = request.url
@@ -284,11 +281,8 @@ async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Res
         there = here.join(response.headers["location"])
     except (httpx2.InvalidURL, ValueError):
         there = None
-    same = there is not None and (there.scheme, there.host, there.port) == (
-        here.scheme,
-        here.host,
-        here.port,
-    )
+    origin = (here.scheme, here.host, here.port)
+    same = there is not None and (there.scheme, there.host, there.port) == origin
     if there is None or not same or there.userinfo:
         await response.aclose()
         raise RedirectRefused("a redirect to another origin")
@@ -299,10 +293,9 @@ async def _refuse_foreign_redirect(request: httpx2.Request, response: httpx2.Res
 
 @cache
 def shared_ssl_context() -> ssl.SSLContext:
-    """The one TLS context of the process: making one takes 40 ms.
+    """Return the TLS context of the process, since creating one takes 40 ms.
 
-    It trusts the system's authorities, or those that the operator names in SSL_CERT_FILE or
-    SSL_CERT_DIR.
+    It trusts the certificate authorities of the system, or those in SSL_CERT_FILE or SSL_CERT_DIR.
     """
     return httpx2.create_ssl_context(verify=True, trust_env=True)
 
@@ -318,18 +311,18 @@ def guarded_client(
     witness: Witness | None = None,
     auth: httpx2.Auth | None = None,
 ) -> httpx2.AsyncClient:
-    """A new client that reaches only what `policy` allows; close it (`async with`) after one piece
-    of work.
+    """Return a new client that connects only to addresses allowed by `policy`.
 
-    `timeout` (seconds) is for a whole exchange, from the request over its redirects to the last
-    byte of the answer; connecting gets at most 5 s of it. `max_bytes` limits each response body, as
-    it is received and as it is unpacked, and `max_values` the JSON values in it, for callers that
-    leave parsing to a library. Answers are asked for in gzip or as they are, and what comes in
-    another encoding is refused. Redirects are followed within the origin, at most 3, each judged
-    anew; any other raises RedirectRefused, followed or not. `auth` signs what is sent. Raises
-    InvalidHeader. Requests raise httpx2.ConnectError with Blocked or NameNotFound as a cause (ask
-    `causes_of`), BadAddress, ResponseTooLarge, BadEncoding, Unfinished and httpx2's own faults.
-    Proxy variables and netrc of the environment are not read, cookies not kept beyond the client.
+    Close it (`async with`) after use. `timeout` in seconds applies to a whole exchange, including
+    redirects and the response body; connecting takes at most 5 s of it. `max_bytes` limits each
+    body, both received and decoded. `max_values` limits its JSON values, for callers whose library
+    parses them. Responses may be gzip or not encoded. At most 3 redirects within the origin are
+    followed, each checked again; others raise `RedirectRefused`. `auth` signs requests.
+
+    Raises `InvalidHeader`. Requests raise `httpx2.ConnectError` with `Blocked` or `NameNotFound` as
+    a cause (see `causes_of`), `BadAddress`, `ResponseTooLarge`, `BadEncoding`, `Unfinished` and
+    errors of httpx2. Proxy variables and netrc of the environment are ignored. Cookies are kept
+    only in the client.
     """
     limits = BodyLimits(max_bytes, max_values)
     return httpx2.AsyncClient(
@@ -344,15 +337,14 @@ def guarded_client(
 
 
 def _encoded(headers: dict[str, str]) -> dict[bytes, bytes]:
-    # Last wins, whatever the case: two User-Agent headers would be a malformed request.
+    # The last one wins, regardless of case, since two User-Agent headers are not valid.
     return {
         name.lower().encode("ascii"): value.encode("latin-1") for name, value in headers.items()
     }
 
 
 def causes_of(fault: BaseException) -> list[BaseException]:
-    """`fault`, what it was raised from, and the members of groups on the way; the outermost
-    first."""
+    """Return `fault` with its causes, contexts and members of groups, the outermost first."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [fault]
     while waiting:

@@ -1,5 +1,4 @@
-"""JSON of authorization servers, read with suspicion: an object, not deep, of text that can be
-stored."""
+"""Parsing of untrusted JSON from authorization servers, limited in depth and text."""
 
 from typing import Any
 
@@ -10,8 +9,11 @@ _DEEPEST = 16
 
 
 def json_object(text: bytes) -> dict[str, Any] | None:
-    """The JSON object in `text`; None where it is none, nests deeper than 16, or holds text that is
-    no Unicode, has NUL characters, or is longer than 16 KiB."""
+    """Return the JSON object in `text`, or None if it is not valid.
+
+    It must not be nested deeper than 16 levels. Strings must be valid Unicode without NUL, of at
+    most 16 KiB.
+    """
     try:
         answer = read_json(text)
     except ValueError:

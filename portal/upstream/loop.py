@@ -1,8 +1,7 @@
-"""One asyncio loop a process, in a thread of its own, for synchronous code that has to wait for
-other machines.
+"""The background asyncio loop of a process, for synchronous code that waits for upstreams.
 
-A loop for each request would cost a TLS context and 50 ms each, and gives bad tails when requests
-run side by side.
+A loop per request would cost a TLS context and 50 ms, and increase the latency of concurrent
+requests.
 """
 
 import asyncio
@@ -17,21 +16,17 @@ from portal.domain.errors import Busy, UpstreamTimeout
 
 T = TypeVar("T")
 
-# Names are resolved in threads that cannot be interrupted: enough of them that dead resolvers do
-# not starve the rest.
+# Host names are resolved in threads, which cannot be interrupted. There are enough of them that
+# unresponsive resolvers do not block the rest.
 RESOLVER_THREADS = 32
-
-
-# How long a caller waits for its turn: long enough for upstreams that answer, short for pages that
-# wait behind it.
+# Maximum wait of a caller for a free place: long enough for normal upstreams, short for pages.
 TURN_SECONDS = 0.5
 
 
 class _Places:
-    """How many callers of this process may wait at once; without a number all may.
+    """Limit of callers that wait at the same time, or no limit for None.
 
-    When one has waited for its turn in vain the next ones are sent away at once, until somebody is
-    done.
+    After one caller has waited in vain, the next ones fail immediately until a place is free.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -46,7 +41,7 @@ class _Places:
         if not self._free.acquire(timeout=0 if self._all_hang else TURN_SECONDS):
             self._all_hang = True
             raise Busy(
-                "Too many requests are waiting for MCP servers that do not answer. Try again in a"
+                "Too many requests are waiting for MCP servers that do not respond. Try again in a"
                 " few seconds."
             )
         try:
@@ -60,14 +55,16 @@ _places = _Places(None)
 
 
 def limit(most: int) -> None:
-    """From here on at most `most` callers of this process wait at once, so that its other threads
-    serve what asks no upstream; the next ones get `Busy`."""
+    """Limit the callers of this process that wait at the same time; others get `Busy`.
+
+    The remaining threads serve requests that need no upstream.
+    """
     global _places
     _places = _Places(most)
 
 
 class _Background:
-    """The loop of this process, started at its first use."""
+    """The loop of this process, which starts on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -93,8 +90,8 @@ _background = _Background()
 
 
 def _forget() -> None:
-    # A fork copies the loop but not its thread, and maybe a lock that nobody will release: begin
-    # anew in the child.
+    # A fork copies the loop without its thread, and possibly a locked lock. The child starts with
+    # a new loop.
     global _background
     _background = _Background()
 
@@ -103,11 +100,11 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
-    """Run `coroutine` on the background loop and wait for its answer, at most `timeout` seconds.
+    """Run `coroutine` on the background loop and return its result, within `timeout` seconds.
 
-    Raises what the coroutine raises, Busy where too many wait, and UpstreamTimeout when the time is
-    over; the coroutine is cancelled then, as it is when the waiting thread is interrupted. Must not
-    be called from the loop itself: it would wait for itself.
+    Raises the exceptions of the coroutine, `Busy` if too many callers wait, and `UpstreamTimeout`
+    after the timeout. The coroutine is canceled after the timeout, and if the waiting thread is
+    interrupted. Must not be called from the loop itself, which would deadlock.
     """
     loop = _background.loop()
     if _running_on(loop):
@@ -125,9 +122,9 @@ def _waited(future: Future[T], timeout: float) -> T:
     try:
         return future.result(timeout)
     except TimeoutError:
-        if future.done():  # the coroutine's own
+        if future.done():  # raised by the coroutine itself
             raise
-        raise UpstreamTimeout(f"There was no answer within {timeout:g} s.") from None
+        raise UpstreamTimeout(f"No response within {timeout:g} s.") from None
     finally:
         future.cancel()
 

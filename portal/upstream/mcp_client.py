@@ -1,5 +1,4 @@
-"""The portal's own client of MCP servers and of services with an OpenAPI document: probes, tool
-lists and calls."""
+"""The client for MCP servers and OpenAPI services: health checks, tool lists and tool calls."""
 
 import asyncio
 import threading
@@ -31,18 +30,16 @@ from portal.upstream.tools import call, listed
 T = TypeVar("T")
 
 PROBE_TIMEOUT = 5.0
-# What may come on top of a target's own time: loading the SDK once, and ending a stubborn command.
+# Additional time in seconds to load the SDK once, and to end an unresponsive command.
 OVERTIME = 8.0
 
 
 class McpClient:
-    """Speaks MCP of both generations over streamable HTTP, SSE and stdio, and plain HTTP by OpenAPI
-    documents.
+    """Client for MCP over Streamable HTTP, SSE and stdio, and for OpenAPI services over HTTP.
 
-    stdio targets are refused unless `stdio_enabled`; `stdio_commands` are allowed besides the usual
-    seven. All run in `sandbox`. An operation takes no longer than its target's `timeout` (seconds);
-    a probe also no longer than 5 s. Holds no connection between operations and may be shared by
-    threads.
+    stdio targets need `stdio_enabled` and run in `sandbox`; `stdio_commands` are allowed in
+    addition to the defaults. An operation takes at most its target's `timeout` in seconds, a health
+    check by default at most 5 s. The client keeps no connections and is thread-safe.
     """
 
     def __init__(
@@ -64,11 +61,10 @@ class McpClient:
     def probe(
         self, target: Target, *, with_tools: bool = False, timeout: float | None = None
     ) -> ProbeResult:
-        """Look whether `target` answers, and with `with_tools` what it offers. Raises nothing for
-        an upstream's fault.
+        """Check the health of `target` and, with `with_tools`, list its tools.
 
-        `timeout` (seconds) may give a slow starter more than the usual 5 s, yet never more than the
-        target's own.
+        Does not raise errors of the upstream. `timeout` in seconds replaces the default of 5 s, up
+        to the target's own timeout.
         """
         limit = _probe_limit(target, timeout)
         try:
@@ -81,7 +77,7 @@ class McpClient:
     async def aprobe(
         self, target: Target, *, with_tools: bool = False, timeout: float | None = None
     ) -> ProbeResult:
-        """`probe` for asynchronous code."""
+        """Check the health of `target` as `probe` does, for asynchronous code."""
         limit = _probe_limit(target, timeout)
         if openapi_client.is_described(target):
             return await _timed(
@@ -93,12 +89,11 @@ class McpClient:
         )
 
     def list_tools(self, target: Target) -> tuple[ToolDefinition, ...]:
-        """The tools of `target`, at most 2,000. Raises UpstreamFailure, or UpstreamTimeout, which
-        is one."""
+        """Return the tools of `target`, at most 2,000. Raises `UpstreamFailure`."""
         return run(self.alist_tools(target), target.timeout + OVERTIME)
 
     async def alist_tools(self, target: Target) -> tuple[ToolDefinition, ...]:
-        """`list_tools` for asynchronous code."""
+        """Return the tools as `list_tools` does, for asynchronous code."""
         return await _in_our_words(self._listed(target, target.timeout))
 
     async def _listed(self, target: Target, timeout: float) -> tuple[ToolDefinition, ...]:
@@ -109,8 +104,10 @@ class McpClient:
             return await self._conversations.hold(target, listed, timeout)
 
     def describe(self, spec_url: str, *, timeout: float) -> Document:
-        """Fetch and read the OpenAPI document at `spec_url`, within `timeout` seconds. Raises
-        UpstreamFailure."""
+        """Return the OpenAPI document at `spec_url`, within `timeout` seconds.
+
+        Raises `UpstreamFailure`.
+        """
         target = Target("http", spec_url=spec_url, timeout=timeout)
         with outgoing("document", target.label):
             return run(
@@ -119,15 +116,14 @@ class McpClient:
             )
 
     def call_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """Call a tool. Raises UpstreamFailure (`sign_in_needed` for a 401) or UpstreamTimeout.
+        """Call a tool. Raises `UpstreamFailure` (`sign_in_needed` for a 401) or `UpstreamTimeout`.
 
-        A tool that fails, or that the server does not have, is an outcome with `is_error`, not an
-        exception.
+        A failed or unknown tool is an outcome with `is_error`, not an exception.
         """
         return run(self.acall_tool(target, name, arguments), target.timeout + OVERTIME)
 
     async def acall_tool(self, target: Target, name: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """`call_tool` for asynchronous code."""
+        """Call a tool as `call_tool` does, for asynchronous code."""
         if not openapi_client.is_described(target):
             await _load_sdk()
         began = time.monotonic()
@@ -149,12 +145,10 @@ class McpClient:
         concurrency: int = 16,
         with_tools: bool = False,
     ) -> list[ProbeResult]:
-        """Probe side by side, at most `concurrency` at once; the answers come in the order of
-        `targets`.
+        """Check the health of many targets, at most `concurrency` at a time, in order.
 
-        Within `deadline` seconds: a probe has no more time than is left, and one that did not get
-        its turn is `unknown` (`never_checked`). A hanging upstream holds one place, and for its own
-        time only.
+        All checks end within `deadline` seconds. A check that could not start in time is `unknown`
+        (`never_checked`). An unresponsive upstream delays other checks only for its own timeout.
         """
 
         async def one(target: Target, left: float) -> ProbeResult:
@@ -163,15 +157,14 @@ class McpClient:
             )
 
         missed = ProbeResult(
-            HealthStatus.UNKNOWN, HealthReason.NEVER_CHECKED, "There was no time to check it."
+            HealthStatus.UNKNOWN, HealthReason.NEVER_CHECKED, "Not checked before the timeout."
         )
         return run(_side_by_side(targets, one, missed, deadline, concurrency), deadline + OVERTIME)
 
     def list_tools_many(
         self, targets: Sequence[Target], *, deadline: float, concurrency: int = 16
     ) -> list[tuple[ToolDefinition, ...] | UpstreamFailure]:
-        """List the tools of many side by side, as `probe_many` does; a failure stands where its
-        answer would."""
+        """List the tools of many targets as `probe_many` does, with a failure in place of tools."""
 
         async def one(target: Target, left: float) -> tuple[ToolDefinition, ...] | UpstreamFailure:
             try:
@@ -179,7 +172,7 @@ class McpClient:
             except Fault as fault:
                 return fault.as_failure()
 
-        missed = UpstreamTimeout("There was no time to ask for its tools.")
+        missed = UpstreamTimeout("The tools were not listed before the timeout.")
         return run(_side_by_side(targets, one, missed, deadline, concurrency), deadline + OVERTIME)
 
 
@@ -236,7 +229,6 @@ def _import_sdk() -> None:
 
 
 async def _load_sdk() -> None:
-    """Import the SDK (1.2 s, once) beside the loop, so that this counts against nobody's time
-    limit."""
+    """Import the SDK in a thread (1.2 s, once), so that it does not count toward a timeout."""
     if not _sdk_loaded.is_set():
         await asyncio.to_thread(_import_sdk)

@@ -1,7 +1,7 @@
-"""What the portal says to authorization servers as their client: tokens, registration, revocation.
+"""The OAuth client for authorization servers: tokens, registration and revocation.
 
 RFC 6749 (token endpoint), RFC 7636 (PKCE), RFC 8707 (resource), RFC 7591 (registration), RFC 7009
-(revocation) and RFC 8693 (exchange). Every answer is small, JSON, and hostile until read.
+(revocation) and RFC 8693 (exchange). Responses are small JSON documents and untrusted.
 """
 
 import base64
@@ -32,51 +32,45 @@ _ERROR_CODE = re.compile(r"[a-z]+(?:[_-][a-z]+){0,7}\Z")
 
 
 class OAuthRefused(UpstreamFailure):
-    """An authorization server said no; `error` is its word (RFC 6749, 5.2), and nothing else of its
-    text."""
+    """An authorization server refused a request; `error` is its code (RFC 6749, section 5.2)."""
 
     code = "oauth_refused"
 
     def __init__(self, host: str, error: str, status: int) -> None:
-        super().__init__(f"{host} refused ({error}).", reason=HealthReason.HTTP_STATUS)
+        super().__init__(f"{host} refused the request ({error}).", reason=HealthReason.HTTP_STATUS)
         self.error = error
         self.status = status
 
 
 class OAuthClient:
-    """Speaks to authorization servers through the guarded client. Holds nothing; may be shared by
-    threads.
+    """Client for authorization servers. It has no state and is thread-safe.
 
-    Every method raises `UpstreamFailure` (or `UpstreamTimeout`) where no answer came or it was
-    rubbish, and `OAuthRefused` where it was an OAuth error.
+    Methods raise `UpstreamFailure` or `UpstreamTimeout` without a valid response, and
+    `OAuthRefused` for an OAuth error.
     """
 
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
 
     def walk(self, url: str) -> Walk:
-        """How the MCP server at `url` leads to its authorization server; raises `UpstreamTimeout`
-        only."""
+        """Return the discovery of the MCP server at `url`. Raises only `UpstreamTimeout`."""
         with outgoing("discovery", Target("http", url=url).label):
             return run(oauth_discovery.walk(self._policy, url), _WALK)
 
     def discover(self, url: str) -> Discovery:
-        """The authorization of the MCP server at `url`. Raises `UpstreamFailure` with what is
-        wrong."""
+        """Return the authorization server of the MCP server at `url`. Raises `UpstreamFailure`."""
         return _found(self.walk(url))
 
     def read_issuer(self, issuer: str) -> AuthorizationServer:
-        """The metadata of an authorization server by its issuer. Raises `UpstreamFailure` with what
-        is wrong."""
+        """Return the metadata of an authorization server by issuer. Raises `UpstreamFailure`."""
         with outgoing("discovery", Target("http", url=issuer).label):
             return _found(run(oauth_discovery.read_issuer(self._policy, issuer), _WALK)).server
 
     def read_own(self, titles: Mapping[str, str]) -> list[tuple[Step, dict[str, Any]]]:
-        """Read the portal's own documents as clients do: a step, and what came, for each title and
-        address.
+        """Fetch the portal's own documents: a step and the document for each title and URL.
 
-        The addresses are below the operator's public URL, so a private one is fine; users have no
-        say in them.
+        Private addresses are allowed, since the URLs are below the operator's public URL and users
+        cannot change them.
         """
         return run(
             oauth_discovery.read_documents(OutboundPolicy(True), titles),
@@ -91,8 +85,7 @@ class OAuthClient:
         *,
         timeout: float = TIMEOUT,
     ) -> dict[str, Any]:
-        """POST `form` (grant_type and what belongs to it) to the token endpoint, authenticated as
-        `client`."""
+        """POST `form` with its grant_type to the token endpoint, authenticated as `client`."""
         headers, more = _authentication(server, client)
         kind = "refresh" if form.get("grant_type") == "refresh_token" else "token"
         return self._post(
@@ -100,19 +93,19 @@ class OAuthClient:
         )
 
     def register(self, server: AuthorizationServer, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """Register the portal as a client (RFC 7591); the whole answer, which holds secrets."""
+        """Register the portal as a client (RFC 7591), and return the response, with secrets."""
         answer = self._post("register", server.registration_endpoint, document=metadata)
         if not isinstance(answer.get("client_id"), str) or not answer["client_id"]:
             raise UpstreamFailure(
-                "The registration gave no client id.", reason=HealthReason.NOT_MCP
+                "The registration response has no client ID.", reason=HealthReason.NOT_MCP
             )
         return answer
 
     def revoke(self, server: AuthorizationServer, client: Client, token: str, *, hint: str) -> None:
         """Revoke a token (RFC 7009); `hint` is access_token or refresh_token."""
         headers, more = _authentication(server, client)
-        # An empty parameter counts as omitted (RFC 6749, 3.1); servers on the official SDK want it
-        # to be there.
+        # An empty parameter counts as omitted (RFC 6749, section 3.1), but servers with the
+        # official SDK require it.
         form = {"token": token, "token_type_hint": hint, "client_secret": "", **more}
         self._post(
             "revoke", server.revocation_endpoint, form=form, headers=headers, may_be_empty=True
@@ -139,7 +132,7 @@ class OAuthClient:
                 error = (answer or {}).get("error")
                 raise OAuthRefused(host, _word(error) or f"HTTP {status}", status)
             if answer is None and not may_be_empty:
-                said = f"{host} answered, but not with JSON (HTTP {status})."
+                said = f"{host} did not return JSON (HTTP {status})."
                 raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
             return answer or {}
 
@@ -180,13 +173,13 @@ def _found(walk: Walk) -> Discovery:
 def _authentication(
     server: AuthorizationServer, client: Client
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """How the client authenticates (RFC 6749, 2.3.1): headers, and what goes into the form."""
+    """Return headers and form fields for client authentication (RFC 6749, section 2.3.1)."""
     method = client.auth_method or _chosen(
         server.token_endpoint_auth_methods, bool(client.client_secret)
     )
     if method == "client_secret_basic":
         pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}"
-        # The id stands in the form, too: servers on the official SDK look for it there.
+        # The ID is also in the form, where servers with the official SDK expect it.
         return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, {
             "client_id": client.client_id
         }
@@ -199,13 +192,11 @@ def _authentication(
 def _chosen(supported: tuple[str, ...], has_secret: bool) -> str:
     if not has_secret:
         return "none"
-    # RFC 8414: where nothing is said it is client_secret_basic; in practice the form is what every
-    # server takes.
+    # The default in RFC 8414 is client_secret_basic, but in practice all servers support the form.
     only_basic = "client_secret_basic" in supported and "client_secret_post" not in supported
     return "client_secret_basic" if only_basic else "client_secret_post"
 
 
 def _word(error: object) -> str:
-    """An error code as it may be shown: words in small letters, as all registered ones are, and
-    nothing that could be a secret or markup."""
+    """Return an error code if it is safe to show: lowercase words, like all registered codes."""
     return error if isinstance(error, str) and len(error) <= 64 and _ERROR_CODE.match(error) else ""

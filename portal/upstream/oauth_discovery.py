@@ -1,8 +1,7 @@
-"""From an MCP server to its authorization server, as MCP clients find the way: 401, RFC 9728, then
-RFC 8414 or OIDC.
+"""Discovery of an MCP server's authorization server: 401, RFC 9728, then RFC 8414 or OIDC.
 
-Everything that comes is hostile until checked: issuers are compared, endpoints have to be https,
-and the guarded client judges each address anew.
+Responses are untrusted: issuers are compared, endpoints must be https, and the guarded client
+checks each address.
 """
 
 import asyncio
@@ -33,26 +32,30 @@ from portal.upstream.faults import fault_of_network, timed_out
 from portal.upstream.guard import guarded_client
 from portal.upstream.json_answers import json_object
 
-TIMEOUT = 10.0  # seconds for one answer, to its last byte
-MOST_TIME = 25.0  # seconds for all of them
-SHORT_TIME = 5.0  # seconds for the portal's own
+TIMEOUT = 10.0  # seconds for one response, including its body
+MOST_TIME = 25.0  # seconds for all responses
+SHORT_TIME = 5.0  # seconds for the portal's own documents
 MAX_DOCUMENT = 64 * 1024
 _SHOWN = 4_000
-_NAME_THE_SERVER = "Name the authorization server in `authorization_servers` (RFC 9728, 2)."
+_NAME_THE_SERVER = "Add the authorization server to `authorization_servers` (RFC 9728, section 2)."
 _INITIALIZE = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
     "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {},
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
         "clientInfo": {"name": "mcp-portal", "version": portal_version()},
     },
-}  # fmt: skip
-
+}
 _LIST_TOOLS = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 
 
 async def walk(policy: OutboundPolicy, url: str) -> Walk:
-    """Ask the MCP server at `url` for its authorization, without any credential. Raises nothing for
-    what it answers."""
+    """Discover the authorization server of the MCP server at `url`, without credentials.
+
+    Does not raise errors of the server.
+    """
     path = _Path(policy, url)
     async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
@@ -61,7 +64,7 @@ async def walk(policy: OutboundPolicy, url: str) -> Walk:
 
 
 async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
-    """The metadata of the authorization server that calls itself `issuer`."""
+    """Fetch the metadata of the authorization server with this issuer."""
     path = _Path(policy, issuer)
     async with guarded_client(policy, timeout=TIMEOUT, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
@@ -72,8 +75,7 @@ async def read_issuer(policy: OutboundPolicy, issuer: str) -> Walk:
 async def read_documents(
     policy: OutboundPolicy, titles: Mapping[str, str]
 ) -> list[tuple[Step, dict[str, Any]]]:
-    """GET JSON documents side by side: for each title and address a step, and what came, {} where
-    nothing did."""
+    """GET JSON documents concurrently: a step and the document, or {}, for each title and URL."""
     path = _Path(policy, "", over_at=time.monotonic() + SHORT_TIME)
     async with guarded_client(policy, timeout=SHORT_TIME, max_bytes=MAX_DOCUMENT) as http:
         path.http = http
@@ -93,7 +95,7 @@ async def read_documents(
 
 @dataclass
 class _Answer:
-    """An answer as far as it is looked at: `document` is its JSON object, `fault` why none came."""
+    """A response: `document` is its JSON object, `fault` the reason if there is no response."""
 
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -102,20 +104,20 @@ class _Answer:
 
     @property
     def usable(self) -> bool:
-        """A document came, as asked for."""
+        """Return whether the response is the requested document."""
         return self.status == 200 and self.document is not None
 
     @property
     def why(self) -> str:
-        """Why there is no document."""
+        """Return why there is no document."""
         if self.status == 200:
-            return "Something is there, but it is not a JSON object (HTTP 200)."
-        return self.fault or f"Nothing there (HTTP {self.status})."
+            return "The response is not a JSON object (HTTP 200)."
+        return self.fault or f"Not found (HTTP {self.status})."
 
 
 @dataclass
 class _Path:
-    """The way so far."""
+    """The state of a discovery."""
 
     policy: OutboundPolicy
     url: str
@@ -127,12 +129,12 @@ class _Path:
     async def ask(
         self, address: str, message: Mapping[str, Any] | None = None, *, head_only: bool = False
     ) -> _Answer:
-        """GET a document, or its head, or POST an MCP message."""
+        """GET a document or only its head, or POST an MCP message."""
         accept = "application/json" if message is None else "application/json, text/event-stream"
         target = Target("http", url=address)
         seconds = max(0.0, min(TIMEOUT, self.over_at - time.monotonic()))
         try:
-            # The client's own limit is for each read: a server that drips would hold us for ever.
+            # Limits the whole exchange, including servers that send very slowly.
             async with asyncio.timeout(seconds):
                 return await self._asked(address, accept, message, head_only or message is not None)
         except TimeoutError:
@@ -144,8 +146,7 @@ class _Path:
         self, address: str, accept: str, message: Mapping[str, Any] | None, head_only: bool
     ) -> _Answer:
         assert self.http is not None
-        # A server that takes the message may never end its answer: the head tells all that is
-        # asked.
+        # A server that accepts the message may never end its response. The head is sufficient.
         content = None if message is None else json.dumps(dict(message))
         headers = {"Accept": accept, **({"Content-Type": "application/json"} if content else {})}
         request = self.http.stream(
@@ -156,8 +157,7 @@ class _Path:
         return _Answer(response.status_code, response.headers, json_object(text))
 
     def note(self, title: str, verdict: Verdict, said: str, **more: Any) -> None:
-        """Write a step down; `address` becomes the request line, `document` the answer that is
-        shown."""
+        """Add a step; `address` is for the request line, `document` is the response to show."""
         address = more.pop("address", "")
         document = more.pop("document", None)
         answer = more.pop("seen", None)
@@ -173,11 +173,11 @@ class _Path:
         self.steps.append(Step(title, verdict, said, request=request, answer=shown, **more))
 
     def shown(self, address: str) -> str:
-        """An address as a page may show it."""
+        """Return a URL that is safe to show."""
         try:
             return without_secrets(shown_address(address, urlsplit(self.url).path), self.url)
         except ValueError:
-            return "an address that cannot be read"
+            return "an invalid URL"
 
 
 async def _walked(path: _Path) -> Discovery | None:
@@ -213,7 +213,7 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
     if seen.status in (404, 405):  # HTTP+SSE: its stream is opened with GET
         opened = await path.ask(path.url, head_only=True)
         seen = opened if opened.status in (401, 403) else seen
-    if seen.status == 200:  # anybody may shake hands there; asking for something is another matter
+    if seen.status == 200:  # initialize may be public, but not other requests
         refused = await path.ask(path.url, _LIST_TOOLS)
         seen = refused if refused.status in (401, 403) else seen
     common: dict[str, Any] = {"address": path.url, "method": "POST", "seen": seen}
@@ -222,19 +222,18 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
             title,
             Verdict.FAIL,
             seen.fault,
-            remedy="Check the server's URL, and that it runs.",
+            remedy="Check the server's URL, and whether it is running.",
             **common,
         )
         return None
     header = seen.headers.get("www-authenticate", "")
     if seen.status not in (401, 403):
         said = (
-            f"It answered {seen.status} where 401 was to be expected: clients will not know that"
-            " they must sign in."
+            f"It returned {seen.status} instead of 401. Clients will not know that they must sign"
+            " in."
         )
         remedy = (
-            "Let the server answer 401 with WWW-Authenticate: Bearer resource_metadata=… (RFC 9728,"
-            " 5.1)."
+            "Return 401 with WWW-Authenticate: Bearer resource_metadata=… (RFC 9728, section 5.1)."
         )
         path.note(title, Verdict.WARN, said, remedy=remedy, **common)
         return {}
@@ -243,29 +242,28 @@ async def _challenge(path: _Path) -> dict[str, str] | None:
         path.note(
             title,
             Verdict.OK,
-            "It asks for a token and says where its metadata are.",
+            "It requires a token and links to its metadata.",
             answer=header,
             **common,
         )
     else:
         is_bearer = "bearer" in header.lower()
-        said = "It asks for a token, but does not say where its metadata are."
-        said = (
-            said
-            if is_bearer
-            else "It refuses, but does not ask for a bearer token (WWW-Authenticate: Bearer)."
-        )
+        said = "It requires a token, but does not link to its metadata."
+        if not is_bearer:
+            said = "It does not request a bearer token (WWW-Authenticate: Bearer)."
         remedy = (
-            "Add resource_metadata=… to WWW-Authenticate (RFC 9728, 5.1); the well-known addresses"
-            " are tried now."
+            "Add resource_metadata=… to WWW-Authenticate (RFC 9728, section 5.1). Until then, the"
+            " well-known URLs are used."
         )
         path.note(title, Verdict.WARN, said, answer=header, remedy=remedy, **common)
     return {name: value for name, value in found.items() if value}
 
 
 async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
-    """The resource metadata; {} where there are none (servers of before 2025-06-18), None where
-    they are not usable."""
+    """Return the resource metadata, {} if there are none, or None if they are not valid.
+
+    Servers from before 2025-06-18 have none.
+    """
     from mcp.client.auth.utils import build_protected_resource_metadata_discovery_urls
 
     title = "Read the resource's metadata (RFC 9728)"
@@ -275,7 +273,7 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
             path.note(
                 title,
                 Verdict.FAIL,
-                "The address of the metadata is not https.",
+                "The URL of the metadata is not https.",
                 address=address,
                 remedy=remedy,
             )
@@ -288,22 +286,22 @@ async def _resource(path: _Path, told: str) -> dict[str, Any] | None:
         resource = seen.document.get("resource")
         if not isinstance(resource, str) or not covers(resource, path.url):
             said = (
-                "They are about another resource than this server's URL, so clients must not use"
+                "They are for a different resource than this server's URL, so clients must not use"
                 " them."
             )
-            remedy = "Let `resource` be exactly the URL that clients call (RFC 9728, 3.3)."
+            remedy = "Set `resource` to the exact URL that clients call (RFC 9728, section 3.3)."
             path.note(title, Verdict.FAIL, said, remedy=remedy, **common)
             return None
         if words_of(seen.document.get("authorization_servers")):
-            path.note(title, Verdict.OK, "They name the authorization server.", **common)
+            path.note(title, Verdict.OK, "They contain the authorization server.", **common)
         else:
-            said = "They name no authorization server; the server's own host is tried."
+            said = "They contain no authorization server. The server's own host is used."
             remedy = _NAME_THE_SERVER
             path.note(title, Verdict.WARN, said, remedy=remedy, **common)
         return seen.document
     said = (
-        "There are none. The server's own host is tried as authorization server, as clients of"
-        " before mid-2025 do."
+        "Not found. The server's own host is used as the authorization server, as in clients from"
+        " before mid-2025."
     )
     path.note(
         title, Verdict.WARN, said, remedy="Serve /.well-known/oauth-protected-resource (RFC 9728)."
@@ -316,7 +314,7 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
 
     title = "Read the authorization server's metadata (RFC 8414, OpenID Connect Discovery)"
     if not is_secure(issuer):
-        said = "Its address is not https."
+        said = "Its URL is not https."
         remedy = "Serve the authorization server over https."
         path.note(title, Verdict.FAIL, said, address=issuer, remedy=remedy)
         return None
@@ -328,22 +326,22 @@ async def _authorization_server(path: _Path, issuer: str) -> AuthorizationServer
         path.documents.setdefault("server", seen.document)
         said, remedy = fault_of_metadata(seen.document, issuer)
         verdict = Verdict.FAIL if said else Verdict.OK
-        said = said or "They are complete and of the right issuer."
+        said = said or "They are complete and match the issuer."
         path.note(
             title, verdict, said, address=address, seen=seen, document=seen.document, remedy=remedy
         )
         return None if verdict is Verdict.FAIL else server_of(seen.document)
-    said = "No metadata were found, so nobody can tell where to sign in."
+    said = "No metadata found, so the sign-in URLs are unknown."
     remedy = (
-        "Type the authorization and the token URL in the server's form, or let the provider serve"
-        " its metadata."
+        "Enter the authorization URL and the token URL in the server's form, or add metadata at the"
+        " provider."
     )
     path.note(title, Verdict.FAIL, said, remedy=remedy)
     return None
 
 
 def _parameter(header: str, name: str) -> str:
-    """A parameter of a WWW-Authenticate header, as the SDK reads it."""
+    """Return a parameter of a WWW-Authenticate header as parsed by the SDK, or ""."""
     from mcp.client.auth.utils import extract_field_from_www_auth
 
     return (

@@ -1,8 +1,7 @@
-"""Services that are described by an OpenAPI document: their tools are its operations, and a call is
-one request.
+"""Client for services with an OpenAPI document. Operations are tools, and a call is one request.
 
-A document decides paths and parameters, never where a secret goes: what signs a request in is bound
-to one origin, the base URL's or, without one, the document's own. It is sent nowhere else.
+A document sets paths and parameters, but not where secrets are sent. Credentials are bound to one
+origin: that of the base URL or, without one, of the document.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ from portal.upstream.json_text import read_json
 from portal.upstream.sigv4 import AwsAuth
 
 MAX_RESPONSE_BYTES = 2 * 1024 * 1024
-MAX_ERROR_TEXT = 2_000  # characters of what a service says of its failure
+MAX_ERROR_TEXT = 2_000  # characters of an error response of a service
 _EXPECTED = "an OpenAPI document"
 _ACCEPT = {"Accept": "application/json, application/yaml, text/yaml, */*;q=0.5"}
 _MASK = "••••••••"
@@ -36,22 +35,19 @@ _SHORTEST_SECRET = 8
 
 
 def is_described(target: Target) -> bool:
-    """Whether `target` is spoken to by its OpenAPI document, and not by MCP."""
+    """Return whether `target` is used through its OpenAPI document instead of MCP."""
     return bool(target.spec_url) and target.transport != "stdio"
 
 
 async def fetch_document(policy: OutboundPolicy, target: Target, timeout: float) -> bytes:
-    """The text of the document. Raises Fault.
+    """Return the text of the document. Raises `Fault`.
 
-    The target's headers are meant for the API: they are tried only where the document is refused
-    without them, and only where it lives at the origin that they are bound to.
+    The target's headers are for the API. They are sent only if the document requires
+    authentication and is at the origin that they are bound to.
     """
     response = await _get(policy, target, timeout, {})
-    if (
-        response.status_code in (401, 403)
-        and target.headers
-        and origin_of(target.spec_url) == bound_origin(target)
-    ):
+    may_sign = bool(target.headers) and origin_of(target.spec_url) == bound_origin(target)
+    if response.status_code in (401, 403) and may_sign:
         response = await _get(policy, target, timeout, _signed(target, {}))
     if response.status_code != HTTPStatus.OK:
         raise fault_of_answer(_at(target, target.spec_url), Answer.of(response), _EXPECTED)
@@ -59,8 +55,7 @@ async def fetch_document(policy: OutboundPolicy, target: Target, timeout: float)
 
 
 async def read(policy: OutboundPolicy, target: Target, timeout: float) -> Document:
-    """Fetch and read the document within `timeout` seconds. Raises Fault; DocumentError's words are
-    our own."""
+    """Return the parsed document, within `timeout` seconds. Raises `Fault`."""
     with anyio.move_on_after(timeout):
         text = await fetch_document(policy, target, timeout)
         try:
@@ -73,19 +68,21 @@ async def read(policy: OutboundPolicy, target: Target, timeout: float) -> Docume
 async def listed(
     policy: OutboundPolicy, target: Target, timeout: float
 ) -> tuple[ToolDefinition, ...]:
-    """The operations of the document as tools. Raises Fault."""
+    """Return the operations of the document as tools. Raises `Fault`."""
     return (await read(policy, target, timeout)).tools
 
 
 async def call(
     policy: OutboundPolicy, target: Target, name: str, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Call an operation; MCP's CallToolResult made of the answer, with `isError` from 400 on.
-    Raises Fault."""
+    """Call an operation, and return MCP's CallToolResult with `isError` for 400 and above.
+
+    Raises `Fault`.
+    """
     with anyio.move_on_after(target.timeout):
         operation = (await read(policy, target, target.timeout)).operation(name)
         if operation is None:
-            return _failed(f"There is no operation {name[:64]} in the document.")
+            return _failed(f"The document has no operation {name[:64]}.")
         base = _base_of(target, operation)
         try:
             request = build_request(operation, base, arguments)
@@ -96,23 +93,23 @@ async def call(
 
 
 def bound_origin(target: Target) -> str | None:
-    """The one origin that the target's headers go to."""
+    """Return the only origin to which the target's headers are sent."""
     return origin_of(target.url or target.spec_url)
 
 
 def _base_of(target: Target, operation: Operation) -> str:
-    """Where to call an operation: at the base URL, else where the document says. Raises Fault."""
+    """Return the base URL of the target, else of the operation. Raises `Fault`."""
     if target.url:
         return target.url
     base = absolute_server(operation.server, target.spec_url)
     if base is None:
-        message = f"The document of {target.label} names no usable server. Set the base URL."
+        message = f"The document of {target.label} has no valid server URL. Set the base URL."
         raise Fault(HealthReason.BLOCKED, message)
     if (target.headers or target.signing) and origin_of(base) != bound_origin(target):
         raise Fault(
             HealthReason.BLOCKED,
-            f"The document of {target.label} says that the API is at {_at(target, base).label}, and"
-            " what signs in is not sent there. An Admin can confirm it by setting the base URL.",
+            f"The document of {target.label} sets the server {_at(target, base).label}, to which"
+            " credentials are not sent. An Admin can allow this by setting the base URL.",
         )
     return base
 
@@ -169,7 +166,7 @@ def _phrase(status: int) -> str:
 
 
 def _signed(target: Target, headers: Any) -> dict[str, str]:
-    """`headers` under those of the target, which no argument replaces."""
+    """Return `headers` with those of the target, which arguments cannot replace."""
     ours = {name.lower() for name in target.headers}
     return {name: value for name, value in headers.items() if name.lower() not in ours} | dict(
         target.headers
@@ -177,7 +174,7 @@ def _signed(target: Target, headers: Any) -> dict[str, str]:
 
 
 def _without_secrets(text: str, target: Target) -> str:
-    """What a service says, without the values that it was sent to sign in."""
+    """Return the text of a service without the credentials that were sent to it."""
     values = {
         part for value in target.headers.values() for part in (value, value.partition(" ")[2])
     }
@@ -188,7 +185,7 @@ def _without_secrets(text: str, target: Target) -> str:
 
 
 def _at(target: Target, url: str) -> Target:
-    """The target as messages name it when it was asked at `url`."""
+    """Return the target with `url`, for messages about this URL."""
     return replace(target, url=url)
 
 
@@ -209,6 +206,5 @@ async def _get(
 
 @lru_cache(maxsize=4)
 def _document_of(text: bytes) -> Document:
-    """Known by all of its bytes: the same text is read once, and a document that changed is never
-    taken for it."""
+    """Return the parsed document, cached by its full text."""
     return parse_document(text)

@@ -1,9 +1,7 @@
-"""Speaking to OpenID providers: discovery, the authorization request, the code's exchange, and the
-id_token's proof.
+"""The OpenID Connect client: discovery, authorization request, code exchange, id_token validation.
 
-OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in the answer (RFC 9207).
-Signatures are checked with joserfc, claims with Authlib; keys come from the issuer's own document
-and from nowhere else.
+OpenID Connect Core and Discovery 1.0, with PKCE (RFC 7636) and the issuer in responses (RFC 9207).
+joserfc checks signatures and Authlib checks claims. Keys come only from the issuer's metadata.
 """
 
 import time
@@ -42,12 +40,12 @@ ALGORITHMS = [
 LEEWAY = 60  # seconds
 TIMEOUT = 10.0
 MAX_DOCUMENT = 1024 * 1024
-_FRESH = 600.0  # seconds that metadata and keys are kept
-_REFETCH = 60.0  # seconds between two looks for an unknown key
+_FRESH = 600.0  # seconds to cache metadata and keys
+_REFETCH = 60.0  # minimum seconds between two requests for an unknown key
 
 
 class SignInRefused(UpstreamFailure):
-    """What the provider sent does not prove who somebody is; `reason` is our word for why."""
+    """The provider's response does not prove the identity; `reason` is the cause."""
 
     def __init__(self, why: str, reason: str) -> None:
         super().__init__(why, reason=reason)
@@ -55,8 +53,7 @@ class SignInRefused(UpstreamFailure):
 
 @dataclass
 class _Known:
-    """A provider's documents, as this process read them last: public, and judged by every use
-    anew."""
+    """Cached documents of a provider, which are public and validated on each use."""
 
     metadata: dict[str, Any]
     keys: KeySet
@@ -64,8 +61,7 @@ class _Known:
 
 
 class OpenIdClient:
-    """The portal as a relying party. The providers are the operator's own choice, so private
-    addresses are fine."""
+    """Relying party for the operator's providers, which may have private addresses."""
 
     def __init__(self) -> None:
         self._policy = OutboundPolicy(True)
@@ -73,14 +69,13 @@ class OpenIdClient:
         self._known: dict[str, _Known] = {}
 
     def meet(self, provider: SignInProvider) -> None:
-        """Read the provider's documents, if they are not known. Raises `UpstreamFailure` where they
-        cannot be used."""
+        """Fetch the provider's documents unless they are cached. Raises `UpstreamFailure`."""
         self._provider(provider)
 
     def authorization_url(
         self, provider: SignInProvider, *, redirect_uri: str, state: str, nonce: str, verifier: str
     ) -> str:
-        """Where to send the browser. Raises as `meet`, as do the others."""
+        """Return the authorization URL. Raises `UpstreamFailure`, like all other methods."""
         metadata = self._provider(provider).metadata
         return with_parameters(
             str(metadata["authorization_endpoint"]),
@@ -97,20 +92,19 @@ class OpenIdClient:
         )
 
     def check_response_issuer(self, provider: SignInProvider, iss: str | None) -> None:
-        """RFC 9207: an `iss` in the answer must be the provider's; one that is announced must be
-        there."""
+        """Raise `SignInRefused` for a wrong `iss`, or a missing one if supported (RFC 9207)."""
         metadata = self._provider(provider).metadata
         announced = metadata.get("authorization_response_iss_parameter_supported") is True
         if iss != provider.issuer and (iss is not None or announced):
-            raise SignInRefused(
-                "The answer came from another provider than the one that was asked.", "wrong_issuer"
-            )
+            raise SignInRefused("The response came from a different provider.", "wrong_issuer")
 
     def claims(
         self, provider: SignInProvider, *, code: str, redirect_uri: str, nonce: str, verifier: str
     ) -> tuple[dict[str, Any], str]:
-        """Exchange the code; the claims of the validated id_token, completed by userinfo, and the
-        id_token itself."""
+        """Exchange the code, and return the claims and the validated id_token.
+
+        The claims also include those of the userinfo endpoint.
+        """
         known = self._provider(provider)
         server = AuthorizationServer(
             issuer=provider.issuer,
@@ -134,7 +128,7 @@ class OpenIdClient:
         token = answer.get("id_token")
         access = answer.get("access_token")
         if not isinstance(token, str):
-            raise SignInRefused("The provider sent no id_token.", "no_id_token")
+            raise SignInRefused("The provider did not return an id_token.", "no_id_token")
         claims = self._proven(
             provider, known, token, nonce, access if isinstance(access, str) else None
         )
@@ -143,8 +137,7 @@ class OpenIdClient:
     def end_session_url(
         self, provider: SignInProvider, *, back_to: str, id_token: str | None
     ) -> str | None:
-        """Where the provider ends its own session (RP-Initiated Logout 1.0), where it offers
-        that."""
+        """Return the provider's logout URL (RP-Initiated Logout 1.0), or None."""
         endpoint = self._provider(provider).metadata.get("end_session_endpoint")
         if not isinstance(endpoint, str) or not is_secure(endpoint):
             return None
@@ -179,34 +172,32 @@ class OpenIdClient:
             }
             claims = CodeIDToken(decoded.claims, decoded.header, options, params)
             claims.validate(leeway=LEEWAY)
-            if (
-                not isinstance(decoded.claims.get("sub"), str)
-                or not 0 < len(decoded.claims["sub"]) <= 255
-            ):
+            subject = decoded.claims.get("sub")
+            if not isinstance(subject, str) or not 0 < len(subject) <= 255:
                 raise ValueError("sub")
         except (JoseError, ValueError, TypeError, KeyError, RecursionError) as fault:
             word = str(getattr(fault, "error", "")) or "invalid"
             raise SignInRefused(
-                "The provider's proof of who you are is not valid.", f"id_token {word}"
+                "The provider’s id_token is not valid.", f"id_token {word}"
             ) from None
         return dict(decoded.claims)
 
     def _completed(
         self, known: _Known, claims: dict[str, Any], access_token: object
     ) -> dict[str, Any]:
-        """What the id_token leaves out, from userinfo; that has to be about the same person (Core,
-        5.3.2)."""
+        """Return the claims with those of userinfo, which must have the same subject.
+
+        See OpenID Connect Core, section 5.3.2.
+        """
         endpoint = known.metadata.get("userinfo_endpoint")
-        if (
-            not isinstance(endpoint, str)
-            or not isinstance(access_token, str)
-            or not is_secure(endpoint)
-        ):
+        if not isinstance(endpoint, str) or not isinstance(access_token, str):
+            return claims
+        if not is_secure(endpoint):
             return claims
         more = self._document(endpoint, {"Authorization": f"Bearer {access_token}"})
         if more.get("sub") != claims["sub"]:
             raise SignInRefused(
-                "The provider's two answers are about different people.", "userinfo_subject"
+                "The provider’s responses are about different users.", "userinfo_subject"
             )
         return {**more, **claims}
 
@@ -225,16 +216,17 @@ class OpenIdClient:
         metadata = self._document(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
         if metadata.get("issuer") != provider.issuer:
             raise SignInRefused(
-                "The provider's metadata name another issuer than the settings.", "wrong_issuer"
+                "The provider’s metadata contain a different issuer than the settings.",
+                "wrong_issuer",
             )
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             address = metadata.get(name)
             if not isinstance(address, str) or not is_secure(address):
-                raise SignInRefused(f"The provider's metadata have no {name} on https.", "metadata")
+                raise SignInRefused(f"The provider’s metadata have no https {name}.", "metadata")
         try:
             keys = KeySet.import_key_set(self._document(metadata["jwks_uri"]))  # type: ignore[arg-type]
         except (JoseError, ValueError, TypeError, KeyError):
-            raise SignInRefused("The provider's keys cannot be read.", "keys") from None
+            raise SignInRefused("The provider’s keys are not valid.", "keys") from None
         return _Known(metadata, keys)
 
     def _document(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -250,7 +242,7 @@ class OpenIdClient:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            message = f"{target.label} answered HTTP {status}, but not with the document asked for."
+            message = f"{target.label} did not return the requested document (HTTP {status})."
             raise UpstreamFailure(message, reason=HealthReason.HTTP_STATUS)
         return document
 

@@ -1,5 +1,4 @@
-"""One look at an upstream: an MCP handshake, or for an API that is only described, the fetch of its
-document."""
+"""Health checks of upstreams: MCP initialization, or fetching the OpenAPI document."""
 
 import asyncio
 import time
@@ -35,7 +34,7 @@ MAX_NAME = 200  # characters of a server's own name and version
 async def probe_server(
     conversations: Conversations, target: Target, timeout: float, with_tools: bool
 ) -> ProbeResult:
-    """Shake hands with an MCP server, within `timeout` seconds. Raises Fault."""
+    """Initialize a session with an MCP server, within `timeout` seconds. Raises `Fault`."""
     return await conversations.hold(
         target, partial(_greet, target, with_tools, time.monotonic()), timeout
     )
@@ -49,7 +48,7 @@ async def _greet(
     return ProbeResult(
         HealthStatus.HEALTHY,
         HealthReason.OK,
-        f"{target.label} answered with MCP {client.protocol_version}.",
+        f"{target.label} responded with MCP {client.protocol_version}.",
         _since(began),
         protocol_version=client.protocol_version,
         server_name=_short(info.name) if info else None,
@@ -61,10 +60,9 @@ async def _greet(
 async def _tools_if_any(
     client: "Client", witness: WireWitness
 ) -> tuple[ToolDefinition, ...] | None:
-    """The tools, or None where the server refuses to list them: its handshake is what health is
-    about.
+    """Return the tools, or None if the server refuses to list them, which does not affect health.
 
-    A refusal that asks for more rights is passed on: whoever's token it is can get them.
+    An error about missing scopes is raised, since the user can grant them.
     """
     from mcp import MCPError
 
@@ -79,10 +77,10 @@ async def _tools_if_any(
 async def probe_document(
     policy: OutboundPolicy, target: Target, timeout: float, with_tools: bool = False
 ) -> ProbeResult:
-    """Fetch the OpenAPI document of `target`, within `timeout` seconds. Raises Fault."""
+    """Fetch the OpenAPI document of `target`, within `timeout` seconds. Raises `Fault`."""
     began = time.monotonic()
     where = replace(target, url="").label
-    message = f"{where} gave its OpenAPI document."
+    message = f"{where} returned its OpenAPI document."
     if with_tools:
         document = await openapi_client.read(policy, target, timeout)
         return ProbeResult(
@@ -97,18 +95,15 @@ async def probe_document(
     with anyio.move_on_after(timeout):
         text = await openapi_client.fetch_document(policy, target, timeout)
         if not await asyncio.to_thread(is_openapi, text):
-            raise Fault(
-                HealthReason.NOT_MCP, f"{where} answered, but not with an OpenAPI document."
-            )
+            raise Fault(HealthReason.NOT_MCP, f"{where} did not return an OpenAPI document.")
         return ProbeResult(HealthStatus.HEALTHY, HealthReason.OK, message, _since(began))
     raise timed_out(replace(target, url=""), timeout)
 
 
 def is_openapi(document: bytes) -> bool:
-    """Whether `document` is a JSON or YAML mapping that names its `openapi` or `swagger` version.
+    """Return whether `document` is a JSON or YAML mapping with `openapi` or `swagger`.
 
-    YAML is read as events and never built, so that aliases which multiply (a "billion laughs") stay
-    small.
+    YAML is only read as events, so that nested aliases ("billion laughs") are not expanded.
     """
     try:
         text = document.decode("utf-8-sig")
@@ -137,9 +132,8 @@ def _top_level_keys(text: str) -> set[str]:
                 items += 1
             depth += isinstance(event, yaml.CollectionStartEvent)
             nodes += 1
-            if (
-                depth > MAX_DEPTH or nodes > MAX_NODES
-            ):  # libyaml's time grows with the square of the depth
+            # The time of libyaml grows with the square of the depth.
+            if depth > MAX_DEPTH or nodes > MAX_NODES:
                 return set()
     return keys
 

@@ -1,9 +1,8 @@
-"""The sandbox that every command on this host runs in: bubblewrap, and as root another user
-besides.
+"""The sandbox for commands on this host: bubblewrap and, if the portal runs as root, another user.
 
-Of the host a command sees the system's programs and libraries, read-only, the folders of PATH, and
-what the operator lists. It has its own processes, /tmp and home folder; the network is the host's.
-The portal's processes, its database, its keys and other commands are not there.
+A command can read the programs and libraries of the system, the folders in PATH, and paths that the
+operator lists. It has its own processes, /tmp and home folder, and shares the network of the host.
+It cannot see the portal's processes, database and keys, and other commands.
 """
 
 import contextlib
@@ -78,49 +77,45 @@ TMP_BYTES = 512 * _MIB
 LIMITS = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * _MIB, "data": 4096 * _MIB}
 HOME_BYTES = 2048 * _MIB
 HOME_FILES = 200_000
-"""What a home folder that is kept may hold; beyond it the command is ended, and its folder
-deleted."""
+"""Limits of a persistent home folder. If exceeded, the command is ended and the folder deleted."""
 _PROBE_SECONDS = 10.0
 _REMEDY = f"See {DOCUMENTED}."
-_PROBE_AGAIN = 60.0  # seconds after which a sandbox that could not be made is tried again
+_PROBE_AGAIN = 60.0  # seconds before an unavailable sandbox is tested again
 _GO_HOME = 'cd "$HOME" && exec "$@"'
-# Ends with 0 only where none of the given files can be seen, and no process but those of the
-# sandbox.
+# Exits with 0 only if none of the given files are visible, and only processes of the sandbox.
 _LOOK = 'for f; do [ ! -f "$f" ] || exit 7; done; set -- /proc/[0-9]*; [ $# -le 5 ] || exit 8'
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a command is started: its argument list, its environment, and the home folder that it
-    keeps."""
+    """How to start a command: arguments, environment, and persistent home folder."""
 
     argv: list[str] = field(repr=False)
     env: dict[str, str] = field(repr=False)
     home: Path | None = None
 
     def overfills_home(self) -> bool:
-        """Whether its home folder holds more than it may. Takes as long as there are files in
-        it."""
+        """Return whether its home folder exceeds the limits. Reads the whole folder."""
         return self.home is not None and _is_beyond(self.home, HOME_BYTES, HOME_FILES)
 
     def delete_home(self) -> None:
-        """Delete its home folder; the next start makes a new one."""
+        """Delete its home folder. The next start creates a new one."""
         if self.home is not None:
-            with contextlib.suppress(OSError):  # it is looked at again when the command starts next
+            with contextlib.suppress(OSError):  # tried again at the next start of the command
                 _forget(self.home)
 
 
 class NoSandbox(Exception):
-    """Why commands cannot run on this host, and what to do about it: one sentence or two for an
-    Admin."""
+    """Commands cannot run on this host. The message has cause and remedy for an Admin."""
 
 
 class Sandbox:
-    """Starts commands where they can do no harm, or says why it cannot.
+    """The sandbox for commands.
 
-    `user`: as whom they run where the portal is root. `homes`: a folder in which servers that are saved keep their home
-    folders; without it these are in memory. `readable`: further paths that commands may read. `hidden`: files and
-    folders of the portal, which they never see. `variables`: names of variables of the portal that they get, too.
+    `user` runs the commands if the portal runs as root. `homes` is the folder for persistent home
+    folders of saved servers; without it, they are in memory. `readable` are additional paths that
+    commands may read. `hidden` are files and folders of the portal, which commands cannot see.
+    `variables` are names of environment variables of the portal that commands also receive.
     """
 
     def __init__(
@@ -132,7 +127,9 @@ class Sandbox:
         hidden: Sequence[Path] = (),
         variables: Sequence[str] = (),
     ) -> None:
-        self._user, self._homes, self._variables = user, homes, tuple(variables)
+        self._user = user
+        self._homes = homes
+        self._variables = tuple(variables)
         self._readable = tuple(Path(path) for path in readable)
         self._hidden = tuple(Path(os.path.realpath(path)) for path in hidden)
         self._known_mounts: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] = {}
@@ -141,16 +138,13 @@ class Sandbox:
         self._refusal = ""
 
     def refusal(self) -> str:
-        """Why no command can be started, with the remedy; empty where one can. Tried once in a
-        process.
+        """Return why commands cannot run, with a remedy, or "".
 
-        A sandbox that could not be made is tried again after a minute.
+        The sandbox is tested once per process. If it failed, it is tested again after one minute.
         """
         with self._lock:
-            stale = self._tried_at is None or (
-                self._refusal and time.monotonic() > self._tried_at + _PROBE_AGAIN
-            )
-            if stale:
+            is_old = time.monotonic() > (self._tried_at or 0) + _PROBE_AGAIN
+            if self._tried_at is None or (self._refusal and is_old):
                 try:
                     self._try()
                     self._refusal = ""
@@ -161,7 +155,7 @@ class Sandbox:
 
     @property
     def user(self) -> str:
-        """The user that commands run as, by name and number. Raises `NoSandbox`."""
+        """Return name and UID of the user that runs commands. Raises `NoSandbox`."""
         found = self._account()
         return (
             f"{found.pw_name} (uid {found.pw_uid})"
@@ -171,23 +165,22 @@ class Sandbox:
 
     @property
     def separate(self) -> bool:
-        """Whether that is another user than the portal's."""
+        """Return whether commands run as another user than the portal."""
         return os.geteuid() == 0
 
     def keeps_homes(self) -> bool:
-        """Whether a server's home folder outlives its command."""
+        """Return whether home folders of servers are persistent."""
         try:
             return self._home("doctor", ()) is not None
         except NoSandbox:
             return False
 
     def launch(self, argv: Sequence[str], env: Mapping[str, str], *, home: str = "") -> Launch:
-        """How to start `argv`, whose first item is a full path, with the variables `env` of its
-        server.
+        """Return how to start `argv`, which begins with an absolute path, with the variables `env`.
 
-        `home` names whose home folder it keeps, which belongs to that name and `argv`: another
-        command gets a new one, and the one before is deleted. Without a name it has one in memory.
-        Raises `NoSandbox`.
+        `home` is the name of a persistent home folder for exactly this `argv`. For another command,
+        a new one is created and the old one deleted. Without a name, it is in memory. Raises
+        `NoSandbox`.
         """
         bwrap = _program("bwrap", "bubblewrap")
         prlimit = _program("prlimit", "util-linux")
@@ -195,8 +188,8 @@ class Sandbox:
         kept = self._home(home, argv) if home else None
         mounts = self._mounts(argv[0], prlimit)
         memory = [_in_memory(path) for path in ("/tmp", "/dev/shm", *(() if kept else (HOME,)))]  # noqa: S108
-        # Root makes the sandbox as root, so that it may lie where only root gets to, and leaves its
-        # rights in there.
+        # As root, the sandbox is created as root, so that it can use paths that only root can read.
+        # The privileges are dropped inside.
         rights = ["--unshare-user"]
         become = list[str]()
         if account is not None:
@@ -243,15 +236,14 @@ class Sandbox:
     def _try(self) -> None:
         if sys.platform != "linux":
             raise NoSandbox(
-                "Commands run in a sandbox that only Linux has. Reach this server over HTTP"
-                " instead."
+                "The sandbox for commands requires Linux. Connect to this server over HTTP instead."
             )
         if inside := next(
             (str(path) for path in self._readable for own in self._hidden if _within(path, [own])),
             None,
         ):
             raise NoSandbox(
-                f"PORTAL_STDIO_PATHS names {inside}, where the portal keeps its data. Take it out."
+                f"PORTAL_STDIO_PATHS contains {inside}, which has data of the portal. Remove it."
             )
         _program("bwrap", "bubblewrap")
         seen = [str(path) for path in self._hidden if path.exists() and not path.is_dir()]
@@ -260,7 +252,7 @@ class Sandbox:
         ]
         launch = self.launch([_program("sh", "dash"), "-c", _LOOK, "sh", *seen], {})
         try:
-            ended = subprocess.run(  # noqa: S603 - our own script, in the sandbox
+            ended = subprocess.run(  # noqa: S603 - a fixed script, in the sandbox
                 launch.argv,
                 env=launch.env,
                 stdin=subprocess.DEVNULL,
@@ -272,48 +264,48 @@ class Sandbox:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise NoSandbox(
-                f"The sandbox for commands cannot be made ({type(error).__name__}). {_REMEDY}"
+                f"The sandbox for commands cannot be created ({type(error).__name__}). {_REMEDY}"
             ) from None
         if ended.returncode == 7:
             raise NoSandbox(
-                "A command would see files of the portal. Keep its data apart from programs on"
+                "Commands would see files of the portal. Keep its data outside of the folders in"
                 " PATH."
             )
         if ended.returncode:
             said = ended.stderr.decode(errors="replace").strip().splitlines()
-            why = (
-                said[0].removeprefix("bwrap: ")[:200]
-                if said
-                else f"it ended with {ended.returncode}"
-            )
-            raise NoSandbox(f"The sandbox for commands cannot be made ({why}). {_REMEDY}")
+            why = f"exit status {ended.returncode}"
+            if said:
+                why = said[0].removeprefix("bwrap: ")[:200]
+            raise NoSandbox(f"The sandbox for commands cannot be created ({why}). {_REMEDY}")
 
     def _account(self) -> pwd.struct_passwd | None:
-        """The account that commands run as, None for the portal's own. Raises `NoSandbox`."""
+        """Return the account that runs commands, or None for the portal's. Raises `NoSandbox`."""
         if os.geteuid() != 0:
             if self._user is None or self._user == _own_name():
                 return None
             raise NoSandbox(
-                "PORTAL_STDIO_USER has an effect only where the portal runs as root. Take it out: "
-                "commands then run as the portal’s own user, in a sandbox."
+                "PORTAL_STDIO_USER works only if the portal runs as root. Remove it to run commands"
+                " in a sandbox as the portal’s own user."
             )
         name = self._user or NOBODY
         try:
             account = pwd.getpwnam(name)
         except KeyError:
             raise NoSandbox(
-                f"The user {name} is not on this host. Make it, or set PORTAL_STDIO_USER."
+                f"The user {name} does not exist on this host. Create it, or set PORTAL_STDIO_USER."
             ) from None
         if account.pw_uid == 0:
             raise NoSandbox(
-                f"Commands do not run as {name}, which is root. Set PORTAL_STDIO_USER to another"
+                f"Commands cannot run as {name}, which is root. Set PORTAL_STDIO_USER to another"
                 " user."
             )
         return account
 
     def _home(self, name: str, argv: Sequence[str]) -> Path | None:
-        """The folder that is the home of `name` for `argv`, made where it is missing, in place of
-        those for other commands; None where none can be kept."""
+        """Return the persistent home folder of `name` for `argv`, or None if not possible.
+
+        Creates it if missing, and deletes those of `name` for other commands.
+        """
         account = self._account()
         homes = self._homes.absolute() if self._homes else None
         if homes is None:
@@ -334,8 +326,10 @@ class Sandbox:
         return own
 
     def forget_homes(self, known: Sequence[str]) -> int:
-        """Delete the home folders of all names but those `known`, and what could not be deleted
-        before; answers how many are gone."""
+        """Delete the home folders of all other names, and return the number of deleted folders.
+
+        Also deletes folders that could not be deleted before.
+        """
         if self._homes is None or not self._homes.is_dir():
             return 0
         kept = {_digest(name) for name in known}
@@ -345,14 +339,16 @@ class Sandbox:
         )
 
     def left_homes(self) -> list[Path]:
-        """The home folders that are used no more and could not be deleted."""
+        """Return the unused home folders that could not be deleted."""
         if self._homes is None or not self._homes.is_dir():
             return []
         return [*self._homes.glob(f"{_GONE}*"), *self._homes.glob(f"*/{_GONE}*")]
 
     def _environment(self) -> dict[str, str]:
-        """What a command gets of the portal's environment: ways to programs, certificates and
-        packages; no secret."""
+        """Return the portal's variables that commands receive, which contain no secrets.
+
+        They are for programs, certificates and package registries.
+        """
         names = (*_PASSED_ON, *_CERTIFICATES, *_OTHERS, *self._variables)
         found = {name: os.environ[name] for name in names if name in os.environ}
         found |= {
@@ -363,8 +359,7 @@ class Sandbox:
         return {**found, "HOME": HOME}
 
     def _mounts(self, *programs: str) -> tuple[str, ...]:
-        """What of the host is in the sandbox, and what of that is covered; worked out once for each
-        program."""
+        """Return the mounts of the sandbox, including those that hide paths, cached by program."""
         surroundings = tuple(os.environ.get(name, "") for name in ("PATH", *_CERTIFICATES))
         if (known := self._known_mounts.get((programs, surroundings))) is not None:
             return known
@@ -407,7 +402,7 @@ class Sandbox:
         }:
             if parent not in steps and not _within(parent, shown):
                 steps[parent] = ["--perms", "0755", "--dir", str(parent)]
-        ordered = sorted(steps, key=lambda path: len(path.parts))  # a folder before what is in it
+        ordered = sorted(steps, key=lambda path: len(path.parts))  # folders before their content
         found = self._known_mounts[programs, surroundings] = tuple(
             word for path in ordered for word in steps[path]
         )
@@ -419,10 +414,9 @@ def _digest(text: str) -> str:
 
 
 def _forget(path: Path) -> bool:
-    """Delete a home folder; whether it is gone. It gets another name before, under which none is
-    ever used again.
+    """Delete a home folder, and return whether it was deleted.
 
-    Raises OSError where it keeps its name.
+    It is renamed first, so that it is never used again. Raises `OSError` if it cannot be renamed.
     """
     if not path.name.startswith(_GONE):
         path = path.rename(path.with_name(f"{_GONE}{secrets.token_hex(16)}"))
@@ -430,7 +424,7 @@ def _forget(path: Path) -> bool:
         folders.remove(path)
     except OSError as error:
         log.warning(
-            "the home folder %s of a command that is gone could not be deleted (%s)",
+            "could not delete the unused home folder %s of a command (%s)",
             path,
             error.strerror,
         )
@@ -439,15 +433,13 @@ def _forget(path: Path) -> bool:
 
 
 def _is_beyond(folder: Path, most_bytes: int, most_files: int) -> bool:
-    """Whether a folder takes more room than that, on the disk, or has more files."""
+    """Return whether a folder has more bytes on disk, or more files."""
     files = 0
     taken = 0
     waiting = [folder]
     while waiting:
-        with (
-            contextlib.suppress(OSError),
-            os.scandir(waiting.pop()) as entries,
-        ):  # it may be gone meanwhile
+        # The folder may have been deleted in the meantime.
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     files = files + 1
@@ -467,8 +459,7 @@ def _program(name: str, package: str) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}{os.pathsep}{os.defpath}")
     if path is None:
         raise NoSandbox(
-            f"Commands run in a sandbox, and {package} is not on this host. Install it (apt-get"
-            f" install {package})."
+            f"The sandbox for commands requires {package}. Install it (apt-get install {package})."
         )
     return path
 
@@ -480,9 +471,8 @@ def _limits() -> Iterator[str]:
 
 
 def _installed_at(folder: Path) -> list[Path]:
-    """A folder of programs and the libraries beside it: not the rest, which in a home folder is a
-    person's own."""
-    if folder.name == "shims":  # of pyenv, asdf, mise: they start what is beside them
+    """Return a folder of programs and its libraries, without the rest, which may be private."""
+    if folder.name == "shims":  # of pyenv, asdf and mise, which start programs in the parent folder
         return [folder.parent]
     if folder.name not in ("bin", "sbin"):
         return [folder]
@@ -490,7 +480,7 @@ def _installed_at(folder: Path) -> list[Path]:
 
 
 def _hops(program: Path) -> Iterator[Path]:
-    """A program, and what it is a link to, step by step."""
+    """Yield a program and the targets of its links, step by step."""
     for _ in range(16):
         yield program
         if not program.is_symlink():
@@ -499,7 +489,7 @@ def _hops(program: Path) -> Iterator[Path]:
 
 
 def _within(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether `path` is one of `folders` or in one of them, links resolved."""
+    """Return whether `path` is one of `folders` or inside one, after resolving links."""
     real = os.path.realpath(path)
     return any(
         real == folder or real.startswith(f"{folder.rstrip('/')}/")
@@ -514,7 +504,7 @@ def _first_files(folder: Path) -> list[Path]:
 
 
 def _is_open(address: str) -> bool:
-    """Whether an address names no user and no password."""
+    """Return whether a URL has no user name and password."""
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         return parts.username is None and parts.password is None

@@ -1,8 +1,7 @@
-"""AWS Signature Version 4 for requests to upstreams that AWS hosts.
+"""AWS Signature Version 4 for requests to upstreams on AWS.
 
-Written after AWS's "Create a signed AWS API request" (IAM User Guide) and checked against its
-published test suite. The whole body is hashed and signed, so a request is signed once it is
-complete and never as a stream.
+It follows "Create a signed AWS API request" (IAM User Guide) and passes the published test suite.
+The signature includes a hash of the whole body, so requests are not streamed.
 """
 
 import hashlib
@@ -17,14 +16,12 @@ from portal.domain.upstream import AwsSigning, HealthReason
 from portal.upstream.faults import Fault
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
-# What else a client sends may be rewritten on the way; these decide what is asked, of whom and by
-# whom.
+# Other headers are not signed, since proxies may change them.
 _SIGNED = ("content-type", "host")
 
 
 class AwsAuth(httpx2.Auth):
-    """Signs each request of a client. Raises `Fault` (`disabled`) for credentials that the portal
-    cannot sign with."""
+    """Signer of requests. Raises `Fault` (`disabled`) for invalid credentials."""
 
     requires_request_body = True
 
@@ -34,19 +31,20 @@ class AwsAuth(httpx2.Auth):
         if signing.role:
             raise Fault(
                 HealthReason.DISABLED,
-                "The portal does not assume AWS roles. Store an access key, or the temporary key of"
-                " a session.",
+                "AWS roles are not supported. Store an access key or a temporary session key.",
             )
         if not (signing.access_key_id and signing.secret_access_key):
             raise Fault(
-                HealthReason.DISABLED, "AWS SigV4 needs an access key ID and a secret access key."
+                HealthReason.DISABLED,
+                "AWS SigV4 requires an access key ID and a secret access key.",
             )
-        self._signing, self._now = signing, now
+        self._signing = signing
+        self._now = now
 
     def auth_flow(
         self, request: httpx2.Request
     ) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Sign `request` as httpx2 sends it: method, address, host, time and body."""
+        """Sign the method, URL, host, time and body of `request`."""
         request.headers["x-amz-date"] = f"{self._now():%Y%m%dT%H%M%SZ}"
         request.headers["x-amz-content-sha256"] = hashlib.sha256(request.content).hexdigest()
         if self._signing.session_token:
@@ -64,11 +62,10 @@ class AwsAuth(httpx2.Auth):
 def authorization(
     signing: AwsSigning, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
 ) -> str:
-    """The value of `Authorization` for a request of which exactly `headers` are signed;
-    `x-amz-date` is among them.
+    """Return the `Authorization` value for a request with the signed `headers`.
 
-    `path` is encoded once more, as every AWS service but S3 wants it: pass it as it goes over the
-    wire.
+    They include `x-amz-date`. `path` must be encoded as sent. It is encoded again, as all AWS
+    services except S3 require.
     """
     values = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
     names = ";".join(sorted(values))
@@ -97,7 +94,7 @@ def authorization(
 
 
 def _path(path: str) -> str:
-    """Without `.` and `..` and repeated slashes, each byte but the unreserved ones encoded."""
+    """Return the encoded path without `.`, `..` and repeated slashes."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -109,8 +106,7 @@ def _path(path: str) -> str:
 
 
 def _query(query: str) -> str:
-    """Sorted by name, then value, each encoded anew so that all spellings of an address give one
-    signature."""
+    """Return the query sorted by name and value, with normalized encoding."""
     pairs = (part.partition("=")[::2] for part in query.split("&") if part)
     encoded = sorted(
         (quote(unquote(name), safe="-_.~"), quote(unquote(value), safe="-_.~"))

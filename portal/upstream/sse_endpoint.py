@@ -1,7 +1,6 @@
-"""Where an SSE stream wants messages sent: only to its own origin, and a stream that says otherwise
-ends at once.
+"""Check of the message endpoint in SSE streams, which must be at the origin of the stream.
 
-The SDK sends nothing elsewhere either, but says so to nobody and waits until the time is over.
+The SDK also does not send messages to other origins, but reports no error and waits for a timeout.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -13,12 +12,13 @@ _LONGEST = 16 * 1024
 
 
 class EndpointWatch(httpx2.AsyncByteStream):
-    """The bytes of a stream as they come; `foreign` is called once where its `endpoint` event names
-    another origin."""
+    """A byte stream that calls `foreign` and ends if its `endpoint` event has another origin."""
 
     def __init__(self, response: httpx2.Response, foreign: Callable[[], None]) -> None:
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        self._stream, self._here, self._foreign = response.stream, response.request.url, foreign
+        self._stream = response.stream
+        self._here = response.request.url
+        self._foreign = foreign
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         seen: bytes | None = b""
@@ -37,7 +37,7 @@ class EndpointWatch(httpx2.AsyncByteStream):
 
 
 def names_another_origin(here: httpx2.URL, text: str) -> bool:
-    """Whether a whole `endpoint` event in `text` leads away from the origin of `here`."""
+    """Return whether a complete `endpoint` event in `text` has another origin than `here`."""
     for event in text.split("\n\n")[:-1]:
         fields = [line.partition(":") for line in event.split("\n")]
         values = {name: value.removeprefix(" ") for name, _, value in fields}

@@ -1,7 +1,8 @@
 """MCP servers that run as a command on this host (MCP 2026-07-28, transports, stdio).
 
-Off unless the operator switched it on. An allow-listed bare name, arguments that no shell reads, a
-sandbox with an environment that holds nothing of the portal's, and an end for all processes in it.
+Disabled unless the operator enables it. Commands must be on an allow list, without a path. They run
+without a shell, in a sandbox with an environment without secrets of the portal, and all their
+processes are ended.
 """
 
 import asyncio
@@ -26,32 +27,33 @@ from portal.upstream.sandbox import Launch, NoSandbox, Sandbox
 
 DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker", "deno"})
 MAX_LINE_BYTES = 10 * 1024 * 1024
-HOME_LOOKS = 1.0  # seconds between two looks at how much a home folder holds
-GRACE = 1.0  # seconds that a command gets to leave by itself
+HOME_LOOKS = 1.0  # seconds between two checks of the size of a home folder
+GRACE = 1.0  # seconds for a command to exit by itself
 
 log = logging.getLogger("portal.stdio")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def checked_command(target: Target, allowed: frozenset[str], sandbox: Sandbox) -> Launch:
-    """How to start `target` in the sandbox.
+    """Return how to start `target` in the sandbox.
 
-    Raises UpstreamFailure: `blocked` for a command, argument or variable that is not allowed,
-    `refused` for a command that is not on this host, `disabled` where there can be no sandbox.
+    Raises `UpstreamFailure`: `blocked` for a command, argument or variable that is not allowed,
+    `refused` for a command that is not installed, `disabled` if the sandbox is not available.
     """
     if target.command not in allowed or "/" in target.command or "\\" in target.command:
         raise UpstreamFailure(
-            "This command is not one of those that the operator allows.",
+            "The operator does not allow this command.",
             reason=HealthReason.BLOCKED,
         )
     if any("\0" in argument for argument in target.args):
         raise UpstreamFailure(
-            f"An argument of {target.label} holds a NUL.", reason=HealthReason.BLOCKED
+            f"An argument of {target.label} contains a NUL character.", reason=HealthReason.BLOCKED
         )
     path = shutil.which(target.command)
     if path is None:
         raise UpstreamFailure(
-            f"The command {target.label} is not on this host.", reason=HealthReason.REFUSED
+            f"The command {target.label} is not installed on this host.",
+            reason=HealthReason.REFUSED,
         )
     _check_environment(target.env)
     try:
@@ -64,17 +66,17 @@ def _check_environment(given: Mapping[str, str]) -> None:
     for name, value in given.items():
         if not _ENV_NAME.fullmatch(name) or is_unsafe_variable(name) or "\0" in value:
             raise UpstreamFailure(
-                "A variable of the command's environment is not allowed.",
+                "An environment variable of the command is not allowed.",
                 reason=HealthReason.BLOCKED,
             )
 
 
 @contextlib.asynccontextmanager
 async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
-    """Run a command and yield its message streams, (in, out) as the SDK's `Client` takes them.
+    """Run a command and yield its message streams (in, out) for the SDK's `Client`.
 
-    The SDK's own stdio transport hands on more of our environment and may take 6 s to stop a
-    stubborn command even when our time is over. Raises OSError when the command cannot be started.
+    The SDK's own stdio transport passes on more of the environment, and may take 6 s to stop an
+    unresponsive command. Raises `OSError` if the command cannot be started.
     """
     from mcp.shared.message import SessionMessage
 
@@ -103,7 +105,8 @@ async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
             await _end(process, polite=polite)
             if await asyncio.to_thread(launch.overfills_home):
                 log.warning(
-                    "the home folder %s of a command held too much, and was deleted", launch.home
+                    "deleted the home folder %s of a command, which exceeded its size limit",
+                    launch.home,
                 )
                 await asyncio.to_thread(launch.delete_home)
 
@@ -113,23 +116,21 @@ async def _read(process: Process, inbox: Any) -> None:
     from mcp_types import jsonrpc_message_adapter
 
     stdout = cast("asyncio.StreamReader", process.stdout)
-    # ValueError: a line beyond the limits. The closed inbox then tells the session that the
-    # conversation is over.
+    # ValueError: a line exceeded the limits. Closing the inbox ends the session.
     async with inbox:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
             while line := await stdout.readline():
                 if len(line) > MAX_VALUES:
                     await asyncio.to_thread(check_values, line)
-                with contextlib.suppress(
-                    ValidationError
-                ):  # a banner on stdout is not MCP, but common
+                # Other output on stdout is not MCP, but common.
+                with contextlib.suppress(ValidationError):
                     await inbox.send(
                         SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
                     )
 
 
 async def _watch_home(process: Process, launch: Launch) -> None:
-    """End a command that fills its home folder. Looking takes a tenth of the time at most."""
+    """End a command that overfills its home folder. Checks use at most 10 % of the time."""
     wait = HOME_LOOKS
     while launch.home is not None:
         await anyio.sleep(wait)
@@ -143,7 +144,7 @@ async def _watch_home(process: Process, launch: Launch) -> None:
 async def _write(process: Process, outbox: Any) -> None:
     stdin = cast("asyncio.StreamWriter", process.stdin)
     async with outbox:
-        with contextlib.suppress(OSError):  # the command has gone; its closed stdout says so
+        with contextlib.suppress(OSError):  # the command exited, which its closed stdout reports
             async for item in outbox:
                 stdin.write(
                     item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
@@ -152,15 +153,14 @@ async def _write(process: Process, outbox: Any) -> None:
 
 
 async def _end(process: Process, *, polite: bool) -> None:
-    """End the command and all that it started: by closing its stdin, and in any case with its
-    sandbox by SIGKILL."""
+    """End the command and all its processes, by closing stdin and then by SIGKILL."""
     cast("asyncio.StreamWriter", process.stdin).close()
     if polite:
         await _wait(process)
     _signal_group(process, signal.SIGKILL)
     await _wait(process)
-    # A descendant that left the group may hold the pipe open for ever; asyncio has no public way to
-    # let go of it.
+    # A descendant outside of the group may keep the pipe open. asyncio has no public method to
+    # close it.
     process._transport.close()  # type: ignore[attr-defined]
 
 
@@ -171,4 +171,4 @@ async def _wait(process: Process) -> None:
 
 def _signal_group(process: Process, which: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, which)  # the group has the pid of its leader: start_new_session
+        os.killpg(process.pid, which)  # the group ID is the PID of its leader (start_new_session)

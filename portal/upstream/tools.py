@@ -1,5 +1,4 @@
-"""What a conversation may be about: listing tools, and calling one. Both keep the upstream's own
-JSON."""
+"""Listing and calling of tools in a session, with the upstream's JSON unchanged."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ MAX_ERROR_TEXT = 2000  # characters
 
 
 async def listed(client: "Client", witness: WireWitness) -> tuple[ToolDefinition, ...]:
-    """All tools, page by page, up to 2,000; none if the server has no tools at all."""
+    """Return all tools of a server, at most 2,000, from all pages."""
     from mcp import MCPError
     from mcp_types import METHOD_NOT_FOUND
 
@@ -26,11 +25,8 @@ async def listed(client: "Client", witness: WireWitness) -> tuple[ToolDefinition
         try:
             page, cursor = await _page(client, cursor)
         except MCPError as error:
-            if (
-                error.code == METHOD_NOT_FOUND
-                and not tools
-                and (not witness.answer or witness.answer.speaks_mcp)
-            ):
+            speaks_mcp = not witness.answer or witness.answer.speaks_mcp
+            if error.code == METHOD_NOT_FOUND and not tools and speaks_mcp:
                 return ()
             raise
         tools.extend(page)
@@ -46,7 +42,7 @@ async def _page(client: "Client", cursor: str | None) -> tuple[list[ToolDefiniti
     from pydantic import TypeAdapter
 
     request = ListToolsRequest(params=PaginatedRequestParams(cursor=cursor))
-    # A plain dict, where the SDK's model would drop each key that it does not know.
+    # A plain dict, since the SDK's model would drop unknown keys.
     raw = cleaned(await client.session.send_request(request, TypeAdapter(dict[str, Any])))
     tools = [ToolDefinition(tool) for tool in raw["tools"]]
     if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
@@ -58,8 +54,7 @@ async def _page(client: "Client", cursor: str | None) -> tuple[list[ToolDefiniti
 async def call(
     client: "Client", witness: WireWitness, *, name: str, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """MCP's CallToolResult as the upstream sent it, or one made of the JSON-RPC error with which it
-    refused."""
+    """Call a tool, and return the CallToolResult, or one with the upstream's JSON-RPC error."""
     from mcp import MCPError
     from mcp_types import HEADER_MISMATCH
 
@@ -69,7 +64,7 @@ async def call(
         except MCPError as error:
             if error.code != HEADER_MISMATCH:
                 raise
-            await client.list_tools()  # the SDK learns there which arguments go into headers
+            await client.list_tools()  # from the list, the SDK knows which arguments are headers
             result = await _call_once(client, name, arguments)
     except MCPError as error:
         if not _is_an_answer(error, witness):
@@ -80,7 +75,8 @@ async def call(
         }
     if result.get("resultType") == "input_required":
         raise Fault(
-            HealthReason.NOT_MCP, "The tool asks for further input, which the portal cannot give."
+            HealthReason.NOT_MCP,
+            "The tool requests further input, which the portal does not support.",
         )
     return result
 
@@ -97,8 +93,7 @@ async def _call_once(client: "Client", name: str, arguments: dict[str, Any]) -> 
 
 
 def _is_an_answer(error: "MCPError", witness: WireWitness) -> bool:
-    """Whether the upstream itself sent this error; the SDK makes up others of its own for a failing
-    transport."""
+    """Return whether the upstream sent this error. The SDK raises others for transport errors."""
     from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, PARSE_ERROR
 
     if error.code in (CONNECTION_CLOSED, PARSE_ERROR) or witness.fault:

@@ -1,8 +1,7 @@
-"""YAML as it comes from elsewhere: safe types, read as events first, and nothing that multiplies or
-takes for ever.
+"""Parsing of untrusted YAML: safe types only, and events to check before building values.
 
-A few lines of aliases stand for gigabytes; the time that libyaml takes grows with the square of the
-directives and of the depth, and PyYAML's with the square of the parts of a number such as 1:30:00.
+A few lines of aliases can expand to gigabytes. The time of libyaml grows with the square of
+directives and depth, and that of PyYAML with the square of parts in numbers such as 1:30:00.
 """
 
 import re
@@ -20,12 +19,11 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class TooManyDirectives(yaml.YAMLError):
-    """The text has more lines that begin with `%` than any document needs."""
+    """The text has too many lines that begin with `%`."""
 
 
 class Loader(_C_LOADER):  # type: ignore[misc]
-    """YAML's safe types without dates, which JSON does not have, and with numbers as YAML 1.2 has
-    them."""
+    """Loader of YAML's safe types, without dates and with the numbers of YAML 1.2."""
 
 
 Loader.yaml_implicit_resolvers = {
@@ -35,8 +33,7 @@ Loader.yaml_implicit_resolvers = {
 
 
 def _number(loader: Any, node: Any) -> Any:
-    """A number; `12:30`, which YAML 1.1 reads as 750, and what has hundreds of digits is the text
-    that it is."""
+    """Return a number, or text for values like `12:30` (750 in YAML 1.1) and very long numbers."""
     text: str = node.value
     if ":" in text or len(text) > _MOST_DIGITS:
         return text
@@ -49,14 +46,15 @@ for _tag in _NUMBERS:
 
 
 def events(text: str) -> Iterator[Any]:
-    """What libyaml finds in `text`, piece by piece. Raises yaml.YAMLError, TooManyDirectives among
-    them."""
+    """Yield the YAML events of `text`. Raises `yaml.YAMLError`, such as `TooManyDirectives`."""
     if next(islice(_DIRECTIVE.finditer(text), MAX_DIRECTIVES, None), None):
         raise TooManyDirectives("too many directives")
     yield from yaml.parse(text, Loader=Loader)
 
 
 def load(text: str) -> Any:
-    """What `text` says, once its events were looked at. Raises yaml.YAMLError, ValueError and
-    TypeError."""
+    """Return the value of `text`, whose events must be checked first.
+
+    Raises `yaml.YAMLError`, `ValueError` and `TypeError`.
+    """
     return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of the safe loader

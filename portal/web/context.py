@@ -1,4 +1,4 @@
-"""Who asks and through which session: default deny, CSRF, and the one place that commits."""
+"""The caller and database session of a request: default deny, CSRF and the commit."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -34,45 +34,45 @@ _DOCUMENTS = (
     "server_at_root",
 )
 OPEN_ENDPOINTS = {
-    "static": "stylesheet, script and icons hold nothing of anybody",
-    "healthz": "tells that the process lives",
-    "readyz": "tells a load balancer whether to send requests",
-    "metrics": "off unless the operator switches it on",
-    "accounts.sign_in": "where strangers become known",
-    "sign_in.start": "likewise: out to an OpenID provider",
-    "sign_in.callback": "and back",
-    **{f"oauth_broker.authorize{way}": "strangers sign in where a server says so" for way in _WAYS},
-    **{f"oauth_broker.token{way}": "as above: they exchange their code" for way in _WAYS},
+    "static": "style sheets, scripts and icons contain no user data",
+    "healthz": "liveness probe",
+    "readyz": "readiness probe",
+    "metrics": "disabled unless the operator enables it",
+    "accounts.sign_in": "anonymous users sign in here",
+    "sign_in.start": "redirects to an OpenID provider to sign in",
+    "sign_in.callback": "callback of the OpenID provider",
+    **{f"oauth_broker.authorize{way}": "some servers allow anonymous callers" for way in _WAYS},
+    **{f"oauth_broker.token{way}": "clients exchange their code for a token" for way in _WAYS},
     **{
-        f"oauth_broker.{of}": "as above: they are asked, in their browser"
+        f"oauth_broker.{of}": "consent of anonymous callers, in their browser"
         for of in ("consent", "decide")
     },
-    "oauth_metadata.register": "decides by itself: a key or a session",
+    "oauth_metadata.register": "checks the key or session itself",
     **{
-        f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing"
+        f"oauth_metadata.register{way}": "RFC 7591: client registration; it grants no access"
         for way in _WAYS[1:]
     },
     **{
-        f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable"
+        f"oauth_metadata.{of}": "RFC 9728, RFC 8414: clients read metadata before they sign in"
         for of in _DOCUMENTS
     },
     "api_registry.gateway": (
-        "clients read a registry without credentials; off unless an Admin enables it"
+        "clients read a registry without credentials; disabled unless an Admin enables it"
     ),
-    "api_registry.list_entries": "as above, in the words of the official registry API",
-    "api_registry.list_versions": "as above",
-    "api_registry.get_version": "as above",
+    "api_registry.list_entries": "registry, in the format of the official registry API",
+    "api_registry.list_versions": "registry, in the format of the official registry API",
+    "api_registry.get_version": "registry, in the format of the official registry API",
     "api_document.get_document": (
-        "tools read an API's description without credentials; it holds nothing of anybody"
+        "tools read an API's description without credentials; it contains no user data"
     ),
-    "oauth_byok.token": "an MCP client redeems its code; the code and the PKCE verifier decide",
-    "oauth_byok.token_at_old_address": "as above",
-    "oauth_byok.ask_at_old_address": "leads to the page that asks",
+    "oauth_byok.token": "an MCP client redeems its code; the PKCE verifier authenticates it",
+    "oauth_byok.token_at_old_address": "old URL of oauth_byok.token",
+    "oauth_byok.ask_at_old_address": "redirects to the consent page",
     "oauth_callback.came_back": (
-        "whoever an authorization server sends back; the state and the browser's cookie decide"
+        "callback of authorization servers; the state and the browser's cookie authenticate it"
     ),
-    "oauth_documents.client": "authorization servers read there who the portal is as a client",
-    "hub.index": "the registry for people; on and off with it",
+    "oauth_documents.client": "authorization servers read the portal's client metadata here",
+    "hub.index": "the registry as a page; enabled together with the registry",
 }
 _BEFORE_A_NEW_PASSWORD = {"accounts.password", "accounts.sign_out"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -92,8 +92,7 @@ login_manager = LoginManager()
 
 
 class SignedIn:
-    """What Flask-Login keeps of a person; whether they still may come in is asked anew with every
-    request."""
+    """The user for Flask-Login. Every request checks again whether they may sign in."""
 
     is_authenticated = True
     is_active = True
@@ -103,46 +102,45 @@ class SignedIn:
         self.user_id = user_id
 
     def get_id(self) -> str:
-        """The person's id, as Flask-Login asks for it."""
+        """Return the user ID for Flask-Login."""
         return self.user_id
 
 
 def database() -> Database:
-    """The database of this process."""
+    """Return the database of this process."""
     found = current_app.extensions["database"]
     assert isinstance(found, Database)
     return found
 
 
 def settings() -> Settings:
-    """The operator's settings."""
+    """Return the operator's settings."""
     found = current_app.extensions["settings"]
     assert isinstance(found, Settings)
     return found
 
 
 def speaks_json() -> bool:
-    """Whether this request came by the API door."""
+    """Return whether this request gets a JSON response."""
     if (kind := marks().get("speaks")) is not None:
         return kind != "browser" or not (wants_page() and presented_key() is None)
     return request.path.startswith(("/v1/", "/v0.1/"))
 
 
 def reads_only(view: Any) -> Any:
-    """Mark a POST that changes nothing itself (it asks an upstream), so that it takes no write lock
-    meanwhile."""
+    """Mark a POST view that writes nothing, such as a test call, so that it takes no write lock."""
     view.reads_only = True
     return view
 
 
 def also_writes(view: Any) -> Any:
-    """Mark a GET that writes: the way back of a redirect, which browsers take by GET."""
+    """Mark a GET view that writes, such as an OAuth callback."""
     view.also_writes = True
     return view
 
 
 def known_person() -> Principal | None:
-    """Who is signed in, where strangers are let in too; they are `g.principal` from here on."""
+    """Return the signed-in user of an open endpoint and set `g.principal`, or return None."""
     if not current_user.is_authenticated:
         return None
     try:
@@ -153,27 +151,24 @@ def known_person() -> Principal | None:
 
 
 def identify() -> None:
-    """Find out who asks. Every endpoint that is not in `OPEN_ENDPOINTS` needs a principal."""
+    """Authenticate the caller. Every endpoint not in `OPEN_ENDPOINTS` needs a principal."""
     host_check.check(settings().public_url)
     host_check.refuse_encoded_body()
     if request.endpoint is None:
         return
     fault = browser_session.fault  # type: ignore[attr-defined]
     if fault is not None and request.endpoint not in host_check.ANY_HOST_ENDPOINTS:
-        raise fault  # who asks cannot be known: neither a stranger nor signed out
+        raise fault  # the caller cannot be authenticated, but is not signed out either
     g.address = host_check.client_address(database(), settings().trusted_proxies)
     is_open = request.endpoint in OPEN_ENDPOINTS
     of_broker = marks()
-    key = (
-        presented_key()
-        if (of_broker.get("asks") if of_broker else speaks_json() and not is_open)
-        else None
-    )
+    takes_key = of_broker.get("asks") if of_broker else speaks_json() and not is_open
+    key = presented_key() if takes_key else None
     if key is not None:
         _identify_key(key)
     view = current_app.view_functions[request.endpoint]
-    # Only now: from here on SQLite's write lock is held, and the use of a key is noted in a
-    # transaction of its own.
+    # The session opens after the key is recorded as used: it holds SQLite's write lock, and the
+    # key use is written in a separate transaction.
     writes = getattr(view, "also_writes", False) or (
         _is_unsafe() and not getattr(view, "reads_only", False)
     )
@@ -188,15 +183,13 @@ def identify() -> None:
 
 
 def init_app(app: Flask) -> None:
-    """Hang the above on the application."""
+    """Register authentication, CSRF protection and the commit on the application."""
     app.config.update(
         WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None, WTF_CSRF_SSL_STRICT=False
     )
     csrf.init_app(app)
     login_manager.init_app(app)
-    login_manager.session_protection = (
-        None  # sessions are ours, and bound to nothing that changes under way
-    )
+    login_manager.session_protection = None  # the portal has its own sessions
     login_manager.user_loader(lambda user_id: SignedIn(user_id))
     app.before_request(identify)
     app.teardown_request(_close)
@@ -211,10 +204,10 @@ def _identify_key(key: str) -> None:
             raise
         is_noted = principals.is_use_noted(own, g.principal)
     if not is_noted:
-        with database().noting() as own:  # survives a request that is refused
+        with database().noting() as own:  # is kept even if the request is refused
             principals.note_key_use(own, g.principal)
     if not authz.may_take_route(g.principal, request.path):
-        raise Forbidden("This API key may not call this route.")
+        raise Forbidden("This API key does not have access to this route.")
 
 
 def _identify_person() -> None:
@@ -231,7 +224,7 @@ def _identify_person() -> None:
 
 
 def _identify_anybody(*, asks_who: bool) -> None:
-    """Who is signed in, else a stranger, whom the one rule for strangers lets in or not."""
+    """Set the principal to the signed-in user or to an anonymous caller."""
     g.principal = principals.stranger(g.session, g.address)
     if asks_who and current_user.is_authenticated:
         with suppress(Unauthenticated):
@@ -239,20 +232,19 @@ def _identify_anybody(*, asks_who: bool) -> None:
 
 
 class PasswordChangeNeeded(Exception):
-    """A one-time password was used: the person chooses their own before anything else."""
+    """The user signed in with a one-time password and must change it first."""
 
 
 def _check_csrf() -> None:
-    """A token of this session (OWASP), and where the browser says where it comes from, from
-    here."""
+    """Check the CSRF token and, if the browser sent it, the `Sec-Fetch-Site` header."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         metrics.security("csrf_refused")
-        raise BadRequest("This request came from another site.")
+        raise BadRequest("This request was sent from another site.")
     csrf.protect()
 
 
 def arrival() -> Arrival:
-    """How this request came in."""
+    """Return the addresses that this request came from."""
     return Arrival(
         request.remote_addr,
         request.headers.get("X-Forwarded-For"),
@@ -265,8 +257,10 @@ def _is_unsafe() -> bool:
 
 
 def commit_or_undo(response: Response) -> Response:
-    """Commit what a request that went well wrote, and save its browser's session. Has to run first
-    after it: what fails here is the answer then."""
+    """Commit a successful request or roll back a failed one, and save the browser's session.
+
+    Must run first after the view, so that an error here becomes the response.
+    """
     try:
         if "session" in g:
             if response.status_code >= 400:
@@ -281,25 +275,24 @@ def commit_or_undo(response: Response) -> Response:
 
 
 def only_with_admin_view() -> None:
-    """Refuse everybody else, whatever they ask: for them nothing is here."""
+    """Raise `Forbidden` if the caller has no admin view."""
     if not authz.has_admin_view(g.principal):
-        raise Forbidden("You may not do this.")
+        raise Forbidden("You do not have permission to do this.")
 
 
 def may_change(action: Action) -> None:
-    """Refuse a change on a page that the caller sees, before what they sent is read."""
+    """Raise `LookOnly` if this request is a change that the caller may not make."""
     if _is_unsafe() and not authz.may(g.principal, action):
-        raise LookOnly("You may look at this, and not change it.")
+        raise LookOnly("You have read-only access. You cannot change this.")
 
 
 def commit_now() -> None:
-    """Finish what was written before an upstream is asked about it: what was saved stays, whatever
-    that answers."""
+    """Commit now, before a request to an upstream, so that its failure does not undo the change."""
     g.session.commit()
 
 
 def note_refusal(because: str) -> None:
-    """Put on record that somebody who is known was refused a change; what they began is undone."""
+    """Audit a refused change by a known caller, and roll the change back."""
     if "principal" not in g or not _is_unsafe() or request.url_rule is None:
         return
     kind, target_id = next(
@@ -315,7 +308,7 @@ def note_refusal(because: str) -> None:
 
 
 def note_failed_sign_in() -> None:
-    """Put on record that a sign-in failed: from where, and nothing of what was typed."""
+    """Audit a failed sign-in with its address, without the input."""
     metrics.security("sign_in_failed")
     _record_apart(replace(STRANGER, address=g.address), "sign-in failed", "user", None)
 
@@ -323,8 +316,7 @@ def note_failed_sign_in() -> None:
 def _record_apart(
     principal: Principal, action: str, kind: str, target_id: str | None, **details: object
 ) -> None:
-    """Write an event in a transaction of its own, which outlives that of the request: that one is
-    given up first."""
+    """Write an audit event in a separate transaction, after rolling back that of the request."""
     if "session" in g:
         g.session.rollback()
     with database().session(writes=True) as own:
@@ -339,7 +331,7 @@ def _close(_error: BaseException | None) -> None:
 
 
 def sign_in(user_id: str) -> None:
-    """Begin a person's session under a new id, with nothing of the stranger's."""
+    """Start a session for the user with a new ID and no data of the anonymous session."""
     browser_session.clear()
     browser_session.renew()  # type: ignore[attr-defined]
     browser_session["agent"] = request.headers.get("User-Agent", "")[:200]
@@ -347,5 +339,5 @@ def sign_in(user_id: str) -> None:
 
 
 def sign_out() -> None:
-    """End the session."""
+    """End the browser's session."""
     browser_session.clear()

@@ -1,5 +1,4 @@
-"""The cookie by which a browser is known in which somebody signed in: a random id, of which we keep
-the hash."""
+"""The device cookie: a random ID of browsers used to sign in. Only its hash is stored."""
 
 import re
 import secrets
@@ -14,20 +13,22 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def presented() -> str | None:
-    """The id that this browser holds; None where it holds none."""
+    """Return the device ID of this browser, or None."""
     cookie = request.cookies.get(_name(), "")
     return cookie if _SHAPE.fullmatch(cookie) else None
 
 
 def new_or_presented() -> str:
-    """The id of this browser, a new one where it has none."""
+    """Return the device ID of this browser, or a new one."""
     return presented() or secrets.token_urlsafe(32)
 
 
 def known_here() -> Known | None:
-    """How the person with the e-mail that was typed is known in this browser or at this address;
-    asked once a request, in a transaction of its own."""
-    if request.method != "POST":  # nobody tries anything
+    """Return whether the submitted email signed in before in this browser or at this address.
+
+    The result is cached for the request and read in a separate transaction.
+    """
+    if request.method != "POST":  # not a sign-in attempt
         return None
     if "known_here" not in g:
         with context.database().session() as own:
@@ -39,7 +40,7 @@ def known_here() -> Known | None:
 
 
 def remember(response: Response, device: str) -> Response:
-    """Have the browser keep its id, anew for as long as it is known."""
+    """Set or renew the device cookie on the response."""
     response.set_cookie(
         _name(),
         device,

@@ -1,8 +1,7 @@
-"""What each route of the API says of itself, beside its handler; `openapi.py` makes the document
-out of it.
+"""The decorator that documents an API route; `openapi.py` builds the OpenAPI document from it.
 
-An entry is one line under the route, `@documented(UserView, takes=UserBody, status=201)`: the
-handler's name and docstring, the rule and the shapes say the rest.
+An entry is one line under the route, `@documented(UserView, takes=UserBody, status=201)`. The rest
+comes from the handler's name and docstring, the URL rule and the shapes.
 """
 
 import dataclasses
@@ -19,8 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Query:
-    """A parameter of the query string; none is required. `kind` is its type, a list where it may be
-    repeated."""
+    """An optional query parameter. `kind` is its type, a list if it may be repeated."""
 
     name: str
     about: str
@@ -29,11 +27,9 @@ class Query:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a route takes and gives: types that pydantic knows; `gives` is None for an answer
-    without a body.
+    """The request and response types of a route; `gives` is None for a response without a body.
 
-    `also` are statuses beside those that `openapi.py` derives from the rule: 304, 404 of what a
-    body names, 409 ...
+    `also` lists statuses that `openapi.py` does not derive from the rule, such as 304 or 409.
     """
 
     gives: Any
@@ -45,8 +41,8 @@ class Entry:
     needs_body: bool
 
 
-LIMIT = Query("limit", "How many at most, 1 to 200.", Annotated[int, Field(ge=1, le=200)])
-CURSOR = Query("cursor", "Where the page before ended, as its answer said. Leave it out to begin.")
+LIMIT = Query("limit", "Maximum number of items, 1 to 200.", Annotated[int, Field(ge=1, le=200)])
+CURSOR = Query("cursor", "The `next_cursor` of the previous page. Omit it for the first page.")
 PAGED = (LIMIT, CURSOR)
 
 
@@ -60,8 +56,7 @@ def documented(
     example: Mapping[str, Any] | None = None,
     needs_body: bool = True,
 ) -> Callable[[F], F]:
-    """The entry of a route, written directly under `@bp.get(...)`. What `takes` a body has an
-    `example` of it."""
+    """Document a route. It stands under `@bp.get(...)`, with an `example` of the body, if any."""
 
     def attach(view: F) -> F:
         view.entry = Entry(gives, takes, query, status, also, example, needs_body)  # type: ignore[attr-defined]
@@ -71,8 +66,7 @@ def documented(
 
 
 def shape(name: str, view: type, *, without: tuple[str, ...] = (), **more: Any) -> Any:
-    """The answer that a frozen `view` becomes: its fields but those left out, and more of them by
-    type."""
+    """Return a response model of a frozen `view`, without some fields and with `more` by type."""
     hints = get_type_hints(view, include_extras=True)
     kept = {
         found.name: hints[found.name]
@@ -85,11 +79,11 @@ def shape(name: str, view: type, *, without: tuple[str, ...] = (), **more: Any) 
 
 @cache
 def listed(kind: Any) -> Any:
-    """A page of a list of `kind`; `next_cursor` is null on the last one."""
+    """Return the model for a page of `kind` items; `next_cursor` is null on the last page."""
     fields: dict[str, Any] = {"items": (list_of(kind), ...), "next_cursor": (str | None, ...)}
     return create_model(f"{kind.__name__}List", __doc__="A page of a list.", **fields)
 
 
 def list_of(kind: Any) -> Any:
-    """A list of what `shape` made, which to a type checker is a variable and no type."""
+    """Return a list type of a model from `shape`, which type checkers see as a variable."""
     return GenericAlias(list, (kind,))

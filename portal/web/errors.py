@@ -1,4 +1,4 @@
-"""One error, one answer: JSON for the API, a page or a piece of one for people."""
+"""Error responses: JSON for the API, pages and fragments for browsers."""
 
 import logging
 from contextlib import suppress
@@ -41,21 +41,21 @@ STATUS: dict[type[errors.PortalError], int] = {
     errors.Misconfigured: 500,
 }
 _TITLES = {
-    400: "That did not work",
-    401: "Sign in first",
-    403: "You may not do this",
-    404: "There is nothing here",
-    405: "This address does not take that",
-    409: "Somebody was faster",
-    412: "Your values are needed",
-    413: "That is too much",
-    415: "This format is not read here",
-    422: "Something is not right yet",
-    429: "Too many tries",
-    500: "Something went wrong on our side",
-    502: "The MCP server did not play along",
-    503: "The portal cannot answer now",
-    504: "The MCP server took too long",
+    400: "Bad request",
+    401: "Sign in to continue",
+    403: "You do not have permission to do this",
+    404: "Page not found, or you do not have access",
+    405: "Method not allowed",
+    409: "Changed by someone else",
+    412: "Your credentials are required",
+    413: "Request too large",
+    415: "Unsupported format",
+    422: "Check your input",
+    429: "Too many requests",
+    500: "Something went wrong",
+    502: "The MCP server returned an error",
+    503: "Portal unavailable",
+    504: "The MCP server timed out",
 }
 _CODES = {
     400: "invalid_request",
@@ -73,33 +73,32 @@ _OAUTH_WORDS = {
     "forbidden": "access_denied",
 }
 _MESSAGES = {
-    404: "There is no such page. Check the address, or begin at the list of servers.",
-    405: "This address does not take this kind of request.",
-    413: "The request is larger than the portal takes.",
+    404: "Page not found. Check the URL, or go to the list of servers.",
+    405: "This URL does not support the request method.",
+    413: "The request is larger than the portal allows.",
 }
-_NOT_STORED = "Nothing of this request was stored."
+_NOT_STORED = "No changes were saved."
 _DATABASE_WORDS = {
-    DatabaseFault.GONE: "The portal’s database does not answer now. Try again in a few seconds.",
+    DatabaseFault.GONE: "The portal’s database is not responding. Try again in a few seconds.",
     DatabaseFault.BUSY: (
-        f"Something else is changing the portal’s database. {_NOT_STORED} Try again in a few"
-        " seconds."
+        f"The portal’s database is busy. {_NOT_STORED} Try again in a few seconds."
     ),
     DatabaseFault.FULL: (
-        f"The disk of the portal’s database is full. {_NOT_STORED} What was stored before can be"
-        " read. Tell whoever runs the portal to free some space, then try again."
+        f"The disk of the portal’s database is full. {_NOT_STORED} You can still read existing"
+        " data. Ask the operator of the portal to free some space, then try again."
     ),
     DatabaseFault.READ_ONLY: (
-        f"The portal’s database takes no changes now. {_NOT_STORED} Tell whoever runs the portal."
+        f"The portal’s database is read-only. {_NOT_STORED} Contact the operator of the portal."
     ),
     DatabaseFault.OTHER_SCHEMA: (
-        f"The portal’s database lacks something that this version needs. {_NOT_STORED} "
-        "Tell whoever runs the portal: `portal doctor` says more."
+        f"The portal’s database schema does not match this version. {_NOT_STORED} Ask the"
+        " operator of the portal to run `portal doctor`."
     ),
 }
 
 
 def init_app(app: Flask) -> None:
-    """Answer every kind of error in one way."""
+    """Register the error handlers."""
     app.register_error_handler(errors.PortalError, _portal_error)
     app.register_error_handler(PasswordChangeNeeded, _password_first)
     app.register_error_handler(CSRFError, _csrf_error)
@@ -114,9 +113,9 @@ def init_app(app: Flask) -> None:
 def answer(
     status: int, code: str, message: str, *, field: str | None = None, **extra: Any
 ) -> Response:
-    """The only line that knows the envelope."""
+    """Return an error response. This is the only function that builds the error body."""
     if "session" in g:
-        with suppress(SQLAlchemyError):  # it may be what failed
+        with suppress(SQLAlchemyError):  # the session may be the cause of the error
             g.session.rollback()
     if speaks_json():
         detail = {"error": code, "message": message, "field": field, **extra}
@@ -125,9 +124,7 @@ def answer(
     else:
         remedy = extra.get("setup_url") or extra.get("connect_url")
         if status >= 500:
-            g.pop(
-                "profile", None
-            )  # the frame around a page asks the database, which may be what failed
+            g.pop("profile", None)  # with it, the layout would query the database, which may fail
         response = page(
             "errors/error.html",
             fragment="alert",
@@ -137,10 +134,10 @@ def answer(
             message=message,
             code=code,
             remedy_url=remedy or url_for("grid.index"),
-            remedy_label="Fill in what is missing" if remedy else "All servers",
+            remedy_label="Add your credentials" if remedy else "All servers",
         )
         if is_fragment_request() or is_boosted():
-            # Whatever the status, an error never takes the place of the form that was sent.
+            # An error never replaces the submitted form.
             response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#alerts", "innerHTML"
     if status == 401:
         needs_key = code in ("byok_auth_required", "sign_in_needed")
@@ -153,8 +150,10 @@ def answer(
 
 
 def _oauth_error(code: str, message: str, detail: dict[str, Any]) -> dict[str, Any]:
-    """An error of RFC 6749, 5.2: at the top level. A missing client id is told in LiteLLM's place
-    as well."""
+    """Return an error body of RFC 6749, section 5.2.
+
+    For a missing client ID, `detail` is also set, where LiteLLM puts the error.
+    """
     body: dict[str, Any] = {"error": _OAUTH_WORDS.get(code, code), "error_description": message}
     if code == "missing_client_id":
         body["detail"] = detail
@@ -164,13 +163,13 @@ def _oauth_error(code: str, message: str, detail: dict[str, Any]) -> dict[str, A
 
 
 def _where_to_sign_in(server_id: str) -> str:
-    """The challenge that leads clients to a server's metadata (RFC 9728, 5.1)."""
-    metadata = f"{settings().public_url}/.well-known/oauth-protected-resource/{quote(server_id, safe='')}/mcp"
-    return f'Bearer resource_metadata="{metadata}"'
+    """Return the challenge with the URL of a server's metadata (RFC 9728, section 5.1)."""
+    path = f"/.well-known/oauth-protected-resource/{quote(server_id, safe='')}/mcp"
+    return f'Bearer resource_metadata="{settings().public_url}{path}"'
 
 
 def status_of(error: errors.PortalError) -> int:
-    """The HTTP status of an error, its own or that of the nearest kind it is of."""
+    """Return the HTTP status of an error, from its class or the nearest base class."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
@@ -187,14 +186,14 @@ def _portal_error(error: errors.PortalError) -> Any:
         _note_refusal(error)
         is_seen = isinstance(error, errors.LookOnly) and request.method != "GET"
         if not is_seen and not speaks_json():
-            # What someone may not see looks to them as if it were not there.
+            # For a user without access, the page does not exist.
             return answer(404, "not_found", _MESSAGES[404])
     extra = dict(error.extra)
     if isinstance(error, errors.InvalidInput):
         extra["errors"] = [{"field": field, "message": message} for field, message in error.errors]
     response = answer(status_of(error), error.code, error.message, field=error.field, **extra)
     if isinstance(error, errors.UnsupportedEncoding):
-        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
+        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
     if isinstance(error, errors.RateLimited):
         metrics.security("rate_limited")
         response.headers["Retry-After"] = str(error.retry_after)
@@ -204,15 +203,15 @@ def _portal_error(error: errors.PortalError) -> Any:
 def _note_refusal(error: errors.Forbidden) -> None:
     try:
         note_refusal(error.message)
-    except (DBAPIError, PoolTimeout):  # nothing was changed: the answer stays a refusal
+    except (DBAPIError, PoolTimeout):  # no changes were saved, so the response does not change
         metrics.security("audit_failed")
-        log.warning("a refusal in request %s could not be put on record", g.get("request_id"))
+        log.warning("could not audit the refused request %s", g.get("request_id"))
 
 
 def _password_first(_error: PasswordChangeNeeded) -> Response:
     if speaks_json():
         return answer(
-            403, "forbidden", "Choose a password of your own first: sign in to the portal."
+            403, "forbidden", "Change your one-time password first. Sign in to the portal."
         )
     return see_other(url_for("accounts.password"))
 
@@ -222,7 +221,7 @@ def _csrf_error(_error: CSRFError) -> Response:
     return answer(
         400,
         "invalid_request",
-        "The form is too old, or came from another page. Load it again and send it once more.",
+        "The form has expired, or was sent from another site. Reload the page and try again.",
         field="csrf_token",
     )
 
@@ -239,7 +238,7 @@ def _http_error(error: HTTPException) -> Any:
         or _TITLES.get(status)
     )
     response = answer(
-        status, _CODES.get(status, "invalid_request"), message or "The request was not understood."
+        status, _CODES.get(status, "invalid_request"), message or "The request is not valid."
     )
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
@@ -251,14 +250,14 @@ def _too_many() -> Response:
     metrics.security("rate_limited")
     seconds = limits.seconds_to_wait()
     wait = f"{seconds} seconds" if seconds < 100 else f"{-(-seconds // 60)} minutes"
-    response = answer(429, _CODES[429], f"Too many tries. Wait {wait} and try again.")
+    response = answer(429, _CODES[429], f"Too many requests. Try again in {wait}.")
     response.headers["Retry-After"] = str(seconds)
     return response
 
 
 def _bad_data(_error: Exception) -> Response:
     return answer(
-        400, "invalid_request", "The input holds a character or number that cannot be stored."
+        400, "invalid_request", "The input contains a character or number that cannot be stored."
     )
 
 
@@ -267,14 +266,18 @@ def _no_database(error: DBAPIError | PoolTimeout) -> Response:
     if fault is None:
         return _unexpected(error)
     log.warning(
-        "the database is %s (%s) in request %s", fault, type(error).__name__, g.get("request_id")
+        "database fault %s (%s) in request %s", fault, type(error).__name__, g.get("request_id")
     )
     metrics.count("portal_database_failures_total", fault)
     return answer(503, "unavailable", _DATABASE_WORDS[fault])
 
 
 def _unexpected(error: Exception) -> Response:
-    # The exception's text may hold what was typed, so only its kind and place are logged.
+    # The text of the exception may contain input, so only its class and location are logged.
     at = " < ".join(places(error))
     log.error("unexpected %s in request %s at %s", type(error).__name__, g.get("request_id"), at)
-    return answer(500, "internal_error", f"Tell an Admin the request id {g.get('request_id')}.")
+    return answer(
+        500,
+        "internal_error",
+        f"Contact an Admin and give them the request ID {g.get('request_id')}.",
+    )

@@ -1,5 +1,4 @@
-"""What is asked of a request before anything else: its host, its encoding, and which address it
-comes from."""
+"""The first checks of a request: host, encoding and client address."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -12,34 +11,36 @@ from portal.domain.errors import UnsupportedEncoding
 from portal.services import instance_settings
 from portal.store.database import Database
 
-ANY_HOST_ENDPOINTS = {"healthz", "readyz", "metrics"}  # load balancers and scrapers ask by address
+ANY_HOST_ENDPOINTS = {
+    "healthz",
+    "readyz",
+    "metrics",
+}  # load balancers and scrapers connect by IP address
 
 
 def refuse_encoded_body() -> None:
-    """Refuse a compressed body: nothing here unpacks it, and it would be misread. Raises
-    `UnsupportedEncoding`."""
+    """Raise `UnsupportedEncoding` for a compressed body."""
     encodings = (
         word.strip().lower() for word in request.headers.get("Content-Encoding", "").split(",")
     )
     has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
     if has_body and any(word not in ("", "identity") for word in encodings):
         raise UnsupportedEncoding(
-            "Compressed bodies are not read here. Send it without Content-Encoding."
+            "Compressed request bodies are not supported. Send the body without Content-Encoding."
         )
 
 
 def check(public_url: str) -> None:
-    """Refuse what is for another host than the public URL's, and addresses that no part of the
-    portal could read."""
+    """Raise `BadRequest` if the host is not the public URL's or the URL has a NUL character."""
     if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
-        raise BadRequest("The address holds a NUL character.")
+        raise BadRequest("The URL contains a NUL character.")
     if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host, public_url):
         return
-    raise BadRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
+    raise BadRequest("The Host header does not match PORTAL_PUBLIC_URL.")
 
 
 def client_address(database: Database, trusted: Collection[str]) -> str | None:
-    """The address that asks: the socket's, or the forwarded one where a trusted proxy says it."""
+    """Return the client address: the socket's, or the one forwarded by a trusted proxy."""
     forwarded = request.headers.get("X-Forwarded-For")
     if not forwarded:
         return request.remote_addr
@@ -49,8 +50,7 @@ def client_address(database: Database, trusted: Collection[str]) -> str | None:
 
 
 def _is_our_host(host: str, public_url: str) -> bool:
-    """Whether the Host header is the public URL's; that of a page under another name (DNS
-    rebinding) is not."""
+    """Return whether the Host header matches the public URL, to prevent DNS rebinding."""
     public = urlsplit(public_url)
     try:
         asked = urlsplit(f"//{host}")

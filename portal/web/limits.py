@@ -1,5 +1,4 @@
-"""Rate limits of what can be abused by repeating it; all processes share them, in Redis or else in
-the database."""
+"""Rate limits, shared by all processes in Redis or, without Redis, in the database."""
 
 import hashlib
 import hmac
@@ -24,25 +23,23 @@ def _by_address() -> str:
 
 
 def by_email() -> str:
-    """Tries at one account count together, wherever they come from; what is counted tells no
-    address of anybody."""
+    """Return a rate-limit key for the submitted email, as a keyed hash."""
     email = request.form.get("email", "")[:320]
     return _unread(f"email:{email_forms(email)[0]}")
 
 
 def by_email_and_device() -> str:
-    """Tries at one account from a browser that it is known in."""
+    """Return a rate-limit key for the submitted email and this browser."""
     return _unread(f"device:{devices.presented()}") + by_email()
 
 
 def by_email_and_address() -> str:
-    """Tries at one account from an address that it is known at."""
+    """Return a rate-limit key for the submitted email and this address."""
     return f"{_by_address()}/{by_email()}"
 
 
 def not_from(*known: Known | None) -> Callable[[], bool]:
-    """Whether a sign-in is tried from elsewhere than `known` (None: from where the person is not
-    known)."""
+    """Return a test that is true unless the sign-in attempt is one of `known` (None: unknown)."""
     return lambda: devices.known_here() not in known
 
 
@@ -56,22 +53,19 @@ limiter = Limiter(_by_address, strategy="moving-window", headers_enabled=False)
 SIGN_IN_BY_ADDRESS = "30 per minute"
 SIGN_IN_BY_EMAIL = "10 per 5 minutes"
 SIGN_IN_WHERE_KNOWN = "60 per minute"
-"""By address, of those who are known there: a third party at the same address does not lock them
-out."""
+"""Per address, for users known at it, so that others there cannot lock them out."""
 TRY_UPSTREAM = "60 per minute"
 WAY_BACK = "120 per minute"
 AUTHORIZE = "60 per minute"
 EXCHANGE = "120 per minute"
 REGISTER = "120 per hour;30 per minute"
-"""By address, of registrations that are new: a company behind one address is many, and equal ones
-cost nothing."""
+"""Per address, for new client registrations only. The limit suits companies with one address."""
 LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
-"""Bytes that these endpoints take, where others take what the application says: a file of up to 5
-MB and a form."""
+"""Maximum body size in bytes of endpoints that accept more than the default."""
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count in Redis where it is set, else in the database."""
+    """Configure the rate limits to use Redis if it is set, else the database."""
     redis = f"{SCHEME}:{settings.redis_url.get_secret_value()}" if settings.redis_url else None
     app.config["RATELIMIT_STORAGE_URI"] = redis or IN_DATABASE
     limiter.init_app(app)
@@ -81,13 +75,13 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def seconds_to_wait() -> int:
-    """After how many seconds the limit that this request broke takes another try."""
+    """Return the seconds until the exceeded limit allows another request."""
     broken = limiter.current_limit
     return max(1, math.ceil(broken.window.reset_time - time.time())) if broken else 60
 
 
 def redis_is_there() -> bool | None:
-    """Whether the counts are shared; None where no Redis is set."""
+    """Return whether Redis is available, or None if it is not configured."""
     shared = current_app.extensions["shared_counts"]
     return shared.check() if shared else None
 
@@ -98,12 +92,11 @@ _AT_THE_ADDRESS = not_from(Known.ADDRESS)
 
 
 def sign_in_limits(view: Any) -> Any:
-    """Count tries to sign in with a password: by address and by e-mail, and apart from those of
-    third parties where the person signed in before.
+    """Limit password sign-in attempts by address and by email.
 
-    Who is known in the browser, or at the address, has limits of their own, as narrow for one
-    account; so nobody can lock them out from elsewhere. Whether there is an account makes no
-    difference to a stranger.
+    Users who signed in before in this browser or at this address have separate limits, so that
+    attempts from elsewhere cannot lock them out. For others, the limits are the same whether or
+    not the account exists.
     """
     for limit, key, exempt in (
         (SIGN_IN_BY_ADDRESS, _by_address, _OF_STRANGERS),

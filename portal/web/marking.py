@@ -1,13 +1,11 @@
-"""Hidden characters on pages: every text that is shown is marked here, whoever wrote it and
-whichever page shows it.
+"""Marks for hidden characters in the text of pages.
 
-What people, servers and apps call themselves stands on nearly every page, beside what the portal
-says of them. Instead of a filter at each of these places, which the next place would lack, the
-finished page is looked at once: what cannot be seen is named in its place (`[U+202E RIGHT-TO-LEFT
-OVERRIDE]`), letters of another script within a word are pointed out, and runs of text that is
-written from right to left are isolated, so that none of it reorders what stands beside.
+Names chosen by users, servers and apps appear on nearly every page. A filter in each template could
+be forgotten, so the finished page is scanned once: invisible characters are replaced by their name
+(`[U+202E RIGHT-TO-LEFT OVERRIDE]`), letters of another script within a word are highlighted, and
+right-to-left text is isolated so that it cannot reorder the text around it.
 
-What a form sends back stays as it is: below a field that holds such characters a note names them.
+Values of form fields do not change: a note below the field names such characters.
 """
 
 import re
@@ -18,7 +16,7 @@ from unicodedata import bidirectional
 
 from portal.domain.suspicious_text import Mark, characters, is_suspect
 
-# Printable ASCII and white space: what is left of a page without them is little, and decides.
+# Printable ASCII and white space, which need no check.
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 _ODD = re.compile(r"[^\t\n\r\x20-\x7e]")
 _TAG = re.compile(
@@ -48,8 +46,7 @@ _MOST_NAMED = 12
 
 
 def mark_page(data: bytes) -> bytes:
-    """The page with all that is hidden in its texts marked; itself where nothing is, which costs
-    next to nothing."""
+    """Return the page with hidden characters marked, or the same object if there are none."""
     rest = set(data.translate(None, _PLAIN).decode("utf-8", "replace"))
     if not any(map(_matters, rest)):
         return data
@@ -115,7 +112,7 @@ def _marked(text: str) -> str:
 
 
 def _named_within(text: str) -> str:
-    """The same where no markup can stand."""
+    """Return the text with hidden characters named, for places without markup."""
     found = ""
     at = 0
     for mark in characters(text):
@@ -146,6 +143,6 @@ def _note(marks: Iterable[Mark]) -> str:
     labels = list(dict.fromkeys(mark.label for mark in marks))
     more = f", and {len(labels) - _MOST_NAMED} more" if len(labels) > _MOST_NAMED else ""
     return (
-        '<small class="finding" dir="ltr">Holds'
+        '<small class="finding" dir="ltr">Contains'
         f" {escape(', '.join(labels[:_MOST_NAMED]))}{more}</small>"
     )

@@ -1,5 +1,4 @@
-"""The OpenAPI 3.1 document of the API, made from the rules of the application and the entries
-beside the handlers."""
+"""The OpenAPI 3.1 document of the API, built from the URL rules and the `@documented` entries."""
 
 import re
 import sys
@@ -60,19 +59,19 @@ WORDS: dict[int, tuple[str, ...]] = {
     503: ("unavailable", "busy"),
     504: ("upstream_timeout",),
 }
-"""The stable words of `detail.error` by status."""
+"""The stable error codes of `detail.error`, by HTTP status."""
 
 _TAGS = {
     "servers": "MCP servers",
-    "credentials": "Own credentials",
+    "credentials": "My credentials",
     "keys": "API keys",
     "access_groups": "Access groups",
-    "me": "The caller",
+    "me": "Current user",
     "explain": "Explain access",
     "import_export": "Import",
     "audit": "Audit log",
     "document": "This document",
-    "connections": "Own connections",
+    "connections": "My connections",
     "drafts": "Temporary servers",
     "openapi": "OpenAPI services",
     "oauth_check": "OAuth check",
@@ -89,7 +88,7 @@ _WORDS_OF_IDS = {
 """What ids of operations call a feature otherwise: programs made from the document know these ids,
 and so do links into `/docs/api`."""
 _PARAMETERS = {
-    "server_id": ("Id, name or alias of an MCP server.", "notes"),
+    "server_id": ("ID, name or alias of an MCP server.", "notes"),
     "name": ("Full name of a server in the registry.", "com.example.portal/notes"),
     "version": ("A version, or `latest`.", "latest"),
 }
@@ -99,36 +98,36 @@ _BODY = "body"
 _QUERY = "query"
 _PARAMETER = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
 _ABOUT = """\
-Everything the portal does, as JSON. The paths under `/v1/mcp` have the wire format of LiteLLM's MCP management API.
+The JSON API of the portal. Paths under `/v1/mcp` are compatible with LiteLLM's MCP management API.
 
-Send an API key (make one under *My API keys*), or the session cookie with the token of a page in `X-CSRFToken`. A key
-that is sent decides alone. Every error has one body; `detail.error` is a stable word, `detail.message` is for people.
+Authenticate with an API key (create one under *My API keys*), or with the session cookie and the
+page's CSRF token in `X-CSRFToken`. If a key is sent, the session is ignored. All errors have the
+same body: `detail.error` is a stable error code, `detail.message` is for people.
 """
 
 
 class Fault(BaseModel):
-    """One field at fault."""
+    """An invalid field."""
 
     field: str
     message: str
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: a stable word for programs, a sentence for people, the field at fault; some
-    words bring more."""
+    """Error code, message and invalid field. Some error codes have more fields."""
 
     model_config = ConfigDict(extra="allow")
 
     error: str
     message: str
     field: str | None
-    errors: list[Fault] = Field([], description="Every field at fault, with 422.")
+    errors: list[Fault] = Field([], description="All invalid fields, with 422.")
     setup_url: str = Field(
-        "", description="Where a person stores what is missing, with 401 and 412."
+        "", description="Page where the user adds the missing credentials, with 401 and 412."
     )
-    names: list[str] = Field([], description="The variables that are missing, with 412.")
+    names: list[str] = Field([], description="Names of the missing variables, with 412.")
     reason: str = Field(
-        "", description="Why the server failed, in the words of its health, with 502 and 504."
+        "", description="Health reason code of the failed server, with 502 and 504."
     )
 
 
@@ -139,8 +138,7 @@ class Error(BaseModel):
 
 
 class _Schemas(GenerateJsonSchema):
-    """JSON Schema of views: a frozen view has all its fields, those with a default too; no titles
-    that repeat names."""
+    """JSON Schema of views: all fields of a frozen view are required, and fields have no titles."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -152,8 +150,7 @@ class _Schemas(GenerateJsonSchema):
 
 
 def is_ours(app: Flask, rule: Rule) -> bool:
-    """Whether a rule belongs to the JSON API. What speaks OAuth does not: RFC 8414 describes it,
-    and its errors."""
+    """Return whether a rule belongs to the JSON API. OAuth endpoints do not (RFC 8414)."""
     if rule.rule.startswith("/v1/mcp/oauth/") or hasattr(
         app.view_functions[rule.endpoint], "marks"
     ):
@@ -162,7 +159,7 @@ def is_ours(app: Flask, rule: Rule) -> bool:
 
 
 def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:
-    """Each method of each rule of the API, with its entry if it has one."""
+    """Yield each method of each API rule, with its entry or None."""
     for rule in app.url_map.iter_rules():
         if is_ours(app, rule):
             entry = getattr(app.view_functions[rule.endpoint], "entry", None)
@@ -172,7 +169,7 @@ def operations(app: Flask) -> Iterator[tuple[str, Rule, Entry | None]]:
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """The document of this application, made at the first call. Nobody may change it."""
+    """Return the document of this application, cached. The caller must not change it."""
     found: dict[str, Any] | None = app.extensions.get("openapi")
     if found is None:
         found = app.extensions["openapi"] = _build(app)
@@ -207,8 +204,7 @@ def _build(app: Flask) -> dict[str, Any]:
 def _schemas(
     known: list[tuple[str, Rule, Entry]],
 ) -> tuple[dict[Any, JsonSchemaValue], dict[str, Any]]:
-    """The schema of every body, answer and parameter by operation, and the components they refer
-    to."""
+    """Return the schemas of all bodies, responses and parameters, and their components."""
     wanted: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
         ("error", "serialization", TypeAdapter(Error))
     ]
@@ -264,7 +260,7 @@ def _operation(
 
 
 def operation_id(endpoint: str) -> str:
-    """`feature_verb` of an endpoint: `users_create` of `api_users.create_user`."""
+    """Return the operation ID of an endpoint: `users_create` for `api_users.create_user`."""
     feature, _, verb = endpoint.removeprefix("api_").partition(".")
     feature = _WORDS_OF_IDS.get(feature, feature)
     own_name = re.compile(rf"_{feature.removesuffix('s')}s?$")
@@ -273,7 +269,7 @@ def operation_id(endpoint: str) -> str:
 
 def _in_path(name: str) -> dict[str, Any]:
     about, example = _PARAMETERS.get(
-        name, (f"Id of the {name.removesuffix('_id').replace('_', ' ')}.", None)
+        name, (f"ID of the {name.removesuffix('_id').replace('_', ' ')}.", None)
     )
     schema = {"type": "string", "minLength": 1}
     found = {"name": name, "in": "path", "required": True, "description": about, "schema": schema}
@@ -300,7 +296,7 @@ def _responses(method: str, rule: Rule, entry: Entry, schemas: dict[Any, Any]) -
 
 
 def _statuses(rule: Rule, entry: Entry) -> set[int]:
-    """What any route of this kind may answer beside its success."""
+    """Return the statuses that a route may return besides its success status."""
     found = {400, 500, 503, *entry.also}
     if rule.endpoint not in OPEN_ENDPOINTS:
         found |= {401, 403}
@@ -338,24 +334,24 @@ def _security_schemes(*, https: bool) -> dict[str, Any]:
             "type": "apiKey",
             "in": "header",
             "name": "X-API-Key",
-            "description": "The same in a header.",
+            "description": "An API key in its own header.",
         },
         "session": {
             "type": "apiKey",
             "in": "cookie",
             "name": "__Host-portal" if https else "portal",
-            "description": "The cookie of a person who signed in.",
+            "description": "Session cookie of a signed-in user.",
         },
         "csrf": {
             "type": "apiKey",
             "in": "header",
             "name": "X-CSRFToken",
-            "description": "The CSRF token of the session; a change needs it beside the cookie.",
+            "description": "CSRF token of the session. Required with the cookie for changes.",
         },
     }
 
 
 def _module_doc(app: Flask, rule: Rule) -> str:
-    """What the module of a handler says of itself, in its first line."""
+    """Return the first line of the docstring of a handler's module."""
     module = sys.modules[app.view_functions[rule.endpoint].__module__]
     return (module.__doc__ or "").strip().partition("\n")[0]

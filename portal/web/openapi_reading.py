@@ -1,5 +1,4 @@
-"""The OpenAPI document as people read it: operations with their tables, their example call, and the
-shapes they use."""
+"""The OpenAPI document as data for the API documentation pages."""
 
 import json
 import re
@@ -21,7 +20,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A field or parameter: its type in words, and the shape it leads to, if there is one."""
+    """A field or parameter, with its type in words and the shape it refers to, if any."""
 
     name: str
     kind: str
@@ -32,8 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Shape:
-    """A component: its fields, or where it has none what it is. `sent` is one that a caller
-    sends."""
+    """A component with its fields, or its type if it has none. `sent` is true for requests."""
 
     name: str
     about: str
@@ -43,13 +41,13 @@ class Shape:
 
     @property
     def explains(self) -> bool:
-        """Whether any of its fields says what it means."""
+        """Return whether any of its fields has a description."""
         return any(row.about for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One status of an operation; an error has one of `words` as its `detail.error`."""
+    """A response of an operation. The `detail.error` of an error is one of `words`."""
 
     status: str
     about: str
@@ -59,8 +57,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `open` is one that asks for no credentials; `example` is its body, as
-    JSON."""
+    """One method of one path. `open` means no credentials are needed; `example` is a JSON body."""
 
     operation_id: str
     tag: str
@@ -78,7 +75,7 @@ class Operation:
     curl: str
 
     def matches(self, text: str) -> bool:
-        """Whether every word of `text` is somewhere in what a list shows of it."""
+        """Return whether its list entry contains every word of `text`."""
         whole = (
             f"{self.method} {self.path} {self.summary} {self.operation_id} {self.tag}".casefold()
         )
@@ -86,7 +83,7 @@ class Operation:
 
 
 def read_operations(document: Mapping[str, Any]) -> dict[str, Operation]:
-    """The operations of a document by id, in the order of its tags."""
+    """Return the operations of a document by ID, in the order of its tags."""
     found = [
         _operation(document, path, method, entry)
         for path, methods in document["paths"].items()
@@ -164,7 +161,7 @@ def _answer(document: Mapping[str, Any], status: str, said: Mapping[str, Any]) -
 def _shapes(
     document: Mapping[str, Any], firsts: Sequence[Row | None], *, sent: bool
 ) -> Iterator[Shape]:
-    """The shapes that parameters and bodies lead to, and all that these lead to in turn."""
+    """Yield the shapes that parameters and bodies refer to, directly or indirectly."""
     schemas = document["components"]["schemas"]
     waiting = [row.shape for row in firsts if row and row.shape]
     seen = set[str]()
@@ -190,12 +187,12 @@ def _row(name: str, schema: Mapping[str, Any], *, required: bool = False, about:
 
 
 def _plain(text: str) -> str:
-    """Text without the marks and line ends that only documents need."""
+    """Return text without backticks and line breaks."""
     return " ".join(text.replace("`", "").split())
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """A schema in a few words."""
+    """Describe a schema in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:

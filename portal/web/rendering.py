@@ -1,4 +1,4 @@
-"""Pages and pieces of pages: one function for both, and what every template may use."""
+"""Render pages and fragments, and provide the globals and filters of templates."""
 
 import hashlib
 import json
@@ -66,29 +66,29 @@ _PICTURES = (".svg", ".png", ".webp", ".jpg", ".ico")
 
 
 class Icons:
-    """`ui.icons.icon(…)`: a symbol of the sprite. Python and not a macro, since a page has hundreds
-    of them."""
+    """`ui.icons.icon(…)`: a symbol of the sprite.
+
+    It is Python instead of a macro for speed, since a page has hundreds of icons.
+    """
 
     def __init__(self, addresses: Mapping[str, str], symbols: Collection[str]) -> None:
         self._sprite, self._files, self._symbols = addresses["icons.svg"], addresses, symbols
         self.icon = lru_cache(maxsize=512)(self._icon)
 
     def symbol_of(self, logo_url: str | None) -> str:
-        """The symbol that a `logo_url` like `/static/icons.svg#cloud` names; blank where it names
-        none of ours."""
+        """Return the symbol of a `logo_url` like `/static/icons.svg#cloud`, or an empty string."""
         address, _, name = (logo_url or "").partition("#")
         return name if address == "/static/icons.svg" and name in self._symbols else ""
 
     def is_there(self, logo_url: str) -> bool:
-        """Whether a `logo_url` is a picture among our own files, so that no card shows a broken one
-        (UI-16)."""
+        """Return whether a `logo_url` is one of the portal's own image files."""
         return (
             logo_url.removeprefix("/static/").endswith(_PICTURES)
             and logo_url.removeprefix("/static/") in self._files
         )
 
     def _icon(self, name: str, label: str = "") -> Markup:
-        """The symbol `name`; without a label it is decoration."""
+        """Return the icon `name`. Without a label, screen readers ignore it."""
         spoken = (
             Markup('role="img" aria-label="{}"').format(label)
             if label
@@ -110,16 +110,15 @@ class Components:
         if name.startswith("_"):
             raise AttributeError(name)
         module = self._environment.get_template(f"components/{name}.html").module
-        setattr(self, name, module)  # from now on found without asking here
+        setattr(self, name, module)  # later lookups find the attribute directly
         return module
 
 
 class Drawn:
-    """`drawn.card(server)`, `drawn.side(…)`: pieces of pages as they were drawn before.
+    """`drawn.card(server)`, `drawn.side(…)`: cached fragments of pages.
 
-    What is drawn follows from what is given, and from nothing else: no person, no token and no
-    clock. So it is kept by that, and is never out of date. A piece says different things to
-    different viewers where they are given different things, and is another piece then.
+    The output depends only on the arguments, which are the cache key: not on the user, a token or
+    the time. A fragment that differs between users must get the difference as an argument.
     """
 
     def __init__(self, components: Components) -> None:
@@ -130,45 +129,44 @@ class Drawn:
         self._draw = draw
 
     def card(self, server: ServerCard) -> Markup:
-        """The card of a server."""
+        """Return the card of a server."""
         return self._draw(
             request.root_path, "servers", "card", server, ago(server.health.checked_at)
         )
 
     def row(self, server: ServerCard) -> Markup:
-        """Its row in the table."""
+        """Return the table row of a server."""
         return self._draw(
             request.root_path, "servers", "row", server, ago(server.health.checked_at)
         )
 
     def filter(self, query: GridQuery, choices: GridChoices) -> Markup:
-        """The filter bar of the grid."""
+        """Return the filter bar of the grid."""
         return self._draw(request.root_path, "grid", "filter", query, choices)
 
     def side(self, actions: frozenset[Action], nav: str, needs: int, reviews: int) -> Markup:
-        """The navigation, with what waits for the person and for a review."""
+        """Return the navigation, with the counts of required actions and pending reviews."""
         return self._draw(request.root_path, "nav", "side", actions, nav, needs, reviews)
 
     def shortcuts(self, actions: frozenset[Action]) -> Markup:
-        """The dialog that explains the keys."""
+        """Return the dialog with the keyboard shortcuts."""
         return self._draw(request.root_path, "nav", "shortcuts", actions)
 
 
 class Person:
-    """The signed-in person, as the frame around every page shows them.
+    """The signed-in user, for the layout of pages.
 
-    With `counts`: how many servers need something of them, and, for those who may look at
-    submissions, how many of these wait for a review. A fragment without the frame does not need it.
+    With `counts`, it has the number of servers that need the user's attention and, for reviewers,
+    the number of pending submissions. Fragments without the layout do not need them.
     """
 
     def __init__(self, *, counts: bool = False) -> None:
         profile = g.profile
-        self.user_id, self.email, self.display_name = (
-            profile.user_id,
-            profile.email,
-            profile.display_name,
-        )
-        self.role_label, self.theme = profile.role_label, profile.theme
+        self.user_id = profile.user_id
+        self.email = profile.email
+        self.display_name = profile.display_name
+        self.role_label = profile.role_label
+        self.theme = profile.theme
         self.dormant_because = profile.dormant_because
         self.admin_view = authz.has_admin_view(g.principal)
         self.actions = authz.allowed_actions(g.principal)
@@ -179,7 +177,7 @@ class Person:
 
 
 def is_fragment_request() -> bool:
-    """Whether htmx asks for a piece, and not the browser (or htmx on its behalf) for the page."""
+    """Return whether htmx requests a fragment instead of a whole page."""
     headers = request.headers
     return (
         headers.get("HX-Request") == "true"
@@ -189,16 +187,14 @@ def is_fragment_request() -> bool:
 
 
 def is_boosted() -> bool:
-    """Whether htmx sent a form in the browser's place (static/keep.js), and puts a whole page in
-    place of this one."""
+    """Return whether htmx submitted a boosted form and replaces the whole page (static/keep.js)."""
     return request.headers.get("HX-Boosted") == "true"
 
 
 def page(
     template: str, *, fragment: str | None = None, status: int = 200, **context: Any
 ) -> Response:
-    """The whole page, or its block `fragment` where htmx asks for a piece; messages ride along out
-    of band."""
+    """Render the page, or only its block `fragment` for htmx, with messages out of band."""
     piece = fragment if is_fragment_request() or (fragment == "alert" and is_boosted()) else None
     if "profile" in g:
         context["person"] = Person(counts=piece is None or bool(context.get("changed")))
@@ -217,8 +213,7 @@ def page(
 
 
 def address_of(endpoint: str, **values: Any) -> str:
-    """`url_for` for templates, which ask it hundreds of times a page for addresses below this
-    application's root."""
+    """Return the cached result of `url_for`, which templates call hundreds of times per page."""
     return _address_of(request.root_path, endpoint, **values)
 
 
@@ -228,11 +223,11 @@ def _address_of(_root: str, endpoint: str, **values: Any) -> str:
 
 
 def see_other(url: str) -> Response:
-    """Go on at `url` after a POST. htmx is told to navigate: it would follow a 303 and swap the
-    page into the form.
+    """Redirect to `url` after a POST.
 
-    Where `url` is the page that the person is on, a boosted form gets the 303: the page is then
-    changed in place, so that what was typed elsewhere on it meanwhile stays.
+    htmx gets an `HX-Redirect`, since it would follow a 303 and swap the page into the form. A
+    boosted form gets a 303 if `url` is the current page: htmx then updates the page in place and
+    keeps unsaved input in other forms.
     """
     if request.headers.get("HX-Request") == "true" and not (is_boosted() and _is_on(url)):
         return Response(status=204, headers={"HX-Redirect": url})
@@ -240,15 +235,14 @@ def see_other(url: str) -> Response:
 
 
 def _is_on(url: str) -> bool:
-    """Whether htmx says that the person is on the page `url`."""
+    """Return whether `url` is the current page of the htmx request."""
     here = urlsplit(request.headers.get("HX-Current-URL", ""))
     there = urlsplit(url)
     return here.path == there.path and there.query in ("", here.query) and not there.fragment
 
 
 def onward(address: str, title: str, message: str) -> Response:
-    """A page that leads to another site after a form: `form-action 'self'` stops a redirect
-    there."""
+    """Show a page that links to another site, since `form-action 'self'` blocks a redirect."""
     if request.headers.get("HX-Request") == "true":
         return Response(status=204, headers={"HX-Redirect": address})
     return page(
@@ -261,7 +255,7 @@ def onward(address: str, title: str, message: str) -> Response:
 
 
 def init_app(app: Flask, *, https: bool) -> None:
-    """Give templates their globals and filters, and every answer its headers."""
+    """Register the globals and filters of templates, and the headers of responses."""
     addresses = _static_addresses(Path(str(app.static_folder)))
     symbols = re.findall(
         r'<symbol id="([a-z]+)"', Path(str(app.static_folder), "icons.svg").read_text("utf-8")
@@ -289,7 +283,7 @@ def init_app(app: Flask, *, https: bool) -> None:
 
 
 def ago(time: datetime | None) -> str:
-    """A past time as people say it."""
+    """Return the time since a past time, such as `3 h ago`."""
     if time is None:
         return "never"
     seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
@@ -300,28 +294,27 @@ def ago(time: datetime | None) -> str:
 
 
 def when(time: datetime | None) -> str:
-    """A time in full, in UTC."""
+    """Return a date and time in UTC."""
     return time.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC") if time else "never"
 
 
 def as_json(value: object) -> str:
-    """A list or an object as people read it: JSON, to be escaped like any text."""
+    """Return a value as JSON text, which the template escapes."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def tool_warnings(wire: Mapping[str, Any]) -> tuple[Warning, ...]:
-    """What is to be pointed out in a tool as its server described it."""
+    """Return the warnings about a tool definition of a server."""
     return warnings_of(definition_of(wire))
 
 
 def plural(number: int, unit: str) -> str:
-    """`1 server`, `3 servers`."""
+    """Return a number with its unit: `1 server`, `3 servers`."""
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
 def _static_addresses(folder: Path) -> dict[str, str]:
-    """The address of every static file, with a hash of what is in it, so that browsers may keep it
-    for good."""
+    """Return the URL of every static file with a hash of its content, for permanent caching."""
     addresses = {}
     for path in (path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
@@ -337,7 +330,7 @@ _POLICY = (
 
 
 def policy(*, form_action: str) -> str:
-    """The policy of a page whose form may be answered with a redirect to `form_action`."""
+    """Return the content security policy of a page whose form redirects to `form_action`."""
     return _POLICY.replace("form-action 'self'", f"form-action 'self' {form_action}")
 
 

@@ -1,5 +1,4 @@
-"""How a request says who asks, and how it wants to be answered; the broker's views have ways of
-their own."""
+"""Credentials and response format of a request, with the special rules of the OAuth broker."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,11 +9,10 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], View]:
-    """Mark a view of the OAuth broker: a key, a session or nobody may ask; not `asks_who`: it is
-    the same for all.
+    """Mark a view of the OAuth broker, which accepts a key, a session or an anonymous caller.
 
-    It `speaks` `oauth`, with the errors of RFC 6749, `document`, which is JSON, or `browser`: pages
-    to people, JSON to programs.
+    With `asks_who=False`, credentials are ignored. `speaks` is `oauth` (errors of RFC 6749),
+    `document` (JSON), or `browser` (pages for browsers, JSON for API clients).
     """
 
     def marked(view: View) -> View:
@@ -25,23 +23,25 @@ def of_the_broker(speaks: str, *, asks_who: bool = True) -> Callable[[View], Vie
 
 
 def speaks_oauth() -> bool:
-    """Whether errors of this request are those of RFC 6749, 5.2."""
+    """Return whether errors of this request have the format of RFC 6749, section 5.2."""
     return marks().get("speaks") == "oauth"
 
 
 def marks() -> dict[str, str]:
-    """What `of_the_broker` says of the view of this request; nothing for all others."""
+    """Return the marks of `of_the_broker` on the view of this request, or an empty dict."""
     return getattr(current_app.view_functions.get(request.endpoint or ""), "marks", {})
 
 
 def wants_page() -> bool:
-    """Whether a browser asks, to show the answer to somebody."""
+    """Return whether the request accepts HTML."""
     return "text/html" in request.headers.get("Accept", "")
 
 
 def presented_key() -> str | None:
-    """The API key of the request. A header that is present decides alone, even when it holds no
-    key."""
+    """Return the API key of the request, or None.
+
+    An `Authorization` header takes precedence, even without a bearer token: the key is then empty.
+    """
     header = request.headers.get("Authorization")
     if header is not None:
         scheme, _, value = header.partition(" ")
@@ -49,16 +49,14 @@ def presented_key() -> str | None:
     return request.headers.get("X-API-Key")
 
 
-# By these the portal itself knows a caller or a session, and proxies one another: no upstream
-# learns them.
+# Credentials of the portal itself, which are never forwarded to an upstream.
 _NOT_PASSED = frozenset({"authorization", "cookie", "x-api-key", "x-csrftoken", "x-csrf-token"})
 
 
 def caller_headers() -> dict[str, str]:
-    """What an upstream may be passed on of this request's headers, if its server lists them.
+    """Return the request headers that may be forwarded to an upstream if its server lists them.
 
-    Never the portal's own credentials: neither by name, nor a header that repeats the key under
-    another one.
+    The portal's own credentials are excluded, and any header whose value contains the API key.
     """
     key = presented_key() or ""
     return {

@@ -1,5 +1,4 @@
-"""Around every request: its id, one line in the log, its metrics and its span; and what Prometheus
-reads."""
+"""Request IDs, access log, metrics and traces of requests, and the Prometheus endpoint."""
 
 import logging
 import re
@@ -31,7 +30,7 @@ Start = Callable[..., Any]
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Put it around the application; everything else happens within."""
+    """Wrap the application in the `Observed` middleware."""
     if settings.metrics:
         metrics.begin()
     app.wsgi_app = Observed(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
@@ -45,8 +44,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 class Observed:
-    """WSGI middleware. The route's template stands for the address, which may hold anything; no
-    query is read."""
+    """WSGI middleware that observes requests. It records the route, never the path or query."""
 
     def __init__(self, inner: Start, trusted_proxies: tuple[str, ...]) -> None:
         self._inner, self._proxies = inner, trusted_proxies
@@ -79,8 +77,7 @@ class Observed:
             logs.end_request()
 
     def _said(self, environ: dict[str, Any]) -> tuple[str, str | None]:
-        """The request's id, and the span that it belongs to: a trusted proxy's word, else a new one
-        and none."""
+        """Return request ID and parent span: those of a trusted proxy, else a new ID and None."""
         id_ = environ.get("HTTP_X_REQUEST_ID", "")
         parent = environ.get("HTTP_TRACEPARENT")
         if not (id_ or parent) or not in_ranges(environ.get("REMOTE_ADDR"), self._proxies):
@@ -99,6 +96,9 @@ def _tell(environ: dict[str, Any], seen: dict[str, Any], seconds: float) -> None
         return
     of_flask = seen.get("g")
     principal = of_flask.get("principal") if of_flask is not None else None
+    kind = "nobody"
+    if principal is not None:
+        kind = "key" if principal.key_id else "person"
     told = {
         "method": method,
         "route": route,
@@ -106,7 +106,7 @@ def _tell(environ: dict[str, Any], seen: dict[str, Any], seconds: float) -> None
         "ms": round(seconds * 1000, 1),
         "bytes": seen["bytes"],
         "address": of_flask.get("address") if of_flask is not None else environ.get("REMOTE_ADDR"),
-        "principal": "nobody" if principal is None else "key" if principal.key_id else "person",
+        "principal": kind,
         "user_id": principal and principal.user_id,
         "key_id": principal and principal.key_id,
     }
@@ -116,19 +116,19 @@ def _tell(environ: dict[str, Any], seen: dict[str, Any], seconds: float) -> None
 
 
 def _known(environ: dict[str, Any]) -> str:
-    """The method; what nobody has heard of is one word, or a stranger could fill Prometheus."""
+    """Return the method, or `OTHER` if unknown, to limit the labels in Prometheus."""
     method = environ["REQUEST_METHOD"]
     return method if method in _METHODS else "OTHER"
 
 
 class Waiting:
-    """What waits in the database, asked when Prometheus looks, in three queries."""
+    """Collector of the backlog in the database, with three queries per scrape."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def collect(self) -> "Iterator[Metric]":
-        """The gauges of the kind `Asked`."""
+        """Yield the gauges of the kind `Asked`."""
         from prometheus_client.core import GaugeMetricFamily
 
         try:
@@ -149,6 +149,6 @@ class Waiting:
 
 
 def show_metrics(database: Database) -> Response:
-    """The answer to Prometheus."""
+    """Return the metrics for Prometheus."""
     text, media_type = metrics.exposition([Waiting(database)])
     return Response(text, content_type=media_type)

@@ -1,4 +1,4 @@
-"""Where a request found the portal: what its browser calls us, and what proxies in between say."""
+"""The portal's address as seen by the browser and by proxies."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ from portal.web.context import settings
 
 
 def sighting() -> Sighting:
-    """How the request at hand found the portal."""
+    """Return the addresses of the portal in the current request."""
     headers = request.headers
     told = next(
         (headers[name] for name in ("Origin", "HX-Current-URL", "Referer") if headers.get(name)), ""

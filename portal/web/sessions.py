@@ -1,5 +1,4 @@
-"""Flask's session on our own store: the cookie is an opaque random id, everything else stays on the
-server."""
+"""Flask sessions stored in the database. The cookie is a random ID."""
 
 import secrets
 from typing import Any
@@ -14,11 +13,10 @@ from portal.store.database import Database
 
 
 class PortalSession(CallbackDict[str, Any], SessionMixin):
-    """What a browser's session holds; `renew()` makes an id that was planted before sign-in worth
-    nothing.
+    """The session of a browser. `renew()` prevents session fixation.
 
-    `fault` says why it could not be read or written. Nothing of it is saved then, so that nobody is
-    signed out by it.
+    `fault` is the database error if the session could not be read or written. It is then not saved,
+    so that the user is not signed out.
     """
 
     def __init__(
@@ -29,12 +27,15 @@ class PortalSession(CallbackDict[str, Any], SessionMixin):
         fault: SQLAlchemyError | None = None,
     ) -> None:
         super().__init__(data or {}, self._changed)
-        self.cookie, self.old_cookie, self.fault = cookie, None, fault
+        self.cookie = cookie
+        self.old_cookie = None
+        self.fault = fault
         self.modified = False
 
     def renew(self) -> None:
-        """Go on under a new id."""
-        self.old_cookie, self.cookie = self.cookie, None
+        """Replace the session ID."""
+        self.old_cookie = self.cookie
+        self.cookie = None
         self.modified = True
 
     @staticmethod
@@ -47,8 +48,7 @@ class PortalSession(CallbackDict[str, Any], SessionMixin):
 
 
 class StoredSessions(SessionInterface):
-    """Opens and saves `PortalSession`s, each in a short transaction of its own: they outlive a
-    request that fails."""
+    """Open and save each `PortalSession` in a transaction separate from the request's."""
 
     def __init__(self, database: Database, *, https: bool) -> None:
         self._database = database
@@ -56,8 +56,7 @@ class StoredSessions(SessionInterface):
         self._name = "__Host-portal" if https else "portal"
 
     def open_session(self, app: Flask, request: Request) -> PortalSession:
-        """The session of the request's cookie, or a new one. API calls and static files need
-        none."""
+        """Return the session of the request's cookie, or a new one."""
         cookie = request.cookies.get(self._name)
         if not cookie or len(cookie) > 128 or request.path.startswith("/static/"):
             return PortalSession()
@@ -74,7 +73,7 @@ class StoredSessions(SessionInterface):
         return PortalSession(dict(stored.data), cookie)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Write the session where it changed, and set or clear its cookie."""
+        """Write the session if it changed, and set or delete its cookie."""
         if not isinstance(session, PortalSession) or not session.modified or session.fault:
             return
         cookie = session.cookie or secrets.token_urlsafe(32)

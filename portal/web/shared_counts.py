@@ -1,9 +1,7 @@
-"""The counts of rate limits, which all processes share: in Redis, or where none is set in the
-database.
+"""Shared counters of rate limits, in Redis or, without Redis, in the database.
 
-Redis holds nothing but these counts: what must not be lost is in the database, whatever its life
-(sessions, OAuth flows, codes, temporary servers). So Redis may go away, be emptied or come back at
-any time.
+Redis contains only these counters. Everything else, including short-lived data (sessions, OAuth
+flows, codes, temporary servers), is in the database. So Redis may fail or lose data at any time.
 """
 
 import logging
@@ -32,14 +30,14 @@ _LOOK_AGAIN = 1.0
 
 
 class SharedCounts(RedisStorage):
-    """flask-limiter's storage, named `portal:redis://…`; never raises for Redis' sake.
+    """flask-limiter storage `portal:redis://…`, which does not raise Redis errors.
 
-    The first request that Redis does not answer waits 250 ms at most. From then on this process
-    counts in its own memory, with half of each limit, for it knows nothing of the others. A thread
-    looks once a second whether Redis is back, so that no request has to.
+    If Redis does not respond, one request waits at most 250 ms. The process then counts in its own
+    memory with half of each limit, since it does not know the counts of other processes. A thread
+    checks once per second whether Redis is available again.
     """
 
-    STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - the library's way to register
+    STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - required by the library
 
     def __init__(self, uri: str, **_options: object) -> None:
         super().__init__(
@@ -50,27 +48,28 @@ class SharedCounts(RedisStorage):
             retry=None,  # type: ignore[arg-type]
         )
         self._own = MemoryStorage()
-        self._away, self._lock = threading.Event(), threading.Lock()
+        self._away = threading.Event()
+        self._lock = threading.Lock()
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count one more try; whether it is within the limit."""
+        """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
             lambda: super(SharedCounts, self).acquire_entry(key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """When the oldest try that still counts was (seconds since 1970), and how many count."""
+        """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
             lambda: super(SharedCounts, self).get_moving_window(key, limit, expiry),
             lambda: self._own.get_moving_window(key, _half(limit), expiry),
         )
 
     def check(self) -> bool:
-        """Whether Redis takes a count now, asked with the same patience; where it is known to be
-        away, without asking.
+        """Return whether Redis is available, without a request if it is known to be unavailable.
 
-        Counting is tried, not `PING`: a Redis that is full or read-only answers that."""
+        It counts once instead of using `PING`, which also succeeds on a full or read-only Redis.
+        """
         return not self._away.is_set() and self._counts()
 
     def _shared_or_own(self, shared: Callable[[], T], own: Callable[[], T]) -> T:
@@ -88,7 +87,7 @@ class SharedCounts(RedisStorage):
             self._away.set()
             metrics.move("portal_redis_away", 1)
         log.warning(
-            "Redis is away (%s): each process counts for itself, half of each limit",
+            "Redis unavailable (%s): each process counts separately with half of each limit",
             type(error).__name__,
         )
         threading.Thread(target=self._watch, name="redis-watch", daemon=True).start()
@@ -100,7 +99,7 @@ class SharedCounts(RedisStorage):
         self._own.reset()
         self._away.clear()
         metrics.move("portal_redis_away", -1)
-        log.warning("Redis is back: limits are shared again")
+        log.warning("Redis available: limits are shared again")
 
     def _counts(self) -> bool:
         try:
@@ -111,16 +110,15 @@ class SharedCounts(RedisStorage):
 
 
 class DatabaseCounts(Storage, MovingWindowSupport):
-    """flask-limiter's storage where no Redis is set: the database of the application that asks, for
-    all its processes.
+    """flask-limiter storage in the portal's database, used without Redis.
 
-    Each try is one statement in a short transaction of its own, so that it counts whatever becomes
-    of the request, and the request's own transaction ends before: on SQLite it may hold the lock
-    that is needed here. Where the database is locked, full or gone, this process counts in its own
-    memory, half of each limit, as without Redis.
+    Each request is one statement in a short, separate transaction, so that it counts even if the
+    request fails. The request's own transaction ends first, since on SQLite it may hold the write
+    lock. If the database is locked, full or unavailable, the process counts in its own memory with
+    half of each limit.
     """
 
-    STORAGE_SCHEME = ["portal-database"]  # noqa: RUF012 - the library's way to register
+    STORAGE_SCHEME = ["portal-database"]  # noqa: RUF012 - required by the library
     base_exceptions = SQLAlchemyError
 
     def __init__(
@@ -130,32 +128,32 @@ class DatabaseCounts(Storage, MovingWindowSupport):
         self._own = MemoryStorage()
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count one more try; whether it is within the limit."""
+        """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
             lambda session: counts.count_try(session, key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Since when the tries that still count do so (seconds since 1970), and how many count."""
+        """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
             lambda session: counts.tries_of(session, key, limit, expiry),
             lambda: self._own.get_moving_window(key, _half(limit), expiry),
         )
 
     def reset(self) -> int | None:
-        """Forget all counts: those in memory, and within an application those of its database."""
+        """Delete all counts: those in memory and, in an application context, in its database."""
         self._own.reset()
         if has_app_context():
             self._shared_or_own(counts.forget_counts, lambda: None)
         return None
 
     def check(self) -> bool:
-        """Always: where the database does not answer, tries are counted all the same."""
+        """Return True: requests are also counted if the database is unavailable."""
         return True
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Not used: it counts fixed windows."""
+        """Raise `NotImplementedError`: fixed windows are not supported."""
         raise NotImplementedError
 
     get = get_expiry = clear = incr  # type: ignore[assignment]
@@ -172,7 +170,7 @@ class DatabaseCounts(Storage, MovingWindowSupport):
             if fault is None:
                 raise
             log.warning(
-                "the database is %s: this process counts for itself, half of each limit", fault
+                "database fault %s: this process counts separately with half of each limit", fault
             )
             metrics.count("portal_database_failures_total", fault)
             return own()

@@ -1,4 +1,4 @@
-"""A form out of a tool's JSON Schema, and arguments out of what was typed into it."""
+"""Forms built from a tool's JSON Schema, and tool arguments built from their input."""
 
 import json
 import math
@@ -13,7 +13,7 @@ _SHAPES = {"object": (dict, "a JSON object"), "array": (list, "a JSON list")}
 
 @dataclass(frozen=True)
 class ToolField:
-    """One argument as the form shows it."""
+    """A form field for one argument."""
 
     name: str
     label: str
@@ -26,14 +26,13 @@ class ToolField:
     error: str | None = None
     shape: str = ""
     within: str = ""
-    """The one argument that this is a part of, where the tool takes all of its own in a single
-    object."""
+    """The enclosing argument, if the tool takes all of its arguments in a single object."""
 
 
 def tool_fields(
     schema: Mapping[str, Any], typed: Mapping[str, str] | None = None
 ) -> list[ToolField]:
-    """The fields of a tool whose input is `schema`, with what was typed before."""
+    """Return the form fields for the input schema of a tool, with the previous input."""
     inner, within = _unwrapped(schema)
     required = inner.get("required") or ()
     return [
@@ -48,7 +47,7 @@ def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unwrapped(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The object that alone a tool takes as `params`, and that name; or the schema itself."""
+    """Return the schema of the only argument `params` and its name, or the schema itself."""
     if list(_properties(schema)) == ["params"]:
         inner = _without_null(_resolved(_properties(schema)["params"], schema))
         if _properties(inner):
@@ -57,8 +56,7 @@ def _unwrapped(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def _resolved(part: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`part`, or what its `$ref` points to within the schema's own `$defs`; one step, so that none
-    goes in circles."""
+    """Return `part` with its `$ref` to the schema's `$defs` resolved once, to avoid cycles."""
     if not isinstance(part, dict):
         return {}
     name = str(part.get("$ref", "")).removeprefix("#/$defs/")
@@ -68,8 +66,7 @@ def _resolved(part: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]:
-    """What was typed as arguments, and the fields with their errors. Optional ones left empty are
-    left out."""
+    """Return the input as arguments without empty optional ones, and the fields with errors."""
     values: dict[str, Any] = {}
     checked = []
     for field in fields:
@@ -83,10 +80,8 @@ def arguments(fields: list[ToolField]) -> tuple[dict[str, Any], list[ToolField]]
             try:
                 values[field.name] = _parsed(field, field.value or "")
             except (ValueError, KeyError, RecursionError):
-                error = (
-                    f"{field.label} is"
-                    f" {_SHAPES.get(field.shape, (dict, _NAMES.get(field.kind)))[1] or 'not right'}."
-                )
+                _, wanted = _SHAPES.get(field.shape, (dict, _NAMES.get(field.kind)))
+                error = f"{field.label} must be {wanted or 'a valid value'}."
         checked.append(replace(field, error=error))
     within = fields[0].within if fields else ""
     return {within: values} if within else values, checked
@@ -118,7 +113,7 @@ def _field(
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """`anyOf: [X, null]` and `type: [X, "null"]` are X, left empty for null."""
+    """Return the schema X of `anyOf: [X, null]` or `type: [X, "null"]`."""
     for key in ("anyOf", "oneOf"):
         options = schema.get(key)
         if isinstance(options, list):

@@ -164,11 +164,11 @@ def test_a_placeholder_where_no_variable_can_stand_is_refused(entry: dict[str, A
         ({}, "neither a URL nor a command"),
         ({"url": "ftp://SECRET"}, "http"),
         ({"url": "https://u:SECRET@a.example"}, "user name"),
-        ({"url": ["SECRET"]}, "text"),
+        ({"url": ["SECRET"]}, "string"),
         ({"url": "https://a.example", "headers": "SECRET"}, "object"),
-        ({"url": "https://a.example", "headers": {"Host": "SECRET"}}, "not usable"),
+        ({"url": "https://a.example", "headers": {"Host": "SECRET"}}, "not valid"),
         ({"url": "https://a.example", "headers": {"X": "a\nSECRET"}}, "line break"),
-        ({"command": "npx", "env": {"LD_PRELOAD": "SECRET"}}, "may not be set"),
+        ({"command": "npx", "env": {"LD_PRELOAD": "SECRET"}}, "is not allowed"),
         ({"type": "stdio"}, "needs a command"),
         ("SECRET", "object"),
     ],
@@ -295,9 +295,9 @@ def test_a_package_becomes_a_command(
     [
         (
             {"remotes": [{"type": "streamable-http", "url": "https://{tenant}.example"}]},
-            "only a person",
+            "variable without a value",
         ),
-        ({"packages": [{"registryType": "nuget", "identifier": "x"}]}, "no remote, and no package"),
+        ({"packages": [{"registryType": "nuget", "identifier": "x"}]}, "no remote and no package"),
         (
             {
                 "packages": [
@@ -308,7 +308,7 @@ def test_a_package_becomes_a_command(
                     }
                 ]
             },
-            "needs a value",
+            "has no value",
         ),
     ],
 )

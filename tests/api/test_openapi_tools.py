@@ -43,7 +43,7 @@ def test_the_operations_are_listed_as_tools(client: As, write: Write, pets: Serv
     assert set(tools["pets-list_pets"]["inputSchema"]["properties"]) == {"tag", "X-Trace", "seen"}
     assert tools["pets-getPet"]["inputSchema"]["required"] == ["id"]
     body = tools["pets-addPet"]["inputSchema"]["properties"]["body"]
-    assert body["properties"]["parent"] == {"description": "The same again."}
+    assert body["properties"]["parent"] == {"description": "Recursive: same schema as above."}
     assert tools["pets-delete_pets_id"]["annotations"]["destructiveHint"] is True
 
 
@@ -78,12 +78,12 @@ def test_a_call_reaches_the_service(client: As, write: Write, pets: Service) -> 
 def test_a_wrong_call_is_a_result_and_goes_nowhere(client: As, write: Write, pets: Service) -> None:
     add(write, pets)
     for name, arguments, words in (
-        ("getPet", {}, "The argument id is missing."),
-        ("getPet", {"id": ".."}, "may not be empty"),
-        ("getPet", {"id": "7", "admin": 1}, "There is no argument admin."),
-        ("addPet", {}, "The argument body is missing."),
+        ("getPet", {}, "The argument id is required."),
+        ("getPet", {"id": ".."}, "must not be empty"),
+        ("getPet", {"id": "7", "admin": 1}, "Unknown argument: admin."),
+        ("addPet", {}, "The argument body is required."),
         ("list_pets", {"X-Trace": "a\r\nHost: b"}, "characters that are not allowed"),
-        ("no_such", {}, "There is no operation no_such"),
+        ("no_such", {}, "The document has no operation no_such"),
     ):
         answer = call(client("otto"), name, **arguments)
         found = answer.get_json()
@@ -167,7 +167,7 @@ def test_a_document_that_points_elsewhere_gets_no_secret(
         answer = call(client("ada"), "list_pets")
         detail = answer.get_json()["detail"]
         assert (answer.status_code, detail["reason"]) == (502, "blocked")
-        assert "An Admin can confirm it by setting the base URL." in detail["message"]
+        assert "An Admin can allow this by setting the base URL." in detail["message"]
         moved = {"server_id": "id-pets", "url": f"{other.origin}/api/v1"}
         refused = client("ada").put(SERVER, moved)
         assert (refused.status_code, refused.get_json()["detail"]["error"]) == (

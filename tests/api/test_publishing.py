@@ -31,7 +31,7 @@ def test_pub_02_and_aud_04_the_list_is_replaced_and_the_record_says_by_whom(clie
     assert (answer.status_code, answer.get_json()) == (
         202,
         {
-            "message": "1 MCP server is public now.",
+            "message": "1 MCP server is now public.",
             "public_mcp_servers": ["id-weather"],
             "updated_by": "ada",
         },

@@ -39,7 +39,7 @@ def test_a_reserved_name_is_refused_with_the_reason(
     }
     answer = client(who).ask(method, path, json=body)
     assert answer.status_code == 400, answer.get_json()
-    assert f"A server cannot be called {name}" in answer.get_json()["detail"]["message"]
+    assert f"The name {name} is reserved" in answer.get_json()["detail"]["message"]
     with write() as session:
         assert {row.server_name for row in session.scalars(select(Server))} == {"notes"}
 
@@ -47,10 +47,10 @@ def test_a_reserved_name_is_refused_with_the_reason(
 def test_imported_and_configured_ones_are_refused_too(client: As, write: Write) -> None:
     found = client("ada").post(f"{ROOT}/import", {"mcpServers": {"mcp": {"url": URL}}}).get_json()
     assert found["imported"] == []
-    assert "cannot be called mcp" in str(found["errors"])
+    assert "name mcp is reserved" in str(found["errors"])
     with write() as session:
         [refused] = apply_config(session, OPERATOR, {"mcp_servers": {"toolset": {"url": URL}}})
-    assert "cannot be called toolset" in refused
+    assert "name toolset is reserved" in refused
 
 
 def test_a_server_that_has_such_a_name_from_before_keeps_it(client: As, write: Write) -> None:

@@ -136,4 +136,4 @@ def test_what_aws_signing_cannot_do_is_said(client: As, write: Write) -> None:
         make_server(session, "aws", auth_type="aws_sigv4", credentials=credentials)
     answer = client("ada").post(CALL, {"server_id": "aws", "name": "x"})
     assert (answer.status_code, answer.get_json()["detail"]["reason"]) == (502, "disabled")
-    assert "does not assume AWS roles" in answer.get_json()["detail"]["message"]
+    assert "AWS roles are not supported" in answer.get_json()["detail"]["message"]

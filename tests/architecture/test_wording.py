@@ -1,5 +1,4 @@
-"""Texts for people use the plain words of the field: none of the odd ones that were replaced comes
-back."""
+"""Texts for people use the plain words of the field, and none of the odd ones that were replaced."""
 
 import re
 from pathlib import Path
@@ -7,25 +6,21 @@ from pathlib import Path
 import pytest
 
 from tests.peers import ROOT
-from tests.support.wording import ODD, SPELLING
+from tests.support.wording import ODD, odd_in, text_of
 
-TEXTS = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/**/*.md")
-"""What is read, as patterns below the checkout. Add `templates/**/*.html`, `portal/**/*.py` and
-`CHANGELOG.md`."""
+TEXTS = (
+    "*.md",
+    "docs/**/*.md",
+    "templates/**/*.html",
+    "portal/**/*.py",
+    "static/*.js",
+    "examples/*.py",
+)
+"""Patterns of the files to check, below the checkout."""
 
-IN_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 FILES = sorted(
     path for pattern in TEXTS for path in ROOT.glob(pattern) if "__pycache__" not in path.parts
 )
-
-
-def prose(path: Path) -> str:
-    """Return the text of a file with runs of white space as one space; of Markdown without what it
-    shows as code."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
-        text = IN_CODE.sub("", text)
-    return re.sub(r"\s+", " ", text)
 
 
 def test_the_patterns_find_files() -> None:
@@ -35,13 +30,35 @@ def test_the_patterns_find_files() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_text_uses_plain_words(path: Path) -> None:
-    text = prose(path)
-    found = {
-        re.sub(r"\s+", " ", text[max(0, hit.start() - 30) : hit.end() + 30]): better
-        for odd, better in (ODD | SPELLING).items()
-        for hit in re.finditer(odd, text)
-    }
+    found = odd_in(text_of(path))
     assert not found, "\n".join(f"…{where}… → {better}" for where, better in found.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("docstring.py", '"""Says\n    whoever\n asks."""'),
+        ("message.py", 'f"{name} is " "gone."'),
+        ("comment.py", "x = 1  # a mended bug"),
+        ("page.html", "<p>There is nothing\n  here.</p>"),
+        ("script.js", "/* used up herewith */"),
+        ("page.md", "The e-mail of a user."),
+    ],
+)
+def test_an_odd_word_is_found_in_each_kind_of_file(tmp_path: Path, name: str, source: str) -> None:
+    path = tmp_path / name
+    path.write_text(source, encoding="utf-8")
+    assert odd_in(text_of(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("names.py", "def door(house): return mend.floor"), ("page.md", "`mend` and ```door```")],
+)
+def test_code_is_no_text(tmp_path: Path, name: str, source: str) -> None:
+    path = tmp_path / name
+    path.write_text(source, encoding="utf-8")
+    assert not odd_in(text_of(path))
 
 
 @pytest.mark.parametrize("odd", ODD)

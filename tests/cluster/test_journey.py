@@ -17,7 +17,7 @@ def test_sign_in_edit_a_server_and_see_it(
     page = browser_page_factory()
     page.on("response", lambda answer: served.add(answer.headers.get("x-served-by", "")))
     page.goto(f"{running.url}/login")
-    page.get_by_label("E-mail").fill("ada@example.com")
+    page.get_by_label("Email").fill("ada@example.com")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     page.goto(f"{running.url}/servers/id-notes/edit")

@@ -100,7 +100,7 @@ def test_a_first_endpoint_is_a_move_and_the_end_of_one_too() -> None:
     [move] = moved(
         found, replace(found, token_url="https://d.example"), [Held("credentials.client_secret")]
     )
-    assert (move.before, move.after) == ("https://d.example", "https://d.example, found anew")
+    assert (move.before, move.after) == ("https://d.example", "https://d.example (rediscovered)")
     assert moved(
         replace(found, token_url="https://d.example"), found, [Held("credentials.client_secret")]
     )

@@ -238,8 +238,8 @@ def test_issuers_are_compared_byte_by_byte_but_for_a_bare_hosts_slash() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"issuer": "https://evil.example"}, "another issuer"),
-        ({"issuer": None}, "another issuer"),
+        ({"issuer": "https://evil.example"}, "a different issuer"),
+        ({"issuer": None}, "a different issuer"),
         ({"authorization_endpoint": None}, "authorization_endpoint is missing"),
         ({"token_endpoint": 7}, "token_endpoint is missing"),
         ({"token_endpoint": "http://as.example/token"}, "token_endpoint is not https"),

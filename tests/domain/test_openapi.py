@@ -122,9 +122,9 @@ def test_a_path_argument_stays_one_segment_of_its_origin(text: str) -> None:
         ),
         (
             document(paths={"/a": {"get": {"parameters": [{"$ref": "#/nowhere"}]}}}),
-            "points to nothing",
+            "reference without a target",
         ),
-        (document(paths={"/a": {"$ref": "#/paths/~1a"}}), "round in a circle"),
+        (document(paths={"/a": {"$ref": "#/paths/~1a"}}), "circular references"),
         (
             document(paths={f"/{n}": {"get": {}} for n in range(MAX_OPERATIONS + 1)}),
             "more than 1,000 operations",
@@ -177,7 +177,7 @@ def test_a_schema_that_holds_itself_ends() -> None:
     found = read_document(document()).operation("addPet")
     assert found
     assert found.tool.input_schema["properties"]["body"]["properties"]["parent"] == {
-        "description": "The same again."
+        "description": "Recursive: same schema as above."
     }
 
 

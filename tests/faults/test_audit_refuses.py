@@ -12,8 +12,8 @@ from tests.faults.conftest import Note
 
 As = Callable[[str | None], Client]
 TOLD = {
-    "is not there": "lacks something that this version needs",
-    "is locked": "Something else is changing the portal’s database",
+    "is not there": "database schema does not match this version",
+    "is locked": "The portal’s database is busy",
 }
 
 

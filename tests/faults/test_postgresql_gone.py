@@ -77,7 +77,7 @@ def test_everything_says_so_meanwhile_and_goes_on_afterwards(
                 assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "5"), (
                     answer.text
                 )
-                assert "does not answer" in answer.text
+                assert "is not responding" in answer.text
                 assert "set-cookie" not in answer.headers
             assert all(answer.json() for answer in programs)
             assert httpx2.get(f"{address}/healthz").status_code == 200

@@ -58,22 +58,22 @@ def rubbish(connection: socket.socket, request: Seen, server: RawServer) -> None
 
 
 WORST: dict[str, tuple[Handler, int, str]] = {
-    "hangs": (hang, 504, f"{HOST} did not answer within 2 s"),
+    "hangs": (hang, 504, f"{HOST} did not respond within 2 s"),
     "drips": (drip, 504, "within 2 s"),
-    "sends a gigabyte": (flood, 502, f"{HOST} sent more than the portal takes"),
+    "sends a gigabyte": (flood, 502, f"{HOST} sent too much"),
     "sends a zip bomb": (
         always(
             200, gzip.compress(bytes(100 * MEGABYTE)), "application/json", Content_Encoding="gzip"
         ),
         502,
-        f"{HOST} sent more than the portal takes",
+        f"{HOST} sent too much",
     ),
     "redirects to metadata": (
         always(307, Location="http://169.254.169.254/latest/meta-data/"),
         502,
         f"{HOST} redirects to another address",
     ),
-    "speaks rubbish": (rubbish, 502, "but not with HTTP"),
+    "speaks rubbish": (rubbish, 502, "did not return an HTTP response"),
     "has endless headers": (
         always(200, b"{}", "application/json", X_Long="x" * MEGABYTE),
         502,
@@ -82,9 +82,13 @@ WORST: dict[str, tuple[Handler, int, str]] = {
     "speaks HTML": (
         always(200, b"<h1>Sign in</h1>"),
         502,
-        "but not with MCP (HTTP 200, text/html)",
+        "did not return a valid MCP response (HTTP 200, text/html)",
     ),
-    "speaks other JSON": (always(200, b'{"a": 1}', "application/json"), 502, "but not with MCP"),
+    "speaks other JSON": (
+        always(200, b'{"a": 1}', "application/json"),
+        502,
+        "did not return a valid MCP response",
+    ),
     "breaks off": (cut, 502, HOST),
 }
 NOT_ALLOWED = "is not allowed by the outbound policy"

@@ -93,13 +93,13 @@ def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn
     ) -> Page:
         page = browser_page_factory(**context)
         page.goto(f"{portal.url}/login")
-        page.get_by_label("E-mail").fill(email)
+        page.get_by_label("Email").fill(email)
         page.get_by_label("Password").fill(password)
         page.get_by_role("button", name="Sign in").click()
         if new_password:
             page.get_by_label("Current password").fill(password)
             page.get_by_label("New password", exact=True).fill(new_password)
-            page.get_by_label("New password again").fill(new_password)
+            page.get_by_label("Confirm new password").fill(new_password)
             page.get_by_role("button", name="Save and go on").click()
         expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
         return page

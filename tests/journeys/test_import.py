@@ -28,7 +28,7 @@ def test_the_token_of_a_vs_code_file_becomes_a_variable(portal: Portal, sign_in:
     expect(page.get_by_role("main")).to_contain_text("1 new")
     assert TOKEN not in page.content()
     page.get_by_label("Secret in Authorization → CODE_HOST_TOKEN").select_option(
-        "Variable of each user"
+        "Each user’s own value"
     )
     page.get_by_role("button", name="Import what is ticked").click()
 

@@ -257,7 +257,7 @@ def test_a_person_chosen_while_a_team_is_saved_is_added(team_page: Page) -> None
     team_page.get_by_role("searchbox", name="Find in Add a person").fill("max@")
     person(team_page, "Max").check()
     held.settled()
-    expect(team_page.locator("#toasts")).to_contain_text("Late team is saved")
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
     expect(person(team_page, "Max")).to_be_checked()
     expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("max@")
     team_page.get_by_role("button", name="Add to the team").click()
@@ -277,7 +277,7 @@ def test_a_choice_outlives_a_search_that_is_answered_before_the_save(team_page: 
     held.wait(2)
     held.let_go(1)
     held.settled()
-    expect(team_page.locator("#toasts")).to_contain_text("Late team is saved")
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
     expect(person(team_page, "Max")).to_be_checked()
 
 
@@ -316,12 +316,12 @@ def test_who_was_signed_out_meanwhile_keeps_what_they_typed(
     team_page.get_by_role("searchbox", name="Find in MCP servers").fill("late")
     team_page.context.clear_cookies()
     team_page.get_by_role("button", name="Save changes").click()
-    expect(team_page.locator("#kept")).to_contain_text("What you typed is still here")
+    expect(team_page.locator("#kept")).to_contain_text("your input is still here")
     expect(name).to_have_value("Late team")
     with team_page.context.expect_page() as opened:
         team_page.get_by_role("link", name="Sign in in a new tab").click()
     tab = opened.value
-    tab.get_by_label("E-mail").fill(ADMIN[0])
+    tab.get_by_label("Email").fill(ADMIN[0])
     tab.get_by_label("Password").fill(ADMIN[1])
     tab.get_by_role("button", name="Sign in").click()
     expect(tab.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
@@ -329,7 +329,7 @@ def test_who_was_signed_out_meanwhile_keeps_what_they_typed(
     team_page.evaluate("dispatchEvent(new Event('focus'))")  # headless windows do not take turns
     expect(team_page.locator("#kept")).to_have_count(0)
     team_page.get_by_role("button", name="Save changes").click()
-    expect(team_page.locator("#toasts")).to_contain_text("Late team is saved")
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
 
 
 def test_without_a_connection_the_form_stays_to_be_sent_again(team_page: Page) -> None:
@@ -340,4 +340,4 @@ def test_without_a_connection_the_form_stays_to_be_sent_again(team_page: Page) -
     expect(team_page.get_by_label("Name", exact=True)).to_have_value("Late team")
     team_page.context.set_offline(False)
     team_page.get_by_role("button", name="Save changes").click()
-    expect(team_page.locator("#toasts")).to_contain_text("Late team is saved")
+    expect(team_page.locator("#toasts")).to_contain_text("Late team saved")

@@ -92,7 +92,7 @@ def test_an_admin_grants_servers_to_a_team(
         assert portal.api("POST", "/v1/mcp/server", body)[0] == 201
     admin = sign_in()
     admin.goto(f"{portal.url}/admin/users/new")
-    admin.get_by_label("E-mail").fill("tia@example.com")
+    admin.get_by_label("Email").fill("tia@example.com")
     admin.get_by_label("Name", exact=False).first.fill("Tia")
     admin.get_by_role("textbox", name="One-time password").fill("only for the first time")
     admin.get_by_role("button", name="Add user").click()
@@ -313,7 +313,7 @@ def test_a_person_brings_their_own_key(portal: Portal, sign_in: SignIn, echo_ser
         assert answer["structuredContent"][header] == sent
     page.goto(f"{portal.url}/credentials/byok_bearer_token")
     page.get_by_role("button", name="Remove my key").click()
-    expect(page.locator("#toasts")).to_contain_text("Your key is removed")
+    expect(page.locator("#toasts")).to_contain_text("Your key was removed")
     call = {"server_id": "byok_bearer_token", "name": "show_headers", "arguments": {}}
     status, answer = portal.api("POST", "/v1/mcp/tools/call", call)
     assert (status, answer["detail"]["error"]) == (401, "byok_auth_required")
@@ -400,7 +400,7 @@ def test_two_admins_edit_and_one_deletes(portal: Portal, sign_in: SignIn, echo_s
     first.goto(f"{portal.url}/servers/edited/delete")
     expect(first.get_by_role("main")).to_contain_text("cannot be undone")
     first.get_by_role("button", name="Delete server").click()
-    expect(first.locator("#toasts")).to_contain_text("edited is deleted")
+    expect(first.locator("#toasts")).to_contain_text("edited deleted")
     assert portal.api("GET", "/v1/mcp/server/edited")[0] == 404
 
 
@@ -410,7 +410,7 @@ def test_the_sign_in_page_leads_back_to_where_one_was_going(
     """A link out of an AI client's error: sign in, and there is the page."""
     page = browser_page_factory()
     page.goto(f"{portal.url}/credentials")
-    page.get_by_label("E-mail").fill(ADMIN[0])
+    page.get_by_label("Email").fill(ADMIN[0])
     page.get_by_label("Password").fill("wrong password!")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("not right")

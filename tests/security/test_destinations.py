@@ -606,7 +606,7 @@ def test_an_sse_stream_sends_no_messages_to_another_origin(place: Place, secret:
         place.home.endpoint = ""
     assert place.home.holds(mark)
     assert place.foreign.heard[heard:] == []
-    assert "wants its messages sent to another origin than its own" in answer.get_data(as_text=True)
+    assert "requires messages at a different origin" in answer.get_data(as_text=True)
 
 
 def test_a_restore_sends_what_came_back_only_where_it_went(

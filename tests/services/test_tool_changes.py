@@ -95,7 +95,7 @@ def test_changed_added_and_removed_tools_wait_and_changing_back_settles_it(
     found = look()
     assert named(found) == {"hum": "added", "say": "changed", "sing": "removed"}
     changed = found.items[1]
-    assert [w.what for w in changed.warnings] == ["Sets aside instructions"]
+    assert [w.what for w in changed.warnings] == ["Overrides instructions"]
     assert changed.accepted is not None
     assert changed.accepted["description"] == "Says what it is given."
     assert events(database, "tool definitions differ") == [
@@ -307,7 +307,7 @@ def test_hostile_lists_are_kept_small_and_whole(
     _compare(write, other)
     assert waiting(database).total == len(names)
     assert all(
-        w.what == "Too large to be shown" for item in waiting(database).items for w in item.warnings
+        w.what == "Too large to show" for item in waiting(database).items for w in item.warnings
     )
 
 

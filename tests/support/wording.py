@@ -1,9 +1,15 @@
-"""Wordings that texts for people do not use: a regular expression for each, and what to say
-instead.
+"""Wordings that texts for people do not use, as regular expressions, and what to say instead.
 
 They are examples of a kind. Say what happened and what to do, in the words of the field: no
-riddles, no personification, no phrases that only make sense in another language.
+riddles, no personification, no phrases that only make sense in another language. `text_of` returns
+the texts of a file that people read.
 """
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
 
 ODD = {
     # Errors
@@ -59,9 +65,24 @@ ODD = {
     # Words of this project
     r"\b[Hh]ouse\b": "architecture",
     r"\b[Ff]loors?\b": "layer",
-    r"\b[Rr]ooms?\b": "package",
+    r"(?<!Meetings, )\b[Rr]ooms?\b": "package",
     r"\b[Dd]oors?\b": "interface",
     r"\b[Mm]end(?:ed|s|ing)?\b": "fix",
+    # Riddles and archaic phrases
+    r"\b[Ww]hoever\b": "anyone who, or the role: the operator, an Admin",
+    r"\b[Tt]hose who\b": "users who, or the role",
+    r"\bherewith\b": "with this",
+    r"\berrands?\b": "job, task",
+    r"\b(?:is|are|was|were) gone\b": "deleted, removed, unavailable",
+    r"\b[Ll]ets? (?:\w+ )?in\b(?! [a-z]+ing\b)": "allows",
+    r"\bon (?:the )?record\b": "in the audit log",
+    r"\b[Ll]ook(?:s|ed|ing)? into\b": "preview",
+    r"\banew\b": "again",
+    r"\bfor ever\b": "forever, without a limit",
+    r"\b[Ss]en[dt] along\b": "send",
+    r"\b(?:un)?[Tt]ick(?:ed|s|ing)?\b": "select, clear",
+    r"\b(?:one['’]s own|oneself)\b": "your own; the user's own",
+    r"(?<![|\"'])\b(?:[Ss]ome|[Aa]ny|[Ee]very)body\b(?![|\"'])": "someone, anyone, everyone",
 }
 """The wording as a regular expression, and what to say instead."""
 
@@ -77,3 +98,44 @@ SPELLING = {
     r"\b[Cc]ancell(?:ed|ing)\b": "cancel",
 }
 """British spellings, and the American ones."""
+
+_IN_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file, with runs of white space as one space.
+
+    Of Python it is strings and comments, each in quotes. Of Markdown it is the text outside of code.
+    """
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        source = "\n".join(f'"{text}"' for text in (*_strings(source), *_comments(source)))
+    if path.suffix == ".md":
+        source = _IN_CODE.sub("", source)
+    return re.sub(r"\s+", " ", source)
+
+
+def odd_in(text: str) -> dict[str, str]:
+    """Return each odd wording or spelling in a text, with the words around it, and the better one."""
+    return {
+        text[max(0, hit.start() - 30) : hit.end() + 30]: better
+        for odd, better in (ODD | SPELLING).items()
+        for hit in re.finditer(odd, text)
+    }
+
+
+def _strings(source: str) -> list[str]:
+    """Return the strings of Python source, with `{}` for the values in an f-string."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+def _comments(source: str) -> list[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]

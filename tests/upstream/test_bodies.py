@@ -93,13 +93,13 @@ def endless(first: bytes, more: bytes) -> Handler:
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-TWICE = r"encoded 2 times over, and the limit is 1"
-AFTER = r"sent bytes after the end of its gzip stream"
-NOT_ASKED = r"a Content-Encoding that the portal did not ask for"
-NOT_GZIP = r"not the gzip that its Content-Encoding says"
-BROKEN_OFF = r"its gzip stream breaks off before its end"
-TOO_MUCH = r"sent more than the portal takes: the limit"
-NOT_HTTP = r"but not with HTTP"
+TWICE = r"2 encodings, and the limit is 1"
+AFTER = r"sent data after the end of its gzip stream"
+NOT_ASKED = r"an unsupported Content-Encoding"
+NOT_GZIP = r"not valid gzip"
+BROKEN_OFF = r"its gzip stream is not complete"
+TOO_MUCH = r"sent too much: the limit"
+NOT_HTTP = r"did not return an HTTP response"
 ATTACKS: dict[str, tuple[Handler, str]] = {
     "gzip in gzip": (encoded(gzip.compress(PACKED), "gzip, gzip"), TWICE),
     "gzip in gzip, in two headers": (encoded(gzip.compress(PACKED), "gzip", "gzip"), TWICE),
@@ -360,7 +360,7 @@ def calling(body: Callable[[int], bytes], kind: str = "application/json") -> str
 @pytest.mark.parametrize("item", [b"0,", b"[],", b'{"a":1},', b'"",', b'"\\"",', b'",",'])
 def test_five_million_values_are_not_parsed(item: bytes) -> None:
     said = calling(_result(item * (9 * MEGABYTE // len(item))))
-    assert "the limit is 200,000 JSON values in one answer" in said
+    assert "the limit is 200,000 JSON values per response" in said
 
 
 def test_values_are_counted_in_a_stream_of_events_however_quotes_are_strewn() -> None:
@@ -507,9 +507,7 @@ def test_a_refusal_is_told_apart_from_a_time_that_is_over() -> None:
         with pytest.raises(UpstreamFailure) as caught:
             McpClient(HERE).list_tools(target)
     assert caught.value.reason == HealthReason.NOT_MCP
-    assert caught.value.message.endswith(
-        "It has to answer with gzip alone, or without Content-Encoding."
-    )
+    assert caught.value.message.endswith("The server must use only gzip, or no Content-Encoding.")
 
 
 @pytest.mark.parametrize(

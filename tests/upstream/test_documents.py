@@ -73,7 +73,7 @@ def probe(client: McpClient, url: str, **more: Any) -> tuple[str, str, str]:
 
 def test_a_document_is_fetched_without_the_targets_headers(client: McpClient) -> None:
     with raw_server(always(200, b'{"openapi": "3.1.0"}', "application/json")) as server:
-        expected = ("healthy", "ok", "127.0.0.1 gave its OpenAPI document.")
+        expected = ("healthy", "ok", "127.0.0.1 returned its OpenAPI document.")
         assert probe(client, server.url("/spec"), headers={"Authorization": "SECRET"}) == expected
         assert "authorization" not in server.seen[0].headers
         assert (server.seen[0].method, server.seen[0].path) == ("GET", "/spec")
@@ -81,20 +81,20 @@ def test_a_document_is_fetched_without_the_targets_headers(client: McpClient) ->
 
 def test_what_is_no_document_is_told(client: McpClient) -> None:
     with raw_server(always(200, b"<h1>SECRET</h1>")) as server:
-        expected = ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with an OpenAPI document.")
+        expected = ("unhealthy", "not_mcp", "127.0.0.1 did not return an OpenAPI document.")
         assert probe(client, server.url("/SECRET")) == expected
     with raw_server(always(404, b"SECRET")) as server:
         expected = (
             "unhealthy",
             "not_mcp",
-            "127.0.0.1 answered, but not with an OpenAPI document (HTTP 404, text/html).",
+            "127.0.0.1 did not return an OpenAPI document (HTTP 404, text/html).",
         )
         assert probe(client, server.url("/SECRET")) == expected
     with raw_server(always(401, WWW_Authenticate="Basic realm=SECRET")) as server:
         expected = (
             "unknown",
             "sign_in_needed",
-            "127.0.0.1 answered 401 and asks for sign-in (Basic).",
+            "127.0.0.1 requires sign-in (HTTP 401, Basic).",
         )
         assert probe(client, server.url("/SECRET")) == expected
 
@@ -105,7 +105,7 @@ def test_a_document_beyond_5_mib_is_not_read(client: McpClient) -> None:
     ) as server:
         assert probe(client, server.url())[1:] == (
             "not_mcp",
-            "127.0.0.1 sent more than the portal takes: the limit is 5 MiB. It has to send less.",
+            "127.0.0.1 sent too much: the limit is 5 MiB. The server must send less.",
         )
 
 
@@ -121,5 +121,5 @@ def test_a_document_that_does_not_come_is_given_up(client: McpClient) -> None:
     with raw_server(hang) as server:
         assert probe(client, server.url(), timeout=0.3)[1:] == (
             "timeout",
-            "127.0.0.1 did not answer within 0.3 s.",
+            "127.0.0.1 did not respond within 0.3 s.",
         )

@@ -121,7 +121,8 @@ def test_what_cannot_be_deleted_is_not_used_again_and_is_told(
         seen(OTHER)
         assert seen(COMMAND) == ""
         assert len(sandbox.left_homes()) == 2
-        assert "could not be deleted (not permitted)" in caplog.text
+        assert "could not delete the unused home folder" in caplog.text
+        assert "(not permitted)" in caplog.text
         assert sandbox.forget_homes([]) == 0
         assert len(sandbox.left_homes()) == 3
     assert sandbox.forget_homes([]) == 1

@@ -103,12 +103,12 @@ def test_an_error_is_known_by_its_word_and_nothing_else_of_it(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Answer.html(), "not with JSON"),
-        (Answer.garbage(), "not with JSON"),
-        (Answer(json=["SECRET"]), "not with JSON"),
-        (Answer(body=b"[" * 60_000), "not with JSON"),
-        (Answer(body=b'{"access_token": "\\ud800"}'), "not with JSON"),
-        (Answer.oversized(1), "more than the portal takes"),
+        (Answer.html(), "did not return JSON"),
+        (Answer.garbage(), "did not return JSON"),
+        (Answer(json=["SECRET"]), "did not return JSON"),
+        (Answer(body=b"[" * 60_000), "did not return JSON"),
+        (Answer(body=b'{"access_token": "\\ud800"}'), "did not return JSON"),
+        (Answer.oversized(1), "sent too much"),
         (Answer.redirect("http://169.254.169.254/"), "redirects to another address"),
         (Answer.redirect("https://evil.example/", 307), "redirects to another address"),
     ],
@@ -127,7 +127,7 @@ def test_a_slow_token_endpoint_is_given_up(
     oauth: OAuthClient, recording_as: RecordingServer
 ) -> None:
     recording_as.answer("token", Answer(delay_seconds=60))
-    with pytest.raises(UpstreamFailure, match="did not answer within"):
+    with pytest.raises(UpstreamFailure, match="did not respond within"):
         oauth.ask_for_token(_server(recording_as), Client("id"), GRANT, timeout=0.2)
 
 

@@ -158,7 +158,7 @@ def test_the_second_authorization_server_is_tried_where_the_first_is_dead(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"issuer": "https://evil.example"}, "another issuer"),
+        ({"issuer": "https://evil.example"}, "a different issuer"),
         (
             {"authorization_endpoint": "http://as.example/authorize"},
             "authorization_endpoint is not https",
@@ -191,7 +191,7 @@ def test_metadata_about_another_resource_are_not_used(
     assert recording_as.resource_metadata
     named = resource.format(issuer=recording_as.issuer) if isinstance(resource, str) else resource
     recording_as.resource_metadata["resource"] = named
-    assert "another resource" in _fault(oauth.walk(recording_as.url)).said
+    assert "different resource" in _fault(oauth.walk(recording_as.url)).said
     assert not recording_as.seen("metadata")
 
 
@@ -206,7 +206,7 @@ def test_metadata_about_another_resource_are_not_used(
         (Answer(body=b'{"issuer": "\\u0000"}'), "not a JSON object"),
         (Answer(json={"a": "x" * 20_000}), "not a JSON object"),
         (Answer(500), "HTTP 500"),
-        (Answer.oversized(1), "more than the portal takes"),
+        (Answer.oversized(1), "sent too much"),
         (
             Answer.redirect("http://169.254.169.254/latest/meta-data/"),
             "redirects to another address",
@@ -235,7 +235,7 @@ def test_an_answer_that_never_ends_is_given_up(
     walk = asyncio.run(oauth_discovery.walk(LOOPBACK, recording_as.url))
     assert walk.found is None
     assert [step.verdict for step in walk.steps[:2]] == [Verdict.OK, Verdict.OK]
-    assert "did not answer within 0.3 s" in walk.steps[2].said
+    assert "did not respond within 0.3 s" in walk.steps[2].said
 
 
 def test_private_addresses_are_not_asked(recording_as: RecordingServer) -> None:

@@ -54,7 +54,7 @@ def test_redirects_to_another_origin_are_not_followed(client: McpClient) -> None
 def test_a_document_beyond_5_mb_is_refused(client: McpClient) -> None:
     large = json.dumps(document(x="x" * 6_000_000)).encode()
     with pet_store(large) as store:
-        said = "127.0.0.1 sent more than the portal takes: the limit is 5 MiB. It has to send less."
+        said = "127.0.0.1 sent too much: the limit is 5 MiB. The server must send less."
         assert refusal(client, store.spec_url) == ("not_mcp", said)
     with pytest.raises(DocumentError, match="larger than 5 MB"):
         parse_document(large)
@@ -79,12 +79,12 @@ def test_what_is_wrong_with_a_document_is_told(client: McpClient) -> None:
         (b"openapi: 3.1.0\nx: " + b"[" * 3_000, "deeper than 100"),
         (b"openapi: 3.1.0\nx: &x [*x]\n", "deeper than 100"),
         (b'{"openapi": "3.1.0", "x": ' + b"[" * 100_000, "deeper than 100"),
-        (b'{"openapi": "3.1.0",\n "x": }', "stopped at line 2"),
-        (b"openapi: 3.1.0\nx: [1\n", "stopped at line"),
-        (b'{"openapi": "3.1.0", "x": NaN}', "number that JSON does not have"),
-        (b'{"x": ' + b"9" * 5_000 + b"}", "number that JSON does not have"),
-        (b"\xff\xfe\x00", "not text in UTF-8"),
-        (b"openapi: 3.1.0\n\x00", "neither JSON nor YAML"),
+        (b'{"openapi": "3.1.0",\n "x": }', "error in line 2"),
+        (b"openapi: 3.1.0\nx: [1\n", "error in line"),
+        (b'{"openapi": "3.1.0", "x": NaN}', "number that is not valid JSON"),
+        (b'{"x": ' + b"9" * 5_000 + b"}", "number that is not valid JSON"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b"openapi: 3.1.0\n\x00", "not valid JSON or YAML"),
         (b"", "no field"),
         (b"openapi: 3.1.0\nx: [" + b"1," * 1_000_000 + b"]", "more than 400,000 values"),
     ],
@@ -151,7 +151,7 @@ def test_answers_have_a_size_and_a_time(client: McpClient) -> None:
     with pet_store() as docs:
         with raw_server(always(200, b"x" * 3_000_000)) as server:
             target = Target("http", url=server.url(""), spec_url=docs.spec_url)
-            with pytest.raises(UpstreamFailure, match="sent more than the portal takes"):
+            with pytest.raises(UpstreamFailure, match="sent too much"):
                 client.call_tool(target, "list_pets", {})
         with raw_server(hang) as server:
             target = Target("http", url=server.url(""), spec_url=docs.spec_url, timeout=0.5)

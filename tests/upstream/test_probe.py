@@ -58,7 +58,7 @@ def test_servers_of_both_generations_are_healthy(
     request: pytest.FixtureRequest,
 ) -> None:
     result = client.probe(Target(transport, request.getfixturevalue(fixture)), with_tools=True)
-    assert told(result) == ("healthy", "ok", f"127.0.0.1 answered with MCP {version}.")
+    assert told(result) == ("healthy", "ok", f"127.0.0.1 responded with MCP {version}.")
     assert (result.protocol_version, result.server_name) == (version, name)
     assert result.server_version
     assert result.tools
@@ -90,7 +90,7 @@ def test_a_401_asks_for_sign_in(
     assert told(result) == (
         "unknown",
         "sign_in_needed",
-        "127.0.0.1 answered 401 and asks for sign-in (Bearer).",
+        "127.0.0.1 requires sign-in (HTTP 401, Bearer).",
     )
     assert result.challenge
 
@@ -111,29 +111,37 @@ def test_the_headers_of_the_target_open_it(
     [
         (
             always(401),
-            ("unknown", "sign_in_needed", "127.0.0.1 answered 401 and asks for sign-in."),
+            ("unknown", "sign_in_needed", "127.0.0.1 requires sign-in (HTTP 401)."),
         ),
         (
             always(403, WWW_Authenticate="Bearer error=insufficient_scope"),
-            ("unknown", "sign_in_needed", "127.0.0.1 answered 403 and asks for sign-in (Bearer)."),
+            ("unknown", "sign_in_needed", "127.0.0.1 requires sign-in (HTTP 403, Bearer)."),
         ),
-        (always(403, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 answered HTTP 403.")),
-        (always(429, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 answered HTTP 429.")),
-        (always(503, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 answered HTTP 503.")),
+        (always(403, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 returned HTTP 403.")),
+        (always(429, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 returned HTTP 429.")),
+        (always(503, b"SECRET"), ("unhealthy", "http_status", "127.0.0.1 returned HTTP 503.")),
         (
             always(404, b"<h1>SECRET</h1>", "text/html; charset=SECRET"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 404, text/html)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 did not return a valid MCP response (HTTP 404, text/html).",
+            ),
         ),
         (
             always(200, b"<h1>SECRET</h1>"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered, but not with MCP (HTTP 200, text/html)."),
+            (
+                "unhealthy",
+                "not_mcp",
+                "127.0.0.1 did not return a valid MCP response (HTTP 200, text/html).",
+            ),
         ),
         (
             always(200, b'{"SECRET": 1}', "application/json"),
             (
                 "unhealthy",
                 "not_mcp",
-                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+                "127.0.0.1 did not return a valid MCP response (HTTP 200, application/json).",
             ),
         ),
         (
@@ -141,7 +149,7 @@ def test_the_headers_of_the_target_open_it(
             (
                 "unhealthy",
                 "not_mcp",
-                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+                "127.0.0.1 did not return a valid MCP response (HTTP 200, application/json).",
             ),
         ),
         (
@@ -149,7 +157,7 @@ def test_the_headers_of_the_target_open_it(
             (
                 "unhealthy",
                 "not_mcp",
-                "127.0.0.1 answered, but not with MCP (HTTP 200, application/json).",
+                "127.0.0.1 did not return a valid MCP response (HTTP 200, application/json).",
             ),
         ),
         (
@@ -157,7 +165,7 @@ def test_the_headers_of_the_target_open_it(
             (
                 "unhealthy",
                 "not_mcp",
-                "127.0.0.1 answered, but not with MCP (HTTP 200, text/event-stream).",
+                "127.0.0.1 did not return a valid MCP response (HTTP 200, text/event-stream).",
             ),
         ),
         (
@@ -165,20 +173,24 @@ def test_the_headers_of_the_target_open_it(
             (
                 "unhealthy",
                 "http_status",
-                "127.0.0.1 redirects to another address, which is not followed.",
+                "127.0.0.1 redirects to another address, which is not allowed.",
             ),
         ),
         (
             always(307, Location="/mcp"),
-            ("unhealthy", "http_status", "127.0.0.1 redirects too often or to nowhere (HTTP 307)."),
+            (
+                "unhealthy",
+                "http_status",
+                "127.0.0.1 returned too many or invalid redirects (HTTP 307).",
+            ),
         ),
         (
             lambda connection, request, server: connection.sendall(b"SSH-2.0-SECRET\r\n\r\n"),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered on port {port}, but not with HTTP."),
+            ("unhealthy", "not_mcp", "127.0.0.1 did not return an HTTP response on port {port}."),
         ),
         (
             lambda connection, request, server: connection.shutdown(socket.SHUT_RDWR),
-            ("unhealthy", "not_mcp", "127.0.0.1 answered on port {port}, but not with HTTP."),
+            ("unhealthy", "not_mcp", "127.0.0.1 did not return an HTTP response on port {port}."),
         ),
         (
             always(200, b"not gzip", "application/json", Content_Encoding="gzip"),
@@ -186,8 +198,8 @@ def test_the_headers_of_the_target_open_it(
                 "unhealthy",
                 "not_mcp",
                 (
-                    "127.0.0.1 answered with a body that cannot be decoded: it is not the gzip that"
-                    " its Content-Encoding says. It has to send sound gzip, or no Content-Encoding."
+                    "127.0.0.1 sent a body that cannot be decoded: it is not valid gzip. The server"
+                    " must send valid gzip, or no Content-Encoding."
                 ),
             ),
         ),
@@ -208,7 +220,7 @@ def test_an_sse_address_that_streams_nothing_is_named(client: McpClient) -> None
     assert told(result) == (
         "unhealthy",
         "not_mcp",
-        "127.0.0.1 answered, but not with MCP over SSE (HTTP 200, text/html).",
+        "127.0.0.1 did not return an MCP event stream (HTTP 200, text/html).",
     )
 
 
@@ -263,7 +275,7 @@ def test_a_forbidden_address_is_blocked_without_a_connection() -> None:
     assert told(result) == (
         "unhealthy",
         "blocked",
-        "The address of 127.0.0.1 is not allowed by the outbound policy.",
+        "The IP address of 127.0.0.1 is not allowed by the outbound policy.",
     )
 
 
@@ -286,7 +298,9 @@ def test_plain_http_on_the_tls_port_is_told(client: McpClient) -> None:
         threading.Thread(target=answer, daemon=True).start()
         port = listener.getsockname()[1]
         result = client.probe(http(f"https://127.0.0.1:{port}/mcp"))
-    expected = f"TLS: 127.0.0.1 and the portal did not agree on a secure connection on port {port}."
+    expected = (
+        f"TLS: 127.0.0.1 and the portal could not establish a secure connection on port {port}."
+    )
     assert told(result) == ("unhealthy", "tls", expected)
 
 
@@ -312,7 +326,7 @@ def test_whoever_hangs_or_drips_is_left_after_the_time_limit(
         began = time.monotonic()
         result = client.probe(http(server.url(), timeout=0.5))
         took = time.monotonic() - began
-    assert told(result) == ("unhealthy", "timeout", "127.0.0.1 did not answer within 0.5 s.")
+    assert told(result) == ("unhealthy", "timeout", "127.0.0.1 did not respond within 0.5 s.")
     assert 0.4 < took < PROMPT
 
 
@@ -327,7 +341,7 @@ def test_a_flood_is_cut_off(client: McpClient) -> None:
 
     with raw_server(flood) as server:
         result = client.probe(http(server.url()))
-    said = "127.0.0.1 sent more than the portal takes: the limit is 10 MiB. It has to send less."
+    said = "127.0.0.1 sent too much: the limit is 10 MiB. The server must send less."
     assert told(result) == ("unhealthy", "not_mcp", said)
 
 
@@ -382,7 +396,7 @@ def test_a_version_from_the_future_is_told(client: McpClient) -> None:
     assert told(result) == (
         "unhealthy",
         "not_mcp",
-        "127.0.0.1 speaks no version of MCP that the portal knows.",
+        "127.0.0.1 does not support an MCP version of the portal.",
     )
 
 

@@ -107,7 +107,7 @@ def test_only_bare_names_on_the_list_are_started(command: str, stdio_client: Mcp
     result = stdio_client.probe(Target("stdio", command=command, args=("-c", "print(1)")))
     assert (result.reason, result.message) == (
         "blocked",
-        "This command is not one of those that the operator allows.",
+        "The operator does not allow this command.",
     )
 
 
@@ -117,7 +117,7 @@ def test_the_operator_adds_a_command_by_its_bare_name() -> None:
     )
     assert (
         client.probe(Target("stdio", command="true")).message
-        == "The command true ended before it answered."
+        == "The command true exited before it responded."
     )
     assert client.probe(Target("stdio", command="/bin/true")).reason == "blocked"
 
@@ -130,7 +130,7 @@ def test_a_command_that_is_not_here_is_told(
     assert (result.status, result.reason, result.message) == (
         "unhealthy",
         "refused",
-        "The command npx is not on this host.",
+        "The command npx is not installed on this host.",
     )
 
 
@@ -233,7 +233,7 @@ def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) 
     assert (result.status, result.reason, result.message) == (
         "unhealthy",
         "timeout",
-        "python did not answer within 2.5 s.",
+        "python did not respond within 2.5 s.",
     )
     assert _seen(mark, lambda pids: not pids)
 
@@ -252,16 +252,16 @@ def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: Mcp
 @pytest.mark.parametrize(
     ("code", "timeout", "message"),
     [
-        ("raise SystemExit('SECRET')", 60, "The command python ended before it answered."),
+        ("raise SystemExit('SECRET')", 60, "The command python exited before it responded."),
         (
             "print('x' * 30_000_000, flush=True); import time; time.sleep(60)",
             60,
-            "The command python ended before it answered.",
+            "The command python exited before it responded.",
         ),
         (
             "print('no json at all', flush=True); import sys; sys.stdin.read()",
             1,
-            "python did not answer within 1 s.",
+            "python did not respond within 1 s.",
         ),
     ],
 )

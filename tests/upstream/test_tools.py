@@ -241,7 +241,10 @@ def test_a_tool_that_asks_back_is_a_failure(client: McpClient) -> None:
         pytest.raises(UpstreamFailure) as caught,
     ):
         client.call_tool(Target("http", server.url()), "any", {})
-    assert caught.value.message == "The tool asks for further input, which the portal cannot give."
+    assert (
+        caught.value.message
+        == "The tool requests further input, which the portal does not support."
+    )
 
 
 @pytest.mark.parametrize("fixture", ["locked_echo", "locked_sse"])
@@ -283,7 +286,7 @@ def test_the_end_of_a_session_does_not_hide_why_its_work_failed(client: McpClien
         pytest.raises(UpstreamFailure) as caught,
     ):
         client.list_tools(Target("http", server.url()))
-    assert caught.value.message == "127.0.0.1 answered HTTP 503."
+    assert caught.value.message == "127.0.0.1 returned HTTP 503."
     assert server.seen[-1].method == "DELETE"
 
 
@@ -291,7 +294,7 @@ def test_a_slow_tool_is_given_up_after_the_targets_time(
     client: McpClient, echo_server: str
 ) -> None:
     began = time.monotonic()
-    with pytest.raises(UpstreamTimeout, match=r"did not answer within 0\.5 s"):
+    with pytest.raises(UpstreamTimeout, match=r"did not respond within 0\.5 s"):
         client.call_tool(Target("http", echo_server, timeout=0.5), "slow", {"seconds": 60})
     assert time.monotonic() - began < PROMPT
 
@@ -308,7 +311,8 @@ def test_a_header_that_cannot_be_sent_is_a_failure(client: McpClient) -> None:
     with pytest.raises(UpstreamFailure) as caught:
         client.list_tools(Target("http", "http://127.0.0.1:1/mcp", headers={"X-Key": "SECRET\n"}))
     assert (
-        caught.value.message == "The value of the header X-Key has characters that are not allowed."
+        caught.value.message
+        == "The value of the header X-Key contains characters that are not allowed."
     )
 
 

@@ -175,7 +175,7 @@ def test_an_admin_verifies_the_chain_and_the_page_says_up_to_where(browser: Brow
     assert ada.send("/admin/audit", "/admin/audit/verify").status_code == 303
     shown = text_of(ada.open("/admin/audit"))
     assert "Chain verified up to event" in shown
-    assert "events hold." in shown
+    assert "events are intact." in shown
 
 
 def test_what_the_walk_found_besides_faults_is_shown_after_verifying(

@@ -114,7 +114,7 @@ def test_a_command_that_was_never_saved_is_confirmed_and_on_record_first(
     ):
         assert mark_in(tried(**{"confirmed": mark, **changed})), changed
     assert bell.rings == bell.on_record() == []
-    assert "ended before it answered" in parse(tried(confirmed=mark)).text
+    assert "exited before it responded" in parse(tried(confirmed=mark)).text
     [seen] = bell.rings
     assert seen == bell.on_record()
     assert (seen[0]["command"], seen[0]["arguments"], seen[0]["variables"]) == ("python3", 3, [])
@@ -152,7 +152,7 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
     def tried(**more: Any) -> Any:
         return ada.post("/servers/test", data=filled(form, **more), headers=HTMX)
 
-    assert "ended before it answered" in parse(tried()).text
+    assert "exited before it responded" in parse(tried()).text
     assert [len(seen) for seen in bell.rings] == [1]
     for changed, said in (
         ({"args": "-c\nprint(1)"}, "env.TOKEN (from the command python3"),

@@ -202,10 +202,10 @@ def test_ui_32_without_a_token_nothing_is_stored(
     back = round_trip(
         ada, press(ada, NEW, "sign_in", **typed(recording_as.url, client_id="typed-id"))
     )
-    assert "You did not allow it at the provider." in text_of(parse(ada.get(back)))
+    assert "You declined access at the provider." in text_of(parse(ada.get(back)))
     done = press(ada, back, "save")
     page = ada.get(done.headers["Location"]).get_data(as_text=True)
-    assert "fresh is added." in page
+    assert "fresh added." in page
     assert "connected" not in text_of(parse(ada.get("/profile")))
     assert credential(write, saved(write)) is None
 
@@ -293,7 +293,7 @@ def test_what_is_in_the_way_is_told_in_the_form_and_nothing_is_lost(
         "the address was held"
     )
     answer = press(ada, NEW, "sign_in", **typed(f"{NOBODY_LISTENS}/mcp"))
-    assert "You cannot be sent to the provider now" in text_of(parse(answer))
+    assert "Can’t reach the sign-in provider" in text_of(parse(answer))
     answer = press(ada, NEW, "sign_in", **typed("ftp://wrong.example/"))
     assert parse(answer, 422).select_one("[data-error-summary]")
     answer = press(ada, NEW, "sign_in", **typed(recording_as.url, auth_type="none"))
@@ -327,7 +327,7 @@ def test_testing_and_mending_use_what_is_held(ada: Client, recording_as: Recordi
     back = round_trip(ada, press(ada, NEW, "sign_in", **form))
     page_form = form_at(ada, back)
     tried = ada.ask("POST", "/servers/test", data=filled(page_form))
-    assert "asks for a sign-in" in text_of(parse(tried)), "the held address was asked"
+    assert "sign-in required" in text_of(parse(tried)), "the held address was asked"
     wrong = ada.ask(
         "POST", NEW, data={**filled(page_form, server_name="no/slashes"), "save": "yes"}
     )

@@ -65,7 +65,7 @@ def test_the_preview_says_what_would_happen_line_by_line(browser: As) -> None:
     assert "Line 5, git-hub there" in rows[0]
     assert "Secret in Authorization → GIT_HUB_TOKEN" in rows[0]
     assert "Each user is asked for WIKI_KEY" in rows[1]
-    assert "switched off" in rows[2]
+    assert "is disabled" in rows[2]
     assert "transport is not supported" in rows[3]
     assert "Different: url" in rows[4]
     assert [box["value"] for box in page.select("input[name=take][checked]")] == ["0", "1"]
@@ -143,7 +143,7 @@ def test_nothing_ticked_is_told(browser: As) -> None:
     ada = browser("ada")
     preview(ada, VSCODE)
     page = look_at(ada.send(PREVIEW, press="none", take=[]), 422)
-    assert "Choose one server" in text_of(page.select_one("[data-error-summary]"))
+    assert "Select at least one server" in text_of(page.select_one("[data-error-summary]"))
 
 
 def test_the_document_is_sealed_while_it_waits_and_gone_afterwards(
@@ -188,7 +188,7 @@ def test_a_document_waits_for_the_one_who_pasted_it(browser: As, client: Any) ->
         ('{"mcpServers": {\n  "a": {"url": }\n}}', "line 2, column 16"),
         ("mcp_servers:\n  a: ]", "line 2, column 6"),
         ("a: &x SECRET\nb: *x", "aliases"),
-        ('{"hello": "SECRET"}', "none of the formats"),
+        ('{"hello": "SECRET"}', "cannot be imported"),
         ('{"mcpServers": {"a": {}, "a": {}}}', "twice"),
         ('{"a":' * 40 + "1" + "}" * 40, "32 levels"),
         ('{"a":' * 50_000, "too deep"),

@@ -73,7 +73,7 @@ def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(
 
 def test_own_key_needs_a_name_and_true_routes(browser: As) -> None:
     mel = browser("mel")
-    assert "Name it" in text_of(
+    assert "Enter a name" in text_of(
         look_at(mel.send("/keys/new", key_alias=""), 422).select_one("#key_alias-error")
     )
     soup = look_at(mel.send("/keys/new", key_alias="typed", allowed_routes="/admin\n"), 422)

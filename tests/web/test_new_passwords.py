@@ -15,7 +15,7 @@ from tests.security.callers import token_in
 from tests.web.html import parse
 
 As = Callable[[str | None], Client]
-WEAK = {"password1234": "too easy to guess", "xq7-mel@example.com-zw9": "your e-mail or your name"}
+WEAK = {"password1234": "too easy to guess", "xq7-mel@example.com-zw9": "your email or name"}
 
 
 @pytest.mark.parametrize("weak", WEAK)
@@ -57,7 +57,7 @@ def test_an_admin_s_page_keeps_what_else_was_typed(signed_in: As) -> None:
         "password": "ninanovak-xq7-zw9",
     }
     page = parse(ada.ask("POST", "/admin/users/new", data=form), 422)
-    assert "your e-mail or your name" in page.get_text()
+    assert "your email or name" in page.get_text()
     assert [page.find(id=name)["value"] for name in ("email", "display_name")] == [
         "nina@example.com",
         "Nina Novak",

@@ -93,7 +93,7 @@ def test_a_whole_check_says_what_was_asked_and_what_came(
     assert "Run again" in text_of(page)
     fragment = ada.post(PATH, headers={"HX-Request": "true"})
     assert "<html" not in fragment.get_data(as_text=True)
-    assert "Find a way to be its client" in fragment.get_data(as_text=True)
+    assert "Register as a client" in fragment.get_data(as_text=True)
     assert all("authorization" not in request.headers for request in remote.requests)
 
 
@@ -145,10 +145,10 @@ FAULTS = [
         _resource(resource="https://other.example/mcp"),
         RESOURCE,
         "fail",
-        "another resource",
+        "different resource",
         "`resource`",
     ),
-    (_metadata(issuer="https://evil.example"), SERVER, "fail", "another issuer", "`issuer`"),
+    (_metadata(issuer="https://evil.example"), SERVER, "fail", "a different issuer", "`issuer`"),
     (
         _metadata(token_endpoint="http://as.example/token"),
         SERVER,
@@ -159,18 +159,18 @@ FAULTS = [
     (_metadata(code_challenge_methods_supported=["plain"]), SERVER, "fail", "PKCE", "S256"),
     (
         _metadata(code_challenge_methods_supported=None),
-        "Protect the code (PKCE, RFC 7636)",
+        "Check PKCE (RFC 7636)",
         "warn",
         "PKCE",
         "S256",
     ),
-    (_set(metadata=None), SERVER, "fail", "No metadata", "authorization and the token URL"),
+    (_set(metadata=None), SERVER, "fail", "No metadata", "authorization URL and the token URL"),
     (
         _answer("metadata", Answer.html()),
         SERVER,
         "fail",
         "No metadata",
-        "authorization and the token URL",
+        "authorization URL and the token URL",
     ),
     (
         _answer("metadata", Answer.redirect("http://169.254.169.254/")),
@@ -181,30 +181,30 @@ FAULTS = [
     ),
     (
         _metadata(registration_endpoint=None),
-        "Find a way to be its client",
+        "Register as a client",
         "fail",
-        "no client id",
+        "no client ID",
         "Register an app",
     ),
     (
         _metadata(registration_endpoint=None, client_id_metadata_document_supported=True),
-        "Find a way to be its client",
+        "Register as a client",
         "fail",
         "not https",
         "over https",
     ),
     (
         _metadata(token_endpoint_auth_methods_supported=["private_key_jwt"]),
-        "Prove at the token endpoint who asks",
+        "Authenticate at the token endpoint",
         "fail",
-        "cannot do",
+        "does not support",
         "client_secret_post",
     ),
     (
         _metadata(revocation_endpoint=None),
-        "End a connection (RFC 7009)",
+        "Check token revocation (RFC 7009)",
         "warn",
-        "lives on",
+        "valid until it expires",
         "revocation_endpoint",
     ),
     (_set(challenge="Bearer"), "Claude Code", "warn", "resource_metadata", "RFC 9728"),
@@ -215,7 +215,7 @@ FAULTS = [
         "dynamic registration",
         "registration_endpoint",
     ),
-    (_metadata(jwks_uri=None), "Claude Code", "warn", "null", "Leave out"),
+    (_metadata(jwks_uri=None), "Claude Code", "warn", "null", "Remove null"),
     (_resource(scopes_supported=[]), "Cursor", "warn", "scopes", "scopes_supported"),
     (
         _set(resource_metadata=None),
@@ -252,8 +252,8 @@ def test_a_resource_that_only_covers_the_url_is_warned_of(
 ) -> None:
     _resource(resource=remote.issuer)(remote)
     steps = by_title(report(client("ada")))
-    assert steps["Compare the resource's name"]["verdict"] == "warn"
-    assert "exactly" in steps["VS Code"]["said"]
+    assert steps["Compare the resource identifier"]["verdict"] == "warn"
+    assert "equals the URL" in steps["VS Code"]["said"]
     assert steps["MCP SDKs, Inspector, mcp-remote"]["verdict"] == "ok"
 
 
@@ -262,7 +262,7 @@ def test_the_summary_names_the_first_remedy(ada: Client, remote: RecordingServer
     alert = run(ada).select_one("#oauth-report .alert")
     assert alert
     assert "problem" in text_of(alert)
-    assert "another issuer" in text_of(alert)
+    assert "a different issuer" in text_of(alert)
     assert "What to do:" in text_of(alert)
 
 
@@ -282,7 +282,7 @@ def test_a_stored_client_id_and_typed_addresses_go_before_discovery(
     steps = by_title(found)
     assert "fail" not in section(found, "The server").values()
     assert steps["Use the addresses of the server's form"]["verdict"] == "ok"
-    assert "stored" in steps["Find a way to be its client"]["said"]
+    assert "stored" in steps["Register as a client"]["said"]
     assert "SECRET" not in str(found)
 
 
@@ -322,8 +322,8 @@ def test_a_machine_needs_an_id_and_a_secret(
 @pytest.mark.parametrize(
     ("headers", "title", "verdict", "said", "remedy"),
     [
-        ({"Origin": PUBLIC}, "Compare PORTAL", "ok", "you use", ""),
-        ({}, "Compare PORTAL", "ok", "you use", ""),
+        ({"Origin": PUBLIC}, "Compare PORTAL", "ok", "in your browser", ""),
+        ({}, "Compare PORTAL", "ok", "in your browser", ""),
         ({"Origin": "http://localhost:8000"}, "Compare PORTAL", "warn", "another name", PUBLIC),
         (
             {"Origin": "https://portal.example"},
@@ -339,22 +339,46 @@ def test_a_machine_needs_an_id_and_a_secret(
             "another address",
             "=https://portal.example",
         ),
-        ({"Origin": "null"}, "Compare PORTAL", "ok", "you use", ""),
-        ({"Origin": "https://[bad"}, "Compare PORTAL", "ok", "you use", ""),
+        ({"Origin": "null"}, "Compare PORTAL", "ok", "in your browser", ""),
+        ({"Origin": "https://[bad"}, "Compare PORTAL", "ok", "in your browser", ""),
         ({"Origin": PUBLIC}, "Check https", "warn", "__Host-", "https"),
-        ({"Origin": "https://127.0.0.1:8000"}, "Check https", "fail", "come by https", "https"),
-        ({"X-Forwarded-Proto": "https"}, "Check https", "fail", "come by https", "https"),
-        ({}, "Look for proxies", "ok", "None said", ""),
-        ({"X-Forwarded-For": "192.0.2.7"}, "Look for proxies", "warn", "not trusted", "127.0.0.1"),
+        (
+            {"Origin": "https://127.0.0.1:8000"},
+            "Check https",
+            "fail",
+            "connect over https",
+            "https",
+        ),
+        ({"X-Forwarded-Proto": "https"}, "Check https", "fail", "connect over https", "https"),
+        ({}, "Check for proxies", "ok", "No proxy headers", ""),
+        (
+            {"X-Forwarded-For": "192.0.2.7"},
+            "Check for proxies",
+            "warn",
+            "untrusted proxy",
+            "127.0.0.1",
+        ),
         (
             {"X-Forwarded-Host": "portal.example"},
-            "Look for proxies",
+            "Check for proxies",
             "warn",
-            "another host",
+            "host of the request",
             "127.0.0.1:8000",
         ),
-        ({"X-Forwarded-Proto": "https"}, "Look for proxies", "warn", "another scheme", "https"),
-        ({"X-Forwarded-Host": "127.0.0.1:8000"}, "Look for proxies", "ok", "PORTAL_PUBLIC_URL", ""),
+        (
+            {"X-Forwarded-Proto": "https"},
+            "Check for proxies",
+            "warn",
+            "scheme of the request",
+            "https",
+        ),
+        (
+            {"X-Forwarded-Host": "127.0.0.1:8000"},
+            "Check for proxies",
+            "ok",
+            "PORTAL_PUBLIC_URL",
+            "",
+        ),
     ],
 )
 def test_what_the_browser_and_proxies_say_is_compared(
@@ -438,7 +462,7 @@ def test_the_portals_own_documents_are_read_by_the_public_url(
             "oauth-protected-resource/remote/mcp",
             None,
             "Read the server's resource metadata",
-            "Nothing there",
+            "Not found",
         ),
         (
             "oauth-protected-resource/remote/mcp",
@@ -446,7 +470,7 @@ def test_the_portals_own_documents_are_read_by_the_public_url(
             "Read the server's",
             "names no",
         ),
-        ("oauth-authorization-server/remote", None, "Read the portal as", "Nothing there"),
+        ("oauth-authorization-server/remote", None, "Read the portal as", "Not found"),
         (
             "oauth-authorization-server/remote",
             {"issuer": "https://evil.example"},

@@ -140,7 +140,7 @@ def test_what_is_wrong_is_told_on_its_field(browser: Browsing, pets: Service) ->
         look_at(ada.post(PATH, spec_url=pets.spec_url), 422), "spec_url"
     )
     broken = (io.BytesIO(b"openapi: [\n"), "broken.yaml")
-    assert "reading stopped" in error_at(look_at(ada.post(PATH, file=broken), 422), "file")
+    assert "error in line" in error_at(look_at(ada.post(PATH, file=broken), 422), "file")
     large = (io.BytesIO(b"x" * 5_500_000), "large.yaml")
     assert "larger than 5 MB" in error_at(look_at(ada.post(PATH, file=large), 422), "file")
     assert ada.post(PATH, file=(io.BytesIO(b"x" * 7_000_000), "huge.yaml")).status_code == 413
@@ -175,7 +175,7 @@ def test_the_form_asks_for_the_document_and_keeps_what_is_stored(
 ) -> None:
     ada = browser("ada")
     page = look_at(ada.send(NEW, server_name="pets", transport="openapi"), 422)
-    assert error_at(page, "spec_path") == "Enter the address of the OpenAPI document."
+    assert error_at(page, "spec_path") == "Enter the URL of the OpenAPI document."
     with write() as session:
         make_server(session, "pets", url=f"{pets.origin}/api/v1", spec_path=pets.spec_url)
     edit = "/servers/id-pets/edit"

@@ -21,7 +21,7 @@ def test_ui_48_the_test_panel_says_how_it_went(signed_in: SignedIn, echo_server:
 
     unnamed = tried(url=echo_server)
     assert "Complete the required fields" in unnamed.text
-    assert "needs a name" in unnamed.text
+    assert "Enter a name" in unnamed.text
     good = tried(server_name="s", url=echo_server)
     assert "Connection successful" in good.text
     assert "5 tools" in good.text

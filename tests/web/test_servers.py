@@ -42,15 +42,15 @@ def test_what_is_typed_comes_back_secrets_aside(signed_in: SignedIn) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ({"server_name": ""}, "needs a name"),
-        ({"url": ""}, "needs a URL"),
+        ({"server_name": ""}, "Enter a name"),
+        ({"url": ""}, "requires a URL"),
         ({"url": "ftp://a.example"}, "http://"),
         ({"url": "https://user:pw@a.example"}, "user name"),
         ({"timeout": "0"}, "1 to 600"),
         ({"timeout": "soon"}, "valid"),
         ({"headers-0-name": "Bad Name", "headers-0-value": "x"}, "header"),
         ({"headers-0-name": "X-A", "headers-0-value": "a\r\nb"}, "line break"),
-        ({"variables-0-name": "1abc", "variables-0-scope": "user"}, "variable"),
+        ({"variables-0-name": "1abc", "variables-0-scope": "user"}, "Variable names"),
         ({"server_name": "notes"}, "is already called notes"),
         ({"transport": "stdio", "command": "bash", "args": "x"}, "Not a valid choice"),
     ],
@@ -195,7 +195,7 @@ def test_what_is_no_choice_decides_nothing_and_what_was_typed_stays(
         "/servers/id-s/edit", data=filled(form_of(ada, "/servers/id-s/edit"), **{**moved, **sent})
     )
     page = parse(answer, 422)
-    assert "choice" in page.main.text or "no version" in page.main.text
+    assert "choice" in page.main.text or "version is not valid" in page.main.text
     assert page.find("textarea", attrs={"name": "description"}).text.strip() == "typed"
     assert client("ada").get("/v1/mcp/server/id-s").get_json()["url"] == before
 

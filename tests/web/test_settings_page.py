@@ -66,7 +66,7 @@ def test_an_admin_changes_every_setting(browser: Browsers, database: Database) -
     )
     assert stored(database) == expected
     page = ada.open(PAGE)
-    assert "The settings are saved." in text_of(page)
+    assert "Settings saved." in text_of(page)
     assert [box["value"] for box in page.select("input[name=mcp_required_fields][checked]")] == [
         "description",
         "source_url",

@@ -172,7 +172,7 @@ def test_a_provider_that_names_another_issuer_is_not_used(
     forging_provider.fault = "discovery_issuer"
     answer = opened(forging_provider).get("/login/corp")
     assert answer.status_code == 502
-    assert "another issuer" in answer.get_data(as_text=True)
+    assert "a different issuer" in answer.get_data(as_text=True)
 
 
 def test_a_replayed_answer_is_refused(opened: Opened, forging_provider: ForgingProvider) -> None:
@@ -426,7 +426,7 @@ def test_no_token_and_no_secret_stands_in_the_database_in_the_clear(
         ('[{"name": "x"}]', "PORTAL_SIGN_IN_PROVIDERS: Field required"),
         (
             '[{"name": "x", "issuer": "http://idp.example.com", "client_id": "c"}]',
-            "issuer must be an https address",
+            "issuer must be an https URL",
         ),
         (
             '[{"name": "x", "issuer": "https://i", "client_id": "c", "roles": {"g": "root"}}]',

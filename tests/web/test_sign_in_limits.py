@@ -64,8 +64,8 @@ def test_whether_there_is_an_account_makes_no_difference(app: Flask) -> None:
         with app.app_context():
             counts_reset()
     one, other = answers.values()
-    assert "Too many tries" in one
-    assert "Too many tries" in other
+    assert "Too many requests" in one
+    assert "Too many requests" in other
 
 
 def counts_reset() -> None:

@@ -102,7 +102,7 @@ def test_person_joins_changes_role_and_leaves(browser: As, write: Write) -> None
 
 def test_member_form_without_a_person_says_so(browser: As) -> None:
     answer = browser("ada").send(f"/admin/teams/{CREW}", f"/admin/teams/{CREW}/members")
-    assert "Choose a person" in text_of(look_at(answer, 422).select_one("#user_id-error"))
+    assert "Select a user" in text_of(look_at(answer, 422).select_one("#user_id-error"))
 
 
 def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:

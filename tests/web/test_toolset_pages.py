@@ -130,9 +130,9 @@ def test_the_editor_marks_what_is_gone_and_unticking_removes(
 def test_tls_03_what_is_wrong_is_said_at_its_field(browser: Browsing, adding: str) -> None:
     ada = browser("ada")
     for fields, words in (
-        ({"toolset_name": ""}, "needs a name"),
+        ({"toolset_name": ""}, "Enter a name"),
         ({"toolset_name": "adding"}, "called adding already"),
-        ({"toolset_name": "x", "tools": "nonsense"}, "Tick tools from the list"),
+        ({"toolset_name": "x", "tools": "nonsense"}, "Select tools from the list"),
         ({"toolset_name": "x", "tools": '["nowhere","t"]'}, "no MCP server"),
     ):
         page = look_at(ada.post("/toolsets/new", save="yes", **fields), 422)

@@ -29,7 +29,7 @@ def test_an_import(signed_in: SignedIn, client: As, write: Write, sent: dict[str
     page = parse(
         ada.post("/servers/import/preview", data={**filled(form), "take": ["0", "1"], **sent}), 422
     )
-    assert "none of the choices" in page.main.text
+    assert "is not a valid choice" in page.main.text
     assert page.find("input", attrs={"name": "take", "value": "1"}).has_attr("checked"), (
         "what was chosen stays"
     )
@@ -54,7 +54,7 @@ def test_a_decision(signed_in: SignedIn, client: As, verdict: str, sent: dict[st
     said = {name.format(id=made): word for name, word in sent.items()}
     answer = ada.post("/admin/submissions/decide", data={**filled(form, notes="typed"), **said})
     page = parse(answer, 422)
-    assert "none of the choices" in page.main.text
+    assert "Not a valid choice" in page.main.text
     assert (
         verdict == "approve"
         or page.find("textarea", attrs={"name": "notes"}).text.strip() == "typed"

@@ -1,2 +1,1 @@
-"""OpenAPI 3.0 and 3.1 documents as tools: what they describe, and how a call of one becomes an HTTP
-request."""
+"""OpenAPI 3.0 and 3.1 documents as tools, and tool calls as HTTP requests."""

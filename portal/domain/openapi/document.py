@@ -1,4 +1,4 @@
-"""An OpenAPI document as the operations that it offers (OpenAPI 3.0.4 and 3.1.1)."""
+"""Parsing of OpenAPI documents into operations (OpenAPI 3.0.4 and 3.1.1)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 MAX_TOOL_NAME = 64
 _MAX_DESCRIPTION = 2_000
 _PLACES = frozenset({"path", "query", "header", "cookie"})
-# OpenAPI says that these header parameters are ignored; the others frame or route the message.
+# OpenAPI ignores the first three as parameters. The others belong to the HTTP message.
 _NOT_PARAMETERS = frozenset(
     {"accept", "content-type", "authorization", "cookie", "host", "content-length"}
 )
@@ -26,8 +26,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: what the tool calls its argument, its own name, and where and how it is
-    sent."""
+    """A parameter: the tool's argument, the original name, and how it is sent."""
 
     argument: str
     name: str
@@ -39,8 +38,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation as a tool. `server` is the base URL that the document gives it, which may be
-    relative or empty."""
+    """An operation as a tool. `server` is its base URL, which may be relative or empty."""
 
     tool: ToolDefinition
     method: str
@@ -48,7 +46,7 @@ class Operation:
     server: str
     parameters: tuple[Parameter, ...]
     body: str = ""
-    """The media type of the request body, which is the argument `body`; empty without one."""
+    """Media type of the request body (the argument `body`), or "" without a body."""
     body_required: bool = False
     summary: str = ""
 
@@ -58,14 +56,13 @@ class Operation:
 
     @property
     def arguments(self) -> int:
-        """How many arguments the tool takes."""
+        """Return the number of arguments of the tool."""
         return len(self.parameters) + bool(self.body)
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a document offers. `left_out` counts operations whose bodies are neither JSON nor
-    forms."""
+    """A parsed document. `left_out` is the number of operations with unsupported body types."""
 
     title: str
     version: str
@@ -80,13 +77,12 @@ class Document:
         return tuple(operation.tool for operation in self.operations)
 
     def operation(self, name: str) -> Operation | None:
-        """The operation that a tool stands for."""
+        """Return the operation of a tool, or None."""
         return next((operation for operation in self.operations if operation.name == name), None)
 
 
 def read_document(parsed: Any) -> Document:
-    """The document that parsed JSON or YAML is. Raises DocumentError, and nothing else, for any
-    input."""
+    """Return the document of parsed JSON or YAML. Raises only `DocumentError`, for any input."""
     document = plain(parsed)
     if not isinstance(document, dict):
         raise DocumentError("This is not an OpenAPI document: it has no field “openapi”.")
@@ -103,7 +99,7 @@ def read_document(parsed: Any) -> Document:
         found += [made] if made else []
         left_out += made is None
     if not found:
-        raise DocumentError("The document describes no operation that can be called.")
+        raise DocumentError("The document contains no operation that can be called.")
     return Document(
         title=_text(info.get("title"), 200),
         version=_text(_word(info.get("version")), 60),
@@ -116,8 +112,7 @@ def read_document(parsed: Any) -> Document:
 
 
 def absolute_server(server: str, document_url: str) -> str | None:
-    """The base URL resolved against the address of its document, or None where that is no http(s)
-    URL."""
+    """Return the base URL, resolved against the document's URL, or None if it is not http(s)."""
     try:
         url = urljoin(document_url, server or "/")
     except ValueError:
@@ -139,7 +134,7 @@ def _check_version(document: Mapping[str, Any]) -> None:
         raise DocumentError("This is not an OpenAPI document: it has no field “openapi”.")
     if not str(version).startswith(("3.0", "3.1")):
         raise DocumentError(
-            "Only OpenAPI 3.0 and 3.1 are read. Ask for the document in one of them."
+            "Only OpenAPI 3.0 and 3.1 are supported. Use a document in one of these versions."
         )
 
 
@@ -156,14 +151,14 @@ def _operations(
                 count += 1
                 if count > MAX_OPERATIONS:
                     raise DocumentError(
-                        f"The document describes more than {MAX_OPERATIONS:,} operations. Use one"
-                        " for the part that is needed."
+                        f"The document contains more than {MAX_OPERATIONS:,} operations. Use a"
+                        " document with only the operations you need."
                     )
                 yield path, method, shared, shared[method]
 
 
 def _server(part: Mapping[str, Any]) -> str:
-    """The first server's URL with its variables at their defaults."""
+    """Return the first server's URL with default values for its variables."""
     servers = part.get("servers")
     first = (
         servers[0] if isinstance(servers, list) and servers and isinstance(servers[0], dict) else {}
@@ -180,7 +175,7 @@ def _server(part: Mapping[str, Any]) -> str:
 
 
 class _Reader:
-    """Reads one operation."""
+    """Reader of one operation."""
 
     def __init__(
         self,
@@ -190,8 +185,11 @@ class _Reader:
         shared: Mapping[str, Any],
         operation: Mapping[str, Any],
     ) -> None:
-        self._resolver, self._path, self._method = resolver, path, method
-        self._shared, self._operation = shared, operation
+        self._resolver = resolver
+        self._path = path
+        self._method = method
+        self._shared = shared
+        self._operation = operation
         self._properties: dict[str, Any] = {}
         self._required: list[str] = []
 
@@ -230,12 +228,9 @@ class _Reader:
 
     def _description(self, summary: str) -> str:
         longer = _text(self._operation.get("description"), _MAX_DESCRIPTION)
-        both = (
-            f"{summary}\n\n{longer}"
-            if summary and longer and summary != longer
-            else summary or longer
-        )
-        return both or f"{self._method.upper()} {self._path}"
+        if summary and longer and summary != longer:
+            return f"{summary}\n\n{longer}"
+        return summary or longer or f"{self._method.upper()} {self._path}"
 
     def _parameters(self) -> Iterator[Parameter]:
         found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -269,17 +264,20 @@ class _Reader:
         return {**written, "description": described} if described else written
 
     def _body(self) -> tuple[str | None, bool]:
-        """The media type of the body (empty without one, None where we cannot write it), and if it
-        must be there."""
+        """Return the media type of the body and whether it is required.
+
+        The media type is "" without a body, and None if it is not supported.
+        """
         body = self._resolver.object(self._operation.get("requestBody"))
         content = self._resolver.object(body.get("content"))
         if not content:
             return "", False
         types = {media_type.split(";")[0].strip().lower(): media_type for media_type in content}
         chosen = next((t for t in types if t == "application/json" or t.endswith("+json")), None)
-        chosen = chosen or (
-            "application/json" if "*/*" in types else _FORM if _FORM in types else None
-        )
+        if chosen is None and "*/*" in types:
+            chosen = "application/json"
+        elif chosen is None and _FORM in types:
+            chosen = _FORM
         required = body.get("required") is True
         if chosen is None:
             return ("", False) if not required else (None, False)

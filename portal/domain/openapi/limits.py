@@ -1,4 +1,4 @@
-"""What of a document is read at all, and the one error that all reading raises."""
+"""Size limits for documents, and the error that parsing raises."""
 
 import math
 from typing import Any
@@ -8,16 +8,15 @@ MAX_NODES = 400_000
 MAX_OPERATIONS = 1_000
 MAX_REFERENCES = 20_000
 MAX_SCHEMA_NODES = 600
-"""Of one tool's arguments; what is nested beyond that accepts any value."""
+"""Limit for one tool's arguments. Parts beyond it accept any value."""
 MAX_SCHEMA_DEPTH = 12
 MAX_ALL_SCHEMA_NODES = 150_000
 MAX_TEXT = 65_536
-"""Characters of a single text."""
+"""Maximum number of characters of a string."""
 
 
 class DocumentError(Exception):
-    """The document cannot be used. `message` is for people; it holds nothing that the document
-    says."""
+    """The document cannot be used. `message` is for people and has no content of the document."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -25,11 +24,10 @@ class DocumentError(Exception):
 
 
 def plain(value: Any) -> Any:
-    """A copy of parsed JSON or YAML with text keys and JSON's values only, each shared part written
-    out.
+    """Return a copy of parsed JSON or YAML with string keys, JSON values and no shared parts.
 
-    Raises DocumentError beyond 100 levels or 400,000 values, which a few YAML aliases that refer to
-    one another reach.
+    Raises `DocumentError` above 100 levels or 400,000 values, which a few nested YAML aliases can
+    exceed.
     """
     return _Copy().of(value, 0)
 
@@ -42,7 +40,7 @@ class _Copy:
         self._left -= 1
         if self._left < 0:
             raise DocumentError(
-                f"The document holds more than {MAX_NODES:,} values. Use a smaller one."
+                f"The document contains more than {MAX_NODES:,} values. Use a smaller document."
             )
         if depth > MAX_DEPTH:
             raise DocumentError(f"The document is nested deeper than {MAX_DEPTH} levels.")
@@ -63,12 +61,14 @@ def _scalar(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if abs(value) < 2**63 else float(value) if abs(value) < 2**1023 else None
+        if abs(value) < 2**63:
+            return value
+        return float(value) if abs(value) < 2**1023 else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return _sound(str(value))
 
 
 def _sound(text: str) -> str:
-    """The text as it may be stored and sent: cut, without NUL and half characters."""
+    """Return a text that can be stored and sent: shortened, without NUL and lone surrogates."""
     return text[:MAX_TEXT].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

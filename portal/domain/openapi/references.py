@@ -1,5 +1,4 @@
-"""Local `$ref` (RFC 6901 pointers into the same document), and schemas with their references
-written out."""
+"""Resolution of local `$ref` (RFC 6901 pointers), and schemas with resolved references."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +16,7 @@ _CHAIN = 20
 _LONGEST_NAME = 200
 _LONGEST_TEXT = 1_000
 _MOST_ITEMS = 300
-# What a caller needs to fill a value in; examples, XML and vendor extensions would only cost
-# tokens.
+# The keywords that a caller needs. Examples, XML and vendor extensions would only cost tokens.
 _KEPT = frozenset(
     "type format title description default enum const minimum maximum exclusiveMinimum"
     " exclusiveMaximum multipleOf minLength maxLength pattern minItems maxItems uniqueItems"
@@ -30,8 +28,7 @@ _PARTS = ("items", "additionalProperties", "not", "propertyNames", "contains")
 
 
 class Resolver:
-    """Follows references within one document, up to 20,000 of them. Raises DocumentError for any
-    other reference."""
+    """Resolve up to 20,000 local references. Raises `DocumentError` for other references."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
@@ -39,7 +36,7 @@ class Resolver:
         self._schema_nodes = MAX_ALL_SCHEMA_NODES
 
     def object(self, value: Any) -> dict[str, Any]:
-        """`value` with its own `$ref` followed, as an object; whatever is none is an empty one."""
+        """Return `value` with its `$ref` resolved, or an empty dict if it is not an object."""
         for _ in range(_CHAIN):
             if not isinstance(value, dict):
                 return {}
@@ -47,11 +44,13 @@ class Resolver:
             if not isinstance(pointer, str):
                 return value
             value = self._at(pointer)
-        raise DocumentError("References of the document lead round in a circle.")
+        raise DocumentError("The document contains circular references.")
 
     def schema(self, value: Any) -> dict[str, Any]:
-        """A JSON Schema without references. A part that contains itself, and what is nested deeply,
-        takes any value."""
+        """Return a JSON Schema without references.
+
+        Recursive and too deeply nested parts accept any value.
+        """
         budget = min(MAX_SCHEMA_NODES, self._schema_nodes)
         writer = _SchemaWriter(self, budget)
         written = writer.of(value, 0, ())
@@ -59,17 +58,17 @@ class Resolver:
         return written
 
     def follow(self, pointer: str) -> Any:
-        """What one reference points at, which may be a reference again."""
+        """Return the target of a reference, which may itself be a reference."""
         return self._at(pointer)
 
     def _at(self, pointer: str) -> Any:
         self._followed += 1
         if self._followed > MAX_REFERENCES:
-            raise DocumentError(f"The document follows more than {MAX_REFERENCES:,} references.")
+            raise DocumentError(f"The document contains more than {MAX_REFERENCES:,} references.")
         if not pointer.startswith("#"):
             raise DocumentError(
-                "The document refers to another document, which is not fetched. Use one that holds"
-                " everything itself."
+                "The document refers to another document, which is not supported. Use a document"
+                " without external references."
             )
         found: Any = self._document
         for part in pointer[1:].split("/")[1:]:
@@ -84,7 +83,7 @@ class Resolver:
             ):
                 found = found[int(name[:9])]
             else:
-                raise DocumentError("A reference of the document points to nothing in it.")
+                raise DocumentError("The document contains a reference without a target.")
         return found
 
 
@@ -100,7 +99,7 @@ class _SchemaWriter:
         pointer = value.get("$ref")
         if isinstance(pointer, str):
             if pointer in above or len(above) > _CHAIN:
-                return {"description": "The same again."}
+                return {"description": "Recursive: same schema as above."}
             target = self._resolver.follow(pointer)
             beside = (
                 {"description": value["description"]}
@@ -130,9 +129,8 @@ class _SchemaWriter:
                 written[name] = value[name]
             elif isinstance(value.get(name), dict):
                 written[name] = self.of(value[name], depth + 1, above)
-        if value.get("nullable") is True and isinstance(
-            written.get("type"), str
-        ):  # OpenAPI 3.0's way
+        # OpenAPI 3.0 has `nullable` instead of the type "null".
+        if value.get("nullable") is True and isinstance(written.get("type"), str):
             written["type"] = [written["type"], "null"]
         if "required" in written and isinstance(written.get("properties"), dict):
             written["required"] = [
@@ -146,8 +144,10 @@ class _SchemaWriter:
         ]
 
     def _fits(self, name: str, part: Any) -> bool:
-        """Whether a keyword's value is of its kind, and small: a reference may repeat it many
-        times."""
+        """Return whether a keyword's value has the right type and is small.
+
+        References may repeat it many times.
+        """
         if name in ("title", "description", "format", "pattern"):
             return isinstance(part, str) and len(part) <= _LONGEST_TEXT
         if name in ("required", "enum", "type") and isinstance(part, list):
@@ -156,10 +156,8 @@ class _SchemaWriter:
             return len(part) <= _MOST_ITEMS and of_kind and all(_small(item) for item in part)
         if name in ("required", "enum"):
             return False
-        if name in (
-            "exclusiveMinimum",
-            "exclusiveMaximum",
-        ):  # true or false in OpenAPI 3.0, a number in JSON Schema
+        # These are booleans in OpenAPI 3.0 and numbers in JSON Schema.
+        if name in ("exclusiveMinimum", "exclusiveMaximum"):
             return not isinstance(part, bool) and _small(part)
         return _small(part)
 

@@ -1,4 +1,4 @@
-"""A tool's arguments as an HTTP request (OpenAPI 3.1, Parameter Object: styles; RFC 3986)."""
+"""HTTP requests from tool arguments (OpenAPI 3.1, Parameter Object: styles; RFC 3986)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ _SEPARATORS = {"spaceDelimited": " ", "pipeDelimited": "|"}
 
 
 class ArgumentError(Exception):
-    """The arguments do not make a request. `message` is for the one who calls."""
+    """The arguments are not valid. `message` is for the caller."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class ArgumentError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A request ready to be sent, but for what signs it in."""
+    """A request without authentication."""
 
     method: str
     url: str = field(repr=False)
@@ -31,16 +31,16 @@ class Request:
 
 
 def build_request(operation: Operation, base: str, arguments: Mapping[str, Any]) -> Request:
-    """The request to `base` that calls `operation`. Raises ArgumentError.
+    """Return the request that calls `operation` at `base`. Raises `ArgumentError`.
 
-    An argument fills its own place and nothing else: a path argument is one segment, neither `.`
-    nor `..`.
+    An argument cannot change other parts of the request: a path argument is one segment other than
+    `.` and `..`.
     """
     known = {parameter.argument for parameter in operation.parameters} | (
         {"body"} if operation.body else set()
     )
     if unknown := [name for name in arguments if name not in known]:
-        raise ArgumentError(f"There is no argument {unknown[0][:64]}.")
+        raise ArgumentError(f"Unknown argument: {unknown[0][:64]}.")
     path = operation.path
     headers = {"Accept": "application/json, */*;q=0.5"}
     query: list[tuple[str, str]] = []
@@ -49,7 +49,7 @@ def build_request(operation: Operation, base: str, arguments: Mapping[str, Any])
         value = arguments.get(parameter.argument)
         if value is None:
             if parameter.required:
-                raise ArgumentError(f"The argument {parameter.argument} is missing.")
+                raise ArgumentError(f"The argument {parameter.argument} is required.")
         elif parameter.place == "path":
             path = path.replace("{" + parameter.name + "}", _segment(parameter, value))
         elif parameter.place == "query":
@@ -62,7 +62,7 @@ def build_request(operation: Operation, base: str, arguments: Mapping[str, Any])
             )
     if "{" in path or "}" in path:
         raise ArgumentError(
-            "The document leaves a part of the path open, so that this operation cannot be called."
+            "The path contains an undefined parameter, so this operation cannot be called."
         )
     if cookies:
         headers["Cookie"] = "; ".join(cookies)
@@ -78,7 +78,7 @@ def _url(base: str, path: str, query: list[tuple[str, str]]) -> str:
     if any(segment in (".", "..") for segment in path.split("/")) or origin_of(url) != origin_of(
         base
     ):
-        raise ArgumentError("The path leads elsewhere.")
+        raise ArgumentError("The path is outside of the base URL.")
     parts = [part for part in (base_query, urlencode(query, quote_via=quote, safe="")) if part]
     return url + ("?" + "&".join(parts) if parts else "")
 
@@ -86,7 +86,7 @@ def _url(base: str, path: str, query: list[tuple[str, str]]) -> str:
 def _segment(parameter: Parameter, value: Any) -> str:
     text = _joined(parameter, value)
     if text in ("", ".", ".."):
-        raise ArgumentError(f"The argument {parameter.argument} may not be empty, “.” or “..”.")
+        raise ArgumentError(f"The argument {parameter.argument} must not be empty, “.” or “..”.")
     encoded = quote(text, safe=",")
     return {"label": f".{encoded}", "matrix": f";{quote(parameter.name, safe='')}={encoded}"}.get(
         parameter.style, encoded
@@ -126,7 +126,7 @@ def _scalar(value: Any) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ArgumentError("An argument holds a broken character.") from None
+        raise ArgumentError("An argument contains an invalid character.") from None
     return text
 
 
@@ -134,13 +134,13 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
-        raise ArgumentError("An argument is not JSON.") from None
+        raise ArgumentError("An argument is not valid JSON.") from None
 
 
 def _body(operation: Operation, arguments: Mapping[str, Any]) -> bytes | None:
     if not operation.body or "body" not in arguments:
         if operation.body_required:
-            raise ArgumentError("The argument body is missing.")
+            raise ArgumentError("The argument body is required.")
         return None
     value = arguments["body"]
     if operation.body != "application/x-www-form-urlencoded":

@@ -1,4 +1,4 @@
-"""What a document says of signing in, as a suggestion that an Admin confirms."""
+"""The authentication of an OpenAPI document, as a suggestion for the Admin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +17,7 @@ _FLOWS = {
 
 @dataclass(frozen=True)
 class SignIn:
-    """How an API wants to be signed in to. `header` is the one that its key goes into, where that
-    is not ours."""
+    """The authentication of an API. `header` is set for an API key in a custom header."""
 
     auth_type: AuthType = AuthType.NONE
     flow: OAuthFlow | None = None
@@ -29,13 +28,15 @@ class SignIn:
 
     @property
     def label(self) -> str:
-        """The way as people read it."""
-        return f"A key in the header {self.header}" if self.header else self.auth_type.label
+        """Return the authentication for display."""
+        return f"API key in the header {self.header}" if self.header else self.auth_type.label
 
 
 def sign_in_of(document: Mapping[str, Any], resolver: Resolver) -> SignIn:
-    """The best of the document's security schemes: OAuth with a flow the portal knows, then HTTP,
-    then a key."""
+    """Return the preferred security scheme of the document.
+
+    The order is: OAuth with a supported flow, bearer token, API key, basic.
+    """
     components = resolver.object(document.get("components"))
     schemes = [
         resolver.object(one) for one in resolver.object(components.get("securitySchemes")).values()

@@ -1,4 +1,4 @@
-"""The JSON door: LiteLLM's wire format for MCP servers, and people, keys and settings beside it."""
+"""The JSON API: MCP servers in LiteLLM's wire format, and users, teams, keys and settings."""
 
 from flask import Flask
 
@@ -30,7 +30,7 @@ from portal.web.api import (
 
 
 def register(app: Flask) -> None:
-    """Hang every part of the API on the application."""
+    """Register the API blueprints."""
     for module in (
         servers,
         connections,

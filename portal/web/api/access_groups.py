@@ -18,14 +18,14 @@ guard(bp, read=Action.ACCESS_GROUP_READ, write=Action.ACCESS_GROUP_MANAGE)
 @bp.get("")
 @documented(listed(AccessGroupView), query=PAGED)
 def list_groups() -> Response:
-    """A page of access groups."""
+    """List access groups."""
     return page_of(access_groups.list_groups(g.session, g.principal, **list_place()), to_json)
 
 
 @bp.post("")
 @documented(AccessGroupView, takes=GroupBody, status=201, also=(409,), example={"name": "research"})
 def create_group() -> Response:
-    """Add an access group."""
+    """Create an access group."""
     payload = read(GroupBody)
     view = access_groups.create_group(
         g.session, g.principal, payload.name, payload.description, payload.mcp_server_ids
@@ -36,14 +36,14 @@ def create_group() -> Response:
 @bp.get("/<group_id>")
 @documented(AccessGroupView)
 def get_group(group_id: str) -> Response:
-    """One access group."""
+    """Get an access group."""
     return answer(access_groups.get_group(g.session, g.principal, group_id))
 
 
 @bp.patch("/<group_id>")
 @documented(AccessGroupView, takes=GroupChange, also=(409,), example={"mcp_server_ids": ["notes"]})
 def change_group(group_id: str) -> Response:
-    """Change what is sent of an access group."""
+    """Change the sent fields of an access group."""
     sent = read(GroupChange).sent()
     view = access_groups.change_group(
         g.session,
@@ -59,6 +59,6 @@ def change_group(group_id: str) -> Response:
 @bp.delete("/<group_id>")
 @documented(status=204)
 def delete_group(group_id: str) -> Response:
-    """Remove an access group; what it granted is granted no more."""
+    """Delete an access group and the access that it granted."""
     access_groups.delete_group(g.session, g.principal, group_id)
     return nothing(204)

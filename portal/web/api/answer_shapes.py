@@ -1,5 +1,4 @@
-"""The shapes of answers that are not a view as it is. What is in their fields is the services'
-affair."""
+"""Response shapes that differ from the services' views."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -40,7 +39,7 @@ class CheckAnswer(BaseModel):
 
 
 class GoingAnswer(BaseModel):
-    """Where a secret of a submission would go; `from` is where a stored one went before."""
+    """The origin to which a secret of a submission is sent; `from` is the previous origin."""
 
     secret: str
     to: str
@@ -49,7 +48,7 @@ class GoingAnswer(BaseModel):
 
 
 class AddressAnswer(BaseModel):
-    """Where an address of a submission leads: its origin, whoever may read the address itself."""
+    """The origin of a URL in a submission, which all reviewers may see."""
 
     field: str
     origin: str
@@ -57,8 +56,7 @@ class AddressAnswer(BaseModel):
 
 
 class MovedAnswer(BaseModel):
-    """A stored secret that went elsewhere, or was forgotten; `people` is how many hold one of
-    theirs."""
+    """A stored secret that was moved or deleted; `people` is the number of users with their own."""
 
     secret: str
     before: str = Field(alias="from")
@@ -67,8 +65,10 @@ class MovedAnswer(BaseModel):
 
 
 class SettledAnswer(BaseModel):
-    """What became of stored secrets. `dropped` ended with the old way of signing in; `disconnected`
-    counts people."""
+    """The result for stored secrets.
+
+    `dropped` were deleted with the previous authentication; `disconnected` is a number of users.
+    """
 
     keep_credentials: bool | None = None
     secrets: list[MovedAnswer] | None = None
@@ -98,13 +98,13 @@ class GroupNames(BaseModel):
 
 
 class ClientAddress(BaseModel):
-    """The caller's address; null where the connection has none."""
+    """The caller's IP address; null if the connection has none."""
 
     ip: str | None
 
 
 class Published(BaseModel):
-    """The list of public servers as it is now."""
+    """The current list of public servers."""
 
     message: str
     public_mcp_servers: list[str]
@@ -112,7 +112,7 @@ class Published(BaseModel):
 
 
 class Tools(BaseModel):
-    """Tools in MCP's own spelling."""
+    """Tools in the format of MCP."""
 
     tools: list[dict[str, Any]]
 
@@ -125,7 +125,7 @@ class ImportedServer(BaseModel):
 
 
 class SkippedServer(BaseModel):
-    """A server that was there already."""
+    """A server that already existed."""
 
     server_name: str
     reason: str
@@ -139,7 +139,7 @@ class RefusedServer(BaseModel):
 
 
 class Imported(BaseModel):
-    """What became of each server of a document."""
+    """The result for each server of a document."""
 
     imported: list[ImportedServer]
     skipped: list[SkippedServer]
@@ -147,14 +147,14 @@ class Imported(BaseModel):
 
 
 class Remote(BaseModel):
-    """Where a server is reached: at the gateway."""
+    """The URL of a server at the gateway."""
 
     type: Literal["streamable-http"]
     url: str
 
 
 class GatewayEntry(BaseModel):
-    """A server as LiteLLM's registry has it."""
+    """A server in the format of LiteLLM's registry."""
 
     name: str
     title: str
@@ -182,7 +182,7 @@ class ServerJson(GatewayEntry):
 
 
 class Official(BaseModel):
-    """What the registry says of an entry."""
+    """The registry's metadata of an entry."""
 
     status: Literal["active"]
     publishedAt: datetime
@@ -192,7 +192,7 @@ class Official(BaseModel):
 
 
 class RegistryMeta(BaseModel):
-    """Metadata of an entry, by who says it."""
+    """Metadata of an entry, by source."""
 
     official: Official = Field(alias="io.modelcontextprotocol.registry/official")
 
@@ -205,8 +205,7 @@ class RegistryServer(BaseModel):
 
 
 class RegistryPlace(BaseModel):
-    """How many entries the page has, and where the next one begins; without `nextCursor` it is the
-    last."""
+    """The number of entries on the page, and the cursor of the next page, if there is one."""
 
     count: int
     nextCursor: str = ""
@@ -226,7 +225,7 @@ class Apis(BaseModel):
 
 
 class ToolWarning(BaseModel):
-    """Something in a definition that a reviewer should look at."""
+    """A warning about a tool definition, for reviewers."""
 
 
 ToolChangesAnswer = shape(
@@ -235,20 +234,18 @@ ToolChangesAnswer = shape(
 
 
 class Connection(BaseModel):
-    """A person's OAuth connection to a server; times are UTC."""
+    """A user's OAuth connection to a server; times are UTC."""
 
     server_id: str
     has_credential: bool
     expires_at: datetime | None
     is_expired: bool
     connected_at: datetime | None
-    note: str | None = Field(
-        None, description="What was not stored of what was sent, and what to do."
-    )
+    note: str | None = Field(None, description="What was not stored, and what to do about it.")
 
 
 class NamedConnection(Connection):
-    """The same in the list of one's own, with the server's names; null where it is gone."""
+    """A connection with the server's names, which are null if the server was deleted."""
 
     server_name: str | None
     alias: str | None

@@ -1,4 +1,4 @@
-"""What goes out: views as JSON, and lists with the way to their next page."""
+"""JSON responses of views and of paginated lists."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ _NEVER = ("actions",)
 
 
 def to_json(view: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields of a frozen view, what it may offer (`actions`) excepted: that is for pages."""
+    """Return the fields of a frozen view, without `actions`, which are for pages only."""
     return {
         field.name: getattr(view, field.name)
         for field in dataclasses.fields(view)
@@ -25,23 +25,22 @@ def to_json(view: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def answer(value: Any, status: int = 200) -> Response:
-    """`value` as JSON; times as ISO 8601 with `Z`, sets sorted."""
+    """Return `value` as JSON, with times in ISO 8601 (`Z`) and sets sorted."""
     return Response(_dumped(value), status, mimetype="application/json")
 
 
 def fresh(value: Any) -> Response:
-    """`value` for caches that ask each time whether it still holds."""
+    """Return `value` with an ETag, for caches that must revalidate."""
     response = answer(value)
     response.headers["Cache-Control"] = "no-cache"
     return unless_held(response)
 
 
 def unless_held(response: Response) -> Response:
-    """`response` with a validator (RFC 9110, 8.8.3): who has it already is told so instead, with
-    304.
+    """Add an ETag to a response, or return 304 if it matches (RFC 9110, section 8.8.3).
 
-    It is made of the body: grants, health, settings and one's own values all change that. It is
-    weak, because what compresses the answer on its way changes the bytes and not what they say.
+    It is computed from the body, which depends on grants, health, settings and the user's values.
+    It is weak, because a proxy that compresses the response changes the bytes but not the meaning.
     """
     response.add_etag(weak=True)
     response.make_conditional(request)
@@ -49,18 +48,18 @@ def unless_held(response: Response) -> Response:
 
 
 def nothing(status: int) -> Response:
-    """An answer without a body."""
+    """Return a response without a body."""
     return Response(status=status)
 
 
 def page_of(page: Page[Any], item: Callable[[Any], Any]) -> Response:
-    """A page of a list as every `/v1` list but the servers' has it."""
+    """Return a page of a list in the format of all `/v1` lists except servers."""
     cursor = cursor_text((page.next_cursor,)) if page.next_cursor is not None else None
     return answer({"items": [item(view) for view in page.items], "next_cursor": cursor})
 
 
 def next_link(cursor: tuple[str, ...]) -> str:
-    """The `Link` header (RFC 8288) to the next page of this request's list."""
+    """Return the `Link` header (RFC 8288) to the next page of this list."""
     arguments = [(k, v) for k, v in request.args.items(multi=True) if k != "cursor"]
     return (
         f'<{request.path}?{urlencode([*arguments, ("cursor", cursor_text(cursor))])}>; rel="next"'
@@ -71,8 +70,7 @@ def _dumped(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z)
     except TypeError:
-        # An upstream may send numbers beyond 64 bits and half characters, which orjson does not
-        # write.
+        # An upstream may send numbers beyond 64 bits and lone surrogates, which orjson rejects.
         return json.dumps(value, default=_plain).encode()
 
 

@@ -1,4 +1,4 @@
-"""The record of what was done and refused."""
+"""The audit log: allowed and refused actions."""
 
 from typing import Literal
 
@@ -20,18 +20,17 @@ guard(bp, read=Action.AUDIT_READ, write=Action.AUDIT_VERIFY)
 @documented(
     listed(EventView),
     query=(
-        Query("actor", "Part of the name or id of who did it."),
-        Query("action", "Part of what was done."),
-        Query("target", "Kind or id of what it was done to."),
-        Query("outcome", "How it ended.", Outcome | Literal[""]),
-        Query("since", "A day or time, ISO 8601."),
-        Query("until", "A day (to its end) or a time."),
+        Query("actor", "Part of the actor's name or ID."),
+        Query("action", "Part of the action."),
+        Query("target", "Type or ID of the target."),
+        Query("outcome", "Outcome of the action.", Outcome | Literal[""]),
+        Query("since", "Earliest day or time, ISO 8601."),
+        Query("until", "Latest day (inclusive) or time, ISO 8601."),
         *PAGED,
     ),
 )
 def list_events() -> Response:
-    """A page of events, newest first; `?actor=`, `action`, `target`, `outcome`, `since` and `until`
-    narrow it."""
+    """List audit events, newest first."""
     wanted = trail.filter_of(request.args)
     return page_of(trail.list_events(g.session, g.principal, wanted, **list_place()), to_json)
 
@@ -39,5 +38,5 @@ def list_events() -> Response:
 @bp.get("/<event_id>")
 @documented(EventView)
 def get_event(event_id: str) -> Response:
-    """One event."""
+    """Get an audit event."""
     return answer(trail.get_event(g.session, g.principal, event_id))

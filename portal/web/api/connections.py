@@ -1,4 +1,4 @@
-"""The caller's OAuth connections to servers. Tokens are written, never read back."""
+"""The caller's OAuth connections to servers. Tokens are write-only."""
 
 from typing import Annotated, Any
 
@@ -17,8 +17,7 @@ bp = Blueprint("api_connections", __name__, url_prefix="/v1/mcp")
 
 
 class OwnToken(Payload):
-    """Tokens that a person got elsewhere; what cannot stand in a header is refused by the rules of
-    RFC 6750."""
+    """Tokens obtained outside the portal, in the characters that RFC 6750 allows."""
 
     access_token: Annotated[
         str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")
@@ -35,8 +34,10 @@ class OwnToken(Payload):
     example={"access_token": "token", "expires_in": 3600, "scopes": ["read"]},
 )
 def save_token(server_id: str) -> Response:
-    """Store tokens that the caller got elsewhere. A refresh token whose provider cannot be found is
-    not stored: `note` says so."""
+    """Store tokens that the caller obtained outside the portal.
+
+    A refresh token is not stored if its provider cannot be found; `note` then says so.
+    """
     sent = read_if(
         lambda: connections.require_own_place(g.session, g.principal, server_id), OwnToken
     )
@@ -55,7 +56,7 @@ def save_token(server_id: str) -> Response:
 @bp.delete("/server/<server_id>/oauth-user-credential")
 @documented(Connection)
 def disconnect(server_id: str) -> Response:
-    """Forget the caller's tokens, here and where they come from."""
+    """Delete the caller's tokens and revoke them at the provider."""
     gone = connections.disconnect(g.session, g.principal, server_id)
     return answer(_state(ConnectionState(gone.server_id, has_credential=False)))
 
@@ -63,14 +64,14 @@ def disconnect(server_id: str) -> Response:
 @bp.get("/server/<server_id>/oauth-user-credential/status")
 @documented(Connection)
 def status(server_id: str) -> Response:
-    """Whether the caller is connected."""
+    """Get the state of the caller's connection."""
     return answer(_state(connections.get_state(g.session, g.principal, server_id)))
 
 
 @bp.get("/user-credentials")
 @documented(list[NamedConnection])
 def list_own() -> Response:
-    """The caller's connections."""
+    """List the caller's connections."""
     return answer(
         [
             {**_state(state), "server_name": name, "alias": alias, "credential_type": "oauth2"}

@@ -1,5 +1,4 @@
-"""What the caller fills in for a server: values of variables, and their own key. Written, never
-read back."""
+"""The caller's credentials for servers: values of variables, and keys. They are write-only."""
 
 from typing import Any
 
@@ -19,14 +18,14 @@ bp = Blueprint("api_credentials", __name__, url_prefix="/v1/mcp")
 @bp.get("/server/<server_id>/user-env-vars")
 @documented(Needs)
 def get_variables(server_id: str) -> Response:
-    """What the server needs of the caller."""
+    """Get the variables that a server requires of the caller."""
     return answer(_requirement(self_service.get_requirement(g.session, g.principal, server_id)))
 
 
 @bp.post("/server/<server_id>/user-env-vars")
-@documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "what only you know"}})
+@documented(Needs, takes=OwnValues, example={"values": {"TOKEN": "your own token"}})
 def save_variables(server_id: str) -> Response:
-    """Merge the values that are sent into those that are stored."""
+    """Store the caller's values. Values that are not sent stay."""
     payload = read_if(
         lambda: self_service.require_values_place(g.session, g.principal, server_id), OwnValues
     )
@@ -38,14 +37,14 @@ def save_variables(server_id: str) -> Response:
 @bp.delete("/server/<server_id>/user-env-vars")
 @documented(Needs)
 def forget_variables(server_id: str) -> Response:
-    """Remove all the values of the caller."""
+    """Delete all values of the caller for a server."""
     return answer(_requirement(self_service.forget_variables(g.session, g.principal, server_id)))
 
 
 @bp.get("/user-env-vars/status")
 @documented(list[Needs], also=(304,))
 def list_requirements() -> Response:
-    """What every server on the caller's grid needs of them."""
+    """List the variables that each of the caller's servers requires of them."""
     return unless_held(answer(self_service.list_requirements(g.session, g.principal)))
 
 
@@ -63,9 +62,12 @@ def save_key(server_id: str) -> Response:
 
 
 @bp.delete("/server/<server_id>/user-credential")
-@documented(KeyStateAnswer, query=(Query("user_id", "Whose key, for an Admin; else one's own."),))
+@documented(
+    KeyStateAnswer,
+    query=(Query("user_id", "User whose key to remove, for Admins. Defaults to the caller."),),
+)
 def remove_key(server_id: str) -> Response:
-    """Remove the caller's own key, or as Admin that of `?user_id=`."""
+    """Delete the caller's own key or, as an Admin, that of `?user_id=`."""
     user_id = request.args.get("user_id", "").strip() or None
     return answer(
         _key_state(self_service.remove_key(g.session, g.principal, server_id, user_id=user_id))

@@ -1,4 +1,4 @@
-"""The list of well-known MCP servers, as LiteLLM has it."""
+"""Well-known MCP servers, in LiteLLM's format."""
 
 from flask import Blueprint, Response, g, request
 
@@ -16,12 +16,12 @@ guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 @documented(
     Catalog,
     query=(
-        Query("query", "A part of the name, title or description."),
-        Query("category", "Exactly this one."),
+        Query("query", "Part of the name, title or description."),
+        Query("category", "Exact category."),
     ),
 )
 def discover() -> Response:
-    """The entries that `?query=` and `?category=` leave, and the categories of all."""
+    """List well-known MCP servers that match the filters, and all categories."""
     found = list_catalog(
         g.session,
         g.principal,

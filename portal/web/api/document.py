@@ -1,4 +1,4 @@
-"""This document: what the API takes and answers, as OpenAPI 3.1."""
+"""The description of this API as OpenAPI 3.1."""
 
 from typing import Any
 
@@ -14,5 +14,5 @@ bp = Blueprint("api_document", __name__, url_prefix="/v1")
 @bp.get("/openapi.json")
 @documented(dict[str, Any], also=(304,))
 def get_document() -> Response:
-    """The OpenAPI 3.1 document of this API."""
+    """Get the OpenAPI 3.1 document of this API."""
     return fresh(document(current_app))

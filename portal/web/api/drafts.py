@@ -1,4 +1,4 @@
-"""Temporary servers: definitions that are tried with OAuth before they are saved."""
+"""Temporary servers: definitions to test with OAuth before they are saved."""
 
 from typing import cast
 
@@ -25,7 +25,7 @@ bp = Blueprint("api_drafts", __name__, url_prefix="/v1/mcp")
     example={"transport": "http", "url": "https://tools.example.com/mcp", "auth_type": "oauth2"},
 )
 def hold_server() -> Response:
-    """Hold a definition for 300 s; it is in no list."""
+    """Store a definition for 300 seconds. It does not appear in lists."""
     authz.require(g.principal, Action.SERVER_CREATE)
     fields = cast(ServerFields, read(ServerBody).sent())
     return answer(temporary_servers.hold_server(g.session, g.principal, fields))

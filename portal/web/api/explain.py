@@ -1,4 +1,4 @@
-"""Explain access: each rule with its verdict, for one person or key and one server."""
+"""Explain access: the result of each rule for one user or key and one server."""
 
 from flask import Blueprint, Response, g, request
 
@@ -18,16 +18,15 @@ guard(bp, read=Action.USER_READ, write=Action.USER_READ)
     Explanation,
     also=(404,),
     query=(
-        Query("user_id", "The person; give this or `key_id`."),
-        Query("key_id", "The API key."),
-        Query("server_id", "The MCP server; it has to be there."),
-        Query("tool", "One of its tools."),
-        Query("address", "Where they would ask from; the address of this request where left out."),
+        Query("user_id", "User ID. Required unless `key_id` is given."),
+        Query("key_id", "API key ID. Required unless `user_id` is given."),
+        Query("server_id", "ID of an existing MCP server."),
+        Query("tool", "Name of a tool of the server."),
+        Query("address", "IP address of the caller. Defaults to that of this request."),
     ),
 )
 def explain_access() -> Response:
-    """`?user_id=` or `?key_id=`, `&server_id=`, and where one tool is meant `&tool=`; `&address=`
-    is from where."""
+    """Explain whether a user or key has access to a server or tool, and why."""
     asked = {
         name: request.args.get(name, "")[:320]
         for name in ("user_id", "key_id", "server_id", "tool", "address")

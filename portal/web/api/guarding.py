@@ -1,4 +1,4 @@
-"""The permission that whole parts of the API ask for, before anything of a request is read."""
+"""Permission checks for whole API blueprints, before the request is read."""
 
 from flask import Blueprint, g, request
 
@@ -9,8 +9,10 @@ _READS = ("GET", "HEAD", "OPTIONS")
 
 
 def guard(blueprint: Blueprint, *, read: Action, write: Action) -> None:
-    """Let nobody into `blueprint` who may not `read`, or for a change `write`: 403 comes before 422
-    and 404."""
+    """Require the action `read`, or `write` for changes, on all routes of a blueprint.
+
+    The check runs first, so 403 takes precedence over 422 and 404.
+    """
 
     @blueprint.before_request
     def _require() -> None:

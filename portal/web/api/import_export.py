@@ -1,4 +1,4 @@
-"""Import over the API: one request, what can be taken is taken."""
+"""Import of servers in a single request, which imports all valid servers."""
 
 from typing import Literal
 
@@ -23,14 +23,14 @@ _ANYTHING = "keep"
 @documented(
     Imported,
     takes=dict[str, JsonValue],
-    query=(Query("secrets", "What becomes of secrets in headers.", Literal[*imports.SHARES]),),
+    query=(Query("secrets", "How to store secrets in headers.", Literal[*imports.SHARES]),),
     example={"mcpServers": {"notes": {"type": "http", "url": "https://notes.example.com/mcp"}}},
 )
 def import_servers() -> Response:
-    """Add the servers of an `mcp.json`, a `server.json` or LiteLLM's `mcp_servers`, sent as JSON.
+    """Import servers from an `mcp.json`, a `server.json` or LiteLLM's `mcp_servers`, sent as JSON.
 
-    `?secrets=` says what becomes of secrets in headers: `keep` (a bearer token becomes the server's
-    credential), `global` or `user` (variables).
+    `?secrets=` sets how secrets in headers are stored: `keep` (a bearer token becomes the server's
+    credential), or `global` or `user` (as variables).
     """
     authz.require(g.principal, Action.SERVER_CREATE)
     if (request.content_length or 0) > MOST_BYTES:

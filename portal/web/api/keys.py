@@ -1,4 +1,4 @@
-"""API keys of everybody."""
+"""API keys of all users."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ SORTED = (
     *PAGED,
     Query(
         "sort",
-        "`age`: the oldest first; `last_used`: never used first, then longest ago. Else by id.",
+        "`age`: oldest first. `last_used`: never used first, then oldest use. Default: by ID.",
     ),
     Query("unused", "Only keys that were never used.", bool),
 )
@@ -31,9 +31,11 @@ guard(bp, read=Action.KEY_READ, write=Action.KEY_MANAGE)
 @bp.get("")
 @documented(listed(Key), query=SORTED)
 def list_keys() -> Response:
-    """A page of keys, without their secrets; `follows_owner` says that a key reaches nothing its
-    owner does not reach at that moment, `reach` what it reaches now and why, `complies` that it
-    ends as the settings ask."""
+    """List keys, without their secrets.
+
+    `follows_owner` means that a key never has more access than its owner. `reach` is its current
+    access and the reason. `complies` means that its expiry follows the settings.
+    """
     return page_of(keys.list_keys(g.session, g.principal, **list_place(), **order()), shown)
 
 
@@ -42,23 +44,27 @@ def list_keys() -> Response:
     shapes.IssuedKey, takes=KeyBody, status=201, example={"key_alias": "ci", "user_id": "ada"}
 )
 def issue_key() -> Response:
-    """Make a key; its secret is in this answer and nowhere else. It reaches what it is granted
-    here, or with `follows_owner` no more than its owner reaches at that moment."""
+    """Create a key. Its secret is only in this response.
+
+    The key has the access granted here or, with `follows_owner`, at most that of its owner.
+    """
     return answer(issued(keys.issue_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 
 
 @bp.get("/<key_id>")
 @documented(Key)
 def get_key(key_id: str) -> Response:
-    """One key."""
+    """Get a key."""
     return answer(shown(keys.get_key(g.session, g.principal, key_id)))
 
 
 @bp.patch("/<key_id>")
 @documented(Key, takes=KeyChange, example={"key_alias": "nightly"})
 def change_key(key_id: str) -> Response:
-    """Change what is sent of a key. Grants that are changed stand by themselves, unless
-    `follows_owner` is sent too."""
+    """Change the sent fields of a key.
+
+    Changed grants do not depend on the owner's access, unless `follows_owner` is also sent.
+    """
     payload = read(KeyChange)
     view = keys.change_key(
         g.session,
@@ -74,21 +80,21 @@ def change_key(key_id: str) -> Response:
 @bp.delete("/<key_id>")
 @documented(status=204)
 def revoke_key(key_id: str) -> Response:
-    """End a key at once."""
+    """Revoke a key immediately."""
     keys.revoke_key(g.session, g.principal, key_id)
     return nothing(204)
 
 
 def order() -> dict[str, Any]:
-    """`sort` and `unused` of a list of keys, as the services take them. Raises `InvalidInput`."""
+    """Return `sort` and `unused` of the query. Raises `InvalidInput`."""
     unused = request.args.get("unused", "")
     if unused not in ("", "true", "false"):
-        raise InvalidInput("Write true or false.", field="unused")
+        raise InvalidInput("Must be true or false.", field="unused")
     return {"sort": request.args.get("sort", ""), "unused": unused == "true"}
 
 
 def draft_of(payload: KeyBody) -> KeyDraft:
-    """The key that a body asks for."""
+    """Return the key draft of a request body."""
     return KeyDraft(
         key_alias=payload.key_alias,
         user_id=payload.user_id,
@@ -102,10 +108,10 @@ def draft_of(payload: KeyBody) -> KeyDraft:
 
 
 def shown(view: KeyView) -> dict[str, Any]:
-    """A key in the shape of the wire format."""
+    """Return a key in the wire format."""
     return to_json(view)
 
 
 def issued(key: IssuedKey) -> dict[str, Any]:
-    """A new key with its secret."""
+    """Return a new key with its secret."""
     return {**shown(key.view), "key": key.key}

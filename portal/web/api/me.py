@@ -1,4 +1,4 @@
-"""The caller: who they are, what they reach, and their own API keys."""
+"""The current user or key: identity, access and own API keys."""
 
 from flask import Blueprint, Response, g
 
@@ -18,7 +18,7 @@ bp = Blueprint("api_me", __name__, url_prefix="/v1/me")
 @bp.get("")
 @documented(Caller)
 def describe() -> Response:
-    """Who asks, and the servers they may use."""
+    """Get the caller and the servers they can use."""
     caller = me.describe_caller(g.session, g.principal)
     return answer(
         {
@@ -34,7 +34,7 @@ def describe() -> Response:
 @bp.get("/keys")
 @documented(listed(Key), query=SORTED)
 def list_keys() -> Response:
-    """A page of the caller's own keys."""
+    """List the caller's own keys."""
     authz.require(g.principal, Action.KEY_OWN_READ)
     return page_of(keys.list_own_keys(g.session, g.principal, **list_place(), **order()), shown)
 
@@ -42,8 +42,10 @@ def list_keys() -> Response:
 @bp.post("/keys")
 @documented(IssuedKey, takes=KeyBody, status=201, example={"key_alias": "laptop"})
 def issue_key() -> Response:
-    """Make a key for oneself. It follows the caller: without team and grants it reaches what they
-    reach at that moment, else never more than that."""
+    """Create a key for the caller.
+
+    It never has more access than the caller. Without a team and grants, it has the same access.
+    """
     authz.require(g.principal, Action.KEY_OWN)
     return answer(issued(keys.issue_own_key(g.session, g.principal, draft_of(read(KeyBody)))), 201)
 
@@ -51,6 +53,6 @@ def issue_key() -> Response:
 @bp.delete("/keys/<key_id>")
 @documented(status=204)
 def revoke_key(key_id: str) -> Response:
-    """End one of one's own keys at once."""
+    """Revoke one of the caller's own keys immediately."""
     keys.revoke_own_key(g.session, g.principal, key_id)
     return nothing(204)

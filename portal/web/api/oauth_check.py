@@ -1,4 +1,4 @@
-"""The OAuth doctor for programs."""
+"""The OAuth check of a server."""
 
 from flask import Blueprint, Response, g
 
@@ -16,6 +16,8 @@ bp = Blueprint("api_oauth_check", __name__, url_prefix="/v1/mcp")
 @documented(Report, also=(429,))
 @limiter.limit(TRY_UPSTREAM)
 def check(server_id: str) -> Response:
-    """Walk a server's OAuth step by step: `sections` of `steps`, each with its verdict (`ok`,
-    `warn`, `fail`)."""
+    """Check the OAuth configuration of a server.
+
+    The report has `sections` of `steps`, each with a result (`ok`, `warn`, `fail`).
+    """
     return answer(oauth_check.check_oauth(g.session, g.principal, server_id, sighting()))

@@ -1,4 +1,4 @@
-"""The list of well-known APIs with an OpenAPI document, as LiteLLM has it."""
+"""Well-known APIs with an OpenAPI document, in LiteLLM's format."""
 
 from flask import Blueprint, Response, g
 
@@ -16,5 +16,5 @@ guard(bp, read=Action.CATALOG_READ, write=Action.CATALOG_READ)
 @bp.get("/openapi-registry")
 @documented(Apis)
 def openapi_registry() -> Response:
-    """All well-known APIs with their OAuth details and key tools."""
+    """List well-known APIs with their OAuth details and key tools."""
     return answer({"apis": [to_json(entry) for entry in openapi.list_apis(g.session, g.principal)]})

@@ -1,8 +1,6 @@
-"""What comes in: JSON of the right kind and size, read into shapes; and the few things a query
-string may say.
+"""Request input: JSON bodies of limited size, validated by shapes, and common query parameters.
 
-The rules of meaning are the services'. What is refused here never gets that far, and nothing of it
-is echoed.
+Services check the meaning of input. Error messages never repeat the input.
 """
 
 import base64
@@ -24,14 +22,14 @@ _MOST_ERRORS = 20
 
 
 class Payload(BaseModel):
-    """The root of all shapes: JSON types as they are (no `"1"` for 1), unknown fields ignored."""
+    """The base class of request shapes: strict JSON types, unknown fields are ignored."""
 
     model_config = ConfigDict(
         strict=True, extra="ignore", hide_input_in_errors=True, regex_engine="rust-regex"
     )
 
     def sent(self) -> dict[str, Any]:
-        """The fields that the body names, explicit nulls among them."""
+        """Return the sent fields, including explicit nulls."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -39,8 +37,10 @@ T = TypeVar("T", bound=Payload)
 
 
 def read(shape: type[T]) -> T:
-    """The body as `shape`. Raises `UnsupportedMediaType` (415) and `InvalidInput` (422) naming
-    every field at fault."""
+    """Return the body as `shape`.
+
+    Raises `UnsupportedMediaType` (415) and `InvalidInput` (422), which names all invalid fields.
+    """
     data = _body()
     try:
         return shape.model_validate(data)
@@ -49,14 +49,15 @@ def read(shape: type[T]) -> T:
 
 
 def read_object() -> dict[str, Any]:
-    """The body as the JSON object that it is, for documents of other programs' making. Raises as
-    `read` does."""
+    """Return the body as a JSON object without a shape. Raises the same errors as `read`."""
     return _body()
 
 
 def read_if(allowed: Callable[[], object], shape: type[T]) -> T:
-    """The body, once `allowed` let the caller pass: a refusal (403) comes before a malformed body
-    (422), and that before a thing that does not exist (404)."""
+    """Return the body after the check `allowed`.
+
+    The order of errors is: forbidden (403), invalid body (422), not found (404).
+    """
     missing: NotFound | None = None
     try:
         allowed()
@@ -69,17 +70,17 @@ def read_if(allowed: Callable[[], object], shape: type[T]) -> T:
 
 
 def limit_of(*, usual: int | None = _USUAL_PER_PAGE, most: int = MOST_PER_PAGE) -> int | None:
-    """`?limit=`, 1 to `most` (200). Raises `InvalidInput`."""
+    """Return `?limit=`, from 1 to `most` items. Raises `InvalidInput`."""
     text = request.args.get("limit")
     if text is None:
         return usual
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= most):
-        raise InvalidInput(f"A limit is a number from 1 to {most}.", field="limit")
+        raise InvalidInput(f"Must be a number from 1 to {most}.", field="limit")
     return int(text)
 
 
 def cursor_of(parts: int) -> tuple[str, ...] | None:
-    """`?cursor=`: where the page before ended. Raises `InvalidInput` for one that is not ours."""
+    """Return the parts of `?cursor=`, or None. Raises `InvalidInput` for an invalid cursor."""
     text = request.args.get("cursor")
     if not text:
         return None
@@ -91,25 +92,25 @@ def cursor_of(parts: int) -> tuple[str, ...] | None:
             _check_text(part)
     except (ValueError, binascii.Error, TypeError, AttributeError, RecursionError, InvalidInput):
         raise InvalidInput(
-            "This cursor is not one of ours. Begin without one.", field="cursor"
+            "The cursor is not valid. Omit it to start over.", field="cursor"
         ) from None
     return tuple(found)
 
 
 def list_place() -> dict[str, Any]:
-    """`limit` and `cursor` of a list, as the services take them."""
+    """Return `limit` and `cursor` of the query, as arguments for services."""
     cursor = cursor_of(1)
     return {"limit": limit_of(), "cursor": cursor[0] if cursor else ""}
 
 
 def cursor_text(parts: tuple[str, ...]) -> str:
-    """The opaque form of a place in a list."""
+    """Return the opaque text of a cursor."""
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
 
 
 def _body() -> dict[str, Any]:
     if request.mimetype != "application/json":
-        raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
+        raise UnsupportedMediaType("Send JSON with Content-Type: application/json.")
     try:
         data = json.loads(
             request.get_data(cache=False).decode("utf-8"),
@@ -117,7 +118,7 @@ def _body() -> dict[str, Any]:
             parse_constant=_no_constant,
         )
     except (ValueError, RecursionError):
-        raise InvalidInput("The body is not JSON in UTF-8.") from None
+        raise InvalidInput("The body is not valid UTF-8 JSON.") from None
     if not isinstance(data, dict):
         raise InvalidInput("The body is not a JSON object.")
     _check(data)
@@ -127,8 +128,8 @@ def _body() -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        # Two readers of such a body may each believe another value (RFC 8259, 4).
-        raise InvalidInput("The body names a field twice.")
+        # Parsers may disagree on the value of a repeated field (RFC 8259, section 4).
+        raise InvalidInput("The body contains the same field twice.")
     return found
 
 
@@ -137,8 +138,7 @@ def _no_constant(_name: str) -> None:
 
 
 def _check(value: Any) -> None:
-    """Refuse what a later reader could choke on: NUL, half characters, endless numbers, too deep a
-    nest."""
+    """Raise `InvalidInput` for NUL, lone surrogates, too large numbers and too deep nesting."""
     level = [value]
     for _ in range(_DEEPEST):
         deeper: list[Any] = []
@@ -168,16 +168,15 @@ def _check_leaf(value: Any) -> None:
 
 def _check_text(value: str) -> None:
     if "\x00" in value:
-        raise InvalidInput("A text holds a NUL character.")
+        raise InvalidInput("A string contains a NUL character.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidInput("A text holds half of a character (a lone surrogate).") from None
+        raise InvalidInput("A string contains a lone surrogate.") from None
 
 
 def _named(error: ValidationError) -> InvalidInput:
-    """The faults by field. Keys of free mappings are input, so a path ends where our own names
-    end."""
+    """Return the errors by field. Paths contain only declared names, since other keys are input."""
     ours = _field_names()
     faults: dict[tuple[str, str], None] = {}
     for fault in error.errors(include_input=False, include_url=False, include_context=False):

@@ -1,7 +1,6 @@
-"""The public registry: LiteLLM's `registry.json`, and the official registry API v0.1 beside it.
+"""The public registry: LiteLLM's `registry.json` and the official registry API v0.1.
 
-Clients in browsers read both from anywhere and without credentials, so these routes, and no others,
-send CORS headers.
+Browser clients on any site read it without credentials, so only these routes send CORS headers.
 """
 
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ def _readable_from_anywhere(response: Response) -> Response:
 @bp.get("/v1/mcp/registry.json")
 @documented(Gateway, also=(304, 404))
 def gateway() -> Response:
-    """The portal itself, then every listed server, by name."""
+    """List the portal itself and all listed servers by name, in LiteLLM's format."""
     return fresh({"servers": registry.describe_gateway(g.session)})
 
 
@@ -45,17 +44,17 @@ def gateway() -> Response:
     query=(
         Query(
             "limit",
-            "How many at most, 1 to 100.",
+            "Maximum number of items, 1 to 100.",
             Annotated[int, Field(ge=1, le=registry.MOST_ENTRIES)],
         ),
         CURSOR,
         Query("search", "Part of the name or description."),
-        Query("updated_since", "Only what changed since then.", datetime),
+        Query("updated_since", "Only entries changed since this time.", datetime),
         Query("version", "`latest`, or an exact version."),
     ),
 )
 def list_entries() -> Response:
-    """A page of the listed servers."""
+    """List the servers of the registry."""
     page = registry.list_entries(
         g.session,
         limit=limit_of(usual=_USUAL, most=registry.MOST_ENTRIES) or _USUAL,
@@ -70,14 +69,14 @@ def list_entries() -> Response:
 @bp.get("/v0.1/servers/<path:name>/versions")
 @documented(RegistryList, also=(304,))
 def list_versions(name: str) -> Response:
-    """The versions of one server: the present one."""
+    """List the versions of a server, which is only the current one."""
     return fresh(_listed((registry.get_entry(g.session, name),), None))
 
 
 @bp.get("/v0.1/servers/<path:name>/versions/<version>")
 @documented(RegistryServer, also=(304,))
 def get_version(name: str, version: str) -> Response:
-    """One version, or `latest`."""
+    """Get a version of a server, or `latest`."""
     return fresh(_wrapped(registry.get_entry(g.session, name, version)))
 
 
@@ -106,5 +105,5 @@ def _updated_since() -> datetime | None:
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidInput(
-            "Write the time as 2026-12-31T23:59:59Z.", field="updated_since"
+            "Enter the time as 2026-12-31T23:59:59Z.", field="updated_since"
         ) from None

@@ -1,4 +1,4 @@
-"""The review queue: all that was submitted, and what Admins decide about it."""
+"""The review queue: list, approve and reject submissions."""
 
 import dataclasses
 from typing import Any, cast
@@ -22,8 +22,10 @@ bp = Blueprint("api_review_queue", __name__, url_prefix="/v1/mcp/server")
 @bp.get("/submissions")
 @documented(SubmissionQueue, query=PAGED)
 def list_submissions() -> Response:
-    """All that was ever submitted, newest first, or with `limit` a page with a `Link` to the next
-    one."""
+    """List all submissions, newest first.
+
+    With `limit`, the response is a page with a `Link` header to the next one.
+    """
     authz.require(g.principal, Action.SUBMISSION_READ)
     after = cast(tuple[str, str] | None, cursor_of(2))
     found = review_queue.list_submissions(
@@ -39,8 +41,7 @@ def list_submissions() -> Response:
 @bp.put("/<server_id>/approve")
 @documented(ServerView, takes=Approval, also=(409,), example={"version": 1}, needs_body=False)
 def approve(server_id: str) -> Response:
-    """Make a submission active, or a proposed change of a live server its state; a body is not
-    needed."""
+    """Approve a submission, or a proposed change to a live server. The body is optional."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Approval) if request.get_data(cache=True) else Approval()
     return answer(
@@ -52,10 +53,10 @@ def approve(server_id: str) -> Response:
 
 @bp.put("/<server_id>/reject")
 @documented(
-    ServerView, takes=Rejection, also=(409,), example={"review_notes": "Say what it is for."}
+    ServerView, takes=Rejection, also=(409,), example={"review_notes": "Add a description."}
 )
 def reject(server_id: str) -> Response:
-    """Reject a submission or a live server; the notes are shown to who submitted it."""
+    """Reject a submission or a live server. The submitter sees the notes."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     sent = read(Rejection)
     decide = decisions.decline if sent.only_change else decisions.reject

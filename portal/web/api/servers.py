@@ -1,4 +1,4 @@
-"""MCP servers: list, read, add, change, remove, publish, and their health."""
+"""MCP servers: list, get, create, change, delete, publish, and check their health."""
 
 from typing import cast
 
@@ -31,11 +31,14 @@ _EXAMPLE = {
 @bp.get("/server")
 @documented(
     list[ServerView],
-    query=(Query("team_id", "Only what this team may use."), *PAGED),
+    query=(Query("team_id", "Only servers that this team can use."), *PAGED),
     also=(304, 404),
 )
 def list_servers() -> Response:
-    """All the caller may see, or with `limit` a page with a `Link` to the next one."""
+    """List the servers that the caller may see.
+
+    With `limit`, the response is a page with a `Link` header to the next one.
+    """
     after = cast(tuple[str, str] | None, cursor_of(2))
     limit = limit_of(usual=None)
     page = crud.list_servers(
@@ -50,7 +53,7 @@ def list_servers() -> Response:
 @bp.post("/server")
 @documented(ServerView, takes=ServerBody, status=201, also=(409,), example=_EXAMPLE)
 def create_server() -> Response:
-    """Add a server, active at once."""
+    """Create a server, which is active immediately."""
     authz.require(g.principal, Action.SERVER_CREATE)
     fields = cast(ServerFields, read(ServerBody).sent())
     return answer(crud.create_server(g.session, g.principal, fields), 201)
@@ -65,7 +68,7 @@ def create_server() -> Response:
     example={"server_id": "notes", "description": "Read and change notes"},
 )
 def update_server() -> Response:
-    """Change the fields that are sent of the server that the body names."""
+    """Change the sent fields of the server named in the body."""
     _require_admin("call PUT /v1/mcp/server")
     fields = read(ServerChange).sent()
     server_id = fields.pop("server_id")
@@ -78,24 +81,24 @@ def update_server() -> Response:
 @bp.get("/server/<server_id>")
 @documented(ServerView)
 def get_server(server_id: str) -> Response:
-    """One server, by id, name or alias, with a fresh look at its health."""
+    """Get a server by ID, name or alias, with a new health check."""
     return answer(health.get_checked_server(g.session, g.principal, server_id))
 
 
 @bp.delete("/server/<server_id>")
 @documented(status=202)
 def delete_server(server_id: str) -> Response:
-    """Remove a server with all that hangs on it."""
+    """Delete a server with its credentials and grants."""
     crud.delete_server(g.session, g.principal, server_id)
     return nothing(202)
 
 
 @bp.get("/server/health")
 @documented(
-    list[HealthRow], query=(Query("server_ids", "Only these; may be repeated.", list[str]),)
+    list[HealthRow], query=(Query("server_ids", "Only these servers. May be repeated.", list[str]),)
 )
 def check_servers() -> Response:
-    """A look at the servers the caller may use, or at those of them that are named."""
+    """Check the health of the servers that the caller can use."""
     wanted = [server_id for server_id in request.args.getlist("server_ids") if server_id.strip()]
     return answer(health.check_servers(g.session, g.principal, wanted or None))
 
@@ -105,13 +108,13 @@ def check_servers() -> Response:
     Published, takes=PublicServers, status=202, also=(404,), example={"mcp_server_ids": ["notes"]}
 )
 def make_public() -> Response:
-    """Make the list that is sent the list of public servers."""
+    """Replace the list of public servers."""
     authz.require(g.principal, Action.PREFERENCE_MANAGE)
     public = crud.publish_servers(g.session, g.principal, read(PublicServers).mcp_server_ids)
     message = (
-        "1 MCP server is public now."
+        "1 MCP server is now public."
         if len(public) == 1
-        else f"{len(public)} MCP servers are public now."
+        else f"{len(public)} MCP servers are now public."
     )
     return answer(
         {"message": message, "public_mcp_servers": public, "updated_by": g.principal.signature}, 202
@@ -121,14 +124,14 @@ def make_public() -> Response:
 @bp.get("/access_groups")
 @documented(GroupNames)
 def list_access_groups() -> Response:
-    """The names of the access groups."""
+    """List the names of the access groups."""
     return answer({"access_groups": access_groups.list_names(g.session, g.principal)})
 
 
 @bp.get("/network/client-ip")
 @documented(ClientAddress)
 def client_address() -> Response:
-    """The caller's address, as the address rule sees it."""
+    """Get the caller's IP address, as used by the address rule."""
     return answer({"ip": g.principal.address})
 
 

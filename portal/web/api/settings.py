@@ -20,15 +20,17 @@ guard(bp, read=Action.PREFERENCE_READ, write=Action.PREFERENCE_MANAGE)
 @bp.get("")
 @documented(Settings)
 def get_settings() -> Response:
-    """The settings as they are."""
+    """Get the settings."""
     return answer(instance_settings.get_preferences(g.session, g.principal))
 
 
 @bp.patch("")
 @documented(Settings, takes=SettingsChange, also=(404, 409), example={"enable_mcp_registry": True})
 def change_settings() -> Response:
-    """Change the settings that are sent; `confirm_external` where the caller would come from
-    outside afterwards."""
+    """Change the sent settings.
+
+    Set `confirm_external` if the caller's address will count as external afterwards.
+    """
     changes = read(SettingsChange).sent()
     confirmed = changes.pop("confirm_external", False)
     public = changes.pop("public_mcp_servers", None)

@@ -1,4 +1,4 @@
-"""The shapes of bodies: JSON types and sizes, and nothing of what they mean."""
+"""Request shapes: JSON types and sizes. Services check the meaning."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -38,18 +38,16 @@ Texts = Annotated[dict[Word, Text], Field(max_length=200)]
 
 
 def _bounded(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """A free object has few entries, at any depth, and no text longer than a value."""
+    """Limit a free-form object: the number of entries at all depths, and the length of texts."""
     left = _LARGEST_OBJECT
     waiting = list[Any]([value])
     while waiting:
         item = waiting.pop()
-        entries = (
-            [*item, *item.values()]
-            if isinstance(item, dict)
-            else item
-            if isinstance(item, list)
-            else []
-        )
+        entries: list[Any] = []
+        if isinstance(item, dict):
+            entries = [*item, *item.values()]
+        elif isinstance(item, list):
+            entries = item
         waiting.extend(entries)
         left -= len(entries)
         if left < 0 or (isinstance(item, str) and len(item) > 8_192):
@@ -62,7 +60,7 @@ Object = Annotated[dict[Word, JsonValue], Field(max_length=200), AfterValidator(
 
 def _is_text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("Write the time as 2026-12-31T23:59:59Z")
+        raise ValueError("Enter the time as 2026-12-31T23:59:59Z")
     return value
 
 
@@ -77,7 +75,7 @@ Time = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text), After
 
 
 class Credentials(Payload):
-    """`credentials` of a server; write-only."""
+    """The `credentials` of a server; write-only."""
 
     auth_value: Value | None = None
     client_id: Value | None = None
@@ -96,7 +94,7 @@ class Credentials(Payload):
 
 
 class VariableEntry(Payload):
-    """One entry of `env_vars`; without a scope it is global."""
+    """An entry of `env_vars`. The default scope is global."""
 
     name: Annotated[str, StringConstraints(max_length=128)]
     value: Value | None = None
@@ -105,7 +103,7 @@ class VariableEntry(Payload):
 
 
 def _with_names(value: object) -> object:
-    """Entries that are null or have no name are passed over."""
+    """Remove entries that are null or have no name."""
     if not isinstance(value, list):
         return value
     return [
@@ -116,11 +114,11 @@ def _with_names(value: object) -> object:
 
 
 class ServerBody(Payload):
-    """A server as POST sends it.
+    """A server to create.
 
     In the fields that hold secrets (`url`, `spec_path`, the OAuth URLs, `args`, and the values in
     `credentials`, `static_headers`, `env` and `env_vars`) `null`, `""` and masks such as `****`
-    keep what is stored; `clear_secrets` clears. A mask where nothing is stored is 422.
+    keep the stored value; `clear_secrets` clears it. A mask without a stored value is an error.
     """
 
     server_id: Word | None = None
@@ -163,13 +161,12 @@ class ServerBody(Payload):
     clear_secrets: ClearedSecrets | None = None
 
     def sent(self) -> dict[str, Any]:
-        """The fields that the body names, and what to clear, which is said even where it is
-        nothing."""
+        """Return the sent fields, always with the list of secrets to clear."""
         return {**super().sent(), "clear_secrets": self.clear_secrets or []}
 
 
 class ServerChange(ServerBody):
-    """A server as PUT sends it."""
+    """Changes to a server."""
 
     server_id: Word
     version: int | None = None
@@ -183,7 +180,7 @@ class PublicServers(Payload):
 
 
 class OwnValues(Payload):
-    """A person's values of a server's variables."""
+    """The caller's values of a server's variables."""
 
     values: Annotated[
         dict[Word, Annotated[str, StringConstraints(max_length=65_536)] | None],
@@ -192,14 +189,14 @@ class OwnValues(Payload):
 
 
 class OwnKey(Payload):
-    """A person's key for a server."""
+    """The caller's key for a server."""
 
     credential: Annotated[str, StringConstraints(max_length=65_536)]
     save: bool = True
 
 
 class ToolCall(Payload):
-    """A tool call; what the arguments must be is the tool's affair."""
+    """A tool call. The tool checks its arguments."""
 
     server_id: Word
     name: Word
@@ -207,7 +204,7 @@ class ToolCall(Payload):
 
 
 class Permission(Payload):
-    """`object_permission`, every part optional."""
+    """The `object_permission` of a user, team or key; all fields are optional."""
 
     mcp_servers: Ids | None = None
     mcp_access_groups: Annotated[list[Short], Field(max_length=500)] | None = None
@@ -215,7 +212,7 @@ class Permission(Payload):
     mcp_toolsets: Annotated[list[Id], Field(max_length=500)] | None = None
 
     def grants(self) -> ObjectPermission:
-        """As the services take it."""
+        """Return the grants for the services."""
         return ObjectPermission(
             mcp_servers=tuple(self.mcp_servers or ()),
             mcp_access_groups=tuple(self.mcp_access_groups or ()),
@@ -227,37 +224,36 @@ class Permission(Payload):
 
 
 class Granted(Payload):
-    """What holds grants: a user, a team, a key."""
+    """A user, team or key with grants."""
 
     object_permission: Permission | None = None
 
     def own_fields(self) -> dict[str, Any]:
-        """What is sent of the thing itself, its grants and members aside."""
+        """Return the sent fields without grants and members."""
         apart = ("object_permission", "access_group_ids", "members_with_roles")
         return {name: value for name, value in self.sent().items() if name not in apart}
 
     def permission(self) -> ObjectPermission | None:
-        """The grants to write; None leaves those that are there, and an explicit null takes all
-        away."""
+        """Return the grants to write. None keeps the stored ones, an explicit null removes all."""
         if "object_permission" not in self.model_fields_set:
             return None
         return self.object_permission.grants() if self.object_permission else ObjectPermission()
 
 
 class GrantedGroups(Granted):
-    """What also holds access groups of its own."""
+    """A team or key with access groups."""
 
     access_group_ids: Annotated[list[Id], Field(max_length=500)] | None = None
 
     def group_ids(self) -> list[str] | None:
-        """The groups to write; None leaves those that are there."""
+        """Return the access groups to write; None keeps the stored ones."""
         return (
             (self.access_group_ids or []) if "access_group_ids" in self.model_fields_set else None
         )
 
 
 class UserChange(Granted):
-    """A person as PATCH sends them."""
+    """Changes to a user."""
 
     email: Annotated[str, StringConstraints(max_length=320)] | None = None
     display_name: Short | None = None
@@ -267,40 +263,40 @@ class UserChange(Granted):
 
 
 class UserBody(UserChange):
-    """A person as POST sends them."""
+    """A user to create."""
 
     user_id: NewId | None = None
 
 
 class Member(Payload):
-    """A person in a team."""
+    """A member of a team."""
 
     user_id: Id
     role: Word = "user"
 
 
 class TeamChange(GrantedGroups):
-    """A team as PATCH sends it."""
+    """Changes to a team."""
 
     team_alias: Short = ""
     members_with_roles: Annotated[list[Member], Field(max_length=5_000)] | None = None
     metadata: Object | None = None
 
     def members(self) -> list[tuple[str, str]] | None:
-        """The members to write; None leaves those that are there."""
+        """Return the members to write; None keeps the stored ones."""
         if "members_with_roles" not in self.model_fields_set:
             return None
         return [(member.user_id, member.role) for member in self.members_with_roles or ()]
 
 
 class TeamBody(TeamChange):
-    """A team as POST sends it."""
+    """A team to create."""
 
     team_id: NewId | None = None
 
 
 class KeyChange(GrantedGroups):
-    """A key as PATCH sends it."""
+    """Changes to a key."""
 
     key_alias: Short | None = None
     allowed_routes: Words = Field(default_factory=list)
@@ -309,14 +305,14 @@ class KeyChange(GrantedGroups):
 
 
 class KeyBody(KeyChange):
-    """A key as POST sends it."""
+    """A key to create."""
 
     user_id: Id | None = None
     team_id: Id | None = None
 
 
 class GroupChange(Payload):
-    """An access group as PATCH sends it."""
+    """Changes to an access group."""
 
     name: Short = ""
     description: Text | None = None
@@ -324,13 +320,13 @@ class GroupChange(Payload):
 
 
 class GroupBody(GroupChange):
-    """An access group as POST sends it."""
+    """An access group to create."""
 
     name: Short
 
 
 class SettingsChange(Payload):
-    """The settings of the instance, as PATCH sends them."""
+    """Changes to the instance settings."""
 
     user_mcp_management_mode: Word = ""
     mcp_required_fields: Words = Field(default_factory=list)

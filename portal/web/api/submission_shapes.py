@@ -1,11 +1,11 @@
-"""The shapes of submissions and of decisions about them."""
+"""Request shapes of submissions and of decisions on them."""
 
 from portal.web.api.payloads import Payload
 from portal.web.api.shapes import Id, ServerBody, Text
 
 
 class Wishes(Payload):
-    """What a Member may send and an Admin decides; it is taken down as a wish."""
+    """Fields that only an Admin decides. A Member's values are stored as requests."""
 
     is_public: bool | None = None
     approval_status: Text | None = None
@@ -17,32 +17,31 @@ class Wishes(Payload):
 
 
 class SubmissionBody(Wishes, ServerBody):
-    """A server as a Member submits it."""
+    """A server submitted by a Member."""
 
     team_id: Id | None = None
 
 
 class SubmissionChange(Wishes, ServerBody):
-    """A submission as its submitter mends it; the address names which one."""
+    """Changes to a submission by its submitter."""
 
     version: int | None = None
 
 
 class Decision(Payload):
-    """What the reviewer saw, as its version; without one, whatever is there is decided about."""
+    """A decision on the version that the reviewer saw, or on the current one by default."""
 
     version: int | None = None
 
 
 class Approval(Decision):
-    """An approval. `keep_credentials` says what becomes of stored secrets that the change would
-    send elsewhere."""
+    """An approval. `keep_credentials` decides whether stored secrets are sent to a new host."""
 
     keep_credentials: bool | None = None
 
 
 class Rejection(Decision):
-    """A rejection. `only_change` declines the proposed change of a live server, which goes on."""
+    """A rejection. `only_change` declines a proposed change; the live server stays active."""
 
     review_notes: Text | None = None
     only_change: bool = False

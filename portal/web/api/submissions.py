@@ -1,4 +1,4 @@
-"""Submissions: Members propose servers, and see what became of it."""
+"""Submissions: Members submit servers and see the decisions."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _EXAMPLE = {
 @bp.post("/register")
 @documented(ServerView, takes=SubmissionBody, status=201, also=(409,), example=_EXAMPLE)
 def register() -> Response:
-    """Propose a server; it waits for a review."""
+    """Submit a server for review."""
     _require_submitter()
     sent = read(SubmissionBody).sent()
     team_id = sent.pop("team_id", None)
@@ -43,8 +43,10 @@ def register() -> Response:
     example={"description": "Read and change notes"},
 )
 def resubmit(server_id: str) -> Response:
-    """Mend one's own submission; a change of a live server waits, and the server stays as it was
-    approved."""
+    """Change the caller's own submission.
+
+    A change to a live server waits for review. Until then, the server stays as approved.
+    """
     _require_submitter()
     own = submit.resubmit(g.session, g.principal, server_id, read(SubmissionChange).sent())
     return answer(_own(own))
@@ -53,13 +55,13 @@ def resubmit(server_id: str) -> Response:
 @bp.get("/submissions/mine")
 @documented(list[OwnSubmissionAnswer])
 def list_own() -> Response:
-    """The caller's own submissions, with what reviewers noted."""
+    """List the caller's own submissions with the reviewers' notes."""
     return answer([_own(own) for own in submit.list_own(g.session, g.principal)])
 
 
 def _require_submitter() -> None:
     if authz.may(g.principal, Action.SERVER_CREATE):
-        raise Forbidden("An Admin adds servers with POST /v1/mcp/server; they need no review.")
+        raise Forbidden("Admins add servers with POST /v1/mcp/server, without a review.")
     authz.require(g.principal, Action.SUBMISSION_MAKE)
 
 

@@ -1,4 +1,4 @@
-"""Teams: people who share grants."""
+"""Teams: users who share grants."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ guard(bp, read=Action.TEAM_READ, write=Action.TEAM_MANAGE)
 @bp.get("")
 @documented(listed(Team), query=PAGED)
 def list_teams() -> Response:
-    """A page of teams."""
+    """List teams."""
     return page_of(teams.list_teams(g.session, g.principal, **list_place()), _team)
 
 
 @bp.post("")
 @documented(Team, takes=TeamBody, status=201, also=(409,), example={"team_alias": "Research"})
 def create_team() -> Response:
-    """Add a team."""
+    """Create a team."""
     payload = read(TeamBody)
     view = teams.create_team(
         g.session,
@@ -44,7 +44,7 @@ def create_team() -> Response:
 @bp.get("/<team_id>")
 @documented(Team)
 def get_team(team_id: str) -> Response:
-    """One team."""
+    """Get a team."""
     return answer(_team(teams.get_team(g.session, g.principal, team_id)))
 
 
@@ -53,7 +53,7 @@ def get_team(team_id: str) -> Response:
     Team, takes=TeamChange, also=(409,), example={"object_permission": {"mcp_servers": ["notes"]}}
 )
 def change_team(team_id: str) -> Response:
-    """Change what is sent of a team."""
+    """Change the sent fields of a team."""
     payload = read(TeamChange)
     view = teams.change_team(
         g.session,
@@ -70,7 +70,7 @@ def change_team(team_id: str) -> Response:
 @bp.delete("/<team_id>")
 @documented(status=204)
 def delete_team(team_id: str) -> Response:
-    """Remove a team with its grants and keys."""
+    """Delete a team with its grants and keys."""
     teams.delete_team(g.session, g.principal, team_id)
     return nothing(204)
 
@@ -78,7 +78,7 @@ def delete_team(team_id: str) -> Response:
 @bp.post("/<team_id>/members")
 @documented(Team, takes=Member, status=201, example={"user_id": "ada", "role": "user"})
 def put_member(team_id: str) -> Response:
-    """Add a person to a team, or give them another role in it."""
+    """Add a user to a team, or change their role in it."""
     member = read(Member)
     return answer(
         _team(teams.put_member(g.session, g.principal, team_id, member.user_id, member.role)), 201
@@ -88,7 +88,7 @@ def put_member(team_id: str) -> Response:
 @bp.delete("/<team_id>/members/<user_id>")
 @documented(status=204)
 def remove_member(team_id: str, user_id: str) -> Response:
-    """Take a person out of a team."""
+    """Remove a user from a team."""
     teams.remove_member(g.session, g.principal, team_id, user_id)
     return nothing(204)
 

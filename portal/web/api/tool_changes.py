@@ -1,4 +1,4 @@
-"""Tool definitions that are no longer what was accepted."""
+"""Tool definitions that differ from the accepted ones."""
 
 from typing import Annotated, Any
 
@@ -16,8 +16,7 @@ bp = Blueprint("api_tool_changes", __name__, url_prefix="/v1/mcp/server/<server_
 
 
 class Acceptance(Payload):
-    """A change as the reviewer saw it: the tool, and the hash of its new definition; null accepts
-    that it is gone."""
+    """A tool and the hash of the definition to accept; null accepts that the tool was removed."""
 
     tool_name: Annotated[str, StringConstraints(min_length=1, max_length=300)]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None
@@ -26,8 +25,7 @@ class Acceptance(Payload):
 @bp.get("")
 @documented(ToolChangesAnswer)
 def list_changes(server_id: str) -> Response:
-    """The first 20 changes that wait, by name, each with both definitions and what is to be pointed
-    out."""
+    """List the first 20 pending changes by name, with both definitions and warnings."""
     found = tool_changes.list_changes(g.session, g.principal, server_id)
     return answer(
         {**to_json(found, without=("items",)), "items": [_item(change) for change in found.items]}
@@ -42,7 +40,7 @@ def list_changes(server_id: str) -> Response:
     example={"tool_name": "search", "sha256": "0" * 64},
 )
 def accept(server_id: str) -> Response:
-    """Accept one tool exactly as it was seen; 409 where it is another again."""
+    """Accept a tool definition. Returns 409 if it changed since it was shown."""
     sent = read_if(
         lambda: tool_changes.check_may_accept(g.session, g.principal, server_id), Acceptance
     )

@@ -1,4 +1,4 @@
-"""The tools of the servers that the caller may use."""
+"""The tools of the servers that the caller can use."""
 
 from typing import Any
 
@@ -19,8 +19,10 @@ bp = Blueprint("api_tools", __name__, url_prefix="/v1/mcp")
 @bp.get("/tools")
 @documented(Tools)
 def list_tools() -> Response:
-    """The tools in MCP's own spelling, as `{prefix}-{tool}`; servers get those headers of the
-    caller that they list."""
+    """List the tools in the format of MCP, named `{prefix}-{tool}`.
+
+    Servers receive the caller's headers that they are configured to forward.
+    """
     return answer({"tools": calls.list_all_tools(g.session, g.principal, caller_headers())})
 
 
@@ -33,7 +35,10 @@ def list_tools() -> Response:
 )
 @reads_only
 def call_tool() -> Response:
-    """Call a tool as the caller: MCP's own result, a tool's error (`isError`) included."""
+    """Call a tool as the caller.
+
+    The response is the MCP result, which may be a tool error (`isError`).
+    """
     call = read(ToolCall)
     given = (call.server_id, call.name, call.arguments)
     return answer(calls.call_tool(g.session, g.principal, *given, passed=caller_headers()).wire)

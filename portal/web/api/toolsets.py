@@ -28,7 +28,7 @@ ToolsetEntries = Annotated[list[ToolsetEntry], Field(max_length=500)]
 
 
 class ToolsetBody(Payload):
-    """A toolset as POST sends it."""
+    """A toolset to create."""
 
     toolset_name: Short
     description: Text | None = None
@@ -36,7 +36,7 @@ class ToolsetBody(Payload):
 
 
 class ToolsetChange(Payload):
-    """A toolset as PUT sends it."""
+    """Changes to a toolset."""
 
     toolset_id: Id
     toolset_name: Short | None = None
@@ -47,7 +47,7 @@ class ToolsetChange(Payload):
 @bp.get("")
 @documented(list[ToolsetView])
 def list_toolsets() -> Response:
-    """The toolsets granted to the caller; with admin view all."""
+    """List the toolsets granted to the caller or, with admin view, all toolsets."""
     return answer(toolsets.list_toolsets(g.session, g.principal))
 
 
@@ -63,7 +63,7 @@ def list_toolsets() -> Response:
     },
 )
 def create_toolset() -> Response:
-    """Add a toolset."""
+    """Create a toolset."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     body = read(ToolsetBody)
     view = toolsets.create_toolset(
@@ -80,7 +80,7 @@ def create_toolset() -> Response:
     example={"toolset_id": "reading", "description": "Only reads"},
 )
 def change_toolset() -> Response:
-    """Change what is sent of a toolset; an explicit null takes the description away."""
+    """Change the sent fields of a toolset. An explicit null removes the description."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     body = read(ToolsetChange)
     sent = body.model_fields_set
@@ -98,14 +98,14 @@ def change_toolset() -> Response:
 @bp.get("/<toolset_id>")
 @documented(ToolsetView)
 def get_toolset(toolset_id: str) -> Response:
-    """One toolset."""
+    """Get a toolset."""
     return answer(toolsets.get_toolset(g.session, g.principal, toolset_id))
 
 
 @bp.delete("/<toolset_id>")
 @documented(status=202)
 def delete_toolset(toolset_id: str) -> Response:
-    """Remove a toolset; what it granted is granted no more."""
+    """Delete a toolset and the access that it granted."""
     toolsets.delete_toolset(g.session, g.principal, toolset_id)
     return nothing(202)
 

@@ -1,4 +1,4 @@
-"""People: who may sign in, as what."""
+"""Users: their sign-in and roles."""
 
 from flask import Blueprint, Response, g
 
@@ -18,14 +18,14 @@ guard(bp, read=Action.USER_READ, write=Action.USER_MANAGE)
 @bp.get("")
 @documented(listed(UserView), query=PAGED)
 def list_users() -> Response:
-    """A page of people."""
+    """List users."""
     return page_of(users.list_users(g.session, g.principal, **list_place()), to_json)
 
 
 @bp.post("")
 @documented(UserView, takes=UserBody, status=201, also=(409,), example={"email": "ada@example.com"})
 def create_user() -> Response:
-    """Add a person."""
+    """Create a user."""
     payload = read(UserBody)
     return answer(
         users.create_user(g.session, g.principal, payload.own_fields(), payload.permission()), 201
@@ -35,14 +35,14 @@ def create_user() -> Response:
 @bp.get("/<user_id>")
 @documented(UserView)
 def get_user(user_id: str) -> Response:
-    """One person."""
+    """Get a user."""
     return answer(users.get_user(g.session, g.principal, user_id))
 
 
 @bp.patch("/<user_id>")
 @documented(UserView, takes=UserChange, also=(409,), example={"display_name": "Ada"})
 def change_user(user_id: str) -> Response:
-    """Change what is sent of a person."""
+    """Change the sent fields of a user."""
     payload = read(UserChange)
     return answer(
         users.change_user(
@@ -54,6 +54,6 @@ def change_user(user_id: str) -> Response:
 @bp.delete("/<user_id>")
 @documented(status=204)
 def delete_user(user_id: str) -> Response:
-    """Remove a person with all that is theirs."""
+    """Delete a user with their keys and credentials."""
     users.delete_user(g.session, g.principal, user_id)
     return nothing(204)

@@ -1,2 +1,1 @@
-"""Forms: the shape of what people type; its meaning is checked below, and comes back to the field
-it is about."""
+"""Web forms: they check the format of input. Services check its meaning and name the field."""

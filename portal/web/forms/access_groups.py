@@ -1,4 +1,4 @@
-"""Access groups: what is typed about them."""
+"""Forms for access groups."""
 
 from wtforms import SelectMultipleField, StringField
 from wtforms.fields import TextAreaField
@@ -13,7 +13,7 @@ class GroupForm(PickerForm):
 
     name = StringField(
         "Name",
-        [InputRequired("An access group needs a name."), Length(max=200)],
+        [InputRequired("Enter a name for the access group."), Length(max=200)],
         filters=[stripped],
     )
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])

@@ -1,4 +1,4 @@
-"""Signing in and one's own account."""
+"""Forms for signing in and for the user's own account."""
 
 from wtforms import EmailField, HiddenField, PasswordField, RadioField, StringField
 from wtforms.validators import EqualTo, InputRequired, Length
@@ -7,17 +7,17 @@ from portal.web.forms.base import PortalForm, stripped
 
 
 class SignInForm(PortalForm):
-    """E-mail and password."""
+    """Email and password."""
 
     email = EmailField(
-        "E-mail", [InputRequired("Enter your e-mail."), Length(max=320)], filters=[stripped]
+        "Email", [InputRequired("Enter your email address."), Length(max=320)], filters=[stripped]
     )
     password = PasswordField("Password", [InputRequired("Enter your password."), Length(max=512)])
     next = HiddenField()
 
 
 class PasswordForm(PortalForm):
-    """A new password of one's own."""
+    """Change the user's own password."""
 
     current_password = PasswordField(
         "Current password", [InputRequired("Enter your current password.")]
@@ -26,7 +26,7 @@ class PasswordForm(PortalForm):
         "New password", [InputRequired("Enter a new password."), Length(max=512)]
     )
     repeat_password = PasswordField(
-        "New password again", [EqualTo("new_password", "The two new passwords are not the same.")]
+        "Confirm new password", [EqualTo("new_password", "The new passwords do not match.")]
     )
 
 

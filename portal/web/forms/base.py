@@ -1,4 +1,4 @@
-"""What all forms share."""
+"""The base class of all forms, and filters for input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +12,20 @@ from portal.domain.errors import Conflict, InvalidInput, InvalidRequest
 
 
 class PortalForm(FlaskForm):
-    """A form that shows on its fields what the services refuse. CSRF is checked before the form is
-    made."""
+    """A form that shows errors of services at its fields. CSRF is checked before it is created."""
 
     class Meta:
         csrf = False
 
     def sent(self) -> bool:
-        """Whether the form was sent and has the right shape."""
+        """Return whether the form was submitted and its fields are valid."""
         return bool(request.method == "POST" and self.validate())
 
     @contextmanager
     def showing_errors(self) -> Iterator[None]:
-        """Put a refusal from below on the field it names, or on top of the form.
+        """Show an error of a service at the field it names, or at the top of the form.
 
-        What was written until then is undone: the page that says so reads what is stored.
+        The session is rolled back, so the page with the errors reads the stored state.
         """
         try:
             yield
@@ -39,20 +38,20 @@ class PortalForm(FlaskForm):
                 field.errors = [*field.errors, error.message]
 
     def field_of(self, name: str | None) -> Field | None:
-        """The field that a service's `field` is about."""
+        """Return the form field that a service's `field` names, or None."""
         return self[name] if name and name in self else None
 
     @property
     def status(self) -> int:
-        """200 for a form to fill in, 422 for one that came back."""
+        """Return 422 if the form has errors, else 200."""
         return 422 if self.errors else 200
 
 
 def lines(text: str | None) -> list[str]:
-    """The non-blank lines of a text area."""
+    """Return the non-blank lines of a text area."""
     return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
 def stripped(text: Any) -> Any:
-    """A filter for text fields: no blanks around what was typed."""
+    """Strip white space around the input of a text field."""
     return text.strip() if isinstance(text, str) else text

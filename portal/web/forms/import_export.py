@@ -1,4 +1,4 @@
-"""What is chosen about import and export."""
+"""Forms for import and export."""
 
 from flask_wtf.file import FileField
 from wtforms import RadioField, TextAreaField
@@ -8,14 +8,14 @@ from portal.web.forms.base import PortalForm
 
 
 class ImportForm(PortalForm):
-    """A document to import: pasted, or a file, which goes first."""
+    """A document to import: pasted text or a file. The file takes precedence."""
 
     file = FileField("File")
     text = TextAreaField("Or paste it here")
 
 
 class ExportForm(PortalForm):
-    """The format to export in."""
+    """The export format."""
 
     format = RadioField(
         "Format",

@@ -1,8 +1,8 @@
-"""The local pictures that an Admin may choose for a server's card (behaviour UI-16).
+"""The logos that an Admin may choose for a server's card.
 
-A picture is a symbol of the portal's own sprite, kept as `mcp_info.logo_url`. An address set over
-the API stays as it is until another is chosen; a card shows it only if it is one of the portal's
-own files, else two letters.
+A logo is a symbol of the portal's own sprite, stored as `mcp_info.logo_url`. A URL set through the
+API stays until another logo is chosen. A card shows it only if it is one of the portal's own files,
+otherwise two letters.
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,12 @@ SYMBOLS = (
     ("cart", "Shop"),
     ("coins", "Money"),
 )
-CHOICES = ((LETTERS, "Its first letters"), *SYMBOLS)
+CHOICES = ((LETTERS, "Initials"), *SYMBOLS)
 _NAMES = frozenset(name for name, _ in SYMBOLS)
 
 
 def chosen(info: Mapping[str, Any] | None) -> str:
-    """Which choice a stored `mcp_info` amounts to: a symbol, letters, or `OTHER` for an address of
-    somebody's own."""
+    """Return the logo choice of `mcp_info`: a symbol, `LETTERS`, or `OTHER` for another URL."""
     url = (info or {}).get("logo_url")
     if not isinstance(url, str) or not url:
         return LETTERS
@@ -40,7 +39,7 @@ def chosen(info: Mapping[str, Any] | None) -> str:
 
 
 def with_logo(info: Mapping[str, Any] | None, choice: str) -> dict[str, Any] | None:
-    """A stored `mcp_info` with the choice in it; what else it holds stays."""
+    """Return `mcp_info` with the chosen logo. Its other keys stay."""
     kept = {
         name: value for name, value in (info or {}).items() if name not in ("logo_url", "is_public")
     }

@@ -1,4 +1,4 @@
-"""Which OpenAPI document to look into."""
+"""The form to preview an OpenAPI document."""
 
 from flask_wtf.file import FileField
 from wtforms import URLField
@@ -8,7 +8,7 @@ from portal.web.forms.base import PortalForm, stripped
 
 
 class DocumentForm(PortalForm):
-    """A document by its address, or a file, which goes first."""
+    """An OpenAPI document by URL or as a file. The file takes precedence."""
 
-    spec_url = URLField("Address of the document", [Length(max=2_000)], filters=[stripped])
-    file = FileField("Or a file")
+    spec_url = URLField("Document URL", [Length(max=2_000)], filters=[stripped])
+    file = FileField("Or upload a file")

@@ -1,4 +1,4 @@
-"""Forms with find boxes, and whether a find box asks."""
+"""Forms with search boxes."""
 
 from typing import Any, ClassVar
 
@@ -8,8 +8,7 @@ from portal.web.forms.base import PortalForm
 
 
 class PickerForm(PortalForm):
-    """A form with find boxes: finding shows the form again with what was typed, and saves
-    nothing."""
+    """A form with search boxes. A search shows the form again and saves nothing."""
 
     _FIELD_OF: ClassVar = {
         "object_permission.mcp_servers": "servers",
@@ -19,17 +18,19 @@ class PickerForm(PortalForm):
     }
 
     def sent(self) -> bool:
-        """Whether the form was sent to be saved, and has the right shape."""
+        """Return whether the form was submitted to be saved and its fields are valid."""
         return not is_search() and super().sent()
 
     def field_of(self, name: str | None) -> Any:
-        """Fields that the wire format calls otherwise than the form does."""
+        """Return the form field for an API field name, which may differ from the form's."""
         return super().field_of(self._FIELD_OF.get(name or "", name))
 
 
 def is_search() -> bool:
-    """Whether a find box asks: its button was pressed, or Enter in it, which presses the form's
-    first button."""
+    """Return whether a search box was submitted, by its button or with Enter.
+
+    Enter presses the first button of the form.
+    """
     if "save" in request.form:
         return False
     return "look" in request.form or any(

@@ -1,8 +1,7 @@
-"""What the form for a new server begins with where it is opened from a picker:
-`?from=discover:github`.
+"""Initial values of the form for a new server, as in `?from=discover:github`.
 
-The address names an entry and nothing else. What is filled in comes from our own lists, so that no
-link can put an address of somebody's choosing before an Admin.
+The URL only names an entry. Values come from the portal's own lists, so that no link can put a URL
+of an attacker's choice into an Admin's form.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +16,10 @@ from portal.services.catalog import discover, openapi
 
 @dataclass(frozen=True)
 class Prefill:
-    """The first values of a `ServerForm`, by its field names; all of them public. `todo` is what
-    remains to be done."""
+    """The initial values of a `ServerForm`, by field name. None of them is secret.
+
+    `todo` lists the remaining steps.
+    """
 
     title: str
     values: Mapping[str, Any]
@@ -26,14 +27,13 @@ class Prefill:
 
 
 def prefill(kind: str, name: str) -> Prefill | None:
-    """The values for the entry `name` of the picker `kind`; None where there is no such entry or
-    picker."""
+    """Return the values for the entry `name` of the picker `kind`, or None if there is none."""
     find = _PICKERS.get(kind)
     return find(name) if find else None
 
 
 def prefill_from(source: str) -> Prefill | None:
-    """The same for the text of `?from=`: the picker, a colon, the entry."""
+    """Return the values for `?from=`, in the format `picker:entry`, or None."""
     kind, _, name = source.partition(":")
     return prefill(kind, name)
 
@@ -86,16 +86,15 @@ def _from_openapi(name: str) -> Prefill | None:
 
 
 def prefill_from_preview() -> Prefill | None:
-    """What the preview of a document sent along to be filled in; None where the request comes from
-    elsewhere.
+    """Return the values sent by the preview of a document, or None for other requests.
 
-    It is sent by POST, with the form's token, so that no link can fill in what somebody else chose.
+    They arrive by POST with a CSRF token, so that no link can fill in the form.
     """
     if request.form.get("add") != "openapi":
         return None
     values = {name: request.form[name] for name in _OF_PREVIEW if name in request.form}
     header = request.form.get("headers-0-name", "")
-    todo = ("Look whether the base URL is right: what signs in is sent there, and nowhere else.",)
+    todo = ("Check the base URL. Credentials are sent only to this URL.",)
     return Prefill(
         request.form.get("title", "")[:200],
         values,

@@ -1,4 +1,4 @@
-"""What Admins type to decide about a submission."""
+"""The form to decide on a submission."""
 
 from wtforms import TextAreaField
 from wtforms.validators import Length
@@ -7,6 +7,6 @@ from portal.web.forms.base import PortalForm, stripped
 
 
 class DecisionForm(PortalForm):
-    """Why something was decided as it was."""
+    """Notes on a decision."""
 
     notes = TextAreaField("Notes", [Length(max=4_000)], filters=[stripped])

@@ -1,4 +1,4 @@
-"""Which tools of a server may be called, and what they are called here."""
+"""The form for a server's tools: which are enabled, and their names and descriptions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,7 @@ _LONGEST = {"name": 200, "text": 4_000}
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """What was sent: the tools that the form offered, which of them are ticked, and their other
-    names and texts."""
+    """The submitted form: listed tools, selected tools, display names and descriptions."""
 
     offered: tuple[str, ...]
     ticked: frozenset[str]
@@ -26,31 +25,32 @@ class ToolChoice:
 
 
 def read_choice(sent: MultiDict[str, str]) -> ToolChoice:
-    """The form of the Tools tab as it was sent, with what is wrong in it by field name."""
+    """Return the submitted form of the Tools tab, with errors by field name."""
     offered = sent.getlist("tool")[:2_000]
     named = {tool: sent.get(f"name-{i}", "").strip() for i, tool in enumerate(offered)}
     texts = {tool: sent.get(f"text-{i}", "").strip() for i, tool in enumerate(offered)}
     ticked = frozenset(sent.getlist("enabled")) & frozenset(offered)
     later = "later" in sent
     errors: dict[str, list[str]] = (
-        {} if offered else {"": ["No tool was sent. Load the list again."]}
+        {} if offered else {"": ["No tools were submitted. Reload the list."]}
     )
     for i, tool in enumerate(offered):
         if any(c.isspace() for c in named[tool]):
-            errors[f"name-{i}"] = [f"The display name of {tool} may not hold a space."]
+            errors[f"name-{i}"] = [f"The display name of {tool} must not contain spaces."]
         elif len(named[tool]) > _LONGEST["name"] or len(texts[tool]) > _LONGEST["text"]:
             errors[f"name-{i}"] = [f"The display name or description of {tool} is too long."]
     if later and len(ticked) < len(offered):
         errors["later"] = [
-            "Tools that are added later are open only together with all others. Tick all, or not"
-            " this."
+            "To enable tools that are added later, enable all tools. Otherwise, clear this option."
         ]
     return ToolChoice(tuple(offered), ticked, later, named, texts, errors)
 
 
 def chosen_fields(choice: ToolChoice, view: ServerView) -> ServerFields:
-    """The choice as a change of the server `view`; tools that the form did not offer stay as they
-    are."""
+    """Return the choice as changed fields of the server `view`.
+
+    Tools that the form did not list keep their state.
+    """
     others = set(view.allowed_tools) - set(choice.offered)
     allowed = [] if choice.later else sorted(others | choice.ticked)
     info: dict[str, Any] = {n: v for n, v in (view.mcp_info or {}).items() if n != "is_public"}

@@ -1,4 +1,4 @@
-"""The form of a server, and the definition that what is typed in it amounts to."""
+"""The server form, and the server definition made from its input."""
 
 import json
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ OAUTH_TYPES = (AuthType.OAUTH2, AuthType.OAUTH2_TOKEN_EXCHANGE)
 _MOST = 8_192
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _KEEPS: Mapping[str, bool] = MappingProxyType({"keep": True, "forget": False})
-_NO_CHOICE = "This is none of the choices. Choose again."
+_NO_CHOICE = "Not a valid choice. Choose again."
 _LINE = {"filters": [stripped], "validators": [Length(max=4_096)]}
 
 
 class VariableRow(Form):
-    """A declared variable; its value is write-only and read from the request."""
+    """A declared variable. Its value is write-only."""
 
     name = StringField("Name", [Length(max=128)], filters=[stripped])
     scope = RadioField(
@@ -52,13 +52,13 @@ class VariableRow(Form):
     delete = BooleanField()
 
     def validate_scope(self, field: RadioField) -> None:
-        """Nothing but the two words says who sets it."""
+        """Accept only the two scopes or no value."""
         if field.data not in ("global", "user", "", None):
             raise ValidationError(_NO_CHOICE)
 
 
 class ValueRow(Form):
-    """A header or an environment entry; its value is write-only."""
+    """A header or an environment variable. Its value is write-only."""
 
     name = StringField("Name", [Length(max=128)], filters=[stripped])
     value = PasswordField("Value", [Length(max=_MOST)])
@@ -66,21 +66,21 @@ class ValueRow(Form):
 
 
 class ServerForm(PortalForm):
-    """All that an Admin sets of a server."""
+    """All server fields that an Admin can set."""
 
     version = HiddenField()
     keep_credentials = RadioField(
-        "What becomes of them?",
+        "Stored credentials",
         choices=[
-            ("", "I type new values for each"),
-            ("keep", "Send them along to the new host"),
-            ("forget", "Forget them"),
+            ("", "Enter new values"),
+            ("keep", "Send them to the new host"),
+            ("forget", "Delete them"),
         ],
         default="",
         validate_choice=False,
     )
     server_name = StringField(
-        "Name", [InputRequired("A server needs a name."), Length(max=200)], filters=[stripped]
+        "Name", [InputRequired("Enter a name for the server."), Length(max=200)], filters=[stripped]
     )
     alias = StringField("Alias", [Length(max=200)], filters=[stripped])
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
@@ -95,21 +95,21 @@ class ServerForm(PortalForm):
     args = TextAreaField("Arguments", [Length(max=20_000)])
     env = FieldList(FormField(ValueRow), max_entries=100)
     timeout = FloatField(
-        "Time limit", [Optional(), NumberRange(1, 600, "Choose 1 to 600 seconds.")]
+        "Timeout", [Optional(), NumberRange(1, 600, "Enter a number from 1 to 600.")]
     )
     auth_type = SelectField(
-        "How the portal signs in", choices=[(a.value, a.label) for a in AuthType], default="none"
+        "Authentication", choices=[(a.value, a.label) for a in AuthType], default="none"
     )
     is_byok = BooleanField("Each user brings their own key")
     auth_value = PasswordField("Secret value", [Length(max=_MOST)])
-    byok_description = TextAreaField("What the key is for", [Length(max=4_000)])
+    byok_description = TextAreaField("Key description", [Length(max=4_000)])
     byok_api_key_help_url = URLField("Where to get a key", **_LINE)
     oauth2_flow = SelectField(
         "Flow",
         choices=[
-            ("", "Not chosen yet"),
+            ("", "Select a flow"),
             ("authorization_code", "Each user signs in (authorization code)"),
-            ("client_credentials", "One shared machine account (client credentials)"),
+            ("client_credentials", "One shared service account (client credentials)"),
         ],
     )
     client_id = StringField("Client ID", **_LINE)
@@ -133,13 +133,13 @@ class ServerForm(PortalForm):
     aws_session_name = StringField("AWS session name", **_LINE)
     variables = FieldList(FormField(VariableRow), max_entries=100)
     headers = FieldList(FormField(ValueRow), max_entries=100)
-    extra_headers = TextAreaField("Headers passed on from the caller", [Length(max=8_000)])
+    extra_headers = TextAreaField("Forwarded request headers", [Length(max=8_000)])
     access_groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
     new_access_group = StringField("New access group", [Length(max=200)], filters=[stripped])
     allow_all_keys = BooleanField("Open to everyone")
-    available_on_public_internet = BooleanField("Reachable from the internet", default=True)
-    delegate_auth_to_upstream = BooleanField("Clients sign in at the server itself")
-    oauth_passthrough = BooleanField("Pass the client’s own token through")
+    available_on_public_internet = BooleanField("Available from any network", default=True)
+    delegate_auth_to_upstream = BooleanField("Clients sign in directly at the server")
+    oauth_passthrough = BooleanField("Forward the client’s own token")
 
     _SEALED: ClassVar = (
         "spec_path",
@@ -167,7 +167,7 @@ class ServerForm(PortalForm):
         "aws_secret_access_key",
         "aws_session_token",
     )
-    """What is never sent back to the page once it was typed."""
+    """Fields whose values are never sent back to the page."""
     _FIELD_OF: ClassVar = {
         "static_headers": "headers",
         "env_vars": "variables",
@@ -175,7 +175,7 @@ class ServerForm(PortalForm):
     }
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Also of what is chosen for stored secrets: what is no choice is not taken for one."""
+        """Validate the fields, and reject unknown choices for stored secrets."""
         found = super().validate(extra_validators)
         wrong = unknown_modes()
         for name in wrong:
@@ -186,43 +186,39 @@ class ServerForm(PortalForm):
         return found and not wrong
 
     def validate_keep_credentials(self, field: RadioField) -> None:
-        """Nothing but the words of the choice decides about stored secrets."""
+        """Reject an unknown choice for stored credentials."""
         if field.data and field.data not in _KEEPS:
-            raise ValidationError(f"What becomes of stored secrets? {_NO_CHOICE}")
+            raise ValidationError(f"Choose what to do with the stored credentials. {_NO_CHOICE}")
 
     def validate_version(self, field: HiddenField) -> None:
-        """What was sent as a version is one; whoever sends none goes over what is there."""
-        if (
-            isinstance(field.data, str)
-            and field.data
-            and not (field.data.isascii() and field.data.isdigit())
-        ):
-            raise ValidationError("This is no version of a server. Load the page again.")
+        """Reject an invalid version. Without a version, the current one is overwritten."""
+        sent = field.data
+        if isinstance(sent, str) and sent and not (sent.isascii() and sent.isdigit()):
+            raise ValidationError("The server version is not valid. Reload the page.")
 
     def validate_token_validation(self, field: TextAreaField) -> None:
-        """Rules are a JSON object; what stands in the box counts only where the sign-in uses it."""
+        """Check that the rules are a JSON object. They are used only with OAuth sign-in."""
         if field.data and self.auth_type.data == AuthType.OAUTH2:
             try:
                 rules = json.loads(field.data, parse_constant=_refuse)
             except (ValueError, RecursionError):
                 raise ValidationError("Must be valid JSON.") from None
             if not isinstance(rules, dict):
-                raise ValidationError('Must be valid JSON: an object, as in {"iss": "https://…"}.')
+                raise ValidationError('Must be a JSON object, such as {"iss": "https://…"}.')
 
     def field_of(self, name: str | None) -> Any:
-        """Fields that the wire format calls otherwise than the form does."""
+        """Return the form field for an API field name, which may differ from the form's."""
         if self.transport.data == "openapi":
             name = {"url": "base_url"}.get(name or "", name)
         found = super().field_of(self._FIELD_OF.get(name or "", name))
-        # A list of rows takes no message of its own; it is told on top.
+        # A list of rows shows no messages; they appear at the top of the form.
         return None if isinstance(found, FieldList) else found
 
     def forget_sealed(self, public: Mapping[str, Any] = NOTHING) -> bool:
-        """Empty the boxes of what is sealed once it is stored: it is not sent back to the page, as
-        passwords are not.
+        """Clear the fields that are stored encrypted, since their values are not sent back.
 
-        What stands in `public`, by field name, is no secret and stays. Answers whether anything was
-        forgotten.
+        Values that equal those in `public`, by field name, are not secret and stay. Returns whether
+        any field was cleared.
         """
         typed = [
             self[name]
@@ -234,20 +230,18 @@ class ServerForm(PortalForm):
         return bool(typed)
 
     def still_has(self, name: str, public: Mapping[str, Any]) -> bool:
-        """Whether a field holds the text that stands in `public` under its name, whatever its line
-        ends."""
+        """Return whether a field equals its value in `public`, ignoring line endings."""
         return name in public and lines(self[name].data) == lines(public[name])
 
     def validate_spec_path(self, box: StringField) -> None:
-        """A service is described by its document; an empty box keeps the one that is stored."""
+        """Require an OpenAPI document unless one is stored. An empty field keeps it."""
         if self.transport.data == "openapi" and not box.data and not self._has_document:
-            raise ValidationError("Enter the address of the OpenAPI document.")
+            raise ValidationError("Enter the URL of the OpenAPI document.")
 
     _has_document = False
 
     def offer(self, *, stdio: bool, groups: list[str], has_document: bool = False) -> None:
-        """Say which transports and groups can be chosen, and whether an OpenAPI document is
-        stored."""
+        """Set the transports and groups to choose from, and whether a document is stored."""
         self._has_document = has_document
         choices = [("http", "HTTP"), ("sse", "SSE")]
         choices += [("stdio", "Command (stdio)")] if stdio else []
@@ -256,8 +250,10 @@ class ServerForm(PortalForm):
         self.access_groups.choices = [(name, name) for name in groups]
 
     def fields(self) -> ServerFields:
-        """What is typed, as a definition: only what the chosen transport and sign-in use; kept
-        secrets as `KEPT`."""
+        """Return the input as a definition, with `KEPT` for secrets to keep.
+
+        It has only the fields that the chosen transport and authentication use.
+        """
         remote = self.transport.data != "stdio"
         fields: dict[str, Any] = {
             "server_name": self.server_name.data,
@@ -276,8 +272,7 @@ class ServerForm(PortalForm):
         if not fields["alias"]:
             del fields["alias"]
         fields |= self._remote_fields() if remote else self._stdio_fields()
-        # Only what was sent: a form that is not sent its version holds the stored one, which is no
-        # text.
+        # Only a submitted version is text. Otherwise the field has the stored integer.
         sent = self.version.data
         if isinstance(sent, str) and sent.isascii() and sent.isdigit() and len(sent) < 10:
             fields["version"] = int(sent)
@@ -295,7 +290,7 @@ class ServerForm(PortalForm):
             "static_headers": self._values(self.headers),
             "env_vars": self._variables(),
             "extra_headers": lines(self.extra_headers.data),
-            # Each of these goes with one way of signing in: another never keeps it (UI-35, UI-36).
+            # Each of these belongs to one kind of authentication; others do not keep it.
             **dict.fromkeys(() if auth in OAUTH_TYPES else ENDPOINTS),
             "delegate_auth_to_upstream": (
                 auth is AuthType.OAUTH2 and self.delegate_auth_to_upstream.data
@@ -348,8 +343,7 @@ class ServerForm(PortalForm):
         return {**fields, **self._credentials(*names)}
 
     def _endpoints(self) -> dict[str, Any]:
-        """The addresses that were typed, and None for those to be cleared; what is kept is left
-        out."""
+        """Return the submitted URLs, with None for those to clear. Kept URLs are omitted."""
         modes = {name: secret_mode(name) for name in ENDPOINTS}
         cleared = {name: None for name, mode in modes.items() if mode == "clear"}
         return cleared | {
@@ -385,13 +379,8 @@ class ServerForm(PortalForm):
             if not name or row.form["delete"].data:
                 continue
             mode = secret_mode(f"{row.name}-value")
-            value = (
-                KEPT
-                if mode == "keep"
-                else None
-                if mode == "clear"
-                else row.form["value"].data or None
-            )
+            kept_or_cleared = {"keep": KEPT, "clear": None}
+            value = kept_or_cleared.get(mode, row.form["value"].data or None)
             entry = {"name": name, "scope": "global" if is_global else "user"}
             entries.append(
                 {**entry, "description": row.form["description"].data or None, "value": value}
@@ -404,4 +393,4 @@ class ServerForm(PortalForm):
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")

@@ -1,4 +1,4 @@
-"""The instance's settings, as they are typed."""
+"""The form for the instance settings."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ from wtforms.validators import Length, NumberRange, Optional
 from portal.services.instance_settings import MOST_KEY_AGE_DAYS, REQUIRABLE_FIELDS
 from portal.web.forms.base import PortalForm, lines
 
-_MODES = (("restricted", "Only what people may use"), ("view_all", "Everybody sees all servers"))
+_MODES = (
+    ("restricted", "Users see only servers they can use"),
+    ("view_all", "Everyone sees all servers"),
+)
 _LINES = ("mcp_internal_ip_ranges", "trusted_proxies", "trusted_redirect_origins")
 
 
@@ -53,16 +56,15 @@ RULE_GROUPS = {
         "token_validation",
     ),
 }
-"""What a submission may have to fill in, in the groups of the page (UI-56)."""
+"""The fields that can be required of submissions, by group of the page."""
 
 
 class SettingsForm(PortalForm):
-    """All settings at once; lists of addresses one on a line. `seen` is the state that was
-    edited."""
+    """All instance settings. Lists have one entry per line; `seen` is the edited version."""
 
-    user_mcp_management_mode = RadioField("Who sees which servers", choices=list(_MODES))
+    user_mcp_management_mode = RadioField("Server visibility", choices=list(_MODES))
     mcp_required_fields = SelectMultipleField(
-        "Required of submissions",
+        "Required fields for submissions",
         choices=[(name, name) for name in REQUIRABLE_FIELDS],
         validate_choice=False,
     )
@@ -71,20 +73,20 @@ class SettingsForm(PortalForm):
     trusted_redirect_origins = TextAreaField("Trusted redirect origins", [Length(max=20_000)])
     enable_mcp_registry = BooleanField("Publish the registry")
     key_max_age_days = IntegerField(
-        "API keys end after, in days", [Optional(), NumberRange(1, MOST_KEY_AGE_DAYS)]
+        "Maximum API key lifetime (days)", [Optional(), NumberRange(1, MOST_KEY_AGE_DAYS)]
     )
     seen = HiddenField()
-    confirm_external = BooleanField("Save it, though I come from outside then")
+    confirm_external = BooleanField("Save, even though my address will count as external")
 
     @staticmethod
     def shown(stored: dict[str, Any]) -> dict[str, Any]:
-        """The stored settings as the form has them."""
+        """Return the stored settings as form values."""
         return {
             name: "\n".join(value) if name in _LINES else value for name, value in stored.items()
         }
 
     def typed(self) -> dict[str, Any]:
-        """The settings as the services take them."""
+        """Return the form input as settings for the services."""
         return {
             "user_mcp_management_mode": self.user_mcp_management_mode.data,
             "mcp_required_fields": list(dict.fromkeys(self.mcp_required_fields.data or ())),

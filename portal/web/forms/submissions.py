@@ -1,4 +1,4 @@
-"""What Members type to propose a server."""
+"""The form to submit a server."""
 
 from typing import Any
 
@@ -19,16 +19,16 @@ _OF_ADMINS = (
 
 
 class SubmissionForm(ServerForm):
-    """A server as a Member proposes it: no command, and nothing of who may use it."""
+    """A server submitted by a Member, without a command and without access settings."""
 
     team_id = SelectField("Team", [Optional()], choices=[])
 
     def offer_to_member(self, *, teams: list[tuple[str, str]], has_document: bool) -> None:
-        """Say which transports and teams can be chosen."""
+        """Set the transports and teams to choose from."""
         self.offer(stdio=False, groups=[], has_document=has_document)
         self.team_id.choices = teams
 
     def fields(self) -> ServerFields:
-        """What is typed, as a definition, without what Admins decide."""
+        """Return the input as a definition, without the fields that only Admins set."""
         fields: dict[str, Any] = {n: v for n, v in super().fields().items() if n not in _OF_ADMINS}
         return ServerFields(**fields)  # type: ignore[typeddict-item, no-any-return]

@@ -1,4 +1,4 @@
-"""Teams and who is in them: what is typed about them."""
+"""Forms for teams and their members."""
 
 from wtforms import RadioField, SelectField, SelectMultipleField, StringField
 from wtforms.validators import InputRequired, Length
@@ -11,10 +11,10 @@ TEAM_ROLES = {TeamRole.USER.value: "Member", TeamRole.ADMIN.value: "Team admin"}
 
 
 class TeamForm(PickerForm):
-    """A team and what it is granted. A new one has a name only."""
+    """A team and its grants. A new team has only a name."""
 
     team_alias = StringField(
-        "Name", [InputRequired("A team needs a name."), Length(max=200)], filters=[stripped]
+        "Name", [InputRequired("Enter a name for the team."), Length(max=200)], filters=[stripped]
     )
     groups = SelectMultipleField("Access groups", choices=[], validate_choice=False)
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
@@ -22,9 +22,9 @@ class TeamForm(PickerForm):
 
 
 class MemberForm(PickerForm):
-    """Somebody who joins a team."""
+    """A new team member."""
 
     user_id = RadioField(
-        "Person", [InputRequired("Choose a person.")], choices=[], validate_choice=False
+        "User", [InputRequired("Select a user.")], choices=[], validate_choice=False
     )
-    role = SelectField("As", choices=list(TEAM_ROLES.items()), default=TeamRole.USER.value)
+    role = SelectField("Role", choices=list(TEAM_ROLES.items()), default=TeamRole.USER.value)

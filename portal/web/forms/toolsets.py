@@ -1,4 +1,4 @@
-"""Toolsets: what is typed and ticked."""
+"""The form for toolsets."""
 
 import json
 
@@ -13,36 +13,37 @@ from portal.web.forms.pickers import PickerForm
 
 
 class ToolsetForm(PickerForm):
-    """A toolset. Each ticked box carries its server's id and the tool's name as JSON: either may
-    hold anything."""
+    """A toolset. The value of each checkbox is JSON: the server ID and the tool name."""
 
     toolset_name = StringField(
-        "Name", [InputRequired("A toolset needs a name."), Length(max=200)], filters=[stripped]
+        "Name",
+        [InputRequired("Enter a name for the toolset."), Length(max=200)],
+        filters=[stripped],
     )
     description = TextAreaField("Description", [Length(max=4_000)], filters=[stripped])
     tools = SelectMultipleField("Tools", choices=[], validate_choice=False)
 
     def refs(self) -> list[ToolRef]:
-        """The tools that are ticked. Raises `InvalidInput` for a box that no page of ours has."""
+        """Return the selected tools. Raises `InvalidInput` for an invalid value."""
         return list(dict.fromkeys(parsed(value) for value in self.tools.data or ()))
 
 
 def value_of(ref: ToolRef) -> str:
-    """The value of a tool's box."""
+    """Return the checkbox value of a tool."""
     return json.dumps([ref.server_id, ref.tool_name], separators=(",", ":"))
 
 
 def parsed(value: str) -> ToolRef:
-    """The tool behind the value of a box."""
+    """Return the tool of a checkbox value. Raises `InvalidInput`."""
     try:
         server_id, name = json.loads(value)
     except (ValueError, TypeError, RecursionError):
-        raise InvalidInput("Tick tools from the list.", field="tools") from None
+        raise InvalidInput("Select tools from the list.", field="tools") from None
     if not (
         isinstance(server_id, str)
         and isinstance(name, str)
         and 0 < len(name) <= 300
         and len(server_id) <= 256
     ):
-        raise InvalidInput("Tick tools from the list.", field="tools")
+        raise InvalidInput("Select tools from the list.", field="tools")
     return ToolRef(server_id, name)

@@ -1,4 +1,4 @@
-"""Users: what is typed about them."""
+"""Forms for users."""
 
 from typing import ClassVar
 
@@ -18,20 +18,23 @@ from portal.web.forms.pickers import PickerForm
 
 _ADDRESS = (
     Length(max=320),
-    Regexp(r"[^@\s]+@[^@\s]+$", message="Enter an e-mail address, like ada@example.com."),
+    Regexp(
+        r"[^@\s]+@[^@\s]+$",
+        message="Enter an email address in the correct format, like ada@example.com.",
+    ),
 )
 
 
 class UserForm(PickerForm):
-    """A person."""
+    """A user."""
 
     ROLE_HINTS: ClassVar = {
         Role.ADMIN.value: "Sees and changes everything",
-        Role.ADMIN_VIEWER.value: "Sees everything, changes nothing of others",
-        Role.MEMBER.value: "Uses what is granted",
-        Role.VIEWER.value: "As a Member, and submits no servers",
+        Role.ADMIN_VIEWER.value: "Sees everything, cannot change anything of others",
+        Role.MEMBER.value: "Uses granted servers",
+        Role.VIEWER.value: "Uses granted servers, cannot submit servers",
     }
-    email = EmailField("E-mail", [Optional(), *_ADDRESS], filters=[stripped])
+    email = EmailField("Email", [Optional(), *_ADDRESS], filters=[stripped])
     display_name = StringField("Name", [Length(max=200)], filters=[stripped])
     role = RadioField(
         "Role", choices=[(role.value, role.label) for role in Role], default=Role.MEMBER.value
@@ -39,19 +42,18 @@ class UserForm(PickerForm):
 
 
 class NewUserForm(UserForm):
-    """A new person with the password they first sign in with."""
+    """A new user with a one-time password."""
 
     email = EmailField(
-        "E-mail",
-        [InputRequired("Enter an e-mail address: people sign in with it."), *_ADDRESS],
+        "Email",
+        [InputRequired("Enter an email address. It is used to sign in."), *_ADDRESS],
         filters=[stripped],
     )
     password = PasswordField("One-time password", [Length(max=512)])
 
 
 class UserEditForm(UserForm):
-    """A person who is known already, and the servers and toolsets that are granted to nobody but
-    them."""
+    """An existing user, and the servers and toolsets that are granted to them directly."""
 
     is_active = BooleanField("May sign in")
     servers = SelectMultipleField("MCP servers", choices=[], validate_choice=False)
@@ -59,6 +61,6 @@ class UserEditForm(UserForm):
 
 
 class OneTimePasswordForm(PortalForm):
-    """A new password for somebody else, good for one sign-in."""
+    """A one-time password for another user."""
 
     password = PasswordField("New one-time password", [Length(max=512)])

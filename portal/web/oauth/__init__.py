@@ -1,4 +1,4 @@
-"""OAuth in the browser: redirects out and back. It only redirects; `services/` own the flows."""
+"""OAuth endpoints and redirects. The flows themselves are in `services/`."""
 
 from flask import Flask
 
@@ -6,6 +6,6 @@ from portal.web.oauth import broker, byok, callback, connections, documents, sig
 
 
 def register(app: Flask) -> None:
-    """The list of OAuth blueprints."""
+    """Register the OAuth blueprints."""
     for module in (broker, byok, callback, connections, documents, sign_in, well_known):
         app.register_blueprint(module.bp)

@@ -1,8 +1,7 @@
-"""The broker's own addresses: authorize and token for MCP clients, the consent page, and the
-client's way back.
+"""Endpoints of the OAuth broker: authorization and token for MCP clients, and the consent page.
 
-One set of views under three kinds of address: `/v1/mcp/server/oauth/{server}/…`, `/{prefix}/…` as
-our metadata has it, and at the root for clients that know no server's name.
+The same views serve three kinds of URL: `/v1/mcp/server/oauth/{server}/…`, `/{prefix}/…` as in the
+portal's metadata, and the root, for clients that do not know the name of a server.
 """
 
 from dataclasses import fields
@@ -38,7 +37,7 @@ _MOST_PARAMETERS = 40
 @also_writes
 @of_the_broker("browser")
 def authorize(server_id: str) -> Response:
-    """Out to the upstream, for a person by way of the consent page."""
+    """Redirect to the upstream's provider, for users after the consent page."""
     return _authorized(server_id)
 
 
@@ -49,10 +48,10 @@ def authorize(server_id: str) -> Response:
 @also_writes
 @of_the_broker("browser")
 def authorize_by_name(prefix: str) -> Response:
-    """As above, at the addresses that our metadata name."""
+    """Start an authorization at the URLs in the portal's metadata."""
     if prefix and byok.takes_keys(g.session, g.principal, prefix):
         return _to_the_key_page(prefix)
-    # At the root the issuer that the client began with names no server (RFC 9207).
+    # At the root, the issuer does not name a server (RFC 9207).
     known_as = prefix if request.endpoint == "oauth_broker.authorize_by_name" else None
     server = prefix or metadata.only_server(g.session, g.principal)
     return _authorized(server, issuer=issuer_named(g.session, known_as))
@@ -62,7 +61,7 @@ def authorize_by_name(prefix: str) -> Response:
 @limiter.limit(EXCHANGE)
 @of_the_broker("oauth")
 def token(server_id: str) -> Response:
-    """The upstream's tokens for a code or a refresh token."""
+    """Return the upstream's tokens for a code or a refresh token."""
     return _redeemed(server_id)
 
 
@@ -72,8 +71,7 @@ def token(server_id: str) -> Response:
 @limiter.limit(EXCHANGE)
 @of_the_broker("oauth")
 def token_by_name(prefix: str) -> Response:
-    """As above, at the addresses that our metadata name; the codes of key servers are redeemed
-    here, too."""
+    """Return tokens at the URLs in the portal's metadata, also for codes of key servers."""
     if prefix and byok.issued(g.session, request.form.get("code", ""), prefix):
         asked = byok.TokenRequest(**_parameters(request.form, byok.TokenRequest))
         return _tokens(byok.redeem(g.session, asked, g.address))
@@ -82,7 +80,7 @@ def token_by_name(prefix: str) -> Response:
 
 @bp.get("/oauth/consent/<flow_id>")
 def consent(flow_id: str) -> Response:
-    """Ask the person whether an app may go on."""
+    """Show the consent page for an app."""
     try:
         question = authorize_endpoint.get_question(g.session, _person(), flow_id, bound_browser())
     except Forbidden as error:
@@ -97,8 +95,10 @@ def consent(flow_id: str) -> Response:
 
 @bp.post("/oauth/consent/<flow_id>")
 def decide(flow_id: str) -> Response:
-    """Take the decision. Allowed, a page leads on: the upstream redirects wherever it likes, which
-    a form may not."""
+    """Store the decision, and continue to the upstream or back to the app.
+
+    A page leads to the upstream, since `form-action` would block the redirects that follow there.
+    """
     browser = new_or_bound_browser()
     allow = request.form.get("decision") == "allow"
     try:
@@ -107,7 +107,7 @@ def decide(flow_id: str) -> Response:
         return _wrong_person(error)
     if not departure.is_to_app:
         response = onward(
-            departure.url, "Now sign in to the server", "You are led to its own sign-in provider."
+            departure.url, "Sign in to the server", "Continue to the server’s sign-in provider."
         )
     else:
         response = make_response(redirect(departure.url, code=303))
@@ -116,16 +116,17 @@ def decide(flow_id: str) -> Response:
 
 
 def _wrong_person(error: Forbidden) -> Response:
-    """Somebody else is signed in than the owner of the key that it was begun with: nothing is used
-    up."""
+    """Show that another user owns the key that started the flow. The flow stays valid."""
     if error.code != "other_person":
         raise error
     return page("oauth/other_person.html", status=status_of(error), message=error.message)
 
 
 def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
-    """Send what an upstream answered on to the MCP client; where it began with an API key, once its
-    owner agreed."""
+    """Forward the upstream's response to the MCP client.
+
+    If the flow started with an API key, the owner of the key must consent first.
+    """
     browser = new_or_bound_browser()
     try:
         departure = authorize_endpoint.bring_back(
@@ -139,7 +140,7 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
             "errors/error.html",
             status=status_of(error),
             status_code=status_of(error),
-            title="This cannot go on",
+            title="Sign-in failed",
             message=error.message,
             code=error.code,
             remedy_url=url_for("grid.index"),
@@ -148,13 +149,13 @@ def finish_broker(flow: Flow, answer: dict[str, str]) -> Response:
 
 
 def _to_the_key_page(prefix: str) -> Response:
-    """On to where people bring their key. The metadata of all servers are alike, so that strangers
-    learn nothing; that this one takes keys shows only to those who may use it."""
+    """Redirect to the page where users enter their key.
+
+    Metadata is the same for all servers. Only users with access learn that this server uses keys.
+    """
     resource = request.args.get("resource", "")
     if resource and not byok.is_endpoint_of(g.session, g.principal, resource, prefix):
-        raise InvalidRequest(
-            "The resource is none that this server is known by.", code="invalid_target"
-        )
+        raise InvalidRequest("The resource does not match this server.", code="invalid_target")
     ours = {"server_id": prefix, "known_as": prefix}
     asked = [
         given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)
@@ -193,31 +194,33 @@ def _redeemed(server: str) -> Response:
 
 def _tokens(answer: dict[str, Any]) -> Response:
     response = Response(orjson.dumps(answer), mimetype="application/json")
-    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Pragma"] = "no-cache"
     return response
 
 
 def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
-    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is
-    one too long."""
+    """Return the parameters by name.
+
+    Raises `BadRequest` for repeated (RFC 6749, section 3.1) or too long parameters.
+    """
     if len(given) > _MOST_PARAMETERS:
         raise BadRequest("The request has too many parameters.")
     for name, values in given.lists():
         if len(values) > 1 or len(values[0]) > _LONGEST:
-            raise BadRequest(f"A parameter came twice, or is too long: {name[:40]}")
+            raise BadRequest(f"A parameter is repeated or too long: {name[:40]}")
     if "request" in given or "request_uri" in given:
-        raise BadRequest("Parameters are taken as they are, never from a request object.")
+        raise BadRequest("Request objects are not supported. Send the parameters directly.")
     return {field.name: given.get(field.name, "") for field in fields(shape)}
 
 
 def _person() -> Principal:
-    """Who decides: who is signed in, else the stranger who sits at the browser."""
+    """Return the signed-in user, else an anonymous principal."""
     return known_person() or principals.stranger(g.session, g.address)
 
 
 def _form_target(uri: str) -> str:
-    """The one place outside that the consent form may lead to, as a policy writes it; it knows no
-    IPv6 addresses."""
+    """Return the external `form-action` source of the consent form. CSP has no IPv6 addresses."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or ":" in (parts.hostname or ""):
         return f"{parts.scheme}:"

@@ -1,4 +1,4 @@
-"""The cookie that binds OAuth flows to the browser in which they began."""
+"""The cookie that binds OAuth flows to the browser that started them."""
 
 import secrets
 
@@ -11,18 +11,18 @@ _SECONDS = 600
 
 
 def bound_browser() -> str | None:
-    """The secret of the browser that asks, or None where it has none."""
+    """Return the secret of this browser, or None."""
     value = request.cookies.get(_name(), "")
     return value if _LENGTH <= len(value) <= 4 * _LENGTH else None
 
 
 def new_or_bound_browser() -> str:
-    """The secret of the browser that asks, or a fresh one, to be set with `bind`."""
+    """Return the secret of this browser, or a new one to set with `bind`."""
     return bound_browser() or secrets.token_urlsafe(_LENGTH)
 
 
 def bind(response: Response, browser: str) -> Response:
-    """Give `response` the cookie; Lax, for the way back comes from another site."""
+    """Set the cookie on `response`. It is Lax, since the callback comes from another site."""
     response.set_cookie(
         _name(),
         browser,

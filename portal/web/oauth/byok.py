@@ -1,5 +1,4 @@
-"""Bringing one's own key in the flow of an MCP client: the page that asks for it, and the client's
-token request."""
+"""OAuth flow in which users enter their own key: its page, and the client's token request."""
 
 from dataclasses import fields
 from urllib.parse import urlencode, urlsplit
@@ -26,7 +25,7 @@ _MOST_PARAMETERS = 40
 @limiter.limit(TRY_UPSTREAM)
 @also_writes
 def ask() -> Response:
-    """Ask the person for their key, in the name of a client."""
+    """Show the page where the user enters their key for a client."""
     browser = new_or_bound_browser()
     asked = AuthorizeRequest(**_parameters(request.args, AuthorizeRequest))
     question = byok.ask(g.session, g.principal, asked, browser=browser)
@@ -35,7 +34,7 @@ def ask() -> Response:
 
 @bp.get("/v1/mcp/oauth/authorize")
 def ask_at_old_address() -> Response:
-    """LiteLLM's address of the same page."""
+    """Redirect from LiteLLM's URL of the same page."""
     query = urlencode(list(request.args.items(multi=True)))
     return make_response(redirect(f"{url_for('oauth_byok.ask')}?{query}", code=302))
 
@@ -43,7 +42,7 @@ def ask_at_old_address() -> Response:
 @bp.post("/oauth/authorize")
 @limiter.limit(TRY_UPSTREAM)
 def answer() -> Response:
-    """Take the key, or the no, and go back to the client."""
+    """Store the key or the refusal, and redirect to the client."""
     question = byok.take(
         g.session, g.principal, request.form.get("ticket", ""), browser=bound_browser()
     )
@@ -60,11 +59,12 @@ def answer() -> Response:
 @limiter.limit(WAY_BACK)
 @of_the_broker("oauth", asks_who=False)
 def token() -> Response:
-    """A client's code for its token."""
+    """Exchange a client's code for its token."""
     asked = TokenRequest(**_parameters(request.form, TokenRequest))
     body = byok.redeem(g.session, asked, g.address)
     response = Response(orjson.dumps(body), mimetype="application/json")
-    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Pragma"] = "no-cache"
     return response
 
 
@@ -90,19 +90,20 @@ def _back(address: str) -> Response:
 
 
 def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
-    """The parameters by name. One that comes twice is an attack or a mistake (RFC 6749, 3.1); so is
-    one too long."""
+    """Return the parameters by name.
+
+    Raises `InvalidRequest` for repeated (RFC 6749, section 3.1) or too long parameters.
+    """
     if len(given) > _MOST_PARAMETERS:
         raise InvalidRequest("The request has too many parameters.")
     for _name, values in given.lists():
         if len(values) > 1 or len(values[0]) > _LONGEST:
-            raise InvalidRequest("A parameter came twice, or is too long.")
+            raise InvalidRequest("A parameter is repeated or too long.")
     return {field.name: given.get(field.name, "") for field in fields(shape)}
 
 
 def _form_target(uri: str) -> str:
-    """The one place outside that the form may lead to, as a policy writes it; it knows no IPv6
-    addresses."""
+    """Return the external `form-action` source of the form. CSP has no IPv6 addresses."""
     parts = urlsplit(uri)
     return (
         f"{parts.scheme}:" if ":" in (parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"

@@ -1,5 +1,4 @@
-"""The one redirect URI of the portal: it looks up what came back and hands it to whoever began
-it."""
+"""The portal's OAuth redirect URI, which dispatches responses to the flow that started them."""
 
 from collections.abc import Callable
 
@@ -22,8 +21,7 @@ CAME_BACK: dict[str, Callable[[Flow, dict[str, str]], Response]] = {
     BROKER: broker.finish_broker,
     sign_in.FLOW: drafts.came_back,
 }
-"""Who goes on with a flow of each kind; a flow is taken, and that stands, before they are
-called."""
+"""The handler of each kind of flow. The flow is consumed and committed before the call."""
 _LONGEST = 8_192
 _SHOWN = 300
 
@@ -33,8 +31,7 @@ _SHOWN = 300
 @limiter.limit(WAY_BACK)
 @also_writes
 def came_back() -> Response:
-    """An authorization server sends somebody back; wherever that leads, the code does not stay in
-    the address."""
+    """Handle the redirect of an authorization server. The code does not stay in the URL."""
     answer = _answer()
     flow = take_flow(
         g.session, answer.get("state", ""), kinds=tuple(CAME_BACK), browser=bound_browser()
@@ -49,16 +46,18 @@ def came_back() -> Response:
 
 
 def _answer() -> dict[str, str]:
-    """The parameters; one that comes twice is an attack or a mistake (RFC 6749, 3.1)."""
+    """Return the parameters. Raises `BadRequest` for repeated ones (RFC 6749, section 3.1)."""
     for name, values in request.args.lists():
         if len(values) > 1 or len(values[0]) > _LONGEST:
-            raise BadRequest(f"The parameter {name[:40]} came twice, or is too long.")
+            raise BadRequest(f"The parameter {name[:40]} is repeated or too long.")
     return request.args.to_dict()
 
 
 def _not_ours(answer: dict[str, str]) -> Response:
     state = answer.get("state")
-    why = "missing" if not state else "other_browser" if is_known(g.session, state) else "over"
+    why = "missing"
+    if state:
+        why = "other_browser" if is_known(g.session, state) else "over"
     return page(
         "oauth/not_ours.html",
         status=400,

@@ -1,5 +1,4 @@
-"""A person connects to a server: the page with the button, the way out, the way back, and what
-became of it."""
+"""Connect the user to a server with OAuth: start, callback, result and disconnect."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -20,15 +19,14 @@ bp = Blueprint("connections", __name__)
 
 @bp.get("/credentials/<server_id>/connect")
 def ask(server_id: str) -> Response:
-    """What connecting means, and the button."""
+    """Show the page to connect to a server."""
     return _page(server_id)
 
 
 @bp.post("/credentials/<server_id>/connect")
 @limiter.limit(TRY_UPSTREAM)
 def begin(server_id: str) -> Response:
-    """Go on to the provider. A page in between: browsers do not let a form lead to another origin
-    (form-action)."""
+    """Continue to the provider, through a page because of `form-action`."""
     browser = new_or_bound_browser()
     back = own_path(request.form.get("back")) if request.form.get("back") else ""
     try:
@@ -38,7 +36,7 @@ def begin(server_id: str) -> Response:
             raise
         g.session.rollback()
         return _page(server_id, status=status_of(error), problem=error)
-    message = f"You sign in there, and come back here connected to {departure.server_name}."
+    message = f"After signing in you return here, connected to {departure.server_name}."
     response = onward(departure.url, f"Continue to {departure.host}", message)
     response.headers["Referrer-Policy"] = "no-referrer"
     return bind(response, browser)
@@ -47,34 +45,31 @@ def begin(server_id: str) -> Response:
 @bp.post("/credentials/<server_id>/disconnect")
 @limiter.limit(TRY_UPSTREAM)
 def disconnect(server_id: str) -> Response:
-    """Forget my tokens, here and at the provider."""
+    """Delete the user's tokens and revoke them at the provider."""
     said = connections.disconnect(g.session, g.principal, server_id).said
-    flash(f"You are disconnected. {said}".strip(), "success")
+    flash(f"Disconnected. {said}".strip(), "success")
     return after_removal(server_id)
 
 
 @bp.post("/servers/<server_id>/sign-in/forget")
 def forget_provider(server_id: str) -> Response:
-    """Ask the server anew where people sign in, as an Admin who has looked at it."""
+    """Reset the discovered sign-in provider of a server."""
     people = providers.forget_provider(g.session, g.principal, server_id)
-    gone = f" {plural(people, 'connection')} ended." if people else ""
-    flash(
-        f"The sign-in provider is forgotten; the next person who connects finds it anew.{gone}",
-        "success",
-    )
+    ended = f" {plural(people, 'connection')} ended." if people else ""
+    flash(f"Sign-in provider reset. It is discovered again on the next sign-in.{ended}", "success")
     return see_other(url_for("servers.users", server_id=server_id))
 
 
 @bp.get("/oauth/result/<flow_id>")
 def result(flow_id: str) -> Response:
-    """What became of it, and what to do next."""
+    """Show the result of connecting, and the next step."""
     outcome = connections.get_result(g.session, g.principal, flow_id, bound_browser())
     server = None
     if outcome["server_id"]:
         try:
             server = grid.get_card(g.session, g.principal, outcome["server_id"])
         except PortalError:
-            server = None  # it is gone, or no longer theirs
+            server = None  # it was deleted, or the user has no access any more
     return page(
         "connections/result.html",
         nav="credentials",
@@ -85,7 +80,7 @@ def result(flow_id: str) -> Response:
 
 
 def came_back(flow: Flow, answer: dict[str, str]) -> Response:
-    """Complete a connection, if who comes back is who left."""
+    """Complete the connection if the same user is signed in as at the start."""
     person = known_person()
     if person is None or person.user_id != flow.user_id:
         connections.give_up(
@@ -100,7 +95,7 @@ def _page(server_id: str, *, status: int = 200, problem: PortalError | None = No
     card = grid.get_card(g.session, g.principal, server_id)
     if not card.sign_in:
         raise problem or InvalidRequest(
-            "People do not sign in to this server themselves.", code="not_oauth"
+            "This server does not require users to sign in.", code="not_oauth"
         )
     return page(
         "connections/ask.html",
@@ -115,5 +110,5 @@ def _page(server_id: str, *, status: int = 200, problem: PortalError | None = No
 
 
 def _callback() -> str:
-    """What a provider has to know the portal by; an Admin registers it there."""
+    """Return the redirect URI that an Admin registers at the provider."""
     return f"{settings().public_url}/oauth/callback"

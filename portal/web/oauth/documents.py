@@ -1,4 +1,4 @@
-"""What the portal says of itself to other machines' OAuth software."""
+"""Metadata of the portal as an OAuth client."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -10,5 +10,5 @@ bp = Blueprint("oauth_documents", __name__)
 
 @bp.get("/.well-known/oauth-client")
 def client() -> Response:
-    """Our Client ID Metadata Document; its address is our client id."""
+    """Return the Client ID Metadata Document. Its URL is the portal's client ID."""
     return jsonify(metadata_document(settings().public_url))

@@ -1,4 +1,4 @@
-"""The way back to the form of a server that is not saved yet."""
+"""The OAuth callback of a server form that is not saved yet."""
 
 from flask import Response, g, url_for
 
@@ -10,8 +10,7 @@ from portal.web.rendering import see_other
 
 
 def came_back(flow: Flow, answer: dict[str, str]) -> Response:
-    """Take the token, if who comes back is who left, and go on in the form; it says what became of
-    it."""
+    """Store the token if the same user is signed in as at the start, and return to the form."""
     back = str(flow.contents.get("back") or url_for("servers.create"))
     person = known_person()
     if person is not None and person.user_id == flow.user_id:

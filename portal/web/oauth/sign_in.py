@@ -1,4 +1,4 @@
-"""Signing in by an OpenID provider: out to it, and back."""
+"""Sign-in with an OpenID provider: redirect and callback."""
 
 from flask import Blueprint, Response, current_app, g, request, session, url_for
 
@@ -13,13 +13,13 @@ from portal.web.pages.accounts import own_path
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("sign_in", __name__)
-_DECLINED = "You did not finish signing in. Nothing was changed."
+_DECLINED = "You canceled the sign-in at the provider."
 
 
 @bp.get("/login/<name>")
 @limiter.limit(SIGN_IN_BY_ADDRESS)
 def start(name: str) -> Response:
-    """Out to the provider; a link, since a form may not lead to another site."""
+    """Redirect to the provider. This is a link, since `form-action` blocks it for a form."""
     browser = new_or_bound_browser()
     try:
         with context.database().session(writes=True) as own:
@@ -35,15 +35,14 @@ def start(name: str) -> Response:
 @bp.get("/login/<name>/callback")
 @limiter.limit(SIGN_IN_BY_ADDRESS)
 def callback(name: str) -> Response:
-    """Back from the provider: prove who it is, begin their session, and on to where they were
-    going."""
+    """Verify the provider's response, start a session, and redirect to the requested page."""
     try:
         flow = _taken(name)
         if "error" in request.args:
             raise InvalidRequest(_DECLINED, code="declined")
         code = request.args.get("code", "")
         if not code:
-            raise InvalidRequest("The provider's answer is incomplete.", code="incomplete")
+            raise InvalidRequest("The provider’s response is incomplete.", code="incomplete")
         with context.database().session(writes=True) as own:
             arrived = sso.complete_sign_in(
                 own, flow, code=code, iss=request.args.get("iss"), address=g.address
@@ -52,13 +51,13 @@ def callback(name: str) -> Response:
     except (InvalidRequest, Forbidden, UpstreamFailure) as error:
         return _failed(name, error)
     context.sign_in(arrived.user_id)
-    session["signed_in_by"], session["id_token"] = arrived.provider, arrived.id_token
+    session["signed_in_by"] = arrived.provider
+    session["id_token"] = arrived.id_token
     return see_other(arrived.go_to)
 
 
 def _taken(name: str) -> Flow:
-    # In a transaction of its own, at an end before the provider is asked: a second answer finds it
-    # used.
+    # Committed before the request to the provider, so that a second response finds the flow used.
     with context.database().session(writes=True) as own:
         flow = sso.take_answer(own, name, request.args.get("state", ""), bound_browser())
         own.commit()

@@ -1,5 +1,4 @@
-"""What clients look up before they sign in (RFC 9728, RFC 8414), and where they register (RFC
-7591)."""
+"""OAuth metadata (RFC 9728, RFC 8414) and dynamic client registration (RFC 7591)."""
 
 import json
 from contextlib import suppress
@@ -25,7 +24,7 @@ _LARGEST = 16 * 1024
 @bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>", endpoint="resource_below_mcp")
 @of_the_broker("document", asks_who=False)
 def resource(prefix: str | None) -> Response:
-    """How to get in must be readable from outside."""
+    """Return the metadata of a protected resource (RFC 9728), without authentication."""
     below_mcp = request.endpoint == "oauth_metadata.resource_below_mcp"
     return _document(
         metadata.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp)
@@ -38,13 +37,12 @@ def resource(prefix: str | None) -> Response:
 @bp.get("/.well-known/oauth-authorization-server/<prefix>")
 @of_the_broker("document", asks_who=False)
 def authorization_server(prefix: str | None) -> Response:
-    """The portal as an authorization server."""
+    """Return the metadata of the portal as an authorization server (RFC 8414)."""
     return _document(metadata.describe_authorization_server(g.session, g.principal, prefix))
 
 
 def _costs_nothing() -> bool:
-    """Whether this request registers what is registered, so that it makes nothing new and counts
-    for no limit."""
+    """Return whether the client is already registered, so that the request does not count."""
     arguments = request.view_args or {}
     reference = arguments.get("prefix", arguments.get("server_id", ""))
     is_known = "server_id" in arguments
@@ -60,8 +58,8 @@ def _costs_nothing() -> bool:
 @limiter.limit(REGISTER, exempt_when=_costs_nothing)
 @of_the_broker("oauth")
 def register(server_id: str) -> Response:
-    """Register a client by key or session."""
-    with suppress(NotFound):  # told after what is wrong with the body
+    """Register a client, authenticated by key or session."""
+    with suppress(NotFound):  # an invalid body is reported first
         registration.require_may_register(g.session, g.principal, server_id)
     return _registered(registration.register(g.session, g.principal, server_id, _metadata()), 200)
 
@@ -72,7 +70,7 @@ def register(server_id: str) -> Response:
 @limiter.limit(REGISTER, exempt_when=_costs_nothing)
 @of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
-    """Take down what a client says of itself."""
+    """Register a client without authentication (RFC 7591)."""
     return _registered(
         registration.register_stranger(g.session, g.principal, prefix, _metadata()), 201
     )
@@ -86,9 +84,9 @@ def _document(document: dict[str, Any]) -> Response:
 
 
 def _metadata() -> dict[str, Any]:
-    """The metadata: JSON, or as LiteLLM takes it a form."""
+    """Return the client metadata, sent as JSON or, as LiteLLM allows, as a form."""
     if request.content_length is not None and request.content_length > _LARGEST:
-        raise TooLarge("Client metadata are 16 KiB at most.")
+        raise TooLarge("Client metadata must not exceed 16 KiB.")
     request.get_data(cache=True)  # it is read twice: before the limit counts, and to register
     if request.mimetype == "application/x-www-form-urlencoded":
         return _of_form()
@@ -109,10 +107,11 @@ def _listed(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidRequest("A list is not JSON.", code="invalid_client_metadata") from None
+        raise InvalidRequest("A list is not valid JSON.", code="invalid_client_metadata") from None
 
 
 def _registered(answer: dict[str, Any], status: int) -> Response:
     response = Response(orjson.dumps(answer), status, mimetype="application/json")
-    response.headers["Cache-Control"], response.headers["Pragma"] = "no-store", "no-cache"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Pragma"] = "no-cache"
     return response

@@ -1,4 +1,4 @@
-"""The door for people: pages, and the pieces of them that htmx asks for."""
+"""The HTML pages, and the fragments of them that htmx requests."""
 
 from flask import Flask, Response, url_for
 
@@ -30,7 +30,7 @@ from portal.web.rendering import see_other
 
 
 def register(app: Flask) -> None:
-    """The list of page blueprints."""
+    """Register the page blueprints and the start page."""
     for module in (
         accounts,
         grid,

@@ -1,4 +1,4 @@
-"""Access groups: named sets of servers that teams and keys are granted."""
+"""Access groups: named sets of servers that are granted to teams and keys."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -18,7 +18,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("", endpoint="list")
 def list_groups() -> Response:
-    """All access groups, or those whose name holds what is asked for."""
+    """List the access groups, filtered by name with `?q=`."""
     q = request.args.get("q", "")[:200]
     found = access_groups.list_groups(
         g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q
@@ -42,7 +42,7 @@ def list_groups() -> Response:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> Response:
-    """Add an access group with its servers."""
+    """Create an access group with its servers."""
     authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
     form = GroupForm()
     if form.sent():
@@ -55,7 +55,7 @@ def new() -> Response:
                 form.servers.data or (),
             )
             flash(
-                f"{group.name} is added. Grant it to a team, and its people reach these servers.",
+                f"{group.name} added. Grant it to a team to give its members access.",
                 "success",
             )
             return see_other(url_for("access_groups.edit", access_group_id=group.access_group_id))
@@ -71,7 +71,7 @@ def new() -> Response:
 
 @bp.route("/<access_group_id>", methods=["GET", "POST"])
 def edit(access_group_id: str) -> Response:
-    """An access group, to look at or to change."""
+    """Show or change an access group."""
     may_change(Action.ACCESS_GROUP_MANAGE)
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
     form = GroupForm(
@@ -88,7 +88,7 @@ def edit(access_group_id: str) -> Response:
                 description=form.description.data or "",
                 servers=ticked if set(ticked) != set(stored.mcp_server_ids) else None,
             )
-            flash(f"{form.name.data} is saved.", "success")
+            flash(f"{form.name.data} saved.", "success")
             return see_other(url_for("access_groups.edit", access_group_id=access_group_id))
     return page(
         "access_groups/edit.html",
@@ -103,12 +103,12 @@ def edit(access_group_id: str) -> Response:
 
 @bp.route("/<access_group_id>/delete", methods=["GET", "POST"])
 def delete(access_group_id: str) -> Response:
-    """Say who is cut off, then remove the group."""
+    """Show who loses access, then delete the group."""
     authz.require(g.principal, Action.ACCESS_GROUP_MANAGE)
     stored = access_groups.get_group(g.session, g.principal, access_group_id)
     if request.method == "POST":
         access_groups.delete_group(g.session, g.principal, access_group_id)
-        flash(f"{stored.name} is deleted. Its servers are still there.", "success")
+        flash(f"{stored.name} deleted. Its servers were not deleted.", "success")
         return see_other(url_for("access_groups.list"))
     affected = impact.of_group(g.session, g.principal, access_group_id)
     return page("access_groups/delete.html", nav="access_groups", group=stored, cut_off=affected)

@@ -1,4 +1,4 @@
-"""Signing in and out, and one's own account."""
+"""Signing in and out, and the signed-in user's account."""
 
 from urllib.parse import urlsplit
 
@@ -20,14 +20,14 @@ bp = Blueprint("accounts", __name__)
 @bp.route("/login", methods=["GET", "POST"])
 @sign_in_limits
 def sign_in() -> Response:
-    """The form, and back to where the person was going."""
+    """Show the sign-in form, sign in, and redirect to the page that was requested."""
     form = SignInForm(next=own_path(request.values.get("next")))
     destination = own_path(form.next.data)
     if current_user.is_authenticated and request.method == "GET":
         return see_other(destination)
     by_password = context.settings().password_sign_in
     if request.method == "POST" and not by_password:
-        raise LookOnly("Signing in with a password is switched off here.")
+        raise LookOnly("Password sign-in is disabled on this portal.")
     if form.sent():
         device = devices.new_or_presented()
         try:
@@ -54,7 +54,7 @@ def sign_in() -> Response:
 
 @bp.post("/logout")
 def sign_out() -> Response:
-    """End this session."""
+    """Sign out of this session, and at the identity provider where it supports that."""
     principals.sign_out(g.session, g.principal)
     commit_now()
     name = session.get("signed_in_by", "")
@@ -65,7 +65,7 @@ def sign_out() -> Response:
     )
     context.sign_out()
     response = (
-        onward(address, "You are signed out here", "Your provider now ends its own session.")
+        onward(address, "You are signed out", "Next, sign out at your identity provider.")
         if address
         else (see_other(url_for("accounts.sign_in")))
     )
@@ -75,7 +75,7 @@ def sign_out() -> Response:
 
 @bp.route("/profile/password", methods=["GET", "POST"])
 def password() -> Response:
-    """Choose a password of one's own."""
+    """Change the user's own password."""
     form = PasswordForm()
     if form.sent():
         with form.showing_errors():
@@ -83,7 +83,7 @@ def password() -> Response:
                 g.session, g.principal, form.current_password.data, form.new_password.data
             )
             sessions.end_other_sessions(g.session, g.principal, _cookie())
-            flash("Your password is changed.", "success")
+            flash("Password changed.", "success")
             return see_other(url_for("grid.index"))
     return page(
         "accounts/password.html",
@@ -95,14 +95,14 @@ def password() -> Response:
 
 @bp.route("/profile", methods=["GET", "POST"])
 def profile() -> Response:
-    """Name, theme, and where one is signed in."""
+    """Show or change the user's name and theme, and list sessions and apps."""
     form = ProfileForm(display_name=g.profile.display_name, theme=g.profile.theme)
     if form.sent():
         with form.showing_errors():
             principals.change_profile(
                 g.session, g.principal, display_name=form.display_name.data, theme=form.theme.data
             )
-            flash("Your profile is saved.", "success")
+            flash("Profile saved.", "success")
             return see_other(url_for("accounts.profile"))
     mine = sessions.list_own_sessions(g.session, g.principal, _cookie())
     return page(
@@ -118,30 +118,33 @@ def profile() -> Response:
 
 @bp.post("/profile/sessions/end")
 def end_session() -> Response:
-    """Sign out one other browser."""
+    """Sign out one other browser of the user."""
     sessions.end_own_session(g.session, g.principal, request.form.get("handle", ""))
-    flash("That browser is signed out.", "success")
+    flash("Browser signed out.", "success")
     return see_other(url_for("accounts.profile"))
 
 
 @bp.post("/profile/sessions/end-others")
 def end_other_sessions() -> Response:
-    """Sign out all other browsers."""
+    """Sign out all other browsers of the user."""
     sessions.end_other_sessions(g.session, g.principal, _cookie())
-    flash("All other browsers are signed out.", "success")
+    flash("All other browsers signed out.", "success")
     return see_other(url_for("accounts.profile"))
 
 
 @bp.post("/profile/apps/remove")
 def remove_app() -> Response:
-    """Let an app ask again."""
+    """Remove the user's consent for an app, so that the app must ask again."""
     consents.remove_own_app(g.session, g.principal, request.form.get("app", ""))
-    flash("That app has to ask you again.", "success")
+    flash("App removed. It must ask for your consent again.", "success")
     return see_other(url_for("accounts.profile"))
 
 
 def own_path(target: str | None) -> str:
-    """`target` where it is a path of ours, else the start page. Browsers read `//` and `/\\` as another host."""
+    """Return `target` if it is a path on this portal, else the start page.
+
+    Browsers read `//` and `/\\` as the start of another host.
+    """
     start = url_for("grid.index")
     if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or len(target) > 4000:
         return start

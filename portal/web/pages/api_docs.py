@@ -1,4 +1,4 @@
-"""The API to read: the OpenAPI document as a list, and a page for each operation."""
+"""The API documentation: a list of operations, and a page for each."""
 
 from itertools import groupby
 from operator import attrgetter
@@ -15,7 +15,7 @@ bp = Blueprint("api_docs", __name__, url_prefix="/docs/api")
 
 @bp.get("")
 def index() -> Response:
-    """All operations by tag, or those that have every word of `?q=`."""
+    """List the operations by tag, or those that contain every word of `?q=`."""
     q = request.args.get("q", "").strip()[:200]
     found = [operation for operation in _operations().values() if operation.matches(q)]
     about = {tag["name"]: tag["description"] for tag in document(current_app)["tags"]}
@@ -27,10 +27,10 @@ def index() -> Response:
 
 @bp.get("/<operation_id>")
 def operation(operation_id: str) -> Response:
-    """One operation: how it is called, what it takes and what it answers."""
+    """Show one operation: its request, parameters and responses."""
     found = _operations().get(operation_id)
     if found is None:
-        raise NotFound("The API has no such operation.")
+        raise NotFound("API operation not found.")
     return page("api_docs/operation.html", nav="api_docs", operation=found)
 
 

@@ -1,4 +1,4 @@
-"""The record of what was done and refused: to read, to export, to verify."""
+"""The audit log: list, export and verify events."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("/admin/audit")
 def events() -> Response:
-    """The record, newest first; every filter is in the URL."""
+    """List audit events, newest first. Every filter is in the URL."""
     given = _given()
     error = None
     status = 200
@@ -74,7 +74,7 @@ def events() -> Response:
 
 @bp.get("/admin/audit.csv")
 def export() -> Response:
-    """The events of a filter as CSV, sent while they are read."""
+    """Stream the filtered events as CSV."""
     wanted = trail.filter_of(_given())
     response = Response(_csv(database(), g.principal, wanted), mimetype="text/csv")
     response.headers["Content-Disposition"] = 'attachment; filename="audit.csv"'
@@ -83,26 +83,26 @@ def export() -> Response:
 
 @bp.post("/admin/audit/verify")
 def verify() -> Response:
-    """Walk along the whole chain."""
+    """Verify the integrity of the whole audit log."""
     may_change(Action.AUDIT_VERIFY)
     found = trail.verify(g.session, g.principal)
     if found.is_whole:
-        flash(f"The chain is whole: {found.holds:,} events hold.", "success")
+        flash(f"Audit log verified: {found.holds:,} events are intact.", "success")
     return see_other(url_for("audit.events"))
 
 
 @bp.post("/admin/wake")
 def wake() -> Response:
-    """Wake API keys and sign-in after a restore of which nobody knows what was revoked since."""
+    """Re-enable API keys and sign-in after a restore that may have lost revocations."""
     may_change(Action.KEY_MANAGE)
     if revocations.wake(g.session, g.principal):
-        flash("API keys work again, and everybody may sign in.", "success")
+        flash("API keys and sign-in are enabled again.", "success")
     return see_other(url_for("audit.events"))
 
 
 @bp.get("/servers/<server_id>/activity")
 def activity(server_id: str) -> Response:
-    """What was done to one server."""
+    """List the audit events of one server."""
     card = grid.get_card(g.session, g.principal, server_id)
     found = trail.server_events(g.session, g.principal, card.server_id, cursor=_cursor())
     here = url_for("audit.activity", server_id=server_id)
@@ -130,7 +130,7 @@ def _cursor() -> str:
 
 
 def _csv(source: Any, principal: Principal, wanted: EventFilter) -> Iterator[str]:
-    """The lines, read through a session that lives as long as the answer is sent."""
+    """Yield the CSV lines, read through a session that is open until the response ends."""
     with source.session() as own:
         rows = trail.export_events(own, principal, wanted)
         yield _line(_COLUMNS)
@@ -139,7 +139,7 @@ def _csv(source: Any, principal: Principal, wanted: EventFilter) -> Iterator[str
 
 
 def _cell(value: Any) -> str:
-    """A value as text that no spreadsheet takes for a formula."""
+    """Return a value as text that no spreadsheet reads as a formula."""
     if value is None:
         return ""
     if isinstance(value, dict):

@@ -1,5 +1,4 @@
-"""What a person fills in: all of it on one page, and one server's on the page that errors link
-to."""
+"""The user's credentials: an overview, and the page of one server that error messages link to."""
 
 from typing import Any
 
@@ -27,7 +26,7 @@ bp = Blueprint("credentials", __name__, url_prefix="/credentials")
 
 @bp.get("")
 def overview() -> Response:
-    """Everything that is mine, missing first."""
+    """List the user's credentials, missing ones first."""
     held = self_service.list_own_keys_held(g.session, g.principal)
     connected = {
         state.server_id: state for state, _, _ in connections.list_own(g.session, g.principal)
@@ -58,7 +57,7 @@ def overview() -> Response:
 @bp.route("/<server_id>", methods=["GET", "POST"])
 @limiter.limit(TRY_UPSTREAM, methods=["POST"])
 def edit(server_id: str) -> Response:
-    """Just that server's fields; saved and, where asked, tried at once."""
+    """Show one server's fields; save them and, if requested, test the connection."""
     if request.method == "GET":
         return _page(server_id, saved="saved" in request.args, test="test" in request.args)
     values = {
@@ -66,7 +65,7 @@ def edit(server_id: str) -> Response:
     }
     test = request.form.get("then") == "test"
     if unknown := unknown_modes():
-        wrong = {name: ["Choose whether to keep or replace it."] for name in unknown}
+        wrong = {name: ["Choose whether to keep or replace this value."] for name in unknown}
         return _page(server_id, errors=wrong, status=422)
     try:
         requirement = self_service.save_variables(
@@ -83,15 +82,15 @@ def edit(server_id: str) -> Response:
 
 @bp.post("/<server_id>/forget")
 def forget(server_id: str) -> Response:
-    """Remove my values."""
+    """Remove the user's values for a server."""
     self_service.forget_variables(g.session, g.principal, server_id)
-    return _done(server_id, "Your values are removed.")
+    return _done(server_id, "Your values were removed.")
 
 
 @bp.post("/<server_id>/key")
 @limiter.limit(TRY_UPSTREAM)
 def connect_key(server_id: str) -> Response:
-    """Store or replace my own key."""
+    """Store or replace the user's own key."""
     try:
         self_service.save_key(g.session, g.principal, server_id, request.form.get("key", ""))
     except InvalidRequest as error:
@@ -101,17 +100,17 @@ def connect_key(server_id: str) -> Response:
 
 @bp.post("/<server_id>/key/remove")
 def remove_key(server_id: str) -> Response:
-    """Remove my key, or as Admin somebody else's."""
+    """Remove the user's own key, or as an Admin another user's."""
     user_id = request.args.get("user_id")
     self_service.remove_key(g.session, g.principal, server_id, user_id=user_id)
     if user_id and user_id != g.principal.user_id:
-        flash("The key is removed.", "success")
+        flash("Key removed.", "success")
         return see_other(url_for("servers.users", server_id=server_id))
-    return _done(server_id, "Your key is removed.")
+    return _done(server_id, "Your key was removed.")
 
 
 def _chosen(values: dict[str, str]) -> dict[str, str]:
-    """A value that is kept is one that was not typed."""
+    """Return the submitted values, with an empty string for each value to keep."""
     return {
         name: "" if request.form.get(f"value-{name}__mode") == "keep" else value
         for name, value in values.items()
@@ -136,8 +135,7 @@ def _done(server_id: str, message: str) -> Response:
 
 
 def after_removal(server_id: str) -> Response:
-    """On to the server's own page, or to the overview for those who may not see the server any
-    more."""
+    """Redirect to the server's credentials, or to the overview if the user no longer has access."""
     try:
         self_service.get_requirement(g.session, g.principal, server_id)
     except (Forbidden, NotFound):
@@ -154,7 +152,7 @@ def _page(server_id: str, *, status: int = 200, test: bool = False, **context: A
             result = {
                 "ok": False,
                 "tone": "warn",
-                "label": "Not tried yet",
+                "label": "Not tested yet",
                 "message": error.message,
             }
     setup = get_setup(g.session, g.principal, server_id)

@@ -1,4 +1,4 @@
-"""The picker of well-known MCP servers."""
+"""The catalog of well-known MCP servers."""
 
 from flask import Blueprint, Response, g, request
 
@@ -7,12 +7,12 @@ from portal.services.catalog import discover
 from portal.web.rendering import page
 
 bp = Blueprint("discover", __name__, url_prefix="/servers")
-_TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "Program on this host"))
+_TRANSPORTS = (("http", "Streamable HTTP"), ("sse", "SSE"), ("stdio", "Command on this host"))
 
 
 @bp.get("/discover")
 def index() -> Response:
-    """Cards by category; the filters are in the address."""
+    """List well-known servers by category. The filters are in the URL."""
     asked = {name: request.args.get(name, "")[:200] for name in ("q", "category", "transport")}
     found = discover.list_catalog(
         g.session,

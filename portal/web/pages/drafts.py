@@ -1,8 +1,7 @@
-"""The form of a server whose sign-in is tried before it is saved: what is typed comes back with the
-person.
+"""Drafts of the server form: the input is kept while the user signs in at the provider.
 
-What is secret does not go back to the page: it is held for 300 s, and a box that is left empty
-stands for it.
+Secrets are not sent back to the page. They are kept for 300 s, and an empty field in the form
+stands for the stored secret.
 """
 
 from collections.abc import Mapping
@@ -22,19 +21,19 @@ from portal.web.rendering import onward
 
 _NOT_TYPED = ("csrf_token", "draft", "save", "add", "sign_in")
 _SAID = {
-    "declined": "You did not allow it at the provider. Nothing was fetched.",
-    "changed": "The definition or its provider changed while you signed in. Sign in once more.",
-    "other_issuer": "Another provider answered than the one that was asked. Nothing was fetched.",
-    "unreachable": "The provider did not answer. Try again in a moment.",
-    "refused_by_rules": (
-        "The token breaks a rule of this server (token validation), so it was not taken."
-    ),
+    "declined": "You declined access at the provider. No token was stored.",
+    "changed": "The server definition or its provider changed while you signed in. Sign in again.",
+    "other_issuer": "The response came from a different provider. No token was stored.",
+    "unreachable": "The provider did not respond. Try again in a moment.",
+    "refused_by_rules": "The token failed this server’s token validation rules. It was not stored.",
 }
 
 
 def opened_draft() -> Draft | None:
-    """The draft that the request names, if it is the caller's and still held; what is typed is made
-    whole with it."""
+    """Return the draft that the request names, or None if it expired or is another user's.
+
+    Sets `g.typed` to the submitted form, completed with the values of the draft.
+    """
     draft_id = request.values.get("draft", "")[:128]
     draft = sign_in.get_draft(g.session, g.principal, draft_id) if draft_id else None
     if draft is not None:
@@ -43,13 +42,15 @@ def opened_draft() -> Draft | None:
 
 
 def is_over() -> bool:
-    """Whether the request names a draft that is not held any more."""
+    """Return whether the request names a draft that has expired."""
     return bool(request.values.get("draft")) and "typed" not in g
 
 
 def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
-    """Hold what is typed, and go to the provider. Raises what the definition or the provider gives
-    rise to."""
+    """Keep the form input and redirect to the provider.
+
+    Raises `InvalidInput` for an invalid definition and `UpstreamFailure` for a provider error.
+    """
     server_id = stored.view.server_id if stored else None
     typed = [
         (name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED
@@ -62,7 +63,7 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
         draft_id=draft.draft_id if draft else None,
         server_id=server_id,
     )
-    commit_now()  # from here on it is kept, whatever the provider answers
+    commit_now()  # keep the draft even if the provider fails
     g.draft_id = draft_id
     browser = new_or_bound_browser()
     back = url_for("servers.edit", server_id=server_id, draft=draft_id) if server_id else None
@@ -73,15 +74,14 @@ def depart(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Resp
         browser=browser,
         back=back or url_for("servers.create", draft=draft_id),
     )
-    message = "You sign in there, and come back to the form with the tools. Nothing is saved yet."
+    message = "After signing in you return to the form with the tools. Nothing is saved yet."
     response = onward(departure.url, f"Continue to {departure.host}", message)
     response.headers["Referrer-Policy"] = "no-referrer"
     return bind(response, browser)
 
 
 def keep_typed(draft: Draft | None) -> None:
-    """Hold what is typed while a question about it is open, so that nothing has to be typed
-    again."""
+    """Keep the form input while the user confirms, so that nothing has to be entered again."""
     typed = [
         (name, text) for name, text in _typed(draft).items(multi=True) if name not in _NOT_TYPED
     ]
@@ -92,7 +92,7 @@ def keep_typed(draft: Draft | None) -> None:
 
 
 def adopt(draft: Draft | None, server_id: str, saved: str) -> None:
-    """Store what was fetched for the server that was saved, and say what was done (UI-29 to 32)."""
+    """Store the draft's token for the saved server, and flash the result."""
     try:
         connected = draft is not None and sign_in.adopt(
             g.session, g.principal, draft.draft_id, server_id
@@ -108,7 +108,7 @@ def adopt(draft: Draft | None, server_id: str, saved: str) -> None:
 
 
 def shown(draft: Draft | None, form: ServerForm) -> dict[str, Any]:
-    """What the form shows of a draft: which boxes are held, and what became of the sign-in."""
+    """Return the template context of a draft: fields with a kept secret, and the sign-in result."""
     draft_id = draft.draft_id if draft else g.get("draft_id")
     if draft_id is None:
         return {"draft_over": is_over()}
@@ -128,11 +128,11 @@ def shown(draft: Draft | None, form: ServerForm) -> dict[str, Any]:
 
 
 def failure(error: PortalError) -> dict[str, Any]:
-    """A sign-in that did not begin, as `ui.tools.result` shows it."""
+    """Return a sign-in that could not start, in the format of `ui.tools.result`."""
     return {
         "ok": False,
         "tone": "bad",
-        "label": "You cannot be sent to the provider now",
+        "label": "Can’t reach the sign-in provider",
         "message": error.message,
         "tools": None,
         "unset": (),
@@ -154,7 +154,7 @@ def _result(outcome: Mapping[str, Any]) -> dict[str, Any]:
     tried = outcome["test"]
     ok = tried["status"] == "healthy"
     account = f" as {outcome['account']}" if outcome.get("account") else ""
-    label = f"Signed in{account}. Save, and you are connected."
+    label = f"Signed in{account}. Save to connect."
     tools = tried["tools"]
     return {
         **tried,
@@ -169,9 +169,9 @@ def _result(outcome: Mapping[str, Any]) -> dict[str, Any]:
 def _provider_said(outcome: Mapping[str, Any]) -> str:
     error = outcome.get("error")
     return (
-        f"The provider refused it ({error})."
+        f"The provider refused the request ({error})."
         if error
-        else "The provider’s answer could not be used."
+        else "The provider’s response is not valid."
     )
 
 
@@ -181,8 +181,10 @@ def _typed(draft: Draft | None) -> MultiDict[str, str]:
 
 
 def _merged(draft: Draft) -> MultiDict[str, str]:
-    """What was sent, and in boxes that were left empty what is held; on the way back all that is
-    held."""
+    """Return the submitted form, with empty secret fields filled from the draft.
+
+    For a GET request, return all values of the draft.
+    """
     held = MultiDict(draft.typed)
     if request.method != "POST":
         return held

@@ -1,4 +1,4 @@
-"""Explain access: choose a person or key and a server, and see what each rule says."""
+"""Explain access: choose a user or key and a server, and see the result of each rule."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -16,17 +16,17 @@ from portal.web.rendering import page, see_other
 bp = Blueprint("explain", __name__, url_prefix="/admin/access")
 _FIELDS = ("user_id", "key_id", "server_id", "tool", "address")
 _RULES = {
-    "identity": "Who asks",
-    "active": "Is active",
+    "identity": "Caller",
+    "active": "Active",
     "address": "Address",
-    "owner": "Owner of the key",
-    "open_to_all": "Open to all",
+    "owner": "Key owner",
+    "open_to_all": "Open to everyone",
     "admin_view": "Administrator",
     "grants": "Grants",
-    "view_all": "Shown to all",
+    "view_all": "Visible to everyone",
     "allowed_tools": "Allowed tools",
     "tool_permissions": "Tool permissions",
-    "allowed_routes": "Routes of the key",
+    "allowed_routes": "Key routes",
 }
 
 
@@ -35,7 +35,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("")
 def index() -> Response:
-    """The question, and where it is asked in full the answer; its address can be sent to others."""
+    """Show the form and, when it is complete, the explanation. The URL can be shared."""
     asked = {name: request.args.get(name, "").strip()[:320] for name in _FIELDS}
     errors: dict[str, list[str]] = {}
     answer = None
@@ -50,7 +50,7 @@ def index() -> Response:
 @bp.post("")
 @reads_only
 def ask() -> Response:
-    """Find somebody or something to ask about, or go to the answer."""
+    """Search for a user, key or server, or redirect to the explanation."""
     asked = {name: request.form.get(name, "").strip()[:320] for name in _FIELDS}
     if is_search():
         return _page(asked, None, {})
@@ -82,7 +82,7 @@ def _page(
 
 
 def _url_of(step: NextStep, asked: dict[str, str]) -> str:
-    """The form where the step is done, with the server found in it already."""
+    """Return the URL of the form for the step, with the server already searched for."""
     server = pickers.name_servers(g.session, g.principal, [asked["server_id"]]).get(
         asked["server_id"]
     )

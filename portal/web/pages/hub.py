@@ -1,4 +1,4 @@
-"""The public hub: what an Admin listed, for whoever comes by, while the registry is enabled."""
+"""The public hub: the servers that an Admin listed, shown while the registry is enabled."""
 
 from flask import Blueprint, Response, g, request, url_for
 
@@ -10,7 +10,7 @@ bp = Blueprint("hub", __name__)
 
 @bp.get("/hub")
 def index() -> Response:
-    """The listed servers, by name."""
+    """List the public servers by name."""
     search = request.args.get("q", "").strip()[:200]
     cursor = request.args.get("cursor", "")[:400]
     sort_key, _, server_id = cursor.rpartition("~")

@@ -1,5 +1,7 @@
-"""Import and export of the catalog. What is imported stays on the server meanwhile; the page has
-its names only."""
+"""Import and export of the catalog.
+
+The imported document stays on the server during the preview; the page shows only names.
+"""
 
 from typing import Any
 
@@ -20,7 +22,7 @@ from portal.web.rendering import page, plural, see_other
 
 bp = Blueprint("import_export", __name__, url_prefix="/servers")
 _FATES = ("type", "keep", "forget")
-_SHARES = (("global", "Variable for everyone"), ("user", "Variable of each user"))
+_SHARES = (("global", "Same value for everyone"), ("user", "Each user’s own value"))
 
 
 @bp.route("/import", methods=["GET", "POST"])
@@ -34,13 +36,13 @@ def begin() -> Response:
             return see_other(url_for("import_export.preview"))
         except (InvalidInput, TooLarge) as error:
             form.text.errors = [*form.text.errors, error.message]
-    form.text.data = ""  # what was pasted is likely to hold secrets, which no page sends back
+    form.text.data = ""  # a pasted document may contain secrets, which no page sends back
     return page("import_export/begin.html", nav="servers", form=form, status=form.status)
 
 
 @bp.route("/import/preview", methods=["GET", "POST"])
 def preview() -> Response:
-    """What would happen, then make it happen."""
+    """Preview the import, then run it."""
     authz.require(g.principal, Action.SERVER_CREATE)
     try:
         plan = imports.get_draft(g.session, g.principal)
@@ -52,10 +54,10 @@ def preview() -> Response:
         choices = _choices(plan)
         if unknown := _unknown(plan):
             errors["plan"] = [
-                f"“{unknown[:40]}” is none of the choices. Choose again. Nothing was imported."
+                f"“{unknown[:40]}” is not a valid choice. Choose again. Nothing was imported."
             ]
         elif not choices.numbers:
-            errors["plan"] = ["Choose one server at least."]
+            errors["plan"] = ["Select at least one server."]
         else:
             outcome = imports.import_draft(g.session, g.principal, choices)
             if not outcome.errors:
@@ -76,15 +78,15 @@ def preview() -> Response:
 
 @bp.post("/import/cancel")
 def cancel() -> Response:
-    """Forget the document."""
+    """Discard the document."""
     imports.drop_draft(g.session, g.principal)
-    flash("The document is forgotten. Nothing was imported.", "info")
+    flash("Import canceled. Nothing was imported.", "info")
     return see_other(url_for("grid.index"))
 
 
 @bp.route("/export", methods=["GET", "POST"])
 def export() -> Response:
-    """The catalog as a file, without what is stored as a secret."""
+    """Export the catalog as a file, without secrets."""
     authz.require(g.principal, Action.SERVER_CREATE)
     form = ExportForm()
     hides = exports.hides_addresses(g.session, g.principal)
@@ -101,8 +103,7 @@ def export() -> Response:
 
 @bp.route("/export/enforcement", methods=["GET", "POST"])
 def enforcement() -> Response:
-    """What makes the clients of an organization keep to the catalog: each file to read, all of them
-    to download."""
+    """Show the files that restrict clients to the catalog, or download them as a ZIP archive."""
     pack = enforcing.make_pack(g.session, g.principal)
     if request.method == "POST":
         exports.record_export(g.session, g.principal, "enforcement pack")
@@ -127,7 +128,7 @@ def _text(form: ImportForm) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidInput("The file is not text in UTF-8.", field="text") from None
+        raise InvalidInput("The file is not UTF-8 text.", field="text") from None
 
 
 def _choices(plan: Plan) -> Choices:
@@ -154,19 +155,20 @@ def _choices(plan: Plan) -> Choices:
 
 
 def _told(plan: Plan, outcome: Outcome) -> dict[str, list[str]]:
-    """What stands in the way of an import, at the choice that would help where there is one."""
+    """Return the errors of an import by form field, at the choice that resolves each."""
     choices = {(row.name, row.line): f"keep-{row.number}" for row in plan.rows if row.moves}
     errors: dict[str, list[str]] = {}
     for name, line, why in outcome.errors:
         at = choices.get((name, line), "plan")
-        said = why.split(" Send new values")[0] if at != "plan" else why  # the rest is for programs
+        # The rest is for API clients.
+        said = why.split(" Send new values")[0] if at != "plan" else why
         errors.setdefault(at, []).append(f"{name}, line {line}: {said}")
     errors.setdefault("plan", []).append("Nothing was imported.")
     return errors
 
 
 def _unknown(plan: Plan) -> str:
-    """The first word that is none of the choices; blank where there is none."""
+    """Return the first submitted value that is not a valid choice, or an empty string."""
     known = {
         **{
             f"share-{row.number}-{n}": imports.SHARES.keys()
@@ -181,7 +183,7 @@ def _unknown(plan: Plan) -> str:
 
 
 def _taken(plan: Plan) -> set[int]:
-    """The numbers that are ticked: at first every new server."""
+    """Return the numbers of the selected rows; at first, every new server."""
     if request.method != "POST":
         return {row.number for row in plan.rows if row.state is State.NEW}
     ticked = set(request.form.getlist("take"))

@@ -1,4 +1,4 @@
-"""API keys: one's own, and for administrators everybody's. A key's secret is shown once."""
+"""API keys: the user's own and, for Admins, all keys. A key's secret is shown once."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from portal.web.forms.keys import AnyKeyForm, KeyForm
 from portal.web.pages.pickers import person_options, server_options, team_options, toolset_choices
 from portal.web.rendering import page, see_other
 
-SORTS = (("", "Name"), ("age", "Age, oldest first"), ("last_used", "Last use, longest ago first"))
+SORTS = (("", "Name"), ("age", "Age, oldest first"), ("last_used", "Last used, oldest first"))
 bp = Blueprint("keys", __name__)
 
 
@@ -31,14 +31,14 @@ def guard_keys_of_others() -> None:
 
 @bp.get("/keys")
 def mine() -> Response:
-    """One's own keys."""
+    """List the user's own keys."""
     found = keys.list_own_keys(g.session, g.principal, **_order())
     return _list("keys/mine.html", "keys", "keys.mine", found)
 
 
 @bp.route("/keys/new", methods=["GET", "POST"])
 def new() -> Response:
-    """Issue a key to oneself, never wider than oneself."""
+    """Create a key for the user, with at most the user's own access."""
     form = _own_form()
     if form.sent():
         with form.showing_errors():
@@ -56,7 +56,7 @@ def new() -> Response:
 @bp.post("/keys/reach")
 @reads_only
 def reach() -> Response:
-    """What the key would reach, with what is chosen; the form says the same when it is shown."""
+    """Preview which servers the key could use with the current form input."""
     form = _own_form()
     return page(
         "keys/new.html",
@@ -87,11 +87,11 @@ def _preview(form: KeyForm) -> key_reach.Preview:
 
 @bp.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
 def revoke(key_id: str) -> Response:
-    """End one of one's own keys, after a question."""
+    """Ask for confirmation, then revoke one of the user's own keys."""
     key = impact.of_own_key(g.session, g.principal, key_id)
     if request.method == "POST":
         keys.revoke_own_key(g.session, g.principal, key_id)
-        flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
+        flash(f"{key.key_alias or key.key_prefix} revoked.", "success")
         return see_other(url_for("keys.mine"))
     return page(
         "keys/revoke.html", nav="keys", key=key, url=request.path, back=url_for("keys.mine")
@@ -101,7 +101,7 @@ def revoke(key_id: str) -> Response:
 @bp.post("/keys/find/servers")
 @reads_only
 def find_servers() -> Response:
-    """Servers for a find box, as one types: those that the person can use."""
+    """List the servers that the user can use and that match a search box."""
     return page(
         "pickers/found.html",
         fragment="found",
@@ -112,7 +112,7 @@ def find_servers() -> Response:
 
 @bp.get("/admin/keys", endpoint="list")
 def list_keys() -> Response:
-    """Everybody's keys."""
+    """List all keys."""
     found = keys.list_keys(g.session, g.principal, **_order())
     owners = pickers.name_people(
         g.session, g.principal, {key.user_id for key in found.items if key.user_id}
@@ -122,7 +122,7 @@ def list_keys() -> Response:
 
 @bp.route("/admin/keys/new", methods=["GET", "POST"])
 def new_for_anybody() -> Response:
-    """Issue a key to anybody."""
+    """Create a key for any user or team."""
     authz.require(g.principal, Action.KEY_MANAGE)
     form = AnyKeyForm()
     form.toolsets.choices = toolset_choices()
@@ -144,12 +144,12 @@ def new_for_anybody() -> Response:
 
 @bp.route("/admin/keys/<key_id>/revoke", methods=["GET", "POST"])
 def revoke_any(key_id: str) -> Response:
-    """End anybody's key, after a question."""
+    """Ask for confirmation, then revoke any key."""
     may_change(Action.KEY_MANAGE)
     key = impact.of_key(g.session, g.principal, key_id)
     if request.method == "POST":
         keys.revoke_key(g.session, g.principal, key_id)
-        flash(f"{key.key_alias or key.key_prefix} is revoked.", "success")
+        flash(f"{key.key_alias or key.key_prefix} revoked.", "success")
         return see_other(url_for("keys.list"))
     return page(
         "keys/revoke.html", nav="all_keys", key=key, url=request.path, back=url_for("keys.list")
@@ -173,8 +173,7 @@ def _draft(form: KeyForm, user_id: str | None = None, toolsets: tuple[str, ...] 
 
 
 def _order() -> dict[str, Any]:
-    """How the list is sorted and narrowed, and where it goes on; what the page does not offer is
-    left out."""
+    """Return sort order, filter and cursor from the query. Unknown values are ignored."""
     sort = request.args.get("sort", "")
     return {
         "cursor": request.args.get("cursor", "")[:200], "sort": sort if sort in dict(SORTS) else "",
@@ -217,8 +216,10 @@ def _list(template: str, nav: str, endpoint: str, found: Page[KeyView], **more: 
 
 
 def _issued(issued: IssuedKey, nav: str) -> Response:
-    """The one answer that holds the secret. It is no redirect: what is shown once is kept nowhere
-    to be shown again."""
+    """Show the new key with its secret.
+
+    There is no redirect: the secret is not stored, so no later page could show it.
+    """
     back = url_for("keys.mine" if nav == "keys" else "keys.list")
     route = (*issued.view.allowed_routes, "/v1/mcp/server")[0]
     response = page(

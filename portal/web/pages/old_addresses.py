@@ -1,5 +1,4 @@
-"""Addresses of LiteLLM's dashboard that people have in their bookmarks and in old error messages:
-they lead on."""
+"""Redirects from LiteLLM dashboard URLs, which are in bookmarks and old error messages."""
 
 from flask import Blueprint, Response, make_response, redirect, request, url_for
 
@@ -32,17 +31,16 @@ PAGES = {
     "model-hub": "hub.index",
     "model-hub-table": "hub.index",
 }
-"""LiteLLM's names of pages, and the pages here that show the same."""
+"""LiteLLM page names, and the endpoints of the matching pages here."""
 
 
 @bp.get("/ui")
 @bp.get("/ui/", endpoint="start_of_dashboard")
 @bp.get("/ui/<path:filename>", endpoint="page_of_dashboard")
 def dashboard(filename: str = "") -> Response:
-    """The page that is closest to one of LiteLLM's dashboard. Raises `NotFound` where there is
-    none.
+    """Redirect to the page that matches one of LiteLLM's dashboard. Raises `NotFound`.
 
-    `?page=mcp-servers&fill_env_vars={id}` is its link to a person's own values for a server.
+    `?page=mcp-servers&fill_env_vars={id}` is LiteLLM's link to a user's values for a server.
     """
     name = filename.removesuffix("/").removesuffix(".html")
     wanted = request.args.get("page", "" if name == "index" else name)
@@ -50,18 +48,18 @@ def dashboard(filename: str = "") -> Response:
     if server_id and wanted in ("", SERVERS):
         return _on(url_for("credentials.edit", server_id=_checked(server_id)))
     if wanted not in PAGES:
-        raise NotFound("The portal has no such page. Begin at the list of servers.")
+        raise NotFound("Page not found. Go to the list of servers.")
     return _on(url_for(PAGES[wanted]))
 
 
 def _checked(server_id: str) -> str:
-    """The id or name, if it is one that can stand in an address."""
+    """Return the server ID or name if it is valid in a URL. Raises `NotFound`."""
     try:
         check_server_id(server_id)
     except InvalidRequest:
-        raise NotFound("There is no such server.") from None
-    if server_id in (".", ".."):  # browsers take these out of a path, and would open another page
-        raise NotFound("There is no such server.")
+        raise NotFound("Server not found.") from None
+    if server_id in (".", ".."):  # browsers remove these from a path and open another page
+        raise NotFound("Server not found.")
     return server_id
 
 

@@ -1,5 +1,4 @@
-"""The picker of services with an OpenAPI document, and the look into any document before it is
-added."""
+"""The catalog of services with an OpenAPI document, and the preview of any document."""
 
 import re
 
@@ -19,7 +18,7 @@ bp = Blueprint("openapi", __name__, url_prefix="/servers")
 
 @bp.get("/openapi")
 def index() -> Response:
-    """Cards of well-known APIs; the search is in the address."""
+    """List well-known APIs. The search is in the URL."""
     return _page(DocumentForm(), None)
 
 
@@ -27,12 +26,10 @@ def index() -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def preview() -> Response:
-    """The tools that a document yields; nothing is saved."""
+    """Preview the tools of a document. Nothing is saved."""
     form = DocumentForm()
     found = None
-    openapi.list_apis(
-        g.session, g.principal
-    )  # who may not see the page is told so, whatever was sent
+    openapi.list_apis(g.session, g.principal)  # raises `Forbidden` before the input is checked
     if form.sent():
         with form.showing_errors():
             found = _look(form)
@@ -45,7 +42,9 @@ def _look(form: DocumentForm) -> Preview:
         return openapi.preview_url(g.session, g.principal, form.spec_url.data or "")
     content = upload.stream.read(openapi.MOST_BYTES + 1)
     if len(content) > openapi.MOST_BYTES:
-        raise InvalidInput("The document is larger than 5 MB. Use a smaller one.", field="file")
+        raise InvalidInput(
+            "The document is larger than 5 MB. Use a smaller document.", field="file"
+        )
     return openapi.preview_file(g.session, g.principal, content)
 
 

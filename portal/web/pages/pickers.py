@@ -1,4 +1,4 @@
-"""Find boxes in forms: what is chosen, and up to a screenful of what matches."""
+"""Search boxes in forms: the selected items, and a limited number of matches."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from portal.web.context import only_with_admin_view, reads_only
 from portal.web.rendering import page
 
 bp = Blueprint("pickers", __name__, url_prefix="/admin/find")
-_HIDDEN = "A server that is not shown to you from here"
+_HIDDEN = "Server not visible to you"
 
 
 bp.before_request(only_with_admin_view)
@@ -20,8 +20,10 @@ bp.before_request(only_with_admin_view)
 
 @dataclass(frozen=True)
 class Options:
-    """What a picker shows. `full`: more may match than was listed. `url` answers when one types
-    into the box."""
+    """The content of a picker.
+
+    `full` means that more items may match than are listed. `url` returns matches for the input.
+    """
 
     name: str
     find_name: str
@@ -34,7 +36,7 @@ class Options:
 
 
 def server_options(ticked: Collection[str]) -> Options:
-    """Servers: those that are ticked, and those that match what is typed into the find box."""
+    """Return the selected servers, and those that match the search."""
     named = pickers.name_servers(g.session, g.principal, ticked)
     chosen = [
         named.get(server_id) or Choice(server_id, _HIDDEN, server_id[:64]) for server_id in ticked
@@ -45,7 +47,7 @@ def server_options(ticked: Collection[str]) -> Options:
 
 
 def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Options:
-    """People, one of whom may be chosen; those in `without` are not offered."""
+    """Return users for a single choice, except those in `without`."""
     named = pickers.name_people(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_people(g.session, g.principal, _typed("find_person"))
     url = url_for("pickers.find_people")
@@ -58,7 +60,7 @@ def person_options(chosen: str | None, *, without: Collection[str] = ()) -> Opti
 
 
 def team_options(chosen: str | None) -> Options:
-    """Teams, one of which may be chosen."""
+    """Return teams for a single choice."""
     named = pickers.name_teams(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_teams(g.session, g.principal, _typed("find_team"))
     url = url_for("pickers.find_teams")
@@ -66,7 +68,7 @@ def team_options(chosen: str | None) -> Options:
 
 
 def key_options(chosen: str | None) -> Options:
-    """API keys, one of which may be chosen."""
+    """Return API keys for a single choice."""
     named = pickers.name_keys(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_keys(g.session, g.principal, _typed("find_key"))
     url = url_for("pickers.find_keys")
@@ -74,7 +76,7 @@ def key_options(chosen: str | None) -> Options:
 
 
 def one_server_options(chosen: str | None, url: str) -> Options:
-    """Servers, one of which may be chosen; `url` answers the find box."""
+    """Return servers for a single choice; `url` returns matches for the search."""
     named = pickers.name_servers(g.session, g.principal, [chosen] if chosen else [])
     found = pickers.find_servers(g.session, g.principal, _typed("find_server"))
     return _options(
@@ -85,7 +87,7 @@ def one_server_options(chosen: str | None, url: str) -> Options:
 @bp.post("/people")
 @reads_only
 def find_people() -> Response:
-    """People for a find box, as one types."""
+    """List the users that match a search box."""
     return page(
         "pickers/found.html",
         fragment="found",
@@ -97,7 +99,7 @@ def find_people() -> Response:
 @bp.post("/teams")
 @reads_only
 def find_teams() -> Response:
-    """Teams for a find box, as one types."""
+    """List the teams that match a search box."""
     return page(
         "pickers/found.html",
         fragment="found",
@@ -109,7 +111,7 @@ def find_teams() -> Response:
 @bp.post("/keys")
 @reads_only
 def find_keys() -> Response:
-    """API keys for a find box, as one types."""
+    """List the API keys that match a search box."""
     return page(
         "pickers/found.html",
         fragment="found",
@@ -121,7 +123,7 @@ def find_keys() -> Response:
 @bp.post("/servers")
 @reads_only
 def find_server() -> Response:
-    """Servers for a find box of which one is chosen, as one types."""
+    """List the servers that match a search box with a single choice."""
     options = one_server_options(request.form.get("server_id"), request.path)
     return page("pickers/found.html", fragment="found", nav="explain", options=options)
 
@@ -132,10 +134,10 @@ def changed_permission(
     toolsets: Collection[str],
     groups: Collection[str] | None = None,
 ) -> ObjectPermission | None:
-    """What to grant, or None where it is what is granted already.
+    """Return the permission to grant, or None if it equals the stored one.
 
-    Tool permissions stay. Rewriting an equal permission would not be harmless: it drops the marks
-    that deleted servers left behind, and with them the limit that they still set.
+    Tool permissions stay. An equal permission must not be written again: that would drop the
+    references to deleted servers, and with them the limit that they still set.
     """
     wanted = replace(
         stored,
@@ -147,12 +149,12 @@ def changed_permission(
 
 
 def toolset_choices() -> list[tuple[str, str]]:
-    """All toolsets, for a form that grants them; a few hundred at most."""
+    """Return all toolsets as choices of a form; there are a few hundred at most."""
     return [(choice.value, choice.text) for choice in pickers.list_toolsets(g.session, g.principal)]
 
 
 def server_names(permissions: Mapping[str, object]) -> dict[str, str]:
-    """The names of the servers that tool permissions are about."""
+    """Return the names of the servers in tool permissions, by server ID."""
     named = pickers.name_servers(g.session, g.principal, permissions)
     return {
         server_id: named[server_id].text if server_id in named else server_id

@@ -1,4 +1,4 @@
-"""Calling a tool as oneself, from the browser."""
+"""The playground: call a tool from the browser as the signed-in user."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ bp = Blueprint("playground", __name__, url_prefix="/playground")
 
 @bp.get("")
 def index() -> Response:
-    """Choose a server, choose a tool, see its form."""
+    """Show the servers, the tools of one, and the form of one tool."""
     return _page("workbench", request.args.get("server", ""), request.args.get("tool", ""))
 
 
@@ -38,7 +38,7 @@ def index() -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def call() -> Response:
-    """Call the tool; where a value of mine is missing, ask for it in place."""
+    """Call the tool, or show the credentials form if a value is missing (412)."""
     server_id = request.form.get("server", "")
     name = request.form.get("tool", "")
     passed, wrong = _typed_headers()
@@ -58,7 +58,7 @@ def call() -> Response:
         )
     tool = next((t for t in listed if t.name == name), None)
     if tool is None:
-        raise Forbidden("The server offers no such tool, or you may not call it.")
+        raise Forbidden("Tool not found, or you do not have access to it.")
     values, fields = arguments(tool_fields(tool.input_schema, request.form))
     if wrong := {f"argument-{f.name}": [f.error] for f in fields if f.error}:
         return _page("result", server_id, name, status=422, errors=wrong, tool=tool, fields=fields)
@@ -66,7 +66,7 @@ def call() -> Response:
     try:
         result = calls.call_tool(g.session, g.principal, server_id, name, values, passed)
     except (MissingVariables, CredentialNeeded) as error:
-        # Fill it in right here, then call again: that is what 412 asks for.
+        # The user enters the missing values on this page, and calls again.
         return _page(
             "result",
             server_id,
@@ -85,8 +85,7 @@ def call() -> Response:
 
 
 def _typed_headers() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What was typed for headers that the server has passed on, and what of it cannot be sent, by
-    field."""
+    """Return the submitted values of forwarded headers, and the errors by field."""
     fields = {
         name: text.strip()
         for name, text in request.form.items()
@@ -103,8 +102,7 @@ def _typed_headers() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def _header_names(server_id: str) -> tuple[str, ...]:
-    """The headers of a caller that the server gets; their names are for those with admin view
-    only."""
+    """Return the names of forwarded headers, or none for users without admin view."""
     card = grid.get_card(g.session, g.principal, server_id)
     if Action.SERVER_INSPECT not in card.actions or card.transport == "stdio":
         return ()
@@ -126,7 +124,7 @@ def _setup(server_id: str, tool: str) -> dict[str, Any]:
 def _page(
     fragment: str, server_id: str, tool_name: str, *, status: int = 200, **context: Any
 ) -> Response:
-    """The whole page, or one piece of it; the tools are asked for only where they are shown."""
+    """Show the page or one fragment. Tools are listed only if the fragment shows them."""
     found: tuple[ToolView, ...] = ()
     fault = None
     if server_id and not (fragment == "result" and is_fragment_request()):

@@ -1,4 +1,4 @@
-"""The review queue: look, try, approve, reject, one by one or several at once."""
+"""The review queue: view, test, approve and reject submissions, one or several at once."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -16,13 +16,13 @@ from portal.web.rendering import page, see_other
 
 bp = Blueprint("review_queue", __name__, url_prefix="/admin/submissions")
 _VERDICTS = {"approve": Step.APPROVED, "reject": Step.REJECTED, "decline": Step.DECLINED}
-_DONE = {"approve": "approved", "reject": "rejected", "decline": "left as it was approved"}
+_DONE = {"approve": "approved", "reject": "rejected", "decline": "change declined"}
 STATUSES = (("waiting", "Waiting for review"), ("active", "Active"), ("rejected", "Rejected"))
 
 
 @bp.get("", endpoint="list")
 def list_submissions() -> Response:
-    """What was submitted, newest first, narrowed by name or host and by where it stands."""
+    """List submissions, newest first, filtered by name or host and by status."""
     q = request.args.get("q", "")[:200]
     status = request.args.get("status", "")
     cursor = request.args.get("cursor", "")[:300]
@@ -47,7 +47,7 @@ def list_submissions() -> Response:
 
 @bp.get("/<server_id>")
 def review(server_id: str) -> Response:
-    """One submission with all that is known of it."""
+    """Show one submission with its history."""
     found, history = review_queue.get_review(g.session, g.principal, server_id)
     return page("review_queue/review.html", nav="review_queue", review=found, history=history)
 
@@ -56,7 +56,7 @@ def review(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def probe(server_id: str) -> Response:
-    """Ask the proposed server for its tools, with none of what is stored but its address."""
+    """List the tools of the proposed server. Only its stored URL is used, no credentials."""
     authz.require(g.principal, Action.SUBMISSION_READ)
     may_change(Action.SUBMISSION_DECIDE)
     result = result_of(Trial(decisions.probe_submission(g.session, g.principal, server_id)))
@@ -71,19 +71,17 @@ def probe(server_id: str) -> Response:
 
 @bp.route("/decide", methods=["GET", "POST"])
 def decide() -> Response:
-    """Ask whether it is meant, with room for notes; then do it."""
+    """Ask for confirmation and notes, then apply the decision."""
     authz.require(g.principal, Action.SUBMISSION_DECIDE)
     verdict = request.values.get("verdict", "")
     ids = list(dict.fromkeys(request.values.getlist("chosen")))
     reviews = review_queue.list_reviews(g.session, g.principal, ids)
     if verdict not in _VERDICTS or (ids and not reviews):
-        raise NotFound("There is nothing of that to decide about.")
+        raise NotFound("Submission not found, or the decision is not valid.")
     form = DecisionForm()
     sent = bool(reviews) and form.sent()
     if sent and not _knows_all_words(ids):
-        form.form_errors.append(
-            "What was chosen is none of the choices. Nothing was decided; choose again."
-        )
+        form.form_errors.append("Not a valid choice. No decision was saved. Choose again.")
     elif sent:
         return _decided(verdict, reviews, form.notes.data or None)
     return page(
@@ -108,8 +106,9 @@ def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str 
         g.session, g.principal, _VERDICTS[verdict], chosen, notes, keep=keep
     )
     if done:
+        others = " and others" if len(done) > 5 else ""
         flash(
-            f"{', '.join(done[:5])}{' and others' if len(done) > 5 else ''}: {_DONE[verdict]}.",
+            f"{', '.join(done[:5])}{others}: {_DONE[verdict]}.",
             "success",
         )
     for refusal in refused[:5]:
@@ -118,8 +117,7 @@ def _decided(verdict: str, reviews: tuple[review_queue.Review, ...], notes: str 
 
 
 def _knows_all_words(ids: list[str]) -> bool:
-    """Whether what was sent beside each server is a choice and a version; what is neither decides
-    nothing."""
+    """Return whether the choice and version sent for each server are valid."""
     keeps = all(
         request.form.get(f"keep-{server_id}", "") in ("", "keep", "forget") for server_id in ids
     )

@@ -1,4 +1,4 @@
-"""The instance's settings."""
+"""The instance settings."""
 
 from typing import Any
 
@@ -21,8 +21,10 @@ bp.before_request(only_with_admin_view)
 
 @bp.route("", methods=["GET", "POST"])
 def edit() -> Response:
-    """The settings, to look at or to change; a change that makes the Admin external wants a second
-    yes."""
+    """Show or change the settings.
+
+    A change that would put the Admin outside the internal network needs confirmation.
+    """
     may_change(Action.PREFERENCE_MANAGE)
     stored = instance_settings.load_preferences(g.session)
     values = instance_settings.get_preferences(g.session, g.principal)
@@ -37,7 +39,7 @@ def edit() -> Response:
             except Conflict as conflict:
                 asks = conflict.code == "would_be_external"
                 raise
-            flash("The settings are saved.", "success")
+            flash("Settings saved.", "success")
             return see_other(url_for("settings.edit"))
     return page(
         "settings/edit.html",
@@ -59,7 +61,7 @@ def edit() -> Response:
 @bp.post("/appearance")
 @reads_only
 def appearance() -> Response:
-    """How the caller looks to the portal, with what is typed."""
+    """Preview how the portal classifies the caller's address with the form input."""
     return page(
         "settings/appearance.html", fragment="looks", nav="settings", looks=_looks(SettingsForm())
     )

@@ -1,4 +1,4 @@
-"""Proposing a server: the form, and how one's own submissions stand."""
+"""Submissions: propose a server, and list the user's own submissions."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _ROWS = {"static_headers": "headers", "env_vars": "variables"}
 
 @bp.get("/mine")
 def mine() -> Response:
-    """One's own submissions with what reviewers noted."""
+    """List the user's own submissions with the reviewers' notes."""
     return page(
         "submissions/mine.html",
         nav="submissions",
@@ -46,14 +46,14 @@ def create() -> Response:
             server = submit.submit(
                 g.session, g.principal, dict(with_picture(form, None)), team_id=team_id
             )
-            flash(f"{server.server_name} is sent. You see here when it is reviewed.", "success")
+            flash(f"{server.server_name} submitted. Its review status appears here.", "success")
             return see_other(url_for("submissions.mine"))
     return _page(form, None)
 
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
-    """Mend one's own submission and send it again; only what was changed is sent."""
+    """Change the user's own submission and submit it again. Only changed fields are sent."""
     own, stored = submit.get_own(g.session, g.principal, server_id)
     form = _form(stored)
     conflict = None
@@ -69,12 +69,8 @@ def edit(server_id: str) -> Response:
                 form.version.data = stored.view.version
             else:
                 live = own.view.approval_status == "active"
-                flash(
-                    "The change waits for a review; until then nothing is different."
-                    if live
-                    else "Sent again.",
-                    "success",
-                )
+                waiting = "Change submitted for review. The live server stays as it is until then."
+                flash(waiting if live else "Submitted again.", "success")
                 return see_other(url_for("submissions.mine"))
     return _page(form, stored, own=own, conflict=conflict)
 
@@ -82,7 +78,7 @@ def edit(server_id: str) -> Response:
 @bp.post("/checks")
 @reads_only
 def checks() -> Response:
-    """The checklist of required fields, for what is typed so far."""
+    """Show the checklist of required fields for the current form input."""
     form = _form(None)
     required = submit.list_required(g.session, g.principal, _typed(form))
     return page("submissions/checks.html", fragment="checks", nav="submissions", checks=required)
@@ -99,8 +95,7 @@ def _form(stored: Stored | None) -> SubmissionForm:
 
 
 def _typed(form: SubmissionForm) -> dict[str, Any]:
-    """What the form holds of the fields that can be required; of rows only whether there are
-    any."""
+    """Return the form values of the fields that can be required. Of rows, only names."""
     typed: dict[str, Any] = {name: form[name].data for name in REQUIRABLE if name in form}
     typed["url"] = form.base_url.data if form.transport.data == "openapi" else form.url.data
     for name, rows in _ROWS.items():

@@ -1,4 +1,4 @@
-"""Teams: who is in them, and what they are granted."""
+"""Teams: their members and grants."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -25,7 +25,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("", endpoint="list")
 def list_teams() -> Response:
-    """All teams, or those whose name holds what is asked for."""
+    """List the teams, filtered by name with `?q=`."""
     q = request.args.get("q", "")[:200]
     found = teams.list_teams(
         g.session, g.principal, cursor=request.args.get("cursor", "")[:300], q=q
@@ -47,20 +47,20 @@ def list_teams() -> Response:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> Response:
-    """Add a team by its name; its people and grants come next."""
+    """Create a team by name. Members and grants are added on its page."""
     authz.require(g.principal, Action.TEAM_MANAGE)
     form = TeamForm()
     if form.sent():
         with form.showing_errors():
             team = teams.create_team(g.session, g.principal, {"team_alias": form.team_alias.data})
-            flash(f"{team.team_alias} is added. Say who is in it and what it may use.", "success")
+            flash(f"{team.team_alias} added. Add people and servers.", "success")
             return see_other(url_for("teams.edit", team_id=team.team_id))
     return page("teams/new.html", status=form.status, nav="teams", form=form)
 
 
 @bp.route("/<team_id>", methods=["GET", "POST"])
 def edit(team_id: str) -> Response:
-    """A team, to look at or to change."""
+    """Show or change a team."""
     may_change(Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
     granted = stored.object_permission
@@ -73,14 +73,14 @@ def edit(team_id: str) -> Response:
             )
             changes = {"team_alias": name} if name != stored.team_alias else {}
             teams.change_team(g.session, g.principal, team_id, changes, permission)
-            flash(f"{name} is saved.", "success")
+            flash(f"{name} saved.", "success")
             return see_other(url_for("teams.edit", team_id=team_id))
     return _page(stored, form, MemberForm(formdata=None))
 
 
 @bp.post("/<team_id>/members")
 def put_member(team_id: str) -> Response:
-    """Add a person to a team, or give them another role in it."""
+    """Add a user to a team, or change their role in it."""
     may_change(Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
     form = MemberForm()
@@ -90,35 +90,35 @@ def put_member(team_id: str) -> Response:
                 g.session, g.principal, team_id, form.user_id.data, form.role.data
             )
             name = next(m.name for m in saved.members_with_roles if m.user_id == form.user_id.data)
-            flash(f"{name} is in {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")
+            flash(f"{name} added to {saved.team_alias} as {TEAM_ROLES[form.role.data]}.", "success")
             return see_other(url_for("teams.edit", team_id=team_id))
     return _page(stored, _form(stored, fresh=True), form)
 
 
 @bp.post("/<team_id>/members/<user_id>/remove")
 def remove_member(team_id: str, user_id: str) -> Response:
-    """Take a person out of a team."""
+    """Remove a user from a team."""
     may_change(Action.TEAM_MANAGE)
     teams.remove_member(g.session, g.principal, team_id, user_id)
-    flash("They are out of the team.", "success")
+    flash("Member removed from the team.", "success")
     return see_other(url_for("teams.edit", team_id=team_id))
 
 
 @bp.route("/<team_id>/delete", methods=["GET", "POST"])
 def delete(team_id: str) -> Response:
-    """Say who is cut off, then remove the team."""
+    """Show who loses access, then delete the team."""
     authz.require(g.principal, Action.TEAM_MANAGE)
     stored = teams.get_team(g.session, g.principal, team_id)
     if request.method == "POST":
         teams.delete_team(g.session, g.principal, team_id)
-        flash(f"{stored.team_alias} is deleted, with its keys.", "success")
+        flash(f"{stored.team_alias} and its keys deleted.", "success")
         return see_other(url_for("teams.list"))
     affected = impact.of_team(g.session, g.principal, team_id)
     return page("teams/delete.html", nav="teams", team=stored, cut_off=affected)
 
 
 def _form(stored: TeamView, *, fresh: bool = False) -> TeamForm:
-    """The form with what is stored; `fresh` where another form of the page was sent."""
+    """Return the form with the stored values; `fresh` ignores input sent by another form."""
     granted = stored.object_permission
     typed = {
         "team_alias": stored.team_alias,

@@ -1,5 +1,4 @@
-"""Toolsets: those that are granted to one, and for Admins the editor that picks tools across
-servers."""
+"""Toolsets: the user's granted toolsets and, for Admins, the editor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +22,12 @@ from portal.web.pages.pickers import one_server_options
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("toolsets", __name__, url_prefix="/toolsets")
-_HIDDEN = "A server that is not shown to you from here"
+_HIDDEN = "Server not visible to you"
 
 
 @dataclass(frozen=True)
 class PickedTool:
-    """A tool of a toolset as a page shows it; `live` is what its server says of it now, None where
-    it does not."""
+    """A tool of a toolset; `live` is its current definition, None if the server has none."""
 
     name: str
     value: str
@@ -38,8 +36,10 @@ class PickedTool:
 
 @dataclass(frozen=True)
 class PickedServer:
-    """The tools picked from one server. `asked`: the server was asked now, and `fault` is what went
-    wrong then."""
+    """The tools picked from one server.
+
+    `asked` means that its tools were listed now; `fault` is the error, if that failed.
+    """
 
     server_id: str
     name: str
@@ -49,12 +49,12 @@ class PickedServer:
 
     @property
     def tokens(self) -> int:
-        """About how many tokens the definitions of its tools cost a model."""
+        """Return the approximate size of its tool definitions in model tokens."""
         return sum(tool.live.tokens for tool in self.tools if tool.live)
 
     @property
     def gone(self) -> int:
-        """How many of its tools the server does not offer any more."""
+        """Return how many of its tools the server no longer offers."""
         return 0 if not self.asked or self.fault else sum(tool.live is None for tool in self.tools)
 
 
@@ -63,7 +63,7 @@ Answers = dict[str, tuple[ToolView, ...] | UpstreamFailure]
 
 @bp.get("")
 def index() -> Response:
-    """All toolsets that one may see, or those whose name holds what is asked for."""
+    """List the toolsets that the user may see, filtered by name with `?q=`."""
     q = request.args.get("q", "")[:200]
     found = toolsets.list_toolsets(g.session, g.principal, q=q)
     return page("toolsets/list.html", fragment="results", nav="toolsets", toolsets=found, q=q)
@@ -72,7 +72,7 @@ def index() -> Response:
 @bp.route("/new", methods=["GET", "POST"])
 @limiter.limit(TRY_UPSTREAM, methods=["POST"])
 def new() -> Response:
-    """Add a toolset."""
+    """Create a toolset."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     form = ToolsetForm()
     if form.sent():
@@ -81,8 +81,7 @@ def new() -> Response:
                 g.session, g.principal, form.toolset_name.data, form.description.data, form.refs()
             )
             flash(
-                f"{made.toolset_name} is added. Grant it to a key, a team or a person over the"
-                " API.",
+                f"{made.toolset_name} added. Grant it to a key, a team or a user.",
                 "success",
             )
             return see_other(url_for("toolsets.detail", toolset_id=made.toolset_id))
@@ -91,7 +90,7 @@ def new() -> Response:
 
 @bp.get("/<toolset_id>")
 def detail(toolset_id: str) -> Response:
-    """A toolset; with `?now` its servers are asked whether they still offer these tools."""
+    """Show a toolset; with `?now`, check that its servers still offer these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     asked = "now" in request.args
     answers: Answers = (
@@ -135,14 +134,14 @@ def edit(toolset_id: str) -> Response:
                 description=form.description.data or "",
                 tools=form.refs(),
             )
-            flash(f"{form.toolset_name.data} is saved.", "success")
+            flash(f"{form.toolset_name.data} saved.", "success")
             return see_other(url_for("toolsets.detail", toolset_id=toolset_id))
     return _editor(form, stored)
 
 
 @bp.get("/<toolset_id>/connect")
 def connect(toolset_id: str) -> Response:
-    """What to paste into each client to reach just these tools."""
+    """Show the client configurations for just these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     gateway = settings().gateway_url
     connection = client_setup.describe_toolset(g.session, g.principal, toolset_id, gateway)
@@ -158,19 +157,19 @@ def connect(toolset_id: str) -> Response:
 
 @bp.route("/<toolset_id>/delete", methods=["GET", "POST"])
 def delete(toolset_id: str) -> Response:
-    """Say who has it, then remove it."""
+    """Show who loses access, then delete the toolset."""
     authz.require(g.principal, Action.TOOLSET_MANAGE)
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
     if request.method == "POST":
         toolsets.delete_toolset(g.session, g.principal, toolset_id)
-        flash(f"{stored.toolset_name} is deleted. The tools are still there.", "success")
+        flash(f"{stored.toolset_name} deleted. Its tools were not deleted.", "success")
         return see_other(url_for("toolsets.index"))
     reach = impact.of_toolset(g.session, g.principal, toolset_id)
     return page("toolsets/delete.html", nav="toolsets", toolset=stored, reach=reach)
 
 
 def _editor(form: ToolsetForm, stored: ToolsetView | None) -> Response:
-    """The form, or the tools alone where one asked a server for its own."""
+    """Show the form, or only the tools if the user listed those of a server."""
     server_id = (
         request.form.get("server_id", "")[:256] if request.form.get("look") == "tools" else ""
     )
@@ -203,8 +202,7 @@ def _editor(form: ToolsetForm, stored: ToolsetView | None) -> Response:
 def _offered(
     found: Sequence[ToolView], server_id: str, refs: Sequence[ToolRef], typed: str
 ) -> list[PickedTool]:
-    """The tools of a server that are not picked yet and whose name or description holds what is
-    typed."""
+    """Return a server's unpicked tools whose name or description contains `typed`."""
     words = typed.strip().casefold()
     return [
         PickedTool(tool.name, value_of(ToolRef(server_id, tool.name)), tool)
@@ -215,7 +213,7 @@ def _offered(
 
 
 def _picked(refs: Sequence[ToolRef], answers: Answers) -> list[PickedServer]:
-    """The tools by server, servers by name, with what those that were asked say."""
+    """Return the tools by server, sorted by server name, with the current answers."""
     named = pickers.name_servers(g.session, g.principal, {ref.server_id for ref in refs})
     servers = []
     for server_id in dict.fromkeys(ref.server_id for ref in refs):

@@ -1,4 +1,4 @@
-"""Users: who may sign in, as what, and what is granted to them alone."""
+"""Users: their sign-in, roles and individual grants."""
 
 import secrets
 
@@ -22,7 +22,7 @@ from portal.web.pages.pickers import (
 from portal.web.rendering import page, see_other
 
 bp = Blueprint("users", __name__, url_prefix="/admin/users")
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read as another
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that look alike
 _ROLES = {role.value: role.label for role in Role}
 
 
@@ -31,7 +31,7 @@ bp.before_request(only_with_admin_view)
 
 @bp.get("", endpoint="list")
 def list_users() -> Response:
-    """Everybody, or those whose name or e-mail holds what is asked for."""
+    """List the users, filtered by name or email with `?q=`."""
     q = request.args.get("q", "")[:200]
     found = users.list_users(
         g.session, g.principal, cursor=request.args.get("cursor", "")[:128], q=q
@@ -54,7 +54,7 @@ def list_users() -> Response:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> Response:
-    """Add a person; the password they first sign in with is on the answer and nowhere else."""
+    """Create a user. The one-time password is shown only in this response."""
     authz.require(g.principal, Action.USER_MANAGE)
     form = NewUserForm()
     if form.sent():
@@ -68,7 +68,7 @@ def new() -> Response:
 
 @bp.route("/<user_id>", methods=["GET", "POST"])
 def edit(user_id: str) -> Response:
-    """A person, to look at or to change."""
+    """Show or change a user."""
     may_change(Action.USER_MANAGE)
     stored = users.get_user(g.session, g.principal, user_id)
     granted = stored.object_permission
@@ -92,14 +92,14 @@ def edit(user_id: str) -> Response:
                 granted, form.servers.data or (), form.toolsets.data or ()
             )
             users.change_user(g.session, g.principal, user_id, changes, permission)
-            flash(f"{form.display_name.data or form.email.data} is saved.", "success")
+            flash(f"{form.display_name.data or form.email.data} saved.", "success")
             return see_other(url_for("users.edit", user_id=user_id))
     return _user_page(stored, form, OneTimePasswordForm(formdata=None))
 
 
 @bp.post("/<user_id>/password")
 def set_password(user_id: str) -> Response:
-    """Set somebody's password for one sign-in; it is on the answer and nowhere else."""
+    """Set a one-time password for a user. It is shown only in this response."""
     may_change(Action.USER_MANAGE)
     stored = users.get_user(g.session, g.principal, user_id)
     form = OneTimePasswordForm()
@@ -122,19 +122,19 @@ def set_password(user_id: str) -> Response:
 
 @bp.route("/<user_id>/delete", methods=["GET", "POST"])
 def delete(user_id: str) -> Response:
-    """Say what goes with a person, then remove them."""
+    """Show what is deleted with a user, then delete them."""
     authz.require(g.principal, Action.USER_MANAGE)
     stored = users.get_user(g.session, g.principal, user_id)
     if request.method == "POST":
         users.delete_user(g.session, g.principal, user_id)
-        flash(f"{_name(stored)} is deleted, with their keys and all that they stored.", "success")
+        flash(f"{_name(stored)} deleted, with their keys and stored credentials.", "success")
         return see_other(url_for("users.list"))
     affected = impact.of_user(g.session, g.principal, user_id)
     return page("users/delete.html", nav="users", user=stored, name=_name(stored), cut_off=affected)
 
 
 def one_time_password() -> str:
-    """Twenty random letters and digits in groups of five: 99 bits, easy to read aloud."""
+    """Return 20 random letters and digits in groups of five (99 bits)."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
 
 

@@ -1,1 +1,1 @@
-"""Pages of MCP servers: the grid, and what there is about one of them."""
+"""Pages of MCP servers: the grid, and the pages of one server."""

@@ -1,4 +1,4 @@
-"""What the form of a server shows, and what somebody changed in it."""
+"""The server form: its initial data, its template context and the changed fields."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from portal.web.forms.typed import secret_modes
 
 
 def add_row(form: ServerForm) -> None:
-    """One row more where the button for it was pressed without JavaScript."""
+    """Add a row if its button was pressed without JavaScript."""
     rows = {"header": form.headers, "variable": form.variables, "env": form.env}.get(
         request.form.get("add", "")
     )
@@ -24,7 +24,7 @@ def add_row(form: ServerForm) -> None:
 
 
 def typed_before(stored: Stored) -> dict[str, Any]:
-    """What the form of a stored server shows at first."""
+    """Return the initial form data of a stored server."""
     view = stored.view
     plain = (
         "server_name",
@@ -63,8 +63,7 @@ def typed_before(stored: Stored) -> dict[str, Any]:
 
 
 def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
-    """What is typed, with `mcp_info` where another picture was chosen than the stored one; the rest
-    of it stays."""
+    """Return the submitted fields, with `mcp_info` if the logo changed. Its other keys stay."""
     fields = form.fields()
     info = stored.view.mcp_info if stored else None
     if form.logo.data != logos.chosen(info):
@@ -75,8 +74,7 @@ def with_picture(form: ServerForm, stored: Stored | None) -> ServerFields:
 def form_context(
     form: ServerForm, stored: Stored | None, public: Mapping[str, Any] = NOTHING
 ) -> dict[str, Any]:
-    """What the parts of the server form show beside what is typed; `public` as in
-    `forget_sealed`."""
+    """Return the template context of the server form; `public` as in `forget_sealed`."""
     known, uses = _stored_names(form, stored)
     declared = {row.form["name"].data for row in form.variables}
     users: dict[str, list[str]] = {}
@@ -109,8 +107,7 @@ def form_context(
 def _stored_names(
     form: ServerForm, stored: Stored | None
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """Which fields of the form have a stored secret, by field name; and which variables each header
-    row uses."""
+    """Return the fields with a stored secret, by name, and the variables of each header row."""
     if stored is None:
         return {}, {row.name: references(row.form["value"].data or "") for row in form.headers}
     known: dict[str, Any] = dict(stored.set_at)
@@ -130,14 +127,13 @@ def _stored_names(
 
 
 def changed_fields(fields: ServerFields, stored: Stored) -> ServerFields:
-    """Only what differs from what is stored; secrets that are all kept are no change."""
+    """Return the fields that differ from the stored server. Kept secrets are not a change."""
     view: dict[str, Any] = vars(stored.view)
     changes: dict[str, Any] = {}
     for name, value in fields.items():
         if name in URL_FIELDS:
-            same = (
-                value is None and name not in stored.origins
-            )  # what is stored is not known here, only its origin
+            # The stored URL is not known here, only its origin.
+            same = value is None and name not in stored.origins
         elif name in ("static_headers", "env"):
             names = tuple(stored.headers if name == "static_headers" else stored.env)
             same = (

@@ -15,7 +15,7 @@ _VIEW_COOKIE = "view"
 
 @bp.get("")
 def index() -> Response:
-    """The grid, or just its results where htmx asks."""
+    """Show the grid, or only its results for an htmx request."""
     query = _query()
     found = grid.get_grid(g.session, g.principal, query)
     ids = [card.server_id for card in found.cards]

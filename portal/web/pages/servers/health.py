@@ -1,4 +1,4 @@
-"""The health of servers: what was stored of it, and a look now."""
+"""The health of servers: the stored history, and a check on request."""
 
 from flask import Blueprint, Response, flash, g, request, url_for
 
@@ -13,7 +13,7 @@ bp = Blueprint("health", __name__, url_prefix="/servers")
 
 @bp.get("/health-badges")
 def badges() -> Response:
-    """The stored health of a page's cards, in one request; nothing is contacted."""
+    """Show the stored health of several servers. No server is contacted."""
     ids = [part for part in request.args.get("ids", "").split(",") if part][: grid.PAGE_SIZE]
     states = health.stored_health(g.session, g.principal, ids)
     return page("health/badges.html", fragment="badges", health=states)
@@ -21,7 +21,7 @@ def badges() -> Response:
 
 @bp.get("/<server_id>/health")
 def index(server_id: str) -> Response:
-    """The looks of the past."""
+    """Show the health history of a server."""
     history = health.history(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page("health/index.html", nav="servers", server=card, history=history)
@@ -31,7 +31,7 @@ def index(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def probe(server_id: str) -> Response:
-    """Look at it now."""
+    """Run a health check now."""
     state = health.probe_server(g.session, g.principal, server_id)
     flash(f"{state.label}. {state.message}", "success" if state.status == "healthy" else "info")
     return see_other(url_for("health.index", server_id=server_id))

@@ -1,4 +1,4 @@
-"""The OAuth doctor of a server."""
+"""The OAuth check of a server."""
 
 from flask import Blueprint, Response, g
 
@@ -14,7 +14,7 @@ bp = Blueprint("oauth_check", __name__, url_prefix="/servers/<server_id>/oauth-c
 
 @bp.get("")
 def index(server_id: str) -> Response:
-    """The page comes first; its form starts the check when it is there."""
+    """Show the page, whose form starts the check after it has loaded."""
     callback = oauth_check.callback_url(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
@@ -26,7 +26,7 @@ def index(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def run(server_id: str) -> Response:
-    """Run it."""
+    """Run the OAuth check and show its report."""
     report = oauth_check.check_oauth(g.session, g.principal, server_id, sighting())
     card = grid.get_card(g.session, g.principal, server_id)
     return page(

@@ -1,5 +1,4 @@
-"""The tools of a server: what it offers now, and for Admins which of it may be called and under
-what name."""
+"""The tools of a server: the current list and, for Admins, which are enabled and their names."""
 
 from typing import Any
 
@@ -23,14 +22,13 @@ bp = Blueprint("server_tools", __name__, url_prefix="/servers/<server_id>/tools"
 
 @bp.get("")
 def index(server_id: str) -> Response:
-    """The live list of its tools; the page comes first, and asks for the list when it is there."""
+    """Show the page. It requests the live list of tools after it has loaded."""
     return _page(grid.get_card(g.session, g.principal, server_id), ask="now" in request.args)
 
 
 @bp.post("")
 def choose(server_id: str) -> Response:
-    """Enable and disable tools, and give them other names and descriptions; only what was changed
-    is written."""
+    """Enable, disable, rename and redescribe tools. Only changes are written."""
     authz.require(g.principal, Action.SERVER_CREATE)
     card = grid.get_card(g.session, g.principal, server_id)
     choice = read_choice(request.form)
@@ -51,7 +49,7 @@ def choose(server_id: str) -> Response:
             status=409,
         )
     flash(
-        f"{len(choice.ticked)} of {len(choice.offered)} tools are enabled for user access.",
+        f"{len(choice.ticked)} of {len(choice.offered)} tools enabled for users.",
         "success",
     )
     return see_other(url_for("server_tools.index", server_id=card.server_id, now=1, view=_view()))
@@ -75,9 +73,7 @@ def _page(
             fault = error.message
         else:
             _compare(card, found)
-        card = grid.get_card(
-            g.session, g.principal, card.server_id
-        )  # asking may have ended a connection
+        card = grid.get_card(g.session, g.principal, card.server_id)
     return page(
         "server_tools/index.html",
         fragment="tools",
@@ -96,8 +92,7 @@ def _page(
 
 
 def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
-    """Take down what an Admin sees here for the first time, in a transaction of its own, and only
-    then write."""
+    """Record tools that an Admin sees for the first time, in a separate write transaction."""
     if Action.SERVER_ACCEPT not in card.actions:
         return
     wires = [tool.wire for tool in found]
@@ -110,8 +105,7 @@ def _compare(card: ServerCard, found: tuple[ToolView, ...]) -> None:
 
 
 def _groups(found: tuple[ToolView, ...]) -> list[tuple[str, list[tuple[int, ToolView]]]]:
-    """The tools with their places in the form: as they come, or by what they do. Groups without any
-    are left out."""
+    """Return the tools with their form indexes, as one list or by non-empty group."""
     numbered = list(enumerate(found))
     if _view() != "grouped":
         return [("", numbered)]
@@ -120,7 +114,7 @@ def _groups(found: tuple[ToolView, ...]) -> list[tuple[str, list[tuple[int, Tool
 
 
 def _later(card: ServerCard) -> bool:
-    """Whether tools that the server adds later are open by themselves."""
+    """Return whether tools that the server adds later are enabled automatically."""
     view = inspection.get_masked(g.session, g.principal, card.server_id)
     return (
         not view.allowed_tools and (view.mcp_info or {}).get("tool_allowlist_enforced") is not True

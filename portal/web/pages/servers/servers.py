@@ -1,5 +1,4 @@
-"""A server's own pages: what there is to know of it, and adding, editing, trying out and deleting
-it."""
+"""The pages of one server: view, add, edit, test and delete it."""
 
 from typing import Any
 
@@ -92,7 +91,7 @@ def users(server_id: str) -> Response:
 
 @bp.post("/<server_id>/reveal")
 def reveal(server_id: str) -> Response:
-    """Show what is stored in the clear; the asking is on the record."""
+    """Show the values that are stored unencrypted. The request is audited."""
     values = inspection.reveal(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
@@ -112,7 +111,7 @@ def create() -> Response:
     if "save" in request.form and not drafts.is_over() and form.sent():
         with form.showing_errors():
             server = crud.create_server(g.session, g.principal, with_picture(form, None))
-            drafts.adopt(draft, server.server_id, f"{server.server_name} is added.")
+            drafts.adopt(draft, server.server_id, f"{server.server_name} added.")
             return see_other(url_for("servers.detail", server_id=server.server_id))
     kept: dict[str, Any] = {"from": source} if picked and source else {}
     return _page(form, None, draft, picked=picked, form_url=url_for("servers.create", **kept))
@@ -120,7 +119,7 @@ def create() -> Response:
 
 @bp.route("/<server_id>/edit", methods=["GET", "POST"])
 def edit(server_id: str) -> Response:
-    """Change a server; only what was changed is written."""
+    """Change a server. Only changed fields are written."""
     find_card(server_id, Action.SERVER_UPDATE)
     stored = inspection.get_stored(g.session, g.principal, server_id)
     (form, draft), conflict, moving = _form(stored), None, None
@@ -142,15 +141,11 @@ def edit(server_id: str) -> Response:
                     drafts.keep_typed(draft)
                 else:
                     conflict = error.message
-                form.version.data = (
-                    stored.view.version
-                )  # saving once more is meant to go over what is there now
+                # Saving again overwrites the current version.
+                form.version.data = stored.view.version
             else:
-                drafts.adopt(
-                    draft,
-                    server.server_id,
-                    f"{server.server_name} is saved. {settled.sentence}".strip(),
-                )
+                message = f"{server.server_name} saved. {settled.sentence}".strip()
+                drafts.adopt(draft, server.server_id, message)
                 return see_other(url_for("servers.detail", server_id=server.server_id))
     return _page(form, stored, draft, conflict=conflict, moving=moving)
 
@@ -159,7 +154,7 @@ def edit(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def test() -> Response:
-    """Try out what is typed; nothing is saved."""
+    """Test the connection with the form input. Nothing is saved."""
     authz.require(g.principal, Action.SERVER_CREATE)
     server_id = request.form.get("server_id") or None
     stored = inspection.get_stored(g.session, g.principal, server_id) if server_id else None
@@ -167,7 +162,7 @@ def test() -> Response:
     result: dict[str, Any] = {
         "ok": False,
         "tone": "bad",
-        "label": "Not tried",
+        "label": "Not tested",
         "tools": None,
         "unset": (),
     }
@@ -197,26 +192,26 @@ def test() -> Response:
 
 @bp.route("/<server_id>/delete", methods=["GET", "POST"])
 def delete(server_id: str) -> Response:
-    """Say who will be cut off, then remove it."""
+    """Show who loses access, then delete the server."""
     card = find_card(server_id, Action.SERVER_DELETE)
     if request.method == "POST":
         name = crud.delete_server(g.session, g.principal, server_id)
-        flash(f"{name} is deleted, with all that was stored for it.", "success")
+        flash(f"{name} deleted, with all credentials stored for it.", "success")
         return see_other(url_for("grid.index"))
     affected = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
 
 
 def find_card(server_id: str, action: Action) -> ServerCard:
-    """The server of a page that is there only for those who may do `action` to it."""
+    """Return the server. Raises `Forbidden` if the user may not do `action` on it."""
     card = grid.get_card(g.session, g.principal, server_id)
     if action not in card.actions:
-        raise Forbidden("You may not do this to this server.")
+        raise Forbidden("You do not have permission to do this on this server.")
     return card
 
 
 def _result(result: dict[str, Any]) -> Response:
-    # In the form the failed try can be repeated from where its result stands.
+    # In the form, a failed test can be repeated from its result.
     retry = is_fragment_request() and not result["ok"]
     return page(
         "servers/test_result.html",
@@ -228,7 +223,7 @@ def _result(result: dict[str, Any]) -> Response:
 
 
 def _signed_in(form: ServerForm, stored: Stored | None, draft: Draft | None) -> Response:
-    """Out to the provider with what is typed, or the form with what is in the way."""
+    """Redirect to the provider to sign in, or show the form with its errors."""
     result = None
     with form.showing_errors():
         try:
@@ -246,7 +241,7 @@ def _form(stored: Stored | None, picked: Prefill | None = None) -> tuple[ServerF
     form = ServerForm(formdata=g.typed, data=before) if draft else ServerForm(data=before)
     groups = inspection.list_group_choices(g.session, g.principal)
     if stored and logos.chosen(stored.view.mcp_info) == logos.OTHER:
-        form.logo.choices = [*logos.CHOICES, (logos.OTHER, "As set over the API")]
+        form.logo.choices = [*logos.CHOICES, (logos.OTHER, "Set through the API")]
     form.offer(
         stdio=settings().enable_stdio,
         groups=groups,
@@ -285,10 +280,13 @@ def _page(
             "no_commands": refusal,
             "runs_as": "" if refusal else connection_test.commands_user(g.session, g.principal),
         }
+    status = 200
+    if errors:
+        status = 409 if context.get("conflict") else 422
     return page(
         "servers/edit.html",
         fragment="form",
-        status=(409 if context.get("conflict") else 422) if errors else 200,
+        status=status,
         nav="servers",
         **shown,
     )

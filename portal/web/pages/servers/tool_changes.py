@@ -1,4 +1,4 @@
-"""The redline of a server's tools: what changed since it was accepted, and accepting it."""
+"""Tool changes of a server: compare with the accepted version, and accept changes."""
 
 import json
 
@@ -17,7 +17,7 @@ _MOST_CHOSEN = 100
 
 @bp.get("")
 def index(server_id: str) -> Response:
-    """Each changed tool, old beside new."""
+    """Show each changed tool, old beside new."""
     return _page(server_id)
 
 
@@ -25,7 +25,7 @@ def index(server_id: str) -> Response:
 @limiter.limit(TRY_UPSTREAM)
 @reads_only
 def look(server_id: str) -> Response:
-    """Ask the server for its tools now, and compare."""
+    """List the server's tools now, and compare them with the accepted ones."""
     try:
         tool_changes.look(g.session, g.principal, server_id)
     except UpstreamFailure as error:
@@ -35,7 +35,7 @@ def look(server_id: str) -> Response:
 
 @bp.post("/accept")
 def accept(server_id: str) -> Response:
-    """Accept one tool as it was shown, or those of the chosen without warnings."""
+    """Accept the selected tools as shown, or only those without warnings."""
     chosen = _chosen()
     try:
         if "harmless" in request.form:
@@ -53,14 +53,14 @@ def accept(server_id: str) -> Response:
 
 @bp.post("/disable")
 def disable(server_id: str) -> Response:
-    """Take a changed tool out of those that may be called."""
+    """Disable a changed tool."""
     name = request.form.get("tool_name", "")[:300]
     try:
         tool_changes.disable(g.session, g.principal, server_id, name)
     except InvalidRequest as error:
         g.session.rollback()
         return _page(server_id, status=409, problem=error.message)
-    flash(f"{name} may not be called any more. Allow it again by editing the server.", "success")
+    flash(f"{name} disabled. To enable it again, edit the server.", "success")
     return see_other(url_for("tool_changes.index", server_id=server_id))
 
 
@@ -78,7 +78,7 @@ def _page(server_id: str, *, status: int = 200, problem: str = "") -> Response:
 
 
 def _chosen() -> list[tuple[str, str | None]]:
-    """The tools of the form, each with the hash of what was shown. Raises `InvalidInput`."""
+    """Return the selected tools with the hash of each as shown. Raises `InvalidInput`."""
     found: list[tuple[str, str | None]] = []
     for value in request.form.getlist("chosen")[:_MOST_CHOSEN]:
         try:

@@ -1,4 +1,4 @@
-"""A connection that was tried, as pages show it."""
+"""Results of connection tests, as pages show them."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from portal.services.upstreams import connection_test
 
 
 def result_of(trial: connection_test.Trial) -> dict[str, Any]:
-    """A try as `ui.tools.result` shows it."""
+    """Return a connection test in the format of `ui.tools.result`."""
     found = trial.result
     ok = found.status is HealthStatus.HEALTHY
-    labels = {"sign_in_needed": "It answers, and asks for a sign-in"}
+    labels = {"sign_in_needed": "Server reached, sign-in required"}
+    tones = {HealthStatus.HEALTHY: "ok", HealthStatus.UNKNOWN: "warn"}
     return {
         "ok": ok,
-        "tone": "ok" if ok else "warn" if found.status is HealthStatus.UNKNOWN else "bad",
-        "label": "Connection successful" if ok else labels.get(found.reason, "No connection"),
+        "tone": tones.get(found.status, "bad"),
+        "label": "Connection successful" if ok else labels.get(found.reason, "Connection failed"),
         "message": None if ok else found.message,
         "latency_ms": found.latency_ms,
         "protocol_version": found.protocol_version,
