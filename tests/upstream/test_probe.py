@@ -256,7 +256,7 @@ def test_a_closed_port_is_refused(client: McpClient) -> None:
 
 def test_an_unknown_name_is_told(client: McpClient) -> None:
     result = client.probe(http("http://mcp.invalid/mcp"))
-    assert told(result) == ("unhealthy", "dns", "The name mcp.invalid was not found.")
+    assert told(result) == ("unhealthy", "dns", "The host mcp.invalid was not found.")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_what_a_form_sends_back_stays_and_is_named_below() -> None:
     for page in ('<input name="a" value="x\u202ey">', "<textarea name=a>x\u202ey</textarea>"):
         shown = mark_page(page.encode()).decode()
         assert shown.startswith(page)
-        assert "Holds U+202E" in shown
+        assert "Contains U+202E" in shown
     kept = '<input type="hidden" value="x\u202ey"><script>"\u202e"</script>'
     assert mark_page(kept.encode()).decode() == kept
 

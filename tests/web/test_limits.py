@@ -29,7 +29,7 @@ def test_a_page_and_a_piece_of_one_say_how_long_to_wait(
 ) -> None:
     answer = refused(client(None), "/login/nobody", **headers)
     assert 1 <= waits(answer) <= 60
-    assert f"Wait {waits(answer)} seconds" in parse(answer, 429).get_text()
+    assert f"Try again in {waits(answer)} seconds" in parse(answer, 429).get_text()
     assert ("<html" in answer.get_data(as_text=True)) is not bool(headers)
 
 

@@ -140,7 +140,7 @@ RESOURCE = "Read the resource's metadata (RFC 9728)"
 SERVER = "Read the authorization server's metadata (RFC 8414, OpenID Connect Discovery)"
 FAULTS = [
     (_set(challenge=None), FIRST, "warn", "bearer token", "resource_metadata"),
-    (_answer("mcp", Answer(json={})), FIRST, "warn", "answered 200", "401"),
+    (_answer("mcp", Answer(json={})), FIRST, "warn", "returned 200", "401"),
     (
         _resource(resource="https://other.example/mcp"),
         RESOURCE,
