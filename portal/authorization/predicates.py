@@ -71,16 +71,15 @@ def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     )
 
 
-def has_foreign_key(principal: Principal) -> bool:
-    """Whether somebody else than the owner issued the key that asks, so that they may be who
-    asks."""
-    return principal.key_issued_by is not None
+def has_key_issued_by(principal: Principal, person: str | None) -> bool:
+    """Whether `person` issued the key that asks for somebody else, so that they may be who asks."""
+    return person is not None and principal.key_issued_by == person
 
 
 def may_approve_of(principal: Principal, author: str | None, *, has_other_admin: bool) -> bool:
     """Whether an Admin may approve what `author` (a person's id) proposed: not their own, if
-    another Admin can, and not by a key that somebody else issued, who may be the author."""
-    if has_foreign_key(principal):
+    another Admin can, and not by a key that the author issued, who may be the one who asks."""
+    if has_key_issued_by(principal, author):
         return False
     return principal.user_id is None or principal.user_id != author or not has_other_admin
 

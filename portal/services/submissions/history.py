@@ -19,9 +19,9 @@ from portal.services.submissions.facts import Facts
 from portal.store.models import Review, Server, Team, User, now
 
 _MOST_CANDIDATES = 500
-_FOREIGN_KEY = (
-    "This API key was issued by somebody else than its owner, so nobody approves with it. Approve"
-    " in the browser, or with a key that you issued yourself."
+_AUTHORS_KEY = (
+    "The author of this submission issued this API key, so it does not approve it. Approve in the"
+    " browser, or with a key that you issued yourself."
 )
 _MOST_ADMINS = 3
 
@@ -172,10 +172,10 @@ def why_not_approve(session: Session, principal: Principal, author: str | None) 
     """Why the caller may not approve what `author` proposed, and who can; blank where they may.
 
     An Admin does not approve what they proposed themselves, before they became one, unless there is
-    no other Admin; nor does a key that somebody else issued for them.
+    no other Admin; nor does a key approve that the author issued for somebody else.
     """
-    if authz.has_foreign_key(principal):
-        return _FOREIGN_KEY
+    if authz.has_key_issued_by(principal, author):
+        return _AUTHORS_KEY
     if principal.user_id is None or principal.user_id != author:
         return ""
     others = other_admins(session, principal.user_id)
