@@ -52,12 +52,12 @@ def find(
     return known
 
 
-def note(session: Session, of: RefreshGrant, token: str) -> None:
+def note(session: Session, of: RefreshGrant, token: str) -> bool:
     """Remember the refresh token that a client got, as `of` says for whom, and in place of which;
-    nothing without their consent."""
+    nothing without their consent. Whether it was."""
     consent = (of.user_id, of.server_id, of.client_hash)
     if session.get(Consent, consent, populate_existing=True) is None:
-        return
+        return False
     of_consent = (
         RefreshGrant.user_id == of.user_id,
         RefreshGrant.server_id == of.server_id,
@@ -89,6 +89,7 @@ def note(session: Session, of: RefreshGrant, token: str) -> None:
         )
     )
     session.flush()
+    return True
 
 
 def _hash(server_id: str, token: str) -> str:
