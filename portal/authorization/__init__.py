@@ -23,7 +23,7 @@ from portal.authorization.keys import (
 from portal.authorization.predicates import (
     active_admins,
     has_admin_view,
-    has_foreign_key,
+    has_key_issued_by,
     is_active_admin,
     is_admin,
     is_known,
@@ -90,7 +90,7 @@ __all__ = [
     "decide",
     "granted_toolsets",
     "has_admin_view",
-    "has_foreign_key",
+    "has_key_issued_by",
     "horizon",
     "is_active_admin",
     "is_admin",

@@ -68,21 +68,18 @@ def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     )
 
 
-def has_foreign_key(principal: Principal) -> bool:
-    """Return whether someone other than the owner issued the caller's key.
-
-    That person may be the caller.
-    """
-    return principal.key_issued_by is not None
+def has_key_issued_by(principal: Principal, person: str | None) -> bool:
+    """Return whether `person` issued the caller's key, so that they may be the caller."""
+    return person is not None and principal.key_issued_by == person
 
 
 def may_approve_of(principal: Principal, author: str | None, *, has_other_admin: bool) -> bool:
-    """Return whether an Admin may approve what `author` (a user id) proposed.
+    """Return whether an Admin may approve what `author` (a user ID) proposed.
 
-    They may not approve their own submission if another Admin can, nor use a key that someone else
-    issued, who may be the author.
+    They may not approve their own submission if another Admin can, nor use a key that the author
+    issued, who may be the caller.
     """
-    if has_foreign_key(principal):
+    if has_key_issued_by(principal, author):
         return False
     return principal.user_id is None or principal.user_id != author or not has_other_admin
 

@@ -341,7 +341,6 @@ def test_whatever_stands_in_the_fields_the_portal_never_breaks(
 
     @settings(
         max_examples=40,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

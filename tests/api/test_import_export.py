@@ -382,7 +382,7 @@ def test_a_field_of_the_wrong_kind_is_told_by_its_name(bad: str) -> None:
 # Whatever comes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=20),

@@ -1,18 +1,20 @@
 """What an MCP client holds for a person ends with what the person may: codes, and refresh
 tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, inspect, select, text, update
 
+from portal.domain.oauth import TokenSet
 from portal.domain.principals import OPERATOR
 from portal.services.access import teams, users
+from portal.services.secrets import token_store
 from portal.services.servers import crud
-from portal.store.models import UserCredential, now
-from portal.store.oauth_tables import RefreshGrant
+from portal.store.models import Server, UserCredential, now
+from portal.store.oauth_tables import Consent, RefreshGrant
 from tests.conftest import Client, Write
 from tests.factories import make_key, make_team
 from tests.oauth.asking import (
@@ -250,6 +252,111 @@ def test_who_is_let_in_without_an_account_gets_no_refresh_token_and_is_promised_
     assert "refresh_token" not in answer.get_json()
     other = client(None).get("/.well-known/oauth-authorization-server/nothing").get_json()
     assert other["grant_types_supported"] == ["authorization_code", "refresh_token"]
+
+
+def disallowed(write: Write) -> None:
+    with write() as session:
+        session.execute(delete(Consent))
+
+
+def changed(write: Write) -> None:
+    with write() as session:
+        crud.update_server(session, OPERATOR, "id-guarded", {"description": "changed"})
+
+
+def unwritable(write: Write) -> None:
+    with write() as session:
+        session.execute(text("ALTER TABLE refresh_grants RENAME TO refresh_grants_gone"))
+
+
+def nothing(write: Write) -> None:
+    """Nothing happens."""
+
+
+@pytest.fixture
+def meanwhile(
+    write: Write, recording_as: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Callable[[Write], None]], None]]:
+    """`meanwhile(removed)` has that happen while the provider answers the next token request."""
+    tokens = recording_as.tokens
+
+    def during(happens: Callable[[Write], None]) -> None:
+        def answering(scope: str | None) -> dict[str, Any]:
+            monkeypatch.setattr(recording_as, "tokens", tokens)
+            happens(write)
+            return tokens(scope)
+
+        monkeypatch.setattr(recording_as, "tokens", answering)
+
+    yield during
+    with write() as session:
+        if inspect(session.connection()).has_table("refresh_grants_gone"):
+            session.execute(text("ALTER TABLE refresh_grants_gone RENAME TO refresh_grants"))
+
+
+@pytest.mark.parametrize("grant", ["authorization_code", "refresh_token"])
+@pytest.mark.parametrize("happens", [*ENDS, disallowed, changed, unwritable, nothing])
+def test_a_refresh_token_that_would_be_unknown_here_is_not_handed_out(
+    client: As,
+    ownerless: str,
+    write: Write,
+    meanwhile: Callable[[Callable[[Write], None]], None],
+    happens: Callable[[Write], None],
+    grant: str,
+) -> None:
+    """RFC 6749, 5.1: it is optional. The access token was given, and goes on to the app."""
+    code = code_for(client("sk-mel"))
+    if grant == "authorization_code":
+        meanwhile(happens)
+        answer = redeem(client(ownerless), code)
+    else:
+        token = redeem(client(ownerless), code).get_json()["refresh_token"]
+        meanwhile(happens)
+        answer = renewed(client(ownerless), token)
+    assert (answer.status_code, "access_token" in answer.get_json()) == (200, True)
+    assert ("refresh_token" in answer.get_json()) is (happens is nothing)
+    if grant == "authorization_code":
+        # Of a consent that ended the person has their connection all the same: it is their own.
+        assert stored(write, "mel") is (happens in (nothing, disallowed))
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_server_that_is_gone_meanwhile_gets_nothing_of_what_it_was_given(
+    client: As,
+    ownerless: str,
+    write: Write,
+    add: Add,
+    meanwhile: Callable[[Callable[[Write], None]], None],
+    anew: bool,
+) -> None:
+    """Nor does the one that was made under its id meanwhile."""
+
+    def gone(_: Write) -> None:
+        with write() as session:
+            crud.delete_server(session, OPERATOR, "id-guarded")
+        if anew:
+            add()
+
+    code = code_for(client("sk-mel"))
+    meanwhile(gone)
+    assert_refused(redeem(client(ownerless), code), "may not use this server any more")
+    assert not stored(write, "mel")
+
+
+def test_a_refresh_token_is_known_where_a_connection_of_their_own_is_kept(
+    client: As, ownerless: str, write: Write
+) -> None:
+    """What is noted of it stays, although no token is stored."""
+    with write() as session:
+        row = session.get_one(Server, "id-guarded")
+        issuer = row.address
+        own = TokenSet("SECRET-at", "SECRET-rt", now() + timedelta(hours=1))
+        token_store.keep(session, row, "mel", own, issuer=issuer)
+    token = redeem(client("sk-mel"), code_for(client("sk-mel"))).get_json()["refresh_token"]
+    assert renewed(client("sk-mel"), token).status_code == 200
+    with write() as session:
+        kept = session.get_one(UserCredential, ("mel", "id-guarded", "oauth2"))
+        assert kept.renewable
 
 
 # Codes

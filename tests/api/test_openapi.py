@@ -215,7 +215,6 @@ def _try(world: World, cases: Any) -> None:
         max_examples=4,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

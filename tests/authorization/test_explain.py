@@ -87,7 +87,6 @@ def test_explain_agrees_with_grid_list_and_call(database: Database) -> None:
 
     @settings(
         max_examples=350,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.explicit, Phase.generate],

@@ -301,7 +301,6 @@ ONE_GROUP = frozenset({"g0"})
 
 @settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.domain.discovery import covers, is_secure, same_issuer, shown_address, without_secrets
@@ -26,9 +26,6 @@ METADATA = {
 }
 
 
-@settings(
-    suppress_health_check=[HealthCheck.too_slow], deadline=None
-)  # the first text takes a table of Unicode
 @given(
     st.fixed_dictionaries(
         {"access_token": st.text("a ~\x7f", max_size=4) | JSON},

@@ -90,7 +90,7 @@ def test_operations_with_other_bodies_are_counted_and_left_out() -> None:
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_path_argument_stays_one_segment_of_its_origin(text: str) -> None:
     found = read_document(document()).operation("getPet")
     assert found
@@ -294,7 +294,7 @@ SHAPED = st.recursive(
 
 
 @given(SHAPED, SHAPED, SHAPED, SHAPED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_document_breaks_the_reader(
     item: Any, operation: Any, components: Any, servers: Any
 ) -> None:
@@ -318,7 +318,7 @@ def test_no_document_breaks_the_reader(
 
 
 @given(JSON)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_value_breaks_the_reader(value: Any) -> None:
     with pytest.raises(DocumentError):
         read_document(value)

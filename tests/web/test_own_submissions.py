@@ -4,7 +4,7 @@ no other Admin."""
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from portal.domain.principals import OPERATOR
 from portal.services.access import users
@@ -68,27 +68,77 @@ def test_a_change_that_they_proposed_for_a_live_server_is_not_theirs_to_approve(
     )
 
 
-def test_nobody_approves_by_a_key_that_they_issued_for_somebody_else(
-    client: As, write: Write
-) -> None:
-    server_id = submitted(client)
+def key_by(issuer: Client, owner: str) -> str:
+    """A key for `owner` that another's key issues."""
+    issued = issuer.post("/v1/keys", {"user_id": owner})
+    assert issued.status_code in (200, 201), issued.get_json()
+    return str(issued.get_json()["key"])
+
+
+def promoted(client: As, write: Write) -> Client:
+    """Mel as an Admin, with a key of her own."""
     role_of(write, "mel", "proxy_admin")
     with write() as session:
-        mels = make_key(session, user_id="mel")
-    issued = client(mels).post("/v1/keys", {"user_id": "ada"})
-    assert issued.status_code in (200, 201), issued.get_json()
-    adas = client(issued.get_json()["key"])
-    further = client(adas.post("/v1/keys", {"user_id": "ada"}).get_json()["key"])
+        return client(make_key(session, user_id="mel"))
+
+
+@pytest.mark.parametrize("waits", ["a server", "a change"])
+def test_nobody_approves_their_own_by_a_key_that_they_issued_for_somebody_else(
+    client: As, write: Write, waits: str
+) -> None:
+    server_id = submitted(client)
+    if waits == "a change":
+        assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+        change = {"description": "changed"}
+        path = f"/v1/mcp/server/register/{server_id}"
+        assert client("mel").put(path, change).status_code == 200
+    adas = client(key_by(promoted(client, write), "ada"))
+    further = client(key_by(adas, "ada"))
     for key in (adas, further):
         refused = key.put(f"/v1/mcp/server/{server_id}/approve", {})
         assert refused.status_code == 403, refused.get_json()
-        assert (
-            "Someone other than the owner issued this API key"
-            in refused.get_json()["detail"]["message"]
+        message = refused.get_json()["detail"]["message"]
+        assert "The author of this submission issued this API key" in message
+    assert client("ada").get(f"/v1/mcp/server/{server_id}").get_json()["description"] is None
+    own = client(key_by(client("ada"), "ada"))
+    assert own.put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+
+
+def test_a_key_that_another_admin_issued_approves_what_is_not_the_issuer_s(
+    client: As, write: Write
+) -> None:
+    """Vera gets one from Ada: she approves what Mel submitted, and what was Ada's not."""
+    role_of(write, "vera", "proxy_admin")
+    veras = client(key_by(client("ada"), "vera"))
+    server_id = submitted(client)
+    assert veras.put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+    with write() as session:
+        event = session.scalars(
+            select(AuditEvent).where(AuditEvent.action == "server approved")
+        ).one()
+        assert (event.actor_id, event.details["key_issued_by"]) == ("vera", "ada")
+
+
+def test_what_nobody_signed_as_author_is_approved_by_any_key_of_an_admin(
+    client: As, write: Write
+) -> None:
+    """Its author is not taken for the issuer of a key that nobody issued."""
+    server_id = submitted(client)
+    with write() as session:
+        session.execute(
+            update(Server).where(Server.server_id == server_id).values(submitted_by=None)
         )
-    assert status_of(write, server_id) == "pending_review"
-    own = client("ada").post("/v1/keys", {"user_id": "ada"}).get_json()["key"]
-    assert client(own).put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+    assert client("ada").put(f"/v1/mcp/server/{server_id}/approve", {}).status_code == 200
+
+
+def test_a_key_that_another_issued_does_not_make_an_author_somebody_else(
+    client: As, write: Write
+) -> None:
+    server_id = submitted(client)
+    promoted(client, write)
+    refused = client(key_by(client("ada"), "mel")).put(f"/v1/mcp/server/{server_id}/approve", {})
+    assert refused.status_code == 403
+    assert "You submitted this yourself" in refused.get_json()["detail"]["message"]
 
 
 def test_what_is_done_by_a_key_names_the_key_and_who_issued_it(client: As, write: Write) -> None:

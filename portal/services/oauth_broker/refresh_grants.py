@@ -51,14 +51,14 @@ def find(
     return known
 
 
-def note(session: Session, of: RefreshGrant, token: str) -> None:
+def note(session: Session, of: RefreshGrant, token: str) -> bool:
     """Store the hash of a refresh token issued to a client, replacing its predecessor in `of`.
 
-    Does nothing without the user's consent.
+    Return whether it was stored: nothing is without the user's consent.
     """
     consent = (of.user_id, of.server_id, of.client_hash)
     if session.get(Consent, consent, populate_existing=True) is None:
-        return
+        return False
     of_consent = (
         RefreshGrant.user_id == of.user_id,
         RefreshGrant.server_id == of.server_id,
@@ -90,6 +90,7 @@ def note(session: Session, of: RefreshGrant, token: str) -> None:
         )
     )
     session.flush()
+    return True
 
 
 def _hash(server_id: str, token: str) -> str:

@@ -7,7 +7,7 @@ part of a response.
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -59,6 +59,15 @@ _CLIENTS_FAULT = (
     "unauthorized_client",
     "invalid_target",
 )
+
+
+class _Given(NamedTuple):
+    """What a token endpoint gave, and the server as it was when that was asked."""
+
+    answer: dict[str, Any]
+    tokens: TokenSet
+    incarnation: str
+    version: int
 
 
 def redeem(
@@ -190,14 +199,19 @@ def _asked(
     client: Client,
     form: Mapping[str, str],
     scopes: Iterable[str],
-) -> tuple[dict[str, Any], TokenSet]:
-    """Return the token endpoint's response. Ends the transaction before the request."""
+) -> _Given:
+    """Return the token endpoint's response. Ends the transaction before the request.
+
+    Raises `InvalidRequest` (`invalid_grant`) if the server was changed or deleted meanwhile.
+    """
     server_id = row.server_id
+    incarnation = row.incarnation
+    version = row.version
     release(session)
     resource = {"resource": found.resource} if found.resource else {}
     try:
         answer = runtime_of(session).oauth.ask_for_token(found.server, client, {**form, **resource})
-        return answer, read_token_set(answer, now(), scopes)
+        tokens = read_token_set(answer, now(), scopes)
     except OAuthRefused as refusal:
         log.warning(
             "the token endpoint of server %s refused the request (%s, HTTP %d)",
@@ -221,6 +235,10 @@ def _asked(
         raise UpstreamFailure(
             "The sign-in provider returned no usable token.", reason=HealthReason.NOT_MCP
         ) from None
+    there = session.get(Server, server_id, populate_existing=True)
+    if there is None or there.incarnation != incarnation:
+        raise _refused(ENDED)
+    return _Given(answer, tokens, incarnation, version)
 
 
 def _accepted(
@@ -229,14 +247,15 @@ def _accepted(
     row: Server,
     found: Discovery,
     client: Client,
-    given: tuple[dict[str, Any], TokenSet],
+    given: _Given,
     app: RefreshGrant | None,
 ) -> dict[str, Any]:
     """Return the response for the client; `app` is the client and user, None without a user.
 
-    Strangers and clients without a user get no refresh token.
+    Only clients of a user with access get a refresh token, and only if it was stored: the portal
+    would refuse it otherwise (RFC 6749, section 5.1: it is optional).
     """
-    answer, tokens = given
+    answer = given.answer
     may_renew = app is not None and authz.may(
         principal, Action.SERVER_RENEW, queries.facts(session, row)
     )
@@ -252,16 +271,17 @@ def _accepted(
             field=rule,
             server_id=row.server_id,
         )
+    is_noted = False
     try:
         if app is not None:
-            _keep(session, principal, row, found, client, answer, tokens, app)
+            is_noted = _keep(session, principal, row, found, client, given, app)
     except SQLAlchemyError as error:  # the client still gets its token
         session.rollback()
         log.warning(
             "a token for server %s could not be stored: %s", row.server_id, type(error).__name__
         )
     kept = {name: answer[name] for name in _ANSWERED if answer.get(name) is not None}
-    if not may_renew:
+    if not (may_renew and is_noted):
         kept.pop("refresh_token", None)
     return {"token_type": "Bearer", **kept}
 
@@ -272,26 +292,31 @@ def _keep(
     row: Server,
     found: Discovery,
     client: Client,
-    answer: Mapping[str, Any],
-    tokens: TokenSet,
+    given: _Given,
     app: RefreshGrant,
-) -> None:
+) -> bool:
     """Store the access token for a user with access, unless their own connection renews itself.
+
+    Return whether the refresh token was stored.
 
     The refresh token stays with the client: if both used it, the second use would end the grant.
     Only its hash is stored, with whom it was issued to.
     """
     person = app.user_id
+    tokens = given.tokens
     there = session.get(Server, row.server_id, populate_existing=True)
-    if there is None or (there.incarnation, there.version) != (row.incarnation, row.version):
-        return
+    seen = (given.incarnation, given.version)
+    if there is None or (there.incarnation, there.version) != seen:
+        return False
     if not person_may_use(session, person, principal.address, there):
-        return
+        return False
+    is_noted = False
     if tokens.refresh_token and authz.is_known(principal):
-        refresh_grants.note(session, app, tokens.refresh_token)
+        is_noted = refresh_grants.note(session, app, tokens.refresh_token)
     held = session.get(UserCredential, (person, row.server_id, KIND), populate_existing=True)
     if held is not None and held.renewable and token_store.is_usable(held, now()):
-        return
+        session.commit()
+        return is_noted
     own = TokenSet(tokens.access_token, "", tokens.expires_at, tokens.scopes, tokens.token_type)
     token_store.keep(
         session,
@@ -300,7 +325,7 @@ def _keep(
         own,
         issuer=identity_of(found.server),
         client_id=client.client_id,
-        account=claimed_account(answer),
+        account=claimed_account(given.answer),
     )
     service_tokens.forget_exchanged(session, row.server_id, person)
     audit.record(
@@ -313,3 +338,4 @@ def _keep(
         scopes=list(tokens.scopes),
     )
     session.commit()
+    return is_noted

@@ -18,9 +18,9 @@ from portal.services.submissions.facts import Facts
 from portal.store.models import Review, Server, Team, User, now
 
 _MOST_CANDIDATES = 500
-_FOREIGN_KEY = (
-    "Someone other than the owner issued this API key, so it cannot approve submissions. Approve"
-    " in the browser, or use a key that you created yourself."
+_AUTHORS_KEY = (
+    "The author of this submission issued this API key, so it cannot approve the submission."
+    " Approve in the browser, or use a key that you created yourself."
 )
 _MOST_ADMINS = 3
 
@@ -175,11 +175,11 @@ def _name_key_column() -> ColumnElement[str]:
 def why_not_approve(session: Session, principal: Principal, author: str | None) -> str:
     """Return why the caller may not approve what `author` proposed, and who can; blank if they may.
 
-    Admins may not approve their own submissions, unless there is no other Admin. Keys that someone
-    else issued for them may not approve either.
+    Admins may not approve their own submissions, unless there is no other Admin. Keys that the
+    author issued for someone else may not approve them either.
     """
-    if authz.has_foreign_key(principal):
-        return _FOREIGN_KEY
+    if authz.has_key_issued_by(principal, author):
+        return _AUTHORS_KEY
     if principal.user_id is None or principal.user_id != author:
         return ""
     others = other_admins(session, principal.user_id)
