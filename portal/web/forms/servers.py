@@ -204,7 +204,9 @@ class ServerForm(PortalForm):
             except (ValueError, RecursionError):
                 raise ValidationError("Must be valid JSON.") from None
             if not isinstance(rules, dict):
-                raise ValidationError('Must be valid JSON: an object, such as {"iss": "https://…"}.')
+                raise ValidationError(
+                    'Must be valid JSON: an object, such as {"iss": "https://…"}.'
+                )
 
     def field_of(self, name: str | None) -> Any:
         """Return the form field for an API field name, which may differ from the form's."""
