@@ -80,7 +80,7 @@ ODD = {
     r"\banew\b": "again",
     r"\bfor ever\b": "forever, without a limit",
     r"\b[Ss]en[dt] along\b": "send",
-    r"\b(?:un)?[Tt]ick(?:ed|s|ing)?\b": "select, clear",
+    r"(?<!\.)\b(?:un)?[Tt]ick(?:ed|s|ing)?\b": "select, clear",
     r"\b(?:one['’]s own|oneself)\b": "your own; the user's own",
     r"(?<![|\"'])\b(?:[Ss]ome|[Aa]ny|[Ee]very)body\b(?![|\"'])": "someone, anyone, everyone",
 }
