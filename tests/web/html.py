@@ -3,8 +3,16 @@
 import re
 from typing import Any
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString
 from werkzeug.test import TestResponse
+
+
+_BLANK = re.compile(r"<(td|div|section)\b[^<>]*>\s+</\1>")
+_AS_IT_IS = ["pre", "textarea"]
+_TRIMMED = (
+    "a button caption dd div dt fieldset form h1 h2 h3 label legend li main option p section select"
+    " summary td th ul"
+).split()
 
 
 def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
@@ -12,8 +20,9 @@ def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
     no secret."""
     text = answer.get_data(as_text=True)
     assert answer.status_code == status, (answer.status_code, text[:600])
-    page = BeautifulSoup(text, "html.parser")
+    page = shown(text)
     assert "SECRET" not in text, "a secret is in the page"
+    assert not _BLANK.search(text), "white space alone: the style sheet does not take it for empty"
     if page.html:
         assert page.title, "every page has a title"
         assert page.title.text.strip()
@@ -26,6 +35,24 @@ def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
         )
     assert not page.find_all(style=True), "no inline style"
     assert not [tag for tag in page.find_all("script") if not tag.get("src")], "no inline script"
+    return page
+
+
+def shown(text: str) -> BeautifulSoup:
+    """The page with its white space as a browser shows it: one space for many, none at the edges
+    of what stands in a line or box of its own."""
+    page = BeautifulSoup(text, "html.parser")
+    for piece in page.find_all(string=re.compile(r"\s")):
+        if type(piece) is not NavigableString or piece.find_parent(_AS_IT_IS):
+            continue
+        words = re.sub(r"[ \t\r\n\f]+", " ", piece)
+        if piece.parent and piece.parent.name in _TRIMMED:
+            words = words if piece.previous_sibling else words.lstrip(" ")
+            words = words if piece.next_sibling else words.rstrip(" ")
+        if words:
+            piece.replace_with(words)
+        else:
+            piece.extract()
     return page
 
 
