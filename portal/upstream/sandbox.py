@@ -189,18 +189,14 @@ class Sandbox:
         mounts = self._mounts(argv[0], prlimit)
         memory = [_in_memory(path) for path in ("/tmp", "/dev/shm", *(() if kept else (HOME,)))]  # noqa: S108
         # As root, the sandbox is created as root, so that it can use paths that only root can read.
-        # The privileges are dropped inside.
+        # The privileges are dropped inside. For other users, bubblewrap creates a user namespace
+        # anyway, unless it is installed setuid root; then it has to be requested.
         rights = ["--unshare-user"]
         become = list[str]()
         if account is not None:
             ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-            become = [
-                _program("setpriv", "util-linux"),
-                *ids,
-                "--inh-caps=-all",
-                "--no-new-privs",
-                "--",
-            ]
+            # Bubblewrap itself sees to it that nothing gains new rights (no_new_privs).
+            become = [_program("setpriv", "util-linux"), *ids, "--inh-caps=-all", "--"]
             rights = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         full = [
             bwrap,
@@ -401,7 +397,7 @@ class Sandbox:
             Path("/")
         }:
             if parent not in steps and not _within(parent, shown):
-                steps[parent] = ["--perms", "0755", "--dir", str(parent)]
+                steps[parent] = ["--dir", str(parent)]
         ordered = sorted(steps, key=lambda path: len(path.parts))  # folders before their content
         found = self._known_mounts[programs, surroundings] = tuple(
             word for path in ordered for word in steps[path]

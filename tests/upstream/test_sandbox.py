@@ -1,8 +1,10 @@
 """What the sandbox of commands shows and keeps back, each for real; and why it is refused where it
 cannot be made."""
 
+import errno
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -12,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from portal.upstream.sandbox import HOME, LIMITS, TMP_BYTES, NoSandbox, Sandbox
-from tests.peers import need_sandbox
+from portal.upstream.sandbox import HOME, LIMITS, NoSandbox, Sandbox
+from tests.peers import ROOT, need_sandbox
+from tests.security.test_commands import as_nobody
 
+MIB = 1024 * 1024
 PLAIN = "/usr/local/bin:/usr/bin:/bin"
 FORKS = """
 import os, time
@@ -23,6 +27,7 @@ try:
     while made < 2000:
         if os.fork() == 0:
             time.sleep(60)
+            os._exit(0)
         made += 1
 except BlockingIOError:
     pass
@@ -140,16 +145,6 @@ def test_processes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < int(seen.stdout.splitlines()[-1]) < LIMITS["nproc"] + 1
 
 
-def test_no_descriptor_is_inherited(tmp_path: Path) -> None:
-    with (tmp_path / "open").open("w") as held:
-        os.set_inheritable(held.fileno(), True)
-        launch = Sandbox().launch(["/bin/ls", "-l", "/proc/self/fd"], {})
-        listed = subprocess.run(
-            launch.argv, env=launch.env, capture_output=True, text=True, check=False
-        ).stdout
-    assert str(tmp_path) not in listed
-
-
 def test_a_program_in_a_closed_folder_can_be_started(tmp_path: Path) -> None:
     """As a Python that lies in root's home folder does: what PATH names is shown, and not what is
     beside it."""
@@ -164,43 +159,75 @@ def test_a_program_in_a_closed_folder_can_be_started(tmp_path: Path) -> None:
 
 
 INSIDE = """
-import json, os
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+import json, os, resource
+def status(pid):
+    return dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+def rights(pid):
+    return int(status(pid)["CapPrm"], 16) | int(status(pid)["CapInh"], 16)
+own = os.path.expanduser("~")
 print(json.dumps({
-    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "ipc", "uts", "mnt", "user")},
-    "held": int(status["CapPrm"], 16) | int(status["CapInh"], 16),
-    "gains none": status["NoNewPrivs"].strip(), "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
-    "session": os.getsid(0), "home": os.path.expanduser("~"), "here": os.getcwd(), "dev": sorted(os.listdir("/dev")),
-    "etc": sorted(os.listdir("/etc")), "sizes": {path: os.statvfs(path).f_blocks * os.statvfs(path).f_frsize
-                                                 for path in ("/tmp", "/dev/shm", os.path.expanduser("~"))},
+    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
+    "held": rights("self"), "held by the first": rights(1), "cgroups": open("/proc/self/cgroup").read().split(),
+    "gains none": status("self")["NoNewPrivs"].strip(), "uid": os.getuid(), "gid": os.getgid(),
+    "groups": os.getgroups(), "session": os.getsid(0), "home": own, "here": os.getcwd(),
+    "dev": sorted(os.listdir("/dev")), "etc": sorted(os.listdir("/etc")),
+    "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+    "sizes": {path: os.statvfs(path).f_blocks * os.statvfs(path).f_frsize for path in ("/tmp", "/dev/shm", own)},
+    "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name.upper()))
+               for name in ("core", "nproc", "nofile", "fsize", "data")},
     "environment": dict(os.environ),
 }))
 """
+# A portal of another user's, as far as it starts a command.
+STARTS = """
+import os, sys
+from portal.upstream.sandbox import Sandbox
+launch = Sandbox().launch(sys.argv[1:], {"API_TOKEN": "its own"})
+os.execve(launch.argv[0], launch.argv, launch.env)
+"""
+SETUID = 1 << 7
+SETGID = 1 << 6
 
 
-def inside(**options: Any) -> dict[str, Any]:
-    launch = Sandbox().launch(["/usr/bin/python3", "-c", INSIDE], {"API_TOKEN": "its own"})
-    ended = subprocess.run(
-        launch.argv, env=launch.env, capture_output=True, text=True, check=True, **options
-    )
+def inside(*, whose: str = "root", **options: Any) -> dict[str, Any]:
+    """What a command sees of itself, started by the user of the tests (`root`) or an ordinary
+    one."""
+    argv = [*as_nobody()] if whose == "ordinary" else []
+    argv += [sys.executable, "-c", STARTS, "/usr/bin/python3", "-c", INSIDE]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    assert ended.returncode == 0, ended.stderr
     return dict(json.loads(ended.stdout))
 
 
-def test_a_command_is_apart_from_the_host_in_every_way() -> None:
-    as_root = os.geteuid() == 0
-    seen = inside(start_new_session=True, **({"extra_groups": [4242]} if as_root else {}))
-    shared = {"user"} if as_root else set()
+@pytest.fixture(params=["root", "ordinary"])
+def whose(request: pytest.FixtureRequest) -> str:
+    """Who starts the command."""
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("only root can try what holds as root")
+    return str(request.param)
+
+
+def test_a_command_is_apart_from_the_host_in_every_way(whose: str) -> None:
+    as_root = whose == "root"
+    seen = inside(
+        whose=whose, start_new_session=True, **({"extra_groups": [4242]} if as_root else {})
+    )
     same = {
         name
         for name, link in seen["namespaces"].items()
         if os.readlink(f"/proc/self/ns/{name}") == link
     }
-    assert same == shared
+    # The network is the host's, and nothing here changes its clock.
+    assert same - {"time", "time_for_children"} == ({"net", "user"} if as_root else {"net"})
+    assert {"pid", "ipc", "uts", "mnt"} <= set(seen["namespaces"])
     assert (seen["held"], seen["gains none"]) == (0, "1")
-    if as_root:
-        assert seen["uid"] != 0
-        assert seen["gid"] != 0
-        assert seen["groups"] in ([], [seen["gid"]])
+    assert seen["held by the first"] == 0, "of the sandbox, which remains root's"
+    assert {line.rpartition(":")[2] for line in seen["cgroups"]} == {"/"}, "of no group by name"
+    assert seen["uid"] != 0
+    assert seen["gid"] != 0
+    assert seen["groups"] in ([], [seen["gid"]])
+    assert seen["processes"][0] == 1
+    assert len(seen["processes"]) <= 3
     assert seen["session"] not in (
         os.getsid(0),
         0,
@@ -225,7 +252,71 @@ def test_a_command_is_apart_from_the_host_in_every_way() -> None:
         "zero",
     }
     assert not {"shadow", "gshadow", "ssh", "sudoers", "hostname", "machine-id"} & set(seen["etc"])
-    assert all(0 < size <= TMP_BYTES for size in seen["sizes"].values())
+    assert all(0 < size <= 512 * MIB for size in seen["sizes"].values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try what holds as root")
+def test_what_makes_root_another_user_has_no_rights_but_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a start whose secure bits keep rights over a change of user would hand on all of them."""
+    instead = tmp_path / "setpriv"
+    instead.write_text("#!/bin/sh\nexec grep CapPrm /proc/self/status\n")
+    instead.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{PLAIN}")
+    held = run(Sandbox(), "/bin/true").stdout
+    assert int(held.split(":")[1], 16) == SETUID | SETGID
+
+
+def test_a_command_cannot_lift_its_limits(whose: str) -> None:
+    """Both limits are the same number, so that none can be raised again."""
+    wanted = {"core": 0, "nproc": 512, "nofile": 4096, "fsize": 1024 * MIB, "data": 4096 * MIB}
+    for name, limits in inside(whose=whose)["limits"].items():
+        most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        least = wanted[name] if most == resource.RLIM_INFINITY else min(wanted[name], most)
+        assert limits == [least, least], name
+
+
+TAKES = {
+    "nofile": (
+        "held = []\n"
+        "try:\n"
+        "    while len(held) < 5_000: held.append(open('/dev/null'))\n"
+        "except OSError as error: print(error.errno)\n"
+    ),
+    "fsize": (
+        "import os, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "try: os.truncate(os.open('big', os.O_CREAT | os.O_RDWR), 1025 << 20)\n"
+        "except OSError as error: print(error.errno)\n"
+    ),
+    "core": (
+        "import resource\n"
+        "try: resource.setrlimit(resource.RLIMIT_CORE, (1, 1))\n"
+        "except (OSError, ValueError): print('refused')\n"
+    ),
+    "data": (
+        "import mmap\n"
+        "flags = mmap.MAP_PRIVATE | 0x4000  # of no memory that there is: MAP_NORESERVE\n"
+        "try:\n"
+        "    held = [mmap.mmap(-1, 64 << 20, flags=flags) for _ in range(80)]\n"
+        "except OSError as error: print(error.errno)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("nofile", errno.EMFILE),
+        ("fsize", errno.EFBIG),
+        ("core", "refused"),
+        ("data", errno.ENOMEM),
+    ],
+)
+def test_a_command_that_takes_more_than_it_may_gets_no_more(limit: str, told: object) -> None:
+    seen = run(Sandbox(), "/usr/bin/python3", "-c", TAKES[limit])
+    assert seen.stdout == f"{told}\n", seen.stderr
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +332,38 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
         "http://proxy.example",
         "its own",
     )
+
+
+ADDRESSES = (
+    "HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy npm_config_registry"
+    " NPM_CONFIG_REGISTRY PIP_INDEX_URL UV_INDEX_URL UV_DEFAULT_INDEX"
+).split()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:SECRET@proxy.example:3128",
+        "http://SECRET@proxy.example:3128",
+        "http://:SECRET@proxy.example:3128",
+        "user:SECRET@proxy.example:3128",
+        "socks5://user:SECRET@[::1]:1080",
+        "http://user:SECRET@[",
+    ],
+)
+def test_an_address_with_a_password_is_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    for name in ADDRESSES:
+        monkeypatch.setenv(name, address)
+    launch = Sandbox().launch(["/usr/bin/env"], {})
+    seen = subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=True)
+    assert "SECRET" not in seen.stdout
+    for name in ADDRESSES:
+        monkeypatch.setenv(name, "http://proxy.example:3128")
+    assert {name for name in ADDRESSES if name in Sandbox().launch(["/usr/bin/env"], {}).env} == {
+        *ADDRESSES
+    }
 
 
 def test_nothing_of_the_system_can_be_written(tmp_path: Path) -> None:

@@ -38,14 +38,17 @@ CERTIFICATES = (
     "UV_SYSTEM_CERTS",
 )
 WAYS = ("HTTPS_PROXY",)
-SHOW_ENVIRONMENT = """
+SHOW_ITSELF = """
 import json, os, sys
 for line in sys.stdin:
     message = json.loads(line)
     result = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete",
               "ttlMs": 0, "cacheScope": "private"}
     if message["method"] == "tools/call":
-        result = {"resultType": "complete", "content": [], "structuredContent": dict(os.environ)}
+        ways = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        held = [os.readlink(way) for way in ways if os.path.lexists(way)]
+        shown = {"environment": dict(os.environ), "descriptors": held}
+        result = {"resultType": "complete", "content": [], "structuredContent": shown}
     print("a banner, as careless servers print one")
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
 """
@@ -153,10 +156,8 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("HTTP_PROXY", "http://somebody:SECRET@proxy.example:3128")
-    outcome = stdio_client.call_tool(
-        python(SHOW_ENVIRONMENT, env={"API_TOKEN": "theirs"}), "show", {}
-    )
-    environment = outcome.wire["structuredContent"]
+    outcome = stdio_client.call_tool(python(SHOW_ITSELF, env={"API_TOKEN": "theirs"}), "show", {})
+    environment = outcome.wire["structuredContent"]["environment"]
     # Python itself adds LC_CTYPE when it coerces the C locale, the shell where it is and was.
     assert set(environment) - {"LC_CTYPE", "PWD", "OLDPWD"} == {
         "PATH",
@@ -168,6 +169,15 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
     assert environment["API_TOKEN"] == "theirs"
     assert environment["HOME"] == "/home/command"
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
+
+
+def test_no_descriptor_of_the_portal_is_inherited(stdio_client: McpClient, tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        outcome = stdio_client.call_tool(python(SHOW_ITSELF), "show", {})
+    found = outcome.wire["structuredContent"]["descriptors"]
+    assert len(found) == 3, found
+    assert str(tmp_path) not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +250,7 @@ def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) 
 
 def test_a_command_that_does_not_leave_is_ended_after_the_work(stdio_client: McpClient) -> None:
     mark = f"mark-{secrets.token_hex(8)}"
-    answering = SHOW_ENVIRONMENT + "time.sleep(60)\n"
+    answering = SHOW_ITSELF + "time.sleep(60)\n"
     code = STUBBORN.removesuffix("time.sleep(60)\n") + answering
     began = time.monotonic()
     result = stdio_client.probe(python(code, mark, timeout=60), timeout=60)
