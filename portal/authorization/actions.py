@@ -18,11 +18,11 @@ class Action(StrEnum):
     CATALOG_READ = "catalog:read"  # see the lists of well-known servers and services
     COMMAND_MANAGE = "command:manage"  # add, change and test servers that run a command
     CREDENTIAL_FORGET = "credential:forget"  # remove one's stored data, even after losing access
-    CREDENTIAL_OWN = "credential:own"  # store and remove one's own key for a server
+    CREDENTIAL_OWN = "credential:own"  # store and remove the user's own key for a server
     CREDENTIAL_REMOVE_OTHERS = "credential:remove_others"  # remove another user's values
     KEY_MANAGE = "key:manage"  # create, change and revoke any user's API keys
-    KEY_OWN = "key:own"  # create and revoke one's own API keys
-    KEY_OWN_READ = "key:own_read"  # see one's own API keys
+    KEY_OWN = "key:own"  # create and revoke the user's own API keys
+    KEY_OWN_READ = "key:own_read"  # see the user's own API keys
     KEY_READ = "key:read"  # see all API keys, never their secrets
     PREFERENCE_MANAGE = "preference:manage"  # change instance settings
     PREFERENCE_READ = "preference:read"  # see instance settings
@@ -47,7 +47,7 @@ class Action(StrEnum):
     TOOLSET_READ = "toolset:read"  # see every toolset, granted or not
     USER_MANAGE = "user:manage"  # create, change and deactivate users
     USER_READ = "user:read"  # see all users
-    VALUES_OWN = "values:own"  # store and remove one's own values of a server's variables
+    VALUES_OWN = "values:own"  # store and remove the user's own values of a server's variables
     VAULT_MANAGE = "vault:manage"  # count stored secrets by key, and re-encrypt them
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from bs4 import BeautifulSoup, NavigableString
 from werkzeug.test import TestResponse
 
-
 _BLANK = re.compile(r"<(td|div|section)\b[^<>]*>\s+</\1>")
 _AS_IT_IS = ["pre", "textarea"]
 _TRIMMED = (

@@ -294,7 +294,7 @@ class _Walk:
         self._gaps = _Gaps()
 
     def result(self) -> Verification:
-        """Verify the chain and return the result."""
+        """Verify the integrity of the audit log and return the result."""
         fault = self._along() or self._at_the_end()
         earlier = hash_chain.count_earlier(self._session)
         notes = self._gaps.notes

@@ -34,7 +34,7 @@ DRAFT_LIVES = timedelta(hours=1)
 class Choices:
     """What to import, by number in the plan (None for all new entries), and where each secret goes.
 
-    `keep` says by number whether stored secrets that would move are sent along (True) or deleted;
+    `keep` says by number whether stored secrets that would move are kept (True) or deleted;
     `keep_all` is the default. `typed` are new values for them, by their names in the plan.
     """
 
