@@ -63,6 +63,12 @@ def may_take_route(principal: Principal, path: str) -> bool:
     )
 
 
+def may_take_endpoint(principal: Principal, path: str) -> bool:
+    """Whether a key's `allowed_routes` let it use the gateway at `path`: by that path, or by `/mcp`
+    for all of the gateway."""
+    return may_take_route(principal, path) or may_take_route(principal, "/mcp")
+
+
 def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     """Whether a list may be narrowed to what a team is granted: by those with admin view and by its
     members."""

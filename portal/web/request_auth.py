@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from flask import current_app, request
 
+from portal.domain import request_headers
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -42,29 +44,13 @@ def wants_page() -> bool:
 def presented_key() -> str | None:
     """The API key of the request. A header that is present decides alone, even when it holds no
     key."""
-    header = request.headers.get("Authorization")
-    if header is not None:
-        scheme, _, value = header.partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else ""
-    return request.headers.get("X-API-Key")
-
-
-# By these the portal itself knows a caller or a session, and proxies one another: no upstream
-# learns them.
-_NOT_PASSED = frozenset({"authorization", "cookie", "x-api-key", "x-csrftoken", "x-csrf-token"})
+    return request_headers.presented_key(_headers())
 
 
 def caller_headers() -> dict[str, str]:
-    """What an upstream may be passed on of this request's headers, if its server lists them.
+    """What an upstream may be passed on of this request's headers, if its server lists them."""
+    return request_headers.passable_headers(request.headers.items(), [presented_key()])
 
-    Never the portal's own credentials: neither by name, nor a header that repeats the key under
-    another one.
-    """
-    key = presented_key() or ""
-    return {
-        name.lower(): value
-        for name, value in request.headers.items()
-        if name.lower() not in _NOT_PASSED
-        and not name.lower().startswith("proxy-")
-        and not (key and key in value)
-    }
+
+def _headers() -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}

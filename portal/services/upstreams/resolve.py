@@ -137,13 +137,18 @@ def declared(row: Server) -> tuple[Variable, ...]:
 
 
 def authorize_to_call(
-    session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
+    session: Session,
+    principal: Principal,
+    row: Server,
+    passed: Passed = NOTHING,
+    *,
+    refused: str = "",
 ) -> AuthorizedTarget:
     """The upstream as `principal` reaches it for a tool call; of the headers in `passed`, those the
     server lists go on.
 
-    It may ask an authorization server first, which ends the
-    transaction at hand.
+    It may ask an authorization server first, which ends the transaction at hand; where the upstream
+    `refused` an access token, for another one.
 
     Raises `MissingVariables` (412) with the names, `CredentialNeeded` (401) where their key or
     sign-in is missing, and `UpstreamFailure` for an authorization server that fails.
@@ -172,9 +177,8 @@ def authorize_to_call(
             server_id=row.server_id,
             setup_url=link,
         )
-    return _authorized(
-        session, principal, PendingTarget(row, config_of(session, row), values, key, passed)
-    )
+    pending = PendingTarget(row, config_of(session, row), values, key, passed)
+    return _authorized(session, principal, pending, refused=refused)
 
 
 def target_to_probe(session: Session, row: Server) -> Target | HealthReason | PendingTarget:
