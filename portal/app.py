@@ -26,6 +26,8 @@ from portal.upstream.sandbox import Sandbox
 if TYPE_CHECKING:
     from flask import Flask
 
+    from portal.gateway.app import Gateway
+
 MOST_BYTES = 2 * 1024 * 1024
 
 
@@ -133,3 +135,19 @@ def create_app(settings: Settings, *, database: Database | None = None) -> "Flas
     app.extensions["database"] = database or open_database(settings)
     web.register(app, settings, app.extensions["database"])
     return app
+
+
+def create_gateway(settings: Settings, database: Database) -> "Gateway":
+    """The ASGI application that MCP clients use; its database must be at head."""
+    from portal.gateway.app import Gateway  # in here, since only its own process needs it
+    from portal.gateway.identity import Reception
+    from portal.gateway.sessions import Sessions
+    from portal.upstream.relay import Relay
+
+    vault = Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
+    return Gateway(
+        settings,
+        Reception(database, settings.trusted_proxies),
+        Relay(OutboundPolicy(settings.private_upstreams)),
+        Sessions(vault.keys_for("gateway session")),
+    )

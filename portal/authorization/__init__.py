@@ -34,6 +34,7 @@ from portal.authorization.predicates import (
     is_unbound,
     may_approve_of,
     may_ask_for_team,
+    may_take_endpoint,
     may_take_route,
 )
 from portal.authorization.server_access import (
@@ -108,6 +109,7 @@ __all__ = [
     "may_approve_of",
     "may_ask_for_team",
     "may_see",
+    "may_take_endpoint",
     "may_take_route",
     "may_use",
     "open_servers",

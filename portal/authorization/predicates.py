@@ -61,6 +61,12 @@ def may_take_route(principal: Principal, path: str) -> bool:
     )
 
 
+def may_take_endpoint(principal: Principal, path: str) -> bool:
+    """Whether a key's `allowed_routes` let it use the gateway at `path`: by that path, or by `/mcp`
+    for all of the gateway."""
+    return may_take_route(principal, path) or may_take_route(principal, "/mcp")
+
+
 def may_ask_for_team(principal: Principal, team_id: str) -> bool:
     """Return whether the caller may list a team's servers: with admin view, or as its member."""
     return has_admin_view(principal) or (

@@ -14,6 +14,7 @@ def main() -> None:
 for _command in (
     serve.serve,
     serve.worker,
+    serve.gateway,
     db.db,
     users.users,
     keys.keys,

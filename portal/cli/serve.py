@@ -1,4 +1,4 @@
-"""Running the portal: `portal serve | worker | demo`."""
+"""Running the portal: `portal serve | worker | gateway | demo`."""
 
 import click
 
@@ -59,6 +59,27 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
         ring.check(database, without_secrets=without_secrets)
         _reconciled(settings, database)
     web.work(settings, database, once=once, parent=parent)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8001,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.",
+)
+@_WITHOUT_SECRETS
+def gateway(host: str, port: int, without_secrets: bool) -> None:
+    """Serve MCP clients: each server of the catalog at its address; any number may run."""
+    from portal.processes import gateway as process
+
+    settings = base.load()
+    database = base.connect(settings)
+    ring.check(database, without_secrets=without_secrets)
+    _reconciled(settings, database)
+    process.serve(settings, database, host=host, port=port)
 
 
 @click.command()

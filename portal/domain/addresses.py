@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,21 @@ def neighborhood(address: str | None) -> str:
 def is_this_machine(host: str | None) -> bool:
     """Return whether a host, without brackets, is a loopback host (RFC 8252, section 7.3)."""
     return host == "localhost" or in_ranges(host, ("127.0.0.0/8", "::1/128"))
+
+
+def is_our_host(host: str, public_url: str) -> bool:
+    """Whether a Host header is the public URL's; that of a page under another name (DNS rebinding)
+    is not."""
+    public = urlsplit(public_url)
+    try:
+        asked = urlsplit(f"//{host}")
+        port = asked.port or (443 if public.scheme == "https" else 80)
+    except ValueError:
+        return False
+    ours = public.port or (443 if public.scheme == "https" else 80)
+    if (asked.hostname, port) == (public.hostname, ours):
+        return True
+    return is_this_machine(public.hostname) and is_this_machine(asked.hostname)
 
 
 def is_address(text: str) -> bool:

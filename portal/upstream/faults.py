@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -89,12 +90,17 @@ class Answer:
 
     @classmethod
     def of(cls, response: httpx2.Response) -> "Answer":
-        media_type = _MEDIA_TYPE.match(response.headers.get("content-type", ""))
-        challenge = response.headers.get("www-authenticate", "").strip()
+        return cls.with_headers(response.status_code, response.headers)
+
+    @classmethod
+    def with_headers(cls, status: int, headers: Mapping[str, str]) -> "Answer":
+        """The head with this status, and with headers by lower-case name."""
+        media_type = _MEDIA_TYPE.match(headers.get("content-type", ""))
+        challenge = headers.get("www-authenticate", "").strip()
         scheme = _SCHEMES.get(challenge.partition(" ")[0].lower(), "")
-        wanted = _wanted(challenge) if response.status_code == HTTPStatus.FORBIDDEN else None
+        wanted = _wanted(challenge) if status == HTTPStatus.FORBIDDEN else None
         return cls(
-            response.status_code,
+            status,
             media_type[0].lower() if media_type else "",
             bool(challenge),
             scheme,

@@ -1,7 +1,6 @@
 """The first checks of a request: host, encoding and client address."""
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from flask import request
 from werkzeug.exceptions import BadRequest
@@ -34,7 +33,7 @@ def check(public_url: str) -> None:
     """Raise `BadRequest` if the host is not the public URL's or the URL has a NUL character."""
     if "\x00" in request.path or "%00" in request.query_string.decode("latin-1"):
         raise BadRequest("The URL contains a NUL character.")
-    if request.endpoint in ANY_HOST_ENDPOINTS or _is_our_host(request.host, public_url):
+    if request.endpoint in ANY_HOST_ENDPOINTS or addresses.is_our_host(request.host, public_url):
         return
     raise BadRequest("The Host header does not match PORTAL_PUBLIC_URL.")
 
@@ -47,17 +46,3 @@ def client_address(database: Database, trusted: Collection[str]) -> str | None:
     with database.session() as own:
         proxies = (*trusted, *instance_settings.load_preferences(own).trusted_proxies)
     return addresses.client_address(request.remote_addr, forwarded, proxies)
-
-
-def _is_our_host(host: str, public_url: str) -> bool:
-    """Return whether the Host header matches the public URL, to prevent DNS rebinding."""
-    public = urlsplit(public_url)
-    try:
-        asked = urlsplit(f"//{host}")
-        port = asked.port or (443 if public.scheme == "https" else 80)
-    except ValueError:
-        return False
-    ours = public.port or (443 if public.scheme == "https" else 80)
-    if (asked.hostname, port) == (public.hostname, ours):
-        return True
-    return addresses.is_this_machine(public.hostname) and addresses.is_this_machine(asked.hostname)

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 from flask import current_app, request
 
+from portal.domain import request_headers
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -40,17 +42,9 @@ def wants_page() -> bool:
 def presented_key() -> str | None:
     """Return the API key of the request, or None.
 
-    An `Authorization` header takes precedence, even without a bearer token: the key is then empty.
+    The first header that is present decides, even if it contains no key: the key is then empty.
     """
-    header = request.headers.get("Authorization")
-    if header is not None:
-        scheme, _, value = header.partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else ""
-    return request.headers.get("X-API-Key")
-
-
-# Credentials of the portal itself, which are never forwarded to an upstream.
-_NOT_PASSED = frozenset({"authorization", "cookie", "x-api-key", "x-csrftoken", "x-csrf-token"})
+    return request_headers.presented_key(_headers())
 
 
 def caller_headers() -> dict[str, str]:
@@ -58,11 +52,8 @@ def caller_headers() -> dict[str, str]:
 
     The portal's own credentials are excluded, and any header whose value contains the API key.
     """
-    key = presented_key() or ""
-    return {
-        name.lower(): value
-        for name, value in request.headers.items()
-        if name.lower() not in _NOT_PASSED
-        and not name.lower().startswith("proxy-")
-        and not (key and key in value)
-    }
+    return request_headers.passable_headers(request.headers.items(), [presented_key()])
+
+
+def _headers() -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from portal import authorization as authz
 from portal.authorization import Action, SetBy
 from portal.domain.errors import Forbidden, InvalidInput, InvalidRequest, LookOnly, NotFound
+from portal.domain.gateway_addresses import read_path
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access.key_reach import KeyReach, describe_reaches
@@ -414,9 +415,11 @@ def _check_age(session: Session, created_at: datetime, ends: object) -> None:
 
 def _check_routes(routes: object) -> None:
     for route in routes if isinstance(routes, list | tuple) else ():
-        if not (isinstance(route, str) and route.startswith("/v1/")):
+        if not (isinstance(route, str) and (route.startswith("/v1/") or read_path(route))):
             raise InvalidInput(
-                "A route must start with /v1/, for example /v1/mcp/server.", field="allowed_routes"
+                "A route must start with /v1/, for example /v1/mcp/server, or be an address of the"
+                " gateway: /mcp for all of it, or the address of one server, such as /github/mcp.",
+                field="allowed_routes",
             )
 
 

@@ -135,13 +135,19 @@ def declared(row: Server) -> tuple[Variable, ...]:
 
 
 def authorize_to_call(
-    session: Session, principal: Principal, row: Server, passed: Passed = NOTHING
+    session: Session,
+    principal: Principal,
+    row: Server,
+    passed: Passed = NOTHING,
+    *,
+    refused: str = "",
 ) -> AuthorizedTarget:
     """Return the upstream for a tool call by `principal`, with the `passed` headers that it lists.
 
-    May ask an authorization server first, which ends the transaction. Raises `MissingVariables`
-    (412) with the names, `CredentialNeeded` (401) if the user's key or sign-in is missing, and
-    `UpstreamFailure` if the authorization server fails.
+    May ask an authorization server first, which ends the transaction. If the upstream `refused` an
+    access token, requests another one. Raises `MissingVariables` (412) with the names,
+    `CredentialNeeded` (401) if the user's key or sign-in is missing, and `UpstreamFailure` if the
+    authorization server fails.
     """
     values = user_values.opened_values(session, row, principal.user_id)
     missing = missing_variables(
@@ -167,9 +173,8 @@ def authorize_to_call(
             server_id=row.server_id,
             setup_url=link,
         )
-    return _authorized(
-        session, principal, PendingTarget(row, config_of(session, row), values, key, passed)
-    )
+    pending = PendingTarget(row, config_of(session, row), values, key, passed)
+    return _authorized(session, principal, pending, refused=refused)
 
 
 def target_to_probe(session: Session, row: Server) -> Target | HealthReason | PendingTarget:

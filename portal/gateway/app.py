@@ -1,0 +1,286 @@
+"""The gateway as an ASGI application: which address, which method, who is refused before anything
+is asked, and how an answer leaves.
+
+It is bare ASGI, for a framework's request and response objects cost more than all the rest, and
+nothing may stand between a stream and its client.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from portal.domain import addresses
+from portal.domain.errors import (
+    Forbidden,
+    InvalidRequest,
+    PortalError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from portal.domain.gateway_addresses import Names, read_path
+from portal.gateway import errors
+from portal.gateway.errors import Reply
+from portal.gateway.identity import Found, Reception
+from portal.gateway.relay import Exchange
+from portal.gateway.requests import Asked, read_request
+from portal.gateway.sessions import Sessions
+from portal.settings import Settings
+from portal.telemetry import logs, metrics
+from portal.upstream.relay import Relay
+
+log = logging.getLogger("portal.gateway")
+access = logging.getLogger("portal.access")
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MOST_BODY_BYTES = 4 * 1024 * 1024
+_METHODS = ("GET", "POST", "DELETE")
+_TEMPLATES = {
+    Names.SERVER: "/<prefix>/mcp",
+    Names.TOOLSET: "/toolset/<name>/mcp",
+    Names.ALL: "/mcp",
+}
+_ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+_NO_DATABASE = "The portal’s database does not answer now. Try again in a few seconds."
+
+
+@dataclass
+class _Seen:
+    """What the log is told of a request."""
+
+    id: str
+    began: float
+    method: str
+    template: str = "unknown"
+    status: int = 0
+    sent: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Gateway:
+    """The application of one process."""
+
+    def __init__(
+        self, settings: Settings, reception: Reception, relay: Relay, sessions: Sessions
+    ) -> None:
+        self._public_url = settings.public_url
+        self._own = (settings.public_url, settings.gateway_url or settings.public_url)
+        self._origins = frozenset(_origin(url) for url in self._own)
+        self._reception, self._relay, self._sessions = reception, relay, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._observe(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await self._relay.aclose()
+        self._reception.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _observe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = _Seen(secrets.token_hex(6), time.perf_counter(), scope["method"])
+        logs.begin_request(seen.id)
+        way_back = _WayBack(send, seen)
+        try:
+            reply = await self._reply(scope, receive, way_back)
+            if reply is not None:
+                seen.facts["outcome"] = reply.outcome
+                await way_back.reply(reply)
+        except Exception as error:
+            at = " < ".join(logs.places(error))
+            log.error("unexpected %s in request %s at %s", type(error).__name__, seen.id, at)
+            if seen.status:
+                raise  # the server breaks the connection off: nobody takes what was sent for all
+            await way_back.reply(errors.unexpected(seen.id))
+        finally:
+            _tell(seen)
+            logs.end_request()
+
+    async def _reply(self, scope: Scope, receive: Receive, way_back: "_WayBack") -> Reply | None:
+        """What is to be answered; None where the answer was passed back, or nobody waits for it."""
+        address = read_path(_path(scope))
+        if address is None:
+            return Reply(404)
+        way_back.seen.template = _TEMPLATES[address.names]
+        asked = None
+        try:
+            asked = read_request(scope, address)
+            self._check(asked)
+            if asked.wants_page:
+                return Reply(302, headers={"location": self._page_of(asked)})
+            if asked.method not in _METHODS:
+                return errors.no_such_method(", ".join(_METHODS))
+            found = await self._reception.open(asked)
+            way_back.seen.facts |= _who(found)
+            body = await _body(receive, asked.headers) if asked.method == "POST" else None
+        except Unauthenticated:
+            assert asked is not None
+            return errors.sign_in(self._public_url, address, is_wrong=bool(asked.credential))
+        except PortalError as error:
+            return errors.refusal(error)
+        except SQLAlchemyError as error:
+            log.warning("the database did not answer (%s)", type(error).__name__)
+            return errors.refusal(Unavailable(_NO_DATABASE))
+        except _Gone:
+            return None
+        exchange = Exchange(asked, found, self._reception, self._relay, self._sessions)
+        try:
+            return await _unless_gone(receive, exchange.run(body, way_back), way_back.seen)
+        finally:
+            way_back.seen.facts |= exchange.facts
+
+    def _check(self, asked: Asked) -> None:
+        host = asked.headers.get("host", "")
+        if not any(addresses.is_our_host(host, url) for url in self._own):
+            raise InvalidRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
+        origin = asked.headers.get("origin")
+        if origin is not None and origin not in self._origins:
+            raise Forbidden("Pages of this origin may not use the gateway.")
+
+    def _page_of(self, asked: Asked) -> str:
+        """The page that tells a person how to connect; whether there is such a server shows
+        there."""
+        if asked.address.names is not Names.SERVER:
+            return f"{self._public_url}/"
+        return f"{self._public_url}/servers/{quote(asked.address.name, safe='')}/connect"
+
+
+class _WayBack:
+    """How an answer leaves, with the headers that every answer has."""
+
+    def __init__(self, send: Send, seen: _Seen) -> None:
+        self._send = send
+        self.seen = seen
+
+    async def reply(self, reply: Reply) -> None:
+        """A whole answer."""
+        headers = dict(reply.headers)
+        if reply.body:
+            headers.setdefault("content-type", "application/json")
+        if reply.status != HTTPStatus.NO_CONTENT:
+            headers["content-length"] = str(len(reply.body))
+        await self.begin(reply.status, headers)
+        await self.send(reply.body, more=False)
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of an answer."""
+        self.seen.status = status
+        told = {**headers, **_ALWAYS, "x-request-id": self.seen.id}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, piece: bytes, *, more: bool = True) -> None:
+        """A piece of the body; the last one where no `more` comes."""
+        self.seen.sent += len(piece)
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def end(self) -> None:
+        """Nothing more comes."""
+        await self.send(b"", more=False)
+
+
+class _Gone(Exception):
+    """The client has gone before its request was complete."""
+
+
+async def _unless_gone(
+    receive: Receive, serving: Coroutine[Any, Any, Reply | None], seen: _Seen
+) -> Reply | None:
+    """What `serving` answers; it is ended where the client goes away meanwhile."""
+    work = asyncio.ensure_future(serving)
+    going = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({work, going}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        seen.facts["outcome"] = "cancelled"
+        return None
+    finally:
+        going.cancel()
+        if not work.done():
+            work.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
+    """The body of a message. Raises `TooLarge` and `UnsupportedMediaType`."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType("Send the message as application/json.")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("Compressed bodies are not read here.")
+    pieces = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        pieces += message.get("body", b"")
+        if len(pieces) > MOST_BODY_BYTES:
+            raise TooLarge("A message is 4 MiB at most.")
+        if not message.get("more_body", False):
+            return bytes(pieces)
+
+
+def _path(scope: Scope) -> str:
+    """The path as it was written in the request line."""
+    raw = scope.get("raw_path")
+    return raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"])
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _who(found: Found) -> dict[str, Any]:
+    principal = found.principal
+    told = {
+        "principal": "key" if principal.key_id else "person",
+        "user_id": principal.user_id,
+        "key_id": principal.key_id,
+        "server_id": found.route.server_id,
+        "address": principal.address,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _tell(seen: _Seen) -> None:
+    """One line in the log, and the metrics; neither tells what was asked or answered."""
+    seconds = time.perf_counter() - seen.began
+    method = seen.method if seen.method in (*_METHODS, "OPTIONS", "HEAD") else "OTHER"
+    metrics.count("portal_http_requests_total", method, seen.template, f"{seen.status // 100}xx")
+    metrics.observe("portal_http_request_seconds", seconds, seen.template)
+    told = {
+        "method": method,
+        "route": seen.template,
+        "status": seen.status,
+        "ms": round(seconds * 1000, 1),
+        "bytes": seen.sent,
+        "principal": "nobody",
+        **seen.facts,
+    }
+    access.info("request", extra=told)

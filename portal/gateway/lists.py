@@ -1,0 +1,141 @@
+"""Lists of tools as one caller may see them: filtered and renamed, and otherwise as they were
+sent."""
+
+from collections.abc import Iterator
+
+from portal.domain.errors import UpstreamFailure
+from portal.domain.upstream import HealthReason
+from portal.gateway.spans import Arr, NotJson, Obj, Span, quoted, read_text, replaced
+from portal.services.gateway.route import Route
+
+MOST_BYTES = 10 * 1024 * 1024
+"""Of a message that has to be complete before it can be sent on."""
+
+_PRIVATE = quoted("private")
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
+
+
+def shapes_lists(route: Route) -> bool:
+    """Whether lists of tools are not passed on as they come."""
+    return _narrows(route) or bool(route.names.shown or route.names.described)
+
+
+def shaped(body: bytes, route: Route) -> bytes:
+    """A message with the tools of its result as the caller may see them; any other message as it
+    is.
+
+    Raises `UpstreamFailure` for what cannot be read, where not all tools are for this caller.
+    """
+    try:
+        text, root = read_text(body, ("result", "tools"))
+    except NotJson:
+        return _unread(body, route)
+    if not isinstance(root.value, Obj):
+        return _unread(body, route)
+    edits = [
+        edit
+        for result in root.value.spans("result")
+        if isinstance(result.value, Obj)
+        for edit in _edits(text, result.value, route)
+    ]
+    return replaced(text, edits).encode() if edits else body
+
+
+def _unread(body: bytes, route: Route) -> bytes:
+    if _narrows(route):
+        said = "The server sent a list of tools that cannot be read."
+        raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
+    return body
+
+
+def _narrows(route: Route) -> bool:
+    return route.limits.allow_list is not None or route.limits.permitted is not None
+
+
+def _edits(text: str, result: Obj, route: Route) -> Iterator[tuple[Span, str]]:
+    lists = [span for span in result.spans("tools") if isinstance(span.value, Arr)]
+    for span in lists:
+        kept = [
+            _tool(text, tool, route)
+            for tool in span.value.items
+            if not _narrows(route) or route.limits.allow(_name_of(tool))
+        ]
+        yield span, f"[{','.join(kept)}]"
+    if lists and _narrows(route):
+        for scope in result.spans("cacheScope"):
+            yield scope, _PRIVATE
+
+
+def _name_of(tool: Span) -> str:
+    name = tool.value.get("name") if isinstance(tool.value, Obj) else None
+    return name if isinstance(name, str) else ""
+
+
+def _tool(text: str, tool: Span, route: Route) -> str:
+    """The text of one tool, with the name and description that the catalog gives it."""
+    name = _name_of(tool)
+    instead = {"name": route.names.shown.get(name), "description": route.names.described.get(name)}
+    wanted = {key: value for key, value in instead.items() if value}
+    if not wanted or not isinstance(tool.value, Obj):
+        return text[tool.start : tool.end]
+    edits = [
+        (Span(span.start - tool.start, span.end - tool.start, None), quoted(value))
+        for key, value in wanted.items()
+        for span in tool.value.spans(key)
+    ]
+    written = replaced(text[tool.start : tool.end], edits)
+    added = [
+        f",{quoted(key)}:{quoted(value)}"
+        for key, value in wanted.items()
+        if not any(tool.value.spans(key))
+    ]
+    return written[:-1] + "".join(added) + "}"
+
+
+class ShapedEvents:
+    """An event stream whose messages are shaped; comments, ids and other events go on as they are.
+
+    What comes after the last whole event is left out: clients pass over an event that is not
+    complete.
+    """
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._begun = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What can be sent on once `piece` has come: whole events. Raises `UpstreamFailure` for one
+        that never ends."""
+        *events, self._begun = _cut(self._begun + piece)
+        if len(self._begun) > MOST_BYTES:
+            said = "The server sent an event that is too long."
+            raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
+        return b"".join(self._event(event) for event in events)
+
+    def _event(self, event: bytes) -> bytes:
+        if b"tools" not in event:
+            return event
+        lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        data = [line.removeprefix(b"data:") for line in lines if line.startswith(b"data:")]
+        message = b"\n".join(line.removeprefix(b" ") for line in data)
+        instead = shaped(message, self._route)
+        if instead == message:
+            return event
+        others = [line for line in lines if line and not line.startswith(b"data:")]
+        written = [b"data: " + line for line in instead.split(b"\n")]
+        return b"\n".join([*others, *written]) + b"\n\n"
+
+
+def _cut(text: bytes) -> list[bytes]:
+    """The events in `text`, each with the empty line that ends it, and what is left."""
+    found = []
+    start = at = 0
+    while (end := _end_of_event(text, at)) is not None:
+        found.append(text[start:end])
+        start = at = end
+    return [*found, text[start:]]
+
+
+def _end_of_event(text: bytes, start: int) -> int | None:
+    found = ((text.find(mark, start), len(mark)) for mark in _BLANK_LINES)
+    return min((at + length for at, length in found if at >= 0), default=None)

@@ -1,0 +1,59 @@
+"""Ids of sessions: the upstream's own, sealed, so that no process keeps anything and any process
+serves any request.
+
+A sealed id opens only for the server, the address and the holder that it was made for; to everybody
+else it is an id that nobody knows.
+"""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from portal.services.gateway.route import Route
+
+_NONCE = 12
+_UPSTREAM_ID = re.compile(r"[\x21-\x7e]{1,1024}\Z")
+_LONGEST = 4096
+
+
+class Sessions:
+    """Seals and opens ids of sessions."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """`keys` by id, newest first: the first seals, all open."""
+        self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in keys.items()}
+        self._newest = next(iter(self._ciphers))
+
+    def seal(self, upstream_id: str, route: Route) -> str | None:
+        """The id to give to the client; None for one that is no id (MCP: visible ASCII)."""
+        if not _UPSTREAM_ID.match(upstream_id):
+            return None
+        nonce = os.urandom(_NONCE)
+        cipher = self._ciphers[self._newest]
+        sealed = cipher.encrypt(nonce, upstream_id.encode(), _bound_to(route))
+        head = bytes([len(self._newest)]) + self._newest
+        return base64.urlsafe_b64encode(head + nonce + sealed).decode().rstrip("=")
+
+    def open(self, sealed_id: str, route: Route) -> str | None:
+        """The upstream's id; None where this id was not made here, or not for this route."""
+        if len(sealed_id) > _LONGEST:
+            return None
+        try:
+            raw = base64.urlsafe_b64decode(sealed_id.encode("ascii") + b"==")
+            cipher = self._ciphers[raw[1 : 1 + raw[0]]]
+            body = raw[1 + raw[0] :]
+            return cipher.decrypt(body[:_NONCE], body[_NONCE:], _bound_to(route)).decode()
+        except (UnicodeError, binascii.Error, IndexError, KeyError, ValueError, InvalidTag):
+            return None
+
+
+def _bound_to(route: Route) -> bytes:
+    """What an id is bound to, each part with its length in front."""
+    url = route.target.url if route.target else ""
+    parts = [part.encode() for part in (route.server_id, route.incarnation, route.holder, url)]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

@@ -1,0 +1,4 @@
+"""What the gateway asks of the catalog before it passes a request on.
+
+Use cases: `route`.
+"""

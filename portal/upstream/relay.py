@@ -1,0 +1,301 @@
+"""Requests of MCP clients passed on to an upstream, and its answer as it comes: nothing is decoded,
+and nothing is held back.
+
+The address guard is built anew for aiohttp, which costs a quarter of what httpx2 does. Names are
+judged as a whole when they are resolved, and each address once more where its socket is made:
+aiohttp asks no resolver about a host that is an address already.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from portal.domain.upstream import HealthReason, OutboundPolicy, Target
+from portal.telemetry import metrics
+from portal.upstream.bodies import MAX_HEAD_BYTES, in_words
+from portal.upstream.checks import BadAddress, InvalidHeader, checked_headers, checked_url
+from portal.upstream.faults import Fault, timed_out
+from portal.upstream.guard import CONNECT_TIMEOUT, MAX_ADDRESSES, MAX_REDIRECTS, shared_ssl_context
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPS_METHOD = frozenset({307, 308})
+_NOT_OURS = frozenset({"Accept", "Accept-Encoding", "Content-Type", "User-Agent"})
+_OWN_HEADERS = {"user-agent": "mcp-portal", "accept-encoding": "identity"}
+
+
+class AddressRefused(OSError):
+    """The outbound policy refuses an address."""
+
+
+class NameUnknown(OSError):
+    """The name has no address."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of an upstream's answer; headers by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@dataclass
+class Answer:
+    """An upstream's answer: its head, and its body as it comes."""
+
+    head: Head
+    _target: Target
+    _response: aiohttp.ClientResponse = field(repr=False)
+
+    async def chunks(self, seconds: float | None) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives; with `seconds` none may let one wait longer.
+
+        Raises `Fault` where it breaks off.
+        """
+        content = self._response.content
+        try:
+            while True:
+                async with asyncio.timeout(seconds):
+                    piece = await content.readany()
+                if not piece:
+                    return
+                yield piece
+        except (aiohttp.ClientError, OSError) as error:
+            raise fault_of(self._target, error, seconds or 0.0) from None
+
+    async def read(self, most: int, seconds: float) -> bytes:
+        """The whole body. Raises `Fault` where it breaks off, is late, or has more bytes than
+        `most`."""
+        pieces = bytearray()
+        async for piece in self.chunks(seconds):
+            pieces += piece
+            if len(pieces) > most:
+                said = (
+                    f"{self._target.label} sent more than the portal takes: the limit is"
+                    f" {in_words(most)}. It has to send less."
+                )
+                raise Fault(HealthReason.NOT_MCP, said)
+        return bytes(pieces)
+
+
+class Relay:
+    """The connections of this process to upstreams; belongs to the loop in which it is used
+    first."""
+
+    def __init__(self, policy: OutboundPolicy) -> None:
+        self._policy = policy
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def asking(
+        self, target: Target, method: str, headers: Mapping[str, str], body: bytes | None
+    ) -> AsyncIterator[Answer]:
+        """Send one request to `target` with these headers and its own, which go before them; yields
+        the answer once its head is there, within the target's time.
+
+        Redirects are followed within the origin, where they keep the method. Leaving the context
+        ends the exchange. Raises `Fault`.
+        """
+        try:
+            sent = {**_lower(headers), **_OWN_HEADERS, **_lower(checked_headers(target.headers))}
+            url = URL(str(checked_url(target.url)), encoded=True)
+        except (InvalidHeader, BadAddress) as error:
+            raise _refused(target, error) from None
+        try:
+            async with asyncio.timeout(target.timeout):
+                response = await self._sent(target, method, url, sent, body)
+        except (aiohttp.ClientError, OSError) as error:
+            raise fault_of(target, error, target.timeout) from None
+        try:
+            yield Answer(_head(target, response), target, response)
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _sent(
+        self, target: Target, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
+    ) -> aiohttp.ClientResponse:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._opened().request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            )
+            if response.status not in _REDIRECTS or "location" not in response.headers:
+                return response
+            response.close()
+            there = _joined(url, response.headers["location"])
+            if there is None or there.origin() != url.origin():
+                said = f"{target.label} redirects to another address, which is not followed."
+                raise Fault(HealthReason.HTTP_STATUS, said)
+            if response.status not in _KEEPS_METHOD and method != "GET":
+                said = f"{target.label} redirects in a way that loses the request."
+                raise Fault(HealthReason.HTTP_STATUS, said)
+            url = there
+        raise Fault(HealthReason.HTTP_STATUS, f"{target.label} redirects too often.")
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                resolver=_Resolver(self._policy),
+                socket_factory=_guarded_sockets(self._policy),
+                use_dns_cache=False,
+                limit=0,
+                ssl=shared_ssl_context(),
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=_NOT_OURS,
+                auto_decompress=False,
+                trust_env=False,
+                max_line_size=MAX_HEAD_BYTES,
+                max_field_size=MAX_HEAD_BYTES,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+            )
+        return self._session
+
+
+class _Resolver(AbstractResolver):
+    """Stands for a name only where every address that it has is allowed."""
+
+    def __init__(self, policy: OutboundPolicy) -> None:
+        self._policy = policy
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM, family=family
+                )
+        except TimeoutError:
+            raise
+        except (OSError, UnicodeError) as error:
+            raise NameUnknown(f"{host} was not found") from error
+        for info in found:
+            _judge(self._policy, str(info[4][0]))
+        addresses = dict.fromkeys((str(info[4][0]), int(info[4][1]), info[0]) for info in found)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=to_port,
+                family=of_family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address, to_port, of_family in list(addresses)[:MAX_ADDRESSES]
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _guarded_sockets(policy: OutboundPolicy) -> Any:
+    def made(info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        _judge(policy, str(address[0]))
+        return socket.socket(family, kind, protocol)
+
+    return made
+
+
+def _judge(policy: OutboundPolicy, address: str) -> None:
+    if not policy.allows(address):
+        metrics.security("address_blocked")
+        raise AddressRefused("an address that is not allowed")
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _joined(here: URL, location: str) -> URL | None:
+    try:
+        there = here.join(URL(location, encoded=True))
+        return there if there.user is None and there.password is None and there.host else None
+    except ValueError:
+        return None
+
+
+def _head(target: Target, response: aiohttp.ClientResponse) -> Head:
+    headers = _lower(response.headers)
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        said = (
+            f"{target.label} sent a body in a Content-Encoding that the portal did not ask for. It"
+            " has to answer without Content-Encoding."
+        )
+        raise Fault(HealthReason.NOT_MCP, said)
+    return Head(response.status, headers)
+
+
+def _refused(target: Target, error: Exception) -> Fault:
+    if isinstance(error, InvalidHeader):
+        return Fault(HealthReason.BLOCKED, str(error))
+    said = f"The address of {target.label} is not a plain http or https address."
+    return Fault(HealthReason.BLOCKED, said)
+
+
+def fault_of(target: Target, error: BaseException, timeout: float) -> Fault:
+    """Judge a request that found no answer, or an answer that broke off."""
+    name = target.label
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, AddressRefused):
+            said = f"The address of {name} is not allowed by the outbound policy."
+            return Fault(HealthReason.BLOCKED, said)
+        if isinstance(cause, NameUnknown):
+            return Fault(HealthReason.DNS, f"The name {name} was not found.")
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f" ({cause.verify_message})" if cause.verify_message else ""
+            return Fault(HealthReason.TLS, f"TLS: the certificate of {name} is not valid{why}.")
+        if isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError):
+            said = f"TLS: {name} and the portal did not agree on a secure connection."
+            return Fault(HealthReason.TLS, said)
+        if isinstance(cause, aiohttp.ConnectionTimeoutError):
+            return timed_out(target, min(timeout, CONNECT_TIMEOUT))
+        if isinstance(cause, TimeoutError):
+            return timed_out(target, timeout)
+        if isinstance(cause, ConnectionRefusedError):
+            return Fault(HealthReason.REFUSED, f"{name} refused the connection.")
+        if isinstance(cause, aiohttp.ClientConnectorDNSError):
+            return Fault(HealthReason.DNS, f"The name {name} was not found.")
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return Fault(HealthReason.REFUSED, f"{name} could not be reached.")
+        if isinstance(cause, aiohttp.InvalidURL):
+            return _refused(target, cause)
+        if isinstance(cause, aiohttp.ClientResponseError):
+            return Fault(HealthReason.NOT_MCP, f"{name} answered, but not with HTTP.")
+    return Fault(HealthReason.REFUSED, f"{name} broke off the connection.")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """`error` and what it was raised from, the innermost first."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or current in found:
+            continue
+        found.append(current)
+        waiting += [current.__cause__, current.__context__, getattr(current, "os_error", None)]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+    return found[::-1]

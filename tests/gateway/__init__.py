@@ -1,0 +1,1 @@
+"""The gateway: clients talk to it as they would to a server."""
