@@ -32,8 +32,11 @@ def is_unbound(principal: Principal, _server: ServerFacts | None = None) -> bool
     own.
 
     A key with any may hand out no more than it has itself, and whoever changes people, keys, teams,
-    groups, toolsets and settings can hand out anything: such a key changes none of them.
+    groups, toolsets and settings can hand out anything: such a key changes none of them. Neither
+    does an app, which a person let use one server, toolset or the gateway.
     """
+    if principal.app_id is not None:
+        return False
     own = ("key", principal.key_id)
     has_grants = any(level.holder == own for route in principal.routes_of_access for level in route)
     return principal.key_id is None or not (principal.is_restricted_key or has_grants)

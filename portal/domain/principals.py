@@ -75,7 +75,8 @@ class Principal:
     few; it grants nothing, and lists look at no other. `owner` is the person whose key asks, where
     the key reaches only what they reach too: what they do not, it does not either. `is_personal` is
     a key that reaches just what its owner reaches, and has what they have. `key_issued_by` is the
-    person who issued the key that asks, where that is not its owner.
+    person who issued the key that asks, where that is not its owner. `app_id` is the client id of
+    the app through which a person asks, where that shows a token that they let it have.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Principal:
     owner: "Principal | None" = None
     is_personal: bool = False
     key_issued_by: str | None = None
+    app_id: str | None = None
 
     @property
     def signature(self) -> str:

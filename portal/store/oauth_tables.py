@@ -148,6 +148,54 @@ class RefreshGrant(Base):
     spent_at: Mapped[datetime | None]
 
 
+class AppGrant(Base):
+    """A person let an MCP client use the gateway in their name: one server, one toolset, or, with
+    neither, every server of theirs.
+
+    Each sign-in of a client makes one, and all tokens that come of it are its family: they end
+    together. `client_hash` is the SHA-256 of the client's id and the redirect URI together.
+    """
+
+    __tablename__ = "app_grants"
+
+    grant_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
+    server_id: Mapped[str | None] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), index=True
+    )
+    toolset_id: Mapped[str | None] = mapped_column(
+        ForeignKey("toolsets.toolset_id", ondelete="CASCADE"), index=True
+    )
+    client_id: Mapped[str] = mapped_column(Text)
+    client_hash: Mapped[str] = mapped_column(String(64))
+    client_name: Mapped[str | None] = mapped_column(String(80))
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    given_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]
+
+
+class AppToken(Base):
+    """A token of the portal's own that an MCP client holds; it ends with the grant that it belongs
+    to.
+
+    `bearer_hash` is the SHA-256 of the token, `kind` is access or refresh. `spent_at` is when the
+    client got another refresh token for it.
+    """
+
+    __tablename__ = "app_tokens"
+
+    bearer_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    grant_id: Mapped[str] = mapped_column(
+        ForeignKey("app_grants.grant_id", ondelete="CASCADE"), index=True
+    )
+    kind: Mapped[str] = mapped_column(String(16))
+    issued_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    spent_at: Mapped[datetime | None]
+
+
 class TemporaryServer(Base):
     """A definition under test, at most 300 s old; never in the catalog."""
 

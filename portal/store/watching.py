@@ -112,6 +112,8 @@ UNWATCHED: Mapping[str, str] = {
     "revocations": "the list itself",
     "rate_counts": "limit tries, and give no access",
     "refresh_grants": "end with the consents that they belong to, which are watched",
+    "app_grants": "every restore ends all of them",
+    "app_tokens": "end with the grants of apps that they belong to",
     "known_sign_ins": "spare a person a limit, and give no access",
 }
 

@@ -30,6 +30,8 @@ _DOCUMENTS = (
     "resource",
     "resource_at_root",
     "resource_below_mcp",
+    "resource_of_all",
+    "resource_of_toolset",
     "authorization_server",
     "server_at_root",
 )
@@ -50,7 +52,7 @@ OPEN_ENDPOINTS = {
     "oauth_metadata.register": "decides by itself: a key or a session",
     **{
         f"oauth_metadata.register{way}": "RFC 7591: clients make themselves known; opens nothing"
-        for way in _WAYS[1:]
+        for way in (*_WAYS[1:], "_at_issuer")
     },
     **{
         f"oauth_metadata.{of}": "RFC 9728, RFC 8414: how to get in must be readable"
@@ -65,8 +67,9 @@ OPEN_ENDPOINTS = {
     "api_document.get_document": (
         "tools read an API's description without credentials; it holds nothing of anybody"
     ),
-    "oauth_byok.token": "an MCP client redeems its code; the code and the PKCE verifier decide",
-    "oauth_byok.token_at_old_address": "as above",
+    "oauth_server.token": "an MCP client redeems its code; the code and the PKCE verifier decide",
+    "oauth_server.revoke": "RFC 7009: whoever holds a token may end it",
+    "oauth_byok.token_at_old_address": "as for the other token endpoints",
     "oauth_byok.ask_at_old_address": "leads to the page that asks",
     "oauth_callback.came_back": (
         "whoever an authorization server sends back; the state and the browser's cookie decide"

@@ -27,6 +27,7 @@ from portal.services.servers.grants import (
 )
 from portal.services.unique import flush_unique
 from portal.store.models import ApiKey, BrowserSession, User, UserCredential
+from portal.store.oauth_tables import AppGrant
 
 _TAKEN = "Somebody has this e-mail already."
 
@@ -107,7 +108,7 @@ def change_user(
     permission: ObjectPermission | None = None,
 ) -> UserView:
     """Change what is named. A person who is deactivated, or whose password is set anew, is signed
-    out everywhere."""
+    out everywhere, in apps as well."""
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
     before = _views(session, [user])[0]
@@ -120,6 +121,7 @@ def change_user(
     flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
+        session.execute(delete(AppGrant).where(AppGrant.user_id == user_id))
     replace_grants(session, ("user", user_id), permission, None)
     after = _views(session, [user])[0]
     changes = audit.changed(before, after) | (

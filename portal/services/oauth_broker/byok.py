@@ -249,6 +249,11 @@ def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
         return False
 
 
+def is_issued(session: Session, code: str) -> bool:
+    """Whether a code is of this flow. Nothing is used up."""
+    return bool(code) and find_flow(session, code, kind=CODE) is not None
+
+
 def issued(session: Session, code: str, reference: str) -> bool:
     """Whether a code is of this flow, for the server that the client calls `reference`. Nothing is
     used up."""

@@ -134,19 +134,22 @@ def check_redirect(session: Session, uri: str) -> None:
     check_redirect_uri(uri, public_url=runtime_of(session).public_url, trusted=trusted)
 
 
-def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
-    """The registration of a client that asks for this server; None where it names no id, is known
-    by the address of its metadata, or registered without redirect URIs.
+def known_client_of(session: Session, row: Server | None, client_id: str) -> McpClient | None:
+    """The registration of a client that asks for this server, or (None) for the gateway; None where
+    it names no id, is known by the address of its metadata, or registered without redirect URIs.
 
     Raises `InvalidRequest` (`invalid_client`) for every other id, as for one that registered for
     another server: nobody is sent anywhere in the name of a client that made itself known nowhere.
     """
-    if not client_id or client_id in (prefix_of(row), PLACEHOLDER):
+    if not client_id or (row is not None and client_id in (prefix_of(row), PLACEHOLDER)):
         return None
+    of_all = McpClient.server_id.is_(None)
     known = session.scalar(
         select(McpClient)
-        .where(McpClient.client_id == client_id, or_(McpClient.server_id.is_(None), _is_of(row)))
-        .order_by(McpClient.server_id.is_(None))
+        .where(
+            McpClient.client_id == client_id, of_all if row is None else or_(of_all, _is_of(row))
+        )
+        .order_by(of_all)
     )
     if known is None and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
         raise unknown_client()
@@ -163,7 +166,7 @@ def require_known_anywhere(session: Session, client_id: str) -> None:
 
 
 def registered_client(
-    session: Session, row: Server, client_id: str, redirect_uri: str
+    session: Session, row: Server | None, client_id: str, redirect_uri: str
 ) -> McpClient | None:
     """As `known_client_of`, for a client that wants to be sent back to a redirect URI: one that it
     registered.
@@ -176,7 +179,7 @@ def registered_client(
             same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris
         )
     else:
-        is_placeholder = client_id in (prefix_of(row), PLACEHOLDER)
+        is_placeholder = row is not None and client_id in (prefix_of(row), PLACEHOLDER)
         fits = not is_placeholder or redirect_uri.startswith(f"{runtime_of(session).public_url}/")
     if not fits:
         raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")

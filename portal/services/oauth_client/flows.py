@@ -128,6 +128,16 @@ def peek_flow(
     return _read(session, row)
 
 
+def keep_in_flow(session: Session, flow: Flow, contents: Mapping[str, Any]) -> None:
+    """Write down how far somebody came on a page of ours, who has the whole time again for the
+    rest; nothing where the flow was used up or ran out."""
+    row = session.get(OAuthFlow, flow.flow_id, populate_existing=True)
+    if row is not None and row.status == "pending":
+        sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_flow(row))
+        row.sealed, row.expires_at = sealed, now() + LIFETIME
+        session.flush()
+
+
 def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> None:
     """Write down how a flow ended, for its result page. `outcome` holds no secret."""
     session.execute(

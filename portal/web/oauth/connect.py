@@ -1,6 +1,8 @@
 """A person connects to a server: the page with the button, the way out, the way back, and what
 became of it."""
 
+from typing import Any
+
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import InvalidRequest, PortalError
@@ -16,6 +18,8 @@ from portal.web.pages.credentials import after_removal
 from portal.web.rendering import onward, page, plural, see_other
 
 bp = Blueprint("oauth_connect", __name__)
+_OF_AN_APP = "/oauth/allow/"
+"""Where an app waits to go on: nothing is to be read in between."""
 
 
 @bp.get("/credentials/<server_id>/connect")
@@ -89,7 +93,17 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
         )
     else:
         connections.complete(g.session, person, flow, answer)
+        outcome = connections.get_result(g.session, person, flow.flow_id, bound_browser())
+        if outcome.get("back", "").startswith(_OF_AN_APP) and _needs_no_words(outcome):
+            return see_other(outcome["back"])
     return see_other(url_for("oauth_connect.result", flow_id=flow.flow_id))
+
+
+def _needs_no_words(outcome: dict[str, Any]) -> bool:
+    """Whether a connection was made, works, and is just what was asked for."""
+    tried = outcome.get("test") or {"ok": True}
+    is_other = outcome.get("missing") or outcome.get("old_account")
+    return outcome["state"] == "connected" and tried["ok"] and not is_other
 
 
 def _page(server_id: str, *, status: int = 200, problem: PortalError | None = None) -> Response:

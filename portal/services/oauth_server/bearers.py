@@ -1,0 +1,43 @@
+"""Who asks with an access token of the portal's own. Runs before anybody is known."""
+
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from portal.domain.errors import Unauthenticated
+from portal.domain.gateway_addresses import GatewayAddress
+from portal.domain.principals import Principal
+from portal.services.access.principals import principal_for_user
+from portal.services.oauth_server import families
+from portal.services.oauth_server.resources import resolve
+from portal.store.models import now
+
+
+def is_access_token(text: str) -> bool:
+    """Whether a bearer looks like an access token of the portal's own, and so is no API key."""
+    return text.startswith(families.ACCESS_PREFIX)
+
+
+def principal_of(
+    session: Session, token: str, resource: GatewayAddress, *, address: str | None
+) -> Principal | None:
+    """The person whose app sends `token` to `resource`, as they are now; None for a token that is
+    unknown, over, or for something else than this address names.
+
+    `address` is where the request comes from: the rule for internal addresses asks for it. Whether
+    the person may use what they ask for is another question.
+    """
+    if not is_access_token(token):
+        return None
+    found = families.find(session, token, families.ACCESS)
+    if found is None or not families.is_live(session, *found, now()):
+        return None
+    grant = found[0]
+    named = resolve(session, resource)
+    if named is None or (named.server_id, named.toolset_id) != (grant.server_id, grant.toolset_id):
+        return None
+    try:
+        person = principal_for_user(session, grant.user_id, address)
+    except Unauthenticated:
+        return None
+    return replace(person, app_id=grant.client_id)
