@@ -138,8 +138,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> "Flas
 
 
 def create_gateway(settings: Settings, database: Database) -> "Gateway":
-    """The ASGI application that MCP clients use; its database must be at head."""
-    from portal.gateway.app import Gateway  # in here, since only its own process needs it
+    """Return the ASGI application for MCP clients; the database must be at head."""
+    from portal.gateway.app import Gateway  # imported here: only its own process needs it
     from portal.gateway.identity import Reception
     from portal.gateway.sessions import Sessions
     from portal.upstream.relay import Relay

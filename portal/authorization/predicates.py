@@ -31,8 +31,11 @@ def is_unbound(principal: Principal, _server: ServerFacts | None = None) -> bool
     """Return whether the caller uses no key with its own routes or grants.
 
     Such a key may not grant more than it has. Changing users, keys, teams, groups, toolsets or
-    settings can grant anything, so it may change none of them.
+    settings can grant anything, so it may change none of them. Neither may an app that a user
+    allowed to use one server, toolset or the gateway.
     """
+    if principal.app_id is not None:
+        return False
     own = ("key", principal.key_id)
     has_grants = any(level.holder == own for route in principal.routes_of_access for level in route)
     return principal.key_id is None or not (principal.is_restricted_key or has_grants)
@@ -62,8 +65,7 @@ def may_take_route(principal: Principal, path: str) -> bool:
 
 
 def may_take_endpoint(principal: Principal, path: str) -> bool:
-    """Whether a key's `allowed_routes` let it use the gateway at `path`: by that path, or by `/mcp`
-    for all of the gateway."""
+    """Return whether a key's `allowed_routes` include `path` of the gateway, or all of it (`/mcp`)."""
     return may_take_route(principal, path) or may_take_route(principal, "/mcp")
 
 

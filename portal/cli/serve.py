@@ -72,7 +72,7 @@ def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
 )
 @_WITHOUT_SECRETS
 def gateway(host: str, port: int, without_secrets: bool) -> None:
-    """Serve MCP clients: each server of the catalog at its address; any number may run."""
+    """Serve MCP clients: each streamable HTTP server of the catalog at its address."""
     from portal.processes import gateway as process
 
     settings = base.load()

@@ -64,8 +64,7 @@ def is_this_machine(host: str | None) -> bool:
 
 
 def is_our_host(host: str, public_url: str) -> bool:
-    """Whether a Host header is the public URL's; that of a page under another name (DNS rebinding)
-    is not."""
+    """Return whether the Host header matches the public URL, to prevent DNS rebinding."""
     public = urlsplit(public_url)
     try:
         asked = urlsplit(f"//{host}")

@@ -1,4 +1,4 @@
-"""What an address of the gateway names: one server, one toolset, or all that the caller may use."""
+"""Addresses of the gateway: one server, one toolset, or all servers of the caller."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 class Names(StrEnum):
-    """What kind of thing an address names."""
+    """The kind of a gateway address."""
 
     ALL = "all"
     SERVER = "server"
@@ -24,8 +24,8 @@ class Names(StrEnum):
 
 @dataclass(frozen=True)
 class GatewayAddress:
-    """An address of the gateway. `name` is a server's alias, name or id, or a toolset's name;
-    `below_mcp` says that it is written `/mcp/{name}` and not `/{name}/mcp`."""
+    """An address of the gateway. `name` is a server's alias, name or ID, or a toolset's name.
+    `below_mcp` is true for `/mcp/{name}`, and false for `/{name}/mcp`."""
 
     names: Names
     name: str = ""
@@ -33,7 +33,7 @@ class GatewayAddress:
 
     @property
     def path(self) -> str:
-        """The path, as it stands in a URL."""
+        """Return the URL-encoded path."""
         name = quote(self.name, safe="")
         if self.names is Names.ALL:
             return "/mcp"
@@ -43,7 +43,7 @@ class GatewayAddress:
 
 
 def read_path(path: str) -> GatewayAddress | None:
-    """What a path, as it stands in a URL, names; None for one that is none of the gateway's."""
+    """Return the address of a URL-encoded path, or None if it is not an address of the gateway."""
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if not all(part and len(part) <= _LONGEST_NAME and part.isprintable() for part in parts):
         return None
@@ -60,8 +60,7 @@ def read_path(path: str) -> GatewayAddress | None:
 
 
 def read_resource(resource: str, bases: Iterable[str]) -> GatewayAddress | None:
-    """What a resource indicator (RFC 8707) names that begins with one of these addresses of ours;
-    None for any other."""
+    """Return the address in a resource indicator (RFC 8707) below one of `bases`, or None."""
     if len(resource) > _LONGEST_RESOURCE or not _VISIBLE.fullmatch(resource) or "#" in resource:
         return None
     try:

@@ -75,6 +75,7 @@ class Principal:
     are few. It grants nothing, but lists query no other servers. `owner` is set for a key that is
     limited to the access of its owner. `is_personal` is set for a key with exactly its owner's
     access and credentials. `key_issued_by` is the user who issued the key, if not its owner.
+    `app_id` is the client ID of the app, if the user's request comes with an app's access token.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Principal:
     owner: "Principal | None" = None
     is_personal: bool = False
     key_issued_by: str | None = None
+    app_id: str | None = None
 
     @property
     def signature(self) -> str:

@@ -1,9 +1,8 @@
-"""What of a caller's headers says who asks, and what of them may go on to an upstream."""
+"""Credentials in a caller's headers, and the headers that may be forwarded to an upstream."""
 
 from collections.abc import Iterable, Mapping
 
-# By these the portal itself knows a caller or a session, and proxies one another: no upstream
-# learns them.
+# Credentials of the portal itself, which are never forwarded to an upstream.
 _NOT_PASSED = frozenset(
     {
         "authorization",
@@ -17,21 +16,25 @@ _NOT_PASSED = frozenset(
 
 
 def bearer_of(header: str) -> str:
-    """The token in a value of `Authorization`; nothing for another scheme."""
+    """Return the token in a value of `Authorization`, or an empty string for another scheme."""
     scheme, _, value = header.partition(" ")
     return value.strip() if scheme.lower() == "bearer" else ""
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:
-    """The API key of a request, of its headers by lower-case name. A header that is present decides
-    alone, even when it holds no key."""
+    """Return the API key in headers by lower-case name, or None.
+
+    An `Authorization` header takes precedence, even without a bearer token: the key is then empty.
+    """
     header = headers.get("authorization")
     return headers.get("x-api-key") if header is None else bearer_of(header)
 
 
 def presented_credential(headers: Mapping[str, str]) -> str | None:
-    """The key or token with which a request asks the gateway; `x-litellm-api-key` goes first, and
-    may hold it with or without `Bearer`."""
+    """Return the key or token of a request to the gateway, or None.
+
+    `x-litellm-api-key` takes precedence, with or without `Bearer`.
+    """
     header = headers.get("x-litellm-api-key")
     return presented_key(headers) if header is None else bearer_of(header) or header.strip()
 
@@ -41,8 +44,8 @@ def passable_headers(
 ) -> dict[str, str]:
     """What an upstream may be passed on of a request's headers, if its server lists them.
 
-    Never the portal's own credentials: neither by name, nor a header that repeats one of these
-    under another one.
+    The portal's own credentials are excluded, and any header whose value contains one of
+    `credentials`.
     """
     secrets = [credential for credential in credentials if credential]
     return {

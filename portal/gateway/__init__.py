@@ -1,2 +1,1 @@
-"""The data plane: MCP clients on one side, MCP servers on the other, and the rules of the catalog
-between."""
+"""The data plane: forwards MCP clients to MCP servers, with the rules of the catalog."""

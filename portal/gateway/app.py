@@ -1,8 +1,7 @@
-"""The gateway as an ASGI application: which address, which method, who is refused before anything
-is asked, and how an answer leaves.
+"""The gateway as an ASGI application: routing, the first checks, logging and responses.
 
-It is bare ASGI, for a framework's request and response objects cost more than all the rest, and
-nothing may stand between a stream and its client.
+It uses no framework: request and response objects would cost more CPU time than everything else,
+and could buffer streams.
 """
 
 import asyncio
@@ -55,12 +54,12 @@ _TEMPLATES = {
 _ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-_NO_DATABASE = "The portal’s database does not answer now. Try again in a few seconds."
+_NO_DATABASE = "The portal’s database is not available. Try again in a few seconds."
 
 
 @dataclass
 class _Seen:
-    """What the log is told of a request."""
+    """The facts about a request for the log."""
 
     id: str
     began: float
@@ -108,14 +107,14 @@ class Gateway:
             at = " < ".join(logs.places(error))
             log.error("unexpected %s in request %s at %s", type(error).__name__, seen.id, at)
             if seen.status:
-                raise  # the server breaks the connection off: nobody takes what was sent for all
+                raise  # the server closes the connection, so the client sees an incomplete response
             await way_back.reply(errors.unexpected(seen.id))
         finally:
             _tell(seen)
             logs.end_request()
 
     async def _reply(self, scope: Scope, receive: Receive, way_back: "_WayBack") -> Reply | None:
-        """What is to be answered; None where the answer was passed back, or nobody waits for it."""
+        """Return the reply, or None if the response was streamed or the client disconnected."""
         address = read_path(_path(scope))
         if address is None:
             return Reply(404)
@@ -150,28 +149,29 @@ class Gateway:
     def _check(self, asked: Asked) -> None:
         host = asked.headers.get("host", "")
         if not any(addresses.is_our_host(host, url) for url in self._own):
-            raise InvalidRequest("The Host header names another host than PORTAL_PUBLIC_URL.")
+            raise InvalidRequest(
+                "The Host header does not match PORTAL_PUBLIC_URL or PORTAL_GATEWAY_URL."
+            )
         origin = asked.headers.get("origin")
         if origin is not None and origin not in self._origins:
-            raise Forbidden("Pages of this origin may not use the gateway.")
+            raise Forbidden("Pages of this origin cannot use the gateway.")
 
     def _page_of(self, asked: Asked) -> str:
-        """The page that tells a person how to connect; whether there is such a server shows
-        there."""
+        """Return the URL of the Connect page, whether or not the server exists."""
         if asked.address.names is not Names.SERVER:
             return f"{self._public_url}/"
         return f"{self._public_url}/servers/{quote(asked.address.name, safe='')}/connect"
 
 
 class _WayBack:
-    """How an answer leaves, with the headers that every answer has."""
+    """Sends the response, with the headers that all responses have."""
 
     def __init__(self, send: Send, seen: _Seen) -> None:
         self._send = send
         self.seen = seen
 
     async def reply(self, reply: Reply) -> None:
-        """A whole answer."""
+        """Send a complete response."""
         headers = dict(reply.headers)
         if reply.body:
             headers.setdefault("content-type", "application/json")
@@ -181,30 +181,30 @@ class _WayBack:
         await self.send(reply.body, more=False)
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """The head of an answer."""
+        """Send the head of the response."""
         self.seen.status = status
         told = {**headers, **_ALWAYS, "x-request-id": self.seen.id}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, piece: bytes, *, more: bool = True) -> None:
-        """A piece of the body; the last one where no `more` comes."""
+        """Send a piece of the body; without `more`, it is the last one."""
         self.seen.sent += len(piece)
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def end(self) -> None:
-        """Nothing more comes."""
+        """End the response."""
         await self.send(b"", more=False)
 
 
 class _Gone(Exception):
-    """The client has gone before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 async def _unless_gone(
     receive: Receive, serving: Coroutine[Any, Any, Reply | None], seen: _Seen
 ) -> Reply | None:
-    """What `serving` answers; it is ended where the client goes away meanwhile."""
+    """Return the result of `serving`; cancel it if the client disconnects."""
     work = asyncio.ensure_future(serving)
     going = asyncio.ensure_future(_gone(receive))
     try:
@@ -227,12 +227,12 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
-    """The body of a message. Raises `TooLarge` and `UnsupportedMediaType`."""
+    """Return the body of a message. Raises `TooLarge` and `UnsupportedMediaType`."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType("Send the message as application/json.")
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaType("Compressed bodies are not read here.")
+        raise UnsupportedMediaType("Compressed bodies are not supported.")
     pieces = bytearray()
     while True:
         message = await receive()
@@ -240,13 +240,13 @@ async def _body(receive: Receive, headers: Mapping[str, str]) -> bytes:
             raise _Gone
         pieces += message.get("body", b"")
         if len(pieces) > MOST_BODY_BYTES:
-            raise TooLarge("A message is 4 MiB at most.")
+            raise TooLarge("A message must not exceed 4 MiB.")
         if not message.get("more_body", False):
             return bytes(pieces)
 
 
 def _path(scope: Scope) -> str:
-    """The path as it was written in the request line."""
+    """Return the path as it was sent, without decoding."""
     raw = scope.get("raw_path")
     return raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"])
 
@@ -269,7 +269,7 @@ def _who(found: Found) -> dict[str, Any]:
 
 
 def _tell(seen: _Seen) -> None:
-    """One line in the log, and the metrics; neither tells what was asked or answered."""
+    """Log the request and count it, without its contents."""
     seconds = time.perf_counter() - seen.began
     method = seen.method if seen.method in (*_METHODS, "OPTIONS", "HEAD") else "OTHER"
     metrics.count("portal_http_requests_total", method, seen.template, f"{seen.status // 100}xx")

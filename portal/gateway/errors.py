@@ -1,4 +1,4 @@
-"""Everything that the gateway answers by itself."""
+"""Responses of the gateway itself."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from portal.gateway.messages import BadMessage, Message
 from portal.services.gateway.route import Missing
 
 MISSING_KEY = "mcp-portal/missing"
-"""The key in `_meta` under which programs find what is missing."""
+"""The key in `_meta` with the missing credentials, for programs."""
 
 SESSION_NOT_FOUND = -32001
 _STATUS = {
@@ -32,7 +32,7 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer. `outcome` is one word for the log."""
+    """A complete response. `outcome` is one word for the log."""
 
     status: int
     body: bytes = b""
@@ -41,7 +41,7 @@ class Reply:
 
 
 def refusal(error: PortalError) -> Reply:
-    """The answer to a request that is not passed on."""
+    """Return the response to a request that is not forwarded."""
     kinds = type(error).__mro__
     status = next((_STATUS[kind] for kind in kinds if kind in _STATUS), HTTPStatus.BAD_REQUEST)
     headers = {"retry-after": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
@@ -49,8 +49,10 @@ def refusal(error: PortalError) -> Reply:
 
 
 def sign_in(public_url: str, address: GatewayAddress, *, is_wrong: bool) -> Reply:
-    """The challenge to whoever shows nothing, or (`is_wrong`) what opens nothing: where they learn
-    how to get in (RFC 9728, 5.1). It is the same whatever the address names."""
+    """Return the challenge for a missing or wrong (`is_wrong`) credential (RFC 9728, 5.1).
+
+    It is the same whether or not the server exists.
+    """
     metadata = f"{public_url}/.well-known/oauth-protected-resource{address.path}"
     fault = 'error="invalid_token", ' if is_wrong else ""
     headers = {"www-authenticate": f'Bearer {fault}resource_metadata="{metadata}"'}
@@ -59,31 +61,33 @@ def sign_in(public_url: str, address: GatewayAddress, *, is_wrong: bool) -> Repl
 
 
 def unexpected(request_id: str) -> Reply:
-    """The answer where something went wrong that nobody foresaw."""
-    said = f"Something went wrong. Tell an Admin the request id {request_id}."
+    """Return the response to an unexpected error."""
+    said = f"An unexpected error occurred. Tell an Admin the request ID: {request_id}."
     return _problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.INTERNAL_SERVER_ERROR, said, outcome="failed"
     )
 
 
 def bad_message(error: BadMessage) -> Reply:
-    """The answer to what is no message that can be passed on."""
+    """Return the response to an invalid message."""
     return _problem(HTTPStatus.BAD_REQUEST, error.code, error.message, id_text=error.id_text)
 
 
 def unknown_session() -> Reply:
-    """The answer to an id of a session that is not known: clients begin anew (MCP, sessions)."""
+    """Return the response to an unknown session ID; clients then start a new session (MCP)."""
     return _problem(HTTPStatus.NOT_FOUND, SESSION_NOT_FOUND, "Session not found.")
 
 
 def no_such_method(allowed: str) -> Reply:
-    """The answer to another HTTP method than the address takes."""
+    """Return the response to an HTTP method that is not allowed."""
     return Reply(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": allowed})
 
 
 def missing(message: Message, what: Missing) -> Reply:
-    """What the caller is told whose values, key or sign-in are missing: for a tool call a normal
-    result, which models read out, and an error of the protocol elsewhere."""
+    """Return the response if the caller's values, key or sign-in are missing.
+
+    For a tool call, it is a normal result, which models can read. Otherwise it is a protocol error.
+    """
     facts = {"code": what.code, "missing": list(what.names), "setup_url": what.setup_url}
     if message.is_call:
         return _tool_error(message, what.message, "missing", {MISSING_KEY: facts})
@@ -91,12 +95,12 @@ def missing(message: Message, what: Missing) -> Reply:
 
 
 def tool_refused(message: Message, why: str) -> Reply:
-    """What the caller is told who may not call this tool."""
+    """Return the response to a caller who may not call this tool."""
     return _tool_error(message, why, "refused")
 
 
 def failed(message: Message, why: str, *, is_late: bool = False) -> Reply:
-    """What the caller is told where the server did not answer, or not as it should."""
+    """Return the response if the server failed or did not respond."""
     outcome = "timeout" if is_late else "upstream_failed"
     if message.is_call:
         return _tool_error(message, why, outcome)
@@ -118,11 +122,11 @@ def _tool_error(
 def _error(
     message: Message, code: int, text: str, outcome: str, data: Mapping[str, object] | None = None
 ) -> Reply:
-    """An error of the protocol, with a code of our own: a positive number."""
+    """Return a protocol error with a code of the portal: a positive number."""
     error: dict[str, object] = {"code": int(code), "message": text}
     if data:
         error["data"] = data
-    if message.id_text is None:  # nothing waits for an answer
+    if message.id_text is None:  # a notification has no response
         return Reply(code, _of("null", f'"error":{_json(error)}'), outcome=outcome)
     return _answer(message, f'"error":{_json(error)}', outcome)
 

@@ -1,5 +1,4 @@
-"""Who asks, and where that leads them: the questions to the database, asked in threads of their
-own."""
+"""The caller and their route to the server: database work of the gateway, in its own threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from portal.services import instance_settings
 from portal.services.access import principals
 from portal.services.gateway import route
 from portal.services.gateway.route import Missing, Route
+from portal.services.oauth_server import is_access_token, principal_of
 from portal.telemetry import metrics
 
 T = TypeVar("T")
@@ -27,25 +27,25 @@ _THREADS = 16
 
 
 class Sessions(Protocol):
-    """What hands out database sessions."""
+    """Creates database sessions."""
 
     def session(self, *, writes: bool = False) -> Session:
-        """A session on the database."""
+        """Return a database session."""
 
     def noting(self) -> AbstractContextManager[Session]:
-        """A session for what is worth no wait."""
+        """Return a session for writes that must not wait."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Who asks, and their way to the server."""
+    """The caller, and their route to the server."""
 
     principal: Principal
     route: Route
 
 
 class Reception:
-    """Finds out who asks and opens their route."""
+    """Authenticates callers and opens their routes."""
 
     def __init__(self, database: Sessions, trusted_proxies: tuple[str, ...]) -> None:
         self._database = database
@@ -53,14 +53,14 @@ class Reception:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gateway")
 
     async def open(self, asked: Asked, *, refused: str = "") -> Found:
-        """Who asks and their route; where the upstream `refused` an access token, with another one.
+        """Return the caller and their route; if the upstream `refused` a token, with another one.
 
-        Raises `Unauthenticated`, `Forbidden`, and what the database raises.
+        Raises `Unauthenticated`, `Forbidden`, and errors of the database.
         """
         return await self._in_thread(lambda: self._open(asked, refused))
 
     async def note_refused(self, found: Found) -> Missing:
-        """Put down that the upstream refused a token that was fresh; what the caller has to do."""
+        """Store that the upstream refused a new token; return what the caller has to do."""
         return await self._in_thread(
             lambda: self._with_session(
                 lambda session: route.note_refused(session, found.principal, found.route)
@@ -68,7 +68,7 @@ class Reception:
         )
 
     async def note_more_rights(self, found: Found, scopes: tuple[str, ...]) -> Missing:
-        """Put down that the upstream wants more rights; what the caller has to do."""
+        """Store that the upstream requires more scopes; return what the caller has to do."""
         return await self._in_thread(
             lambda: self._with_session(
                 lambda session: route.note_more_rights(
@@ -78,7 +78,7 @@ class Reception:
         )
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -103,11 +103,12 @@ class Reception:
     def _principal(self, session: Session, asked: Asked) -> Principal:
         credential = asked.credential
         if not credential:
-            raise Unauthenticated("A valid API key is required.")
+            raise Unauthenticated("A valid API key or access token is required.")
+        address = self._address(session, asked)
+        if is_access_token(credential):
+            return _principal_of_app(session, asked, credential, address)
         try:
-            principal = principals.principal_for_key(
-                session, credential, self._address(session, asked)
-            )
+            principal = principals.principal_for_key(session, credential, address)
         except Unauthenticated:
             metrics.security("key_refused")
             raise
@@ -117,10 +118,17 @@ class Reception:
         return principal
 
     def _address(self, session: Session, asked: Asked) -> str | None:
-        """The address that asks: the socket's, or the forwarded one where a trusted proxy says
-        it."""
+        """Return the client's address: the peer, or the forwarded one of a trusted proxy."""
         forwarded = asked.headers.get("x-forwarded-for")
         if not forwarded:
             return asked.peer
         trusted = instance_settings.load_preferences(session).trusted_proxies
         return addresses.client_address(asked.peer, forwarded, (*self._proxies, *trusted))
+
+
+def _principal_of_app(session: Session, asked: Asked, token: str, address: str | None) -> Principal:
+    principal = principal_of(session, token, asked.address, address=address)
+    if principal is None:
+        metrics.security("token_refused")
+        raise Unauthenticated("The access token is unknown, expired, or for another address.")
+    return principal

@@ -1,5 +1,4 @@
-"""Lists of tools as one caller may see them: filtered and renamed, and otherwise as they were
-sent."""
+"""Lists of tools for one caller: filtered and renamed, and otherwise unchanged."""
 
 from collections.abc import Iterator
 
@@ -9,22 +8,21 @@ from portal.gateway.spans import Arr, NotJson, Obj, Span, quoted, read_text, rep
 from portal.services.gateway.route import Route
 
 MOST_BYTES = 10 * 1024 * 1024
-"""Of a message that has to be complete before it can be sent on."""
+"""Size limit of a message that must be complete before it is forwarded."""
 
 _PRIVATE = quoted("private")
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
 
 def shapes_lists(route: Route) -> bool:
-    """Whether lists of tools are not passed on as they come."""
+    """Return whether lists of tools must be changed for this route."""
     return _narrows(route) or bool(route.names.shown or route.names.described)
 
 
 def shaped(body: bytes, route: Route) -> bytes:
-    """A message with the tools of its result as the caller may see them; any other message as it
-    is.
+    """Return a message with the tools that the caller may see; other messages are unchanged.
 
-    Raises `UpstreamFailure` for what cannot be read, where not all tools are for this caller.
+    Raises `UpstreamFailure` if the message is not readable and the caller may not see all tools.
     """
     try:
         text, root = read_text(body, ("result", "tools"))
@@ -43,7 +41,7 @@ def shaped(body: bytes, route: Route) -> bytes:
 
 def _unread(body: bytes, route: Route) -> bytes:
     if _narrows(route):
-        said = "The server sent a list of tools that cannot be read."
+        said = "The server sent an invalid list of tools."
         raise UpstreamFailure(said, reason=HealthReason.NOT_MCP)
     return body
 
@@ -72,7 +70,7 @@ def _name_of(tool: Span) -> str:
 
 
 def _tool(text: str, tool: Span, route: Route) -> str:
-    """The text of one tool, with the name and description that the catalog gives it."""
+    """Return the text of one tool, with its name and description from the catalog."""
     name = _name_of(tool)
     instead = {"name": route.names.shown.get(name), "description": route.names.described.get(name)}
     wanted = {key: value for key, value in instead.items() if value}
@@ -93,10 +91,9 @@ def _tool(text: str, tool: Span, route: Route) -> str:
 
 
 class ShapedEvents:
-    """An event stream whose messages are shaped; comments, ids and other events go on as they are.
+    """An event stream with filtered lists; comments, IDs and other events are unchanged.
 
-    What comes after the last whole event is left out: clients pass over an event that is not
-    complete.
+    Text after the last complete event is omitted, because clients ignore an incomplete event.
     """
 
     def __init__(self, route: Route) -> None:
@@ -104,8 +101,10 @@ class ShapedEvents:
         self._begun = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """What can be sent on once `piece` has come: whole events. Raises `UpstreamFailure` for one
-        that never ends."""
+        """Return the events that are complete with `piece`.
+
+        Raises `UpstreamFailure` if an event is too long.
+        """
         *events, self._begun = _cut(self._begun + piece)
         if len(self._begun) > MOST_BYTES:
             said = "The server sent an event that is too long."
@@ -127,7 +126,7 @@ class ShapedEvents:
 
 
 def _cut(text: bytes) -> list[bytes]:
-    """The events in `text`, each with the empty line that ends it, and what is left."""
+    """Split `text` into complete events, each with its final empty line, and the rest."""
     found = []
     start = at = 0
     while (end := _end_of_event(text, at)) is not None:

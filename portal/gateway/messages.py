@@ -1,4 +1,4 @@
-"""One JSON-RPC message of a client: what it asks for, compared with what its headers say."""
+"""One JSON-RPC message of a client, compared with the headers of its request."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from portal.gateway.spans import NotJson, Obj, Span, quoted, read_text, replaced
 
 MODERN = "2026-07-28"
-"""From this revision on there are no sessions, and each request carries its own envelope."""
+"""The first revision without sessions, in which each request has its own envelope."""
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -48,18 +48,18 @@ KNOWN_METHODS = frozenset(
         "tools/list",
     }
 )
-"""Those that the log names; what a client makes up is one word there."""
+"""Methods that appear in the log; all others are logged as one word."""
 
 _VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
-# What a decision is taken on: written twice, or in other letters, it may mean something else to the
-# server than to us.
+# Members that decisions depend on. If one is repeated or in another case, the server could read it
+# differently than the gateway.
 _DECIDING = frozenset({"jsonrpc", "id", "method", "params"})
 _DECIDING_PARAMS = frozenset({"name", "uri", "taskId", "_meta"})
 _ENCODED = re.compile(r"=\?base64\?(?P<payload>.*)\?=\Z")
 
 
 class BadMessage(Exception):
-    """A message that is not passed on: a JSON-RPC error, and the id of what it answers."""
+    """A message that is not forwarded: a JSON-RPC error, and the ID of the request."""
 
     def __init__(self, code: int, message: str, id_text: str = "null") -> None:
         super().__init__(message)
@@ -68,8 +68,8 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """A message: its text, and what of it decides. `id_text` is the id as it was written, None
-    where nothing is to be answered."""
+    """A message: its text, and the parts that decisions depend on. `id_text` is the ID as it was
+    sent, or None if the message has no response."""
 
     body: bytes
     text: str
@@ -81,31 +81,34 @@ class Message:
 
     @property
     def is_call(self) -> bool:
-        """Whether a tool is called."""
+        """Return whether this is a tool call."""
         return self.method == "tools/call"
 
     def renamed(self, name: str) -> bytes:
-        """The body with another name in the place of the one that is asked for."""
+        """Return the body with another name in place of the requested one."""
         if self.name_span is None or name == self.name:
             return self.body
         return replaced(self.text, [(self.name_span, quoted(name))]).encode()
 
 
 def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
-    """The message in `body`. Raises `BadMessage` for what is no single JSON-RPC message, for one
-    that can be read in two ways, and where a header says something else than the body."""
+    """Return the message in `body`.
+
+    Raises `BadMessage` if it is not a single JSON-RPC message, is ambiguous, or differs from the
+    headers.
+    """
     try:
         text, root = read_text(body, ("params",))
     except NotJson:
         raise BadMessage(PARSE_ERROR, "The body is not JSON in UTF-8.") from None
     if not isinstance(root.value, Obj):
-        said = "Send one JSON-RPC message at a time; batches are not taken here."
+        said = "Send one JSON-RPC message at a time. Batches are not supported."
         raise BadMessage(INVALID_REQUEST, said)
     _refuse_twofold(root.value, _DECIDING)
     id_text = next((text[span.start : span.end] for span in root.value.spans("id")), None)
     method = root.value.get("method")
     if method is not None and not isinstance(method, str):
-        raise BadMessage(INVALID_REQUEST, "The method has to be a text.")
+        raise BadMessage(INVALID_REQUEST, "The method must be a string.")
     params = root.value.get("params")
     name_span = None
     version = headers.get("mcp-protocol-version", "")
@@ -114,13 +117,13 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
         meta = params.get("_meta")
         said_version = meta.get(_VERSION_KEY) if isinstance(meta, dict) else None
         if version and isinstance(said_version, str) and said_version != version:
-            said = "MCP-Protocol-Version names another version than the message."
+            said = "MCP-Protocol-Version does not match the version in the message."
             raise BadMessage(HEADER_MISMATCH, said, id_text or "null")
         version = said_version if isinstance(said_version, str) else version
         name_span = next(params.spans(_NAMED_BY.get(method or "", "")), None)
     name = name_span.value if name_span is not None else ""
     if method == "tools/call" and not (isinstance(name, str) and name):
-        raise BadMessage(INVALID_PARAMS, "Say which tool to call.", id_text or "null")
+        raise BadMessage(INVALID_PARAMS, "The name of the tool is missing.", id_text or "null")
     message = Message(
         body,
         text,
@@ -138,13 +141,15 @@ def _refuse_twofold(found: Obj, deciding: frozenset[str]) -> None:
     folded = {name.casefold() for name in deciding}
     names = [name for name, _ in found.members if name.casefold() in folded]
     if len(set(names)) < len(names) or not deciding.issuperset(names):
-        said = "A member of the message is there twice, or in other letters."
+        said = "A member of the message is repeated, or in another case."
         raise BadMessage(INVALID_REQUEST, said)
 
 
 def _compare(message: Message, headers: Mapping[str, str]) -> None:
-    """Refuse a message whose headers name something else than it does: who reads only the one and
-    who reads only the other would take different decisions."""
+    """Raise `BadMessage` if a header does not match the message.
+
+    Otherwise software that reads only one of them would decide differently.
+    """
     if not message.method:
         return
     told_twice = [("mcp-method", message.method)]
@@ -153,7 +158,7 @@ def _compare(message: Message, headers: Mapping[str, str]) -> None:
     for header, value in told_twice:
         told = headers.get(header)
         if told is not None and _decoded(told) != value:
-            said = f"{header.title()} names something else than the message."
+            said = f"{header.title()} does not match the message."
             raise BadMessage(HEADER_MISMATCH, said, message.id_text or "null")
 
 
@@ -168,7 +173,7 @@ def _decoded(value: str) -> str | None:
 
 
 def encoded_name(name: str) -> str:
-    """A name as a header carries it."""
+    """Return a name encoded for a header."""
     if name.isascii() and name.isprintable() and name == name.strip() and not _ENCODED.match(name):
         return name
     return f"=?base64?{base64.b64encode(name.encode()).decode()}?="

@@ -1,7 +1,7 @@
-"""One request at a server's address, from the message to the last byte of its answer.
+"""One request to a server's address, from the message to the last byte of the response.
 
-Upstream headers are built from nothing: those of the route, and the few of the protocol. Of the
-answer only what the protocol knows goes back, in a type that no browser runs.
+The upstream gets only the headers of the route and those of the protocol. The client gets only the
+headers of the protocol, and content types that browsers do not execute.
 """
 
 from collections.abc import Mapping
@@ -36,27 +36,27 @@ _PASSED_BACK = ("allow", "mcp-protocol-version", "retry-after")
 _PARAMETERS = "mcp-param-"
 _SESSION = "mcp-session-id"
 _LISTENS = "subscriptions/listen"
-# A status that says something of the request, and nothing of the portal's own way to the server.
+# Statuses about the request itself, not about the portal's connection to the server.
 _TOLD = frozenset({400, 404, 405, 406, 409, 410, 413, 415, 422, 429})
 _OUR_OWN = frozenset({401, 403, 407})
-"""What a client would take for the gateway's own word."""
+"""Statuses that a client would attribute to the gateway."""
 
 
 class WayBack(Protocol):
-    """How an answer leaves."""
+    """Sends a response to the client."""
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """The head of an answer."""
+        """Send the head of the response."""
 
     async def send(self, piece: bytes) -> None:
-        """A piece of its body."""
+        """Send a piece of the body."""
 
     async def end(self) -> None:
-        """Nothing more comes."""
+        """End the response."""
 
 
 class Exchange:
-    """One request, its upstream and its answer."""
+    """One request, its upstream and its response."""
 
     def __init__(
         self, asked: Asked, found: Found, reception: Reception, relay: Relay, sessions: Sessions
@@ -70,8 +70,7 @@ class Exchange:
         return self._found.route
 
     async def run(self, body: bytes | None, way_back: WayBack) -> Reply | None:
-        """Pass the request on and its answer back; what is to be answered where nothing was passed
-        back."""
+        """Forward the request and stream the response; return a reply if nothing was streamed."""
         try:
             message = self._message(body)
         except BadMessage as error:
@@ -99,7 +98,7 @@ class Exchange:
         return replace(message, body=message.renamed(own), name=own)
 
     def _refusal(self, message: Message) -> Reply | None:
-        """The answer to a message that is not passed on; None where it is."""
+        """Return the reply to a message that must not be forwarded, or None."""
         route = self._route
         if message.is_call and not route.limits.allow(message.name):
             said = f"You may not call the tool {message.name[:128]} of this server."
@@ -122,7 +121,7 @@ class Exchange:
         for is_last in (False, True):
             target = self._route.target
             if target is None or target.transport != "http":
-                said = "The gateway does not reach servers of this transport yet."
+                said = "The gateway does not support the transport of this server yet."
                 raise UpstreamFailure(said, reason=HealthReason.DISABLED)
             async with AsyncExitStack() as stack:
                 asking = self._relay.asking(target, self._asked.method, headers, body)
@@ -136,7 +135,7 @@ class Exchange:
             reply = await self._sign_in_again(message, failure, is_last=is_last)
             if reply is not None:
                 return reply
-        raise AssertionError("the second round answers")
+        raise AssertionError("the second attempt returns a reply")
 
     def _upstream_headers(self, message: Message, upstream_session: str | None) -> dict[str, str]:
         given = self._asked.headers
@@ -153,8 +152,8 @@ class Exchange:
     async def _sign_in_again(
         self, message: Message, failure: UpstreamFailure, *, is_last: bool
     ) -> Reply | None:
-        """What is to be answered where the upstream refused the sign-in; None where another token
-        was got, to be tried once."""
+        """Return the reply if the upstream refused the sign-in, or None to retry once with another
+        token."""
         route = self._route
         wants_more = isinstance(failure, InsufficientScope)
         if not route.token or ((is_last or wants_more) and not route.is_personal):
@@ -195,7 +194,7 @@ class Exchange:
         return None
 
     def _without_body(self, message: Message, head: Head, headers: dict[str, str]) -> Reply:
-        """The answer for one whose body is not MCP: its status, where that says enough."""
+        """Return the reply for a response without an MCP body: its status, if that is enough."""
         is_empty = head.status in (202, 204) or (message.id_text is None and head.status < 300)
         if is_empty or head.status in _TOLD:
             outcome = "ok" if is_empty else "upstream_failed"
@@ -203,7 +202,7 @@ class Exchange:
         raise _fault(self._target, head).as_failure()
 
     def _session_header(self, answer: Answer, upstream_session: str | None) -> dict[str, str]:
-        """The id of the session for the client: the one it has, or a new one."""
+        """Return the header with the client's session ID, either the present or a new one."""
         given = answer.head.headers.get(_SESSION)
         if given is None or given == upstream_session:
             sealed = self._asked.headers.get(_SESSION) if given is not None else None
@@ -219,7 +218,7 @@ class Exchange:
 
 
 def _refused_sign_in(target: Target, head: Head) -> UpstreamFailure | None:
-    """The failure, where the upstream does not take the credential that it was sent."""
+    """Return the failure if the upstream refused the credential, else None."""
     if head.status not in (401, 403):
         return None
     failure = _fault(target, head).as_failure()

@@ -1,4 +1,4 @@
-"""A request as it came in, without its body."""
+"""A request without its body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from portal.domain.errors import InvalidRequest
 from portal.domain.gateway_addresses import GatewayAddress
 from portal.domain.request_headers import presented_credential
 
-# Two values of one of these would be read as one here and as the other elsewhere.
+# With two values, other software could use a different one than the gateway.
 _ONCE = frozenset(
     {
         "accept",
@@ -31,7 +31,7 @@ _JOINED = frozenset({"accept"})
 
 @dataclass(frozen=True)
 class Asked:
-    """Who asks for what: the method, what the address names, and the headers by lower-case name."""
+    """A request: its method, gateway address, headers by lower-case name, and peer."""
 
     method: str
     address: GatewayAddress
@@ -40,18 +40,20 @@ class Asked:
 
     @property
     def credential(self) -> str | None:
-        """The key or token that was shown."""
+        """Return the API key or token of the request."""
         return presented_credential(self.headers)
 
     @property
     def wants_page(self) -> bool:
-        """Whether a browser asks, to show the answer to somebody."""
+        """Return whether a browser requests a page."""
         return self.method == "GET" and "text/html" in self.headers.get("accept", "")
 
 
 def read_request(scope: Mapping[str, Any], address: GatewayAddress) -> Asked:
-    """The request of an ASGI scope. Raises `InvalidRequest` for a header that is there twice and
-    decides something."""
+    """Return the request of an ASGI scope.
+
+    Raises `InvalidRequest` if a header that affects decisions is repeated.
+    """
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1").lower()
@@ -59,7 +61,7 @@ def read_request(scope: Mapping[str, Any], address: GatewayAddress) -> Asked:
         if name not in headers:
             headers[name] = value
         elif name in _ONCE - _JOINED:
-            raise InvalidRequest(f"The header {name} is there twice.")
+            raise InvalidRequest(f"The header {name} is repeated.")
         else:
             headers[name] = f"{headers[name]}, {value}"
     client = scope.get("client")

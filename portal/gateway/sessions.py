@@ -1,8 +1,7 @@
-"""Ids of sessions: the upstream's own, sealed, so that no process keeps anything and any process
-serves any request.
+"""Session IDs: the upstream's ID, encrypted, so that any process can serve any request.
 
-A sealed id opens only for the server, the address and the holder that it was made for; to everybody
-else it is an id that nobody knows.
+A sealed ID is only valid for the server, the URL and the holder it was created for. For all others,
+it is an unknown ID.
 """
 
 import base64
@@ -22,15 +21,16 @@ _LONGEST = 4096
 
 
 class Sessions:
-    """Seals and opens ids of sessions."""
+    """Encrypts and decrypts session IDs."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """`keys` by id, newest first: the first seals, all open."""
+        """Use `keys` by ID, newest first: the first one encrypts, all decrypt."""
         self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in keys.items()}
         self._newest = next(iter(self._ciphers))
 
     def seal(self, upstream_id: str, route: Route) -> str | None:
-        """The id to give to the client; None for one that is no id (MCP: visible ASCII)."""
+        """Return the ID for the client, or None if `upstream_id` is not visible ASCII, as MCP
+        requires."""
         if not _UPSTREAM_ID.match(upstream_id):
             return None
         nonce = os.urandom(_NONCE)
@@ -40,7 +40,7 @@ class Sessions:
         return base64.urlsafe_b64encode(head + nonce + sealed).decode().rstrip("=")
 
     def open(self, sealed_id: str, route: Route) -> str | None:
-        """The upstream's id; None where this id was not made here, or not for this route."""
+        """Return the upstream's ID, or None if this ID was not sealed for this route."""
         if len(sealed_id) > _LONGEST:
             return None
         try:
@@ -53,7 +53,7 @@ class Sessions:
 
 
 def _bound_to(route: Route) -> bytes:
-    """What an id is bound to, each part with its length in front."""
+    """Return the associated data: each part, preceded by its length."""
     url = route.target.url if route.target else ""
     parts = [part.encode() for part in (route.server_id, route.incarnation, route.holder, url)]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

@@ -1,8 +1,7 @@
-"""JSON read by place: where each member of an object stands in the text, so that what is not
-changed keeps its bytes.
+"""JSON with positions: unchanged parts of the text keep their bytes when others are replaced.
 
-Numbers, escapes, the order of keys and keys that are there twice stay as they were sent; a decoder
-and an encoder would lose them.
+Numbers, escapes, the order of keys and repeated keys stay as they were sent. Decoding and encoding
+would lose them.
 """
 
 import json
@@ -16,11 +15,11 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 
 
 class NotJson(ValueError):
-    """The text is no JSON."""
+    """The text is not JSON."""
 
 
 def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("NaN and infinities are no JSON")
+    raise ValueError("NaN and infinities are not JSON")
 
 
 _scan = JSONDecoder(parse_constant=_refuse_constant).raw_decode
@@ -28,8 +27,8 @@ _scan = JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 @dataclass(frozen=True)
 class Span:
-    """A value in the text, from `start` to `end`. `value` is what it means; an object or array that
-    was looked into is an `Obj` or `Arr`."""
+    """A value in the text, from `start` to `end`. `value` is an `Obj` or `Arr` if it was parsed with
+    positions, else the decoded value."""
 
     start: int
     end: int
@@ -38,31 +37,31 @@ class Span:
 
 @dataclass(frozen=True)
 class Obj:
-    """An object: its members in the order in which they stand there."""
+    """An object, with its members in the order of the text."""
 
     members: tuple[tuple[str, Span], ...]
 
     def spans(self, key: str) -> Iterator[Span]:
-        """The values under a key, usually one."""
+        """Return the values of a key, usually one."""
         return (span for name, span in self.members if name == key)
 
     def get(self, key: str) -> Any:
-        """The last value under a key, as parsers take it; None where there is none."""
+        """Return the last value of a key, as JSON parsers do, or None."""
         return next((span.value for name, span in reversed(self.members) if name == key), None)
 
 
 @dataclass(frozen=True)
 class Arr:
-    """An array whose items were looked into."""
+    """An array whose items were parsed with positions."""
 
     items: tuple[Span, ...]
 
 
 def read_text(body: bytes, path: tuple[str, ...] = ()) -> tuple[str, Span]:
-    """The JSON in `body`, which is UTF-8, and what it is; objects are looked into along `path`, and
-    the items of an array at its end.
+    """Return the text of a UTF-8 `body` and its JSON value.
 
-    Raises `NotJson`.
+    Objects along `path` and the items of an array at its end are parsed with positions. Raises
+    `NotJson`.
     """
     try:
         text = body.decode("utf-8")
@@ -70,12 +69,12 @@ def read_text(body: bytes, path: tuple[str, ...] = ()) -> tuple[str, Span]:
     except (ValueError, StopIteration, RecursionError, IndexError):
         raise NotJson("not JSON") from None
     if _skip(text, span.end) != len(text):
-        raise NotJson("something stands after the JSON")
+        raise NotJson("text after the JSON")
     return text, span
 
 
 def replaced(text: str, edits: Iterable[tuple[Span, str]]) -> str:
-    """The text with other text in the place of some values, none of which lies in another."""
+    """Return the text with some values replaced; the values must not overlap."""
     pieces = []
     at = 0
     for span, instead in sorted(edits, key=lambda edit: edit[0].start):
@@ -85,7 +84,7 @@ def replaced(text: str, edits: Iterable[tuple[Span, str]]) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as JSON."""
+    """Return a value as JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 

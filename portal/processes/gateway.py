@@ -1,4 +1,4 @@
-"""Running the gateway: the process that MCP clients talk to."""
+"""The process of the gateway, which MCP clients connect to."""
 
 import uvicorn
 
@@ -7,12 +7,12 @@ from portal.app import create_gateway
 from portal.settings import Settings
 from portal.store.database import Database
 
-_KEEP_ALIVE = 15  # seconds; more than a proxy in front keeps its own
+_KEEP_ALIVE = 15  # seconds; longer than proxies keep idle connections
 _GRACE = 20
 
 
 def serve(settings: Settings, database: Database, *, host: str, port: int) -> None:
-    """Serve until stopped; calls under way may end."""
+    """Serve until stopped; running calls can finish."""
     telemetry.begin(settings)
     config = uvicorn.Config(
         create_gateway(settings, database),

@@ -140,6 +140,52 @@ class RefreshGrant(Base):
     spent_at: Mapped[datetime | None]
 
 
+class AppGrant(Base):
+    """Consent of a user for an MCP client: one server, one toolset, or, with neither, all servers.
+
+    Each sign-in of a client creates one. Its tokens are a family and end together. `client_hash` is
+    the SHA-256 of the client ID and the redirect URI.
+    """
+
+    __tablename__ = "app_grants"
+
+    grant_id: Mapped[str] = mapped_column(_ID, primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
+    server_id: Mapped[str | None] = mapped_column(
+        ForeignKey("servers.server_id", ondelete="CASCADE"), index=True
+    )
+    toolset_id: Mapped[str | None] = mapped_column(
+        ForeignKey("toolsets.toolset_id", ondelete="CASCADE"), index=True
+    )
+    client_id: Mapped[str] = mapped_column(Text)
+    client_hash: Mapped[str] = mapped_column(String(64))
+    client_name: Mapped[str | None] = mapped_column(String(80))
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    given_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]
+
+
+class AppToken(Base):
+    """A token of the portal for an MCP client; it ends with its grant.
+
+    `bearer_hash` is the SHA-256 of the token, and `kind` is access or refresh. `spent_at` is the
+    time when a refresh token was used.
+    """
+
+    __tablename__ = "app_tokens"
+
+    bearer_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    grant_id: Mapped[str] = mapped_column(
+        ForeignKey("app_grants.grant_id", ondelete="CASCADE"), index=True
+    )
+    kind: Mapped[str] = mapped_column(String(16))
+    issued_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    spent_at: Mapped[datetime | None]
+
+
 class TemporaryServer(Base):
     """A definition under test, at most 300 s old; never in the catalog."""
 

@@ -113,6 +113,8 @@ UNWATCHED: Mapping[str, str] = {
     "revocations": "the list itself",
     "rate_counts": "limit attempts, and give no access",
     "refresh_grants": "end with their consents, which are watched",
+    "app_grants": "every restore ends all of them",
+    "app_tokens": "end with their grants of apps",
     "known_sign_ins": "exempt a user from a limit, and give no access",
 }
 

@@ -94,7 +94,7 @@ class Answer:
 
     @classmethod
     def with_headers(cls, status: int, headers: Mapping[str, str]) -> "Answer":
-        """The head with this status, and with headers by lower-case name."""
+        """Return the head with this status, and headers by lower-case name."""
         media_type = _MEDIA_TYPE.match(headers.get("content-type", ""))
         challenge = headers.get("www-authenticate", "").strip()
         scheme = _SCHEMES.get(challenge.partition(" ")[0].lower(), "")

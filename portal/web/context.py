@@ -30,6 +30,8 @@ _DOCUMENTS = (
     "resource",
     "resource_at_root",
     "resource_below_mcp",
+    "resource_of_all",
+    "resource_of_toolset",
     "authorization_server",
     "server_at_root",
 )
@@ -50,7 +52,7 @@ OPEN_ENDPOINTS = {
     "oauth_metadata.register": "checks the key or session itself",
     **{
         f"oauth_metadata.register{way}": "RFC 7591: client registration; it grants no access"
-        for way in _WAYS[1:]
+        for way in (*_WAYS[1:], "_at_issuer")
     },
     **{
         f"oauth_metadata.{of}": "RFC 9728, RFC 8414: clients read metadata before they sign in"
@@ -65,8 +67,9 @@ OPEN_ENDPOINTS = {
     "api_document.get_document": (
         "tools read an API's description without credentials; it contains no user data"
     ),
-    "oauth_byok.token": "an MCP client redeems its code; the PKCE verifier authenticates it",
-    "oauth_byok.token_at_old_address": "old URL of oauth_byok.token",
+    "oauth_server.token": "an MCP client redeems its code; the PKCE verifier authenticates it",
+    "oauth_server.revoke": "RFC 7009: the holder of a token may revoke it",
+    "oauth_byok.token_at_old_address": "old URL of oauth_server.token",
     "oauth_byok.ask_at_old_address": "redirects to the consent page",
     "oauth_callback.came_back": (
         "callback of authorization servers; the state and the browser's cookie authenticate it"

@@ -27,28 +27,32 @@ REGISTRY = {
 }
 SSO = {"sign_in.start", "sign_in.callback"}
 OAUTH = {"oauth_callback.came_back", "oauth_documents.client"}
+REGISTER = ("", "_by_name", "_from_root", "_at_root", "_at_issuer")
 BROKER = {
     *(
         f"oauth_broker.{what}{how}"
         for what in ("authorize", "token")
         for how in ("", "_by_name", "_from_root", "_at_root")
     ),
-    *(f"oauth_metadata.register{how}" for how in ("", "_by_name", "_from_root", "_at_root")),
+    *(f"oauth_metadata.register{how}" for how in REGISTER),
     "oauth_broker.consent",
     "oauth_broker.decide",
 }
 # Clients register there for themselves, whosoever browser they run in: no session is looked at.
-NO_SESSION = {f"oauth_metadata.register{how}" for how in ("_by_name", "_from_root", "_at_root")}
-NO_SESSION |= {"oauth_byok.token", "oauth_byok.token_at_old_address"}
+NO_SESSION = {f"oauth_metadata.register{how}" for how in REGISTER[1:]}
+NO_SESSION |= {"oauth_server.token", "oauth_server.revoke", "oauth_byok.token_at_old_address"}
 CLIENTS_READ = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server")
 METADATA = {
     "resource",
     "resource_at_root",
     "resource_below_mcp",
+    "resource_of_all",
+    "resource_of_toolset",
     "authorization_server",
     "server_at_root",
 }
-BYOK = {"oauth_byok.token", "oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
+SERVER = {"oauth_server.token", "oauth_server.revoke"}
+BYOK = {"oauth_byok.token_at_old_address", "oauth_byok.ask_at_old_address"}
 DOCUMENTS = {f"oauth_metadata.{name}" for name in METADATA}
 OPEN = {
     "static",
@@ -64,6 +68,7 @@ OPEN = {
     *BROKER,
     *DOCUMENTS,
     *BYOK,
+    *SERVER,
 }
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # What a request may leave behind without having been asked to change anything.

@@ -42,6 +42,13 @@ NOBODY_ASKS = {
     "oauth_broker.byok.issued": (
         "finds out whose code it is, for `redeem`, where the code and its verifier decide"
     ),
+    "oauth_broker.byok.is_issued": "as `issued`, for the token endpoint of all servers",
+    "oauth_server.bearers.is_access_token": "computes",
+    "oauth_server.bearers.principal_of": "finds out who asks: a token that a person let an app have",
+    "oauth_server.token_endpoint.redeem": (
+        "finds out who asks: a code and its PKCE verifier, or a refresh token, say whose app it is"
+    ),
+    "oauth_server.token_endpoint.revoke": "whoever has a token may end it",
     "oauth_broker.byok.redeem": (
         "finds out who asks: a code and its PKCE verifier say whose client it is"
     ),
@@ -82,6 +89,9 @@ ONES_OWN = {
     ),
     "credentials.connections.give_up": (
         "ends a flow that its browser brought back; nothing is given away"
+    ),
+    "oauth_server.authorize.decline": (
+        "ends a flow of the browser that asks, by one's own id; nothing is given away"
     ),
     "oauth_broker.consents.remove_own_app": "one's own rows, by one's own id",
     "credentials.self_service.list_own_keys_held": "one's own rows, by one's own id",

@@ -240,6 +240,7 @@ def _add_targets(session: Session) -> dict[str, str]:
         "prefix": "notes",
         "flow_id": "no-such-flow",
         "toolset_id": TOOLSET,
+        "toolset_name": "adding",
         "name": "local.127-0-0-1/notes",
         "version": "latest",
         "operation_id": "users_list",

@@ -95,7 +95,7 @@ SPELLING = {
     r"\b[Ll]icences?\b": "license",
     r"\b[Aa]uthoris": "authoriz",
     r"\b[Rr]ecognis": "recogniz",
-    r"\b[Cc]ancell(?:ed|ing)\b": "cancel",
+    r"(?<!notifications/)(?!(?<=\")cancelled\")\b[Cc]ancell(?:ed|ing)\b": "cancel",
 }
 """British spellings, and the American ones."""
 

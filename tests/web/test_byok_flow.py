@@ -69,8 +69,8 @@ def answer(
     )
 
 
-def brought_back(response: TestResponse) -> dict[str, str]:
-    assert response.status_code == 302, response.get_data(as_text=True)[:500]
+def brought_back(response: TestResponse, status: int = 302) -> dict[str, str]:
+    assert response.status_code == status, response.get_data(as_text=True)[:500]
     return {
         name: values[0]
         for name, values in parse_qs(urlsplit(response.headers["Location"]).query).items()
@@ -338,17 +338,31 @@ def test_the_answer_needs_the_token_of_the_form_the_browser_and_the_person(
     )
 
 
-def test_a_resource_names_the_server_and_litellms_addresses_work_too(
-    mel: Client, client: As
-) -> None:
-    """A client that found the metadata by itself knows the server's endpoint (RFC 8707), and not
-    our ids."""
-    path = request(server_id=None, resource=f"{PUBLIC}/own/mcp")
-    assert heading(mel, path) == "Your key for own"
+def test_litellms_addresses_work_too(mel: Client, client: As) -> None:
+    path = request()
     old = client(None).get("/v1/mcp" + path)
     assert (old.status_code, old.headers["Location"]) == (302, path)
-    code = brought_back(answer(mel, path, key=KEY))["code"]
+    code = code_for(mel)
     assert redeem(client(None), code, at="/v1/mcp/oauth/token").status_code == 200
+
+
+def test_a_resource_names_the_server(
+    mel: Client, client: As, held: Callable[[str], str | None]
+) -> None:
+    """A client that found the metadata by itself knows the server's endpoint (RFC 8707), and not
+    our ids: it signs in to the gateway, with the key as a step on the way."""
+    at = mel.get(request(server_id=None, resource=f"{PUBLIC}/own/mcp"))
+    assert at.status_code == 303
+    path = at.headers["Location"]
+    page: Any = parse(mel.get(path))
+    assert page.h1.text == "Allow this app to use own?"
+    assert "Read your notes" in page.main.text
+    sent = {**filled(page.find("form", action=path), key=KEY), "decision": "allow"}
+    found = brought_back(mel.ask("POST", path, data=sent), 303)
+    assert found["iss"] == PUBLIC
+    assert held("mel") == KEY
+    given = redeem(client(None), found["code"]).get_json()
+    assert (given["token_type"], given["expires_in"]) == ("Bearer", 3600)
 
 
 def test_byk_27_the_metadata_name_both_endpoints_and_s256(mel: Client, client: As) -> None:
@@ -380,10 +394,10 @@ def test_byk_25_and_27_a_refused_call_leads_a_client_to_the_page_by_metadata_alo
     path = request(server_id=None, resource=resource["resource"]).replace(
         "/oauth/authorize", document["authorization_endpoint"].removeprefix(PUBLIC)
     )
-    led_on = mel.get(path)
-    assert led_on.status_code == 307
-    path = led_on.headers["Location"]
-    found = brought_back(answer(mel, path, key=KEY))
+    path = mel.get(path).headers["Location"]
+    form = parse(mel.get(path)).find("form", action=path)
+    sent = {**filled(form, key=KEY), "decision": "allow"}
+    found = brought_back(mel.ask("POST", path, data=sent), 303)
     assert found["iss"] == document["issuer"]
     at = document["token_endpoint"].removeprefix(PUBLIC)
     assert redeem(client(None), found["code"], at=at).status_code == 200

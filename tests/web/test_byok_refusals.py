@@ -85,7 +85,10 @@ _BAD_REQUESTS: list[dict[str, str | None]] = [
     {"state": "a\x01b"},
     {"client_id": "x" * 513},
     {"client_id": "a\nb"},
-    {"server_id": None, "resource": f"{PUBLIC}/notes/mcp"},
+    {"server_id": None, "resource": f"{PUBLIC}/own/elsewhere"},
+    {"server_id": None, "resource": f"{PUBLIC}/mcp/own/mcp"},
+    {"server_id": None, "resource": PUBLIC},
+    {"server_id": None, "resource": None},
     {"server_id": None, "resource": "https://evil.example/own/mcp"},
 ]
 

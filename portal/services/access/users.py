@@ -27,6 +27,7 @@ from portal.services.servers.grants import (
 )
 from portal.services.unique import flush_unique
 from portal.store.models import ApiKey, BrowserSession, User, UserCredential
+from portal.store.oauth_tables import AppGrant
 
 _TAKEN = "This email is already in use."
 
@@ -110,7 +111,7 @@ def change_user(
 ) -> UserView:
     """Change the given fields.
 
-    Deactivating a user or setting a new password ends all their sessions.
+    Deactivating a user or setting a new password ends all their sessions, also in apps.
     """
     authz.require(principal, Action.USER_MANAGE)
     user = _find(session, user_id)
@@ -122,6 +123,7 @@ def change_user(
     flush_unique(session, _TAKEN, "email")
     if not user.is_active or fields.get("password"):
         session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
+        session.execute(delete(AppGrant).where(AppGrant.user_id == user_id))
     replace_grants(session, ("user", user_id), permission, None)
     after = _views(session, [user])[0]
     changes = audit.changed(before, after) | (

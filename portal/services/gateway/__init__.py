@@ -1,4 +1,4 @@
-"""What the gateway asks of the catalog before it passes a request on.
+"""Decisions of the catalog about a request to the gateway.
 
 Use cases: `route`.
 """

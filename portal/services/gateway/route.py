@@ -1,8 +1,7 @@
-"""From a request at one server's address to all that decides about it: where it goes with which
-headers, which tools it may name, and what is missing.
+"""The route of a request to one server: its target and headers, allowed tools, and what is missing.
 
-A route is made for one request and holds no row, so that nothing of the database is held while an
-upstream answers.
+A route is created for one request and contains no database row, so that no connection is held while
+the upstream responds.
 """
 
 from collections.abc import Mapping
@@ -36,13 +35,13 @@ from portal.services.upstreams.resolve import (
     authorize_to_list,
 )
 
-_NOT_THERE = "There is no such MCP server, or you may not use it."
+_NOT_THERE = "MCP server not found, or you do not have access."
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What a server needs of the caller before its tools can be called: a sentence with the link,
-    and the same for programs."""
+    """What the caller must set up before calling tools: a message with a link, and the same for
+    programs."""
 
     code: str
     message: str
@@ -52,21 +51,20 @@ class Missing:
 
 @dataclass(frozen=True)
 class ToolNames:
-    """Under which names the tools of a server are published, and how each is described; by their
-    own names."""
+    """Published names and descriptions of a server's tools, by their original names."""
 
     shown: Mapping[str, str] = field(default_factory=dict)
     described: Mapping[str, str] = field(default_factory=dict)
 
     def own(self, name: str) -> str:
-        """The own name of the tool that is published under a name."""
+        """Return the original name of the tool that is published under a name."""
         return next((own for own, shown in self.shown.items() if shown == name), name)
 
 
 @dataclass(frozen=True)
 class Route:
-    """One request's way to a server. `target` is None where there is none yet, and `missing` or
-    `failure` says why; `token` is the access token in it, "" for none."""
+    """The route of one request to a server. If `target` is None, `missing` or `failure` says why.
+    `token` is the access token in the target, or empty."""
 
     server_id: str
     incarnation: str
@@ -80,12 +78,11 @@ class Route:
     failure: UpstreamFailure | None = None
     knows_hosts: bool = False
     is_personal: bool = False
-    """Whether a person signs in to the server, so that only they can mend a token that it
-    refuses."""
+    """Whether users sign in to the server, so that only they can replace a refused token."""
     token: str = field(default="", repr=False)
 
     def told(self, failure: UpstreamFailure) -> str:
-        """What went wrong, as far as the caller may know: hosts are for those with admin view."""
+        """Return the message for the caller; only callers with admin view see hosts."""
         if self.knows_hosts:
             return failure.message
         return KIND_OF_FAULT[HealthReason(failure.reason)]
@@ -99,12 +96,12 @@ def open_route(
     *,
     refused: str = "",
 ) -> Route:
-    """The way to the server with this alias, name or id, as the caller may go it now.
+    """Return the caller's route to the server with this alias, name or ID.
 
-    Of `headers` those that the server lists go on; where the upstream `refused` an access token,
-    another one is got. May ask an authorization server, which ends the transaction at hand. Raises
-    `Forbidden`, in the same words for what is not there and for what the caller may not see, and
-    `LookOnly` for those who see it.
+    Those of `headers` that the server lists are forwarded. If the upstream `refused` an access
+    token, another one is requested. May ask an authorization server, which ends the transaction.
+    Raises `Forbidden` with the same message for unknown and hidden servers, and `LookOnly` for
+    callers who can see the server but not use it.
     """
     server = _found(session, principal, reference)
     row = server.row
@@ -138,9 +135,9 @@ def open_route(
 
 
 def note_refused(session: Session, principal: Principal, route: Route) -> Missing:
-    """Remember that the server refused an access token that was fresh; what the person has to do.
+    """Store that the server refused a new access token; return what the user has to do.
 
-    Ends the transaction at hand.
+    Ends the transaction.
     """
     row = _found(session, principal, route.server_id).row
     if route.is_personal and not is_exchange(row):
@@ -151,9 +148,9 @@ def note_refused(session: Session, principal: Principal, route: Route) -> Missin
 def note_more_rights(
     session: Session, principal: Principal, route: Route, scopes: tuple[str, ...]
 ) -> Missing:
-    """Remember that the server wants more rights than the person's token has; what they have to do.
+    """Store that the server requires more scopes than the token has; return what the user has to do.
 
-    Ends the transaction at hand.
+    Ends the transaction.
     """
     row = _found(session, principal, route.server_id).row
     note_wanted(session, row, principal.user_id, scopes)
@@ -165,21 +162,20 @@ def _found(session: Session, principal: Principal, reference: str) -> ServerFact
         return queries.find_server(session, principal, reference, Action.SERVER_USE)
     except LookOnly:
         raise LookOnly(
-            "You see this MCP server, and have no access to it. Ask an Admin to grant it to you or"
-            " to a team of yours."
+            "You can see this MCP server but do not have access. Ask an Admin to grant access to"
+            " you or one of your teams."
         ) from None
     except (NotFound, Forbidden):
         raise Forbidden(_NOT_THERE) from None
 
 
 def _holder(principal: Principal) -> str:
-    """Whose session at an upstream one is: a person's whatever they ask with, else a key's."""
+    """Return the holder of an upstream session: the user, with any credential, else the key."""
     return f"user {principal.user_id}" if principal.user_id else f"key {principal.key_id}"
 
 
 def _names(server: ServerFacts) -> ToolNames:
-    """The names that tools are published under. One that would hide another tool, or that two would
-    have, is not given."""
+    """Return the published names of tools, without any that would hide or equal another name."""
     row = server.row
     wanted = dict(row.tool_name_to_display_name or {})
     taken = {*wanted, *row.allowed_tools}

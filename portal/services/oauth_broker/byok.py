@@ -245,6 +245,11 @@ def takes_keys(session: Session, principal: Principal, reference: str) -> bool:
         return False
 
 
+def is_issued(session: Session, code: str) -> bool:
+    """Return whether a code belongs to this flow, without consuming it."""
+    return bool(code) and find_flow(session, code, kind=CODE) is not None
+
+
 def issued(session: Session, code: str, reference: str) -> bool:
     """Return whether this flow issued a code for the server `reference`. Consumes nothing."""
     flow = find_flow(session, code, kind=CODE) if code else None

@@ -133,19 +133,22 @@ def check_redirect(session: Session, uri: str) -> None:
     check_redirect_uri(uri, public_url=runtime_of(session).public_url, trusted=trusted)
 
 
-def known_client_of(session: Session, row: Server, client_id: str) -> McpClient | None:
-    """Return the registration of a client that requests this server.
+def known_client_of(session: Session, row: Server | None, client_id: str) -> McpClient | None:
+    """Return the registration of a client that requests this server, or the gateway (None).
 
     Returns None for no client id, a metadata document's address, or a registration without redirect
     URIs. Raises `InvalidRequest` (`invalid_client`) for any other id, including one registered for
     another server: no redirect happens for an unregistered client.
     """
-    if not client_id or client_id in (prefix_of(row), PLACEHOLDER):
+    if not client_id or (row is not None and client_id in (prefix_of(row), PLACEHOLDER)):
         return None
+    of_all = McpClient.server_id.is_(None)
     known = session.scalar(
         select(McpClient)
-        .where(McpClient.client_id == client_id, or_(McpClient.server_id.is_(None), _is_of(row)))
-        .order_by(McpClient.server_id.is_(None))
+        .where(
+            McpClient.client_id == client_id, of_all if row is None else or_(of_all, _is_of(row))
+        )
+        .order_by(of_all)
     )
     if known is None and not is_metadata_document(client_id, may_be_local=_is_embedded(session)):
         raise unknown_client()
@@ -161,7 +164,7 @@ def require_known_anywhere(session: Session, client_id: str) -> None:
 
 
 def registered_client(
-    session: Session, row: Server, client_id: str, redirect_uri: str
+    session: Session, row: Server | None, client_id: str, redirect_uri: str
 ) -> McpClient | None:
     """Return `known_client_of` for a client that registered this redirect URI.
 
@@ -174,7 +177,7 @@ def registered_client(
             same_registered_uri(redirect_uri, registered) for registered in known.redirect_uris
         )
     else:
-        is_placeholder = client_id in (prefix_of(row), PLACEHOLDER)
+        is_placeholder = row is not None and client_id in (prefix_of(row), PLACEHOLDER)
         fits = not is_placeholder or redirect_uri.startswith(f"{runtime_of(session).public_url}/")
     if not fits:
         raise InvalidRequest("This client registered other redirect URIs.", field="redirect_uri")

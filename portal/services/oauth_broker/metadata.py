@@ -7,15 +7,14 @@ the title, and it does not offer refresh tokens. Only signing in reveals whether
 """
 
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.domain.errors import NotFound, Unauthenticated
+from portal.domain.gateway_addresses import GatewayAddress, Names
 from portal.domain.principals import Principal
-from portal.domain.snippets import endpoint
 from portal.services.oauth_broker.common import configured_scopes, issuer_named
 from portal.services.oauth_broker.subjects import find_open_server
 from portal.services.runtime import runtime_of
@@ -24,24 +23,21 @@ from portal.store.models import Server
 
 
 def describe_resource(
-    session: Session, principal: Principal, prefix: str | None, *, below_mcp: bool = False
+    session: Session, principal: Principal, address: GatewayAddress | None
 ) -> dict[str, Any]:
-    """Return the protected resource metadata of a server's address, or of the portal (None).
+    """Return the protected resource metadata of a gateway address, or of the portal (None).
 
-    `below_mcp` selects the address `/mcp/{prefix}` instead of `/{prefix}/mcp`. `resource` is the
-    requested address, because clients compare it with the one they use (RFC 9728, 3.3).
+    `resource` is the requested address, because clients compare it with the one they use (RFC 9728,
+    3.3). The authorization server is the portal: for a server that delegates or passes through its
+    sign-in, the OAuth broker under the server's name.
     """
     runtime = runtime_of(session)
-    row = find_open_server(session, principal, prefix) if prefix is not None else None
-    resource = runtime.public_url
-    if prefix is not None:
-        gateway = runtime.gateway_url.rstrip("/")
-        resource = (
-            f"{gateway}/mcp/{quote(prefix, safe='')}" if below_mcp else endpoint(gateway, prefix)
-        )
+    named = address.name if address is not None and address.names is Names.SERVER else None
+    row = find_open_server(session, principal, named) if named is not None else None
+    gateway = runtime.gateway_url.rstrip("/")
     return {
-        "resource": resource,
-        "authorization_servers": [issuer_named(session, prefix)],
+        "resource": runtime.public_url if address is None else f"{gateway}{address.path}",
+        "authorization_servers": [issuer_named(session, named if row is not None else None)],
         "scopes_supported": _scopes(session, row),
         "bearer_methods_supported": ["header"],
         **({"resource_name": row.server_name or prefix_of(row)} if row is not None else {}),
@@ -51,14 +47,16 @@ def describe_resource(
 def describe_authorization_server(
     session: Session, principal: Principal, prefix: str | None
 ) -> dict[str, Any]:
-    """Return the portal's authorization server metadata for a server's name, or for any (None)."""
+    """Return the metadata of the OAuth broker for a server's name, or of the gateway (None)."""
     row = find_open_server(session, principal, prefix) if prefix is not None else None
     issuer = issuer_named(session, prefix)
+    base = f"{issuer}/oauth" if prefix is None else issuer
     return {
         "issuer": issuer,
-        "authorization_endpoint": f"{issuer}/authorize",
-        "token_endpoint": f"{issuer}/token",
-        "registration_endpoint": f"{issuer}/register",
+        "authorization_endpoint": f"{base}/authorize",
+        "token_endpoint": f"{base}/token",
+        "registration_endpoint": f"{base}/register",
+        **(_own_abilities(base) if prefix is None else {}),
         "scopes_supported": _scopes(session, row),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
@@ -69,7 +67,9 @@ def describe_authorization_server(
             *(["refresh_token"] if row is None else []),
         ],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["none"]
+        if prefix is None
+        else ["none", "client_secret_post"],
         "authorization_response_iss_parameter_supported": True,
     }
 
@@ -88,6 +88,14 @@ def only_server(session: Session, principal: Principal) -> str:
     if not known:
         raise Unauthenticated("Sign in, or send an API key.")
     raise NotFound("The server is ambiguous. Use the addresses in the server’s own metadata.")
+
+
+def _own_abilities(base: str) -> dict[str, Any]:
+    return {
+        "revocation_endpoint": f"{base}/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "client_id_metadata_document_supported": True,
+    }
 
 
 def _scopes(session: Session, row: Server | None) -> list[str]:

@@ -128,6 +128,15 @@ def peek_flow(
     return _read(session, row)
 
 
+def keep_in_flow(session: Session, flow: Flow, contents: Mapping[str, Any]) -> None:
+    """Store new contents of a pending flow and restart its lifetime; do nothing if it has ended."""
+    row = session.get(OAuthFlow, flow.flow_id, populate_existing=True)
+    if row is not None and row.status == "pending":
+        sealed = runtime_of(session).vault.seal(json.dumps(dict(contents)), bindings.of_flow(row))
+        row.sealed, row.expires_at = sealed, now() + LIFETIME
+        session.flush()
+
+
 def finish_flow(session: Session, flow_id: str, outcome: Mapping[str, Any]) -> None:
     """Store the outcome of a flow for its result page; it contains no secret."""
     session.execute(

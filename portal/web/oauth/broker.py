@@ -4,14 +4,9 @@ The same views serve three kinds of URL: `/v1/mcp/server/oauth/{server}/…`, `/
 portal's metadata, and the root, for clients that do not know the name of a server.
 """
 
-from dataclasses import fields
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-import orjson
 from flask import Blueprint, Response, g, make_response, redirect, request, url_for
-from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest
 
 from portal.domain.errors import Forbidden, InvalidRequest
 from portal.domain.oauth_requests import AuthorizationRequest, TokenRequest
@@ -24,12 +19,11 @@ from portal.web.context import also_writes, known_person
 from portal.web.errors import status_of
 from portal.web.limits import AUTHORIZE, EXCHANGE, limiter
 from portal.web.oauth.browsers import bind, bound_browser, new_or_bound_browser
+from portal.web.oauth.requests import form_target, parameters, tokens
 from portal.web.rendering import onward, page, policy
 from portal.web.request_auth import of_the_broker
 
 bp = Blueprint("oauth_broker", __name__)
-_LONGEST = 8_192
-_MOST_PARAMETERS = 40
 
 
 @bp.get("/v1/mcp/server/oauth/<server_id>/authorize")
@@ -73,8 +67,8 @@ def token(server_id: str) -> Response:
 def token_by_name(prefix: str) -> Response:
     """Return tokens at the URLs in the portal's metadata, also for codes of key servers."""
     if prefix and byok.issued(g.session, request.form.get("code", ""), prefix):
-        asked = byok.TokenRequest(**_parameters(request.form, byok.TokenRequest))
-        return _tokens(byok.redeem(g.session, asked, g.address))
+        asked = byok.TokenRequest(**parameters(request.form, byok.TokenRequest))
+        return tokens(byok.redeem(g.session, asked, g.address))
     return _redeemed(prefix or metadata.only_server(g.session, g.principal))
 
 
@@ -87,7 +81,7 @@ def consent(flow_id: str) -> Response:
         return _wrong_person(error)
     response = page("oauth/consent.html", question=question)
     response.headers["Content-Security-Policy"] = policy(
-        form_action=_form_target(question.redirect_uri)
+        form_action=form_target(question.redirect_uri)
     )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
@@ -161,14 +155,16 @@ def _to_the_key_page(prefix: str) -> Response:
         given for given in request.args.items(multi=True) if given[0] not in ("resource", *ours)
     ]
     response = make_response(
-        redirect(f"{url_for('oauth_byok.ask')}?{urlencode([*asked, *ours.items()])}", code=307)
+        redirect(
+            f"{url_for('oauth_server.authorize')}?{urlencode([*asked, *ours.items()])}", code=307
+        )
     )
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
 def _authorized(server: str, *, issuer: str | None = None) -> Response:
-    asked = AuthorizationRequest(**_parameters(request.args, AuthorizationRequest))
+    asked = AuthorizationRequest(**parameters(request.args, AuthorizationRequest))
     by_key = g.principal.key_id is not None
     browser = None if by_key else new_or_bound_browser()
     by_themselves = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
@@ -188,40 +184,10 @@ def _authorized(server: str, *, issuer: str | None = None) -> Response:
 
 
 def _redeemed(server: str) -> Response:
-    asked = TokenRequest(**_parameters(request.form, TokenRequest))
-    return _tokens(token_endpoint.redeem(g.session, g.principal, server, asked))
-
-
-def _tokens(answer: dict[str, Any]) -> Response:
-    response = Response(orjson.dumps(answer), mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["Pragma"] = "no-cache"
-    return response
-
-
-def _parameters(given: MultiDict[str, str], shape: type) -> dict[str, str]:
-    """Return the parameters by name.
-
-    Raises `BadRequest` for repeated (RFC 6749, section 3.1) or too long parameters.
-    """
-    if len(given) > _MOST_PARAMETERS:
-        raise BadRequest("The request has too many parameters.")
-    for name, values in given.lists():
-        if len(values) > 1 or len(values[0]) > _LONGEST:
-            raise BadRequest(f"A parameter is repeated or too long: {name[:40]}")
-    if "request" in given or "request_uri" in given:
-        raise BadRequest("Request objects are not supported. Send the parameters directly.")
-    return {field.name: given.get(field.name, "") for field in fields(shape)}
+    asked = TokenRequest(**parameters(request.form, TokenRequest))
+    return tokens(token_endpoint.redeem(g.session, g.principal, server, asked))
 
 
 def _person() -> Principal:
     """Return the signed-in user, else an anonymous principal."""
     return known_person() or principals.stranger(g.session, g.address)
-
-
-def _form_target(uri: str) -> str:
-    """Return the external `form-action` source of the consent form. CSP has no IPv6 addresses."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or ":" in (parts.hostname or ""):
-        return f"{parts.scheme}:"
-    return f"{parts.scheme}://{parts.netloc}"

@@ -1,5 +1,7 @@
 """Connect the user to a server with OAuth: start, callback, result and disconnect."""
 
+from typing import Any
+
 from flask import Blueprint, Response, flash, g, request, url_for
 
 from portal.domain.errors import InvalidRequest, PortalError
@@ -15,6 +17,8 @@ from portal.web.pages.credentials import after_removal
 from portal.web.rendering import onward, page, plural, see_other
 
 bp = Blueprint("connections", __name__)
+_OF_AN_APP = "/oauth/allow/"
+"""Start of the page where an app waits; the result page is skipped before it."""
 
 
 @bp.get("/credentials/<server_id>/connect")
@@ -88,7 +92,17 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
         )
     else:
         connections.complete(g.session, person, flow, answer)
+        outcome = connections.get_result(g.session, person, flow.flow_id, bound_browser())
+        if outcome.get("back", "").startswith(_OF_AN_APP) and _needs_no_words(outcome):
+            return see_other(outcome["back"])
     return see_other(url_for("connections.result", flow_id=flow.flow_id))
+
+
+def _needs_no_words(outcome: dict[str, Any]) -> bool:
+    """Return whether a new connection works and has what was requested."""
+    tried = outcome.get("test") or {"ok": True}
+    is_other = outcome.get("missing") or outcome.get("old_account")
+    return outcome["state"] == "connected" and tried["ok"] and not is_other
 
 
 def _page(server_id: str, *, status: int = 200, problem: PortalError | None = None) -> Response:

@@ -8,6 +8,7 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from portal.domain.errors import InvalidRequest, NotFound, PortalError, TooLarge
+from portal.domain.gateway_addresses import GatewayAddress, Names
 from portal.services.oauth_broker import metadata, registration
 from portal.web.api import payloads
 from portal.web.limits import REGISTER, limiter
@@ -17,18 +18,26 @@ bp = Blueprint("oauth_metadata", __name__)
 _LARGEST = 16 * 1024
 
 
-@bp.get(
-    "/.well-known/oauth-protected-resource", defaults={"prefix": None}, endpoint="resource_at_root"
-)
+@bp.get("/.well-known/oauth-protected-resource", endpoint="resource_at_root")
+@bp.get("/.well-known/oauth-protected-resource/mcp", endpoint="resource_of_all")
 @bp.get("/.well-known/oauth-protected-resource/<prefix>/mcp")
 @bp.get("/.well-known/oauth-protected-resource/mcp/<prefix>", endpoint="resource_below_mcp")
+@bp.get(
+    "/.well-known/oauth-protected-resource/toolset/<toolset_name>/mcp",
+    endpoint="resource_of_toolset",
+)
 @of_the_broker("document", asks_who=False)
-def resource(prefix: str | None) -> Response:
+def resource(prefix: str = "", toolset_name: str = "") -> Response:
     """Return the metadata of a protected resource (RFC 9728), without authentication."""
-    below_mcp = request.endpoint == "oauth_metadata.resource_below_mcp"
-    return _document(
-        metadata.describe_resource(g.session, g.principal, prefix, below_mcp=below_mcp)
-    )
+    addresses = {
+        "resource_at_root": None,
+        "resource_of_all": GatewayAddress(Names.ALL),
+        "resource": GatewayAddress(Names.SERVER, prefix),
+        "resource_below_mcp": GatewayAddress(Names.SERVER, prefix, below_mcp=True),
+        "resource_of_toolset": GatewayAddress(Names.TOOLSET, toolset_name),
+    }
+    address = addresses[str(request.endpoint).rpartition(".")[2]]
+    return _document(metadata.describe_resource(g.session, g.principal, address))
 
 
 @bp.get(
@@ -67,6 +76,7 @@ def register(server_id: str) -> Response:
 @bp.post("/<prefix>/register")
 @bp.post("/mcp/<prefix>/register", endpoint="register_from_root")
 @bp.post("/register", defaults={"prefix": ""}, endpoint="register_at_root")
+@bp.post("/oauth/register", defaults={"prefix": ""}, endpoint="register_at_issuer")
 @limiter.limit(REGISTER, exempt_when=_costs_nothing)
 @of_the_broker("oauth", asks_who=False)
 def register_by_name(prefix: str) -> Response:
