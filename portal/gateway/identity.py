@@ -105,9 +105,9 @@ class Reception:
         if not credential:
             raise Unauthenticated("A valid API key or access token is required.")
         address = self._address(session, asked)
-        if is_access_token(credential):
-            return _principal_of_app(session, asked, credential, address)
         try:
+            if is_access_token(credential):
+                return _principal_of_app(session, asked, credential, address)
             principal = principals.principal_for_key(session, credential, address)
         except Unauthenticated:
             metrics.security("key_refused")
@@ -129,6 +129,5 @@ class Reception:
 def _principal_of_app(session: Session, asked: Asked, token: str, address: str | None) -> Principal:
     principal = principal_of(session, token, asked.address, address=address)
     if principal is None:
-        metrics.security("token_refused")
         raise Unauthenticated("The access token is unknown, expired, or for another address.")
     return principal

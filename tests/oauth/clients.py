@@ -64,14 +64,15 @@ class ClientMemory:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call: the tool's text, what the client keeps, and its requests as (method,
-    path, status)."""
+    """What came of a call: the tool's text, what the client keeps, its requests as (method, path,
+    status), and the names of the tools, if they were listed."""
 
     text: str
     is_error: bool
     protocol_version: str
     memory: ClientMemory
     requests: list[tuple[str, str, int]] = field(default_factory=list)
+    tools: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> OAuthToken:
@@ -123,11 +124,13 @@ def call_with_sdk(
     redirect_uri: str = CLIENT_REDIRECT,
     client_metadata_url: str | None = None,
     mode: str = "auto",
+    lists: bool = False,
 ) -> Outcome:
     """Call a tool at `url` as the Python SDK's OAuth client; `browse(authorize_url)` returns the
     final redirect.
 
-    `mode` is the SDK's: `auto`, `legacy` or a protocol version. Raises what the SDK raises.
+    With `lists`, the client lists the tools first. `mode` is the SDK's: `auto`, `legacy` or a
+    protocol version. Raises what the SDK raises.
     """
     kept = memory or ClientMemory()
     landed: dict[str, str] = {}
@@ -158,10 +161,16 @@ def call_with_sdk(
             httpx2.AsyncClient(auth=auth, transport=transport, timeout=SECONDS) as http,
             Client(streamable_http_client(url, http_client=http), mode=mode) as client,
         ):
+            listed = (await client.list_tools()).tools if lists else []
             result = await client.call_tool(tool, dict(arguments or {}))
             assert isinstance(result, CallToolResult)
             return Outcome(
-                _text(result), result.is_error, client.protocol_version, kept, transport.requests
+                _text(result),
+                result.is_error,
+                client.protocol_version,
+                kept,
+                transport.requests,
+                frozenset(listed_tool.name for listed_tool in listed),
             )
 
     return _in_thread(work)
