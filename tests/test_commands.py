@@ -141,7 +141,7 @@ def test_first_start_makes_keys_a_database_and_an_admin_and_says_how_to_get_in(h
         assert requests.get(f"{address}/healthz", timeout=30).json() == {"status": "ok"}
         said = started.output()
         assert printed(said, "Sign in at") == f"{address}/login"
-        landed = sign_in(address, printed(said, "E-mail"), printed(said, "Password"))
+        landed = sign_in(address, printed(said, "Email"), printed(said, "Password"))
     keys = host.folder / "var" / "portal.env"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     assert "PORTAL_SECRET_KEY=" in keys.read_text()

@@ -275,7 +275,7 @@ def test_the_list_says_what_each_key_reaches_and_why(
         basis: basis for basis in made
     }
     assert [reach["server_count"] for reach in reaches.values()] == [1, 1, 0]
-    assert reaches["owner"]["why"] == "Follows you: whatever you can use."
+    assert reaches["owner"]["why"] == "Follows you: everything you can use."
     assert "you are not a member of team crew" in reaches["nothing"]["why"]
     told = client("ada").get(f"/v1/keys/{made['nothing'][0]}").get_json()["reach"]["why"]
     assert "Mel is not a member of team crew" in told

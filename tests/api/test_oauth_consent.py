@@ -322,7 +322,7 @@ def test_what_began_with_a_key_goes_on_only_once_its_owner_agreed_in_their_brows
     ):
         assert answer.status_code == 403
         said = parse(answer, 403).get_text(" ", strip=True)
-        for words in ("somebody else", "ada@example.com", "sign out", "close this page"):
+        for words in ("another user", "ada@example.com", "sign out", "close this page"):
             assert words in said, words
         assert "mel" not in said.lower()
     assert signed_in("mel").get(where).status_code == 400, (

@@ -413,7 +413,7 @@ def test_the_sign_in_page_leads_back_to_where_one_was_going(
     page.get_by_label("Email").fill(ADMIN[0])
     page.get_by_label("Password").fill("wrong password!")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not right")
+    expect(page.get_by_role("alert")).to_contain_text("Incorrect email or password")
     page.get_by_label("Password").fill(ADMIN[1])
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="My credentials")).to_be_visible()

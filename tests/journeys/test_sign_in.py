@@ -70,7 +70,7 @@ def test_an_admin_by_group_and_a_member_sign_in_and_out(
 
     ada.goto(answers[0])  # the same answer again
     expect(ada.get_by_role("heading", name="You are not signed in")).to_be_visible()
-    expect(ada.get_by_text("used already")).to_be_visible()
+    expect(ada.get_by_text("already used")).to_be_visible()
 
     bob = browser_page_factory(viewport={"width": 390, "height": 844})
     sign_in(bob, portal, "bob", "/servers")

@@ -408,11 +408,14 @@ def test_the_command_names_what_is_broken(
     monkeypatch.setattr(base, "load", lambda: None)
     monkeypatch.setattr(base, "connect", lambda _: database)
     whole = CliRunner().invoke(main, ["audit", "verify"])
-    assert (whole.exit_code, whole.output) == (0, f"{last_sequence(database) - 1} events hold.\n")
+    assert (whole.exit_code, whole.output) == (
+        0,
+        f"{last_sequence(database) - 1} events verified.\n",
+    )
     change(database, "update audit_events set actor = 'forged' where sequence = 3")
     broken = CliRunner().invoke(main, ["audit", "verify"])
     assert broken.exit_code == 1
-    assert broken.output == "2 events hold.\nEvent 3 was modified.\n"
+    assert broken.output == "2 events verified.\nEvent 3 was modified.\n"
 
 
 def test_a_command_that_is_refused_is_on_record(

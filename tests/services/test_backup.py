@@ -177,7 +177,7 @@ def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
         ),
         (
             lambda file: rewrite(file, "update audit_events set actor = 'x' where sequence = 2"),
-            "Event 2 was changed",
+            "Event 2 was modified",
         ),
         (
             lambda file: rewrite(file, "delete from audit_events where sequence > 5"),

@@ -133,14 +133,14 @@ def test_every_bad_setting_has_its_line(tmp_path: Path) -> None:
 
 def test_a_database_that_is_not_there_is_not_made(make: Make, tmp_path: Path) -> None:
     around = make(f"sqlite:///{tmp_path}/other/portal.db")
-    assert "is not there · Start portal serve" in the_bad_one(around)
+    assert "does not exist · Start portal serve" in the_bad_one(around)
     assert not (tmp_path / "other" / "portal.db").exists()
 
 
 def test_a_database_that_does_not_answer(make: Make) -> None:
     around = make(f"postgresql://portal:SECRET@127.0.0.1:{free_port()}/portal")
     line = the_bad_one(around)
-    assert "BAD  database: does not answer · Check PORTAL_DATABASE_URL" in line
+    assert "BAD  database: does not respond · Check PORTAL_DATABASE_URL" in line
     assert "SECRET" not in line
 
 
@@ -181,7 +181,7 @@ def test_a_disk_without_room(make: Make) -> None:
 def test_a_schema_that_is_older_or_newer(make: Make) -> None:
     around = make()
     change(around, "update alembic_version set version_num = '9999'")
-    assert "a newer portal's · Install that version" in the_bad_one(around)
+    assert "a newer version of the portal · Install that version" in the_bad_one(around)
     change(around, "update alembic_version set version_num = '0004'")
     schema.downgrade(around.database.engine, "-1")
     assert the_bad_one(around) == "BAD  migrations: not up to date · Run: portal db upgrade"
@@ -190,7 +190,7 @@ def test_a_schema_that_is_older_or_newer(make: Make) -> None:
 def test_a_clock_behind_what_is_on_record(make: Make) -> None:
     around = make()
     early = Surroundings(around.settings, around.database, lambda: now() - timedelta(hours=1))
-    assert "before the newest event of the audit log · Set this host's clock" in the_bad_one(early)
+    assert "behind the newest event of the audit log · Set this host's clock" in the_bad_one(early)
 
 
 def test_clocks_of_the_database_and_of_redis_that_differ(
@@ -268,7 +268,7 @@ def test_commands_say_where_they_run_and_why_not(make: Make, tmp_path: Path) -> 
         assert any(said in line for line in found), said
     refused = make(enable_stdio=True, stdio_user="no-such-user")
     [line] = [str(finding) for finding in commands.sandboxed(refused)]
-    assert line.startswith("BAD  commands: none can run: ")
+    assert line.startswith("BAD  commands: they cannot run: ")
     assert "PORTAL_STDIO_USER" in line.partition(" · ")[2] or "PORTAL_STDIO_USER" in line
     (tmp_path / "file").touch()
     in_memory = make(enable_stdio=True, stdio_homes=tmp_path / "file" / "homes")
@@ -286,7 +286,7 @@ def test_home_folders_that_could_not_be_deleted_are_named(make: Make, tmp_path: 
         str(finding)
         for finding in commands.sandboxed(make(enable_stdio=True, stdio_homes=tmp_path / "homes"))
     ]
-    [line] = [line for line in found if "could not be deleted" in line]
+    [line] = [line for line in found if "could not be removed" in line]
     assert line.startswith("warn")
     assert str(left) in line
 
@@ -365,8 +365,8 @@ def test_a_refused_entry_of_the_config_file_until_a_start_takes_it(make: Make) -
     first, second = [line for line in told(around, Level.BAD) if "config file" in line]
     assert "config file: mcp_servers.conf was refused at the start of " in first
     assert (
-        "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server goes"
-        " on as it" in first
+        "the values of 1 person (from http://127.0.0.1:9 to http://127.0.0.1:10); the server stays"
+        " unchanged" in first
     )
     assert "keep_credentials: true to the entry to send them to the new host" in first
     assert "mcp_servers.broken was refused" in second

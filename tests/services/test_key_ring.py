@@ -345,7 +345,7 @@ def test_what_cannot_be_read_is_skipped_and_named(portal: Portal, under: Any, ru
         "k0  1 values cannot be decrypted, because the key is not in the ring: user variables 1"
         in status.output
     )
-    assert "(broken)  1 values" in status.output
+    assert "(corrupt)  1 values" in status.output
     assert "k1  1 values to re-encrypt" in status.output
     assert (
         sum(

@@ -479,7 +479,9 @@ def test_without_its_journal_everything_is_dormant_until_an_admin_wakes_it(site:
         assert (code, "API keys are dormant" in said) == (401, True)
     browser = create_app(site.settings, database=site.database).test_client()
     refused_page = sign_in(browser, "otto")
-    assert "only Admins can sign in" in refused_page.get_data(as_text=True)
+    assert "Only Admins can sign in until an Admin reactivates it" in refused_page.get_data(
+        as_text=True
+    )
     assert sign_in(browser, "ada").status_code == 303
     page = browser.get("/profile").get_data(as_text=True)
     assert "API keys are dormant, and only Admins can sign in" in page

@@ -168,7 +168,7 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
         assert "SECRET" not in answer.get_data(as_text=True)
     assert len(bell.rings) == 1
     assert client("ada").put("/v1/mcp/server/id-c/reject", {}).status_code == 200
-    assert "not active" in parse(tried()).text
+    assert "only for active servers" in parse(tried()).text
     for answer in (
         client("ada").post(
             "/v1/mcp/tools/call", {"server_id": "id-c", "name": "x", "arguments": {}}

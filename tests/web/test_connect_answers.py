@@ -356,7 +356,7 @@ def test_another_issuer_stops_until_an_admin_has_looked(
     ("fault", "said"),
     [
         ("metadata", "was not found"),
-        ("registration_endpoint", "has to register the portal"),
+        ("registration_endpoint", "has to register it there"),
         ("issuer", "was not found"),
         ("http", "was not found"),
     ],

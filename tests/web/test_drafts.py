@@ -285,7 +285,7 @@ def test_what_is_in_the_way_is_told_in_the_form_and_nothing_is_lost(
     del recording_as.metadata["registration_endpoint"]  # type: ignore[union-attr]
     answer = press(ada, NEW, "sign_in", **typed(recording_as.url, client_secret="SECRET-client"))
     page: Any = parse(answer, 422)
-    assert "does not know this portal" in text_of(page.main)
+    assert "is not registered at the sign-in provider" in text_of(page.main)
     assert "kept for 5 minutes" in text_of(page.main)
     form = page.find("form", attrs={"data-guard": True})
     data = {**filled(form, client_id="now-typed"), "sign_in": "yes"}

@@ -67,7 +67,7 @@ def test_the_preview_says_what_would_happen_line_by_line(browser: As) -> None:
     assert "Each user is asked for WIKI_KEY" in rows[1]
     assert "is disabled" in rows[2]
     assert "transport is not supported" in rows[3]
-    assert "Different: url" in rows[4]
+    assert "Differences: url" in rows[4]
     assert [box["value"] for box in page.select("input[name=take][checked]")] == ["0", "1"]
 
 
@@ -189,12 +189,12 @@ def test_a_document_waits_for_the_one_who_pasted_it(browser: As, client: Any) ->
         ("mcp_servers:\n  a: ]", "line 2, column 6"),
         ("a: &x SECRET\nb: *x", "aliases"),
         ('{"hello": "SECRET"}', "cannot be imported"),
-        ('{"mcpServers": {"a": {}, "a": {}}}', "twice"),
+        ('{"mcpServers": {"a": {}, "a": {}}}', "duplicate field"),
         ('{"a":' * 40 + "1" + "}" * 40, "32 levels"),
-        ('{"a":' * 50_000, "too deep"),
+        ('{"a":' * 50_000, "too deeply"),
         ("mcp_servers: " + "[" * 40 + "]" * 40, "32 levels"),
         ("x" * 262_145, "256 KB"),
-        ('{"mcpServers": {"a": {"url": "\\ud800"}}}', "half of a character"),
+        ('{"mcpServers": {"a": {"url": "\\ud800"}}}', "invalid character"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -58,8 +58,8 @@ def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(
 ) -> None:
     mel = browser("mel")
     mel.send("/keys/new", key_alias="Mine", expiry="never")
-    assert "Follows you: whatever you can use." in text_of(mel.open("/keys"))
-    assert "Follows Mel: whatever Mel can use." in text_of(browser("ada").open("/admin/keys"))
+    assert "Follows you: everything you can use." in text_of(mel.open("/keys"))
+    assert "Follows Mel: everything Mel can use." in text_of(browser("ada").open("/admin/keys"))
     for query in ("?sort=age", "?sort=last_used&unused=true", "?sort=nonsense"):
         assert "Mine" in text_of(mel.open(f"/keys{query}"))
     with write() as session:
@@ -129,7 +129,9 @@ def test_admin_issues_a_key_for_anybody(browser: As, client: SignedIn) -> None:
 
 def test_key_of_nobody_is_refused(browser: As) -> None:
     answer = browser("ada").send("/admin/keys/new", key_alias="Bot")
-    assert "belongs to" in text_of(look_at(answer, 422).select_one("#user_id-error"))
+    assert "Choose a user, a team, or both" in text_of(
+        look_at(answer, 422).select_one("#user_id-error")
+    )
 
 
 def test_no_page_shows_a_key(browser: As) -> None:

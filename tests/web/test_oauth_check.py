@@ -468,7 +468,7 @@ def test_the_portals_own_documents_are_read_by_the_public_url(
             "oauth-protected-resource/remote/mcp",
             {"authorization_servers": []},
             "Read the server's",
-            "names no",
+            "lists no",
         ),
         ("oauth-authorization-server/remote", None, "Read the portal as", "Not found"),
         (

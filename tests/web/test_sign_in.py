@@ -182,7 +182,7 @@ def test_a_replayed_answer_is_refused(opened: Opened, forging_provider: ForgingP
     browser.post("/logout", data={"csrf_token": _token(browser)})
     again = browser.get(path)
     assert again.status_code == 400
-    assert "used already" in again.get_data(as_text=True)
+    assert "already used" in again.get_data(as_text=True)
     assert signed_in_as(browser) is None
 
 

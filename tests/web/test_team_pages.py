@@ -32,7 +32,9 @@ def test_taken_team_name_comes_back_beside_what_was_typed(browser: As) -> None:
 
 def test_team_without_a_name_is_refused(browser: As) -> None:
     answer = browser("ada").send(f"/admin/teams/{CREW}", team_alias=" ")
-    assert "needs a name" in text_of(look_at(answer, 422).select_one("#team_alias-error"))
+    assert "Enter a name for the team" in text_of(
+        look_at(answer, 422).select_one("#team_alias-error")
+    )
 
 
 def test_team_is_granted_servers_and_groups(browser: As, write: Write, group_id: str) -> None:
