@@ -37,5 +37,5 @@ def test_group_page_names_who_has_it(browser: As, write: Write, group_id: str) -
 def test_server_that_is_gone_lands_on_its_field(browser: As) -> None:
     answer = browser("ada").send("/admin/groups/new", name="Typed", servers=["gone"])
     soup = look_at(answer, 422)
-    assert "no MCP server gone" in text_of(soup.select_one("#servers-error"))
+    assert "no MCP server called gone" in text_of(soup.select_one("#servers-error"))
     assert soup.select_one("#name")["value"] == "Typed"
