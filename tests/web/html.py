@@ -6,15 +6,11 @@ from typing import Any
 from bs4 import BeautifulSoup, NavigableString
 from werkzeug.test import TestResponse
 
-<<<<<<< HEAD
-_BLANK = re.compile(r"<(td|div|section)\b[^<>]*>\s+</\1>")
-=======
 # What static/portal.css hides where it is empty: `:empty` does not match white space.
 _BLANK = re.compile(
     r"<(td|\w+ (?=[^<>]*(class=\"(rows|lift)\"|id=\"(test-result|probe-result|result|revealed)\")))"
     r"[^<>]*>\s+</"
 )
->>>>>>> w/html
 _AS_IT_IS = ["pre", "textarea"]
 _TRIMMED = (
     "a button caption dd div dt fieldset form h1 h2 h3 label legend li main option p section select"
