@@ -171,6 +171,11 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
 
 
+def test_a_command_that_says_a_lot_on_stderr_is_not_held_up(stdio_client: McpClient) -> None:
+    says = "import sys; sys.stderr.write('x' * 30_000_000)\n"
+    assert stdio_client.probe(python(says + SHOW_ITSELF), timeout=30).status == "healthy"
+
+
 def test_no_descriptor_of_the_portal_is_inherited(stdio_client: McpClient, tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as held:
         os.set_inheritable(held.fileno(), True)
