@@ -64,7 +64,7 @@ def test_the_consent_page_says_who_asks_and_where_it_leads(
         "guarded",
     ):
         assert said in text, said
-    assert "Only go on if you started this yourself" in text
+    assert "Continue only if you started this" in text
     assert "stored-id" not in page.get_data(as_text=True)
     assert "form-action 'self' http://localhost:3000;" in page.headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
@@ -350,7 +350,7 @@ def test_nobody_signed_in_signs_in_first_and_comes_back_to_the_question(
     back = browser.post(asked.location, data=fields)
     assert (back.status_code, back.location) == (303, where)
     page = parse(asked_on(browser, where)).get_text(" ", strip=True)
-    for words in ("client.example", "guarded", "mel@example.com", "an API key of yours"):
+    for words in ("client.example", "guarded", "mel@example.com", "one of your API keys"):
         assert words in page, words
     landed = decided(browser, where)
     assert redeem(client("mel"), query_of(landed.location)["code"]).status_code == 200

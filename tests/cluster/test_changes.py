@@ -155,7 +155,7 @@ def test_a_person_is_switched_off(members: Members, person: tuple[str, str]) -> 
 def test_who_signs_out_everywhere_else_is_signed_out_there(members: Members) -> None:
     with signed_in(members.there) as elsewhere, signed_in(members.here) as browser:
         assert elsewhere.visit(f"{members.here}/profile").url == f"{members.here}/profile"
-        browser.submit(browser.visit(f"{members.here}/profile"), "Sign out everywhere else")
+        browser.submit(browser.visit(f"{members.here}/profile"), "Sign out all other sessions")
         for url in (members.there, members.here):
             assert elsewhere.visit(f"{url}/profile").url.startswith(f"{url}/login")
             assert browser.visit(f"{url}/profile").url == f"{url}/profile"

@@ -100,7 +100,7 @@ def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn
             page.get_by_label("Current password").fill(password)
             page.get_by_label("New password", exact=True).fill(new_password)
             page.get_by_label("Confirm new password").fill(new_password)
-            page.get_by_role("button", name="Save and go on").click()
+            page.get_by_role("button", name="Save and continue").click()
         expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
         return page
 

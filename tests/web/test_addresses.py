@@ -69,7 +69,7 @@ def test_origins_are_named_where_the_addresses_are_hidden(
     for name, path in pages.items():
         said = text_of(parse(ada.get(path)))
         assert [origin for origin in ORIGINS.values() if origin not in said] == [], name
-        assert "nother host" in said, name
+        assert "different host" in said, name
         assert "SECRET" not in said, name
 
 

@@ -66,7 +66,7 @@ def test_the_search_wants_every_word_and_needs_no_script(
     page = browser("mel").open(f"/docs/api?q={q}")
     assert len(page.select("#results tbody tr")) == found
     assert page.find("input", id="q")["value"] == q
-    assert ("No operation matches" in text_of(page)) is (found == 0)
+    assert ("No matching operations" in text_of(page)) is (found == 0)
 
 
 def test_an_operation_that_does_not_exist_is_not_found(browser: Browsing) -> None:

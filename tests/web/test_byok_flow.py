@@ -181,7 +181,7 @@ def test_sign_in_comes_first_and_leads_back_to_the_same_request(app: Any, client
         "POST", "/login", data=filled(form, email="mel@example.com", password=PASSWORD)
     )
     assert back.headers["Location"] == request()
-    assert heading(stranger, back.headers["Location"]) == "Your key for own"
+    assert heading(stranger, back.headers["Location"]) == "Enter your key for own"
 
 
 def test_cky_05_and_byk_15_and_19_the_code_is_the_persons_and_stores_their_key(
@@ -297,7 +297,7 @@ def test_who_has_stored_a_key_need_not_type_it_again(
     mel: Client, client: As, held: Callable[[str], str | None]
 ) -> None:
     client("mel").post(f"/v1/mcp/server/{OWN}/user-credential", {"credential": KEY})
-    assert "Leave this empty to keep it." in text_of(parse(mel.get(request())))
+    assert "Leave this field empty to keep it." in text_of(parse(mel.get(request())))
     found = brought_back(answer(mel, key=""))
     assert redeem(client(None), found["code"]).status_code == 200
     assert held("mel") == KEY
@@ -344,7 +344,7 @@ def test_a_resource_names_the_server_and_litellms_addresses_work_too(
     """A client that found the metadata by itself knows the server's endpoint (RFC 8707), and not
     our ids."""
     path = request(server_id=None, resource=f"{PUBLIC}/own/mcp")
-    assert heading(mel, path) == "Your key for own"
+    assert heading(mel, path) == "Enter your key for own"
     old = client(None).get("/v1/mcp" + path)
     assert (old.status_code, old.headers["Location"]) == (302, path)
     code = brought_back(answer(mel, path, key=KEY))["code"]
@@ -394,4 +394,4 @@ def test_byk_25_and_27_a_refused_call_leads_a_client_to_the_page_by_metadata_alo
 
 def test_ada_sees_no_more_of_it_than_others(signed_in: Callable[[str], Client]) -> None:
     found = heading(signed_in("ada"), request(server_id="id-secluded"))
-    assert found == "Your key for secluded", "an Admin may use every server"
+    assert found == "Enter your key for secluded", "an Admin may use every server"

@@ -254,5 +254,5 @@ def test_the_form_says_why_no_command_can_run(without_sandbox_page: Client, bell
         without_sandbox_page.post("/servers/test", data=filled(form, **typed(bell)), headers=HTMX)
     ).text
     assert "PORTAL_STDIO_USER" in said
-    assert "Run it and test" not in said
+    assert "Run and test" not in said
     assert bell.rings == bell.on_record() == []

@@ -58,16 +58,16 @@ def test_the_pages_of_the_server_say_what_would_move_and_what_to_do(
             alert = asking.open(f"/servers/{server_id}{part}").select_one(".alert.bad")
             told = text_of(alert)
             for words in (
-                "entry conf was refused",
-                "Values of people (1 person)",
+                "entry conf rejected",
+                "Values of users (1 user)",
                 OLD,
                 NEW,
-                "The server goes on as it",
+                "The server was not changed",
                 "keep_credentials: true",
                 "keep_credentials: false",
             ):
                 assert words in told
-        assert "Config file entry refused" in text_of(asking.open("/servers"))
+        assert "Config file entry rejected" in text_of(asking.open("/servers"))
     mel = browser("mel")
     for path in (f"/servers/{server_id}", "/servers"):
         assert "refused" not in text_of(mel.open(path))
@@ -121,7 +121,7 @@ def test_an_entry_with_a_fault_leaves_the_server_and_what_people_stored_as_they_
     [fault] = start({**ENTRY, **changes})
     assert why in fault
     told = text_of(browser("ada").open(f"/servers/{server_id}").select_one(".alert.bad"))
-    assert "entry conf was refused" in told
+    assert "entry conf rejected" in told
     assert "Correct the entry" in told
     with write() as session:
         assert session.get_one(Server, server_id).address == OLD

@@ -89,12 +89,12 @@ def test_typed_urls_and_a_typed_client_need_no_discovery(
     ("promised", "sent", "state"),
     [
         (True, "own", "Connected to rec"),
-        (True, "other", "The answer came from somebody else"),
-        (True, None, "The answer came from somebody else"),
+        (True, "other", "Response from a different provider"),
+        (True, None, "Response from a different provider"),
         (None, "own", "Connected to rec"),
-        (None, "other", "The answer came from somebody else"),
+        (None, "other", "Response from a different provider"),
         (None, None, "Connected to rec"),
-        (None, "slash", "The answer came from somebody else"),
+        (None, "slash", "Response from a different provider"),
     ],
 )
 @pytest.mark.parametrize("error", [None, "access_denied"])
@@ -119,7 +119,7 @@ def test_the_issuer_in_the_answer(
     recording_as.authorize_error = error
     page = connect(signed_in("mel"), discovered(write, recording_as))
     is_taken = state == "Connected to rec"
-    assert page.h1.text == ("You said no" if is_taken and error else state)
+    assert page.h1.text == ("Access declined" if is_taken and error else state)
     assert len(recording_as.seen("token")) == (1 if is_taken and not error else 0)
 
 
@@ -159,17 +159,17 @@ def test_an_admin_is_led_from_a_failure_to_the_oauth_check(
     [
         (Answer(400, {"error": "invalid_grant"}), "invalid_grant"),
         (Answer(401, {"error": "invalid_client"}), "client ID"),
-        (Answer(503), "That did not work"),
-        (Answer.html(), "did not answer"),
-        (Answer.garbage(), "did not answer"),
-        (Answer.oversized(2), "did not answer"),
-        (Answer.redirect("http://127.0.0.1:9/"), "did not answer"),
-        (Answer(200, {"access_token": "a b"}), "not a token"),
-        (Answer(200, {"access_token": ""}), "not a token"),
-        (Answer(200, {"access_token": "x\r\nX-Evil: 1"}), "not a token"),
-        (Answer(200, []), "did not answer"),
-        (Answer(200, {"access_token": ["x"]}), "not a token"),
-        (Answer(200, {"error": "SECRET"}), "did not work"),
+        (Answer(503), "Connection failed"),
+        (Answer.html(), "did not respond"),
+        (Answer.garbage(), "did not respond"),
+        (Answer.oversized(2), "did not respond"),
+        (Answer.redirect("http://127.0.0.1:9/"), "did not respond"),
+        (Answer(200, {"access_token": "a b"}), "an invalid token"),
+        (Answer(200, {"access_token": ""}), "an invalid token"),
+        (Answer(200, {"access_token": "x\r\nX-Evil: 1"}), "an invalid token"),
+        (Answer(200, []), "did not respond"),
+        (Answer(200, {"access_token": ["x"]}), "an invalid token"),
+        (Answer(200, {"error": "SECRET"}), "Connection failed"),
     ],
 )
 def test_a_code_that_brings_no_token(
@@ -214,7 +214,7 @@ def test_token_validation(
     and no value."""
     recording_as.token_fields = {"org": "acme", "team": {"id": 7}, "admin": True}
     page = connect(signed_in("mel"), discovered(write, recording_as, token_validation=rules))
-    assert page.h1.text == ("The connection was refused" if rule else "Connected to rec")
+    assert page.h1.text == ("Account not allowed" if rule else "Connected to rec")
     if rule:
         assert page.main.find("code", string=rule)
         assert "acme" not in page.main.text
@@ -266,10 +266,10 @@ def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(
     address = depart(mel, server_id)
     recording_as.answer("mcp", Answer(403, json={}, headers=wants))
     page = parse(come_back(mel, at_provider(address)))
-    assert "It works" not in page.text
-    assert "did not take it" in page.text
+    assert "Connection successful" not in page.text
+    assert "the server returned an error" in page.text
     assert not page.find("a", string="Check OAuth"), "that is for Admins"
-    assert "Needs more rights" in parse(mel.get("/servers")).text
+    assert "More permissions required" in parse(mel.get("/servers")).text
     assert [asked.form["grant_type"] for asked in recording_as.seen("token")] == [
         "authorization_code"
     ]

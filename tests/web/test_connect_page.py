@@ -56,7 +56,7 @@ def test_names_and_addresses_are_quoted() -> None:
 
 def test_without_a_gateway_the_page_says_so(browser: Browsing) -> None:
     page = browser("mel").open("/servers/id-notes/connect")
-    assert "The portal itself is not a gateway" in text_of(page)
+    assert "No MCP gateway is configured" in text_of(page)
     assert "http://127.0.0.1:8000/notes/mcp" in text_of(page)
     assert not page.select('a[href^="cursor:"], a[href^="vscode:"]')
     assert page.select("[data-copy]")
@@ -73,7 +73,7 @@ def test_with_a_gateway_it_points_there(portal: Portal, write: Write) -> None:
         "/login", data={"email": "otto@example.com", "password": PASSWORD, "csrf_token": token}
     )
     page = Browser(Client(browser, {})).open("/servers/id-github/connect")
-    assert "not a gateway" not in text_of(page)
+    assert "No MCP gateway" not in text_of(page)
     assert "https://gateway.example/gh/mcp" in text_of(page)
     schemes = {urlsplit(link["href"]).scheme for link in page.select("main a[href]")}
     assert schemes == {"", "cursor", "vscode"}

@@ -44,7 +44,7 @@ def test_connect_and_call_a_tool_as_oneself(
     protected_mcp_server.configure(user="melissa")
     page = connect(signed_in("mel"), guarded)
     assert "Connected to guarded" in page.h1.text, page.main.text
-    assert "It works: 3 tools" in page.text
+    assert "Connection successful, 3 tools" in page.text
     assert '"melissa"' in str(call(client("mel"), guarded).json)
     assert call(client("otto"), guarded).status_code == 401, "nobody else is connected"
     names = {tool["name"] for tool in client("mel").get("/v1/mcp/tools").json["tools"]}
@@ -93,7 +93,7 @@ def test_pages_tell_how_the_connection_stands(
     connect(mel, guarded)
     assert "Connected" in badge(mel, guarded)
     assert "1 of 1" in parse(mel.get("/credentials")).text
-    assert "No server matches" in parse(mel.get("/servers?needs=me")).main.text
+    assert "No matching servers" in parse(mel.get("/servers?needs=me")).main.text
     protected_mcp_server.revoke_all()
     assert call(client("mel"), guarded).status_code == 401
     assert "Sign-in expired" in badge(mel, guarded)
@@ -165,7 +165,7 @@ def test_more_rights_are_asked_for_and_given(
     assert "needs more rights than you gave it (" in refused.json["detail"]["message"]
     assert "admin" in refused.json["detail"]["message"]
     assert call(client("mel"), guarded).status_code == 200
-    assert "Needs more rights" in badge(mel, guarded)
+    assert "More permissions required" in badge(mel, guarded)
     page = connect(mel, guarded)
     assert {code.text for code in page.main.find_all("code")} >= {"mcp", "admin"}
     assert call(client("mel"), guarded, "admin_note").status_code == 200
@@ -229,7 +229,7 @@ def test_the_person_may_say_no(
     protected_mcp_server.configure(consent="deny")
     mel = signed_in("mel")
     page = parse(come_back(mel, at_provider(depart(mel, guarded))))
-    assert page.h1.text == "You said no"
+    assert page.h1.text == "Access declined"
     assert "Sign-in needed" in badge(mel, guarded)
 
 
@@ -240,7 +240,7 @@ def test_a_way_back_is_used_once(signed_in: SignedIn, guarded: str) -> None:
     path = at_provider(depart(mel, guarded))
     assert "Connected" in parse(come_back(mel, path)).h1.text
     page = parse(mel.get(path), 400)
-    assert "was used already" in page.text
+    assert "was already used" in page.text
     assert "Connected" in badge(mel, guarded)
 
 
@@ -252,7 +252,7 @@ def test_another_browser_brings_nothing_in(signed_in: SignedIn, guarded: str) ->
     otto = signed_in("otto")
     path = at_provider(depart(mel, guarded))
     for stranger in (also_mel, otto):
-        assert "begun in another browser" in parse(stranger.get(path), 400).text
+        assert "started in a different browser" in parse(stranger.get(path), 400).text
     assert "Connected" in parse(come_back(mel, path)).h1.text, (
         "and it did not end the sign-in of who began it"
     )
@@ -267,7 +267,7 @@ def test_somebody_else_in_the_same_browser_is_not_connected(
     token = parse(mel.get("/profile")).find("input", attrs={"name": "csrf_token"})["value"]
     assert mel.post("/logout", data={"csrf_token": token}).status_code == 303
     sign_in_again(mel, "otto")
-    assert "Somebody else began this" in parse(come_back(mel, path)).h1.text
+    assert "Started by another user" in parse(come_back(mel, path)).h1.text
     assert "Sign-in needed" in badge(mel, guarded)
     assert "Sign-in needed" in badge(signed_in("mel"), guarded)
 
@@ -283,7 +283,7 @@ def test_whoever_was_signed_out_meanwhile_is_told(signed_in: SignedIn, guarded: 
     result = answer.headers["Location"]
     assert mel.get(result).headers["Location"].startswith("/login?next=")
     sign_in_again(mel, "mel")
-    assert "You were signed out here meanwhile" in parse(mel.get(result)).h1.text
+    assert "You were signed out of the portal" in parse(mel.get(result)).h1.text
 
 
 def sign_in_again(browser: Client, name: str) -> None:
@@ -303,7 +303,7 @@ def test_one_goes_on_where_one_was(signed_in: SignedIn, guarded: str) -> None:
     form = page.find("form", action=f"/credentials/{guarded}/connect")
     assert form.find("input", attrs={"name": "back"})["value"] == f"/playground?server={guarded}"
     done = connect(mel, guarded, back=f"/playground?server={guarded}")
-    assert done.find("a", string="Go on where you were")["href"] == f"/playground?server={guarded}"
+    assert done.find("a", string="Continue")["href"] == f"/playground?server={guarded}"
     assert "whoami" in parse(mel.get(f"/playground?server={guarded}")).text
     elsewhere = connect(mel, guarded, back="//evil.example/")
     assert "evil" not in str(elsewhere.main)
@@ -322,13 +322,13 @@ def test_the_users_tab_names_who_is_connected(signed_in: SignedIn, guarded: str)
     [
         ("", "invalid_request"),
         ("?code=abc", "invalid_request"),
-        ("?state=unknown&code=abc", "was used already"),
+        ("?state=unknown&code=abc", "was already used"),
         ("?state=unknown&error=access_denied&error_description=%3Cb%3Eno%3C/b%3E", "access_denied"),
         ("?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E", "<b>no</b>"),
         ("?state=a&state=b&code=c", "is repeated"),
         ("?code=a&code=b", "is repeated"),
         ("?state=%00", "NUL"),
-        ("?state=%ff%fe&code=%ed%a0%80", "was used already"),
+        ("?state=%ff%fe&code=%ed%a0%80", "was already used"),
         ("?state=" + "x" * 9000, "too long"),
     ],
 )

@@ -255,10 +255,10 @@ def test_what_is_kept_is_over_after_five_minutes_and_nothing_is_saved_without_it
     with write() as session:
         session.query(TemporaryServer).one().expires_at -= timedelta(seconds=301)
     late = ada.ask("POST", NEW, data={**filled(form), "save": "yes"})
-    assert "What you typed is not kept any more" in text_of(parse(late, 422))
+    assert "Your input has expired" in text_of(parse(late, 422))
     assert form_at(ada, back).find("input", attrs={"name": "draft"}) is None
     again = ada.ask("POST", NEW, data={**filled(form), "sign_in": "yes"})
-    assert "not kept any more" in text_of(parse(again, 422))
+    assert "input has expired" in text_of(parse(again, 422))
     with write() as session:
         assert session.query(Server).count() == 1
 
@@ -275,7 +275,7 @@ def test_a_draft_is_its_authors_alone(
     with write() as session:
         make_user(session, "second", Role.ADMIN)
     words = text_of(parse(signed_in("second").get(back)))
-    assert "not kept any more" in words
+    assert "input has expired" in words
     assert "Typed before" not in words
 
 

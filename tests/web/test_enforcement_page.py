@@ -128,7 +128,7 @@ def test_each_file_can_be_read_on_the_page_with_where_it_goes(browser: As) -> No
 def test_the_page_says_when_the_registry_would_block_everything(
     browser: As, client: Callable[[str], Client], write: Write
 ) -> None:
-    assert "The registry is off" in text_of(browser("ada").open(PATH))
+    assert "The registry is disabled" in text_of(browser("ada").open(PATH))
     client("ada").patch("/v1/settings", {"enable_mcp_registry": True})
     assert "The registry is empty" in text_of(browser("ada").open(PATH))
     client("ada").post("/v1/mcp/make_public", {"mcp_server_ids": [NOTES]})
@@ -141,7 +141,7 @@ def test_an_empty_catalogue_lets_nothing_in(browser: As, client: Callable[[str],
     client("ada").delete(f"/v1/mcp/server/{NOTES}")
     ada = browser("ada")
     assert loaded(download(ada), "claude-code/managed-settings.json")["allowedMcpServers"] == []
-    assert "nothing at all would be let in" in text_of(ada.open(PATH))
+    assert "Allows no servers" in text_of(ada.open(PATH))
 
 
 def test_a_download_is_on_the_record_and_a_look_is_not(browser: As, write: Write) -> None:

@@ -137,7 +137,7 @@ def test_the_page_finds_asks_and_leads_to_the_missing_step(browser: Browsing, wr
     answer = ada.post("/admin/access", user_id="otto", server_id="id-hidden", save="yes")
     assert answer.status_code == CHANGED
     page = ada.open(answer.location)
-    assert "No: Otto may not use hidden" in text_of(page)
+    assert "No: Otto cannot use hidden" in text_of(page)
     deciding = page.select("tr[aria-current]")
     assert [text_of(row.select_one("th")) for row in deciding] == ["Grants"]
     step = page.find(
@@ -156,7 +156,7 @@ def test_a_read_only_admin_is_told_and_led_to_nothing_they_may_not_open(
         make_server(session, "inside", available_on_public_internet=False)
     asked = "user_id=mel&server_id=id-inside&address=203.0.113.7"
     page = browser("vera").open(f"/admin/access?{asked}")
-    assert "An Admin can do that" in text_of(page)
+    assert "ask an Admin" in text_of(page)
     assert not page.select_one("section .actions a")
     assert (
         browser("ada")

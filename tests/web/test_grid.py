@@ -40,10 +40,10 @@ def test_each_sees_what_they_may_reach(signed_in: SignedIn, write: Write) -> Non
 def test_an_empty_grid_says_what_to_do_next(signed_in: SignedIn) -> None:
     """UI-01: an Admin adds, a Member asks."""
     otto = parse(signed_in("otto").get("/servers"))
-    assert "Ask your administrator" in otto.text
+    assert "Ask an Admin" in otto.text
     assert not otto.find("a", href="/servers/new")
     assert parse(signed_in("ada").get("/servers?q=nothing-like-it")).find(
-        string="No server matches"
+        string="No matching servers"
     )
 
 

@@ -59,12 +59,12 @@ def stored(client: Callable[[str], Client], name: str) -> Any:
 
 def test_the_preview_says_what_would_happen_line_by_line(browser: As) -> None:
     page = preview(browser("ada"), VSCODE)
-    assert "2 new, 1 changed, 0 skipped, 2 wrong" in text_of(page.select_one("#plan"))
+    assert "2 new, 1 changed, 0 skipped, 2 cannot be imported" in text_of(page.select_one("#plan"))
     rows = [text_of(row) for row in page.select("main tbody tr")]
     assert "git_hub" in rows[0]
-    assert "Line 5, git-hub there" in rows[0]
+    assert "Line 5, git-hub in the document" in rows[0]
     assert "Secret in Authorization → GIT_HUB_TOKEN" in rows[0]
-    assert "Each user is asked for WIKI_KEY" in rows[1]
+    assert "Each user must set WIKI_KEY" in rows[1]
     assert "is disabled" in rows[2]
     assert "transport is not supported" in rows[3]
     assert "Differences: url" in rows[4]
@@ -330,12 +330,12 @@ def test_an_admin_lists_a_server_and_strangers_see_it(browser: As, client: Any) 
     ada = browser("ada")
     path = "/servers/id-notes/access"
     client("ada").patch("/v1/settings", {"enable_mcp_registry": True})
-    assert "Nothing is listed yet" in text_of(look_at(client(None).get("/hub")).main)
+    assert "No public servers yet" in text_of(look_at(client(None).get("/hub")).main)
     assert ada.post("/servers/id-notes/listing", listed="yes").status_code == CHANGED
     assert "Unlist" in text_of(ada.open(path).main)
     page = look_at(client(None).get("/hub"))
     assert [text_of(card) for card in page.select(".card")] == ["NO notes HTTP"]
-    assert "No server matches" in text_of(look_at(client(None).get("/hub?q=zzz")).main)
+    assert "No matching servers" in text_of(look_at(client(None).get("/hub?q=zzz")).main)
     ada.post("/servers/id-notes/listing", listed="no")
     assert "List publicly" in text_of(ada.open(path).main)
     assert not look_at(client(None).get("/hub")).select(".card")

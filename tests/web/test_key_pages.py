@@ -36,19 +36,19 @@ def test_the_form_says_what_the_key_will_reach_and_keeps_what_was_typed(
     with write() as session:
         make_server(session, "wiki", allow_all_keys=True)
     mel = browser("mel")
-    assert "This key will reach the 2 servers you can use" in text_of(mel.open("/keys/new"))
+    assert "This key can use the same 2 servers as you" in text_of(mel.open("/keys/new"))
     assert "follows your access as it changes: notes, wiki." in text_of(mel.open("/keys/new"))
     typed = {"key_alias": "Laptop", "team_id": CREW, "servers": [NOTES]}
     without_script = look_at(mel.send("/keys/new", press="look", **typed))
-    assert "This key will reach 2 servers within team crew" in text_of(without_script)
+    assert "This key can use 2 servers of team crew" in text_of(without_script)
     assert without_script.select_one("#key_alias")["value"] == "Laptop"
     assert without_script.select_one(f"input[name=servers][value={NOTES}]").has_attr("checked")
     token = mel.open("/profile").select_one("input[name=csrf_token]")["value"]
     asked = {"csrf_token": token, **typed}
     piece = mel.client.ask("POST", "/keys/reach", data=asked, headers={"HX-Request": "true"})
-    assert "This key will reach 2 servers</strong> within team crew" in piece.get_data(as_text=True)
+    assert "This key can use 2 servers</strong> of team crew" in piece.get_data(as_text=True)
     assert "<html" not in piece.get_data(as_text=True)
-    assert "This key will reach the 2 servers you can use" in text_of(
+    assert "This key can use the same 2 servers as you" in text_of(
         look_at(mel.send("/keys/new", key_alias=""), 422)
     )
 
@@ -64,7 +64,7 @@ def test_lists_say_what_each_key_reaches_and_are_sorted_and_narrowed(
         assert "Mine" in text_of(mel.open(f"/keys{query}"))
     with write() as session:
         update_preferences(session, OPERATOR, {"key_max_age_days": 30})
-    assert "Has to end" in text_of(mel.open("/keys"))
+    assert "Expiry date required" in text_of(mel.open("/keys"))
     offered = [option["value"] for option in mel.open("/keys/new").select("#expiry option")]
     assert offered == ["30"]
     refused = look_at(mel.send("/keys/new", key_alias="Long", expiry="never"), 422)

@@ -263,7 +263,7 @@ def test_the_summary_names_the_first_remedy(ada: Client, remote: RecordingServer
     assert alert
     assert "problem" in text_of(alert)
     assert "a different issuer" in text_of(alert)
-    assert "What to do:" in text_of(alert)
+    assert "How to fix it:" in text_of(alert)
 
 
 def test_a_stored_client_id_and_typed_addresses_go_before_discovery(

@@ -55,7 +55,7 @@ def test_admins_add_readers_look_and_others_find_nothing(browser: Browsing) -> N
 
 def test_the_search_is_in_the_address(browser: Browsing) -> None:
     assert cards(browser("ada").open(f"{PATH}?q=jql")) == ["atlassian"]
-    assert "No service matches" in text_of(browser("ada").open(f"{PATH}?q=nonsense").main)
+    assert "No matching services" in text_of(browser("ada").open(f"{PATH}?q=nonsense").main)
 
 
 def test_dis_05_without_the_list_documents_can_still_be_looked_into(
@@ -63,7 +63,7 @@ def test_dis_05_without_the_list_documents_can_still_be_looked_into(
 ) -> None:
     monkeypatch.setattr(openapi, "FILE", FILE.with_name("not-there.json"))
     page = browser("ada").open(PATH)
-    assert "The list is not there" in text_of(page.main)
+    assert "Catalog unavailable" in text_of(page.main)
     assert page.select_one("input[name=spec_url]")
 
 
@@ -92,7 +92,7 @@ def test_from_the_preview_to_a_server_whose_tools_are_called(
     ada = browser("ada")
     page = look_at(ada.post(PATH, spec_url=pets.spec_url))
     assert "Pet store 1.4" in text_of(page.main)
-    assert "4 tools, together about" in text_of(page.main)
+    assert "4 tools. Listing them uses about" in text_of(page.main)
     assert [code.text for code in page.select("table code")] == [
         "list_pets",
         "addPet",

@@ -38,7 +38,7 @@ def test_ui_58_and_59_counters_search_filter_and_cards(
     ):
         page = ada.open(QUEUE + query)
         assert [link.text for link in page.select("li[data-item] h2 a")] == names, query
-    assert "No MCP server submissions match your filters." in text_of(
+    assert "No submissions match your filters." in text_of(
         ada.open(f"{QUEUE}?q=nothing").select_one("main")
     )
     assert "Twice the same" in text_of(ada.open(QUEUE).select_one("main"))
@@ -156,7 +156,7 @@ def test_the_menu_counts_what_waits(browser: In, submit: Any) -> None:
     submit()
     assert (
         text_of(browser("vera").open("/servers").select_one("#review-count"))
-        == "1 wait for a review"
+        == "1 waiting for review"
     )
     assert browser("mel").open("/servers").select_one(f"nav a[href='{MINE}']")
 
@@ -185,4 +185,4 @@ def test_the_question_of_an_approval_names_the_host_that_gets_secrets(
     asked = text_of(
         browser("ada").open(f"{DECIDE}?verdict=approve&chosen={server_id}").select_one("main form")
     )
-    assert "would go to https://other.example" in asked
+    assert "would be sent to https://other.example" in asked

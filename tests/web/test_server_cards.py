@@ -57,10 +57,10 @@ def test_ui_08_a_card_says_how_its_server_is_reached(signed_in: SignedIn, write:
         )
     ada = signed_in("ada")
     traits = text_of(card(ada).select_one(".traits"))
-    assert traits == "HTTP API key header Public a, b +2"
+    assert traits == "HTTP API key header Any network a, b +2"
     assert (
         text_of(card(ada, "id-doc").select_one(".traits"))
-        == "OPENAPI No authentication Internal a, b"
+        == "OPENAPI No authentication Internal network a, b"
     )
 
 
@@ -89,7 +89,7 @@ def test_ui_11_a_card_connects_and_updates_ones_own_key(signed_in: SignedIn, wri
         make_server(session, "s", auth_type="api_key", is_byok=True, allow_all_keys=True)
     otto = signed_in("otto")
     way = card(otto).find(id="missing-id-s")
-    assert "Your key is needed" in way.text
+    assert "Your key needed" in way.text
     assert text_of(way.find("a", href="/credentials/id-s")) == "Connect s"
     with write() as session:
         self_service.save_key(
@@ -135,7 +135,7 @@ def test_a_card_that_was_drawn_before_is_drawn_anew_when_it_says_something_else(
     ada = signed_in("ada")
     assert str(card(otto)) == str(card(otto))
     assert "30 min ago" in card(otto).text
-    assert "Internal" not in card(otto).text
+    assert "Internal network" not in card(otto).text
     assert card(ada).find("a", href="/servers/id-s/edit")
     assert not card(otto).find("a", href="/servers/id-s/edit")
     with write() as session:
@@ -143,5 +143,5 @@ def test_a_card_that_was_drawn_before_is_drawn_anew_when_it_says_something_else(
         row.description, row.available_on_public_internet, row.is_public = "second", False, True
         row.health_checked_at = looked - timedelta(hours=3)
     assert "3 h ago" in card(otto).text
-    assert "Internal" in card(otto).text
+    assert "Internal network" in card(otto).text
     assert "second" in card(otto).text

@@ -34,7 +34,7 @@ ENDPOINTS = {
 
 def test_ui_17_the_add_form_says_what_it_is(signed_in: SignedIn) -> None:
     page = parse(signed_in("ada").get(NEW))
-    assert page.find("h1").text == "Add a server"
+    assert page.find("h1").text == "Add server"
 
 
 def test_ui_19_each_transport_shows_its_fields(stdio_portal: tuple[Client, As]) -> None:
@@ -258,14 +258,14 @@ def test_ui_42_a_flow_is_warned_about_until_it_is_chosen(
     ada = signed_in("ada")
     form = form_of(ada.get(EDIT))
     assert not form.select("#oauth2_flow option[selected][value]:not([value=''])")
-    assert "Until a flow is chosen" in shown_text(form)
+    assert "Until you select a flow" in shown_text(form)
     save(ada, description="x")
     assert changes() == ["description"]
     save(ada, oauth2_flow="client_credentials")
     assert stored(client)["oauth2_flow"] == "client_credentials"
     form = form_of(ada.get(EDIT))
     assert form.select_one("#oauth2_flow option[selected]")["value"] == "client_credentials"
-    assert "Until a flow is chosen" not in shown_text(form)
+    assert "Until you select a flow" not in shown_text(form)
 
 
 def test_ui_44_the_delegate_switch_says_what_it_opens(
@@ -276,15 +276,15 @@ def test_ui_44_the_delegate_switch_says_what_it_opens(
     ada = signed_in("ada")
     form = form_of(ada.get(EDIT))
     assert not form.find(id="delegate_auth_to_upstream").has_attr("checked")
-    assert "without a login" not in shown_text(form)
+    assert "without signing in to the portal" not in shown_text(form)
     save(ada, delegate_auth_to_upstream="y")
     form = form_of(ada.get(EDIT))
     assert form.find(id="delegate_auth_to_upstream").has_attr("checked")
     words = shown_text(form)
-    assert "without a login" in words
-    assert "internal network only, yet" not in words
+    assert "without signing in to the portal" in words
+    assert "internal network only, but" not in words
     save(ada, available_on_public_internet=None)
-    assert "internal network only, yet" in shown_text(form_of(ada.get(EDIT)))
+    assert "internal network only, but" in shown_text(form_of(ada.get(EDIT)))
 
 
 def test_ui_45_46_each_switch_stands_by_its_sign_in(
@@ -303,7 +303,7 @@ def test_ui_45_46_each_switch_stands_by_its_sign_in(
         False,
         True,
     )
-    assert "own sign-in is off" in shown_text(passing)
+    assert "does not authenticate clients of this server" in shown_text(passing)
     for neither in ({"auth_type": "none", "extra_headers": "X-A"}, {"auth_type": "basic"}):
         form = choosing(ada, **neither)
         assert not shows(form, "delegate_auth_to_upstream")
@@ -325,10 +325,10 @@ def test_ui_47_another_sign_in_warns_of_what_is_discarded(
     with write() as session:
         make_server(session, "s", auth_type="bearer_token", credentials={"auth_value": "SECRET-x"})
     ada = signed_in("ada")
-    assert "are discarded" not in shown_text(form_of(ada.get(EDIT)))
+    assert "deletes the stored credentials" not in shown_text(form_of(ada.get(EDIT)))
     changed = form_of(
         ada.post(EDIT, data=filled(form_of(ada.get(EDIT)), add="form", auth_type="oauth2"))
     )
-    assert "are discarded" in shown_text(changed)
+    assert "deletes the stored credentials" in shown_text(changed)
     save(ada, auth_type="oauth2")
     assert held() == {}

@@ -70,7 +70,7 @@ def test_ui_37_an_empty_list_is_all_unless_it_is_enforced(
     make(mcp_info=info, allowed_tools=listed)
     page = parse(signed_in("ada").get(NOW))
     assert {name for name, state in states(page).items() if state == "Enabled"} == enabled
-    assert f"{len(enabled)} of 5 tools enabled for user access" in text_of(page.find(id="tools"))
+    assert f"{len(enabled)} of 5 tools enabled for users" in text_of(page.find(id="tools"))
     assert callable_for(client("otto")) == enabled
     for tool in ("add", "whoami"):
         call = {

@@ -134,16 +134,13 @@ def looks(page: Any) -> str:
 
 def test_the_page_says_how_one_looks_now(browser: Browsers, write: Write) -> None:
     ada = browser("ada")
-    assert (
-        looks(ada.open(PAGE))
-        == "This is how you look to the portal 127.0.0.1 , Internal , with no proxy in between"
-    )
+    assert looks(ada.open(PAGE)) == "Your address 127.0.0.1 , Internal , without a proxy"
     with write() as session:
         instance_settings.update_preferences(
             session, OPERATOR, {"trusted_proxies": ["127.0.0.0/8"]}
         )
     through = ada.open(PAGE, headers={"X-Forwarded-For": "203.0.113.7"})
-    assert "203.0.113.7 , External by way of the proxy 127.0.0.1" in looks(through)
+    assert "203.0.113.7 , External through the proxy 127.0.0.1" in looks(through)
 
 
 def test_what_is_typed_is_looked_at_before_it_is_saved(
@@ -156,7 +153,7 @@ def test_what_is_typed_is_looked_at_before_it_is_saved(
         assert token
         data = {**typed, "csrf_token": token["value"]}
         page = look_at(ada.client.ask("POST", f"{PAGE}/appearance", data=data, headers=headers))
-        assert "With what is typed 127.0.0.1 , External" in text_of(page)
+        assert "With these settings 127.0.0.1 , External" in text_of(page)
     proxied = {"mcp_internal_ip_ranges": "not yet a ra", "trusted_proxies": "127.0.0.1"}
     token = ada.open("/profile").select_one("input[name=csrf_token]")
     assert token
@@ -168,9 +165,7 @@ def test_what_is_typed_is_looked_at_before_it_is_saved(
             headers={"X-Forwarded-For": "203.0.113.7"},
         )
     )
-    assert "With what is typed 203.0.113.7 , External by way of the proxy 127.0.0.1" in text_of(
-        page
-    )
+    assert "With these settings 203.0.113.7 , External through the proxy 127.0.0.1" in text_of(page)
     assert stored(database) == Preferences()
 
 
@@ -229,7 +224,7 @@ def test_a_read_only_admin_looks_and_changes_nothing(browser: Browsers) -> None:
     page = vera.open(PAGE)
     assert not page.select("main form, main input")
     assert "10.0.0.0/8" in text_of(page)
-    assert "This is how you look" in text_of(page)
+    assert "Your address" in text_of(page)
     assert vera.post(PAGE, user_mcp_management_mode="view_all").status_code == 403
 
 

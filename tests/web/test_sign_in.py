@@ -159,7 +159,7 @@ def test_every_lie_is_refused_with_a_page_that_helps(
     )  # not a sign-in of ours; not proven
     assert answer.status_code == wanted
     page = parse(answer, answer.status_code)
-    assert text_of(page.h1) == "You are not signed in"
+    assert text_of(page.h1) == "Sign-in failed"
     assert page.find("a", string="Try again")
     assert signed_in_as(browser) is None
     forging_provider.fault = None

@@ -44,7 +44,7 @@ def test_what_is_missing_is_told_on_its_field_and_in_the_checklist(browser: In, 
         "/v1/settings", {"mcp_required_fields": ["description", "source_url", "auth_type"]}
     )
     mel = browser("mel")
-    assert text_of(mel.open(NEW).select_one("#required-checks")).count("To fill in") == 3
+    assert text_of(mel.open(NEW).select_one("#required-checks")).count("Required") == 3
     answer = mel.send(
         NEW, NEW, server_name="weather", url="https://weather.example/mcp", description="Rain"
     )
@@ -52,7 +52,7 @@ def test_what_is_missing_is_told_on_its_field_and_in_the_checklist(browser: In, 
     text = answer.get_data(as_text=True)
     assert 'href="#source_url"' in text
     typed = mel.post("/submissions/checks", transport="http", auth_type="token", description="Rain")
-    assert typed.get_data(as_text=True).count("Passes") == 2
+    assert typed.get_data(as_text=True).count("Passed") == 2
 
 
 def test_notes_reach_the_submitter_who_mends_and_sends_again(
@@ -69,7 +69,7 @@ def test_notes_reach_the_submitter_who_mends_and_sends_again(
     assert (item["approval_status"], item["description"]) == ("pending_review", "Rain and wind")
     assert item["url"] == "https://weather.example/SECRET/mcp"
     review = text_of(browser("ada").open(f"{QUEUE}/{server_id}").select_one("main"))
-    assert "What changed since the last review" in review
+    assert "Changes since the last review" in review
     assert "Rain and wind" in review
 
 

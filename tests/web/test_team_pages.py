@@ -112,7 +112,7 @@ def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:
     path = f"/admin/teams/{CREW}/delete"
     said = text_of(ada.open(path))
     assert "Mel, Vic" in said
-    assert "API keys deleted with it 3" in said
+    assert "API keys deleted with the team 3" in said
     assert ada.send(path).status_code == CHANGED
     ada.open(f"/admin/teams/{CREW}", 404)
 
@@ -120,7 +120,7 @@ def test_deleting_a_team_says_who_is_cut_off_and_does_it(browser: As) -> None:
 def test_lists_are_searched_and_say_when_nothing_matches(browser: As) -> None:
     ada = browser("ada")
     assert "crew" in text_of(ada.open("/admin/teams?q=CRE").select_one("#results"))
-    assert "No team matches" in text_of(ada.open("/admin/teams?q=%25"))
+    assert "No matching teams" in text_of(ada.open("/admin/teams?q=%25"))
     assert (
         text_of(ada.open("/admin/users?q=otto").select_one("#results")).count("@example.com") == 1
     )

@@ -28,7 +28,7 @@ def adding(write: Write, echo_server: str) -> str:
 
 
 def test_tls_06_each_sees_what_is_granted(browser: Browsing, client: As, adding: str) -> None:
-    assert "No toolset is granted to you" in text_of(browser("mel").open("/toolsets"))
+    assert "No toolsets yet" in text_of(browser("mel").open("/toolsets"))
     browser("mel").open(f"/toolsets/{adding}", 404)
     client("ada").patch("/v1/users/mel", {"object_permission": {"mcp_toolsets": ["adding"]}})
     for name in ("ada", "vera", "mel"):
@@ -37,7 +37,7 @@ def test_tls_06_each_sees_what_is_granted(browser: Browsing, client: As, adding:
         assert bool(listed.find("a", href="/toolsets/new")) is (name == "ada")
     page = browser("mel").open(f"/toolsets/{adding}")
     assert not page.find("a", href=f"/toolsets/{adding}/edit")
-    assert "Who has it" not in text_of(page)
+    assert "Used by" not in text_of(page)
 
 
 def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(
@@ -52,7 +52,7 @@ def test_stale_tools_and_tokens_are_shown_once_the_servers_were_asked(
     assert "No longer offered" in rows["long_gone"]
     assert "No longer offered" not in rows["add"]
     assert "1 tool no longer offered" in text_of(after)
-    assert "tokens in a model’s context" in text_of(after)
+    assert "tokens of a model’s context" in text_of(after)
 
 
 def test_a_server_that_does_not_answer_makes_no_tool_stale(

@@ -209,7 +209,7 @@ def test_deleting_a_user_says_what_goes_and_does_it(browser: As) -> None:
     ada = browser("ada")
     path = "/admin/users/mel/delete"
     said = text_of(ada.open(path))
-    assert "Teams they leave crew" in said
+    assert "Removed from teams crew" in said
     assert "API keys deleted 2" in said
     assert ada.send(path).status_code == CHANGED
     ada.open("/admin/users/mel", 404)
