@@ -9,8 +9,6 @@ import pytest
 from sqlalchemy import update
 
 from portal.domain.oauth import TokenSet
-from portal.domain.oauth_metadata import server_of
-from portal.domain.oauth_origins import foreign_address, moved_endpoint, split_at
 from portal.services.secrets import token_store
 from portal.store.models import Server, UserCredential
 from portal.store.oauth_tables import OAuthClientRegistration, ServerAuthorization, SharedToken
@@ -22,10 +20,20 @@ from tests.support.oauth.asking import authorize
 from tests.support.oauth.recording import RecordingServer, recording_server
 
 As = Callable[[str | None], Client]
+
+
 SignedIn = Callable[[str], Client]
+
+
 PATH = "/v1/mcp/server"
+
+
 CLIENT = {"client_id": "typed", "client_secret": "SECRET-typed", "scopes": ["read"]}
+
+
 MACHINE = {"auth_type": "oauth2", "oauth2_flow": "client_credentials", "credentials": CLIENT}
+
+
 ENDPOINTS = (
     "token_endpoint",
     "revocation_endpoint",
@@ -364,31 +372,3 @@ def test_a_revoked_connection_goes_to_its_own_provider_only(
     answer = client("mel").delete(f"{PATH}/{machine}/oauth-user-credential")
     assert answer.status_code == 200
     assert recording_as.seen("revoke") == []
-
-
-META = {"issuer": "https://i.example", **{name: f"https://i.example/{name}" for name in ENDPOINTS}}
-COMPARED = [
-    ({}, None),
-    ({"token_endpoint": "https://I.example:443/other"}, None),
-    ({"token_endpoint": "http://i.example/t"}, "token_endpoint"),
-    ({"token_endpoint": "https://i.example:444/t"}, "token_endpoint"),
-    ({"revocation_endpoint": "https://j.example/r"}, "revocation_endpoint"),
-    ({"revocation_endpoint": None}, None),
-]
-
-
-@pytest.mark.parametrize(("later", "moved"), COMPARED)
-def test_endpoints_are_compared_by_their_origins(later: dict[str, Any], moved: str | None) -> None:
-    found = moved_endpoint(server_of(META), server_of({**META, **later}))
-    assert (found[0] if found else None) == moved
-
-
-def test_an_endpoint_that_is_new_is_at_a_known_origin() -> None:
-    less = server_of({**META, "revocation_endpoint": None})
-    assert moved_endpoint(less, server_of(META)) is None
-    assert (
-        moved_endpoint(less, server_of({**META, "revocation_endpoint": "https://j.example"}))
-        is not None
-    )
-    assert foreign_address({"token_url": "https://j.example"}, less) is not None
-    assert split_at(server_of({**META, "token_endpoint": "https://j.example"}))
