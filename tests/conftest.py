@@ -36,12 +36,17 @@ from portal.settings import Settings, read_settings
 from portal.store import schema, watching
 from portal.store.database import Database
 from portal.web.limits import limiter
-from tests import documents
-from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
-from tests.kept import remember
-from tests.peers import new_database
+from tests.support import documents
+from tests.support.factories import PASSWORD, make_key, make_server, make_team, make_user
+from tests.support.kept import remember
+from tests.support.peers import new_database
 
-pytest_plugins = ["tests.peers", "tests.oauth_peers", "tests.security.worlds"]
+pytest_plugins = [
+    "tests.support.peers",
+    "tests.support.oauth_peers",
+    "tests.support.oauth.adding",
+    "tests.support.security.worlds",
+]
 
 KEYS = {
     name: f"sk-SECRET-key-of-{name}-0123456789"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import ROOT
+from tests.support.peers import ROOT
 from tests.support.wording import ODD, odd_in, text_of
 
 TEXTS = (

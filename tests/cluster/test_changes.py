@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from portal.store.database import Database
-from tests.cluster.topology import Cluster
 from tests.conftest import CREW, KEYS
-from tests.factories import PASSWORD
-from tests.oauth.browsing import HttpBrowser
-from tests.peers import TRUST
+from tests.support.cluster.topology import Cluster
+from tests.support.factories import PASSWORD
+from tests.support.oauth.browsing import HttpBrowser
+from tests.support.peers import TRUST
 
 TIMES = 2  # that each member is asked: it is two processes, which take turns
 T = TypeVar("T")

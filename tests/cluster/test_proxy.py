@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.cluster.conftest import ADMIN_KEY
-from tests.cluster.topology import Cluster
+from tests.support.cluster.topology import Cluster
 
 
 def asked(running: Cluster, times: int) -> list[httpx2.Response]:

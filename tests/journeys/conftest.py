@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.peers import StartedProcess, bare_environment, free_port, start_process
+from tests.support.peers import StartedProcess, bare_environment, free_port, start_process
 
 ADMIN = ("admin@portal.local", "correct horse battery")
 API_KEY = "sk-journey-bootstrap-key-0001"

@@ -16,8 +16,8 @@ from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import ADMIN, Portal, SignIn
 from tests.journeys.test_accessibility import LOOKS, serious
-from tests.oauth_peers import ProtectedServer
-from tests.peers import free_port
+from tests.support.oauth_peers import ProtectedServer
+from tests.support.peers import free_port
 
 VERIFIER = "a-verifier-that-has-at-least-forty-three-characters"
 CHALLENGE = (

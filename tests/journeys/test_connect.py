@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import Portal, SignIn, started_portal
-from tests.oauth_peers import ProtectedServer
-from tests.peers import free_port
+from tests.support.oauth_peers import ProtectedServer
+from tests.support.peers import free_port
 
 
 @pytest.fixture

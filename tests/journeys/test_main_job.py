@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import ADMIN, Portal, SignIn
-from tests.peers import free_port
+from tests.support.peers import free_port
 
 PASSWORD = "a member's long password"
 

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.journeys.conftest import Portal, path_of, started_portal
-from tests.oauth.forging import ForgingProvider, forging_server
-from tests.oauth_peers import OidcOptions, OidcProvider, started_oidc_provider
-from tests.peers import free_port
+from tests.support.oauth.forging import ForgingProvider, forging_server
+from tests.support.oauth_peers import OidcOptions, OidcProvider, started_oidc_provider
+from tests.support.peers import free_port
 
 Peers = tuple[Portal, OidcProvider, ForgingProvider]
 

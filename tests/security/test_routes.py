@@ -14,8 +14,17 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from tests.conftest import NOTES
-from tests.factories import PASSWORD
-from tests.security.callers import BYOK, CALLERS, HIDDEN, OAUTH, TOOLSET, WAITING, Caller, World
+from tests.support.factories import PASSWORD
+from tests.support.security.callers import (
+    BYOK,
+    CALLERS,
+    HIDDEN,
+    OAUTH,
+    TOOLSET,
+    WAITING,
+    Caller,
+    World,
+)
 
 GOLDEN = Path(__file__).with_name("routes.txt")
 HEAD = """\

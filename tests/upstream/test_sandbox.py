@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import HOME, LIMITS, NoSandbox, Sandbox
-from tests.peers import ROOT, need_sandbox
 from tests.security.test_commands import as_nobody
+from tests.support.peers import ROOT, need_sandbox
 
 MIB = 1024 * 1024
 PLAIN = "/usr/local/bin:/usr/bin:/bin"

@@ -18,8 +18,8 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.sandbox import Sandbox
-from tests.peers import EVERYTHING, need_sandbox, unavailable
-from tests.upstream.raw import PROMPT
+from tests.support.peers import EVERYTHING, need_sandbox, unavailable
+from tests.support.upstream.raw import PROMPT
 
 # A command with a child in a session of its own, both deaf to polite requests and known by their
 # first argument.
