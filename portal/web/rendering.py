@@ -22,6 +22,7 @@ from flask import (
     url_for,
 )
 from jinja2 import Environment
+from jinja2.ext import Extension
 from jinja2_fragments import render_block
 from markupsafe import Markup
 
@@ -254,6 +255,19 @@ def onward(address: str, title: str, message: str) -> Response:
     )
 
 
+class Unindented(Extension):
+    """Templates without the indentation of their lines, which browsers ignore and people download.
+
+    White space in values stays. No template has text of several lines in `<pre>` or `<textarea>`.
+    """
+
+    _INDENTATION = re.compile(r"^[ \t]+", re.MULTILINE)
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Return the source of a template without the white space that begins its lines."""
+        return self._INDENTATION.sub("", source)
+
+
 def init_app(app: Flask, *, https: bool) -> None:
     """Register the globals and filters of templates, and the headers of responses."""
     addresses = _static_addresses(Path(str(app.static_folder)))
@@ -262,6 +276,7 @@ def init_app(app: Flask, *, https: bool) -> None:
     )
     environment = app.jinja_env
     environment.trim_blocks = environment.lstrip_blocks = True
+    environment.add_extension(Unindented)
     components = Components(environment, Icons(addresses, symbols))
     environment.globals.update(
         ui=components,

@@ -14,6 +14,7 @@ from portal.store.database import Database
 from portal.store.models import UserCredential
 from portal.store.oauth_tables import ServerAuthorization
 from tests.conftest import Client, Write
+from tests.support.browsing import text_of
 from tests.support.connecting import at_provider, come_back, connect, depart
 from tests.support.factories import make_server
 from tests.support.html import filled, parse
@@ -249,10 +250,8 @@ def test_scopes_that_were_not_given_are_named(
     server_id = discovered(
         write, recording_as, credentials={"client_id": "x", "scopes": ["read", "write"]}
     )
-    assert (
-        "did not give all rights that were asked for: write is missing"
-        in connect(signed_in("mel"), server_id).text
-    )
+    page = connect(signed_in("mel"), server_id)
+    assert "did not grant all requested permissions. Missing: write." in text_of(page)
 
 
 def test_a_server_that_wants_more_rights_at_once_is_not_said_to_work(

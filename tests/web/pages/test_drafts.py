@@ -97,7 +97,7 @@ def test_tools_are_listed_before_anything_is_saved_and_the_token_is_stored_with_
         "whoami",
         "echo",
         "admin_note",
-        "kept for 5 minutes and not shown: Address, X-Team.",
+        "Kept for 5 minutes, but not shown: Address, X-Team.",
     ):
         assert expected in words
     form = page.find("form", attrs={"data-guard": True})
@@ -286,7 +286,7 @@ def test_what_is_in_the_way_is_told_in_the_form_and_nothing_is_lost(
     answer = press(ada, NEW, "sign_in", **typed(recording_as.url, client_secret="SECRET-client"))
     page: Any = parse(answer, 422)
     assert "is not registered at the sign-in provider" in text_of(page.main)
-    assert "kept for 5 minutes" in text_of(page.main)
+    assert "Kept for 5 minutes" in text_of(page.main)
     form = page.find("form", attrs={"data-guard": True})
     data = {**filled(form, client_id="now-typed"), "sign_in": "yes"}
     assert "client_id=now-typed" in departed(ada.ask("POST", NEW, data=data)), (
@@ -331,7 +331,7 @@ def test_testing_and_mending_use_what_is_held(ada: Client, recording_as: Recordi
     wrong = ada.ask(
         "POST", NEW, data={**filled(page_form, server_name="no/slashes"), "save": "yes"}
     )
-    assert "kept for 5 minutes" in text_of(parse(wrong, 422))
+    assert "Kept for 5 minutes" in text_of(parse(wrong, 422))
     mended: Any = parse(wrong, 422).find("form", attrs={"data-guard": True})
     done = ada.ask("POST", NEW, data={**filled(mended, server_name="fresh"), "save": "yes"})
     assert "You are connected to it" in ada.get(done.headers["Location"]).get_data(as_text=True)

@@ -312,7 +312,7 @@ def test_an_export_becomes_servers_elsewhere(browser: As, client: Any, write: Wr
     for name in ("full", "secret_url", "secret_path"):
         assert client("ada").delete(f"/v1/mcp/server/id-{name}").status_code == 202
     page = preview(ada, text)
-    assert "1 new, 0 changed, 1 skipped, 2 wrong" in text_of(page.select_one("#plan"))
+    assert "1 new, 0 changed, 1 skipped, 2 cannot be imported" in text_of(page.select_one("#plan"))
     ada.send(PREVIEW, press="none")
     server = stored(client, "full")
     assert server["static_headers"] == {"X-Api-Key": "${X_API_KEY}", "X-Ref": "Bearer ${PERSONAL}"}

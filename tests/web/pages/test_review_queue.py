@@ -37,7 +37,7 @@ def test_ui_58_and_59_counters_search_filter_and_cards(
         ("?q=second&status=active", ["second"]),
     ):
         page = ada.open(QUEUE + query)
-        assert [link.text for link in page.select("li[data-item] h2 a")] == names, query
+        assert [text_of(link) for link in page.select("li[data-item] h2 a")] == names, query
     assert "No submissions match your filters." in text_of(
         ada.open(f"{QUEUE}?q=nothing").select_one("main")
     )
@@ -76,7 +76,7 @@ def test_ui_61_both_verdicts_ask_first_and_a_live_server_is_warned_about(
     assert "Approve weather?" in text_of(ada.open(approving).select_one("h1"))
     assert ada.send(approving, DECIDE).status_code == CHANGED
     rejecting = f"{DECIDE}?verdict=reject&chosen={server_id}"
-    assert "removes it at once" in text_of(ada.open(rejecting).select_one("main"))
+    assert "removes it immediately" in text_of(ada.open(rejecting).select_one("main"))
     assert ada.send(rejecting, DECIDE, notes="Broken").status_code == CHANGED
     assert client("mel").get(f"{ROOT}/{server_id}").status_code == 403
     assert client("mel").get(f"{ROOT}/submissions/mine").get_json()[0]["review_notes"] == "Broken"

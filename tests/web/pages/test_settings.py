@@ -243,7 +243,7 @@ def test_the_callbacks_to_register_are_there_to_copy(
     for name in ("ada", "vera"):
         panel = look_at(signed_in(name).get(PAGE)).select_one('section[aria-labelledby="sign-in"]')
         assert panel
-        assert "Password sign-in On" in text_of(panel)
+        assert "Password sign-in Enabled" in text_of(panel)
         assert "http://127.0.0.1:8000/oauth/callback" in text_of(panel)
 
 

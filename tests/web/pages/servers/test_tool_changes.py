@@ -53,7 +53,7 @@ def test_a_change_is_shown_old_beside_new_with_every_mark_in_words(
     browser: In, shop: Offering
 ) -> None:
     page = looked(browser).open(PAGE)
-    assert "2 tools differ from what was accepted" in text_of(page)
+    assert "2 tools differ from the accepted version" in text_of(page)
     assert "Findings in 1: sing" in text_of(page)
     panels = {text_of(panel.select_one("h2")): panel for panel in page.select("section.panel")}
     assert text_of(panels["say"].select_one("ins")) == "it twice."
