@@ -11,13 +11,16 @@ import pytest
 from sqlalchemy import select
 
 from portal.app import create_app, open_database
+from portal.domain.errors import UpstreamFailure
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
+from portal.services.servers.destinations import copy_of
 from portal.services.upstreams import connection_test
+from portal.services.upstreams.resolve import build, config_of
 from portal.settings import Settings
 from portal.store.database import Database
-from portal.store.models import AuditEvent
-from tests.conftest import KEYS, Client
+from portal.store.models import AuditEvent, Server
+from tests.conftest import KEYS, NOTES, Client, Write
 from tests.support.factories import PASSWORD
 from tests.support.html import filled, parse
 from tests.support.server_forms import NEW, form_of
@@ -178,6 +181,22 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
     ):
         assert answer.status_code < 500
     assert len(bell.rings) == 1, "the command of a rejected server is not started"
+
+
+@pytest.mark.parametrize("how", ["pending_review", "rejected", "never saved"])
+def test_a_command_that_is_not_saved_and_active_makes_no_target(write: Write, how: str) -> None:
+    """Whatever leads there: this is the last guard, behind those of calls, lists and looks."""
+    with write() as session:
+        row = session.get_one(Server, NOTES)
+        row.transport, row.command, row.args = "stdio", "python3", []
+        assert build(config_of(session, row), {}).command == "python3"
+        if how == "never saved":
+            row = copy_of(row)
+        else:
+            row.approval_status = how
+        with pytest.raises(UpstreamFailure, match="before it is saved and active") as refused:
+            build(config_of(session, row), {})
+        assert refused.value.reason == "disabled"
 
 
 def test_only_who_may_save_it_may_test_it(signed_in: Callable[[str], Client], bell: Bell) -> None:
