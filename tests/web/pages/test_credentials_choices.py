@@ -7,8 +7,6 @@ from tests.support.factories import make_server
 from tests.support.html import filled, parse
 
 SignedIn = Callable[[str], Client]
-
-
 As = Callable[[str | None], Client]
 
 

@@ -9,11 +9,7 @@ from tests.support.factories import make_server
 from tests.support.html import filled, parse
 
 SignedIn = Callable[[str], Client]
-
-
 As = Callable[[str | None], Client]
-
-
 DOCUMENT = """{"mcpServers": {"one": {"type": "http", "url": "https://one.example/mcp",
                "headers": {"Authorization": "Bearer SECRET-token"}},
                "old": {"type": "http", "url": "https://new.example/mcp"}}}"""

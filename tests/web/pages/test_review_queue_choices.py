@@ -9,8 +9,6 @@ from tests.conftest import Client
 from tests.support.html import filled, parse
 
 SignedIn = Callable[[str], Client]
-
-
 As = Callable[[str | None], Client]
 
 
