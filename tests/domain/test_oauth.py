@@ -11,8 +11,6 @@ from portal.domain.discovery import covers
 from portal.domain.oauth import canonical_resource, expiry, read_token_set, with_parameters
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (

@@ -9,8 +9,6 @@ from portal.domain.oauth_origins import foreign_address, moved_endpoint, split_a
 from tests.services.oauth_client.test_registration import ENDPOINTS
 
 META = {"issuer": "https://i.example", **{name: f"https://i.example/{name}" for name in ENDPOINTS}}
-
-
 COMPARED = [
     ({}, None),
     ({"token_endpoint": "https://I.example:443/other"}, None),

@@ -21,9 +21,12 @@ def depart(client: Client, server_id: str, **fields: Any) -> str:
         "form", action=f"/credentials/{server_id}/connect"
     )
     page = parse(client.post(f"/credentials/{server_id}/connect", data=filled(form, **fields)))
-    link = page.find("a", string=re.compile("Continue to"))["href"]
-    assert page.find("meta", attrs={"http-equiv": "refresh"})["content"] == f"0;url={link}"
-    return str(link)
+    link = page.find("a", string=re.compile("Continue to"))
+    refresh = page.select_one("meta[http-equiv=refresh]")
+    assert link
+    assert refresh
+    assert refresh["content"] == f"0;url={link['href']}"
+    return str(link["href"])
 
 
 def at_provider(address: str) -> str:

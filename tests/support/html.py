@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from bs4 import BeautifulSoup, NavigableString
+from bs4 import BeautifulSoup
+from bs4.element import NavigableString
 from werkzeug.test import TestResponse
 
 # What static/portal.css hides where it is empty: `:empty` does not match white space.

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet
 from portal.domain.principals import Principal
+from portal.domain.servers import Transport
 from portal.services.access import sessions
 from portal.services.access.principals import principal_for_user
 from portal.services.catalog import imports
@@ -113,10 +114,10 @@ def plant(session: Session, echo: str, provider: RecordingServer) -> None:
         {
             "server_id": "held",
             "server_name": "held",
-            "transport": "http",
+            "transport": Transport.HTTP,
             "url": "http://127.0.0.1:9/SECRET-held",
         },
-    )  # type: ignore[typeddict-item]
+    )
     hint = base64.b64encode(
         runtime_of(session).vault.seal("SECRET-id-token", bindings.of_id_token("mel"))
     ).decode()

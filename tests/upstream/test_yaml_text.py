@@ -15,8 +15,6 @@ from portal.upstream.probing import is_openapi
 from tests.support.upstream.raw import PROMPT
 
 HEAD = "openapi: 3.1.0\ninfo: {title: x, version: '1'}\npaths: {}\n"
-
-
 MANY = 300_000
 
 

@@ -20,20 +20,10 @@ from tests.support.oauth.asking import authorize
 from tests.support.oauth.recording import RecordingServer, recording_server
 
 As = Callable[[str | None], Client]
-
-
 SignedIn = Callable[[str], Client]
-
-
 PATH = "/v1/mcp/server"
-
-
 CLIENT = {"client_id": "typed", "client_secret": "SECRET-typed", "scopes": ["read"]}
-
-
 MACHINE = {"auth_type": "oauth2", "oauth2_flow": "client_credentials", "credentials": CLIENT}
-
-
 ENDPOINTS = (
     "token_endpoint",
     "revocation_endpoint",

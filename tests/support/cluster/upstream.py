@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ class Upstream:
         """The address of the server of that name."""
         return f"{self.base}/{name}/mcp"
 
-    def until(self, is_so: Any, seconds: float = 60) -> bool:
+    def until(self, is_so: Callable[[], bool], seconds: float = 60) -> bool:
         """Wait until a question about this upstream is answered yes."""
         with self.changed:
             return self.changed.wait_for(is_so, seconds)

@@ -141,5 +141,7 @@ def everything_logged() -> Iterator[list[str]]:
         yield handler.lines
     finally:
         root.removeHandler(handler)
-        for changed, level in (*levels.items(), *others):
-            changed.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        for other, level in others:
+            other.setLevel(level)

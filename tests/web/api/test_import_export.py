@@ -7,8 +7,6 @@ import pytest
 from tests.conftest import Client
 
 As = Callable[[str | None], Client]
-
-
 IMPORT = "/v1/mcp/server/import"
 
 

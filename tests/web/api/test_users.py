@@ -9,19 +9,13 @@ from tests.conftest import CREW, NOTES, Client
 from tests.support.factories import PASSWORD
 
 As = Callable[[str | None], Client]
-
-
 NOTHING = {
     "mcp_servers": [],
     "mcp_access_groups": [],
     "mcp_tool_permissions": {},
     "mcp_toolsets": [],
 }
-
-
 LISTS = ("/v1/users", "/v1/teams", "/v1/keys", "/v1/access-groups")
-
-
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/users": {"user_id": "new", "email": "new@example.com", "role": "internal_user"},
     "/v1/teams": {"team_id": "new", "team_alias": "new"},
