@@ -92,18 +92,20 @@ test-quick: dev ## run the tests that need neither PostgreSQL nor Redis (TESTS=t
 browser: dev peers ## run only the browser tests, in Chromium
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
 
-lint: dev ## check rules and format with ruff and djlint
+lint: dev ## check rules and format of code, templates and style sheets
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "✗ not formatted; run 'make format':" >&2; \
 	  $(BIN)/ruff format --check . >&2; }
 	@$(BIN)/djlint --check --quiet templates >/dev/null 2>&1 || { echo "✗ not formatted; run 'make format':" >&2; \
 	  $(BIN)/djlint --check templates >&2; exit 1; }
 	@$(BIN)/djlint --lint --quiet templates >$(VENV)/djlint.log 2>&1 || { cat $(VENV)/djlint.log >&2; exit 1; }
+	@$(BIN)/python -m tests.support.styles --check static/styles/*.css
 
-format: dev ## format code and templates, and apply ruff's automatic fixes
+format: dev ## format code, templates and style sheets, and apply ruff's automatic fixes
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/djlint --reformat --quiet templates || $(BIN)/djlint --check --quiet templates # it fails where it changed some
+	@$(BIN)/python -m tests.support.styles static/styles/*.css
 
 types: dev ## check types with mypy --strict
 	@$(BIN)/mypy --no-error-summary

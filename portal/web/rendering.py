@@ -1,6 +1,5 @@
 """Render pages and fragments, and provide the globals and filters of templates."""
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -34,6 +33,7 @@ from portal.services.servers.cards import ServerCard
 from portal.services.servers.grid import GridChoices
 from portal.services.servers.grid_filters import GridQuery
 from portal.services.submissions import review_queue
+from portal.web import assets
 from portal.web.marking import mark_page
 
 HTMX_CONFIG = json.dumps(
@@ -270,7 +270,7 @@ class Unindented(Extension):
 
 def init_app(app: Flask, *, https: bool) -> None:
     """Register the globals and filters of templates, and the headers of responses."""
-    addresses = _static_addresses(Path(str(app.static_folder)))
+    addresses = assets.init_app(app)
     symbols = re.findall(
         r'<symbol id="([a-z]+)"', Path(str(app.static_folder), "icons.svg").read_text("utf-8")
     )
@@ -328,16 +328,6 @@ def plural(number: int, unit: str) -> str:
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
-def _static_addresses(folder: Path) -> dict[str, str]:
-    """Return the URL of every static file with a hash of its content, for permanent caching."""
-    addresses = {}
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        addresses[name] = f"/static/{name}?v={digest[:12]}"
-    return addresses
-
-
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
     " 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -368,12 +358,7 @@ def _secured(response: Response, *, https: bool) -> Response:
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if https:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-    if request.endpoint == "static":
-        fresh = (
-            "public, max-age=31536000, immutable" if "v" in request.args else "public, max-age=300"
-        )
-        headers["Cache-Control"] = fresh
-    else:
-        headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Cache-Control", "no-store")
+    if request.endpoint != "static":
         response.vary.add("Cookie")
     return response
