@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import ROOT, run
+from tests.support.peers import ROOT, run
 from tests.support.styles import MOST_COLUMNS, formatted, main, parse
 
 FILES = sorted((ROOT / "static" / "styles").glob("*.css"))

@@ -13,8 +13,8 @@ from werkzeug.test import TestResponse
 from portal import resources
 from portal.web import assets
 from tests.conftest import Client
+from tests.support.html import parse as parse_page
 from tests.support.styles import Rule, parse
-from tests.web.html import parse as parse_page
 
 FOLDER = resources.folder("static")
 FOREVER = "public, max-age=31536000, immutable"
