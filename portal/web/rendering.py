@@ -258,14 +258,15 @@ def onward(address: str, title: str, message: str) -> Response:
 class Unindented(Extension):
     """Templates without the indentation of their lines, which browsers ignore and people download.
 
-    White space in values stays. No template has text of several lines in `<pre>` or `<textarea>`.
+    One space stays of it, because after a block it may be the only space between two words. White
+    space in values stays. No template has text of several lines in `<pre>` or `<textarea>`.
     """
 
     _INDENTATION = re.compile(r"^[ \t]+", re.MULTILINE)
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Return the source of a template without the white space that begins its lines."""
-        return self._INDENTATION.sub("", source)
+        """Return the source of a template with lines that begin with one space at most."""
+        return self._INDENTATION.sub(" ", source)
 
 
 def init_app(app: Flask, *, https: bool) -> None:
