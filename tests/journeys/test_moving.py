@@ -38,7 +38,7 @@ def test_what_was_typed_is_kept_while_the_question_is_open(portal: Portal, sign_
         asked(page, portal)
         page.get_by_label("Delete them").check()
         page.get_by_role("button", name="Save changes").click()
-        expect(page.get_by_text("Stored secrets are forgotten").first).to_be_visible()
+        expect(page.get_by_text("Stored secrets were deleted").first).to_be_visible()
         _, stored = portal.api("GET", "/v1/mcp/server/moving")
         assert (stored["url"], stored["static_headers"]) == ("https://new.example.com/mcp", {})
 
