@@ -64,7 +64,7 @@ class Member:
 def card(page: Page, name: str) -> Locator:
     """Return the card of the server `name`."""
     return page.locator("[data-item]").filter(
-        has=page.locator("a.cover", has_text=re.compile(f"^{name}$"))
+        has=page.locator("a.cover", has_text=re.compile(rf"^\s*{name}\s*$"))
     )
 
 
