@@ -339,7 +339,7 @@ def test_a_server_that_is_gone_meanwhile_gets_nothing_of_what_it_was_given(
 
     code = code_for(client("sk-mel"))
     meanwhile(gone)
-    assert_refused(redeem(client(ownerless), code), "may not use this server any more")
+    assert_refused(redeem(client(ownerless), code), "no longer has access to this server")
     assert not stored(write, "mel")
 
 
