@@ -194,7 +194,9 @@ def test_a_command_that_is_not_saved_and_active_makes_no_target(write: Write, ho
             row = copy_of(row)
         else:
             row.approval_status = how
-        with pytest.raises(UpstreamFailure, match="before it is saved and active") as refused:
+        with pytest.raises(
+            UpstreamFailure, match="only after the server is saved and active"
+        ) as refused:
             build(config_of(session, row), {})
         assert refused.value.reason == "disabled"
 
