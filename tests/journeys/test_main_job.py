@@ -339,8 +339,8 @@ def test_health_comes_from_the_worker(portal: Portal, sign_in: SignIn, echo_serv
     shown = {
         "h_ok": "Healthy",
         "h_gone": "Unhealthy",
-        "h_oauth": "Needs each user's sign-in",
-        "h_own": "Needs each user's values",
+        "h_oauth": "Needs user sign-in",
+        "h_own": "Needs user values",
     }
     for name, label in shown.items():
         page.goto(f"{portal.url}/servers/{name}/health")
