@@ -43,6 +43,7 @@ class Bell:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.rings: list[list[dict[str, Any]]] = []
+        self._noted = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -51,8 +52,17 @@ class Bell:
                 caller, _ = self._listener.accept()
             except OSError:
                 return
-            self.rings.append(self.on_record())
+            seen = self.on_record()
+            with self._noted:
+                self.rings.append(seen)
+                self._noted.notify_all()
             caller.close()
+
+    def heard(self) -> list[list[dict[str, Any]]]:
+        """The rings, as soon as there is one: the command may have ended before it is noted."""
+        with self._noted:
+            assert self._noted.wait_for(lambda: self.rings, timeout=30), "nothing rang"
+            return self.rings
 
     def on_record(self) -> list[dict[str, Any]]:
         """The details of the events about tests of commands."""
@@ -118,7 +128,7 @@ def test_a_command_that_was_never_saved_is_confirmed_and_on_record_first(
         assert mark_in(tried(**{"confirmed": mark, **changed})), changed
     assert bell.rings == bell.on_record() == []
     assert "exited before it responded" in parse(tried(confirmed=mark)).text
-    [seen] = bell.rings
+    [seen] = bell.heard()
     assert seen == bell.on_record()
     assert (seen[0]["command"], seen[0]["arguments"], seen[0]["variables"]) == ("python3", 3, [])
     assert "uid" in seen[0]["runs_as"]
