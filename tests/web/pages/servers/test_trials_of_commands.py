@@ -166,7 +166,7 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
         return ada.post("/servers/test", data=filled(form, **more), headers=HTMX)
 
     assert "exited before it responded" in parse(tried()).text
-    assert [len(seen) for seen in bell.rings] == [1]
+    assert [len(seen) for seen in bell.heard()] == [1]
     for changed, said in (
         ({"args": "-c\nprint(1)"}, "env.TOKEN (from the command python3"),
         ({"command": "python"}, "from the command python3 to the command python"),
@@ -179,7 +179,7 @@ def test_a_saved_command_is_only_put_on_record(stdio_portal: tuple[Client, As], 
         answer = tried(**changed)
         assert said in parse(answer).text, changed
         assert "SECRET" not in answer.get_data(as_text=True)
-    assert len(bell.rings) == 1
+    assert len(bell.heard()) == 1
     assert client("ada").put("/v1/mcp/server/id-c/reject", {}).status_code == 200
     assert "only for active servers" in parse(tried()).text
     for answer in (
