@@ -63,11 +63,13 @@ def init_app(app: Flask) -> Mapping[str, str]:
     sheet = Asset.of("portal.css", stylesheet(folder))
     address = f"/static/portal.{sheet.digest}.css"
     assets = {}
+    digests = {}
     addresses = {"portal.css": address}
     for path in (path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
         body = path.read_bytes()
-        addresses[name] = f"/static/{name}?v={_digest(body)}"
+        digests[name] = _digest(body)
+        addresses[name] = f"/static/{name}?v={digests[name]}"
         if path.suffix in _COMPRESSED:
             assets[name] = Asset.of(name, body)
 
@@ -79,9 +81,13 @@ def init_app(app: Flask) -> Mapping[str, str]:
             return response
         asset = assets.get(filename)
         response = asset.response() if asset else app.send_static_file(filename)
-        response.headers["Cache-Control"] = (
-            _FOREVER if "v" in request.args else "public, max-age=300"
-        )
+        asked = request.args.get("v")
+        if asked is None:
+            response.headers["Cache-Control"] = "public, max-age=300"
+        else:
+            # Another hash is that of another version: this content must not be kept under it.
+            is_this = asked == digests.get(filename)
+            response.headers["Cache-Control"] = _FOREVER if is_this else "no-cache"
         return response
 
     app.view_functions["static"] = serve

@@ -106,6 +106,18 @@ def test_other_names_of_the_stylesheet_return_it_and_are_not_cached(
     assert answer.headers["Cache-Control"] == "no-cache"
 
 
+@pytest.mark.parametrize("name", ["keep.js", "icons.svg", "favicon.svg"])
+@pytest.mark.parametrize("version", ["0123456789ab", "", "1", "none"])
+def test_a_file_is_cached_forever_only_under_its_own_hash(
+    visitor: FlaskClient, addresses: dict[str, str], name: str, version: str
+) -> None:
+    """During an upgrade, a page of the next version asks a process of this one for its files."""
+    answer = visitor.get(f"/static/{name}?v={version}")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+    assert visitor.get(addresses[name]).headers["Cache-Control"] == FOREVER
+    assert visitor.get(f"/static/{name}").headers["Cache-Control"] == "public, max-age=300"
+
+
 @pytest.mark.parametrize(
     "path", ["/static/portal.x.css", "/static/portal.0123.css", "/static/styles/portal.css"]
 )
