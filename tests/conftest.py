@@ -73,8 +73,8 @@ class _Compiled(BytecodeCache):
         self._kept[bucket.key] = bucket.bytecode_to_string()
 
 
-# How long an example takes says how busy the machine is; what hangs has the time-out of its test. The
-# first text, which takes a table of Unicode, may be slow, too.
+# How long an example takes says how busy the machine is; what hangs has the time-out of its test.
+# The first text, which takes a table of Unicode, may be slow, too.
 hypothesis.settings.register_profile(
     "portal", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

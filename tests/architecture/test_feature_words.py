@@ -1,4 +1,4 @@
-"""One word for a feature on every floor: page, blueprint, API, service, templates, form and test."""
+"""One word for a feature in every layer: page, blueprint, API, service, templates, form, test."""
 
 import re
 from collections.abc import Iterator

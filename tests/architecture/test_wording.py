@@ -1,4 +1,4 @@
-"""Texts for people use the plain words of the field, and none of the odd ones that were replaced."""
+"""Texts for people use the plain words of the field, and none of the replaced ones."""
 
 import re
 from pathlib import Path

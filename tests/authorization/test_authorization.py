@@ -30,8 +30,9 @@ from portal.store.models import Server
 GOLDEN = Path(__file__).with_name("matrix.txt")
 HEAD = """\
 # Who may do what, by authorization.may. Written by tests/authorization/test_authorization.py.
-# granted: through a team, a person's own grant, a key's or an access group; view: the setting view_all;
-# outside: the caller's address is not internal. narrowed: an Admin's key that names the server "granted".
+# granted: through a team, a person's own grant, a key's or an access group; view: the setting
+# view_all; outside: the caller's address is not internal. narrowed: an Admin's key that names the
+# server "granted".
 """
 GRANT = Reach(server_ids=frozenset({"granted"}), names_anything=True)
 OF_THE_KEY = replace(GRANT, holder=("key", "k"))
@@ -109,11 +110,8 @@ def table() -> str:
             who = ", ".join(name for name, person in PEOPLE.items() if may(person, action, server))
             lines.append(f"  {state}: {who or 'nobody'}")
     lines.append("\nfields of a server")
-    lines += [
-        f"  {field}:"
-        f" {', '.join(f'{v} {VISIBLE_FIELDS[field][v]}' for v in Visibility if v in VISIBLE_FIELDS[field])}"
-        for field in sorted(VISIBLE_FIELDS)
-    ]
+    for field, shown in sorted(VISIBLE_FIELDS.items()):
+        lines.append(f"  {field}: {', '.join(f'{v} {shown[v]}' for v in Visibility if v in shown)}")
     return HEAD + "\n".join(lines) + "\n"
 
 

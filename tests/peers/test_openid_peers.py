@@ -152,7 +152,8 @@ def test_the_openid_provider_signs_out_on_request(
     browser = HttpBrowser()
     id_token = sign_in(provider, "ada", browser)["id_token"]
     assert sign_in(provider, browser=browser), "still signed in there, nobody is asked"
-    leaving = f"{discover(provider)['end_session_endpoint']}?id_token_hint={id_token}&post_logout_redirect_uri={bye}"
+    ending = discover(provider)["end_session_endpoint"]
+    leaving = f"{ending}?id_token_hint={id_token}&post_logout_redirect_uri={bye}"
     page = browser.submit(browser.visit(leaving), "Sign out", until=bye)
     assert page.url == bye
     assert sign_in(provider, "ada", browser), "the form is back"

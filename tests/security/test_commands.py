@@ -43,7 +43,8 @@ for line in sys.stdin:
 # Runs a program as nobody, with the folder of this Python where nobody gets to it.
 _WITH_PYTHON = """
 set -eu
-way=$(mktemp -d); mkdir -p "$way$2"; mount --bind "$1$2" "$way$2"; chmod 755 "$way"; mount --rbind "$way" "$1"
+way=$(mktemp -d); mkdir -p "$way$2"; mount --bind "$1$2" "$way$2"
+chmod 755 "$way"; mount --rbind "$way" "$1"
 shift 2; exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 """
 

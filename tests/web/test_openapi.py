@@ -46,8 +46,10 @@ URLS = (
     "registration_url",
     "token_exchange_endpoint",
 )
-_ENTRY = """{method} {rule} is not in the OpenAPI document. Write under @bp.{verb}(...) of {view} in {module}:
-    @documented(<what it answers>, takes=<its body>, query=(Query(...),), status=200, also=(404, ...), example={{...}})
+_ENTRY = """{method} {rule} is not in the OpenAPI document.
+Write under @bp.{verb}(...) of {view} in {module}:
+    @documented(<what it answers>, takes=<its body>, query=(Query(...),), status=200,
+                also=(404, ...), example={{...}})
 with only what is not the default; portal/web/documented.py tells more."""
 
 

@@ -185,7 +185,8 @@ class ForgingProvider:
             self.fault == "alg_hs256"
         ):  # the public key, which everybody has, taken for a shared secret
             signed = f"{_coded(HMAC_HEADER)}.{payload}"
-            return f"{signed}.{_coded(hmac.digest(self._key.as_pem(private=False), signed.encode(), 'sha256'))}"
+            public = self._key.as_pem(private=False)
+            return f"{signed}.{_coded(hmac.digest(public, signed.encode(), 'sha256'))}"
         key = RSAKey.generate_key(2048) if self.fault in ("signature", "unknown_key") else self._key
         kid = "unknown" if self.fault == "unknown_key" else "known"
         return jwt.encode({"alg": "RS256", "kid": kid}, claims, key)

@@ -301,7 +301,9 @@ def plant_what_waits(planter: Planter) -> None:
     assert answer.status_code == 200, answer.get_data(as_text=True)
     servers = {
         "drafted": {
-            "url": f"{planter.upstream}/{sealed('draft: path')}/mcp?api_key={sealed('draft: query')}",
+            "url": (
+                f"{planter.upstream}/{sealed('draft: path')}/mcp?api_key={sealed('draft: query')}"
+            ),
             "headers": {"Authorization": f"Bearer {sealed('draft: header')}"},
         },
         "drafted_command": {

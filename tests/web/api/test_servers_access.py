@@ -53,7 +53,7 @@ def test_acc_02_database_and_config_servers_stand_side_by_side_each_once(
     assert all(row["credentials"] is None for row in rows)
 
 
-def test_acc_04_with_view_all_a_person_without_grants_sees_all_sanitized_and_a_restricted_key_does_not(
+def test_acc_04_with_view_all_people_see_all_sanitized_and_a_restricted_key_does_not(
     client: As, write: Write
 ) -> None:
     with write() as session:

@@ -37,7 +37,7 @@ VSCODE = f"""{{
     "old": {{"type": "websocket", "url": "wss://old.example"}},
     "notes": {{"type": "http", "url": "https://other.example/mcp"}},
   }},
-}}"""
+}}"""  # noqa: E501 - the line is part of the document
 
 
 def paste(browser: Browser, text: str) -> Any:
