@@ -34,7 +34,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # uv and pip install from the same hashed files. pip is used if uv is not available, and is half a minute slower.
 # $(1) are the arguments for both, $(2) additional arguments for uv.
 install_with = { [ -x $(BIN)/uv ] && $(UV_PIP) $(2) $(1); } || $(PIP) $(1)
-PYTEST := $(BIN)/python -m pytest -p tests.peers
+PYTEST := $(BIN)/python -m pytest -p tests.support.peers
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE)
 
 .PHONY: help install run demo test test-quick lint format types layers floors browser docs screenshots cluster cluster-test \
@@ -92,18 +92,20 @@ test-quick: dev ## run the tests that need neither PostgreSQL nor Redis (TESTS=t
 browser: dev peers ## run only the browser tests, in Chromium
 	@. .ci/services.sh; start_services; PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/journeys
 
-lint: dev ## check rules and format with ruff and djlint
+lint: dev ## check rules and format of code, templates and style sheets
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "✗ not formatted; run 'make format':" >&2; \
 	  $(BIN)/ruff format --check . >&2; }
 	@$(BIN)/djlint --check --quiet templates >/dev/null 2>&1 || { echo "✗ not formatted; run 'make format':" >&2; \
 	  $(BIN)/djlint --check templates >&2; exit 1; }
 	@$(BIN)/djlint --lint --quiet templates >$(VENV)/djlint.log 2>&1 || { cat $(VENV)/djlint.log >&2; exit 1; }
+	@$(BIN)/python -m tests.support.styles --check static/styles/*.css
 
-format: dev ## format code and templates, and apply ruff's automatic fixes
+format: dev ## format code, templates and style sheets, and apply ruff's automatic fixes
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/djlint --reformat --quiet templates || $(BIN)/djlint --check --quiet templates # it fails where it changed some
+	@$(BIN)/python -m tests.support.styles static/styles/*.css
 
 types: dev ## check types with mypy --strict
 	@$(BIN)/mypy --no-error-summary
@@ -119,10 +121,10 @@ docs: dev ## build the documentation as a website (FOLDER=var/docs); fails on br
 	  --site-dir $(abspath $(or $(FOLDER),var/docs)) >$(VENV)/docs.log 2>&1 || { cat $(VENV)/docs.log >&2; exit 1; }
 
 screenshots: dev packages ## take the screenshots of README and docs from the demo (FOLDER=docs/screenshots)
-	@$(BIN)/python -m tests.screenshots $(or $(FOLDER),docs/screenshots)
+	@$(BIN)/python -m tests.support.screenshots $(or $(FOLDER),docs/screenshots)
 
 cluster: dev peers ## run two web processes behind nginx, two workers, PostgreSQL and Redis, until Ctrl-C
-	@exec $(BIN)/python -m tests.cluster
+	@exec $(BIN)/python -m tests.support.cluster
 
 cluster-test: dev peers ## run the tests of the cluster
 	@. .ci/services.sh; start_services; CLUSTER_IN_FULL=1 PORTAL_REQUIRE_ALL=1 $(PYTEST) tests/cluster

@@ -165,7 +165,7 @@
     settleToasts();
     if (target.id === "dialog-slot" && !dialog().open && target.childElementCount) {
       const heading = find("h1, h2", target);
-      if (heading) dialog().setAttribute("aria-label", heading.textContent.trim());
+      if (heading) dialog().setAttribute("aria-label", heading.textContent.trim().replace(/\s+/g, " "));
       find("#dialog-alerts").replaceChildren();
       dialog().showModal();
     }

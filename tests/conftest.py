@@ -36,12 +36,17 @@ from portal.settings import Settings, read_settings
 from portal.store import schema, watching
 from portal.store.database import Database
 from portal.web.limits import limiter
-from tests import documents
-from tests.factories import PASSWORD, make_key, make_server, make_team, make_user
-from tests.kept import remember
-from tests.peers import new_database
+from tests.support import documents
+from tests.support.factories import PASSWORD, make_key, make_server, make_team, make_user
+from tests.support.kept import remember
+from tests.support.peers import new_database
 
-pytest_plugins = ["tests.peers", "tests.oauth_peers", "tests.security.worlds"]
+pytest_plugins = [
+    "tests.support.peers",
+    "tests.support.oauth_peers",
+    "tests.support.oauth.adding",
+    "tests.support.security.worlds",
+]
 
 KEYS = {
     name: f"sk-SECRET-key-of-{name}-0123456789"
@@ -68,8 +73,8 @@ class _Compiled(BytecodeCache):
         self._kept[bucket.key] = bucket.bytecode_to_string()
 
 
-# How long an example takes says how busy the machine is; what hangs has the time-out of its test. The
-# first text, which takes a table of Unicode, may be slow, too.
+# How long an example takes says how busy the machine is; what hangs has the time-out of its test.
+# The first text, which takes a table of Unicode, may be slow, too.
 hypothesis.settings.register_profile(
     "portal", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

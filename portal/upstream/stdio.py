@@ -40,7 +40,7 @@ def checked_command(target: Target, allowed: frozenset[str], sandbox: Sandbox) -
     Raises `UpstreamFailure`: `blocked` for a command, argument or variable that is not allowed,
     `refused` for a command that is not installed, `disabled` if the sandbox is not available.
     """
-    if target.command not in allowed or "/" in target.command or "\\" in target.command:
+    if target.command not in allowed or "/" in target.command:
         raise UpstreamFailure(
             "The operator does not allow this command.",
             reason=HealthReason.BLOCKED,

@@ -1,6 +1,5 @@
 """Render pages and fragments, and provide the globals and filters of templates."""
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -22,6 +21,7 @@ from flask import (
     url_for,
 )
 from jinja2 import Environment
+from jinja2.ext import Extension
 from jinja2_fragments import render_block
 from markupsafe import Markup
 
@@ -33,6 +33,7 @@ from portal.services.servers.cards import ServerCard
 from portal.services.servers.grid import GridChoices
 from portal.services.servers.grid_filters import GridQuery
 from portal.services.submissions import review_queue
+from portal.web import assets
 from portal.web.marking import mark_page
 
 HTMX_CONFIG = json.dumps(
@@ -254,14 +255,29 @@ def onward(address: str, title: str, message: str) -> Response:
     )
 
 
+class Unindented(Extension):
+    """Templates without the indentation of their lines, which browsers ignore and people download.
+
+    One space stays of it, because after a block it may be the only space between two words. White
+    space in values stays. No template has text of several lines in `<pre>` or `<textarea>`.
+    """
+
+    _INDENTATION = re.compile(r"^[ \t]+", re.MULTILINE)
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Return the source of a template with lines that begin with one space at most."""
+        return self._INDENTATION.sub(" ", source)
+
+
 def init_app(app: Flask, *, https: bool) -> None:
     """Register the globals and filters of templates, and the headers of responses."""
-    addresses = _static_addresses(Path(str(app.static_folder)))
+    addresses = assets.init_app(app)
     symbols = re.findall(
         r'<symbol id="([a-z]+)"', Path(str(app.static_folder), "icons.svg").read_text("utf-8")
     )
     environment = app.jinja_env
     environment.trim_blocks = environment.lstrip_blocks = True
+    environment.add_extension(Unindented)
     components = Components(environment, Icons(addresses, symbols))
     environment.globals.update(
         ui=components,
@@ -313,16 +329,6 @@ def plural(number: int, unit: str) -> str:
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
-def _static_addresses(folder: Path) -> dict[str, str]:
-    """Return the URL of every static file with a hash of its content, for permanent caching."""
-    addresses = {}
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        addresses[name] = f"/static/{name}?v={digest[:12]}"
-    return addresses
-
-
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
     " 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -353,12 +359,7 @@ def _secured(response: Response, *, https: bool) -> Response:
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if https:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-    if request.endpoint == "static":
-        fresh = (
-            "public, max-age=31536000, immutable" if "v" in request.args else "public, max-age=300"
-        )
-        headers["Cache-Control"] = fresh
-    else:
-        headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Cache-Control", "no-store")
+    if request.endpoint != "static":
         response.vary.add("Cookie")
     return response

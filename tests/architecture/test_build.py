@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import ROOT, Finished, accepts, bare_environment, run
+from tests.support.peers import ROOT, Finished, accepts, bare_environment, run
 
 BASH = shutil.which("bash") or "/bin/bash"
 TARGETS = {

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from portal.settings import Settings
-from tests.peers import NODE_MODULES, ROOT, run, unavailable
+from tests.support.peers import NODE_MODULES, ROOT, run, unavailable
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from portal.cli import main
 from portal.settings import Settings
-from tests.peers import ROOT, run
+from tests.support.peers import ROOT, run
 
 DOCS = ROOT / "docs"
 PAGES = {

@@ -14,9 +14,9 @@ from werkzeug.test import TestResponse
 from portal.app import create_app, open_database
 from portal.store.models import Base
 from portal.web.context import OPEN_ENDPOINTS
-from tests.factories import PASSWORD
-from tests.security.callers import Caller, World, token_in
 from tests.security.test_routes import address, every_route, send
+from tests.support.factories import PASSWORD
+from tests.support.security.callers import Caller, World, token_in
 
 # Clients in browsers read these from anywhere, and ask whether what they have is still good.
 REGISTRY = {

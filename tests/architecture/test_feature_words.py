@@ -1,4 +1,4 @@
-"""One word for a feature on every floor: page, blueprint, API, service, templates, form and test."""
+"""One word for a feature in every layer: page, blueprint, API, service, templates, form, test."""
 
 import re
 from collections.abc import Iterator
@@ -50,13 +50,12 @@ PLACES = {
     "templates": ("templates/{word}/*.html",),
     "form": ("portal/web/forms/{word}.py",),
     "test": tuple(
-        f"tests/{floor}/**/test_{name}{end}.py"
-        for floor in ("web", "api", "services")
-        for name in ("{word}", "{one}")
-        for end in ("", "_page", "_pages")
+        f"tests/{floor}/**/test_{{word}}{end}.py"
+        for floor in ("web/api", "web/pages", "web/oauth", "services")
+        for end in ("", "_*")
     ),
 }
-"""Where the files of a feature lie; `one` is the word for one of them."""
+"""Where the files of a feature lie."""
 
 EXCEPTIONS: dict[tuple[str, str], tuple[str, str]] = {
     ("audit", "form"): ("", "its filters are read from the address"),
@@ -74,12 +73,15 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str]] = {
     ("grid", "form"): ("", "its filters are read from the address"),
     ("health", "API"): ("portal/web/api/servers.py", "LiteLLM has it below its list of servers"),
     ("health", "form"): ("", "there is a button and nothing to type"),
-    ("health", "test"): ("tests/api/test_reading.py", "it is read with the rest of a server"),
+    ("health", "test"): (
+        "tests/web/api/test_servers_reading.py",
+        "it is read with the rest of a server",
+    ),
     ("hub", "API"): ("portal/web/api/registry.py", "the hub is the registry for people"),
     ("hub", "service"): ("portal/services/catalog/registry.py", "as above"),
     ("hub", "form"): ("", "its search is read from the address"),
     ("hub", "test"): (
-        "tests/web/test_import_export.py",
+        "tests/web/pages/test_import_export.py",
         "a server is listed publicly there, and then looked at in the hub",
     ),
     ("import_export", "service"): (
@@ -135,9 +137,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
 
 
 def files(word: str, place: str) -> list[Path]:
-    names = {"word": word, "one": word.removesuffix("s")}
     return [
-        path for pattern in PLACES[place] for path in sorted(ROOT.glob(pattern.format(**names)))
+        path for pattern in PLACES[place] for path in sorted(ROOT.glob(pattern.format(word=word)))
     ]
 
 

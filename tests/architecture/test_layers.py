@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.peers import run
+from tests.support.peers import run
 
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 

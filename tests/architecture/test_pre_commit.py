@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.peers import ROOT, run
+from tests.support.peers import ROOT, run
 
 PRE_COMMIT = Path(sys.executable).with_name("pre-commit")
 CONFIG: dict[str, Any] = yaml.safe_load(

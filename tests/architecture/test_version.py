@@ -9,7 +9,7 @@ from flask import Flask
 from portal.cli import main
 from portal.resources import portal_version
 from portal.web import openapi
-from tests.peers import ROOT
+from tests.support.peers import ROOT
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 

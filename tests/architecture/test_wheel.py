@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.peers import ROOT, Finished, bare_environment, free_port, run, start_process
+from tests.support.peers import ROOT, Finished, bare_environment, free_port, run, start_process
 
 RESOURCES = ("templates", "static", "migrations", "examples")
 NOT_FOR_A_BUILD = shutil.ignore_patterns(

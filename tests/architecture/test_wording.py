@@ -1,11 +1,11 @@
-"""Texts for people use the plain words of the field, and none of the odd ones that were replaced."""
+"""Texts for people use the plain words of the field, and none of the replaced ones."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.peers import ROOT
+from tests.support.peers import ROOT
 from tests.support.wording import ODD, odd_in, text_of
 
 TEXTS = (

@@ -1,2 +1,0 @@
-"""The portal as several processes on several hosts would be: two web processes behind nginx, and
-two workers."""

@@ -9,9 +9,9 @@ import pytest
 from portal.app import open_database
 from portal.settings import read_settings
 from portal.store.database import Database
-from tests.cluster.topology import Cluster, cluster
 from tests.conftest import add_people
-from tests.oauth.forging import forging_server
+from tests.support.cluster.topology import Cluster, cluster
+from tests.support.oauth.forging import forging_server
 
 ADMIN_KEY = "sk-cluster-bootstrap-key-0001"
 

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from portal.store.database import Database
-from tests.cluster.topology import Cluster
 from tests.conftest import CREW, KEYS
-from tests.factories import PASSWORD
-from tests.oauth.browsing import HttpBrowser
-from tests.peers import TRUST
+from tests.support.cluster.topology import Cluster
+from tests.support.factories import PASSWORD
+from tests.support.oauth.browsing import HttpBrowser
+from tests.support.peers import TRUST
 
 TIMES = 2  # that each member is asked: it is two processes, which take turns
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def test_a_person_is_switched_off(members: Members, person: tuple[str, str]) -> 
 def test_who_signs_out_everywhere_else_is_signed_out_there(members: Members) -> None:
     with signed_in(members.there) as elsewhere, signed_in(members.here) as browser:
         assert elsewhere.visit(f"{members.here}/profile").url == f"{members.here}/profile"
-        browser.submit(browser.visit(f"{members.here}/profile"), "Sign out everywhere else")
+        browser.submit(browser.visit(f"{members.here}/profile"), "Sign out all other sessions")
         for url in (members.there, members.here):
             assert elsewhere.visit(f"{url}/profile").url.startswith(f"{url}/login")
             assert browser.visit(f"{url}/profile").url == f"{url}/profile"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.cluster.topology import Cluster
-from tests.factories import PASSWORD
+from tests.support.cluster.topology import Cluster
+from tests.support.factories import PASSWORD
 
 
 @pytest.mark.usefixtures("database")

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from tests.cluster.conftest import ADMIN_KEY
-from tests.cluster.topology import Cluster
-from tests.oauth.asking import ASKED, VERIFIER
-from tests.oauth.browsing import Arrival, HttpBrowser
-from tests.oauth.clients import CLIENT_REDIRECT
-from tests.oauth_peers import ProtectedServer
+from tests.support.cluster.topology import Cluster
+from tests.support.oauth.asking import ASKED, VERIFIER
+from tests.support.oauth.browsing import Arrival, HttpBrowser
+from tests.support.oauth.clients import CLIENT_REDIRECT
+from tests.support.oauth_peers import ProtectedServer
 
 BY_KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}
 ROUNDS = 3

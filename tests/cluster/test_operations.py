@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests.cluster.topology import Cluster, cluster
+from tests.support.cluster.topology import Cluster, cluster
 
 pytestmark = pytest.mark.skipif(
     "CLUSTER_IN_FULL" not in os.environ,

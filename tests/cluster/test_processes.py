@@ -12,11 +12,11 @@ from sqlalchemy import text, update
 from portal.store.database import Database
 from portal.store.models import Server, now
 from tests.cluster.conftest import ADMIN_KEY
-from tests.cluster.topology import Cluster
-from tests.cluster.upstream import upstreams
 from tests.conftest import Write
-from tests.factories import make_server
-from tests.peers import accepts
+from tests.support.cluster.topology import Cluster
+from tests.support.cluster.upstream import upstreams
+from tests.support.factories import make_server
+from tests.support.peers import accepts
 
 BY_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 

@@ -1,12 +1,13 @@
 """nginx in front: it spreads requests over the members, and a member may go and come back."""
 
+import re
 from collections import Counter
 
 import httpx2
 import pytest
 
 from tests.cluster.conftest import ADMIN_KEY
-from tests.cluster.topology import Cluster
+from tests.support.cluster.topology import Cluster
 
 
 def asked(running: Cluster, times: int) -> list[httpx2.Response]:
@@ -33,6 +34,28 @@ def test_the_portal_believes_what_the_proxy_says_of_the_caller(running: Cluster)
     assert answer.json() == {"ip": "192.0.2.7"}, (
         "the proxy appends its own caller, which is trusted here"
     )
+
+
+def test_the_stylesheet_comes_through_compressed_and_is_the_same_from_each_member(
+    running: Cluster,
+) -> None:
+    page = httpx2.get(f"{running.url}/login", timeout=30).text
+    [path] = re.findall(r'href="(/static/portal\.[0-9a-f]{12}\.css)"', page)
+    answers = [
+        httpx2.get(running.url + path, headers={"Accept-Encoding": "gzip"}, timeout=30)
+        for _ in range(2)
+    ]
+    assert len({answer.headers["x-served-by"] for answer in answers}) == 2
+    for name, wanted in (
+        ("cache-control", "public, max-age=31536000, immutable"),
+        ("content-encoding", "gzip"),
+        ("vary", "Accept-Encoding"),
+    ):
+        assert [answer.headers[name] for answer in answers] == [wanted] * 2
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+    assert answers[0].text == answers[1].text
+    held = {"Accept-Encoding": "gzip", "If-None-Match": answers[0].headers["etag"]}
+    assert httpx2.get(running.url + path, headers=held, timeout=30).status_code == 304
 
 
 def test_nobody_notices_a_member_that_is_killed_and_comes_back(running: Cluster) -> None:

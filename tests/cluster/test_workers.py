@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 
 from portal.store.database import Database
 from portal.store.models import HealthRecord, Server, now
-from tests.cluster.topology import Cluster
-from tests.cluster.upstream import Upstream, upstreams
 from tests.conftest import Write
-from tests.factories import make_server
+from tests.support.cluster.topology import Cluster
+from tests.support.cluster.upstream import Upstream, upstreams
+from tests.support.factories import make_server
 
 MANY = 100
 ONE_WORKERS_MOST = 16  # servers that one worker asks side by side

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.site import Site
+from tests.support.faults.site import Site
 
 Note = Callable[[str, str, int], None]
 

@@ -14,9 +14,9 @@ from portal.store.models import now
 from portal.store.oauth_tables import OAuthFlow
 from tests.conftest import Write
 from tests.faults.conftest import Note
-from tests.faults.load import open_engine
-from tests.faults.site import Site, until
-from tests.peers import unavailable
+from tests.support.faults.load import open_engine
+from tests.support.faults.site import Site, until
+from tests.support.peers import ROOT, unavailable
 
 HOUR = timedelta(hours=1)
 
@@ -34,7 +34,7 @@ def clock(tmp_path: Path) -> dict[str, str]:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
-        "PYTHONPATH": str(Path(__file__).parent / "under_faketime"),
+        "PYTHONPATH": str(ROOT / "tests" / "programs" / "under_faketime"),
     }
 
 

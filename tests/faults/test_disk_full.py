@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.site import Site, until
+from tests.support.faults.site import Site, until
 
 SERVER: dict[str, Any] = {
     "transport": "http",

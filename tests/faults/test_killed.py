@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.load import Writers, faults_of, open_engine
-from tests.faults.site import IN_FULL, Site, children, is_alive, kill, until
+from tests.support.faults.load import Writers, faults_of, open_engine
+from tests.support.faults.site import IN_FULL, Site, children, is_alive, kill, until
 
 SEED = 20261127
 # Under `make test` once of each kind and two web processes more; moments are random, so that more

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.postgres import OwnPostgres, own_postgres
-from tests.faults.site import BY_KEY, Site, is_alive, until
+from tests.support.faults.postgres import OwnPostgres, own_postgres
+from tests.support.faults.site import BY_KEY, Site, is_alive, until
 
 ROUNDS = 2
 SERVER = {

@@ -6,8 +6,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.faults.conftest import Note
-from tests.faults.site import Site
-from tests.peers import StartedProcess, bare_environment, free_port, start_process, unavailable
+from tests.support.faults.site import Site
+from tests.support.peers import (
+    StartedProcess,
+    bare_environment,
+    free_port,
+    start_process,
+    unavailable,
+)
 
 
 def redis_on(port: int) -> AbstractContextManager[StartedProcess]:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.site import IN_FULL, PATIENCE, Site
+from tests.support.faults.site import IN_FULL, PATIENCE, Site
 
 HELD_SECONDS = 30 if IN_FULL else 0  # at least; until all writers were refused in any case
 WRITERS = 24  # more than the two processes of eight threads have

@@ -19,9 +19,9 @@ import httpx2
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.site import Site, until
-from tests.oauth.browsing import HttpBrowser
-from tests.upstream.raw import Handler, RawServer, Seen, always, hang, raw_server
+from tests.support.faults.site import Site, until
+from tests.support.oauth.browsing import HttpBrowser
+from tests.support.upstream.raw import Handler, RawServer, Seen, always, hang, raw_server
 
 HOST = "127.0.0.2"  # the one private address that this portal may reach
 MEGABYTE = 1024 * 1024

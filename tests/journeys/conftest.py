@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.peers import StartedProcess, bare_environment, free_port, start_process
+from tests.support.peers import StartedProcess, bare_environment, free_port, start_process
 
 ADMIN = ("admin@portal.local", "correct horse battery")
 API_KEY = "sk-journey-bootstrap-key-0001"
@@ -100,7 +100,7 @@ def sign_in(portal: Portal, browser_page_factory: Callable[..., Page]) -> SignIn
             page.get_by_label("Current password").fill(password)
             page.get_by_label("New password", exact=True).fill(new_password)
             page.get_by_label("Confirm new password").fill(new_password)
-            page.get_by_role("button", name="Save and go on").click()
+            page.get_by_role("button", name="Save and continue").click()
         expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
         return page
 

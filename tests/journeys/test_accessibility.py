@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import Portal, SignIn
-from tests.peers import AXE
+from tests.support.peers import AXE
 
 CONSENT = (
     "/axe_oauth/authorize?redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcb&client_id=https%3A%2F%2Fan-app.example%2Fclient.json"

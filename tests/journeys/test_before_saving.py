@@ -16,8 +16,8 @@ from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import ADMIN, Portal, SignIn
 from tests.journeys.test_accessibility import LOOKS, serious
-from tests.oauth_peers import ProtectedServer
-from tests.peers import free_port
+from tests.support.oauth_peers import ProtectedServer
+from tests.support.peers import free_port
 
 VERIFIER = "a-verifier-that-has-at-least-forty-three-characters"
 CHALLENGE = (
@@ -124,7 +124,7 @@ def test_a_key_is_brought_in_the_flow_of_a_client(
     page.get_by_label("Email").fill(ADMIN[0])
     page.get_by_label("Password").fill(ADMIN[1])
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name=f"Your key for {own}")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Enter your key for {own}")).to_be_visible()
     assert serious(page) == []
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     page.get_by_role("button", name="Allow").click()
@@ -138,7 +138,7 @@ def test_a_key_is_brought_in_the_flow_of_a_client(
     assert portal.api("GET", "/v1/mcp/tools", key=token)[0] == 200
     assert portal.api("GET", "/v1/mcp/server", key=token)[0] == 403
     page.goto(address(portal, listener, own))
-    expect(page.get_by_text("Leave this empty to keep it.")).to_be_visible()
+    expect(page.get_by_text("Leave this field empty to keep it.")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Back in the app")).to_be_visible()
     assert listener.brought[-1]["error"] == "access_denied"
@@ -169,7 +169,7 @@ def test_tools_are_listed_before_a_server_is_saved(
     page.get_by_role("button", name="Allow").click()
     expect(page.get_by_text("Signed in")).to_be_visible()
     expect(page.locator("#sign-in-result")).to_contain_text("whoami")
-    expect(page.get_by_text("Typed, kept for 5 minutes and not shown: Address.")).to_be_visible()
+    expect(page.get_by_text("Kept for 5 minutes, but not shown: Address.")).to_be_visible()
     expect(page.get_by_label("Name", exact=True).first).to_have_value(name)
     assert serious(page) == []
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")

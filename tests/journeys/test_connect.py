@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import Portal, SignIn, started_portal
-from tests.oauth_peers import ProtectedServer
-from tests.peers import free_port
+from tests.support.oauth_peers import ProtectedServer
+from tests.support.peers import free_port
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_connect_use_renew_and_disconnect(
     expect(page.get_by_role("button", name="Deny")).to_be_visible()
     allow(page, "carol")
     connected(page, guarded)
-    page.get_by_role("link", name="Try its tools").click()
+    page.get_by_role("link", name="Try the tools").click()
     call_whoami(page)
     expect(page.locator("#result")).to_contain_text('"carol"')
 
@@ -111,22 +111,24 @@ def test_whoever_is_cut_off_upstream_connects_again_in_place(
     page.get_by_role("main").get_by_role("button", name="Connect").click()
     allow(page, "dora")
     connected(page, guarded)
-    page.get_by_role("link", name="Go on where you were").click()
+    page.get_by_role("link", name="Continue").click()
     call_whoami(page)
     expect(page.locator("#result")).to_contain_text('"dora"')
     page.get_by_role("link", name="admin_note").click()
     page.get_by_role("button", name="Call the tool").click()
-    page.locator("#result").get_by_role("button", name="Connect again with more rights").click()
+    page.locator("#result").get_by_role(
+        "button", name="Connect again with more permissions"
+    ).click()
     allow(page, "dora")
     connected(page, guarded)
-    page.get_by_role("link", name="Go on where you were").click()
+    page.get_by_role("link", name="Continue").click()
     page.get_by_role("button", name="Call the tool").click()
     expect(page.locator("#result")).to_contain_text("Success")
     protected_mcp_server.revoke_all()
     page.get_by_role("button", name="Call the tool").click()
     page.get_by_role("main").get_by_role("button", name="Connect again").click()
     page.get_by_role("button", name="Deny").click()
-    expect(page.get_by_role("heading", name="You said no")).to_be_visible()
+    expect(page.get_by_role("heading", name="Access declined")).to_be_visible()
 
 
 def test_connecting_works_without_javascript(portal: Portal, sign_in: SignIn, guarded: str) -> None:

@@ -22,15 +22,15 @@ def test_the_token_of_a_vs_code_file_becomes_a_variable(portal: Portal, sign_in:
     page = sign_in()
     page.get_by_role("link", name="Import").click()
     page.get_by_label("Or paste it here").fill(json.dumps(document))
-    page.get_by_role("button", name="Look at it").click()
+    page.get_by_role("button", name="Preview").click()
 
-    expect(page.get_by_role("heading", name="Preview")).to_be_visible()
+    expect(page.get_by_role("heading", name="Import preview")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("1 new")
     assert TOKEN not in page.content()
     page.get_by_label("Secret in Authorization → CODE_HOST_TOKEN").select_option(
         "Each user’s own value"
     )
-    page.get_by_role("button", name="Import what is ticked").click()
+    page.get_by_role("button", name="Import selected").click()
 
     expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name="code_host", exact=True)).to_be_visible()

@@ -254,17 +254,17 @@ def test_a_person_chosen_while_a_team_is_saved_is_added(team_page: Page) -> None
     held = Held(team_page)
     team_page.get_by_role("button", name="Save changes").click()
     held.wait()
-    team_page.get_by_role("searchbox", name="Find in Add a person").fill("max@")
+    team_page.get_by_role("searchbox", name="Search in Add member").fill("max@")
     person(team_page, "Max").check()
     held.settled()
     expect(team_page.locator("#toasts")).to_contain_text("Late team saved")
     expect(person(team_page, "Max")).to_be_checked()
-    expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("max@")
-    team_page.get_by_role("button", name="Add to the team").click()
+    expect(team_page.get_by_role("searchbox", name="Search in Add member")).to_have_value("max@")
+    team_page.get_by_role("button", name="Add to team").click()
     expect(team_page.get_by_role("region", name="Members").get_by_role("list")).to_contain_text(
         "Max"
     )
-    expect(team_page.get_by_role("searchbox", name="Find in Add a person")).to_have_value("")
+    expect(team_page.get_by_role("searchbox", name="Search in Add member")).to_have_value("")
 
 
 def test_a_choice_outlives_a_search_that_is_answered_before_the_save(team_page: Page) -> None:
@@ -273,7 +273,7 @@ def test_a_choice_outlives_a_search_that_is_answered_before_the_save(team_page: 
     team_page.get_by_role("button", name="Save changes").click()
     held.wait()
     person(team_page, "Max").check()
-    team_page.get_by_role("searchbox", name="Find in Add a person").fill("max@")
+    team_page.get_by_role("searchbox", name="Search in Add member").fill("max@")
     held.wait(2)
     held.let_go(1)
     held.settled()
@@ -296,7 +296,7 @@ def test_an_older_answer_that_comes_last_changes_nothing(team_page: Page) -> Non
     team_page.get_by_role("button", name="Save changes").click()
     held.wait()
     person(team_page, "Max").check()
-    team_page.get_by_role("button", name="Add to the team").click()
+    team_page.get_by_role("button", name="Add to team").click()
     held.wait(2)
     saved = held.routes.pop(0).fetch(max_redirects=5)  # answered first, and with nobody in the team
     with_max, held.on = held.routes.pop(), False
@@ -313,7 +313,7 @@ def test_who_was_signed_out_meanwhile_keeps_what_they_typed(
 ) -> None:
     name = team_page.get_by_label("Name", exact=True)
     name.fill("Late team")
-    team_page.get_by_role("searchbox", name="Find in MCP servers").fill("late")
+    team_page.get_by_role("searchbox", name="Search in MCP servers").fill("late")
     team_page.context.clear_cookies()
     team_page.get_by_role("button", name="Save changes").click()
     expect(team_page.locator("#kept")).to_contain_text("your input is still here")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import ADMIN, Portal, SignIn
-from tests.peers import free_port
+from tests.support.peers import free_port
 
 PASSWORD = "a member's long password"
 
@@ -108,13 +108,13 @@ def test_an_admin_grants_servers_to_a_team(
     admin.get_by_label("Name", exact=True).fill("Writers")
     admin.get_by_role("button", name="Add team").click()
     admin.get_by_role("checkbox", name="notes of the firm").check()
-    admin.get_by_role("searchbox", name="Find in MCP servers").fill("g_dir")
+    admin.get_by_role("searchbox", name="Search in MCP servers").fill("g_dir")
     admin.get_by_role("checkbox", name="g_direct").check()
     admin.get_by_role("button", name="Save changes").click()
     expect(admin.locator("#toasts")).to_contain_text("Writers")
-    admin.get_by_role("searchbox", name="Find in Add a person").fill("tia@")
+    admin.get_by_role("searchbox", name="Search in Add member").fill("tia@")
     admin.get_by_role("radio", name="Tia").check()
-    admin.get_by_role("button", name="Add to the team").click()
+    admin.get_by_role("button", name="Add to team").click()
     expect(admin.get_by_role("region", name="Members").get_by_role("list")).to_contain_text("Tia")
 
     tia = sign_in("tia@example.com", "only for the first time", new_password="now it is my own")
@@ -199,7 +199,7 @@ def test_a_member_fills_in_what_is_missing_and_calls_a_tool(
     card(page, granted).get_by_role("link", name="Set up").click()
     page.locator("#dialog input[type=password]").fill("mel-s-own-token")
     page.get_by_role("button", name="Save and test").click()
-    expect(page.locator("#dialog")).to_contain_text("Saved, and it works")
+    expect(page.locator("#dialog")).to_contain_text("Saved and tested successfully")
     expect(card(page, granted).get_by_text("1 value missing")).to_have_count(0)
     assert page.evaluate("window.stays"), "the grid was not loaded again"
 
@@ -232,7 +232,7 @@ def test_without_javascript_a_second_member_does_the_same_with_another_value(
     expect(page.get_by_role("alert")).to_contain_text("Enter CORP_TOKEN")
     page.locator("main input[type=password]").fill("max-has-another")
     page.get_by_role("button", name="Save and test").click()
-    expect(page.get_by_role("main")).to_contain_text("Saved, and it works")
+    expect(page.get_by_role("main")).to_contain_text("Saved and tested successfully")
     page.goto(f"{portal.url}/servers")
     expect(card(page, granted).get_by_text("1 value missing")).to_have_count(0)
     page.goto(f"{portal.url}/playground?server={granted}&tool=show_headers")
@@ -339,8 +339,8 @@ def test_health_comes_from_the_worker(portal: Portal, sign_in: SignIn, echo_serv
     shown = {
         "h_ok": "Healthy",
         "h_gone": "Unhealthy",
-        "h_oauth": "Needs each user's sign-in",
-        "h_own": "Needs each user's values",
+        "h_oauth": "Needs user sign-in",
+        "h_own": "Needs user values",
     }
     for name, label in shown.items():
         page.goto(f"{portal.url}/servers/{name}/health")
@@ -383,7 +383,9 @@ def test_two_admins_edit_and_one_deletes(portal: Portal, sign_in: SignIn, echo_s
     expect(first.get_by_role("heading", name="edited", exact=True)).to_be_visible()
     second.get_by_label("Description").first.fill("By the second")
     second.get_by_role("button", name="Save changes").click()
-    expect(second.get_by_role("main")).to_contain_text("Somebody else saved this server")
+    expect(second.get_by_role("main")).to_contain_text(
+        "Changed by someone else while you were editing"
+    )
     expect(second.get_by_label("Description").first).to_have_value("By the second")
     assert portal.api("GET", "/v1/mcp/server/edited")[1]["description"] == "By the first"
     second.get_by_role("button", name="Save changes").click()
@@ -413,7 +415,7 @@ def test_the_sign_in_page_leads_back_to_where_one_was_going(
     page.get_by_label("Email").fill(ADMIN[0])
     page.get_by_label("Password").fill("wrong password!")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not right")
+    expect(page.get_by_role("alert")).to_contain_text("Incorrect email or password")
     page.get_by_label("Password").fill(ADMIN[1])
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="My credentials")).to_be_visible()

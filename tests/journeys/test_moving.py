@@ -38,7 +38,7 @@ def test_what_was_typed_is_kept_while_the_question_is_open(portal: Portal, sign_
         asked(page, portal)
         page.get_by_label("Delete them").check()
         page.get_by_role("button", name="Save changes").click()
-        expect(page.get_by_text("Stored secrets are forgotten").first).to_be_visible()
+        expect(page.get_by_text("Stored secrets were deleted").first).to_be_visible()
         _, stored = portal.api("GET", "/v1/mcp/server/moving")
         assert (stored["url"], stored["static_headers"]) == ("https://new.example.com/mcp", {})
 
@@ -53,10 +53,10 @@ def test_an_import_asks_for_each_server(portal: Portal, sign_in: SignIn) -> None
             {"mcpServers": {"moving": {"type": "http", "url": "https://new.example.com/mcp"}}}
         )
     )
-    page.get_by_role("button", name="Look at it").click()
+    page.get_by_role("button", name="Preview").click()
     page.get_by_label("moving").check()
-    page.get_by_label("What becomes of them").select_option("keep")
-    page.get_by_role("button", name="Import what is ticked").click()
+    page.get_by_label("Stored credentials").select_option("keep")
+    page.get_by_role("button", name="Import selected").click()
     expect(page.get_by_text("1 server imported.").first).to_be_visible()
     _, stored = portal.api("GET", "/v1/mcp/server/moving")
     assert (stored["url"], stored["static_headers"]) == (

@@ -41,12 +41,12 @@ def test_submit_reject_mend_approve(portal: Portal, sign_in: SignIn, echo_server
     mel = sign_in("mel@example.com", PASSWORD)
 
     mel.get_by_role("link", name="My submissions").click()
-    mel.get_by_role("link", name="Submit a server").click()
+    mel.get_by_role("link", name="Submit server").click()
     checks = mel.locator("#required-checks")
-    expect(checks).to_contain_text("To fill in")
+    expect(checks).to_contain_text("Required")
     mel.get_by_label("Name", exact=True).first.fill(NAME)
     mel.get_by_label("Description").first.fill("Rain")
-    expect(checks).to_contain_text("Passes")
+    expect(checks).to_contain_text("Passed")
     mel.get_by_label("Address").fill(echo_server)
     mel.get_by_role("button", name="Submit for review").click()
     expect(mel.get_by_text("Waiting for review")).to_be_visible()
@@ -58,9 +58,9 @@ def test_submit_reject_mend_approve(portal: Portal, sign_in: SignIn, echo_server
 
     mel.reload()
     expect(mel.get_by_text("Say where the numbers come from")).to_be_visible()
-    mel.get_by_role("link", name="Edit and send again").click()
+    mel.get_by_role("link", name="Edit and submit again").click()
     mel.get_by_label("Description").first.fill("Rain, from the national service")
-    mel.get_by_role("button", name="Send again").click()
+    mel.get_by_role("button", name="Submit again").click()
     expect(mel.get_by_text("Waiting for review")).to_be_visible()
 
     press_on_the_first(admin, "a", f"Approve {NAME}?")

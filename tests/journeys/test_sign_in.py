@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.journeys.conftest import Portal, path_of, started_portal
-from tests.oauth.forging import ForgingProvider, forging_server
-from tests.oauth_peers import OidcOptions, OidcProvider, started_oidc_provider
-from tests.peers import free_port
+from tests.support.oauth.forging import ForgingProvider, forging_server
+from tests.support.oauth_peers import OidcOptions, OidcProvider, started_oidc_provider
+from tests.support.peers import free_port
 
 Peers = tuple[Portal, OidcProvider, ForgingProvider]
 
@@ -69,8 +69,8 @@ def test_an_admin_by_group_and_a_member_sign_in_and_out(
     assert path_of(ada) == "/admin/audit"  # the deep link, by way of the mapped role
 
     ada.goto(answers[0])  # the same answer again
-    expect(ada.get_by_role("heading", name="You are not signed in")).to_be_visible()
-    expect(ada.get_by_text("used already")).to_be_visible()
+    expect(ada.get_by_role("heading", name="Sign-in failed")).to_be_visible()
+    expect(ada.get_by_text("already used")).to_be_visible()
 
     bob = browser_page_factory(viewport={"width": 390, "height": 844})
     sign_in(bob, portal, "bob", "/servers")
@@ -97,7 +97,7 @@ def test_a_session_that_ran_out_leads_back_to_the_same_page(
     _end_all_sessions(portal.folder / "portal.db")
     page.goto(f"{portal.url}/credentials")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    expect(page.get_by_text("You were on your way to /credentials")).to_be_visible()
+    expect(page.get_by_text("Sign in to continue to /credentials")).to_be_visible()
     page.get_by_role("link", name="Continue with Corp").click()  # the provider still knows them
     expect(page.get_by_role("heading", name="My credentials")).to_be_visible()
 
@@ -112,7 +112,7 @@ def test_a_lie_ends_on_a_page_that_helps(
     page = browser_page_factory()
     page.goto(f"{portal.url}/login")
     page.get_by_role("link", name="Continue with Odd").click()
-    expect(page.get_by_role("heading", name="You are not signed in")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign-in failed")).to_be_visible()
     odd.fault = None
     page.get_by_role("link", name="Try again").click()
     expect(page.get_by_role("heading", name="Servers", exact=True)).to_be_visible()

@@ -2,7 +2,7 @@
 //
 //   node tests/programs/oidc_provider.mjs CONFIG.json ACCOUNTS.json
 //
-// CONFIG is what tests/oauth_peers.py writes. ACCOUNTS holds the claims by login name and is read anew each time, so
+// CONFIG is what tests/support/oauth_peers.py writes. ACCOUNTS holds the claims by login name and is read anew each time, so
 // that a test can change a person between two sign-ins. Without `config.login` it shows a form; no password is asked.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

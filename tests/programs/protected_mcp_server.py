@@ -32,7 +32,8 @@ STEP_UP_TOOL = "admin_note"
 CONSENT = """<!doctype html><title>Allow access?</title><h1>Allow {client} to act for you?</h1>
 <form method="post"><input type="hidden" name="ticket" value="{ticket}">
 <label>Your name <input name="user" value="{user}"></label>
-<button name="decision" value="allow">Allow</button> <button name="decision" value="deny">Deny</button></form>"""
+<button name="decision" value="allow">Allow</button>
+<button name="decision" value="deny">Deny</button></form>"""
 
 
 def add_tools(server: MCPServer[Any], authority: Authority) -> None:

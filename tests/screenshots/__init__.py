@@ -1,2 +1,0 @@
-"""The pictures of README and docs, taken from `portal demo` in a real browser (`make
-screenshots`)."""

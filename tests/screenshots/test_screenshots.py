@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tests.architecture.test_docs import MOST_BYTES_OF_A_PICTURE, pictures_named
-from tests.screenshots.taking import PHONE_DARK, PICTURES, WIDE, take
+from tests.support.screenshots.taking import PHONE_DARK, PICTURES, WIDE, take
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import Sandbox
-from tests.peers import bare_environment, free_port, need_sandbox, start_process
-from tests.security.marks import NEVER, Marks
 from tests.security.test_process import Running
+from tests.support.peers import ROOT, bare_environment, free_port, need_sandbox, start_process
+from tests.support.security.marks import NEVER, Marks
 
-HOSTILE = Path(__file__).with_name("hostile.py").read_text(encoding="utf-8")
+HOSTILE = (ROOT / "tests" / "programs" / "hostile.py").read_text(encoding="utf-8")
 STUB = Marks().new(NEVER, "to see how markers begin")[:-20]
 NOBODY = 65534
 WAIT = 30.0
@@ -43,7 +43,8 @@ for line in sys.stdin:
 # Runs a program as nobody, with the folder of this Python where nobody gets to it.
 _WITH_PYTHON = """
 set -eu
-way=$(mktemp -d); mkdir -p "$way$2"; mount --bind "$1$2" "$way$2"; chmod 755 "$way"; mount --rbind "$way" "$1"
+way=$(mktemp -d); mkdir -p "$way$2"; mount --bind "$1$2" "$way$2"
+chmod 755 "$way"; mount --rbind "$way" "$1"
 shift 2; exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 """
 

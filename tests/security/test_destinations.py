@@ -26,13 +26,13 @@ from portal.store.models import Server
 from portal.store.oauth_tables import TemporaryServer
 from portal.upstream.sandbox import Sandbox
 from tests.conftest import KEYS, KINDS, make_settings
-from tests.factories import make_server
-from tests.peers import need_sandbox
-from tests.security.callers import World, add_callers, opened_world
-from tests.security.foreign import SHOW
-from tests.security.sinks import Sink, sink
-from tests.services.test_revocations import Site
-from tests.web.html import filled, parse
+from tests.services.operations.test_revocations import Site
+from tests.support.factories import make_server
+from tests.support.html import filled, parse
+from tests.support.peers import need_sandbox
+from tests.support.security.callers import World, add_callers, opened_world
+from tests.support.security.foreign import SHOW
+from tests.support.security.sinks import Sink, sink
 
 API = "/v1/mcp/server"
 REGISTER = "/v1/mcp/server/register"

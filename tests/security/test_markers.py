@@ -17,22 +17,29 @@ from portal.services.upstreams import health
 from portal.store.models import AuditEvent, Base
 from portal.upstream.sandbox import Sandbox
 from tests.conftest import KINDS, make_settings
-from tests.peers import need_sandbox
-from tests.security import failing
-from tests.security.callers import Caller, World, add_callers, opened_world
-from tests.security.foreign import ENDPOINTS, OPENAPI, Foreign, foreign_sinks, plant_what_asks, use
-from tests.security.marks import DEFINITION, NEVER, Marks, everything_logged
-from tests.security.planting import (
+from tests.security.test_destinations import CHANGES
+from tests.security.test_routes import address, every_route
+from tests.support.peers import need_sandbox
+from tests.support.security import failing
+from tests.support.security.callers import Caller, World, add_callers, opened_world
+from tests.support.security.foreign import (
+    ENDPOINTS,
+    OPENAPI,
+    Foreign,
+    foreign_sinks,
+    plant_what_asks,
+    use,
+)
+from tests.support.security.marks import DEFINITION, NEVER, Marks, everything_logged
+from tests.support.security.planting import (
     Planter,
     plant_by_api,
     plant_by_page,
     plant_people,
     plant_what_waits,
 )
-from tests.security.sinks import sink
-from tests.security.test_destinations import CHANGES
-from tests.security.test_routes import address, every_route
-from tests.security.upstreams import parrot
+from tests.support.security.sinks import sink
+from tests.support.security.upstreams import parrot
 
 NewDatabase = Callable[[str], str]
 FAULTY = ("a-http", "a-refused", "a-nameless", "a-tls")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import Sandbox
-from tests.peers import (
+from tests.support.peers import (
     START_SECONDS,
     StartedProcess,
     bare_environment,
@@ -23,8 +23,8 @@ from tests.peers import (
     need_sandbox,
     start_process,
 )
-from tests.security.marks import NEVER, Marks
-from tests.security.upstreams import parrot
+from tests.support.security.marks import NEVER, Marks
+from tests.support.security.upstreams import parrot
 
 
 @dataclass

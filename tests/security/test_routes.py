@@ -14,19 +14,30 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from tests.conftest import NOTES
-from tests.factories import PASSWORD
-from tests.security.callers import BYOK, CALLERS, HIDDEN, OAUTH, TOOLSET, WAITING, Caller, World
+from tests.support.factories import PASSWORD
+from tests.support.security.callers import (
+    BYOK,
+    CALLERS,
+    HIDDEN,
+    OAUTH,
+    TOOLSET,
+    WAITING,
+    Caller,
+    World,
+)
 
 GOLDEN = Path(__file__).with_name("routes.txt")
 HEAD = """\
-# What every route answers to every kind of caller; `in`: sent to the sign-in page. test_routes.py writes this file.
-# Servers: notes and byok are granted to the team of viewer, member, k-viewer, k-member, k-restr and k-team. The ids in
-# the rules are a server of that team, the team, a person called guest, and a spare key of member's; for submissions
-# and verdicts a server that member submitted and nobody reviewed.
-# k-narrow: an Admin's key that names one server. k-restr: member's key for /v1/mcp and /v1/me. k-restr-a: an Admin's
-# key for all of /v1. k-team: a key of the team that belongs to nobody. k-gone: the key of an Admin who was deactivated.
-# k-own: a key that member made, which follows them. k-leaver: a key for the team whose owner left it since. promoted
-# and demoted: keys that a Member who is an Admin since, and an Admin who is a Member since, made for themselves.
+# What every route answers to every kind of caller; `in`: sent to the sign-in page. test_routes.py
+# writes this file. Servers: notes and byok are granted to the team of viewer, member, k-viewer,
+# k-member, k-restr and k-team. The ids in the rules are a server of that team, the team, a person
+# called guest, and a spare key of member's; for submissions and verdicts a server that member
+# submitted and nobody reviewed. k-narrow: an Admin's key that names one server. k-restr: member's
+# key for /v1/mcp and /v1/me. k-restr-a: an Admin's key for all of /v1. k-team: a key of the team
+# that belongs to nobody. k-gone: the key of an Admin who was deactivated. k-own: a key that
+# member made, which follows them. k-leaver: a key for the team whose owner left it since.
+# promoted and demoted: keys that a Member who is an Admin since, and an Admin who is a Member
+# since, made for themselves.
 """
 SERVER = {"server_name": "fresh", "transport": "http", "url": "http://127.0.0.1:9/fresh"}
 FORM = {"auth_type": "none", "oauth2_flow": ""}

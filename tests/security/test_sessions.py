@@ -8,8 +8,8 @@ import pytest
 from portal.domain.principals import OPERATOR
 from portal.services.access import keys, sessions, users
 from tests.conftest import KEYS, NOTES
-from tests.factories import PASSWORD
-from tests.security.callers import SPARE_KEY, Caller, World, token_in
+from tests.support.factories import PASSWORD
+from tests.support.security.callers import SPARE_KEY, Caller, World, token_in
 
 
 def _cookie(caller: Caller) -> str:

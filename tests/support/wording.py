@@ -105,7 +105,7 @@ _IN_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 def text_of(path: Path) -> str:
     """Return the text of a file, with runs of white space as one space.
 
-    Of Python it is strings and comments, each in quotes. Of Markdown it is the text outside of code.
+    Of Python it is strings and comments, each in quotes. Of Markdown it is the text outside code.
     """
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
@@ -116,7 +116,7 @@ def text_of(path: Path) -> str:
 
 
 def odd_in(text: str) -> dict[str, str]:
-    """Return each odd wording or spelling in a text, with the words around it, and the better one."""
+    """Return each odd wording or spelling in a text, with its context, and the better one."""
     return {
         text[max(0, hit.start() - 30) : hit.end() + 30]: better
         for odd, better in (ODD | SPELLING).items()

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from portal.telemetry import traces
-from tests.peers import bare_environment, run
+from tests.support.peers import bare_environment, run
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 

@@ -10,7 +10,7 @@ import pytest
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.sandbox import Sandbox
-from tests.peers import ROOT, bare_environment, free_port, need_sandbox, start_process
+from tests.support.peers import ROOT, bare_environment, free_port, need_sandbox, start_process
 
 ECHO = ROOT / "examples" / "echo_server.py"
 

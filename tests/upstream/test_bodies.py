@@ -29,9 +29,9 @@ from portal.upstream.bodies import (
 )
 from portal.upstream.guard import guarded_client
 from portal.upstream.mcp_client import McpClient
-from tests.upstream import fetchers
-from tests.upstream.fetchers import FETCHERS, HERE, TIMEOUT, Fetcher
-from tests.upstream.raw import (
+from tests.support.upstream import fetchers
+from tests.support.upstream.fetchers import FETCHERS, HERE, TIMEOUT, Fetcher
+from tests.support.upstream.raw import (
     PROMPT,
     Handler,
     RawServer,

@@ -13,8 +13,8 @@ import pytest
 
 from portal.upstream import folders
 from portal.upstream.sandbox import Sandbox
-from tests.peers import ROOT, need_sandbox
 from tests.security.test_commands import NOBODY, as_nobody
+from tests.support.peers import ROOT, need_sandbox
 
 PLANT = """
 import os, pathlib, sys

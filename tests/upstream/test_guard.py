@@ -26,8 +26,8 @@ from portal.upstream.guard import (
     guarded_client,
     shared_ssl_context,
 )
-from tests.upstream.certificates import self_signed, serving
-from tests.upstream.raw import RawServer, Seen, always, raw_server, reply
+from tests.support.upstream.certificates import self_signed, serving
+from tests.support.upstream.raw import RawServer, Seen, always, raw_server, reply
 
 HERE = OutboundPolicy(("127.0.0.0/8", "::1/128"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from portal.domain.errors import UpstreamTimeout
 from portal.upstream.loop import run
-from tests.upstream.raw import PROMPT
+from tests.support.upstream.raw import PROMPT
 
 
 async def _thread() -> int:

@@ -10,8 +10,8 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.oauth import AuthorizationServer, Client
 from portal.domain.upstream import OutboundPolicy
 from portal.upstream.oauth_client import OAuthClient, OAuthRefused
-from tests.oauth.recording import RecordingServer
-from tests.oauth.serving import Answer
+from tests.support.oauth.recording import RecordingServer
+from tests.support.oauth.serving import Answer
 
 GRANT = {"grant_type": "authorization_code", "code": "c"}
 

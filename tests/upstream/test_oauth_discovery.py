@@ -11,9 +11,9 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy
 from portal.upstream import oauth_discovery
 from portal.upstream.oauth_client import OAuthClient
-from tests.oauth.recording import RecordingServer
-from tests.oauth.serving import Answer
-from tests.oauth_peers import OidcProvider, ProtectedServer
+from tests.support.oauth.recording import RecordingServer
+from tests.support.oauth.serving import Answer
+from tests.support.oauth_peers import OidcProvider, ProtectedServer
 
 LOOPBACK = OutboundPolicy(allow_private=("127.0.0.0/8",))
 

@@ -12,9 +12,9 @@ from portal.domain.openapi.limits import DocumentError
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.documents import parse_document
 from portal.upstream.mcp_client import McpClient
-from tests.described import document, pet_store
-from tests.upstream.raw import always, hang, raw_server
-from tests.upstream.test_documents import LAUGHS
+from tests.support.described import document, pet_store
+from tests.support.upstream.raw import always, hang, raw_server
+from tests.upstream.test_probing_documents import LAUGHS
 
 KEY = {"Authorization": "Bearer SECRET-key-of-the-pet-store"}
 

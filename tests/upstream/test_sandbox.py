@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from portal.upstream.sandbox import HOME, LIMITS, NoSandbox, Sandbox
-from tests.peers import ROOT, need_sandbox
 from tests.security.test_commands import as_nobody
+from tests.support.peers import ROOT, need_sandbox
 
 MIB = 1024 * 1024
 PLAIN = "/usr/local/bin:/usr/bin:/bin"
@@ -166,13 +166,16 @@ def rights(pid):
     return int(status(pid)["CapPrm"], 16) | int(status(pid)["CapInh"], 16)
 own = os.path.expanduser("~")
 print(json.dumps({
-    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
-    "held": rights("self"), "held by the first": rights(1), "cgroups": open("/proc/self/cgroup").read().split(),
+    "namespaces": {name: os.readlink(f"/proc/self/ns/{name}")
+                   for name in os.listdir("/proc/self/ns")},
+    "held": rights("self"), "held by the first": rights(1),
+    "cgroups": open("/proc/self/cgroup").read().split(),
     "gains none": status("self")["NoNewPrivs"].strip(), "uid": os.getuid(), "gid": os.getgid(),
     "groups": os.getgroups(), "session": os.getsid(0), "home": own, "here": os.getcwd(),
     "dev": sorted(os.listdir("/dev")), "etc": sorted(os.listdir("/etc")),
     "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
-    "sizes": {path: os.statvfs(path).f_blocks * os.statvfs(path).f_frsize for path in ("/tmp", "/dev/shm", own)},
+    "sizes": {path: os.statvfs(path).f_blocks * os.statvfs(path).f_frsize
+              for path in ("/tmp", "/dev/shm", own)},
     "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name.upper()))
                for name in ("core", "nproc", "nofile", "fsize", "data")},
     "environment": dict(os.environ),

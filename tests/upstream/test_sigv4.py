@@ -18,7 +18,7 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import AwsSigning, HealthReason, Target
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.sigv4 import authorization
-from tests.peers import accepts, free_port
+from tests.support.peers import accepts, free_port
 
 KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SUITE = AwsSigning("AKIDEXAMPLE", KEY, region="us-east-1", service="service")

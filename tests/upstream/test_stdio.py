@@ -18,8 +18,8 @@ from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import OutboundPolicy, Target
 from portal.upstream.mcp_client import McpClient
 from portal.upstream.sandbox import Sandbox
-from tests.peers import EVERYTHING, need_sandbox, unavailable
-from tests.upstream.raw import PROMPT
+from tests.support.peers import EVERYTHING, need_sandbox, unavailable
+from tests.support.upstream.raw import PROMPT
 
 # A command with a child in a session of its own, both deaf to polite requests and known by their
 # first argument.
@@ -169,6 +169,11 @@ def test_the_environment_is_clean(stdio_client: McpClient, monkeypatch: pytest.M
     assert environment["API_TOKEN"] == "theirs"
     assert environment["HOME"] == "/home/command"
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
+
+
+def test_a_command_that_says_a_lot_on_stderr_is_not_held_up(stdio_client: McpClient) -> None:
+    says = "import sys; sys.stderr.write('x' * 30_000_000)\n"
+    assert stdio_client.probe(python(says + SHOW_ITSELF), timeout=30).status == "healthy"
 
 
 def test_no_descriptor_of_the_portal_is_inherited(stdio_client: McpClient, tmp_path: Path) -> None:

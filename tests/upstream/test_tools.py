@@ -11,7 +11,7 @@ import pytest
 from portal.domain.errors import UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import OutboundPolicy, Target, ToolDefinition
 from portal.upstream.mcp_client import McpClient
-from tests.upstream.raw import (
+from tests.support.upstream.raw import (
     PROMPT,
     RawServer,
     Seen,

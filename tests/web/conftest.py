@@ -16,10 +16,10 @@ from portal.store.database import Database
 from portal.store.models import AuditEvent, Server
 from portal.upstream.sandbox import Sandbox
 from tests.conftest import KEYS, NOTES, Client, Write
-from tests.factories import PASSWORD
-from tests.peers import bare_environment, free_port, need_sandbox, start_process
-from tests.web.browsing import Browser
-from tests.web.html import parse
+from tests.support.browsing import Browser
+from tests.support.factories import PASSWORD
+from tests.support.html import parse
+from tests.support.peers import bare_environment, free_port, need_sandbox, start_process
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from portal.domain.addresses import neighborhood
 from portal.settings import BadSettings, read_settings
 from portal.web.limits import by_email
 from tests.conftest import Client
-from tests.web.html import parse
+from tests.support.html import parse
 
 
 def refused(client: Client, path: str, **headers: str) -> TestResponse:

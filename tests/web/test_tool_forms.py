@@ -8,9 +8,9 @@ import pytest
 
 from portal.web.tool_forms import arguments, tool_fields
 from tests.conftest import Client, Write
-from tests.factories import make_server
-from tests.web.browsing import text_of
-from tests.web.html import filled, parse
+from tests.support.browsing import text_of
+from tests.support.factories import make_server
+from tests.support.html import filled, parse
 
 SignedIn = Callable[[str], Client]
 KINDS = {

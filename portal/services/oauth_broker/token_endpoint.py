@@ -207,6 +207,7 @@ def _asked(
     server_id = row.server_id
     incarnation = row.incarnation
     version = row.version
+    is_saved = row in session  # a temporary server is not
     release(session)
     resource = {"resource": found.resource} if found.resource else {}
     try:
@@ -235,9 +236,10 @@ def _asked(
         raise UpstreamFailure(
             "The sign-in provider returned no usable token.", reason=HealthReason.NOT_MCP
         ) from None
-    there = session.get(Server, server_id, populate_existing=True)
-    if there is None or there.incarnation != incarnation:
-        raise _refused(ENDED)
+    if is_saved:
+        there = session.get(Server, server_id, populate_existing=True)
+        if there is None or there.incarnation != incarnation:
+            raise _refused(ENDED)
     return _Given(answer, tokens, incarnation, version)
 
 

@@ -24,11 +24,11 @@ from portal.store.models import Server, ServerVariable, User
 MASK = "••••••"
 _LABELS = {
     HealthReason.SIGN_IN_NEEDED: ("Sign-in needed", "warn"),
-    HealthReason.PER_USER_VALUE: ("Needs each user's values", ""),
+    HealthReason.PER_USER_VALUE: ("Needs user values", ""),
     HealthReason.NEVER_CHECKED: ("Never checked", ""),
     HealthReason.DISABLED: ("Disabled", ""),
 }
-_PER_PERSON = ("Needs each user's sign-in", "")
+_PER_PERSON = ("Needs user sign-in", "")
 
 
 @dataclass(frozen=True)

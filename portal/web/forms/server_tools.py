@@ -17,7 +17,7 @@ class ToolChoice:
     """The submitted form: listed tools, selected tools, display names and descriptions."""
 
     offered: tuple[str, ...]
-    ticked: frozenset[str]
+    selected: frozenset[str]
     later: bool
     names: Mapping[str, str]
     texts: Mapping[str, str]
@@ -52,7 +52,7 @@ def chosen_fields(choice: ToolChoice, view: ServerView) -> ServerFields:
     Tools that the form did not list keep their state.
     """
     others = set(view.allowed_tools) - set(choice.offered)
-    allowed = [] if choice.later else sorted(others | choice.ticked)
+    allowed = [] if choice.later else sorted(others | choice.selected)
     info: dict[str, Any] = {n: v for n, v in (view.mcp_info or {}).items() if n != "is_public"}
     enforced = not choice.later and not allowed  # an empty list alone means all tools
     fields: dict[str, Any] = {

@@ -54,9 +54,8 @@ def ask() -> Response:
     asked = {name: request.form.get(name, "").strip()[:320] for name in _FIELDS}
     if is_search():
         return _page(asked, None, {})
-    return see_other(
-        f"{url_for('explain.index')}?{urlencode({n: v for n, v in asked.items() if v} | {'ask': 'yes'})}"
-    )
+    query = {name: value for name, value in asked.items() if value} | {"ask": "yes"}
+    return see_other(f"{url_for('explain.index')}?{urlencode(query)}")
 
 
 def _page(

@@ -49,7 +49,7 @@ def choose(server_id: str) -> Response:
             status=409,
         )
     flash(
-        f"{len(choice.ticked)} of {len(choice.offered)} tools enabled for users.",
+        f"{len(choice.selected)} of {len(choice.offered)} tools enabled for users.",
         "success",
     )
     return see_other(url_for("server_tools.index", server_id=card.server_id, now=1, view=_view()))

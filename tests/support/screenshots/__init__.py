@@ -1,0 +1,2 @@
+"""The pictures of README and docs, taken from `portal demo` in a real browser (`make
+screenshots`)."""
