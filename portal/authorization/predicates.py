@@ -65,7 +65,7 @@ def may_take_route(principal: Principal, path: str) -> bool:
 
 
 def may_take_endpoint(principal: Principal, path: str) -> bool:
-    """Return whether a key's `allowed_routes` include `path` of the gateway, or all of it (`/mcp`)."""
+    """Return whether a key's `allowed_routes` include `path` of the gateway, or `/mcp` for all."""
     return may_take_route(principal, path) or may_take_route(principal, "/mcp")
 
 

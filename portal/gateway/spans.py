@@ -27,8 +27,8 @@ _scan = JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 @dataclass(frozen=True)
 class Span:
-    """A value in the text, from `start` to `end`. `value` is an `Obj` or `Arr` if it was parsed with
-    positions, else the decoded value."""
+    """A value in the text, from `start` to `end`. `value` is an `Obj` or `Arr` if it was parsed
+    with positions, else the decoded value."""
 
     start: int
     end: int

@@ -1,6 +1,6 @@
 """Forward requests of MCP clients to an upstream, and stream its response without decoding it.
 
-This uses aiohttp, which needs a quarter of the CPU time of httpx2, with an address guard of its own.
+This uses aiohttp, which needs a quarter of the CPU time of httpx2, with its own address guard.
 All addresses of a name are checked when it is resolved, and each address again when its socket is
 created: aiohttp does not ask the resolver about a host that is an IP address.
 """

@@ -44,7 +44,7 @@ NOBODY_ASKS = {
     ),
     "oauth_broker.byok.is_issued": "as `issued`, for the token endpoint of all servers",
     "oauth_server.bearers.is_access_token": "computes",
-    "oauth_server.bearers.principal_of": "finds out who asks: a token that a person let an app have",
+    "oauth_server.bearers.principal_of": "finds out who asks: a token of an app that is allowed",
     "oauth_server.token_endpoint.redeem": (
         "finds out who asks: a code and its PKCE verifier, or a refresh token, say whose app it is"
     ),

@@ -15,7 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from portal.app import create_gateway
 from tests.conftest import KEYS, Portal
-from tests.peers import TRUST, free_port
+from tests.support.peers import TRUST, free_port
 
 Work = Callable[[Client], Any]
 

@@ -11,7 +11,7 @@ import pytest
 from portal.domain.upstream import HealthReason, OutboundPolicy, Target
 from portal.upstream.faults import Fault
 from portal.upstream.relay import Relay
-from tests.upstream.raw import always, raw_server, reply
+from tests.support.upstream.raw import always, raw_server, reply
 
 HERE = OutboundPolicy(("127.0.0.0/8", "::1/128"))
 

@@ -135,7 +135,7 @@ def open_route(
 
 
 def note_refused(session: Session, principal: Principal, route: Route) -> Missing:
-    """Store that the server refused a new access token; return what the user has to do.
+    """Store that the server refused a new access token; return what the user must do.
 
     Ends the transaction.
     """
@@ -148,7 +148,7 @@ def note_refused(session: Session, principal: Principal, route: Route) -> Missin
 def note_more_rights(
     session: Session, principal: Principal, route: Route, scopes: tuple[str, ...]
 ) -> Missing:
-    """Store that the server requires more scopes than the token has; return what the user has to do.
+    """Store that the server requires more scopes than the token has; return what the user must do.
 
     Ends the transaction.
     """

@@ -23,9 +23,9 @@ def principal_of(
 ) -> Principal | None:
     """Return the user whose app sends `token` to `resource`, or None.
 
-    The result is None if the token is unknown, expired, or issued for another resource. `address` is
-    the client's address, for the rule of internal servers. Whether the user may use the resource is
-    not checked here.
+    The result is None if the token is unknown, expired, or issued for another resource. `address`
+    is the client's address, for the rule of internal servers. Whether the user may use the resource
+    is not checked here.
     """
     if not is_access_token(token):
         return None

@@ -1,7 +1,7 @@
 """Token endpoint of the gateway: exchange codes and refresh tokens, and revoke tokens.
 
-RFC 6749 (4.1.3, 6), RFC 7636, RFC 7009, RFC 8707. Clients are public: the PKCE verifier of the code,
-and later the refresh token, authenticate the request.
+RFC 6749 (4.1.3, 6), RFC 7636, RFC 7009, RFC 8707. Clients are public: the PKCE verifier of the
+code, and later the refresh token, authenticate the request.
 """
 
 from typing import Any

@@ -9,8 +9,8 @@ from portal.store.oauth_tables import AppGrant, OAuthFlow, TemporaryServer
 
 
 def end_short_lived(session: Session) -> None:
-    """End browser sessions, sign-ins of apps, pending sign-ins and codes, definitions under test, and
-    hourly keys."""
+    """End browser sessions, sign-ins of apps, pending sign-ins and codes, definitions under test,
+    and hourly keys."""
     for table in (BrowserSession, AppGrant, OAuthFlow, TemporaryServer):
         session.execute(delete(table))
     short = select(ApiKey).where(ApiKey.expires_at.is_not(None), ApiKey.revoked_at.is_(None))

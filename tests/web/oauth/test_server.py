@@ -22,10 +22,10 @@ from portal.store.database import Database
 from portal.store.models import AuditEvent, Server, now
 from portal.store.oauth_tables import AppGrant, AppToken, OAuthFlow
 from tests.conftest import Write
-from tests.factories import PASSWORD, make_server
-from tests.oauth.asking import CHALLENGE, VERIFIER
-from tests.oauth.brokered import portal_on_a_port
-from tests.oauth.browsing import Arrival, HttpBrowser
+from tests.support.factories import PASSWORD, make_server
+from tests.support.oauth.asking import CHALLENGE, VERIFIER
+from tests.support.oauth.brokered import portal_on_a_port
+from tests.support.oauth.browsing import Arrival, HttpBrowser
 
 BACK = "http://127.0.0.1:3030/callback"
 TOKEN = "SECRET-corp-token-of-mel"

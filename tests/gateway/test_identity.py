@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import NOTES, Write
-from tests.factories import make_key, make_server
 from tests.gateway.conftest import Running
+from tests.support.factories import make_key, make_server
 
 METADATA = "http://127.0.0.1:8000/.well-known/oauth-protected-resource"
 PATHS = ["/notes/mcp", "/mcp/notes", "/id-notes/mcp", "/nowhere/mcp", "/mcp", "/toolset/any/mcp"]

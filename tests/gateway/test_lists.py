@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Write
-from tests.factories import make_key, make_server
 from tests.gateway.conftest import Running
-from tests.upstream.raw import RawServer, Seen, raw_server, reply
+from tests.support.factories import make_key, make_server
+from tests.support.upstream.raw import RawServer, Seen, raw_server, reply
 
 TOOLS = (
     b'{"jsonrpc": "2.0" , "id":1,"result":{"tools":['

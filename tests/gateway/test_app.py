@@ -6,8 +6,8 @@ import pytest
 from mcp import Client
 
 from tests.conftest import Write
-from tests.factories import make_server
 from tests.gateway.conftest import Running
+from tests.support.factories import make_server
 
 ALL_TOOLS = {"show_headers", "whoami", "add", "search_notes", "slow"}
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import KEYS, Write
-from tests.factories import make_server
 from tests.gateway.conftest import Running
-from tests.upstream.raw import RawServer, always, raw_server
+from tests.support.factories import make_server
+from tests.support.upstream.raw import RawServer, always, raw_server
 
 Upstream = Callable[..., RawServer]
 

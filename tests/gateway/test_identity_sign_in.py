@@ -1,5 +1,5 @@
-"""An MCP client signs in to `portal gateway` with OAuth: the user signs in, allows the app and enters
-a value in the browser, and the client lists and calls tools."""
+"""An MCP client signs in to `portal gateway` with OAuth: the user signs in, allows the app and
+enters a value in the browser, and the client lists and calls tools."""
 
 import contextlib
 import json
@@ -16,12 +16,18 @@ from portal.store.database import Database
 from portal.store.models import User
 from portal.store.oauth_tables import AppGrant
 from tests.conftest import make_settings, open_quickly
-from tests.factories import PASSWORD, make_server
-from tests.gateway.test_calls import ALL_TOOLS
-from tests.oauth.brokered import portal_on_a_port
-from tests.oauth.browsing import HttpBrowser
-from tests.oauth.clients import CLIENT_REDIRECT, Browse, ClientMemory, Outcome, call_with_sdk
-from tests.peers import bare_environment, free_port, start_process
+from tests.gateway.test_app import ALL_TOOLS
+from tests.support.factories import PASSWORD, make_server
+from tests.support.oauth.brokered import portal_on_a_port
+from tests.support.oauth.browsing import HttpBrowser
+from tests.support.oauth.clients import (
+    CLIENT_REDIRECT,
+    Browse,
+    ClientMemory,
+    Outcome,
+    call_with_sdk,
+)
+from tests.support.peers import bare_environment, free_port, start_process
 
 
 @dataclass(frozen=True)
