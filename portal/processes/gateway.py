@@ -1,6 +1,9 @@
 """The process of the gateway, which MCP clients connect to."""
 
+from typing import Any
+
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal import telemetry
 from portal.app import create_gateway
@@ -9,15 +12,20 @@ from portal.store.database import Database
 
 _KEEP_ALIVE = 15  # seconds; longer than proxies keep idle connections
 _GRACE = 20
+_MOST_HEAD_BYTES = 64 * 1024
 
 
 def serve(settings: Settings, database: Database, *, host: str, port: int) -> None:
     """Serve until stopped; running calls can finish."""
     telemetry.begin(settings)
-    config = uvicorn.Config(
-        create_gateway(settings, database),
-        host=host,
-        port=port,
+    uvicorn.Server(config_of(create_gateway(settings, database), host=host, port=port)).run()
+
+
+def config_of(application: Any, **more: Any) -> uvicorn.Config:
+    """Return the configuration of a server for `application`, with `more` options."""
+    return uvicorn.Config(
+        application,
+        http=LimitedHeads,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -26,5 +34,46 @@ def serve(settings: Settings, database: Database, *, host: str, port: int) -> No
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
+        **more,
     )
-    uvicorn.Server(config).run()
+
+
+class LimitedHeads(HttpToolsProtocol):
+    """uvicorn's protocol with a limit for the request line and headers, 64 KiB together."""
+
+    _is_in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request, or refuse it and close the connection."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        self._is_in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Stop counting."""
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Count from here: the next request may follow in the same part."""
+        self._is_in_head = True
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def _refuse(self) -> None:
+        if self.transport.is_closing():
+            return
+        head = (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
+            b"content-length: 0\r\n\r\n"
+        )
+        self.transport.write(head)
+        self.transport.close()

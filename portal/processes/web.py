@@ -21,6 +21,7 @@ from portal import environment, telemetry
 from portal.app import create_app
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
+from portal.processes.front import FrontBeside, PeerOfFront
 from portal.services.access import sessions
 from portal.services.credentials import providers
 from portal.services.drafts import temporary_servers
@@ -75,17 +76,32 @@ def begin(settings: Settings, database: Database, *, announce: Callable[[str], N
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until stopped; in embedded mode, with a worker that ends with this process."""
+    """Serve until stopped; in embedded mode, with a front for MCP clients and a worker."""
     import portal.web  # noqa: F401 - before gunicorn forks, so that its processes share memory
 
     logs.begin(settings.log_format, settings.log_level)
     with metrics.shared_folder(wanted=settings.metrics):
+        front = _front(settings, host, port) if settings.embedded else None
         beside = _WorkerBeside() if settings.embedded else None
+        bind = f"unix:{front.pages}" if front is not None else _address(host, port)
         try:
-            _Gunicorn(settings, host=host, port=port, workers=workers, beside=beside).run()
+            _Gunicorn(settings, bind=bind, workers=workers, front=front, beside=beside).run()
         finally:
             if beside is not None:
                 beside.end()
+
+
+def _front(settings: Settings, host: str, port: int) -> FrontBeside:
+    try:
+        return FrontBeside(settings, host, port)
+    except OSError as error:
+        sys.exit(
+            f"Cannot listen on {_address(host, port)}: {error.strerror}. Choose another --port."
+        )
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def work(settings: Settings, database: Database, *, once: bool, parent: int | None = None) -> None:
@@ -159,14 +175,16 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self,
         settings: Settings,
         *,
-        host: str,
-        port: int,
+        bind: str,
         workers: int,
+        front: FrontBeside | None,
         beside: "_WorkerBeside | None",
     ) -> None:
-        self._portal_settings, self._beside = settings, beside
+        self._portal_settings = settings
+        self._front = front
+        self._beside = beside
         self._options: dict[str, Any] = {
-            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+            "bind": [bind],
             "workers": workers,
             "threads": _THREADS,
             "worker_class": "gthread",
@@ -181,7 +199,11 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "logger_class": _Log,
             "child_exit": lambda _server, worker: metrics.forget_process(worker.pid),
             "post_worker_init": _settle,
-            "pre_exec": lambda master: environment.hand_over_at_exec(master.cfg.env_orig),
+            "post_fork": self._release,
+            "pre_exec": self._hand_over,
+            # Requests cannot change the scheme or script name. Gunicorn trusts Unix sockets.
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
         }
         super().__init__()
 
@@ -193,23 +215,43 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         telemetry.begin(self._portal_settings)
         loop.limit(_THREADS - _THREADS_FOR_PAGES)
-        return create_app(self._portal_settings)
+        app = create_app(self._portal_settings)
+        return app if self._front is None else PeerOfFront(app)
 
     def run(self) -> None:
-        _Master(self, self._beside).run()
+        _Master(self, self._front, self._beside).run()
+
+    def _release(self, _master: Arbiter, _worker: object) -> None:
+        if self._front is not None:
+            self._front.release()
+
+    def _hand_over(self, master: Arbiter) -> None:
+        environment.hand_over_at_exec(master.cfg.env_orig)
+        if self._front is not None:
+            self._front.hand_over(master.cfg.env_orig)
 
 
 class _Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which also restarts the embedded worker, about once a second."""
+    """gunicorn's master, which also restarts the embedded front and worker, about once a second."""
 
-    def __init__(self, app: _Gunicorn, beside: "_WorkerBeside | None") -> None:
+    def __init__(
+        self, app: _Gunicorn, front: FrontBeside | None, beside: "_WorkerBeside | None"
+    ) -> None:
+        self._front = front
         self._beside = beside
         super().__init__(app)
 
     def manage_workers(self) -> None:
+        if self._front is not None:
+            self._front.look_after()
         super().manage_workers()
         if self._beside is not None:
             self._beside.look_after()
+
+    def stop(self, graceful: bool = True) -> None:
+        if self._front is not None:
+            self._front.end(is_replaced=self.reexec_pid != 0)
+        super().stop(graceful)
 
 
 class _WorkerBeside:
