@@ -6,13 +6,15 @@ adds to each request.
 
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from yarl import URL
 
 log = logging.getLogger("portal.front")
@@ -41,10 +43,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 
-class _Gone(Exception):
-    """The client disconnected."""
-
-
 class Pages:
     """An ASGI application that forwards requests to the Unix socket at `socket`."""
 
@@ -55,8 +53,6 @@ class Pages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._answer(scope, receive, send)
-        except _Gone:
-            return
         except UnicodeDecodeError:
             await _say(send, HTTPStatus.BAD_REQUEST, "The headers are not text in UTF-8.")
         except (aiohttp.ClientError, OSError) as error:
@@ -81,14 +77,20 @@ class Pages:
         target = scope["raw_path"]
         if scope["query_string"] and b"?" not in target:
             target += b"?" + scope["query_string"]
-        async with self._opened().request(
+        body = _Body(receive) if has_body else None
+        response = await self._opened().request(
             method,
             URL(f"http://pages{target.decode('latin-1')}", encoded=True),
             headers=sent,
-            data=_body(receive) if has_body else None,
+            data=body,
             allow_redirects=False,
-        ) as response:
+        )
+        is_whole = False
+        try:
             await _pass_back(response, scope, send)
+            is_whole = body is None or body.is_sent
+        finally:
+            response.release() if is_whole else response.close()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -104,15 +106,37 @@ class Pages:
         return self._session
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body", False):
-            return
+class _Body(Payload):
+    """The body of a request, which is forwarded as it arrives.
+
+    The head is sent at once, so that a body that is too large can be refused before it arrives.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__(None, content_type="application/octet-stream")
+        self._receive = receive
+        self.is_sent = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: the body is not kept."""
+        raise TypeError("a forwarded body is not kept")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the body to `writer`."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Write the body to `writer`; uvicorn has checked its length."""
+        writer.send_headers()
+        while not self.is_sent:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client disconnected")
+            if message.get("body"):
+                await writer.write(message["body"])
+            self.is_sent = not message.get("more_body", False)
 
 
 async def _pass_back(response: aiohttp.ClientResponse, scope: Scope, send: Send) -> None:

@@ -30,6 +30,9 @@ from portal.settings import Settings
 from portal.telemetry import metrics
 
 log = logging.getLogger("portal.front")
+NAME = "portal-front"
+"""The name of the process, for operators."""
+
 _BACKLOG = 2048
 _GRACE = 25  # seconds; the server itself waits for 20
 _HANDED_OVER = "FRONT_HANDED_OVER"
@@ -112,6 +115,8 @@ class FrontBeside:
             for name in Arbiter.SIGNALS:
                 signal.signal(name, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with suppress(OSError):  # Linux: the name that `ps` shows
+                Path("/proc/self/comm").write_text(NAME)
             gc.freeze()
             telemetry.begin(self._settings)
             application = Front(

@@ -96,7 +96,7 @@ def _front(settings: Settings, host: str, port: int) -> FrontBeside:
         return FrontBeside(settings, host, port)
     except OSError as error:
         sys.exit(
-            f"Cannot listen on {_address(host, port)}: {error.strerror}. Choose another --port."
+            f"Cannot listen on {_address(host, port)}: {os.strerror(error.errno or 0)}.\nChoose another --port."
         )
 
 

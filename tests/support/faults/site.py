@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 
+from portal.processes import front
 from tests.support.html import filled
 from tests.support.oauth.browsing import HttpBrowser
 from tests.support.peers import (
@@ -104,12 +105,17 @@ class Site:
         return False
 
     def web_pids(self) -> list[int]:
-        """The web processes that the master started, without the worker beside them."""
+        """The web processes that the master started, without the front and worker beside them."""
         return [
             pid
             for pid in children(self.processes["serve"].pid)
-            if "portal.cli worker" not in command_line(pid)
+            if "portal.cli worker" not in command_line(pid) and name_of(pid) != front.NAME
         ]
+
+    def front_pid(self) -> int | None:
+        """The front of embedded mode, which has the port."""
+        found = children(self.processes["serve"].pid)
+        return next((pid for pid in found if name_of(pid) == front.NAME), None)
 
     def worker_pid(self) -> int | None:
         """The background worker: a process of its own, or in embedded mode a child of the
@@ -172,6 +178,14 @@ def children(pid: int) -> list[int]:
         ]
     except OSError:
         return []
+
+
+def name_of(pid: int) -> str:
+    """The name of a process; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def command_line(pid: int) -> str:
