@@ -86,11 +86,8 @@ class FrontBeside:
         """Close what the web processes have inherited and do not need."""
         self._listener.close()
 
-    def end(self, *, is_replaced: bool) -> None:
-        """Stop the front gracefully: running requests and calls can finish.
-
-        The Unix socket stays if another process replaces this one.
-        """
+    def end(self) -> None:
+        """Stop the front gracefully: running requests and calls can finish."""
         self._listener.close()
         if self._handle >= 0:
             with suppress(ProcessLookupError):
@@ -98,8 +95,10 @@ class FrontBeside:
                 if not select.select([self._handle], [], [], _GRACE)[0]:
                     signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             self._forget()
-        if not is_replaced:
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def remove_socket(self) -> None:
+        """Remove the Unix socket. Call this last, and not if another process has taken over."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget(self) -> None:
         with suppress(ChildProcessError):  # gunicorn's master may have been first

@@ -95,9 +95,8 @@ def _front(settings: Settings, host: str, port: int) -> FrontBeside:
     try:
         return FrontBeside(settings, host, port)
     except OSError as error:
-        sys.exit(
-            f"Cannot listen on {_address(host, port)}: {os.strerror(error.errno or 0)}.\nChoose another --port."
-        )
+        said = os.strerror(error.errno or 0)
+        sys.exit(f"Cannot listen on {_address(host, port)}: {said}. Choose another --port.")
 
 
 def _address(host: str, port: int) -> str:
@@ -250,8 +249,10 @@ class _Master(Arbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         if self._front is not None:
-            self._front.end(is_replaced=self.reexec_pid != 0)
+            self._front.end()
         super().stop(graceful)
+        if self._front is not None and self.reexec_pid == 0:
+            self._front.remove_socket()
 
 
 class _WorkerBeside:

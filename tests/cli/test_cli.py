@@ -313,8 +313,8 @@ def test_the_worker_does_once_what_is_due(host: Host) -> None:
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_portal_leaves_no_process_behind(host: Host, kind: signal.Signals) -> None:
     with host.serving() as (_, started):
-        assert wait_until(lambda: group_size(started.pid) == 4, started.process, 10), (
-            "master, two for the web, worker"
+        assert wait_until(lambda: group_size(started.pid) == 5, started.process, 10), (
+            "master, front, two for the web, worker"
         )
         os.kill(started.pid, kind)
         started.process.wait(ORPHANS_GONE_SECONDS)

@@ -22,7 +22,7 @@ from portal.gateway.pages import PEER
 from portal.processes import front
 from tests.journeys.conftest import API_KEY, Portal, started_portal
 from tests.support.faults.site import children, is_alive, kill, name_of, until
-from tests.support.peers import bare_environment, free_port, run
+from tests.support.peers import TRUST, bare_environment, free_port, run
 
 BY_KEY = {"Authorization": f"Bearer {API_KEY}"}
 
@@ -42,7 +42,7 @@ def tools_of(portal: Portal, path: str = "/echo/mcp") -> list[str]:
 
     async def listing() -> list[str]:
         async with (
-            httpx2.AsyncClient(headers=BY_KEY, timeout=30) as http,
+            httpx2.AsyncClient(headers=BY_KEY, timeout=30, verify=TRUST) as http,
             Client(streamable_http_client(portal.url + path, http_client=http)) as client,
         ):
             return [tool.name for tool in (await client.list_tools()).tools]
@@ -58,14 +58,14 @@ def front_of(master: int) -> int | None:
 @pytest.mark.parametrize("path", ["/echo/mcp", "/mcp/echo"])
 def test_clients_and_pages_use_one_address(portal: Portal, path: str) -> None:
     assert "show_headers" in tools_of(portal, path)
-    page = httpx2.get(f"{portal.url}/login")
+    page = httpx2.get(f"{portal.url}/login", verify=TRUST)
     assert (page.status_code, "Sign in" in page.text) == (200, True)
     assert portal.api("GET", "/v1/mcp/server")[0] == 200
 
 
 def test_the_clients_address_is_the_sockets_whatever_a_header_says(portal: Portal) -> None:
     told = {PEER: "203.0.113.9", "X_Portal_Peer": "203.0.113.9", "X-Forwarded-For": "203.0.113.9"}
-    assert httpx2.get(f"{portal.url}/login?told", headers=told).status_code == 200
+    assert httpx2.get(f"{portal.url}/login?told", headers=told, verify=TRUST).status_code == 200
     last = [line for line in portal.process.output().splitlines() if '"/login"' in line][-1]
     assert '"address":"127.0.0.1"' in last
     assert "203.0.113.9" not in portal.process.output()
@@ -74,7 +74,7 @@ def test_the_clients_address_is_the_sockets_whatever_a_header_says(portal: Porta
 def test_a_first_visit_weighs_at_most_60_kb(portal: Portal) -> None:
     """The sign-in page with its style sheet, scripts and icon, as a browser loads them."""
     weight = 0
-    with httpx2.Client(headers={"Accept-Encoding": "gzip"}) as client:
+    with httpx2.Client(headers={"Accept-Encoding": "gzip"}, verify=TRUST) as client:
         with client.stream("GET", f"{portal.url}/login") as response:
             raw = b"".join(response.iter_raw())
         assert response.headers["content-encoding"] == "gzip"
@@ -104,14 +104,14 @@ def test_a_first_visit_weighs_at_most_60_kb(portal: Portal) -> None:
 def test_pages_are_compressed_for_those_who_accept_it(
     portal: Portal, accepted: str, expected: str | None
 ) -> None:
-    page = httpx2.get(f"{portal.url}/login", headers={"Accept-Encoding": accepted})
+    page = httpx2.get(f"{portal.url}/login", headers={"Accept-Encoding": accepted}, verify=TRUST)
     assert page.headers.get("content-encoding") == expected
     assert "Accept-Encoding" in page.headers["vary"]
     assert page.text.rstrip().endswith("</html>")
 
 
 def test_a_head_without_a_body_says_the_same(portal: Portal) -> None:
-    page = httpx2.head(f"{portal.url}/login")
+    page = httpx2.head(f"{portal.url}/login", verify=TRUST)
     assert (page.status_code, page.content) == (200, b"")
 
 
@@ -144,7 +144,7 @@ def test_bad_requests_are_refused_and_the_next_is_answered(
         first = sent.recv(64)
     assert re.match(rb"HTTP/1\.1 (\d+)", first)
     assert int(first.split()[1]) == status
-    assert httpx2.get(f"{portal.url}/login").status_code == 200
+    assert httpx2.get(f"{portal.url}/login", verify=TRUST).status_code == 200
     assert front_of(portal.process.pid) == pid
 
 
@@ -160,7 +160,9 @@ def test_a_form_of_many_pieces_arrives_whole(portal: Portal) -> None:
             yield body[start : start + 100]
 
     headers = {**BY_KEY, "Content-Type": "application/json"}
-    made = httpx2.post(f"{portal.url}/v1/mcp/server", headers=headers, content=pieces())
+    made = httpx2.post(
+        f"{portal.url}/v1/mcp/server", headers=headers, content=pieces(), verify=TRUST
+    )
     assert made.status_code == 201, made.text
     assert made.json()["description"] == description
 
@@ -170,7 +172,7 @@ def test_a_front_that_dies_is_started_again(portal: Portal) -> None:
     assert pid is not None
     kill(pid)
     until(lambda: front_of(portal.process.pid) not in (None, pid), "another front")
-    assert httpx2.get(f"{portal.url}/login").status_code == 200
+    assert httpx2.get(f"{portal.url}/login", verify=TRUST).status_code == 200
     assert "show_headers" in tools_of(portal)
 
 
@@ -198,7 +200,7 @@ def test_a_master_that_takes_over_keeps_the_port(tmp_path: Path, echo_server: st
         os.kill(old, signal.SIGTERM)
         portal.process.process.wait()
         until(lambda: not any(map(is_alive, before)), "the processes of the old master end")
-        assert httpx2.get(f"{portal.url}/login").status_code == 200
+        assert httpx2.get(f"{portal.url}/login", verify=TRUST).status_code == 200
         assert "show_headers" in tools_of(portal)
         folder = _folder_of(new)
         assert folder.exists()

@@ -254,7 +254,9 @@ def test_the_processes_of_a_portal_show_no_environment(attacked: Attacked) -> No
     marks = attacked.marks
     first = attacked.processes()
     eventually(
-        attacked, lambda: len(attacked.processes()) == 3, "a master, a web process and a worker"
+        attacked,
+        lambda: len(attacked.processes()) == 4,
+        "a master, a front, a web process and a worker",
     )
 
     def look(when: str) -> None:
