@@ -21,20 +21,16 @@ class Connection:
     snippets: tuple[Snippet, ...]
 
 
-def describe_connection(
-    session: Session, principal: Principal, server_id: str, gateway: str | None
-) -> Connection:
-    """Return the setup for one server at `gateway`, or at the portal's public URL."""
+def describe_connection(session: Session, principal: Principal, server_id: str) -> Connection:
+    """Return the setup for one server at its address of the gateway."""
     row = queries.find_server(session, principal, server_id, Action.SERVER_USE).row
-    url = endpoint(gateway or runtime_of(session).public_url, prefix_of(row))
+    url = endpoint(runtime_of(session).gateway_url, prefix_of(row))
     return Connection(url, snippets(prefix_of(row), url))
 
 
-def describe_toolset(
-    session: Session, principal: Principal, toolset_id: str, gateway: str | None
-) -> Connection:
+def describe_toolset(session: Session, principal: Principal, toolset_id: str) -> Connection:
     """Return the setup for a toolset, whose tools are served at `/toolset/{name}/mcp`."""
     name = toolsets.get_toolset(session, principal, toolset_id).toolset_name
-    base = (gateway or runtime_of(session).public_url).rstrip("/")
+    base = runtime_of(session).gateway_url.rstrip("/")
     url = endpoint(f"{base}/toolset", name)
     return Connection(url, snippets(name, url))

@@ -16,7 +16,6 @@ from portal.services.catalog import exports, imports
 from portal.services.catalog.import_documents import MOST_BYTES
 from portal.services.catalog.import_plan import Plan, State
 from portal.services.catalog.imports import Choices, Outcome
-from portal.web.context import settings
 from portal.web.forms.import_export import ExportForm, ImportForm
 from portal.web.rendering import page, plural, see_other
 
@@ -113,7 +112,6 @@ def enforcement() -> Response:
         "import_export/enforcement.html",
         nav="servers",
         pack=pack,
-        has_gateway=bool(settings().gateway_url),
         is_outside=not g.principal.is_internal,
     )
 

@@ -14,7 +14,6 @@ from portal.services.access import impact, pickers
 from portal.services.tools import calls, client_setup, toolsets
 from portal.services.tools.calls import ToolView
 from portal.services.tools.toolsets import ToolRef, ToolsetView
-from portal.web.context import settings
 from portal.web.forms.pickers import is_search
 from portal.web.forms.toolsets import ToolsetForm, value_of
 from portal.web.limits import TRY_UPSTREAM, limiter
@@ -143,14 +142,12 @@ def edit(toolset_id: str) -> Response:
 def connect(toolset_id: str) -> Response:
     """Show the client configurations for just these tools."""
     stored = toolsets.get_toolset(g.session, g.principal, toolset_id)
-    gateway = settings().gateway_url
-    connection = client_setup.describe_toolset(g.session, g.principal, toolset_id, gateway)
+    connection = client_setup.describe_toolset(g.session, g.principal, toolset_id)
     return page(
         "toolsets/connect.html",
         nav="toolsets",
         toolset=stored,
         connection=connection,
-        has_gateway=bool(gateway),
         key_variable=KEY_VARIABLE,
     )
 

@@ -106,7 +106,7 @@ def test_a_toolset_has_an_address_of_its_own_for_clients(browser: Browsing, pape
         assert (
             text_of(page.select_one("#connect-url")) == "http://127.0.0.1:8000/toolset/papers/mcp"
         )
-        assert "No MCP gateway" in text_of(page)
+        assert "does not serve toolsets to clients yet" in text_of(page)
         assert "claude mcp add --transport http papers" in text_of(page)
         assert browser(name).open(f"/toolsets/{papers}").find("a", href=path)
     assert "sk-" not in browser("mel").client.get(path).get_data(as_text=True)

@@ -47,15 +47,13 @@ def detail(server_id: str) -> Response:
 @bp.get("/<server_id>/connect")
 def connect(server_id: str) -> Response:
     """What to paste into an AI client to reach it."""
-    gateway = settings().gateway_url
-    connection = client_setup.describe_connection(g.session, g.principal, server_id, gateway)
+    connection = client_setup.describe_connection(g.session, g.principal, server_id)
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
         "servers/connect.html",
         nav="servers",
         server=card,
         connection=connection,
-        has_gateway=bool(gateway),
         key_variable=KEY_VARIABLE,
     )
 
