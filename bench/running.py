@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from portal.processes.web import WORKER
+
 ROOT = Path(__file__).resolve().parent.parent
 # The options of `portal serve`, for an application that it cannot serve.
 _GUNICORN = (
@@ -34,11 +36,11 @@ _IDLE = 0.05
 
 @dataclass
 class Running:
-    """A server and its process tree; `apart` marks command lines of children that do not serve."""
+    """A server and its process tree; `apart` is the name of a child that does not serve."""
 
     port: int
     pid: int
-    apart: str | None = "portal.cli worker"
+    apart: str | None = WORKER
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the serving processes, in seconds."""
@@ -60,9 +62,7 @@ class Running:
         return sum(_resident(pid) for pid in (tree(self.pid) if everything else self._serving()))
 
     def _serving(self) -> list[int]:
-        return [
-            pid for pid in tree(self.pid) if self.apart is None or self.apart not in _command(pid)
-        ]
+        return [pid for pid in tree(self.pid) if self.apart is None or _name(pid) != self.apart]
 
 
 def tree(pid: int) -> list[int]:
@@ -75,9 +75,9 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def _command(pid: int) -> str:
+def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
 
 

@@ -45,20 +45,16 @@ def serve(host: str, port: int, workers: int, without_secrets: bool) -> None:
 
 @click.command()
 @click.option("--once", is_flag=True, help="Do what is due now, then exit.")
-@click.option(
-    "--parent", type=int, default=None, help="Exit when this process is no longer the parent."
-)
 @_WITHOUT_SECRETS
-def worker(once: bool, parent: int | None, without_secrets: bool) -> None:
+def worker(once: bool, without_secrets: bool) -> None:
     """Check servers and clean up in the background; any number can run."""
     from portal.processes import web
 
     settings = base.load()
     database = base.connect(settings)
-    if parent is None:  # a parent has already checked
-        ring.check(database, without_secrets=without_secrets)
-        _reconciled(settings, database)
-    web.work(settings, database, once=once, parent=parent)
+    ring.check(database, without_secrets=without_secrets)
+    _reconciled(settings, database)
+    web.work(settings, database, once=once)
 
 
 @click.command()

@@ -4,7 +4,6 @@ import gc
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,9 +17,10 @@ from gunicorn.glogging import Logger as GunicornLogger
 from sqlalchemy.exc import SQLAlchemyError
 
 from portal import environment, telemetry
-from portal.app import create_app
+from portal.app import create_app, open_database
 from portal.domain.errors import InvalidInput, PortalError
 from portal.domain.principals import OPERATOR
+from portal.processes.beside import Beside
 from portal.processes.front import FrontBeside, PeerOfFront
 from portal.services.access import sessions
 from portal.services.credentials import providers
@@ -35,6 +35,9 @@ from portal.telemetry.traces import span
 from portal.upstream import loop
 
 log = logging.getLogger("portal.worker")
+WORKER = "portal-worker"
+"""The name of the embedded worker's process, for operators."""
+
 _START_LOCK = 7_204_917_002
 _IDLE_SECONDS = 2.0
 _TIDY_EVERY = 300
@@ -82,13 +85,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     logs.begin(settings.log_format, settings.log_level)
     with metrics.shared_folder(wanted=settings.metrics):
         front = _front(settings, host, port) if settings.embedded else None
-        beside = _WorkerBeside() if settings.embedded else None
         bind = f"unix:{front.pages}" if front is not None else _address(host, port)
-        try:
-            _Gunicorn(settings, bind=bind, workers=workers, front=front, beside=beside).run()
-        finally:
-            if beside is not None:
-                beside.end()
+        _Gunicorn(settings, bind=bind, workers=workers, front=front).run()
 
 
 def _front(settings: Settings, host: str, port: int) -> FrontBeside:
@@ -177,11 +175,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         bind: str,
         workers: int,
         front: FrontBeside | None,
-        beside: "_WorkerBeside | None",
     ) -> None:
         self._portal_settings = settings
         self._front = front
-        self._beside = beside
         self._options: dict[str, Any] = {
             "bind": [bind],
             "workers": workers,
@@ -218,7 +214,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         return app if self._front is None else PeerOfFront(app)
 
     def run(self) -> None:
-        _Master(self, self._front, self._beside).run()
+        _Master(self, self._portal_settings, self._front).run()
 
     def _release(self, _master: Arbiter, _worker: object) -> None:
         if self._front is not None:
@@ -233,19 +229,19 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 class _Master(Arbiter):  # type: ignore[misc]
     """gunicorn's master, which also restarts the embedded front and worker, about once a second."""
 
-    def __init__(
-        self, app: _Gunicorn, front: FrontBeside | None, beside: "_WorkerBeside | None"
-    ) -> None:
+    def __init__(self, app: _Gunicorn, settings: Settings, front: FrontBeside | None) -> None:
         self._front = front
-        self._beside = beside
+        self._worker = None
+        if settings.embedded:
+            self._worker = Beside(WORKER, lambda: _work_beside(settings))
         super().__init__(app)
 
     def manage_workers(self) -> None:
         if self._front is not None:
             self._front.look_after()
         super().manage_workers()
-        if self._beside is not None:
-            self._beside.look_after()
+        if self._worker is not None:
+            self._worker.look_after()
 
     def stop(self, graceful: bool = True) -> None:
         if self._front is not None:
@@ -253,31 +249,12 @@ class _Master(Arbiter):  # type: ignore[misc]
         super().stop(graceful)
         if self._front is not None and self.reexec_pid == 0:
             self._front.remove_socket()
+        if self._worker is not None:
+            self._worker.end()
 
 
-class _WorkerBeside:
-    """The worker of embedded mode, restarted if it dies."""
-
-    def __init__(self) -> None:
-        self._process = self._start()
-
-    def look_after(self) -> None:
-        """Start the worker again if it has ended."""
-        if self._process.poll() is not None:
-            log.warning("the worker ended; starting it again")
-            metrics.forget_process(self._process.pid)
-            self._process = self._start()
-
-    def end(self) -> None:
-        """Stop the worker gracefully."""
-        self._process.terminate()
-        self._process.wait(timeout=10)
-
-    @staticmethod
-    def _start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "portal.cli", "worker", "--parent", str(os.getpid())]
-        with environment.handed_over() as (variables, descriptors):
-            return subprocess.Popen(command, env=variables, pass_fds=descriptors)  # noqa: S603
+def _work_beside(settings: Settings) -> None:
+    work(settings, open_database(settings), once=False, parent=os.getppid())
 
 
 def _settle(_worker: object) -> None:

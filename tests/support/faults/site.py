@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from portal.processes import front
+from portal.processes import front, web
 from tests.support.html import filled
 from tests.support.oauth.browsing import HttpBrowser
 from tests.support.peers import (
@@ -109,7 +109,7 @@ class Site:
         return [
             pid
             for pid in children(self.processes["serve"].pid)
-            if "portal.cli worker" not in command_line(pid) and name_of(pid) != front.NAME
+            if name_of(pid) not in (front.NAME, web.WORKER)
         ]
 
     def front_pid(self) -> int | None:
@@ -123,11 +123,7 @@ class Site:
         if not self.embedded:
             return self.processes["worker"].pid
         return next(
-            (
-                p
-                for p in children(self.processes["serve"].pid)
-                if "portal.cli worker" in command_line(p)
-            ),
+            (p for p in children(self.processes["serve"].pid) if name_of(p) == web.WORKER),
             None,
         )
 
