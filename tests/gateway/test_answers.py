@@ -17,6 +17,8 @@ import pytest
 from mcp import Client
 from sqlalchemy import update
 
+from portal.domain.oauth import TokenSet
+from portal.services.secrets import token_store
 from portal.store.database import Database
 from portal.store.models import Server
 from portal.upstream.answering import MOST_COMMANDS
@@ -33,6 +35,7 @@ from tests.support.peers import (
     need_sandbox,
     start_process,
 )
+from tests.support.upstream.raw import always, raw_server
 
 ECHO = ROOT / "examples" / "echo_server.py"
 PROGRAMS = ROOT / "tests" / "programs"
@@ -421,7 +424,9 @@ def test_who_waits_for_a_busy_server_waits_as_long_as_its_time_out(
         with database.session(writes=True) as session:
             session.execute(update(Server).where(Server.server_id == "id-hung").values(timeout=1))
             session.commit()
+        began = time.monotonic()
         answer = ask(gateway, "tools/call", {"name": "x"}, name="hung", as_="ada")
+        assert time.monotonic() - began < 5
         text = result_of(answer)["content"][0]["text"]
     assert text == f"python is busy: {MOST_COMMANDS} other requests did not end within 1 s."
 
@@ -457,3 +462,21 @@ def test_a_command_runs_only_where_the_operator_enabled_it(
         told = result_of(ask(gateway, "tools/call", {"name": "x"}))
     assert told["isError"]
     assert told["content"][0]["text"] == "The server is disabled on this portal."
+
+
+def test_a_refused_token_asks_the_person_to_connect_again(
+    commands: tuple[Running, Database],
+) -> None:
+    gateway, database = commands
+    with raw_server(always(401, WWW_Authenticate="Bearer")) as server:
+        address = server.url("/sse")
+        add(database, "wide", transport="sse", url=address, auth_type="oauth2")
+        with database.session(writes=True) as session:
+            row = session.get_one(Server, "id-wide")
+            tokens = TokenSet("SECRET-at", None, None)
+            token_store.keep(session, row, "mel", tokens, issuer=row.address)
+            session.commit()
+        answer = ask(gateway, "tools/call", {"name": "x"})
+    assert server.seen[0].headers["authorization"] == "Bearer SECRET-at"
+    assert result_of(answer)["_meta"]["mcp-portal/missing"]["code"] == "sign_in_needed"
+    assert "www-authenticate" not in answer.headers
