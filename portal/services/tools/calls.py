@@ -220,7 +220,7 @@ def call_tool(
     def asked(target: Target) -> ToolOutcome:
         tool = names[0]
         if len(names) > 1:
-            tool = own_name(names, {tool.name for tool in mcp.list_tools(target)})
+            tool = _own_name(names, {tool.name for tool in mcp.list_tools(target)})
         if not limits.allow(tool):
             raise _refused()
         return mcp.call_tool(target, tool, dict(arguments))
@@ -307,7 +307,7 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
     return views
 
 
-def own_name(names: Sequence[str], real: Collection[str]) -> str:
+def _own_name(names: Sequence[str], real: Collection[str]) -> str:
     """Return the first of the possible names that a tool of the server really has, else the
     last."""
     return next((name for name in names if name in real), names[-1])
