@@ -480,3 +480,18 @@ def test_a_refused_token_asks_the_person_to_connect_again(
     assert server.seen[0].headers["authorization"] == "Bearer SECRET-at"
     assert result_of(answer)["_meta"]["mcp-portal/missing"]["code"] == "sign_in_needed"
     assert "www-authenticate" not in answer.headers
+
+
+def test_text_that_is_no_unicode_does_not_break_an_answer(
+    commands: tuple[Running, Database],
+) -> None:
+    gateway, database = commands
+    call = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":'
+        b'{"name":"addPet","arguments":{"body":{"name":"\\ud800"}}}}'
+    )
+    with pet_store() as pets:
+        add(database, "pets", url=None, spec_path=pets.spec_url)
+        headers = {"Content-Type": "application/json"}
+        answer = gateway.ask("POST", "/pets/mcp", "mel", content=call, headers=headers)
+    assert result_of(answer)["structuredContent"] == {"added": {"name": "\ud800"}}
