@@ -13,7 +13,7 @@ from portal.domain.principals import Role
 from portal.domain.servers import STDIO_COMMANDS
 from portal.domain.sign_in import SignInProvider
 from portal.domain.upstream import OutboundPolicy
-from portal.services.runtime import Runtime
+from portal.services.runtime import Runtime, runtime_of
 from portal.settings import BadSettings, ProviderSettings, Settings, parse_key_ring
 from portal.store.database import Database
 from portal.store.journal import FileJournal
@@ -141,13 +141,17 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
     """Return the ASGI application for MCP clients; the database must be at head."""
     from portal.gateway.app import Gateway  # imported here: only its own process needs it
     from portal.gateway.identity import Reception
+    from portal.gateway.relay import Upstreams
     from portal.gateway.sessions import Sessions
+    from portal.upstream.answering import Answering
     from portal.upstream.relay import Relay
 
+    with database.session() as session:
+        mcp = runtime_of(session).mcp
     vault = Vault(parse_key_ring(settings.encryption_keys.get_secret_value()))
     return Gateway(
         settings,
         Reception(database, settings.trusted_proxies),
-        Relay(OutboundPolicy(settings.private_upstreams)),
+        Upstreams(Relay(OutboundPolicy(settings.private_upstreams)), Answering(mcp)),
         Sessions(vault.keys_for("gateway session")),
     )

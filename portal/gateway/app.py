@@ -31,12 +31,11 @@ from portal.domain.gateway_addresses import Names, read_path
 from portal.gateway import errors
 from portal.gateway.errors import Reply
 from portal.gateway.identity import Found, Reception
-from portal.gateway.relay import Exchange
+from portal.gateway.relay import Exchange, Upstreams
 from portal.gateway.requests import Asked, read_request
 from portal.gateway.sessions import Sessions
 from portal.settings import Settings
 from portal.telemetry import logs, metrics
-from portal.upstream.relay import Relay
 
 log = logging.getLogger("portal.gateway")
 access = logging.getLogger("portal.access")
@@ -74,12 +73,12 @@ class Gateway:
     """The application of one process."""
 
     def __init__(
-        self, settings: Settings, reception: Reception, relay: Relay, sessions: Sessions
+        self, settings: Settings, reception: Reception, upstreams: Upstreams, sessions: Sessions
     ) -> None:
         self._public_url = settings.public_url
         self._own = (settings.public_url, settings.gateway_url or settings.public_url)
         self._origins = frozenset(_origin(url) for url in self._own)
-        self._reception, self._relay, self._sessions = reception, relay, sessions
+        self._reception, self._upstreams, self._sessions = reception, upstreams, sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -90,7 +89,7 @@ class Gateway:
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
-        await self._relay.aclose()
+        await self._upstreams.relay.aclose()
         self._reception.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -140,7 +139,7 @@ class Gateway:
             return errors.refusal(Unavailable(_NO_DATABASE))
         except _Gone:
             return None
-        exchange = Exchange(asked, found, self._reception, self._relay, self._sessions)
+        exchange = Exchange(asked, found, self._reception, self._upstreams, self._sessions)
         try:
             return await _unless_gone(receive, exchange.run(body, way_back), way_back.seen)
         finally:

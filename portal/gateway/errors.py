@@ -94,9 +94,10 @@ def missing(message: Message, what: Missing) -> Reply:
     return _error(message, HTTPStatus.PRECONDITION_FAILED, what.message, "missing", facts)
 
 
-def tool_refused(message: Message, why: str) -> Reply:
+def tool_refused(message: Message) -> Reply:
     """Return the response to a caller who may not call this tool."""
-    return _tool_error(message, why, "refused")
+    said = f"You may not call the tool {message.name[:128]} of this server."
+    return _tool_error(message, said, "refused")
 
 
 def failed(message: Message, why: str, *, is_late: bool = False) -> Reply:
@@ -108,15 +109,36 @@ def failed(message: Message, why: str, *, is_late: bool = False) -> Reply:
     return _error(message, status, why, outcome)
 
 
+def result(message: Message, value: Mapping[str, object], outcome: str) -> Reply:
+    """Return the response with a result."""
+    return _answer(message, f'"result":{_json(value)}', outcome)
+
+
+def protocol_error(
+    message: Message,
+    status: int,
+    code: int,
+    text: str,
+    data: object = None,
+    *,
+    outcome: str = "refused",
+) -> Reply:
+    """Return the response with a JSON-RPC error, with a code of MCP or of the server."""
+    error: dict[str, object] = {"code": code, "message": text}
+    if data is not None:
+        error["data"] = data
+    return Reply(status, _of(message.id_text or "null", f'"error":{_json(error)}'), outcome=outcome)
+
+
 def _tool_error(
     message: Message, text: str, outcome: str, meta: Mapping[str, object] | None = None
 ) -> Reply:
-    result: dict[str, object] = {"content": [{"type": "text", "text": text}], "isError": True}
+    told: dict[str, object] = {"content": [{"type": "text", "text": text}], "isError": True}
     if message.is_modern:
-        result["resultType"] = "complete"
+        told["resultType"] = "complete"
     if meta:
-        result["_meta"] = meta
-    return _answer(message, f'"result":{_json(result)}', outcome)
+        told["_meta"] = meta
+    return result(message, told, outcome)
 
 
 def _error(
@@ -153,4 +175,10 @@ def _of(id_text: str, member: str) -> bytes:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return a value as JSON; text that is not Unicode (unpaired surrogates) stays escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text

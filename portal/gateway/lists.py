@@ -1,11 +1,12 @@
 """Lists of tools for one caller: filtered and renamed, and otherwise unchanged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from portal.domain.errors import UpstreamFailure
 from portal.domain.upstream import HealthReason
 from portal.gateway.spans import Arr, NotJson, Obj, Span, quoted, read_text, replaced
-from portal.services.gateway.route import Route
+from portal.services.gateway.route import Route, ToolNames
 
 MOST_BYTES = 10 * 1024 * 1024
 """Size limit of a message that must be complete before it is forwarded."""
@@ -39,6 +40,17 @@ def shaped(body: bytes, route: Route) -> bytes:
     return replaced(text, edits).encode() if edits else body
 
 
+def shaped_tools(tools: Sequence[Mapping[str, Any]], route: Route) -> list[Mapping[str, Any]]:
+    """Return the tools that the caller may see, with their names and descriptions from the
+    catalog. `tools` are all tools of the server."""
+    names = route.names.without({tool["name"] for tool in tools})
+    return [
+        {**tool, **_instead(tool["name"], names)}
+        for tool in tools
+        if route.limits.allow(tool["name"])
+    ]
+
+
 def _unread(body: bytes, route: Route) -> bytes:
     if _narrows(route):
         said = "The server sent an invalid list of tools."
@@ -53,8 +65,9 @@ def _narrows(route: Route) -> bool:
 def _edits(text: str, result: Obj, route: Route) -> Iterator[tuple[Span, str]]:
     lists = [span for span in result.spans("tools") if isinstance(span.value, Arr)]
     for span in lists:
+        names = route.names.without({_name_of(tool) for tool in span.value.items})
         kept = [
-            _tool(text, tool, route)
+            _tool(text, tool, names)
             for tool in span.value.items
             if not _narrows(route) or route.limits.allow(_name_of(tool))
         ]
@@ -69,11 +82,15 @@ def _name_of(tool: Span) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _tool(text: str, tool: Span, route: Route) -> str:
+def _instead(name: str, names: ToolNames) -> dict[str, str]:
+    """Return the name and description of a tool from the catalog, if it has them."""
+    instead = {"name": names.shown.get(name), "description": names.described.get(name)}
+    return {key: value for key, value in instead.items() if value}
+
+
+def _tool(text: str, tool: Span, names: ToolNames) -> str:
     """Return the text of one tool, with its name and description from the catalog."""
-    name = _name_of(tool)
-    instead = {"name": route.names.shown.get(name), "description": route.names.described.get(name)}
-    wanted = {key: value for key, value in instead.items() if value}
+    wanted = _instead(_name_of(tool), names)
     if not wanted or not isinstance(tool.value, Obj):
         return text[tool.start : tool.end]
     edits = [

@@ -13,6 +13,7 @@ MODERN = "2026-07-28"
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 HEADER_MISMATCH = -32020
 ROUTING_HEADERS = ("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id")
@@ -50,7 +51,7 @@ KNOWN_METHODS = frozenset(
 )
 """Methods that appear in the log; all others are logged as one word."""
 
-_VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 # Members that decisions depend on. If one is repeated or in another case, the server could read it
 # differently than the gateway.
 _DECIDING = frozenset({"jsonrpc", "id", "method", "params"})
@@ -84,6 +85,11 @@ class Message:
         """Return whether this is a tool call."""
         return self.method == "tools/call"
 
+    @property
+    def is_named(self) -> bool:
+        """Return whether a modern client also sends the name in a header."""
+        return self.name_span is not None
+
     def renamed(self, name: str) -> bytes:
         """Return the body with another name in place of the requested one."""
         if self.name_span is None or name == self.name:
@@ -115,7 +121,7 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
     if isinstance(params, Obj):
         _refuse_twofold(params, _DECIDING_PARAMS)
         meta = params.get("_meta")
-        said_version = meta.get(_VERSION_KEY) if isinstance(meta, dict) else None
+        said_version = meta.get(VERSION_KEY) if isinstance(meta, dict) else None
         if version and isinstance(said_version, str) and said_version != version:
             said = "MCP-Protocol-Version does not match the version in the message."
             raise BadMessage(HEADER_MISMATCH, said, id_text or "null")

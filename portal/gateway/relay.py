@@ -6,12 +6,13 @@ headers of the protocol, and content types that browsers do not execute.
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from portal.domain.errors import InsufficientScope, UpstreamFailure, UpstreamTimeout
 from portal.domain.upstream import HealthReason, Target
 from portal.gateway import errors
+from portal.gateway.answers import early_reply, question_of, reply_of
 from portal.gateway.errors import Reply
 from portal.gateway.identity import Found, Reception
 from portal.gateway.lists import MOST_BYTES, ShapedEvents, shaped, shapes_lists
@@ -25,6 +26,7 @@ from portal.gateway.messages import (
 from portal.gateway.requests import Asked
 from portal.gateway.sessions import Sessions
 from portal.services.gateway.route import Route
+from portal.upstream.answering import Answering, can_forward
 from portal.upstream.faults import Answer as HeadOfAnswer
 from portal.upstream.faults import Fault, fault_of_answer
 from portal.upstream.relay import Answer, Head, Relay
@@ -55,14 +57,27 @@ class WayBack(Protocol):
         """End the response."""
 
 
+@dataclass(frozen=True)
+class Upstreams:
+    """The ways to servers: messages are forwarded, or the gateway responds for them."""
+
+    relay: Relay
+    answering: Answering
+
+
 class Exchange:
     """One request, its upstream and its response."""
 
     def __init__(
-        self, asked: Asked, found: Found, reception: Reception, relay: Relay, sessions: Sessions
+        self,
+        asked: Asked,
+        found: Found,
+        reception: Reception,
+        upstreams: Upstreams,
+        sessions: Sessions,
     ) -> None:
         self._asked, self._found = asked, found
-        self._reception, self._relay, self._sessions = reception, relay, sessions
+        self._reception, self._upstreams, self._sessions = reception, upstreams, sessions
         self.facts: dict[str, str] = {}
 
     @property
@@ -76,8 +91,12 @@ class Exchange:
         except BadMessage as error:
             return errors.bad_message(error)
         self.facts["rpc"] = message.method if message.method in KNOWN_METHODS else "other"
-        if (refusal := self._refusal(message)) is not None:
-            return refusal
+        target = self._route.target
+        is_forwarded = target is None or can_forward(target)
+        early = None if is_forwarded else early_reply(self._asked, message)
+        reply = early or self._refusal(message)
+        if reply is not None:
+            return reply
         upstream_session = None
         if _SESSION in self._asked.headers and not message.is_modern:
             upstream_session = self._sessions.open(self._asked.headers[_SESSION], self._route)
@@ -86,6 +105,8 @@ class Exchange:
         if self._asked.method == "DELETE" and upstream_session is None:
             return errors.no_such_method("GET, POST")
         try:
+            if not is_forwarded:
+                return await self._answer(message)
             return await self._pass_on(message, upstream_session, way_back)
         except UpstreamFailure as failure:
             return self._failed(message, failure)
@@ -101,8 +122,7 @@ class Exchange:
         """Return the reply to a message that must not be forwarded, or None."""
         route = self._route
         if message.is_call and not route.limits.allow(message.name):
-            said = f"You may not call the tool {message.name[:128]} of this server."
-            return errors.tool_refused(message, said)
+            return errors.tool_refused(message)
         if route.target is None and self._asked.method != "POST":
             return errors.no_such_method("POST")
         if route.missing is not None and (message.is_call or route.target is None):
@@ -119,12 +139,9 @@ class Exchange:
         headers = self._upstream_headers(message, upstream_session)
         body = message.body if self._asked.method == "POST" else None
         for is_last in (False, True):
-            target = self._route.target
-            if target is None or target.transport != "http":
-                said = "The gateway does not support the transport of this server yet."
-                raise UpstreamFailure(said, reason=HealthReason.DISABLED)
+            target = self._target
             async with AsyncExitStack() as stack:
-                asking = self._relay.asking(target, self._asked.method, headers, body)
+                asking = self._upstreams.relay.asking(target, self._asked.method, headers, body)
                 try:
                     answer = await stack.enter_async_context(asking)
                     failure = _refused_sign_in(target, answer.head)
@@ -133,6 +150,23 @@ class Exchange:
                 except Fault as fault:
                     raise fault.as_failure() from None
             reply = await self._sign_in_again(message, failure, is_last=is_last)
+            if reply is not None:
+                return reply
+        raise AssertionError("the second attempt returns a reply")
+
+    async def _answer(self, message: Message) -> Reply:
+        """Return the gateway's own reply, for a server to which messages cannot be forwarded."""
+        question = question_of(message, self._route)
+        for is_last in (False, True):
+            try:
+                answered = await self._upstreams.answering.answer(
+                    self._route.server_id, self._target, question
+                )
+                return reply_of(message, answered, self._route)
+            except UpstreamFailure as failure:
+                if failure.reason != HealthReason.SIGN_IN_NEEDED:
+                    raise
+                reply = await self._sign_in_again(message, failure, is_last=is_last)
             if reply is not None:
                 return reply
         raise AssertionError("the second attempt returns a reply")

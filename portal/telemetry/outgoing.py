@@ -15,8 +15,8 @@ _WORD = re.compile(r"[a-z_]{1,24}\Z")
 def outgoing(kind: str, host: str) -> Iterator[None]:
     """Measure one request to an upstream.
 
-    `kind` is one of `probe`, `tools`, `call`, `document`, `discovery`, `token`, `refresh`,
-    `register`, `revoke`. The outcome is `ok` or the `reason` of the failure.
+    `kind` is one of `probe`, `tools`, `call`, `request`, `document`, `discovery`, `token`,
+    `refresh`, `register`, `revoke`. The outcome is `ok` or the `reason` of the failure.
     """
     began = time.perf_counter()
     outcome = "ok"

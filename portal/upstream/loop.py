@@ -118,6 +118,15 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         raise
 
 
+async def elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run `coroutine` on the background loop, for another loop that its work must not delay.
+
+    If the caller is canceled, the coroutine is canceled, too.
+    """
+    running = asyncio.run_coroutine_threadsafe(coroutine, _background.loop())
+    return await asyncio.wrap_future(running)
+
+
 def _waited(future: Future[T], timeout: float) -> T:
     try:
         return future.result(timeout)

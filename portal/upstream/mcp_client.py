@@ -20,7 +20,7 @@ from portal.domain.upstream import (
 )
 from portal.telemetry.outgoing import outgoing
 from portal.upstream import openapi_client, probing
-from portal.upstream.conversation import Conversations
+from portal.upstream.conversation import Conversations, Work
 from portal.upstream.faults import Fault, timed_out
 from portal.upstream.loop import run
 from portal.upstream.sandbox import Sandbox
@@ -102,6 +102,15 @@ class McpClient:
                 return await openapi_client.listed(self._policy, target, timeout)
             await _load_sdk()
             return await self._conversations.hold(target, listed, timeout)
+
+    async def ahold(self, kind: str, target: Target, work: Work[T]) -> T:
+        """Run `work` in a session with `target`, which is no OpenAPI service.
+
+        `kind` is one of `outgoing`. Raises `UpstreamFailure`.
+        """
+        await _load_sdk()
+        with outgoing(kind, target.label):
+            return await _in_our_words(self._conversations.hold(target, work, target.timeout))
 
     def describe(self, spec_url: str, *, timeout: float) -> Document:
         """Return the OpenAPI document at `spec_url`, within `timeout` seconds.

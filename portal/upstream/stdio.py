@@ -13,7 +13,8 @@ import re
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -29,6 +30,7 @@ DEFAULT_COMMANDS = frozenset({"npx", "uvx", "python", "python3", "node", "docker
 MAX_LINE_BYTES = 10 * 1024 * 1024
 HOME_LOOKS = 1.0  # seconds between two checks of the size of a home folder
 GRACE = 1.0  # seconds for a command to exit by itself
+_LOOKS = 1000  # until a process has stopped, which takes microseconds
 
 log = logging.getLogger("portal.stdio")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -80,15 +82,7 @@ async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
     """
     from mcp.shared.message import SessionMessage
 
-    process = await asyncio.create_subprocess_exec(
-        *launch.argv,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        env=launch.env,
-        start_new_session=True,
-        limit=MAX_LINE_BYTES,
-    )
+    process = await _started(launch)
     inbox, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](0)
     polite = False
@@ -101,14 +95,53 @@ async def stdio_streams(launch: Launch) -> AsyncIterator[tuple[Any, Any]]:
             polite = True
             group.cancel_scope.cancel()
     finally:
-        with anyio.CancelScope(shield=True):
-            await _end(process, polite=polite)
-            if await asyncio.to_thread(launch.overfills_home):
-                log.warning(
-                    "deleted the home folder %s of a command, which exceeded its size limit",
-                    launch.home,
-                )
-                await asyncio.to_thread(launch.delete_home)
+        await _to_the_end(_clean_up(process, launch, polite=polite))
+
+
+async def _started(launch: Launch) -> Process:
+    """Start a command.
+
+    If the caller is canceled meanwhile, ends the command: asyncio would only kill the sandbox, and
+    not what that has just started.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *launch.argv,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=launch.env,
+            start_new_session=True,
+            limit=MAX_LINE_BYTES,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
+            await _clean_up(await starting, launch, polite=False)
+        raise
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`, which is not interrupted if the caller is canceled."""
+    working = asyncio.ensure_future(work)
+    with anyio.CancelScope(shield=True):
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:  # of the task, which no scope shields
+            await working
+            raise
+
+
+async def _clean_up(process: Process, launch: Launch, *, polite: bool) -> None:
+    """End a command, and delete a home folder that it overfilled."""
+    await _end(process, polite=polite)
+    if await asyncio.to_thread(launch.overfills_home):
+        log.warning(
+            "deleted the home folder %s of a command, which exceeded its size limit", launch.home
+        )
+        await asyncio.to_thread(launch.delete_home)
 
 
 async def _read(process: Process, inbox: Any) -> None:
@@ -136,7 +169,7 @@ async def _watch_home(process: Process, launch: Launch) -> None:
         await anyio.sleep(wait)
         began = anyio.current_time()
         if await asyncio.to_thread(launch.overfills_home):
-            _signal_group(process, signal.SIGKILL)
+            _kill(process)
             return
         wait = max(HOME_LOOKS, 10 * (anyio.current_time() - began))
 
@@ -157,7 +190,7 @@ async def _end(process: Process, *, polite: bool) -> None:
     cast("asyncio.StreamWriter", process.stdin).close()
     if polite:
         await _wait(process)
-    _signal_group(process, signal.SIGKILL)
+    _kill(process)
     await _wait(process)
     # A descendant outside of the group may keep the pipe open. asyncio has no public method to
     # close it.
@@ -167,6 +200,31 @@ async def _end(process: Process, *, polite: bool) -> None:
 async def _wait(process: Process) -> None:
     with anyio.move_on_after(GRACE):
         await process.wait()
+
+
+def _kill(process: Process) -> None:
+    """Kill a command and all its processes.
+
+    The child of the sandbox is the first process of a namespace, which ends with it. The sandbox is
+    stopped before, because while it starts, its child has left the group but does not end with it.
+    """
+    _signal_group(process, signal.SIGSTOP)
+    for pid in _children(process.pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    _signal_group(process, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process that is about to stop, once it has stopped."""
+    with contextlib.suppress(OSError):
+        for _ in range(_LOOKS):
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+            if state.split()[0] in "TtZX":
+                break
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return [int(child) for child in found.split()]
+    return []
 
 
 def _signal_group(process: Process, which: signal.Signals) -> None:

@@ -37,18 +37,56 @@ async def listed(client: "Client", witness: WireWitness) -> tuple[ToolDefinition
 
 async def _page(client: "Client", cursor: str | None) -> tuple[list[ToolDefinition], str | None]:
     from mcp.shared.inbound import find_invalid_x_mcp_header
-    from mcp_types import ListToolsRequest, PaginatedRequestParams
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-    from pydantic import TypeAdapter
 
-    request = ListToolsRequest(params=PaginatedRequestParams(cursor=cursor))
-    # A plain dict, since the SDK's model would drop unknown keys.
-    raw = cleaned(await client.session.send_request(request, TypeAdapter(dict[str, Any])))
-    tools = [ToolDefinition(tool) for tool in raw["tools"]]
+    raw = await ask(client, "tools/list", {} if cursor is None else {"cursor": cursor})
+    sent = raw.get("tools")
+    if not isinstance(sent, list):
+        raise ValueError("the result of tools/list has no tools")
+    tools = [ToolDefinition(tool) for tool in map(_usable, sent) if tool is not None]
+    if sent and not tools:
+        raise ValueError("no tool of the list has a valid definition")
     if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
         # MCP 2026-07-28 (SEP-2243): a client MUST drop tools whose header annotations are invalid.
         tools = [tool for tool in tools if find_invalid_x_mcp_header(tool.input_schema) is None]
     return tools, raw.get("nextCursor")
+
+
+def _usable(tool: Any) -> dict[str, Any] | None:
+    """Return a tool with an object as its input schema, or None if its definition is not valid.
+
+    One invalid tool must not hide the others. A missing schema, or one without a type, is that of
+    an object.
+    """
+    from mcp_types import Tool
+    from pydantic import ValidationError
+
+    if not isinstance(tool, dict):
+        return None
+    schema = tool.get("inputSchema")
+    if schema is None or (isinstance(schema, dict) and "type" not in schema):
+        tool = {**tool, "inputSchema": {"type": "object", **(schema or {})}}
+    try:
+        Tool.model_validate(tool, by_name=False)
+    except ValidationError:
+        return None
+    return tool if tool["inputSchema"]["type"] == "object" else None
+
+
+async def ask(client: "Client", method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Send a request, and return the result as the server sent it. Raises `MCPError`.
+
+    The SDK's `send_request` refuses a whole result if any part of it does not fit its models.
+    """
+    message: dict[str, Any] = {"method": method, "params": dict(params)}
+    options: Any = {}
+    session = client.session
+    session._stamp(message, options)
+    result = await session._dispatcher.send_raw_request(method, message["params"], options)
+    if not isinstance(result, dict):
+        raise ValueError("the result is not an object")
+    found: dict[str, Any] = cleaned(result)
+    return found
 
 
 async def call(
@@ -67,7 +105,7 @@ async def call(
             await client.list_tools()  # from the list, the SDK knows which arguments are headers
             result = await _call_once(client, name, arguments)
     except MCPError as error:
-        if not _is_an_answer(error, witness):
+        if not is_an_answer(error, witness):
             raise
         return {
             "content": [{"type": "text", "text": error.message[:MAX_ERROR_TEXT]}],
@@ -92,7 +130,7 @@ async def _call_once(client: "Client", name: str, arguments: dict[str, Any]) -> 
     return result
 
 
-def _is_an_answer(error: "MCPError", witness: WireWitness) -> bool:
+def is_an_answer(error: "MCPError", witness: WireWitness) -> bool:
     """Return whether the upstream sent this error. The SDK raises others for transport errors."""
     from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, PARSE_ERROR
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Write
 from tests.gateway.conftest import Running
-from tests.support.factories import make_key, make_server
+from tests.support.factories import make_key, make_server, see_tools
 from tests.support.upstream.raw import RawServer, Seen, raw_server, reply
 
 TOOLS = (
@@ -119,6 +119,21 @@ def test_a_renamed_tool_is_listed_and_called_by_its_new_name(
     )
     assert answer.status_code == 200
     assert upstream.seen[-1].headers["mcp-name"] == "add"
+
+
+def test_a_published_name_never_hides_the_tool_that_really_has_it(
+    gateway: Running, write: Write, upstream: RawServer
+) -> None:
+    serve(write, upstream, tool_name_to_display_name={"drop": "add", "raw-add": "plus"})
+    for is_known in (False, True):
+        if is_known:
+            with write() as session:
+                see_tools(session, "id-raw", "raw-add", "add", "drop")
+        tools = gateway.post("raw", "mel", "tools/list").json()["result"]["tools"]
+        names = [tool["name"] for tool in tools if isinstance(tool, dict)]
+        assert names == ["plus", "add", "drop", 7]
+    for name, asked in (("add", "add"), ("drop", "drop"), ("plus", "raw-add")):
+        assert json.loads(call(gateway, "mel", name)[1])["name"] == asked
 
 
 @pytest.mark.parametrize(

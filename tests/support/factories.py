@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR, Role
 from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.domain.upstream import ToolDefinition
 from portal.services.access import access_groups, keys, teams, users
 from portal.services.access.keys import KeyDraft
-from portal.services.servers import crud
+from portal.services.servers import crud, tool_snapshots
 from portal.services.servers.grants import ObjectPermission
+from portal.store.models import Server
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 PASSWORD = "correct horse SECRET staple"
@@ -37,6 +39,14 @@ def make_server(session: Session, name: str, **fields: Any) -> str:
         if field in given:
             given[field] = words(given[field])
     return crud.create_server(session, OPERATOR, given).server_id  # type: ignore[arg-type]
+
+
+def see_tools(session: Session, server_id: str, *names: str) -> None:
+    """Note that a server has tools of these names, as after a look at it."""
+    subject = tool_snapshots.subject_of(session.get_one(Server, server_id))
+    tools = [ToolDefinition({"name": name, "inputSchema": {"type": "object"}}) for name in names]
+    entries = tool_snapshots.entries_of(tools)
+    tool_snapshots.compare(session, OPERATOR, subject, entries, by_admin=True)
 
 
 def make_user(

@@ -1,6 +1,7 @@
 """Commands on this host: off by default, allow-listed, in a clean environment, and ended with their
 children."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -233,6 +234,26 @@ def _seen(mark: str, wanted: Callable[[set[int]], bool]) -> bool:
         if wanted(_running(mark)):
             return True
     return False
+
+
+def test_a_command_ends_with_its_caller_whenever_that_is(stdio_client: McpClient) -> None:
+    """Also while it is being started: then only the sandbox would be killed by asyncio."""
+    mark = f"mark-{secrets.token_hex(8)}"
+    target = python(STUBBORN, mark)
+
+    async def given_up_after(seconds: float) -> None:
+        asked = asyncio.ensure_future(stdio_client.acall_tool(target, "any", {}))
+        await asyncio.wait([asked], timeout=seconds)
+        asked.cancel()
+        await asyncio.wait([asked])
+
+    async def given_up() -> None:
+        stdio_client.probe(target, timeout=0.1)  # loads what is loaded once
+        for number in range(40):
+            await given_up_after(number * 0.001)
+
+    asyncio.run(given_up())
+    assert _seen(mark, lambda pids: not pids)
 
 
 def test_a_hanging_command_is_killed_with_its_children(stdio_client: McpClient) -> None:

@@ -4,7 +4,7 @@ A route is created for one request and contains no database row, so that no conn
 the upstream responds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ from portal.domain.principals import Principal
 from portal.domain.upstream import HealthReason, Target
 from portal.services.oauth_client.user_tokens import name_of, needed, note_refusal, note_wanted
 from portal.services.secrets.token_store import is_exchange, needs_a_person
-from portal.services.servers import queries
+from portal.services.servers import queries, tool_snapshots
 from portal.services.servers.queries import prefix_of
 from portal.services.servers.views import KIND_OF_FAULT
 from portal.services.upstreams.resolve import (
@@ -55,6 +55,11 @@ class ToolNames:
 
     shown: Mapping[str, str] = field(default_factory=dict)
     described: Mapping[str, str] = field(default_factory=dict)
+
+    def without(self, real: Collection[str]) -> "ToolNames":
+        """Return these names without those that a server's tools really have."""
+        shown = {own: name for own, name in self.shown.items() if name not in real}
+        return replace(self, shown=shown)
 
     def own(self, name: str) -> str:
         """Return the original name of the tool that is published under a name."""
@@ -112,7 +117,7 @@ def open_route(
         name=name_of(row),
         holder=_holder(principal),
         limits=authz.tool_limits(principal, server),
-        names=_names(server),
+        names=_names(session, server),
         knows_hosts=authz.has_admin_view(principal),
         is_personal=needs_a_person(row),
     )
@@ -174,11 +179,13 @@ def _holder(principal: Principal) -> str:
     return f"user {principal.user_id}" if principal.user_id else f"key {principal.key_id}"
 
 
-def _names(server: ServerFacts) -> ToolNames:
+def _names(session: Session, server: ServerFacts) -> ToolNames:
     """Return the published names of tools, without any that would hide or equal another name."""
     row = server.row
     wanted = dict(row.tool_name_to_display_name or {})
     taken = {*wanted, *row.allowed_tools}
+    if wanted:
+        taken |= tool_snapshots.known_names(session, row.server_id)
     given = [shown for shown in wanted.values() if shown]
     shown = {
         own: name

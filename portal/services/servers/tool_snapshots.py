@@ -77,6 +77,14 @@ def subject_of(row: Server) -> Subject:
     )
 
 
+def known_names(session: Session, server_id: str) -> frozenset[str]:
+    """Return the names of a server's tools, as they were last seen; none if they never were."""
+    query = select(AcceptedTool.tool_name).where(
+        AcceptedTool.server_id == server_id, AcceptedTool.state != "removed"
+    )
+    return frozenset(session.scalars(query))
+
+
 def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
     """Return the tools of a list by their stored names; repeated names get a number."""
     found: dict[str, Entry] = {}

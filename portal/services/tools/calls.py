@@ -15,9 +15,9 @@ from portal.domain.context_cost import approximate_tokens
 from portal.domain.errors import CredentialNeeded, Forbidden, UpstreamFailure, UpstreamTimeout
 from portal.domain.principals import Principal
 from portal.domain.tool_groups import group_of
-from portal.domain.upstream import HealthReason, ToolDefinition
+from portal.domain.upstream import HealthReason, Target, ToolDefinition, ToolOutcome
 from portal.services.runtime import runtime_of
-from portal.services.servers import queries
+from portal.services.servers import queries, tool_snapshots
 from portal.services.servers.queries import prefix_of
 from portal.services.servers.views import KIND_OF_FAULT, MASK
 from portal.services.upstreams.resolve import (
@@ -211,18 +211,22 @@ def call_tool(
     Raises `MissingVariables` (412), `CredentialNeeded` (401), `Forbidden` for a tool that is not
     allowed, and `UpstreamFailure`.
     """
-    row, tool = authorize_call(session, principal, server_id, name)
+    row, limits, names = authorize_call(session, principal, server_id, name)
     authorized = authorize_to_call(session, principal, row, passed)
     release(session)
     began = time.monotonic()
+    mcp = runtime_of(session).mcp
+
+    def asked(target: Target) -> ToolOutcome:
+        tool = names[0]
+        if len(names) > 1:
+            tool = _own_name(names, {tool.name for tool in mcp.list_tools(target)})
+        if not limits.allow(tool):
+            raise _refused()
+        return mcp.call_tool(target, tool, dict(arguments))
+
     with _asking(principal):
-        mcp = runtime_of(session).mcp
-        outcome = ask(
-            session,
-            principal,
-            authorized,
-            lambda target: mcp.call_tool(target, tool, dict(arguments)),
-        )
+        outcome = ask(session, principal, authorized, asked)
     took = outcome.duration_ms or int((time.monotonic() - began) * 1000)
     return CallView(
         outcome.wire,
@@ -234,17 +238,26 @@ def call_tool(
 
 def authorize_call(
     session: Session, principal: Principal, server_id: str, name: str
-) -> tuple[Server, str]:
-    """Return the server and the tool's own name, if the caller may call it.
+) -> tuple[Server, ToolLimits, tuple[str, ...]]:
+    """Return the server, the limits, and the tools' own names that the given name may mean.
 
-    Raises what `find_server` raises, and `Forbidden`.
+    There are two if it begins with the server's prefix, unless it is known as an own name. Raises
+    what `find_server` raises, and `Forbidden` if none of them may be called.
     """
     server = queries.find_server(session, principal, server_id, Action.SERVER_USE)
     limits = authz.tool_limits(principal, server)
-    tool = _own_name(server.row, limits, name)
-    if not limits.allow(tool):
-        raise Forbidden("You do not have access to this tool.")
-    return server.row, tool
+    prefix = f"{prefix_of(server.row)}-"
+    names = [name]
+    if name.startswith(prefix) and not limits.name(name):
+        known = tool_snapshots.known_names(session, server.row.server_id)
+        names += [name.removeprefix(prefix)] * (name not in known)
+    if not any(limits.allow(one) for one in names):
+        raise _refused()
+    return server.row, limits, tuple(names)
+
+
+def _refused() -> Forbidden:
+    return Forbidden("You do not have access to this tool.")
 
 
 def kind_of(tool: ToolDefinition) -> str:
@@ -294,7 +307,7 @@ def _viewer(principal: Principal, server: ServerFacts) -> Views:
     return views
 
 
-def _own_name(row: Server, limits: ToolLimits, name: str) -> str:
-    """Return the tool's own name for a published name; a name that is listed as given is kept."""
-    prefix = f"{prefix_of(row)}-"
-    return name if limits.name(name) else name.removeprefix(prefix)
+def _own_name(names: Sequence[str], real: Collection[str]) -> str:
+    """Return the first of the possible names that a tool of the server really has, else the
+    last."""
+    return next((name for name in names if name in real), names[-1])

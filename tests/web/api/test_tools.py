@@ -1,12 +1,14 @@
 """Tools, listed and called over the API (ACC-25)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.conftest import CREW, Client, Write
-from tests.support.factories import make_key, make_server
+from tests.support.factories import make_key, make_server, see_tools
 from tests.support.peers import free_port
+from tests.support.upstream.raw import Handler, raw_server, speaking, tool_page
 
 As = Callable[[str | None], Client]
 CALL = "/v1/mcp/tools/call"
@@ -137,3 +139,59 @@ def test_what_aws_signing_cannot_do_is_said(client: As, write: Write) -> None:
     answer = client("ada").post(CALL, {"server_id": "aws", "name": "x"})
     assert (answer.status_code, answer.get_json()["detail"]["reason"]) == (502, "disabled")
     assert "AWS roles are not supported" in answer.get_json()["detail"]["message"]
+
+
+def own_names(*names: str) -> Handler:
+    """A server with tools of these names, each of which returns its own."""
+
+    def answers(method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if method == "tools/list":
+            return tool_page(*names)
+        return {
+            "resultType": "complete",
+            "content": [],
+            "structuredContent": {"ran": params["name"]},
+        }
+
+    return speaking(answers)
+
+
+@pytest.mark.parametrize(
+    ("tools", "allowed", "name", "ran"),
+    [
+        (("notion-search", "notion-fetch"), [], "notion-search", "notion-search"),
+        (("notion-search", "notion-fetch"), [], "notion-notion-search", "notion-search"),
+        (("x", "notion-x"), [], "notion-x", "notion-x"),
+        (("x", "notion-x"), [], "x", "x"),
+        (("x", "notion-x"), [], "notion-notion-x", "notion-x"),
+        (("x",), [], "notion-x", "x"),
+        (("x",), ["x"], "notion-x", "x"),
+        (("x", "notion-x"), ["notion-x"], "notion-x", "notion-x"),
+        (("x", "notion-x"), ["x"], "notion-x", None),
+        (("x", "notion-x"), ["x"], "notion-notion-x", None),
+    ],
+)
+def test_a_tools_own_name_wins_over_a_published_one(
+    client: As, write: Write, tools: tuple[str, ...], allowed: list[str], name: str, ran: str | None
+) -> None:
+    with raw_server(own_names(*tools)) as server:
+        with write() as session:
+            make_server(
+                session, "notion", url=server.url(), allow_all_keys=True, allowed_tools=allowed
+            )
+        answer = client("otto").post(CALL, {"server_id": "notion", "name": name})
+        called = "tools/call" in server.methods()
+    if ran is None:
+        assert (answer.status_code, called) == (403, False)
+    else:
+        assert answer.get_json()["structuredContent"] == {"ran": ran}
+
+
+def test_a_name_that_was_seen_before_costs_no_list(client: As, write: Write) -> None:
+    with raw_server(own_names("notion-search")) as server:
+        with write() as session:
+            make_server(session, "notion", url=server.url(), allow_all_keys=True)
+            see_tools(session, "id-notion", "notion-search")
+        answer = client("otto").post(CALL, {"server_id": "notion", "name": "notion-search"})
+        assert answer.get_json()["structuredContent"] == {"ran": "notion-search"}
+        assert "tools/list" not in server.methods()
