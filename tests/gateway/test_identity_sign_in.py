@@ -3,7 +3,6 @@ enters a value in the browser, and the client lists and calls tools."""
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from portal.store.database import Database
 from portal.store.models import User
 from portal.store.oauth_tables import AppGrant
 from tests.conftest import make_settings, open_quickly
+from tests.gateway.conftest import gateway_process
 from tests.gateway.test_app import ALL_TOOLS
 from tests.support.factories import PASSWORD, make_server
 from tests.support.oauth.brokered import portal_on_a_port
@@ -27,7 +27,7 @@ from tests.support.oauth.clients import (
     Outcome,
     call_with_sdk,
 )
-from tests.support.peers import bare_environment, free_port, start_process
+from tests.support.peers import free_port
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,7 @@ def site(started: Callable[[str], str], database_kind: str, echo_server: str) ->
         portal_on_a_port(settings.database_url, gateway_url=gateway) as portal,
     ):
         add_servers(database, echo_server)
-        environment = bare_environment(
-            PORTAL_DATABASE_URL=settings.database_url,
-            PORTAL_SECRET_KEY=settings.secret_key.get_secret_value(),
-            PORTAL_ENCRYPTION_KEYS=settings.encryption_keys.get_secret_value(),
-            PORTAL_ALLOW_PRIVATE_UPSTREAMS="true",
-            PORTAL_PUBLIC_URL=portal,
-            PORTAL_GATEWAY_URL=gateway,
-        )
-        argv = [sys.executable, "-m", "portal.cli", "gateway", "--port", str(port)]
-        with start_process(argv, environment, port, seconds=60):
+        with gateway_process(settings.model_copy(update={"public_url": portal}), port):
             yield Site(portal, gateway, database)
 
 
