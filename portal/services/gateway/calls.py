@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import select, update
@@ -16,8 +16,10 @@ from portal.services.audit import call_batches
 from portal.services.audit.call_batches import Batch
 from portal.services.servers import queries
 from portal.store.call_tables import McpUse
-from portal.store.models import Server, User
+from portal.store.models import Server, User, now
 from portal.store.oauth_tables import AppGrant
+
+WAITS = timedelta(minutes=10)
 
 
 class Outcome(StrEnum):
@@ -78,6 +80,24 @@ class LastUse:
     client: str | None
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A page that waits for the caller's client since a time, and the last use of its server."""
+
+    since: datetime
+    last: LastUse | None
+
+    @property
+    def is_seen(self) -> bool:
+        """Return whether the client has used the server since then."""
+        return self.last is not None and self.last.at >= self.since
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the page has waited long enough."""
+        return now() - self.since >= WAITS
+
+
 def log_calls(
     session: Session,
     principal: Principal,
@@ -112,8 +132,15 @@ def note_uses(session: Session, principal: Principal, uses: Iterable[Use]) -> No
         _note_use(session, use)
 
 
-def last_use(session: Session, principal: Principal, server_id: str) -> LastUse | None:
-    """Return when the caller last used a server, or None."""
+def wait_for_use(
+    session: Session, principal: Principal, server_id: str, since: datetime | None
+) -> Waiting:
+    """Return whether the caller used a server since a time; without one, since now."""
+    at = now()
+    return Waiting(min(since or at, at), _last_use(session, principal, server_id))
+
+
+def _last_use(session: Session, principal: Principal, server_id: str) -> LastUse | None:
     row = queries.find_server(session, principal, server_id, Action.SERVER_USE).row
     query = select(McpUse).where(McpUse.server_id == row.server_id, authz.own_uses(principal))
     found = session.scalar(query)
