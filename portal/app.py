@@ -57,6 +57,7 @@ def open_database(settings: Settings) -> Database:
         write_only_globals=settings.write_only_globals,
         session_idle_minutes=settings.session_idle_minutes,
         session_max_hours=settings.session_max_hours,
+        call_log_days=settings.call_log_days,
     )
     return Database(
         settings.database_url, {"runtime": runtime, "journal": journal_of(settings, runtime.vault)}
@@ -140,6 +141,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> "Flas
 def create_gateway(settings: Settings, database: Database) -> "Gateway":
     """Return the ASGI application for MCP clients; the database must be at head."""
     from portal.gateway.app import Gateway  # imported here: only its own process needs it
+    from portal.gateway.calls import CallLog
     from portal.gateway.identity import Reception
     from portal.gateway.relay import Upstreams
     from portal.gateway.sessions import Sessions
@@ -154,4 +156,5 @@ def create_gateway(settings: Settings, database: Database) -> "Gateway":
         Reception(database, settings.trusted_proxies),
         Upstreams(Relay(OutboundPolicy(settings.private_upstreams)), Answering(mcp)),
         Sessions(vault.keys_for("gateway session")),
+        CallLog(database, is_strict=settings.call_log == "strict"),
     )

@@ -151,6 +151,16 @@ class Settings(BaseSettings):
     session_max_hours: int = Field(
         12, ge=1, le=720, description="Hours after which a session ends."
     )
+    call_log: Literal["batched", "strict"] = Field(
+        "batched",
+        description=(
+            "`strict`: the gateway logs a call before its response ends; `batched`: within a"
+            " second."
+        ),
+    )
+    call_log_days: int = Field(
+        90, ge=1, le=3650, description="Days after which logged calls are deleted."
+    )
     cheap_hashing: bool = Field(False, description="Fast password hashes, for tests only.")
 
     @field_validator(

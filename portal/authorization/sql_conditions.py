@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, exists, false, func, or_, true
 from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
 from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.store.call_tables import McpUse
 from portal.store.models import AccessGroupServer, Server
 
 _ACTIVE = Server.approval_status == ApprovalStatus.ACTIVE.value
@@ -126,6 +127,11 @@ def open_servers(principal: Principal) -> ColumnElement[bool]:
     """
     leaves_it = or_(Server.delegate_auth_to_upstream, Server.oauth_passthrough)
     return and_(_OF_PEOPLE, leaves_it, _ACTIVE, _address_condition(principal))
+
+
+def own_uses(principal: Principal) -> ColumnElement[bool]:
+    """Return the condition for the caller's own uses of servers through the gateway."""
+    return McpUse.user_id == principal.user_id if principal.user_id else false()
 
 
 def _grant_condition(seen: Horizon) -> ColumnElement[bool]:

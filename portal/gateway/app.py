@@ -29,6 +29,7 @@ from portal.domain.errors import (
 )
 from portal.domain.gateway_addresses import Names, read_path
 from portal.gateway import errors
+from portal.gateway.calls import CallLog, Recording
 from portal.gateway.errors import Reply
 from portal.gateway.identity import Found, Reception
 from portal.gateway.relay import Exchange, Upstreams
@@ -73,12 +74,18 @@ class Gateway:
     """The application of one process."""
 
     def __init__(
-        self, settings: Settings, reception: Reception, upstreams: Upstreams, sessions: Sessions
+        self,
+        settings: Settings,
+        reception: Reception,
+        upstreams: Upstreams,
+        sessions: Sessions,
+        calls: CallLog,
     ) -> None:
         self._public_url = settings.public_url
         self._own = (settings.public_url, settings.gateway_url or settings.public_url)
         self._origins = frozenset(_origin(url) for url in self._own)
         self._reception, self._upstreams, self._sessions = reception, upstreams, sessions
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,8 +95,10 @@ class Gateway:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
+            self._calls.begin()
             await send({"type": f"{message['type']}.complete"})
         await self._upstreams.relay.aclose()
+        await self._calls.aclose()
         self._reception.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -102,6 +111,10 @@ class Gateway:
             if reply is not None:
                 seen.facts["outcome"] = reply.outcome
                 await way_back.reply(reply)
+        except Unavailable as error:  # the call could not be logged
+            if seen.status:
+                raise
+            await way_back.reply(errors.refusal(error))
         except Exception as error:
             at = " < ".join(logs.places(error))
             log.error("unexpected %s in request %s at %s", type(error).__name__, seen.id, at)
@@ -109,6 +122,7 @@ class Gateway:
                 raise  # the server closes the connection, so the client sees an incomplete response
             await way_back.reply(errors.unexpected(seen.id))
         finally:
+            way_back.stop()
             _tell(seen)
             logs.end_request()
 
@@ -140,6 +154,7 @@ class Gateway:
         except _Gone:
             return None
         exchange = Exchange(asked, found, self._reception, self._upstreams, self._sessions)
+        way_back.recording = Recording(self._calls, found, exchange, len(body or b""))
         try:
             return await _unless_gone(receive, exchange.run(body, way_back), way_back.seen)
         finally:
@@ -168,9 +183,12 @@ class _WayBack:
     def __init__(self, send: Send, seen: _Seen) -> None:
         self._send = send
         self.seen = seen
+        self.recording: Recording | None = None
 
     async def reply(self, reply: Reply) -> None:
         """Send a complete response."""
+        if self.recording is not None:
+            await self.recording.settle(reply.outcome, len(reply.body))
         headers = dict(reply.headers)
         if reply.body:
             headers.setdefault("content-type", "application/json")
@@ -183,17 +201,33 @@ class _WayBack:
         """Send the head of the response."""
         self.seen.status = status
         told = {**headers, **_ALWAYS, "x-request-id": self.seen.id}
+        if self.recording is not None:
+            self.recording.begin(told.get("content-type", ""))
+            if self.recording.waits:
+                told.pop("content-length", None)  # the client would not wait for the end
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, piece: bytes, *, more: bool = True) -> None:
         """Send a piece of the body; without `more`, it is the last one."""
         self.seen.sent += len(piece)
+        if self.recording is not None and piece:
+            self.recording.feed(piece)
+            if self.recording.waits and self.recording.is_answered:
+                await self.recording.settle("ok", self.seen.sent)
         await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def end(self) -> None:
         """End the response."""
+        if self.recording is not None:
+            await self.recording.settle("ok", self.seen.sent)
         await self.send(b"", more=False)
+
+    def stop(self) -> None:
+        """Log a request without a complete response."""
+        if self.recording is not None:
+            is_gone = self.seen.facts.get("outcome") == "cancelled"
+            self.recording.end("cancelled" if is_gone else "upstream_failed", self.seen.sent)
 
 
 class _Gone(Exception):

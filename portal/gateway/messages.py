@@ -52,6 +52,9 @@ KNOWN_METHODS = frozenset(
 """Methods that appear in the log; all others are logged as one word."""
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+_CLIENT_KEY = "io.modelcontextprotocol/clientInfo"
+_LONGEST_NAME = 80
+_LONGEST_VERSION = 40
 # Members that decisions depend on. If one is repeated or in another case, the server could read it
 # differently than the gateway.
 _DECIDING = frozenset({"jsonrpc", "id", "method", "params"})
@@ -68,6 +71,14 @@ class BadMessage(Exception):
 
 
 @dataclass(frozen=True)
+class Client:
+    """The name and version of a client, as it says itself."""
+
+    name: str
+    version: str | None = None
+
+
+@dataclass(frozen=True)
 class Message:
     """A message: its text, and the parts that decisions depend on. `id_text` is the ID as it was
     sent, or None if the message has no response."""
@@ -79,6 +90,7 @@ class Message:
     id_text: str | None
     is_modern: bool
     name_span: Span | None = None
+    client: Client | None = None
 
     @property
     def is_call(self) -> bool:
@@ -117,6 +129,7 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
         raise BadMessage(INVALID_REQUEST, "The method must be a string.")
     params = root.value.get("params")
     name_span = None
+    client = None
     version = headers.get("mcp-protocol-version", "")
     if isinstance(params, Obj):
         _refuse_twofold(params, _DECIDING_PARAMS)
@@ -126,6 +139,8 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
             said = "MCP-Protocol-Version does not match the version in the message."
             raise BadMessage(HEADER_MISMATCH, said, id_text or "null")
         version = said_version if isinstance(said_version, str) else version
+        told = meta.get(_CLIENT_KEY) if isinstance(meta, dict) else None
+        client = client_in(params.get("clientInfo") if method == "initialize" else told)
         name_span = next(params.spans(_NAMED_BY.get(method or "", "")), None)
     name = name_span.value if name_span is not None else ""
     if method == "tools/call" and not (isinstance(name, str) and name):
@@ -138,9 +153,26 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
         id_text if method else None,
         version >= MODERN,
         name_span,
+        client,
     )
     _compare(message, headers)
     return message
+
+
+def client_in(told: object) -> Client | None:
+    """Return the client in a `clientInfo`, or None if it contains no name."""
+    if not isinstance(told, dict):
+        return None
+    name = shown(told.get("name"), _LONGEST_NAME)
+    return Client(name, shown(told.get("version"), _LONGEST_VERSION)) if name else None
+
+
+def shown(text: object, longest: int) -> str | None:
+    """Return a text of a client with printable characters only, cut to a length, or None."""
+    if not isinstance(text, str):
+        return None
+    printable = (letter if letter.isprintable() else " " for letter in text[: 2 * longest])
+    return "".join(printable).strip()[:longest] or None
 
 
 def _refuse_twofold(found: Obj, deciding: frozenset[str]) -> None:

@@ -19,6 +19,7 @@ from portal.gateway.lists import MOST_BYTES, ShapedEvents, shaped, shapes_lists
 from portal.gateway.messages import (
     KNOWN_METHODS,
     BadMessage,
+    Client,
     Message,
     encoded_name,
     read_message,
@@ -79,6 +80,8 @@ class Exchange:
         self._asked, self._found = asked, found
         self._reception, self._upstreams, self._sessions = reception, upstreams, sessions
         self.facts: dict[str, str] = {}
+        self.message: Message | None = None
+        self.client: Client | None = None
 
     @property
     def _route(self) -> Route:
@@ -91,17 +94,18 @@ class Exchange:
         except BadMessage as error:
             return errors.bad_message(error)
         self.facts["rpc"] = message.method if message.method in KNOWN_METHODS else "other"
+        session_id = None if message.is_modern else self._asked.headers.get(_SESSION)
+        opened = self._sessions.open(session_id, self._route) if session_id is not None else None
+        self.message, self.client = message, opened.client if opened else message.client
         target = self._route.target
         is_forwarded = target is None or can_forward(target)
         early = None if is_forwarded else early_reply(self._asked, message)
         reply = early or self._refusal(message)
         if reply is not None:
             return reply
-        upstream_session = None
-        if _SESSION in self._asked.headers and not message.is_modern:
-            upstream_session = self._sessions.open(self._asked.headers[_SESSION], self._route)
-            if upstream_session is None:
-                return errors.unknown_session()
+        if is_forwarded and session_id is not None and opened is None:
+            return errors.unknown_session()
+        upstream_session = opened.upstream_id if opened is not None else None
         if self._asked.method == "DELETE" and upstream_session is None:
             return errors.no_such_method("GET, POST")
         try:
@@ -241,7 +245,7 @@ class Exchange:
         if given is None or given == upstream_session:
             sealed = self._asked.headers.get(_SESSION) if given is not None else None
         else:
-            sealed = self._sessions.seal(given, self._route)
+            sealed = self._sessions.seal(given, self._route, self.client)
         return {_SESSION: sealed} if sealed is not None else {}
 
     @property

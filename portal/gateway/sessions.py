@@ -1,7 +1,8 @@
 """Session IDs: the upstream's ID, encrypted, so that any process can serve any request.
 
-A sealed ID is only valid for the server, the URL and the holder it was created for. For all others,
-it is an unknown ID.
+It also contains the client's name and version, which older clients send only once. A sealed ID is
+only valid for the server, the URL and the holder it was created for. For all others, it is an
+unknown ID.
 """
 
 import base64
@@ -9,15 +10,25 @@ import binascii
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from portal.gateway.messages import Client
 from portal.services.gateway.route import Route
 
 _NONCE = 12
 _UPSTREAM_ID = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 _LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The contents of a session ID."""
+
+    upstream_id: str
+    client: Client | None = None
 
 
 class Sessions:
@@ -28,28 +39,32 @@ class Sessions:
         self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in keys.items()}
         self._newest = next(iter(self._ciphers))
 
-    def seal(self, upstream_id: str, route: Route) -> str | None:
+    def seal(self, upstream_id: str, route: Route, client: Client | None = None) -> str | None:
         """Return the ID for the client, or None if `upstream_id` is not visible ASCII, as MCP
         requires."""
         if not _UPSTREAM_ID.match(upstream_id):
             return None
         nonce = os.urandom(_NONCE)
         cipher = self._ciphers[self._newest]
-        sealed = cipher.encrypt(nonce, upstream_id.encode(), _bound_to(route))
+        contents = [upstream_id, client.name, client.version or ""] if client else [upstream_id]
+        sealed = cipher.encrypt(nonce, "\n".join(contents).encode(), _bound_to(route))
         head = bytes([len(self._newest)]) + self._newest
         return base64.urlsafe_b64encode(head + nonce + sealed).decode().rstrip("=")
 
-    def open(self, sealed_id: str, route: Route) -> str | None:
-        """Return the upstream's ID, or None if this ID was not sealed for this route."""
+    def open(self, sealed_id: str, route: Route) -> Opened | None:
+        """Return the contents, or None if this ID was not sealed for this route."""
         if len(sealed_id) > _LONGEST:
             return None
         try:
             raw = base64.urlsafe_b64decode(sealed_id.encode("ascii") + b"==")
             cipher = self._ciphers[raw[1 : 1 + raw[0]]]
             body = raw[1 + raw[0] :]
-            return cipher.decrypt(body[:_NONCE], body[_NONCE:], _bound_to(route)).decode()
+            contents = cipher.decrypt(body[:_NONCE], body[_NONCE:], _bound_to(route)).decode()
         except (UnicodeError, binascii.Error, IndexError, KeyError, ValueError, InvalidTag):
             return None
+        upstream_id, *told = contents.split("\n")
+        client = Client(told[0], told[1] or None) if told else None
+        return Opened(upstream_id, client)
 
 
 def _bound_to(route: Route) -> bytes:

@@ -33,6 +33,7 @@ class Runtime:
     write_only_globals: bool
     session_idle_minutes: int
     session_max_hours: int
+    call_log_days: int
 
     @cached_property
     def chain_keys(self) -> Mapping[str, bytes]:

@@ -1,5 +1,6 @@
 """Database rows and the vault; contains no business rules."""
 
-from portal.store import models, oauth_tables  # one metadata: importing any table registers all
+# One metadata: importing any table registers all.
+from portal.store import call_tables, models, oauth_tables
 
-__all__ = ["models", "oauth_tables"]
+__all__ = ["call_tables", "models", "oauth_tables"]

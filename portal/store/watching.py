@@ -115,6 +115,9 @@ UNWATCHED: Mapping[str, str] = {
     "refresh_grants": "end with their consents, which are watched",
     "app_grants": "every restore ends all of them",
     "app_tokens": "end with their grants of apps",
+    "mcp_call_batches": "history",
+    "mcp_calls": "history",
+    "mcp_uses": "history",
     "known_sign_ins": "exempt a user from a limit, and give no access",
 }
 

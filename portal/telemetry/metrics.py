@@ -69,6 +69,9 @@ MEASURES = {
     "portal_redis_away": Measure(
         "Gauge", "1 while Redis is unavailable and rate limits are per process.", mode="livemax"
     ),
+    "portal_calls_unlogged_total": Measure(
+        "Counter", "Calls missing in the log of calls, because the database did not keep up."
+    ),
     "portal_worker_rounds_total": Measure("Counter", "Worker cycles.", ("outcome",)),
     "portal_probes_due": Measure("Asked", "Servers due for a health check."),
     "portal_probes_oldest_due_seconds": Measure("Asked", "Age of the oldest due health check."),

@@ -16,7 +16,8 @@ ASKS = {
     "authorization.require", "authorization.may", "authorization.allowed_actions",
     "authorization.is_admin", "authorization.usable_servers", "authorization.visible_servers",
     "authorization.usable_within", "authorization.visible_within", "authorization.granted_toolsets",
-    "authorization.sign_in_servers", "authorization.open_servers", "servers.queries.find_server",
+    "authorization.sign_in_servers", "authorization.open_servers",
+    "authorization.own_uses", "servers.queries.find_server",
 }  # fmt: skip
 WRITES = {"add", "add_all", "delete", "merge", "flush", "commit"}
 STATEMENTS_THAT_WRITE = {"delete", "insert", "update"}
@@ -94,6 +95,7 @@ ONES_OWN = {
         "ends a flow of the browser that asks, by one's own id; nothing is given away"
     ),
     "oauth_broker.consents.remove_own_app": "one's own rows, by one's own id",
+    "oauth_server.apps.remove_own_app": "one's own rows, by one's own id",
     "credentials.self_service.list_own_keys_held": "one's own rows, by one's own id",
     "access.keys.sweep_keys": "deletes only what opens nothing any more",
     "access.users.get_self": "one's own",

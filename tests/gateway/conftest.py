@@ -1,6 +1,7 @@
 """A gateway in a thread of the test process, on the test's database, and clients for it."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,15 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from portal.app import create_gateway
+from portal.settings import Settings
 from tests.conftest import KEYS, Portal
-from tests.support.peers import TRUST, free_port
+from tests.support.peers import (
+    TRUST,
+    StartedProcess,
+    bare_environment,
+    free_port,
+    start_process,
+)
 
 Work = Callable[[Client], Any]
 
@@ -100,3 +108,20 @@ def gateway(portal: Portal) -> Iterator[Running]:
     """The gateway of `portal`."""
     with running(portal) as found:
         yield found
+
+
+@contextmanager
+def gateway_process(settings: Settings, port: int, **more: str) -> Iterator[StartedProcess]:
+    """Run `portal gateway` on a port, with the database and keys of `settings`."""
+    environment = bare_environment(
+        PORTAL_DATABASE_URL=settings.database_url,
+        PORTAL_SECRET_KEY=settings.secret_key.get_secret_value(),
+        PORTAL_ENCRYPTION_KEYS=settings.encryption_keys.get_secret_value(),
+        PORTAL_ALLOW_PRIVATE_UPSTREAMS="true",
+        PORTAL_PUBLIC_URL=settings.public_url,
+        PORTAL_GATEWAY_URL=f"http://127.0.0.1:{port}",
+        **more,
+    )
+    argv = [sys.executable, "-m", "portal.cli", "gateway", "--port", str(port)]
+    with start_process(argv, environment, port, seconds=60) as process:
+        yield process

@@ -3,7 +3,6 @@ enters a value in the browser, and the client lists and calls tools."""
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,10 +15,11 @@ from portal.store.database import Database
 from portal.store.models import User
 from portal.store.oauth_tables import AppGrant
 from tests.conftest import make_settings, open_quickly
+from tests.gateway.conftest import gateway_process
 from tests.gateway.test_app import ALL_TOOLS
 from tests.support.factories import PASSWORD, make_server
 from tests.support.oauth.brokered import portal_on_a_port
-from tests.support.oauth.browsing import HttpBrowser
+from tests.support.oauth.browsing import Arrival, HttpBrowser
 from tests.support.oauth.clients import (
     CLIENT_REDIRECT,
     Browse,
@@ -27,7 +27,7 @@ from tests.support.oauth.clients import (
     Outcome,
     call_with_sdk,
 )
-from tests.support.peers import bare_environment, free_port, start_process
+from tests.support.peers import free_port
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,7 @@ def site(started: Callable[[str], str], database_kind: str, echo_server: str) ->
         portal_on_a_port(settings.database_url, gateway_url=gateway) as portal,
     ):
         add_servers(database, echo_server)
-        environment = bare_environment(
-            PORTAL_DATABASE_URL=settings.database_url,
-            PORTAL_SECRET_KEY=settings.secret_key.get_secret_value(),
-            PORTAL_ENCRYPTION_KEYS=settings.encryption_keys.get_secret_value(),
-            PORTAL_ALLOW_PRIVATE_UPSTREAMS="true",
-            PORTAL_PUBLIC_URL=portal,
-            PORTAL_GATEWAY_URL=gateway,
-        )
-        argv = [sys.executable, "-m", "portal.cli", "gateway", "--port", str(port)]
-        with start_process(argv, environment, port, seconds=60):
+        with gateway_process(settings.model_copy(update={"public_url": portal}), port):
             yield Site(portal, gateway, database)
 
 
@@ -195,3 +186,38 @@ def test_a_token_ends_with_the_consent_and_with_the_user(site: Site, ending: Exe
     assert post(site, "/echo/mcp", token).status_code != 401
     site.write(ending)
     assert post(site, "/echo/mcp", token).status_code == 401
+
+
+def profile_of(site: Site, who: str) -> tuple[HttpBrowser, Arrival]:
+    """Return a signed-in browser and the profile."""
+    browser = HttpBrowser()
+    page = browser.visit(f"{site.portal}/profile")
+    return browser, browser.submit(page, "Sign in", email=f"{who}@example.com", password=PASSWORD)
+
+
+def test_a_person_sees_and_removes_the_app_whose_next_request_is_401(site: Site) -> None:
+    first = call(site.at("echo"), browse_as("mel", "SECRET-of-mel")).tokens
+    again = call(site.at("echo"), browse_as("mel", None)).tokens
+    other = call(site.at("other"), browse_as("mel", "SECRET-of-mel")).tokens
+    ottos = call(site.at("echo"), browse_as("otto", "SECRET-of-otto")).tokens
+    browser, page = profile_of(site, "mel")
+    with browser:
+        shown = page.soup.select_one('table:has(form[action="/profile/apps/remove"])')
+        assert shown is not None
+        found = [
+            [" ".join(cell.text.split()) for cell in row.select("th, td")]
+            for row in shown.select("tbody tr")
+        ]
+        assert [row[:2] for row in found] == [
+            ["SDK client returns to an app on this computer (127.0.0.1:3030)", name]
+            for name in ("other", "echo")
+        ]
+        assert all("ago" in text or "just now" in text for row in found for text in row[2:4])
+        handle = str(shown.select("input[name=app]")[1]["value"])
+        gone = browser.submit(page, "Remove SDK client for echo", app=handle)
+        assert "App removed" in gone.text
+        for bearer in (first.access_token, again.access_token):
+            assert post(site, "/echo/mcp", bearer).status_code == 401
+        assert post(site, "/other/mcp", other.access_token).status_code != 401
+        assert post(site, "/echo/mcp", ottos.access_token).status_code != 401
+        assert handle not in browser.visit(f"{site.portal}/profile").text

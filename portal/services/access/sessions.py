@@ -13,6 +13,7 @@ from portal.domain.errors import NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access import keys, known_sign_ins
+from portal.services.audit import call_batches
 from portal.services.oauth_client.flows import sweep_flows
 from portal.services.runtime import runtime_of
 from portal.store.counts import sweep_counts
@@ -158,12 +159,14 @@ def end_other_sessions(session: Session, principal: Principal, cookie: str | Non
 
 
 def sweep_sessions(session: Session, principal: Principal) -> None:
-    """Delete expired sessions and keys, abandoned flows, old sign-ins and old counts."""
+    """Delete expired sessions and keys, abandoned flows, old sign-ins, counts and calls."""
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
     known_sign_ins.sweep(session)
     sweep_counts(session)
+    call_batches.seal_abandoned(session, principal)
+    call_batches.forget_old(session, principal)
 
 
 def _hash(cookie: str) -> str:

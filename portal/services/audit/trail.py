@@ -15,7 +15,7 @@ from portal.authorization import Action
 from portal.domain.errors import InvalidInput, NotFound
 from portal.domain.principals import Principal
 from portal.services import audit
-from portal.services.audit import Outcome, hash_chain
+from portal.services.audit import Outcome, call_batches, hash_chain
 from portal.services.paging import MOST, Page
 from portal.store.models import AuditEvent, Preference, User, now
 
@@ -113,10 +113,17 @@ def list_events(
     cursor: str = "",
     limit: int = 50,
 ) -> Page[EventView]:
-    """Return a page of events, newest first."""
+    """Return a page of events, newest first.
+
+    The digests of logged calls, up to one a minute of each gateway process, are only listed if the
+    filter asks for an action or a target.
+    """
     authz.require(principal, Action.AUDIT_READ)
     limit = max(1, min(limit, MOST))
-    rows = session.scalars(_after(_query(session, wanted), cursor).limit(limit + 1)).all()
+    query = _query(session, wanted)
+    if not (wanted.action or wanted.target):
+        query = query.where(AuditEvent.action != call_batches.LOGGED)
+    rows = session.scalars(_after(query, cursor).limit(limit + 1)).all()
     shown = _views(session, rows[:limit])
     return Page(tuple(shown), _place(shown[-1]) if len(rows) > limit else None)
 
@@ -292,12 +299,13 @@ class _Walk:
         self._keyed_since: datetime | None = None
         self._unkeyed: list[int] = []
         self._gaps = _Gaps()
+        self._calls = call_batches.Check(session)
 
     def result(self) -> Verification:
         """Verify the integrity of the audit log and return the result."""
         fault = self._along() or self._at_the_end()
         earlier = hash_chain.count_earlier(self._session)
-        notes = self._gaps.notes
+        notes = [*self._gaps.notes, *self._calls.notes()]
         if self._unkeyed:
             notes.append(
                 f"{len(self._unkeyed)} events from {self._unkeyed[0]} to {self._unkeyed[-1]} have"
@@ -330,6 +338,7 @@ class _Walk:
                 return None
             for row in rows:
                 faults = [self._fault(row)]
+                faults += [self._calls.fault(row)] if faults == [None] else []
                 faults += [_head_fault(row, head) for head in self._heads()]
                 fault = next(filter(None, faults), None)
                 if fault:

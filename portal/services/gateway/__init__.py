@@ -1,4 +1,4 @@
 """Decisions of the catalog about a request to the gateway.
 
-Use cases: `route`.
+Use cases: `calls`, `route`.
 """

@@ -20,7 +20,8 @@ from portal.store.oauth_tables import Consent
 class AllowedApp:
     """An allowed app; `handle` identifies it in a form.
 
-    Everything but the time (UTC) and the server is the app's own claim.
+    Everything but the times (UTC) and the server is the app's own claim. `is_ours`: the app has
+    tokens of the portal, which end with the consent.
     """
 
     handle: str
@@ -30,6 +31,8 @@ class AllowedApp:
     server_name: str
     scopes: tuple[str, ...]
     given_at: datetime
+    last_used_at: datetime | None = None
+    is_ours: bool = False
 
 
 def list_own_apps(session: Session, principal: Principal) -> list[AllowedApp]:

@@ -7,7 +7,7 @@ from flask_login import current_user
 
 from portal.domain.errors import LookOnly, Unauthenticated
 from portal.services.access import principals, sessions, sso
-from portal.services.oauth_broker import consents
+from portal.services.oauth_server import apps
 from portal.web import context, devices
 from portal.web.context import commit_now
 from portal.web.forms.accounts import PasswordForm, ProfileForm, SignInForm
@@ -112,7 +112,7 @@ def profile() -> Response:
         sessions=mine,
         has_password=g.profile.has_password,
         signs_in_with=g.profile.signs_in_with,
-        apps=consents.list_own_apps(g.session, g.principal),
+        apps=apps.list_own_apps(g.session, g.principal),
     )
 
 
@@ -135,7 +135,7 @@ def end_other_sessions() -> Response:
 @bp.post("/profile/apps/remove")
 def remove_app() -> Response:
     """Remove the user's consent for an app, so that the app must ask again."""
-    consents.remove_own_app(g.session, g.principal, request.form.get("app", ""))
+    apps.remove_own_app(g.session, g.principal, request.form.get("app", ""))
     flash("App removed. It must ask for your consent again.", "success")
     return see_other(url_for("accounts.profile"))
 

@@ -1,5 +1,6 @@
 """The pages of one server: view, add, edit, test and delete it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, flash, g, request, url_for
@@ -10,6 +11,7 @@ from portal.domain.errors import Conflict, Forbidden, PortalError, UpstreamFailu
 from portal.domain.snippets import KEY_VARIABLE
 from portal.services.credentials import providers
 from portal.services.drafts.sign_in import Draft
+from portal.services.gateway import calls
 from portal.services.servers import crud, grid, inspection, secret_moves
 from portal.services.servers.cards import ServerCard
 from portal.services.servers.stored import Stored
@@ -48,11 +50,16 @@ def detail(server_id: str) -> Response:
 def connect(server_id: str) -> Response:
     """What to paste into an AI client to reach it."""
     connection = client_setup.describe_connection(g.session, g.principal, server_id)
+    waiting = calls.wait_for_use(g.session, g.principal, server_id, _since())
+    if is_fragment_request() and not (waiting.is_seen or waiting.is_over):
+        return Response(status=204)  # nothing new to show, or to read out
     card = grid.get_card(g.session, g.principal, server_id)
     return page(
         "servers/connect.html",
+        fragment="client_use",
         nav="servers",
         server=card,
+        waiting=waiting,
         connection=connection,
         key_variable=KEY_VARIABLE,
     )
@@ -198,6 +205,14 @@ def delete(server_id: str) -> Response:
         return see_other(url_for("grid.index"))
     affected = crud.cut_off(g.session, g.principal, server_id)
     return page("servers/delete.html", nav="servers", server=card, cut_off=affected)
+
+
+def _since() -> datetime | None:
+    """Return when the page was first opened, from its own link, or None."""
+    try:
+        return datetime.fromisoformat(request.args.get("since", "")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def find_card(server_id: str, action: Action) -> ServerCard:
