@@ -174,6 +174,7 @@ def test_a_time_that_is_none_counts_as_now(browser: Browsing, write: Write, sinc
     seen_by_the_gateway(write, now() - timedelta(seconds=30))
     page = browser("mel").open(f"/servers/id-notes/connect?since={since}")
     assert "Waiting for your client…" in text_of(page)
+    assert since[:5] not in str(page.select_one("[hx-get]")) or not since
 
 
 def test_uses_end_with_the_person_and_the_server(write: Write) -> None:
