@@ -36,7 +36,7 @@ def parse(answer: TestResponse, status: int = 200) -> BeautifulSoup:
     ids = [tag["id"] for tag in tags if tag.has_attr("id")]
     assert len(ids) == len(set(ids)), sorted(i for i in ids if ids.count(i) > 1)
     for form in page.find_all("form"):
-        if "post" in form.get("method", "").lower():
+        if "post" in str(form.get("method")).lower():
             assert form.find("input", attrs={"name": "csrf_token"}), (
                 f"{form.get('action')} has no CSRF token"
             )
