@@ -1,4 +1,4 @@
-"""Shared counters of rate limits, in Redis or, without Redis, in the database.
+"""Shared counters of rate limits in Redis.
 
 Redis contains only these counters. Everything else, including short-lived data (sessions, OAuth
 flows, codes, temporary servers), is in the database. So Redis may fail or lose data at any time.
@@ -9,22 +9,16 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from flask import current_app, g, has_app_context
-from limits.storage import MemoryStorage, MovingWindowSupport, RedisStorage, Storage
+from limits.storage import MemoryStorage, RedisStorage
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
-from portal.store import counts
-from portal.store.database import release
-from portal.store.faults import fault_of
 from portal.telemetry import metrics
+from portal.web.database_counts import half_of
 
 log = logging.getLogger("portal.redis")
 T = TypeVar("T")
 
 SCHEME = "portal"
-IN_DATABASE = "portal-database://"
 _PATIENCE = 0.25
 _LOOK_AGAIN = 1.0
 
@@ -55,14 +49,14 @@ class SharedCounts(RedisStorage):
         """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
             lambda: super(SharedCounts, self).acquire_entry(key, limit, expiry, amount),
-            lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
+            lambda: self._own.acquire_entry(key, half_of(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
             lambda: super(SharedCounts, self).get_moving_window(key, limit, expiry),
-            lambda: self._own.get_moving_window(key, _half(limit), expiry),
+            lambda: self._own.get_moving_window(key, half_of(limit), expiry),
         )
 
     def check(self) -> bool:
@@ -107,74 +101,3 @@ class SharedCounts(RedisStorage):
         except (RedisError, OSError):
             return False
         return True
-
-
-class DatabaseCounts(Storage, MovingWindowSupport):
-    """flask-limiter storage in the portal's database, used without Redis.
-
-    Each request is one statement in a short, separate transaction, so that it counts even if the
-    request fails. The request's own transaction ends first, since on SQLite it may hold the write
-    lock. If the database is locked, full or unavailable, the process counts in its own memory with
-    half of each limit.
-    """
-
-    STORAGE_SCHEME = ["portal-database"]  # noqa: RUF012 - required by the library
-    base_exceptions = SQLAlchemyError
-
-    def __init__(
-        self, uri: str | None = None, wrap_exceptions: bool = False, **_options: object
-    ) -> None:
-        super().__init__(uri, wrap_exceptions)
-        self._own = MemoryStorage()
-
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count one request, and return whether it is within the limit."""
-        return self._shared_or_own(
-            lambda session: counts.count_try(session, key, limit, expiry, amount),
-            lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
-        )
-
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Return the time of the oldest counted request (Unix time, seconds) and the count."""
-        return self._shared_or_own(
-            lambda session: counts.tries_of(session, key, limit, expiry),
-            lambda: self._own.get_moving_window(key, _half(limit), expiry),
-        )
-
-    def reset(self) -> int | None:
-        """Delete all counts: those in memory and, in an application context, in its database."""
-        self._own.reset()
-        if has_app_context():
-            self._shared_or_own(counts.forget_counts, lambda: None)
-        return None
-
-    def check(self) -> bool:
-        """Return True: requests are also counted if the database is unavailable."""
-        return True
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Raise `NotImplementedError`: fixed windows are not supported."""
-        raise NotImplementedError
-
-    get = get_expiry = clear = incr  # type: ignore[assignment]
-
-    @staticmethod
-    def _shared_or_own(shared: Callable[[Session], T], own: Callable[[], T]) -> T:
-        if "session" in g:
-            release(g.session)
-        try:
-            with current_app.extensions["database"].counting() as session:
-                return shared(session)
-        except SQLAlchemyError as error:
-            fault = fault_of(error)
-            if fault is None:
-                raise
-            log.warning(
-                "database fault %s: this process counts separately with half of each limit", fault
-            )
-            metrics.count("portal_database_failures_total", fault)
-            return own()
-
-
-def _half(limit: int) -> int:
-    return max(1, limit // 2)
