@@ -11,7 +11,7 @@ from enum import StrEnum
 from portal.authorization.actions import ServerFacts
 from portal.authorization.predicates import has_admin_view
 from portal.domain.principals import Principal, Reach
-from portal.domain.servers import ApprovalStatus, AuthType, OAuthFlow
+from portal.domain.servers import ApprovalStatus, AuthType, OAuthGrantType
 from portal.store.models import Server
 
 
@@ -124,7 +124,7 @@ def lets_strangers_sign_in(principal: Principal, server: ServerFacts | None) -> 
         return False
     row = server.row
     is_of_people = (
-        row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthFlow.CLIENT_CREDENTIALS
+        row.auth_type == AuthType.OAUTH2 and row.oauth2_flow != OAuthGrantType.CLIENT_CREDENTIALS
     )
     return (
         is_of_people

@@ -148,7 +148,7 @@ def _described(database: Database, file: Path) -> dict[str, Any]:
         "revision": _revision(file),
         **facts,
         "bytes": file.stat().st_size,
-        "sha256": copying.digest(file),
+        "sha256": copying.file_digest(file),
     }
 
 
@@ -186,7 +186,7 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         raise click.ClickException(
             "The backup was made by a newer version of the portal. Restore it with that version."
         )
-    if copying.digest(file) != expected:
+    if copying.file_digest(file) != expected:
         raise click.ClickException(
             f"{file} does not match the SHA-256 in its manifest. Use another backup."
         )

@@ -15,7 +15,7 @@ from portal import authorization as authz
 from portal.authorization import Action
 from portal.domain.errors import Forbidden, NotFound, PortalError
 from portal.domain.import_secrets import Share
-from portal.domain.importing import Document, Entry, with_choices
+from portal.domain.importing import ImportDocument, ImportEntry, with_choices
 from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.catalog.import_documents import parse_document
@@ -103,7 +103,7 @@ def import_draft(session: Session, principal: Principal, choices: Choices) -> Ou
 
 
 def import_document(
-    session: Session, principal: Principal, document: Document, choices: Choices | None = None
+    session: Session, principal: Principal, document: ImportDocument, choices: Choices | None = None
 ) -> Outcome:
     """Import a document in one step: valid entries are imported, the others reported."""
     authz.require(principal, Action.SERVER_CREATE)
@@ -131,7 +131,9 @@ def import_text(
     return _run(session, principal, document, Choices(chosen, keep_all=keep))
 
 
-def _run(session: Session, principal: Principal, document: Document, choices: Choices) -> Outcome:
+def _run(
+    session: Session, principal: Principal, document: ImportDocument, choices: Choices
+) -> Outcome:
     imported: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     errors: list[tuple[str, int, str]] = []
@@ -169,7 +171,7 @@ def _run(session: Session, principal: Principal, document: Document, choices: Ch
 
 
 def _import_one(
-    session: Session, principal: Principal, row: Planned, entry: Entry, choices: Choices
+    session: Session, principal: Principal, row: Planned, entry: ImportEntry, choices: Choices
 ) -> str:
     shares = {number: share for (of, number), share in choices.shares.items() if of == row.number}
     fields = with_choices(entry, shares, choices.otherwise)
@@ -193,7 +195,7 @@ def _import_one(
     return imported
 
 
-def _chosen_names(document: Document, choices: Choices) -> set[str]:
+def _chosen_names(document: ImportDocument, choices: Choices) -> set[str]:
     numbers = choices.numbers
     return {
         entry.name

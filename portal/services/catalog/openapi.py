@@ -24,7 +24,7 @@ from portal.domain.principals import Principal
 from portal.domain.servers import AuthType, check_url
 from portal.services.runtime import runtime_of
 from portal.store.database import release
-from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_document
+from portal.upstream.documents import MAX_DOCUMENT_BYTES, parse_openapi
 
 log = logging.getLogger("portal.catalog")
 FILE = Path(__file__).parents[2] / "data" / "openapi_apis.json"
@@ -132,7 +132,7 @@ def preview_file(session: Session, principal: Principal, content: bytes) -> Prev
     authz.require(principal, Action.SERVER_CREATE)
     release(session)
     try:
-        return _preview(parse_document(content), "")
+        return _preview(parse_openapi(content), "")
     except DocumentError as error:
         raise InvalidInput(error.message, field="file") from None
 

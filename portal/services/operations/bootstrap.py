@@ -16,7 +16,7 @@ from portal import environment
 from portal.authorization import Action
 from portal.domain.errors import Conflict, PortalError
 from portal.domain.principals import Principal, Role
-from portal.domain.servers import AuthType, OAuthFlow, ServerFields, Transport, normalized_name
+from portal.domain.servers import AuthType, OAuthGrantType, ServerFields, Transport, normalized_name
 from portal.services import audit, instance_settings
 from portal.services.access import users
 from portal.services.access.keys import KeyDraft, issue_key
@@ -238,7 +238,7 @@ def _fields(name: str, entry: Mapping[str, Any]) -> ServerFields:
     if entry.get("auth_type"):
         fields["auth_type"] = AuthType(str(entry["auth_type"]))
     if entry.get("oauth2_flow"):
-        fields["oauth2_flow"] = OAuthFlow(str(entry["oauth2_flow"]))
+        fields["oauth2_flow"] = OAuthGrantType(str(entry["oauth2_flow"]))
     value = entry.get("auth_value") or entry.get("authentication_token")
     credentials = {
         k: _resolved(entry[k]) for k in ("client_id", "client_secret", "scopes") if k in entry

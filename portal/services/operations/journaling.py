@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from portal.services.audit.hash_chain import journal_of
-from portal.store.journal import Entry, FileJournal
+from portal.store.journal import FileJournal, JournalEntry
 from portal.store.models import Preference, Revocation
 from portal.telemetry import metrics
 
@@ -23,9 +23,9 @@ NOTED = "journal_noted"
 _DUE = "entries for the journal"
 
 
-def entry_of(row: Revocation) -> Entry:
+def entry_of(row: Revocation) -> JournalEntry:
     """Return a row as a journal entry."""
-    return Entry(
+    return JournalEntry(
         row.position, row.entry_id, row.at.isoformat(), row.op, row.kind, row.subject, row.facts
     )
 
@@ -36,7 +36,7 @@ def catch_up(engine: Engine, journal: FileJournal) -> None:
     A failure to write is logged and counted, and the next commit tries again.
     """
 
-    def behind(position: int) -> Sequence[Entry]:
+    def behind(position: int) -> Sequence[JournalEntry]:
         with Session(engine.execution_options(portal_writes=False, portal_brief=False)) as own:
             query = (
                 select(Revocation)

@@ -36,7 +36,7 @@ from portal.services.operations.restoring import end_short_lived
 from portal.services.operations.revoke_again import Ended
 from portal.store import watching
 from portal.store.database import hold_writers, take_turn
-from portal.store.journal import Contents, Entry, FileJournal
+from portal.store.journal import Contents, FileJournal, JournalEntry
 from portal.store.models import AuditEvent, Preference, Revocation, User, new_id, now
 
 _LOCK = 7_241_883_002
@@ -262,7 +262,9 @@ def _is_behind(session: Session) -> bool:
     return row is None or row.event_hash != lost.event_hash
 
 
-def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocation]) -> None:
+def _take_in(
+    session: Session, missing: Sequence[JournalEntry], extra: Sequence[Revocation]
+) -> None:
     """Insert the journal's entries into the database; the database's own extra entries follow."""
     if not missing:
         return
@@ -284,7 +286,7 @@ def _take_in(session: Session, missing: Sequence[Entry], extra: Sequence[Revocat
         session.execute(insert(Revocation).values(row))
 
 
-def _row(entry: Entry, *, keeps_position: bool) -> dict[str, Any]:
+def _row(entry: JournalEntry, *, keeps_position: bool) -> dict[str, Any]:
     at = datetime.fromisoformat(entry.at)
     row = {
         "entry_id": entry.entry_id,
@@ -401,7 +403,7 @@ class _Schema(_Outside):
         query = f"select {columns} from {watching.SCHEMA}.revocations"  # noqa: S608
         rows = self._session.execute(text(f"{query} order by position, at"))
         entries = tuple(
-            Entry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
+            JournalEntry(r.position, r.entry_id, r.at.isoformat(), r.op, r.kind, r.subject, r.facts)
             for r in rows
         )
         copied = self._identity.made_as != self._made_as

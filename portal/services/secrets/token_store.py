@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from portal.domain.oauth import TokenSet, pause_after
-from portal.domain.servers import AuthType, OAuthFlow
+from portal.domain.servers import AuthType, OAuthGrantType
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.store.models import Server, UserCredential, now
@@ -37,7 +37,7 @@ class HeldTokens:
 
 def is_machine(row: Server) -> bool:
     """Return whether the portal signs in itself with client credentials, the same for all users."""
-    return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthFlow.CLIENT_CREDENTIALS
+    return row.auth_type == AuthType.OAUTH2 and row.oauth2_flow == OAuthGrantType.CLIENT_CREDENTIALS
 
 
 def is_exchange(row: Server) -> bool:

@@ -123,7 +123,7 @@ def going(session: Session, row: Server, moves: tuple[Moved, ...] = ()) -> tuple
 
 def _host_of(origin: str | None) -> str | None:
     """Return the normalized host of an origin; None if it is not an origin, as before discovery."""
-    return urlsplit(destinations.canonical(origin)).hostname
+    return urlsplit(destinations.canonical_origin(origin)).hostname
 
 
 def record(session: Session, principal: Principal, row: Server, settled: Settled) -> None:

@@ -84,13 +84,13 @@ def entries_of(tools: Sequence[ToolDefinition]) -> dict[str, Entry]:
     for tool in tools:
         definition = definition_diff.definition_of(tool.wire)
         kept = definition_diff.kept_of(definition, left)
-        left -= len(definition_diff.canonical(kept))
+        left -= len(definition_diff.canonical_json(kept))
         key = _key_of(tool.name)
         number = 1
         while key in found:
             number += 1
             key = f"{_key_of(tool.name)} ({number})"
-        found[key] = Entry(tool.name, definition_diff.hash_of(definition), kept)
+        found[key] = Entry(tool.name, definition_diff.definition_hash(definition), kept)
     return found
 
 

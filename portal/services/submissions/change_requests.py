@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 from portal.domain.destinations import Moved
 from portal.domain.errors import Conflict, InvalidRequest
 from portal.domain.principals import OPERATOR, Principal
-from portal.domain.servers import KEPT, URL_FIELDS, AuthType, OAuthFlow, ServerFields, Transport
+from portal.domain.servers import (
+    KEPT,
+    URL_FIELDS,
+    AuthType,
+    OAuthGrantType,
+    ServerFields,
+    Transport,
+)
 from portal.services.runtime import runtime_of
 from portal.services.secrets import bindings
 from portal.services.servers.changes import change_row
@@ -20,7 +27,7 @@ from portal.services.submissions.facts import Facts, facts_of
 from portal.store.models import Proposal, Server, now
 
 _KEPT_MARK = {"kept": True}
-_WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthFlow}
+_WORDS = {"transport": Transport, "auth_type": AuthType, "oauth2_flow": OAuthGrantType}
 # In other fields, the marker is user input.
 _MAY_BE_KEPT = (*URL_FIELDS, "static_headers", "env", "env_vars")
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal import authorization as authz
 from portal.authorization import Action
-from portal.domain.definition_diff import FieldDiff, Warning, compare, warnings_of
+from portal.domain.definition_diff import FieldDiff, Warning, diff_definitions, warnings_of
 from portal.domain.errors import (
     Conflict,
     CredentialNeeded,
@@ -64,7 +64,7 @@ class ToolChange:
     @property
     def fields(self) -> tuple[FieldDiff, ...]:
         """The differences, part by part."""
-        return compare(self.accepted, self.seen)
+        return diff_definitions(self.accepted, self.seen)
 
 
 @dataclass(frozen=True)

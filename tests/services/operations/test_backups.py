@@ -25,7 +25,7 @@ from portal.services.access.keys import KeyDraft, issue_key
 from portal.services.audit import trail
 from portal.settings import Settings
 from portal.store import schema
-from portal.store.copying import digest
+from portal.store.copying import file_digest
 from portal.store.database import Database
 from portal.store.models import ApiKey, BrowserSession, User, now
 from portal.store.oauth_tables import OAuthFlow
@@ -102,7 +102,9 @@ def rewrite(file: Path, *statements: str) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
-    Path(f"{file}.manifest.json").write_text(json.dumps({**manifest(file), "sha256": digest(file)}))
+    Path(f"{file}.manifest.json").write_text(
+        json.dumps({**manifest(file), "sha256": file_digest(file)})
+    )
 
 
 def test_a_backup_under_writes_is_whole_and_holds_no_secret_in_the_clear(
