@@ -88,7 +88,7 @@ class Decision:
     verdicts: dict[Rule, Verdict]
 
 
-def decide(principal: Principal, server: ServerFacts) -> Decision:
+def evaluate_rules(principal: Principal, server: ServerFacts) -> Decision:
     """Evaluate all rules: the first refusal decides, else the first grant, else no grant."""
     verdicts = {rule: ask(principal, server) for rule, ask in _RULES_OF_USE.items()}
     for wanted in (Verdict.REFUSES, Verdict.GRANTS):
@@ -101,7 +101,7 @@ def decide(principal: Principal, server: ServerFacts) -> Decision:
 def may_use(principal: Principal, server: ServerFacts | None) -> bool:
     """Return whether a server is active, granted and available at the caller's address.
 
-    Equals `decide` without the reasons, for use on every row of a list.
+    Equals `evaluate_rules` without the reasons, for use on every row of a list.
     """
     if server is None:
         return False

@@ -43,5 +43,5 @@ def accept_missing(event: int) -> None:
     from portal.services.audit import trail
 
     with base.as_it_is():
-        base.in_transaction(lambda session: trail.accept(session, OPERATOR, event))
+        base.in_transaction(lambda session: trail.accept_gap(session, OPERATOR, event))
     click.echo(f"Accepted: the finding of event {event} is known.")

@@ -141,7 +141,7 @@ def _manifest_of(file: Path) -> Path:
 def _described(database: Database, file: Path) -> dict[str, Any]:
     """Return the manifest of a backup, read from the backup itself."""
     with database.look_into(file) as session:
-        facts = asdict(backups.facts_of(session, OPERATOR))
+        facts = asdict(backups.count_content(session, OPERATOR))
     return {
         "format": _FORMAT,
         "made_at": now().isoformat(timespec="seconds"),
@@ -245,7 +245,7 @@ def _bring_in(
     )
     schema.upgrade(database.engine)
     with database.session(writes=True) as session:
-        facts = backups.facts_of(session, OPERATOR)
+        facts = backups.count_content(session, OPERATOR)
         missing = set(facts.keys) - set(rotation.ids(session, OPERATOR)) - {rotation.BROKEN}
         if missing and not without_secrets:
             raise click.ClickException(

@@ -162,7 +162,7 @@ def sweep_sessions(session: Session, principal: Principal) -> None:
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= DATABASE_TIME))
     keys.sweep_keys(session, principal)
     sweep_flows(session)
-    known_sign_ins.sweep(session)
+    known_sign_ins.delete_unused_sign_ins(session)
     sweep_counts(session)
 
 

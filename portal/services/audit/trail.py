@@ -192,7 +192,7 @@ def last_verification(session: Session, principal: Principal) -> Verification | 
     return Verification(kept["holds"], kept["earlier"], kept["fault"], at, notes, unaccepted)
 
 
-def accept(session: Session, principal: Principal, number: int) -> None:
+def accept_gap(session: Session, principal: Principal, number: int) -> None:
     """Record that the operator knows why events are missing at event `number`.
 
     Raises `InvalidInput` if that event is not waiting for this.
@@ -357,7 +357,7 @@ class _Walk:
                 f"Event {number} cannot be verified: its key {row.hash_key[:32]} is neither in"
                 " PORTAL_ENCRYPTION_KEYS nor stored."
             )
-        if key is not None and row.event_hash != hash_chain.hash_of(row, key):
+        if key is not None and row.event_hash != hash_chain.hash_event(row, key):
             return f"Event {number} was modified."
         if self._keyed_since is None:
             self._keyed_since = row.at
@@ -368,7 +368,7 @@ class _Walk:
         return None
 
     def _fault_without_key(self, row: AuditEvent) -> str | None:
-        if row.event_hash != hash_chain.hash_of(row):
+        if row.event_hash != hash_chain.hash_event(row):
             return f"Event {row.sequence} was modified."
         if self._keyed_since is None:
             return None

@@ -80,7 +80,7 @@ class ToolRow:
 
 
 @dataclass(frozen=True)
-class Preview:
+class DocumentPreview:
     """The preview of a document.
 
     `spec_url` is empty for a file, `base_url` if the document has no usable server.
@@ -112,7 +112,7 @@ def get_api(session: Session, principal: Principal, name: str) -> ApiEntry | Non
     return next((entry for entry in list_apis(session, principal) if entry.name == name), None)
 
 
-def preview_url(session: Session, principal: Principal, spec_url: str) -> Preview:
+def preview_url(session: Session, principal: Principal, spec_url: str) -> DocumentPreview:
     """Fetch and preview a document. Raises `InvalidInput` or `InvalidRequest` on `spec_url`."""
     authz.require(principal, Action.SERVER_CREATE)
     if not spec_url:
@@ -127,7 +127,7 @@ def preview_url(session: Session, principal: Principal, spec_url: str) -> Previe
     return _preview(document, spec_url)
 
 
-def preview_file(session: Session, principal: Principal, content: bytes) -> Preview:
+def preview_file(session: Session, principal: Principal, content: bytes) -> DocumentPreview:
     """Preview an uploaded document without storing it. Raises `InvalidInput` on `file`."""
     authz.require(principal, Action.SERVER_CREATE)
     release(session)
@@ -173,7 +173,7 @@ def _searched(entry: ApiEntry) -> str:
     return f"{entry.name}\n{entry.title}\n{entry.description}\n{tools}".casefold()
 
 
-def _preview(document: Document, spec_url: str) -> Preview:
+def _preview(document: Document, spec_url: str) -> DocumentPreview:
     base = absolute_server(document.server, spec_url) or ""
     rows = tuple(
         ToolRow(
@@ -188,7 +188,7 @@ def _preview(document: Document, spec_url: str) -> Preview:
         )
         for operation in document.operations
     )
-    return Preview(
+    return DocumentPreview(
         document.title or "Untitled API",
         document.version,
         spec_url,

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from portal.services.audit.hash_chain import journal_of
+from portal.services.audit.hash_chain import journal_in
 from portal.store.journal import FileJournal, JournalEntry
 from portal.store.models import Preference, Revocation
 from portal.telemetry import metrics
@@ -54,7 +54,7 @@ def catch_up(engine: Engine, journal: FileJournal) -> None:
 
 @event.listens_for(Session, "before_commit")
 def _look(session: Session) -> None:
-    journal = journal_of(session)
+    journal = journal_in(session)
     if journal is None or session.in_nested_transaction():
         return
     options = session.get_bind().get_execution_options()
@@ -74,7 +74,7 @@ def _look(session: Session) -> None:
 
 @event.listens_for(Session, "after_commit")
 def _append(session: Session) -> None:
-    journal = journal_of(session)
+    journal = journal_in(session)
     if session.in_nested_transaction():
         return
     if journal is not None and session.info.pop(_DUE, False):

@@ -130,7 +130,7 @@ def reconcile(
             restored=is_restored,
         )
     if because:
-        dormancy.begin(session, because)
+        dormancy.make_dormant(session, because)
     start = _start(session, found)
     session.flush()
     session.commit()
@@ -162,7 +162,7 @@ def is_begun(session: Session, principal: Principal) -> bool:
 def catch_up_due(session: Session, principal: Principal) -> None:
     """On SQLite, append what a killed process or an older version did not."""
     authz.require(principal, Action.VAULT_MANAGE)
-    journal = hash_chain.journal_of(session)
+    journal = hash_chain.journal_in(session)
     if journal is None or not journal.exists():
         return
     last = session.scalar(select(func.max(Revocation.position))) or 0
@@ -177,10 +177,10 @@ def wake(session: Session, principal: Principal) -> bool:
     Returns False if there was none.
     """
     authz.require(principal, Action.KEY_MANAGE)
-    state = dormancy.state_of(session)
+    state = dormancy.read_dormancy(session)
     if state is None:
         return False
-    dormancy.end(session)
+    dormancy.end_dormancy(session)
     audit.record(session, principal, "keys woken", "database", None, dormant_since=state["since"])
     session.flush()
     return True
@@ -189,7 +189,7 @@ def wake(session: Session, principal: Principal) -> bool:
 def dormant_because(session: Session, principal: Principal) -> str | None:
     """Return why everything is dormant; None if it is not."""
     authz.require(principal, Action.KEY_READ)
-    state = dormancy.state_of(session)
+    state = dormancy.read_dormancy(session)
     return str(state["because"]) if state else None
 
 
@@ -429,6 +429,6 @@ class _Schema(_Outside):
 def _outside(session: Session, journal: FileJournal | None) -> _Outside:
     if session.get_bind().dialect.name == "postgresql":
         return _Schema(session)
-    journal = journal or hash_chain.journal_of(session)
+    journal = journal or hash_chain.journal_in(session)
     assert journal is not None
     return _File(journal)

@@ -50,7 +50,7 @@ def needs_a_person(row: Server) -> bool:
     return is_exchange(row) or (row.auth_type == AuthType.OAUTH2 and not is_machine(row))
 
 
-def opened(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
+def opened_tokens(session: Session, place: Place, sealed: bytes | None) -> HeldTokens | None:
     """Return the unsealed tokens; None if there are none or they are unreadable."""
     try:
         stored = json.loads(runtime_of(session).vault.open(sealed, place) or "null")

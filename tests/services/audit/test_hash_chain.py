@@ -20,7 +20,7 @@ from portal.domain.principals import OPERATOR
 from portal.services import audit
 from portal.services.access import keys
 from portal.services.audit import hash_chain, trail
-from portal.services.audit.hash_chain import ANCHOR, HEAD, hash_of
+from portal.services.audit.hash_chain import ANCHOR, HEAD, hash_event
 from portal.services.audit.trail import EventFilter
 from portal.services.operations import revocations
 from portal.services.runtime import runtime_of
@@ -68,7 +68,7 @@ def test_each_event_follows_the_one_before_it(database: Database, write: Write) 
         assert [row.previous_hash for row in rows] == [None, *(row.event_hash for row in rows[:-1])]
         keys = runtime_of(session).chain_keys
         assert [row.event_hash for row in rows] == [
-            hash_of(row, keys[row.hash_key or ""]) for row in rows
+            hash_event(row, keys[row.hash_key or ""]) for row in rows
         ]
     assert fault(database) is None
 
@@ -178,7 +178,7 @@ def test_a_last_event_that_was_replaced_by_one_with_a_right_hash_is_found(
         row = session.scalar(select(AuditEvent).where(AuditEvent.sequence == end))
         assert row is not None
         row.actor, row.hash_key = "forged", None  # as if an older version had written it
-        row.event_hash = hash_of(row)
+        row.event_hash = hash_event(row)
         session.commit()
     assert fault(database) == f"Event {end} does not match the stored chain head."
 
@@ -200,7 +200,7 @@ def as_before_keyed_events(database: Database) -> int:
         ).all()
         for row in rows:
             row.hash_key, row.previous_hash = None, previous
-            row.event_hash = previous = hash_of(row)
+            row.event_hash = previous = hash_event(row)
         noted = session.get(Preference, HEAD)
         assert noted is not None
         noted.value = {"sequence": len(rows), "hash": previous}
@@ -280,7 +280,7 @@ def rehash(database: Database, first: int, last: int, **changes: Any) -> None:
             row.hash_key, row.previous_hash = None, previous
             for name, value in changes.items():
                 setattr(row, name, value)
-            row.event_hash = previous = hash_of(row)
+            row.event_hash = previous = hash_event(row)
         session.commit()
 
 
@@ -603,7 +603,7 @@ def test_events_that_were_put_in_by_hand_are_reported_and_never_continued(
                 outcome="done",
                 previous_hash=previous,
             )
-            event_hash = hash_chain.hash_of(row)
+            event_hash = hash_chain.hash_event(row)
         kept.run(
             f"{NOT_OURS}, event_hash, previous_hash) values (:id, '2026-12-01 00:00:00.000000',"
             " 'x', 'signed in', 'user', '{}', :n, 'done', :hash, :previous)",
