@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from portal.cli import base
 from portal.domain.principals import OPERATOR
-from portal.services.audit import trail
+from portal.services.audit import verification
 from portal.services.operations import backups, revocations
 from portal.services.secrets import rotation
 from portal.settings import Settings
@@ -253,7 +253,7 @@ def _bring_in(
                 f" {', '.join(sorted(missing))}. Add them after the newest key, or restore with"
                 " --without-secrets."
             )
-        found = trail.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
+        found = verification.verify(session, OPERATOR, without_keys=without_secrets, is_copy=True)
         if found.fault or dict(facts.audit) != manifest.get("audit"):
             raise click.ClickException(
                 f"The audit log in the backup is not valid. {found.fault or ''}"

@@ -29,7 +29,7 @@ from portal.domain.principals import Principal
 from portal.services import audit
 from portal.services.access import dormancy
 from portal.services.admins import other_admins
-from portal.services.audit import hash_chain, trail
+from portal.services.audit import hash_chain, verification
 from portal.services.operations import revoke_again
 from portal.services.operations.journaling import NOTED, catch_up, entry_of
 from portal.services.operations.restoring import end_short_lived
@@ -120,7 +120,7 @@ def reconcile(
         audit.record(
             session,
             principal,
-            trail.OLDER if is_older else trail.MISSING,
+            verification.OLDER if is_older else verification.MISSING,
             "database",
             None,
             ended=dict(ended),

@@ -19,7 +19,7 @@ from portal.domain.errors import Forbidden
 from portal.domain.principals import OPERATOR
 from portal.services import audit
 from portal.services.access import keys
-from portal.services.audit import hash_chain, trail
+from portal.services.audit import hash_chain, trail, verification
 from portal.services.audit.hash_chain import ANCHOR, HEAD, hash_event
 from portal.services.audit.trail import EventFilter
 from portal.services.operations import revocations
@@ -41,7 +41,7 @@ def events(database: Database, **wanted: Any) -> list[trail.EventView]:
 
 def fault(database: Database) -> str | None:
     with database.session(writes=True) as session:
-        return trail.verify(session, OPERATOR).fault
+        return verification.verify(session, OPERATOR).fault
 
 
 def change(database: Database, sql: str, **values: object) -> None:
@@ -217,7 +217,7 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
         make_server(session, "s")
         make_server(session, "t")
     with database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         session.commit()
     assert (found.earlier, found.fault, found.holds) == (1, None, older + 3)
     anchors = [e for e in events(database) if e.action == ANCHOR]
@@ -225,7 +225,7 @@ def test_older_events_keep_their_hashes_and_are_sealed_by_one_anchor(
         (older + 1, 1, older)
     ]
     with database.session() as session:
-        assert trail.last_verification(session, OPERATOR) == found
+        assert verification.last_verification(session, OPERATOR) == found
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_tail_that_was_hashed_anew_without_the_key_is_found(database: Database
     head = json.dumps({"sequence": end, "hash": last})
     change(database, "update preferences set value = :head where name = 'audit_head'", head=head)
     with database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
     # Within a week of the first keyed event this may be an older version's doing: it is told. See
     # the outside head.
     assert [f"2 events from {end - 1} to {end} have no key" in note for note in found.notes] == [
@@ -391,6 +391,7 @@ def test_people_stand_in_events_by_their_ids_alone(
 
 def test_a_walk_reads_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trail, "_BATCH", 2)
+    monkeypatch.setattr(verification, "_BATCH", 2)
     whole = len(events(database))
     assert whole > 4
     assert fault(database) is None
@@ -438,7 +439,10 @@ def test_only_admin_view_reads_and_only_an_admin_verifies(database: Database) ->
     with database.session() as session:
         for name, reads, verifies in (("vera", True, False), ("mel", False, False)):
             principal = principal_for_user(session, name, "127.0.0.1")
-            for ask, allowed in ((trail.last_verification, reads), (trail.verify, verifies)):
+            for ask, allowed in (
+                (verification.last_verification, reads),
+                (verification.verify, verifies),
+            ):
                 if not allowed:
                     with pytest.raises(Forbidden):
                         ask(session, principal)
