@@ -15,7 +15,7 @@ from portal.domain.emails import email_forms
 from portal.services.access.known_sign_ins import Known
 from portal.settings import Settings
 from portal.web import devices
-from portal.web.shared_counts import IN_DATABASE, SCHEME, SharedCounts
+from portal.web.rate_limit_storage import IN_DATABASE, SCHEME, RedisCounters
 
 
 def _by_address() -> str:
@@ -69,8 +69,8 @@ def init_app(app: Flask, settings: Settings) -> None:
     redis = f"{SCHEME}:{settings.redis_url.get_secret_value()}" if settings.redis_url else None
     app.config["RATELIMIT_STORAGE_URI"] = redis or IN_DATABASE
     limiter.init_app(app)
-    app.extensions["shared_counts"] = (
-        limiter.storage if isinstance(limiter.storage, SharedCounts) else None
+    app.extensions["rate_limit_storage"] = (
+        limiter.storage if isinstance(limiter.storage, RedisCounters) else None
     )
 
 
@@ -82,7 +82,7 @@ def seconds_to_wait() -> int:
 
 def redis_is_there() -> bool | None:
     """Return whether Redis is available, or None if it is not configured."""
-    shared = current_app.extensions["shared_counts"]
+    shared = current_app.extensions["rate_limit_storage"]
     return shared.check() if shared else None
 
 

@@ -1,4 +1,4 @@
-"""Shared counters of rate limits, in Redis or, without Redis, in the database.
+"""Where rate limits are counted: in Redis or, without Redis, in the database.
 
 Redis contains only these counters. Everything else, including short-lived data (sessions, OAuth
 flows, codes, temporary servers), is in the database. So Redis may fail or lose data at any time.
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from portal.store import counts
+from portal.store import rate_counters
 from portal.store.database import release
 from portal.store.faults import fault_of
 from portal.telemetry import metrics
@@ -29,7 +29,7 @@ _PATIENCE = 0.25
 _LOOK_AGAIN = 1.0
 
 
-class SharedCounts(RedisStorage):
+class RedisCounters(RedisStorage):
     """flask-limiter storage `portal:redis://…`, which does not raise Redis errors.
 
     If Redis does not respond, one request waits at most 250 ms. The process then counts in its own
@@ -54,14 +54,14 @@ class SharedCounts(RedisStorage):
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
-            lambda: super(SharedCounts, self).acquire_entry(key, limit, expiry, amount),
+            lambda: super(RedisCounters, self).acquire_entry(key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
-            lambda: super(SharedCounts, self).get_moving_window(key, limit, expiry),
+            lambda: super(RedisCounters, self).get_moving_window(key, limit, expiry),
             lambda: self._own.get_moving_window(key, _half(limit), expiry),
         )
 
@@ -109,7 +109,7 @@ class SharedCounts(RedisStorage):
         return True
 
 
-class DatabaseCounts(Storage, MovingWindowSupport):
+class DatabaseCounters(Storage, MovingWindowSupport):
     """flask-limiter storage in the portal's database, used without Redis.
 
     Each request is one statement in a short, separate transaction, so that it counts even if the
@@ -130,14 +130,14 @@ class DatabaseCounts(Storage, MovingWindowSupport):
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
-            lambda session: counts.count_try(session, key, limit, expiry, amount),
+            lambda session: rate_counters.count_try(session, key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, _half(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
-            lambda session: counts.tries_of(session, key, limit, expiry),
+            lambda session: rate_counters.tries_of(session, key, limit, expiry),
             lambda: self._own.get_moving_window(key, _half(limit), expiry),
         )
 
@@ -145,7 +145,7 @@ class DatabaseCounts(Storage, MovingWindowSupport):
         """Delete all counts: those in memory and, in an application context, in its database."""
         self._own.reset()
         if has_app_context():
-            self._shared_or_own(counts.forget_counts, lambda: None)
+            self._shared_or_own(rate_counters.forget_counts, lambda: None)
         return None
 
     def check(self) -> bool:
