@@ -69,14 +69,14 @@ class ApiEntry:
 
 @dataclass(frozen=True)
 class ToolRow:
-    """A tool in the preview; `tokens` is the approximate size of its definition for a model."""
+    """A tool in the preview; `context_tokens` is the approximate size of its definition."""
 
     name: str
     method: str
     path: str
     description: str
     arguments: int
-    tokens: int
+    context_tokens: int
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class DocumentPreview:
     left_out: int
 
     @property
-    def tokens(self) -> int:
+    def context_tokens(self) -> int:
         """The approximate number of model tokens for all tool definitions."""
-        return sum(tool.tokens for tool in self.tools)
+        return sum(tool.context_tokens for tool in self.tools)
 
 
 def list_apis(session: Session, principal: Principal, *, query: str = "") -> tuple[ApiEntry, ...]:

@@ -47,7 +47,7 @@ class ToolView:
     input_schema: Mapping[str, Any]
     wire: Mapping[str, Any]
     allowed: bool = True
-    tokens: int = 0
+    context_tokens: int = 0
     """The approximate number of model tokens of its definition."""
     enabled: bool = True
     """Whether the server's own allow-list includes it, for any caller."""
