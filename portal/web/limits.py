@@ -14,10 +14,10 @@ from portal.domain.addresses import neighborhood
 from portal.domain.emails import email_forms
 from portal.services.access.known_sign_ins import Known
 from portal.settings import Settings
-from portal.web import database_counts, devices
+from portal.web import database_counters, devices
 
 if TYPE_CHECKING:
-    from portal.web.shared_counts import SharedCounts
+    from portal.web.redis_counters import RedisCounters
 
 
 def _by_address() -> str:
@@ -68,15 +68,15 @@ LARGER_BODIES = {"openapi.preview": 6 * 1024 * 1024}
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Configure the rate limits to use Redis if it is set, else the database."""
-    url = database_counts.URL
+    url = database_counters.URL
     if settings.redis_url:
         # Imported here, so that processes without Redis start faster.
-        from portal.web import shared_counts
+        from portal.web import redis_counters
 
-        url = f"{shared_counts.SCHEME}:{settings.redis_url.get_secret_value()}"
+        url = f"{redis_counters.SCHEME}:{settings.redis_url.get_secret_value()}"
     app.config["RATELIMIT_STORAGE_URI"] = url
     limiter.init_app(app)
-    app.extensions["shared_counts"] = limiter.storage if settings.redis_url else None
+    app.extensions["rate_limit_storage"] = limiter.storage if settings.redis_url else None
 
 
 def seconds_to_wait() -> int:
@@ -87,7 +87,7 @@ def seconds_to_wait() -> int:
 
 def redis_is_there() -> bool | None:
     """Return whether Redis is available, or None if it is not configured."""
-    shared: SharedCounts | None = current_app.extensions["shared_counts"]
+    shared: RedisCounters | None = current_app.extensions["rate_limit_storage"]
     return shared.check() if shared else None
 
 

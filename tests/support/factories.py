@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from portal.domain.principals import OPERATOR, Role
-from portal.domain.servers import AuthType, OAuthFlow, Transport
+from portal.domain.servers import AuthType, OAuthGrantType, Transport
 from portal.services.access import access_groups, keys, teams, users
 from portal.services.access.keys import KeyDraft
 from portal.services.servers import crud
@@ -32,7 +32,7 @@ def make_server(session: Session, name: str, **fields: Any) -> str:
     for field, words in (
         ("transport", Transport),
         ("auth_type", AuthType),
-        ("oauth2_flow", OAuthFlow),
+        ("oauth2_flow", OAuthGrantType),
     ):
         if field in given:
             given[field] = words(given[field])

@@ -349,7 +349,7 @@ def sign_in(session: Session, email: str, password: str, address: str | None, de
     """
     user_id = check_password(session, email, password).user_id
     principal = principal_for_user(session, user_id, address)
-    known_sign_ins.note(session, user_id, device, address)
+    known_sign_ins.note_sign_in(session, user_id, device, address)
     audit.record(session, principal, "signed in", "user", user_id, name=principal.name)
     session.flush()
     return user_id
@@ -359,7 +359,7 @@ def known_from(
     session: Session, email: str, device: str | None, address: str | None
 ) -> Known | None:
     """Return how the user with this email is known at this browser or address, if at all."""
-    return known_sign_ins.find(session, email_forms(email), device, address)
+    return known_sign_ins.find_known(session, email_forms(email), device, address)
 
 
 def sign_out(session: Session, principal: Principal) -> None:
@@ -383,7 +383,7 @@ def change_password(session: Session, principal: Principal, current: str, new: s
         )
     user.password_hash = hash_password(session, new, user, field="new_password")
     user.must_change_password = False
-    known_sign_ins.forget(session, user.user_id)
+    known_sign_ins.forget_sign_ins(session, user.user_id)
     audit.record(session, principal, "password changed", "user", user.user_id)
     session.flush()
 

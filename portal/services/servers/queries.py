@@ -161,7 +161,7 @@ Parts = tuple[Sequence[ServerSecret], Sequence[ServerVariable]]
 """The sealed parts of a server, or rows that read like them; its credentials may be missing."""
 
 
-def parts_of(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
+def shown_parts(session: Session, rows: Iterable[Row[Any]]) -> dict[str, Parts]:
     """Return the parts of each server that can be shown, as plain rows.
 
     Of the credentials, reads only the token exchange endpoint.

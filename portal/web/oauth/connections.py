@@ -30,7 +30,9 @@ def begin(server_id: str) -> Response:
     browser = new_or_bound_browser()
     back = own_path(request.form.get("back")) if request.form.get("back") else ""
     try:
-        departure = connections.begin(g.session, g.principal, server_id, browser=browser, back=back)
+        departure = connections.begin_connection(
+            g.session, g.principal, server_id, browser=browser, back=back
+        )
     except PortalError as error:
         if status_of(error) in (401, 403, 404):
             raise
@@ -87,7 +89,7 @@ def came_back(flow: Flow, answer: dict[str, str]) -> Response:
             g.session, person, flow, "signed_out" if person is None else "other_person"
         )
     else:
-        connections.complete(g.session, person, flow, answer)
+        connections.complete_connection(g.session, person, flow, answer)
     return see_other(url_for("connections.result", flow_id=flow.flow_id))
 
 

@@ -23,7 +23,7 @@ from portal.cli.checks.findings import Surroundings
 from portal.domain.principals import OPERATOR, Role
 from portal.services import audit
 from portal.services.access import access_groups, keys, principals, teams, users
-from portal.services.audit import trail
+from portal.services.audit import trail, verification
 from portal.services.operations import revocations
 from portal.services.servers import crud
 from portal.services.servers.grants import ObjectPermission, replace_grants
@@ -337,7 +337,7 @@ def test_what_was_ended_after_the_backup_is_ended_again(site: Site) -> None:
     assert site.status("sk-key-two")[0] == 200
     assert not site.start().is_older, "a second start has nothing to do"
     with site.database.session(writes=True) as session:
-        found = trail.verify(session, OPERATOR)
+        found = verification.verify(session, OPERATOR)
         assert found.fault is None
         assert "an older database had replaced a newer one" in found.notes[0]
 
@@ -694,7 +694,7 @@ def test_a_cut_that_puts_back_an_older_head_is_found(site: Site, how: str) -> No
         for name in ("a", "b", "c"):
             site.write(lambda session: make_server(session, f"new_{name}"))  # noqa: B023
     with site.database.session(writes=True) as session:
-        fault = trail.verify(session, OPERATOR).fault or ""
+        fault = verification.verify(session, OPERATOR).fault or ""
     assert "missing at the end" in fault or "does not match the stored chain head" in fault
 
 
@@ -710,13 +710,13 @@ def test_a_head_outside_that_was_forged_or_removed_is_found(site: Site) -> None:
         if content is not None:
             file.write_bytes(content)
         with site.database.session(writes=True) as session:
-            assert said in (trail.verify(session, OPERATOR).fault or "")
+            assert said in (verification.verify(session, OPERATOR).fault or "")
 
 
 def accept_all(site: Site) -> None:
     """What an operator does who knows why events are missing."""
     with site.database.session() as session:
-        numbers = [number for number, _ in trail.list_unaccepted(session, OPERATOR)]
+        numbers = [number for number, _ in verification.list_unaccepted(session, OPERATOR)]
     assert numbers
     for number in numbers:
         done = site.run("audit", "accept", "--event", str(number))

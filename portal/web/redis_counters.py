@@ -13,7 +13,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from redis.exceptions import RedisError
 
 from portal.telemetry import metrics
-from portal.web.database_counts import half_of
+from portal.web.database_counters import half_of
 
 log = logging.getLogger("portal.redis")
 T = TypeVar("T")
@@ -23,7 +23,7 @@ _PATIENCE = 0.25
 _LOOK_AGAIN = 1.0
 
 
-class SharedCounts(RedisStorage):
+class RedisCounters(RedisStorage):
     """flask-limiter storage `portal:redis://…`, which does not raise Redis errors.
 
     If Redis does not respond, one request waits at most 250 ms. The process then counts in its own
@@ -48,14 +48,14 @@ class SharedCounts(RedisStorage):
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
-            lambda: super(SharedCounts, self).acquire_entry(key, limit, expiry, amount),
+            lambda: super(RedisCounters, self).acquire_entry(key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, half_of(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
-            lambda: super(SharedCounts, self).get_moving_window(key, limit, expiry),
+            lambda: super(RedisCounters, self).get_moving_window(key, limit, expiry),
             lambda: self._own.get_moving_window(key, half_of(limit), expiry),
         )
 

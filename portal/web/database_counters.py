@@ -9,7 +9,7 @@ from limits.storage import MemoryStorage, MovingWindowSupport, Storage
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from portal.store import counts
+from portal.store import rate_counters
 from portal.store.database import release
 from portal.store.faults import fault_of
 from portal.telemetry import metrics
@@ -20,7 +20,7 @@ T = TypeVar("T")
 URL = "portal-database://"
 
 
-class DatabaseCounts(Storage, MovingWindowSupport):
+class DatabaseCounters(Storage, MovingWindowSupport):
     """flask-limiter storage in the portal's database, used without Redis.
 
     Each request is one statement in a short, separate transaction, so that it counts even if the
@@ -41,14 +41,14 @@ class DatabaseCounts(Storage, MovingWindowSupport):
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count one request, and return whether it is within the limit."""
         return self._shared_or_own(
-            lambda session: counts.count_try(session, key, limit, expiry, amount),
+            lambda session: rate_counters.count_try(session, key, limit, expiry, amount),
             lambda: self._own.acquire_entry(key, half_of(limit), expiry, amount),
         )
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest counted request (Unix time, seconds) and the count."""
         return self._shared_or_own(
-            lambda session: counts.tries_of(session, key, limit, expiry),
+            lambda session: rate_counters.tries_of(session, key, limit, expiry),
             lambda: self._own.get_moving_window(key, half_of(limit), expiry),
         )
 
@@ -56,7 +56,7 @@ class DatabaseCounts(Storage, MovingWindowSupport):
         """Delete all counts: those in memory and, in an application context, in its database."""
         self._own.reset()
         if has_app_context():
-            self._shared_or_own(counts.forget_counts, lambda: None)
+            self._shared_or_own(rate_counters.forget_counts, lambda: None)
         return None
 
     def check(self) -> bool:
