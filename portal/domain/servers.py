@@ -63,7 +63,7 @@ _KEY_TYPES = {
 
 
 class OAuthGrantType(StrEnum):
-    """How an `oauth2` upstream gives the portal its tokens (RFC 6749, section 1.3)."""
+    """The grant type of an `oauth2` upstream (RFC 6749, section 1.3)."""
 
     CLIENT_CREDENTIALS = "client_credentials"
     AUTHORIZATION_CODE = "authorization_code"
